@@ -1,0 +1,294 @@
+"""The command line: `python -m unlearn_app --help`."""
+
+import errno
+import importlib
+import os
+import pkgutil
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from PIL.Image import Image
+from rich.console import Console
+
+from .config import PRESETS, RunConfig, clean_text, make_config, setting_names
+from .console import StageBars, name_table, print_result
+from .errors import Cancelled, ConfigError, OutputError, UnlearnError
+from .events import Done, Scores, Verdict
+
+USER_ERROR, INTERRUPTED = 2, 130
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FIELDS = {item.name: item for item in fields(RunConfig)}
+
+app = typer.Typer(
+    help="Make a text-to-image diffusion model forget a concept, attack the forgetting, and judge both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _option(name: str, **extra: Any) -> Any:
+    return typer.Option(help=FIELDS[name].metadata["help"], **extra)
+
+
+def _default(name: str) -> Any:
+    return FIELDS[name].default
+
+
+@app.command()
+def run(
+    concept: Annotated[str, _option("concept", metavar="TEXT")],
+    out: Annotated[Path, typer.Option(help="new folder for the run", metavar="DIR")],
+    anchor: Annotated[str | None, _option("anchor", metavar="TEXT")] = _default("anchor"),
+    objective: Annotated[str, _option("objective", metavar="NAME")] = _default("objective"),
+    rule: Annotated[str, _option("rule", metavar="NAME")] = _default("rule"),
+    seed: Annotated[str, _option("seed", metavar="N")] = str(_default("seed")),
+    preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
+    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help=f"any of {', '.join(setting_names())}; may be repeated"),
+    ] = None,
+) -> None:
+    """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
+    from . import workflow
+
+    config = make_config(
+        concept,
+        preset=preset,
+        anchor=anchor,
+        objective=objective,
+        rule=rule,
+        seed=seed,
+        model=model,
+        **_assignments(settings or []),
+    )
+    screen, scores, verdict, stopped = Console(stderr=True), None, None, False
+    with _interrupt_flag() as cancel, StageBars(screen) as bars:
+        for event in workflow.run(config, out, cancel=cancel):
+            bars.show(event)
+            if isinstance(event, Scores):
+                scores = event
+            elif isinstance(event, Verdict):
+                verdict = event
+            elif isinstance(event, Done):
+                stopped = event.stopped
+    if stopped:
+        raise Cancelled(f"Stopped; what was reached before is in {out}.")
+    print_result(scores, verdict)
+    print(f"Written to {out}: comparison.png, run.json, unlearn.safetensors, relearn.safetensors, images/")
+
+
+def _whole_number(text: str, name: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise ConfigError(f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name)
+    return number
+
+
+def _assignments(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
+    return {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
+    cancel = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[list[str], typer.Option(help="what to paint; may be repeated", metavar="TEXT")],
+    out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
+    seed: Annotated[str, typer.Option(help="seed of the first picture; the next ones count up", metavar="N")] = "0",
+    adapter: Annotated[
+        Path | None, typer.Option(help="unlearn.safetensors or relearn.safetensors of a run", metavar="FILE")
+    ] = None,
+    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+) -> None:
+    """Paint prompts with the original model or with an adapter; writes one PNG per prompt."""
+    prompts = [clean_text(text, "prompt") for text in prompt]
+    first = _whole_number(seed, "seed", 0, 2**31 - len(prompts))
+    from . import workflow
+    from .runs import check_output
+
+    check_output(out)
+    if adapter:
+        workflow.read_adapter(adapter)
+    pictures = workflow.generate(
+        workflow.load_backend(model), prompts, [first + row for row in range(len(prompts))], adapter=adapter
+    )
+    for file in _save_pictures(pictures, out):
+        print(file)
+
+
+def _save_pictures(pictures: Sequence[Image], out: Path) -> list[Path]:
+    """Save all pictures or none: they are written beside `out` and moved there at once."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    names = [f"{row:02d}.png" for row in range(len(pictures))]
+    try:
+        partial.mkdir(parents=True)
+        for name, picture in zip(names, pictures, strict=True):
+            picture.save(partial / name)
+        partial.replace(out)
+    except OSError as error:
+        raise OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [out / name for name in names]
+
+
+@app.command()
+def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model")) -> None:
+    """List the concepts a model is known to paint, with their synonyms and families."""
+    from . import workflow
+
+    known = workflow.known_concepts(model)
+    if not known:
+        print(f"{model} has no list of concepts: any words can be typed.")
+    for kind in dict.fromkeys(entry.kind for entry in known):
+        rows = [
+            (entry.name, entry.family, ", ".join(entry.synonyms), "never shown in training" if entry.fresh else "")
+            for entry in known
+            if entry.kind == kind
+        ]
+        Console().print(name_table(f"{kind}s", ("name", "family", "also typed as", ""), rows))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, packages, device, bundled models, disk space, browser for the tests."""
+    from .doctor import checks
+
+    found = list(checks())
+    marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "optional"}
+    rows = [(marks[check.ok, check.needed], check.name, check.detail) for check in found]
+    Console().print(name_table("doctor", ("", "check", "found"), rows))
+    if not all(check.ok for check in found if check.needed):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="the benchmark: main-job", metavar="NAME")],
+    out: Annotated[Path, typer.Option(help="new folder for its results", metavar="DIR")],
+    seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
+) -> None:
+    """Measure what the README's table states, and print it."""
+    count = _whole_number(seeds, "seeds", 1, 100)
+    from . import bench
+    from .runs import check_output
+
+    known = [module.name.replace("_", "-") for module in pkgutil.iter_modules(bench.__path__)]
+    if name not in known:
+        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(known)}.", "name")
+    check_output(out)
+    for line in importlib.import_module(f".bench.{name.replace('-', '_')}", __package__).run(out, count):
+        print(line, flush=True)
+
+
+pocket = typer.Typer(help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True)
+app.add_typer(pocket, name="pocket")
+WORK = Annotated[
+    Path, typer.Option(help="folder for renderings and checkpoints; resumed if it is there", metavar="DIR")
+]
+
+
+@pocket.command()
+def render(
+    work: WORK = Path("work"),
+    workers: Annotated[str, typer.Option(help="processes; 0 is one per core", metavar="N")] = "0",
+) -> None:
+    """Render the training pictures (needs the Noto Color Emoji font)."""
+    from .pocket import recipe
+
+    _show_progress(recipe.render(work, _whole_number(workers, "workers", 0, 1024)))
+
+
+@pocket.command()
+def train(
+    work: WORK = Path("work"),
+    part: Annotated[
+        list[str] | None, typer.Option(help="only this model; may be repeated; all when absent", metavar="NAME")
+    ] = None,
+) -> None:
+    """Train autoencoder, text tower, denoiser and judge, resuming from checkpoints."""
+    from .pocket import recipe
+
+    _show_progress(recipe.train(work, part))
+
+
+@pocket.command()
+def card(work: WORK = Path("work")) -> None:
+    """Measure the bundled models and write their card and sample sheets."""
+    from .pocket import card
+
+    _show_progress(card.write_card(work))
+
+
+def _show_progress(events: Iterator[Any]) -> None:
+    stage = None
+    with StageBars(Console(stderr=True)) as bars:
+        for event in events:
+            if event.stage != stage:
+                stage = event.stage
+                bars.begin(stage)
+            bars.advance(event.done, event.total, event.detail)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 2, a bug keeps its traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notes on absent extras would drown our sentence
+    try:
+        code = app(prog_name="python -m unlearn_app", standalone_mode=False)
+    except Cancelled as stop:
+        _leave(str(stop), INTERRUPTED)
+    except KeyboardInterrupt:
+        _leave("Stopped.", INTERRUPTED)
+    except UnlearnError as error:
+        _leave(str(error), USER_ERROR)
+    except typer.TyperException as error:
+        # Without a subcommand the help has been printed already and the message is empty.
+        message = error.format_message().strip().rstrip(".")
+        _leave(f"{message}; `python -m unlearn_app --help` lists what there is." if message else "", USER_ERROR)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        _leave(f"The disk is full: {error.filename or 'a file'} could not be written.", USER_ERROR)
+    if code == INTERRUPTED:
+        _leave("Stopped.", INTERRUPTED)
+    sys.exit(code or 0)
+
+
+def _leave(sentence: str, code: int) -> None:
+    if sentence:
+        print(f"error: {sentence}" if code == USER_ERROR else sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

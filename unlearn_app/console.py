@@ -1,0 +1,123 @@
+"""How the terminal shows a run, its scores and the lists of names."""
+
+from collections.abc import Iterable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Scores, Stage, Step, Verdict
+
+GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
+VERDICT_COLORS = {"removed": "green", "concealed": "yellow", "damaged": "red", "inconclusive": "cyan"}
+
+
+class StageBars:
+    """A context that shows one bar per stage on a terminal and one line per stage in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._task = None
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "StageBars":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish_stage()
+        self._bars.stop()
+
+    def begin(self, text: str, total: int | None = None) -> None:
+        """Finish the stage before and start another."""
+        self._finish_stage()
+        self._task = self._bars.add_task(text, total=total, detail="")
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, done: int, total: int | None, detail: str = "") -> None:
+        """Move the bar of the current stage."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, detail=detail)
+
+    def show(self, event: Event) -> None:
+        """Render one event of a run."""
+        if isinstance(event, Stage):
+            self.begin(event.text)
+        elif isinstance(event, Step):
+            losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
+            self.advance(event.step, event.total, losses)
+        elif isinstance(event, Images):
+            self.advance(COLUMNS.index(event.column) + 1, len(COLUMNS), f"{event.column} painted")
+
+    def _finish_stage(self) -> None:
+        if self._task is None:
+            return
+        task = self._bars.tasks[self._task]
+        self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
+        self._task = None
+
+
+def score_table(scores: Scores) -> Table:
+    """Accuracy and alignment of every column by group of pictures."""
+    table = Table(title="Same prompts, same seeds: accuracy · alignment", title_justify="left")
+    table.add_column("pictures of")
+    table.add_column("n", justify="right")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for group in GROUPS:
+        cells = [scores.columns.get(column, {}).get(group) for column in COLUMNS]
+        count = next((str(cell.n) for cell in cells if cell), "–")
+        table.add_row(GROUP_LABELS[group], count, *map(_score, cells))
+    return table
+
+
+def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
+    """The score table and the verdict, on standard output."""
+    paper = Console()
+    if scores:
+        paper.print(score_table(scores))
+        cells = [cell for groups in scores.columns.values() for cell in groups.values()]
+        if all(cell.accuracy is None for cell in cells):
+            paper.print("There is no judge for this model here, so its pictures are not scored.")
+    if verdict:
+        paper.print(verdict_text(verdict))
+
+
+def verdict_text(verdict: Verdict) -> Text:
+    """The label and, below it, one line per reason."""
+    text = Text("Verdict: ").append(verdict.label, style=f"bold {VERDICT_COLORS[verdict.label]}")
+    for reason in verdict.reasons:
+        text.append(f"\n  - {reason}")
+    return text
+
+
+def name_table(title: str, headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A plain table of names; cells are shown as typed, never read as markup."""
+    table = Table(title=title, title_justify="left")
+    for header in headers:
+        table.add_column(header)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _score(cell: GroupScore | None) -> str:
+    if cell is None:
+        return "–"
+    accuracy = "–" if cell.accuracy is None else f"{cell.accuracy:.0%}"
+    return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
