@@ -3,7 +3,6 @@
 import errno
 import importlib
 import os
-import pkgutil
 import shutil
 import signal
 import sys
@@ -24,6 +23,7 @@ from .errors import Cancelled, ConfigError, OutputError, UnlearnError
 from .events import Done, Scores, Verdict
 
 USER_ERROR, INTERRUPTED = 2, 130
+BENCHES = ("main-job",)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 FIELDS = {item.name: item for item in fields(RunConfig)}
 
@@ -194,20 +194,19 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="the benchmark: main-job", metavar="NAME")],
-    out: Annotated[Path, typer.Option(help="new folder for its results", metavar="DIR")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(BENCHES)}", metavar="NAME")],
+    out: Annotated[
+        Path, typer.Option(help="folder for its cells and table; what is there already is kept", metavar="DIR")
+    ] = Path("assets/experiments"),
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
+    smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
 ) -> None:
     """Measure what the README's table states, and print it."""
+    if name not in BENCHES:
+        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}.", "name")
     count = _whole_number(seeds, "seeds", 1, 100)
-    from . import bench
-    from .runs import check_output
-
-    known = [module.name.replace("_", "-") for module in pkgutil.iter_modules(bench.__path__)]
-    if name not in known:
-        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(known)}.", "name")
-    check_output(out)
-    for line in importlib.import_module(f".bench.{name.replace('-', '_')}", __package__).run(out, count):
+    module = importlib.import_module(f"unlearn_app.bench.{name.replace('-', '_')}")
+    for line in module.run_bench(out, count, smoke):
         print(line, flush=True)
 
 

@@ -1,0 +1,92 @@
+"""Importing does nothing: no network, no file, no random number, no heavy library that is not needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "unlearn_app").rglob("*.py")
+)
+CORE = [name for name in MODULES if not name.startswith("unlearn_app.ui")]
+
+GUARD = """
+import builtins, importlib, random, socket, sys
+BLOCKED = set({blocked!r})
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"{{name}} is not to be imported here")
+
+def refuse(*args, **kwargs):
+    raise AssertionError("network at import")
+
+sys.meta_path.insert(0, Absent())
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+real_open = builtins.open
+def watched(file, mode="r", *args, **kwargs):
+    assert not set(mode) & set("wax+") or str(file).startswith(("/dev/", "/proc/")), f"writes {{file}} at import"
+    return real_open(file, mode, *args, **kwargs)
+"""
+
+
+def python(code: str, tmp_path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_the_core_imports_alone_without_network_or_page(tmp_path: Path) -> None:
+    code = (
+        GUARD.format(blocked=["gradio", "gradio_client"])
+        + f"""
+# What libraries do while they are imported is not ours.
+import torch, peft, safetensors.torch, PIL.Image, rich.progress, rich.table, typer
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+random.seed(7); before = random.getstate(); torch.manual_seed(7); state = torch.get_rng_state()
+builtins.open = watched
+for name in {CORE!r}:
+    importlib.import_module(name)
+assert random.getstate() == before and torch.equal(torch.get_rng_state(), state), "random numbers at import"
+"""
+    )
+    python(code, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_imports_without_torch(tmp_path: Path) -> None:
+    """The page is up before torch is: the engine loads it in its own thread."""
+    code = f"""
+import importlib, sys
+for name in {[name for name in MODULES if name.startswith("unlearn_app.ui")]!r}:
+    importlib.import_module(name)
+"""
+    python(code, tmp_path)
+
+
+@pytest.mark.parametrize("module", ["unlearn_app", "unlearn_app.config", "unlearn_app.__main__"])
+def test_the_surface_is_light(module: str, tmp_path: Path) -> None:
+    """`--help` and `import unlearn_app` load neither torch nor gradio."""
+    heavy = ("torch", "gradio", "transformers", "diffusers", "peft")
+    assert python(f"import {module}, sys; print([name for name in {heavy} if name in sys.modules])", tmp_path) == "[]"
+
+
+def test_public_names_resolve() -> None:
+    import unlearn_app
+
+    assert all(getattr(unlearn_app, name) is not None for name in unlearn_app.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        unlearn_app.does_not_exist  # noqa: B018
