@@ -1,0 +1,180 @@
+"""A workflow without a model: the same events and folders, with generated pictures, in a fraction of a second."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from PIL import Image, ImageDraw
+
+from unlearn_app.concept import Concept, KnownConcept, Prompt, PromptSplit
+from unlearn_app.config import RunConfig
+from unlearn_app.errors import ConfigError
+from unlearn_app.events import (
+    COLUMNS,
+    Done,
+    Event,
+    GroupScore,
+    Images,
+    Picture,
+    Preview,
+    Scores,
+    Stage,
+    Step,
+)
+from unlearn_app.runs import RunWriter
+from unlearn_app.strip import comparison_strip
+from unlearn_app.verdict import judge_run
+
+OBJECTS = ("cat", "dog", "rabbit", "bear", "fish", "butterfly", "frog", "rose", "sunflower", "tree", "car", "ship")
+STYLES = ("photo", "van gogh", "watercolor", "mosaic", "sketch", "neon")
+PLACES = ("on the beach", "in the forest", "at night", "in the city")
+
+
+def known_concepts(model: str = "pocket") -> list[KnownConcept]:
+    """Twelve objects and six styles."""
+    return [
+        KnownConcept(name, kind, "any") for kind, names in (("object", OBJECTS), ("style", STYLES)) for name in names
+    ]
+
+
+def nearest_known(text: str) -> list[str]:
+    """Always the same two."""
+    return ["cat", "van gogh"]
+
+
+def preview_concept(config: RunConfig) -> Concept:
+    """The concept with prompts made of a few words."""
+    name = config.concept.casefold()
+    name = {"kitty": "cat", "van gogh style": "van gogh"}.get(name, name)
+    if name not in OBJECTS + STYLES:
+        raise ConfigError(f"“{config.concept}” is not known; the nearest are cat, van gogh.", "concept")
+    anchor = config.anchor or "dog"
+    if anchor == name:
+        raise ConfigError(f"The anchor “{anchor}” is the concept itself.", "anchor")
+
+    def ask(word: str) -> PromptSplit:
+        asked = tuple(Prompt(f"a {word} {place}", "object", word) for place in PLACES)
+        return PromptSplit(asked[:2], asked[2:])
+
+    kind = "object" if name in OBJECTS else "style"
+    return Concept(config.concept, name, kind, anchor, ask(name), (), (), ask("rabbit"), ask("car"))
+
+
+@dataclass
+class FakeRunner:
+    """Runs in `seconds`, noting when each run begins and ends and whether two ever overlap."""
+
+    seconds: float = 0.2
+    load_seconds: float = 0.0
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.log: list[tuple[str, str]] = []
+        self.overlapped = False
+        self._busy = threading.Lock()
+
+    def warm(self) -> None:
+        """Pretend to load."""
+        time.sleep(self.load_seconds)
+
+    def __call__(self, config: RunConfig, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Yield what a run yields."""
+        if not self._busy.acquire(blocking=False):
+            self.overlapped = True
+        self.log.append(("begin", config.concept))
+        try:
+            if self.error:
+                raise self.error
+            yield from run(config, out, cancel, self.seconds)
+        finally:
+            self.log.append(("end", config.concept))
+            self._busy.release()
+
+
+def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 0.0) -> Iterator[Event]:
+    """All stages, columns, scores and the folder, in about `seconds`."""
+    total = config.unlearn.steps + config.attack.steps
+    with RunWriter(out) as writer:
+        yield Stage("load", "Loading the model", 0.0)
+        scores = {}
+        yield Stage("unlearn", f"Teaching the model to forget “{config.concept}”", 0.1)
+        for step in range(1, config.unlearn.steps + 1):
+            if cancel.is_set():
+                break
+            time.sleep(seconds / total)
+            event = Step(
+                "unlearn", step, config.unlearn.steps, {"forget": 0.9 / step + 0.05, "retain": 0.2 + 0.1 / step}
+            )
+            writer.add_step(event)
+            yield event
+            if step % max(config.unlearn.steps // 4, 1) == 0:
+                preview = Preview(
+                    "unlearn", step, (picture(config.seed + step), picture(config.seed)), ("a cat", "a cat, sketch")
+                )
+                writer.add_preview(preview)
+                yield preview
+        yield Stage("attack", "An attacker tries to teach it back", 0.5)
+        for step in range(1, config.attack.steps + 1):
+            if cancel.is_set():
+                break
+            time.sleep(seconds / total)
+            event = Step("attack", step, config.attack.steps, {"relearn": 0.5 / step + 0.1})
+            writer.add_step(event)
+            yield event
+        yield Stage("compare", "Painting the same prompts with all three", 0.8)
+        for column in COLUMNS[: 1 if cancel.is_set() else 3]:
+            images = Images(column, tuple(_pictures(config, column)))
+            writer.add_images(images)
+            yield images
+            scores[column] = {
+                group: GroupScore(
+                    sum(bool(p.correct) for p in images.pictures if p.group == group) / count,
+                    sum(p.alignment or 0 for p in images.pictures if p.group == group) / count,
+                    count,
+                )
+                for group, count in _counts(config)
+            }
+        yield Scores(scores)
+        verdict = judge_run(scores, config.attack.steps)
+        yield verdict
+        writer.add_adapter("unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept})
+        pictures = [replace(p) for column in scores for p in _pictures(config, column)]
+        writer.add_image("comparison.png", comparison_strip(config.concept, verdict.label, pictures))
+        status = "stopped" if cancel.is_set() else "complete"
+        timing = {"total_s": seconds}
+        folder = writer.finish(status, config=config, timing=timing, scores=scores, verdict=verdict)
+    yield Done(folder, stopped=status == "stopped")
+
+
+def _counts(config: RunConfig) -> tuple[tuple[str, int], ...]:
+    return (("forget", config.compare.forget), ("near", config.compare.near), ("far", config.compare.far))
+
+
+def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
+    for group, count in _counts(config):
+        for index in range(count):
+            forgotten = group == "forget" and column == "unlearned"
+            seed = 1000 + config.seed + index
+            word = {"forget": config.concept, "near": "rabbit", "far": "car"}[group]
+            yield Picture(
+                column, group, index, f"a {word} {PLACES[index % 4]}", seed,
+                picture(seed + (7 if forgotten else 0) + len(group)),
+                0.08 if forgotten else 0.31 + 0.01 * index, "dog" if forgotten else word, not forgotten,
+            )  # fmt: skip
+
+
+def picture(seed: int, size: int = 96) -> Image.Image:
+    """A picture that depends on the seed only."""
+    image = Image.new("RGB", (size, size), (90 + seed * 37 % 120, 110 + seed * 71 % 100, 130 + seed * 53 % 90))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, size * 0.66, size, size), fill=(60 + seed * 13 % 90, 120, 70))
+    x, radius = seed * 29 % (size // 2) + size // 4, size // 5 + seed * 11 % (size // 8)
+    draw.ellipse((x - radius, size // 2 - radius, x + radius, size // 2 + radius), fill=(230, seed * 97 % 256, 60))
+    return image
+
+
+CORE = SimpleNamespace(known_concepts=known_concepts, nearest_known=nearest_known, preview_concept=preview_concept)

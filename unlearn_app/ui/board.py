@@ -1,0 +1,156 @@
+"""The pictures as HTML: the film of previews, the three columns of the comparison, and the table of scores."""
+
+from collections.abc import Sequence
+
+from ..events import COLUMNS, GROUPS, Column, Group, GroupScore
+from .render import GROUP_TEXT, esc, percent, signed
+from .view import Card, Frame, View
+
+COLUMN_TEXT: dict[Column, tuple[str, str]] = {
+    "original": ("Original", "before anything"),
+    "unlearned": ("Unlearned", "after forgetting"),
+    "relearned": ("Relearned", "after the attack"),
+}
+FIRST_ROWS = 4
+LOOKS = 8
+
+
+def film(frames: Sequence[Frame], over: bool = False) -> str:
+    """Preview pictures of the model in training, oldest first; folded away once the run is over."""
+    if not frames:
+        return ""
+    looks = "".join(_look(frame) for frame in (frames if over else frames[-LOOKS:]))
+    note = "<small>the same prompts and seeds each time</small>"
+    if over:
+        title = f"<summary>How it changed during training {note}</summary>"
+        return f'<details class="u-film">{title}<div>{looks}</div></details>'
+    title = f"<h3>As it trains {note}</h3>"
+    return f'<section class="u-film" aria-label="Pictures while it trains">{title}<div>{looks}</div></section>'
+
+
+def _look(frame: Frame) -> str:
+    what = "forgetting" if frame.stage == "unlearn" else "under attack"
+    images = "".join(
+        f'<img src="{src}" alt="{esc(prompt)}, {what}, step {frame.step}" title="{esc(prompt)}">'
+        for src, prompt in zip(frame.sources, frame.prompts, strict=False)
+    )
+    return f'<figure class="u-{esc(frame.stage)}">{images}<figcaption>{what}<br>step {frame.step}</figcaption></figure>'
+
+
+def comparison(view: View) -> str:
+    """Three columns of pictures, a row per prompt and seed, by group."""
+    groups = "".join(_group(view, group) for group in GROUPS if any(key[0] == group for key in _keys(view)))
+    if not groups:
+        groups = _waiting_rows(view)
+    return f'<section class="u-compare" aria-label="Comparison">{_columns(view)}{groups}</section>'
+
+
+def _keys(view: View) -> list[tuple[Group, int]]:
+    longest = max((view.cards.get(column, {}) for column in COLUMNS), key=len, default={})
+    return list(longest)
+
+
+def _columns(view: View) -> str:
+    cells = []
+    for column in COLUMNS:
+        title, meaning = COLUMN_TEXT[column]
+        score = view.scores.get(column, {}).get("forget")
+        shown = f"<em>shows it in {percent(score.accuracy)}</em>" if score and score.accuracy is not None else ""
+        cells.append(f'<div class="u-col u-{column}"><b>{title}</b> <span>{meaning}</span>{shown}</div>')
+    return f'<div class="u-cols" aria-hidden="true"><div class="u-col"></div>{"".join(cells)}</div>'
+
+
+def _group(view: View, group: Group) -> str:
+    title, meaning = GROUP_TEXT[group]
+    rows = [_row(view, key) for key in _keys(view) if key[0] == group]
+    more = ""
+    if len(rows) > FIRST_ROWS:
+        count = len(rows) - FIRST_ROWS
+        more = f"<details><summary>{count} more of these</summary>{_table(rows[FIRST_ROWS:], title)}</details>"
+    return (
+        f'<section class="u-group u-{group}"><h3>{title} <small>{meaning}</small></h3>'
+        f"{_table(rows[:FIRST_ROWS], title)}{more}</section>"
+    )
+
+
+def _table(rows: list[str], title: str) -> str:
+    # Explicit roles: a grid layout would otherwise strip the table of its meaning for screen readers.
+    heads = "".join(f'<th role="columnheader" scope="col">{COLUMN_TEXT[column][0]}</th>' for column in COLUMNS)
+    return (
+        f'<table role="table" aria-label="{title} prompts"><thead class="u-hidden" role="rowgroup"><tr role="row">'
+        f'<th role="columnheader" scope="col">Prompt</th>{heads}</tr></thead>'
+        f'<tbody role="rowgroup">{"".join(rows)}</tbody></table>'
+    )
+
+
+def _row(view: View, key: tuple[Group, int]) -> str:
+    cards = {column: view.cards.get(column, {}).get(key) for column in COLUMNS}
+    known = next(card for card in cards.values() if card)
+    cells = "".join(_cell(cards[column], cards["original"], column) for column in COLUMNS)
+    return (
+        f'<tr role="row"><th role="rowheader" scope="row">{esc(known.prompt)} <small>seed {known.seed}</small></th>'
+        f"{cells}</tr>"
+    )
+
+
+def _cell(card: Card | None, original: Card | None, column: Column) -> str:
+    if card is None:
+        return f'<td role="cell" class="u-{column}"><div class="u-blank" aria-label="not painted yet"></div></td>'
+    alt = f"{COLUMN_TEXT[column][0]} model, prompt: {card.prompt}, seed {card.seed}"
+    if card.predicted:
+        alt += f"; the judge sees {card.predicted}"
+    return (
+        f'<td role="cell" class="u-{column}"><figure><img src="{card.src}" alt="{esc(alt)}">'
+        f"<figcaption>{_caption(card, original)}</figcaption></figure></td>"
+    )
+
+
+def _caption(card: Card, original: Card | None) -> str:
+    parts = []
+    if card.alignment is not None:
+        parts.append(f'<b title="alignment of picture and prompt, from −1 to 1">{card.alignment:.2f}</b>')
+        if card.column != "original" and original and original.alignment is not None:
+            change = card.alignment - original.alignment
+            parts.append(f'<span title="change against the original">{signed(change)}</span>')
+    if card.predicted is not None:
+        state, sign, word = ("u-yes", "✓", "as asked") if card.correct else ("u-no", "✕", "not as asked")
+        parts.append(
+            f'<span class="u-seen {state}" title="the judge sees this: {word}">{sign} {esc(card.predicted)}</span>'
+        )
+    return " ".join(parts)
+
+
+def _waiting_rows(view: View) -> str:
+    blank = "".join(f'<td role="cell" class="u-{column}"><div class="u-blank"></div></td>' for column in COLUMNS)
+    word = "nothing was painted" if view.over else "to come"
+    row = f'<tr role="row"><th role="rowheader" scope="row"><small>{word}</small></th>{blank}</tr>'
+    return f'<section class="u-group">{_table([row, row], "Coming")}</section>'
+
+
+def summary(view: View) -> str:
+    """Accuracy and mean alignment by group and column, with the change against the original."""
+    if not view.scores:
+        return ""
+    heads = "".join(f'<th scope="col" class="u-{column}">{COLUMN_TEXT[column][0]}</th>' for column in COLUMNS)
+    rows = ""
+    for group in GROUPS:
+        cells = "".join(
+            _score(view.scores.get(column, {}).get(group), view.scores.get("original", {}).get(group), column)
+            for column in COLUMNS
+        )
+        rows += f'<tr><th scope="row">{GROUP_TEXT[group][0]}</th>{cells}</tr>'
+    return (
+        '<table class="u-summary"><caption>Shows what was asked <small>· below it, mean alignment</small></caption>'
+        f'<thead><tr><th scope="col"><span class="u-hidden">Group</span></th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _score(score: GroupScore | None, original: GroupScore | None, column: Column) -> str:
+    if score is None:
+        return "<td>–</td>"
+    change = ""
+    if column != "original" and original and None not in (score.accuracy, original.accuracy):
+        change = f" <span>{signed(100 * (score.accuracy - original.accuracy), 0)}</span>"
+    aligned = "–" if score.alignment is None else f"{score.alignment:.2f}"
+    return f'<td><b>{percent(score.accuracy)}</b>{change}<br><small title="{score.n} pictures">{aligned}</small></td>'

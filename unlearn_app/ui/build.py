@@ -1,0 +1,73 @@
+"""The page as a `gr.Blocks`, and how it is launched; building it does no work and starts nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .. import workflow
+from ..engine import Engine
+from ..runs import Run
+from .handlers import Handlers, recorded_choices
+from .layout import lay_out
+from .view import view_of
+
+HERE = Path(__file__).parent
+RECORDED = HERE.parent.parent / "assets" / "recorded"
+VISITORS = 32
+
+
+def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, recorded: Path = RECORDED) -> gr.Blocks:
+    """The page around `engine`; `core` knows the concepts (functions as in `workflow`), `recorded` holds runs."""
+    runs = {folder.parent.name: folder.parent for folder in sorted(recorded.glob("*/run.json"))}
+    first = view_of(Run.open(next(iter(runs.values()))), recorded=True) if runs else None
+    names = [(known.name, known.kind) for known in core.known_concepts(model)]
+    with gr.Blocks(title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
+        page = lay_out(names, recorded_choices(runs), first)
+        _wire(demo, page, Handlers(engine, core, page, model, runs))
+    return demo
+
+
+def launch_kwargs() -> dict[str, Any]:
+    """What `demo.launch` needs for the page to look and behave as meant, and to stay on this machine."""
+    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    mono = ["ui-monospace", "Consolas", "monospace"]
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    return {
+        "theme": gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=font, font_mono=mono),
+        "css_paths": HERE / "page.css",
+        "head": f'<script>{script}</script><meta name="viewport" content="width=device-width, initial-scale=1">',
+        "footer_links": ["api"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "show_error": False,
+        "max_file_size": "1mb",
+        "ssr_mode": False,
+    }
+
+
+def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    fields = [page.concept, *page.options.components.values()]
+    asked = [page.run.click, page.concept.submit]
+    result = [page.film, page.board, page.summary, page.plot, page.status, page.hint, page.shown, *page.downloads]
+    gr.on(asked, does.unfold, fields, page.folded, **quiet)
+    gr.on(
+        asked,
+        does.run,
+        fields,
+        [*result, page.run, page.stop, page.concept],
+        validator=does.check,
+        show_progress="hidden",
+        concurrency_limit=VISITORS,
+        api_visibility="private",
+    )
+    page.stop.click(does.stop, None, [page.stop, page.status], **quiet)
+    said = [page.hint, page.prompts, page.command]
+    gr.on([field.change for field in fields], does.explain, fields, said, trigger_mode="always_last", **quiet)
+    preset = page.options.components["preset"]
+    preset.input(page.options.defaults, preset, page.options.numbers, **quiet)
+    page.shown.input(does.show, page.shown, result, **quiet)
+    page.ready.tick(does.readiness, None, [page.head, page.ready], **quiet)
+    demo.load(does.arrive, page.shown, list(page.downloads), **quiet)
+    demo.unload(does.leave)

@@ -1,0 +1,193 @@
+"""What happens on a click: thin generators that queue a job, render its events and set its cancel flag at the end."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..engine import Engine, Job
+from ..errors import ConfigError, UnlearnError
+from ..events import Images, Preview
+from ..runs import Run
+from . import board, render
+from .downloads import KINDS, exports
+from .layout import Page, loss_table
+from .view import View, view_of
+
+POLL = 0.25
+HEARTBEAT = 0.5
+Updates = dict[Any, Any]
+
+
+class Handlers:
+    """The listeners of one page; holds no state of any visitor."""
+
+    def __init__(self, engine: Engine, core: Any, page: Page, model: str, recorded: dict[str, Path]) -> None:
+        self._engine, self._core, self._page, self._model, self._recorded = engine, core, page, model, recorded
+
+    def check(self, concept: str, *values: Any) -> list[dict]:
+        """Judge the fields before anything is queued; one sentence stands at the field it is about."""
+        message, at = self._trouble(concept, values)
+        names = ["concept", *self._page.options.components]
+        at = at if at in names else "concept"
+        return [gr.validate(not message or name != at, message) for name in names]
+
+    def explain(self, concept: str, *values: Any) -> Updates:
+        """Say under the box how the text was understood, or what is wrong and what to pick instead."""
+        page = self._page
+        if not (concept or "").strip():
+            return {page.hint: render.hint(""), page.prompts: "", page.command: ""}
+        try:
+            config = page.options.config(concept, values, self._model)
+            known = self._core.preview_concept(config)
+        except ConfigError as error:
+            near = self._core.nearest_known(concept) if error.field == "concept" and len(concept) <= 200 else []
+            return {page.hint: render.hint(str(error), near), page.prompts: "", page.command: ""}
+        return {
+            page.hint: render.understood(known.name, known.kind, known.anchor),
+            page.prompts: render.prompts(known),
+            page.command: config.command(),
+        }
+
+    def unfold(self, concept: str, *values: Any) -> Any:
+        """Open the options when the trouble is there, so that its message is seen."""
+        message, at = self._trouble(concept, values)
+        return gr.Accordion(open=True) if message and at != "concept" else gr.skip()
+
+    def run(self, request: gr.Request, concept: str, *values: Any) -> Iterator[Updates]:
+        """Queue a run and show it until it ends; leaving in any way ends it."""
+        page, session = self._page, request.session_hash or ""
+        try:
+            config = page.options.config(concept, values, self._model)
+            self._core.preview_concept(config)
+            job = self._engine.submit(config, session)
+        except UnlearnError as error:
+            yield {page.hint: render.hint(str(error))}
+            return
+        try:
+            yield from self._follow(job)
+        finally:
+            job.cancel.set()
+
+    def _follow(self, job: Job) -> Iterator[Updates]:
+        page, view = self._page, View(job.config)
+        yield self._begin(view)
+        beat = 0.0
+        while not job.over:
+            events = job.take(POLL)
+            changed = self._fold(view, events)
+            view.stopping, view.position = job.cancel.is_set(), self._engine.position(job)
+            if changed or time.monotonic() - beat >= HEARTBEAT:
+                beat = time.monotonic()
+                yield changed | {page.status: render.status(view)} | self._losses(view)
+        view.over, view.error = True, job.error
+        view.stopped = view.stopped or job.cancel.is_set()
+        yield self._finish(view, job)
+
+    def _fold(self, view: View, events: list) -> Updates:
+        page, changed = self._page, {}
+        for event in events:
+            view.apply(event)
+            if isinstance(event, Preview):
+                changed[page.film] = board.film(view.frames)
+            elif isinstance(event, Images):
+                changed[page.board] = board.comparison(view)
+        return changed
+
+    def _losses(self, view: View) -> Updates:
+        return {self._page.plot: loss_table(view)} if view.step else {}
+
+    def _begin(self, view: View) -> Updates:
+        page = self._page
+        return {
+            page.run: gr.Button(visible=False),
+            page.stop: gr.Button("Stop", visible=True, interactive=True),
+            page.concept: gr.Textbox(interactive=False),
+            page.status: render.status(view),
+            page.film: "",
+            page.board: board.comparison(view),
+            page.summary: "",
+            page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
+            page.shown: gr.Dropdown(interactive=False),
+            **{button: gr.DownloadButton(visible=False) for button in page.downloads},
+        }
+
+    def _finish(self, view: View, job: Job) -> Updates:
+        page, folder = self._page, self._engine.runs.get(job.id, job.session)
+        if folder and not view.error:
+            view.timing = dict(Run.open(folder).record.get("timing") or {})
+        return {
+            page.run: gr.Button(visible=True),
+            page.stop: gr.Button(visible=False),
+            page.concept: gr.Textbox(interactive=True),
+            page.shown: self._choices(job.session, job.id if folder else None),
+            page.status: render.status(view),
+            page.film: board.film(view.frames, over=True),
+            page.board: board.comparison(view),
+            page.summary: board.summary(view),
+            page.plot: loss_table(view),
+            **self._links(folder),
+        }
+
+    def stop(self, request: gr.Request) -> tuple[Any, Any]:
+        """Ask the visitor's run to end, and say so at once."""
+        if not self._engine.stop(request.session_hash or ""):
+            return gr.skip(), gr.skip()
+        return gr.Button("Stopping…", interactive=False), render.stopping()
+
+    def leave(self, request: gr.Request) -> None:
+        """The tab was closed or reloaded."""
+        self._engine.leave(request.session_hash or "")
+
+    def show(self, request: gr.Request, key: str | None) -> Updates:
+        """Put a finished run on screen again."""
+        recorded = self._recorded.get(key or "")
+        folder = recorded or self._engine.runs.get(key or "", request.session_hash or "")
+        if folder is None:
+            return {self._page.hint: render.hint("That run is no longer kept; run it again.")}
+        page, view = self._page, view_of(Run.open(folder), recorded=recorded is not None)
+        return {
+            page.status: render.status(view),
+            page.film: board.film(view.frames, over=True),
+            page.board: board.comparison(view),
+            page.summary: board.summary(view),
+            page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
+            **self._links(folder),
+        }
+
+    def arrive(self, key: str | None) -> Updates:
+        """Offer the files of the recorded run that is on screen on arrival."""
+        return self._links(self._recorded.get(key or ""))
+
+    def readiness(self) -> tuple[Any, Any]:
+        """The badge in the header, asked for until the model is loaded."""
+        done = self._engine.ready.is_set()
+        return render.header(done, self._engine.trouble), gr.Timer(active=not done)
+
+    def _choices(self, session: str, value: str | None) -> Any:
+        own = [
+            (f"{job.config.concept} (your run {n})", job.id) for n, job in enumerate(self._engine.runs.of(session), 1)
+        ]
+        choices = own[::-1] + recorded_choices(self._recorded)
+        return gr.Dropdown(choices=choices, value=value, visible=bool(choices), interactive=True)
+
+    def _links(self, folder: Path | None) -> Updates:
+        made = exports(folder, self._engine.root / "exports" / folder.name) if folder else dict.fromkeys(KINDS)
+        return {
+            button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
+            for button, kind in zip(self._page.downloads, KINDS, strict=True)
+        }
+
+    def _trouble(self, concept: str, values: tuple) -> tuple[str, str]:
+        try:
+            self._core.preview_concept(self._page.options.config(concept, values, self._model))
+        except ConfigError as error:
+            return str(error), error.field or "concept"
+        return "", ""
+
+
+def recorded_choices(recorded: dict[str, Path]) -> list[tuple[str, str]]:
+    """The recorded runs as choices of the dropdown."""
+    return [(f"{name} (recorded)", name) for name in recorded]

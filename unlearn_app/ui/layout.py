@@ -1,0 +1,106 @@
+"""Where everything stands on the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from . import board, render
+from .options import Options, build_options
+from .view import View
+
+TERM_COLORS = {"forget": "#c2570c", "retain": "#0b6fb8", "relearn": "#0a8062"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """The components that listeners read or write."""
+
+    head: gr.HTML
+    concept: gr.Textbox
+    run: gr.Button
+    stop: gr.Button
+    hint: gr.HTML
+    folded: gr.Accordion
+    options: Options
+    prompts: gr.HTML
+    command: gr.Textbox
+    status: gr.HTML
+    film: gr.HTML
+    board: gr.HTML
+    summary: gr.HTML
+    plot: gr.LinePlot
+    downloads: tuple[gr.DownloadButton, ...]
+    shown: gr.Dropdown
+    ready: gr.Timer
+
+
+def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], view: View | None) -> Page:
+    """Create the components inside the current `gr.Blocks`; `view` is what is on screen on arrival."""
+    made: dict[str, Any] = {"ready": gr.Timer(0.5)}
+    made["head"] = gr.HTML(render.header(False, ""), elem_id="head")
+    with gr.Row(elem_id="ask"):
+        made["concept"] = gr.Textbox(
+            label="What should the model forget?",
+            show_label=False,
+            placeholder="What should it forget? For example cat, or Van Gogh style",
+            elem_id="concept",
+            scale=6,
+            min_width=240,
+            container=False,
+            autofocus=True,
+            max_lines=1,
+        )
+        made["run"] = gr.Button("Make it forget", variant="primary", elem_id="run", scale=0, min_width=170)
+        made["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=110, visible=False)
+    made["hint"] = gr.HTML(render.hint(""), elem_id="hint")
+    gr.HTML(render.chips(names), elem_id="chips")
+    with gr.Accordion("Options", open=False, elem_id="options") as made["folded"]:
+        made["options"] = build_options()
+        made["command"] = gr.Textbox(
+            label="The same run from a terminal", interactive=False, buttons=["copy"], elem_id="command", max_lines=4
+        )
+        made["prompts"] = gr.HTML("", elem_id="prompts")
+    made["status"] = gr.HTML(render.status(view) if view else render.welcome(), elem_id="status")
+    with gr.Row(elem_id="result"):
+        with gr.Column(scale=12, min_width=300):
+            made["film"] = gr.HTML(board.film(view.frames, over=True) if view else "", elem_id="film")
+            made["board"] = gr.HTML(board.comparison(view) if view else "", elem_id="board")
+        with gr.Column(scale=8, min_width=300, elem_id="rail"):
+            made["summary"] = gr.HTML(board.summary(view) if view else "", elem_id="summary")
+            made["plot"] = gr.LinePlot(
+                loss_table(view) if view else None,
+                x="step",
+                y="loss",
+                color="term",
+                color_map=TERM_COLORS,
+                x_lim=[0, view.total_steps] if view else None,
+                title="Loss: forgetting, then the attack",
+                x_title="optimizer step",
+                y_title="loss",
+                color_title=" ",
+                height=260,
+                buttons=[],
+                elem_id="plot",
+            )
+            with gr.Row(elem_id="downloads"):
+                made["downloads"] = tuple(
+                    gr.DownloadButton(text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}")
+                    for kind, text in (("adapter", "Adapter"), ("strip", "Strip"), ("folder", "Run (zip)"))
+                )
+            made["shown"] = gr.Dropdown(
+                list(runs),
+                value=runs[0][1] if runs else None,
+                label="Shown run",
+                info="recorded runs, and yours of this visit",
+                elem_id="shown",
+                visible=bool(runs),
+            )
+    return Page(**made)
+
+
+def loss_table(view: View) -> pd.DataFrame:
+    """The loss points as the plot wants them."""
+    return pd.DataFrame(view.table())

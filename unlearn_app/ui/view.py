@@ -1,0 +1,166 @@
+"""What the page shows of a run: folded from its events while it works, or read from its folder afterwards."""
+
+import base64
+import io
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from PIL.Image import Image
+
+from ..config import RunConfig
+from ..events import (
+    Column,
+    Done,
+    Event,
+    Group,
+    GroupScore,
+    Images,
+    Picture,
+    Preview,
+    Scores,
+    Stage,
+    Step,
+    Verdict,
+)
+from ..runs import Run, StoredPicture
+from ..workflow import SHARES
+
+MAX_POINTS = 300
+
+
+@dataclass(frozen=True)
+class Card:
+    """One judged picture as a PNG data address with its caption's values."""
+
+    column: Column
+    group: Group
+    index: int
+    prompt: str
+    seed: int
+    src: str
+    alignment: float | None
+    predicted: str | None
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The preview pictures of one step of training."""
+
+    stage: str
+    step: int
+    sources: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass
+class View:
+    """Everything on screen about one run. `recorded` says it was made earlier and ships with the app."""
+
+    config: RunConfig
+    recorded: bool = False
+    position: int = 0
+    stopping: bool = False
+    error: str = ""
+    stage: Stage | None = None
+    step: Step | None = None
+    points: list[dict] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    cards: dict[Column, dict[tuple[Group, int], Card]] = field(default_factory=dict)
+    scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    timing: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    over: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def apply(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case Stage():
+                self.stage, self.step = event, None
+            case Step():
+                self.step = event
+                self.points += points_of(event.stage, event.step, event.losses, self.config)
+            case Preview():
+                self.frames.append(
+                    Frame(event.stage, event.step, tuple(png_address(image) for image in event.images), event.prompts)
+                )
+            case Images():
+                self.cards[event.column] = {
+                    (picture.group, picture.index): _card(picture, picture.image) for picture in event.pictures
+                }
+            case Scores():
+                self.scores = event.columns
+            case Verdict():
+                self.verdict = event
+            case Done():
+                self.stopped, self.over = event.stopped, True
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole run that is done, in [0, 1]."""
+        if self.stage is None:
+            return 0.0
+        within = self.step.step / max(self.step.total, 1) if self.step else 0.0
+        return min(1.0, self.stage.fraction + within * (self._stage_end() - self.stage.fraction))
+
+    def seconds_left(self) -> float | None:
+        """The time still needed at the pace so far; None while that is a wild guess."""
+        elapsed, fraction = time.monotonic() - self.started, self.fraction
+        if fraction < 0.08 or elapsed < 2.0 or self.over:
+            return None
+        return elapsed * (1.0 - fraction) / fraction
+
+    def _stage_end(self) -> float:
+        later = [share for share in SHARES.values() if share > self.stage.fraction] if self.stage else []
+        return min(later, default=1.0)
+
+    def table(self) -> dict[str, list]:
+        """Loss points as columns for a plot, thinned to at most 300 rows."""
+        stride = -(-len(self.points) // MAX_POINTS) if self.points else 1
+        kept = self.points[::stride]
+        return {name: [point[name] for point in kept] for name in ("step", "loss", "term")}
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the plot's axis: the steps of unlearning, then those of the attack."""
+        return self.config.unlearn.steps + self.config.attack.steps
+
+
+def points_of(stage: str, step: int, losses: dict[str, float], config: RunConfig) -> list[dict]:
+    """One plot row per loss term; the attack follows unlearning on the same axis."""
+    offset = config.unlearn.steps if stage == "attack" else 0
+    return [{"step": offset + step, "loss": value, "term": term} for term, value in losses.items()]
+
+
+def png_address(image: Image | Path) -> str:
+    """A data address of the picture as PNG, exact; files are taken as they are."""
+    if isinstance(image, Path):
+        content = image.read_bytes()
+    else:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=4)
+        content = buffer.getvalue()
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def view_of(run: Run, recorded: bool = False) -> View:
+    """The view of a run folder, as it stood when the run ended."""
+    view = View(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
+    view.timing = dict(run.record.get("timing") or {})
+    view.scores, view.verdict = run.scores, run.verdict
+    for step in run.steps:
+        view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
+    for preview in run.record["previews"]:
+        sources = tuple(png_address(run.folder / file) for file in preview["files"])
+        view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))
+    for picture in run.pictures:
+        view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(picture, picture.path)
+    return view
+
+
+def _card(picture: Picture | StoredPicture, image: Image | Path) -> Card:
+    values = {item.name: getattr(picture, item.name) for item in fields(Card) if item.name != "src"}
+    return Card(src=png_address(image), **values)
