@@ -1,0 +1,1 @@
+"""Attacks on an unlearned model, one per file: `(backend, concept, config) -> Iterator[Step]`."""

@@ -1,0 +1,136 @@
+"""The contract between the methods and a model: what every backend offers, and where device and dtype are decided."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Slot = Literal["unlearn", "relearn"]
+SLOTS: tuple[Slot, ...] = ("unlearn", "relearn")
+Params = dict[str, Tensor]
+"""Trainable tensors of one adapter slot by name."""
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """One noised training batch.
+
+    `x0, noise, x_t` are latents (B, C, H, W); `t` (B,) counts from 0; `cond, null, anchor` are text states
+    (B, L, D) of the prompt, of the empty prompt and of the prompt with the anchor in the concept's place.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    t: Tensor
+    x_t: Tensor
+    cond: Tensor
+    null: Tensor
+    anchor: Tensor
+
+
+class Backend(Protocol):
+    """A text-to-image diffusion model with two fixed adapter slots."""
+
+    name: str
+    base_hash: str
+    device: torch.device
+    timesteps: int
+    latent_shape: tuple[int, int, int]
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text states (B, L, D)."""
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """`x_t` (B, C, H, W) of the model's forward process."""
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the model is trained to predict at `x_t`, in its own parameterization (epsilon or v)."""
+
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
+        """The prediction with the active adapters; `params` replaces trainable tensors by name."""
+
+    def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """The prediction of the original model: adapters off, no gradient."""
+
+    def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int) -> Params:
+        """Put a fresh adapter into `slot` and return its tensors: B is zero, so the model is unchanged."""
+
+    def drop_adapters(self) -> None:
+        """Empty both slots."""
+
+    def adapter_state(self, slot: Slot) -> Params:
+        """A CPU copy of the adapter's tensors, in diffusers' file naming.
+
+        Raises:
+            KeyError: the slot is empty.
+        """
+
+    def load_adapter(self, slot: Slot, state: Params) -> None:
+        """Replace the adapter in `slot`."""
+
+    def training(self, slot: Slot) -> AbstractContextManager[Params]:
+        """Activate `slot` alone with gradients, yielding its tensors."""
+
+    def active(self, *slots: Slot) -> AbstractContextManager[None]:
+        """Activate exactly `slots` for prediction and sampling; none is the original model."""
+
+    def merged(self, slot: Slot) -> AbstractContextManager[None]:
+        """Add the update of `slot` into the base weights, and restore them bit for bit afterwards."""
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance_scale: float,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Tensor:
+        """Latents (B, C, H, W) under the active adapters, one generator per picture.
+
+        Raises:
+            Cancelled: `should_stop` turned true between two denoising steps.
+        """
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1], float32 on the CPU."""
+
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """Latents (B, C, H, W) of pictures (B, 3, H, W) in [-1, 1]."""
+
+
+def choose_device() -> torch.device:
+    """The accelerator if there is one, else the CPU; `UNLEARN_DEVICE` overrides."""
+    asked = os.environ.get("UNLEARN_DEVICE")
+    if asked:
+        return torch.device(asked)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """Base weights: half precision on a GPU, float32 elsewhere; adapters are always float32."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def fits_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 autocast is quicker here than float32."""
+    if device.type == "cpu":
+        return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return device.type == "cuda"
+
+
+def generator(seed: int) -> torch.Generator:
+    """A CPU generator, so that a seed means the same noise on every device."""
+    return torch.Generator().manual_seed(seed)
+
+
+def in_chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices that cover `count` rows in pieces of `size`."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))

@@ -1,0 +1,1 @@
+"""Benchmarks: commands that print the tables which README and cards quote."""

@@ -1,0 +1,65 @@
+"""Benchmark cells: one JSON file per measurement, kept when a benchmark is killed and resumed."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..runs import to_json, write_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The stored values of cell `name`, measured now unless a cell with the same config is there already."""
+    path = folder / f"{name}.json"
+    wanted = json.loads(json.dumps(to_json(config)))
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["config"] == wanted:
+            return stored["values"]
+    started = time.perf_counter()
+    values = json.loads(json.dumps(to_json(measure())))
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "config": wanted,
+        "values": values,
+        "seconds": round(time.perf_counter() - started, 2),
+        "where": provenance(),
+    }
+    write_bytes(path, json.dumps(record, indent=1, allow_nan=False).encode())
+    return values
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and hardware of a measurement."""
+    packages = ("torch", "diffusers", "transformers", "peft", "gradio")
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": {name: metadata.version(name) for name in packages},
+    }
+
+
+def _commit() -> str | None:
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return asked.stdout.strip()
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """95 % Wilson interval of a proportion with `right` of `n`."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.96, right / n
+    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

@@ -1,0 +1,215 @@
+"""The table of the main job: how good model and judge are, what forgetting costs, what the attack brings back."""
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..backend import Backend
+from ..config import make_config
+from ..events import GROUPS
+from ..pocket.concepts import known_concepts
+from ..pocket.dataset import is_held_out, scenes
+from ..pocket.grammar import PLAIN_STYLE, caption
+from ..pocket.latents import pictures_to_tensor
+from ..pocket.vocabulary import OBJECTS, SETTINGS, STYLES
+from ..pocket.world import render
+from ..runs import Run
+from ..workflow import POCKET, load_backend, run
+from .cells import ROOT, cell, wilson
+from .page import page_times
+
+CONCEPTS = ("cat", "car", "knife", "robot", "van gogh", "neon", "mosaic")
+UNSEEN_SEED = 77
+"""Renderings of this data seed were never used in training, nor to choose anything."""
+
+
+def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
+    """Measure or resume every cell under `out/main-job`, write `out/main-job.md`, and yield lines to print."""
+    folder = out / ("main-job-smoke" if smoke else "main-job")
+    count = 28 if smoke else 1400
+    backend, judge = load_backend(), _judge()
+    values: dict[str, Any] = {}
+    yield "judge on unseen renderings"
+    shared = {"pictures": count, "seed": UNSEEN_SEED, "base": backend.base_hash}
+    values["rendered"] = cell(folder, "rendered", shared, lambda: judge_on_renderings(judge, count))
+    yield "reconstruction"
+    values["reconstruction"] = cell(folder, "reconstruction", shared, lambda: reconstruction(backend, count // 7))
+    yield "judge on generated pictures"
+    per_pair = 1 if smoke else 2
+    asked = {"per_pair": per_pair, "base": backend.base_hash, "steps": 12, "guidance": 3.0}
+    values["generated"] = cell(folder, "generated", asked, lambda: judge_on_generated(backend, judge, per_pair))
+    runs = {}
+    for name in CONCEPTS[:1] if smoke else CONCEPTS:
+        for seed in range(1 if smoke else seeds):
+            config = make_config(name, seed=seed)
+            runs[name, seed] = cell(
+                folder,
+                f"run-{name.replace(' ', '-')}-{seed}",
+                {"config": config, "base": backend.base_hash},
+                lambda config=config: one_run(config, backend),
+            )
+            yield f"{name}, seed {seed}: " + ", ".join(
+                f"{c} {runs[name, seed]['scores'][c]['forget']['accuracy']:.0%}"
+                for c in ("original", "unlearned", "relearned")
+            )
+    values["runs"] = runs
+    yield "a whole run in its own process"
+    values["process"] = cell(folder, "process", {"base": backend.base_hash}, whole_process)
+    yield "the page"
+    values["page"] = cell(folder, "page", {"base": backend.base_hash}, page_times)
+    text = table(values)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{folder.name}.md").write_text(text, encoding="utf-8")
+    yield text
+
+
+def _judge() -> Any:
+    from ..scorers.pocket_judge import PocketJudge
+
+    return PocketJudge.load(POCKET / "judge")
+
+
+def _accuracy(judge: Any, pictures: torch.Tensor, axis: str, names: list[str]) -> float:
+    classes = judge.classes(axis)
+    predicted = torch.cat([judge.classify(piece, axis).argmax(1) for piece in pictures.split(64)])
+    return sum(classes[i] == name for i, name in zip(predicted.tolist(), names, strict=True)) / len(names)
+
+
+def judge_on_renderings(judge: Any, count: int) -> dict[str, Any]:
+    """Judge accuracies on fresh renderings of known objects."""
+    wanted = scenes("valid", count, UNSEEN_SEED)
+    pictures = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in wanted]))
+    return {
+        axis: _accuracy(judge, pictures, axis, [getattr(scene, axis) for scene in wanted])
+        for axis in ("object", "style", "setting")
+    } | {"n": count}
+
+
+def reconstruction(backend: Backend, count: int) -> dict[str, Any]:
+    """PSNR in dB of encoding and decoding fresh renderings, mean over pictures."""
+    wanted = scenes("valid", count, UNSEEN_SEED)
+    pictures = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in wanted]))
+    decoded = torch.cat([backend.decode(backend.encode_pictures(piece)) for piece in pictures.split(18)])
+    error = (decoded - pictures).square().mean((1, 2, 3))
+    psnr = 10 * torch.log10(4 / error)
+    return {"psnr": psnr.mean().item(), "psnr_sd": psnr.std().item(), "n": count}
+
+
+def judge_on_generated(backend: Backend, judge: Any, per_pair: int) -> dict[str, Any]:
+    """Judge accuracies on pictures of every object x style by the original model."""
+    rows = [
+        (o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name)
+        for k in range(per_pair)
+        for i, o in enumerate(OBJECTS)
+        for j, s in enumerate(STYLES)
+    ]
+    prompts = [caption(o, None if s == PLAIN_STYLE else s, p) for o, s, p in rows]
+    with backend.active():
+        latents = backend.sample(prompts, [4_000_000 + i for i in range(len(rows))], steps=12, guidance_scale=3.0)
+    pictures = backend.decode(latents)
+    held = [i for i, row in enumerate(rows) if is_held_out(*row)]
+    columns = dict(zip(("object", "style", "setting"), zip(*rows, strict=True), strict=True))
+    result: dict[str, Any] = {"n": len(rows), "held_out_n": len(held)}
+    for axis, names in columns.items():
+        result[axis] = _accuracy(judge, pictures, axis, list(names))
+        if held:
+            result[f"held_out_{axis}"] = _accuracy(judge, pictures[held], axis, [names[i] for i in held])
+    by_object = {e.name: [i for i, row in enumerate(rows) if row[0] == e.name] for e in OBJECTS}
+    result["by_object"] = {n: _accuracy(judge, pictures[i], "object", [n] * len(i)) for n, i in by_object.items()}
+    return result
+
+
+def one_run(config: Any, backend: Backend) -> dict[str, Any]:
+    """Scores, verdict and timing of one run with the default settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in run(config, Path(folder) / "run", backend=backend):
+            pass
+        record = Run.open(Path(folder) / "run").record
+    return {key: record[key] for key in ("scores", "verdict", "timing")}
+
+
+def whole_process() -> dict[str, Any]:
+    """Wall time and peak memory of `run --preset fast`, from process start to the written folder."""
+    folder = Path(tempfile.mkdtemp())
+    command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat", "--out", str(folder / "run")]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _resident_kib(process.pid))
+            time.sleep(0.2)
+        if process.returncode:
+            raise RuntimeError(process.stderr.read().decode()[-500:])
+        return {"seconds": time.perf_counter() - started, "peak_gib": peak / 2**20}
+    finally:
+        process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _resident_kib(pid: int) -> int:
+    """The process's own high-water mark, 0 where /proc does not exist."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+
+def _spread(numbers: list[float], unit: float = 100.0) -> str:
+    return f"{statistics.median(numbers) * unit:.0f} ({min(numbers) * unit:.0f} to {max(numbers) * unit:.0f})"
+
+
+def table(values: dict[str, Any]) -> str:
+    """The benchmark as Markdown."""
+    rendered, generated, runs = values["rendered"], values["generated"], values["runs"]
+
+    def share(stored: dict[str, Any], axis: str, n: str = "n") -> str:
+        low, high = wilson(stored[axis] * stored[n], stored[n])
+        return f"{stored[axis]:.1%} ({low:.1%} to {high:.1%})"
+
+    def accuracies(column: str, group: str) -> list[float]:
+        return [r["scores"][column][group]["accuracy"] for r in runs.values()]
+
+    lost = {
+        g: [a - b for a, b in zip(accuracies("original", g), accuracies("unlearned", g), strict=True)] for g in GROUPS
+    }
+    process, page = values["process"], values["page"]
+    rows = [
+        ("judge on unseen renderings, object / style", "97 % / 98 %", f"{share(rendered, 'object')} / {share(rendered, 'style')}"),
+        ("judge on generated pictures, object / style", "85 % / 90 %", f"{share(generated, 'object')} / {share(generated, 'style')}, n = {generated['n']}"),
+        ("the same on held-out compositions", "", f"{generated.get('held_out_object', 0):.1%} / {generated.get('held_out_style', 0):.1%}, n = {generated['held_out_n']}"),
+        ("reconstruction of unseen renderings", "22 dB", f"{values['reconstruction']['psnr']:.1f} dB (sd {values['reconstruction']['psnr_sd']:.1f})"),
+        ("forget accuracy, original, %", "≥ 85", _spread(accuracies("original", "forget"))),
+        ("forget accuracy, unlearned, %", "≤ 10", _spread(accuracies("unlearned", "forget"))),
+        ("near / far accuracy lost, points", "≤ 10 / ≤ 5", f"{_spread(lost['near'])} / {_spread(lost['far'])}"),
+        ("forget accuracy after the default attack, %", "≥ 60", _spread(accuracies("relearned", "forget"))),
+        ("`run --preset fast`, whole process", "60 s, 2.5 GB", f"{process['seconds']:.0f} s, {process['peak_gib'] * 1.0737:.1f} GB"),
+        ("page ready / first recorded picture / Stop answered", "8 s / 1 s / 1 s", page["text"]),
+    ]
+    known = [k for k in known_concepts() if not k.fresh]
+    head = f"Median (lowest to highest) over {len(runs)} runs; intervals of shares are 95 % Wilson; {len(known)} known concepts.\n\n"
+    lines = ["| measure | bar | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    return head + "\n".join(lines) + "\n\n" + _run_table(runs)
+
+
+def _run_table(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
+    lines = [
+        "| concept | seed | forget: original → unlearned → relearned | near: original → unlearned | far: original → unlearned | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, seed), stored in runs.items():
+        s = {c: {g: f"{v['accuracy']:.0%}" for g, v in groups.items()} for c, groups in stored["scores"].items()}
+        cells = [name, str(seed), " → ".join(s[c]["forget"] for c in s)]
+        cells += [f"{s['original'][g]} → {s['unlearned'][g]}" for g in ("near", "far")]
+        lines.append("| " + " | ".join([*cells, stored["verdict"]["label"]]) + " |")
+    return "\n".join(lines) + "\n"

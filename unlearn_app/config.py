@@ -1,0 +1,215 @@
+"""What a run is asked to do: frozen settings, checked where they are made, equal in page, command line and library."""
+
+import math
+import shlex
+import unicodedata
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from . import registry
+from .errors import ConfigError
+
+PRESETS = ("fast", "full")
+MAX_TEXT = 200
+
+
+def setting(default: Any, help_text: str, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with its one-line meaning and, for numbers, its inclusive range."""
+    metadata = {"help": help_text} | ({"range": (low, high)} if low is not None else {})
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class UnlearnConfig:
+    """Training of the unlearn adapter."""
+
+    steps: int = setting(60, "optimizer steps", 1, 5000)
+    lr: float = setting(1e-3, "learning rate of Adam", 1e-6, 1e-1)
+    rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
+    alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
+    batch_size: int = setting(16, "pictures per term and step", 1, 256)
+    retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 0.0, 1000.0)
+    train_pictures: int = setting(48, "retain pictures the original model paints for training", 4, 2000)
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """The relearning attack: a fresh adapter on the merged unlearned weights."""
+
+    steps: int = setting(60, "optimizer steps of the adversary", 0, 5000)
+    lr: float = setting(1e-3, "learning rate of the adversary's Adam", 1e-6, 1e-1)
+    rank: int = setting(8, "rank of the adversary's LoRA adapter", 1, 128)
+    alpha: float = setting(8.0, "LoRA scale of the adversary", 0.1, 256.0)
+    batch_size: int = setting(16, "pictures per step of the adversary", 1, 256)
+    pictures: int = setting(24, "pictures of the concept the adversary holds", 1, 2000)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What is painted and judged for the three columns."""
+
+    forget: int = setting(12, "pictures per column that ask for the concept", 1, 500)
+    near: int = setting(12, "pictures per column of its closest relatives", 1, 500)
+    far: int = setting(12, "pictures per column of everything else", 1, 500)
+    sampling_steps: int = setting(12, "denoising steps per picture", 1, 200)
+    guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One whole run: forget a concept, attack the forgetting, judge both.
+
+    Raises:
+        ConfigError: a value outside of its range or an unknown name; `field` names it.
+    """
+
+    concept: str = field(metadata={"help": "what to forget, in words"})
+    anchor: str | None = setting(None, "what to paint instead; chosen by the concept when empty")
+    model: str = setting("pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id")
+    objective: str = setting("esd", "how forgetting is taught")
+    rule: str = setting("restricted", "how forget and retain gradients are combined")
+    seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
+    preset: str = setting("fast", "fast or full")
+    unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
+        anchor = self.anchor if self.anchor is None or not self.anchor.strip() else clean_text(self.anchor, "anchor")
+        object.__setattr__(self, "anchor", anchor or None)
+        if self.anchor and self.anchor.casefold() == self.concept.casefold():
+            raise ConfigError(f"The anchor {self.anchor!r} is the concept itself; choose something else.", "anchor")
+        object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
+        for name, accepted in (
+            ("objective", registry.names("objective")),
+            ("rule", registry.names("rule")),
+            ("preset", PRESETS),
+        ):
+            if getattr(self, name) not in accepted:
+                raise ConfigError(
+                    f"The {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(accepted)}.", name
+                )
+        _check_numbers(self)
+
+    def command(self, out: str = "DIR") -> str:
+        """The equivalent command line."""
+        words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
+        base = make_config(self.concept, preset=self.preset)
+        for name in ("anchor", "objective", "rule", "seed", "preset", "model"):
+            value = getattr(self, name)
+            if name == "preset" or value != getattr(base, name):
+                words += [f"--{name}", str(value)]
+        for group in ("unlearn", "attack", "compare"):
+            for item in fields(getattr(self, group)):
+                value = getattr(getattr(self, group), item.name)
+                if value != getattr(getattr(base, group), item.name):
+                    words += ["--set", f"{group}.{item.name}={value}"]
+        return shlex.join([*words, "--out", out])
+
+
+PRESET_CHANGES: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "full": {
+        "unlearn.steps": 200,
+        "unlearn.train_pictures": 160,
+        "attack.steps": 200,
+        "attack.pictures": 64,
+        "compare.forget": 48,
+        "compare.near": 48,
+        "compare.far": 48,
+        "compare.sampling_steps": 25,
+    },
+}
+
+
+def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
+    """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset")
+    merged = PRESET_CHANGES[preset] | changes
+    top = {item.name: item for item in fields(RunConfig)}
+    plain = {name: value for name, value in merged.items() if "." not in name}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in merged.items():
+        if "." in name:
+            group, _, leaf = name.partition(".")
+            groups.setdefault(group, {})[leaf] = value
+    unknown = [name for name in plain if name not in top or name in ("unlearn", "attack", "compare")]
+    for group, values in groups.items():
+        kind = {"unlearn": UnlearnConfig, "attack": AttackConfig, "compare": CompareConfig}.get(group)
+        accepted = {item.name: item for item in fields(kind)} if kind else {}
+        unknown += [f"{group}.{leaf}" for leaf in values if leaf not in accepted]
+        if kind and not unknown:
+            checked = {leaf: _number(value, accepted[leaf], f"{group}.{leaf}") for leaf, value in values.items()}
+            plain[group] = kind(**checked)
+    if unknown:
+        raise ConfigError(f"There is no setting {unknown[0]!r}; settings are {', '.join(setting_names())}.", unknown[0])
+    if "seed" in plain:
+        plain["seed"] = _number(plain["seed"], top["seed"], "seed")
+    return RunConfig(concept=concept, preset=preset, **plain)
+
+
+def setting_names() -> tuple[str, ...]:
+    """Every dotted setting name."""
+    groups = (("unlearn", UnlearnConfig), ("attack", AttackConfig), ("compare", CompareConfig))
+    return tuple(f"{group}.{item.name}" for group, kind in groups for item in fields(kind))
+
+
+def config_from_dict(values: dict[str, Any]) -> RunConfig:
+    """Rebuild a config from its JSON form; unknown keys are errors."""
+    flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for group, leaves in values.items():
+        if isinstance(leaves, dict):
+            flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
+    concept, preset = flat.pop("concept", ""), flat.pop("preset", "fast")
+    return make_config(concept, preset=preset, **flat)
+
+
+def with_concept(config: RunConfig, concept: str) -> RunConfig:
+    """The same settings for another concept."""
+    return replace(config, concept=concept, anchor=None)
+
+
+def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
+    """The text without surrounding blanks.
+
+    Raises:
+        ConfigError: it is empty, too long, or holds control characters.
+    """
+    stripped = str(text if text is not None else "").strip()
+    if not stripped:
+        raise ConfigError(f"The {name} is empty; type a few words such as “cat” or “Van Gogh style”.", name)
+    if len(stripped) > limit:
+        raise ConfigError(f"The {name} has {len(stripped):,} characters; at most {limit} are accepted.", name)
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") for letter in stripped):
+        raise ConfigError(f"The {name} holds control or unassigned characters; plain words are accepted.", name)
+    return " ".join(stripped.split())
+
+
+def _check_numbers(config: Any, prefix: str = "") -> None:
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            _check_numbers(value, f"{item.name}.")
+        elif "range" in item.metadata:
+            object.__setattr__(config, item.name, _number(value, item, prefix + item.name))
+
+
+def _number(value: Any, item: Any, name: str) -> float | int:
+    low, high = item.metadata["range"]
+    kind = int if item.type in (int, "int") else float
+    try:
+        number = float(value)
+        if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} is {value!r}; {wanted} from {low:g} to {high:g} is accepted.", name) from None
+    if not low <= number <= high:
+        raise ConfigError(f"{name} is {value}; {low:g} to {high:g} is accepted.", name)
+    return kind(number)

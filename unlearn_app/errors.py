@@ -1,0 +1,25 @@
+"""The errors users see; anything else that is raised is a bug."""
+
+
+class UnlearnError(Exception):
+    """A request that cannot be served; the message is one sentence naming the value and what is accepted."""
+
+
+class ConfigError(UnlearnError):
+    """A setting or typed text outside of what is accepted; `field` names the input it belongs to."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ModelError(UnlearnError):
+    """A model folder, hub id or weight file that is missing, damaged or of a kind we refuse."""
+
+
+class OutputError(UnlearnError):
+    """A folder or file that cannot be written."""
+
+
+class Cancelled(UnlearnError):
+    """The run was stopped on request; what was written so far is kept."""

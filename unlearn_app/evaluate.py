@@ -1,0 +1,102 @@
+"""Painting and judging: the same prompts and seeds from the original, the unlearned and the relearned model."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from .backend import Backend
+from .concept import Concept, Prompt, spread
+from .config import CompareConfig
+from .events import GROUPS, Column, Group, GroupScore, Images, Picture
+from .scorers import Scorer
+
+SEED_OFFSET = 900_000
+"""Evaluation seeds start here; training seeds never reach it."""
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Pictures (B, 3, H, W) in [-1, 1] as 8-bit RGB."""
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
+
+
+def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Group, int, Prompt]]:
+    """Held-out prompts of every group with their index in it."""
+    return [
+        (group, index, prompt)
+        for group in GROUPS
+        for index, prompt in enumerate(spread(getattr(concept, group).test, getattr(config, group)))
+    ]
+
+
+def column_state(backend: Backend, column: Column) -> AbstractContextManager:
+    """Adapters as the column needs them: none, `unlearn`, or `relearn` on the merged unlearned weights."""
+    stack = ExitStack()
+    if column == "relearned":
+        stack.enter_context(backend.merged("unlearn"))
+    slots = {"original": (), "unlearned": ("unlearn",), "relearned": ("relearn",)}[column]
+    stack.enter_context(backend.active(*slots))
+    return stack
+
+
+def paint_column(
+    backend: Backend,
+    column: Column,
+    prompts: Sequence[tuple[Group, int, Prompt]],
+    config: CompareConfig,
+    seed: int,
+    scorer: Scorer | None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Images:
+    """All pictures of one column, judged; picture i has seed `1000 * seed + SEED_OFFSET + i` in every column."""
+    seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
+    texts = [prompt.text for _, _, prompt in prompts]
+    with column_state(backend, column):
+        latents = backend.sample(
+            texts,
+            seeds,
+            steps=config.sampling_steps,
+            guidance_scale=config.guidance_scale,
+            should_stop=should_stop,
+        )
+    images = backend.decode(latents)
+    judged = _judge(images, [prompt for _, _, prompt in prompts], scorer)
+    pictures = [
+        Picture(column, group, index, prompt.text, picture_seed, picture, *verdict)
+        for (group, index, prompt), picture_seed, picture, verdict in zip(
+            prompts, seeds, to_pil(images), judged, strict=True
+        )
+    ]
+    return Images(column, tuple(pictures))
+
+
+def _judge(
+    images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None
+) -> list[tuple[float | None, str | None, bool | None]]:
+    """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per picture."""
+    if scorer is None:
+        return [(None, None, None)] * len(prompts)
+    alignment = scorer(images, [prompt.text for prompt in prompts]).tolist()
+    winners = {axis: scorer.classify(images, axis).argmax(1).tolist() for axis in {p.axis for p in prompts}}
+    result = []
+    for row, prompt in enumerate(prompts):
+        predicted = scorer.classes(prompt.axis)[winners[prompt.axis][row]]
+        result.append((alignment[row], predicted, predicted == prompt.expects))
+    return result
+
+
+def score(pictures: Sequence[Picture]) -> dict[Group, GroupScore]:
+    """Accuracy and mean alignment by group."""
+    scores: dict[Group, GroupScore] = {}
+    for group in GROUPS:
+        chosen = [p for p in pictures if p.group == group]
+        judged = bool(chosen) and chosen[0].alignment is not None
+        scores[group] = GroupScore(
+            accuracy=sum(bool(p.correct) for p in chosen) / len(chosen) if judged else None,
+            alignment=sum(p.alignment for p in chosen) / len(chosen) if judged else None,
+            n=len(chosen),
+        )
+    return scores

@@ -1,0 +1,108 @@
+"""What a run reports while it works: frozen values that the page, the command line and the library render."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL.Image import Image
+
+Column = Literal["original", "unlearned", "relearned"]
+Group = Literal["forget", "near", "far"]
+COLUMNS: tuple[Column, ...] = ("original", "unlearned", "relearned")
+GROUPS: tuple[Group, ...] = ("forget", "near", "far")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A new part of the run has begun: a plain-language line, and the share of the whole run done before it."""
+
+    name: Literal["load", "concept", "retain", "unlearn", "attack", "compare", "write"]
+    text: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of unlearning or of the attack.
+
+    `losses` and `weights` are keyed by term ("forget", "retain", "relearn"); `cosine` is the angle cosine
+    between the two gradients before combination (None with one term); `conflict` says it was negative.
+    """
+
+    stage: Literal["unlearn", "attack"]
+    step: int
+    total: int
+    losses: dict[str, float]
+    weights: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+    cosine: float | None = None
+    conflict: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Pictures the model under training makes at `step`, from the same prompts and seeds each time."""
+
+    stage: Literal["unlearn", "attack"]
+    step: int
+    images: tuple[Image, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One judged picture of one column."""
+
+    column: Column
+    group: Group
+    index: int
+    prompt: str
+    seed: int
+    image: Image
+    alignment: float | None = None
+    predicted: str | None = None
+    correct: bool | None = None
+
+
+@dataclass(frozen=True)
+class Images:
+    """All pictures of one column, judged, in the order of groups and prompts."""
+
+    column: Column
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Accuracy and mean alignment (both None without a judge) over n pictures."""
+
+    accuracy: float | None
+    alignment: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every column's scores by group."""
+
+    columns: dict[Column, dict[Group, GroupScore]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """removed, concealed, damaged or inconclusive, and the sentences that say why."""
+
+    label: Literal["removed", "concealed", "damaged", "inconclusive"]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The run folder is complete (or, after a stop, holds what was reached)."""
+
+    folder: Path
+    stopped: bool = False
+
+
+Event = Stage | Step | Preview | Images | Scores | Verdict | Done

@@ -1,0 +1,184 @@
+"""Concepts of the bundled world: from a typed word to prompts with known answers."""
+
+import difflib
+import itertools
+import random
+import re
+from collections.abc import Sequence
+
+from ..concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
+from ..errors import ConfigError
+from .grammar import PLAIN_STYLE, caption
+from .vocabulary import FRESH_OBJECTS, OBJECTS, RELATED_FAMILIES, SETTINGS, STYLES, Entry, spellings
+
+TEST_SETTINGS = ("beach", "field", "night", "room")
+TEST_STYLES = (PLAIN_STYLE, "watercolor", "mosaic", "blueprint", "neon", "pop art", "cartoon")
+"""Held out from every training prompt, together with half of the objects."""
+
+
+def known_concepts() -> list[KnownConcept]:
+    """Every object and style of the world, the fresh objects last."""
+    objects = [KnownConcept(e.name, "object", e.family, e.synonyms) for e in OBJECTS]
+    styles = [KnownConcept(e.name, "style", e.family, e.synonyms) for e in STYLES]
+    return [*objects, *styles, *(KnownConcept(e.name, "object", e.family, e.synonyms, True) for e in FRESH_OBJECTS)]
+
+
+def _normal(text: str) -> str:
+    words = re.findall(r"[a-z]+", text.casefold().replace("-", " "))
+    while words and words[0] in ("a", "an", "the", "in", "of"):
+        words = words[1:]
+    while words and words[-1] in ("style", "styles", "painting", "picture"):
+        words = words[:-1]
+    return " ".join(words)
+
+
+def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
+    """The entry that `text` names, by any spelling, case or plural, and its kind.
+
+    Raises:
+        ConfigError: the word is not in the world; the message names the nearest ones.
+    """
+    wanted = _normal(text)
+    for kind, entries in (("object", (*OBJECTS, *FRESH_OBJECTS)), ("style", STYLES)):
+        for entry in entries:
+            for spelling in spellings(entry):
+                if wanted in (spelling, f"{spelling}s", f"{spelling}es", f"{spelling[:-1]}ies"):
+                    return entry, kind
+    if any(wanted in spellings(entry) for entry in SETTINGS):
+        raise ConfigError(f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.", field)
+    nearest = ", ".join(nearest_known(text))
+    raise ConfigError(f"The bundled model does not know “{text}”; the nearest it knows: {nearest}.", field)
+
+
+def nearest_known(text: str, count: int = 4) -> list[str]:
+    """Canonical names closest in spelling to `text`, never empty."""
+    by_spelling = {s: entry.name for entry in (*OBJECTS, *STYLES) for s in spellings(entry)}
+    wanted = _normal(text)
+    ranked = sorted(by_spelling, key=lambda s: -difflib.SequenceMatcher(None, wanted, s).ratio())
+    return list(dict.fromkeys(by_spelling[s] for s in ranked))[:count]
+
+
+def pocket_concept(text: str, anchor: str | None) -> Concept:
+    """The concept behind a typed word, with train and test prompts that share no sub-concept but the concept.
+
+    Raises:
+        ConfigError: an unknown concept or anchor, an anchor of the other kind, or the concept as its own anchor.
+    """
+    entry, kind = find_entry(text)
+    chosen = _default_anchor(entry, kind)
+    if anchor is not None:
+        chosen, anchor_kind = find_entry(anchor, "anchor")
+        if chosen == entry:
+            raise ConfigError(f"The anchor “{anchor}” is the concept “{entry.name}” itself; choose another.", "anchor")
+        if anchor_kind != kind:
+            raise ConfigError(
+                f"The anchor “{anchor}” is of kind {anchor_kind}, the concept of kind {kind}; choose the same kind.",
+                "anchor",
+            )
+    build = _object_concept if kind == "object" else _style_concept
+    return build(text, entry, chosen)
+
+
+def _default_anchor(entry: Entry, kind: str) -> Entry:
+    if kind == "style":
+        return next(e for e in STYLES if e.name == ("cartoon" if entry.name == PLAIN_STYLE else PLAIN_STYLE))
+    relatives = [e for e in OBJECTS if e.family == entry.family and e != entry]
+    return relatives[0]
+
+
+def _family(entry: Entry, entries: Sequence[Entry], excluded: Sequence[Entry]) -> tuple[list[str], list[str]]:
+    """Names near to `entry` (its family, and the related one when that leaves fewer than three) and all others."""
+    rest = [e for e in entries if e not in excluded]
+    near = [e.name for e in rest if e.family == entry.family]
+    if len(near) < 3:
+        near += [e.name for e in rest if e.family == RELATED_FAMILIES.get(entry.family)]
+    return near, [e.name for e in rest if e.name not in near]
+
+
+def _split_names(near: list[str], far: list[str], salt: str) -> tuple[tuple[str, ...], ...]:
+    near_train, near_test = halves(near, salt)
+    far_train, far_test = halves(far, salt)
+    return near_train, near_test or near_train, far_train, far_test
+
+
+def _settings(test: bool) -> list[str]:
+    return [e.name for e in SETTINGS if (e.name in TEST_SETTINGS) == test]
+
+
+def _styles(test: bool, excluded: Sequence[str] = ()) -> list[str]:
+    return [e.name for e in STYLES if (e.name in TEST_STYLES) == test and e.name not in excluded]
+
+
+def _ask(
+    objects: Sequence[str], styles: Sequence[str], settings: Sequence[str], axis: str, test: bool
+) -> tuple[Prompt, ...]:
+    """One prompt per combination, in a fixed shuffled order that depends on nothing but the sizes."""
+    combinations = list(itertools.product(objects, styles, settings))
+    random.Random(f"{axis} {test}").shuffle(combinations)
+    prompts = []
+    for row, (object_name, style, setting) in enumerate(combinations):
+        named = None if style == PLAIN_STYLE and axis == "object" else style
+        text = caption(object_name, named, setting, template=0 if test else row)
+        prompts.append(Prompt(text, axis, object_name if axis == "object" else style))
+    return tuple(dict.fromkeys(prompts))
+
+
+def _interleave(*groups: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
+    longest = max(map(len, groups))
+    return tuple(dict.fromkeys(g[row % len(g)] for row in range(longest) for g in groups if g))
+
+
+def _object_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
+    near_train, near_test, far_train, far_test = _split_names(*_family(entry, OBJECTS, (entry, anchor)), entry.name)
+
+    def both(train_names: Sequence[str], test_names: Sequence[str]) -> PromptSplit:
+        return PromptSplit(
+            _ask(train_names, _styles(False), _settings(False), "object", False),
+            _ask(test_names, _styles(True), _settings(True), "object", True),
+        )
+
+    forget = both((entry.name,), (entry.name,))
+    mine, anchors, theirs = shared_out(forget.train, both((anchor.name,), (anchor.name,)).train)
+    far = both(far_train, far_test)
+    cross = _ask(far_test, _styles(True), _settings(True), "style", True)
+    return Concept(
+        text,
+        entry.name,
+        "object",
+        anchor.name,
+        PromptSplit(mine, forget.test),
+        anchors,
+        theirs,
+        both(near_train, near_test),
+        PromptSplit(far.train, _interleave(far.test, cross)),
+    )
+
+
+def _style_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
+    near, far = _family(entry, STYLES, (entry, anchor))
+    if len(near) < 3:
+        near, far = near + far[:2], far[2:]
+    near_train, near_test, far_train, far_test = _split_names(near, far, entry.name)
+    objects_train, objects_test = halves([e.name for e in OBJECTS], entry.name)
+
+    def both(train_styles: Sequence[str], test_styles: Sequence[str]) -> PromptSplit:
+        return PromptSplit(
+            _ask(objects_train, train_styles, _settings(False), "style", False),
+            _ask(objects_test, test_styles, _settings(True), "style", True),
+        )
+
+    forget = both((entry.name,), (entry.name,))
+    mine, anchors, theirs = shared_out(forget.train, both((anchor.name,), (anchor.name,)).train)
+    far_split = both(far_train, far_test)
+    cross = _ask(objects_test, far_test, _settings(True), "object", True)
+    return Concept(
+        text,
+        entry.name,
+        "style",
+        anchor.name,
+        PromptSplit(mine, forget.test),
+        anchors,
+        theirs,
+        both(near_train, near_test),
+        PromptSplit(far_split.train, _interleave(far_split.test, cross)),
+    )

@@ -1,0 +1,51 @@
+"""Names of the interchangeable parts: every module of a package registers the class it defines."""
+
+import importlib
+import pkgutil
+from functools import cache
+
+PACKAGES = {"objective": "objectives", "attack": "attacks"}
+_PARTS: dict[str, dict[str, type]] = {"objective": {}, "rule": {}, "attack": {}}
+
+
+def register(kind: str, name: str):
+    """Class decorator: make the class available under `name`."""
+
+    def add(part: type) -> type:
+        _PARTS[kind][name] = part
+        return part
+
+    return add
+
+
+@cache
+def _load(kind: str) -> None:
+    root = __name__.rpartition(".")[0]
+    if kind == "rule":
+        importlib.import_module(f"{root}.gradients")
+        return
+    package = importlib.import_module(f"{root}.{PACKAGES[kind]}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Registered names of "objective", "rule" or "attack", sorted."""
+    _load(kind)
+    return tuple(sorted(_PARTS[kind]))
+
+
+def get(kind: str, name: str) -> type:
+    """The class registered as `name`.
+
+    Raises:
+        KeyError: nothing is registered under that name.
+    """
+    _load(kind)
+    return _PARTS[kind][name]
+
+
+def describe(kind: str, name: str) -> str:
+    """The first sentence of the part's docstring."""
+    text = " ".join((get(kind, name).__doc__ or name).split())
+    return text.split(". ")[0].rstrip(".") + "."

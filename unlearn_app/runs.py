@@ -1,0 +1,228 @@
+"""Run folders: everything a run produced, written so that it is whole or not there, and reopened without computing."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from .config import RunConfig, config_from_dict
+from .errors import OutputError
+from .events import COLUMNS, Column, Group, GroupScore, Images, Picture, Preview, Step, Verdict
+
+SCHEMA = "unlearn-run/1"
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, tuples and paths as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write beside, fsync and rename, so that a reader never sees half a file."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its header's keys sorted: the library writes metadata in random order."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+class RunWriter:
+    """Collects a run in a hidden folder beside its destination, and renames it there when it is done.
+
+    Use as a context manager: leaving it without `finish` removes the hidden folder.
+
+    Raises:
+        OutputError: the destination exists, or cannot be written (also when the disk is full).
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = Path(out)
+        self.folder = self.out.with_name(f".{self.out.name}.{os.getpid()}.partial")
+        self.record: dict[str, Any] = {"schema": SCHEMA, "status": "running", "pictures": [], "previews": [], "files": {}}
+
+    def __enter__(self) -> "RunWriter":
+        check_output(self.out)
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            (self.folder / "images").mkdir(parents=True)
+        except OSError as error:
+            raise _unwritable(self.out, error) from error
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _unwritable(self.out, error) from error
+
+    def add_step(self, step: Step) -> None:
+        """Append one line to steps.jsonl."""
+        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(to_json(step)) + "\n")
+
+    def add_preview(self, preview: Preview) -> None:
+        """Save preview pictures."""
+        files = []
+        for row, image in enumerate(preview.images):
+            files.append(f"images/preview-{preview.stage}-{preview.step:04d}-{row}.png")
+            image.save(self.folder / files[-1])
+        entry = {"stage": preview.stage, "step": preview.step, "files": files, "prompts": list(preview.prompts)}
+        self.record["previews"].append(entry)
+
+    def add_images(self, images: Images) -> None:
+        """Save one column's pictures."""
+        for picture in images.pictures:
+            file = f"images/{picture.column}-{picture.group}-{picture.index:02d}.png"
+            picture.image.save(self.folder / file)
+            values = {f.name: getattr(picture, f.name) for f in dataclasses.fields(picture) if f.name != "image"}
+            self.record["pictures"].append(values | {"file": file})
+
+    def add_adapter(self, name: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Save an adapter in the format `load_lora_weights` of diffusers reads."""
+        prefixed = {f"unet.{key}": tensor.contiguous() for key, tensor in state.items()}
+        content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
+        write_bytes(self.folder / f"{name}.safetensors", _sorted_header(content))
+
+    def add_image(self, name: str, image: Image.Image) -> None:
+        """Save one picture at the top of the folder."""
+        image.save(self.folder / name)
+
+    def finish(self, status: str, **values: Any) -> Path:
+        """Write run.json with the hashes of all files, and move the folder to its destination."""
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
+            self.record["files"][path.relative_to(self.folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        record = self.record | to_json(values) | {"status": status}
+        write_bytes(self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode())
+        if self.out.exists():
+            self.out.rmdir()
+        self.folder.rename(self.out)
+        return self.out
+
+
+def check_output(out: Path) -> None:
+    """Refuse a destination that holds something or cannot be written, before any work is done.
+
+    Raises:
+        OutputError: as said.
+    """
+    out = Path(out)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise OutputError(f"The output {str(out)!r} exists already; a new or empty folder is accepted.")
+        parent = next(p for p in (out, *out.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"The output {str(out)!r} cannot be written: {str(parent)!r} is not a writable folder.")
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.")
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A picture of a stored run; `path` is its PNG."""
+
+    column: Column
+    group: Group
+    index: int
+    prompt: str
+    seed: int
+    path: Path
+    alignment: float | None
+    predicted: str | None
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back from its folder."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read `folder/run.json`.
+
+        Raises:
+            OutputError: there is no readable run in the folder.
+        """
+        try:
+            record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
+        if record.get("schema") != SCHEMA:
+            raise OutputError(f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {SCHEMA} is accepted.")
+        return cls(Path(folder), record)
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings of the run."""
+        return config_from_dict(self.record["config"])
+
+    @property
+    def status(self) -> str:
+        """complete or stopped."""
+        return self.record["status"]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        return Verdict(self.record["verdict"]["label"], tuple(self.record["verdict"]["reasons"]))
+
+    @property
+    def scores(self) -> dict[Column, dict[Group, GroupScore]]:
+        """Scores by column and group, of the columns that were reached."""
+        stored = self.record["scores"]
+        return {c: {g: GroupScore(**v) for g, v in stored[c].items()} for c in COLUMNS if c in stored}
+
+    @property
+    def pictures(self) -> list[StoredPicture]:
+        """All judged pictures."""
+        names = [f.name for f in dataclasses.fields(Picture) if f.name != "image"]
+        return [
+            StoredPicture(path=self.folder / entry["file"], **{name: entry[name] for name in names})
+            for entry in self.record["pictures"]
+        ]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The lines of steps.jsonl."""
+        path = self.folder / "steps.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def zip(self, to: Path) -> Path:
+        """Pack the folder's recorded files and run.json into the archive `to`."""
+        names = [*self.record["files"], "run.json"]
+        partial = to.with_name(f".{to.name}.partial")
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.write(self.folder / name, f"{self.folder.name}/{name}")
+        partial.replace(to)
+        return to

@@ -1,0 +1,23 @@
+"""Judges: they score pictures and never condition the model they judge."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Scorer(Protocol):
+    """An image-text judge."""
+
+    name: str
+    version: str
+    higher_is_better: bool
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Alignment (B,): cosine of image and prompt embeddings, of images (B, 3, H, W) in [-1, 1]."""
+
+    def classes(self, axis: str) -> list[str]:
+        """The classes an axis tells apart."""
+
+    def classify(self, images: Tensor, axis: str) -> Tensor:
+        """Probabilities (B, classes) of images (B, 3, H, W) in [-1, 1]."""

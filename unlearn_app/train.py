@@ -1,0 +1,108 @@
+"""The one training loop: unlearning and relearning differ only in what they pass to `fit`."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .backend import Backend, NoisyBatch, Params
+from .events import Step
+from .gradients import GradientRule, combine, cosine_of
+from .objectives import Objective
+from .regularizers import Regularizer
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of the training: its objective, its stream of batches and its weight in the rule."""
+
+    objective: Objective
+    batches: Iterator[NoisyBatch]
+    weight: float = 1.0
+
+
+def fit(
+    backend: Backend,
+    params: Params,
+    terms: Mapping[str, Term],
+    rule: GradientRule,
+    *,
+    stage: str,
+    steps: int,
+    lr: float,
+    regularizers: Sequence[Regularizer] = (),
+    reference: Params | None = None,
+) -> Iterator[Step]:
+    """Train `params` for `steps` with Adam, yielding after every step; the caller stops by no longer asking.
+
+    The gradients of all terms are taken one by one at the same weights, combined by `rule` over the whole
+    trainable vector, and penalties are added after it. A non-finite loss ends the training with an error, before
+    the weights are touched. The learning rate falls to zero along a half cosine, after a tenth of warm-up.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    tensors = list(params.values())
+    optimizer = torch.optim.Adam(tensors, lr=lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    preference = torch.tensor([term.weight for term in terms.values()], dtype=torch.float64)
+    for step in range(1, steps + 1):
+        started = time.perf_counter()
+        losses, gradients = _term_gradients(backend, params, terms)
+        update, weights, gramian = combine(gradients, rule, preference.to(gradients.device))
+        _write_gradient(tensors, update + _penalty_gradient(params, regularizers, reference or {}, update))
+        optimizer.step()
+        schedule.step()
+        for regularizer in regularizers:
+            regularizer.project_(params)
+        cosine = cosine_of(gramian)
+        yield Step(
+            stage=stage,
+            step=step,
+            total=steps,
+            losses=losses,
+            weights=dict(zip(terms, weights.tolist(), strict=True)),
+            norms=dict(zip(terms, gramian.diagonal().sqrt().tolist(), strict=True)),
+            cosine=cosine,
+            conflict=cosine is not None and cosine < 0,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _warm_cosine(step: int, steps: int) -> float:
+    warm_up = max(1, steps // 10)
+    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / steps))))
+
+
+def _term_gradients(backend: Backend, params: Params, terms: Mapping[str, Term]) -> tuple[dict[str, float], Tensor]:
+    losses, rows = {}, []
+    for name, term in terms.items():
+        loss = term.objective(backend, next(term.batches), None)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the {name} loss is {loss.item()}; lower the learning rate")
+        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+        rows.append(_flatten(gradients, params))
+        losses[name] = loss.item()
+    return losses, torch.stack(rows)
+
+
+def _penalty_gradient(
+    params: Params, regularizers: Sequence[Regularizer], reference: Params, like: Tensor
+) -> Tensor | float:
+    penalties = [value for part in regularizers if (value := part.penalty(params, reference)) is not None]
+    if not penalties:
+        return 0.0
+    gradients = torch.autograd.grad(sum(penalties), list(params.values()), allow_unused=True)
+    return _flatten(gradients, params).to(like)
+
+
+def _flatten(gradients: Sequence[Tensor | None], params: Params) -> Tensor:
+    pairs = zip(gradients, params.values(), strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs])
+
+
+def _write_gradient(tensors: Sequence[Tensor], update: Tensor) -> None:
+    for tensor, piece in zip(tensors, update.split([t.numel() for t in tensors]), strict=True):
+        tensor.grad = piece.view_as(tensor).to(tensor.dtype)

@@ -1,0 +1,387 @@
+"""From a config to events: the one entry that page, command line and library share."""
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from . import registry
+from .backend import Backend
+from .batches import noisy_batches, paint
+from .concept import Concept, KnownConcept, free_concept, spread
+from .config import RunConfig
+from .errors import Cancelled, ConfigError, ModelError
+from .evaluate import comparison_prompts, paint_column, score, to_pil
+from .events import COLUMNS, Done, Event, GroupScore, Images, Preview, Scores, Stage, Step, Verdict
+from .objectives.preserve import Preserve
+from .runs import RunWriter
+from .scorers import Scorer
+from .strip import comparison_strip
+from .train import Term, fit
+from .verdict import Thresholds, judge_run
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+POCKET = ASSETS / "pocket"
+PREVIEWS = 6
+PREVIEW_SEED = 800_000
+SHARES = {"load": 0.0, "retain": 0.08, "unlearn": 0.16, "attack": 0.55, "compare": 0.75, "write": 0.98}
+"""How far the whole run is when a stage begins, for progress bars."""
+
+
+def load_backend(model: str = "pocket") -> Backend:
+    """The bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
+
+    Raises:
+        ModelError: it is missing, damaged or of a kind we refuse.
+    """
+    from .diffusers_backend import load_pipeline
+
+    return load_pipeline(POCKET / "pipeline" if model == "pocket" else model, model)
+
+
+def load_scorer(model: str, concept: Concept) -> Scorer | None:
+    """The judge that goes with a model: the bundled one for "pocket", OpenCLIP for others, None when it is missing."""
+    if model == "pocket":
+        from .scorers.pocket_judge import PocketJudge
+
+        return PocketJudge.load(POCKET / "judge")
+    from .scorers.clip import ClipScorer
+
+    prompts = [p for split in (concept.forget, concept.near, concept.far) for p in split.test]
+    axes: dict[str, list[str]] = {}
+    for prompt in prompts:
+        axes.setdefault(prompt.axis, [])
+        if prompt.expects not in axes[prompt.axis]:
+            axes[prompt.axis].append(prompt.expects)
+    return ClipScorer.load(axes)
+
+
+def known_concepts(model: str = "pocket") -> list[KnownConcept]:
+    """What the bundled model knows; empty for other models, which take any words."""
+    if model != "pocket":
+        return []
+    from .pocket import concepts
+
+    return concepts.known_concepts()
+
+
+def nearest_known(text: str) -> list[str]:
+    """Names in the bundled vocabulary closest to `text`."""
+    from .pocket import concepts
+
+    return concepts.nearest_known(text)
+
+
+def preview_concept(config: RunConfig) -> Concept:
+    """The prompts a run with `config` will use; nothing is loaded.
+
+    Raises:
+        ConfigError: the bundled model does not know the concept or the anchor.
+    """
+    if config.model != "pocket":
+        return free_concept(config.concept, config.anchor)
+    from .pocket import concepts
+
+    return concepts.pocket_concept(config.concept, config.anchor)
+
+
+@dataclass
+class _Work:
+    """What the stages of one run share."""
+
+    config: RunConfig
+    concept: Concept
+    writer: RunWriter
+    cancel: threading.Event
+    timing: dict[str, float] = field(default_factory=dict)
+    columns: dict[str, Images] = field(default_factory=dict)
+    backend: Backend | None = None
+    scorer: Scorer | None = None
+
+    def check(self) -> None:
+        if self.cancel.is_set():
+            raise Cancelled("The run was stopped.")
+
+
+def run(
+    config: RunConfig, out: Path, *, cancel: threading.Event | None = None, backend: Backend | None = None
+) -> Iterator[Event]:
+    """Forget, attack and compare, writing the run folder `out` and yielding what happens.
+
+    `backend` may be a model that is loaded already (it must be `config.model`). When `cancel` is set the run stops
+    within one step, paints and keeps what it can, and ends with `Done(stopped=True)`.
+
+    Raises:
+        UnlearnError: the request cannot be served; nothing is left behind.
+    """
+    started = time.perf_counter()
+    concept = preview_concept(config)
+    with RunWriter(out) as writer:
+        work = _Work(config, concept, writer, cancel or threading.Event(), backend=backend)
+        stopped = False
+        stages = (("load_s", _load), ("unlearn_s", _unlearn), ("attack_s", _attack), ("compare_s", _compare))
+        try:
+            for name, stage in stages:
+                stage_started = time.perf_counter()
+                try:
+                    yield from stage(work)
+                finally:
+                    work.timing[name] = time.perf_counter() - stage_started
+        except Cancelled:
+            stopped = True
+        except FloatingPointError as error:
+            raise ConfigError(f"The training diverged: {error}.", "unlearn.lr") from error
+        yield from _conclude(work, stopped, started)
+
+
+def _load(work: _Work) -> Iterator[Event]:
+    yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
+    if work.backend is None:
+        work.backend = load_backend(work.config.model)
+    work.backend.drop_adapters()
+    work.scorer = load_scorer(work.config.model, work.concept)
+    work.check()
+
+
+def _training_terms(work: _Work) -> dict[str, Term]:
+    config, concept, backend = work.config, work.concept, work.backend
+    settings, compare = config.unlearn, config.compare
+    options = {
+        "sampling_steps": compare.sampling_steps,
+        "guidance_scale": compare.guidance_scale,
+        "should_stop": work.cancel.is_set,
+    }
+    first = config.seed * 1000
+    pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
+    count = max(settings.train_pictures // 2, 1)
+    chosen = [pairs[row % len(pairs)] for row in range(count)]
+    forget = paint(
+        backend,
+        [prompt.text for prompt, _ in chosen],
+        [anchor for _, anchor in chosen],
+        [first + row for row in range(count)],
+        paint_anchors=True,
+        **options,
+    )
+    retained = _retain_prompts(concept, settings.train_pictures)
+    retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
+    objective = registry.get("objective", config.objective)()
+    return {
+        "forget": Term(objective, noisy_batches(backend, forget, settings.batch_size, first + 1)),
+        "retain": Term(
+            Preserve(), noisy_batches(backend, retain, settings.batch_size, first + 2), settings.retain_weight
+        ),
+    }
+
+
+def _retain_prompts(concept: Concept, count: int) -> list[str]:
+    """Half near, half far training prompts, each evenly spread over its sub-concepts."""
+    near = spread(concept.near.train, (count + 1) // 2)
+    far = spread(concept.far.train, count - len(near))
+    return [prompt.text for prompt in (*near, *far)]
+
+
+def _unlearn(work: _Work) -> Iterator[Event]:
+    config = work.config
+    yield Stage("retain", "Painting pictures to practise on with the original model", SHARES["retain"])
+    terms = _training_terms(work)
+    name, anchor = work.concept.name, work.concept.anchor
+    yield Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
+    settings = config.unlearn
+    params = work.backend.reset_adapter("unlearn", settings.rank, settings.alpha, seed=config.seed)
+    with work.backend.training("unlearn"):
+        steps = fit(
+            work.backend,
+            params,
+            terms,
+            registry.get("rule", config.rule)(),
+            stage="unlearn",
+            steps=settings.steps,
+            lr=settings.lr,
+        )
+        yield from _with_previews(work, steps)
+
+
+def _attack(work: _Work) -> Iterator[Event]:
+    settings, compare = work.config.attack, work.config.compare
+    text = f"An adversary fine-tunes the published weights on {settings.pictures} pictures of {work.concept.name}"
+    yield Stage("attack", text, SHARES["attack"])
+    attack = registry.get("attack", "relearn")(compare.sampling_steps, compare.guidance_scale, work.config.seed)
+    steps = attack(work.backend, work.concept, settings, work.cancel.is_set)
+    try:
+        yield from _with_previews(work, steps)
+    finally:
+        steps.close()
+
+
+def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
+    """Pass steps on; every few of them let the model under training paint the same three pictures."""
+    work.check()
+    for step in steps:
+        work.writer.add_step(step)
+        yield step
+        if step.step == step.total or step.step % max(1, step.total // PREVIEWS) == 0:
+            preview = Preview(step.stage, step.step, tuple(_preview_images(work)), tuple(_preview_prompts(work.concept)))
+            work.writer.add_preview(preview)
+            yield preview
+        work.check()
+
+
+def _preview_prompts(concept: Concept) -> list[str]:
+    return [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
+
+
+def _preview_images(work: _Work) -> list[Image]:
+    prompts, compare = _preview_prompts(work.concept), work.config.compare
+    seeds = [PREVIEW_SEED + row for row in range(len(prompts))]
+    latents = work.backend.sample(
+        prompts,
+        seeds,
+        steps=min(8, compare.sampling_steps),
+        guidance_scale=compare.guidance_scale,
+        should_stop=work.cancel.is_set,
+    )
+    return to_pil(work.backend.decode(latents))
+
+
+def _compare(work: _Work) -> Iterator[Event]:
+    prompts = comparison_prompts(work.concept, work.config.compare)
+    for row, column in enumerate(COLUMNS):
+        share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
+        yield Stage("compare", f"Painting the {column} column: same prompts, same seeds", share)
+        work.columns[column] = paint_column(
+            work.backend, column, prompts, work.config.compare, work.config.seed, work.scorer, work.cancel.is_set
+        )
+        work.writer.add_images(work.columns[column])
+        yield work.columns[column]
+
+
+def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
+    yield Stage("write", "Writing the run folder", SHARES["write"])
+    scores = {column: score(images.pictures) for column, images in work.columns.items()}
+    verdict = _verdict(work, scores, stopped)
+    if scores:
+        yield Scores(scores)
+    yield verdict
+    pictures = [p for images in work.columns.values() for p in images.pictures]
+    for slot in ("unlearn", "relearn"):
+        _save_adapter(work, slot)
+    if pictures:
+        title = f"Forgetting “{work.concept.name}”: {verdict.label}"
+        subtitle = f"{work.config.objective} · {work.config.rule} · seed {work.config.seed} · {work.config.model}"
+        work.writer.add_image("comparison.png", comparison_strip(title, subtitle, pictures))
+    timing = {f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "compare")} | work.timing
+    timing["total_s"] = time.perf_counter() - started
+    folder = work.writer.finish(
+        "stopped" if stopped else "complete",
+        config=work.config,
+        command=work.config.command(out=work.writer.out.name),
+        concept=work.concept,
+        environment=environment(work),
+        timing={name: round(seconds, 3) for name, seconds in timing.items()},
+        scores=scores,
+        verdict=verdict,
+        thresholds=Thresholds(),
+    )
+    yield Done(folder, stopped)
+
+
+def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: bool) -> Verdict:
+    if stopped:
+        return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
+    return judge_run(scores, work.config.attack.steps)
+
+
+def _save_adapter(work: _Work, slot: str) -> None:
+    try:
+        state = work.backend.adapter_state(slot) if work.backend else {}
+    except KeyError:
+        return
+    if state:
+        work.writer.add_adapter(
+            slot,
+            state,
+            {
+                "concept": work.concept.name,
+                "anchor": work.concept.anchor,
+                "base": work.config.model,
+                "base_sha256": work.backend.base_hash,
+                "objective": work.config.objective if slot == "unlearn" else "relearn",
+                "loads_on": "the original" if slot == "unlearn" else "the original with the unlearn adapter",
+            },
+        )
+
+
+def environment(work: _Work) -> dict[str, Any]:
+    """Versions, hardware and judge of a run."""
+    packages = ("torch", "diffusers", "transformers", "peft", "gradio")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(work.backend.device) if work.backend else None,
+        "packages": {name: _version(name) for name in packages},
+        "base_sha256": work.backend.base_hash if work.backend else None,
+        "judge": f"{work.scorer.name} {work.scorer.version}" if work.scorer else None,
+        "judge_note": None if work.scorer else "No judge is available for this model, so nothing is scored.",
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def generate(
+    backend: Backend,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    adapter: Path | None = None,
+    sampling_steps: int = 12,
+    guidance_scale: float = 3.0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Image]:
+    """Pictures of `prompts`, one generator per picture, optionally through an adapter file.
+
+    Raises:
+        ModelError: the adapter file is missing, damaged or made for another model.
+    """
+    if adapter is not None:
+        backend.load_adapter("unlearn", read_adapter(adapter))
+    with backend.active(*(("unlearn",) if adapter else ())):
+        latents = backend.sample(
+            prompts, seeds, steps=sampling_steps, guidance_scale=guidance_scale, should_stop=should_stop
+        )
+    return to_pil(backend.decode(latents))
+
+
+def read_adapter(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter file, without the `unet.` prefix.
+
+    Raises:
+        ModelError: the file is no safetensors file with LoRA factors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix != ".safetensors":
+        raise ModelError(f"The adapter {str(path)!r} is no .safetensors file.")
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter {str(path)!r} cannot be read: {error}.") from error
+    if not all(name.startswith("unet.") and ".lora_" in name for name in state):
+        raise ModelError(f"The adapter {str(path)!r} holds other tensors than LoRA factors of a UNet.")
+    return {name.removeprefix("unet."): tensor for name, tensor in state.items()}
