@@ -55,8 +55,12 @@ def _columns(view: View) -> str:
     for column in COLUMNS:
         title, meaning = COLUMN_TEXT[column]
         score = view.scores.get(column, {}).get("forget")
-        shown = f"<em>shows it in {percent(score.accuracy)}</em>" if score and score.accuracy is not None else ""
-        cells.append(f'<div class="u-col u-{column}"><b>{title}</b> <span>{meaning}</span>{shown}</div>')
+        known = score is not None and score.accuracy is not None
+        share, word = (f"<em>{percent(score.accuracy)}</em>", "show it") if known else ("", "")
+        cells.append(
+            f'<div class="u-col u-{column}"><p><b>{title}</b>{share}</p>'
+            f"<p><span>{meaning}</span><span>{word}</span></p></div>"
+        )
     return f'<div class="u-cols" aria-hidden="true"><div class="u-col"></div>{"".join(cells)}</div>'
 
 

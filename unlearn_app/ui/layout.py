@@ -11,7 +11,7 @@ from . import board, render
 from .options import Options, build_options
 from .view import View
 
-TERM_COLORS = {"forget": "#c2570c", "retain": "#0b6fb8", "relearn": "#0a8062"}
+TERM_COLORS = {"forget": "#d96a10", "retain": "#2a86d1", "relearn": "#159a76"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], v
     made["status"] = gr.HTML(render.status(view) if view else render.welcome(), elem_id="status")
     with gr.Row(elem_id="result"):
         with gr.Column(scale=12, min_width=300):
-            made["film"] = gr.HTML(board.film(view.frames, over=True) if view else "", elem_id="film")
             made["board"] = gr.HTML(board.comparison(view) if view else "", elem_id="board")
+            made["film"] = gr.HTML(board.film(view.frames, over=True) if view else "", elem_id="film")
         with gr.Column(scale=8, min_width=300, elem_id="rail"):
             made["summary"] = gr.HTML(board.summary(view) if view else "", elem_id="summary")
             made["plot"] = gr.LinePlot(
