@@ -7,14 +7,13 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from PIL.Image import Image
 from rich.console import Console
 
 from .config import PRESETS, RunConfig, clean_text, make_config, setting_names
@@ -101,7 +100,11 @@ def _assignments(texts: list[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
-    return {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
+    values = {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
+    for name in values:
+        if name not in setting_names():
+            raise ConfigError(f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name)
+    return values
 
 
 @contextmanager
@@ -139,27 +142,28 @@ def generate(
     check_output(out)
     if adapter:
         workflow.read_adapter(adapter)
-    pictures = workflow.generate(
-        workflow.load_backend(model), prompts, [first + row for row in range(len(prompts))], adapter=adapter
-    )
-    for file in _save_pictures(pictures, out):
-        print(file)
-
-
-def _save_pictures(pictures: Sequence[Image], out: Path) -> list[Path]:
-    """Save all pictures or none: they are written beside `out` and moved there at once."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    names = [f"{row:02d}.png" for row in range(len(pictures))]
-    try:
-        partial.mkdir(parents=True)
+    names = [f"{row:02d}.png" for row in range(len(prompts))]
+    with _whole_folder(out) as partial:
+        seeds = [first + row for row in range(len(prompts))]
+        pictures = workflow.generate(workflow.load_backend(model), prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
             picture.save(partial / name)
+    for name in names:
+        print(out / name)
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that is moved there at the end, or removed when something goes wrong."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
         partial.replace(out)
     except OSError as error:
         raise OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return [out / name for name in names]
 
 
 @app.command()
