@@ -8,6 +8,7 @@ import gradio as gr
 from .. import workflow
 from ..engine import Engine
 from ..runs import Run
+from .api import endpoint
 from .handlers import Handlers, recorded_choices
 from .layout import lay_out
 from .view import view_of
@@ -25,6 +26,7 @@ def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, r
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         page = lay_out(names, recorded_choices(runs), first)
         _wire(demo, page, Handlers(engine, core, page, model, runs))
+        gr.api(endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS)
     return demo
 
 

@@ -58,7 +58,11 @@ def build_options() -> Options:
             min_width=220,
         )
         made["anchor"] = gr.Textbox(
-            label="Anchor", info=_sentence(helps["anchor"]), placeholder="chosen by itself", min_width=220
+            elem_id="anchor",
+            label="Anchor",
+            info=_sentence(helps["anchor"]),
+            placeholder="chosen by itself",
+            min_width=220,
         )
         made["seed"] = gr.Number(base.seed, label="Seed", info=_sentence(helps["seed"]), min_width=140)
     for name in ("objective", "rule"):

@@ -1,0 +1,362 @@
+"""The page in a real browser, with quick made-up runs; `test_page_pocket.py` drives it with the bundled model."""
+
+import io
+import json
+import os
+import re
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_workflow as fake
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from safetensors import safe_open
+
+from unlearn_app.concept import Concept, Prompt, PromptSplit
+from unlearn_app.config import RunConfig, make_config
+from unlearn_app.engine import Engine
+from unlearn_app.ui import build_demo, launch_kwargs
+
+BOX = "#concept textarea, #concept input"
+PATIENCE = 30_000
+TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium from $CHROMIUM or the path; without one these tests fail rather than skip."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "Chromium is missing: install it or set CHROMIUM to its path."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two recorded runs."""
+    root = tmp_path_factory.mktemp("recorded")
+    for name in ("cat", "van gogh"):
+        list(fake.run(make_config(name), root / name.replace(" ", "-"), threading.Event()))
+    return root
+
+
+@contextmanager
+def served(recorded: Path, runner: fake.FakeRunner, core: SimpleNamespace = fake.CORE) -> Iterator[SimpleNamespace]:
+    """A running page."""
+    engine = Engine(runner).start()
+    demo = build_demo(engine, core=core, recorded=recorded)
+    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_kwargs())
+    try:
+        yield SimpleNamespace(url=url, engine=engine, runner=runner, demo=demo)
+    finally:
+        demo.close()
+        engine.shutdown()
+
+
+@pytest.fixture(scope="module")
+def site(recorded: Path) -> Iterator[SimpleNamespace]:
+    """One page for all tests of the module; tests set `runner.seconds`."""
+    with served(recorded, fake.FakeRunner()) as site:
+        yield site
+
+
+@pytest.fixture
+def visit(site: SimpleNamespace, browser: Browser) -> Iterator:
+    """Opens the page as a new visitor, and closes it after the test."""
+    site.runner.seconds, site.runner.log[:] = 0.3, []
+    contexts = []
+
+    def open_page(url: str = site.url, **options) -> Page:
+        contexts.append(browser.new_context(**({"viewport": {"width": 1280, "height": 720}} | options)))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        page.locator("#board img").first.wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def start(page: Page, concept: str) -> None:
+    """Type a concept and press the button."""
+    page.fill(BOX, concept)
+    page.click("#run")
+    page.locator("#stop").wait_for()
+
+
+def wait_for_end(page: Page) -> None:
+    """Wait until the button is back."""
+    page.locator("#run").wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+
+
+def sources(page: Page) -> list[str]:
+    """The pictures of the comparison."""
+    return page.eval_on_selector_all("#board img", "images => images.map(image => image.src)")
+
+
+def sideways(page: Page) -> int:
+    """How far the page could be scrolled to the side."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(site.url)
+    expect(page.locator("#status")).to_contain_text("Recorded")
+    expect(page.locator("#board img").first).to_be_visible()
+    expect(page.locator("#head")).to_contain_text("Model ready")
+    expect(page.locator("#get-folder")).to_be_visible()
+    assert all(url.startswith((site.url, "data:", "blob:")) for url in asked)
+    assert not problems
+    assert page.title() == "Can it really forget?"
+    assert all(source.startswith("data:image/png;base64,") for source in sources(page))
+    assert all(page.eval_on_selector_all("img", "images => images.map(image => image.alt.length > 0)"))
+    context.close()
+
+
+def test_run_then_stop_keeps_the_pictures(site, visit) -> None:
+    site.runner.seconds = 20
+    page = visit()
+    start(page, "rabbit")
+    expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of 60"))
+    page.locator("#film img").first.wait_for()
+    page.click("#stop")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Stopped")
+    expect(page.locator("#status")).to_contain_text("rabbit")
+    assert page.locator("#film img").count() and sources(page)
+    expect(page.locator("#get-folder")).to_be_visible()
+
+
+def test_keys_run_and_stop(site, visit) -> None:
+    site.runner.seconds = 60
+    page = visit()
+    page.fill(BOX, "kitty")
+    page.press(BOX, "Enter")
+    page.locator("#stop").wait_for()
+    page.keyboard.press("Escape")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Stopped")
+
+
+def test_run_compare_download(site, visit, tmp_path: Path) -> None:
+    page = visit()
+    start(page, "Rabbit")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Your run")
+    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#summary tbody tr")).to_have_count(3)
+    rows = page.locator("#board tbody tr")
+    assert rows.count() == 36 and rows.first.locator("img").count() == 3
+    assert re.search(r"0\.08 −0\.\d\d ✕ dog", " ".join(rows.first.inner_text().split()))
+    files = {}
+    for kind in ("adapter", "strip", "folder"):
+        with page.expect_download() as download:
+            page.click(f"#get-{kind}")
+        files[kind] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[kind])
+    with safe_open(files["adapter"], "pt") as tensors:
+        assert tensors.metadata()["concept"] == "Rabbit"
+    Image.open(files["strip"]).verify()
+    with zipfile.ZipFile(files["folder"]) as archive:
+        names = {Path(name).name: name for name in archive.namelist()}
+        assert json.loads(archive.read(names["run.json"]))["config"]["concept"] == "Rabbit"
+        Image.open(io.BytesIO(archive.read(names["original-forget-00.png"]))).verify()
+
+
+def test_earlier_runs_can_be_shown_again(visit) -> None:
+    page = visit()
+    before = sources(page)
+    start(page, "rabbit")
+    wait_for_end(page)
+    assert sources(page) != before
+    page.locator("#shown input").click()
+    page.get_by_role("option", name="cat (recorded)").click()
+    expect(page.locator("#status")).to_contain_text("Recorded")
+    expect(page.locator("#status")).to_contain_text("cat")
+    assert sources(page) == before
+
+
+def test_chips_fill_the_box(visit) -> None:
+    page = visit()
+    page.locator("#chips button", has_text="butterfly").click()
+    expect(page.locator(BOX)).to_have_value("butterfly")
+    expect(page.locator("#hint")).to_contain_text("butterfly")
+
+
+def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
+    page = visit()
+    page.fill(BOX, "zeppelin")
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text("“zeppelin” is not known")
+    page.locator("#hint button", has_text="cat").click()
+    expect(page.locator(BOX)).to_have_value("cat")
+    expect(page.locator("#hint")).to_contain_text("to be painted as dog")
+    assert not site.runner.log
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is empty"),
+        ("   ", "is empty"),
+        ("x" * 10_000, "10,000 characters"),
+        ("ca\x07t", "control"),
+        ("\U0001f431", "not known"),
+    ],
+)
+def test_bad_text_gets_a_sentence_at_the_field(site, visit, text: str, sentence: str) -> None:
+    page = visit()
+    page.fill(BOX, text)
+    page.click("#run")
+    expect(page.locator("#ask, #hint").filter(has_text=sentence).first).to_be_visible()
+    assert "Traceback" not in page.content() and not site.runner.log
+    expect(page.locator("#status")).to_contain_text("Recorded")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("#anchor textarea, #anchor input", "cat", "the concept itself"),
+        ("#unlearn-steps input", "0", "1 to 5000"),
+        ("#unlearn-lr input", "7", "is accepted"),
+        ("#unlearn-steps input", "", "whole number"),
+    ],
+)
+def test_bad_options_get_a_sentence_and_open_their_fold(site, visit, field: str, value: str, sentence: str) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    page.locator("#options > button").click()
+    page.fill(field, value)
+    page.press(field, "Tab")
+    page.locator("#options > button").click()
+    page.click("#run")
+    expect(page.locator(field).first).to_be_visible()
+    expect(page.locator("#hint")).to_contain_text(sentence)
+    assert "Traceback" not in page.content() and not site.runner.log
+
+
+def test_options_show_the_equivalent_command(visit) -> None:
+    page = visit()
+    page.fill(BOX, "van gogh style")
+    page.locator("#options > button").click()
+    page.fill("#unlearn-steps input", "7")
+    page.press("#unlearn-steps input", "Tab")
+    command = page.locator("#command textarea, #command input")
+    expect(command).to_have_value(re.compile(r"--concept 'van gogh style' .*--set unlearn.steps=7"))
+    page.get_by_label("full", exact=True).check()
+    expect(page.locator("#unlearn-steps input")).to_have_value("200")
+    expect(page.locator("#prompts")).to_contain_text("judged on")
+
+
+def test_typed_text_is_never_markup(visit, recorded: Path) -> None:
+    def any_concept(config: RunConfig) -> Concept:
+        asked = PromptSplit((Prompt(config.concept, "object", config.concept),) * 2, ())
+        anchor = config.anchor or TRAP
+        return Concept(config.concept, config.concept, "free", anchor, asked, (), (), asked, asked)
+
+    core = SimpleNamespace(**(vars(fake.CORE) | {"preview_concept": any_concept}))
+    with served(recorded, fake.FakeRunner(), core) as trapped:
+        page = visit(trapped.url)
+        start(page, TRAP)
+        wait_for_end(page)
+        expect(page.locator("#status")).to_contain_text(TRAP)
+        expect(page.locator("#board th").filter(has_text=TRAP).first).to_be_visible()
+        page.fill(BOX, TRAP * 9)
+        page.click("#run")
+        expect(page.locator("#hint")).to_contain_text("characters")
+        page.fill(BOX, "x")
+        page.locator("#options > button").click()
+        page.fill("#anchor textarea, #anchor input", "x" * 201 + TRAP)
+        page.click("#run")
+        expect(page.locator("#hint")).to_contain_text("characters")
+        assert page.evaluate("window.trapped") is None
+
+
+def test_unknown_markup_is_quoted_in_the_message(visit) -> None:
+    page = visit()
+    page.fill(BOX, TRAP)
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text(TRAP)
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.trapped") is None
+
+
+def test_two_visitors_at_once_get_the_pictures_they_get_alone(site, visit) -> None:
+    alone = {}
+    for concept in ("rabbit", "bear"):
+        page = visit()
+        start(page, concept)
+        wait_for_end(page)
+        alone[concept] = (sources(page), page.locator("#summary").inner_text())
+    site.runner.seconds = 2
+    pages = {concept: visit() for concept in alone}
+    for concept, page in pages.items():
+        start(page, concept)
+    expect(pages["bear"].locator("#status")).to_contain_text("1 run is before yours")
+    for concept, page in pages.items():
+        wait_for_end(page)
+        assert (sources(page), page.locator("#summary").inner_text()) == alone[concept]
+    assert not site.runner.overlapped
+
+
+def test_closing_the_tab_ends_the_job(site, visit) -> None:
+    site.runner.seconds = 300
+    page = visit()
+    start(page, "rabbit")
+    expect(page.locator("#status")).to_contain_text("step")
+    page.close()
+    site.runner.seconds = 0
+    other = visit()
+    start(other, "bear")
+    wait_for_end(other)
+    assert [what for what, _ in site.runner.log] == ["begin", "end", "begin", "end"]
+
+
+def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    assert sideways(page) == 0
+    boxes = [cell.bounding_box() for cell in page.locator("#board tbody tr").first.locator("img").all()]
+    assert len({box["y"] for box in boxes}) == 1 and boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
+    start(page, "rabbit")
+    wait_for_end(page)
+    page.fill(BOX, "w" * 150)
+    expect(page.locator("#hint")).to_contain_text("not known")
+    assert sideways(page) == 0
+
+
+def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:
+    with served(recorded, fake.FakeRunner(error=RuntimeError("secret detail"))) as broken:
+        page = visit(broken.url)
+        page.fill(BOX, "rabbit")
+        page.click("#run")
+        expect(page.locator("#status")).to_contain_text("Something went wrong on our side")
+        expect(page.locator("#run")).to_be_enabled()
+        assert "secret" not in page.content()
+
+
+def test_only_the_run_is_a_public_endpoint(site) -> None:
+    from gradio_client import Client
+
+    client = Client(site.url, verbose=False, analytics_enabled=False)
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn"}
+    job = client.submit(concept="rabbit", api_name="/unlearn")
+    assert job.result()["config"]["concept"] == "rabbit"
+    assert job.outputs()[0]["status"] == "running"
+    with pytest.raises(Exception, match="is not known"):
+        client.predict(concept="zeppelin", api_name="/unlearn")
