@@ -76,8 +76,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
-        anchor = self.anchor if self.anchor is None or not self.anchor.strip() else clean_text(self.anchor, "anchor")
-        object.__setattr__(self, "anchor", anchor or None)
+        anchor = clean_text(self.anchor, "anchor") if self.anchor and self.anchor.strip() else None
+        object.__setattr__(self, "anchor", anchor)
         if self.anchor and self.anchor.casefold() == self.concept.casefold():
             raise ConfigError(f"The anchor {self.anchor!r} is the concept itself; choose something else.", "anchor")
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))

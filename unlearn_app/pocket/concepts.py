@@ -14,6 +14,7 @@ from .vocabulary import FRESH_OBJECTS, OBJECTS, RELATED_FAMILIES, SETTINGS, STYL
 TEST_SETTINGS = ("beach", "field", "night", "room")
 TEST_STYLES = (PLAIN_STYLE, "watercolor", "mosaic", "blueprint", "neon", "pop art", "cartoon")
 """Held out from every training prompt, together with half of the objects."""
+FILLERS = ("a", "an", "the", "in", "of", "by", "style", "styles", "painting", "picture")
 
 
 def known_concepts() -> list[KnownConcept]:
@@ -25,9 +26,9 @@ def known_concepts() -> list[KnownConcept]:
 
 def _normal(text: str) -> str:
     words = re.findall(r"[a-z]+", text.casefold().replace("-", " "))
-    while words and words[0] in ("a", "an", "the", "in", "of"):
+    while words and words[0] in FILLERS:
         words = words[1:]
-    while words and words[-1] in ("style", "styles", "painting", "picture"):
+    while words and words[-1] in FILLERS:
         words = words[:-1]
     return " ".join(words)
 

@@ -1,0 +1,151 @@
+"""The README holds: its code runs, its commands exist, its tables agree with the code."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearn_app import __main__ as cli
+from unlearn_app import config, registry
+from unlearn_app.pocket import vocabulary
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = {
+    "unlearn.steps": 2,
+    "unlearn.batch_size": 2,
+    "unlearn.train_pictures": 4,
+    "attack.steps": 2,
+    "attack.batch_size": 2,
+    "attack.pictures": 2,
+    "compare.forget": 2,
+    "compare.near": 2,
+    "compare.far": 2,
+    "compare.sampling_steps": 2,
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("python -m unlearn_app")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the examples run, one after the other as a reader would type them."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The examples as they stand, with a fast preset of a few seconds."""
+    monkeypatch.setitem(config.PRESET_CHANGES, "fast", SMALL)
+    monkeypatch.chdir(folder)
+
+
+def front_matter() -> dict[str, str]:
+    head = TEXT.split("---\n")[1]
+    return {key: value.strip().strip('"') for key, value in re.findall(r"^(\w+): *(.*)$", head, re.MULTILINE)}
+
+
+def test_front_matter_is_what_spaces_accept() -> None:
+    assert TEXT.startswith("---\n")
+    values = front_matter()
+    assert values["sdk"] == "gradio" and (ROOT / values["app_file"]).exists()
+    assert values["license"] == "apache-2.0" and values["python_version"] in ("3.10", "3.12")
+    assert len(values["short_description"]) <= 60
+    for name in ("colorFrom", "colorTo"):
+        assert values[name] in ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+    bounds = re.search(
+        r"^gradio>=([\d.]+),<(\d+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert values["sdk_version"].startswith(bounds[1]) and int(values["sdk_version"].split(".")[0]) < int(bounds[2])
+
+
+def test_every_bound_of_the_requirements_has_its_reason() -> None:
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            wanted, _, reason = line.partition("#")
+            assert ">=" in wanted and "<" in wanted and reason.strip(), line
+
+
+def test_requirements_are_what_is_imported() -> None:
+    listed = set(re.findall(r"^([a-z]+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    names = {"PIL": "pillow"}
+    files = [ROOT / "app.py", *(ROOT / "unlearn_app").rglob("*.py")]
+    found = {
+        names.get(name, name)
+        for file in files
+        for name in re.findall(r"^\s*(?:from|import) ([a-zA-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        if name not in sys.stdlib_module_names and name != "unlearn_app"
+    }
+    # pandas and tokenizers come with gradio and transformers; spaces exists on Spaces only.
+    assert found - {"pandas", "tokenizers", "spaces"} == listed - {"accelerate"}
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"\bmake ([a-z]+)\b", TEXT):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_methods_table_is_the_registry() -> None:
+    rows = [
+        f"| {kind} | `{name}` | {registry.describe(kind, name)} |"
+        for kind in ("objective", "rule", "attack")
+        for name in registry.names(kind)
+    ]
+    assert re.findall(r"^\| (?:objective|rule|attack) \|.*$", TEXT, re.MULTILINE) == rows
+
+
+def test_the_counts_of_the_world() -> None:
+    counts = [len(vocabulary.OBJECTS), len(vocabulary.STYLES), len(vocabulary.SETTINGS), len(vocabulary.FRESH_OBJECTS)]
+    stated = re.search(r"(\d+) objects, (\d+) styles, (\d+) settings, captions with synonyms, and (\d+) more", TEXT)
+    assert [int(number) for number in stated.groups()] == counts
+
+
+def test_the_python_example_is_ten_lines_and_runs(small: None, capsys: pytest.CaptureFixture) -> None:
+    example = blocks("python")[0]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    exec(compile(example, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    for name in ("Stage", "Step", "Images", "Scores", "Verdict", "Done", "original", "unlearned", "relearned"):
+        assert name in out
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if " pocket " not in line and " bench " not in line])
+def test_the_commands_run(small: None, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["unlearn_app", *shlex.split(line)[3:]])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 0
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if " pocket " in line or " bench " in line])
+def test_the_long_commands_exist(line: str) -> None:
+    words = [sys.executable, *shlex.split(line)[1:], "--help"]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def test_the_example_method_trains(tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearn_app import make_config, run
+
+    registry.names("objective")
+    monkeypatch.setitem(registry._PARTS, "objective", dict(registry._PARTS["objective"]))
+    exec(compile(blocks("python")[1], "README.md", "exec"), {"__name__": "example"})
+    settings = SMALL | {"objective": "blank", "model": str(tiny_pipeline), "attack.steps": 0}
+    events = list(run(make_config("cat", **settings), tmp_path / "run"))
+    assert type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
+    assert len(blocks("python")[1].splitlines()) <= 25

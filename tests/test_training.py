@@ -1,0 +1,283 @@
+"""The loop, the objectives and the attack on a small random model: what they compute and what they must not touch."""
+
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from unlearn_app import registry
+from unlearn_app.attacks.relearn import Relearn
+from unlearn_app.backend import NoisyBatch
+from unlearn_app.batches import noisy_batches, paint
+from unlearn_app.concept import free_concept
+from unlearn_app.config import AttackConfig
+from unlearn_app.evaluate import column_state
+from unlearn_app.gradients import Restricted, WeightedSum
+from unlearn_app.objectives.diffusion import Diffusion
+from unlearn_app.objectives.preserve import Preserve
+from unlearn_app.train import Term, fit
+from unlearn_app.workflow import load_backend
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_pipeline: Path):
+    return load_backend(str(tiny_pipeline))
+
+
+@pytest.fixture
+def batch(backend) -> NoisyBatch:
+    source = torch.Generator().manual_seed(3)
+    x0, noise = (torch.randn(2, *backend.latent_shape, generator=source) for _ in range(2))
+    t = torch.tensor([100, 700])
+    cond, anchor = backend.encode_text(["a cat", "a dog"]), backend.encode_text(["a bird", "a fish"])
+    null = backend.encode_text([""]).expand(2, -1, -1)
+    return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, null, anchor)
+
+
+def perturb(backend, slot: str, seed: int = 5) -> None:
+    """Give the adapter in `slot` an effect."""
+    source = torch.Generator().manual_seed(seed)
+    for name, tensor in backend.reset_adapter(slot, 4, 4.0, seed).items():
+        if "lora_B" in name:
+            tensor.data.copy_(0.05 * torch.randn(tensor.shape, generator=source))
+
+
+def test_fresh_adapter_changes_nothing_and_adapter_off_is_the_base_bit_for_bit(backend, batch):
+    backend.drop_adapters()
+    base = backend.frozen(batch.x_t, batch.t, batch.cond)
+    backend.reset_adapter("unlearn", 4, 8.0, seed=0)
+    with backend.active("unlearn"):
+        assert torch.equal(backend.predict(batch.x_t, batch.t, batch.cond), base)
+    perturb(backend, "unlearn")
+    assert torch.equal(backend.frozen(batch.x_t, batch.t, batch.cond), base)
+    with backend.active("unlearn"):
+        assert not torch.equal(backend.predict(batch.x_t, batch.t, batch.cond), base)
+
+
+def test_merged_weights_equal_the_adapter_and_are_restored_bit_for_bit(backend, batch):
+    perturb(backend, "unlearn")
+    base = backend.frozen(batch.x_t, batch.t, batch.cond)
+    with backend.active("unlearn"), torch.no_grad():
+        adapted = backend.predict(batch.x_t, batch.t, batch.cond)
+    with pytest.raises(RuntimeError, match="on purpose"), backend.merged("unlearn"):
+        torch.testing.assert_close(backend.frozen(batch.x_t, batch.t, batch.cond), adapted, rtol=1e-4, atol=1e-5)
+        raise RuntimeError("on purpose")
+    assert torch.equal(backend.frozen(batch.x_t, batch.t, batch.cond), base)
+
+
+def test_only_the_trained_slot_gets_gradients(backend):
+    perturb(backend, "unlearn")
+    perturb(backend, "relearn")
+    with backend.training("relearn") as params:
+        assert all(p.requires_grad for p in params.values())
+        trainable = {n for n, p in backend.unet.named_parameters() if p.requires_grad}
+        with backend.active():
+            pass
+        assert trainable == set(params) == {n for n, p in backend.unet.named_parameters() if p.requires_grad}
+    assert not any(p.requires_grad for p in backend.unet.parameters())
+
+
+def test_adapter_state_round_trip_folds_the_scale_in(backend, batch):
+    params = backend.reset_adapter("unlearn", 4, 12.0, seed=0)
+    for name, tensor in params.items():
+        if "lora_B" in name:
+            tensor.data.normal_(std=0.05)
+    with backend.active("unlearn"), torch.no_grad():
+        before = backend.predict(batch.x_t, batch.t, batch.cond)
+    backend.load_adapter("unlearn", backend.adapter_state("unlearn"))
+    with backend.active("unlearn"), torch.no_grad():
+        torch.testing.assert_close(backend.predict(batch.x_t, batch.t, batch.cond), before, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_and_target_agree_with_diffusers(backend, batch):
+    scheduler = backend.pipe.scheduler
+    torch.testing.assert_close(batch.x_t, scheduler.add_noise(batch.x0, batch.noise, batch.t))
+    assert torch.equal(backend.target(batch.x0, batch.noise, batch.t), batch.noise)
+
+
+def test_v_target_agrees_with_diffusers(backend, batch):
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    kept = backend.pipe.scheduler, backend._alphas_cumprod
+    try:
+        backend.pipe.scheduler, backend._alphas_cumprod = scheduler, scheduler.alphas_cumprod
+        torch.testing.assert_close(
+            backend.target(batch.x0, batch.noise, batch.t),
+            scheduler.get_velocity(batch.x0, batch.noise, batch.t),
+        )
+    finally:
+        backend.pipe.scheduler, backend._alphas_cumprod = kept
+
+
+def test_pictures_depend_on_their_own_seed_alone(backend):
+    options = {"steps": 2, "guidance_scale": 3.0}
+    three = backend.sample(["a cat", "a dog", "a tree"], [7, 8, 9], **options)
+    one = backend.sample(["a dog"], [8], **options)
+    torch.testing.assert_close(three[1:2], one, rtol=1e-3, atol=1e-4)
+
+
+class TestObjectives:
+    """Losses against values written out from the papers with plain calls of the network."""
+
+    def raw(self, backend, batch, cond):
+        with torch.no_grad():
+            return backend.unet(batch.x_t, batch.t, cond).sample
+
+    def test_esd(self, backend, batch):
+        perturb(backend, "unlearn")
+        with backend.active():
+            c, null, a = (self.raw(backend, batch, s) for s in (batch.cond, batch.null, batch.anchor))
+        with backend.active("unlearn"):
+            mine = self.raw(backend, batch, batch.cond)
+            for eta in (1.0, 3.0):
+                loss = registry.get("objective", "esd")(eta=eta)(backend, batch)
+                torch.testing.assert_close(loss, mse_loss(mine, a - eta * (c - null)), rtol=1e-4, atol=1e-6)
+                assert not torch.allclose(loss, mse_loss(mine, a + eta * (c - null)), rtol=1e-3)
+
+    def test_concept_ablation(self, backend, batch):
+        perturb(backend, "unlearn")
+        with backend.active():
+            anchor = self.raw(backend, batch, batch.anchor)
+        with backend.active("unlearn"):
+            loss = registry.get("objective", "concept_ablation")()(backend, batch)
+            torch.testing.assert_close(
+                loss, mse_loss(self.raw(backend, batch, batch.cond), anchor), rtol=1e-4, atol=1e-6
+            )
+
+    def test_preserve_is_zero_for_a_fresh_adapter_only(self, backend, batch):
+        backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        with backend.active("unlearn"):
+            assert Preserve()(backend, batch).item() == 0.0
+        perturb(backend, "unlearn")
+        with backend.active("unlearn"):
+            assert Preserve()(backend, batch).item() > 0.0
+
+    @pytest.mark.parametrize("name", registry.names("objective"))
+    def test_gradients_are_finite_and_reach_only_the_adapter(self, backend, batch, name):
+        backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        with backend.training("unlearn") as params:
+            loss = registry.get("objective", name)()(backend, batch)
+            gradients = torch.autograd.grad(loss, list(params.values()))
+        assert all(g.isfinite().all() for g in gradients)
+        assert any(g.abs().sum() > 0 for g in gradients)
+
+    @pytest.mark.parametrize("name", registry.names("objective"))
+    def test_params_override_the_adapter(self, backend, batch, name):
+        perturb(backend, "unlearn")
+        objective = registry.get("objective", name)()
+        with backend.active("unlearn"), torch.no_grad():
+            doubled = {n: 2 * p if "lora_B" in n else p.clone() for n, p in backend._params("unlearn").items()}
+            overridden = objective(backend, batch, doubled)
+            plain = objective(backend, batch)
+            for name_, tensor in backend._params("unlearn").items():
+                tensor.copy_(doubled[name_])
+            torch.testing.assert_close(objective(backend, batch), overridden)
+        assert not torch.allclose(plain, overridden)
+
+
+class TestFit:
+    def test_loss_falls_and_the_forget_term_wins_nothing_from_frozen_weights(self, backend, batch):
+        before = {n: p.clone() for n, p in backend.unet.named_parameters() if ".lora_" not in n}
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        terms = {
+            "forget": Term(registry.get("objective", "concept_ablation")(), repeat(batch)),
+            "retain": Term(Preserve(), repeat(replace(batch, cond=batch.null)), 1.0),
+        }
+        with backend.training("unlearn"):
+            steps = list(fit(backend, params, terms, Restricted(), stage="unlearn", steps=25, lr=5e-3))
+        assert steps[-1].losses["forget"] < 0.7 * steps[0].losses["forget"]
+        assert [s.step for s in steps] == list(range(1, 26)) and steps[0].total == 25
+        assert steps[0].cosine is None and steps[5].cosine is not None
+        assert all(s.conflict == (s.cosine is not None and s.cosine < 0) for s in steps)
+        after = dict(backend.unet.named_parameters())
+        assert all(torch.equal(p, after[n]) for n, p in before.items())
+
+    def test_gradients_of_terms_are_taken_apart(self, backend, batch):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        forget = registry.get("objective", "concept_ablation")()
+        with backend.training("unlearn"):
+            alone = torch.autograd.grad(forget(backend, batch), list(params.values()))
+            terms = {"forget": Term(forget, repeat(batch)), "retain": Term(Diffusion(), repeat(batch), 2.0)}
+            step = next(fit(backend, params, terms, WeightedSum(), stage="unlearn", steps=5, lr=1e-12))
+        norm = torch.cat([g.flatten() for g in alone]).norm().item()
+        assert step.norms["forget"] == pytest.approx(norm, rel=1e-4)
+        assert step.weights == {"forget": 1.0, "retain": 2.0}
+
+    def test_a_non_finite_loss_stops_before_the_weights_change(self, backend, batch):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        before = {n: p.clone() for n, p in params.items()}
+        broken = replace(batch, x0=batch.x0 * float("nan"), x_t=batch.x_t * float("nan"))
+        with backend.training("unlearn"), pytest.raises(FloatingPointError, match="lower the learning rate"):
+            next(
+                fit(
+                    backend,
+                    params,
+                    {"relearn": Term(Diffusion(), repeat(broken))},
+                    WeightedSum(),
+                    stage="attack",
+                    steps=2,
+                    lr=1.0,
+                )
+            )
+        assert all(torch.equal(before[n], p) for n, p in params.items())
+
+    def test_projection_runs_after_the_step_and_penalties_after_the_rule(self, backend, batch):
+        class Clamp:
+            def penalty(self, params, reference):
+                return 1e6 * sum(p.square().sum() for n, p in params.items() if "lora_B" in n)
+
+            def project_(self, params):
+                for name, tensor in params.items():
+                    if "lora_A" in name:
+                        tensor.data.zero_()
+
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        with backend.training("unlearn"):
+            terms = {"forget": Term(Diffusion(), repeat(batch))}
+            list(
+                fit(
+                    backend,
+                    params,
+                    terms,
+                    WeightedSum(),
+                    stage="unlearn",
+                    steps=2,
+                    lr=1e-3,
+                    regularizers=(Clamp(),),
+                )
+            )
+        assert all(p.abs().sum() == 0 for n, p in params.items() if "lora_A" in n)
+
+
+def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearned_model(backend, batch):
+    perturb(backend, "unlearn")
+    before = {n: p.clone() for n, p in backend._params("unlearn").items()}
+    with backend.active("unlearn"), torch.no_grad():
+        unlearned = backend.predict(batch.x_t, batch.t, batch.cond)
+    concept = free_concept("a red dragon", None)
+    attack = Relearn(sampling_steps=2, guidance_scale=3.0, seed=0)
+    steps = attack(backend, concept, AttackConfig(steps=3, batch_size=2, pictures=2, lr=1e-2))
+    first = next(steps)
+    assert first.stage == "attack" and set(first.losses) == {"relearn"}
+    list(steps)
+    assert all(torch.equal(before[n], p) for n, p in backend._params("unlearn").items())
+    with column_state(backend, "relearned"), torch.no_grad():
+        relearned = backend.predict(batch.x_t, batch.t, batch.cond)
+    assert not torch.allclose(relearned, unlearned)
+    backend.reset_adapter("relearn", 4, 4.0, seed=0)
+    with column_state(backend, "relearned"), torch.no_grad():
+        torch.testing.assert_close(
+            backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_batches_are_reproducible_and_cover_the_set(backend):
+    data = paint(backend, ["a", "b", "c"], None, [1, 2, 3], sampling_steps=1, guidance_scale=1.0)
+    first, again, other = (noisy_batches(backend, data, 3, seed) for seed in (0, 0, 1))
+    one, two, three = next(first), next(again), next(other)
+    assert torch.equal(one.x_t, two.x_t) and not torch.equal(one.noise, three.noise)
+    assert {x.sum().item() for x in one.x0} == {x.sum().item() for x in data.x0}
