@@ -86,8 +86,8 @@ def test_requirements_are_what_is_imported() -> None:
         for name in re.findall(r"^\s*(?:from|import) ([a-zA-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE)
         if name not in sys.stdlib_module_names and name != "unlearn_app"
     }
-    # pandas and tokenizers come with gradio and transformers; spaces exists on Spaces only.
-    assert found - {"pandas", "tokenizers", "spaces"} == listed - {"accelerate"}
+    # pandas and tokenizers come with gradio and transformers, spaces with Spaces, playwright with the test tools.
+    assert found - {"pandas", "tokenizers", "spaces", "playwright"} == listed - {"accelerate"}
 
 
 def test_links_and_pictures_exist() -> None:
@@ -145,7 +145,7 @@ def test_the_example_method_trains(tiny_pipeline: Path, tmp_path: Path, monkeypa
     registry.names("objective")
     monkeypatch.setitem(registry._PARTS, "objective", dict(registry._PARTS["objective"]))
     exec(compile(blocks("python")[1], "README.md", "exec"), {"__name__": "example"})
-    settings = SMALL | {"objective": "blank", "model": str(tiny_pipeline), "attack.steps": 0}
+    settings = SMALL | {"objective": "blank", "model": str(tiny_pipeline)}
     events = list(run(make_config("cat", **settings), tmp_path / "run"))
     assert type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
     assert len(blocks("python")[1].splitlines()) <= 25
