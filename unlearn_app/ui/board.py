@@ -1,7 +1,5 @@
 """The pictures as HTML: the film of previews, the three columns of the comparison, and the table of scores."""
 
-from collections.abc import Sequence
-
 from ..events import COLUMNS, GROUPS, Column, Group, GroupScore
 from .render import GROUP_TEXT, esc, percent, signed
 from .view import Card, Frame, View
@@ -15,10 +13,12 @@ FIRST_ROWS = 4
 LOOKS = 8
 
 
-def film(frames: Sequence[Frame], over: bool = False) -> str:
-    """Preview pictures of the model in training, oldest first; folded away once the run is over."""
+def film(view: View) -> str:
+    """Preview pictures of the model in training, oldest first; folded away once there is something to compare."""
+    frames = view.frames
     if not frames:
         return ""
+    over = view.over and not view.stopped
     looks = "".join(_look(frame) for frame in (frames if over else frames[-LOOKS:]))
     note = "<small>the same prompts and seeds each time</small>"
     if over:

@@ -22,7 +22,7 @@ def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, r
     """The page around `engine`; `core` knows the concepts (functions as in `workflow`), `recorded` holds runs."""
     runs = {folder.parent.name: folder.parent for folder in sorted(recorded.glob("*/run.json"))}
     first = view_of(Run.open(next(iter(runs.values()))), recorded=True) if runs else None
-    names = [(known.name, known.kind) for known in core.known_concepts(model)]
+    names = [(known.name, known.kind) for known in core.known_concepts(model) if not known.fresh]
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         page = lay_out(names, recorded_choices(runs), first)
         _wire(demo, page, Handlers(engine, core, page, model, runs))
@@ -53,7 +53,7 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
     fields = [page.concept, *page.options.components.values()]
     asked = [page.run.click, page.concept.submit]
     result = [page.film, page.board, page.summary, page.plot, page.status, page.hint, page.shown, *page.downloads]
-    gr.on(asked, does.unfold, fields, page.folded, **quiet)
+    gr.on(asked, does.refuse, fields, [page.hint, page.folded], **quiet)
     gr.on(
         asked,
         does.run,

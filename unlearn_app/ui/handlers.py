@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..config import MAX_TEXT
 from ..engine import Engine, Job
 from ..errors import ConfigError, UnlearnError
 from ..events import Images, Preview
@@ -43,18 +44,20 @@ class Handlers:
             config = page.options.config(concept, values, self._model)
             known = self._core.preview_concept(config)
         except ConfigError as error:
-            near = self._core.nearest_known(concept) if error.field == "concept" and len(concept) <= 200 else []
-            return {page.hint: render.hint(str(error), near), page.prompts: "", page.command: ""}
+            said = render.hint(str(error), self._near(concept, error.field))
+            return {page.hint: said, page.prompts: "", page.command: ""}
         return {
             page.hint: render.understood(known.name, known.kind, known.anchor),
             page.prompts: render.prompts(known),
             page.command: config.command(),
         }
 
-    def unfold(self, concept: str, *values: Any) -> Any:
-        """Open the options when the trouble is there, so that its message is seen."""
+    def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
+        """Say what is wrong where it is seen: under the box, and in the options when the trouble is there."""
         message, at = self._trouble(concept, values)
-        return gr.Accordion(open=True) if message and at != "concept" else gr.skip()
+        if not message:
+            return gr.skip(), gr.skip()
+        return render.hint(message, self._near(concept, at)), gr.Accordion(open=True) if at != "concept" else gr.skip()
 
     def run(self, request: gr.Request, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends; leaving in any way ends it."""
@@ -91,7 +94,7 @@ class Handlers:
         for event in events:
             view.apply(event)
             if isinstance(event, Preview):
-                changed[page.film] = board.film(view.frames)
+                changed[page.film] = board.film(view)
             elif isinstance(event, Images):
                 changed[page.board] = board.comparison(view)
         return changed
@@ -124,7 +127,7 @@ class Handlers:
             page.concept: gr.Textbox(interactive=True),
             page.shown: self._choices(job.session, job.id if folder else None),
             page.status: render.status(view),
-            page.film: board.film(view.frames, over=True),
+            page.film: board.film(view),
             page.board: board.comparison(view),
             page.summary: board.summary(view),
             page.plot: loss_table(view),
@@ -150,7 +153,7 @@ class Handlers:
         page, view = self._page, view_of(Run.open(folder), recorded=recorded is not None)
         return {
             page.status: render.status(view),
-            page.film: board.film(view.frames, over=True),
+            page.film: board.film(view),
             page.board: board.comparison(view),
             page.summary: board.summary(view),
             page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
@@ -179,6 +182,9 @@ class Handlers:
             button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
             for button, kind in zip(self._page.downloads, KINDS, strict=True)
         }
+
+    def _near(self, concept: str, at: str) -> list[str]:
+        return self._core.nearest_known(concept) if at == "concept" and 0 < len(concept.strip()) <= MAX_TEXT else []
 
     def _trouble(self, concept: str, values: tuple) -> tuple[str, str]:
         try:

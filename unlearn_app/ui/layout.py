@@ -39,23 +39,8 @@ class Page:
 
 def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], view: View | None) -> Page:
     """Create the components inside the current `gr.Blocks`; `view` is what is on screen on arrival."""
-    made: dict[str, Any] = {"ready": gr.Timer(0.5)}
-    made["head"] = gr.HTML(render.header(False, ""), elem_id="head")
-    with gr.Row(elem_id="ask"):
-        made["concept"] = gr.Textbox(
-            label="What should the model forget?",
-            show_label=False,
-            placeholder="What should it forget? For example cat, or Van Gogh style",
-            elem_id="concept",
-            scale=6,
-            min_width=240,
-            container=False,
-            autofocus=True,
-            max_lines=1,
-        )
-        made["run"] = gr.Button("Make it forget", variant="primary", elem_id="run", scale=0, min_width=170)
-        made["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=110, visible=False)
-    made["hint"] = gr.HTML(render.hint(""), elem_id="hint")
+    made: dict[str, Any] = {"ready": gr.Timer(0.5), "head": gr.HTML(render.header(False, ""), elem_id="head")}
+    made |= _ask()
     gr.HTML(render.chips(names), elem_id="chips")
     with gr.Accordion("Options", open=False, elem_id="options") as made["folded"]:
         made["options"] = build_options()
@@ -67,38 +52,67 @@ def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], v
     with gr.Row(elem_id="result"):
         with gr.Column(scale=12, min_width=300):
             made["board"] = gr.HTML(board.comparison(view) if view else "", elem_id="board")
-            made["film"] = gr.HTML(board.film(view.frames, over=True) if view else "", elem_id="film")
+            made["film"] = gr.HTML(board.film(view) if view else "", elem_id="film")
         with gr.Column(scale=8, min_width=300, elem_id="rail"):
             made["summary"] = gr.HTML(board.summary(view) if view else "", elem_id="summary")
-            made["plot"] = gr.LinePlot(
-                loss_table(view) if view else None,
-                x="step",
-                y="loss",
-                color="term",
-                color_map=TERM_COLORS,
-                x_lim=[0, view.total_steps] if view else None,
-                title="Loss: forgetting, then the attack",
-                x_title="optimizer step",
-                y_title="loss",
-                color_title=" ",
-                height=260,
-                buttons=[],
-                elem_id="plot",
-            )
-            with gr.Row(elem_id="downloads"):
-                made["downloads"] = tuple(
-                    gr.DownloadButton(text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}")
-                    for kind, text in (("adapter", "Adapter"), ("strip", "Strip"), ("folder", "Run (zip)"))
-                )
-            made["shown"] = gr.Dropdown(
-                list(runs),
-                value=runs[0][1] if runs else None,
-                label="Shown run",
-                info="recorded runs, and yours of this visit",
-                elem_id="shown",
-                visible=bool(runs),
-            )
+            made["plot"] = _plot(view)
+            made |= _takeaway(runs)
     return Page(**made)
+
+
+def _ask() -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    with gr.Row(elem_id="ask"):
+        made["concept"] = gr.Textbox(
+            label="What should the model forget?",
+            placeholder="What should it forget? For example cat, or Van Gogh style",
+            elem_id="concept",
+            scale=6,
+            min_width=240,
+            container=False,
+            autofocus=True,
+            max_lines=1,
+        )
+        made["run"] = gr.Button("Make it forget", variant="primary", elem_id="run", scale=0, min_width=170)
+        made["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=110, visible=False)
+    made["hint"] = gr.HTML(render.hint(""), elem_id="hint")
+    return made
+
+
+def _plot(view: View | None) -> gr.LinePlot:
+    return gr.LinePlot(
+        loss_table(view) if view else None,
+        x="step",
+        y="loss",
+        color="term",
+        color_map=TERM_COLORS,
+        x_lim=[0, view.total_steps] if view else None,
+        title="Loss: forgetting, then the attack",
+        x_title="optimizer step",
+        y_title="loss",
+        color_title=" ",
+        height=260,
+        buttons=[],
+        elem_id="plot",
+    )
+
+
+def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    names = (("adapter", "Adapter"), ("strip", "Picture strip"), ("folder", "Whole run (zip)"))
+    with gr.Row(elem_id="downloads"):
+        buttons = tuple(
+            gr.DownloadButton(text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}")
+            for kind, text in names
+        )
+    shown = gr.Dropdown(
+        list(runs),
+        value=runs[0][1] if runs else None,
+        label="Shown run",
+        info="recorded runs, and yours of this visit",
+        elem_id="shown",
+        visible=bool(runs),
+    )
+    return {"downloads": buttons, "shown": shown}
 
 
 def loss_table(view: View) -> pd.DataFrame:

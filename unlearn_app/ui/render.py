@@ -54,6 +54,8 @@ def header(ready: bool, trouble: str) -> str:
 
 def chips(names: Sequence[tuple[str, str]], shown: int = 8) -> str:
     """Known concepts as buttons, objects before styles; those beyond `shown` of each kind fold away."""
+    if not names:
+        return ""
     kinds = {"object": "Objects", "style": "Styles"}
     groups = {kind: [name for name, own in names if own == kind] for kind in kinds}
     visible = {kind: members[: shown if kind == "object" else shown // 2] for kind, members in groups.items()}
@@ -78,7 +80,7 @@ def _buttons(names: Iterable[str]) -> str:
 def hint(message: str, names: Sequence[str] = ()) -> str:
     """A sentence under the box, with concepts to pick instead."""
     if not message:
-        return '<p class="u-hint u-ok">Pick one below or type your own words; synonyms and capitals do not matter.</p>'
+        return '<p class="u-hint u-ok">Type a thing or a style; synonyms and capitals do not matter.</p>'
     offers = f' <span class="u-offers">{_buttons(names)}</span>' if names else ""
     return f'<p class="u-hint" role="alert">{esc(message)}{offers}</p>'
 
@@ -131,10 +133,11 @@ def status(view: View) -> str:
         ["What was there when you stopped is kept."] if view.stopped else view.verdict.reasons if view.verdict else []
     )
     items = "".join(f"<li>{esc(reason)}</li>" for reason in reasons)
+    why = f'<ul class="u-reasons">{items}</ul>{"" if view.stopped else _thresholds()}'
     return (
         f'<section class="u-status u-verdict u-{esc(label)}" aria-label="Verdict">'
         f'<div class="u-word"><span class="u-sign" aria-hidden="true">{sign}</span><div><h2>{word}</h2>'
-        f'<p>{about}</p></div></div><div><ul class="u-reasons">{items}</ul>{_thresholds()}</div></section>'
+        f"<p>{about}</p></div></div><div>{why}</div></section>"
     )
 
 
