@@ -274,12 +274,12 @@ def test_a_full_disk_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) -> 
     def full(model: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "images/a.png")
 
-    monkeypatch.setattr("unlearn_app.workflow.known_concepts", full)
+    monkeypatch.setattr("unlearn_app.catalog.known_concepts", full)
     refused(command("concepts"), "disk is full", "images/a.png")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unlearn_app.workflow.known_concepts", lambda model: 1 / 0)
+    monkeypatch.setattr("unlearn_app.catalog.known_concepts", lambda model: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["unlearn_app", "concepts"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
@@ -289,5 +289,5 @@ def test_an_interrupt_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) ->
     def interrupted(model: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unlearn_app.workflow.known_concepts", interrupted)
+    monkeypatch.setattr("unlearn_app.catalog.known_concepts", interrupted)
     assert command("concepts") == (130, "", "Stopped.\n")

@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "unlearn_app"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "registry", "config", "concept", "backend"),
+    ("errors", "events", "registry", "config", "concept", "backend", "model_folder"),
     ("objectives", "gradients", "regularizers", "scorers"),
     ("train", "batches"),
-    ("attacks", "evaluate", "verdict", "strip", "runs", "doctor"),
+    ("attacks", "evaluate", "verdict", "strip", "runs", "doctor", "provenance", "catalog", "painting"),
     ("workflow",),
     ("engine", "bench"),
     ("console", "ui", "__main__"),
@@ -28,7 +28,7 @@ BY_NAME = {"pocket", "diffusers_backend"}
 """Constructed by name inside functions; each may import the layers up to scorers."""
 
 BUILDERS = {
-    "workflow": {"pocket", "diffusers_backend"},
+    "catalog": {"pocket", "diffusers_backend"},
     "__main__": {"pocket"},
     "bench": {"pocket"},
     "pocket": {"pocket", "diffusers_backend"},

@@ -128,24 +128,22 @@ def generate(
     prompt: Annotated[list[str], typer.Option(help="what to paint; may be repeated", metavar="TEXT")],
     out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
     seed: Annotated[str, typer.Option(help="seed of the first picture; the next ones count up", metavar="N")] = "0",
-    adapter: Annotated[
-        Path | None, typer.Option(help="unlearn.safetensors or relearn.safetensors of a run", metavar="FILE")
-    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="unlearn.safetensors of a run", metavar="FILE")] = None,
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
 ) -> None:
     """Paint prompts with the original model or with an adapter; writes one PNG per prompt."""
     prompts = [clean_text(text, "prompt") for text in prompt]
     first = _whole_number(seed, "seed", 0, 2**31 - len(prompts))
-    from . import workflow
+    from . import catalog, painting
     from .runs import check_output
 
     check_output(out)
     if adapter:
-        workflow.read_adapter(adapter)
+        painting.read_adapter(adapter)
     names = [f"{row:02d}.png" for row in range(len(prompts))]
     with _whole_folder(out) as partial:
         seeds = [first + row for row in range(len(prompts))]
-        pictures = workflow.generate(workflow.load_backend(model), prompts, seeds, adapter=adapter)
+        pictures = painting.generate(catalog.load_backend(model), prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
             picture.save(partial / name)
     for name in names:
@@ -169,9 +167,9 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 @app.command()
 def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model")) -> None:
     """List the concepts a model is known to paint, with their synonyms and families."""
-    from . import workflow
+    from . import catalog
 
-    known = workflow.known_concepts(model)
+    known = catalog.known_concepts(model)
     if not known:
         print(f"{model} has no list of concepts: any words can be typed.")
     for kind in dict.fromkeys(entry.kind for entry in known):
