@@ -7,10 +7,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="unlearn-page-"))
+scratch = tempfile.TemporaryDirectory(prefix="unlearn-page-")  # private; goes when the app ends
+os.environ.setdefault("GRADIO_TEMP_DIR", scratch.name)
 
-import atexit
 import contextlib
+import signal
+import sys
 
 with contextlib.suppress(ImportError):
     import spaces  # noqa: F401  must come before torch where the platform lends GPUs
@@ -19,17 +21,17 @@ from unlearn_app.engine import Engine, InProcess
 from unlearn_app.ui import build_demo, launch_kwargs
 
 MODEL = os.environ.get("UNLEARN_MODEL", "pocket")
+HOST = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
 
 engine = Engine(InProcess(MODEL))
-demo = build_demo(engine, model=MODEL)
-demo.queue(max_size=64)
+demo = build_demo(engine, model=MODEL).queue(max_size=64)
 
 if __name__ == "__main__":
-    atexit.register(engine.shutdown)
-    engine.start()
-    default = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
-    demo.launch(
-        server_name=os.environ.get("GRADIO_SERVER_NAME", default),
-        server_port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
-        **launch_kwargs(),
-    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    address = os.environ.get("GRADIO_SERVER_NAME", HOST), int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    try:
+        demo.launch(prevent_thread_lock=True, server_name=address[0], server_port=address[1], **launch_kwargs())
+        engine.start()  # after the page is up, which must not wait for the model
+        demo.block_thread()
+    finally:
+        engine.shutdown()

@@ -37,7 +37,7 @@ def engines():
     made: list[Engine] = []
 
     def make(runner=None, **options) -> Engine:
-        made.append(Engine(runner or fake.FakeRunner(), **options).start())
+        made.append(Engine(runner or fake.FakeRunner(), **({"patience": 0.0} | options)).start())
         return made[-1]
 
     yield make
@@ -167,6 +167,13 @@ def test_a_model_that_does_not_load_is_said(engines) -> None:
     assert engine.trouble == "The model folder 'x' is missing."
 
 
+def test_the_model_loads_when_somebody_arrives(engines) -> None:
+    engine = engines(patience=60)
+    assert not engine.ready.wait(0.1)
+    engine.arrive()
+    assert engine.ready.wait(5)
+
+
 def test_runs_belong_to_their_visitor(engines) -> None:
     engine = engines()
     job = engine.submit(quick(), "anna")
@@ -193,7 +200,7 @@ def test_shutdown_ends_jobs_and_refuses_new_ones() -> None:
     running.take(5)
     engine.shutdown()
     assert running.cancel.is_set() and waiting.over and not engine.root.exists()
-    with pytest.raises(EngineBusy, match="shutting down"):
+    with pytest.raises(EngineBusy, match="not running"):
         engine.submit(quick(), "cem")
 
 

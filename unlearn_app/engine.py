@@ -147,17 +147,25 @@ class Engine:
     """A bounded queue of jobs and the single thread that runs them one after another.
 
     `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, which live in a
-    private folder that goes when the engine shuts down.
+    private folder that goes when the engine shuts down. The model is loaded when somebody arrives, or after
+    `patience` seconds, because loading it would slow the first page down.
     """
 
     def __init__(
-        self, runner: Runner, *, waiting: int = 8, keep_runs: int = 64, keep_bytes: int = 2 * 1024**3, warm: bool = True
+        self,
+        runner: Runner,
+        *,
+        waiting: int = 8,
+        keep_runs: int = 64,
+        keep_bytes: int = 2 * 1024**3,
+        patience: float = 5.0,
     ) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="unlearn-runs-"))  # mkdtemp makes it 0700
+        self.root = Path()
         self.ready = threading.Event()
         self.trouble = ""
         self.runs = RunStore(keep_runs, keep_bytes)
-        self._runner, self._capacity, self._warm = runner, waiting, warm
+        self._runner, self._capacity, self._patience = runner, waiting, patience
+        self._arrived = threading.Event()
         self._waiting: list[Job] = []
         self._running: Job | None = None
         self._closed = False
@@ -166,9 +174,14 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> "Engine":
-        """Start the thread, which loads the model first."""
+        """Make the private folder for runs and start the thread, which loads the model first."""
+        self.root = Path(tempfile.mkdtemp(prefix="unlearn-runs-"))  # mkdtemp makes it 0700
         self._thread.start()
         return self
+
+    def arrive(self) -> None:
+        """Somebody has the page on screen: load the model now."""
+        self._arrived.set()
 
     def submit(self, config: RunConfig, session: str) -> Job:
         """Queue a run.
@@ -177,8 +190,8 @@ class Engine:
             EngineBusy: the queue is full, the visitor has a run already, or the engine is shutting down.
         """
         with self._change:
-            if self._closed:
-                raise EngineBusy("The app is shutting down; start it again to run something.")
+            if self._closed or not self._thread.is_alive():
+                raise EngineBusy("The engine is not running; start the app again.")
             if any(job.session == session and not job.cancel.is_set() for job in self._jobs()):
                 raise EngineBusy("Your previous run is still going; stop it before you start another.")
             if len(self._waiting) >= self._capacity:
@@ -186,6 +199,7 @@ class Engine:
             job = Job(config, self.root / uuid.uuid4().hex, session)
             self._gone.discard(session)
             self._waiting.append(job)
+            self._arrived.set()
             self._change.notify_all()
             return job
 
@@ -224,16 +238,18 @@ class Engine:
             for job in self._waiting:
                 job.end()
             self._waiting.clear()
+            self._arrived.set()
             self._change.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        shutil.rmtree(self.root, ignore_errors=True)
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def _jobs(self) -> list[Job]:
         return [*([self._running] if self._running else []), *self._waiting]
 
     def _work(self) -> None:
-        if self._warm:
+        self._arrived.wait(self._patience)
+        if not self._closed:
             self.trouble = self._sentence(self._runner.warm, "start-up")
         self.ready.set()
         while True:

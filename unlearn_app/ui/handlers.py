@@ -161,7 +161,8 @@ class Handlers:
         }
 
     def arrive(self, key: str | None) -> Updates:
-        """Offer the files of the recorded run that is on screen on arrival."""
+        """The page is on screen: let the model load, and offer the files of the recorded run."""
+        self._engine.arrive()
         return self._links(self._recorded.get(key or ""))
 
     def readiness(self) -> tuple[Any, Any]:
