@@ -1,0 +1,186 @@
+"""Training of the judge on rendered pictures, disturbed the way generated pictures are."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..scorers.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
+from . import grammar
+from .latents import PatchBasis, pictures_to_tensor
+from .vocabulary import (
+    FRESH_OBJECTS,
+    NO_OBJECT_TEMPLATES,
+    NO_PLACE_TEMPLATES,
+    NO_STYLE_TEMPLATES,
+    OBJECTS,
+    PLACE_PHRASES,
+    SETTINGS,
+    STYLE_TEMPLATES,
+    STYLES,
+    spellings,
+)
+from .world import Scene
+
+AXES: dict[str, tuple[str, ...]] = {
+    "object": tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS)),
+    "style": tuple(entry.name for entry in STYLES),
+    "setting": tuple(entry.name for entry in SETTINGS),
+}
+HEAD_WEIGHTS = {"object": 1.0, "style": 0.7, "setting": 0.4}
+UNKNOWN_WORD = "unheardof"
+MAX_SHIFT = 6
+WARM_UP = 100
+
+Parts = tuple[str | None, str | None, str | None]
+
+
+def judge_words() -> list[str]:
+    """Every word that captions can hold, sorted."""
+    entries = (*OBJECTS, *FRESH_OBJECTS, *STYLES, *SETTINGS)
+    texts = [spelling for entry in entries for spelling in spellings(entry)]
+    texts += [phrase for phrases in PLACE_PHRASES.values() for phrase in phrases]
+    for templates in (STYLE_TEMPLATES, NO_STYLE_TEMPLATES, NO_PLACE_TEMPLATES, NO_OBJECT_TEMPLATES):
+        texts += [template.format(object="", style="", place="") for template in templates]
+    return sorted({word for text in texts for word in split_words(text)} | {"an"})
+
+
+def new_judge() -> JudgeNet:
+    """The untrained judge."""
+    return JudgeNet(judge_words(), AXES)
+
+
+def drawn_parts(scene: Scene, rng: random.Random) -> Parts:
+    """What a caption of `scene` tells: mostly all of it; the plain style is often left unsaid."""
+    draw = rng.random()
+    if draw < 0.05:
+        return None, scene.style, scene.setting
+    style = None if scene.style == grammar.PLAIN_STYLE and rng.random() < 0.5 else scene.style
+    return scene.object, style, None if 0.05 < draw < 0.15 and style is not None else scene.setting
+
+
+def caption_of(parts: Parts, rng: random.Random) -> str:
+    """A sentence for `parts`; an object left out is sometimes an unknown word instead."""
+    text = grammar.caption(*parts, rng)
+    if parts[0] is None and rng.random() < 0.5:
+        return f"{rng.choice(('a', 'an'))} {UNKNOWN_WORD}, {text}"
+    return text
+
+
+def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> Tensor:
+    """Shift, pass half through the noisy linear code, blur and add noise; (B, 3, H, W) to (B, 3, SIDE, SIDE)."""
+    count, side = len(pictures), pictures.shape[-1]
+    padded = F.pad(pictures, (MAX_SHIFT,) * 4, mode="replicate")
+    offsets = torch.randint(2 * MAX_SHIFT + 1, (count, 2), generator=generator).tolist()
+    shifted = torch.stack([padded[i, :, dy : dy + side, dx : dx + side] for i, (dy, dx) in enumerate(offsets)])
+    coded = torch.rand(count, generator=generator) < 0.5
+    code = basis.encode(pictures[coded])
+    strength = 0.3 * torch.rand(len(code), 1, 1, 1, generator=generator)
+    shifted[coded] = basis.decode(code + strength * torch.randn(code.shape, generator=generator))
+    small = F.interpolate(shifted, (SIDE, SIDE), mode="area")
+    amount = torch.rand(count, 1, 1, 1, generator=generator)
+    blurred = torch.lerp(small, F.avg_pool2d(small, 3, 1, 1, count_include_pad=False), amount.square())
+    level = 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
+    contrast = 1 + 0.2 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.5)
+    return (blurred * contrast + level * torch.randn(blurred.shape, generator=generator)).clamp(-1, 1)
+
+
+@dataclass
+class JudgeState:
+    """Everything a resumed training needs."""
+
+    net: JudgeNet
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+
+def new_state(net: JudgeNet, lr: float) -> JudgeState:
+    """A fresh training state around `net`."""
+    return JudgeState(net, torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02))
+
+
+def train_judge(
+    state: JudgeState,
+    basis: PatchBasis,
+    shards: Sequence[np.ndarray],
+    scenes: Sequence[Scene],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    autocast: bool,
+) -> Iterator[float]:
+    """Run until `steps`, yielding the loss of each step; `scenes` are those of the shards' pictures in order.
+
+    Contrastive loss of pictures and captions (every compatible pair is a positive one) plus cross-entropy of
+    the heads. The draws of a step depend on `seed` and the step alone.
+    """
+    device = next(state.net.parameters()).device
+    starts = np.cumsum([0, *map(len, shards)])
+    state.net.train()
+    while state.step < steps:
+        rng = random.Random(seed * 1_000_003 + state.step)
+        generator = torch.Generator().manual_seed(rng.randrange(2**62))
+        rows = torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
+        homes = np.searchsorted(starts, rows, side="right") - 1
+        raw = np.stack([shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)])
+        pictures = disturb(pictures_to_tensor(raw), basis, generator).to(device)
+        drawn = [scenes[row] for row in rows]
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            features = state.net.features(pictures).float()
+        loss = _loss(state.net, features, drawn, rng)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (state.step + 1) / WARM_UP) * max(0.01, 1 - state.step / steps)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(state.net.parameters(), 5.0)
+        state.optimizer.step()
+        state.step += 1
+        yield loss.item()
+    state.net.eval()
+
+
+def _loss(net: JudgeNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random) -> Tensor:
+    device = features.device
+    parts = [drawn_parts(scene, rng) for scene in scenes]
+    texts = net.embed_texts(net.tokenize([caption_of(p, rng) for p in parts]).to(device))
+    logits = net.log_scale.clamp(max=3.5).exp() * net.embed_images(features) @ texts.T
+    positive = compatible(scenes, parts).to(device)
+    loss = -0.5 * (positive * logits.log_softmax(1)).sum(1).div(positive.sum(1)).mean()
+    loss = loss - 0.5 * (positive * logits.log_softmax(0)).sum(0).div(positive.sum(0)).mean()
+    for axis, names in AXES.items():
+        target = torch.tensor([names.index(getattr(scene, axis)) for scene in scenes], device=device)
+        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(net.heads[axis](features), target, label_smoothing=0.05)
+    return loss
+
+
+def compatible(scenes: Sequence[Scene], parts: Sequence[Parts]) -> Tensor:
+    """(B, B) ones where the caption with `parts` of a column is true of the scene of a row."""
+    said = [(o, s or grammar.PLAIN_STYLE, p) for o, s, p in parts]
+    table = torch.ones(len(scenes), len(parts))
+    for place, axis in enumerate(AXES):
+        shown = np.array([getattr(scene, axis) for scene in scenes])[:, None]
+        told = np.array([column[place] or "" for column in said])[None, :]
+        table *= torch.from_numpy((told == "") | (shown == told)).float()
+    return table
+
+
+def save_judge(net: JudgeNet, folder: Path) -> None:
+    """Write weights (half precision) and configuration for `PocketJudge.load`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in net.state_dict().items()
+    }
+    (folder / WEIGHTS_FILE).write_bytes(save(weights))
+    config = {"words": judge_words(), "axes": AXES}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
