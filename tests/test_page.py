@@ -1,42 +1,32 @@
-"""The page in a real browser, with quick made-up runs; `test_page_pocket.py` drives it with the bundled model."""
+"""The page in a real browser, with quick made-up runs; `test_page_live.py` drives it with real models."""
 
 import io
 import json
-import os
 import re
-import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import fake_workflow as fake
 import pytest
+from browsing import BOX, Visitors, chromium, download, served, sideways, sources, start, wait_for_end
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from safetensors import safe_open
 
 from unlearn_app.concept import Concept, Prompt, PromptSplit
 from unlearn_app.config import RunConfig, make_config
-from unlearn_app.engine import Engine
-from unlearn_app.ui import build_demo, launch_kwargs
 
-BOX = "#concept textarea, #concept input"
-PATIENCE = 30_000
 TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium from $CHROMIUM or the path; without one these tests fail rather than skip."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    assert path, "Chromium is missing: install it or set CHROMIUM to its path."
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    """One Chromium for the module."""
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -48,66 +38,19 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@contextmanager
-def served(recorded: Path, runner: fake.FakeRunner, core: SimpleNamespace = fake.CORE) -> Iterator[SimpleNamespace]:
-    """A running page."""
-    engine = Engine(runner).start()
-    demo = build_demo(engine, core=core, recorded=recorded)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_kwargs())
-    try:
-        yield SimpleNamespace(url=url, engine=engine, runner=runner, demo=demo)
-    finally:
-        demo.close()
-        engine.shutdown()
-
-
 @pytest.fixture(scope="module")
 def site(recorded: Path) -> Iterator[SimpleNamespace]:
     """One page for all tests of the module; tests set `runner.seconds`."""
-    with served(recorded, fake.FakeRunner()) as site:
+    with served(fake.FakeRunner(), core=fake.CORE, recorded=recorded) as site:
         yield site
 
 
 @pytest.fixture
-def visit(site: SimpleNamespace, browser: Browser) -> Iterator:
+def visit(site: SimpleNamespace, browser: Browser) -> Iterator[Visitors]:
     """Opens the page as a new visitor, and closes it after the test."""
     site.runner.seconds, site.runner.log[:] = 0.3, []
-    contexts = []
-
-    def open_page(url: str = site.url, **options) -> Page:
-        contexts.append(browser.new_context(**({"viewport": {"width": 1280, "height": 720}} | options)))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(PATIENCE)
-        page.goto(url)
-        page.locator("#board img").first.wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def start(page: Page, concept: str) -> None:
-    """Type a concept and press the button."""
-    page.fill(BOX, concept)
-    page.click("#run")
-    page.locator("#stop").wait_for()
-
-
-def wait_for_end(page: Page) -> None:
-    """Wait until the button is back."""
-    page.locator("#run").wait_for()
-    page.locator("#stop").wait_for(state="hidden")
-
-
-def sources(page: Page) -> list[str]:
-    """The pictures of the comparison."""
-    return page.eval_on_selector_all("#board img", "images => images.map(image => image.src)")
-
-
-def sideways(page: Page) -> int:
-    """How far the page could be scrolled to the side."""
-    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    with Visitors(browser, site.url) as visitors:
+        yield visitors
 
 
 def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser) -> None:
@@ -164,12 +107,7 @@ def test_run_compare_download(site, visit, tmp_path: Path) -> None:
     rows = page.locator("#board tbody tr")
     assert rows.count() == 36 and rows.first.locator("img").count() == 3
     assert re.search(r"0\.08 −0\.\d\d ✕ dog", " ".join(rows.first.inner_text().split()))
-    files = {}
-    for kind in ("adapter", "strip", "folder"):
-        with page.expect_download() as download:
-            page.click(f"#get-{kind}")
-        files[kind] = tmp_path / download.value.suggested_filename
-        download.value.save_as(files[kind])
+    files = {kind: download(page, kind, tmp_path) for kind in ("adapter", "strip", "folder")}
     with safe_open(files["adapter"], "pt") as tensors:
         assert tensors.metadata()["concept"] == "Rabbit"
     Image.open(files["strip"]).verify()
@@ -272,7 +210,7 @@ def test_typed_text_is_never_markup(visit, recorded: Path) -> None:
         return Concept(config.concept, config.concept, "free", anchor, asked, (), (), asked, asked)
 
     core = SimpleNamespace(**(vars(fake.CORE) | {"preview_concept": any_concept}))
-    with served(recorded, fake.FakeRunner(), core) as trapped:
+    with served(fake.FakeRunner(), core=core, recorded=recorded) as trapped:
         page = visit(trapped.url)
         start(page, TRAP)
         wait_for_end(page)
@@ -342,7 +280,7 @@ def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
 
 
 def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:
-    with served(recorded, fake.FakeRunner(error=RuntimeError("secret detail"))) as broken:
+    with served(fake.FakeRunner(error=RuntimeError("secret detail")), core=fake.CORE, recorded=recorded) as broken:
         page = visit(broken.url)
         page.fill(BOX, "rabbit")
         page.click("#run")

@@ -270,9 +270,7 @@ def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearne
     assert not torch.allclose(relearned, unlearned)
     backend.reset_adapter("relearn", 4, 4.0, seed=0)
     with column_state(backend, "relearned"), torch.no_grad():
-        torch.testing.assert_close(
-            backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5)
 
 
 def test_batches_are_reproducible_and_cover_the_set(backend):

@@ -106,9 +106,7 @@ def _free_object(text: str, anchor: str | None) -> Concept:
         ask((text,), train_styles, train_places), ask((anchor,), train_styles, train_places)
     )
     forget = PromptSplit(mine, ask((text,), test_styles, test_places))
-    near = PromptSplit(
-        ask(train_names[:2], train_styles, train_places), ask(test_names[:3], test_styles, test_places)
-    )
+    near = PromptSplit(ask(train_names[:2], train_styles, train_places), ask(test_names[:3], test_styles, test_places))
     far = PromptSplit(ask(train_names[2:], train_styles, train_places), ask(test_names[3:], test_styles, test_places))
     return Concept(text, text, "free", anchor, forget, anchors, theirs, near, far)
 
@@ -131,9 +129,7 @@ def _free_style(text: str, anchor: str | None) -> Concept:
         ask((text,), train_objects, train_places), ask((anchor,), train_objects, train_places)
     )
     forget = PromptSplit(mine, ask((text,), test_objects, test_places))
-    near = PromptSplit(
-        ask(train_styles, train_objects, train_places), ask(test_styles, test_objects, test_places)
-    )
+    near = PromptSplit(ask(train_styles, train_objects, train_places), ask(test_styles, test_objects, test_places))
     far = PromptSplit(
         ask(("a photo",), train_objects, train_places, "object"),
         ask(("a photo",), test_objects, test_places, "object"),

@@ -1,7 +1,5 @@
 """The one file that imports diffusers and peft: Stable Diffusion 1.x pipelines as a `Backend`, and PocketCanvas parts."""
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +18,10 @@ from transformers.utils import logging as transformers_logging
 
 from .backend import Params, Slot, choose_device, choose_dtype, generator, in_chunks
 from .errors import Cancelled, ModelError
+from .model_folder import check_folder, hash_weights, looks_like_hub_id
 
 LATENT_CHANNELS = 32
 LATENT_SIDE = 8
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 CHUNK = 18
 SMALL_SIDE = 16
@@ -233,9 +231,11 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
     """
     folder = Path(source)
     if folder.is_dir():
-        _check_folder(folder)
-    elif folder.exists() or not _looks_like_hub_id(str(source)):
-        raise ModelError(f"There is no model folder {str(source)!r}; pocket, a folder or an id like owner/name is accepted.")
+        check_folder(folder)
+    elif folder.exists() or not looks_like_hub_id(str(source)):
+        raise ModelError(
+            f"There is no model folder {str(source)!r}; pocket, a folder or an id like owner/name is accepted."
+        )
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -252,40 +252,19 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
                 feature_extractor=None,
                 image_encoder=None,
             )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+        SafetensorError,
+    ) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
-    return DiffusersBackend(pipe, name, _hash_weights(folder) if folder.is_dir() else str(source))
-
-
-def _looks_like_hub_id(source: str) -> bool:
-    parts = source.split("/")
-    return len(parts) == 2 and all(parts) and not source.startswith((".", "~"))
-
-
-def _check_folder(folder: Path) -> None:
-    index = folder / "model_index.json"
-    try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"The folder {str(folder)!r} has no readable model_index.json; a diffusers pipeline folder is accepted."
-        ) from error
-    if kind != "StableDiffusionPipeline":
-        raise ModelError(f"The folder {str(folder)!r} holds a {kind}; a StableDiffusionPipeline is accepted.")
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in PICKLES:
-            raise ModelError(
-                f"The model file {str(path.relative_to(folder))!r} is a pickle, which can run code; safetensors are accepted."
-            )
-
-
-def _hash_weights(folder: Path) -> str:
-    """sha256 over the denoiser's weight files in name order."""
-    digest = hashlib.sha256()
-    for path in sorted((folder / "unet").glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return DiffusersBackend(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -297,6 +276,7 @@ def new_scheduler() -> DDIMScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        steps_offset=1,
         clip_sample=False,
         set_alpha_to_one=False,
     )
@@ -331,3 +311,20 @@ def new_autoencoder() -> AutoencoderKL:
         mid_block_add_attention=False,
         scaling_factor=1.0,
     )
+
+
+def save_pipeline(
+    folder: str | Path, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: object, scheduler: object
+) -> None:
+    """Write a `StableDiffusionPipeline` folder in half precision, weight files cut into pieces of at most 14 MB."""
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.to(torch.float16).save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")

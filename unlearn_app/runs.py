@@ -63,7 +63,13 @@ class RunWriter:
     def __init__(self, out: Path) -> None:
         self.out = Path(out)
         self.folder = self.out.with_name(f".{self.out.name}.{os.getpid()}.partial")
-        self.record: dict[str, Any] = {"schema": SCHEMA, "status": "running", "pictures": [], "previews": [], "files": {}}
+        self.record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "status": "running",
+            "pictures": [],
+            "previews": [],
+            "files": {},
+        }
 
     def __enter__(self) -> "RunWriter":
         check_output(self.out)
@@ -114,7 +120,9 @@ class RunWriter:
     def finish(self, status: str, **values: Any) -> Path:
         """Write run.json with the hashes of all files, and move the folder to its destination."""
         for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
-            self.record["files"][path.relative_to(self.folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.record["files"][path.relative_to(self.folder).as_posix()] = hashlib.sha256(
+                path.read_bytes()
+            ).hexdigest()
         record = self.record | to_json(values) | {"status": status}
         write_bytes(self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode())
         if self.out.exists():

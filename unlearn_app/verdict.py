@@ -33,7 +33,9 @@ def judge_run(
     for group in ("near", "far"):
         lost = original[group].accuracy - unlearned[group].accuracy
         if lost > thresholds.lost:
-            reasons.append(f"Accuracy on {group} prompts fell by {lost * 100:.0f} points (limit {thresholds.lost * 100:.0f}).")
+            reasons.append(
+                f"Accuracy on {group} prompts fell by {lost * 100:.0f} points (limit {thresholds.lost * 100:.0f})."
+            )
             return Verdict("damaged", tuple(reasons))
     if before < thresholds.known:
         reasons.append(f"The original knows the concept too little (below {thresholds.known:.0%}) to be unlearned.")

@@ -1,96 +1,37 @@
 """From a config to events: the one entry that page, command line and library share."""
 
-import os
-import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import torch
 from PIL.Image import Image
 
 from . import registry
 from .backend import Backend
 from .batches import noisy_batches, paint
-from .concept import Concept, KnownConcept, free_concept, spread
+from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
+from .concept import Concept, spread
 from .config import RunConfig
-from .errors import Cancelled, ConfigError, ModelError
+from .errors import Cancelled, ConfigError
 from .evaluate import comparison_prompts, paint_column, score, to_pil
 from .events import COLUMNS, Done, Event, GroupScore, Images, Preview, Scores, Stage, Step, Verdict
 from .objectives.preserve import Preserve
+from .painting import generate
+from .provenance import environment
 from .runs import RunWriter
 from .scorers import Scorer
 from .strip import comparison_strip
 from .train import Term, fit
 from .verdict import Thresholds, judge_run
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-POCKET = ASSETS / "pocket"
+__all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
+
 PREVIEWS = 6
 PREVIEW_SEED = 800_000
 SHARES = {"load": 0.0, "retain": 0.08, "unlearn": 0.16, "attack": 0.55, "compare": 0.75, "write": 0.98}
 """How far the whole run is when a stage begins, for progress bars."""
-
-
-def load_backend(model: str = "pocket") -> Backend:
-    """The bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
-
-    Raises:
-        ModelError: it is missing, damaged or of a kind we refuse.
-    """
-    from .diffusers_backend import load_pipeline
-
-    return load_pipeline(POCKET / "pipeline" if model == "pocket" else model, model)
-
-
-def load_scorer(model: str, concept: Concept) -> Scorer | None:
-    """The judge that goes with a model: the bundled one for "pocket", OpenCLIP for others, None when it is missing."""
-    if model == "pocket":
-        from .scorers.pocket_judge import PocketJudge
-
-        return PocketJudge.load(POCKET / "judge")
-    from .scorers.clip import ClipScorer
-
-    prompts = [p for split in (concept.forget, concept.near, concept.far) for p in split.test]
-    axes: dict[str, list[str]] = {}
-    for prompt in prompts:
-        axes.setdefault(prompt.axis, [])
-        if prompt.expects not in axes[prompt.axis]:
-            axes[prompt.axis].append(prompt.expects)
-    return ClipScorer.load(axes)
-
-
-def known_concepts(model: str = "pocket") -> list[KnownConcept]:
-    """What the bundled model knows; empty for other models, which take any words."""
-    if model != "pocket":
-        return []
-    from .pocket import concepts
-
-    return concepts.known_concepts()
-
-
-def nearest_known(text: str) -> list[str]:
-    """Names in the bundled vocabulary closest to `text`."""
-    from .pocket import concepts
-
-    return concepts.nearest_known(text)
-
-
-def preview_concept(config: RunConfig) -> Concept:
-    """The prompts a run with `config` will use; nothing is loaded.
-
-    Raises:
-        ConfigError: the bundled model does not know the concept or the anchor.
-    """
-    if config.model != "pocket":
-        return free_concept(config.concept, config.anchor)
-    from .pocket import concepts
-
-    return concepts.pocket_concept(config.concept, config.anchor)
 
 
 @dataclass
@@ -229,7 +170,9 @@ def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
         work.writer.add_step(step)
         yield step
         if step.step == step.total or step.step % max(1, step.total // PREVIEWS) == 0:
-            preview = Preview(step.stage, step.step, tuple(_preview_images(work)), tuple(_preview_prompts(work.concept)))
+            preview = Preview(
+                step.stage, step.step, tuple(_preview_images(work)), tuple(_preview_prompts(work.concept))
+            )
             work.writer.add_preview(preview)
             yield preview
         work.check()
@@ -285,7 +228,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         config=work.config,
         command=work.config.command(out=work.writer.out.name),
         concept=work.concept,
-        environment=environment(work),
+        environment=environment(work.backend, work.scorer),
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         verdict=verdict,
@@ -318,70 +261,3 @@ def _save_adapter(work: _Work, slot: str) -> None:
                 "loads_on": "the original" if slot == "unlearn" else "the original with the unlearn adapter",
             },
         )
-
-
-def environment(work: _Work) -> dict[str, Any]:
-    """Versions, hardware and judge of a run."""
-    packages = ("torch", "diffusers", "transformers", "peft", "gradio")
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(work.backend.device) if work.backend else None,
-        "packages": {name: _version(name) for name in packages},
-        "base_sha256": work.backend.base_hash if work.backend else None,
-        "judge": f"{work.scorer.name} {work.scorer.version}" if work.scorer else None,
-        "judge_note": None if work.scorer else "No judge is available for this model, so nothing is scored.",
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def generate(
-    backend: Backend,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    adapter: Path | None = None,
-    sampling_steps: int = 12,
-    guidance_scale: float = 3.0,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> list[Image]:
-    """Pictures of `prompts`, one generator per picture, optionally through an adapter file.
-
-    Raises:
-        ModelError: the adapter file is missing, damaged or made for another model.
-    """
-    if adapter is not None:
-        backend.load_adapter("unlearn", read_adapter(adapter))
-    with backend.active(*(("unlearn",) if adapter else ())):
-        latents = backend.sample(
-            prompts, seeds, steps=sampling_steps, guidance_scale=guidance_scale, should_stop=should_stop
-        )
-    return to_pil(backend.decode(latents))
-
-
-def read_adapter(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of an adapter file, without the `unet.` prefix.
-
-    Raises:
-        ModelError: the file is no safetensors file with LoRA factors.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if path.suffix != ".safetensors":
-        raise ModelError(f"The adapter {str(path)!r} is no .safetensors file.")
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The adapter {str(path)!r} cannot be read: {error}.") from error
-    if not all(name.startswith("unet.") and ".lora_" in name for name in state):
-        raise ModelError(f"The adapter {str(path)!r} holds other tensors than LoRA factors of a UNet.")
-    return {name.removeprefix("unet."): tensor for name, tensor in state.items()}

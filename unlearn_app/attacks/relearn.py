@@ -55,6 +55,4 @@ class Relearn:
         backend.reset_adapter("relearn", config.rank, config.alpha, seed=first)
         terms = {"relearn": Term(Diffusion(), noisy_batches(backend, data, config.batch_size, first + 1))}
         with backend.merged("unlearn"), backend.training("relearn") as params:
-            yield from fit(
-                backend, params, terms, WeightedSum(), stage="attack", steps=config.steps, lr=config.lr
-            )
+            yield from fit(backend, params, terms, WeightedSum(), stage="attack", steps=config.steps, lr=config.lr)

@@ -1,15 +1,13 @@
 """Benchmark cells: one JSON file per measurement, kept when a benchmark is killed and resumed."""
 
 import json
-import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..provenance import environment
 from ..runs import to_json, write_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,22 +28,10 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
         "config": wanted,
         "values": values,
         "seconds": round(time.perf_counter() - started, 2),
-        "where": provenance(),
+        "environment": environment(None, None) | {"commit": _commit()},
     }
     write_bytes(path, json.dumps(record, indent=1, allow_nan=False).encode())
     return values
-
-
-def provenance() -> dict[str, Any]:
-    """Commit, versions and hardware of a measurement."""
-    packages = ("torch", "diffusers", "transformers", "peft", "gradio")
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "packages": {name: metadata.version(name) for name in packages},
-    }
 
 
 def _commit() -> str | None:

@@ -43,7 +43,12 @@ def page_times() -> dict[str, Any]:
     finally:
         server.terminate()
         server.wait(timeout=20)
-    return {"ready_s": ready, "picture_s": picture, "stop_s": stop, "text": f"{ready:.1f} s / {picture:.1f} s / {stop:.1f} s"}
+    return {
+        "ready_s": ready,
+        "picture_s": picture,
+        "stop_s": stop,
+        "text": f"{ready:.1f} s / {picture:.1f} s / {stop:.1f} s",
+    }
 
 
 def _drive(page: Any, url: str) -> tuple[float, float]:

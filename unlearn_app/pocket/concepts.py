@@ -46,7 +46,9 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
                 if wanted in (spelling, f"{spelling}s", f"{spelling}es", f"{spelling[:-1]}ies"):
                     return entry, kind
     if any(wanted in spellings(entry) for entry in SETTINGS):
-        raise ConfigError(f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.", field)
+        raise ConfigError(
+            f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.", field
+        )
     nearest = ", ".join(nearest_known(text))
     raise ConfigError(f"The bundled model does not know “{text}”; the nearest it knows: {nearest}.", field)
 

@@ -132,7 +132,9 @@ def blueprint(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
     ruled = ((x % 16 < 1) | (y % 16 < 1)).astype(np.float32) * 0.22
     line = np.maximum(_edges(rgb, mask), ruled)[..., None]
-    return _lerp(np.broadcast_to(_color(22, 66, 150), rgb.shape), np.broadcast_to(_color(236, 244, 255), rgb.shape), line)
+    return _lerp(
+        np.broadcast_to(_color(22, 66, 150), rgb.shape), np.broadcast_to(_color(236, 244, 255), rgb.shape), line
+    )
 
 
 def neon(rgb: Array, mask: Array) -> Array:

@@ -111,8 +111,16 @@ STYLE_TEMPLATES: tuple[str, ...] = (
 )
 
 NO_STYLE_TEMPLATES: tuple[str, ...] = ("a {object} {place}", "a picture of a {object} {place}", "{object} {place}")
-NO_PLACE_TEMPLATES: tuple[str, ...] = ("a {object} in {style} style", "{style} style {object}", "a {style} of a {object}")
-NO_OBJECT_TEMPLATES: tuple[str, ...] = ("a picture in {style} style", "{style} style, {place}", "{place} in {style} style")
+NO_PLACE_TEMPLATES: tuple[str, ...] = (
+    "a {object} in {style} style",
+    "{style} style {object}",
+    "a {style} of a {object}",
+)
+NO_OBJECT_TEMPLATES: tuple[str, ...] = (
+    "a picture in {style} style",
+    "{style} style, {place}",
+    "{place} in {style} style",
+)
 
 
 def spellings(entry: Entry) -> tuple[str, ...]:

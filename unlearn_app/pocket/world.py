@@ -19,7 +19,6 @@ SIZE = 128
 GLYPHS = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "glyphs"
 
 
-
 @dataclass(frozen=True)
 class Scene:
     """What is in one picture; `seed` fixes every remaining detail of it."""

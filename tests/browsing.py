@@ -1,0 +1,106 @@
+"""Driving the page in headless Chromium: starting a site, visiting it as somebody, and pressing its buttons."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from unlearn_app.engine import Engine, Runner
+from unlearn_app.ui import build_demo, launch_kwargs
+
+BOX = "#concept textarea, #concept input"
+PATIENCE = 120_000
+DESKTOP = {"viewport": {"width": 1280, "height": 720}}
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium from $CHROMIUM or the path; without one the test fails rather than skips."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "Chromium is missing: install it or set CHROMIUM to its path."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served(runner: Runner, **options: Any) -> Iterator[SimpleNamespace]:
+    """A running page; `options` are those of `build_demo`."""
+    engine = Engine(runner, patience=0.0).start()
+    demo = build_demo(engine, **options)
+    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_kwargs())
+    try:
+        yield SimpleNamespace(url=url, engine=engine, runner=runner)
+    finally:
+        demo.close()
+        engine.shutdown()
+
+
+class Visitors:
+    """Opens the page, each time as a new visitor; closes all tabs at the end."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser, self._url, self._open = browser, url, ExitStack()
+
+    def __enter__(self) -> "Visitors":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def __call__(self, url: str = "", **options: Any) -> Page:
+        context: BrowserContext = self._browser.new_context(**(DESKTOP | options))
+        self._open.callback(context.close)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.goto(url or self._url)
+        page.locator("#status section").wait_for()
+        return page
+
+
+def start(page: Page, concept: str) -> None:
+    """Type a concept and press the button."""
+    page.fill(BOX, concept)
+    page.click("#run")
+    page.locator("#stop").wait_for()
+
+
+def wait_for_end(page: Page) -> None:
+    """Wait until the button is back."""
+    page.locator("#run").wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+
+
+def set_options(page: Page, values: dict[str, Any]) -> None:
+    """Fill the number fields of the options, named as in the config."""
+    page.locator("#options > button").click()
+    for name, value in values.items():
+        field = f"#{name.replace('.', '-').replace('_', '-')} input"
+        page.fill(field, str(value))
+        page.press(field, "Tab")
+    page.locator("#options > button").click()
+
+
+def sources(page: Page) -> list[str]:
+    """The pictures of the comparison."""
+    return page.eval_on_selector_all("#board img", "images => images.map(image => image.src)")
+
+
+def sideways(page: Page) -> int:
+    """How far the page could be scrolled to the side."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def download(page: Page, kind: str, into: Path) -> Path:
+    """Press a download button and keep the file under its suggested name."""
+    with page.expect_download() as event:
+        page.click(f"#get-{kind}")
+    path = into / event.value.suggested_filename
+    event.value.save_as(path)
+    return path

@@ -1,0 +1,68 @@
+"""What can be asked for by name: models, their judges and the concepts they know."""
+
+from pathlib import Path
+
+from .backend import Backend
+from .concept import Concept, KnownConcept, free_concept
+from .config import RunConfig
+from .scorers import Scorer
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+POCKET = ASSETS / "pocket"
+
+
+def load_backend(model: str = "pocket") -> Backend:
+    """The bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
+
+    Raises:
+        ModelError: it is missing, damaged or of a kind we refuse.
+    """
+    from .diffusers_backend import load_pipeline
+
+    return load_pipeline(POCKET / "pipeline" if model == "pocket" else model, model)
+
+
+def load_scorer(model: str, concept: Concept) -> Scorer | None:
+    """The judge that goes with a model: the bundled one for "pocket", OpenCLIP for others, None when it is missing."""
+    if model == "pocket":
+        from .scorers.pocket_judge import PocketJudge
+
+        return PocketJudge.load(POCKET / "judge")
+    from .scorers.clip import ClipScorer
+
+    prompts = [p for split in (concept.forget, concept.near, concept.far) for p in split.test]
+    axes: dict[str, list[str]] = {}
+    for prompt in prompts:
+        axes.setdefault(prompt.axis, [])
+        if prompt.expects not in axes[prompt.axis]:
+            axes[prompt.axis].append(prompt.expects)
+    return ClipScorer.load(axes)
+
+
+def known_concepts(model: str = "pocket") -> list[KnownConcept]:
+    """What the bundled model knows; empty for other models, which take any words."""
+    if model != "pocket":
+        return []
+    from .pocket import concepts
+
+    return concepts.known_concepts()
+
+
+def nearest_known(text: str) -> list[str]:
+    """Names in the bundled vocabulary closest to `text`."""
+    from .pocket import concepts
+
+    return concepts.nearest_known(text)
+
+
+def preview_concept(config: RunConfig) -> Concept:
+    """The prompts a run with `config` will use; nothing is loaded.
+
+    Raises:
+        ConfigError: the bundled model does not know the concept or the anchor.
+    """
+    if config.model != "pocket":
+        return free_concept(config.concept, config.anchor)
+    from .pocket import concepts
+
+    return concepts.pocket_concept(config.concept, config.anchor)

@@ -1,0 +1,266 @@
+"""The model card of the bundled world: figures measured on the spot, and sample sheets."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..diffusers_backend import load_pipeline
+from ..errors import ConfigError
+from ..scorers.pocket_judge import PocketJudge
+from .checkpoints import Beside, Progress, write_json
+from .dataset import load_split, scenes
+from .latents import pictures_to_tensor
+from .measures import (
+    JudgeScore,
+    held_out_rows,
+    judge_pictures,
+    paint_scenes,
+    prompt_of,
+    reconstruction_psnr,
+    sample_scenes,
+)
+from .recipe import ASSETS, FULL, Recipe
+from .vocabulary import FRESH_OBJECTS, OBJECTS, SETTINGS, STYLES
+from .world import Scene, render
+
+RECONSTRUCTED, FRESH = 512, 600
+PER_PAIR = 2
+SAMPLING_STEPS, GUIDANCE_SCALE = 12, 3.0
+BATCH = 84
+CELL, MARGIN, HEADER = 48, 76, 30
+COLOURS = 96
+
+
+def write_card(
+    work: Path, assets: Path = ASSETS, recipe: Recipe = FULL, per_pair: int = PER_PAIR
+) -> Iterator[Progress]:
+    """Measure the models in `assets`/pocket against the renderings in `work`, and write card and sheets beside them.
+
+    Raises:
+        ConfigError: `work` holds no finished training.
+        ModelError: the assembled models are missing.
+    """
+    folder = assets / "pocket"
+    try:
+        training = json.loads((work / "train.json").read_text(encoding="utf-8"))
+        valid = load_split(work / "pictures", "valid", recipe.pictures["valid"], recipe.data_seed)
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no {error.filename}; run `pocket render` and `pocket train` first.") from error
+    backend, judge = load_pipeline(folder / "pipeline", "pocket"), PocketJudge.load(folder / "judge")
+    scores: dict[str, Any] = {}
+    yield Progress("judge", 0, 2, "unseen renderings")
+    known = scenes("valid", recipe.pictures["valid"], recipe.data_seed)
+    scores["renderings"] = asdict(judge_pictures(judge, pictures_to_tensor(np.concatenate(valid)), known))
+    yield Progress("judge", 1, 2, "fresh objects")
+    fresh = scenes("fresh", min(FRESH, recipe.pictures["fresh"]), recipe.data_seed + 1)
+    drawn = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in fresh]))
+    scores["fresh"] = asdict(judge_pictures(judge, drawn, fresh))
+    yield Progress("reconstruction", 0, 1)
+    psnr = reconstruction_psnr(backend, pictures_to_tensor(valid[0][:RECONSTRUCTED]))
+    scores["psnr"] = {"pictures": len(psnr), "mean": psnr.mean().item(), "worst": psnr.min().item()}
+    wanted, pieces = sample_scenes(per_pair), []
+    for start in range(0, len(wanted), BATCH):
+        yield Progress("generate", start, len(wanted))
+        pieces.append(paint_scenes(backend, wanted[start : start + BATCH], SAMPLING_STEPS, GUIDANCE_SCALE))
+    painted = torch.cat(pieces)
+    scores |= _generated_scores(judge, painted, wanted)
+    yield Progress("card", 0, 1)
+    sheet_scenes = wanted[: len(OBJECTS) * len(STYLES)]
+    _write_sheet(folder / "renderings.png", [render(scene) for scene in sheet_scenes])
+    _write_sheet(folder / "generated.png", _pictures(painted[: len(sheet_scenes)]))
+    write_json(folder / "card.json", {"recipe": asdict(recipe), "training": training, "scores": scores})
+    with Beside(folder / "README.md") as partial:
+        partial.write_text(card_text(recipe, training, scores, _sizes(backend, folder)), encoding="utf-8")
+    yield Progress("card", 1, 1, str(folder / "README.md"))
+
+
+def _generated_scores(judge: PocketJudge, painted: Tensor, wanted: Sequence[Scene]) -> dict[str, Any]:
+    def subset(rows: Sequence[int]) -> JudgeScore:
+        return judge_pictures(judge, painted[list(rows)], [wanted[row] for row in rows])
+
+    by_axis: dict[str, dict[str, float]] = {}
+    for axis, entries in (("object", OBJECTS), ("style", STYLES)):
+        places = {e.name: [row for row, s in enumerate(wanted) if getattr(s, axis) == e.name] for e in entries}
+        by_axis[f"generated_by_{axis}"] = {name: getattr(subset(rows), axis) for name, rows in places.items()}
+    result = {"generated": asdict(subset(range(len(wanted)))), **by_axis}
+    held = held_out_rows(wanted)
+    return result | ({"generated_held_out": asdict(subset(held))} if held else {})
+
+
+# ---- sheets ------------------------------------------------------------------------------------------------
+
+
+def _pictures(images: Tensor) -> list[Image.Image]:
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
+    """Objects down, styles across; a palette keeps the file small."""
+    sheet = Image.new("RGB", (MARGIN + CELL * len(STYLES), HEADER + CELL * len(OBJECTS)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for column, style in enumerate(STYLES):
+        text = style.name.replace(" ", "\n")
+        draw.text((MARGIN + CELL * (column + 0.5), HEADER / 2), text, "black", font, anchor="mm", align="center")
+    for row, entry in enumerate(OBJECTS):
+        draw.text((MARGIN - 6, HEADER + CELL * (row + 0.5)), entry.name, "black", font, anchor="rm")
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, len(STYLES))
+        small = picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
+        sheet.paste(small, (MARGIN + CELL * column, HEADER + CELL * row))
+    with Beside(path) as partial:
+        sheet.quantize(COLOURS, dither=Image.Dither.NONE).save(partial, "PNG", optimize=True)
+
+
+# ---- text --------------------------------------------------------------------------------------------------
+
+
+def _sizes(backend: Any, folder: Path) -> list[tuple[str, str, float, float]]:
+    """Part, what it is, millions of parameters, MiB on disk."""
+    pipe = backend.pipe
+    parts = (
+        ("unet", "UNet2DConditionModel, widths 128 and 192, 8 x 8 x 32 latents", pipe.unet),
+        ("vae", "AutoencoderKL, 128 px to 8 x 8 x 32", pipe.vae),
+        ("text_encoder", "CLIPTextModel, width 128", pipe.text_encoder),
+    )
+    rows = [
+        (name, what, sum(p.numel() for p in model.parameters()) / 1e6, _mebibytes(folder / "pipeline" / name))
+        for name, what, model in parts
+    ]
+    judge_mib = _mebibytes(folder / "judge")
+    return [*rows, ("judge", "residual CNN at 64 px and a word tower", judge_mib / 2 * 1.048576, judge_mib)]
+
+
+def _mebibytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 2**20
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _percent(score: dict[str, float]) -> list[str]:
+    return [f"{score[axis]:.1%}" for axis in ("object", "style", "setting")] + [f"{score['alignment']:.2f}"]
+
+
+def _score_table(scores: dict[str, Any]) -> str:
+    names = {
+        "renderings": "unseen renderings",
+        "fresh": "unseen renderings of the fresh objects",
+        "generated": "generated pictures, every object in every style",
+        "generated_held_out": "of these, compositions held out of training",
+    }
+    rows = [
+        [text, str(scores[key]["pictures"]), *_percent(scores[key])] for key, text in names.items() if key in scores
+    ]
+    return _table(("judge on", "pictures", "object", "style", "setting", "alignment"), rows)
+
+
+def _training_table(training: dict[str, Any]) -> str:
+    rows = []
+    for part, facts in training.items():
+        log = facts.get("losses", [])
+        marks = [log[round(i * (len(log) - 1) / 4)] for i in range(5)] if len(log) > 4 else log
+        losses = ", ".join(f"{loss:.3f} at {step}" for step, loss in marks)
+        minutes = f"{facts['seconds'] / 60:.0f} min"
+        batch = str(facts.get("batch", ""))
+        rows.append([part, str(facts["steps"]), batch, str(facts["seed"]), minutes, losses, facts["hardware"]])
+    return _table(("part", "steps", "batch", "seed", "time", "loss (mean since the mark before)", "on"), rows)
+
+
+def _weakest(by_name: dict[str, float], count: int = 5) -> str:
+    return ", ".join(f"{name} {by_name[name]:.0%}" for name in sorted(by_name, key=by_name.get)[:count])
+
+
+def card_text(
+    recipe: Recipe, training: dict[str, Any], scores: dict[str, Any], sizes: Sequence[tuple[str, str, float, float]]
+) -> str:
+    """The card in Markdown."""
+    parts = _table(
+        ("part", "what", "parameters", "fp16"),
+        [[name, what, f"{count:.2f} M", f"{size:.1f} MiB"] for name, what, count, size in sizes],
+    )
+    values = {
+        "objects": f"{len(OBJECTS)} objects, {len(STYLES)} styles, {len(SETTINGS)} settings",
+        "fresh": ", ".join(entry.name for entry in FRESH_OBJECTS),
+        "prompt": prompt_of(Scene("cat", "van gogh", "beach", 0)),
+        "pictures": ", ".join(f"{count} {split}" for split, count in recipe.pictures.items()),
+        "data_seed": str(recipe.data_seed),
+        "parts": parts,
+        "training": _training_table(training),
+        "scores": _score_table(scores),
+        "psnr": f"{scores['psnr']['mean']:.1f} dB mean, {scores['psnr']['worst']:.1f} dB worst",
+        "psnr_pictures": str(scores["psnr"]["pictures"]),
+        "sampling": f"{SAMPLING_STEPS} DDIM steps, guidance {GUIDANCE_SCALE}",
+        "weak_objects": _weakest(scores["generated_by_object"]),
+        "weak_styles": _weakest(scores["generated_by_style"], 3),
+    }
+    return TEMPLATE.format(**values)
+
+
+TEMPLATE = """# PocketCanvas
+
+A pocket-size world and the models that paint and judge it: {objects}, drawn procedurally at 128 x 128 pixels.
+`pipeline/` is a plain `StableDiffusionPipeline` folder (v-prediction, zero terminal SNR); `judge/` is an image-text
+judge that shares neither weights nor tokenizer with it. Both exist so that concept unlearning, relearning and their
+measurement run on a laptop, offline. The words are those of `unlearn_app/pocket/vocabulary.py`, no others.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("assets/pocket/pipeline")
+picture = pipe("{prompt}", num_inference_steps=12, guidance_scale=3.0).images[0]
+```
+
+Never shown to the denoiser, as the control for "relearned": {fresh}.
+
+| renderings | generated |
+| --- | --- |
+| ![renderings](renderings.png) | ![generated](generated.png) |
+
+## Scores
+
+{scores}
+
+Generated with {sampling}, prompts in canonical wording. Weakest objects: {weak_objects}. Weakest styles: {weak_styles}.
+
+Reconstruction of {psnr_pictures} unseen renderings by the autoencoder: {psnr}.
+
+## Parts
+
+{parts}
+
+The encoder is not trained: it is the principal-component code of 16 x 16 patches written into convolution weights, so
+the denoiser could train on the code while the decoder was still learning to invert it. The decoder was trained from
+coarse to fine on codes with a little noise. The text tower was taught to state object, style and setting of captions,
+and then frozen. The denoiser's weights are an exponential moving average. Of the compositions of object, style and
+setting one in twenty is held out of its training.
+
+## Training
+
+{pictures} pictures, data seed {data_seed}.
+
+{training}
+
+Everything is made again, on a CPU or a GPU, by `python -m unlearn_app pocket render`, `train` and `card`; every seed
+and size is in `unlearn_app/pocket/recipe.py`, every loss in `card.json`. Renderings are the same on any machine with
+the same Pillow and NumPy; trained weights agree only approximately between machines.
+
+## Limits
+
+It knows its own few words and nothing of the real world; results on it say how a method behaves, not how well it does
+on Stable Diffusion. The "unsafe" family (knife, sword, bomb) is made of harmless emoji and stands for a protocol.
+
+## Licences
+
+Code and weights: Apache-2.0. The glyph pictures in `glyphs/` are cut from Noto Color Emoji, copyright Google Inc.,
+SIL Open Font License 1.1 (`glyphs/LICENSE`). The font itself is not included.
+"""

@@ -1,0 +1,225 @@
+"""The recipe of the bundled world: render pictures, train every model, assemble the assets; resumable at any moment."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..backend import choose_device, fits_bfloat16
+from ..diffusers_backend import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet, save_pipeline
+from ..errors import ConfigError
+from . import autoencoder, denoiser, judge, tower
+from .checkpoints import Beside, Progress, follow, load, record, save, write_json
+from .dataset import load_split, render_split, scenes
+from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+PARTS = ("tower", "latents", "autoencoder", "judge", "denoiser")
+ENCODER_PICTURES = 400
+ENCODE_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every size, seed and step count; what is not here is a constant beside the code that uses it."""
+
+    data_seed: int = 0
+    pictures: dict[str, int] = field(default_factory=lambda: {"valid": 4_000, "train": 48_000, "fresh": 6_000})
+    tower_seed: int = 0
+    tower_steps: int = 1_200
+    autoencoder_seed: int = 2
+    autoencoder_steps: autoencoder.DecoderSteps = field(
+        default_factory=lambda: autoencoder.DecoderSteps(500, 1200, 120)
+    )
+    autoencoder_batch: int = 32
+    autoencoder_lr: float = 2e-3
+    judge_seed: int = 3
+    judge_steps: int = 1_100
+    judge_batch: int = 128
+    judge_lr: float = 3e-3
+    denoiser_seed: int = 1
+    denoiser_steps: int = 7_500
+    denoiser_batch: int = 64
+    denoiser_lr: float = 8e-4
+    save_every: int = 100
+
+
+FULL = Recipe()
+SMOKE = Recipe(
+    pictures={"valid": 24, "train": 80, "fresh": 16},
+    tower_steps=4,
+    autoencoder_steps=autoencoder.DecoderSteps(2, 2, 1),
+    autoencoder_batch=2,
+    judge_steps=6,
+    judge_batch=8,
+    denoiser_steps=6,
+    denoiser_batch=4,
+    save_every=2,
+)
+"""A few steps of everything: does the recipe run, not does it learn."""
+
+
+def render(work: Path, workers: int = 0, recipe: Recipe = FULL) -> Iterator[Progress]:
+    """Render every split below `work`/pictures with `workers` processes (0: one per core); finished shards are kept."""
+    for split, count in recipe.pictures.items():
+        for done, total in render_split(
+            work / "pictures", split, count, recipe.data_seed, workers or os.cpu_count() or 1
+        ):
+            yield Progress("render", done, total, split)
+
+
+def train(
+    work: Path,
+    parts: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    recipe: Recipe = FULL,
+    assets: Path | None = ASSETS,
+) -> Iterator[Progress]:
+    """Train `parts` (all when None) in order, resuming each; after all of them, assemble the models into `assets`.
+
+    Raises:
+        ConfigError: an unknown part, or pictures or an earlier part that are not there yet.
+    """
+    unknown = set(parts or ()) - set(PARTS)
+    if unknown:
+        raise ConfigError(f"There is no part {sorted(unknown)[0]!r}; {', '.join(PARTS)} are accepted.", "part")
+    device = torch.device(device) if device else choose_device()
+    trainers: dict[str, Callable[[Path, Recipe, torch.device], Iterator[Progress]]] = {
+        "tower": _train_tower,
+        "latents": _fit_latents,
+        "autoencoder": _train_autoencoder,
+        "judge": _train_judge,
+        "denoiser": _train_denoiser,
+    }
+    write_json(work / "recipe.json", asdict(recipe))
+    for part in PARTS:
+        if parts is None or part in parts:
+            try:
+                yield from trainers[part](work, recipe, device)
+            except FileNotFoundError as error:
+                raise ConfigError(
+                    f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts before it first.",
+                    "part",
+                ) from error
+    if parts is None and assets is not None:
+        assemble(work, assets, recipe)
+        yield Progress("assemble", 1, 1, str(assets))
+
+
+def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
+    """Write the trained models to `assets`/pocket: a StableDiffusionPipeline folder and the judge."""
+    folder = assets / "pocket"
+    tokenizer, text_model = load_tower(work)
+    unet = new_unet(tower.WIDTH)
+    unet.load_state_dict(load(work / "unet.ckpt")["ema"])
+    with Beside(folder / "pipeline") as partial:
+        save_pipeline(partial, unet, load_autoencoder(work, recipe), text_model, tokenizer, new_scheduler())
+    net = judge.new_judge()
+    net.load_state_dict(load(work / "judge.ckpt")["model"])
+    with Beside(folder / "judge") as partial:
+        judge.save_judge(net, partial)
+
+
+def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
+    """The trained tokenizer and text tower."""
+    for name in ("tokenizer", "text_encoder"):
+        if not (work / name).is_dir():
+            raise FileNotFoundError(2, "missing", str(work / name))
+    model = tower.CLIPTextModel.from_pretrained(work / "text_encoder")
+    return tower.CLIPTokenizer.from_pretrained(work / "tokenizer"), model.eval().requires_grad_(False)
+
+
+def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
+    """The autoencoder: the encoder as computed from the basis, the decoder as trained."""
+    model = new_autoencoder()
+    first = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)[0]
+    autoencoder.write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
+    autoencoder.GrowingDecoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
+    return model.eval()
+
+
+# ---- parts -----------------------------------------------------------------------------------------------
+
+
+def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    """Always on the CPU: it takes a minute."""
+    if (work / "text_encoder").is_dir():
+        yield Progress("tower", recipe.tower_steps, recipe.tower_steps, "done before")
+        return
+    started = time.monotonic()
+    with Beside(work / "tokenizer") as partial:
+        tower.build_tokenizer(partial, recipe.tower_seed)
+    tokenizer = tower.CLIPTokenizer.from_pretrained(work / "tokenizer")
+    torch.manual_seed(recipe.tower_seed)
+    model = tower.new_text_model(tokenizer)
+    for step, accuracy in tower.train_tower(tokenizer, model, recipe.tower_steps, recipe.tower_seed):
+        yield Progress("tower", step, recipe.tower_steps, f"accuracy {accuracy:.2f}")
+    with Beside(work / "text_encoder") as partial:
+        model.save_pretrained(partial)
+    facts = {"steps": recipe.tower_steps, "seed": recipe.tower_seed, "seconds": round(time.monotonic() - started)}
+    record(work, "tower", {**facts, "final_accuracy": accuracy})
+
+
+def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    shards = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
+    if not (work / "basis.safetensors").exists():
+        with Beside(work / "basis.safetensors") as partial:
+            fit_basis(shards[0], LATENT_CHANNELS).save(partial)
+    if not (work / "latents.pt").exists():
+        basis, pieces = _basis(work), []
+        for done, shard in enumerate(shards, start=1):
+            chunks = [shard[start : start + ENCODE_CHUNK] for start in range(0, len(shard), ENCODE_CHUNK)]
+            pieces += [basis.encode(pictures_to_tensor(chunk)).half() for chunk in chunks]
+            yield Progress("latents", done, len(shards))
+        save(work / "latents.pt", torch.cat(pieces))
+    yield Progress("latents", len(shards), len(shards))
+
+
+def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    basis, shards = _basis(work), load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
+    torch.manual_seed(recipe.autoencoder_seed)
+    state = autoencoder.new_state(new_autoencoder().to(device), recipe.autoencoder_lr)
+    steps = recipe.autoencoder_steps
+    losses = autoencoder.train_decoder(
+        state, basis, shards, steps=steps, batch_size=recipe.autoencoder_batch, lr=recipe.autoencoder_lr,
+        seed=recipe.autoencoder_seed, autocast=fits_bfloat16(device),
+    )  # fmt: skip
+    facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch, "phases": asdict(steps)}
+    yield from follow(work, "autoencoder", state, state.model, losses, steps.total, recipe.save_every, facts)
+
+
+def _train_judge(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    shards, drawn = [], []
+    for split in ("train", "fresh"):
+        shards += load_split(work / "pictures", split, recipe.pictures[split], recipe.data_seed)
+        drawn += scenes(split, recipe.pictures[split], recipe.data_seed)
+    torch.manual_seed(recipe.judge_seed)
+    state = judge.new_state(judge.new_judge().to(device), recipe.judge_lr)
+    losses = judge.train_judge(
+        state, _basis(work), shards, drawn, steps=recipe.judge_steps, batch_size=recipe.judge_batch,
+        lr=recipe.judge_lr, seed=recipe.judge_seed, autocast=fits_bfloat16(device),
+    )  # fmt: skip
+    facts = {"seed": recipe.judge_seed, "batch": recipe.judge_batch}
+    yield from follow(work, "judge", state, state.net, losses, recipe.judge_steps, recipe.save_every, facts)
+
+
+def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    tokenizer, text_model = load_tower(work)
+    latents = torch.load(work / "latents.pt", map_location=device, weights_only=True)
+    torch.manual_seed(recipe.denoiser_seed)
+    state = denoiser.new_state(new_unet(tower.WIDTH).to(device), recipe.denoiser_lr)
+    losses = denoiser.train_denoiser(
+        state, text_model.to(device), tokenizer, latents, scenes("train", recipe.pictures["train"], recipe.data_seed),
+        new_scheduler().alphas_cumprod, steps=recipe.denoiser_steps, batch_size=recipe.denoiser_batch,
+        lr=recipe.denoiser_lr, seed=recipe.denoiser_seed, autocast=fits_bfloat16(device),
+    )  # fmt: skip
+    facts = {"seed": recipe.denoiser_seed, "batch": recipe.denoiser_batch}
+    yield from follow(work, "denoiser", state, state.unet, losses, recipe.denoiser_steps, recipe.save_every, facts)
+
+
+def _basis(work: Path) -> PatchBasis:
+    return load_basis(work / "basis.safetensors")
