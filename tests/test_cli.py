@@ -270,6 +270,50 @@ def test_unknown_benchmarks_are_refused(command) -> None:
     refused(command("bench", "main-job", "--seeds", "0"), "seeds")
 
 
+def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from unlearn_app import doctor
+    from unlearn_app.pocket import card, recipe
+
+    asked = []
+
+    def fake(name: str):
+        def steps(*arguments):
+            asked.append((name, *arguments))
+            yield recipe.Progress(name, 1, 2, "loss 0.5")
+            yield recipe.Progress(name, 2, 2)
+
+        return steps
+
+    (tmp_path / "pocket" / "judge").mkdir(parents=True)
+    (tmp_path / "pocket" / "judge" / "judge.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(doctor, "POCKET", tmp_path / "pocket")
+    monkeypatch.setattr(recipe, "render", fake("render"))
+    monkeypatch.setattr(recipe, "train", fake("train"))
+    monkeypatch.setattr(card, "write_card", fake("card"))
+    assert command("pocket", "render", "--work", "w", "--workers", "3")[0] == 0
+    assert command("pocket", "train", "--work", "w", "--part", "judge")[0] == 0
+    assert not (tmp_path / "pocket" / "hashes.json").exists()
+    assert command("pocket", "train", "--work", "w")[0] == command("pocket", "card", "--work", "w")[0] == 0
+    work = Path("w")
+    assert asked == [("render", work, 3), ("train", work, ["judge"]), ("train", work, None), ("card", work)]
+    assert list(json.loads((tmp_path / "pocket" / "hashes.json").read_text())) == ["judge/judge.safetensors"]
+    refused(command("pocket", "render", "--workers", "all"), "workers")
+
+
+def test_doctor_sees_a_changed_model(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from unlearn_app import doctor
+
+    monkeypatch.setattr(doctor, "POCKET", tmp_path)
+    for name in doctor.BUNDLED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+    doctor.record_hashes()
+    assert all(check.ok for check in doctor.checks() if check.name.startswith("bundled"))
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"others")
+    code, out, _ = command("doctor")
+    assert code == 1 and "differ: judge/model.safetensors" in out
+
+
 def test_a_full_disk_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(model: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "images/a.png")

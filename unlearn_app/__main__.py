@@ -18,6 +18,7 @@ from rich.console import Console
 
 from .config import PRESETS, RunConfig, clean_text, make_config, setting_names
 from .console import StageBars, name_table, print_result
+from .doctor import checks, record_hashes
 from .errors import Cancelled, ConfigError, OutputError, UnlearnError
 from .events import Done, Scores, Verdict
 
@@ -184,8 +185,6 @@ def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_I
 @app.command()
 def doctor() -> None:
     """Check this machine: Python, packages, device, bundled models, disk space, browser for the tests."""
-    from .doctor import checks
-
     found = list(checks())
     marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "optional"}
     rows = [(marks[check.ok, check.needed], check.name, check.detail) for check in found]
@@ -224,7 +223,7 @@ def render(
     work: WORK = Path("work"),
     workers: Annotated[str, typer.Option(help="processes; 0 is one per core", metavar="N")] = "0",
 ) -> None:
-    """Render the training pictures (needs the Noto Color Emoji font)."""
+    """Render the training pictures from the bundled glyphs."""
     from .pocket import recipe
 
     _show_progress(recipe.render(work, _whole_number(workers, "workers", 0, 1024)))
@@ -241,14 +240,17 @@ def train(
     from .pocket import recipe
 
     _show_progress(recipe.train(work, part))
+    if not part:
+        record_hashes()
 
 
 @pocket.command()
 def card(work: WORK = Path("work")) -> None:
     """Measure the bundled models and write their card and sample sheets."""
-    from .pocket import card
+    from .pocket.card import write_card
 
-    _show_progress(card.write_card(work))
+    _show_progress(write_card(work))
+    record_hashes()
 
 
 def _show_progress(events: Iterator[Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 POCKET = ROOT / "assets" / "pocket"
+BUNDLED, HASHES = ("pipeline", "judge"), "hashes.json"
 FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -73,18 +74,28 @@ def _device() -> Check:
     return Check("device", True, f"{choose_device()}; {torch.get_num_threads()} threads of {os.cpu_count()} cores")
 
 
+def record_hashes() -> Path:
+    """Write the hashes of the bundled models beside them, after they were made anew."""
+    files = sorted(path for name in BUNDLED for path in (POCKET / name).rglob("*") if path.is_file())
+    digests = {path.relative_to(POCKET).as_posix(): _sha256(path) for path in files}
+    record = POCKET / HASHES
+    partial = record.with_name(f".{record.name}.partial")
+    partial.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    return partial.replace(record)
+
+
 def _bundled() -> Iterator[Check]:
     """The bundled files against the hashes recorded beside them."""
-    for name in ("pipeline", "judge"):
+    for name in BUNDLED:
         folder = POCKET / name
         weights = sorted(folder.rglob("*.safetensors"))
         size = sum(file.stat().st_size for file in weights) / 2**20
         found = f"{len(weights)} weight files, {size:.1f} MiB" if weights else f"absent from assets/pocket/{name}"
         yield Check(f"bundled {name}", bool(weights), found)
     try:
-        recorded = json.loads((POCKET / "hashes.json").read_text(encoding="utf-8"))
+        recorded = json.loads((POCKET / HASHES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        yield Check("bundled hashes", False, "no readable assets/pocket/hashes.json")
+        yield Check("bundled hashes", False, f"no readable assets/pocket/{HASHES}")
         return
     changed = [name for name, digest in recorded.items() if _sha256(POCKET / name) != digest]
     yield Check("bundled hashes", not changed, f"differ: {', '.join(changed)}" if changed else f"{len(recorded)} match")
