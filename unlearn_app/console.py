@@ -5,7 +5,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Scores, Stage, Step, Verdict
@@ -22,13 +22,14 @@ class StageBars:
         self._task = None
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}", style="dim", markup=False),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False, table_column=_yielding(3)),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False, table_column=_yielding(2)),
+            TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
+            expand=True,
         )
 
     def __enter__(self) -> "StageBars":
@@ -62,7 +63,7 @@ class StageBars:
             losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
             self.advance(event.step, event.total, losses)
         elif isinstance(event, Images):
-            self.advance(COLUMNS.index(event.column) + 1, len(COLUMNS), f"{event.column} painted")
+            self.advance(1, 1, f"{len(event.pictures)} pictures")
 
     def _finish_stage(self) -> None:
         if self._task is None:
@@ -70,6 +71,11 @@ class StageBars:
         task = self._bars.tasks[self._task]
         self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
         self._task = None
+
+
+def _yielding(ratio: int) -> Column:
+    """A column that gives way on a narrow terminal."""
+    return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
 
 
 def score_table(scores: Scores) -> Table:
