@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from unlearn_app.engine import Engine, Runner
 from unlearn_app.ui import build_demo, launch_kwargs
 
 BOX = "#concept textarea, #concept input"
 PATIENCE = 120_000
+expect.set_options(timeout=PATIENCE)  # a busy machine is slow, not wrong
 DESKTOP = {"viewport": {"width": 1280, "height": 720}}
 
 
