@@ -1,4 +1,4 @@
-"""Copies of a run's files under names worth keeping, made for the visitor who asked."""
+"""Copies of a run's files under names worth keeping."""
 
 import re
 import shutil
@@ -10,17 +10,18 @@ KINDS = ("adapter", "strip", "folder")
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path | None]:
-    """The adapter, the comparison strip and the zipped folder, each None when the run has none."""
+    """The adapter, the comparison strip and the zipped folder, each None when the run has none; made once."""
     run = Run.open(folder)
     name = re.sub(r"[^a-z0-9]+", "-", run.config.concept.lower()).strip("-")[:40] or "concept"
+    sources = {
+        "adapter": (folder / "unlearn.safetensors", into / f"{name}-unlearn.safetensors"),
+        "strip": (folder / "comparison.png", into / f"{name}-comparison.png"),
+        "folder": (folder / "run.json", into / f"{name}-run.zip"),
+    }
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made: dict[str, Path | None] = {}
-    for kind, source, target in (
-        ("adapter", folder / "unlearn.safetensors", into / f"{name}-unlearn.safetensors"),
-        ("strip", folder / "comparison.png", into / f"{name}-comparison.png"),
-    ):
-        made[kind] = Path(shutil.copyfile(source, target)) if source.is_file() else None
-    archive = into / f"{name}-run.zip"
-    run.zip(archive)
-    made["folder"] = archive
-    return made
+    for kind, (source, target) in sources.items():
+        if kind == "folder" and not target.exists():
+            run.zip(target)
+        elif source.is_file() and not target.exists():
+            shutil.copyfile(source, target)
+    return {kind: target if target.exists() else None for kind, (_, target) in sources.items()}

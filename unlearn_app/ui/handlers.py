@@ -1,5 +1,6 @@
 """What happens on a click: thin generators that queue a job, render its events and set its cancel flag at the end."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ class Handlers:
 
     def __init__(self, engine: Engine, core: Any, page: Page, model: str, recorded: dict[str, Path]) -> None:
         self._engine, self._core, self._page, self._model, self._recorded = engine, core, page, model, recorded
+        self._exporting = threading.Lock()
 
     def check(self, concept: str, *values: Any) -> list[dict]:
         """Judge the fields before anything is queued; one sentence stands at the field it is about."""
@@ -178,7 +180,11 @@ class Handlers:
         return gr.Dropdown(choices=choices, value=value, visible=bool(choices), interactive=True)
 
     def _links(self, folder: Path | None) -> Updates:
-        made = exports(folder, self._engine.root / "exports" / folder.name) if folder else dict.fromkeys(KINDS)
+        made: dict[str, Path | None] = dict.fromkeys(KINDS)
+        if folder:
+            root = self._engine.root
+            with self._exporting:
+                made = exports(folder, (folder if folder.is_relative_to(root) else root / folder.name) / "exports")
         return {
             button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
             for button, kind in zip(self._page.downloads, KINDS, strict=True)

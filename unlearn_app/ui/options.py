@@ -30,7 +30,7 @@ class Options:
             ConfigError: a value that is not accepted; `field` names its component.
         """
         changes = dict(zip(self.components, values, strict=True))
-        changes |= {name: "" for name, value in changes.items() if value is None and "." in name}
+        changes |= {name: "" for name, value in changes.items() if value is None and name != "anchor"}
         return make_config(concept, preset=changes.pop("preset"), model=model, **changes)
 
     def defaults(self, preset: str) -> list[Any]:

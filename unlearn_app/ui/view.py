@@ -79,6 +79,8 @@ class View:
         """Take in one event."""
         match event:
             case Stage():
+                if self.stage is None:
+                    self.started = time.monotonic()
                 self.stage, self.step = event, None
             case Step():
                 self.step = event
@@ -118,9 +120,9 @@ class View:
         return min(later, default=1.0)
 
     def table(self) -> dict[str, list]:
-        """Loss points as columns for a plot, thinned to at most 300 rows."""
-        stride = -(-len(self.points) // MAX_POINTS) if self.points else 1
-        kept = self.points[::stride]
+        """Loss points as columns for a plot, thinned by step to about 300 rows."""
+        stride = max(1, -(-len(self.points) // MAX_POINTS))
+        kept = [point for point in self.points if point["step"] % stride == 0]
         return {name: [point[name] for point in kept] for name in ("step", "loss", "term")}
 
     @property
@@ -141,7 +143,7 @@ def png_address(image: Image | Path) -> str:
         content = image.read_bytes()
     else:
         buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=4)
+        image.save(buffer, "PNG")
         content = buffer.getvalue()
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 

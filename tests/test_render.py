@@ -1,0 +1,114 @@
+"""What the page shows of events, without a browser: progress, captions, tables, escaping."""
+
+import threading
+from pathlib import Path
+
+import fake_workflow as fake
+import pytest
+
+from unlearn_app.config import make_config
+from unlearn_app.events import COLUMNS, GroupScore, Preview, Stage, Step, Verdict
+from unlearn_app.runs import Run
+from unlearn_app.ui import board, render
+from unlearn_app.ui.view import View, view_of
+
+TRAP = "<b onload=x>&\"'"
+
+
+def watched(concept: str = "cat", folder: Path | None = None) -> View:
+    """The view of a whole made-up run, folded from its events."""
+    config = make_config(concept, **{"compare.forget": 6, "compare.near": 1, "compare.far": 1})
+    view = View(config)
+    for event in fake.run(config, folder, threading.Event()):
+        view.apply(event)
+    return view
+
+
+def test_a_live_run_and_its_folder_look_the_same(tmp_path: Path) -> None:
+    live = watched(folder=tmp_path / "run")
+    stored = view_of(Run.open(tmp_path / "run"))
+    live.timing = stored.timing
+    assert render.status(live) == render.status(stored)
+    assert board.comparison(live) == board.comparison(stored)
+    assert board.summary(live) == board.summary(stored)
+    assert board.film(live) == board.film(stored)
+    assert live.table() == stored.table()
+
+
+def test_a_recorded_run_says_so(tmp_path: Path) -> None:
+    watched(folder=tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert "Recorded" in render.status(view_of(run, recorded=True))
+    assert "Recorded" not in render.status(view_of(run))
+
+
+def test_rows_share_prompt_and_seed_over_three_columns(tmp_path: Path) -> None:
+    html = board.comparison(watched(folder=tmp_path / "run"))
+    assert html.count("<tr role") == html.count('role="rowheader"') + html.count("<thead")
+    assert html.count("<img ") == 3 * 8 and html.count("2 more of these") == 1
+    assert "0.08" in html and "−0.23" in html and "✕ dog" in html
+
+
+def test_progress_rises_and_ends_in_the_next_stage() -> None:
+    view = View(make_config("cat"))
+    seen = [view.fraction]
+    view.apply(Stage("unlearn", "Forgetting", 0.16))
+    for step in (1, 30, 60):
+        view.apply(Step("unlearn", step, 60, {"forget": 1.0}))
+        seen.append(view.fraction)
+    view.apply(Stage("attack", "Attacking", 0.55))
+    seen.append(view.fraction)
+    assert seen == sorted(seen) and seen[-2] == pytest.approx(0.55) and seen[-1] == 0.55
+
+
+def test_time_left_is_not_guessed_at_the_start() -> None:
+    view = View(make_config("cat"))
+    view.apply(Stage("unlearn", "Forgetting", 0.5))
+    assert view.seconds_left() is None
+    view.started -= 10
+    assert view.seconds_left() == pytest.approx(10, abs=0.5)
+
+
+def test_thinning_keeps_every_term() -> None:
+    view = View(make_config("cat", **{"unlearn.steps": 2000}))
+    for step in range(1, 2001):
+        view.apply(Step("unlearn", step, 2000, {"forget": 1.0, "retain": 2.0}))
+    table = view.table()
+    assert set(table["term"]) == {"forget", "retain"} and len(table["step"]) <= 310
+
+
+def test_waiting_stopping_and_failing_are_said() -> None:
+    view = View(make_config("cat"), position=2)
+    assert "2 runs are before yours" in render.status(view)
+    view.position = 1
+    assert "1 run is before yours" in render.status(view)
+    view.stopping = True
+    assert "keeping what is there" in render.status(view)
+    view.over, view.error = True, f"No {TRAP}"
+    assert "That did not work" in render.status(view)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.125, "+0.12"), (-0.2, "−0.20"), (0.0, "±0.00"), (-0.001, "±0.00")])
+def test_changes_carry_their_sign(value: float, text: str) -> None:
+    assert render.signed(value) == text
+
+
+def test_no_judge_means_dashes_not_zeros() -> None:
+    view = View(make_config("cat"), over=True, verdict=Verdict("inconclusive", ("There is no judge.",)))
+    view.scores = {column: {"forget": GroupScore(None, None, 4)} for column in COLUMNS}
+    html = board.summary(view) + board.comparison(view)
+    assert "0 %" not in html and "–" in html
+
+
+def test_all_text_is_escaped() -> None:
+    view = View(make_config("x"))
+    object.__setattr__(view.config, "concept", TRAP)
+    view.apply(Stage("load", TRAP, 0.0))
+    view.apply(Preview("unlearn", 1, (fake.picture(1),), (TRAP,)))
+    pieces = [render.status(view), board.film(view), render.hint(TRAP, [TRAP]), render.understood(TRAP, TRAP, TRAP)]
+    pieces += [render.chips([(TRAP, "object")]), render.header(True, TRAP)]
+    view.verdict, view.over = Verdict("removed", (TRAP,)), True
+    pieces.append(render.status(view))
+    view.error = TRAP
+    pieces.append(render.status(view))
+    assert all("<b onload" not in piece and "&lt;b onload=x&gt;&amp;&quot;&#x27;" in piece for piece in pieces)
