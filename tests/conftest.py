@@ -8,6 +8,8 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     TRANSFORMERS_OFFLINE="1",
     DO_NOT_TRACK="1",
+    # Equality with diffusers and between adapter and merged weights is stated for float32.
+    UNLEARN_PRECISION="float32",
     TOKENIZERS_PARALLELISM="false",
     NO_PROXY="localhost,127.0.0.1",
     no_proxy="localhost,127.0.0.1",

@@ -120,6 +120,20 @@ def test_pictures_depend_on_their_own_seed_alone(backend):
     torch.testing.assert_close(three[1:2], one, rtol=1e-3, atol=1e-4)
 
 
+def test_half_precision_training_predicts_nearly_the_same_and_keeps_the_base_exact(tiny_pipeline, batch, monkeypatch):
+    monkeypatch.setattr("unlearn_app.diffusers_backend.fits_bfloat16", lambda device: True)
+    half = load_backend(str(tiny_pipeline))
+    monkeypatch.undo()
+    full = load_backend(str(tiny_pipeline))
+    args = (batch.x_t, batch.t, batch.cond)
+    torch.testing.assert_close(half.frozen(*args), full.frozen(*args), rtol=0.05, atol=0.02)
+    assert not torch.equal(half.frozen(*args), full.frozen(*args))
+    assert half.frozen(*args).dtype == torch.float32
+    half.reset_adapter("unlearn", 4, 4.0, seed=0)
+    with half.active("unlearn"):
+        assert Preserve()(half, batch).item() == 0.0
+
+
 class TestObjectives:
     """Losses against values written out from the papers with plain calls of the network."""
 

@@ -119,7 +119,9 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def fits_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 autocast is quicker here than float32."""
+    """Whether training under bfloat16 autocast is quicker here than in float32; `UNLEARN_PRECISION=float32` denies it."""
+    if os.environ.get("UNLEARN_PRECISION") == "float32":
+        return False
     if device.type == "cpu":
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return device.type == "cuda"
