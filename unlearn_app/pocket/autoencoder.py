@@ -17,6 +17,7 @@ WARM_UP = 30
 COARSER_WEIGHT = 0.25
 EDGE_WEIGHT = 0.5
 CROP, MARGIN = 8, 8
+JOIN = 200
 SAMPLE_ROWS = 10_000
 
 
@@ -93,6 +94,8 @@ def _fit_level(
         code = basis.encode(x).permute(0, 2, 3, 1).reshape(len(cells), -1)
         solution = _least_squares(torch.cat([cells, torch.ones(len(cells), 1)], 1), code)
         return solution[:-1], solution[-1]
+    if rank >= cells.shape[1]:
+        return torch.eye(cells.shape[1]), torch.zeros(cells.shape[1])
     width = x.shape[2] // side
     share = basis.rows.view(-1, 3, 16 // width, width, 16 // width, width) / basis.scale.view(-1, 1, 1, 1, 1, 1)
     functionals = share.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3 * width * width)
@@ -273,6 +276,8 @@ def _step_loss(
         if state.step < steps.coarse + steps.crops:
             y, x = torch.randint(hidden.shape[-1] - CROP + 1, (2,), generator=generator).tolist()
             hidden = hidden[:, :, y : y + CROP, x : x + CROP]
+            if state.step < steps.coarse + JOIN:
+                hidden = hidden.detach()  # the untrained fine levels would undo what the coarse ones know
             pictures = pictures[:, :, 8 * y : 8 * (y + CROP), 8 * x : 8 * (x + CROP)]
             inner = slice(MARGIN, -MARGIN)
         else:

@@ -51,7 +51,7 @@ def fit_basis(pictures: np.ndarray, components: int) -> PatchBasis:
     Each component is divided by the square root of its standard deviation, then all by one number: between
     raw components (fine detail too quiet to be learned) and whitened ones (fine detail as loud as the shapes).
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = pictures_to_tensor(pictures)
     patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from ..backend import choose_device, fits_bfloat16
-from ..diffusers_backend import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet, save_pipeline
+from ..diffusers_backend import quicken, save_pipeline
 from ..errors import ConfigError
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
 from .dataset import load_split, render_split, scenes
 from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
+from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PARTS = ("tower", "latents", "autoencoder", "judge", "denoiser")
@@ -33,16 +34,16 @@ class Recipe:
     tower_steps: int = 1_200
     autoencoder_seed: int = 2
     autoencoder_steps: autoencoder.DecoderSteps = field(
-        default_factory=lambda: autoencoder.DecoderSteps(500, 1200, 120)
+        default_factory=lambda: autoencoder.DecoderSteps(1000, 5000, 300)
     )
-    autoencoder_batch: int = 32
+    autoencoder_batch: int = 16
     autoencoder_lr: float = 2e-3
     judge_seed: int = 3
     judge_steps: int = 1_100
     judge_batch: int = 128
     judge_lr: float = 3e-3
     denoiser_seed: int = 1
-    denoiser_steps: int = 7_500
+    denoiser_steps: int = 5_000
     denoiser_batch: int = 64
     denoiser_lr: float = 8e-4
     save_every: int = 100
@@ -58,7 +59,7 @@ SMOKE = Recipe(
     judge_batch=8,
     denoiser_steps=6,
     denoiser_batch=4,
-    save_every=2,
+    save_every=3,
 )
 """A few steps of everything: does the recipe run, not does it learn."""
 
@@ -211,7 +212,9 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     tokenizer, text_model = load_tower(work)
     latents = torch.load(work / "latents.pt", map_location=device, weights_only=True)
     torch.manual_seed(recipe.denoiser_seed)
-    state = denoiser.new_state(new_unet(tower.WIDTH).to(device), recipe.denoiser_lr)
+    unet = new_unet(tower.WIDTH).to(device)
+    quicken(unet, device)
+    state = denoiser.new_state(unet, recipe.denoiser_lr)
     losses = denoiser.train_denoiser(
         state, text_model.to(device), tokenizer, latents, scenes("train", recipe.pictures["train"], recipe.data_seed),
         new_scheduler().alphas_cumprod, steps=recipe.denoiser_steps, batch_size=recipe.denoiser_batch,

@@ -1,0 +1,57 @@
+"""The shapes of the bundled model's parts, all of them plain diffusers classes."""
+
+from typing import Any
+
+from ..diffusers_backend import new_part
+
+LATENT_CHANNELS = 32
+LATENT_SIDE = 8
+
+
+def new_scheduler() -> Any:
+    """v-prediction with zero terminal SNR (2305.08891), so that sampling starts from pure noise as training did."""
+    return new_part(
+        "scheduler",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def new_unet(cross_attention_dim: int) -> Any:
+    """The untrained denoiser: 8 x 8 x 32 latents, cross-attention at both levels."""
+    return new_part(
+        "unet",
+        sample_size=LATENT_SIDE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(128, 192),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=4,
+        norm_num_groups=32,
+    )
+
+
+def new_autoencoder() -> Any:
+    """The untrained autoencoder: 128 px pictures to 8 x 8 x 32 latents and back."""
+    return new_part(
+        "vae",
+        sample_size=128,
+        latent_channels=LATENT_CHANNELS,
+        block_out_channels=(16, 24, 48, 96, 96),
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 5,
+        up_block_types=("UpDecoderBlock2D",) * 5,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
