@@ -73,9 +73,10 @@ def start(page: Page, concept: str) -> None:
 
 
 def wait_for_end(page: Page) -> None:
-    """Wait until the button is back."""
+    """Wait until the button is back and the last pictures are in place."""
     page.locator("#run").wait_for()
     page.locator("#stop").wait_for(state="hidden")
+    page.locator("#board .u-done").wait_for()
 
 
 def set_options(page: Page, values: dict[str, Any]) -> None:
@@ -91,6 +92,11 @@ def set_options(page: Page, values: dict[str, Any]) -> None:
 def sources(page: Page) -> list[str]:
     """The pictures of the comparison."""
     return page.eval_on_selector_all("#board img", "images => images.map(image => image.src)")
+
+
+def scores(page: Page) -> str:
+    """The table of scores, once it is there."""
+    return page.locator("#summary table").inner_text()
 
 
 def sideways(page: Page) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import torch
 from PIL import Image, ImageDraw
@@ -66,7 +67,7 @@ def preview_concept(config: RunConfig) -> Concept:
 
 @dataclass
 class FakeRunner:
-    """Runs in `seconds`, noting when each run begins and ends and whether two ever overlap."""
+    """Runs in `seconds` once `gate` is open, noting when runs begin and end and whether two ever overlap."""
 
     seconds: float = 0.2
     load_seconds: float = 0.0
@@ -75,6 +76,8 @@ class FakeRunner:
     def __post_init__(self) -> None:
         self.log: list[tuple[str, str]] = []
         self.overlapped = False
+        self.gate = threading.Event()
+        self.gate.set()
         self._busy = threading.Lock()
 
     def warm(self) -> None:
@@ -87,6 +90,7 @@ class FakeRunner:
             self.overlapped = True
         self.log.append(("begin", config.concept))
         try:
+            self.gate.wait(120)
             if self.error:
                 raise self.error
             yield from run(config, out, cancel, self.seconds)
@@ -162,7 +166,7 @@ def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
             word = {"forget": config.concept, "near": "rabbit", "far": "car"}[group]
             yield Picture(
                 column, group, index, f"a {word} {PLACES[index % 4]}", seed,
-                picture(seed + (7 if forgotten else 0) + len(group)),
+                picture(seed + (7 if forgotten else 0) + len(group) + crc32(config.concept.encode())),
                 0.08 if forgotten else 0.31 + 0.01 * index, "dog" if forgotten else word, not forgotten,
             )  # fmt: skip
 

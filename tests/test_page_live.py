@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Visitors, chromium, download, served, set_options, sources, start, wait_for_end
+from browsing import Visitors, chromium, download, scores, served, set_options, sources, start, wait_for_end
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file
@@ -83,7 +83,7 @@ def test_two_visitors_at_once_get_the_pictures_they_get_alone(visit: Visitors) -
 
     def shown(page) -> tuple[list[str], str]:
         wait_for_end(page)
-        return sources(page), page.locator("#summary").inner_text()
+        return sources(page), scores(page)
 
     alone = {concept: shown(ask(concept)) for concept in ("cat", "neon")}
     pages = {concept: ask(concept) for concept in alone}

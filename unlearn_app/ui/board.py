@@ -42,7 +42,8 @@ def comparison(view: View) -> str:
     groups = "".join(_group(view, group) for group in GROUPS if any(key[0] == group for key in _keys(view)))
     if not groups:
         groups = _waiting_rows(view)
-    return f'<section class="u-compare" aria-label="Comparison">{_columns(view)}{groups}</section>'
+    state = "done" if view.over else "busy"
+    return f'<section class="u-compare u-{state}" aria-label="Comparison">{_columns(view)}{groups}</section>'
 
 
 def _keys(view: View) -> list[tuple[Group, int]]:
