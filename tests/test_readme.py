@@ -15,15 +15,15 @@ from unlearn_app.pocket import vocabulary
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = {
-    "unlearn.steps": 2,
+    "unlearn.steps": 1,
     "unlearn.batch_size": 2,
     "unlearn.train_pictures": 4,
-    "attack.steps": 2,
+    "attack.steps": 1,
     "attack.batch_size": 2,
     "attack.pictures": 2,
-    "compare.forget": 2,
-    "compare.near": 2,
-    "compare.far": 2,
+    "compare.forget": 1,
+    "compare.near": 1,
+    "compare.far": 1,
     "compare.sampling_steps": 2,
 }
 
