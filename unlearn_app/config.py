@@ -23,25 +23,25 @@ def setting(default: Any, help_text: str, low: float | None = None, high: float 
 class UnlearnConfig:
     """Training of the unlearn adapter."""
 
-    steps: int = setting(60, "optimizer steps", 1, 5000)
-    lr: float = setting(1e-3, "learning rate of Adam", 1e-6, 1e-1)
+    steps: int = setting(50, "optimizer steps", 1, 5000)
+    lr: float = setting(2e-3, "learning rate of Adam", 1e-6, 1e-1)
     rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
-    batch_size: int = setting(16, "pictures per term and step", 1, 256)
+    batch_size: int = setting(12, "pictures per term and step", 1, 256)
     retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 0.0, 1000.0)
-    train_pictures: int = setting(48, "retain pictures the original model paints for training", 4, 2000)
+    train_pictures: int = setting(32, "retain pictures the original model paints for training", 4, 2000)
 
 
 @dataclass(frozen=True)
 class AttackConfig:
     """The relearning attack: a fresh adapter on the merged unlearned weights."""
 
-    steps: int = setting(60, "optimizer steps of the adversary", 0, 5000)
-    lr: float = setting(1e-3, "learning rate of the adversary's Adam", 1e-6, 1e-1)
+    steps: int = setting(50, "optimizer steps of the adversary", 0, 5000)
+    lr: float = setting(2e-3, "learning rate of the adversary's Adam", 1e-6, 1e-1)
     rank: int = setting(8, "rank of the adversary's LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale of the adversary", 0.1, 256.0)
-    batch_size: int = setting(16, "pictures per step of the adversary", 1, 256)
-    pictures: int = setting(24, "pictures of the concept the adversary holds", 1, 2000)
+    batch_size: int = setting(12, "pictures per step of the adversary", 1, 256)
+    pictures: int = setting(16, "pictures of the concept the adversary holds", 1, 2000)
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class CompareConfig:
     """What is painted and judged for the three columns."""
 
     forget: int = setting(12, "pictures per column that ask for the concept", 1, 500)
-    near: int = setting(12, "pictures per column of its closest relatives", 1, 500)
-    far: int = setting(12, "pictures per column of everything else", 1, 500)
-    sampling_steps: int = setting(12, "denoising steps per picture", 1, 200)
+    near: int = setting(10, "pictures per column of its closest relatives", 1, 500)
+    far: int = setting(10, "pictures per column of everything else", 1, 500)
+    sampling_steps: int = setting(10, "denoising steps per picture", 1, 200)
     guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
 
 
