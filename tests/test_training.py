@@ -210,6 +210,12 @@ class TestFit:
         after = dict(backend.unet.named_parameters())
         assert all(torch.equal(p, after[n]) for n, p in before.items())
 
+    def test_no_steps_do_nothing(self, backend, batch):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        terms = {"relearn": Term(Diffusion(), repeat(batch))}
+        with backend.training("unlearn"):
+            assert list(fit(backend, params, terms, WeightedSum(), stage="attack", steps=0, lr=1e-3)) == []
+
     def test_gradients_of_terms_are_taken_apart(self, backend, batch):
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         forget = registry.get("objective", "concept_ablation")()

@@ -119,7 +119,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def fits_bfloat16(device: torch.device) -> bool:
-    """Whether training under bfloat16 autocast is quicker here than in float32; `UNLEARN_PRECISION=float32` denies it."""
+    """Whether bfloat16 autocast trains quicker here than float32; `UNLEARN_PRECISION=float32` denies it."""
     if os.environ.get("UNLEARN_PRECISION") == "float32":
         return False
     if device.type == "cpu":

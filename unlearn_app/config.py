@@ -209,7 +209,7 @@ def _number(value: Any, item: Any, name: str) -> float | int:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name} is {value!r}; {wanted} from {low:g} to {high:g} is accepted.", name) from None
+        raise ConfigError(f"{name} is {value!r}; {wanted} from {low} to {high} is accepted.", name) from None
     if not low <= number <= high:
-        raise ConfigError(f"{name} is {value}; {low:g} to {high:g} is accepted.", name)
+        raise ConfigError(f"{name} is {value}; {low} to {high} is accepted.", name)
     return kind(number)

@@ -1,4 +1,4 @@
-"""The one file that imports diffusers and peft: Stable Diffusion 1.x pipelines as a `Backend`, and PocketCanvas parts."""
+"""The one file that imports diffusers and peft: Stable Diffusion 1.x pipelines as a `Backend`, and their parts."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

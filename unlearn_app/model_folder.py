@@ -32,9 +32,8 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"The folder {str(folder)!r} holds a {kind}; a StableDiffusionPipeline is accepted.")
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in PICKLES:
-            raise ModelError(
-                f"The model file {str(path.relative_to(folder))!r} is a pickle, which can run code; safetensors are accepted."
-            )
+            name = str(path.relative_to(folder))
+            raise ModelError(f"The model file {name!r} is a pickle, which can run code; safetensors are accepted.")
 
 
 def hash_weights(folder: Path) -> str:

@@ -125,8 +125,6 @@ class RunWriter:
             ).hexdigest()
         record = self.record | to_json(values) | {"status": status}
         write_bytes(self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode())
-        if self.out.exists():
-            self.out.rmdir()
         self.folder.rename(self.out)
         return self.out
 
@@ -139,8 +137,8 @@ def check_output(out: Path) -> None:
     """
     out = Path(out)
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise OutputError(f"The output {str(out)!r} exists already; a new or empty folder is accepted.")
+        if out.exists() or out.is_symlink():
+            raise OutputError(f"The output {str(out)!r} exists already; a new folder is accepted.")
         parent = next(p for p in (out, *out.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(f"The output {str(out)!r} cannot be written: {str(parent)!r} is not a writable folder.")

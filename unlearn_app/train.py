@@ -46,7 +46,7 @@ def fit(
     """
     tensors = list(params.values())
     optimizer = torch.optim.Adam(tensors, lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, max(steps, 1)))
     preference = torch.tensor([term.weight for term in terms.values()], dtype=torch.float64)
     for step in range(1, steps + 1):
         started = time.perf_counter()

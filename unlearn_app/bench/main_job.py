@@ -229,7 +229,7 @@ def table(values: dict[str, Any]) -> str:
 
 def _run_table(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
     lines = [
-        "| concept | seed | forget: original → unlearned → relearned | near, then unlearned | far, then unlearned | verdict |",
+        "| concept | seed | forget: original → unlearned → relearned | near: the first two | far: the same | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for (name, seed), stored in runs.items():

@@ -146,7 +146,7 @@ def neon(rgb: Array, mask: Array) -> Array:
 
 
 def woodcut(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
+    y, _ = _grid()
     wave = 0.5 + 0.5 * np.sin(y * 2 * np.pi / 8)
     ink = ((wave * 0.8 - _luma(_blur(rgb, 1.2))) * 2.5 + 0.3).clip(0, 1)
     ink = np.maximum(ink, _edges(rgb, mask) * 0.85)[..., None]
