@@ -12,9 +12,9 @@ import torch
 
 from unlearn_app.errors import ConfigError
 from unlearn_app.pocket import recipe
-from unlearn_app.pocket.autoencoder import write_encoder
 from unlearn_app.pocket.checkpoints import Beside, load
 from unlearn_app.pocket.dataset import scene_at
+from unlearn_app.pocket.encoder import write_encoder
 from unlearn_app.pocket.latents import fit_basis, pictures_to_tensor
 from unlearn_app.pocket.parts import new_autoencoder
 from unlearn_app.pocket.world import render

@@ -35,7 +35,7 @@ PER_PAIR = 2
 SAMPLING_STEPS, GUIDANCE_SCALE = 12, 3.0
 BATCH = 84
 CELL, MARGIN, HEADER = 48, 76, 30
-COLOURS = 96
+COLOURS = 256
 
 
 def write_card(
@@ -105,7 +105,7 @@ def _pictures(images: Tensor) -> list[Image.Image]:
 def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Objects down, styles across; a palette keeps the file small."""
     sheet = Image.new("RGB", (MARGIN + CELL * len(STYLES), HEADER + CELL * len(OBJECTS)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(9)
     for column, style in enumerate(STYLES):
         text = style.name.replace(" ", "\n")
         draw.text((MARGIN + CELL * (column + 0.5), HEADER / 2), text, "black", font, anchor="mm", align="center")
@@ -116,7 +116,7 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
         small = picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
         sheet.paste(small, (MARGIN + CELL * column, HEADER + CELL * row))
     with Beside(path) as partial:
-        sheet.quantize(COLOURS, dither=Image.Dither.NONE).save(partial, "PNG", optimize=True)
+        sheet.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(partial, "PNG", optimize=True)
 
 
 # ---- text --------------------------------------------------------------------------------------------------
@@ -173,7 +173,9 @@ def _training_table(training: dict[str, Any]) -> str:
         minutes = f"{facts['seconds'] / 60:.0f} min"
         batch = str(facts.get("batch", ""))
         rows.append([part, str(facts["steps"]), batch, str(facts["seed"]), minutes, losses, facts["hardware"]])
-    return _table(("part", "steps", "batch", "seed", "time", "loss (mean since the mark before)", "on"), rows)
+    table = _table(("part", "steps", "batch", "seed", "time", "loss (mean since the mark before)", "on"), rows)
+    notes = [f"- {part}: {facts['note']}." for part, facts in training.items() if "note" in facts]
+    return "\n".join([table, *(["", "Where this run left the recipe:", "", *notes] if notes else [])])
 
 
 def _weakest(by_name: dict[str, float], count: int = 5) -> str:

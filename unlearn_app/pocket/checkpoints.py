@@ -78,7 +78,10 @@ def save(path: Path, value: dict[str, Any] | Tensor) -> None:
 
 
 class Beside:
-    """A path beside `path` to write to; on success it takes its place, so that a kill leaves the old or the new."""
+    """A path beside `path` to write to; on success it takes its place: a kill leaves old or new, never half of one.
+
+    (Of a folder it may leave none for an instant, which the next run makes good.)
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.partial = path, path.with_name(f".{path.name}.partial")

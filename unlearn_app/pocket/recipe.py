@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
 from .dataset import load_split, render_split, scenes
+from .encoder import write_encoder
 from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
@@ -34,7 +35,7 @@ class Recipe:
     tower_steps: int = 1_200
     autoencoder_seed: int = 2
     autoencoder_steps: autoencoder.DecoderSteps = field(
-        default_factory=lambda: autoencoder.DecoderSteps(1000, 5000, 300)
+        default_factory=lambda: autoencoder.DecoderSteps(1000, 6500, 300)
     )
     autoencoder_batch: int = 16
     autoencoder_lr: float = 2e-3
@@ -138,7 +139,7 @@ def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
     """The autoencoder: the encoder as computed from the basis, the decoder as trained."""
     model = new_autoencoder()
     first = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)[0]
-    autoencoder.write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
+    write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
     autoencoder.GrowingDecoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
     return model.eval()
 
