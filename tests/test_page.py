@@ -281,6 +281,16 @@ def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
     assert sideways(page) == 0
 
 
+def test_without_a_recorded_run_the_page_invites_and_plots(visit, tmp_path: Path) -> None:
+    with served(fake.FakeRunner(), core=fake.CORE, recorded=tmp_path) as bare:
+        page = visit(bare.url)
+        expect(page.locator("#status")).to_contain_text("Pick a concept")
+        start(page, "rabbit")
+        wait_for_end(page)
+        expect(page.locator("#plot")).to_contain_text("relearn")
+        assert "Infinity" not in page.locator("#plot").inner_text()
+
+
 def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:
     with served(fake.FakeRunner(error=RuntimeError("secret detail")), core=fake.CORE, recorded=recorded) as broken:
         page = visit(broken.url)

@@ -81,7 +81,7 @@ def _ask() -> dict[str, Any]:
 
 def _plot(view: View | None) -> gr.LinePlot:
     return gr.LinePlot(
-        loss_table(view) if view else None,
+        loss_table(view),
         x="step",
         y="loss",
         color="term",
@@ -115,6 +115,12 @@ def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {"downloads": buttons, "shown": shown}
 
 
-def loss_table(view: View) -> pd.DataFrame:
-    """The loss points as the plot wants them."""
-    return pd.DataFrame(view.table())
+def loss_table(view: View | None) -> pd.DataFrame:
+    """The loss points as the plot wants them.
+
+    A point without a loss per term comes first: the plot learns its colours when it is mounted, from what is there.
+    """
+    table = {"step": [0] * 3, "loss": [None] * 3, "term": list(TERM_COLORS)}
+    for name, values in (view.table() if view else {}).items():
+        table[name] += values
+    return pd.DataFrame(table).astype({"step": "float64", "loss": "float64", "term": "str"})
