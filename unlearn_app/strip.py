@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .events import COLUMNS, GROUPS, Picture
 
-CELL = 192
+CELL = 160
 GAP = 12
 INK = (28, 28, 36)
 FAINT = (104, 104, 118)

@@ -28,7 +28,7 @@ from .verdict import Thresholds, judge_run
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
 
-PREVIEWS = 6
+PREVIEWS = 4
 PREVIEW_SEED = 800_000
 SHARES = {"load": 0.0, "retain": 0.08, "unlearn": 0.16, "attack": 0.55, "compare": 0.75, "write": 0.98}
 """How far the whole run is when a stage begins, for progress bars."""
