@@ -22,6 +22,9 @@ from .doctor import checks, record_hashes
 from .errors import Cancelled, ConfigError, OutputError, UnlearnError
 from .events import Done, Scores, Verdict
 
+# Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 USER_ERROR, INTERRUPTED = 2, 130
 BENCHES = ("main-job",)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
