@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from unlearn_app.concept import Concept, Prompt, PromptSplit
 from unlearn_app.config import RunConfig, make_config
+from unlearn_app.runs import Run
 
 TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
 
@@ -53,7 +54,7 @@ def visit(site: SimpleNamespace, browser: Browser) -> Iterator[Visitors]:
         yield visitors
 
 
-def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser) -> None:
+def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser, recorded) -> None:
     context = browser.new_context()
     page = context.new_page()
     asked, problems = [], []
@@ -67,7 +68,8 @@ def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(sit
     assert all(url.startswith((site.url, "data:", "blob:")) for url in asked)
     assert not problems
     assert page.title() == "Can it really forget?"
-    assert all(source.startswith("data:image/png;base64,") for source in sources(page))
+    stored = Run.open(recorded / "cat").pictures[0].path.read_bytes()
+    assert context.request.get(sources(page)[0]).body() == stored
     assert all(page.eval_on_selector_all("img", "images => images.map(image => image.alt.length > 0)"))
     context.close()
 
@@ -127,7 +129,7 @@ def test_earlier_runs_can_be_shown_again(visit) -> None:
     page.locator("#shown input").click()
     page.get_by_role("option", name="cat (recorded)").click()
     expect(page.locator("#status")).to_contain_text("Recorded")
-    expect(page.locator("#board img").first).to_have_attribute("src", before[0])
+    expect(page.locator("#board img").first).to_have_attribute("src", re.compile(before[0].rpartition("/")[2]))
     assert sources(page) == before
 
 

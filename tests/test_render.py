@@ -1,18 +1,27 @@
 """What the page shows of events, without a browser: progress, captions, tables, escaping."""
 
+import stat
 import threading
 from pathlib import Path
 
 import fake_workflow as fake
 import pytest
+from PIL import Image
 
 from unlearn_app.config import make_config
 from unlearn_app.events import COLUMNS, GroupScore, Preview, Stage, Step, Verdict
 from unlearn_app.runs import Run
-from unlearn_app.ui import board, render
+from unlearn_app.ui import board, pictures, render
 from unlearn_app.ui.view import View, view_of
 
 TRAP = "<b onload=x>&\"'"
+
+
+@pytest.fixture(autouse=True)
+def own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private folder for what the browser would fetch."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "page"))
+    return tmp_path / "page" / "pictures"
 
 
 def watched(concept: str = "cat", folder: Path | None = None) -> View:
@@ -86,6 +95,18 @@ def test_waiting_stopping_and_failing_are_said() -> None:
     assert "keeping what is there" in render.status(view)
     view.over, view.error = True, f"No {TRAP}"
     assert "That did not work" in render.status(view)
+
+
+def test_pictures_are_exact_stored_once_and_bounded(own_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "LIMIT", 8)
+    first = pictures.address(fake.picture(1))
+    assert first == pictures.address(fake.picture(1))
+    (stored,) = own_pictures.iterdir()
+    assert first.endswith(stored.name) and list(Image.open(stored).tobytes()) == list(fake.picture(1).tobytes())
+    for seed in range(2, 30):
+        pictures.address(fake.picture(seed))
+    assert len(list(own_pictures.iterdir())) <= 8
+    assert stat.S_IMODE(own_pictures.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.125, "+0.12"), (-0.2, "−0.20"), (0.0, "±0.00"), (-0.001, "±0.00")])

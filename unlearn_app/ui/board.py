@@ -31,7 +31,7 @@ def film(view: View) -> str:
 def _look(frame: Frame) -> str:
     what = "forgetting" if frame.stage == "unlearn" else "under attack"
     images = "".join(
-        f'<img src="{src}" alt="{esc(prompt)}, {what}, step {frame.step}" title="{esc(prompt)}">'
+        f'<img loading="lazy" src="{esc(src)}" alt="{esc(prompt)}, {what}, step {frame.step}" title="{esc(prompt)}">'
         for src, prompt in zip(frame.sources, frame.prompts, strict=False)
     )
     return f'<figure class="u-{esc(frame.stage)}">{images}<figcaption>{what}<br>step {frame.step}</figcaption></figure>'
@@ -105,7 +105,7 @@ def _cell(card: Card | None, original: Card | None, column: Column) -> str:
     if card.predicted:
         alt += f"; the judge sees {card.predicted}"
     return (
-        f'<td role="cell" class="u-{column}"><figure><img src="{card.src}" alt="{esc(alt)}">'
+        f'<td role="cell" class="u-{column}"><figure><img loading="lazy" src="{esc(card.src)}" alt="{esc(alt)}">'
         f"<figcaption>{_caption(card, original)}</figcaption></figure></td>"
     )
 

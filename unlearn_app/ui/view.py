@@ -1,7 +1,5 @@
 """What the page shows of a run: folded from its events while it works, or read from its folder afterwards."""
 
-import base64
-import io
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,13 +23,14 @@ from ..events import (
 )
 from ..runs import Run, StoredPicture
 from ..workflow import SHARES
+from .pictures import address
 
 MAX_POINTS = 300
 
 
 @dataclass(frozen=True)
 class Card:
-    """One judged picture as a PNG data address with its caption's values."""
+    """One judged picture: its address and what its caption says."""
 
     column: Column
     group: Group
@@ -87,7 +86,7 @@ class View:
                 self.points += points_of(event.stage, event.step, event.losses, self.config)
             case Preview():
                 self.frames.append(
-                    Frame(event.stage, event.step, tuple(png_address(image) for image in event.images), event.prompts)
+                    Frame(event.stage, event.step, tuple(address(image) for image in event.images), event.prompts)
                 )
             case Images():
                 self.cards[event.column] = {
@@ -137,17 +136,6 @@ def points_of(stage: str, step: int, losses: dict[str, float], config: RunConfig
     return [{"step": offset + step, "loss": value, "term": term} for term, value in losses.items()]
 
 
-def png_address(image: Image | Path) -> str:
-    """A data address of the picture as PNG, exact; files are taken as they are."""
-    if isinstance(image, Path):
-        content = image.read_bytes()
-    else:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        content = buffer.getvalue()
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-
-
 def view_of(run: Run, recorded: bool = False) -> View:
     """The view of a run folder, as it stood when the run ended."""
     view = View(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
@@ -156,7 +144,7 @@ def view_of(run: Run, recorded: bool = False) -> View:
     for step in run.steps:
         view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
     for preview in run.record["previews"]:
-        sources = tuple(png_address(run.folder / file) for file in preview["files"])
+        sources = tuple(address(run.folder / file) for file in preview["files"])
         view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))
     for picture in run.pictures:
         view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(picture, picture.path)
@@ -165,4 +153,4 @@ def view_of(run: Run, recorded: bool = False) -> View:
 
 def _card(picture: Picture | StoredPicture, image: Image | Path) -> Card:
     values = {item.name: getattr(picture, item.name) for item in fields(Card) if item.name != "src"}
-    return Card(src=png_address(image), **values)
+    return Card(src=address(image), **values)

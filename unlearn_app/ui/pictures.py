@@ -1,0 +1,45 @@
+"""Where the browser fetches pictures: each stored once under the hash of its PNG, so that updates stay small."""
+
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from urllib.parse import quote
+
+from gradio.utils import get_upload_folder
+from PIL.Image import Image
+
+LIMIT = 4000
+_lock = threading.Lock()
+
+
+def address(picture: Image | Path) -> str:
+    """An address of the exact picture as PNG, relative to the page; files are taken as they are.
+
+    The folder is the one Gradio serves from; beyond `LIMIT` files the least recently shown quarter goes.
+    """
+    if isinstance(picture, Path):
+        content = picture.read_bytes()
+    else:
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        content = buffer.getvalue()
+    path = Path(get_upload_folder()).resolve() / "pictures" / f"{hashlib.sha256(content).hexdigest()}.png"
+    with _lock:
+        if path.exists():
+            os.utime(path)
+        else:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(content)
+            partial.replace(path)
+            _prune(path.parent)
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def _prune(folder: Path) -> None:
+    files = list(folder.iterdir())
+    if len(files) > LIMIT:
+        for path in sorted(files, key=lambda file: file.stat().st_mtime)[: len(files) - LIMIT * 3 // 4]:
+            path.unlink(missing_ok=True)
