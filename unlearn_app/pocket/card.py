@@ -169,7 +169,7 @@ def _training_table(training: dict[str, Any]) -> str:
     for part, facts in training.items():
         log = facts.get("losses", [])
         marks = [log[round(i * (len(log) - 1) / 4)] for i in range(5)] if len(log) > 4 else log
-        losses = ", ".join(f"{loss:.3f} at {step}" for step, loss in marks)
+        losses = ", ".join(f"{loss:.3f} at {step:g}" for step, loss in marks)
         minutes = f"{facts['seconds'] / 60:.0f} min"
         batch = str(facts.get("batch", ""))
         rows.append([part, str(facts["steps"]), batch, str(facts["seed"]), minutes, losses, facts["hardware"]])
