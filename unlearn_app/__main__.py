@@ -23,7 +23,7 @@ from .errors import Cancelled, ConfigError, OutputError, UnlearnError
 from .events import Done, Scores, Verdict
 
 # Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
 BENCHES = ("main-job",)

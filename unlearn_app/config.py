@@ -23,11 +23,11 @@ def setting(default: Any, help_text: str, low: float | None = None, high: float 
 class UnlearnConfig:
     """Training of the unlearn adapter."""
 
-    steps: int = setting(50, "optimizer steps", 1, 5000)
+    steps: int = setting(30, "optimizer steps", 1, 5000)
     lr: float = setting(2e-3, "learning rate of Adam", 1e-6, 1e-1)
     rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
-    batch_size: int = setting(12, "pictures per term and step", 1, 256)
+    batch_size: int = setting(16, "pictures per term and step", 1, 256)
     retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 0.0, 1000.0)
     train_pictures: int = setting(32, "retain pictures the original model paints for training", 4, 2000)
 

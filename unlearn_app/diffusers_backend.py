@@ -66,10 +66,13 @@ class DiffusersBackend:
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
         arguments = (x_t.to(self.unet.dtype), t, cond.to(self.unet.dtype))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+        with self._mixed():
             if params is None:
                 return self.unet(*arguments).sample.float()
             return torch.func.functional_call(self.unet, params, arguments).sample.float()
+
+    def _mixed(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
 
     @torch.no_grad()
     def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -194,8 +197,8 @@ class DiffusersBackend:
         states, null, latents = self.encode_text(prompts), self.encode_text([""]), []
         for rows in in_chunks(len(prompts), CHUNK):
             cond = states[rows]
-            latents.append(
-                self.pipe(
+            with self._mixed():
+                painted = self.pipe(
                     prompt_embeds=cond,
                     negative_prompt_embeds=null.expand_as(cond),
                     num_inference_steps=steps,
@@ -203,8 +206,8 @@ class DiffusersBackend:
                     generator=[generator(seed) for seed in seeds[rows]],
                     output_type="latent",
                     callback_on_step_end=check,
-                ).images
-            )
+                )
+            latents.append(painted.images)
         return torch.cat(latents).float()
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from ..backend import Backend
 from ..catalog import POCKET
 from ..config import make_config
 from ..events import GROUPS
-from ..pocket.dataset import is_held_out, scenes
-from ..pocket.grammar import PLAIN_STYLE, caption
+from ..pocket.dataset import scenes
 from ..pocket.latents import pictures_to_tensor
-from ..pocket.vocabulary import OBJECTS, SETTINGS, STYLES
-from ..pocket.world import render
+from ..pocket.measures import held_out_rows, judge_pictures, paint_scenes, reconstruction_psnr, sample_scenes
+from ..pocket.world import Scene, render
 from ..runs import Run, write_bytes
 from ..workflow import load_backend, run
 from .cells import ROOT, cell, wilson
@@ -29,8 +29,8 @@ from .page import page_times
 
 CONCEPTS = ("cat", "car", "knife", "robot", "van gogh", "neon", "mosaic")
 BEGIN, END = "<!-- main-job table: begin -->", "<!-- main-job table: end -->"
-UNSEEN_SEED = 77
-"""Renderings of this data seed were never used in training, nor to choose anything."""
+UNSEEN_SEED, GENERATED_SEED = 77, 4_000_000
+"""Renderings and pictures of these seeds were never used in training, nor to choose anything."""
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
@@ -90,53 +90,31 @@ def _judge() -> Any:
     return PocketJudge.load(POCKET / "judge")
 
 
-def _accuracy(judge: Any, pictures: torch.Tensor, axis: str, names: list[str]) -> float:
-    classes = judge.classes(axis)
-    predicted = torch.cat([judge.classify(piece, axis).argmax(1) for piece in pictures.split(64)])
-    return sum(classes[i] == name for i, name in zip(predicted.tolist(), names, strict=True)) / len(names)
-
-
 def judge_on_renderings(judge: Any, count: int) -> dict[str, Any]:
     """Judge accuracies on fresh renderings of known objects."""
-    wanted = scenes("valid", count, UNSEEN_SEED)
-    pictures = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in wanted]))
-    return {
-        axis: _accuracy(judge, pictures, axis, [getattr(scene, axis) for scene in wanted])
-        for axis in ("object", "style", "setting")
-    } | {"n": count}
+    shown, pictures = _unseen(count)
+    return asdict(judge_pictures(judge, pictures, shown)) | {"n": count}
 
 
 def reconstruction(backend: Backend, count: int) -> dict[str, Any]:
-    """PSNR in dB of encoding and decoding fresh renderings, mean over pictures."""
-    wanted = scenes("valid", count, UNSEEN_SEED)
-    pictures = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in wanted]))
-    decoded = torch.cat([backend.decode(backend.encode_pictures(piece)) for piece in pictures.split(18)])
-    error = (decoded - pictures).square().mean((1, 2, 3))
-    psnr = 10 * torch.log10(4 / error)
+    """PSNR in dB of encoding and decoding fresh renderings, mean and spread over pictures."""
+    psnr = reconstruction_psnr(backend, _unseen(count)[1])
     return {"psnr": psnr.mean().item(), "psnr_sd": psnr.std().item(), "n": count}
 
 
 def judge_on_generated(backend: Backend, judge: Any, per_pair: int) -> dict[str, Any]:
     """Judge accuracies on pictures of every object x style by the original model."""
-    rows = [
-        (o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name)
-        for k in range(per_pair)
-        for i, o in enumerate(OBJECTS)
-        for j, s in enumerate(STYLES)
-    ]
-    prompts = [caption(o, None if s == PLAIN_STYLE else s, p) for o, s, p in rows]
+    wanted = sample_scenes(per_pair, GENERATED_SEED)
     with backend.active():
-        latents = backend.sample(prompts, [4_000_000 + i for i in range(len(rows))], steps=10, guidance_scale=3.0)
-    pictures = backend.decode(latents)
-    held = [i for i, row in enumerate(rows) if is_held_out(*row)]
-    columns = dict(zip(("object", "style", "setting"), zip(*rows, strict=True), strict=True))
-    result: dict[str, Any] = {"n": len(rows), "held_out_n": len(held)}
-    for axis, names in columns.items():
-        result[axis] = _accuracy(judge, pictures, axis, list(names))
-        result[f"held_out_{axis}"] = _accuracy(judge, pictures[held], axis, [names[i] for i in held])
-    by_object = {e.name: [i for i, row in enumerate(rows) if row[0] == e.name] for e in OBJECTS}
-    result["by_object"] = {n: _accuracy(judge, pictures[i], "object", [n] * len(i)) for n, i in by_object.items()}
-    return result
+        pictures = paint_scenes(backend, wanted, steps=10, guidance_scale=3.0)
+    held = held_out_rows(wanted)
+    unseen = judge_pictures(judge, pictures[held], [wanted[row] for row in held])
+    return asdict(judge_pictures(judge, pictures, wanted)) | {"n": len(wanted), "held_out": asdict(unseen)}
+
+
+def _unseen(count: int) -> tuple[list[Scene], torch.Tensor]:
+    shown = scenes("valid", count, UNSEEN_SEED)
+    return shown, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
 
 
 def one_run(config: Any, backend: Backend) -> dict[str, Any]:
@@ -188,11 +166,12 @@ def _share(stored: dict[str, Any], axis: str) -> str:
 def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     rendered, generated, rebuilt = values["rendered"], values["generated"], values["reconstruction"]
     pair = [f"{_share(stored, 'object')} / {_share(stored, 'style')}" for stored in (rendered, generated)]
-    held = f"{generated['held_out_object']:.1%} / {generated['held_out_style']:.1%}"
+    held = generated["held_out"]
+    composed = f"{held['object']:.1%} / {held['style']:.1%}, n = {held['pictures']}"
     return [
         ("judge on unseen renderings, object / style", "97 % / 98 %", f"{pair[0]}, n = {rendered['n']}"),
         ("judge on generated pictures, object / style", "85 % / 90 %", f"{pair[1]}, n = {generated['n']}"),
-        ("the same on held-out compositions", "", f"{held}, n = {generated['held_out_n']}"),
+        ("the same on held-out compositions", "", composed),
         ("reconstruction of unseen renderings", "22 dB", f"{rebuilt['psnr']:.1f} dB (sd {rebuilt['psnr_sd']:.1f})"),
     ]
 

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
 from ..errors import ConfigError
@@ -132,56 +132,49 @@ def _interleave(*groups: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
 
 
 def _object_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
-    near_train, near_test, far_train, far_test = _split_names(*_family(entry, OBJECTS, (entry, anchor)), entry.name)
+    names = _split_names(*_family(entry, OBJECTS, (entry, anchor)), entry.name)
 
-    def both(train_names: Sequence[str], test_names: Sequence[str]) -> PromptSplit:
-        return PromptSplit(
-            _ask(train_names, _styles(False), _settings(False), "object", False),
-            _ask(test_names, _styles(True), _settings(True), "object", True),
-        )
+    def ask(objects: Sequence[str], test: bool) -> tuple[Prompt, ...]:
+        return _ask(objects, _styles(test), _settings(test), "object", test)
 
-    forget = both((entry.name,), (entry.name,))
-    mine, anchors, theirs = shared_out(forget.train, both((anchor.name,), (anchor.name,)).train)
-    far = both(far_train, far_test)
-    cross = _ask(far_test, _styles(True), _settings(True), "style", True)
-    return Concept(
-        text,
-        entry.name,
-        "object",
-        anchor.name,
-        PromptSplit(mine, forget.test),
-        anchors,
-        theirs,
-        both(near_train, near_test),
-        PromptSplit(far.train, _interleave(far.test, cross)),
-    )
+    cross = _ask(names[3], _styles(True), _settings(True), "style", True)
+    return _assemble(text, "object", entry, anchor, names, ask, cross)
 
 
 def _style_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
     near, far = _family(entry, STYLES, (entry, anchor))
     if len(near) < 3:
         near, far = near + far[:2], far[2:]
-    near_train, near_test, far_train, far_test = _split_names(near, far, entry.name)
-    objects_train, objects_test = halves([e.name for e in OBJECTS], entry.name)
+    names = _split_names(near, far, entry.name)
+    objects = halves([e.name for e in OBJECTS], entry.name)
 
-    def both(train_styles: Sequence[str], test_styles: Sequence[str]) -> PromptSplit:
-        return PromptSplit(
-            _ask(objects_train, train_styles, _settings(False), "style", False),
-            _ask(objects_test, test_styles, _settings(True), "style", True),
-        )
+    def ask(styles: Sequence[str], test: bool) -> tuple[Prompt, ...]:
+        return _ask(objects[test], styles, _settings(test), "style", test)
 
-    forget = both((entry.name,), (entry.name,))
-    mine, anchors, theirs = shared_out(forget.train, both((anchor.name,), (anchor.name,)).train)
-    far_split = both(far_train, far_test)
-    cross = _ask(objects_test, far_test, _settings(True), "object", True)
+    cross = _ask(objects[True], names[3], _settings(True), "object", True)
+    return _assemble(text, "style", entry, anchor, names, ask, cross)
+
+
+def _assemble(
+    text: str,
+    kind: str,
+    entry: Entry,
+    anchor: Entry,
+    names: Sequence[Sequence[str]],
+    ask: Callable[[Sequence[str], bool], tuple[Prompt, ...]],
+    cross: tuple[Prompt, ...],
+) -> Concept:
+    """`names` are near and far sub-concepts, each for training and for test; `cross` tests the other axis."""
+    near_train, near_test, far_train, far_test = names
+    mine, anchors, theirs = shared_out(ask((entry.name,), False), ask((anchor.name,), False))
     return Concept(
         text,
         entry.name,
-        "style",
+        kind,
         anchor.name,
-        PromptSplit(mine, forget.test),
+        PromptSplit(mine, ask((entry.name,), True)),
         anchors,
         theirs,
-        both(near_train, near_test),
-        PromptSplit(far_split.train, _interleave(far_split.test, cross)),
+        PromptSplit(ask(near_train, False), ask(near_test, True)),
+        PromptSplit(ask(far_train, False), _interleave(ask(far_test, True), cross)),
     )

@@ -53,10 +53,10 @@ def reconstruction_psnr(backend: Backend, pictures: Tensor) -> Tensor:
     return torch.cat(pieces)
 
 
-def sample_scenes(per_pair: int) -> list[Scene]:
+def sample_scenes(per_pair: int, first_seed: int = FIRST_SEED) -> list[Scene]:
     """Every object in every style, `per_pair` times, settings going round; the seed of row i is that of its picture."""
     return [
-        Scene(o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name, FIRST_SEED + 10_000 * k + 100 * i + j)
+        Scene(o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name, first_seed + 10_000 * k + 100 * i + j)
         for k in range(per_pair)
         for i, o in enumerate(OBJECTS)
         for j, s in enumerate(STYLES)

@@ -53,9 +53,9 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
     fields = [page.concept, *page.options.components.values()]
     asked = [page.run.click, page.concept.submit]
     result = [page.film, page.board, page.summary, page.plot, page.status, page.hint, page.shown, *page.downloads]
-    gr.on(asked, does.refuse, fields, [page.hint, page.folded], **quiet)
-    gr.on(
-        asked,
+    # One after the other: whenever a listener starts, Gradio clears what a validator said of the same inputs.
+    refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **quiet)
+    refused.then(
         does.run,
         fields,
         [*result, page.run, page.stop, page.concept],
