@@ -239,6 +239,12 @@ def test_bad_adapters_are_refused(command, tiny_pipeline: Path, tmp_path: Path, 
     assert not Path("x").exists()
 
 
+def test_the_adversarys_adapter_alone_is_refused(command, tiny_pipeline: Path, tiny_run: Path) -> None:
+    words = ["generate", "--prompt", "a cat", "--model", str(tiny_pipeline), "--out", "x"]
+    refused(command(*words, "--adapter", str(tiny_run / "relearn.safetensors")), "with the unlearn adapter")
+    assert not Path("x").exists()
+
+
 @pytest.mark.parametrize("words", [["--prompt", ""], ["--prompt", "a" * 10_000], ["--prompt", "cat", "--seed", "x"]])
 def test_bad_prompts_are_refused(command, tmp_path: Path, words: list[str]) -> None:
     refused(command("generate", *words, "--out", "x"))

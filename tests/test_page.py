@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from safetensors import safe_open
 
 from unlearn_app.concept import Concept, Prompt, PromptSplit
 from unlearn_app.config import RunConfig, make_config
+from unlearn_app.engine import Engine
 from unlearn_app.runs import Run
+from unlearn_app.ui import build_demo
 
 TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
 
@@ -293,6 +296,19 @@ def test_without_a_recorded_run_the_page_invites_and_plots(visit, tmp_path: Path
         wait_for_end(page)
         expect(page.locator("#plot")).to_contain_text("relearn")
         assert "Infinity" not in page.locator("#plot").inner_text()
+
+
+@pytest.mark.parametrize("harm", ["picture", "record"])
+def test_a_damaged_recorded_run_is_left_out(recorded: Path, tmp_path: Path, harm: str) -> None:
+    shutil.copytree(recorded, tmp_path / "runs")
+    if harm == "picture":
+        next((tmp_path / "runs" / "cat" / "images").iterdir()).unlink()
+    else:
+        (tmp_path / "runs" / "cat" / "run.json").write_text('{"schema"')
+    engine = Engine(fake.FakeRunner())
+    with pytest.warns(UserWarning, match="cat"):
+        demo = build_demo(engine, core=fake.CORE, recorded=tmp_path / "runs")
+    assert "van gogh (recorded)" in str(demo.config) and "cat (recorded)" not in str(demo.config)
 
 
 def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:

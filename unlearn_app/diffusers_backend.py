@@ -214,7 +214,8 @@ class DiffusersBackend:
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-        pieces = [vae.decode(scaled[rows]).sample.float().cpu() for rows in in_chunks(len(latents), CHUNK)]
+        with self._mixed():
+            pieces = [vae.decode(scaled[rows]).sample.float().cpu() for rows in in_chunks(len(latents), CHUNK)]
         return torch.cat(pieces).clamp(-1, 1)
 
     @torch.no_grad()

@@ -20,6 +20,8 @@ from .errors import OutputError
 from .events import COLUMNS, Column, Group, GroupScore, Images, Picture, Preview, Step, Verdict
 
 SCHEMA = "unlearn-run/1"
+ORIGINAL = "the original"
+"""What an adapter's metadata says it loads on when it needs no other adapter."""
 
 
 def to_json(value: Any) -> Any:
@@ -185,6 +187,9 @@ class Run:
             raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
         if record.get("schema") != SCHEMA:
             raise OutputError(f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {SCHEMA} is accepted.")
+        missing = [name for name in record.get("files", {}) if not (Path(folder) / name).is_file()]
+        if missing:
+            raise OutputError(f"The run in {str(folder)!r} is damaged: {missing[0]} is missing.")
         return cls(Path(folder), record)
 
     @property

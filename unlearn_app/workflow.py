@@ -20,7 +20,7 @@ from .events import COLUMNS, Done, Event, GroupScore, Images, Preview, Scores, S
 from .objectives.preserve import Preserve
 from .painting import generate
 from .provenance import environment
-from .runs import RunWriter
+from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
 from .strip import comparison_strip
 from .train import Term, fit
@@ -30,6 +30,7 @@ __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "previ
 
 PREVIEWS = 4
 PREVIEW_SEED = 800_000
+PREVIEW_STEPS = 6
 SHARES = {"load": 0.0, "retain": 0.08, "unlearn": 0.16, "attack": 0.55, "compare": 0.75, "write": 0.98}
 """How far the whole run is when a stage begins, for progress bars."""
 
@@ -188,7 +189,7 @@ def _preview_images(work: _Work) -> list[Image]:
     latents = work.backend.sample(
         prompts,
         seeds,
-        steps=min(8, compare.sampling_steps),
+        steps=min(PREVIEW_STEPS, compare.sampling_steps),
         guidance_scale=compare.guidance_scale,
         should_stop=work.cancel.is_set,
     )
@@ -258,6 +259,6 @@ def _save_adapter(work: _Work, slot: str) -> None:
                 "base": work.config.model,
                 "base_sha256": work.backend.base_hash,
                 "objective": work.config.objective if slot == "unlearn" else "relearn",
-                "loads_on": "the original" if slot == "unlearn" else "the original with the unlearn adapter",
+                "loads_on": ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter",
             },
         )

@@ -1,5 +1,6 @@
 """The page as a `gr.Blocks`, and how it is launched; building it does no work and starts nothing."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import gradio as gr
 
 from .. import workflow
 from ..engine import Engine
+from ..errors import OutputError
 from ..runs import Run
 from .api import endpoint
 from .handlers import Handlers, recorded_choices
@@ -20,7 +22,7 @@ VISITORS = 32
 
 def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, recorded: Path = RECORDED) -> gr.Blocks:
     """The page around `engine`; `core` knows the concepts (functions as in `workflow`), `recorded` holds runs."""
-    runs = {folder.parent.name: folder.parent for folder in sorted(recorded.glob("*/run.json"))}
+    runs = _readable(recorded)
     first = view_of(Run.open(next(iter(runs.values()))), recorded=True) if runs else None
     names = [(known.name, known.kind) for known in core.known_concepts(model) if not known.fresh]
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
@@ -28,6 +30,17 @@ def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, r
         _wire(demo, page, Handlers(engine, core, page, model, runs))
         gr.api(endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS)
     return demo
+
+
+def _readable(recorded: Path) -> dict[str, Path]:
+    """The recorded runs by folder name; a damaged one is left out with a warning, not a reason to stay closed."""
+    runs = {}
+    for record in sorted(recorded.glob("*/run.json")):
+        try:
+            runs[record.parent.name] = Run.open(record.parent).folder
+        except OutputError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return runs
 
 
 def launch_kwargs() -> dict[str, Any]:
