@@ -58,8 +58,9 @@ def _drive(page: Any, url: str) -> tuple[float, float]:
     picture = time.perf_counter() - opened
     page.locator("#concept textarea, #concept input").first.fill("cat")
     page.locator("#run").click()
-    page.locator("#stop").click(timeout=PATIENCE_S * 1000)
+    page.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)
     clicked = time.perf_counter()
+    page.locator("#stop").click()
     page.wait_for_function("/stopp/i.test(document.querySelector('#status').innerText)", timeout=PATIENCE_S * 1000)
     return picture, time.perf_counter() - clicked
 
