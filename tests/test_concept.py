@@ -4,10 +4,11 @@ import random
 
 import pytest
 
-from unlearn_app.concept import free_concept, spread
+from unlearn_app.concept import ARMS, restricted_retain, spread
 from unlearn_app.errors import ConfigError
 from unlearn_app.pocket.concepts import find_entry, known_concepts, nearest_known, pocket_concept
 from unlearn_app.pocket.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
+from unlearn_app.prompts import free_concept
 
 NAMES = [entry.name for entry in (*OBJECTS, *STYLES)]
 
@@ -98,9 +99,35 @@ def test_known_concepts_list_everything_once():
 
 def test_free_words_work_for_other_models():
     concept = free_concept("a red dragon", None)
-    assert concept.name == "a red dragon" and all("a red dragon" in p.text for p in concept.forget.test)
+    assert concept.name == "red dragon" and all("red dragon" in p.text for p in concept.forget.test)
     style = free_concept("Van Gogh style", None)
-    assert style.anchor == "a photo" and {p.axis for p in style.far.test} == {"object"}
+    assert style.anchor == "a photo" and {p.axis for p in style.far.test} == {"style"}
     for c in (concept, style):
         assert not {p.text for p in c.forget.train} & {p.text for p in c.forget.test}
         assert not {p.text for p in c.near.train} & {p.text for p in c.near.test}
+
+
+ARM_CASES = [pocket_concept(name, None) for name in NAMES] + [free_concept(t, None) for t in ("cat", "Van Gogh style")]
+
+
+@pytest.mark.parametrize("concept", ARM_CASES, ids=[c.name for c in ARM_CASES])
+def test_arms_change_training_prompts_only(concept):
+    diversified, near, uniform = (restricted_retain(concept, arm) for arm in ARMS)
+    assert diversified is concept
+    for arm in (near, uniform):
+        assert arm.far.train == () and arm.relearn == concept.relearn and arm.name == concept.name
+        for group in ("forget", "near", "far"):
+            assert getattr(arm, group).test == getattr(concept, group).test
+    assert near.forget == concept.forget and near.near == concept.near and near.anchors == concept.anchors
+    assert len(uniform.forget.train) == len(uniform.anchors) == len(uniform.near.train) == 1
+    row = concept.forget.train.index(uniform.forget.train[0])
+    assert uniform.anchors[0] == concept.anchors[row] and uniform.near.train[0] in concept.near.train
+    for group in ("forget", "near"):
+        kept, all_of = getattr(uniform, group).train, getattr(concept, group).train
+        assert len(kept[0].text) == min(len(p.text) for p in all_of)
+
+
+def test_an_unknown_arm_gets_a_sentence():
+    with pytest.raises(ConfigError, match="'random' is unknown; choose one of diversified, near, uniform") as caught:
+        restricted_retain(pocket_concept("cat", None), "random")
+    assert caught.value.field == "arm"

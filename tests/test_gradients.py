@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from unlearn_app import registry
-from unlearn_app.gradients import Restricted, WeightedSum, combine, cosine_of, gramian_of
+from unlearn_app.gradients import (
+    Barrier,
+    OneSided,
+    Preconditioner,
+    Restricted,
+    RestrictedAdam,
+    WeightedSum,
+    combine,
+    cosine_of,
+    gramian_of,
+)
 
 ONES = torch.ones(2, dtype=torch.float64)
 
@@ -130,3 +140,90 @@ def test_small_cosines_survive_float32_sums():
 def test_cosine_of_a_zero_gradient_is_none():
     assert cosine_of(gramian_of(torch.stack([torch.ones(3), torch.zeros(3)]))) is None
     assert cosine_of(gramian_of(torch.ones(1, 3))) is None
+
+
+def test_under_conflict_the_descent_of_each_loss_is_the_weighted_sine():
+    """<u, g_r> = w_r (|g_r|^2 - c^2 / |g_f|^2) and the same for g_f: what is lost is only what opposes."""
+    wrong = 0
+    for weights in (ONES, torch.tensor([0.1, 9.0], dtype=torch.float64)):
+        for g in pairs():
+            f, r = g
+            c = f @ r
+            if c >= 0:
+                continue
+            u = restricted(g, weights)
+            expected = [weights[0] * (f @ f - c * c / (r @ r)), weights[1] * (r @ r - c * c / (f @ f))]
+            torch.testing.assert_close(torch.stack([u @ f, u @ r]), torch.stack(expected), rtol=1e-7, atol=0.0)
+            wrong += not torch.isclose(one_sided(g, weights) @ f, expected[0], rtol=1e-7, atol=0.0)
+    assert wrong > 100
+
+
+def test_equal_norms_make_it_the_longer_sum():
+    for g in pairs():
+        f, r = g[0] / g[0].norm(), g[1] / g[1].norm()
+        if f @ r < 0:
+            both = torch.stack([f, r])
+            torch.testing.assert_close(restricted(both, ONES), (1 - f @ r) * (f + r))
+            assert not torch.allclose(sequential(both, ONES), (1 - f @ r) * (f + r))
+
+
+def test_scaling_a_gradient_is_weighting_it():
+    def normalised(g, w):
+        return restricted(g / g.norm(dim=1, keepdim=True), w)
+
+    scale = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    for g in pairs(20):
+        scaled, weights = g * scale[:, None], ONES * torch.tensor([1.0, 2.0])
+        torch.testing.assert_close(restricted(scaled, weights), restricted(g, weights * scale))
+        assert not torch.allclose(normalised(scaled, weights), normalised(g, weights * scale))
+
+
+def test_no_side_is_preferred():
+    weights = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    for g in pairs():
+        torch.testing.assert_close(restricted(g, weights), restricted(g.flip(0), weights.flip(0)))
+    assert any(not torch.allclose(one_sided(g, weights), one_sided(g.flip(0), weights.flip(0))) for g in pairs())
+
+
+def test_one_sided_equals_its_vectors_and_keeps_only_the_retain_promise():
+    weights = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    for g in pairs():
+        u = combine(g, OneSided(), weights)[0]
+        torch.testing.assert_close(u, one_sided(g, weights))
+        assert u @ g[1] >= -1e-9 * u.norm() * g[1].norm()
+    assert any(combine(g, OneSided(), weights)[0] @ g[0] < 0 for g in pairs())
+
+
+def test_the_adam_variant_keeps_the_promise_for_the_preconditioned_step_and_the_plain_one_does_not():
+    source = torch.Generator().manual_seed(2)
+    broken = 0
+    for g in pairs():
+        diagonal = 10 ** torch.randn(7, generator=source, dtype=torch.float64)
+        step = combine(g, RestrictedAdam(), ONES, diagonal)[0]
+        slack = 1e-9 * step.norm() * g.norm(dim=1).max()
+        assert step @ g[0] >= -slack and step @ g[1] >= -slack
+        plain = diagonal * restricted(g, ONES)
+        broken += bool(plain @ g[0] < 0 or plain @ g[1] < 0)
+    assert broken > 10
+
+
+def test_the_preconditioner_is_adams():
+    gradients = torch.randn(5, 1, 4, dtype=torch.float64)
+    weight = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    adam, diagonal = torch.optim.Adam([weight], lr=1.0, betas=(0.0, 0.999)), Preconditioner()
+    for g in gradients:
+        before = weight.detach().clone()
+        weight.grad = g[0].clone()
+        adam.step()
+        torch.testing.assert_close(before - weight.detach(), diagonal(g, ONES[:1]) * g[0])
+
+
+def test_the_barrier_makes_forgetting_fall_at_its_rate_whatever_retaining_wants():
+    for eta in (0.5, 2.0):
+        for g in pairs():
+            f, r = g
+            u = combine(g, Barrier(eta), ONES)[0]
+            assert u @ f >= (eta - 1e-7) * (f @ f)
+            if r @ f >= eta * (f @ f):
+                torch.testing.assert_close(u, r)
+    assert any(summed(g, ONES) @ g[0] < 0.5 * (g[0] @ g[0]) for g in pairs())

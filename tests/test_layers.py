@@ -11,17 +11,29 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "unlearn_app"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "registry", "config", "concept", "backend", "model_folder"),
-    ("objectives", "gradients", "regularizers", "scorers"),
+    ("errors", "events", "registry", "config", "concept", "prompts", "backend", "model_folder"),
+    ("objectives", "closed_form", "gradients", "regularizers", "scorers"),
     ("train", "batches"),
-    ("attacks", "evaluate", "verdict", "strip", "runs", "doctor", "provenance", "catalog", "painting"),
+    (
+        "attacks",
+        "unlearning",
+        "evaluate",
+        "verdict",
+        "metrics",
+        "strip",
+        "runs",
+        "doctor",
+        "provenance",
+        "catalog",
+        "painting",
+    ),
     ("workflow",),
     ("engine", "bench"),
     ("console", "ui", "__main__"),
 )
 """From the bottom up; a module imports from its own layer or below."""
 
-APART = {"objectives", "gradients", "regularizers", "scorers"}
+APART = {"objectives", "closed_form", "gradients", "regularizers", "scorers"}
 """Methods know nothing of each other, though they share a layer."""
 
 BY_NAME = {"pocket", "diffusers_backend"}

@@ -12,13 +12,14 @@ from unlearn_app import registry
 from unlearn_app.attacks.relearn import Relearn
 from unlearn_app.backend import NoisyBatch
 from unlearn_app.batches import noisy_batches, paint
-from unlearn_app.concept import free_concept
 from unlearn_app.config import AttackConfig
 from unlearn_app.evaluate import column_state
-from unlearn_app.gradients import Restricted, WeightedSum
+from unlearn_app.gradients import Restricted, RestrictedAdam, WeightedSum
 from unlearn_app.objectives.diffusion import Diffusion
 from unlearn_app.objectives.preserve import Preserve
+from unlearn_app.prompts import free_concept
 from unlearn_app.train import Term, fit
+from unlearn_app.unlearning import salient_rows
 from unlearn_app.workflow import load_backend
 
 
@@ -134,6 +135,12 @@ def test_half_precision_training_predicts_nearly_the_same_and_keeps_the_base_exa
         assert Preserve()(half, batch).item() == 0.0
 
 
+def opened(name: str):
+    """The objective with its gate, if it has one, open for the large losses of a random model."""
+    part = registry.get("objective", name)
+    return part(limit=100.0) if name == "gradient_ascent" else part()
+
+
 class TestObjectives:
     """Losses against values written out from the papers with plain calls of the network."""
 
@@ -162,6 +169,63 @@ class TestObjectives:
                 loss, mse_loss(self.raw(backend, batch, batch.cond), anchor), rtol=1e-4, atol=1e-6
             )
 
+    def test_gradient_ascent_and_its_gate(self, backend, batch):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        ascent = registry.get("objective", "gradient_ascent")
+        with backend.training("unlearn"):
+            plain = Diffusion()(backend, batch)
+            torch.testing.assert_close(ascent(limit=100.0)(backend, batch), -plain)
+            closed = ascent(limit=plain.item() / 2)(backend, batch)
+            torch.testing.assert_close(closed, -plain)
+            up, shut, down = (
+                torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(params.values()))])
+                for loss in (ascent(limit=100.0)(backend, batch), closed, plain)
+            )
+        torch.testing.assert_close(up, -down)
+        assert shut.abs().max() == 0.0 < up.abs().max()
+
+    def test_sdd_learns_from_the_model_under_training(self, backend, batch):
+        perturb(backend, "unlearn")
+        with backend.active():
+            frozen = self.raw(backend, batch, batch.null)
+        with backend.active("unlearn"):
+            mine, null = self.raw(backend, batch, batch.cond), self.raw(backend, batch, batch.null)
+            loss = registry.get("objective", "sdd")()(backend, batch)
+            torch.testing.assert_close(loss, mse_loss(mine, null), rtol=1e-4, atol=1e-6)
+            assert not torch.allclose(loss, mse_loss(mine, frozen), rtol=1e-3)
+
+    def test_erasediff_asks_for_uniform_noise_that_the_input_does_not_hold(self, backend, batch):
+        perturb(backend, "unlearn")
+        wide = torch.randn(64, *backend.latent_shape)
+        uniform = torch.special.ndtr(wide.flip(1, 2, 3))
+        assert uniform.min() >= 0 and uniform.max() <= 1 and abs(uniform.mean() - 0.5) < 0.02
+        assert abs(uniform.var() - 1 / 12) < 0.005
+        assert abs(torch.corrcoef(torch.stack([uniform.flatten(), wide.flatten()]))[0, 1]) < 0.05
+        with backend.active("unlearn"):
+            loss = registry.get("objective", "erasediff")()(backend, batch)
+            target = torch.special.ndtr(batch.noise.flip(1, 2, 3))
+            torch.testing.assert_close(
+                loss, mse_loss(self.raw(backend, batch, batch.cond), target), rtol=1e-4, atol=1e-6
+            )
+
+    def test_random_labels_are_predicted_by_the_model_under_training(self, backend, batch):
+        perturb(backend, "unlearn")
+        with backend.active("unlearn"):
+            loss = registry.get("objective", "random_label")()(backend, batch)
+            expected = mse_loss(self.raw(backend, batch, batch.cond), self.raw(backend, batch, batch.anchor))
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+
+    def test_retain_only_has_no_forget_gradient(self, backend, batch):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        with backend.training("unlearn"):
+            terms = {
+                "forget": Term(registry.get("objective", "retain_only")(), repeat(batch)),
+                "retain": Term(Diffusion(), repeat(batch)),
+            }
+            steps = list(fit(backend, params, terms, Restricted(), stage="unlearn", steps=3, lr=1e-3))
+        assert all(not s.gate and s.norms["forget"] == 0 < s.norms["retain"] for s in steps)
+        assert steps[-1].losses["retain"] < steps[0].losses["retain"]
+
     def test_preserve_is_zero_for_a_fresh_adapter_only(self, backend, batch):
         backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         with backend.active("unlearn"):
@@ -170,19 +234,19 @@ class TestObjectives:
         with backend.active("unlearn"):
             assert Preserve()(backend, batch).item() > 0.0
 
-    @pytest.mark.parametrize("name", registry.names("objective"))
+    @pytest.mark.parametrize("name", sorted(set(registry.names("objective")) - {"retain_only"}))
     def test_gradients_are_finite_and_reach_only_the_adapter(self, backend, batch, name):
         backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         with backend.training("unlearn") as params:
-            loss = registry.get("objective", name)()(backend, batch)
+            loss = opened(name)(backend, batch)
             gradients = torch.autograd.grad(loss, list(params.values()))
         assert all(g.isfinite().all() for g in gradients)
         assert any(g.abs().sum() > 0 for g in gradients)
 
-    @pytest.mark.parametrize("name", registry.names("objective"))
+    @pytest.mark.parametrize("name", sorted(set(registry.names("objective")) - {"retain_only"}))
     def test_params_override_the_adapter(self, backend, batch, name):
         perturb(backend, "unlearn")
-        objective = registry.get("objective", name)()
+        objective = opened(name)
         with backend.active("unlearn"), torch.no_grad():
             doubled = {n: 2 * p if "lora_B" in n else p.clone() for n, p in backend._params("unlearn").items()}
             overridden = objective(backend, batch, doubled)
@@ -299,3 +363,88 @@ def test_batches_are_reproducible_and_cover_the_set(backend):
     one, two, three = next(first), next(again), next(other)
     assert torch.equal(one.x_t, two.x_t) and not torch.equal(one.noise, three.noise)
     assert {x.sum().item() for x in one.x0} == {x.sum().item() for x in data.x0}
+
+
+def conflicting(backend, seed: int) -> dict[str, Term]:
+    """Ascent against descent on overlapping pictures: the two gradients nearly oppose each other."""
+    prompts = ["a cat", "a dog", "a bird", "a fish"]
+    data = paint(backend, prompts, None, range(4), sampling_steps=2, guidance_scale=3.0)
+    ascent = registry.get("objective", "gradient_ascent")(limit=100.0)
+    batches = (noisy_batches(backend, data, 1, seed + row) for row in range(2))
+    return {"forget": Term(ascent, next(batches)), "retain": Term(Diffusion(), next(batches), 3.0)}
+
+
+def test_the_step_really_taken_keeps_the_promise_under_the_adam_variant_only(backend):
+    rises = {}
+    for rule in (RestrictedAdam(), Restricted(), WeightedSum()):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        with backend.training("unlearn"):
+            steps = list(fit(backend, params, conflicting(backend, 7), rule, stage="unlearn", steps=40, lr=1e-3))
+        assert any(step.conflict for step in steps)
+        rises[type(rule)] = sum(change > 1e-9 for step in steps for change in step.changes.values())
+    assert rises[RestrictedAdam] == 0
+    assert rises[Restricted] > 0 and rises[WeightedSum] > 0
+
+
+def test_recorded_changes_are_those_of_the_losses(backend, batch):
+    """A small step of plain descent changes the loss on its own batch by the recorded amount."""
+    backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+    perturb(backend, "unlearn")
+    with backend.training("unlearn") as params:
+        terms = {"relearn": Term(Diffusion(), repeat(batch))}
+        first, second = list(fit(backend, params, terms, WeightedSum(), stage="attack", steps=2, lr=1e-6))
+    assert first.changes["relearn"] < 0
+    assert second.losses["relearn"] - first.losses["relearn"] == pytest.approx(first.changes["relearn"], rel=0.1)
+
+
+@pytest.mark.parametrize(("modules", "inside"), [("cross", True), ("not_cross", False)])
+def test_lora_sits_only_where_it_was_asked_for(backend, modules, inside):
+    everywhere = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+    some = backend.reset_adapter("unlearn", 4, 4.0, seed=0, modules=modules)
+    assert set(some) == {name for name in everywhere if (".attn2." in name) == inside}
+    perturb_some = backend.adapter_state("unlearn")
+    backend.drop_adapters()
+    backend.load_adapter("unlearn", perturb_some)
+    assert set(backend.adapter_state("unlearn")) == set(perturb_some)
+
+
+def test_slots_may_cover_different_layers(backend, batch):
+    perturb(backend, "unlearn")
+    state = {n: t for n, t in backend.adapter_state("unlearn").items() if ".attn2.to_k" in n or ".attn2.to_v" in n}
+    backend.load_adapter("unlearn", state)
+    perturb(backend, "relearn", seed=6)
+    with backend.active("unlearn"):
+        unlearned = backend.predict(batch.x_t, batch.t, batch.cond)
+    with backend.merged("unlearn"), backend.active():
+        torch.testing.assert_close(backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5)
+    with column_state(backend, "relearned"):
+        assert not torch.allclose(backend.predict(batch.x_t, batch.t, batch.cond), unlearned)
+
+
+class TestSaliency:
+    def test_rows_are_ranked_by_the_dense_gradient_and_the_others_never_move(self, backend, batch):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        mask = salient_rows(backend, repeat(batch), 0.3)
+        total = sum(rows.numel() for rows in mask.keep.values())
+        assert sum(rows.sum().item() for rows in mask.keep.values()) == pytest.approx(0.3 * total, abs=1)
+        assert not any(p.requires_grad for n, p in backend.unet.named_parameters() if ".lora_" not in n)
+        with backend.training("unlearn"):
+            terms = {"forget": Term(Diffusion(), repeat(batch))}
+            rule = WeightedSum()
+            list(fit(backend, params, terms, rule, stage="unlearn", steps=3, lr=1e-2, regularizers=[mask]))
+        for name, rows in mask.keep.items():
+            still = params[name][rows == 0]
+            assert still.numel() == 0 or still.abs().max() == 0.0
+        assert any(params[name].abs().max() > 0 for name in mask.keep)
+
+    def test_the_most_salient_row_is_the_one_with_the_largest_gradient(self, backend, batch):
+        backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        mask = salient_rows(backend, repeat(batch), 1e-9)
+        (name,) = [name for name, rows in mask.keep.items() if rows.any()]
+        layer = backend.unet.get_submodule(name.partition(".lora_B.")[0]).get_base_layer()
+        layer.weight.requires_grad_(True)
+        with backend.active():
+            (gradient,) = torch.autograd.grad(Diffusion()(backend, batch), [layer.weight])
+        layer.weight.requires_grad_(False)
+        row = gradient.flatten(1).square().mean(1).argmax()
+        assert mask.keep[name][row] == 1

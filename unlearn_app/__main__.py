@@ -3,7 +3,6 @@
 import errno
 import importlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -16,19 +15,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .config import PRESETS, RunConfig, clean_text, make_config, setting_names
-from .console import StageBars, name_table, print_result
+from .config import GROUPS, PRESETS, RunConfig, clean_text, make_config, setting_names
+from .console import StageBars, name_table, own_settings, print_result
 from .doctor import checks, record_hashes
-from .errors import Cancelled, ConfigError, OutputError, UnlearnError
+from .errors import Cancelled, ConfigError, UnlearnError
 from .events import Done, Scores, Verdict
 
 # Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
-BENCHES = ("main-job",)
+BENCHES = ("main-job", "paper1")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 FIELDS = {item.name: item for item in fields(RunConfig)}
+SETTINGS = ", ".join(setting_names(GROUPS))
 
 app = typer.Typer(
     help="Make a text-to-image diffusion model forget a concept, attack the forgetting, and judge both.",
@@ -53,12 +53,17 @@ def run(
     anchor: Annotated[str | None, _option("anchor", metavar="TEXT")] = _default("anchor"),
     objective: Annotated[str, _option("objective", metavar="NAME")] = _default("objective"),
     rule: Annotated[str, _option("rule", metavar="NAME")] = _default("rule"),
+    prompts: Annotated[str | None, _option("prompts", metavar="FILE")] = _default("prompts"),
     seed: Annotated[str, _option("seed", metavar="N")] = str(_default("seed")),
     preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help=f"any of {', '.join(setting_names())}; may be repeated"),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help=f"any of {', '.join(setting_names(GROUPS))}, METHOD.NAME; may be repeated",
+        ),
     ] = None,
 ) -> None:
     """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
@@ -70,6 +75,7 @@ def run(
         anchor=anchor,
         objective=objective,
         rule=rule,
+        prompts=prompts,
         seed=seed,
         model=model,
         **_assignments(settings or []),
@@ -91,13 +97,9 @@ def run(
 
 
 def _whole_number(text: str, name: str, low: int, high: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = None
-    if number is None or not low <= number <= high:
+    if not text.lstrip("+-").isdecimal() or not low <= int(text) <= high:
         raise ConfigError(f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name)
-    return number
+    return int(text)
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:
@@ -139,33 +141,18 @@ def generate(
     prompts = [clean_text(text, "prompt") for text in prompt]
     first = _whole_number(seed, "seed", 0, 2**31 - len(prompts))
     from . import catalog, painting
-    from .runs import check_output
+    from .runs import check_output, whole_folder
 
     check_output(out)
     if adapter:
         painting.read_adapter(adapter)
     names = [f"{row:02d}.png" for row in range(len(prompts))]
-    with _whole_folder(out) as partial:
+    with whole_folder(out) as partial:
         seeds = [first + row for row in range(len(prompts))]
         pictures = painting.generate(catalog.load_backend(model), prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
             picture.save(partial / name)
-    for name in names:
-        print(out / name)
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that is moved there at the end, or removed when something goes wrong."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.replace(out)
-    except OSError as error:
-        raise OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    print(*(out / name for name in names), sep="\n")
 
 
 @app.command()
@@ -186,11 +173,23 @@ def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_I
 
 
 @app.command()
+def methods() -> None:
+    """List the ways to forget, the gradient rules and the attacks, with the settings that are their own."""
+    from . import registry
+
+    for kind in ("objective", "closed_form", "rule", "attack"):
+        rows = [
+            (part, registry.describe(kind, part), own_settings(registry.settings_of(kind, part)))
+            for part in registry.names(kind)
+        ]
+        Console().print(name_table(kind.replace("_", " "), ("name", "what it does", "settings"), rows))
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine: Python, packages, device, bundled models, disk space, browser for the tests."""
     found = list(checks())
-    marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "optional"}
-    rows = [(marks[check.ok, check.needed], check.name, check.detail) for check in found]
+    rows = [(check.mark, check.name, check.detail) for check in found]
     Console().print(name_table("doctor", ("", "check", "found"), rows))
     if not all(check.ok for check in found if check.needed):
         raise typer.Exit(1)
@@ -204,13 +203,14 @@ def bench(
     ] = Path("assets/experiments"),
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
     smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
+    full: Annotated[bool, typer.Option("--full", help="paper1: the whole grid, for a GPU")] = False,
 ) -> None:
-    """Measure what the README's table states, and print it."""
+    """Measure a table, resuming what is there already, and print it."""
     if name not in BENCHES:
         raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}.", "name")
     count = _whole_number(seeds, "seeds", 1, 100)
     module = importlib.import_module(f"unlearn_app.bench.{name.replace('-', '_')}")
-    for line in module.run_bench(out, count, smoke):
+    for line in module.run_bench(out, count, smoke, **({"full": True} if full else {})):
         print(line, flush=True)
 
 

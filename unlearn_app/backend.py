@@ -56,8 +56,20 @@ class Backend(Protocol):
     def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """The prediction of the original model: adapters off, no gradient."""
 
-    def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int) -> Params:
-        """Put a fresh adapter into `slot` and return its tensors: B is zero, so the model is unchanged."""
+    def token_ids(self, prompt: str) -> list[int]:
+        """Ids of the prompt's tokens with start and end, as they stand in the rows of its text state."""
+
+    def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all") -> Params:
+        """Put a fresh adapter into `slot` and return its tensors: B is zero, so the model is unchanged.
+
+        `modules` are the layers that carry it, as `UnlearnConfig.modules` names them.
+        """
+
+    def cross_weights(self) -> Params:
+        """The matrices (out, in) that turn text states into keys and values, by layer name."""
+
+    def probing(self, slot: Slot) -> AbstractContextManager[Params]:
+        """Give the dense weights under the layers of `slot` gradients, by the names of the slot's B factors."""
 
     def drop_adapters(self) -> None:
         """Empty both slots."""
@@ -70,7 +82,7 @@ class Backend(Protocol):
         """
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
-        """Replace the adapter in `slot`."""
+        """Replace the adapter in `slot` by one that covers any of the layers, with one rank."""
 
     def training(self, slot: Slot) -> AbstractContextManager[Params]:
         """Activate `slot` alone with gradients, yielding its tensors."""

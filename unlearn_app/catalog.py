@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from .backend import Backend
-from .concept import Concept, KnownConcept, free_concept
+from .concept import Concept, KnownConcept, restricted_retain, with_own
 from .config import RunConfig
+from .prompts import free_concept
 from .scorers import Scorer
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -59,10 +60,14 @@ def preview_concept(config: RunConfig) -> Concept:
     """The prompts a run with `config` will use; nothing is loaded.
 
     Raises:
-        ConfigError: the bundled model does not know the concept or the anchor.
+        ConfigError: the bundled model does not know the concept or the anchor, or the file of own prompts is no good.
     """
     if config.model != "pocket":
-        return free_concept(config.concept, config.anchor)
-    from .pocket import concepts
+        concept = free_concept(config.concept, config.anchor)
+    else:
+        from .pocket import concepts
 
-    return concepts.pocket_concept(config.concept, config.anchor)
+        concept = concepts.pocket_concept(config.concept, config.anchor)
+    if config.prompts:
+        concept = with_own(concept, config.prompts)
+    return restricted_retain(concept, config.unlearn.retain)

@@ -1,11 +1,19 @@
 """A concept: what the user typed, turned into forget prompts, an anchor, and near and far retain prompts."""
 
+import json
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-Kind = Literal["object", "style", "free"]
+from .config import clean_text
+from .errors import ConfigError
+
+Kind = Literal["object", "style"]
+ARMS = ("diversified", "near", "uniform")
+SAID_AN = re.compile(r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I)
 
 
 @dataclass(frozen=True)
@@ -79,59 +87,151 @@ def halves(names: Sequence[str], salt: str) -> tuple[tuple[str, ...], tuple[str,
     return tuple(shuffled[:middle]), tuple(shuffled[middle:])
 
 
-FREE_OBJECTS = ("dog", "horse", "bird", "car", "chair", "tree", "house", "boat", "bicycle", "guitar", "lamp", "apple")
-FREE_PLACES = ("on a beach", "in a forest", "in a city street", "in a room", "in the snow", "in a field")
-FREE_STYLES = ("a photo of", "a painting of", "a pencil sketch of", "a watercolor of", "a 3d render of", "a poster of")
-FREE_ARTISTS = ("Claude Monet", "Pablo Picasso", "Rembrandt", "Andy Warhol", "Katsushika Hokusai", "Edward Hopper")
+def restricted_retain(concept: Concept, arm: str) -> Concept:
+    """The training prompts of one arm of the diversification comparison of 2412.07808; test prompts never change.
+
+    "diversified" changes nothing, "near" keeps near retain prompts only, and "uniform" keeps the shortest forget and
+    the shortest retain sentence, as SalUn's fixed pair. Deviation: the paper compares the first and the last only.
+
+    Raises:
+        ConfigError: an unknown arm, or a concept without near training prompts.
+    """
+    if arm not in ARMS:
+        raise ConfigError(f"The arm {arm!r} is unknown; choose one of {', '.join(ARMS)}.", "arm")
+    if arm == "diversified":
+        return concept
+    if not concept.near.train:
+        raise ConfigError(f"The retain set of “{concept.name}” has no near prompt; at least one is accepted.", "arm")
+    near = concept.near.train
+    if arm == "uniform":
+        near = (min(near, key=_length),)
+        row = min(range(len(concept.anchors)), key=lambda row: _length(concept.forget.train[row]))
+        forget = replace(concept.forget, train=(concept.forget.train[row],))
+        concept = replace(concept, forget=forget, anchors=(concept.anchors[row],))
+    return replace(concept, near=replace(concept.near, train=near), far=replace(concept.far, train=()))
 
 
-def free_concept(text: str, anchor: str | None) -> Concept:
-    """A concept for a real model, from templates alone; a text with "style" or "by" in it is taken as a style."""
-    words = text.casefold().split()
-    if "style" in words or words[0] == "by":
-        return _free_style(text, anchor)
-    return _free_object(text, anchor)
+def _length(prompt: Prompt) -> tuple[int, str]:
+    return len(prompt.text), prompt.text
 
 
-def _free_object(text: str, anchor: str | None) -> Concept:
-    anchor = anchor or "object"
-    objects = [name for name in FREE_OBJECTS if name not in (text.casefold(), anchor.casefold())]
-    train_names, test_names = halves(objects, text)
-    (train_places, test_places), (train_styles, test_styles) = halves(FREE_PLACES, "place"), halves(FREE_STYLES, "look")
+def own_prompts(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Forget and retain prompts from JSON {"forget": [...], "retain": [...]} or a text file of "forget: ..." lines.
 
-    def ask(names: Sequence[str], styles: Sequence[str], places: Sequence[str]) -> tuple[Prompt, ...]:
-        return tuple(Prompt(f"{s} a {n} {p}", "object", n) for s in styles for p in places for n in names)
+    Raises:
+        ConfigError: an unreadable file or line, an empty set, or a forget prompt that is also a retain prompt.
+    """
+    path = Path(path)
+    read = _own_json if path.suffix.casefold() == ".json" else _own_lines
+    groups = {
+        group: tuple(dict.fromkeys(clean_text(line, f"{group} prompt", limit=500) for line in lines))
+        for group, lines in read(path).items()
+    }
+    for group, prompts in groups.items():
+        if not prompts:
+            raise ConfigError(f"The {group} set of {path.name} is empty; at least one prompt is accepted.", "prompts")
+    retained = {prompt.casefold() for prompt in groups["retain"]}
+    for prompt in groups["forget"]:
+        if prompt.casefold() in retained:
+            raise ConfigError(
+                f"“{prompt}” of {path.name} is both a forget and a retain prompt; only different ones are accepted.",
+                "prompts",
+            )
+    return groups["forget"], groups["retain"]
 
-    mine, anchors, theirs = shared_out(
-        ask((text,), train_styles, train_places), ask((anchor,), train_styles, train_places)
-    )
-    forget = PromptSplit(mine, ask((text,), test_styles, test_places))
-    near = PromptSplit(ask(train_names[:2], train_styles, train_places), ask(test_names[:3], test_styles, test_places))
-    far = PromptSplit(ask(train_names[2:], train_styles, train_places), ask(test_names[3:], test_styles, test_places))
-    return Concept(text, text, "free", anchor, forget, anchors, theirs, near, far)
 
+def with_own(concept: Concept, path: str | Path) -> Concept:
+    """`concept` trained on the prompts of a file; what is judged stays, and the adversary gets none of the file's.
 
-def _free_style(text: str, anchor: str | None) -> Concept:
-    anchor = anchor or "a photo"
-    artists = [name for name in FREE_ARTISTS if name.casefold() not in text.casefold()]
-    (train_artists, test_artists), (train_objects, test_objects) = halves(artists, text), halves(FREE_OBJECTS, text)
-    (train_places, test_places) = halves(FREE_PLACES, "place")
+    All retain prompts become `near.train`; `far.train` is empty, since nobody said which is which.
 
-    def ask(
-        styles: Sequence[str], names: Sequence[str], places: Sequence[str], axis: str = "style"
-    ) -> tuple[Prompt, ...]:
-        return tuple(
-            Prompt(f"a {n} {p}, {s}", axis, s if axis == "style" else n) for p in places for n in names for s in styles
+    Raises:
+        ConfigError: as `own_prompts`, or a prompt that is held out, or nothing left for the adversary.
+    """
+    forget, retain = own_prompts(path)
+    held_out = {p.text.casefold() for split in (concept.forget, concept.near, concept.far) for p in split.test}
+    for prompt in (*forget, *retain):
+        if prompt.casefold() in held_out:
+            raise ConfigError(f"“{prompt}” of {Path(path).name} is held out for judging; leave it out.", "prompts")
+    taken = {prompt.casefold() for prompt in forget}
+    relearn = tuple(p for p in concept.relearn if p.text.casefold() not in taken)
+    if not relearn:
+        raise ConfigError(
+            f"{Path(path).name} takes all {len(concept.relearn)} prompts of the adversary; leave it at least one.",
+            "prompts",
         )
+    axis = concept.forget.test[0].axis
+    return replace(
+        concept,
+        forget=replace(concept.forget, train=tuple(Prompt(text, axis, concept.name) for text in forget)),
+        anchors=tuple(_anchored(concept, text) for text in forget),
+        relearn=relearn,
+        near=replace(concept.near, train=tuple(Prompt(text, axis, "") for text in retain)),
+        far=replace(concept.far, train=()),
+    )
 
-    train_styles, test_styles = [f"by {a}" for a in train_artists], [f"by {a}" for a in test_artists]
-    mine, anchors, theirs = shared_out(
-        ask((text,), train_objects, train_places), ask((anchor,), train_objects, train_places)
-    )
-    forget = PromptSplit(mine, ask((text,), test_objects, test_places))
-    near = PromptSplit(ask(train_styles, train_objects, train_places), ask(test_styles, test_objects, test_places))
-    far = PromptSplit(
-        ask(("a photo",), train_objects, train_places, "object"),
-        ask(("a photo",), test_objects, test_places, "object"),
-    )
-    return Concept(text, text, "free", anchor, forget, anchors, theirs, near, far)
+
+def _anchored(concept: Concept, sentence: str) -> str:
+    """`sentence` with the concept's words replaced by the anchor; the bare anchor where they do not occur."""
+    names = "|".join(re.escape(name) for name in sorted({concept.text, concept.name}, key=len, reverse=True))
+    plain = re.sub(r"^an? ", "", concept.anchor, flags=re.I)
+
+    def instead(match: re.Match[str]) -> str:
+        return f"{article(match['article'], plain)} {plain}" if match["article"] else concept.anchor
+
+    found = re.compile(rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?:e?s)?(?!\w)", re.I)
+    replaced, count = found.subn(instead, sentence)
+    return replaced if count else concept.anchor
+
+
+def _own_json(path: Path) -> dict[str, list[str]]:
+    values = read_json(path, "prompts")
+    groups = {group: values.get(group, []) for group in ("forget", "retain")}
+    for group, lines in groups.items():
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise ConfigError(f"“{group}” of {path.name} is {lines!r}; a list of prompts is accepted.", "prompts")
+    return groups
+
+
+def _own_lines(path: Path) -> dict[str, list[str]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); a text file is accepted.", "prompts") from None
+    except ValueError:
+        raise ConfigError(f"{path.name} is not text in UTF-8; a text or JSON file is accepted.", "prompts") from None
+    groups: dict[str, list[str]] = {"forget": [], "retain": []}
+    for row, line in enumerate(lines, 1):
+        group, colon, prompt = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or group.strip().casefold() not in groups or not prompt.strip():
+            raise ConfigError(
+                f"Line {row} of {path.name} is “{line.strip()}”; “forget: …” or “retain: …” is accepted.", "prompts"
+            )
+        groups[group.strip().casefold()].append(prompt)
+    return groups
+
+
+def read_json(path: Path, field: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ConfigError: there is none; `field` names the input that the path came from.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); a JSON file is accepted.", field) from None
+    except (ValueError, RecursionError):
+        raise ConfigError(
+            f"{path.name} is not JSON; a file such as those in assets/prompts is accepted.", field
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name} holds a {type(values).__name__}; a JSON object is accepted.", field)
+    return values
+
+
+def article(letter: str, word: str) -> str:
+    """The indefinite article for `word` as it is spoken, a capital one when `letter` is."""
+    return letter[0] + ("n" if SAID_AN.match(word) else "")

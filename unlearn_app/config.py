@@ -11,12 +11,18 @@ from .errors import ConfigError
 
 PRESETS = ("fast", "full")
 MAX_TEXT = 200
+MODULES = ("all", "cross", "not_cross")
+RETAIN_ARMS = ("diversified", "near", "uniform")
+RETAIN_LOSSES = ("preserve", "diffusion")
+GROUPS = ("unlearn", "attack", "compare")
 
 
-def setting(default: Any, help_text: str, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with its one-line meaning and, for numbers, its inclusive range."""
-    metadata = {"help": help_text} | ({"range": (low, high)} if low is not None else {})
-    return field(default=default, metadata=metadata)
+def setting(
+    default: Any, help_text: str, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """A dataclass field with its one-line meaning and what is accepted: an inclusive range, or one of `choices`."""
+    accepted = {"range": (low, high)} if low is not None else {"choices": choices} if choices else {}
+    return field(default=default, metadata={"help": help_text} | accepted)
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,11 @@ class UnlearnConfig:
     rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
     batch_size: int = setting(16, "pictures per term and step", 1, 256)
-    retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 0.0, 1000.0)
+    retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3)
     train_pictures: int = setting(32, "retain pictures the original model paints for training", 4, 2000)
+    modules: str = setting("all", "layers that carry LoRA: all, only cross-attention, or all but it", choices=MODULES)
+    retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
+    retain_loss: str = setting("preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES)
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,13 @@ class RunConfig:
     model: str = setting("pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id")
     objective: str = setting("esd", "how forgetting is taught")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
+    prompts: str | None = setting(None, "file of your own forget and retain prompts, JSON or text")
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
@@ -82,7 +93,7 @@ class RunConfig:
             raise ConfigError(f"The anchor {self.anchor!r} is the concept itself; choose something else.", "anchor")
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
         for name, accepted in (
-            ("objective", registry.names("objective")),
+            ("objective", registry.methods()),
             ("rule", registry.names("rule")),
             ("preset", PRESETS),
         ):
@@ -90,21 +101,39 @@ class RunConfig:
                 raise ConfigError(
                     f"The {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(accepted)}.", name
                 )
-        _check_numbers(self)
+        _check_values(self)
+        object.__setattr__(self, "options", _method_options(self.methods, dict(self.options)))
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """The chosen parts that have hyperparameters of their own: name by kind."""
+        return {registry.kind_of(self.objective): self.objective, "rule": self.rule}
+
+    def build(self, kind: str) -> Any:
+        """The chosen objective, closed form or rule with its hyperparameters.
+
+        Raises:
+            KeyError: the config chooses no part of that kind.
+        """
+        name = self.methods[kind]
+        return registry.get(kind, name)(**{k.partition(".")[2]: v for k, v in self.options if k.startswith(f"{name}.")})
 
     def command(self, out: str = "DIR") -> str:
         """The equivalent command line."""
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
         base = make_config(self.concept, preset=self.preset)
-        for name in ("anchor", "objective", "rule", "seed", "preset", "model"):
+        for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
             value = getattr(self, name)
             if name == "preset" or value != getattr(base, name):
                 words += [f"--{name}", str(value)]
-        for group in ("unlearn", "attack", "compare"):
+        for group in GROUPS:
             for item in fields(getattr(self, group)):
                 value = getattr(getattr(self, group), item.name)
                 if value != getattr(getattr(base, group), item.name):
                     words += ["--set", f"{group}.{item.name}={value}"]
+        for name, value in self.options:
+            if value != _method_settings()[name].default:
+                words += ["--set", f"{name}={value}"]
         return shlex.join([*words, "--out", out])
 
 
@@ -132,40 +161,61 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     if preset not in PRESETS:
         raise ConfigError(f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset")
     merged = PRESET_CHANGES[preset] | changes
-    top = {item.name: item for item in fields(RunConfig)}
-    plain = {name: value for name, value in merged.items() if "." not in name}
+    top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
+    plain = {name: value for name, value in merged.items() if name in top}
     groups: dict[str, dict[str, Any]] = {}
+    options: dict[str, Any] = {}
     for name, value in merged.items():
-        if "." in name:
-            group, _, leaf = name.partition(".")
+        group, _, leaf = name.partition(".")
+        if name in setting_names(GROUPS):
             groups.setdefault(group, {})[leaf] = value
-    unknown = [name for name in plain if name not in top or name in ("unlearn", "attack", "compare")]
+        elif name in _method_settings():
+            options[name] = value
+        elif name not in top:
+            raise ConfigError(f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name)
     for group, values in groups.items():
-        kind = {"unlearn": UnlearnConfig, "attack": AttackConfig, "compare": CompareConfig}.get(group)
-        accepted = {item.name: item for item in fields(kind)} if kind else {}
-        unknown += [f"{group}.{leaf}" for leaf in values if leaf not in accepted]
-        if kind and not unknown:
-            checked = {leaf: _number(value, accepted[leaf], f"{group}.{leaf}") for leaf, value in values.items()}
-            plain[group] = kind(**checked)
-    if unknown:
-        raise ConfigError(f"There is no setting {unknown[0]!r}; settings are {', '.join(setting_names())}.", unknown[0])
+        kind = _KINDS[group]
+        accepted = {item.name: item for item in fields(kind)}
+        plain[group] = kind(
+            **{leaf: _value(value, accepted[leaf], f"{group}.{leaf}") for leaf, value in values.items()}
+        )
     if "seed" in plain:
-        plain["seed"] = _number(plain["seed"], top["seed"], "seed")
-    return RunConfig(concept=concept, preset=preset, **plain)
+        plain["seed"] = _value(plain["seed"], top["seed"], "seed")
+    return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
 
 
-def setting_names() -> tuple[str, ...]:
-    """Every dotted setting name."""
-    groups = (("unlearn", UnlearnConfig), ("attack", AttackConfig), ("compare", CompareConfig))
-    return tuple(f"{group}.{item.name}" for group, kind in groups for item in fields(kind))
+_KINDS = {"unlearn": UnlearnConfig, "attack": AttackConfig, "compare": CompareConfig}
+
+
+def _method_settings() -> dict[str, Any]:
+    """Hyperparameter fields of every way to forget and of every rule, by dotted name."""
+    parts = [(kind, name) for kind in (*registry.METHODS, "rule") for name in registry.names(kind)]
+    return {f"{name}.{item.name}": item for kind, name in parts for item in registry.settings_of(kind, name)}
+
+
+def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """All hyperparameters of the chosen parts, checked; those of other parts are left out."""
+    values = {}
+    for kind, name in chosen.items():
+        for item in registry.settings_of(kind, name):
+            dotted = f"{name}.{item.name}"
+            values[dotted] = _value(given.get(dotted, item.default), item, dotted)
+    return tuple(values.items())
+
+
+def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Dotted setting names of `groups`; by default every one, those of methods included."""
+    own = tuple(f"{group}.{item.name}" for group in groups or GROUPS for item in fields(_KINDS[group]))
+    return own if groups else (*own, *_method_settings())
 
 
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
     """Rebuild a config from its JSON form; unknown keys are errors."""
-    flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    flat = {name: value for name, value in values.items() if not isinstance(value, dict) and name != "options"}
     for group, leaves in values.items():
         if isinstance(leaves, dict):
             flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
+    flat |= dict(values.get("options", []))
     concept, preset = flat.pop("concept", ""), flat.pop("preset", "fast")
     return make_config(concept, preset=preset, **flat)
 
@@ -191,13 +241,23 @@ def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
     return " ".join(stripped.split())
 
 
-def _check_numbers(config: Any, prefix: str = "") -> None:
+def _check_values(config: Any, prefix: str = "") -> None:
     for item in fields(config):
         value = getattr(config, item.name)
         if is_dataclass(value):
-            _check_numbers(value, f"{item.name}.")
-        elif "range" in item.metadata:
-            object.__setattr__(config, item.name, _number(value, item, prefix + item.name))
+            _check_values(value, f"{item.name}.")
+        else:
+            object.__setattr__(config, item.name, _value(value, item, prefix + item.name))
+
+
+def _value(value: Any, item: Any, name: str) -> Any:
+    """`value` as the field `item` accepts it."""
+    if "range" in item.metadata:
+        return _number(value, item, name)
+    choices = item.metadata.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"{name} is {value!r}; one of {', '.join(choices)} is accepted.", name)
+    return value
 
 
 def _number(value: Any, item: Any, name: str) -> float | int:

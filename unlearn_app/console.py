@@ -1,6 +1,7 @@
 """How the terminal shows a run, its scores and the lists of names."""
 
 from collections.abc import Iterable
+from dataclasses import Field
 from types import TracebackType
 
 from rich.console import Console
@@ -120,6 +121,14 @@ def name_table(title: str, headers: Iterable[str], rows: Iterable[Iterable[str]]
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def own_settings(items: Iterable[Field]) -> str:
+    """The hyperparameters of a part with their defaults and ranges, one a line."""
+    return "\n".join(
+        f"{item.name}={item.default}: {item.metadata['help']} ({' to '.join(map(str, item.metadata['range']))})"
+        for item in items
+    )
 
 
 def _score(cell: GroupScore | None) -> str:

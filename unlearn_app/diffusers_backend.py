@@ -22,6 +22,9 @@ from .errors import Cancelled, ModelError
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
 
 TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+LAYERS = {"all": lambda name: True, "cross": lambda name: ".attn2." in name, "not_cross": lambda n: ".attn2." not in n}
+LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError)
+BARE = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None}
 CHUNK = 18
 SMALL_SIDE = 16
 
@@ -79,8 +82,16 @@ class DiffusersBackend:
         with self.active():
             return self.predict(x_t, t, cond)
 
-    def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int) -> Params:
-        self._add(slot, rank, alpha)
+    def token_ids(self, prompt: str) -> list[int]:
+        tokenizer = self.pipe.tokenizer
+        return tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+
+    def cross_weights(self) -> Params:
+        bases = {name.removesuffix(".base_layer"): part for name, part in self.unet.named_modules()}
+        return {n: p.weight.detach() for n, p in bases.items() if n.endswith((".attn2.to_k", ".attn2.to_v"))}
+
+    def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all") -> Params:
+        self._add(slot, rank, alpha, [name for name in self._targets() if LAYERS[modules](name)])
         source = generator(seed)
         for name, tensor in self._params(slot).items():
             fresh = torch.zeros(tensor.shape)
@@ -89,10 +100,14 @@ class DiffusersBackend:
             tensor.data.copy_(fresh)
         return self._params(slot)
 
-    def _add(self, slot: Slot, rank: int, alpha: float) -> None:
+    def _targets(self) -> list[str]:
+        names = dict.fromkeys(name.removesuffix(".base_layer") for name, _ in self.unet.named_modules())
+        return [name for name in names if name.endswith(tuple(f".{target}" for target in TARGET_MODULES))]
+
+    def _add(self, slot: Slot, rank: int, alpha: float, layers: list[str]) -> None:
         if slot in self._configs:
             self.unet.delete_adapters(slot)
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGET_MODULES), init_lora_weights=False)
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers, init_lora_weights=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             self.unet.add_adapter(config, adapter_name=slot)
@@ -125,12 +140,15 @@ class DiffusersBackend:
         ranks = {tensor.shape[0] for name, tensor in state.items() if "lora_A" in name}
         if len(ranks) != 1:
             raise ModelError(f"The adapter has factors of ranks {sorted(ranks)}; one LoRA rank is accepted.")
-        rank = ranks.pop()
-        self._add(slot, rank, float(rank))
+        rank, layers = ranks.pop(), list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
+        strange = ModelError(f"The adapter does not fit the model {self.name}: it was made for other layers.")
+        if not set(layers) <= set(self._targets()):
+            raise strange
+        self._add(slot, rank, float(rank), layers)
         expected = get_peft_model_state_dict(self.unet, adapter_name=slot)
         shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
         if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
-            raise ModelError(f"The adapter does not fit the model {self.name}: it was made for other layers.")
+            raise strange
         set_peft_model_state_dict(self.unet, state, adapter_name=slot)
         self._apply()
 
@@ -169,10 +187,23 @@ class DiffusersBackend:
             yield self._params(slot)
 
     @contextmanager
-    def merged(self, slot: Slot) -> Iterator[None]:
-        originals = [(layer.get_base_layer(), layer.get_base_layer().weight.data) for layer in self._layers]
+    def probing(self, slot: Slot) -> Iterator[Params]:
+        factors = [name for name in self._params(slot) if ".lora_B." in name]
+        weights = {n: self.unet.get_submodule(n.partition(".lora_B.")[0]).get_base_layer().weight for n in factors}
         try:
-            for layer, (base, weight) in zip(self._layers, originals, strict=True):
+            for weight in weights.values():
+                weight.requires_grad_(True)
+            yield weights
+        finally:
+            for weight in weights.values():
+                weight.requires_grad_(False)
+
+    @contextmanager
+    def merged(self, slot: Slot) -> Iterator[None]:
+        layers = [layer for layer in self._layers if slot in layer.lora_A]
+        originals = [(layer.get_base_layer(), layer.get_base_layer().weight.data) for layer in layers]
+        try:
+            for layer, (base, weight) in zip(layers, originals, strict=True):
                 base.weight.data = (weight.float() + layer.get_delta_weight(slot).detach().float()).to(weight.dtype)
             yield
         finally:
@@ -236,35 +267,16 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
     if folder.is_dir():
         check_folder(folder)
     elif folder.exists() or not looks_like_hub_id(str(source)):
-        raise ModelError(
-            f"There is no model folder {str(source)!r}; pocket, a folder or an id like owner/name is accepted."
-        )
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.disable_progress_bar()
+        raise ModelError(f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted.")
+    for chatty in (diffusers_logging, transformers_logging):
+        chatty.set_verbosity_error()
+        chatty.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipe = StableDiffusionPipeline.from_pretrained(
-                str(source),
-                torch_dtype=choose_dtype(choose_device()),
-                use_safetensors=True,
-                safety_checker=None,
-                requires_safety_checker=False,
-                feature_extractor=None,
-                image_encoder=None,
-            )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
+            dtype = choose_dtype(choose_device())
+            pipe = StableDiffusionPipeline.from_pretrained(str(source), torch_dtype=dtype, use_safetensors=True, **BARE)
+    except LOAD_ERRORS as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
     return DiffusersBackend(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
@@ -272,8 +284,7 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     """An untrained part of a pipeline from its diffusers configuration."""
-    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}
-    return kinds[name](**config)
+    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}[name](**config)
 
 
 def quicken(unet: nn.Module, device: torch.device) -> None:
@@ -282,18 +293,7 @@ def quicken(unet: nn.Module, device: torch.device) -> None:
         unet.set_attn_processor(AttnProcessor())
 
 
-def save_pipeline(
-    folder: str | Path, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: object, scheduler: object
-) -> None:
-    """Write a `StableDiffusionPipeline` folder in half precision, weight files cut into pieces of at most 14 MB."""
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+def save_pipeline(folder: str | Path, **parts: Any) -> None:
+    """Write the five parts, named as diffusers does, in half precision, files cut into pieces of at most 14 MB."""
+    pipe = StableDiffusionPipeline(**parts, **BARE)
     pipe.to(torch.float16).save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")

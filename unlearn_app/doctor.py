@@ -28,6 +28,11 @@ class Check:
     detail: str
     needed: bool = True
 
+    @property
+    def mark(self) -> str:
+        """One word for a table."""
+        return "ok" if self.ok else "MISSING" if self.needed else "optional"
+
 
 def checks() -> Iterator[Check]:
     """Every check, quick ones first; nothing is loaded but torch."""

@@ -25,8 +25,10 @@ class Stage:
 class Step:
     """One optimizer step of unlearning or of the attack.
 
-    `losses` and `weights` are keyed by term ("forget", "retain", "relearn"); `cosine` is the angle cosine
-    between the two gradients before combination (None with one term); `conflict` says it was negative.
+    Dictionaries are keyed by term ("forget", "retain", "relearn"). `cosine` is the angle cosine between the two
+    gradients before combination (None with one term); `conflict` says it was negative; `gate` says that the forget
+    term had a gradient at all (None with one term). `changes` are the changes of the losses that the step really
+    taken, optimizer included, makes to first order on its own batch: the promise of a rule is that none is positive.
     """
 
     stage: Literal["unlearn", "attack"]
@@ -37,6 +39,8 @@ class Step:
     norms: dict[str, float] = field(default_factory=dict)
     cosine: float | None = None
     conflict: bool = False
+    gate: bool | None = None
+    changes: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
 

@@ -2,10 +2,13 @@
 
 import importlib
 import pkgutil
+from dataclasses import Field, fields
 from functools import cache
 
-PACKAGES = {"objective": "objectives", "attack": "attacks"}
-_PARTS: dict[str, dict[str, type]] = {"objective": {}, "rule": {}, "attack": {}}
+PACKAGES = {"objective": "objectives", "closed_form": "closed_form", "attack": "attacks"}
+METHODS = ("objective", "closed_form")
+"""What `--objective` chooses among: objectives to train, and edits with a closed form."""
+_PARTS: dict[str, dict[str, type]] = {"objective": {}, "closed_form": {}, "rule": {}, "attack": {}}
 
 
 def register(kind: str, name: str):
@@ -30,7 +33,7 @@ def _load(kind: str) -> None:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Registered names of "objective", "rule" or "attack", sorted."""
+    """Registered names of "objective", "closed_form", "rule" or "attack", sorted."""
     _load(kind)
     return tuple(sorted(_PARTS[kind]))
 
@@ -49,3 +52,25 @@ def describe(kind: str, name: str) -> str:
     """The first sentence of the part's docstring."""
     text = " ".join((get(kind, name).__doc__ or name).split())
     return text.split(". ")[0].rstrip(".") + "."
+
+
+def methods() -> tuple[str, ...]:
+    """Names of all ways to forget."""
+    return tuple(sorted(name for kind in METHODS for name in names(kind)))
+
+
+def kind_of(method: str) -> str:
+    """The kind in `METHODS` of a way to forget.
+
+    Raises:
+        KeyError: there is no such method.
+    """
+    for kind in METHODS:
+        if method in names(kind):
+            return kind
+    raise KeyError(method)
+
+
+def settings_of(kind: str, name: str) -> tuple[Field, ...]:
+    """The hyperparameters of a part: its dataclass fields that state a meaning."""
+    return tuple(item for item in fields(get(kind, name)) if "help" in item.metadata)

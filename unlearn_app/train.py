@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .backend import Backend, NoisyBatch, Params
 from .events import Step
-from .gradients import GradientRule, combine, cosine_of
+from .gradients import GradientRule, Preconditioner, combine, cosine_of
 from .objectives import Objective
 from .regularizers import Regularizer
 
@@ -39,36 +40,51 @@ def fit(
 
     The gradients of all terms are taken one by one at the same weights, combined by `rule` over the whole
     trainable vector, and penalties are added after it. A non-finite loss ends the training with an error, before
-    the weights are touched. The learning rate falls to zero along a half cosine, after a tenth of warm-up.
+    the weights are touched. The learning rate falls to zero along a half cosine, after a tenth of warm-up. A rule
+    in the optimizer's own metric gets the preconditioned gradient step without momentum instead of Adam.
 
     Raises:
         FloatingPointError: a loss is not finite.
     """
     tensors = list(params.values())
-    optimizer = torch.optim.Adam(tensors, lr=lr)
+    preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
+    optimizer = (torch.optim.SGD if preconditioner else torch.optim.Adam)(tensors, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, max(steps, 1)))
     preference = torch.tensor([term.weight for term in terms.values()], dtype=torch.float64)
     for step in range(1, steps + 1):
         started = time.perf_counter()
         losses, gradients = _term_gradients(backend, params, terms)
-        update, weights, gramian = combine(gradients, rule, preference.to(gradients.device))
+        wanted = preference.to(gradients.device)
+        diagonal = preconditioner(gradients, wanted) if preconditioner else None
+        update, weights, gramian = combine(gradients, rule, wanted, diagonal)
         _write_gradient(tensors, update + _penalty_gradient(params, regularizers, reference or {}, update))
+        before = torch.cat([tensor.detach().flatten() for tensor in tensors])
         optimizer.step()
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)
-        cosine = cosine_of(gramian)
+        moved = torch.cat([tensor.detach().flatten() for tensor in tensors]) - before
         yield Step(
             stage=stage,
             step=step,
             total=steps,
             losses=losses,
             weights=dict(zip(terms, weights.tolist(), strict=True)),
-            norms=dict(zip(terms, gramian.diagonal().sqrt().tolist(), strict=True)),
-            cosine=cosine,
-            conflict=cosine is not None and cosine < 0,
+            changes=dict(zip(terms, (gradients.double() @ moved.double()).tolist(), strict=True)),
+            **_angle(tuple(terms), gramian),
             seconds=time.perf_counter() - started,
         )
+
+
+def _angle(terms: Sequence[str], gramian: Tensor) -> dict[str, Any]:
+    """What a Gramian says about the gradients: their norms, and of two whether they conflict and the first is there."""
+    cosine = cosine_of(gramian)
+    return {
+        "norms": dict(zip(terms, gramian.diagonal().sqrt().tolist(), strict=True)),
+        "cosine": cosine,
+        "conflict": cosine is not None and cosine < 0,
+        "gate": bool(gramian[0, 0] > 0) if len(terms) > 1 else None,
+    }
 
 
 def _warm_cosine(step: int, steps: int) -> float:

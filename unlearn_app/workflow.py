@@ -10,20 +10,18 @@ from PIL.Image import Image
 
 from . import registry
 from .backend import Backend
-from .batches import noisy_batches, paint
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
-from .concept import Concept, spread
+from .concept import Concept
 from .config import RunConfig
 from .errors import Cancelled, ConfigError
 from .evaluate import comparison_prompts, paint_column, score, to_pil
 from .events import COLUMNS, Done, Event, GroupScore, Images, Preview, Scores, Stage, Step, Verdict
-from .objectives.preserve import Preserve
 from .painting import generate
 from .provenance import environment
 from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
 from .strip import comparison_strip
-from .train import Term, fit
+from .unlearning import edit, is_trained, train, training_terms
 from .verdict import Thresholds, judge_run
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
@@ -93,63 +91,17 @@ def _load(work: _Work) -> Iterator[Event]:
     work.check()
 
 
-def _training_terms(work: _Work) -> dict[str, Term]:
-    config, concept, backend = work.config, work.concept, work.backend
-    settings, compare = config.unlearn, config.compare
-    options = {
-        "sampling_steps": compare.sampling_steps,
-        "guidance_scale": compare.guidance_scale,
-        "should_stop": work.cancel.is_set,
-    }
-    first = config.seed * 1000
-    pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
-    count = max(settings.train_pictures // 2, 1)
-    chosen = [pairs[row % len(pairs)] for row in range(count)]
-    forget = paint(
-        backend,
-        [prompt.text for prompt, _ in chosen],
-        [anchor for _, anchor in chosen],
-        [first + row for row in range(count)],
-        paint_anchors=True,
-        **options,
-    )
-    retained = _retain_prompts(concept, settings.train_pictures)
-    retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
-    objective = registry.get("objective", config.objective)()
-    return {
-        "forget": Term(objective, noisy_batches(backend, forget, settings.batch_size, first + 1)),
-        "retain": Term(
-            Preserve(), noisy_batches(backend, retain, settings.batch_size, first + 2), settings.retain_weight
-        ),
-    }
-
-
-def _retain_prompts(concept: Concept, count: int) -> list[str]:
-    """Half near, half far training prompts, each evenly spread over its sub-concepts."""
-    near = spread(concept.near.train, (count + 1) // 2)
-    far = spread(concept.far.train, count - len(near))
-    return [prompt.text for prompt in (*near, *far)]
-
-
 def _unlearn(work: _Work) -> Iterator[Event]:
-    config = work.config
+    config, name, anchor = work.config, work.concept.name, work.concept.anchor
+    towards = Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
+    if not is_trained(config):
+        yield towards
+        yield from _with_previews(work, edit(work.backend, work.concept, config))
+        return
     yield Stage("retain", "Painting pictures to practise on with the original model", SHARES["retain"])
-    terms = _training_terms(work)
-    name, anchor = work.concept.name, work.concept.anchor
-    yield Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
-    settings = config.unlearn
-    params = work.backend.reset_adapter("unlearn", settings.rank, settings.alpha, seed=config.seed)
-    with work.backend.training("unlearn"):
-        steps = fit(
-            work.backend,
-            params,
-            terms,
-            registry.get("rule", config.rule)(),
-            stage="unlearn",
-            steps=settings.steps,
-            lr=settings.lr,
-        )
-        yield from _with_previews(work, steps)
+    terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
+    yield towards
+    yield from _with_previews(work, train(work.backend, terms, config))
 
 
 def _attack(work: _Work) -> Iterator[Event]:
@@ -165,12 +117,12 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 
 def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
-    """Pass steps on; every few of them let the model under training paint the same three pictures."""
+    """Pass steps on; `PREVIEWS` times, the last step included, the model under training paints the same pictures."""
     work.check()
     for step in steps:
         work.writer.add_step(step)
         yield step
-        if step.step == step.total or step.step % max(1, step.total // PREVIEWS) == 0:
+        if step.step in {-(-step.total * part // PREVIEWS) for part in range(1, PREVIEWS + 1)}:
             preview = Preview(
                 step.stage, step.step, tuple(_preview_images(work)), tuple(_preview_prompts(work.concept))
             )

@@ -40,12 +40,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return asked.stdout.strip()
-
-
-def wilson(right: float, n: int) -> tuple[float, float]:
-    """95 % Wilson interval of a proportion with `right` of `n`."""
-    if n == 0:
-        return 0.0, 1.0
-    z, p = 1.96, right / n
-    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

@@ -18,13 +18,14 @@ from ..backend import Backend
 from ..catalog import POCKET
 from ..config import make_config
 from ..events import GROUPS
+from ..metrics import wilson
 from ..pocket.dataset import scenes
 from ..pocket.latents import pictures_to_tensor
 from ..pocket.measures import held_out_rows, judge_pictures, paint_scenes, reconstruction_psnr, sample_scenes
 from ..pocket.world import Scene, render
 from ..runs import Run, write_bytes
 from ..workflow import load_backend, run
-from .cells import ROOT, cell, wilson
+from .cells import ROOT, cell
 from .page import page_times
 
 CONCEPTS = ("cat", "car", "knife", "robot", "van gogh", "neon", "mosaic")

@@ -119,7 +119,14 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
     unet = new_unet(tower.WIDTH)
     unet.load_state_dict(load(work / "unet.ckpt")["ema"])
     with Beside(folder / "pipeline") as partial:
-        save_pipeline(partial, unet, load_autoencoder(work, recipe), text_model, tokenizer, new_scheduler())
+        save_pipeline(
+            partial,
+            unet=unet,
+            vae=load_autoencoder(work, recipe),
+            text_encoder=text_model,
+            tokenizer=tokenizer,
+            scheduler=new_scheduler(),
+        )
     net = judge.new_judge()
     net.load_state_dict(load(work / "judge.ckpt")["model"])
     with Beside(folder / "judge") as partial:

@@ -135,6 +135,11 @@ class PocketJudge:
         pictures = self._net.embed_images(self._net.features(images.float().cpu()))
         return (pictures * self._net.embed_texts(self._net.tokenize(prompts))).sum(1)
 
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """What the heads see (B, D) of pictures (B, 3, H, W) in [-1, 1], for distances of distributions."""
+        return self._net.features(images.float().cpu())
+
     def classes(self, axis: str) -> list[str]:
         """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""
         return list(self._axes[axis])

@@ -65,7 +65,8 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     fields = [page.concept, *page.options.components.values()]
     asked = [page.run.click, page.concept.submit]
-    result = [page.film, page.board, page.summary, page.plot, page.status, page.hint, page.shown, *page.downloads]
+    result = [page.film, page.board, page.summary, page.plot, page.angle, page.status]
+    result += [page.hint, page.shown, *page.downloads]
     # One after the other: whenever a listener starts, Gradio clears what a validator said of the same inputs.
     refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **quiet)
     refused.then(
@@ -81,7 +82,9 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
     said = [page.hint, page.prompts, page.command]
     gr.on([field.change for field in fields], does.explain, fields, said, trigger_mode="always_last", **quiet)
     preset = page.options.components["preset"]
-    preset.input(page.options.defaults, preset, page.options.numbers, **quiet)
+    preset.input(page.options.defaults, preset, page.options.preset_fields, **quiet)
+    chosen = [page.options.components[name] for name in ("objective", "rule")]
+    gr.on([part.change for part in chosen], page.options.reveal, chosen, list(page.options.rows.values()), **quiet)
     page.shown.input(does.show, page.shown, result, **quiet)
     page.ready.tick(does.readiness, None, [page.head, page.ready], **quiet)
     demo.load(does.arrive, page.shown, list(page.downloads), **quiet)

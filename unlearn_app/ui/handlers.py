@@ -15,7 +15,7 @@ from ..events import Images, Preview
 from ..runs import Run
 from . import board, render
 from .downloads import KINDS, exports
-from .layout import Page, loss_table
+from .layout import Page, angle_table, loss_table
 from .view import View, view_of
 
 POLL = 0.25
@@ -102,7 +102,13 @@ class Handlers:
         return changed
 
     def _losses(self, view: View) -> Updates:
-        return {self._page.plot: loss_table(view)} if view.step else {}
+        return {self._page.plot: loss_table(view), self._page.angle: angle_table(view)} if view.step else {}
+
+    def _plots(self, view: View) -> Updates:
+        return {
+            self._page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
+            self._page.angle: gr.LinePlot(angle_table(view), x_lim=[0, view.config.unlearn.steps]),
+        }
 
     def _begin(self, view: View) -> Updates:
         page = self._page
@@ -114,7 +120,7 @@ class Handlers:
             page.film: "",
             page.board: board.comparison(view),
             page.summary: "",
-            page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
+            **self._plots(view),
             page.shown: gr.Dropdown(interactive=False),
             **{button: gr.DownloadButton(visible=False) for button in page.downloads},
         }
@@ -133,6 +139,7 @@ class Handlers:
             page.board: board.comparison(view),
             page.summary: board.summary(view),
             page.plot: loss_table(view),
+            page.angle: angle_table(view),
             **self._links(folder),
         }
 
@@ -158,7 +165,7 @@ class Handlers:
             page.film: board.film(view),
             page.board: board.comparison(view),
             page.summary: board.summary(view),
-            page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
+            **self._plots(view),
             **self._links(folder),
         }
 

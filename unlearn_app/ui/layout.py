@@ -32,6 +32,7 @@ class Page:
     board: gr.HTML
     summary: gr.HTML
     plot: gr.LinePlot
+    angle: gr.LinePlot
     downloads: tuple[gr.DownloadButton, ...]
     shown: gr.Dropdown
     ready: gr.Timer
@@ -57,6 +58,7 @@ def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], v
             made["summary"] = gr.HTML(board.summary(view) if view else "", elem_id="summary")
             made["plot"] = _plot(view)
             made |= _takeaway(runs)
+            made["angle"] = _angle(view)
     return Page(**made)
 
 
@@ -97,6 +99,22 @@ def _plot(view: View | None) -> gr.LinePlot:
     )
 
 
+def _angle(view: View | None) -> gr.LinePlot:
+    return gr.LinePlot(
+        angle_table(view),
+        x="step",
+        y="angle",
+        x_lim=[0, view.config.unlearn.steps] if view else None,
+        y_lim=[0, 180],
+        title="Do forgetting and keeping pull apart? Above 90° they do",
+        x_title="step of forgetting",
+        y_title="angle of the gradients, °",
+        height=200,
+        buttons=[],
+        elem_id="angle",
+    )
+
+
 def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     names = (("adapter", "Adapter"), ("strip", "Picture strip"), ("folder", "Whole run (zip)"))
     with gr.Row(elem_id="downloads"):
@@ -124,3 +142,11 @@ def loss_table(view: View | None) -> pd.DataFrame:
     for name, values in (view.table() if view else {}).items():
         table[name] += values
     return pd.DataFrame(table).astype({"step": "float64", "loss": "float64", "term": "str"})
+
+
+def angle_table(view: View | None) -> pd.DataFrame:
+    """The angles as the plot wants them; see `loss_table` for the first row."""
+    table = {"step": [0], "angle": [None]}
+    for name, values in (view.angle_table() if view else {}).items():
+        table[name] += values
+    return pd.DataFrame(table).astype("float64")

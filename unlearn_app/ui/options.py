@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from .. import registry
-from ..config import PRESETS, AttackConfig, CompareConfig, RunConfig, UnlearnConfig, make_config
+from ..config import PRESETS, AttackConfig, CompareConfig, RunConfig, UnlearnConfig, make_config, setting_names
 
 GROUPS = {
     "unlearn": ("Forgetting", UnlearnConfig),
@@ -22,6 +22,8 @@ class Options:
     """The setting components by config name, in the order handlers receive them."""
 
     components: dict[str, Any]
+    rows: dict[str, Any]
+    """The row of every part that has hyperparameters of its own; shown while the part is chosen."""
 
     def config(self, concept: str, values: tuple, model: str) -> RunConfig:
         """The checked config of what stands in the fields.
@@ -36,12 +38,16 @@ class Options:
     def defaults(self, preset: str) -> list[Any]:
         """What the preset puts into the number fields."""
         config = make_config("cat", preset=preset)
-        return [_get(config, name) for name in self.components if "." in name]
+        return [_get(config, name) for name in setting_names(tuple(GROUPS))]
 
     @property
-    def numbers(self) -> list[Any]:
+    def preset_fields(self) -> list[Any]:
         """The components that a preset fills in."""
-        return [component for name, component in self.components.items() if "." in name]
+        return [self.components[name] for name in setting_names(tuple(GROUPS))]
+
+    def reveal(self, objective: str, rule: str) -> list[Any]:
+        """Which rows of hyperparameters are on the page."""
+        return [gr.Row(visible=name in (objective, rule)) for name in self.rows]
 
 
 def build_options() -> Options:
@@ -65,27 +71,41 @@ def build_options() -> Options:
             min_width=220,
         )
         made["seed"] = gr.Number(base.seed, label="Seed", info=_sentence(helps["seed"]), min_width=140)
-    for name in ("objective", "rule"):
+    rows: dict[str, Any] = {}
+    for name, kinds in (("objective", registry.METHODS), ("rule", ("rule",))):
+        parts = [(kind, part) for kind in kinds for part in registry.names(kind)]
         made[name] = gr.Dropdown(
-            [(f"{part}: {registry.describe(name, part)}", part) for part in registry.names(name)],
+            [(f"{part}: {registry.describe(kind, part)}", part) for kind, part in sorted(parts, key=lambda p: p[1])],
             value=getattr(base, name),
-            label={"objective": "Objective", "rule": "Gradient rule"}[name],
+            label={"objective": "Method", "rule": "Gradient rule"}[name],
             info=_sentence(helps[name]),
+            elem_id=name,
         )
+        for kind, part in parts:
+            if items := registry.settings_of(kind, part):
+                with gr.Row(visible=part == getattr(base, name)) as rows[part]:
+                    made |= {f"{part}.{item.name}": _field(item, f"{part}.{item.name}", item.default) for item in items}
     for group, (title, kind) in GROUPS.items():
         gr.HTML(f"<h4>{title}</h4>")
         with gr.Row():
             for item in fields(kind):
-                low, high = item.metadata["range"]
-                made[f"{group}.{item.name}"] = gr.Number(
-                    _get(base, f"{group}.{item.name}"),
-                    label=LABELS.get(item.name, item.name.replace("_", " ").capitalize()),
-                    info=f"{item.metadata['help']} ({low:g} to {high:g})",
-                    min_width=170,
-                    elem_id=f"{group}-{item.name}".replace("_", "-"),
-                )
+                dotted = f"{group}.{item.name}"
+                made[dotted] = _field(item, dotted, _get(base, dotted))
     ordered = (*TOP, *(name for name in made if "." in name))
-    return Options({name: made[name] for name in ordered})
+    return Options({name: made[name] for name in ordered}, rows)
+
+
+def _field(item: Any, dotted: str, value: Any) -> Any:
+    """A number within its range, or a choice."""
+    said = {
+        "label": LABELS.get(item.name, item.name.replace("_", " ").capitalize()),
+        "min_width": 170,
+        "elem_id": dotted.replace(".", "-").replace("_", "-"),
+    }
+    if "choices" in item.metadata:
+        return gr.Dropdown(list(item.metadata["choices"]), value=value, info=item.metadata["help"], **said)
+    low, high = item.metadata["range"]
+    return gr.Number(value, info=f"{item.metadata['help']} ({low:g} to {high:g})", **said)
 
 
 def _get(config: RunConfig, name: str) -> Any:

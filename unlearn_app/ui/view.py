@@ -1,5 +1,6 @@
 """What the page shows of a run: folded from its events while it works, or read from its folder afterwards."""
 
+import math
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -65,6 +66,7 @@ class View:
     stage: Stage | None = None
     step: Step | None = None
     points: list[dict] = field(default_factory=list)
+    angles: list[dict] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     cards: dict[Column, dict[tuple[Group, int], Card]] = field(default_factory=dict)
     scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class View:
             case Step():
                 self.step = event
                 self.points += points_of(event.stage, event.step, event.losses, self.config)
+                self.angles += angle_of(event.stage, event.step, event.cosine)
             case Preview():
                 self.frames.append(
                     Frame(event.stage, event.step, tuple(address(image) for image in event.images), event.prompts)
@@ -120,9 +123,11 @@ class View:
 
     def table(self) -> dict[str, list]:
         """Loss points as columns for a plot, thinned by step to about 300 rows."""
-        stride = max(1, -(-len(self.points) // MAX_POINTS))
-        kept = [point for point in self.points if point["step"] % stride == 0]
-        return {name: [point[name] for point in kept] for name in ("step", "loss", "term")}
+        return _thinned(self.points, ("step", "loss", "term"))
+
+    def angle_table(self) -> dict[str, list]:
+        """Angles between the forget and the retain gradient as columns for a plot, thinned likewise."""
+        return _thinned(self.angles, ("step", "angle"))
 
     @property
     def total_steps(self) -> int:
@@ -136,6 +141,19 @@ def points_of(stage: str, step: int, losses: dict[str, float], config: RunConfig
     return [{"step": offset + step, "loss": value, "term": term} for term, value in losses.items()]
 
 
+def angle_of(stage: str, step: int, cosine: float | None) -> list[dict]:
+    """One plot row for the angle in degrees between the two gradients of unlearning; none where there is no angle."""
+    if stage != "unlearn" or cosine is None:
+        return []
+    return [{"step": step, "angle": math.degrees(math.acos(max(-1.0, min(1.0, cosine))))}]
+
+
+def _thinned(points: list[dict], names: tuple[str, ...]) -> dict[str, list]:
+    stride = max(1, -(-len(points) // MAX_POINTS))
+    kept = [point for point in points if point["step"] % stride == 0]
+    return {name: [point[name] for point in kept] for name in names}
+
+
 def view_of(run: Run, recorded: bool = False) -> View:
     """The view of a run folder, as it stood when the run ended."""
     view = View(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
@@ -143,6 +161,7 @@ def view_of(run: Run, recorded: bool = False) -> View:
     view.scores, view.verdict = run.scores, run.verdict
     for step in run.steps:
         view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
+        view.angles += angle_of(step["stage"], step["step"], step.get("cosine"))
     for preview in run.record["previews"]:
         sources = tuple(address(run.folder / file) for file in preview["files"])
         view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))

@@ -1,0 +1,61 @@
+"""Intervals and distances against values worked out by hand, by scipy, or by brute force."""
+
+import pytest
+import torch
+from scipy import stats
+
+from unlearn_app.metrics import kid, mean_interval, wilson
+
+
+def brute_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
+    def k(a, b):
+        return (float(a @ b) / len(a) + 1) ** 3
+
+    n, m = len(x), len(y)
+    within = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    within += sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return within - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
+
+
+def test_wilson_equals_scipy():
+    for right, n in ((0, 10), (10, 10), (3, 7), (50, 100)):
+        low, high = stats.binomtest(right, n).proportion_ci(method="wilson")
+        assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_mean_interval_equals_scipy_and_a_single_value_decides_nothing():
+    values = [0.1, 0.4, 0.35, 0.9]
+    mean, low, high = mean_interval(values)
+    expected = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+    assert mean_interval([2.0]) == (2.0, float("-inf"), float("inf"))
+
+
+def test_kid_is_the_unbiased_estimate_and_its_error_the_jackknife():
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64) + 0.5
+    value, error = kid(x, y)
+    assert value == pytest.approx(brute_mmd(x, y))
+    parts = [[brute_mmd(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(6)]]
+    parts += [[brute_mmd(x, torch.cat([y[:i], y[i + 1 :]])) for i in range(5)]]
+    variance = sum((len(p) - 1) / len(p) * sum((v - sum(p) / len(p)) ** 2 for v in p) for p in parts)
+    assert error == pytest.approx(variance**0.5)
+    biased = ((x @ x.T / 4 + 1) ** 3).mean() + ((y @ y.T / 4 + 1) ** 3).mean() - 2 * ((x @ y.T / 4 + 1) ** 3).mean()
+    assert value != pytest.approx(biased.item(), rel=1e-3)
+
+
+def test_kid_is_zero_on_average_for_one_law_and_grows_with_the_shift():
+    source = torch.Generator().manual_seed(0)
+
+    def draw(shift: float) -> float:
+        return kid(torch.randn(40, 8, generator=source) + shift, torch.randn(40, 8, generator=source))[0]
+
+    same = [draw(0.0) for _ in range(50)]
+    _, low, high = mean_interval(same)
+    assert low < 0 < high and min(same) < 0
+    assert draw(0.5) > max(same) and draw(1.0) > draw(0.5)
+
+
+def test_too_few_pictures_are_refused():
+    with pytest.raises(ValueError, match="at least 3"):
+        kid(torch.randn(2, 4), torch.randn(5, 4))

@@ -1,0 +1,202 @@
+"""The tables of paper 1 (2412.07808): what each piece of the restricted gradient is worth, with error bars."""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import unlearning
+from ..backend import Backend
+from ..catalog import load_backend, load_scorer, preview_concept
+from ..concept import Concept, Prompt, spread
+from ..config import RunConfig, make_config
+from ..events import GROUPS
+from ..metrics import kid
+from ..pocket.vocabulary import OBJECTS, STYLES
+from ..scorers import Scorer
+from .cells import cell
+from .paper1_tables import write_results
+
+PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
+OURS = {"rule": "restricted", "unlearn.retain_loss": "preserve"}
+ARMS: dict[str, dict[str, Any]] = {
+    "sum": PAPER | {"rule": "weighted_sum", "unlearn.retain": "near"},
+    "restricted": PAPER | {"rule": "restricted", "unlearn.retain": "near"},
+    "sum + diversified": PAPER | {"rule": "weighted_sum"},
+    "restricted + diversified": PAPER | {"rule": "restricted"},
+    "finetune": {"objective": "retain_only", "rule": "weighted_sum"},
+    "SalUn": {"objective": "random_label", "rule": "weighted_sum", "unlearn.retain_loss": "diffusion"},
+    "one-sided": PAPER | {"rule": "one_sided"},
+    "restricted, Adam": PAPER | {"rule": "restricted_adam"},
+    "ESD": OURS | {"objective": "esd"},
+    "ESD-x": OURS | {"objective": "esd", "unlearn.modules": "cross"},
+    "ESD-u": OURS | {"objective": "esd", "unlearn.modules": "not_cross"},
+    "concept ablation": OURS | {"objective": "concept_ablation"},
+    "SDD": OURS | {"objective": "sdd"},
+    "EraseDiff": OURS | {"objective": "erasediff", "rule": "barrier"},
+    "UCE": {"objective": "uce"},
+    "RECE": {"objective": "rece"},
+}
+"""All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5 times the compute."""
+MAIN = ("sum + diversified", "restricted + diversified")
+TASKS = {
+    "class": [entry.name for entry in OBJECTS],
+    "style": [entry.name for entry in STYLES if entry.name != "photo"],
+    "unsafe": [entry.name for entry in OBJECTS if entry.family == "unsafe"],
+}
+CUT = {"class": 4, "style": 3, "unsafe": 1}
+"""Targets of the arms that are not main in the declared cut; the main arms see every class there, and these else."""
+TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of the grid."""
+
+    task: str
+    target: str
+    arm: str
+    seed: int
+    cut: bool
+    """Whether the declared cut holds it; the others wait for the full grid."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The run behind the cell."""
+        return make_config(self.target, seed=self.seed, **ARMS[self.arm])
+
+
+def grid(seeds: int) -> list[Job]:
+    """Every cell, those that decide most first."""
+    jobs = []
+    for task, targets in TASKS.items():
+        few = targets[:: max(1, len(targets) // CUT[task])][: CUT[task]]
+        for seed, target, arm in itertools.product(range(seeds), targets, ARMS):
+            main = arm in MAIN and (task == "class" or target in few)
+            jobs.append(Job(task, target, arm, seed, main or target in few))
+    rank = {arm: row for row, arm in enumerate((*MAIN, *ARMS))}
+    return sorted(jobs, key=lambda j: (not j.cut, j.target not in TASKS[j.task][::6], j.seed, rank[j.arm]))
+
+
+def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
+    """Measure or resume the cells under `out/paper1`, write tables and figure beside them, and yield lines to print."""
+    folder = out / ("paper1-smoke" if smoke else "paper1")
+    backend = load_backend()
+    jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
+    if smoke:
+        jobs = [job for job in jobs if job.task == "class" and job.target == OBJECTS[0].name]
+    originals: dict[tuple[str, int], dict[str, Any]] = {}
+    for row, job in enumerate(jobs, 1):
+        count = 4 if smoke else 24
+        values = measure(folder, backend, job, count, originals, steps=2 if smoke else None)
+        shares = "  ".join(f"{group} {_share(values['right'][group])}" for group in GROUPS)
+        yield f"{row}/{len(jobs)} {job.task} {job.target}, {job.arm}, seed {job.seed}: {shares}"
+    yield write_results(folder)
+
+
+def measure(
+    folder: Path, backend: Backend, job: Job, count: int, originals: dict, *, steps: int | None
+) -> dict[str, Any]:
+    """The cell of `job`, with the original's pictures of its prompts measured once per target and seed."""
+    config = (
+        job.config
+        if steps is None
+        else make_config(job.target, seed=job.seed, **ARMS[job.arm], **{"unlearn.steps": steps})
+    )
+    concept = preview_concept(config)
+    judge = load_scorer("pocket", concept)
+    shared = {"count": count, "base": backend.base_hash}
+    plan = {"task": job.task, "target": job.target, "seed": job.seed}
+    key = job.target, job.seed
+    name = f"{job.target}-{job.seed}".replace(" ", "-")
+
+    def original() -> dict[str, Any]:
+        backend.drop_adapters()
+        return scored(backend, judge, concept, job.seed, count, ())[0]
+
+    if key not in originals:
+        cell(folder, f"original-{name}", plan | shared, original)
+        originals[key] = None
+    arm = job.arm.replace(" ", "-").replace(",", "").replace("+-", "")
+    return cell(
+        folder,
+        f"{job.task}-{name}-{arm}",
+        plan | shared | {"arm": job.arm, "cut": job.cut, "changes": ARMS[job.arm], "steps": config.unlearn.steps},
+        lambda: unlearned(backend, judge, concept, config, count),
+    )
+
+
+def unlearned(backend: Backend, judge: Scorer, concept: Concept, config: RunConfig, count: int) -> dict[str, Any]:
+    """Forget, then score; with the seconds a step took and what its gradients did."""
+    backend.drop_adapters()
+    steps, started = [], time.perf_counter()
+    if unlearning.is_trained(config):
+        terms = unlearning.training_terms(backend, concept, config, lambda: False)
+        painted = time.perf_counter()
+        steps = list(unlearning.train(backend, terms, config))
+    else:
+        painted = started
+        steps = list(unlearning.edit(backend, concept, config))
+    seconds = time.perf_counter() - painted
+    values, features = scored(backend, judge, concept, config.seed, count, ("unlearn",))
+    with backend.active():
+        reference = _features(backend, judge, _retain(concept, count), REFERENCE_SEED + 1000 * config.seed)
+    distance, error = kid(features, reference)
+    return values | {
+        "kid": distance,
+        "kid_se": error,
+        "seconds": seconds,
+        "step_s": seconds / len(steps),
+        "conflict": sum(step.conflict for step in steps) / len(steps),
+        "gate": sum(bool(step.gate) for step in steps) / len(steps),
+        "rises": {name: sum(s.changes.get(name, 0) > 0 for s in steps) / len(steps) for name in steps[0].losses},
+    }
+
+
+def scored(
+    backend: Backend, judge: Scorer, concept: Concept, seed: int, count: int, slots: Sequence[str]
+) -> tuple[dict[str, Any], Tensor]:
+    """Which pictures are right and how aligned they are, per group, and the features of the retain pictures."""
+    right, alignment, features = {}, {}, []
+    groups = {
+        "forget": spread(concept.forget.test, count),
+        "near": spread(concept.near.test, count // 2),
+        "far": spread(concept.far.test, count // 2),
+        "train": spread((*concept.near.train, *concept.far.train), count // 2),
+    }
+    for row, (group, prompts) in enumerate(groups.items()):
+        first = (TRAIN_SEED if group == "train" else TEST_SEED) + 1000 * seed + 100 * row
+        with backend.active(*slots):
+            images = _paint(backend, prompts, first)
+        alignment[group] = [round(value, 4) for value in judge(images, [p.text for p in prompts]).tolist()]
+        right[group] = "".join(str(int(value)) for value in _right(judge, images, prompts))
+        if group in ("near", "far"):
+            features.append(judge.features(images))
+    return {"right": right, "alignment": alignment}, torch.cat(features)
+
+
+def _retain(concept: Concept, count: int) -> tuple[Prompt, ...]:
+    return (*spread(concept.near.test, count // 2), *spread(concept.far.test, count // 2))
+
+
+def _paint(backend: Backend, prompts: Sequence[Prompt], first: int) -> Tensor:
+    seeds = [first + row for row in range(len(prompts))]
+    return backend.decode(backend.sample([p.text for p in prompts], seeds, steps=10, guidance_scale=3.0))
+
+
+def _features(backend: Backend, judge: Scorer, prompts: Sequence[Prompt], first: int) -> Tensor:
+    return judge.features(_paint(backend, prompts, first))
+
+
+def _right(judge: Scorer, images: Tensor, prompts: Sequence[Prompt]) -> list[bool]:
+    answers = {axis: judge.classify(images, axis).argmax(1).tolist() for axis in {p.axis for p in prompts}}
+    return [judge.classes(p.axis)[answers[p.axis][row]] == p.expects for row, p in enumerate(prompts)]
+
+
+def _share(right: str) -> str:
+    return f"{right.count('1') / len(right):.0%}"

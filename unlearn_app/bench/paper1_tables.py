@@ -1,0 +1,218 @@
+"""From the cells of paper 1 to tables, claims with their verdicts, and a figure."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
+
+from ..metrics import mean_interval
+from ..runs import write_bytes
+
+RETAIN = ("near", "far")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell beside the original's pictures of the same prompts and seeds; shares in points."""
+
+    task: str
+    target: str
+    arm: str
+    seed: int
+    known: float
+    """Share of forget pictures in which the original paints the concept."""
+    ua: float
+    ra_loss: float
+    held_out: float
+    """Change of the alignment on held-out retain prompts, and below on training ones."""
+    train: float
+    kid: float
+    kid_se: float
+    step_s: float
+    conflict: float
+    rises: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper as a paired difference of two arms that should be positive."""
+
+    text: str
+    task: str
+    better: str
+    worse: str
+    value: Callable[[Row], float]
+    unit: str = "points"
+
+
+def _kept(row: Row) -> float:
+    return -row.ra_loss
+
+
+def _forgotten(row: Row) -> float:
+    return row.ua
+
+
+def _close(row: Row) -> float:
+    return -row.kid
+
+
+def _aligned(row: Row) -> float:
+    return 100 * row.held_out
+
+
+SUM, NEAR, RESTRICTED = "sum + diversified", "restricted", "restricted + diversified"
+CLAIMS = (
+    Claim("The restricted gradient keeps more than the sum", "class", RESTRICTED, SUM, _kept),
+    Claim("It forgets no less than the sum", "class", RESTRICTED, SUM, _forgotten),
+    Claim("A diversified retain set keeps more than near neighbours", "class", RESTRICTED, NEAR, _kept),
+    Claim("The same without the restriction", "class", SUM, "sum", _kept),
+    Claim("It stays closer to the original's distribution than the sum", "class", RESTRICTED, SUM, _close, "KID"),
+    Claim("It forgets more than SalUn", "class", RESTRICTED, "SalUn", _forgotten),
+    Claim("It keeps more than SalUn", "class", RESTRICTED, "SalUn", _kept),
+    Claim("Its held-out alignment is better than the sum's", "style", RESTRICTED, SUM, _aligned, "0.01"),
+    Claim("Its held-out alignment is better than the sum's", "unsafe", RESTRICTED, SUM, _aligned, "0.01"),
+)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """All measured cells of `folder`."""
+    stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    originals = {(s["config"]["target"], s["config"]["seed"]): s["values"] for s in stored if "arm" not in s["config"]}
+    rows = []
+    for cell in stored:
+        config, values = cell["config"], cell["values"]
+        base = originals.get((config["target"], config["seed"]))
+        if "arm" in config and base:
+            rows.append(_row(config, values, base))
+    return rows
+
+
+def _row(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]) -> Row:
+    def accuracy(stored: dict[str, Any], groups: Sequence[str]) -> float:
+        right = "".join(stored["right"][group] for group in groups)
+        return 100 * right.count("1") / len(right)
+
+    def change(groups: Sequence[str]) -> float:
+        pairs = [zip(values["alignment"][g], base["alignment"][g], strict=True) for g in groups]
+        return statistics.mean(after - before for pair in pairs for after, before in pair)
+
+    return Row(
+        config["task"],
+        config["target"],
+        config["arm"],
+        config["seed"],
+        known=accuracy(base, ["forget"]),
+        ua=100 - accuracy(values, ["forget"]),
+        ra_loss=accuracy(base, RETAIN) - accuracy(values, RETAIN),
+        held_out=change(RETAIN),
+        train=change(["train"]),
+        kid=values["kid"],
+        kid_se=values["kid_se"],
+        step_s=values["step_s"],
+        conflict=100 * values["conflict"],
+        rises=100 * max(values["rises"].values()),
+    )
+
+
+def judged(claim: Claim, rows: Sequence[Row]) -> str:
+    """One line: the paired difference by target and seed, its 95 % interval, and what it decides."""
+    by_arm = {(r.arm, r.target, r.seed): claim.value(r) for r in rows if r.task == claim.task}
+    pairs = sorted(
+        (target, seed) for arm, target, seed in by_arm if arm == claim.better and (claim.worse, target, seed) in by_arm
+    )
+    if not pairs:
+        return f"| {claim.text} | {claim.task} | not measured | – |"
+    differences = [by_arm[(claim.better, *p)] - by_arm[(claim.worse, *p)] for p in pairs]
+    mean, low, high = mean_interval(differences)
+    label = "held" if low > 0 else "not held" if high < 0 else "undecided"
+    said = f"{mean:+.3g} ({low:+.3g} to {high:+.3g}) {claim.unit}, {len(pairs)} pairs"
+    return f"| {claim.text} | {claim.task} | {said} | **{label}** |"
+
+
+def arm_line(arm: str, rows: Sequence[Row]) -> str:
+    """One arm of one task: means over targets and seeds with 95 % intervals, and how many cells."""
+
+    def spread(name: str, digits: int = 1, sign: str = "") -> str:
+        mean, low, high = mean_interval([getattr(row, name) for row in rows])
+        half = f" ± {(high - low) / 2:.{digits}f}" if len(rows) > 1 else ""
+        return f"{mean:{sign}.{digits}f}{half}"
+
+    error = statistics.mean(row.kid_se**2 for row in rows) ** 0.5
+    reached = _share(rows, lambda many: statistics.mean(r.ua for r in many) >= 90)
+    cells = [
+        arm,
+        spread("ua"),
+        spread("ra_loss", sign="+"),
+        f"{statistics.median(r.ua for r in rows):.0f} / {statistics.median(r.ra_loss for r in rows):+.0f}",
+        spread("held_out", 3, "+"),
+        spread("train", 3, "+"),
+        f"{statistics.mean(row.kid for row in rows):.3f} (se {error:.3f})",
+        f"{statistics.mean(row.conflict for row in rows):.0f}",
+        f"{statistics.mean(row.rises for row in rows):.0f}",
+        f"{statistics.median(row.step_s for row in rows):.2f}",
+        f"{reached:.0f}",
+        str(len(rows)),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _share(rows: Sequence[Row], reached: Callable[[list[Row]], bool]) -> float:
+    targets = {row.target for row in rows}
+    return 100 * sum(reached([r for r in rows if r.target == t]) for t in targets) / len(targets)
+
+
+HEAD = (
+    "| arm | UA, % | RA lost, points | median UA / RA lost | alignment change, held-out | the same, training "
+    "| KID to the original | steps in conflict, % | steps with a loss rising, % | s a step "
+    "| targets with UA ≥ 90, % | cells |"
+)
+
+
+def write_results(folder: Path) -> str:
+    """Write `paper1.md` and `paper1.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
+    rows = read_rows(folder)
+    out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
+    out.mkdir(parents=True, exist_ok=True)
+    parts = ["# Paper 1 (2412.07808) on PocketCanvas", "", INTRODUCTION, ""]
+    for task in dict.fromkeys(row.task for row in rows):
+        mine = [row for row in rows if row.task == task]
+        parts += [f"## {task.capitalize()} removal", "", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
+        parts += [arm_line(arm, [r for r in mine if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in mine)] + [""]
+    parts += ["## What the paper claims", "", "| claim | task | paired difference | verdict |", "|---|---|---|---|"]
+    parts += [judged(claim, rows) for claim in CLAIMS]
+    text = "\n".join(parts) + "\n"
+    write_bytes(out / f"{folder.name}.md", text.encode())
+    write_bytes(out / f"{folder.name}.svg", figure(rows).encode())
+    return text
+
+
+INTRODUCTION = (
+    "Means over targets and seeds, ± half of the 95 % Student interval; differences are paired by target and seed. "
+    "All arms share batch sizes, steps and number of retain pictures. UA is the share of held-out forget pictures in "
+    "which the judge no longer sees the concept; RA lost is against the original model on the same prompts and seeds. "
+    "A loss rises when the step really taken raises it to first order on its own batch."
+)
+
+FIGURE = Path(__file__).with_name("figure.svg")
+
+
+def figure(rows: Sequence[Row]) -> str:
+    """Class removal: forgetting and what was kept, by arm, with 95 % intervals, as an SVG."""
+    arms = []
+    for arm in dict.fromkeys(row.arm for row in rows if row.task == "class"):
+        mine = [row for row in rows if row.task == "class" and row.arm == arm]
+        ua = _mark([row.ua for row in mine], lambda v: 200 + 2.4 * min(max(v, 0), 100), "#d96a10")
+        kept = _mark([row.ra_loss for row in mine], lambda v: 510 + 2.4 * min(max(v, -5), 95), "#2a86d1")
+        arms.append({"name": arm, "marks": [ua, kept]})
+    ticks = [(200 + 2.4 * v, v) for v in (0, 50, 100)] + [(510 + 2.4 * v, v) for v in (0, 25, 50, 75)]
+    return Template(FIGURE.read_text(encoding="utf-8")).render(arms=arms, ticks=ticks)
+
+
+def _mark(values: Sequence[float], place: Callable[[float], float], colour: str) -> tuple[float, float, float, str]:
+    mean, low, high = mean_interval(values)
+    return *(round(place(v), 1) for v in (low, mean, high)), colour

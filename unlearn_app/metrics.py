@@ -1,0 +1,52 @@
+"""Statistics of a comparison: intervals of shares and of paired differences, and a distance of distributions."""
+
+from collections.abc import Sequence
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """95 % Wilson interval of a proportion with `right` of `n`."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.96, right / n
+    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and 95 % Student interval of independent values; the interval is infinite for a single one."""
+    n = len(values)
+    mean = sum(values) / n
+    if n == 1:
+        return mean, float("-inf"), float("inf")
+    spread = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
+    return mean, mean - half, mean + half
+
+
+def kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Kernel distance of two sets of features (N, D) and (M, D), and its standard error by the jackknife.
+
+    KID of 1801.01401: the unbiased squared maximum mean discrepancy under (x . y / D + 1)^3; it may be negative.
+    The official code averages over random blocks, whose spread is no standard error of the whole.
+
+    Raises:
+        ValueError: a set has fewer than three rows.
+    """
+    n, m, size = len(features), len(reference), features.shape[1]
+    if min(n, m) < 3:
+        raise ValueError(f"KID needs at least 3 pictures a side; there are {n} and {m}.")
+    x, y = features.double(), reference.double()
+    xx, yy, xy = ((a @ b.T / size + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    rows_x, rows_y = xx.sum(1) - xx.diagonal(), yy.sum(1) - yy.diagonal()
+    sum_x, sum_y, cross = rows_x.sum(), rows_y.sum(), xy.sum()
+    whole = sum_x / (n * (n - 1)) + sum_y / (m * (m - 1)) - 2 * cross / (n * m)
+    without_x = (sum_x - 2 * rows_x) / ((n - 1) * (n - 2)) + sum_y / (m * (m - 1))
+    without_x = without_x - 2 * (cross - xy.sum(1)) / ((n - 1) * m)
+    without_y = sum_x / (n * (n - 1)) + (sum_y - 2 * rows_y) / ((m - 1) * (m - 2))
+    without_y = without_y - 2 * (cross - xy.sum(0)) / (n * (m - 1))
+    variance = sum((k - 1) / k * (part - part.mean()).square().sum() for k, part in ((n, without_x), (m, without_y)))
+    return whole.item(), torch.as_tensor(variance).sqrt().item()

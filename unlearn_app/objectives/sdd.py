@@ -1,0 +1,27 @@
+"""Safe self-distillation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from ..backend import Backend, NoisyBatch, Params
+from ..registry import register
+
+
+@register("objective", "sdd")
+@dataclass(frozen=True)
+class SDD:
+    """Makes the concept's prompt paint what the empty prompt paints, taught by the model itself.
+
+    Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t, null), both of the
+    model under training. Deviations: x_t is a noised picture instead of a partial denoising; the weights that are
+    kept are the trained ones, not their moving average, because a run is short.
+    """
+
+    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+        """Mean squared distance to the model's own unconditional prediction."""
+        with torch.no_grad():
+            target = backend.predict(batch.x_t, batch.t, batch.null, params)
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())

@@ -1,0 +1,170 @@
+"""Forgetting itself: from a concept and its settings to an adapter in the `unlearn` slot, by training or at once."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import registry
+from .backend import Backend, NoisyBatch, Params
+from .batches import noisy_batches, paint
+from .closed_form.factors import to_adapter
+from .closed_form.tokens import paired_positions
+from .concept import Concept, spread
+from .config import RunConfig
+from .errors import ConfigError
+from .events import Step
+from .objectives import Objective
+from .objectives.diffusion import Diffusion
+from .objectives.preserve import Preserve
+from .train import Term, fit
+
+EDITED_PROMPTS = 24
+"""Sentences whose tokens a closed-form edit moves, and as many that it keeps."""
+
+
+def training_terms(
+    backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool]
+) -> dict[str, Term]:
+    """The forget and the retain term, with the pictures the original model paints for them.
+
+    Raises:
+        ConfigError: the retain set is empty.
+    """
+    settings, compare, first = config.unlearn, config.compare, config.seed * 1000
+    options = {
+        "sampling_steps": compare.sampling_steps,
+        "guidance_scale": compare.guidance_scale,
+        "should_stop": should_stop,
+    }
+    objective = config.build("objective")
+    retained = retain_prompts(concept, settings.train_pictures)
+    pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
+    count = max(settings.train_pictures // 2, 1)
+    chosen = [pairs[row % len(pairs)] for row in range(count)]
+    forget = paint(
+        backend,
+        [prompt.text for prompt, _ in chosen],
+        _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),
+        [first + row for row in range(count)],
+        paint_anchors=not getattr(objective, "random_labels", False),
+        **options,
+    )
+    retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
+    on_pictures = settings.retain_loss == "diffusion" or getattr(objective, "trains_on_pictures", False)
+    return {
+        "forget": Term(objective, noisy_batches(backend, forget, settings.batch_size, first + 1)),
+        "retain": Term(
+            Diffusion() if on_pictures else Preserve(),
+            noisy_batches(backend, retain, settings.batch_size, first + 2),
+            settings.retain_weight,
+        ),
+    }
+
+
+def _labels(objective: Objective, anchors: list[str], retained: Sequence[str], seed: int) -> list[str]:
+    """What `batch.anchor` holds: each prompt's own anchor, or a random retain prompt."""
+    if not getattr(objective, "random_labels", False):
+        return anchors
+    return random.Random(seed).choices(retained, k=len(anchors))
+
+
+def retain_prompts(concept: Concept, count: int) -> list[str]:
+    """Half near, half far training prompts, each evenly spread over its sub-concepts; all near without far ones.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    near = spread(concept.near.train, (count + 1) // 2 if concept.far.train else count)
+    prompts = [prompt.text for prompt in (*near, *spread(concept.far.train, count - len(near)))]
+    if not prompts:
+        raise ConfigError(f"The retain set of “{concept.name}” is empty; at least one prompt is needed.", "concept")
+    return prompts
+
+
+def train(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:
+    """Train a fresh adapter in the `unlearn` slot on `terms`."""
+    settings = config.unlearn
+    params = backend.reset_adapter("unlearn", settings.rank, settings.alpha, config.seed, settings.modules)
+    objective = terms["forget"].objective
+    share = getattr(objective, "salient", 1.0)
+    masks = [salient_rows(backend, terms["forget"].batches, share)] if share < 1 else []
+    with backend.training("unlearn"):
+        yield from fit(
+            backend,
+            params,
+            terms,
+            config.build("rule"),
+            stage="unlearn",
+            steps=settings.steps,
+            lr=settings.lr,
+            regularizers=masks,
+        )
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Lets only some output units move: the other rows of every B stay zero."""
+
+    keep: Params
+    """0 or 1 for every row (out,), by the name of the B factor."""
+
+    def penalty(self, params: Params, reference: Params) -> Tensor | None:
+        """None."""
+
+    def project_(self, params: Params) -> None:
+        """Zero the rows that may not move."""
+        for name, rows in self.keep.items():
+            params[name].data.mul_(rows.view(-1, *[1] * (params[name].ndim - 1)))
+
+
+def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) -> Saliency:
+    """The `share` of output units with the largest forget gradient per weight, over all layers together.
+
+    SalUn (2310.12508, equation 4) with the diffusion loss of the concept's pictures, scored on the dense weights of
+    the original model.
+    """
+    with backend.active(), backend.probing("unlearn") as weights:
+        loss = Diffusion()(backend, next(batches))
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+    scores = {n: g.flatten(1).square().mean(1).sqrt() for n, g in zip(weights, gradients, strict=True)}
+    ranked = torch.cat(list(scores.values())).sort(descending=True).values
+    limit = ranked[max(round(share * len(ranked)) - 1, 0)]
+    return Saliency({name: (score >= limit).float() for name, score in scores.items()})
+
+
+def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
+    """Write the chosen closed-form edit into the `unlearn` slot as an exact adapter; one step.
+
+    The step's loss is the share of the update that was lost to a truncated rank: zero, because none is truncated.
+    """
+    forget, anchor = edited_tokens(backend, concept)
+    retained = backend.encode_text(retain_prompts(concept, EDITED_PROMPTS))
+    factors = config.build("closed_form")(backend.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
+    adapter = to_adapter(factors)
+    backend.load_adapter("unlearn", adapter.state)
+    with backend.active("unlearn"):
+        yield Step("unlearn", 1, 1, {"forget": adapter.error})
+
+
+def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
+    """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they should act like."""
+    pairs = list(
+        zip(spread(concept.forget.train, EDITED_PROMPTS), spread(concept.anchors, EDITED_PROMPTS), strict=True)
+    )
+    old = backend.encode_text([prompt.text for prompt, _ in pairs]).float()
+    new = backend.encode_text([anchor for _, anchor in pairs]).float()
+    forget, anchor = [], []
+    for row, (prompt, other) in enumerate(pairs):
+        ids = backend.token_ids(prompt.text), backend.token_ids(other)
+        for position, target in paired_positions(*ids, length=old.shape[1]):
+            forget.append(old[row, position])
+            anchor.append(new[row, target])
+    return torch.stack(forget), torch.stack(anchor)
+
+
+def is_trained(config: RunConfig) -> bool:
+    """Whether the chosen way to forget trains; otherwise it has a closed form."""
+    return registry.kind_of(config.objective) == "objective"
