@@ -30,7 +30,7 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
         "seconds": round(time.perf_counter() - started, 2),
         "environment": environment(None, None) | {"commit": _commit()},
     }
-    write_bytes(path, json.dumps(record, indent=1, allow_nan=False).encode())
+    write_bytes(path, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
     return values
 
 

@@ -1,6 +1,7 @@
 """The tables of paper 1 (2412.07808): what each piece of the restricted gradient is worth, with error bars."""
 
 import itertools
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "RECE": {"objective": "rece"},
 }
 """All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5 times the compute."""
+SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2}
 MAIN = ("sum + diversified", "restricted + diversified")
 TASKS = {
     "class": [entry.name for entry in OBJECTS],
@@ -65,10 +67,9 @@ class Job:
     cut: bool
     """Whether the declared cut holds it; the others wait for the full grid."""
 
-    @property
-    def config(self) -> RunConfig:
+    def config(self, smoke: bool) -> RunConfig:
         """The run behind the cell."""
-        return make_config(self.target, seed=self.seed, **ARMS[self.arm])
+        return make_config(self.target, seed=self.seed, **(ARMS[self.arm] | (SMOKE if smoke else {})))
 
 
 def grid(seeds: int) -> list[Job]:
@@ -90,45 +91,39 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         jobs = [job for job in jobs if job.task == "class" and job.target == OBJECTS[0].name]
-    originals: dict[tuple[str, int], dict[str, Any]] = {}
     for row, job in enumerate(jobs, 1):
-        count = 4 if smoke else 24
-        values = measure(folder, backend, job, count, originals, steps=2 if smoke else None)
+        values = measure(folder, backend, job, smoke)
         shares = "  ".join(f"{group} {_share(values['right'][group])}" for group in GROUPS)
         yield f"{row}/{len(jobs)} {job.task} {job.target}, {job.arm}, seed {job.seed}: {shares}"
     yield write_results(folder)
 
 
-def measure(
-    folder: Path, backend: Backend, job: Job, count: int, originals: dict, *, steps: int | None
-) -> dict[str, Any]:
-    """The cell of `job`, with the original's pictures of its prompts measured once per target and seed."""
-    config = (
-        job.config
-        if steps is None
-        else make_config(job.target, seed=job.seed, **ARMS[job.arm], **{"unlearn.steps": steps})
-    )
+def measure(folder: Path, backend: Backend, job: Job, smoke: bool) -> dict[str, Any]:
+    """The cell of `job`, and that of the original's pictures of the same prompts and seeds."""
+    config, count = job.config(smoke), 4 if smoke else 24
     concept = preview_concept(config)
     judge = load_scorer("pocket", concept)
-    shared = {"count": count, "base": backend.base_hash}
-    plan = {"task": job.task, "target": job.target, "seed": job.seed}
-    key = job.target, job.seed
-    name = f"{job.target}-{job.seed}".replace(" ", "-")
+    plan = {"target": job.target, "seed": job.seed, "count": count, "base": backend.base_hash}
+    name = f"{job.target}-{job.seed}"
 
     def original() -> dict[str, Any]:
         backend.drop_adapters()
         return scored(backend, judge, concept, job.seed, count, ())[0]
 
-    if key not in originals:
-        cell(folder, f"original-{name}", plan | shared, original)
-        originals[key] = None
-    arm = job.arm.replace(" ", "-").replace(",", "").replace("+-", "")
-    return cell(
+    cell(folder, _file(f"original-{name}"), plan, original)
+    own = {"task": job.task, "arm": job.arm, "cut": job.cut, "changes": ARMS[job.arm], "steps": config.unlearn.steps}
+    values = cell(
         folder,
-        f"{job.task}-{name}-{arm}",
-        plan | shared | {"arm": job.arm, "cut": job.cut, "changes": ARMS[job.arm], "steps": config.unlearn.steps},
+        _file(f"{job.task}-{name}-{job.arm}"),
+        plan | own,
         lambda: unlearned(backend, judge, concept, config, count),
     )
+    backend.drop_adapters()
+    return values
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold())
 
 
 def unlearned(backend: Backend, judge: Scorer, concept: Concept, config: RunConfig, count: int) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Benchmarks: cells that survive a kill, tables and claims computed right, and one small run of each kind."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearn_app.bench import paper1
+from unlearn_app.bench.cells import cell
+from unlearn_app.bench.paper1_tables import CLAIMS, Claim, Row, arm_line, figure, judged, read_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = Row("class", "cat", "a", 0, 95.0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
+
+
+def rows(better: list[float], worse: list[float]) -> list[Row]:
+    """UA of two arms on the same targets."""
+    return [
+        dataclasses.replace(BASE, target=str(n), arm=arm, ua=value)
+        for arm, values in (("a", better), ("b", worse))
+        for n, value in enumerate(values)
+    ]
+
+
+CLAIM = Claim("a forgets more", "class", "a", "b", lambda row: row.ua)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "label"),
+    [
+        ([90, 92, 94], [80, 81, 85], "**held**"),
+        ([80, 81, 85], [90, 92, 94], "**not held**"),
+        ([90, 80, 94], [80, 92, 90], "**undecided**"),
+        ([90], [10], "**undecided**"),
+        ([90], [], "not measured"),
+    ],
+)
+def test_a_claim_is_decided_by_the_paired_interval(better, worse, label) -> None:
+    assert label in judged(CLAIM, rows(better, worse))
+
+
+def test_pairs_beat_a_comparison_of_means() -> None:
+    """Targets differ far more than arms: the paired interval sees the difference, two separate ones would not."""
+    line = judged(CLAIM, rows([11, 51, 92], [10, 50, 90]))
+    assert "+1.33 (-0.101 to +2.77)" in line and "3 pairs" in line
+
+
+def test_claims_name_arms_and_tasks_that_exist() -> None:
+    assert {arm for claim in CLAIMS for arm in (claim.better, claim.worse)} <= set(paper1.ARMS)
+    assert {claim.task for claim in CLAIMS} <= set(paper1.TASKS)
+
+
+def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
+    jobs = [job for job in paper1.grid(3) if job.cut]
+    for arm in paper1.MAIN:
+        mine = {(job.target, job.seed) for job in jobs if job.task == "class" and job.arm == arm}
+        assert mine == {(target, seed) for target in paper1.TASKS["class"] for seed in range(3)}
+    for arm in paper1.ARMS:
+        assert {job.seed for job in jobs if job.arm == arm and job.task == "style"} == {0, 1, 2}
+    assert len(jobs) < len(paper1.grid(3))
+    assert len({dataclasses.astuple(job) for job in jobs}) == len(jobs)
+
+
+def test_every_arm_has_the_same_budget() -> None:
+    configs = [paper1.Job("class", "cat", arm, 0, True).config(smoke=False).unlearn for arm in paper1.ARMS]
+    assert len({(c.steps, c.batch_size, c.train_pictures) for c in configs}) == 1
+
+
+def stored(folder: Path, name: str, config: dict, right: dict[str, str], alignment: float) -> None:
+    values = {
+        "right": right,
+        "alignment": {group: [alignment] * len(text) for group, text in right.items()},
+        "kid": 0.1,
+        "kid_se": 0.01,
+        "step_s": 0.5,
+        "conflict": 0.25,
+        "rises": {"forget": 0.5, "retain": 0.0},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"config": config, "values": values}))
+
+
+def test_rows_are_differences_to_the_original_of_the_same_seed(tmp_path: Path) -> None:
+    plain = {"target": "cat", "seed": 1}
+    stored(tmp_path, "o1", plain, {"forget": "1110", "near": "11", "far": "11", "train": "11"}, 0.7)
+    stored(tmp_path, "o2", plain | {"seed": 2}, {"forget": "0000", "near": "00", "far": "00", "train": "00"}, 0.1)
+    arm = plain | {"task": "class", "arm": "sum", "cut": True}
+    stored(tmp_path, "a", arm, {"forget": "1000", "near": "01", "far": "11", "train": "11"}, 0.65)
+    (row,) = read_rows(tmp_path)
+    assert (row.known, row.ua, row.ra_loss) == (75.0, 75.0, 25.0)
+    assert row.held_out == pytest.approx(-0.05) and row.train == pytest.approx(-0.05)
+    assert row.conflict == 25.0 and row.rises == 50.0
+    assert "| 75.0 | +25.0 | 75 / +25 | -0.050 |" in arm_line("sum", [row])
+    assert figure([row]).count("<circle") == 2
+
+
+def test_a_cell_is_measured_once_and_again_when_its_config_changes(tmp_path: Path) -> None:
+    asked = []
+
+    def measure() -> dict:
+        asked.append(1)
+        return {"n": len(asked)}
+
+    assert cell(tmp_path, "x", {"a": 1}, measure) == cell(tmp_path, "x", {"a": 1}, measure) == {"n": 1}
+    assert cell(tmp_path, "x", {"a": 2}, measure) == {"n": 2}
+
+
+def test_paper1_smoke_runs_every_arm_resumes_and_writes_its_table(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "unlearn_app", "bench", "paper1", "--smoke", "--out", str(tmp_path)]
+    first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f", {arm}, seed 0" in first for arm in paper1.ARMS)
+    text = (tmp_path / "paper1-smoke.md").read_text()
+    assert all(f"| {arm} |" in text for arm in paper1.ARMS) and "What the paper claims" in text
+    assert (tmp_path / "paper1-smoke.svg").read_text().startswith("<svg")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper1-smoke").iterdir()}
+    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "paper1-smoke").iterdir()}
