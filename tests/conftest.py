@@ -11,6 +11,8 @@ os.environ.update(
     # Equality with diffusers and between adapter and merged weights is stated for float32.
     UNLEARN_PRECISION="float32",
     TOKENIZERS_PARALLELISM="false",
+    # Threads that spin for long make two test runs on one machine crawl.
+    GOMP_SPINCOUNT="2000",
     NO_PROXY="localhost,127.0.0.1",
     no_proxy="localhost,127.0.0.1",
     # Colours and a width taken from the caller's terminal would make printed tables differ between machines.

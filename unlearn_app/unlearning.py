@@ -49,7 +49,7 @@ def training_terms(
         [prompt.text for prompt, _ in chosen],
         _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),
         [first + row for row in range(count)],
-        paint_anchors=not getattr(objective, "random_labels", False),
+        paint_anchors=getattr(objective, "mixes_anchor_pictures", False),
         **options,
     )
     retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
@@ -72,16 +72,19 @@ def _labels(objective: Objective, anchors: list[str], retained: Sequence[str], s
 
 
 def retain_prompts(concept: Concept, count: int) -> list[str]:
-    """Half near, half far training prompts, each evenly spread over its sub-concepts; all near without far ones.
+    """Half near, half far training prompts from the first row on; all near where there are no far ones.
+
+    Row i of either half is forget prompt i with another name, the pairing of 2412.07808, appendix D.
 
     Raises:
         ConfigError: there is none.
     """
-    near = spread(concept.near.train, (count + 1) // 2 if concept.far.train else count)
-    prompts = [prompt.text for prompt in (*near, *spread(concept.far.train, count - len(near)))]
-    if not prompts:
+    near, far = concept.near.train, concept.far.train
+    if not near:
         raise ConfigError(f"The retain set of “{concept.name}” is empty; at least one prompt is needed.", "concept")
-    return prompts
+    half = (count + 1) // 2 if far else count
+    chosen = [near[row % len(near)] for row in range(half)] + [far[row % len(far)] for row in range(count - half)]
+    return [prompt.text for prompt in chosen]
 
 
 def train(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:

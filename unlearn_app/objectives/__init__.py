@@ -10,9 +10,11 @@ from ..backend import Backend, NoisyBatch, Params
 class Objective(Protocol):
     """A frozen dataclass whose fields are the method's hyperparameters.
 
-    Two class attributes may say what else the method needs: `random_labels = True` puts random retain prompts into
-    `batch.anchor`, `trains_on_pictures = True` retains with the diffusion loss whatever the settings say. A field
-    `salient` is the share of output units that may move, by the size of the dense forget gradient.
+    Class attributes may say what else the method needs: `mixes_anchor_pictures = True` noises the anchor's pictures
+    as often as the concept's, so that the target is also learned where the forgotten prompt will lead;
+    `random_labels = True` puts random retain prompts into `batch.anchor`; `trains_on_pictures = True` retains with
+    the diffusion loss whatever the settings say. A field `salient` is the share of output units that may move, by
+    the size of the dense forget gradient.
     """
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Concept ablation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -18,6 +19,8 @@ class ConceptAblation:
     e* the frozen model. Deviations: the loss weight w_t is 1, and x_t is a noised picture of the concept's own
     prompt as well as of the anchor's.
     """
+
+    mixes_anchor_pictures: ClassVar[bool] = True
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance between the concept's prediction and the frozen anchor prediction."""

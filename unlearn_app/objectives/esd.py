@@ -1,6 +1,7 @@
 """Erased Stable Diffusion."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class ESD:
     """
 
     eta: float = field(default=1.0, metadata={"help": "strength of the push away", "range": (0.0, 10.0)})
+    mixes_anchor_pictures: ClassVar[bool] = True
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the negatively guided target."""

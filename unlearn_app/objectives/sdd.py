@@ -1,6 +1,7 @@
 """Safe self-distillation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ class SDD:
     model under training. Deviations: x_t is a noised picture instead of a partial denoising; the weights that are
     kept are the trained ones, not their moving average, because a run is short.
     """
+
+    mixes_anchor_pictures: ClassVar[bool] = True
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the model's own unconditional prediction."""

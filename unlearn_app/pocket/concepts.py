@@ -113,16 +113,23 @@ def _styles(test: bool, excluded: Sequence[str] = ()) -> list[str]:
 
 
 def _ask(
-    objects: Sequence[str], styles: Sequence[str], settings: Sequence[str], axis: str, test: bool
+    names: Sequence[str], others: Sequence[str], settings: Sequence[str], axis: str, test: bool
 ) -> tuple[Prompt, ...]:
-    """One prompt per combination, in a fixed shuffled order that depends on nothing but the sizes."""
-    combinations = list(itertools.product(objects, styles, settings))
-    random.Random(f"{axis} {test}").shuffle(combinations)
+    """One prompt per combination; row i of any two lists of one axis is the same sentence but for the name.
+
+    `names` are on `axis`, `others` on the other one. The contexts, other and setting, stand in a fixed shuffled
+    order, and the names go round every second row, so that every second row of a list covers them all.
+    """
+    contexts = list(itertools.product(others, settings))
+    random.Random(f"{axis} {test}").shuffle(contexts)
     prompts = []
-    for row, (object_name, style, setting) in enumerate(combinations):
+    for row in range(len(names) * len(contexts)):
+        turn, place = divmod(row, len(contexts))
+        name, (other, setting) = names[(place // 2 + turn) % len(names)], contexts[place]
+        object_name, style = (name, other) if axis == "object" else (other, name)
         named = None if style == PLAIN_STYLE and axis == "object" else style
         text = caption(object_name, named, setting, template=0 if test else row)
-        prompts.append(Prompt(text, axis, object_name if axis == "object" else style))
+        prompts.append(Prompt(text, axis, name))
     return tuple(dict.fromkeys(prompts))
 
 
@@ -137,7 +144,7 @@ def _object_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
     def ask(objects: Sequence[str], test: bool) -> tuple[Prompt, ...]:
         return _ask(objects, _styles(test), _settings(test), "object", test)
 
-    cross = _ask(names[3], _styles(True), _settings(True), "style", True)
+    cross = _ask(_styles(True), names[3], _settings(True), "style", True)
     return _assemble(text, "object", entry, anchor, names, ask, cross)
 
 
@@ -149,7 +156,7 @@ def _style_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
     objects = halves([e.name for e in OBJECTS], entry.name)
 
     def ask(styles: Sequence[str], test: bool) -> tuple[Prompt, ...]:
-        return _ask(objects[test], styles, _settings(test), "style", test)
+        return _ask(styles, objects[test], _settings(test), "style", test)
 
     cross = _ask(objects[True], names[3], _settings(True), "object", True)
     return _assemble(text, "style", entry, anchor, names, ask, cross)
@@ -164,7 +171,10 @@ def _assemble(
     ask: Callable[[Sequence[str], bool], tuple[Prompt, ...]],
     cross: tuple[Prompt, ...],
 ) -> Concept:
-    """`names` are near and far sub-concepts, each for training and for test; `cross` tests the other axis."""
+    """`names` are near and far sub-concepts, each for training and for test; `cross` tests the other axis.
+
+    The adversary's half of the forget prompts is left out of the retain prompts too, which keeps the rows in pairs.
+    """
     near_train, near_test, far_train, far_test = names
     mine, anchors, theirs = shared_out(ask((entry.name,), False), ask((anchor.name,), False))
     return Concept(
@@ -175,6 +185,6 @@ def _assemble(
         PromptSplit(mine, ask((entry.name,), True)),
         anchors,
         theirs,
-        PromptSplit(ask(near_train, False), ask(near_test, True)),
-        PromptSplit(ask(far_train, False), _interleave(ask(far_test, True), cross)),
+        PromptSplit(ask(near_train, False)[::2], ask(near_test, True)),
+        PromptSplit(ask(far_train, False)[::2], _interleave(ask(far_test, True), cross)),
     )

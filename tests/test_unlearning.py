@@ -1,0 +1,217 @@
+"""Forgetting from a concept and its settings: what is trained on what, and edits that need no training."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn_app import registry
+from unlearn_app.catalog import load_backend, preview_concept
+from unlearn_app.config import make_config
+from unlearn_app.errors import ConfigError
+from unlearn_app.runs import Run
+from unlearn_app.unlearning import edit, edited_tokens, retain_prompts, train, training_terms
+from unlearn_app.workflow import run
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {
+    "unlearn.steps": 2,
+    "unlearn.train_pictures": 6,
+    "unlearn.batch_size": 2,
+    "attack.steps": 1,
+    "attack.pictures": 2,
+    "attack.batch_size": 2,
+    "compare.forget": 1,
+    "compare.near": 1,
+    "compare.far": 1,
+    "compare.sampling_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_pipeline: Path):
+    return load_backend(str(tiny_pipeline))
+
+
+@pytest.fixture
+def asked(backend, monkeypatch):
+    """Every prompt the model is asked to paint."""
+    prompts, sample = [], backend.sample
+
+    def spy(texts, *args, **options):
+        prompts.extend(texts)
+        return sample(texts, *args, **options)
+
+    monkeypatch.setattr(backend, "sample", spy)
+    return prompts
+
+
+def plan(folder: Path, **changes):
+    config = make_config("cat", model=str(folder), **(SMALL | changes))
+    return config, preview_concept(config)
+
+
+@pytest.mark.parametrize("method", registry.methods())
+def test_every_method_makes_an_adapter_through_the_whole_run(backend, tiny_pipeline, tmp_path, method) -> None:
+    config, _ = plan(tiny_pipeline, objective=method, **{"gradient_ascent.limit": 100})
+    list(run(config, tmp_path / "run", backend=backend))
+    stored = Run.open(tmp_path / "run")
+    assert stored.config == config and "unlearn.safetensors" in stored.record["files"]
+    names = {name.partition(".")[0] for name, _ in stored.config.options}
+    assert names <= {method, config.rule}
+    with backend.active(), torch.no_grad():
+        x, t, cond = torch.randn(1, *backend.latent_shape), torch.tensor([300]), backend.encode_text(["a cat"])
+        base = backend.predict(x, t, cond)
+    with backend.active("unlearn"), torch.no_grad():
+        assert not torch.equal(backend.predict(x, t, cond), base)
+
+
+@pytest.mark.parametrize("method", registry.names("objective"))
+def test_only_methods_that_copy_the_anchor_see_its_pictures(backend, tiny_pipeline, asked, method) -> None:
+    config, concept = plan(tiny_pipeline, objective=method)
+    terms = training_terms(backend, concept, config, lambda: False)
+    painted = asked[:3]
+    copies = method in ("esd", "concept_ablation", "sdd")
+    assert any(prompt in concept.anchors for prompt in painted) == copies
+    assert all(prompt in {p.text for p in concept.forget.train} for prompt in painted[:: 2 if copies else 1])
+    kept = type(terms["retain"].objective).__name__
+    assert kept == ("Diffusion" if method == "retain_only" else "Preserve")
+
+
+def test_the_papers_retain_loss_can_be_chosen(backend, tiny_pipeline) -> None:
+    config, concept = plan(tiny_pipeline, **{"unlearn.retain_loss": "diffusion"})
+    assert type(training_terms(backend, concept, config, lambda: False)["retain"].objective).__name__ == "Diffusion"
+
+
+def test_random_labels_are_retain_prompts(backend, tiny_pipeline) -> None:
+    config, concept = plan(tiny_pipeline, objective="random_label")
+    batch = next(training_terms(backend, concept, config, lambda: False)["forget"].batches)
+    states = backend.encode_text(retain_prompts(concept, config.unlearn.train_pictures))
+    for row in batch.anchor:
+        assert any(torch.allclose(row, state, atol=1e-5) for state in states)
+
+
+@pytest.mark.parametrize(("arm", "count"), [("diversified", 12), ("near", 12), ("uniform", 12)])
+@pytest.mark.parametrize("name", ["cat", "van gogh"])
+def test_arms_get_the_same_number_of_retain_pictures(name, arm, count) -> None:
+    concept = preview_concept(make_config(name, **{"unlearn.retain": arm}))
+    prompts = retain_prompts(concept, count)
+    near = {p.text for p in concept.near.train}
+    assert len(prompts) == count
+    distinct = {"diversified": 12, "near": 12, "uniform": 1}[arm]
+    assert len(set(prompts)) == distinct and (set(prompts) <= near) == (arm != "diversified")
+
+
+@pytest.mark.parametrize("name", ["cat", "knife", "van gogh", "neon"])
+def test_forget_prompt_i_is_retain_prompt_i_with_the_concept_in_it(name) -> None:
+    concept = preview_concept(make_config(name))
+    words = {p.expects for split in (concept.near, concept.far) for p in split.train} | {concept.name, concept.anchor}
+    words = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+    def frame(text: str) -> str:
+        return re.sub(rf"\b(an? )?({words})\b", "X", text)
+
+    rows = range(len(concept.forget.train))
+    for split in (concept.near, concept.far):
+        assert [frame(split.train[i].text) for i in rows] == [frame(concept.forget.train[i].text) for i in rows]
+    assert [frame(text) for text in concept.anchors] == [frame(p.text) for p in concept.forget.train]
+
+
+@pytest.mark.parametrize("method", registry.names("closed_form"))
+def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(backend, tiny_pipeline, method) -> None:
+    backend.drop_adapters()
+    config, concept = plan(tiny_pipeline, objective=method)
+    weights = {name: weight.clone() for name, weight in backend.cross_weights().items()}
+    assert weights and all(name.endswith((".attn2.to_k", ".attn2.to_v")) for name in weights)
+    forget, anchor = edited_tokens(backend, concept)
+    retained = backend.encode_text(retain_prompts(concept, 24)).flatten(0, 1)
+    expected = config.build("closed_form")(weights, forget, anchor, retained)
+    (step,) = edit(backend, concept, config)
+    assert step.losses["forget"] == pytest.approx(0.0, abs=1e-5)
+    with backend.merged("unlearn"):
+        merged = backend.cross_weights()
+        for name, (a, b) in expected.items():
+            torch.testing.assert_close(merged[name], weights[name] + b @ a, rtol=1e-3, atol=1e-5)
+            assert not torch.allclose(merged[name], weights[name])
+    assert all(torch.equal(backend.cross_weights()[name], weight) for name, weight in weights.items())
+
+
+def test_edited_tokens_pair_the_concept_with_the_anchor(backend, tiny_pipeline) -> None:
+    _, concept = plan(tiny_pipeline)
+    forget, anchor = edited_tokens(backend, concept)
+    assert forget.shape == anchor.shape and len(forget) > 24
+    assert not torch.allclose(forget, anchor)
+
+
+def test_training_is_the_same_again(backend, tiny_pipeline) -> None:
+    states = []
+    for _ in range(2):
+        config, concept = plan(tiny_pipeline, objective="random_label")
+        list(train(backend, training_terms(backend, concept, config, lambda: False), config))
+        states.append(backend.adapter_state("unlearn"))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_own_prompts_are_what_is_painted(backend, tiny_pipeline, asked, tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("forget: my cat asleep\nretain: my dog asleep\nretain: a red chair\n")
+    config, concept = plan(tiny_pipeline, prompts=str(tmp_path / "mine.txt"), objective="gradient_ascent")
+    training_terms(backend, concept, config, lambda: False)
+    assert set(asked) == {"my cat asleep", "my dog asleep", "a red chair"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"unlearn.retain_weight": 0}, "0.001 to"),
+        ({"unlearn.retain_weight": "nan"}, "a number"),
+        ({"unlearn.modules": "some"}, "all, cross, not_cross"),
+        ({"unlearn.retain": "everything"}, "diversified, near, uniform"),
+        ({"gradient_ascent.limit": -1, "objective": "gradient_ascent"}, "0.01 to 100"),
+        ({"gradient_ascent.ceiling": 1}, "no setting"),
+        ({"objective": "amnesia"}, "gradient_ascent"),
+        ({"rule": "golden"}, "one_sided"),
+    ],
+)
+def test_bad_settings_are_named(changes, sentence) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        make_config("cat", **changes)
+
+
+def test_hyperparameters_of_other_methods_are_left_out_of_the_record() -> None:
+    config = make_config("cat", **{"esd.eta": 2, "gradient_ascent.limit": 5})
+    assert dict(config.options) == {"esd.eta": 2.0}
+    assert config.build("objective").eta == 2.0 and "--set esd.eta=2.0" in config.command()
+    assert "limit" not in config.command()
+
+
+NEW_METHOD = re.search(r"```python\n(\"\"\"Forgetting by.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+FOUND = """
+import sys, json, blank
+from unlearn_app import registry
+from unlearn_app.config import make_config
+import gradio as gr
+from unlearn_app.ui.options import build_options
+with gr.Blocks():
+    options = build_options()
+choices = [value for _, value in options.components["objective"].choices]
+config = make_config("cat", objective="blank")
+print(json.dumps([registry.methods(), choices, list(options.components), config.options]))
+"""
+
+
+def test_a_method_in_one_file_is_found_by_command_line_page_and_parametrised_tests(tmp_path: Path) -> None:
+    (tmp_path / "blank.py").write_text(NEW_METHOD.group(1))
+    (tmp_path / "sitecustomize.py").write_text("import blank\n")
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    asked = subprocess.run([sys.executable, "-c", FOUND], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    names, choices, components, options = json.loads(asked.stdout.splitlines()[-1])
+    assert "blank" in names and "blank" in choices and "blank.strength" in components
+    assert options == [["blank.strength", 1.0]]
+    words = [sys.executable, "-m", "unlearn_app", "methods"]
+    listed = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    assert "blank" in listed and "strength=1.0" in listed
