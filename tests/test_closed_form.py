@@ -144,7 +144,7 @@ def test_repeating_tokens_changes_nothing():
             torch.testing.assert_close(edited, once[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [METHOD, RECE()])
+@pytest.mark.parametrize("method", [METHOD, RECE(preserve_weight=1.0)])
 def test_empty_token_sets(method):
     weights, forget, anchor, retain = problem()
     unkept = method(weights, forget, anchor, NONE)
@@ -155,10 +155,12 @@ def test_empty_token_sets(method):
 
 def test_an_anchor_equal_to_the_concept_changes_nothing():
     weights, forget, _, retain = problem()
-    assert all(product(f).norm() == 0 for f in RECE(epochs=0)(weights, forget, forget, retain).values())
+    assert all(
+        product(f).norm() == 0 for f in RECE(preserve_weight=1.0, epochs=0)(weights, forget, forget, retain).values()
+    )
 
 
-@pytest.mark.parametrize("method", [METHOD, RECE()])
+@pytest.mark.parametrize("method", [METHOD, RECE(preserve_weight=1.0)])
 def test_tokens_without_partner_are_refused_and_weights_left_alone(method):
     weights, forget, anchor, retain = problem()
     copies = {name: torch.nn.Parameter(w.clone()) for name, w in weights.items()}
@@ -188,7 +190,7 @@ def test_rece_without_epochs_is_uce():
 
 def test_rece_is_the_chain_of_its_edits():
     weights, forget, anchor, retain = problem()
-    method = RECE(epochs=2, search_ridge=0.01)
+    method = RECE(preserve_weight=1.0, epochs=2, search_ridge=0.01)
     current = edited_by(UCE(), weights, forget, anchor, retain)
     for _ in range(2):
         current = edited_by(UCE(), current, reviving_tokens(weights, current, forget, 0.01), anchor, retain)
@@ -229,7 +231,9 @@ def test_rece_makes_the_concept_harder_to_revive_than_uce(seed):
     uce_again = edited_by(UCE(), uce, *tokens)
     assert cost(weights) < cost(uce) < cost(uce_again)
     for epochs in (1, 2):
-        assert cost(edited_by(RECE(epochs=epochs, search_ridge=0.1), weights, *tokens)) > cost(uce_again)
+        assert cost(edited_by(RECE(preserve_weight=1.0, epochs=epochs, search_ridge=0.1), weights, *tokens)) > cost(
+            uce_again
+        )
 
 
 def lowrank(out: int, width: int, rank: int, seed: int = 0, scale: float = 1.0):

@@ -24,6 +24,9 @@ class RECE(UCE):
     zero is offered, the one of the paper; no epoch is chosen by an evaluation, the last one is returned.
     """
 
+    preserve_weight: float = field(
+        default=4.0, metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)}
+    )
     epochs: int = field(default=2, metadata={"help": "searches for a reviving embedding", "range": (0, 10)})
     search_ridge: float = field(
         default=0.1, metadata={"help": "weight of small reviving embeddings in the search", "range": (1e-6, 100.0)}

@@ -18,11 +18,11 @@ class EraseDiff:
     EraseDiff, 2401.05779, equation 5: e(x_t, c) -> u with u uniform on [0, 1]. Its bilevel problem is solved to first
     order by the rule `barrier`; with another rule this is its one-level variant. Deviations: u is the normal
     distribution function of the batch's own noise read backwards, uniform and independent of the noise at the same
-    place, so that no second generator is needed; with v-prediction the target is the v that belongs to u.
+    place, so that no second generator is needed; with v-prediction it is v that goes to u, because the v that belongs
+    to a noise of u still holds the picture and is learned without forgetting it.
     """
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the prediction that uniform noise would ask for."""
-        uniform = torch.special.ndtr(batch.noise.flip(1, 2, 3))
-        target = backend.target(batch.x0, uniform, batch.t)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        """Mean squared distance of the network's output to uniform noise."""
+        uniform = torch.special.ndtr(batch.noise.float().flip(1, 2, 3))
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), uniform)
