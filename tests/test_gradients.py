@@ -115,6 +115,14 @@ def test_degenerate_gradients_stay_finite(name, scale):
     torch.testing.assert_close(update, 2 * f)
 
 
+@pytest.mark.parametrize("name", registry.names("rule"))
+def test_a_shut_gate_leaves_the_weighted_retain_gradient(name):
+    r = torch.randn(6, dtype=torch.float64)
+    weights = torch.tensor([1.0, 1.6], dtype=torch.float64)
+    u = combine(torch.stack([torch.zeros_like(r), r]), registry.get("rule", name)(), weights)[0]
+    torch.testing.assert_close(u, 1.6 * r)
+
+
 def test_opposite_gradients_stall_under_restriction():
     f = torch.tensor([1.0, -2.0], dtype=torch.float64)
     assert restricted(torch.stack([f, -3 * f]), ONES).norm() < 1e-12

@@ -274,6 +274,17 @@ class TestFit:
         after = dict(backend.unet.named_parameters())
         assert all(torch.equal(p, after[n]) for n, p in before.items())
 
+    @pytest.mark.parametrize("rule", registry.names("rule"))
+    def test_the_first_step_moves_only_b_because_b_is_zero(self, backend, batch, rule):
+        params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
+        before = {n: p.clone() for n, p in params.items()}
+        other = replace(batch, cond=batch.anchor, noise=batch.noise.flip(0))
+        terms = {"forget": Term(opened("gradient_ascent"), repeat(batch)), "retain": Term(Diffusion(), repeat(other))}
+        with backend.training("unlearn"):
+            next(fit(backend, params, terms, registry.get("rule", rule)(), stage="unlearn", steps=9, lr=1e-3))
+        assert all(torch.equal(p, before[n]) for n, p in params.items() if "lora_A" in n)
+        assert any(not torch.equal(p, before[n]) for n, p in params.items() if "lora_B" in n)
+
     def test_no_steps_do_nothing(self, backend, batch):
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         terms = {"relearn": Term(Diffusion(), repeat(batch))}
