@@ -61,6 +61,7 @@ def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
     for arm in paper1.ARMS:
         assert {job.seed for job in jobs if job.arm == arm and job.task == "style"} == {0, 1, 2}
     assert len(jobs) < len(paper1.grid(3))
+    assert [job.arm for job in jobs if job.target == "cat" and job.seed == 0][:2] == list(paper1.MAIN)
     assert len({dataclasses.astuple(job) for job in jobs}) == len(jobs)
 
 

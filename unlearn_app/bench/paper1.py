@@ -80,7 +80,7 @@ def grid(seeds: int) -> list[Job]:
         for seed, target, arm in itertools.product(range(seeds), targets, ARMS):
             main = arm in MAIN and (task == "class" or target in few)
             jobs.append(Job(task, target, arm, seed, main or target in few))
-    rank = {arm: row for row, arm in enumerate((*MAIN, *ARMS))}
+    rank = {arm: row for row, arm in enumerate(dict.fromkeys((*MAIN, *ARMS)))}
     return sorted(jobs, key=lambda j: (not j.cut, j.target not in TASKS[j.task][::6], j.seed, rank[j.arm]))
 
 
@@ -91,33 +91,43 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         jobs = [job for job in jobs if job.task == "class" and job.target == OBJECTS[0].name]
+    references: dict[tuple[str, int], Tensor] = {}
     for row, job in enumerate(jobs, 1):
-        values = measure(folder, backend, job, smoke)
+        values = measure(folder, backend, job, smoke, references)
         shares = "  ".join(f"{group} {_share(values['right'][group])}" for group in GROUPS)
         yield f"{row}/{len(jobs)} {job.task} {job.target}, {job.arm}, seed {job.seed}: {shares}"
     yield write_results(folder)
 
 
-def measure(folder: Path, backend: Backend, job: Job, smoke: bool) -> dict[str, Any]:
-    """The cell of `job`, and that of the original's pictures of the same prompts and seeds."""
+def measure(
+    folder: Path, backend: Backend, job: Job, smoke: bool, references: dict[tuple[str, int], Tensor]
+) -> dict[str, Any]:
+    """The cell of `job`, and that of the original's pictures of the same prompts and seeds.
+
+    `references` keeps the features of the original's other pictures by target and seed, for the distances.
+    """
     config, count = job.config(smoke), 4 if smoke else 24
-    concept = preview_concept(config)
-    judge = load_scorer("pocket", concept)
+    shown = preview_concept(make_config(job.target))  # every arm is scored on the same prompts, training ones too
+    judge = load_scorer("pocket", shown)
     plan = {"target": job.target, "seed": job.seed, "count": count, "base": backend.base_hash}
     name = f"{job.target}-{job.seed}"
 
     def original() -> dict[str, Any]:
         backend.drop_adapters()
-        return scored(backend, judge, concept, job.seed, count, ())[0]
+        return scored(backend, judge, shown, job.seed, count, ())[0]
+
+    def forgotten() -> dict[str, Any]:
+        backend.drop_adapters()
+        key = job.target, job.seed
+        if key not in references:
+            first = REFERENCE_SEED + 1000 * job.seed
+            with backend.active():
+                references[key] = judge.features(_paint(backend, _retain(shown, count), first))
+        return unlearned(backend, judge, shown, config, count, references[key])
 
     cell(folder, _file(f"original-{name}"), plan, original)
     own = {"task": job.task, "arm": job.arm, "cut": job.cut, "changes": ARMS[job.arm], "steps": config.unlearn.steps}
-    values = cell(
-        folder,
-        _file(f"{job.task}-{name}-{job.arm}"),
-        plan | own,
-        lambda: unlearned(backend, judge, concept, config, count),
-    )
+    values = cell(folder, _file(f"{job.task}-{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
     return values
 
@@ -126,10 +136,11 @@ def _file(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.casefold())
 
 
-def unlearned(backend: Backend, judge: Scorer, concept: Concept, config: RunConfig, count: int) -> dict[str, Any]:
-    """Forget, then score; with the seconds a step took and what its gradients did."""
-    backend.drop_adapters()
-    steps, started = [], time.perf_counter()
+def unlearned(
+    backend: Backend, judge: Scorer, shown: Concept, config: RunConfig, count: int, reference: Tensor
+) -> dict[str, Any]:
+    """Forget, then score on `shown`; with the seconds a step took and what its gradients did."""
+    concept, started = preview_concept(config), time.perf_counter()
     if unlearning.is_trained(config):
         terms = unlearning.training_terms(backend, concept, config, lambda: False)
         painted = time.perf_counter()
@@ -138,9 +149,7 @@ def unlearned(backend: Backend, judge: Scorer, concept: Concept, config: RunConf
         painted = started
         steps = list(unlearning.edit(backend, concept, config))
     seconds = time.perf_counter() - painted
-    values, features = scored(backend, judge, concept, config.seed, count, ("unlearn",))
-    with backend.active():
-        reference = _features(backend, judge, _retain(concept, count), REFERENCE_SEED + 1000 * config.seed)
+    values, features = scored(backend, judge, shown, config.seed, count, ("unlearn",))
     distance, error = kid(features, reference)
     return values | {
         "kid": distance,
@@ -182,10 +191,6 @@ def _retain(concept: Concept, count: int) -> tuple[Prompt, ...]:
 def _paint(backend: Backend, prompts: Sequence[Prompt], first: int) -> Tensor:
     seeds = [first + row for row in range(len(prompts))]
     return backend.decode(backend.sample([p.text for p in prompts], seeds, steps=10, guidance_scale=3.0))
-
-
-def _features(backend: Backend, judge: Scorer, prompts: Sequence[Prompt], first: int) -> Tensor:
-    return judge.features(_paint(backend, prompts, first))
 
 
 def _right(judge: Scorer, images: Tensor, prompts: Sequence[Prompt]) -> list[bool]:
