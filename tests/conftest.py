@@ -28,6 +28,19 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+TINY = {
+    "unlearn.steps": 3,
+    "unlearn.train_pictures": 4,
+    "unlearn.batch_size": 2,
+    "attack.steps": 2,
+    "attack.pictures": 2,
+    "attack.batch_size": 2,
+    "compare.forget": 2,
+    "compare.near": 1,
+    "compare.far": 1,
+    "compare.sampling_steps": 2,
+}
+"""Settings of a run that ends in a second."""
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from unlearn_app.concept import ARMS, restricted_retain, spread
+from unlearn_app.concept import restricted_retain, spread
+from unlearn_app.config import RETAIN_ARMS
 from unlearn_app.errors import ConfigError
 from unlearn_app.pocket.concepts import find_entry, known_concepts, nearest_known, pocket_concept
 from unlearn_app.pocket.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
@@ -112,7 +113,7 @@ ARM_CASES = [pocket_concept(name, None) for name in NAMES] + [free_concept(t, No
 
 @pytest.mark.parametrize("concept", ARM_CASES, ids=[c.name for c in ARM_CASES])
 def test_arms_change_training_prompts_only(concept):
-    diversified, near, uniform = (restricted_retain(concept, arm) for arm in ARMS)
+    diversified, near, uniform = (restricted_retain(concept, arm) for arm in RETAIN_ARMS)
     assert diversified is concept
     for arm in (near, uniform):
         assert arm.far.train == () and arm.relearn == concept.relearn and arm.name == concept.name

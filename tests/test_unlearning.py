@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 
 from unlearn_app import registry
 from unlearn_app.catalog import load_backend, preview_concept
@@ -19,18 +20,6 @@ from unlearn_app.unlearning import edit, edited_tokens, retain_prompts, train, t
 from unlearn_app.workflow import run
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {
-    "unlearn.steps": 2,
-    "unlearn.train_pictures": 6,
-    "unlearn.batch_size": 2,
-    "attack.steps": 1,
-    "attack.pictures": 2,
-    "attack.batch_size": 2,
-    "compare.forget": 1,
-    "compare.near": 1,
-    "compare.far": 1,
-    "compare.sampling_steps": 2,
-}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +41,7 @@ def asked(backend, monkeypatch):
 
 
 def plan(folder: Path, **changes):
-    config = make_config("cat", model=str(folder), **(SMALL | changes))
+    config = make_config("cat", model=str(folder), **(TINY | changes))
     return config, preview_concept(config)
 
 
@@ -75,7 +64,7 @@ def test_every_method_makes_an_adapter_through_the_whole_run(backend, tiny_pipel
 def test_only_methods_that_copy_the_anchor_see_its_pictures(backend, tiny_pipeline, asked, method) -> None:
     config, concept = plan(tiny_pipeline, objective=method)
     terms = training_terms(backend, concept, config, lambda: False)
-    painted = asked[:3]
+    painted = asked[: config.unlearn.train_pictures // 2]
     copies = method in ("esd", "concept_ablation", "sdd")
     assert any(prompt in concept.anchors for prompt in painted) == copies
     assert all(prompt in {p.text for p in concept.forget.train} for prompt in painted[:: 2 if copies else 1])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -15,19 +16,6 @@ from unlearn_app.errors import ModelError, OutputError
 from unlearn_app.events import Done, Images, Preview, Scores, Stage, Step, Verdict
 from unlearn_app.runs import Run
 from unlearn_app.workflow import generate, load_backend, run
-
-TINY = {
-    "unlearn.steps": 3,
-    "unlearn.train_pictures": 4,
-    "unlearn.batch_size": 2,
-    "attack.steps": 2,
-    "attack.pictures": 2,
-    "attack.batch_size": 2,
-    "compare.forget": 2,
-    "compare.near": 1,
-    "compare.far": 1,
-    "compare.sampling_steps": 2,
-}
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .config import clean_text
+from .config import RETAIN_ARMS, clean_text
 from .errors import ConfigError
 
 Kind = Literal["object", "style"]
-ARMS = ("diversified", "near", "uniform")
 SAID_AN = re.compile(r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I)
 
 
@@ -96,8 +95,8 @@ def restricted_retain(concept: Concept, arm: str) -> Concept:
     Raises:
         ConfigError: an unknown arm, or a concept without near training prompts.
     """
-    if arm not in ARMS:
-        raise ConfigError(f"The arm {arm!r} is unknown; choose one of {', '.join(ARMS)}.", "arm")
+    if arm not in RETAIN_ARMS:
+        raise ConfigError(f"The arm {arm!r} is unknown; choose one of {', '.join(RETAIN_ARMS)}.", "arm")
     if arm == "diversified":
         return concept
     if not concept.near.train:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .. import unlearning
 from ..backend import Backend
-from ..catalog import load_backend, load_scorer, preview_concept
+from ..catalog import POCKET, load_backend, preview_concept
 from ..concept import Concept, Prompt, spread
 from ..config import RunConfig, make_config
 from ..events import GROUPS
 from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
-from ..scorers import Scorer
+from ..scorers.pocket_judge import PocketJudge
 from .cells import cell
 from .paper1_tables import write_results
 
@@ -87,20 +87,25 @@ def grid(seeds: int) -> list[Job]:
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
     """Measure or resume the cells under `out/paper1`, write tables and figure beside them, and yield lines to print."""
     folder = out / ("paper1-smoke" if smoke else "paper1")
-    backend = load_backend()
+    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         jobs = [job for job in jobs if job.task == "class" and job.target == OBJECTS[0].name]
     references: dict[tuple[str, int], Tensor] = {}
     for row, job in enumerate(jobs, 1):
-        values = measure(folder, backend, job, smoke, references)
+        values = measure(folder, backend, judge, job, smoke, references)
         shares = "  ".join(f"{group} {_share(values['right'][group])}" for group in GROUPS)
         yield f"{row}/{len(jobs)} {job.task} {job.target}, {job.arm}, seed {job.seed}: {shares}"
     yield write_results(folder)
 
 
 def measure(
-    folder: Path, backend: Backend, job: Job, smoke: bool, references: dict[tuple[str, int], Tensor]
+    folder: Path,
+    backend: Backend,
+    judge: PocketJudge,
+    job: Job,
+    smoke: bool,
+    references: dict[tuple[str, int], Tensor],
 ) -> dict[str, Any]:
     """The cell of `job`, and that of the original's pictures of the same prompts and seeds.
 
@@ -108,7 +113,6 @@ def measure(
     """
     config, count = job.config(smoke), 4 if smoke else 24
     shown = preview_concept(make_config(job.target))  # every arm is scored on the same prompts, training ones too
-    judge = load_scorer("pocket", shown)
     plan = {"target": job.target, "seed": job.seed, "count": count, "base": backend.base_hash}
     name = f"{job.target}-{job.seed}"
 
@@ -137,7 +141,7 @@ def _file(name: str) -> str:
 
 
 def unlearned(
-    backend: Backend, judge: Scorer, shown: Concept, config: RunConfig, count: int, reference: Tensor
+    backend: Backend, judge: PocketJudge, shown: Concept, config: RunConfig, count: int, reference: Tensor
 ) -> dict[str, Any]:
     """Forget, then score on `shown`; with the seconds a step took and what its gradients did."""
     concept, started = preview_concept(config), time.perf_counter()
@@ -163,7 +167,7 @@ def unlearned(
 
 
 def scored(
-    backend: Backend, judge: Scorer, concept: Concept, seed: int, count: int, slots: Sequence[str]
+    backend: Backend, judge: PocketJudge, concept: Concept, seed: int, count: int, slots: Sequence[str]
 ) -> tuple[dict[str, Any], Tensor]:
     """Which pictures are right and how aligned they are, per group, and the features of the retain pictures."""
     right, alignment, features = {}, {}, []
@@ -193,7 +197,7 @@ def _paint(backend: Backend, prompts: Sequence[Prompt], first: int) -> Tensor:
     return backend.decode(backend.sample([p.text for p in prompts], seeds, steps=10, guidance_scale=3.0))
 
 
-def _right(judge: Scorer, images: Tensor, prompts: Sequence[Prompt]) -> list[bool]:
+def _right(judge: PocketJudge, images: Tensor, prompts: Sequence[Prompt]) -> list[bool]:
     answers = {axis: judge.classify(images, axis).argmax(1).tolist() for axis in {p.axis for p in prompts}}
     return [judge.classes(p.axis)[answers[p.axis][row]] == p.expects for row, p in enumerate(prompts)]
 
