@@ -1,6 +1,7 @@
 """Benchmarks: cells that survive a kill, tables and claims computed right, and one small run of each kind."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -10,10 +11,10 @@ import pytest
 
 from unlearn_app.bench import paper1
 from unlearn_app.bench.cells import cell
-from unlearn_app.bench.paper1_tables import CLAIMS, Claim, Row, arm_line, figure, judged, read_rows
+from unlearn_app.bench.paper1_tables import CLAIMS, Claim, Row, arm_line, figure, judged, read_rows, step_time
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = Row("class", "cat", "a", 0, 95.0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
+BASE = Row(("class",), "cat", "a", 0, 95.0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
 
 
 def rows(better: list[float], worse: list[float]) -> list[Row]:
@@ -56,17 +57,17 @@ def test_claims_name_arms_and_tasks_that_exist() -> None:
 def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
     jobs = [job for job in paper1.grid(3) if job.cut]
     for arm in paper1.MAIN:
-        mine = {(job.target, job.seed) for job in jobs if job.task == "class" and job.arm == arm}
+        mine = {(job.target, job.seed) for job in jobs if "class" in job.tasks and job.arm == arm}
         assert mine == {(target, seed) for target in paper1.TASKS["class"] for seed in range(3)}
-    for arm in paper1.ARMS:
-        assert {job.seed for job in jobs if job.arm == arm and job.task == "style"} == {0, 1, 2}
+    for arm, task in itertools.product(paper1.ARMS, paper1.TASKS):
+        assert {job.seed for job in jobs if job.arm == arm and task in job.tasks} == {0, 1, 2}
     assert len(jobs) < len(paper1.grid(3))
     assert [job.arm for job in jobs if job.target == "cat" and job.seed == 0][:2] == list(paper1.MAIN)
     assert len({dataclasses.astuple(job) for job in jobs}) == len(jobs)
 
 
 def test_every_arm_has_the_same_budget() -> None:
-    configs = [paper1.Job("class", "cat", arm, 0, True).config(smoke=False).unlearn for arm in paper1.ARMS]
+    configs = [paper1.Job("cat", arm, 0).config(smoke=False).unlearn for arm in paper1.ARMS]
     assert len({(c.steps, c.batch_size, c.train_pictures) for c in configs}) == 1
 
 
@@ -88,7 +89,7 @@ def test_rows_are_differences_to_the_original_of_the_same_seed(tmp_path: Path) -
     plain = {"target": "cat", "seed": 1}
     stored(tmp_path, "o1", plain, {"forget": "1110", "near": "11", "far": "11", "train": "11"}, 0.7)
     stored(tmp_path, "o2", plain | {"seed": 2}, {"forget": "0000", "near": "00", "far": "00", "train": "00"}, 0.1)
-    arm = plain | {"task": "class", "arm": "sum", "cut": True}
+    arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
     stored(tmp_path, "a", arm, {"forget": "1000", "near": "01", "far": "11", "train": "11"}, 0.65)
     (row,) = read_rows(tmp_path)
     assert (row.known, row.ua, row.ra_loss) == (75.0, 75.0, 25.0)
@@ -119,3 +120,18 @@ def test_paper1_smoke_runs_every_arm_resumes_and_writes_its_table(tmp_path: Path
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper1-smoke").iterdir()}
     subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "paper1-smoke").iterdir()}
+
+
+def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) -> None:
+    """Rounds slow down together, so ratios agree where times do not."""
+    seconds = {"sum + diversified": [1.0, 2.0, 4.0], "restricted + diversified": [1.1, 2.2, 4.4]}
+    (tmp_path / "step-time.json").write_text(json.dumps({"config": {}, "values": seconds}))
+    (line,) = step_time(tmp_path)
+    assert "+10.0 % (+10.0 to +10.0)" in line and "2.20 s against 2.00 s" in line
+    assert step_time(tmp_path / "elsewhere") == []
+
+
+def test_unsafe_concepts_are_classes_measured_once() -> None:
+    (job,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
+    assert job.tasks == ("class", "unsafe") and not job.cut
+    assert paper1.Job("bomb", paper1.MAIN[0], 0).cut and not paper1.Job("ink", paper1.MAIN[0], 0).cut

@@ -178,10 +178,7 @@ def methods() -> None:
     from . import registry
 
     for kind in ("objective", "closed_form", "rule", "attack"):
-        rows = [
-            (part, registry.describe(kind, part), own_settings(registry.settings_of(kind, part)))
-            for part in registry.names(kind)
-        ]
+        rows = [(part, registry.describe(kind, part), own_settings(kind, part)) for part in registry.names(kind)]
         Console().print(name_table(kind.replace("_", " "), ("name", "what it does", "settings"), rows))
 
 

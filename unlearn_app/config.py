@@ -121,18 +121,19 @@ class RunConfig:
     def command(self, out: str = "DIR") -> str:
         """The equivalent command line."""
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
-        base = make_config(self.concept, preset=self.preset)
+        base = make_config(self.concept, preset=self.preset, objective=self.objective)
         for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
-            value = getattr(self, name)
-            if name == "preset" or value != getattr(base, name):
+            value, usual = getattr(self, name), RunConfig if name == "objective" else base
+            if name == "preset" or value != getattr(usual, name):
                 words += [f"--{name}", str(value)]
         for group in GROUPS:
             for item in fields(getattr(self, group)):
                 value = getattr(getattr(self, group), item.name)
                 if value != getattr(getattr(base, group), item.name):
                     words += ["--set", f"{group}.{item.name}={value}"]
+        usual = {name: item.default for name, item in _method_settings().items()} | dict(base.options)
         for name, value in self.options:
-            if value != _method_settings()[name].default:
+            if value != usual[name]:
                 words += ["--set", f"{name}={value}"]
         return shlex.join([*words, "--out", out])
 
@@ -155,12 +156,14 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
 def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
     """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
 
+    What the chosen method suggests for itself stands between the two.
+
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
     if preset not in PRESETS:
         raise ConfigError(f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset")
-    merged = PRESET_CHANGES[preset] | changes
+    merged = PRESET_CHANGES[preset] | registry.suggested(changes.get("objective", RunConfig.objective)) | changes
     top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
     plain = {name: value for name, value in merged.items() if name in top}
     groups: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,6 @@
 """How the terminal shows a run, its scores and the lists of names."""
 
 from collections.abc import Iterable
-from dataclasses import Field
 from types import TracebackType
 
 from rich.console import Console
@@ -9,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from . import registry
 from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Scores, Stage, Step, Verdict
 
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
@@ -123,12 +123,13 @@ def name_table(title: str, headers: Iterable[str], rows: Iterable[Iterable[str]]
     return table
 
 
-def own_settings(items: Iterable[Field]) -> str:
-    """The hyperparameters of a part with their defaults and ranges, one a line."""
-    return "\n".join(
+def own_settings(kind: str, part: str) -> str:
+    """The hyperparameters of a part with their defaults and ranges, one a line, and what it changes elsewhere."""
+    lines = [
         f"{item.name}={item.default}: {item.metadata['help']} ({' to '.join(map(str, item.metadata['range']))})"
-        for item in items
-    )
+        for item in registry.settings_of(kind, part)
+    ]
+    return "\n".join([*lines, *(f"suggests {name}={value}" for name, value in registry.suggested(part).items())])
 
 
 def _score(cell: GroupScore | None) -> str:

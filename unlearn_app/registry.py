@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from dataclasses import Field, fields
 from functools import cache
+from typing import Any
 
 PACKAGES = {"objective": "objectives", "closed_form": "closed_form", "attack": "attacks"}
 METHODS = ("objective", "closed_form")
@@ -69,6 +70,12 @@ def kind_of(method: str) -> str:
         if method in names(kind):
             return kind
     raise KeyError(method)
+
+
+def suggested(method: str) -> dict[str, Any]:
+    """Settings that a way to forget wants when nothing else is asked for, by dotted name; none for an unknown one."""
+    known = [get(kind, method) for kind in METHODS if method in names(kind)]
+    return dict(getattr(known[0], "suggested", {})) if known else {}
 
 
 def settings_of(kind: str, name: str) -> tuple[Field, ...]:

@@ -1,7 +1,10 @@
 """The tables of paper 1 (2412.07808): what each piece of the restricted gradient is worth, with error bars."""
 
+import hashlib
 import itertools
+import json
 import re
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from ..config import RunConfig, make_config
 from ..events import GROUPS
 from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
+from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from .cells import cell
 from .paper1_tables import write_results
@@ -51,8 +55,9 @@ TASKS = {
     "style": [entry.name for entry in STYLES if entry.name != "photo"],
     "unsafe": [entry.name for entry in OBJECTS if entry.family == "unsafe"],
 }
-CUT = {"class": 4, "style": 3, "unsafe": 1}
-"""Targets of the arms that are not main in the declared cut; the main arms see every class there, and these else."""
+"""Unsafe concepts are classes as well, and share their cells."""
+CUT = ("cat", "ship", "knife", "van gogh", "mosaic")
+"""Targets of every arm in the declared cut; the main arms see every class there as well."""
 TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
 
 
@@ -60,12 +65,19 @@ TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
 class Job:
     """One cell of the grid."""
 
-    task: str
     target: str
     arm: str
     seed: int
-    cut: bool
-    """Whether the declared cut holds it; the others wait for the full grid."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tables it belongs to."""
+        return tuple(task for task, targets in TASKS.items() if self.target in targets)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the declared cut holds it; the others wait for the full grid."""
+        return self.target in CUT or (self.arm in MAIN and "class" in self.tasks)
 
     def config(self, smoke: bool) -> RunConfig:
         """The run behind the cell."""
@@ -74,14 +86,10 @@ class Job:
 
 def grid(seeds: int) -> list[Job]:
     """Every cell, those that decide most first."""
-    jobs = []
-    for task, targets in TASKS.items():
-        few = targets[:: max(1, len(targets) // CUT[task])][: CUT[task]]
-        for seed, target, arm in itertools.product(range(seeds), targets, ARMS):
-            main = arm in MAIN and (task == "class" or target in few)
-            jobs.append(Job(task, target, arm, seed, main or target in few))
-    rank = {arm: row for row, arm in enumerate(dict.fromkeys((*MAIN, *ARMS)))}
-    return sorted(jobs, key=lambda j: (not j.cut, j.target not in TASKS[j.task][::6], j.seed, rank[j.arm]))
+    targets = dict.fromkeys(itertools.chain(CUT, *TASKS.values()))
+    arms = dict.fromkeys((*MAIN, *ARMS))
+    jobs = [Job(target, arm, seed) for seed, target, arm in itertools.product(range(seeds), targets, arms)]
+    return sorted(jobs, key=lambda job: (not job.cut, job.target not in CUT))
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
@@ -90,13 +98,27 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
-        jobs = [job for job in jobs if job.task == "class" and job.target == OBJECTS[0].name]
+        jobs = [job for job in jobs if job.target == CUT[0]]
     references: dict[tuple[str, int], Tensor] = {}
     for row, job in enumerate(jobs, 1):
         values = measure(folder, backend, judge, job, smoke, references)
         shares = "  ".join(f"{group} {_share(values['right'][group])}" for group in GROUPS)
-        yield f"{row}/{len(jobs)} {job.task} {job.target}, {job.arm}, seed {job.seed}: {shares}"
+        yield f"{row}/{len(jobs)} {job.target}, {job.arm}, seed {job.seed}: {shares}"
+    plan = {"base": backend.base_hash, "rounds": 2 if smoke else 10}
+    cell(folder, "step-time", plan, lambda: step_times(backend, plan["rounds"], smoke))
     yield write_results(folder)
+
+
+def step_times(backend: Backend, rounds: int, smoke: bool) -> dict[str, list[float]]:
+    """Median seconds of a step under the sum and under the restricted gradient, taking turns at equal batches."""
+    configs = {arm: Job(CUT[0], arm, 0).config(smoke) for arm in MAIN}
+    terms = unlearning.training_terms(backend, preview_concept(configs[MAIN[0]]), configs[MAIN[0]], lambda: False)
+    seconds: dict[str, list[float]] = {arm: [] for arm in MAIN}
+    for _, (arm, config) in itertools.product(range(rounds), configs.items()):
+        steps = list(itertools.islice(unlearning.train(backend, terms, config), 10))
+        seconds[arm].append(round(statistics.median(step.seconds for step in steps[1:]), 4))
+    backend.drop_adapters()
+    return seconds
 
 
 def measure(
@@ -130,8 +152,9 @@ def measure(
         return unlearned(backend, judge, shown, config, count, references[key])
 
     cell(folder, _file(f"original-{name}"), plan, original)
-    own = {"task": job.task, "arm": job.arm, "cut": job.cut, "changes": ARMS[job.arm], "steps": config.unlearn.steps}
-    values = cell(folder, _file(f"{job.task}-{name}-{job.arm}"), plan | own, forgotten)
+    settings = hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()[:16]
+    own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": settings}
+    values = cell(folder, _file(f"{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
     return values
 

@@ -19,7 +19,7 @@ RETAIN = ("near", "far")
 class Row:
     """One cell beside the original's pictures of the same prompts and seeds; shares in points."""
 
-    task: str
+    tasks: tuple[str, ...]
     target: str
     arm: str
     seed: int
@@ -82,11 +82,15 @@ CLAIMS = (
 def read_rows(folder: Path) -> list[Row]:
     """All measured cells of `folder`."""
     stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    originals = {(s["config"]["target"], s["config"]["seed"]): s["values"] for s in stored if "arm" not in s["config"]}
+    originals = {
+        (cell["config"]["target"], cell["config"]["seed"]): cell["values"]
+        for cell in stored
+        if "target" in cell["config"] and "arm" not in cell["config"]
+    }
     rows = []
     for cell in stored:
         config, values = cell["config"], cell["values"]
-        base = originals.get((config["target"], config["seed"]))
+        base = originals.get((config.get("target"), config.get("seed")))
         if "arm" in config and base:
             rows.append(_row(config, values, base))
     return rows
@@ -102,7 +106,7 @@ def _row(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]) -
         return statistics.mean(after - before for pair in pairs for after, before in pair)
 
     return Row(
-        config["task"],
+        tuple(config["tasks"]),
         config["target"],
         config["arm"],
         config["seed"],
@@ -121,7 +125,7 @@ def _row(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]) -
 
 def judged(claim: Claim, rows: Sequence[Row]) -> str:
     """One line: the paired difference by target and seed, its 95 % interval, and what it decides."""
-    by_arm = {(r.arm, r.target, r.seed): claim.value(r) for r in rows if r.task == claim.task}
+    by_arm = {(r.arm, r.target, r.seed): claim.value(r) for r in rows if claim.task in r.tasks}
     pairs = sorted(
         (target, seed) for arm, target, seed in by_arm if arm == claim.better and (claim.worse, target, seed) in by_arm
     )
@@ -179,16 +183,31 @@ def write_results(folder: Path) -> str:
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
     parts = ["# Paper 1 (2412.07808) on PocketCanvas", "", INTRODUCTION, ""]
-    for task in dict.fromkeys(row.task for row in rows):
-        mine = [row for row in rows if row.task == task]
+    for task in dict.fromkeys(task for row in rows for task in row.tasks):
+        mine = [row for row in rows if task in row.tasks]
         parts += [f"## {task.capitalize()} removal", "", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
         parts += [arm_line(arm, [r for r in mine if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in mine)] + [""]
     parts += ["## What the paper claims", "", "| claim | task | paired difference | verdict |", "|---|---|---|---|"]
-    parts += [judged(claim, rows) for claim in CLAIMS]
+    parts += [judged(claim, rows) for claim in CLAIMS] + ["", *step_time(folder)]
     text = "\n".join(parts) + "\n"
     write_bytes(out / f"{folder.name}.md", text.encode())
     write_bytes(out / f"{folder.name}.svg", figure(rows).encode())
     return text
+
+
+def step_time(folder: Path) -> list[str]:
+    """What the restriction costs, from rounds in which both rules took turns; nothing where that was not measured."""
+    path = folder / "step-time.json"
+    if not path.exists():
+        return []
+    seconds = json.loads(path.read_text(encoding="utf-8"))["values"]
+    ratios = [100 * (ours / theirs - 1) for ours, theirs in zip(seconds[RESTRICTED], seconds[SUM], strict=True)]
+    mean, low, high = mean_interval(ratios)
+    return [
+        f"A step under the restricted gradient takes {mean:+.1f} % ({low:+.1f} to {high:+.1f}) more time than under "
+        f"the weighted sum, {statistics.median(seconds[RESTRICTED]):.2f} s against "
+        f"{statistics.median(seconds[SUM]):.2f} s: {len(ratios)} rounds in turn, equal batches."
+    ]
 
 
 INTRODUCTION = (
@@ -204,8 +223,8 @@ FIGURE = Path(__file__).with_name("figure.svg")
 def figure(rows: Sequence[Row]) -> str:
     """Class removal: forgetting and what was kept, by arm, with 95 % intervals, as an SVG."""
     arms = []
-    for arm in dict.fromkeys(row.arm for row in rows if row.task == "class"):
-        mine = [row for row in rows if row.task == "class" and row.arm == arm]
+    for arm in dict.fromkeys(row.arm for row in rows if "class" in row.tasks):
+        mine = [row for row in rows if "class" in row.tasks and row.arm == arm]
         ua = _mark([row.ua for row in mine], lambda v: 200 + 2.4 * min(max(v, 0), 100), "#d96a10")
         kept = _mark([row.ra_loss for row in mine], lambda v: 510 + 2.4 * min(max(v, -5), 95), "#2a86d1")
         arms.append({"name": arm, "marks": [ua, kept]})

@@ -1,6 +1,7 @@
 """EraseDiff's forgetting loss."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,13 @@ class EraseDiff:
     place, so that no second generator is needed; with v-prediction it is v that goes to u, because the v that belongs
     to a noise of u still holds the picture and is learned without forgetting it.
     """
+
+    suggested: ClassVar[dict[str, Any]] = {
+        "rule": "barrier",
+        "barrier.eta": 0.5,
+        "unlearn.lr": 3e-3,
+        "unlearn.retain_weight": 5.0,
+    }
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance of the network's output to uniform noise."""

@@ -1,6 +1,7 @@
 """Gradient ascent on the concept's own loss."""
 
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -18,6 +19,8 @@ class GradientAscent:
     explicit gate. The official code divides the scalar loss by its own norm above m, whose gradient is exactly
     zero; so do we, without the division, and the step is then retain-only.
     """
+
+    suggested: ClassVar[dict[str, Any]] = {"unlearn.retain_weight": 1.6}
 
     limit: float = field(
         default=1.0, metadata={"help": "ascend while the loss is at most this", "range": (0.01, 100.0)}

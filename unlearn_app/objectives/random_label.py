@@ -1,7 +1,7 @@
 """Random relabelling with saliency."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class RandomLabel:
         default=0.5, metadata={"help": "share of output units that may move; 1 is no saliency", "range": (0.01, 1.0)}
     )
     random_labels: ClassVar[bool] = True
+    suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 6e-3, "unlearn.retain_weight": 1.0}
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the model's own prediction for the random label in `batch.anchor`."""

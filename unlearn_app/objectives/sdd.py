@@ -1,7 +1,7 @@
 """Safe self-distillation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class SDD:
     """
 
     mixes_anchor_pictures: ClassVar[bool] = True
+    suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 5e-3, "unlearn.retain_weight": 1.0}
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the model's own unconditional prediction."""

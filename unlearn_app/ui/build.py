@@ -81,8 +81,8 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
     page.stop.click(does.stop, None, [page.stop, page.status], **quiet)
     said = [page.hint, page.prompts, page.command]
     gr.on([field.change for field in fields], does.explain, fields, said, trigger_mode="always_last", **quiet)
-    preset = page.options.components["preset"]
-    preset.input(page.options.defaults, preset, page.options.preset_fields, **quiet)
+    asks = [page.options.components[name] for name in ("preset", "objective")]
+    gr.on([part.input for part in asks], page.options.defaults, asks, page.options.suggested_fields, **quiet)
     chosen = [page.options.components[name] for name in ("objective", "rule")]
     gr.on([part.change for part in chosen], page.options.reveal, chosen, list(page.options.rows.values()), **quiet)
     page.shown.input(does.show, page.shown, result, **quiet)

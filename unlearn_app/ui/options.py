@@ -35,15 +35,18 @@ class Options:
         changes |= {name: "" for name, value in changes.items() if value is None and name != "anchor"}
         return make_config(concept, preset=changes.pop("preset"), model=model, **changes)
 
-    def defaults(self, preset: str) -> list[Any]:
-        """What the preset puts into the number fields."""
-        config = make_config("cat", preset=preset)
-        return [_get(config, name) for name in setting_names(tuple(GROUPS))]
+    def defaults(self, preset: str, objective: str) -> list[Any]:
+        """What preset and method put into the fields that are theirs."""
+        config = make_config("cat", preset=preset, objective=objective)
+        shared, own = setting_names(tuple(GROUPS)), dict(config.options)
+        values = {name: _get(config, name) for name in shared}
+        values |= {name: own.get(name, self.components[name].value) for name in setting_names()[len(shared) :]}
+        return [config.rule, *values.values()]
 
     @property
-    def preset_fields(self) -> list[Any]:
-        """The components that a preset fills in."""
-        return [self.components[name] for name in setting_names(tuple(GROUPS))]
+    def suggested_fields(self) -> list[Any]:
+        """The components that a preset or a method fills in."""
+        return [self.components[name] for name in ("rule", *setting_names())]
 
     def reveal(self, objective: str, rule: str) -> list[Any]:
         """Which rows of hyperparameters are on the page."""
