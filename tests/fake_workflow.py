@@ -11,7 +11,7 @@ from zlib import crc32
 import torch
 from PIL import Image, ImageDraw
 
-from unlearn_app.concept import Concept, KnownConcept, Prompt, PromptSplit
+from unlearn_app.concept import Concept, KnownConcept, Prompt, PromptSplit, own_prompts
 from unlearn_app.config import RunConfig
 from unlearn_app.errors import ConfigError
 from unlearn_app.events import (
@@ -61,6 +61,8 @@ def preview_concept(config: RunConfig) -> Concept:
         asked = tuple(Prompt(f"a {word} {place}", "object", word) for place in PLACES)
         return PromptSplit(asked[:2], asked[2:])
 
+    if config.prompts:
+        own_prompts(config.prompts)
     kind = "object" if name in OBJECTS else "style"
     return Concept(config.concept, name, kind, anchor, ask(name), (), (), ask("rabbit"), ask("car"))
 

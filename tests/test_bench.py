@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,3 +136,20 @@ def test_unsafe_concepts_are_classes_measured_once() -> None:
     (job,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
     assert job.tasks == ("class", "unsafe") and not job.cut
     assert paper1.Job("bomb", paper1.MAIN[0], 0).cut and not paper1.Job("ink", paper1.MAIN[0], 0).cut
+
+
+def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) -> None:
+    """Held-out and training ones, although arms differ in what they train on."""
+    scored, trained = [], set()
+
+    def note(backend, judge, shown, config, count, reference) -> dict:
+        scored.append(shown)
+        trained.add(paper1.preview_concept(config))
+        return {}
+
+    monkeypatch.setattr(paper1, "unlearned", note)
+    monkeypatch.setattr(paper1, "scored", lambda *_: ({}, None))
+    backend = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
+    for arm in paper1.ARMS:
+        paper1.measure(tmp_path, backend, None, paper1.Job("cat", arm, 0), True, {("cat", 0): None})
+    assert len(scored) == len(paper1.ARMS) and len(set(scored)) == 1 and len(trained) == 2

@@ -184,6 +184,8 @@ def test_bad_text_gets_a_sentence_at_the_field(site, visit, text: str, sentence:
         ("#unlearn-steps input", "0", "1 to 5000"),
         ("#unlearn-lr input", "7", "is accepted"),
         ("#unlearn-steps input", "", "whole number"),
+        ("#own-prompts textarea", "keep: a dog", "Line 1"),
+        ("#own-prompts textarea", "forget: a cat", "retain set"),
     ],
 )
 def test_bad_options_get_a_sentence_and_open_their_fold(site, visit, field: str, value: str, sentence: str) -> None:
@@ -210,6 +212,18 @@ def test_options_show_the_equivalent_command(visit) -> None:
     page.get_by_label("full", exact=True).check()
     expect(page.locator("#unlearn-steps input")).to_have_value("200")
     expect(page.locator("#prompts")).to_contain_text("judged on")
+
+
+def test_a_method_fills_in_what_it_suggests(visit) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    page.locator("#options > button").click()
+    page.locator("#objective input").click()
+    page.get_by_role("option", name=re.compile("^erasediff")).click()
+    expect(page.locator("#unlearn-lr input")).to_have_value("0.003")
+    expect(page.locator("#barrier-eta input")).to_have_value("0.5")
+    command = page.locator("#command textarea, #command input")
+    expect(command).to_have_value(re.compile("--concept cat --objective erasediff --preset fast --out DIR$"))
 
 
 def test_typed_text_is_never_markup(visit, recorded: Path) -> None:

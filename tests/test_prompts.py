@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from unlearn_app.concept import article, own_prompts, with_own
+from unlearn_app.concept import article, own_prompts, read_prompts, with_own
 from unlearn_app.errors import ConfigError
 from unlearn_app.prompts import FOLDER, SHIPPED, choose_dimensions, diversified, free_concept, load_dimensions
 
@@ -243,15 +243,14 @@ def test_own_prompts_replace_the_training_prompts_only(tmp_path):
     text, data = tmp_path / "own.txt", tmp_path / "own.json"
     text.write_text("\n\n".join([f"forget: {x}" for x in lines] + [f"Retain:  {x} " for x in kept]), encoding="utf-8")
     data.write_text(json.dumps({"forget": lines, "retain": kept}))
-    assert own_prompts(text) == own_prompts(data) == (tuple(lines), tuple(kept))
-    own = with_own(concept, text)
-    assert own == with_own(concept, data) and [p.text for p in own.forget.train] == lines
+    assert own_prompts(read_prompts(text)) == own_prompts(read_prompts(data)) == (tuple(lines), tuple(kept))
+    own = with_own(concept, read_prompts(text))
+    assert own == with_own(concept, read_prompts(data)) and [p.text for p in own.forget.train] == lines
     assert own.anchors == ("an animal on a mat", "two animal", "An animal!", "animal")
     assert [p.text for p in own.near.train] == kept and own.far.train == () and own.relearn == concept.relearn
     for group in ("forget", "near", "far"):
         assert getattr(own, group).test == getattr(concept, group).test
-    text.write_text(f"forget: {concept.relearn[0].text}\nretain: a mat")
-    assert with_own(concept, text).relearn == concept.relearn[1:]
+    assert with_own(concept, f"forget: {concept.relearn[0].text}\nretain: a mat").relearn == concept.relearn[1:]
 
 
 @pytest.mark.parametrize(
@@ -266,11 +265,9 @@ def test_own_prompts_replace_the_training_prompts_only(tmp_path):
         ("forget: a cat\nretain: \x07dog", ["control"]),
     ],
 )
-def test_bad_own_prompts_get_one_sentence(tmp_path, content, named):
-    path = tmp_path / "own.txt"
-    path.write_text(content, encoding="utf-8")
+def test_bad_own_prompts_get_one_sentence(content, named):
     with pytest.raises(ConfigError) as caught:
-        with_own(free_concept("cat", None), path)
+        with_own(free_concept("cat", None), content)
     assert all(part in str(caught.value) for part in named) and str(caught.value).count(".") <= 3
 
 
@@ -279,21 +276,19 @@ def test_bad_own_json_gets_one_sentence(tmp_path, content):
     path = tmp_path / "own.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"own\.json"):
-        own_prompts(path)
+        read_prompts(path)
 
 
 def test_own_files_that_are_none_get_one_sentence(tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00\xff")
     for path in (tmp_path / "none.txt", tmp_path / "bytes.txt", tmp_path):
         with pytest.raises(ConfigError, match="accepted"):
-            own_prompts(path)
+            read_prompts(path)
 
 
-def test_held_out_and_all_of_the_adversarys_prompts_are_refused(tmp_path):
-    concept, path = free_concept("cat", None), tmp_path / "own.txt"
-    path.write_text(f"forget: a cat\nretain: {concept.far.test[0].text}")
+def test_held_out_and_all_of_the_adversarys_prompts_are_refused():
+    concept = free_concept("cat", None)
     with pytest.raises(ConfigError, match="held out"):
-        with_own(concept, path)
-    path.write_text("\n".join(f"forget: {p.text}" for p in concept.relearn) + "\nretain: a dog")
+        with_own(concept, f"forget: a cat\nretain: {concept.far.test[0].text}")
     with pytest.raises(ConfigError, match="adversary"):
-        with_own(concept, path)
+        with_own(concept, "\n".join(f"forget: {p.text}" for p in concept.relearn) + "\nretain: a dog")

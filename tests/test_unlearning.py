@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from safetensors.torch import load_file
 
 from unlearn_app import registry
 from unlearn_app.catalog import load_backend, preview_concept
-from unlearn_app.config import make_config
+from unlearn_app.concept import read_prompts
+from unlearn_app.config import config_from_dict, make_config
 from unlearn_app.errors import ConfigError
-from unlearn_app.runs import Run
+from unlearn_app.events import Stage
+from unlearn_app.objectives.sdd import SDD
+from unlearn_app.runs import Run, to_json
 from unlearn_app.unlearning import edit, edited_tokens, retain_prompts, train, training_terms
 from unlearn_app.workflow import run
 
@@ -38,6 +42,14 @@ def asked(backend, monkeypatch):
 
     monkeypatch.setattr(backend, "sample", spy)
     return prompts
+
+
+def steps_of(stored: Run) -> list[dict]:
+    return [json.loads(line) for line in (stored.folder / "steps.jsonl").read_text().splitlines()]
+
+
+def adapter_of(stored: Run) -> dict[str, torch.Tensor]:
+    return load_file(stored.folder / "unlearn.safetensors")
 
 
 def plan(folder: Path, **changes):
@@ -130,6 +142,16 @@ def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(backend, tiny_
     assert all(torch.equal(backend.cross_weights()[name], weight) for name, weight in weights.items())
 
 
+@pytest.mark.parametrize("method", registry.names("closed_form"))
+def test_a_truncated_edit_says_what_it_leaves_out(backend, tiny_pipeline, tmp_path, method) -> None:
+    config, _ = plan(tiny_pipeline, objective=method, **{f"{method}.rank": 1})
+    said = [event.text for event in run(config, tmp_path / "run", backend=backend) if isinstance(event, Stage)]
+    stored = Run.open(tmp_path / "run")
+    (lost,) = [line["losses"]["forget"] for line in steps_of(stored) if line["stage"] == "unlearn"]
+    assert 0.0 < lost < 1.0 and any(f"leaves out {lost:.1%} of the edit" in text for text in said)
+    assert {tensor.shape[0] for name, tensor in adapter_of(stored).items() if "lora_A" in name} == {1}
+
+
 def test_edited_tokens_pair_the_concept_with_the_anchor(backend, tiny_pipeline) -> None:
     _, concept = plan(tiny_pipeline)
     forget, anchor = edited_tokens(backend, concept)
@@ -146,9 +168,9 @@ def test_training_is_the_same_again(backend, tiny_pipeline) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_own_prompts_are_what_is_painted(backend, tiny_pipeline, asked, tmp_path) -> None:
-    (tmp_path / "mine.txt").write_text("forget: my cat asleep\nretain: my dog asleep\nretain: a red chair\n")
-    config, concept = plan(tiny_pipeline, prompts=str(tmp_path / "mine.txt"), objective="gradient_ascent")
+def test_own_prompts_are_what_is_painted(backend, tiny_pipeline, asked) -> None:
+    mine = "forget: my cat asleep\nretain: my dog asleep\n\nretain: a red chair\n"
+    config, concept = plan(tiny_pipeline, prompts=mine, objective="gradient_ascent")
     training_terms(backend, concept, config, lambda: False)
     assert set(asked) == {"my cat asleep", "my dog asleep", "a red chair"}
 
@@ -169,6 +191,47 @@ def test_own_prompts_are_what_is_painted(backend, tiny_pipeline, asked, tmp_path
 def test_bad_settings_are_named(changes, sentence) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         make_config("cat", **changes)
+
+
+def test_own_prompts_travel_with_the_run(backend, tiny_pipeline, tmp_path) -> None:
+    config, _ = plan(tiny_pipeline, prompts="forget: my cat asleep\n\n retain: my dog asleep ")
+    list(run(config, tmp_path / "run", backend=backend))
+    stored = Run.open(tmp_path / "run")
+    kept = tmp_path / "run" / "prompts.txt"
+    assert (
+        kept.read_text() == "forget: my cat asleep\nretain: my dog asleep\n" and "prompts.txt" in stored.record["files"]
+    )
+    assert stored.config == config and "--prompts prompts.txt" in stored.record["command"]
+    assert make_config("cat", prompts=read_prompts(kept)).prompts == config.prompts
+    with pytest.raises(ConfigError, match="20,000"):
+        make_config("cat", prompts="forget: cat\n" * 2000)
+
+
+def test_a_method_may_suggest_settings_and_the_user_has_the_last_word() -> None:
+    assert (
+        make_config("cat", objective="sdd").unlearn.lr == SDD.suggested["unlearn.lr"] != make_config("cat").unlearn.lr
+    )
+    assert make_config("cat", objective="sdd", **{"unlearn.lr": 1e-4}).unlearn.lr == 1e-4
+    erased = make_config("cat", objective="erasediff")
+    assert erased.rule == "barrier" and dict(erased.options)["barrier.eta"] == 0.5
+    assert make_config("cat", objective="erasediff", rule="restricted").rule == "restricted"
+    for method in registry.methods():
+        config = make_config("cat", objective=method)
+        chosen = [] if method == "esd" else ["--objective", method]
+        expected = [
+            "python",
+            "-m",
+            "unlearn_app",
+            "run",
+            "--concept",
+            "cat",
+            *chosen,
+            "--preset",
+            "fast",
+            "--out",
+            "DIR",
+        ]
+        assert config.command().split() == expected and config_from_dict(to_json(config)) == config
 
 
 def test_hyperparameters_of_other_methods_are_left_out_of_the_record() -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .concept import read_prompts
 from .config import GROUPS, PRESETS, RunConfig, clean_text, make_config, setting_names
 from .console import StageBars, name_table, own_settings, print_result
 from .doctor import checks, record_hashes
@@ -52,8 +53,10 @@ def run(
     out: Annotated[Path, typer.Option(help="new folder for the run", metavar="DIR")],
     anchor: Annotated[str | None, _option("anchor", metavar="TEXT")] = _default("anchor"),
     objective: Annotated[str, _option("objective", metavar="NAME")] = _default("objective"),
-    rule: Annotated[str, _option("rule", metavar="NAME")] = _default("rule"),
-    prompts: Annotated[str | None, _option("prompts", metavar="FILE")] = _default("prompts"),
+    rule: Annotated[str | None, _option("rule", metavar="NAME")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="file of your own forget and retain prompts, JSON or text", metavar="FILE")
+    ] = None,
     seed: Annotated[str, _option("seed", metavar="N")] = str(_default("seed")),
     preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
@@ -62,7 +65,7 @@ def run(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help=f"any of {', '.join(setting_names(GROUPS))}, METHOD.NAME; may be repeated",
+            help=f"any of {SETTINGS}, METHOD.NAME; may be repeated",
         ),
     ] = None,
 ) -> None:
@@ -74,10 +77,10 @@ def run(
         preset=preset,
         anchor=anchor,
         objective=objective,
-        rule=rule,
-        prompts=prompts,
+        prompts=read_prompts(prompts) if prompts else None,
         seed=seed,
         model=model,
+        **({"rule": rule} if rule else {}),
         **_assignments(settings or []),
     )
     screen, scores, verdict, stopped = Console(stderr=True), None, None, False

@@ -114,50 +114,54 @@ def _length(prompt: Prompt) -> tuple[int, str]:
     return len(prompt.text), prompt.text
 
 
-def own_prompts(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Forget and retain prompts from JSON {"forget": [...], "retain": [...]} or a text file of "forget: ..." lines.
+def own_prompts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Forget and retain prompts from lines such as "forget: my cat asleep" and "retain: my dog asleep".
 
     Raises:
-        ConfigError: an unreadable file or line, an empty set, or a forget prompt that is also a retain prompt.
+        ConfigError: an unreadable line, an empty set, or a forget prompt that is also a retain prompt.
     """
-    path = Path(path)
-    read = _own_json if path.suffix.casefold() == ".json" else _own_lines
-    groups = {
-        group: tuple(dict.fromkeys(clean_text(line, f"{group} prompt", limit=500) for line in lines))
-        for group, lines in read(path).items()
-    }
+    groups: dict[str, list[str]] = {"forget": [], "retain": []}
+    for row, line in enumerate(text.splitlines(), 1):
+        group, colon, prompt = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or group.strip().casefold() not in groups or not prompt.strip():
+            raise _no_prompts(f"Line {row} of your own prompts is “{line.strip()}”; “forget: …” or “retain: …” is")
+        prompt = clean_text(prompt, f"{group} prompt", limit=500)
+        if prompt not in groups[group.strip().casefold()]:
+            groups[group.strip().casefold()].append(prompt)
     for group, prompts in groups.items():
         if not prompts:
-            raise ConfigError(f"The {group} set of {path.name} is empty; at least one prompt is accepted.", "prompts")
+            raise _no_prompts(f"The {group} set of your own prompts is empty; at least one prompt is")
     retained = {prompt.casefold() for prompt in groups["retain"]}
     for prompt in groups["forget"]:
         if prompt.casefold() in retained:
-            raise ConfigError(
-                f"“{prompt}” of {path.name} is both a forget and a retain prompt; only different ones are accepted.",
-                "prompts",
-            )
-    return groups["forget"], groups["retain"]
+            raise _no_prompts(f"“{prompt}” is both a forget and a retain prompt of yours; only different ones are")
+    return tuple(groups["forget"]), tuple(groups["retain"])
 
 
-def with_own(concept: Concept, path: str | Path) -> Concept:
-    """`concept` trained on the prompts of a file; what is judged stays, and the adversary gets none of the file's.
+def _no_prompts(message: str) -> ConfigError:
+    return ConfigError(f"{message} accepted.", "prompts")
+
+
+def with_own(concept: Concept, text: str) -> Concept:
+    """`concept` trained on prompts of one's own; what is judged stays, and the adversary gets none of them.
 
     All retain prompts become `near.train`; `far.train` is empty, since nobody said which is which.
 
     Raises:
         ConfigError: as `own_prompts`, or a prompt that is held out, or nothing left for the adversary.
     """
-    forget, retain = own_prompts(path)
+    forget, retain = own_prompts(text)
     held_out = {p.text.casefold() for split in (concept.forget, concept.near, concept.far) for p in split.test}
     for prompt in (*forget, *retain):
         if prompt.casefold() in held_out:
-            raise ConfigError(f"“{prompt}” of {Path(path).name} is held out for judging; leave it out.", "prompts")
+            raise ConfigError(f"“{prompt}” of your own prompts is held out for judging; leave it out.", "prompts")
     taken = {prompt.casefold() for prompt in forget}
     relearn = tuple(p for p in concept.relearn if p.text.casefold() not in taken)
     if not relearn:
         raise ConfigError(
-            f"{Path(path).name} takes all {len(concept.relearn)} prompts of the adversary; leave it at least one.",
-            "prompts",
+            f"Your own prompts take all {len(concept.relearn)} of the adversary; leave it at least one.", "prompts"
         )
     axis = concept.forget.test[0].axis
     return replace(
@@ -183,33 +187,26 @@ def _anchored(concept: Concept, sentence: str) -> str:
     return replaced if count else concept.anchor
 
 
-def _own_json(path: Path) -> dict[str, list[str]]:
+def read_prompts(path: str | Path) -> str:
+    """One's own prompts as lines, from such a text file or from JSON {"forget": [...], "retain": [...]}.
+
+    Raises:
+        ConfigError: an unreadable file, or JSON of another shape.
+    """
+    path = Path(path)
+    if path.suffix.casefold() != ".json":
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise _no_prompts(f"{path} cannot be read ({error.strerror}); a text file is") from None
+        except ValueError:
+            raise _no_prompts(f"{path.name} is not text in UTF-8; a text or JSON file is") from None
     values = read_json(path, "prompts")
     groups = {group: values.get(group, []) for group in ("forget", "retain")}
     for group, lines in groups.items():
-        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise ConfigError(f"“{group}” of {path.name} is {lines!r}; a list of prompts is accepted.", "prompts")
-    return groups
-
-
-def _own_lines(path: Path) -> dict[str, list[str]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); a text file is accepted.", "prompts") from None
-    except ValueError:
-        raise ConfigError(f"{path.name} is not text in UTF-8; a text or JSON file is accepted.", "prompts") from None
-    groups: dict[str, list[str]] = {"forget": [], "retain": []}
-    for row, line in enumerate(lines, 1):
-        group, colon, prompt = line.partition(":")
-        if not line.strip():
-            continue
-        if not colon or group.strip().casefold() not in groups or not prompt.strip():
-            raise ConfigError(
-                f"Line {row} of {path.name} is “{line.strip()}”; “forget: …” or “retain: …” is accepted.", "prompts"
-            )
-        groups[group.strip().casefold()].append(prompt)
-    return groups
+        if not lines or not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise _no_prompts(f"“{group}” of {path.name} is {lines!r}; a list of prompts is")
+    return "\n".join(f"{group}: {' '.join(line.split())}" for group, lines in groups.items() for line in lines)
 
 
 def read_json(path: Path, field: str) -> dict[str, Any]:

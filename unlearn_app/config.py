@@ -11,6 +11,9 @@ from .errors import ConfigError
 
 PRESETS = ("fast", "full")
 MAX_TEXT = 200
+MAX_PROMPTS = 20_000
+OWN_PROMPTS = "prompts.txt"
+"""The file of a run folder that holds the user's own prompts."""
 MODULES = ("all", "cross", "not_cross")
 RETAIN_ARMS = ("diversified", "near", "uniform")
 RETAIN_LOSSES = ("preserve", "diffusion")
@@ -77,7 +80,7 @@ class RunConfig:
     model: str = setting("pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id")
     objective: str = setting("esd", "how forgetting is taught")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
-    prompts: str | None = setting(None, "file of your own forget and retain prompts, JSON or text")
+    prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
@@ -89,6 +92,7 @@ class RunConfig:
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
         anchor = clean_text(self.anchor, "anchor") if self.anchor and self.anchor.strip() else None
         object.__setattr__(self, "anchor", anchor)
+        object.__setattr__(self, "prompts", _lines(self.prompts))
         if self.anchor and self.anchor.casefold() == self.concept.casefold():
             raise ConfigError(f"The anchor {self.anchor!r} is the concept itself; choose something else.", "anchor")
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
@@ -125,7 +129,7 @@ class RunConfig:
         for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
             value, usual = getattr(self, name), RunConfig if name == "objective" else base
             if name == "preset" or value != getattr(usual, name):
-                words += [f"--{name}", str(value)]
+                words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
         for group in GROUPS:
             for item in fields(getattr(self, group)):
                 value = getattr(getattr(self, group), item.name)
@@ -226,6 +230,14 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
 def with_concept(config: RunConfig, concept: str) -> RunConfig:
     """The same settings for another concept."""
     return replace(config, concept=concept, anchor=None)
+
+
+def _lines(text: str | None) -> str | None:
+    """One's own prompts without empty lines; None when there is nothing in them."""
+    if text and len(text) > MAX_PROMPTS:
+        sentence = f"Your own prompts have {len(text):,} characters; at most {MAX_PROMPTS:,} are accepted."
+        raise ConfigError(sentence, "prompts")
+    return "\n".join(line.strip() for line in (text or "").splitlines() if line.strip()) or None
 
 
 def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:

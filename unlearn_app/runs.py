@@ -134,6 +134,10 @@ class RunWriter:
         content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
         write_bytes(self.folder / f"{name}.safetensors", _sorted_header(content))
 
+    def add_text(self, name: str, text: str) -> None:
+        """Save a text at the top of the folder."""
+        write_bytes(self.folder / name, text.encode())
+
     def add_image(self, name: str, image: Image.Image) -> None:
         """Save one picture at the top of the folder."""
         image.save(self.folder / name)

@@ -141,12 +141,13 @@ def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) 
 def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
     """Write the chosen closed-form edit into the `unlearn` slot as an exact adapter; one step.
 
-    The step's loss is the share of the update that was lost to a truncated rank: zero, because none is truncated.
+    The step's loss is the share of the update (Frobenius norm) that a truncated rank leaves out.
     """
     forget, anchor = edited_tokens(backend, concept)
     retained = backend.encode_text(retain_prompts(concept, EDITED_PROMPTS))
-    factors = config.build("closed_form")(backend.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
-    adapter = to_adapter(factors)
+    method = config.build("closed_form")
+    factors = method(backend.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
+    adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
     backend.load_adapter("unlearn", adapter.state)
     with backend.active("unlearn"):
         yield Step("unlearn", 1, 1, {"forget": adapter.error})

@@ -12,7 +12,7 @@ from . import registry
 from .backend import Backend
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
-from .config import RunConfig
+from .config import OWN_PROMPTS, RunConfig
 from .errors import Cancelled, ConfigError
 from .evaluate import comparison_prompts, paint_column, score, to_pil
 from .events import COLUMNS, Done, Event, GroupScore, Images, Preview, Scores, Stage, Step, Verdict
@@ -65,6 +65,8 @@ def run(
     started = time.perf_counter()
     concept = preview_concept(config)
     with RunWriter(out) as writer:
+        if config.prompts:
+            writer.add_text(OWN_PROMPTS, config.prompts + "\n")
         work = _Work(config, concept, writer, cancel or threading.Event(), backend=backend)
         stopped = False
         stages = (("load_s", _load), ("unlearn_s", _unlearn), ("attack_s", _attack), ("compare_s", _compare))
@@ -96,7 +98,11 @@ def _unlearn(work: _Work) -> Iterator[Event]:
     towards = Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
     if not is_trained(config):
         yield towards
-        yield from _with_previews(work, edit(work.backend, work.concept, config))
+        for event in _with_previews(work, edit(work.backend, work.concept, config)):
+            yield event
+            if isinstance(event, Step) and event.losses["forget"]:
+                lost = f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit (Frobenius norm)"
+                yield Stage("unlearn", lost, SHARES["attack"])
         return
     yield Stage("retain", "Painting pictures to practise on with the original model", SHARES["retain"])
     terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)

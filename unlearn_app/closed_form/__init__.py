@@ -9,7 +9,7 @@ Factors = tuple[Tensor, Tensor]
 
 
 class ClosedForm(Protocol):
-    """A frozen dataclass whose fields are the method's hyperparameters."""
+    """A frozen dataclass whose fields are the method's hyperparameters; one called `rank` bounds the adapter's."""
 
     def __call__(
         self, weights: dict[str, Tensor], forget: Tensor, anchor: Tensor, retain: Tensor

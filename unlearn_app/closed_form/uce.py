@@ -31,6 +31,14 @@ class UCE:
         default=0.1, metadata={"help": "weight of staying near the original matrices", "range": (1e-6, 100.0)}
     )
 
+    rank: int = field(
+        default=0,
+        metadata={
+            "help": "rank of the adapter, which then leaves out a share; 0 is the edit's own",
+            "range": (0, 1024),
+        },
+    )
+
     @torch.no_grad()
     def __call__(
         self, weights: dict[str, Tensor], forget: Tensor, anchor: Tensor, retain: Tensor

@@ -22,15 +22,15 @@ def endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Iterator[di
         concept: str,
         anchor: str = "",
         objective: str = "esd",
-        rule: str = "restricted",
+        rule: str = "",
         seed: int = 0,
         preset: str = "fast",
+        prompts: str = "",
     ) -> Iterator[dict]:
         """Forget a concept, attack the forgetting and judge both: progress while it works, run.json at the end."""
         try:
-            config = make_config(
-                concept, preset=preset, anchor=anchor, objective=objective, rule=rule, seed=seed, model=model
-            )
+            asked = {"anchor": anchor, "objective": objective, "seed": seed, "prompts": prompts, "model": model}
+            config = make_config(concept, preset=preset, **(asked | ({"rule": rule} if rule else {})))
             core.preview_concept(config)
             job = engine.submit(config, request.session_hash or "")
         except UnlearnError as error:

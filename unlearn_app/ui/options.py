@@ -14,7 +14,7 @@ GROUPS = {
     "compare": ("Pictures", CompareConfig),
 }
 LABELS = {"lr": "Learning rate", "rank": "LoRA rank", "alpha": "LoRA alpha"}
-TOP = ("anchor", "objective", "rule", "seed", "preset")
+TOP = ("anchor", "objective", "rule", "prompts", "seed", "preset")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Options:
             ConfigError: a value that is not accepted; `field` names its component.
         """
         changes = dict(zip(self.components, values, strict=True))
-        changes |= {name: "" for name, value in changes.items() if value is None and name != "anchor"}
+        texts = ("anchor", "prompts")
+        changes |= {name: "" for name, value in changes.items() if value is None and name not in texts}
         return make_config(concept, preset=changes.pop("preset"), model=model, **changes)
 
     def defaults(self, preset: str, objective: str) -> list[Any]:
@@ -88,6 +89,14 @@ def build_options() -> Options:
             if items := registry.settings_of(kind, part):
                 with gr.Row(visible=part == getattr(base, name)) as rows[part]:
                     made |= {f"{part}.{item.name}": _field(item, f"{part}.{item.name}", item.default) for item in items}
+    made["prompts"] = gr.Textbox(
+        elem_id="own-prompts",
+        label="Your own prompts",
+        info=_sentence(helps["prompts"]),
+        placeholder="forget: my cat asleep on a chair\nretain: my dog asleep on a chair",
+        lines=2,
+        max_lines=8,
+    )
     for group, (title, kind) in GROUPS.items():
         gr.HTML(f"<h4>{title}</h4>")
         with gr.Row():
