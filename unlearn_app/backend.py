@@ -32,6 +32,21 @@ class NoisyBatch:
     anchor: Tensor
 
 
+@dataclass(frozen=True)
+class AheadBatch:
+    """What one look ahead needs: an attack's batches in order, and what is asked of the attacked model.
+
+    `support` and `forget` are pictures of the concept and share none; `related` and `unrelated` are harmless.
+    `seed` draws the simulated adversary's fresh factors.
+    """
+
+    support: tuple[NoisyBatch, ...]
+    forget: NoisyBatch
+    related: NoisyBatch
+    unrelated: NoisyBatch
+    seed: int
+
+
 class Backend(Protocol):
     """A text-to-image diffusion model with two fixed adapter slots."""
 
@@ -51,7 +66,10 @@ class Backend(Protocol):
         """What the model is trained to predict at `x_t`, in its own parameterization (epsilon or v)."""
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
-        """The prediction with the active adapters; `params` replaces trainable tensors by name."""
+        """The prediction with the active adapters, in at least float32; `params` replaces tensors by name.
+
+        Under `active()` they may be all the weights, as `weights` returns them.
+        """
 
     def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """The prediction of the original model: adapters off, no gradient."""
@@ -89,6 +107,18 @@ class Backend(Protocol):
 
     def active(self, *slots: Slot) -> AbstractContextManager[None]:
         """Activate exactly `slots` for prediction and sampling; none is the original model."""
+
+    def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
+        """All weights of the denoiser by name, in at least float32, with the update of `slot` added.
+
+        Differentiable in the slot's factors, of which `params` replaces some by name.
+        """
+
+    def opened(self, slot: Slot | None = None) -> AbstractContextManager[Params]:
+        """All weights with the update of `slot` merged in, float32 copies to train; restored bit for bit afterwards.
+
+        Adapters are off inside.
+        """
 
     def merged(self, slot: Slot) -> AbstractContextManager[None]:
         """Add the update of `slot` into the base weights, and restore them bit for bit afterwards."""

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from .backend import Params, Slot, choose_device, choose_dtype, fits_bfloat16, generator, in_chunks
 from .errors import Cancelled, ModelError
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
+from .weights import at_least_float32, base_weights, dense_weights, exchanged, updates, with_gradients
 
 TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 LAYERS = {"all": lambda name: True, "cross": lambda name: ".attn2." in name, "not_cross": lambda n: ".attn2." not in n}
@@ -68,11 +69,11 @@ class DiffusersBackend:
         return noise if self.pipe.scheduler.config.prediction_type == "epsilon" else signal * noise - sigma * x0
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
-        arguments = (x_t.to(self.unet.dtype), t, cond.to(self.unet.dtype))
+        dense = params is not None and not any(".lora_" in name for name in params)
+        dtype = next(iter(params.values())).dtype if dense else self.unet.dtype
+        arguments = (x_t.to(dtype), t, cond.to(dtype))
         with self._mixed():
-            if params is None:
-                return self.unet(*arguments).sample.float()
-            return torch.func.functional_call(self.unet, params, arguments).sample.float()
+            return at_least_float32(torch.func.functional_call(self.unet, params or {}, arguments).sample)
 
     def _mixed(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
@@ -188,27 +189,27 @@ class DiffusersBackend:
 
     @contextmanager
     def probing(self, slot: Slot) -> Iterator[Params]:
-        factors = [name for name in self._params(slot) if ".lora_B." in name]
-        weights = {n: self.unet.get_submodule(n.partition(".lora_B.")[0]).get_base_layer().weight for n in factors}
-        try:
-            for weight in weights.values():
-                weight.requires_grad_(True)
-            yield weights
-        finally:
-            for weight in weights.values():
-                weight.requires_grad_(False)
+        own, factors = base_weights(self.unet), [name for name in self._params(slot) if ".lora_B." in name]
+        probed = {name: own[f"{name.partition('.lora_B.')[0]}.base_layer.weight"] for name in factors}
+        with with_gradients(probed):
+            yield probed
+
+    def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
+        return dense_weights(self.unet, slot, params)
 
     @contextmanager
     def merged(self, slot: Slot) -> Iterator[None]:
-        layers = [layer for layer in self._layers if slot in layer.lora_A]
-        originals = [(layer.get_base_layer(), layer.get_base_layer().weight.data) for layer in layers]
-        try:
-            for layer, (base, weight) in zip(layers, originals, strict=True):
-                base.weight.data = (weight.float() + layer.get_delta_weight(slot).detach().float()).to(weight.dtype)
+        own = base_weights(self.unet)
+        with torch.no_grad():
+            sums = {n: (at_least_float32(own[n]) + u).to(own[n].dtype) for n, u in updates(self.unet, slot).items()}
+        with exchanged(self.unet, sums):
             yield
-        finally:
-            for base, weight in originals:
-                base.weight.data = weight
+
+    @contextmanager
+    def opened(self, slot: Slot | None = None) -> Iterator[Params]:
+        copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
+        with self._switched((), None), exchanged(self.unet, copies), with_gradients(base_weights(self.unet)):
+            yield base_weights(self.unet)
 
     @torch.no_grad()
     def sample(

@@ -25,4 +25,4 @@ class ConceptAblation:
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance between the concept's prediction and the frozen anchor prediction."""
         target = backend.frozen(batch.x_t, batch.t, batch.anchor)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

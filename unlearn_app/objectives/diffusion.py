@@ -18,4 +18,4 @@ class Diffusion:
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the model's training target."""
         target = backend.target(batch.x0, batch.noise, batch.t)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

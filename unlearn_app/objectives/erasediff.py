@@ -33,4 +33,4 @@ class EraseDiff:
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance of the network's output to uniform noise."""
         uniform = torch.special.ndtr(batch.noise.float().flip(1, 2, 3))
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), uniform)
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), uniform)

@@ -31,4 +31,4 @@ class ESD:
         states = torch.cat([batch.cond, batch.null, batch.anchor])
         towards, empty, base = backend.frozen(batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), states).chunk(3)
         target = base - self.eta * (towards - empty)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -29,5 +29,5 @@ class GradientAscent:
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """The negative diffusion loss; its gradient is exactly zero above `limit`."""
         target = backend.target(batch.x0, batch.noise, batch.t)
-        loss = mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        loss = mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
         return -loss if loss <= self.limit else 0.0 * loss - loss.detach()

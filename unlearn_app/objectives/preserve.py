@@ -20,4 +20,4 @@ class Preserve:
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the frozen prediction."""
         target = backend.frozen(batch.x_t, batch.t, batch.cond)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -32,4 +32,4 @@ class RandomLabel:
         """Mean squared distance to the model's own prediction for the random label in `batch.anchor`."""
         with torch.no_grad():
             target = backend.predict(batch.x_t, batch.t, batch.anchor, params)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -28,4 +28,4 @@ class SDD:
         """Mean squared distance to the model's own unconditional prediction."""
         with torch.no_grad():
             target = backend.predict(batch.x_t, batch.t, batch.null, params)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params).float(), target.float())
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
