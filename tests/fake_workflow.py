@@ -20,6 +20,7 @@ from unlearn_app.events import (
     Event,
     GroupScore,
     Images,
+    Mark,
     Picture,
     Preview,
     Scores,
@@ -131,19 +132,18 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
             event = Step("attack", step, config.attack.steps, {"relearn": 0.5 / step + 0.1})
             writer.add_step(event)
             yield event
+            if step in (max(config.attack.steps // 2, 1), config.attack.steps):
+                painted = Images("relearned", tuple(_pictures(config, "relearned")))
+                mark = Mark(step, painted.pictures, _scored(config, painted))
+                if step < config.attack.steps:
+                    writer.add_mark(mark)
+                yield mark
         yield Stage("compare", "Painting the same prompts with all three", 0.8)
         for column in COLUMNS[: 1 if cancel.is_set() else 3]:
             images = Images(column, tuple(_pictures(config, column)))
             writer.add_images(images)
             yield images
-            scores[column] = {
-                group: GroupScore(
-                    sum(bool(p.correct) for p in images.pictures if p.group == group) / count,
-                    sum(p.alignment or 0 for p in images.pictures if p.group == group) / count,
-                    count,
-                )
-                for group, count in _counts(config)
-            }
+            scores[column] = _scored(config, images)
         yield Scores(scores)
         verdict = judge_run(scores, config.attack.steps)
         yield verdict
@@ -154,6 +154,17 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
         timing = {"total_s": seconds}
         folder = writer.finish(status, config=config, timing=timing, scores=scores, verdict=verdict)
     yield Done(folder, stopped=status == "stopped")
+
+
+def _scored(config: RunConfig, images: Images) -> dict[str, GroupScore]:
+    return {
+        group: GroupScore(
+            sum(bool(p.correct) for p in images.pictures if p.group == group) / count,
+            sum(p.alignment or 0 for p in images.pictures if p.group == group) / count,
+            count,
+        )
+        for group, count in _counts(config)
+    }
 
 
 def _counts(config: RunConfig) -> tuple[tuple[str, int], ...]:

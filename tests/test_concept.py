@@ -5,11 +5,11 @@ import random
 import pytest
 
 from unlearn_app.concept import restricted_retain, spread
-from unlearn_app.config import RETAIN_ARMS
 from unlearn_app.errors import ConfigError
 from unlearn_app.pocket.concepts import find_entry, known_concepts, nearest_known, pocket_concept
 from unlearn_app.pocket.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
 from unlearn_app.prompts import free_concept
+from unlearn_app.settings import RETAIN_ARMS
 
 NAMES = [entry.name for entry in (*OBJECTS, *STYLES)]
 

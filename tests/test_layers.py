@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "unlearn_app"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "registry", "config", "concept", "prompts", "backend", "weights", "model_folder"),
+    ("errors", "events", "registry", "settings", "config", "concept", "prompts", "backend", "weights", "model_folder"),
     ("objectives", "closed_form", "gradients", "regularizers", "scorers"),
     ("train", "batches"),
     (

@@ -226,6 +226,22 @@ def test_a_method_fills_in_what_it_suggests(visit) -> None:
     expect(command).to_have_value(re.compile("--concept cat --objective erasediff --preset fast --out DIR$"))
 
 
+def test_the_slider_scrubs_through_the_attack(visit) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    page.click("#run")
+    expect(page.locator("#board .u-scrub")).to_be_visible()
+    shown = page.locator("#board td.u-relearned").first.locator("figure:visible img")
+    last = shown.get_attribute("src")
+    slider = page.get_by_label("Third column after")
+    slider.focus()
+    slider.press("Home")
+    expect(page.locator("#board .u-scrub output")).to_have_text("0")
+    unlearned = page.locator("#board td.u-unlearned img").first.get_attribute("src")
+    assert shown.count() == 1 and shown.get_attribute("src") == unlearned != last
+    expect(page.locator("#curve")).to_be_visible()
+
+
 def test_typed_text_is_never_markup(visit, recorded: Path) -> None:
     def any_concept(config: RunConfig) -> Concept:
         asked = PromptSplit((Prompt(config.concept, "object", config.concept),) * 2, ())

@@ -1,5 +1,6 @@
 """What the page shows of events, without a browser: progress, captions, tables, escaping."""
 
+import re
 import stat
 import threading
 from pathlib import Path
@@ -41,7 +42,29 @@ def test_a_live_run_and_its_folder_look_the_same(tmp_path: Path) -> None:
     assert board.comparison(live) == board.comparison(stored)
     assert board.summary(live) == board.summary(stored)
     assert board.film(live) == board.film(stored)
+    assert live.curve == stored.curve
     assert live.table() == stored.table()
+
+
+def test_the_slider_goes_from_the_unlearned_model_through_every_mark(tmp_path: Path) -> None:
+    view = watched(folder=tmp_path / "run")
+    half, end = sorted(view.marks)
+    html = board.comparison(view)
+    assert f'data-steps="0,{half},{end}"' in html and f"<output>{end}</output>" in html
+    cell = html.partition('<td role="cell" class="u-relearned">')[2].partition("</td>")[0]
+    assert re.findall(r'<figure data-step="(\d+)"( hidden)?>', cell) == [
+        ("0", " hidden"),
+        (str(half), " hidden"),
+        (str(end), ""),
+    ]
+    unlearned = view.cards["unlearned"]["forget", 0].src
+    assert unlearned in cell.partition("</figure>")[0]
+    assert view.curve_table()["step"] == [0] * 3 + [half] * 3 + [end] * 3 and view.curve_table()["share"][0] == 0.0
+
+
+def test_without_a_way_to_go_there_is_no_slider() -> None:
+    view = View(make_config("cat"))
+    assert "u-scrub" not in board.comparison(view) and view.curve_table() == {}
 
 
 def test_a_recorded_run_says_so(tmp_path: Path) -> None:
@@ -54,7 +77,7 @@ def test_a_recorded_run_says_so(tmp_path: Path) -> None:
 def test_rows_share_prompt_and_seed_over_three_columns(tmp_path: Path) -> None:
     html = board.comparison(watched(folder=tmp_path / "run"))
     assert html.count("<tr role") == html.count('role="rowheader"') + html.count("<thead")
-    assert html.count("<img ") == 3 * 8 and html.count("2 more of these") == 1
+    assert html.count("<img ") == 3 * 8 + 2 * 8 and html.count("2 more of these") == 1
     assert "0.08" in html and "−0.23" in html and "✕ dog" in html
 
 

@@ -207,6 +207,60 @@ def test_own_prompts_travel_with_the_run(backend, tiny_pipeline, tmp_path) -> No
         make_config("cat", prompts="forget: cat\n" * 2000)
 
 
+RESIST = {"resist.on": "yes", "resist.batch_size": 2, "resist.cap": 100.0}
+
+
+@pytest.mark.parametrize("method", ["esd", "sdd", "concept_ablation", "gradient_ascent"])
+@pytest.mark.parametrize("weights", ["full", "lora"])
+def test_any_objective_can_look_ahead(backend, tiny_pipeline, tmp_path, method, weights) -> None:
+    config, _ = plan(tiny_pipeline, objective=method, **RESIST, **{"resist.weights": weights, "resist.related": 0.3})
+    list(run(config, tmp_path / "run", backend=backend))
+    lines = [line for line in steps_of(Run.open(tmp_path / "run")) if line["stage"] == "unlearn"]
+    assert all(set(line["losses"]) == {"forget", "retain", "resist"} for line in lines)
+    assert all(line["norms"]["resist"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("rule", ["weighted_sum", "restricted"])
+def test_a_look_ahead_that_asks_for_nothing_changes_nothing(backend, tiny_pipeline, rule) -> None:
+    """P5: the base method's batches, noise and optimizer are untouched, bit for bit; a look ahead that asks is seen."""
+    states = []
+    for changes in ({}, {**RESIST, "resist.forget": 0.0}, RESIST):
+        config, concept = plan(tiny_pipeline, rule=rule, **{"unlearn.steps": 5}, **changes)
+        list(train(backend, training_terms(backend, concept, config, lambda: False), config))
+        states.append(backend.adapter_state("unlearn"))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("method", registry.names("closed_form"))
+def test_an_edit_can_be_hardened_and_stays_one_adapter(backend, tiny_pipeline, tmp_path, method) -> None:
+    list(run(plan(tiny_pipeline, objective=method)[0], tmp_path / "edit", backend=backend))
+    list(run(plan(tiny_pipeline, objective=method, **RESIST)[0], tmp_path / "hard", backend=backend))
+    edited, hardened = (Run.open(tmp_path / name) for name in ("edit", "hard"))
+    lines = [line for line in steps_of(hardened) if line["stage"] == "unlearn"]
+    assert [set(line["losses"]) for line in lines] == [{"forget"}] + [{"resist", "retain"}] * 3
+
+    def update(stored: Run, layer: str) -> torch.Tensor:
+        state = adapter_of(stored)
+        a, b = (state.get(f"unet.{layer}.lora_{part}.weight") for part in "AB")
+        return torch.zeros(()) if a is None else b.flatten(1) @ a.flatten(1)
+
+    cross = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    own = cross.replace("attn2", "attn1")
+    assert update(edited, cross).any() and not update(edited, own).any() and update(hardened, own).any()
+    moved = (update(hardened, cross) - update(edited, cross)).norm() / update(edited, cross).norm()
+    assert 0 < moved < 0.5
+
+
+def test_the_simulated_attack_and_what_is_asked_share_no_picture(backend, tiny_pipeline) -> None:
+    config, concept = plan(tiny_pipeline, **RESIST, **{"unlearn.train_pictures": 8, "resist.steps": 3})
+    batch = next(training_terms(backend, concept, config, lambda: False)["resist"].batches)
+    assert len(batch.support) == 3 and all(len(part.x0) == 2 for part in (*batch.support, batch.forget, batch.related))
+    seen = [x0 for part in batch.support for x0 in part.x0]
+    assert not any(torch.equal(mine, theirs) for mine in seen for theirs in batch.forget.x0)
+    assert not torch.equal(batch.related.x0, batch.unrelated.x0)
+
+
 def test_a_method_may_suggest_settings_and_the_user_has_the_last_word() -> None:
     assert (
         make_config("cat", objective="sdd").unlearn.lr == SDD.suggested["unlearn.lr"] != make_config("cat").unlearn.lr

@@ -11,9 +11,11 @@ from conftest import TINY
 from PIL import Image
 from safetensors.torch import load_file
 
+from unlearn_app import painting
 from unlearn_app.config import make_config
 from unlearn_app.errors import ModelError, OutputError
-from unlearn_app.events import Done, Images, Preview, Scores, Stage, Step, Verdict
+from unlearn_app.evaluate import column_state, to_pil
+from unlearn_app.events import Done, Images, Mark, Preview, Scores, Stage, Step, Verdict
 from unlearn_app.runs import Run
 from unlearn_app.workflow import generate, load_backend, run
 
@@ -74,6 +76,44 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipe
     assert [p.tobytes() for p in original] == [
         Image.open(p.path).tobytes() for p in stored.pictures if p.column == "original"
     ]
+
+
+def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(backend, tiny_pipeline, tmp_path):
+    config = config_for(tiny_pipeline, **{"attack.steps": 12})
+    marks = [e for e in run(config, tmp_path / "out", backend=backend) if isinstance(e, Mark)]
+    assert [mark.step for mark in marks] == [10, 12]
+    stored = Run.open(tmp_path / "out")
+    assert [step for step, _, _ in stored.curve] == [0, 10, 12]
+    columns = {c: [p for p in stored.pictures if p.column == c] for c in ("unlearned", "relearned")}
+    assert [p.path for p in stored.curve[0][2]] == [p.path for p in columns["unlearned"]]
+    assert [p.path for p in stored.curve[2][2]] == [p.path for p in columns["relearned"]]
+    assert [(p.prompt, p.seed) for p in stored.curve[1][2]] == [(p.prompt, p.seed) for p in columns["unlearned"]]
+    backend.load_adapter("unlearn", painting.read_adapter(tmp_path / "out" / "unlearn.safetensors"))
+    prefixed = load_file(tmp_path / "out" / "relearn.safetensors")
+    backend.load_adapter("relearn", {name.removeprefix("unet."): tensor for name, tensor in prefixed.items()})
+    with column_state(backend, "relearned"):
+        again = backend.sample([p.prompt for p in columns["relearned"]], [p.seed for p in columns["relearned"]],
+                               steps=2, guidance_scale=3.0)  # fmt: skip
+    for picture, kept in zip(to_pil(backend.decode(again)), columns["relearned"], strict=True):
+        assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.path), int)).max() <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
+    backend, tiny_pipeline, tmp_path, optimizer
+):
+    before = {
+        k.replace(".base_layer", ""): v.clone() for k, v in backend.unet.state_dict().items() if ".lora_" not in k
+    }
+    changes = {"attack.weights": "full", "attack.optimizer": optimizer, "attack.lr": 0.01, "attack.steps": 3}
+    list(run(config_for(tiny_pipeline, **changes), tmp_path / "out", backend=backend))
+    after = {k.replace(".base_layer", ""): v for k, v in backend.unet.state_dict().items() if ".lora_" not in k}
+    assert before.keys() == after.keys() and all(torch.equal(before[k], v) for k, v in after.items())
+    assert not any(p.requires_grad for p in backend.unet.parameters())
+    stored = Run.open(tmp_path / "out")
+    assert "relearn.safetensors" not in stored.record["files"]
+    pictures = {(p.column, p.group, p.index): Image.open(p.path).tobytes() for p in stored.pictures}
+    assert pictures["relearned", "forget", 0] != pictures["unlearned", "forget", 0]
 
 
 def test_cancel_stops_within_a_step_and_keeps_what_is_there(backend, tiny_pipeline, tmp_path):

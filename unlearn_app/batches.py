@@ -1,12 +1,13 @@
 """Training data: latents of prompts painted by a model, and endless streams of noised batches over them."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .backend import Backend, NoisyBatch, generator
+from .backend import AheadBatch, Backend, NoisyBatch, generator
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class PaintedSet:
     cond: Tensor
     anchor: Tensor
     null: Tensor
+
+    def part(self, rows: slice) -> "PaintedSet":
+        """Some of the pictures."""
+        return PaintedSet(self.x0[rows], self.cond[rows], self.anchor[rows], self.null)
 
 
 def paint(
@@ -60,3 +65,20 @@ def noisy_batches(backend: Backend, data: PaintedSet, batch_size: int, seed: int
             null=data.null.expand(batch_size, -1, -1),
             anchor=data.anchor[rows],
         )
+
+
+def ahead_batches(
+    backend: Backend, forget: PaintedSet, retain: PaintedSet, near: int, *, batch_size: int, steps: int, seed: int
+) -> Iterator[AheadBatch]:
+    """An endless stream of what a look ahead of `steps` needs; the first `near` pictures of `retain` are related.
+
+    Every second picture of the concept is for the simulated attack, the others are for what is asked afterwards.
+    """
+    sets = forget.part(slice(0, None, 2)), forget.part(slice(1, None, 2)), retain.part(slice(near))
+    sets = (*sets, retain.part(slice(near, None)) if near < len(retain.x0) else sets[2])
+    support, asked, related, unrelated = (
+        noisy_batches(backend, data, min(batch_size, len(data.x0)), seed + row) for row, data in enumerate(sets)
+    )
+    for draw in itertools.count(seed):
+        attack = tuple(itertools.islice(support, steps))
+        yield AheadBatch(attack, next(asked), next(related), next(unrelated), draw)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .config import RETAIN_ARMS, clean_text
+from .config import clean_text
 from .errors import ConfigError
+from .settings import RETAIN_ARMS
 
 Kind = Literal["object", "style"]
 SAID_AN = re.compile(r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I)
@@ -48,7 +49,8 @@ class Concept:
     """Everything a run needs to know about the concept; pure, so it can be shown before anything runs.
 
     `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts for the
-    adversary's pictures: neither the defender's training prompts nor the held-out ones.
+    adversary's pictures, and `benign` harmless ones for them: neither the defender's training prompts nor the
+    held-out ones.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Concept:
     relearn: tuple[Prompt, ...]
     near: PromptSplit
     far: PromptSplit
+    benign: tuple[Prompt, ...] = ()
 
 
 def shared_out(

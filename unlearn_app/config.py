@@ -8,63 +8,14 @@ from typing import Any
 
 from . import registry
 from .errors import ConfigError
+from .settings import AttackConfig, CompareConfig, ResistConfig, UnlearnConfig, setting
 
 PRESETS = ("fast", "full")
 MAX_TEXT = 200
 MAX_PROMPTS = 20_000
 OWN_PROMPTS = "prompts.txt"
 """The file of a run folder that holds the user's own prompts."""
-MODULES = ("all", "cross", "not_cross")
-RETAIN_ARMS = ("diversified", "near", "uniform")
-RETAIN_LOSSES = ("preserve", "diffusion")
-GROUPS = ("unlearn", "attack", "compare")
-
-
-def setting(
-    default: Any, help_text: str, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
-) -> Any:
-    """A dataclass field with its one-line meaning and what is accepted: an inclusive range, or one of `choices`."""
-    accepted = {"range": (low, high)} if low is not None else {"choices": choices} if choices else {}
-    return field(default=default, metadata={"help": help_text} | accepted)
-
-
-@dataclass(frozen=True)
-class UnlearnConfig:
-    """Training of the unlearn adapter."""
-
-    steps: int = setting(30, "optimizer steps", 1, 5000)
-    lr: float = setting(2e-3, "learning rate of Adam", 1e-6, 1e-1)
-    rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
-    alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
-    batch_size: int = setting(16, "pictures per term and step", 1, 256)
-    retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3)
-    train_pictures: int = setting(32, "retain pictures the original model paints for training", 4, 2000)
-    modules: str = setting("all", "layers that carry LoRA: all, only cross-attention, or all but it", choices=MODULES)
-    retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
-    retain_loss: str = setting("preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES)
-
-
-@dataclass(frozen=True)
-class AttackConfig:
-    """The relearning attack: a fresh adapter on the merged unlearned weights."""
-
-    steps: int = setting(50, "optimizer steps of the adversary", 0, 5000)
-    lr: float = setting(2e-3, "learning rate of the adversary's Adam", 1e-6, 1e-1)
-    rank: int = setting(8, "rank of the adversary's LoRA adapter", 1, 128)
-    alpha: float = setting(8.0, "LoRA scale of the adversary", 0.1, 256.0)
-    batch_size: int = setting(12, "pictures per step of the adversary", 1, 256)
-    pictures: int = setting(16, "pictures of the concept the adversary holds", 1, 2000)
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """What is painted and judged for the three columns."""
-
-    forget: int = setting(12, "pictures per column that ask for the concept", 1, 500)
-    near: int = setting(10, "pictures per column of its closest relatives", 1, 500)
-    far: int = setting(10, "pictures per column of everything else", 1, 500)
-    sampling_steps: int = setting(10, "denoising steps per picture", 1, 200)
-    guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
+GROUPS = ("unlearn", "resist", "attack", "compare")
 
 
 @dataclass(frozen=True)
@@ -84,6 +35,7 @@ class RunConfig:
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
+    resist: ResistConfig = field(default_factory=ResistConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     options: tuple[tuple[str, Any], ...] = ()
@@ -191,7 +143,7 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
 
 
-_KINDS = {"unlearn": UnlearnConfig, "attack": AttackConfig, "compare": CompareConfig}
+_KINDS = {"unlearn": UnlearnConfig, "resist": ResistConfig, "attack": AttackConfig, "compare": CompareConfig}
 
 
 def _method_settings() -> dict[str, Any]:

@@ -33,7 +33,7 @@ def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Gr
 
 
 def column_state(backend: Backend, column: Column) -> AbstractContextManager:
-    """Adapters as the column needs them: none, `unlearn`, or `relearn` on the merged unlearned weights."""
+    """Adapters as the column needs them: none, `unlearn`, or a trained `relearn` on the merged unlearned weights."""
     stack = ExitStack()
     if column == "relearned":
         stack.enter_context(backend.merged("unlearn"))
@@ -51,17 +51,19 @@ def paint_column(
     scorer: Scorer | None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Images:
-    """All pictures of one column, judged; picture i has seed `1000 * seed + SEED_OFFSET + i` in every column."""
+    """All pictures of one column by the model as it is active, judged.
+
+    Picture i has seed `1000 * seed + SEED_OFFSET + i` in every column.
+    """
     seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
     texts = [prompt.text for _, _, prompt in prompts]
-    with column_state(backend, column):
-        latents = backend.sample(
-            texts,
-            seeds,
-            steps=config.sampling_steps,
-            guidance_scale=config.guidance_scale,
-            should_stop=should_stop,
-        )
+    latents = backend.sample(
+        texts,
+        seeds,
+        steps=config.sampling_steps,
+        guidance_scale=config.guidance_scale,
+        should_stop=should_stop,
+    )
     images = backend.decode(latents)
     judged = _judge(images, [prompt for _, _, prompt in prompts], scorer)
     pictures = [

@@ -87,6 +87,15 @@ class GroupScore:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """How far the attack has come: the pictures of the comparison from the attacked model after `step` steps."""
+
+    step: int
+    pictures: tuple[Picture, ...]
+    scores: dict[Group, GroupScore]
+
+
+@dataclass(frozen=True)
 class Scores:
     """Every column's scores by group."""
 
@@ -109,4 +118,4 @@ class Done:
     stopped: bool = False
 
 
-Event = Stage | Step | Preview | Images | Scores | Verdict | Done
+Event = Stage | Step | Preview | Mark | Images | Scores | Verdict | Done

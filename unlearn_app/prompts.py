@@ -148,7 +148,9 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
     anchors = tuple(prompt.text for prompt in ask((instead,), mine))
     forget = PromptSplit(ask((asked,), mine), ask((asked,), test))
     relearn = ask((asked,), theirs)
-    return Concept(text, name, dimensions.kind, chosen, forget, anchors, relearn, retain(near), retain(far))
+    sides = retain(near), retain(far)
+    benign = ask(tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train)), theirs)
+    return Concept(text, name, dimensions.kind, chosen, forget, anchors, relearn, *sides, benign)
 
 
 def _refusal(message: str) -> ConfigError:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .config import RunConfig, config_from_dict
 from .errors import OutputError
-from .events import COLUMNS, Column, Group, GroupScore, Images, Picture, Preview, Step, Verdict
+from .events import COLUMNS, Column, Group, GroupScore, Images, Mark, Picture, Preview, Step, Verdict
 
 SCHEMA = "unlearn-run/1"
 ORIGINAL = "the original"
@@ -89,6 +89,7 @@ class RunWriter:
             "status": "running",
             "pictures": [],
             "previews": [],
+            "curve": [],
             "files": {},
         }
 
@@ -122,11 +123,18 @@ class RunWriter:
 
     def add_images(self, images: Images) -> None:
         """Save one column's pictures."""
-        for picture in images.pictures:
-            file = f"images/{picture.column}-{picture.group}-{picture.index:02d}.png"
-            picture.image.save(self.folder / file)
-            values = {f.name: getattr(picture, f.name) for f in dataclasses.fields(picture) if f.name != "image"}
-            self.record["pictures"].append(values | {"file": file})
+        self.record["pictures"] += [self._saved(picture, picture.column) for picture in images.pictures]
+
+    def add_mark(self, mark: Mark) -> None:
+        """Save the pictures of the attacked model on its way."""
+        pictures = [self._saved(picture, f"attack-{mark.step:04d}") for picture in mark.pictures]
+        self.record["curve"].append({"step": mark.step, "scores": to_json(mark.scores), "pictures": pictures})
+
+    def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
+        file = f"images/{name}-{picture.group}-{picture.index:02d}.png"
+        picture.image.save(self.folder / file)
+        values = {f.name: getattr(picture, f.name) for f in dataclasses.fields(picture) if f.name != "image"}
+        return values | {"file": file}
 
     def add_adapter(self, name: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Save an adapter in the format `load_lora_weights` of diffusers reads."""
@@ -238,12 +246,25 @@ class Run:
 
     @property
     def pictures(self) -> list[StoredPicture]:
-        """All judged pictures."""
-        names = [f.name for f in dataclasses.fields(Picture) if f.name != "image"]
-        return [
-            StoredPicture(path=self.folder / entry["file"], **{name: entry[name] for name in names})
-            for entry in self.record["pictures"]
+        """All judged pictures of the comparison."""
+        return [self._stored(entry) for entry in self.record["pictures"]]
+
+    @property
+    def curve(self) -> list[tuple[int, dict[Group, GroupScore], list[StoredPicture]]]:
+        """Attack step, scores and pictures: unlearned at 0, then each mark, relearned at the end; what was reached."""
+        scores, pictures = self.scores, self.pictures
+        points = [
+            (mark["step"], {g: GroupScore(**v) for g, v in mark["scores"].items()}, mark["pictures"])
+            for mark in self.record["curve"]
         ]
+        points = [(step, shares, [self._stored(entry) for entry in entries]) for step, shares, entries in points]
+        ends = {"unlearned": 0, "relearned": self.config.attack.steps}
+        points += [(ends[c], scores[c], [p for p in pictures if p.column == c]) for c in ends if c in scores]
+        return sorted({point[0]: point for point in points}.values(), key=lambda point: point[0])
+
+    def _stored(self, entry: dict[str, Any]) -> StoredPicture:
+        names = [f.name for f in dataclasses.fields(Picture) if f.name != "image"]
+        return StoredPicture(path=self.folder / entry["file"], **{name: entry[name] for name in names})
 
     @property
     def steps(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backend import Backend, NoisyBatch, Params
+from .backend import AheadBatch, Backend, NoisyBatch, Params
 from .events import Step
 from .gradients import GradientRule, Preconditioner, combine, cosine_of
 from .objectives import Objective
@@ -20,7 +20,7 @@ class Term:
     """One loss of the training: its objective, its stream of batches and its weight in the rule."""
 
     objective: Objective
-    batches: Iterator[NoisyBatch]
+    batches: Iterator[NoisyBatch] | Iterator[AheadBatch]
     weight: float = 1.0
 
 
@@ -33,10 +33,11 @@ def fit(
     stage: str,
     steps: int,
     lr: float,
+    optimizer: str = "adam",
     regularizers: Sequence[Regularizer] = (),
     reference: Params | None = None,
 ) -> Iterator[Step]:
-    """Train `params` for `steps` with Adam, yielding after every step; the caller stops by no longer asking.
+    """Train `params` for `steps` with Adam or SGD, yielding after every step; the caller stops by no longer asking.
 
     The gradients of all terms are taken one by one at the same weights, combined by `rule` over the whole
     trainable vector, and penalties are added after it. A non-finite loss ends the training with an error, before
@@ -48,8 +49,9 @@ def fit(
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    optimizer = (torch.optim.SGD if preconditioner else torch.optim.Adam)(tensors, lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, max(steps, 1)))
+    kind = torch.optim.SGD if preconditioner or optimizer == "sgd" else torch.optim.Adam
+    mover = kind(tensors, lr=lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(mover, lambda step: _warm_cosine(step, max(steps, 1)))
     preference = torch.tensor([term.weight for term in terms.values()], dtype=torch.float64)
     for step in range(1, steps + 1):
         started = time.perf_counter()
@@ -59,7 +61,7 @@ def fit(
         update, weights, gramian = combine(gradients, rule, wanted, diagonal)
         _write_gradient(tensors, update + _penalty_gradient(params, regularizers, reference or {}, update))
         before = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        optimizer.step()
+        mover.step()
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)

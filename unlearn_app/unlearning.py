@@ -2,14 +2,15 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import registry
 from .backend import Backend, NoisyBatch, Params
-from .batches import noisy_batches, paint
+from .batches import PaintedSet, ahead_batches, noisy_batches, paint
 from .closed_form.factors import to_adapter
 from .closed_form.tokens import paired_positions
 from .concept import Concept, spread
@@ -18,6 +19,7 @@ from .errors import ConfigError
 from .events import Step
 from .objectives import Objective
 from .objectives.diffusion import Diffusion
+from .objectives.look_ahead import LookAhead
 from .objectives.preserve import Preserve
 from .train import Term, fit
 
@@ -28,7 +30,7 @@ EDITED_PROMPTS = 24
 def training_terms(
     backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool]
 ) -> dict[str, Term]:
-    """The forget and the retain term, with the pictures the original model paints for them.
+    """The forget and the retain term, and the look ahead if asked for, with pictures by the original model.
 
     Raises:
         ConfigError: the retain set is empty.
@@ -39,7 +41,7 @@ def training_terms(
         "guidance_scale": compare.guidance_scale,
         "should_stop": should_stop,
     }
-    objective = config.build("objective")
+    objective = config.build("objective" if is_trained(config) else "closed_form")
     retained = retain_prompts(concept, settings.train_pictures)
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
     count = max(settings.train_pictures // 2, 1)
@@ -54,7 +56,7 @@ def training_terms(
     )
     retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
     on_pictures = settings.retain_loss == "diffusion" or getattr(objective, "trains_on_pictures", False)
-    return {
+    terms = {
         "forget": Term(objective, noisy_batches(backend, forget, settings.batch_size, first + 1)),
         "retain": Term(
             Diffusion() if on_pictures else Preserve(),
@@ -62,6 +64,22 @@ def training_terms(
             settings.retain_weight,
         ),
     }
+    if resists(config):
+        terms["resist"] = look_ahead_term(backend, concept, config, retain, **options)
+    return terms if is_trained(config) else {name: terms[name] for name in ("resist", "retain")}
+
+
+def look_ahead_term(backend: Backend, concept: Concept, config: RunConfig, retain: PaintedSet, **options: Any) -> Term:
+    """Meta-unlearning's term, with pictures of the concept of its own; `options` are those of `paint`."""
+    ahead, first = config.resist, config.seed * 1000 + 400_000
+    prompts = [prompt.text for prompt in spread(concept.forget.train, max(config.unlearn.train_pictures // 2, 2))]
+    forget = paint(backend, prompts, None, [first + row for row in range(len(prompts))], **options)
+    near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
+    chosen = {item.name: getattr(ahead, item.name) for item in fields(LookAhead) if hasattr(ahead, item.name)}
+    batches = ahead_batches(
+        backend, forget, retain, near, batch_size=ahead.batch_size, steps=ahead.steps, seed=first + 10_000
+    )
+    return Term(LookAhead(Diffusion(), **chosen), batches, ahead.weight)
 
 
 def _labels(objective: Objective, anchors: list[str], retained: Sequence[str], seed: int) -> list[str]:
@@ -91,8 +109,7 @@ def train(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterat
     """Train a fresh adapter in the `unlearn` slot on `terms`."""
     settings = config.unlearn
     params = backend.reset_adapter("unlearn", settings.rank, settings.alpha, config.seed, settings.modules)
-    objective = terms["forget"].objective
-    share = getattr(objective, "salient", 1.0)
+    share = getattr(terms["forget"].objective, "salient", 1.0) if "forget" in terms else 1.0
     masks = [salient_rows(backend, terms["forget"].batches, share)] if share < 1 else []
     with backend.training("unlearn"):
         yield from fit(
@@ -153,6 +170,34 @@ def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step
         yield Step("unlearn", 1, 1, {"forget": adapter.error})
 
 
+def harden(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:
+    """Train on top of the edit in the `unlearn` slot, and leave the sum of both there as one exact adapter.
+
+    2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the edited model's
+    predictions on retain prompts.
+    """
+    edited = backend.adapter_state("unlearn")
+    with backend.merged("unlearn"):
+        yield from train(backend, terms, config)
+    added = backend.adapter_state("unlearn")
+    shapes = {name: tensor.shape[2:] for name, tensor in (edited | added).items()}
+    layers = dict.fromkeys(name.partition(".lora_")[0] for name in shapes)
+    whole = to_adapter({layer: _summed(layer, edited, added) for layer in layers})
+    # A 1 x 1 convolution is a matrix with two more axes.
+    state = {name: tensor.reshape(*tensor.shape, *shapes[name]) for name, tensor in whole.state.items()}
+    backend.load_adapter("unlearn", state)
+
+
+def _summed(layer: str, *states: Params) -> tuple[Tensor, Tensor]:
+    """Factors of the sum of a layer's updates."""
+    parts = [
+        [state[f"{layer}.lora_{part}.weight"].flatten(1) for part in "AB"]
+        for state in states
+        if f"{layer}.lora_A.weight" in state
+    ]
+    return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+
+
 def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
     """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they should act like."""
     pairs = list(
@@ -167,6 +212,11 @@ def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
             forget.append(old[row, position])
             anchor.append(new[row, target])
     return torch.stack(forget), torch.stack(anchor)
+
+
+def resists(config: RunConfig) -> bool:
+    """Whether the simulated attack is part of forgetting."""
+    return config.resist.on == "yes"
 
 
 def is_trained(config: RunConfig) -> bool:

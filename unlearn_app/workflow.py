@@ -14,18 +14,20 @@ from .catalog import known_concepts, load_backend, load_scorer, nearest_known, p
 from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
 from .errors import Cancelled, ConfigError
-from .evaluate import comparison_prompts, paint_column, score, to_pil
-from .events import COLUMNS, Done, Event, GroupScore, Images, Preview, Scores, Stage, Step, Verdict
+from .evaluate import column_state, comparison_prompts, paint_column, score, to_pil
+from .events import COLUMNS, Column, Done, Event, GroupScore, Images, Mark, Preview, Scores, Stage, Step, Verdict
 from .painting import generate
 from .provenance import environment
 from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
 from .strip import comparison_strip
-from .unlearning import edit, is_trained, train, training_terms
+from .unlearning import edit, harden, is_trained, resists, train, training_terms
 from .verdict import Thresholds, judge_run
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
 
+MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
+"""Attack steps after which the attacked model paints the comparison; the last step is always one."""
 PREVIEWS = 4
 PREVIEW_SEED = 800_000
 PREVIEW_STEPS = 6
@@ -43,6 +45,8 @@ class _Work:
     cancel: threading.Event
     timing: dict[str, float] = field(default_factory=dict)
     columns: dict[str, Images] = field(default_factory=dict)
+    relearned: Images | None = None
+    """Painted while the attacked model stands, shown with the other columns."""
     backend: Backend | None = None
     scorer: Scorer | None = None
 
@@ -102,12 +106,14 @@ def _unlearn(work: _Work) -> Iterator[Event]:
             yield event
             if isinstance(event, Step) and event.losses["forget"]:
                 lost = f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit (Frobenius norm)"
-                yield Stage("unlearn", lost, SHARES["attack"])
-        return
+                yield Stage("unlearn", lost, SHARES["unlearn"])
+        if not resists(config):
+            return
+        towards = Stage("unlearn", f"Hardening the edit: an adversary shall fail to teach {name}", SHARES["unlearn"])
     yield Stage("retain", "Painting pictures to practise on with the original model", SHARES["retain"])
     terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
     yield towards
-    yield from _with_previews(work, train(work.backend, terms, config))
+    yield from _with_previews(work, (train if is_trained(config) else harden)(work.backend, terms, config))
 
 
 def _attack(work: _Work) -> Iterator[Event]:
@@ -117,9 +123,26 @@ def _attack(work: _Work) -> Iterator[Event]:
     attack = registry.get("attack", "relearn")(compare.sampling_steps, compare.guidance_scale, work.config.seed)
     steps = attack(work.backend, work.concept, settings, work.cancel.is_set)
     try:
-        yield from _with_previews(work, steps)
+        work.check()
+        for step in steps:
+            work.writer.add_step(step)
+            yield step
+            if step.step in (*MARKS, step.total):
+                yield _mark(work, step)
+            work.check()
     finally:
         steps.close()
+
+
+def _mark(work: _Work, step: Step) -> Mark:
+    """Let the attacked model paint the comparison; after the last step that is the third column."""
+    painted = _painted(work, "relearned")
+    mark = Mark(step.step, painted.pictures, score(painted.pictures))
+    if step.step == step.total:
+        work.relearned = painted
+    else:
+        work.writer.add_mark(mark)
+    return mark
 
 
 def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
@@ -155,15 +178,24 @@ def _preview_images(work: _Work) -> list[Image]:
 
 
 def _compare(work: _Work) -> Iterator[Event]:
-    prompts = comparison_prompts(work.concept, work.config.compare)
     for row, column in enumerate(COLUMNS):
         share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
         yield Stage("compare", f"Painting the {column} column: same prompts, same seeds", share)
-        work.columns[column] = paint_column(
-            work.backend, column, prompts, work.config.compare, work.config.seed, work.scorer, work.cancel.is_set
-        )
+        if column == "relearned" and work.relearned:
+            work.columns[column] = work.relearned
+        else:  # an attack of no steps leaves the unlearned model
+            with column_state(work.backend, "original" if column == "original" else "unlearned"):
+                work.columns[column] = _painted(work, column)
         work.writer.add_images(work.columns[column])
         yield work.columns[column]
+
+
+def _painted(work: _Work, column: Column) -> Images:
+    """The pictures of the comparison by the model as it is active."""
+    prompts = comparison_prompts(work.concept, work.config.compare)
+    return paint_column(
+        work.backend, column, prompts, work.config.compare, work.config.seed, work.scorer, work.cancel.is_set
+    )
 
 
 def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:

@@ -1,12 +1,15 @@
 """The relearning attack: fine-tune the unlearned model on a few pictures of the concept."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..backend import Backend
+from ..backend import Backend, Params
 from ..batches import noisy_batches, paint
-from ..concept import Concept, spread
+from ..concept import Concept, Prompt, spread
 from ..config import AttackConfig
+from ..errors import ConfigError
 from ..events import Step
 from ..gradients import WeightedSum
 from ..objectives.diffusion import Diffusion
@@ -20,7 +23,7 @@ SEED_OFFSET = 500_000
 @register("attack", "relearn")
 @dataclass(frozen=True)
 class Relearn:
-    """Fine-tunes a fresh LoRA on the merged unlearned weights, with pictures of the concept by the original model.
+    """Fine-tunes the merged unlearned weights, or a fresh LoRA on them, with pictures by the original model.
 
     The threat model of 2410.12777: the adversary holds the published weights and some pictures, never the
     defender's own factors. Prompts and seeds of the pictures are new to the defender and not those of the comparison.
@@ -37,11 +40,13 @@ class Relearn:
         config: AttackConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Step]:
-        """Train the `relearn` slot; the caller has merged the `unlearn` slot into the weights it attacks.
+        """Train the `relearn` slot, or all weights, on the merged `unlearn` slot.
 
-        The pictures are painted by the caller's original model before the merge, on the first `next`.
+        The pictures are painted by the original model before the merge, on the first `next`. Between two steps the
+        attacked model is the active one; all trained weights are gone when the generator is closed, a trained slot
+        stays.
         """
-        prompts = [p.text for p in spread(concept.relearn, config.pictures)]
+        prompts = [p.text for p in adversary_prompts(concept, config)]
         first = self.seed * 1000 + SEED_OFFSET
         data = paint(
             backend,
@@ -52,7 +57,47 @@ class Relearn:
             guidance_scale=self.guidance_scale,
             should_stop=should_stop,
         )
-        backend.reset_adapter("relearn", config.rank, config.alpha, seed=first)
         terms = {"relearn": Term(Diffusion(), noisy_batches(backend, data, config.batch_size, first + 1))}
-        with backend.merged("unlearn"), backend.training("relearn") as params:
-            yield from fit(backend, params, terms, WeightedSum(), stage="attack", steps=config.steps, lr=config.lr)
+        with adversary(backend, config, first) as params:
+            yield from fit(
+                backend,
+                params,
+                terms,
+                WeightedSum(),
+                stage="attack",
+                steps=config.steps,
+                lr=config.lr,
+                optimizer=config.optimizer,
+            )
+
+
+@contextmanager
+def adversary(backend: Backend, config: AttackConfig, seed: int) -> Iterator[Params]:
+    """The attacked model, active, with what the adversary trains: all weights, or a fresh LoRA drawn from `seed`."""
+    if config.weights == "full":
+        with backend.opened("unlearn") as params:
+            yield params
+        return
+    backend.reset_adapter("relearn", config.rank, config.alpha, seed=seed)
+    with backend.merged("unlearn"), backend.training("relearn") as params:
+        yield params
+
+
+def adversary_prompts(concept: Concept, config: AttackConfig) -> tuple[Prompt, ...]:
+    """What the adversary's pictures ask for; half of the mixed ones are harmless.
+
+    Raises:
+        ConfigError: harmless pictures are asked for and the concept has no prompts for them.
+    """
+    if config.data in ("mixed", "benign") and not concept.benign:
+        sentence = f"“{concept.name}” has no harmless prompts; attack.data paraphrases or one is accepted."
+        raise ConfigError(sentence, "attack.data")
+    if config.data == "benign":
+        return spread(concept.benign, config.pictures)
+    if config.data == "one":
+        return spread(concept.relearn[:1], config.pictures)
+    if config.data == "paraphrases":
+        return spread(concept.relearn, config.pictures)
+    half = -(-config.pictures // 2)
+    pairs = zip(spread(concept.relearn, half), spread(concept.benign, half), strict=True)
+    return tuple(itertools.chain(*pairs))[: config.pictures]

@@ -173,10 +173,11 @@ def _assemble(
 ) -> Concept:
     """`names` are near and far sub-concepts, each for training and for test; `cross` tests the other axis.
 
-    The adversary's half of the forget prompts is left out of the retain prompts too, which keeps the rows in pairs.
+    The adversary's half is left out of the retain prompts as of the forget prompts, which keeps the rows in pairs.
     """
     near_train, near_test, far_train, far_test = names
     mine, anchors, theirs = shared_out(ask((entry.name,), False), ask((anchor.name,), False))
+    near, far = ask(near_train, False), ask(far_train, False)
     return Concept(
         text,
         entry.name,
@@ -185,6 +186,7 @@ def _assemble(
         PromptSplit(mine, ask((entry.name,), True)),
         anchors,
         theirs,
-        PromptSplit(ask(near_train, False)[::2], ask(near_test, True)),
-        PromptSplit(ask(far_train, False)[::2], _interleave(ask(far_test, True), cross)),
+        PromptSplit(near[::2], ask(near_test, True)),
+        PromptSplit(far[::2], _interleave(ask(far_test, True), cross)),
+        _interleave(near[1::2], far[1::2]),
     )

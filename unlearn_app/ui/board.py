@@ -43,7 +43,28 @@ def comparison(view: View) -> str:
     if not groups:
         groups = _waiting_rows(view)
     state = "done" if view.over else "busy"
-    return f'<section class="u-compare u-{state}" aria-label="Comparison">{_columns(view)}{groups}</section>'
+    inside = f"{_columns(view)}{_scrubber(view)}{groups}"
+    return f'<section class="u-compare u-{state}" aria-label="Comparison">{inside}</section>'
+
+
+def _scrubber(view: View) -> str:
+    """A slider through the attack, from the unlearned model to the last step; nothing until there is a way to go."""
+    steps = _scrubbed(view)
+    if not steps:
+        return ""
+    ticks = "".join(f"<i>{step}</i>" for step in steps)
+    return (
+        f'<div class="u-scrub" data-steps="{",".join(map(str, steps))}"><label for="u-steps">Third column after '
+        f"<b><output>{steps[-1]}</output> attack steps</b></label>"
+        f'<span><input id="u-steps" type="range" min="0" max="{len(steps) - 1}" value="{len(steps) - 1}" step="1" '
+        f'aria-valuetext="{steps[-1]} attack steps"><span aria-hidden="true">{ticks}</span></span></div>'
+    )
+
+
+def _scrubbed(view: View) -> list[int]:
+    if len(view.marks) < 2 or "unlearned" not in view.cards or "relearned" not in view.cards:
+        return []
+    return [0, *sorted(view.marks)]
 
 
 def _keys(view: View) -> list[tuple[Group, int]]:
@@ -91,7 +112,8 @@ def _table(rows: list[str], title: str) -> str:
 def _row(view: View, key: tuple[Group, int]) -> str:
     cards = {column: view.cards.get(column, {}).get(key) for column in COLUMNS}
     known = next(card for card in cards.values() if card)
-    cells = "".join(_cell(cards[column], cards["original"], column) for column in COLUMNS)
+    cells = "".join(_cell(cards[column], cards["original"], column) for column in COLUMNS[:2])
+    cells += _attacked_cell(view, key) if _scrubbed(view) else _cell(cards["relearned"], cards["original"], "relearned")
     return (
         f'<tr role="row"><th role="rowheader" scope="row">{esc(known.prompt)} <small>seed {known.seed}</small></th>'
         f"{cells}</tr>"
@@ -101,12 +123,28 @@ def _row(view: View, key: tuple[Group, int]) -> str:
 def _cell(card: Card | None, original: Card | None, column: Column) -> str:
     if card is None:
         return f'<td role="cell" class="u-{column}"><div class="u-blank" aria-label="not painted yet"></div></td>'
-    alt = f"{COLUMN_TEXT[column][0]} model, prompt: {card.prompt}, seed {card.seed}"
+    return f'<td role="cell" class="u-{column}">{_figure(card, original, COLUMN_TEXT[column][0])}</td>'
+
+
+def _attacked_cell(view: View, key: tuple[Group, int]) -> str:
+    """The same prompt and seed after every mark of the attack; all but the last are hidden."""
+    steps, original = _scrubbed(view), view.cards["original"].get(key)
+    figures = []
+    for step in steps:
+        card = (view.marks[step] if step else view.cards["unlearned"]).get(key)
+        if card:
+            state = f'data-step="{step}"' + ("" if step == steps[-1] else " hidden")
+            figures.append(_figure(card, original, f"Attacked {step} steps", state))
+    return f'<td role="cell" class="u-relearned">{"".join(figures)}</td>'
+
+
+def _figure(card: Card, original: Card | None, title: str, state: str = "") -> str:
+    alt = f"{title} model, prompt: {card.prompt}, seed {card.seed}"
     if card.predicted:
         alt += f"; the judge sees {card.predicted}"
     return (
-        f'<td role="cell" class="u-{column}"><figure><img loading="lazy" src="{esc(card.src)}" alt="{esc(alt)}">'
-        f"<figcaption>{_caption(card, original)}</figcaption></figure></td>"
+        f'<figure {state}><img loading="lazy" src="{esc(card.src)}" alt="{esc(alt)}">'
+        f"<figcaption>{_caption(card, original)}</figcaption></figure>"
     )
 
 

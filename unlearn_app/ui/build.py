@@ -65,7 +65,7 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     fields = [page.concept, *page.options.components.values()]
     asked = [page.run.click, page.concept.submit]
-    result = [page.film, page.board, page.summary, page.plot, page.angle, page.status]
+    result = [page.film, page.board, page.summary, page.curve, page.plot, page.angle, page.status]
     result += [page.hint, page.shown, *page.downloads]
     # One after the other: whenever a listener starts, Gradio clears what a validator said of the same inputs.
     refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **quiet)

@@ -11,11 +11,11 @@ import gradio as gr
 from ..config import MAX_TEXT
 from ..engine import Engine, Job
 from ..errors import ConfigError, UnlearnError
-from ..events import Images, Preview
+from ..events import Images, Mark, Preview
 from ..runs import Run
 from . import board, render
 from .downloads import KINDS, exports
-from .layout import Page, angle_table, loss_table
+from .layout import Page, angle_table, curve_plot, loss_table
 from .view import View, view_of
 
 POLL = 0.25
@@ -95,8 +95,10 @@ class Handlers:
         page, changed = self._page, {}
         for event in events:
             view.apply(event)
-            if isinstance(event, Preview):
+            if isinstance(event, (Preview, Mark)):
                 changed[page.film] = board.film(view)
+            if isinstance(event, Mark):
+                changed[page.curve] = curve_plot(view)
             elif isinstance(event, Images):
                 changed[page.board] = board.comparison(view)
         return changed
@@ -106,6 +108,7 @@ class Handlers:
 
     def _plots(self, view: View) -> Updates:
         return {
+            self._page.curve: curve_plot(view),
             self._page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
             self._page.angle: gr.LinePlot(angle_table(view), x_lim=[0, view.config.unlearn.steps]),
         }
@@ -138,6 +141,7 @@ class Handlers:
             page.film: board.film(view),
             page.board: board.comparison(view),
             page.summary: board.summary(view),
+            page.curve: curve_plot(view),
             page.plot: loss_table(view),
             page.angle: angle_table(view),
             **self._links(folder),

@@ -11,7 +11,8 @@ from . import board, render
 from .options import Options, build_options
 from .view import View
 
-TERM_COLORS = {"forget": "#d96a10", "retain": "#2a86d1", "relearn": "#159a76"}
+GROUP_COLORS = {"forget": "#d96a10", "near": "#2a86d1", "far": "#7a8494"}
+TERM_COLORS = {"forget": "#d96a10", "retain": "#2a86d1", "relearn": "#159a76", "resist": "#8a5bd0"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Page:
     film: gr.HTML
     board: gr.HTML
     summary: gr.HTML
+    curve: gr.LinePlot
     plot: gr.LinePlot
     angle: gr.LinePlot
     downloads: tuple[gr.DownloadButton, ...]
@@ -56,6 +58,7 @@ def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], v
             made["film"] = gr.HTML(board.film(view) if view else "", elem_id="film")
         with gr.Column(scale=8, min_width=300, elem_id="rail"):
             made["summary"] = gr.HTML(board.summary(view) if view else "", elem_id="summary")
+            made["curve"] = curve_plot(view)
             made["plot"] = _plot(view)
             made |= _takeaway(runs)
             made["angle"] = _angle(view)
@@ -99,6 +102,27 @@ def _plot(view: View | None) -> gr.LinePlot:
     )
 
 
+def curve_plot(view: View | None) -> gr.LinePlot:
+    """How the concept comes back under attack; hidden until the attack has come somewhere."""
+    table = curve_table(view)
+    return gr.LinePlot(
+        table,
+        x="step",
+        y="share",
+        color="group",
+        color_map=GROUP_COLORS,
+        y_lim=[0, 100],
+        title="What comes back under attack",
+        x_title="attack step",
+        y_title="show what was asked, %",
+        color_title=" ",
+        height=230,
+        buttons=[],
+        visible=table["step"].nunique() > 1,
+        elem_id="curve",
+    )
+
+
 def _angle(view: View | None) -> gr.LinePlot:
     return gr.LinePlot(
         angle_table(view),
@@ -138,10 +162,18 @@ def loss_table(view: View | None) -> pd.DataFrame:
 
     A point without a loss per term comes first: the plot learns its colours when it is mounted, from what is there.
     """
-    table = {"step": [0] * 3, "loss": [None] * 3, "term": list(TERM_COLORS)}
+    table = {"step": [0] * 4, "loss": [None] * 4, "term": list(TERM_COLORS)}
     for name, values in (view.table() if view else {}).items():
         table[name] += values
     return pd.DataFrame(table).astype({"step": "float64", "loss": "float64", "term": "str"})
+
+
+def curve_table(view: View | None) -> pd.DataFrame:
+    """The relearn curve as the plot wants it; see `loss_table` for the first rows."""
+    table = {"step": [0] * 3, "share": [None] * 3, "group": list(GROUP_COLORS)}
+    for name, values in (view.curve_table() if view else {}).items():
+        table[name] += values
+    return pd.DataFrame(table).astype({"step": "float64", "share": "float64", "group": "str"})
 
 
 def angle_table(view: View | None) -> pd.DataFrame:

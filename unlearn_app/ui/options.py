@@ -6,10 +6,12 @@ from typing import Any
 import gradio as gr
 
 from .. import registry
-from ..config import PRESETS, AttackConfig, CompareConfig, RunConfig, UnlearnConfig, make_config, setting_names
+from ..config import PRESETS, RunConfig, make_config, setting_names
+from ..settings import AttackConfig, CompareConfig, ResistConfig, UnlearnConfig
 
 GROUPS = {
     "unlearn": ("Forgetting", UnlearnConfig),
+    "resist": ("Resisting relearning", ResistConfig),
     "attack": ("Attack", AttackConfig),
     "compare": ("Pictures", CompareConfig),
 }

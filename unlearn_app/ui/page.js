@@ -1,4 +1,4 @@
-// Chips fill the box, Escape stops a run; delegated, because Gradio replaces the elements it renders.
+// Chips fill the box, Escape stops a run, the slider goes through the attack; delegated, because Gradio replaces the elements it renders.
 document.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-concept]");
   if (!chip) return;
@@ -13,4 +13,13 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   const stop = document.querySelector("#stop");
   if (stop && stop.offsetParent !== null && !stop.disabled) stop.click();
+});
+document.addEventListener("input", (event) => {
+  const scrub = event.target.closest(".u-scrub");
+  if (!scrub) return;
+  const step = scrub.dataset.steps.split(",")[event.target.value];
+  scrub.querySelector("output").textContent = step;
+  event.target.setAttribute("aria-valuetext", `${step} attack steps`);
+  for (const figure of scrub.parentElement.querySelectorAll("figure[data-step]"))
+    figure.hidden = figure.dataset.step !== step;
 });

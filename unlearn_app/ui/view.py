@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..events import (
     Group,
     GroupScore,
     Images,
+    Mark,
     Picture,
     Preview,
     Scores,
@@ -44,6 +46,9 @@ class Card:
     correct: bool | None
 
 
+Cards = dict[tuple[Group, int], Card]
+
+
 @dataclass(frozen=True)
 class Frame:
     """The preview pictures of one step of training."""
@@ -68,7 +73,10 @@ class View:
     points: list[dict] = field(default_factory=list)
     angles: list[dict] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
-    cards: dict[Column, dict[tuple[Group, int], Card]] = field(default_factory=dict)
+    cards: dict[Column, Cards] = field(default_factory=dict)
+    marks: dict[int, Cards] = field(default_factory=dict)
+    """Pictures of the attacked model by attack step, on its way."""
+    curve: dict[int, dict[Group, GroupScore]] = field(default_factory=dict)
     scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
     verdict: Verdict | None = None
     timing: dict[str, float] = field(default_factory=dict)
@@ -91,16 +99,26 @@ class View:
                 self.frames.append(
                     Frame(event.stage, event.step, tuple(address(image) for image in event.images), event.prompts)
                 )
+            case Mark():
+                self.take_mark(event.step, event.scores, _cards((p, p.image) for p in event.pictures))
             case Images():
-                self.cards[event.column] = {
-                    (picture.group, picture.index): _card(picture, picture.image) for picture in event.pictures
-                }
+                self.cards[event.column] = _cards((picture, picture.image) for picture in event.pictures)
             case Scores():
                 self.scores = event.columns
+                if "unlearned" in event.columns:
+                    self.curve = {0: event.columns["unlearned"]} | self.curve
             case Verdict():
                 self.verdict = event
             case Done():
                 self.stopped, self.over = event.stopped, True
+
+    def take_mark(self, step: int, scores: dict[Group, GroupScore], cards: Cards) -> None:
+        """Take in how far the attack has come; step 0 is the unlearned model."""
+        self.curve[step] = scores
+        if step:
+            self.marks[step] = cards
+            first = [card for (_, index), card in cards.items() if index == 0]
+            self.frames.append(Frame("attack", step, tuple(c.src for c in first), tuple(c.prompt for c in first)))
 
     @property
     def fraction(self) -> float:
@@ -128,6 +146,18 @@ class View:
     def angle_table(self) -> dict[str, list]:
         """Angles between the forget and the retain gradient as columns for a plot, thinned likewise."""
         return _thinned(self.angles, ("step", "angle"))
+
+    def curve_table(self) -> dict[str, list]:
+        """Share of pictures that show what was asked, in percent, by attack step and group, as columns for a plot."""
+        points = [
+            (step, 100 * score.accuracy, group)
+            for step, scores in sorted(self.curve.items())
+            for group, score in scores.items()
+            if score.accuracy is not None
+        ]
+        return (
+            dict(zip(("step", "share", "group"), map(list, zip(*points, strict=True)), strict=True)) if points else {}
+        )
 
     @property
     def total_steps(self) -> int:
@@ -167,7 +197,13 @@ def view_of(run: Run, recorded: bool = False) -> View:
         view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))
     for picture in run.pictures:
         view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(picture, picture.path)
+    for step, scores, pictures in run.curve:
+        view.take_mark(step, scores, _cards((picture, picture.path) for picture in pictures))
     return view
+
+
+def _cards(pictures: Iterable[tuple[Picture | StoredPicture, Image | Path]]) -> Cards:
+    return {(picture.group, picture.index): _card(picture, image) for picture, image in pictures}
 
 
 def _card(picture: Picture | StoredPicture, image: Image | Path) -> Card:
