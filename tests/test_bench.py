@@ -12,7 +12,18 @@ import pytest
 
 from unlearn_app.bench import paper1
 from unlearn_app.bench.cells import cell
-from unlearn_app.bench.paper1_tables import CLAIMS, Claim, Row, arm_line, figure, judged, read_rows, step_time
+from unlearn_app.bench.paper1_tables import (
+    CLAIMS,
+    Claim,
+    Row,
+    arm_line,
+    best_arm,
+    figure,
+    judged,
+    read_rows,
+    short_of,
+    step_time,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = Row(("class",), "cat", "a", 0, 95.0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
@@ -149,7 +160,40 @@ def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) ->
 
     monkeypatch.setattr(paper1, "unlearned", note)
     monkeypatch.setattr(paper1, "scored", lambda *_: ({}, None))
+    monkeypatch.setattr(paper1, "kid", lambda *_: (0.0, 0.0))
     backend = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
     for arm in paper1.ARMS:
         paper1.measure(tmp_path, backend, None, paper1.Job("cat", arm, 0), True, {("cat", 0): None})
     assert len(scored) == len(paper1.ARMS) and len(set(scored)) == 1 and len(trained) == 2
+
+
+def test_arms_that_fall_short_are_named_with_their_targets() -> None:
+    good = [dataclasses.replace(BASE, target=name, ua=95.0, ra_loss=2.0) for name in ("cat", "ship", "knife")]
+    weak = [dataclasses.replace(row, arm="SalUn", ua=60.0) for row in good[:2]]
+    weak += [dataclasses.replace(row, arm="SalUn") for row in good[2:]]
+    costly = [dataclasses.replace(row, arm="b", ra_loss=16.0) for row in good]
+    lines = short_of([*good, *weak, *costly])
+    assert [line.split("**")[1] for line in lines] == ["SalUn", "b"]
+    assert "misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns" in lines[0]
+    met = best_arm([dataclasses.replace(row, held_out=0.009) for row in good] + weak)
+    assert "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes" in met
+    assert met.endswith(": met.") and best_arm(weak).endswith("not met.") and "three classes" in best_arm(good[:2])
+
+
+def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
+    """Two sets of the same prompts have a distance below zero, because the cross terms pair equal prompts."""
+    plain, shares = {"target": "cat", "seed": 0}, {"forget": "1", "near": "1", "far": "1", "train": "1"}
+    stored(tmp_path, "original", plain, shares, 0.5)
+    arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
+    stored(tmp_path, "arm", arm, shares, 0.5)
+    floor = {"config": plain | {"floor": True}, "values": {"kid": -0.9, "kid_se": 0.03}}
+    (tmp_path / "floor.json").write_text(json.dumps(floor))
+    for name in ("original", "arm"):
+        path = tmp_path / f"{name}.json"
+        kept = json.loads(path.read_text())
+        kept["values"] |= {"kid": -0.5, "kid_se": 0.04} if name == "arm" else {}
+        if name == "original":
+            del kept["values"]["kid"], kept["values"]["kid_se"]
+        path.write_text(json.dumps(kept))
+    (row,) = read_rows(tmp_path)
+    assert row.kid == pytest.approx(0.4) and row.kid_se == pytest.approx(0.05)

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from .concept import read_prompts
 from .config import GROUPS, PRESETS, RunConfig, clean_text, make_config, setting_names
-from .console import StageBars, name_table, own_settings, print_result
-from .doctor import checks, record_hashes
+from .console import StageBars, name_table, own_settings, print_result, whole_number
+from .doctor import checks
 from .errors import Cancelled, ConfigError, UnlearnError
 from .events import Done, Scores, Verdict
+from .recipe_commands import pocket
 
 # Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -37,6 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(pocket, name="pocket")
 
 
 def _option(name: str, **extra: Any) -> Any:
@@ -99,12 +101,6 @@ def run(
     print(f"Written to {out}: comparison.png, run.json, unlearn.safetensors, relearn.safetensors, images/")
 
 
-def _whole_number(text: str, name: str, low: int, high: int) -> int:
-    if not text.lstrip("+-").isdecimal() or not low <= int(text) <= high:
-        raise ConfigError(f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name)
-    return int(text)
-
-
 def _assignments(texts: list[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
@@ -142,7 +138,7 @@ def generate(
 ) -> None:
     """Paint prompts with the original model or with an adapter; writes one PNG per prompt."""
     prompts = [clean_text(text, "prompt") for text in prompt]
-    first = _whole_number(seed, "seed", 0, 2**31 - len(prompts))
+    first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
     from . import catalog, painting
     from .runs import check_output, whole_folder
 
@@ -208,62 +204,10 @@ def bench(
     """Measure a table, resuming what is there already, and print it."""
     if name not in BENCHES:
         raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}.", "name")
-    count = _whole_number(seeds, "seeds", 1, 100)
+    count = whole_number(seeds, "seeds", 1, 100)
     module = importlib.import_module(f"unlearn_app.bench.{name.replace('-', '_')}")
     for line in module.run_bench(out, count, smoke, **({"full": True} if full else {})):
         print(line, flush=True)
-
-
-pocket = typer.Typer(help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True)
-app.add_typer(pocket, name="pocket")
-WORK = Annotated[
-    Path, typer.Option(help="folder for renderings and checkpoints; resumed if it is there", metavar="DIR")
-]
-
-
-@pocket.command()
-def render(
-    work: WORK = Path("work"),
-    workers: Annotated[str, typer.Option(help="processes; 0 is one per core", metavar="N")] = "0",
-) -> None:
-    """Render the training pictures from the bundled glyphs."""
-    from .pocket import recipe
-
-    _show_progress(recipe.render(work, _whole_number(workers, "workers", 0, 1024)))
-
-
-@pocket.command()
-def train(
-    work: WORK = Path("work"),
-    part: Annotated[
-        list[str] | None, typer.Option(help="only this model; may be repeated; all when absent", metavar="NAME")
-    ] = None,
-) -> None:
-    """Train autoencoder, text tower, denoiser and judge, resuming from checkpoints."""
-    from .pocket import recipe
-
-    _show_progress(recipe.train(work, part))
-    if not part:
-        record_hashes()
-
-
-@pocket.command()
-def card(work: WORK = Path("work")) -> None:
-    """Measure the bundled models and write their card and sample sheets."""
-    from .pocket.card import write_card
-
-    _show_progress(write_card(work))
-    record_hashes()
-
-
-def _show_progress(events: Iterator[Any]) -> None:
-    stage = None
-    with StageBars(Console(stderr=True)) as bars:
-        for event in events:
-            if event.stage != stage:
-                stage = event.stage
-                bars.begin(stage)
-            bars.advance(event.done, event.total, event.detail)
 
 
 def main() -> None:

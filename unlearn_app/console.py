@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from . import registry
+from .errors import ConfigError
 from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Scores, Stage, Step, Verdict
 
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
@@ -129,7 +130,19 @@ def own_settings(kind: str, part: str) -> str:
         f"{item.name}={item.default}: {item.metadata['help']} ({' to '.join(map(str, item.metadata['range']))})"
         for item in registry.settings_of(kind, part)
     ]
-    return "\n".join([*lines, *(f"suggests {name}={value}" for name, value in registry.suggested(part).items())])
+    lines += [f"suggests {name}={value}" for name, value in registry.suggested(part).items()]
+    return "\n".join(lines + [said for of in ("object", "style") if (said := registry.advice(part, of))])
+
+
+def whole_number(text: str, name: str, low: int, high: int) -> int:
+    """A typed number.
+
+    Raises:
+        ConfigError: it is none, or out of range.
+    """
+    if not text.lstrip("+-").isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name)
+    return int(text)
 
 
 def _score(cell: GroupScore | None) -> str:

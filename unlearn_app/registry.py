@@ -74,8 +74,17 @@ def kind_of(method: str) -> str:
 
 def suggested(method: str) -> dict[str, Any]:
     """Settings that a way to forget wants when nothing else is asked for, by dotted name; none for an unknown one."""
+    return dict(_said(method, "suggested"))
+
+
+def advice(method: str, concept_kind: str) -> str:
+    """What a way to forget says about concepts of a kind, "object" or "style", in a sentence; empty for nothing."""
+    return _said(method, "advice").get(concept_kind, "")
+
+
+def _said(method: str, attribute: str) -> dict[str, Any]:
     known = [get(kind, method) for kind in METHODS if method in names(kind)]
-    return dict(getattr(known[0], "suggested", {})) if known else {}
+    return getattr(known[0], attribute, {}) if known else {}
 
 
 def settings_of(kind: str, name: str) -> tuple[Field, ...]:

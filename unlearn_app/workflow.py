@@ -89,6 +89,8 @@ def run(
 
 
 def _load(work: _Work) -> Iterator[Event]:
+    if said := registry.advice(work.config.objective, work.concept.kind):
+        yield Stage("load", said, SHARES["load"])
     yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
     if work.backend is None:
         work.backend = load_backend(work.config.model)

@@ -142,21 +142,37 @@ def measure(
         backend.drop_adapters()
         return scored(backend, judge, shown, job.seed, count, ())[0]
 
-    def forgotten() -> dict[str, Any]:
-        backend.drop_adapters()
+    def reference() -> Tensor:
         key = job.target, job.seed
         if key not in references:
             first = REFERENCE_SEED + 1000 * job.seed
             with backend.active():
                 references[key] = judge.features(_paint(backend, _retain(shown, count), first))
-        return unlearned(backend, judge, shown, config, count, references[key])
+        return references[key]
+
+    def floor() -> dict[str, Any]:
+        backend.drop_adapters()
+        distance, error = kid(scored(backend, judge, shown, job.seed, count, ())[1], reference())
+        return {"kid": distance, "kid_se": error}
+
+    def forgotten() -> dict[str, Any]:
+        backend.drop_adapters()
+        return unlearned(backend, judge, shown, config, count, reference())
 
     cell(folder, _file(f"original-{name}"), plan, original)
-    settings = hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()[:16]
-    own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": settings}
+    cell(folder, _file(f"floor-{name}"), plan | {"floor": True}, floor)
+    own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": digest(config)}
     values = cell(folder, _file(f"{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
     return values
+
+
+def digest(config: RunConfig) -> str:
+    """A short hash of the settings that forgetting depends on, so that a cell is measured anew when one changes."""
+    painted = config.compare.sampling_steps, config.compare.guidance_scale
+    parts = config.objective, config.rule, config.options, config.unlearn, painted, config.prompts, config.anchor
+    resist = config.resist if unlearning.resists(config) else None
+    return hashlib.sha256(json.dumps([to_json(part) for part in (*parts, resist)]).encode()).hexdigest()[:16]
 
 
 def _file(name: str) -> str:

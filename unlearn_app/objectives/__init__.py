@@ -14,7 +14,8 @@ class Objective(Protocol):
     as often as the concept's, so that the target is also learned where the forgotten prompt will lead;
     `random_labels = True` puts random retain prompts into `batch.anchor`; `trains_on_pictures = True` retains with
     the diffusion loss whatever the settings say; `suggested = {"unlearn.lr": 4e-3}` replaces defaults of the settings
-    where the user says nothing. A field `salient` is the share of output units that may move, by
+    where the user says nothing; `advice = {"style": "..."}` is shown to who forgets an object or a style. A field
+    `salient` is the share of output units that may move, by
     the size of the dense forget gradient.
     """
 

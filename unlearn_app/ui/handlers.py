@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from .. import registry
 from ..config import MAX_TEXT
 from ..engine import Engine, Job
 from ..errors import ConfigError, UnlearnError
@@ -49,7 +50,9 @@ class Handlers:
             said = render.hint(str(error), self._near(concept, error.field))
             return {page.hint: said, page.prompts: "", page.command: ""}
         return {
-            page.hint: render.understood(known.name, known.kind, known.anchor),
+            page.hint: render.understood(
+                known.name, known.kind, known.anchor, registry.advice(config.objective, known.kind)
+            ),
             page.prompts: render.prompts(known),
             page.command: config.command(),
         }

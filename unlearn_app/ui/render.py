@@ -85,9 +85,10 @@ def hint(message: str, names: Sequence[str] = ()) -> str:
     return f'<p class="u-hint" role="alert">{esc(message)}{offers}</p>'
 
 
-def understood(name: str, kind: str, anchor: str) -> str:
-    """How the typed text was understood."""
-    return f'<p class="u-hint u-ok">{esc(kind)} <b>{esc(name)}</b>, to be painted as <b>{esc(anchor)}</b> instead.</p>'
+def understood(name: str, kind: str, anchor: str, advice: str = "") -> str:
+    """How the typed text was understood, and what the chosen method says about such concepts."""
+    said = f"{esc(kind)} <b>{esc(name)}</b>, to be painted as <b>{esc(anchor)}</b> instead."
+    return f'<p class="u-hint u-ok">{said} {esc(advice)}</p>'
 
 
 def prompts(concept: Concept, limit: int = 4) -> str:
