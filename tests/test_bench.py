@@ -186,14 +186,10 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
     stored(tmp_path, "original", plain, shares, 0.5)
     arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
     stored(tmp_path, "arm", arm, shares, 0.5)
-    floor = {"config": plain | {"floor": True}, "values": {"kid": -0.9, "kid_se": 0.03}}
-    (tmp_path / "floor.json").write_text(json.dumps(floor))
-    for name in ("original", "arm"):
+    for name, kid, error in (("original", -0.9, 0.03), ("arm", -0.5, 0.04)):
         path = tmp_path / f"{name}.json"
         kept = json.loads(path.read_text())
-        kept["values"] |= {"kid": -0.5, "kid_se": 0.04} if name == "arm" else {}
-        if name == "original":
-            del kept["values"]["kid"], kept["values"]["kid_se"]
+        kept["values"] |= {"kid": kid, "kid_se": error}
         path.write_text(json.dumps(kept))
     (row,) = read_rows(tmp_path)
     assert row.kid == pytest.approx(0.4) and row.kid_se == pytest.approx(0.05)

@@ -25,7 +25,7 @@ from ..pocket.vocabulary import OBJECTS, STYLES
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from .cells import cell
-from .paper1_tables import write_results
+from .paper1_tables import RETAIN, write_results
 
 PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
 OURS = {"rule": "restricted", "unlearn.retain_loss": "preserve"}
@@ -138,10 +138,6 @@ def measure(
     plan = {"target": job.target, "seed": job.seed, "count": count, "base": backend.base_hash}
     name = f"{job.target}-{job.seed}"
 
-    def original() -> dict[str, Any]:
-        backend.drop_adapters()
-        return scored(backend, judge, shown, job.seed, count, ())[0]
-
     def reference() -> Tensor:
         key = job.target, job.seed
         if key not in references:
@@ -150,17 +146,17 @@ def measure(
                 references[key] = judge.features(_paint(backend, _retain(shown, count), first))
         return references[key]
 
-    def floor() -> dict[str, Any]:
+    def original() -> dict[str, Any]:
         backend.drop_adapters()
-        distance, error = kid(scored(backend, judge, shown, job.seed, count, ())[1], reference())
-        return {"kid": distance, "kid_se": error}
+        values, features = scored(backend, judge, shown, job.seed, count, ())
+        distance, error = kid(features, reference())
+        return values | {"kid": distance, "kid_se": error}
 
     def forgotten() -> dict[str, Any]:
         backend.drop_adapters()
         return unlearned(backend, judge, shown, config, count, reference())
 
-    cell(folder, _file(f"original-{name}"), plan, original)
-    cell(folder, _file(f"floor-{name}"), plan | {"floor": True}, floor)
+    cell(folder, _file(f"original-{name}"), plan | {"measures": ["right", "alignment", "kid"]}, original)
     own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": digest(config)}
     values = cell(folder, _file(f"{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
@@ -222,7 +218,7 @@ def scored(
             images = _paint(backend, prompts, first)
         alignment[group] = [round(value, 4) for value in judge(images, [p.text for p in prompts]).tolist()]
         right[group] = "".join(str(int(value)) for value in _right(judge, images, prompts))
-        if group in ("near", "far"):
+        if group in RETAIN:
             features.append(judge.features(images))
     return {"right": right, "alignment": alignment}, torch.cat(features)
 

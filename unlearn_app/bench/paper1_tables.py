@@ -84,10 +84,11 @@ CLAIMS = (
 def read_rows(folder: Path) -> list[Row]:
     """All measured cells of `folder`."""
     stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    originals: dict[tuple[str, int], dict[str, Any]] = {}
-    for cell in stored:
-        if "target" in cell["config"] and "arm" not in cell["config"]:
-            originals.setdefault((cell["config"]["target"], cell["config"]["seed"]), {}).update(cell["values"])
+    originals = {
+        (cell["config"]["target"], cell["config"]["seed"]): cell["values"]
+        for cell in stored
+        if "target" in cell["config"] and "arm" not in cell["config"]
+    }
     rows = []
     for cell in stored:
         config, values = cell["config"], cell["values"]
@@ -116,8 +117,8 @@ def _row(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]) -
         ra_loss=accuracy(base, RETAIN) - accuracy(values, RETAIN),
         held_out=change(RETAIN),
         train=change(["train"]),
-        kid=values["kid"] - base.get("kid", math.nan),
-        kid_se=math.hypot(values["kid_se"], base.get("kid_se", math.nan)),
+        kid=values["kid"] - base["kid"],
+        kid_se=math.hypot(values["kid_se"], base["kid_se"]),
         step_s=values["step_s"],
         conflict=100 * values["conflict"],
         rises=100 * max(values["rises"].values()),

@@ -23,6 +23,9 @@ class EraseDiff:
     to a noise of u still holds the picture and is learned without forgetting it.
     """
 
+    advice: ClassVar[dict[str, str]] = {
+        "style": "EraseDiff suits an object better: with one style it cost others in our measurements.",
+    }
     suggested: ClassVar[dict[str, Any]] = {
         "rule": "barrier",
         "barrier.eta": 0.5,

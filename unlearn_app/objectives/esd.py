@@ -25,6 +25,9 @@ class ESD:
 
     eta: float = field(default=1.0, metadata={"help": "strength of the push away", "range": (0.0, 10.0)})
     mixes_anchor_pictures: ClassVar[bool] = True
+    advice: ClassVar[dict[str, str]] = {
+        "style": "For a style, adapting cross-attention alone (modules: cross, the paper's ESD-x) was enough here.",
+    }
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the negatively guided target."""

@@ -26,6 +26,9 @@ class RandomLabel:
         default=0.5, metadata={"help": "share of output units that may move; 1 is no saliency", "range": (0.01, 1.0)}
     )
     random_labels: ClassVar[bool] = True
+    advice: ClassVar[dict[str, str]] = {
+        "style": "Random relabelling suits an object better: some styles stayed in our measurements.",
+    }
     suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 6e-3, "unlearn.retain_weight": 1.0}
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
