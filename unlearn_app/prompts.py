@@ -220,15 +220,13 @@ def _named(dimensions: Dimensions, text: str) -> str:
 def _anchor(dimensions: Dimensions, name: str, anchor: str | None) -> str:
     """The anchor that was asked for, or the list's own; another subject where the list's own is the concept."""
     if anchor is None:
-        return next(own for own in (dimensions.anchor, *dimensions.near) if not _same(_named(dimensions, own), name))
+        return next(
+            own for own in (dimensions.anchor, *dimensions.near) if _folded(_named(dimensions, own)) != _folded(name)
+        )
     chosen = clean_text(anchor, "anchor")
-    if _same(_named(dimensions, chosen), name):
+    if _folded(_named(dimensions, chosen)) == _folded(name):
         raise ConfigError(f"The anchor “{anchor}” is the concept “{name}” itself; choose something else.", "anchor")
     return chosen
-
-
-def _same(one: str, other: str) -> bool:
-    return _folded(one) == _folded(other)
 
 
 def _contexts(dimensions: Dimensions, names: Sequence[str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:

@@ -49,8 +49,7 @@ def fit(
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    kind = torch.optim.SGD if preconditioner or optimizer == "sgd" else torch.optim.Adam
-    mover = kind(tensors, lr=lr)
+    mover = (torch.optim.SGD if preconditioner or optimizer == "sgd" else torch.optim.Adam)(tensors, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(mover, lambda step: _warm_cosine(step, max(steps, 1)))
     preference = torch.tensor([term.weight for term in terms.values()], dtype=torch.float64)
     for step in range(1, steps + 1):
@@ -60,12 +59,12 @@ def fit(
         diagonal = preconditioner(gradients, wanted) if preconditioner else None
         update, weights, gramian = combine(gradients, rule, wanted, diagonal)
         _write_gradient(tensors, update + _penalty_gradient(params, regularizers, reference or {}, update))
-        before = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        before = _joined(tensors)
         mover.step()
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)
-        moved = torch.cat([tensor.detach().flatten() for tensor in tensors]) - before
+        moved = _joined(tensors) - before
         yield Step(
             stage=stage,
             step=step,
@@ -76,6 +75,10 @@ def fit(
             **_angle(tuple(terms), gramian),
             seconds=time.perf_counter() - started,
         )
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def _angle(terms: Sequence[str], gramian: Tensor) -> dict[str, Any]:

@@ -105,8 +105,7 @@ def build_options() -> Options:
             for item in fields(kind):
                 dotted = f"{group}.{item.name}"
                 made[dotted] = _field(item, dotted, _get(base, dotted))
-    ordered = (*TOP, *(name for name in made if "." in name))
-    return Options({name: made[name] for name in ordered}, rows)
+    return Options({name: made[name] for name in (*TOP, *(name for name in made if "." in name))}, rows)
 
 
 def _field(item: Any, dotted: str, value: Any) -> Any:
