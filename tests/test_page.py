@@ -111,7 +111,10 @@ def test_run_compare_download(site, visit, tmp_path: Path) -> None:
     expect(page.locator("#summary tbody tr")).to_have_count(3)
     rows = page.locator("#board tbody tr")
     compare = make_config("rabbit").compare
-    assert rows.count() == compare.forget + compare.near + compare.far and rows.first.locator("figure:visible").count() == 3
+    assert (
+        rows.count() == compare.forget + compare.near + compare.far
+        and rows.first.locator("figure:visible").count() == 3
+    )
     assert re.search(r"0\.08 −0\.\d\d ✕ dog", " ".join(rows.first.inner_text().split()))
     files = {kind: download(page, kind, tmp_path) for kind in ("adapter", "strip", "folder")}
     with safe_open(files["adapter"], "pt") as tensors:

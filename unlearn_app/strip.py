@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .events import COLUMNS, GROUPS, Picture
 
-CELL = 160
+CELL = 128
 GAP = 12
 INK = (28, 28, 36)
 FAINT = (104, 104, 118)
@@ -44,7 +44,7 @@ def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> 
 def _draw_cell(strip: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
     strip.paste(picture.image.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
     if picture.alignment is not None:
-        draw.text((left, top + CELL + 5), f"{picture.alignment:.2f}  seen as {picture.predicted}", INK, _font(15))
+        draw.text((left, top + CELL + 5), f"{picture.alignment:.2f} {picture.predicted}", INK, _font(15))
 
 
 def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:

@@ -28,10 +28,15 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
         "config": wanted,
         "values": values,
         "seconds": round(time.perf_counter() - started, 2),
-        "environment": environment(None, None) | {"commit": _commit()},
+        "environment": {k: v for k, v in _machine().items() if v is not None},
     }
     write_bytes(path, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
     return values
+
+
+def _machine() -> dict[str, Any]:
+    known = environment(None, None)
+    return {name: known[name] for name in known if name != "judge_note"} | {"commit": _commit()}
 
 
 def _commit() -> str | None:

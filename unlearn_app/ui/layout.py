@@ -116,7 +116,7 @@ def curve_plot(view: View | None) -> gr.LinePlot:
         x_title="attack step",
         y_title="show what was asked, %",
         color_title=" ",
-        height=230,
+        height=260,
         buttons=[],
         visible=table["step"].nunique() > 1,
         elem_id="curve",
@@ -162,7 +162,8 @@ def loss_table(view: View | None) -> pd.DataFrame:
 
     A point without a loss per term comes first: the plot learns its colours when it is mounted, from what is there.
     """
-    table = {"step": [0] * 4, "loss": [None] * 4, "term": list(TERM_COLORS)}
+    terms = [name for name in TERM_COLORS if name != "resist" or (view and view.config.resist.on == "yes")]
+    table = {"step": [0] * len(terms), "loss": [None] * len(terms), "term": terms}
     for name, values in (view.table() if view else {}).items():
         table[name] += values
     return pd.DataFrame(table).astype({"step": "float64", "loss": "float64", "term": "str"})

@@ -15,7 +15,7 @@ GROUPS = {
     "attack": ("Attack", AttackConfig),
     "compare": ("Pictures", CompareConfig),
 }
-LABELS = {"lr": "Learning rate", "rank": "LoRA rank", "alpha": "LoRA alpha"}
+LABELS = {"on": "Resist relearning", "lr": "Learning rate", "rank": "LoRA rank", "alpha": "LoRA alpha"}
 TOP = ("anchor", "objective", "rule", "prompts", "seed", "preset")
 
 
