@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "evaluate",
         "verdict",
         "metrics",
+        "curves",
         "strip",
         "runs",
         "doctor",

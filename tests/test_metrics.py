@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
+from unlearn_app.curves import area_under, first_reaching
 from unlearn_app.metrics import kid, mean_interval, wilson
 
 
@@ -59,3 +60,14 @@ def test_kid_is_zero_on_average_for_one_law_and_grows_with_the_shift():
 def test_too_few_pictures_are_refused():
     with pytest.raises(ValueError, match="at least 3"):
         kid(torch.randn(2, 4), torch.randn(5, 4))
+
+
+def test_the_area_is_the_mean_height_and_steps_are_interpolated() -> None:
+    curve = [(0, 0.0), (10, 0.5), (30, 1.0)]
+    assert area_under(curve) == pytest.approx((10 * 0.25 + 20 * 0.75) / 30)
+    assert area_under([(7, 0.4)]) == 0.4 and area_under([(0, 0.3), (50, 0.3)]) == pytest.approx(0.3)
+    assert first_reaching(curve, 0.25) == 5.0 and first_reaching(curve, 0.8) == pytest.approx(22.0)
+    assert first_reaching(curve, 0.0) == 0 and first_reaching(curve, 1.0) == 30 and first_reaching(curve, 1.1) is None
+    assert first_reaching([(0, 0.9), (10, 0.1)], 0.8) == 0
+    with pytest.raises(ValueError, match="one point"):
+        area_under([])

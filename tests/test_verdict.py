@@ -36,6 +36,13 @@ def test_label_and_reason(given, steps, label, word):
     assert any(word in reason for reason in verdict.reasons)
 
 
+def test_the_way_back_is_told_in_steps_when_there_is_one():
+    back = scores(relearned=(0.9, 0.9, 0.9))
+    told = judge_run(back, 60, curve=[(0, 0.0), (10, 0.36), (60, 0.9)]).reasons[-1]
+    assert told == "About 43 steps bring back 80% of what the original shows."  # 0.72 lies 2/3 of the way from 10 to 60
+    assert judge_run(scores(), 60, curve=[(0, 0.0), (60, 0.1)]).reasons == judge_run(scores(), 60).reasons
+
+
 def test_the_original_itself_is_never_removed():
     same = (0.9, 0.9, 0.9)
     assert judge_run(scores(same, same, same), 60).label == "inconclusive"

@@ -84,6 +84,7 @@ def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(backend, t
     assert [mark.step for mark in marks] == [10, 12]
     stored = Run.open(tmp_path / "out")
     assert [step for step, _, _ in stored.curve] == [0, 10, 12]
+    assert stored.record["relearning"] == {"area": None, "steps_to_recovery": None}  # no judge, no accuracy
     columns = {c: [p for p in stored.pictures if p.column == c] for c in ("unlearned", "relearned")}
     assert [p.path for p in stored.curve[0][2]] == [p.path for p in columns["unlearned"]]
     assert [p.path for p in stored.curve[2][2]] == [p.path for p in columns["relearned"]]

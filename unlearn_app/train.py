@@ -39,10 +39,10 @@ def fit(
 ) -> Iterator[Step]:
     """Train `params` for `steps` with Adam or SGD, yielding after every step; the caller stops by no longer asking.
 
-    The gradients of all terms are taken one by one at the same weights, combined by `rule` over the whole
-    trainable vector, and penalties are added after it. A non-finite loss ends the training with an error, before
-    the weights are touched. The learning rate falls to zero along a half cosine, after a tenth of warm-up. A rule
-    in the optimizer's own metric gets the preconditioned gradient step without momentum instead of Adam.
+    The gradients of all terms are taken one by one at the same weights, combined by `rule` over the whole trainable
+    vector, and penalties are added after it. A non-finite loss ends the training before the weights are touched. The
+    learning rate falls to zero along a half cosine, after a tenth of warm-up. A rule in the optimizer's own metric gets
+    the preconditioned gradient step without momentum instead of Adam.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -64,14 +64,13 @@ def fit(
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)
-        moved = _joined(tensors) - before
         yield Step(
             stage=stage,
             step=step,
             total=steps,
             losses=losses,
             weights=dict(zip(terms, weights.tolist(), strict=True)),
-            changes=dict(zip(terms, (gradients.double() @ moved.double()).tolist(), strict=True)),
+            changes=dict(zip(terms, (gradients.double() @ (_joined(tensors) - before).double()).tolist(), strict=True)),
             **_angle(tuple(terms), gramian),
             seconds=time.perf_counter() - started,
         )

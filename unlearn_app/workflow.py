@@ -13,6 +13,7 @@ from .backend import Backend
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
+from .curves import area_under, first_reaching
 from .errors import Cancelled, ConfigError
 from .evaluate import column_state, comparison_prompts, paint_column, score, to_pil
 from .events import COLUMNS, Column, Done, Event, GroupScore, Images, Mark, Preview, Scores, Stage, Step, Verdict
@@ -45,6 +46,8 @@ class _Work:
     cancel: threading.Event
     timing: dict[str, float] = field(default_factory=dict)
     columns: dict[str, Images] = field(default_factory=dict)
+    marks: list[tuple[int, float]] = field(default_factory=list)
+    """Attack step and accuracy on the concept."""
     relearned: Images | None = None
     """Painted while the attacked model stands, shown with the other columns."""
     backend: Backend | None = None
@@ -140,6 +143,8 @@ def _mark(work: _Work, step: Step) -> Mark:
     """Let the attacked model paint the comparison; after the last step that is the third column."""
     painted = _painted(work, "relearned")
     mark = Mark(step.step, painted.pictures, score(painted.pictures))
+    if mark.scores["forget"].accuracy is not None:
+        work.marks.append((step.step, mark.scores["forget"].accuracy))
     if step.step == step.total:
         work.relearned = painted
     else:
@@ -226,6 +231,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         scores=scores,
         verdict=verdict,
         thresholds=Thresholds(),
+        relearning=_relearning(_curve(work, scores), scores),
     )
     yield Done(folder, stopped)
 
@@ -233,7 +239,20 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
 def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: bool) -> Verdict:
     if stopped:
         return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
-    return judge_run(scores, work.config.attack.steps)
+    return judge_run(scores, work.config.attack.steps, curve=_curve(work, scores))
+
+
+def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[int, float]]:
+    """Accuracy on the concept by attack step, from the unlearned model on; empty without a judge or an attack."""
+    return [(0, scores["unlearned"]["forget"].accuracy), *work.marks] if work.marks and "unlearned" in scores else []
+
+
+def _relearning(curve: list[tuple[int, float]], scores: dict[str, dict[str, GroupScore]]) -> dict[str, float | None]:
+    """Area under the relearn curve, and the attack steps to the recovery of the concept; None where unknown."""
+    if not curve:
+        return {"area": None, "steps_to_recovery": None}
+    level = Thresholds().recovered * scores["original"]["forget"].accuracy
+    return {"area": area_under(curve), "steps_to_recovery": first_reaching(curve, level)}
 
 
 def _save_adapter(work: _Work, slot: str) -> None:
