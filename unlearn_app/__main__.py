@@ -27,7 +27,7 @@ from .recipe_commands import pocket
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
-BENCHES = ("main-job", "paper1")
+BENCHES = ("main-job", "paper1", "paper2")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 FIELDS = {item.name: item for item in fields(RunConfig)}
 SETTINGS = ", ".join(setting_names(GROUPS))
@@ -199,7 +199,7 @@ def bench(
     ] = Path("assets/experiments"),
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
     smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
-    full: Annotated[bool, typer.Option("--full", help="paper1: the whole grid, for a GPU")] = False,
+    full: Annotated[bool, typer.Option("--full", help="papers: the whole grid, for a GPU")] = False,
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
     if name not in BENCHES:

@@ -1,6 +1,7 @@
 """Forgetting itself: from a concept and its settings to an adapter in the `unlearn` slot, by training or at once."""
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -25,6 +26,16 @@ from .train import Term, fit
 
 EDITED_PROMPTS = 24
 """Sentences whose tokens a closed-form edit moves, and as many that it keeps."""
+
+
+def forget(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
+    """All that forgetting takes, from the original model to the adapter in the `unlearn` slot."""
+    if not is_trained(config):
+        yield from edit(backend, concept, config)
+        if not resists(config):
+            return
+    terms = training_terms(backend, concept, config, lambda: False)
+    yield from (train if is_trained(config) else harden)(backend, terms, config)
 
 
 def training_terms(
@@ -160,6 +171,7 @@ def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step
 
     The step's loss is the share of the update (Frobenius norm) that a truncated rank leaves out.
     """
+    started = time.perf_counter()
     forget, anchor = edited_tokens(backend, concept)
     retained = backend.encode_text(retain_prompts(concept, EDITED_PROMPTS))
     method = config.build("closed_form")
@@ -167,7 +179,7 @@ def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step
     adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
     backend.load_adapter("unlearn", adapter.state)
     with backend.active("unlearn"):
-        yield Step("unlearn", 1, 1, {"forget": adapter.error})
+        yield Step("unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started)
 
 
 def harden(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:

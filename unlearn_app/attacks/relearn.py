@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..backend import Backend, Params
-from ..batches import noisy_batches, paint
+from ..batches import PaintedSet, noisy_batches, paint
 from ..concept import Concept, Prompt, spread
 from ..config import AttackConfig
 from ..errors import ConfigError
@@ -57,18 +57,23 @@ class Relearn:
             guidance_scale=self.guidance_scale,
             should_stop=should_stop,
         )
-        terms = {"relearn": Term(Diffusion(), noisy_batches(backend, data, config.batch_size, first + 1))}
-        with adversary(backend, config, first) as params:
-            yield from fit(
-                backend,
-                params,
-                terms,
-                WeightedSum(),
-                stage="attack",
-                steps=config.steps,
-                lr=config.lr,
-                optimizer=config.optimizer,
-            )
+        yield from fine_tune(backend, data, config, first)
+
+
+def fine_tune(backend: Backend, data: PaintedSet, config: AttackConfig, seed: int) -> Iterator[Step]:
+    """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is empty."""
+    terms = {"relearn": Term(Diffusion(), noisy_batches(backend, data, config.batch_size, seed + 1))}
+    with adversary(backend, config, seed) as params:
+        yield from fit(
+            backend,
+            params,
+            terms,
+            WeightedSum(),
+            stage="attack",
+            steps=config.steps,
+            lr=config.lr,
+            optimizer=config.optimizer,
+        )
 
 
 @contextmanager

@@ -156,9 +156,9 @@ def measure(
         backend.drop_adapters()
         return unlearned(backend, judge, shown, config, count, reference())
 
-    cell(folder, _file(f"original-{name}"), plan | {"measures": ["right", "alignment", "kid"]}, original)
+    cell(folder, file_name(f"original-{name}"), plan | {"measures": ["right", "alignment", "kid"]}, original)
     own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": digest(config)}
-    values = cell(folder, _file(f"{name}-{job.arm}"), plan | own, forgotten)
+    values = cell(folder, file_name(f"{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
     return values
 
@@ -171,7 +171,8 @@ def digest(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps([to_json(part) for part in (*parts, resist)]).encode()).hexdigest()[:16]
 
 
-def _file(name: str) -> str:
+def file_name(name: str) -> str:
+    """The file of a cell."""
     return re.sub(r"[^a-z0-9]+", "-", name.casefold())
 
 

@@ -1,0 +1,125 @@
+"""The benchmark of paper 2: rows, claims and curves computed right, and one small run of each kind."""
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearn_app.bench import paper2
+from unlearn_app.bench.paper2_tables import (
+    CLAIMS,
+    FRESH,
+    META,
+    PLAIN,
+    Row,
+    curve_line,
+    figure,
+    halved,
+    judged,
+    read_rows,
+    worst,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = Row("cat", 0, "ESD", PLAIN, "LoRA 16", {0: 0, 50: 60, 100: 90}, {0: 90, 50: 90, 100: 80},
+           {0: 95, 50: 95, 100: 95}, 20.0)  # fmt: skip
+
+
+def rows(plain: dict[str, list[float]], meta: dict[str, list[float]]) -> list[Row]:
+    """The share after 100 steps by attack, one value per target."""
+    return [
+        dataclasses.replace(BASE, target=str(n), defence=defence, attack=attack, forget={0: 0, 100: share})
+        for defence, shares in ((PLAIN, plain), (META, meta))
+        for attack, values in shares.items()
+        for n, share in enumerate(values)
+    ]
+
+
+CLAIM = next(claim for claim in CLAIMS if claim.measure is worst)
+
+
+def test_the_worst_attack_counts_and_the_harmless_one_does_not() -> None:
+    found = worst(rows({"LoRA 16": [50, 20], "all weights": [30, 80], "clean": [100, 100]}, {}))
+    assert found == {("0", 0): 50, ("1", 0): 80}
+
+
+@pytest.mark.parametrize(
+    ("plain", "meta", "label", "word"),
+    [
+        ([90, 92, 94], [10, 12, 20], "**held**", "at most half"),
+        ([90, 92, 94], [60, 70, 60], "**held**", "more than half"),
+        ([90, 10, 50], [20, 60, 50], "**undecided**", "more than half"),
+        ([10, 12, 14], [80, 84, 85], "**not held**", "more than half"),
+        ([90], [10], "**undecided**", "at most half"),
+        ([90], [], "not measured", "not measured"),
+    ],
+)
+def test_resistance_is_decided_by_the_paired_interval(plain, meta, label, word) -> None:
+    shown = rows({"LoRA 16": plain}, {"LoRA 16": meta})
+    assert label in judged(CLAIM, shown, "ESD") and word in halved(shown, "ESD")
+
+
+def test_an_equality_needs_the_whole_interval_inside_its_range() -> None:
+    """A wide interval around zero shows nothing: it is undecided, not held."""
+    same = next(claim for claim in CLAIMS if (claim.low, claim.high) == (-3, 3))
+    narrow = [dataclasses.replace(BASE, target=str(n), defence=d) for n in range(4) for d in (PLAIN, META)]
+    assert "**held**" in judged(same, narrow, "ESD")
+    wide = [dataclasses.replace(r, forget={0: 40.0 * (i % 4 == 1), 100: 0}) for i, r in enumerate(narrow)]
+    assert "**undecided**" in judged(same, wide, "ESD")
+
+
+def test_a_curve_line_says_where_it_passes_eighty_percent_and_its_area() -> None:
+    line = curve_line("meta, LoRA 16", [BASE])
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells == ["meta, LoRA 16", "0", "", "", "60", "90", "", "", "52", "83 (1 of 1)", "90 → 80", "95 → 95", "1"]
+    assert "never" in curve_line("x", [dataclasses.replace(BASE, forget={0: 0, 100: 10})])
+    assert figure([BASE]).count("<polyline") == 1
+
+
+def test_claims_name_defences_that_exist() -> None:
+    known = {*paper2.DEFENCES, *paper2.CONTROLS}
+    assert {name for claim in CLAIMS for name in (claim.better, claim.worse)} <= known
+    assert set(paper2.CUT_ATTACKS) <= set(paper2.ATTACKS)
+
+
+def test_the_cut_keeps_every_seed_and_control() -> None:
+    jobs = [job for job in paper2.grid(3) if job.cut]
+    known = {(job.defence, job.attack) for job in jobs if job.base == "ESD"}
+    assert known == set(itertools.product((*paper2.DEFENCES, *paper2.CONTROLS), paper2.CUT_ATTACKS))
+    for target, defence in itertools.product(paper2.TARGETS, (*paper2.DEFENCES, *paper2.CONTROLS)):
+        assert {job.seed for job in jobs if (job.target, job.defence) == (target, defence)} == {0, 1, 2}
+    assert len({job.target for job in jobs if job.base == FRESH}) >= 2
+    assert len(set(paper2.grid(3))) == len(paper2.grid(3)) > len(jobs)
+    models = [(job.target, job.seed, job.base, job.defence) for job in jobs]
+    assert len([key for key, _ in itertools.groupby(models)]) == len(set(models)), "a model is defended once"
+
+
+def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
+    plain, meta, none, strong = (
+        paper2.Job("cat", 0, "ESD", defence, "LoRA 16").config(False)
+        for defence in (*paper2.DEFENCES, *paper2.CONTROLS)
+    )
+    assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == ("no", "yes", "yes", "no")
+    assert meta.resist.steps > none.resist.steps == 0 and dict(strong.options)["esd.eta"] == 3.0
+    assert len({config.unlearn for config in (plain, meta, none, strong)}) == 1
+    assert len({config.attack for config in (plain, meta, none, strong)}) == 1
+
+
+def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "unlearn_app", "bench", "paper2", "--smoke", "--out", str(tmp_path)]
+    first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f", {defence}, " in first for defence in (*paper2.DEFENCES, *paper2.CONTROLS, "none"))
+    text = (tmp_path / "paper2-smoke.md").read_text()
+    assert "What is claimed" in text and f"## {FRESH}" in text
+    assert (tmp_path / "paper2-smoke.svg").read_text().startswith("<svg")
+    cells = sorted((tmp_path / "paper2-smoke").iterdir())
+    assert len(cells) == 14 and len(read_rows(tmp_path / "paper2-smoke")) == 14
+    plain = json.loads(next(path for path in cells if "cat-0-esd-unlearn-only-lora-16" in path.name).read_text())
+    assert set(plain["values"]["marks"]) == {"0", "2"}
+    before = {path: path.stat().st_mtime_ns for path in cells}
+    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "paper2-smoke").iterdir()}

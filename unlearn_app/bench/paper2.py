@@ -1,0 +1,186 @@
+"""The tables of paper 2 (2410.12777): does looking ahead resist an adversary, and at what price, with controls."""
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import unlearning
+from ..attacks.relearn import SEED_OFFSET, Relearn, fine_tune
+from ..backend import Backend, Params
+from ..batches import PaintedSet
+from ..catalog import POCKET, load_backend, preview_concept
+from ..config import RunConfig, make_config
+from ..events import Step
+from ..pocket.dataset import scene_at
+from ..pocket.grammar import caption
+from ..pocket.latents import pictures_to_tensor
+from ..pocket.vocabulary import FRESH_OBJECTS
+from ..pocket.world import render
+from ..runs import to_json
+from ..scorers.pocket_judge import PocketJudge
+from .cells import cell
+from .paper1 import digest, file_name, scored
+from .paper2_tables import FRESH, MARKS, write_results
+
+RESIST = {"resist.on": "yes"}
+BASES: dict[str, dict[str, Any]] = {
+    "ESD": {"objective": "esd"},
+    "ESD-x": {"objective": "esd", "unlearn.modules": "cross"},
+    "SDD": {"objective": "sdd"},
+    "concept ablation": {"objective": "concept_ablation"},
+    "UCE": {"objective": "uce"},
+    "RECE": {"objective": "rece"},
+}
+DEFENCES: dict[str, dict[str, Any]] = {"unlearn only": {}, "meta": RESIST}
+CONTROLS: dict[str, dict[str, Any]] = {
+    "no look ahead (M = 0)": RESIST | {"resist.steps": 0},
+    "stronger unlearning": {"esd.eta": 3.0},
+}
+"""Of the first base: the same weights without the attack in the middle, and more forgetting without resistance."""
+LORA = {"attack.rank": 16, "attack.alpha": 16.0}
+ALL = {"attack.weights": "full", "attack.lr": 3e-4}
+SGD = {"attack.optimizer": "sgd", "attack.lr": 0.1}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "LoRA 16": LORA,
+    "all weights": ALL,
+    "clean": LORA | {"attack.data": "benign"},
+    "one prompt": LORA | {"attack.data": "one"},
+    "mixed": LORA | {"attack.data": "mixed"},
+    "LoRA 4": {"attack.rank": 4, "attack.alpha": 4.0},
+    "LoRA 16, lr x 3": LORA | {"attack.lr": 6e-3},
+    "LoRA 16, lr / 3": LORA | {"attack.lr": 7e-4},
+    "LoRA 16, SGD": LORA | SGD,
+    "all weights, SGD": ALL | SGD,
+}
+TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
+CUT_ATTACKS, CUT_STEPS = ("LoRA 16", "all weights", "clean"), 100
+"""The declared cut: the first base with its controls, under these attacks, for so many steps."""
+SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "resist.steps": 1}
+SMOKE |= {"resist.batch_size": 2, "attack.pictures": 2, "attack.batch_size": 2, "attack.steps": 2}
+ATTACK_SEED = 50
+"""The adversary's seed is this much above the defender's, so that its pictures and noise are its own."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attack on one defended model; the fresh concept has no defence."""
+
+    target: str
+    seed: int
+    base: str
+    defence: str
+    attack: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether the declared cut holds it; the others wait for the full grid."""
+        return self.base in (next(iter(BASES)), FRESH) and self.attack in CUT_ATTACKS
+
+    def config(self, smoke: bool) -> RunConfig:
+        """Forgetting, and the attack on it."""
+        own = {} if self.base == FRESH else BASES[self.base] | (DEFENCES | CONTROLS)[self.defence]
+        steps = CUT_STEPS if self.cut else MARKS[-1]
+        changes = {"attack.steps": steps, "attack.pictures": 32} | own | ATTACKS[self.attack]
+        return make_config(self.target, seed=self.seed, **(changes | (SMOKE if smoke else {})))
+
+
+def grid(seeds: int) -> list[Job]:
+    """Every cell, the declared cut first; attacks on the same defended model follow each other."""
+    defended = [(base, defence) for base in BASES for defence in DEFENCES]
+    defended[len(DEFENCES) : len(DEFENCES)] = [(next(iter(BASES)), control) for control in CONTROLS]
+    jobs = [
+        Job(target, seed, *model, attack)
+        for seed, target, model, attack in itertools.product(range(seeds), TARGETS, defended, ATTACKS)
+    ]
+    fresh = [
+        Job(entry.name, seed, FRESH, "none", attack)
+        for seed, entry, attack in itertools.product(range(seeds), FRESH_OBJECTS[:2], ATTACKS)
+        if attack in CUT_ATTACKS and attack != "clean"
+    ]
+    return sorted([*jobs, *fresh], key=lambda job: (not job.cut, job.seed))
+
+
+def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
+    """Measure or resume the cells under `out/paper2`, write tables and figure beside them, and yield lines to print."""
+    folder = out / ("paper2-smoke" if smoke else "paper2")
+    bench = _Bench(folder, load_backend(), PocketJudge.load(POCKET / "judge"), smoke)
+    jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
+    if smoke:
+        jobs = [job for job in jobs if job.target in (TARGETS[0], FRESH_OBJECTS[0].name)]
+    for row, job in enumerate(jobs, 1):
+        marks = bench.measure(job)["marks"]
+        way = " ".join(f"{step}:{_share(right['forget'])}" for step, right in marks.items())
+        yield f"{row}/{len(jobs)} {job.target}, {job.base}, {job.defence}, {job.attack}, seed {job.seed}: {way}"
+    yield write_results(folder)
+
+
+class _Bench:
+    """Models, judge and the last defended model, which serves all attacks on it."""
+
+    def __init__(self, folder: Path, backend: Backend, judge: PocketJudge, smoke: bool) -> None:
+        self._folder, self._backend, self._judge, self._smoke = folder, backend, judge, smoke
+        self._count = 4 if smoke else 24
+        self._last: tuple[tuple[str, int, str], Params, float] | None = None
+
+    def measure(self, job: Job) -> dict[str, Any]:
+        """The values of a cell, kept or new."""
+        config = job.config(self._smoke)
+        settings = hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()[:16]
+        plan = to_json(job) | {"cut": job.cut, "run": config.command(), "settings": settings}
+        plan |= {"count": self._count, "base_model": self._backend.base_hash}
+        name = "-".join([job.target, str(job.seed), job.base, job.defence, job.attack])
+        return cell(self._folder, file_name(name), plan, lambda: self._attacked(job, config))
+
+    def _attacked(self, job: Job, config: RunConfig) -> dict[str, Any]:
+        backend, seconds = self._backend, 0.0
+        backend.drop_adapters()
+        if job.base != FRESH:
+            seconds = self._defend(config)
+        marks = {0: self._scored(config, ("unlearn",) if job.base != FRESH else ())}
+        slots = () if config.attack.weights == "full" else ("relearn",)
+        for step in self._attack(job, config):
+            if step.step in MARKS or step.step == step.total:
+                marks[step.step] = self._scored(config, slots)
+        backend.drop_adapters()
+        return {"marks": marks, "unlearn_s": round(seconds, 2)}
+
+    def _defend(self, config: RunConfig) -> float:
+        """Put the defended model into the `unlearn` slot; the seconds its forgetting took when it was made."""
+        key = config.concept, config.seed, digest(config)
+        if self._last is None or self._last[0] != key:
+            steps = list(unlearning.forget(self._backend, preview_concept(config), config))
+            self._last = key, self._backend.adapter_state("unlearn"), sum(step.seconds for step in steps)
+        self._backend.load_adapter("unlearn", self._last[1])
+        return self._last[2]
+
+    def _attack(self, job: Job, config: RunConfig) -> Iterator[Step]:
+        compare, seed = config.compare, job.seed + ATTACK_SEED
+        if job.base == FRESH:
+            data = self._renderings(job.target, config.attack.pictures, seed)
+            return fine_tune(self._backend, data, config.attack, 1000 * seed + SEED_OFFSET)
+        attack = Relearn(compare.sampling_steps, compare.guidance_scale, seed)
+        return attack(self._backend, preview_concept(config), config.attack)
+
+    def _renderings(self, target: str, count: int, seed: int) -> PaintedSet:
+        """Pictures of a concept that the model cannot paint, from the renderer, with training captions."""
+        drawn = (scene_at("fresh", index, seed) for index in itertools.count())
+        scenes = list(itertools.islice((scene for scene in drawn if scene.object == target), count))
+        pictures = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
+        words = random.Random(seed)
+        cond = self._backend.encode_text([caption(s.object, s.style, s.setting, words) for s in scenes])
+        return PaintedSet(self._backend.encode_pictures(pictures), cond, cond, self._backend.encode_text([""]))
+
+    def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
+        concept = preview_concept(make_config(config.concept))
+        return scored(self._backend, self._judge, concept, config.seed, self._count, slots)[0]["right"]
+
+
+def _share(right: str) -> str:
+    return f"{right.count('1') / len(right):.0%}"
