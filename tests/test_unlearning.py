@@ -238,7 +238,7 @@ def test_an_edit_can_be_hardened_and_stays_one_adapter(backend, tiny_pipeline, t
     list(run(plan(tiny_pipeline, objective=method, **RESIST)[0], tmp_path / "hard", backend=backend))
     edited, hardened = (Run.open(tmp_path / name) for name in ("edit", "hard"))
     lines = [line for line in steps_of(hardened) if line["stage"] == "unlearn"]
-    assert [set(line["losses"]) for line in lines] == [{"forget"}] + [{"resist", "retain"}] * 3
+    assert [set(line["losses"]) for line in lines] == [{"forget"}] + [{"retain", "resist"}] * 3
 
     def update(stored: Run, layer: str) -> torch.Tensor:
         state = adapter_of(stored)

@@ -41,21 +41,45 @@ def forget(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[St
 def training_terms(
     backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool]
 ) -> dict[str, Term]:
-    """The forget and the retain term, and the look ahead if asked for, with pictures by the original model.
+    """What is trained at once, by name, with pictures by the original model: forget, retain, and resist if asked for.
+
+    Hardening an edit has no forget term.
 
     Raises:
         ConfigError: the retain set is empty.
     """
-    settings, compare, first = config.unlearn, config.compare, config.seed * 1000
+    settings, first = config.unlearn, config.seed * 1000
     options = {
-        "sampling_steps": compare.sampling_steps,
-        "guidance_scale": compare.guidance_scale,
+        "sampling_steps": config.compare.sampling_steps,
+        "guidance_scale": config.compare.guidance_scale,
         "should_stop": should_stop,
     }
-    objective = config.build("objective" if is_trained(config) else "closed_form")
+    objective = config.build("objective") if is_trained(config) else None
     retained = retain_prompts(concept, settings.train_pictures)
+    terms = {"forget": _forget_term(backend, concept, config, objective, retained, options)} if objective else {}
+    retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
+    on_pictures = settings.retain_loss == "diffusion" or getattr(objective, "trains_on_pictures", False)
+    terms["retain"] = Term(
+        Diffusion() if on_pictures else Preserve(),
+        noisy_batches(backend, retain, settings.batch_size, first + 2),
+        settings.retain_weight,
+    )
+    if resists(config):
+        terms["resist"] = _look_ahead_term(backend, concept, config, retain, options)
+    return terms
+
+
+def _forget_term(
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    objective: Objective,
+    retained: Sequence[str],
+    options: dict[str, Any],
+) -> Term:
+    """`options` are those of `paint`, here and below."""
+    count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
-    count = max(settings.train_pictures // 2, 1)
     chosen = [pairs[row % len(pairs)] for row in range(count)]
     forget = paint(
         backend,
@@ -65,23 +89,13 @@ def training_terms(
         paint_anchors=getattr(objective, "mixes_anchor_pictures", False),
         **options,
     )
-    retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
-    on_pictures = settings.retain_loss == "diffusion" or getattr(objective, "trains_on_pictures", False)
-    terms = {
-        "forget": Term(objective, noisy_batches(backend, forget, settings.batch_size, first + 1)),
-        "retain": Term(
-            Diffusion() if on_pictures else Preserve(),
-            noisy_batches(backend, retain, settings.batch_size, first + 2),
-            settings.retain_weight,
-        ),
-    }
-    if resists(config):
-        terms["resist"] = look_ahead_term(backend, concept, config, retain, **options)
-    return terms if is_trained(config) else {name: terms[name] for name in ("resist", "retain")}
+    return Term(objective, noisy_batches(backend, forget, config.unlearn.batch_size, first + 1))
 
 
-def look_ahead_term(backend: Backend, concept: Concept, config: RunConfig, retain: PaintedSet, **options: Any) -> Term:
-    """Meta-unlearning's term, with pictures of the concept of its own; `options` are those of `paint`."""
+def _look_ahead_term(
+    backend: Backend, concept: Concept, config: RunConfig, retain: PaintedSet, options: dict[str, Any]
+) -> Term:
+    """Meta-unlearning, with pictures of the concept of its own."""
     ahead, first = config.resist, config.seed * 1000 + 400_000
     prompts = [prompt.text for prompt in spread(concept.forget.train, max(config.unlearn.train_pictures // 2, 2))]
     forget = paint(backend, prompts, None, [first + row for row in range(len(prompts))], **options)
@@ -188,9 +202,9 @@ def harden(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Itera
     2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the edited model's
     predictions on retain prompts.
     """
-    edited = backend.adapter_state("unlearn")
+    edited, ahead_first = backend.adapter_state("unlearn"), {name: terms[name] for name in ("resist", "retain")}
     with backend.merged("unlearn"):
-        yield from train(backend, terms, config)
+        yield from train(backend, ahead_first, config)
     added = backend.adapter_state("unlearn")
     shapes = {name: tensor.shape[2:] for name, tensor in (edited | added).items()}
     layers = dict.fromkeys(name.partition(".lora_")[0] for name in shapes)
