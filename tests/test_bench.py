@@ -173,8 +173,8 @@ def test_arms_that_fall_short_are_named_with_their_targets() -> None:
     weak += [dataclasses.replace(row, arm="SalUn") for row in good[2:]]
     costly = [dataclasses.replace(row, arm="b", ra_loss=16.0) for row in good]
     lines = short_of([*good, *weak, *costly])
-    assert [line.split("**")[1] for line in lines] == ["SalUn", "b"]
-    assert "misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns" in lines[0]
+    assert [line.split("**")[1] for line in lines] == ["b", "SalUn"], "best first"
+    assert "misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns" in lines[1]
     met = best_arm([dataclasses.replace(row, held_out=0.009) for row in good] + weak)
     assert "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes" in met
     assert met.endswith(": met.") and best_arm(weak).endswith("not met.") and "three classes" in best_arm(good[:2])

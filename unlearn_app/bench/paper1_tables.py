@@ -12,6 +12,7 @@ from jinja2 import Template
 
 from ..metrics import mean_interval
 from ..runs import write_bytes
+from .paper1_why import WHY
 
 RETAIN = ("near", "far")
 
@@ -167,6 +168,12 @@ def arm_line(arm: str, rows: Sequence[Row]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _best_first(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows of each arm, by what it forgets less what it costs."""
+    arms = {arm: [r for r in rows if r.arm == arm] for arm in dict.fromkeys(row.arm for row in rows)}
+    return sorted(arms.items(), key=lambda item: statistics.mean(max(r.ra_loss, 0) - r.ua for r in item[1]))
+
+
 def by_target(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows of each target, all seeds together."""
     return {target: [r for r in rows if r.target == target] for target in dict.fromkeys(row.target for row in rows)}
@@ -180,8 +187,8 @@ def _reaches(rows: Sequence[Row]) -> bool:
 def short_of(rows: Sequence[Row]) -> list[str]:
     """Of every arm that reaches less than 80 % of its targets: which it misses, with its means, and our reading why."""
     lines = []
-    for arm in dict.fromkeys(row.arm for row in rows):
-        targets = by_target([row for row in rows if row.arm == arm])
+    for arm, mine in _best_first(rows):
+        targets = by_target(mine)
         missed = {name: many for name, many in targets.items() if not _reaches(many)}
         if 5 * len(missed) > len(targets):
             means = ", ".join(
@@ -231,7 +238,7 @@ def write_results(folder: Path) -> str:
     for task in dict.fromkeys(task for row in rows for task in row.tasks):
         mine = [row for row in rows if task in row.tasks]
         parts += [f"## {task.capitalize()} removal", "", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
-        parts += [arm_line(arm, [r for r in mine if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in mine)] + [""]
+        parts += [arm_line(arm, some) for arm, some in _best_first(mine)] + [""]
     parts += ["## Which methods fall short", "", best_arm(rows), "", *short_of(rows), ""]
     parts += ["## What the paper claims", "", "| claim | task | paired difference | verdict |", "|---|---|---|---|"]
     parts += [judged(claim, rows) for claim in CLAIMS] + ["", *step_time(folder)]
@@ -255,18 +262,6 @@ def step_time(folder: Path) -> list[str]:
         f"{statistics.median(seconds[SUM]):.2f} s: {len(ratios)} rounds in turn, equal batches."
     ]
 
-
-WHY = {
-    "finetune": "Nothing in it asks the concept to go, and training on other pictures does not make it fade.",
-    "ESD-x": "Half of the layers stay as they are, and at the shared budget the other half does not get as far.",
-    "ESD-u": "As ESD-x: the layers that read the prompt are the ones that stay.",
-    "SalUn": "It learns on pictures of the concept alone: a style is still visible in the noised picture it starts "
-    "from, so it never learns what to do where the forgotten prompt leads instead; half of the units may not move.",
-    "SDD": "It imitates its own prediction for the empty prompt, which moves as it learns.",
-    "EraseDiff": "Its target is noise, not another picture; that spoils what the concept shares with its neighbours.",
-    "RECE": "Each search erases a further direction near the concept, and neighbours are read through them as well.",
-}
-"""Our reading of why an arm falls short where it does."""
 
 INTRODUCTION = (
     "Means over targets and seeds, ± half of the 95 % Student interval; differences are paired by target and seed. "
