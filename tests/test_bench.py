@@ -193,3 +193,22 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
         path.write_text(json.dumps(kept))
     (row,) = read_rows(tmp_path)
     assert row.kid == pytest.approx(0.4) and row.kid_se == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"unlearn.lr": 1e-4}, False),
+        ({"esd.eta": 2.0}, False),
+        ({"rule": "weighted_sum"}, False),
+        ({"compare.sampling_steps": 5}, False),
+        ({"resist.on": "yes"}, False),
+        ({"prompts": "forget: a cat\nretain: a dog"}, False),
+        ({"resist.lr": 1e-4}, True),
+        ({"attack.steps": 7}, True),
+        ({"compare.forget": 3}, True),
+    ],
+)
+def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
+    plain, changed = paper1.make_config("cat"), paper1.make_config("cat", **changes)
+    assert (paper1.digest(plain) == paper1.digest(changed)) == same

@@ -1,8 +1,6 @@
 """The tables of paper 2 (2410.12777): does looking ahead resist an adversary, and at what price, with controls."""
 
-import hashlib
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,8 +130,8 @@ class _Bench:
     def measure(self, job: Job) -> dict[str, Any]:
         """The values of a cell, kept or new."""
         config = job.config(self._smoke)
-        settings = hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()[:16]
-        plan = to_json(job) | {"cut": job.cut, "run": config.command(), "settings": settings}
+        plan = to_json(job) | {"cut": job.cut, "run": config.command(), "settings": digest(config)}
+        plan["adversary"] = to_json(config.attack)
         plan |= {"count": self._count, "base_model": self._backend.base_hash}
         name = "-".join([job.target, str(job.seed), job.base, job.defence, job.attack])
         return cell(self._folder, file_name(name), plan, lambda: self._attacked(job, config))
