@@ -234,7 +234,7 @@ def write_results(folder: Path) -> str:
     rows = read_rows(folder)
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
-    parts = ["# Paper 1 (2412.07808) on PocketCanvas", "", INTRODUCTION, ""]
+    parts = ["# Paper 1 (2412.07808) on PocketCanvas", "", f"{INTRODUCTION} {_missing_seeds(rows)}".strip(), ""]
     for task in dict.fromkeys(task for row in rows for task in row.tasks):
         mine = [row for row in rows if task in row.tasks]
         parts += [f"## {task.capitalize()} removal", "", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
@@ -246,6 +246,13 @@ def write_results(folder: Path) -> str:
     write_bytes(out / f"{folder.name}.md", text.encode())
     write_bytes(out / f"{folder.name}.svg", figure(rows).encode())
     return text
+
+
+def _missing_seeds(rows: Sequence[Row]) -> str:
+    """Which targets have fewer seeds than the others so far."""
+    seeds = {target: len({row.seed for row in many}) for target, many in by_target(rows).items()}
+    fewer = ", ".join(f"{target} ({count})" for target, count in seeds.items() if count < max(seeds.values()))
+    return f"Not all is measured yet: of {max(seeds.values())} seeds there are fewer for {fewer}." if fewer else ""
 
 
 def step_time(folder: Path) -> list[str]:
