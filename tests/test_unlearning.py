@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 from unlearn_app import registry
+from unlearn_app.attacks.relearn import adversary_prompts
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.concept import read_prompts
 from unlearn_app.config import config_from_dict, make_config
@@ -20,6 +22,7 @@ from unlearn_app.errors import ConfigError
 from unlearn_app.events import Stage
 from unlearn_app.objectives.sdd import SDD
 from unlearn_app.runs import Run, to_json
+from unlearn_app.settings import AttackConfig
 from unlearn_app.unlearning import edit, edited_tokens, retain_prompts, train, training_terms
 from unlearn_app.workflow import run
 
@@ -235,9 +238,11 @@ def test_a_look_ahead_that_asks_for_nothing_changes_nothing(backend, tiny_pipeli
 @pytest.mark.parametrize("method", registry.names("closed_form"))
 def test_an_edit_can_be_hardened_and_stays_one_adapter(backend, tiny_pipeline, tmp_path, method) -> None:
     list(run(plan(tiny_pipeline, objective=method)[0], tmp_path / "edit", backend=backend))
-    list(run(plan(tiny_pipeline, objective=method, **RESIST)[0], tmp_path / "hard", backend=backend))
+    told = list(run(plan(tiny_pipeline, objective=method, **RESIST)[0], tmp_path / "hard", backend=backend))
     edited, hardened = (Run.open(tmp_path / name) for name in ("edit", "hard"))
     lines = [line for line in steps_of(hardened) if line["stage"] == "unlearn"]
+    fractions = [e.fraction for e in told if isinstance(e, Stage)]
+    assert fractions == sorted(fractions)
     assert [set(line["losses"]) for line in lines] == [{"forget"}] + [{"retain", "resist"}] * 3
 
     def update(stored: Run, layer: str) -> torch.Tensor:
@@ -321,3 +326,29 @@ def test_a_method_in_one_file_is_found_by_command_line_page_and_parametrised_tes
     words = [sys.executable, "-m", "unlearn_app", "methods"]
     listed = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
     assert "blank" in listed and "strength=1.0" in listed
+
+
+@pytest.mark.parametrize(("data", "benign"), [("paraphrases", 0), ("one", 0), ("mixed", 4), ("benign", 8)])
+@pytest.mark.parametrize("name", ["cat", "van gogh"])
+def test_the_adversarys_pictures_are_what_it_asked_for_and_new_to_the_defender(name, data, benign) -> None:
+    concept = preview_concept(make_config(name))
+    chosen = adversary_prompts(concept, AttackConfig(data=data, pictures=8))
+    assert len(chosen) == 8 and sum(prompt.expects != concept.name for prompt in chosen) == benign
+    assert (len({prompt.text for prompt in chosen}) == 1) == (data == "one")
+    seen = {p.text for split in (concept.forget, concept.near, concept.far) for p in (*split.train, *split.test)}
+    assert not seen & {prompt.text for prompt in chosen}
+
+
+def test_harmless_pictures_need_harmless_prompts() -> None:
+    concept = replace(preview_concept(make_config("cat")), benign=())
+    with pytest.raises(ConfigError, match="paraphrases or one"):
+        adversary_prompts(concept, AttackConfig(data="mixed"))
+
+
+def test_a_method_advises_on_the_kind_it_speaks_of(backend, tiny_pipeline, tmp_path) -> None:
+    said = registry.advice("random_label", "style")
+    assert "object" in said and registry.advice("random_label", "object") == "" == registry.advice("amnesia", "style")
+    for concept, count in (("cat", 0), ("Van Gogh style", 1)):
+        config = make_config(concept, model=str(tiny_pipeline), objective="random_label", **TINY)
+        events = list(run(config, tmp_path / concept, backend=backend))
+        assert sum(isinstance(e, Stage) and e.text == said for e in events) == count

@@ -98,7 +98,8 @@ def run(
     if stopped:
         raise Cancelled(f"Stopped; what was reached before is in {out}.")
     print_result(scores, verdict)
-    print(f"Written to {out}: comparison.png, run.json, unlearn.safetensors, relearn.safetensors, images/")
+    files = sorted(path.name for path in out.iterdir() if path.suffix in (".png", ".json", ".safetensors"))
+    print(f"Written to {out}: {', '.join(files)}, images/")
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

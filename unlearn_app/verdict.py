@@ -56,7 +56,14 @@ def judge_run(
     sentence = f"After {attack_steps} attack steps it is back in {scores['relearned']['forget'].accuracy:.0%}"
     limit = f"(limit {thresholds.back * 100:.0f} points above the unlearned model)"
     reasons.append(f"{sentence} {limit}.")
-    recovered = first_reaching(curve, thresholds.recovered * before) if curve else None
+    recovered = steps_to_recovery(curve, before, thresholds) if curve else None
     if recovered is not None:
         reasons.append(f"About {recovered:.0f} steps bring back {thresholds.recovered:.0%} of what the original shows.")
     return Verdict("concealed" if back > thresholds.back else "removed", tuple(reasons))
+
+
+def steps_to_recovery(
+    curve: Sequence[tuple[int, float]], original: float, thresholds: Thresholds = Thresholds()
+) -> float | None:
+    """Attack steps until the concept is recovered, between marks by a straight line; None if it never is."""
+    return first_reaching(curve, thresholds.recovered * original)

@@ -13,7 +13,7 @@ from .backend import Backend
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
-from .curves import area_under, first_reaching
+from .curves import area_under
 from .errors import Cancelled, ConfigError
 from .evaluate import column_state, comparison_prompts, paint_column, score, to_pil
 from .events import COLUMNS, Column, Done, Event, GroupScore, Images, Mark, Preview, Scores, Stage, Step, Verdict
@@ -23,7 +23,7 @@ from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
 from .strip import comparison_strip
 from .unlearning import edit, harden, is_trained, resists, train, training_terms
-from .verdict import Thresholds, judge_run
+from .verdict import Thresholds, judge_run, steps_to_recovery
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
 
@@ -105,6 +105,7 @@ def _load(work: _Work) -> Iterator[Event]:
 def _unlearn(work: _Work) -> Iterator[Event]:
     config, name, anchor = work.config, work.concept.name, work.concept.anchor
     towards = Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
+    practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
     if not is_trained(config):
         yield towards
         for event in _with_previews(work, edit(work.backend, work.concept, config)):
@@ -115,7 +116,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
         if not resists(config):
             return
         towards = Stage("unlearn", f"Hardening the edit: an adversary shall fail to teach {name}", SHARES["unlearn"])
-    yield Stage("retain", "Painting pictures to practise on with the original model", SHARES["retain"])
+    yield Stage("retain", "Painting pictures to practise on with the original model", practice)
     terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
     yield towards
     yield from _with_previews(work, (train if is_trained(config) else harden)(work.backend, terms, config))
@@ -251,8 +252,8 @@ def _relearning(curve: list[tuple[int, float]], scores: dict[str, dict[str, Grou
     """Area under the relearn curve, and the attack steps to the recovery of the concept; None where unknown."""
     if not curve:
         return {"area": None, "steps_to_recovery": None}
-    level = Thresholds().recovered * scores["original"]["forget"].accuracy
-    return {"area": area_under(curve), "steps_to_recovery": first_reaching(curve, level)}
+    original = scores["original"]["forget"].accuracy
+    return {"area": area_under(curve), "steps_to_recovery": steps_to_recovery(curve, original)}
 
 
 def _save_adapter(work: _Work, slot: str) -> None:

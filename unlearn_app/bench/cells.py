@@ -34,6 +34,19 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
     return values
 
 
+def write_results(folder: Path, text: str, figure: str) -> None:
+    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a folder elsewhere."""
+    out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / f"{folder.name}.md", text.encode())
+    write_bytes(out / f"{folder.name}.svg", figure.encode())
+
+
+def share(right: str) -> str:
+    """The share of ones in a row of 0 and 1."""
+    return f"{right.count('1') / len(right):.0%}"
+
+
 def _machine() -> dict[str, Any]:
     known = environment(None, None)
     return {name: known[name] for name in known if name != "judge_note"} | {"commit": _commit()}

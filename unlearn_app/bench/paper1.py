@@ -24,7 +24,7 @@ from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
-from .cells import cell
+from .cells import cell, share
 from .paper1_tables import RETAIN, write_results
 
 PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
@@ -102,7 +102,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     references: dict[tuple[str, int], Tensor] = {}
     for row, job in enumerate(jobs, 1):
         values = measure(folder, backend, judge, job, smoke, references)
-        shares = "  ".join(f"{group} {_share(values['right'][group])}" for group in GROUPS)
+        shares = "  ".join(f"{group} {share(values['right'][group])}" for group in GROUPS)
         yield f"{row}/{len(jobs)} {job.target}, {job.arm}, seed {job.seed}: {shares}"
     plan = {"base": backend.base_hash, "rounds": 2 if smoke else 10}
     cell(folder, "step-time", plan, lambda: step_times(backend, plan["rounds"], smoke))
@@ -236,7 +236,3 @@ def _paint(backend: Backend, prompts: Sequence[Prompt], first: int) -> Tensor:
 def _right(judge: PocketJudge, images: Tensor, prompts: Sequence[Prompt]) -> list[bool]:
     answers = {axis: judge.classify(images, axis).argmax(1).tolist() for axis in {p.axis for p in prompts}}
     return [judge.classes(p.axis)[answers[p.axis][row]] == p.expects for row, p in enumerate(prompts)]
-
-
-def _share(right: str) -> str:
-    return f"{right.count('1') / len(right):.0%}"

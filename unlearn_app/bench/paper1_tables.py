@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Template
 
 from ..metrics import mean_interval
-from ..runs import write_bytes
+from . import cells
 from .paper1_why import WHY
 
 RETAIN = ("near", "far")
@@ -232,8 +232,6 @@ HEAD = (
 def write_results(folder: Path) -> str:
     """Write `paper1.md` and `paper1.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
-    out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
-    out.mkdir(parents=True, exist_ok=True)
     parts = ["# Paper 1 (2412.07808) on PocketCanvas", "", f"{INTRODUCTION} {_missing_seeds(rows)}".strip(), ""]
     for task in dict.fromkeys(task for row in rows for task in row.tasks):
         mine = [row for row in rows if task in row.tasks]
@@ -243,8 +241,7 @@ def write_results(folder: Path) -> str:
     parts += ["## What the paper claims", "", "| claim | task | paired difference | verdict |", "|---|---|---|---|"]
     parts += [judged(claim, rows) for claim in CLAIMS] + ["", *step_time(folder)]
     text = "\n".join(parts) + "\n"
-    write_bytes(out / f"{folder.name}.md", text.encode())
-    write_bytes(out / f"{folder.name}.svg", figure(rows).encode())
+    cells.write_results(folder, text, figure(rows))
     return text
 
 

@@ -23,7 +23,7 @@ from ..pocket.vocabulary import FRESH_OBJECTS
 from ..pocket.world import render
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
-from .cells import cell
+from .cells import cell, share
 from .paper1 import digest, file_name, scored
 from .paper2_tables import FRESH, MARKS, write_results
 
@@ -114,7 +114,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
         jobs = [job for job in jobs if job.target in (TARGETS[0], FRESH_OBJECTS[0].name)]
     for row, job in enumerate(jobs, 1):
         marks = bench.measure(job)["marks"]
-        way = " ".join(f"{step}:{_share(right['forget'])}" for step, right in marks.items())
+        way = " ".join(f"{step}:{share(right['forget'])}" for step, right in marks.items())
         yield f"{row}/{len(jobs)} {job.target}, {job.base}, {job.defence}, {job.attack}, seed {job.seed}: {way}"
     yield write_results(folder)
 
@@ -178,7 +178,3 @@ class _Bench:
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
         concept = preview_concept(make_config(config.concept))
         return scored(self._backend, self._judge, concept, config.seed, self._count, slots)[0]["right"]
-
-
-def _share(right: str) -> str:
-    return f"{right.count('1') / len(right):.0%}"

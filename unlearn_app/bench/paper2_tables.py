@@ -10,7 +10,7 @@ from jinja2 import Template
 
 from ..curves import area_under, first_reaching
 from ..metrics import mean_interval
-from ..runs import write_bytes
+from . import cells
 
 MARKS = (0, 10, 25, 50, 100, 200, 300)
 FRESH = "fresh concept"
@@ -168,8 +168,6 @@ INTRODUCTION = (
 def write_results(folder: Path) -> str:
     """Write `paper2.md` and `paper2.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
-    out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
-    out.mkdir(parents=True, exist_ok=True)
     parts = ["# Paper 2 (2410.12777) on PocketCanvas", "", INTRODUCTION, ""]
     bases = list(dict.fromkeys(row.base for row in rows if row.base != FRESH))
     for base in [*bases, FRESH]:
@@ -184,8 +182,7 @@ def write_results(folder: Path) -> str:
     parts += [judged(claim, rows, base) for base in bases for claim in CLAIMS] + [""]
     parts += [f"- {halved(rows, base)}" for base in bases]
     text = "\n".join(parts) + "\n"
-    write_bytes(out / f"{folder.name}.md", text.encode())
-    write_bytes(out / f"{folder.name}.svg", figure(rows).encode())
+    cells.write_results(folder, text, figure(rows))
     return text
 
 
