@@ -35,7 +35,7 @@ PER_PAIR = 2
 SAMPLING_STEPS, GUIDANCE_SCALE = 12, 3.0
 BATCH = 84
 CELL, MARGIN, HEADER = 48, 76, 30
-COLOURS = 256
+QUALITY = 70
 
 
 def write_card(
@@ -73,8 +73,8 @@ def write_card(
     scores |= _generated_scores(judge, painted, wanted)
     yield Progress("card", 0, 1)
     sheet_scenes = wanted[: len(OBJECTS) * len(STYLES)]
-    _write_sheet(folder / "renderings.png", [render(scene) for scene in sheet_scenes])
-    _write_sheet(folder / "generated.png", _pictures(painted[: len(sheet_scenes)]))
+    _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
+    _write_sheet(folder / "generated.webp", _pictures(painted[: len(sheet_scenes)]))
     write_json(folder / "card.json", {"recipe": asdict(recipe), "training": training, "scores": scores})
     with Beside(folder / "README.md") as partial:
         partial.write_text(card_text(recipe, training, scores, _sizes(backend, folder)), encoding="utf-8")
@@ -103,7 +103,7 @@ def _pictures(images: Tensor) -> list[Image.Image]:
 
 
 def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
-    """Objects down, styles across; a palette keeps the file small."""
+    """Objects down, styles across."""
     sheet = Image.new("RGB", (MARGIN + CELL * len(STYLES), HEADER + CELL * len(OBJECTS)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(9)
     for column, style in enumerate(STYLES):
@@ -116,7 +116,7 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
         small = picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
         sheet.paste(small, (MARGIN + CELL * column, HEADER + CELL * row))
     with Beside(path) as partial:
-        sheet.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(partial, "PNG", optimize=True)
+        sheet.save(partial, "WEBP", quality=QUALITY, method=6)
 
 
 # ---- text --------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ Never shown to the denoiser, as the control for "relearned": {fresh}.
 
 | renderings | generated |
 | --- | --- |
-| ![renderings](renderings.png) | ![generated](generated.png) |
+| ![renderings](renderings.webp) | ![generated](generated.webp) |
 
 ## Scores
 
