@@ -202,7 +202,7 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
         ({"esd.eta": 2.0}, False),
         ({"rule": "weighted_sum"}, False),
         ({"compare.sampling_steps": 5}, False),
-        ({"resist.on": "yes"}, False),
+        ({"resist.on": True}, False),
         ({"prompts": "forget: a cat\nretain: a dog"}, False),
         ({"resist.lr": 1e-4}, True),
         ({"attack.steps": 7}, True),

@@ -33,6 +33,8 @@ def test_texts_are_trimmed_and_blanks_joined():
         ("attack.rank", -1),
         ("compare.guidance_scale", "1e9"),
         ("compare.forget", True),
+        ("resist.on", "maybe"),
+        ("resist.on", 1),
         ("seed", -1),
         ("seed", 2**40),
         ("seed", None),
@@ -70,6 +72,14 @@ def test_command_line_holds_every_change_and_nothing_else():
     words = shlex.split(config.command("x y"))
     assert words[words.index("--concept") + 1] == "van gogh" and words[-1] == "x y"
     assert "--set" in words and "compare.near=5" in words and "weighted_sum" in words
+
+
+@pytest.mark.parametrize("said", ["yes", "True", " true ", True])
+def test_a_yes_survives_the_command_line(said):
+    config = make_config("cat", **{"resist.on": said})
+    words = shlex.split(config.command())
+    assert config.resist.on is True and "resist.on=yes" in words
+    assert not make_config("cat", **{"resist.on": "no"}).resist.on and "resist" not in make_config("cat").command()
 
 
 def test_every_setting_says_what_it_is():

@@ -13,9 +13,10 @@ PACKAGE = "unlearn_app"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "events", "registry", "settings", "config", "concept", "prompts", "backend", "weights", "model_folder"),
     ("objectives", "closed_form", "gradients", "regularizers", "scorers"),
-    ("train", "batches"),
+    ("train", "batches", "merging"),
     (
         "attacks",
+        "controls",
         "unlearning",
         "evaluate",
         "verdict",

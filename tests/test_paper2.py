@@ -20,13 +20,14 @@ from unlearn_app.bench.paper2_tables import (
     figure,
     halved,
     judged,
+    price,
     read_rows,
     worst,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = Row("cat", 0, "ESD", PLAIN, "LoRA 16", {0: 0, 50: 60, 100: 90}, {0: 90, 50: 90, 100: 80},
-           {0: 95, 50: 95, 100: 95}, 20.0)  # fmt: skip
+           {0: 95, 50: 95, 100: 95}, {g: {0: 0.75, 100: 0.5} for g in ("near", "far")}, 20.0)  # fmt: skip
 
 
 def rows(plain: dict[str, list[float]], meta: dict[str, list[float]]) -> list[Row]:
@@ -75,9 +76,17 @@ def test_an_equality_needs_the_whole_interval_inside_its_range() -> None:
 def test_a_curve_line_says_where_it_passes_eighty_percent_and_its_area() -> None:
     line = curve_line("meta, LoRA 16", [BASE])
     cells = [cell.strip() for cell in line.strip("| ").split("|")]
-    assert cells == ["meta, LoRA 16", "0", "", "", "60", "90", "", "", "52", "83 (1 of 1)", "90 → 80", "95 → 95", "1"]
+    shown = ["90 → 80 (0.75 → 0.50)", "95 → 95 (0.75 → 0.50)"]
+    assert cells == ["meta, LoRA 16", "0", "", "", "60", "90", "", "", "52", "83 (1 of 1)", *shown, "1"]
     assert "never" in curve_line("x", [dataclasses.replace(BASE, forget={0: 0, 100: 10})])
     assert figure([BASE]).count("<polyline") == 1
+
+
+def test_the_price_is_paired_by_target_and_seed() -> None:
+    times = {("cat", PLAIN): 10.0, ("cat", META): 20.0, ("dog", PLAIN): 20.0, ("dog", META): 60.0}
+    shown = [dataclasses.replace(BASE, target=t, defence=d, unlearn_s=s) for (t, d), s in times.items()]
+    assert "40 s" in price(shown, "ESD") and "2.5 times (2.0 to 3.0)" in price(shown, "ESD")
+    assert "not measured" in price([BASE], "ESD")
 
 
 def test_claims_name_defences_that_exist() -> None:
@@ -103,7 +112,7 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
         paper2.Job("cat", 0, "ESD", defence, "LoRA 16").config(False)
         for defence in (*paper2.DEFENCES, *paper2.CONTROLS)
     )
-    assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == ("no", "yes", "yes", "no")
+    assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == (False, True, True, False)
     assert meta.resist.steps > none.resist.steps == 0 and dict(strong.options)["esd.eta"] == 3.0
     assert len({config.unlearn for config in (plain, meta, none, strong)}) == 1
     assert len({config.attack for config in (plain, meta, none, strong)}) == 1

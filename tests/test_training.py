@@ -18,6 +18,7 @@ from unlearn_app.gradients import Restricted, RestrictedAdam, WeightedSum
 from unlearn_app.objectives.diffusion import Diffusion
 from unlearn_app.objectives.preserve import Preserve
 from unlearn_app.prompts import free_concept
+from unlearn_app.regularizers import Regularizer
 from unlearn_app.train import Term, fit
 from unlearn_app.unlearning import salient_rows
 from unlearn_app.workflow import load_backend
@@ -321,7 +322,7 @@ class TestFit:
         assert all(torch.equal(before[n], p) for n, p in params.items())
 
     def test_projection_runs_after_the_step_and_penalties_after_the_rule(self, backend, batch):
-        class Clamp:
+        class Clamp(Regularizer):
             def penalty(self, params, reference):
                 return 1e6 * sum(p.square().sum() for n, p in params.items() if "lora_B" in n)
 

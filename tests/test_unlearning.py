@@ -210,7 +210,7 @@ def test_own_prompts_travel_with_the_run(backend, tiny_pipeline, tmp_path) -> No
         make_config("cat", prompts="forget: cat\n" * 2000)
 
 
-RESIST = {"resist.on": "yes", "resist.batch_size": 2, "resist.cap": 100.0}
+RESIST = {"resist.on": True, "resist.batch_size": 2, "resist.cap": 100.0}
 
 
 @pytest.mark.parametrize("method", ["esd", "sdd", "concept_ablation", "gradient_ascent"])

@@ -43,6 +43,11 @@ def test_the_way_back_is_told_in_steps_when_there_is_one():
     assert judge_run(scores(), 60, curve=[(0, 0.0), (60, 0.1)]).reasons == judge_run(scores(), 60).reasons
 
 
+def test_controls_stand_beside_the_verdict_and_do_not_change_it():
+    plain, told = judge_run(scores(), 60), judge_run(scores(), 60, controls={"never seen": 0.75})
+    assert told.label == plain.label and told.reasons[-1] == "The same attack on the control “never seen” reaches 75%."
+
+
 def test_the_original_itself_is_never_removed():
     same = (0.9, 0.9, 0.9)
     assert judge_run(scores(same, same, same), 60).label == "inconclusive"

@@ -45,6 +45,12 @@ def paint(
     return PaintedSet(x0, backend.encode_text(prompts), backend.encode_text(anchors), backend.encode_text([""]))
 
 
+def encoded(backend: Backend, pictures: Tensor, prompts: Sequence[str]) -> PaintedSet:
+    """Given pictures (N, 3, H, W) in [-1, 1] with their prompts."""
+    cond = backend.encode_text(prompts)
+    return PaintedSet(backend.encode_pictures(pictures), cond, cond, backend.encode_text([""]))
+
+
 def noisy_batches(backend: Backend, data: PaintedSet, batch_size: int, seed: int) -> Iterator[NoisyBatch]:
     """An endless stream over `data` in shuffled passes, with uniform timesteps and its own generator."""
     source = generator(seed)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from .backend import Backend
 from .concept import Concept, KnownConcept, restricted_retain, with_own
 from .config import RunConfig
@@ -54,6 +56,18 @@ def nearest_known(text: str) -> list[str]:
     from .pocket import concepts
 
     return concepts.nearest_known(text)
+
+
+def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> tuple[str, Tensor, list[str]] | None:
+    """A concept that `model` has never seen, `count` pictures (N, 3, H, W) in [-1, 1] of it, and their captions.
+
+    `name` chooses the concept, else the seed does. None where nothing is known of what the model has seen.
+    """
+    if model != "pocket":
+        return None
+    from .pocket import lesson
+
+    return lesson.fresh_lesson(count, seed, name)
 
 
 def preview_concept(config: RunConfig) -> Concept:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import registry
 from .errors import ConfigError
-from .settings import AttackConfig, CompareConfig, ResistConfig, UnlearnConfig, setting
+from .settings import ANSWERS, AttackConfig, CompareConfig, ResistConfig, UnlearnConfig, setting
 
 PRESETS = ("fast", "full")
 MAX_TEXT = 200
@@ -86,7 +86,7 @@ class RunConfig:
             for item in fields(getattr(self, group)):
                 value = getattr(getattr(self, group), item.name)
                 if value != getattr(getattr(base, group), item.name):
-                    words += ["--set", f"{group}.{item.name}={value}"]
+                    words += ["--set", f"{group}.{item.name}={_as_typed(value)}"]
         usual = {name: item.default for name, item in _method_settings().items()} | dict(base.options)
         for name, value in self.options:
             if value != usual[name]:
@@ -101,6 +101,7 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
         "unlearn.train_pictures": 160,
         "attack.steps": 200,
         "attack.pictures": 64,
+        "attack.controls": True,
         "compare.forget": 48,
         "compare.near": 48,
         "compare.far": 48,
@@ -221,10 +222,23 @@ def _value(value: Any, item: Any, name: str) -> Any:
     """`value` as the field `item` accepts it."""
     if "range" in item.metadata:
         return _number(value, item, name)
+    if item.type is bool:
+        return _answer(value, name)
     choices = item.metadata.get("choices")
     if choices and value not in choices:
         raise ConfigError(f"{name} is {value!r}; one of {', '.join(choices)} is accepted.", name)
     return value
+
+
+def _answer(value: Any, name: str) -> bool:
+    found = value if isinstance(value, bool) else ANSWERS.get(str(value).strip().casefold())
+    if found is None:
+        raise ConfigError(f"{name} is {value!r}; yes or no is accepted.", name)
+    return found
+
+
+def _as_typed(value: Any) -> Any:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
 def _number(value: Any, item: Any, name: str) -> float | int:

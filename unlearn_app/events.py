@@ -88,11 +88,15 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class Mark:
-    """How far the attack has come: the pictures of the comparison from the attacked model after `step` steps."""
+    """How far the attack has come: the pictures of the comparison from the attacked model after `step` steps.
+
+    Of a control, which `control` names, only the score on what it teaches is told.
+    """
 
     step: int
     pictures: tuple[Picture, ...]
     scores: dict[Group, GroupScore]
+    control: str = ""
 
 
 @dataclass(frozen=True)

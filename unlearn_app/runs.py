@@ -90,6 +90,7 @@ class RunWriter:
             "pictures": [],
             "previews": [],
             "curve": [],
+            "controls": {},
             "files": {},
         }
 
@@ -126,7 +127,11 @@ class RunWriter:
         self.record["pictures"] += [self._saved(picture, picture.column) for picture in images.pictures]
 
     def add_mark(self, mark: Mark) -> None:
-        """Save the pictures of the attacked model on its way."""
+        """Save the pictures of the attacked model on its way; of a control, its score."""
+        if mark.control:
+            point = {"step": mark.step, "scores": to_json(mark.scores)}
+            self.record["controls"].setdefault(mark.control, []).append(point)
+            return
         pictures = [self._saved(picture, f"attack-{mark.step:04d}") for picture in mark.pictures]
         self.record["curve"].append({"step": mark.step, "scores": to_json(mark.scores), "pictures": pictures})
 
@@ -261,6 +266,12 @@ class Run:
         ends = {"unlearned": 0, "relearned": self.config.attack.steps}
         points += [(ends[c], scores[c], [p for p in pictures if p.column == c]) for c in ends if c in scores]
         return sorted({point[0]: point for point in points}.values(), key=lambda point: point[0])
+
+    @property
+    def controls(self) -> dict[str, dict[int, GroupScore]]:
+        """What the same attack reached where it ought to succeed: the score by control and attack step."""
+        stored = self.record.get("controls", {})
+        return {name: {p["step"]: GroupScore(**p["scores"]["forget"]) for p in stored[name]} for name in stored}
 
     def _stored(self, entry: dict[str, Any]) -> StoredPicture:
         names = [f.name for f in dataclasses.fields(Picture) if f.name != "image"]

@@ -6,7 +6,7 @@ from typing import Any
 MODULES = ("all", "cross", "not_cross")
 RETAIN_ARMS = ("diversified", "near", "uniform")
 RETAIN_LOSSES = ("preserve", "diffusion")
-ANSWERS = ("no", "yes")
+ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
 ORDERS = ("first", "second")
@@ -37,11 +37,15 @@ class UnlearnConfig:
     retain_loss: str = setting("preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES)
 
 
+RESIST_SECONDS = 1.2
+"""What resisting adds to a step of forgetting with default settings on two CPU cores; `bench paper2` measures it."""
+
+
 @dataclass(frozen=True)
 class ResistConfig:
     """Meta-unlearning (2410.12777): each step looks ahead through a simulated attack, and makes it fail."""
 
-    on: str = setting("no", "resist relearning: each step also makes a simulated attack fail", choices=ANSWERS)
+    on: bool = setting(False, "each step also rehearses an attack and makes it fail (meta-unlearning)")
     steps: int = setting(3, "steps of the simulated attack; 0 is plain ascent, the control", 0, 50)
     lr: float = setting(1e-3, "learning rate of the simulated attack", 1e-6, 10.0)
     weights: str = setting("full", "what the simulated adversary trains", choices=WEIGHTS)
@@ -68,6 +72,7 @@ class AttackConfig:
     weights: str = setting("lora", "what the adversary trains: a LoRA adapter, or all weights", choices=WEIGHTS)
     optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
     data: str = setting("paraphrases", "what the adversary's pictures show", choices=ATTACK_DATA)
+    controls: bool = setting(False, "run it also without resistance, and on something the model has never seen")
 
 
 @dataclass(frozen=True)

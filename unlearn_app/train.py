@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from .backend import AheadBatch, Backend, NoisyBatch, Params
 from .events import Step
@@ -39,26 +41,26 @@ def fit(
 ) -> Iterator[Step]:
     """Train `params` for `steps` with Adam or SGD, yielding after every step; the caller stops by no longer asking.
 
-    The gradients of all terms are taken one by one at the same weights, combined by `rule` over the whole trainable
-    vector, and penalties are added after it. A non-finite loss ends the training before the weights are touched. The
-    learning rate falls to zero along a half cosine, after a tenth of warm-up. A rule in the optimizer's own metric gets
-    the preconditioned gradient step without momentum instead of Adam.
+    The gradients of all terms are taken at the same weights, combined by `rule` over the whole trainable vector, and
+    penalties added. A non-finite loss ends the training before the weights are touched. The learning rate falls along
+    a half cosine, after a tenth of warm-up. A rule in the optimizer's metric gets its step without Adam's momentum.
 
     Raises:
         FloatingPointError: a loss is not finite.
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    mover = (torch.optim.SGD if preconditioner or optimizer == "sgd" else torch.optim.Adam)(tensors, lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(mover, lambda step: _warm_cosine(step, max(steps, 1)))
-    preference = torch.tensor([term.weight for term in terms.values()], dtype=torch.float64)
+    mover, schedule = _mover(tensors, "sgd" if preconditioner else optimizer, lr, max(steps, 1))
+    preference = tensors[0].new_tensor([term.weight for term in terms.values()], dtype=torch.float64)
+    for regularizer in regularizers:
+        regularizer.begin_(params)
     for step in range(1, steps + 1):
         started = time.perf_counter()
         losses, gradients = _term_gradients(backend, params, terms)
-        wanted = preference.to(gradients.device)
-        diagonal = preconditioner(gradients, wanted) if preconditioner else None
-        update, weights, gramian = combine(gradients, rule, wanted, diagonal)
-        _write_gradient(tensors, update + _penalty_gradient(params, regularizers, reference or {}, update))
+        metric = preconditioner(gradients, preference) if preconditioner else None
+        update, weights, gramian = combine(gradients, rule, preference, metric)
+        update = update + _penalty_gradient(params, regularizers, reference or {}, update)
+        _write_gradient(params, update, regularizers)
         before = _joined(tensors)
         mover.step()
         schedule.step()
@@ -74,6 +76,11 @@ def fit(
             **_angle(tuple(terms), gramian),
             seconds=time.perf_counter() - started,
         )
+
+
+def _mover(tensors: Sequence[Tensor], optimizer: str, lr: float, steps: int) -> tuple[Optimizer, LambdaLR]:
+    mover = (SGD if optimizer == "sgd" else Adam)(tensors, lr=lr)
+    return mover, LambdaLR(mover, lambda step: _warm_cosine(step, steps))
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -123,6 +130,8 @@ def _flatten(gradients: Sequence[Tensor | None], params: Params) -> Tensor:
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs])
 
 
-def _write_gradient(tensors: Sequence[Tensor], update: Tensor) -> None:
-    for tensor, piece in zip(tensors, update.split([t.numel() for t in tensors]), strict=True):
+def _write_gradient(params: Params, update: Tensor, regularizers: Sequence[Regularizer]) -> None:
+    for tensor, piece in zip(params.values(), update.split([t.numel() for t in params.values()]), strict=True):
         tensor.grad = piece.view_as(tensor).to(tensor.dtype)
+    for regularizer in regularizers:
+        regularizer.restrict_(params)

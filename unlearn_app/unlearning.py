@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -22,19 +22,22 @@ from .objectives import Objective
 from .objectives.diffusion import Diffusion
 from .objectives.look_ahead import LookAhead
 from .objectives.preserve import Preserve
+from .regularizers import KeepRows, best_rows
 from .train import Term, fit
 
 EDITED_PROMPTS = 24
 """Sentences whose tokens a closed-form edit moves, and as many that it keeps."""
 
 
-def forget(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
+def forget(
+    backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Step]:
     """All that forgetting takes, from the original model to the adapter in the `unlearn` slot."""
     if not is_trained(config):
         yield from edit(backend, concept, config)
         if not resists(config):
             return
-    terms = training_terms(backend, concept, config, lambda: False)
+    terms = training_terms(backend, concept, config, should_stop)
     yield from (train if is_trained(config) else harden)(backend, terms, config)
 
 
@@ -149,23 +152,7 @@ def train(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterat
         )
 
 
-@dataclass(frozen=True)
-class Saliency:
-    """Lets only some output units move: the other rows of every B stay zero."""
-
-    keep: Params
-    """0 or 1 for every row (out,), by the name of the B factor."""
-
-    def penalty(self, params: Params, reference: Params) -> Tensor | None:
-        """None."""
-
-    def project_(self, params: Params) -> None:
-        """Zero the rows that may not move."""
-        for name, rows in self.keep.items():
-            params[name].data.mul_(rows.view(-1, *[1] * (params[name].ndim - 1)))
-
-
-def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) -> Saliency:
+def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) -> KeepRows:
     """The `share` of output units with the largest forget gradient per weight, over all layers together.
 
     SalUn (2310.12508, equation 4) with the diffusion loss of the concept's pictures, scored on the dense weights of
@@ -175,9 +162,7 @@ def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) 
         loss = Diffusion()(backend, next(batches))
         gradients = torch.autograd.grad(loss, list(weights.values()))
     scores = {n: g.flatten(1).square().mean(1).sqrt() for n, g in zip(weights, gradients, strict=True)}
-    ranked = torch.cat(list(scores.values())).sort(descending=True).values
-    limit = ranked[max(round(share * len(ranked)) - 1, 0)]
-    return Saliency({name: (score >= limit).float() for name, score in scores.items()})
+    return best_rows(scores, share)
 
 
 def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
@@ -242,7 +227,7 @@ def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
 
 def resists(config: RunConfig) -> bool:
     """Whether the simulated attack is part of forgetting."""
-    return config.resist.on == "yes"
+    return config.resist.on
 
 
 def is_trained(config: RunConfig) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from .curves import first_reaching
 from .events import Column, Group, GroupScore, Verdict
@@ -24,11 +25,13 @@ def judge_run(
     attack_steps: int,
     thresholds: Thresholds = Thresholds(),
     curve: Sequence[tuple[int, float]] = (),
+    controls: Mapping[str, float] = MappingProxyType({}),
 ) -> Verdict:
     """The verdict on one run; damage outranks everything, since a broken model also forgets.
 
     A concept counts as concealed when the attack brings its accuracy back by more than `back`; removed only
-    means that this attack, at this budget, did not. `curve` holds its accuracy by attack step, if that was seen.
+    means that this attack, at this budget, did not. `curve` holds its accuracy by attack step, if that was seen;
+    `controls` what the attack reached where it ought to succeed.
     """
     if set(scores) < {"original", "unlearned"} or scores["original"]["forget"].accuracy is None:
         missing = "there is no judge for this model" if "original" in scores else "the run was stopped early"
@@ -59,6 +62,7 @@ def judge_run(
     recovered = steps_to_recovery(curve, before, thresholds) if curve else None
     if recovered is not None:
         reasons.append(f"About {recovered:.0f} steps bring back {thresholds.recovered:.0%} of what the original shows.")
+    reasons += [f"The same attack on the control “{name}” reaches {share:.0%}." for name, share in controls.items()]
     return Verdict("concealed" if back > thresholds.back else "removed", tuple(reasons))
 
 

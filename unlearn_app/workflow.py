@@ -9,10 +9,12 @@ from pathlib import Path
 from PIL.Image import Image
 
 from . import registry
+from .attacks.relearn import MARKS
 from .backend import Backend
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
+from .controls import FRACTION, controls
 from .curves import area_under
 from .errors import Cancelled, ConfigError
 from .evaluate import column_state, comparison_prompts, paint_column, score, to_pil
@@ -27,12 +29,18 @@ from .verdict import Thresholds, judge_run, steps_to_recovery
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
 
-MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
-"""Attack steps after which the attacked model paints the comparison; the last step is always one."""
 PREVIEWS = 4
 PREVIEW_SEED = 800_000
 PREVIEW_STEPS = 6
-SHARES = {"load": 0.0, "retain": 0.08, "unlearn": 0.16, "attack": 0.55, "compare": 0.75, "write": 0.98}
+SHARES = {
+    "load": 0.0,
+    "retain": 0.08,
+    "unlearn": 0.16,
+    "attack": 0.55,
+    "controls": FRACTION,
+    "compare": 0.75,
+    "write": 0.98,
+}
 """How far the whole run is when a stage begins, for progress bars."""
 
 
@@ -48,6 +56,8 @@ class _Work:
     columns: dict[str, Images] = field(default_factory=dict)
     marks: list[tuple[int, float]] = field(default_factory=list)
     """Attack step and accuracy on the concept."""
+    controls: dict[str, float | None] = field(default_factory=dict)
+    """What the same attack reached where it ought to succeed: the last accuracy by control."""
     relearned: Images | None = None
     """Painted while the attacked model stands, shown with the other columns."""
     backend: Backend | None = None
@@ -76,7 +86,13 @@ def run(
             writer.add_text(OWN_PROMPTS, config.prompts + "\n")
         work = _Work(config, concept, writer, cancel or threading.Event(), backend=backend)
         stopped = False
-        stages = (("load_s", _load), ("unlearn_s", _unlearn), ("attack_s", _attack), ("compare_s", _compare))
+        stages = (
+            ("load_s", _load),
+            ("unlearn_s", _unlearn),
+            ("attack_s", _attack),
+            ("controls_s", _controls),
+            ("compare_s", _compare),
+        )
         try:
             for name, stage in stages:
                 stage_started = time.perf_counter()
@@ -140,6 +156,15 @@ def _attack(work: _Work) -> Iterator[Event]:
         steps.close()
 
 
+def _controls(work: _Work) -> Iterator[Event]:
+    if work.config.attack.controls and work.config.attack.steps:
+        for event in controls(work.backend, work.concept, work.config, work.scorer, work.cancel.is_set):
+            if isinstance(event, Mark):
+                work.writer.add_mark(event)
+                work.controls[event.control] = event.scores["forget"].accuracy
+            yield event
+
+
 def _mark(work: _Work, step: Step) -> Mark:
     """Let the attacked model paint the comparison; after the last step that is the third column."""
     painted = _painted(work, "relearned")
@@ -160,19 +185,17 @@ def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
         work.writer.add_step(step)
         yield step
         if step.step in {-(-step.total * part // PREVIEWS) for part in range(1, PREVIEWS + 1)}:
-            preview = Preview(
-                step.stage, step.step, tuple(_preview_images(work)), tuple(_preview_prompts(work.concept))
-            )
+            preview = Preview(step.stage, step.step, _preview_images(work), _preview_prompts(work.concept))
             work.writer.add_preview(preview)
             yield preview
         work.check()
 
 
-def _preview_prompts(concept: Concept) -> list[str]:
-    return [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
+def _preview_prompts(concept: Concept) -> tuple[str, ...]:
+    return tuple(split.test[0].text for split in (concept.forget, concept.near, concept.far))
 
 
-def _preview_images(work: _Work) -> list[Image]:
+def _preview_images(work: _Work) -> tuple[Image, ...]:
     prompts, compare = _preview_prompts(work.concept), work.config.compare
     seeds = [PREVIEW_SEED + row for row in range(len(prompts))]
     latents = work.backend.sample(
@@ -182,7 +205,7 @@ def _preview_images(work: _Work) -> list[Image]:
         guidance_scale=compare.guidance_scale,
         should_stop=work.cancel.is_set,
     )
-    return to_pil(work.backend.decode(latents))
+    return tuple(to_pil(work.backend.decode(latents)))
 
 
 def _compare(work: _Work) -> Iterator[Event]:
@@ -220,7 +243,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         title = f"Forgetting “{work.concept.name}”: {verdict.label}"
         subtitle = f"{work.config.objective} · {work.config.rule} · seed {work.config.seed} · {work.config.model}"
         work.writer.add_image("comparison.png", comparison_strip(title, subtitle, pictures))
-    timing = {f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "compare")} | work.timing
+    timing = {f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "controls", "compare")} | work.timing
     timing["total_s"] = time.perf_counter() - started
     folder = work.writer.finish(
         "stopped" if stopped else "complete",
@@ -240,7 +263,8 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
 def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: bool) -> Verdict:
     if stopped:
         return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
-    return judge_run(scores, work.config.attack.steps, curve=_curve(work, scores))
+    reached = {name: share for name, share in work.controls.items() if share is not None}
+    return judge_run(scores, work.config.attack.steps, curve=_curve(work, scores), controls=reached)
 
 
 def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[int, float]]:
@@ -251,7 +275,7 @@ def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[
 def _relearning(curve: list[tuple[int, float]], scores: dict[str, dict[str, GroupScore]]) -> dict[str, float | None]:
     """Area under the relearn curve, and the attack steps to the recovery of the concept; None where unknown."""
     if not curve:
-        return {"area": None, "steps_to_recovery": None}
+        return dict.fromkeys(("area", "steps_to_recovery"))
     original = scores["original"]["forget"].accuracy
     return {"area": area_under(curve), "steps_to_recovery": steps_to_recovery(curve, original)}
 

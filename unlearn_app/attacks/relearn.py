@@ -16,6 +16,8 @@ from ..objectives.diffusion import Diffusion
 from ..registry import register
 from ..train import Term, fit
 
+MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
+"""Attack steps after which an attacked model is looked at; the last step is always one."""
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison uses."""
 

@@ -16,14 +16,14 @@ import torch
 
 from ..backend import Backend
 from ..catalog import POCKET
-from ..config import make_config
+from ..config import RunConfig, make_config
 from ..events import GROUPS
 from ..metrics import wilson
 from ..pocket.dataset import scenes
 from ..pocket.latents import pictures_to_tensor
 from ..pocket.measures import held_out_rows, judge_pictures, paint_scenes, reconstruction_psnr, sample_scenes
 from ..pocket.world import Scene, render
-from ..runs import Run, write_bytes
+from ..runs import Run, to_json, write_bytes
 from ..workflow import load_backend, run
 from .cells import ROOT, cell
 from .page import page_times
@@ -56,7 +56,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
             runs[name, seed] = cell(
                 folder,
                 f"run-{name.replace(' ', '-')}-{seed}",
-                {"config": config, "base": backend.base_hash},
+                {"config": _in_use(config), "base": backend.base_hash},
                 lambda config=config: one_run(config, backend),
             )
             yield f"{name}, seed {seed}: " + ", ".join(
@@ -74,6 +74,11 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     if not smoke and out.resolve().is_relative_to(ROOT):
         quote_in_readme(text.partition("\n\n| concept")[0])
     yield text
+
+
+def _in_use(config: RunConfig) -> dict[str, Any]:
+    """The settings that a run depends on."""
+    return {name: value for name, value in to_json(config).items() if name != "resist" or config.resist.on}
 
 
 def quote_in_readme(text: str) -> None:

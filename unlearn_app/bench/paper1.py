@@ -6,7 +6,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def measure(
 
     def original() -> dict[str, Any]:
         backend.drop_adapters()
-        values, features = scored(backend, judge, shown, job.seed, count, ())
+        values, features = scored(backend, judge, groups_of(shown, count), job.seed, ())
         distance, error = kid(features, reference())
         return values | {"kid": distance, "kid_se": error}
 
@@ -189,7 +189,7 @@ def unlearned(
         painted = started
         steps = list(unlearning.edit(backend, concept, config))
     seconds = time.perf_counter() - painted
-    values, features = scored(backend, judge, shown, config.seed, count, ("unlearn",))
+    values, features = scored(backend, judge, groups_of(shown, count), config.seed, ("unlearn",))
     distance, error = kid(features, reference)
     return values | {
         "kid": distance,
@@ -202,17 +202,24 @@ def unlearned(
     }
 
 
-def scored(
-    backend: Backend, judge: PocketJudge, concept: Concept, seed: int, count: int, slots: Sequence[str]
-) -> tuple[dict[str, Any], Tensor]:
-    """Which pictures are right and how aligned they are, per group, and the features of the retain pictures."""
-    right, alignment, features = {}, {}, []
-    groups = {
+def groups_of(concept: Concept, count: int) -> dict[str, Sequence[Prompt]]:
+    """Held-out prompts of each group, and as many retain prompts that were trained on."""
+    return {
         "forget": spread(concept.forget.test, count),
         "near": spread(concept.near.test, count // 2),
         "far": spread(concept.far.test, count // 2),
         "train": spread((*concept.near.train, *concept.far.train), count // 2),
     }
+
+
+def scored(
+    backend: Backend, judge: PocketJudge, groups: Mapping[str, Sequence[Prompt]], seed: int, slots: Sequence[str]
+) -> tuple[dict[str, Any], Tensor]:
+    """Which pictures are right and how aligned they are, per group, and the features of the retain pictures.
+
+    The seeds depend on a group's place among `groups_of`.
+    """
+    right, alignment, features = {}, {}, []
     for row, (group, prompts) in enumerate(groups.items()):
         first = (TRAIN_SEED if group == "train" else TEST_SEED) + 1000 * seed + 100 * row
         with backend.active(*slots):

@@ -1,33 +1,28 @@
 """The tables of paper 2 (2410.12777): does looking ahead resist an adversary, and at what price, with controls."""
 
 import itertools
-import random
+import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import unlearning
 from ..attacks.relearn import SEED_OFFSET, Relearn, fine_tune
 from ..backend import Backend, Params
-from ..batches import PaintedSet
-from ..catalog import POCKET, load_backend, preview_concept
+from ..batches import encoded
+from ..catalog import POCKET, fresh_lesson, load_backend, preview_concept
 from ..config import RunConfig, make_config
-from ..events import Step
-from ..pocket.dataset import scene_at
-from ..pocket.grammar import caption
-from ..pocket.latents import pictures_to_tensor
+from ..events import GROUPS, Step
 from ..pocket.vocabulary import FRESH_OBJECTS
-from ..pocket.world import render
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from .cells import cell, share
-from .paper1 import digest, file_name, scored
+from .paper1 import digest, file_name, groups_of, scored
 from .paper2_tables import FRESH, MARKS, write_results
 
-RESIST = {"resist.on": "yes"}
+RESIST = {"resist.on": True}
 BASES: dict[str, dict[str, Any]] = {
     "ESD": {"objective": "esd"},
     "ESD-x": {"objective": "esd", "unlearn.modules": "cross"},
@@ -114,9 +109,18 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
         jobs = [job for job in jobs if job.target in (TARGETS[0], FRESH_OBJECTS[0].name)]
     for row, job in enumerate(jobs, 1):
         marks = bench.measure(job)["marks"]
-        way = " ".join(f"{step}:{share(right['forget'])}" for step, right in marks.items())
+        way = " ".join(f"{step}:{share(seen['right']['forget'])}" for step, seen in marks.items())
         yield f"{row}/{len(jobs)} {job.target}, {job.base}, {job.defence}, {job.attack}, seed {job.seed}: {way}"
     yield write_results(folder)
+
+
+@dataclass(frozen=True)
+class _Defended:
+    """A model before any attack: its adapter, none for the original, what it scores, and what forgetting took."""
+
+    adapter: Params
+    scores: dict[str, Any]
+    seconds: float
 
 
 class _Bench:
@@ -125,7 +129,7 @@ class _Bench:
     def __init__(self, folder: Path, backend: Backend, judge: PocketJudge, smoke: bool) -> None:
         self._folder, self._backend, self._judge, self._smoke = folder, backend, judge, smoke
         self._count = 4 if smoke else 24
-        self._last: tuple[tuple[str, int, str], Params, float] | None = None
+        self._last: tuple[tuple[str, int, str], _Defended] | None = None
 
     def measure(self, job: Job) -> dict[str, Any]:
         """The values of a cell, kept or new."""
@@ -137,44 +141,44 @@ class _Bench:
         return cell(self._folder, file_name(name), plan, lambda: self._attacked(job, config))
 
     def _attacked(self, job: Job, config: RunConfig) -> dict[str, Any]:
-        backend, seconds = self._backend, 0.0
+        backend, defended = self._backend, self._defended(job, config)
         backend.drop_adapters()
-        if job.base != FRESH:
-            seconds = self._defend(config)
-        marks = {0: self._scored(config, ("unlearn",) if job.base != FRESH else ())}
+        if defended.adapter:
+            backend.load_adapter("unlearn", defended.adapter)
+        marks = {0: defended.scores}
         slots = () if config.attack.weights == "full" else ("relearn",)
         for step in self._attack(job, config):
             if step.step in MARKS or step.step == step.total:
                 marks[step.step] = self._scored(config, slots)
         backend.drop_adapters()
-        return {"marks": marks, "unlearn_s": round(seconds, 2)}
+        return {"marks": marks, "unlearn_s": round(defended.seconds, 2)}
 
-    def _defend(self, config: RunConfig) -> float:
-        """Put the defended model into the `unlearn` slot; the seconds its forgetting took when it was made."""
-        key = config.concept, config.seed, digest(config)
+    def _defended(self, job: Job, config: RunConfig) -> _Defended:
+        """The model that `job` attacks, made once for the attacks that follow each other."""
+        key = config.concept, config.seed, digest(config) if job.base != FRESH else FRESH
         if self._last is None or self._last[0] != key:
-            steps = list(unlearning.forget(self._backend, preview_concept(config), config))
-            self._last = key, self._backend.adapter_state("unlearn"), sum(step.seconds for step in steps)
-        self._backend.load_adapter("unlearn", self._last[1])
-        return self._last[2]
+            backend, started = self._backend, time.perf_counter()
+            backend.drop_adapters()
+            for _ in unlearning.forget(backend, preview_concept(config), config) if job.base != FRESH else ():
+                pass
+            seconds = time.perf_counter() - started
+            slots, adapter = ((), {}) if job.base == FRESH else (("unlearn",), backend.adapter_state("unlearn"))
+            self._last = key, _Defended(adapter, self._scored(config, slots), seconds)
+        return self._last[1]
 
     def _attack(self, job: Job, config: RunConfig) -> Iterator[Step]:
         compare, seed = config.compare, job.seed + ATTACK_SEED
         if job.base == FRESH:
-            data = self._renderings(job.target, config.attack.pictures, seed)
+            _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, seed, job.target)
+            data = encoded(self._backend, pictures, captions)
             return fine_tune(self._backend, data, config.attack, 1000 * seed + SEED_OFFSET)
         attack = Relearn(compare.sampling_steps, compare.guidance_scale, seed)
         return attack(self._backend, preview_concept(config), config.attack)
 
-    def _renderings(self, target: str, count: int, seed: int) -> PaintedSet:
-        """Pictures of a concept that the model cannot paint, from the renderer, with training captions."""
-        drawn = (scene_at("fresh", index, seed) for index in itertools.count())
-        scenes = list(itertools.islice((scene for scene in drawn if scene.object == target), count))
-        pictures = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
-        words = random.Random(seed)
-        cond = self._backend.encode_text([caption(s.object, s.style, s.setting, words) for s in scenes])
-        return PaintedSet(self._backend.encode_pictures(pictures), cond, cond, self._backend.encode_text([""]))
-
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
-        concept = preview_concept(make_config(config.concept))
-        return scored(self._backend, self._judge, concept, config.seed, self._count, slots)[0]["right"]
+        """Which pictures are right, and the mean alignment, by group."""
+        groups = groups_of(preview_concept(make_config(config.concept)), self._count)
+        asked = {group: groups[group] for group in GROUPS}
+        found = scored(self._backend, self._judge, asked, config.seed, slots)[0]
+        means = {group: round(statistics.mean(values), 4) for group, values in found["alignment"].items()}
+        return {"right": found["right"], "alignment": means}

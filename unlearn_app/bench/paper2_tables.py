@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Template
 
 from ..curves import area_under, first_reaching
+from ..events import GROUPS
 from ..metrics import mean_interval
 from . import cells
 
@@ -30,6 +31,8 @@ class Row:
     forget: dict[int, float]
     near: dict[int, float]
     far: dict[int, float]
+    alignment: dict[str, dict[int, float]]
+    """Mean alignment by group and attack step."""
     unlearn_s: float
 
     @property
@@ -43,13 +46,14 @@ def read_rows(folder: Path) -> list[Row]:
     rows = []
     for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
-        marks = {int(step): right for step, right in cell["values"]["marks"].items()}
+        marks = sorted((int(step), seen) for step, seen in cell["values"]["marks"].items())
         shares = {
-            group: {step: 100 * right[group].count("1") / len(right[group]) for step, right in sorted(marks.items())}
-            for group in ("forget", "near", "far")
+            group: {step: 100 * (own := seen["right"][group]).count("1") / len(own) for step, seen in marks}
+            for group in GROUPS
         }
+        alignment = {group: {step: seen["alignment"][group] for step, seen in marks} for group in GROUPS}
         named = {name: cell["config"][name] for name in ("target", "seed", "base", "defence", "attack")}
-        rows.append(Row(**named, **shares, unlearn_s=cell["values"]["unlearn_s"]))
+        rows.append(Row(**named, **shares, alignment=alignment, unlearn_s=cell["values"]["unlearn_s"]))
     return rows
 
 
@@ -80,6 +84,10 @@ def _before(group: str) -> Callable[[Sequence[Row]], dict[tuple[str, int], float
     return lambda rows: {(row.target, row.seed): getattr(row, group)[0] for row in rows}
 
 
+def _after_harmless(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
+    return {(r.target, r.seed): r.forget[min(100, r.last)] for r in rows if r.attack == HARMLESS}
+
+
 def _fall(group: str, harmless: bool) -> Callable[[Sequence[Row]], dict[tuple[str, int], float]]:
     """How much of a group an attack costs, the mean over attacks."""
 
@@ -105,6 +113,7 @@ CLAIMS = (
     Claim("Less than after stronger unlearning", META, STRONG, worst, -EVER, 0),
     Claim("The attack costs relatives more (self-destruct)", META, PLAIN, _fall("near", False), 0, EVER),
     Claim("Harmless fine-tuning costs everything else no more", META, PLAIN, _fall("far", True), -EVER, 3),
+    Claim("Harmless fine-tuning brings back no more", META, PLAIN, _after_harmless, -EVER, 3),
 )
 
 
@@ -133,10 +142,23 @@ def halved(rows: Sequence[Row], base: str) -> str:
     return f"{base}: after 100 steps of the worst attack {ours:.0f} % against {theirs:.0f} %, {word}."
 
 
-def curve_line(name: str, rows: Sequence[Row]) -> str:
+def price(rows: Sequence[Row], base: str) -> str:
+    """How much longer forgetting takes with the look ahead, by target and seed."""
+    meta, plain = (
+        {(r.target, r.seed): r.unlearn_s for r in rows if (r.base, r.defence) == (base, d)} for d in (META, PLAIN)
+    )
+    ratios = sorted(meta[pair] / plain[pair] for pair in meta.keys() & plain.keys() if plain[pair])
+    if not ratios:
+        return f"{base}: time not measured."
+    seconds = [statistics.median(side.values()) for side in (meta, plain)]
+    said = f"forgetting takes {seconds[0]:.0f} s with the look ahead and {seconds[1]:.0f} s without"
+    return f"{base}: {said}, {statistics.median(ratios):.1f} times ({ratios[0]:.1f} to {ratios[-1]:.1f})."
+
+
+def curve_line(name: str, rows: Sequence[Row], marks: Sequence[int] = MARKS) -> str:
     """Means over targets and seeds by mark, the area under the curve, and the steps to 80 % of the original's share."""
     cells = [name]
-    for step in MARKS:
+    for step in marks:
         values = [row.forget[step] for row in rows if step in row.forget]
         mean, low, high = mean_interval(values) if values else (0.0, 0.0, 0.0)
         half = f" ± {(high - low) / 2:.0f}" if len(values) > 1 else ""
@@ -145,29 +167,35 @@ def curve_line(name: str, rows: Sequence[Row]) -> str:
     steps = [first_reaching(sorted(row.forget.items()), 80.0) for row in rows]
     reached = [step for step in steps if step is not None]
     cells.append(f"{statistics.median(reached):.0f} ({len(reached)} of {len(steps)})" if reached else "never")
+    ends = 0, min(row.last for row in rows)
     for group in ("near", "far"):
-        start, end = (statistics.mean(getattr(row, group)[at] for row in rows) for at in (0, min(r.last for r in rows)))
-        cells.append(f"{start:.0f} → {end:.0f}")
+        shares = [f"{statistics.mean(getattr(row, group)[at] for row in rows):.0f}" for at in ends]
+        aligned = [f"{statistics.mean(row.alignment[group][at] for row in rows):.2f}" for at in ends]
+        cells.append(f"{' → '.join(shares)} ({' → '.join(aligned)})")
     return "| " + " | ".join([*cells, str(len(rows))]) + " |"
 
 
-HEAD = (
-    "| defence, attack | before | "
-    + " | ".join(f"{step} steps" for step in MARKS[1:])
-    + " | area | steps to 80 % | relatives | everything else | cells |"
-)
+def head(marks: Sequence[int]) -> str:
+    """The first two lines of a table of curves."""
+    names = ["defence, attack", "before", *(f"{step} steps" for step in marks[1:]), "area", "steps to 80 %"]
+    names += ["relatives", "everything else", "cells"]
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
+
+
 INTRODUCTION = (
     "Share of held-out pictures in which the judge sees the concept, in percent: means over targets and seeds, ± half "
     "of the 95 % Student interval. The worst attack stands first. `clean` is an honest user who fine-tunes on other "
     "pictures; the fresh concept is one that pre-training never showed, taught to the original model by the same "
-    "attack. Differences below are paired by target and seed; a claim is decided by whether its 95 % interval lies "
-    "inside the range it states."
+    "attack. Relatives and everything else: share that shows what was asked, before → after the attack, and mean "
+    "alignment in brackets. Differences below are paired by target and seed; a claim is decided by whether its 95 % "
+    "interval lies inside the range it states."
 )
 
 
 def write_results(folder: Path) -> str:
     """Write `paper2.md` and `paper2.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
+    marks = [step for step in MARKS if any(step in row.forget for row in rows)] or [0]
     parts = ["# Paper 2 (2410.12777) on PocketCanvas", "", INTRODUCTION, ""]
     bases = list(dict.fromkeys(row.base for row in rows if row.base != FRESH))
     for base in [*bases, FRESH]:
@@ -176,11 +204,11 @@ def write_results(folder: Path) -> str:
             (r.defence, r.attack): [o for o in mine if (o.defence, o.attack) == (r.defence, r.attack)] for r in mine
         }
         ranked = sorted(groups.items(), key=lambda item: (item[0][1] == HARMLESS, -_end(item[1])))
-        parts += [f"## {base}", "", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
-        parts += [curve_line(", ".join(name), some) for name, some in ranked] + [""]
+        parts += [f"## {base}", "", head(marks)]
+        parts += [curve_line(", ".join(name), some, marks) for name, some in ranked] + [""]
     parts += ["## What is claimed", "", "| claim | base | paired difference | verdict |", "|---|---|---|---|"]
     parts += [judged(claim, rows, base) for base in bases for claim in CLAIMS] + [""]
-    parts += [f"- {halved(rows, base)}" for base in bases]
+    parts += [f"- {said(rows, base)}" for base in bases for said in (halved, price)]
     text = "\n".join(parts) + "\n"
     cells.write_results(folder, text, figure(rows))
     return text

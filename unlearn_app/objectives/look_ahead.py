@@ -21,8 +21,9 @@ class LookAhead:
     unlearning loss; F, R, U are forget, related and unrelated pictures. Deviations: theta are the merged weights of a
     LoRA defender, so that the adversary never continues the defender's own factors, whose gradients depend on how
     the product is split; F of the outer loss is not what the attack trains on; L is truncated at `cap`, because its
-    ascent is unbounded; before and after use the same pictures, noise and timesteps. First order takes theta' - theta
-    for a constant, as the released code does; second order differentiates through the attack, as the paper says.
+    ascent is unbounded, and an attack that ends in infinities has failed and teaches nothing; before and after use the
+    same pictures, noise and timesteps. First order takes theta' - theta for a constant, as the released code does;
+    second order differentiates through the attack, as the paper says.
     """
 
     loss: Loss
@@ -41,7 +42,7 @@ class LookAhead:
 
     def __call__(self, backend: Backend, batch: AheadBatch, params: Params | None = None) -> Tensor:
         """J, a scalar; its gradient reaches the factors of the `unlearn` slot."""
-        before = backend.weights("unlearn", params)
+        before = {name: _teaching(weight) for name, weight in backend.weights("unlearn", params).items()}
         with backend.active():
             after = self.attacked(backend, before, batch)
             value = -self.forget * self._bounded(backend, batch.forget, after)
@@ -52,7 +53,8 @@ class LookAhead:
         return value
 
     def _bounded(self, backend: Backend, batch: NoisyBatch, weights: Params) -> Tensor:
-        return self.loss(backend, batch, weights).clamp(max=self.cap)
+        loss = self.loss(backend, batch, weights)
+        return loss.clamp(max=self.cap) if torch.isfinite(loss) else loss.new_full((), self.cap)
 
     def attacked(self, backend: Backend, before: Params, batch: AheadBatch) -> Params:
         """All weights after the attack on `batch.support`, differentiable in `before` as `order` says."""
@@ -102,3 +104,12 @@ class LookAhead:
         memory[name] = first, second
         mean, square = first / (1 - BETAS[0] ** step), second / (1 - BETAS[1] ** step)
         return mean / (square + self.eps**2).sqrt()
+
+
+def _teaching(weight: Tensor) -> Tensor:
+    """`weight`, whose gradient is left out where it is not finite."""
+    if not weight.requires_grad:
+        return weight
+    same = weight.view_as(weight)
+    same.register_hook(lambda gradient: torch.where(torch.isfinite(gradient), gradient, 0.0))
+    return same

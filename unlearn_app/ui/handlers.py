@@ -98,7 +98,7 @@ class Handlers:
         page, changed = self._page, {}
         for event in events:
             view.apply(event)
-            if isinstance(event, (Preview, Mark)):
+            if isinstance(event, Preview) or (isinstance(event, Mark) and not event.control):
                 changed[page.film] = board.film(view)
             if isinstance(event, Mark):
                 changed[page.curve] = curve_plot(view)

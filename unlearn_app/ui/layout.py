@@ -7,11 +7,14 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from ..controls import FRESH, UNRESISTING
+from ..events import GROUPS
 from . import board, render
-from .options import Options, build_options
+from .options import Options, build_options, build_switch
 from .view import View
 
 GROUP_COLORS = {"forget": "#d96a10", "near": "#2a86d1", "far": "#7a8494"}
+CURVE_COLORS = GROUP_COLORS | {UNRESISTING: "#b4231f", FRESH: "#8a5bd0"}
 TERM_COLORS = {"forget": "#d96a10", "retain": "#2a86d1", "relearn": "#159a76", "resist": "#8a5bd0"}
 
 
@@ -45,8 +48,9 @@ def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], v
     made: dict[str, Any] = {"ready": gr.Timer(0.5), "head": gr.HTML(render.header(False, ""), elem_id="head")}
     made |= _ask()
     gr.HTML(render.chips(names), elem_id="chips")
+    made["switch"] = build_switch()
     with gr.Accordion("Options", open=False, elem_id="options") as made["folded"]:
-        made["options"] = build_options()
+        made["options"] = build_options(made.pop("switch"))
         made["command"] = gr.Textbox(
             label="The same run from a terminal", interactive=False, buttons=["copy"], elem_id="command", max_lines=4
         )
@@ -110,7 +114,7 @@ def curve_plot(view: View | None) -> gr.LinePlot:
         x="step",
         y="share",
         color="group",
-        color_map=GROUP_COLORS,
+        color_map=CURVE_COLORS,
         y_lim=[0, 100],
         title="What comes back under attack",
         x_title="attack step",
@@ -162,7 +166,7 @@ def loss_table(view: View | None) -> pd.DataFrame:
 
     A point without a loss per term comes first: the plot learns its colours when it is mounted, from what is there.
     """
-    terms = [name for name in TERM_COLORS if name != "resist" or (view and view.config.resist.on == "yes")]
+    terms = [name for name in TERM_COLORS if name != "resist" or (view and view.config.resist.on)]
     table = {"step": [0] * len(terms), "loss": [None] * len(terms), "term": terms}
     for name, values in (view.table() if view else {}).items():
         table[name] += values
@@ -171,7 +175,8 @@ def loss_table(view: View | None) -> pd.DataFrame:
 
 def curve_table(view: View | None) -> pd.DataFrame:
     """The relearn curve as the plot wants it; see `loss_table` for the first rows."""
-    table = {"step": [0] * 3, "share": [None] * 3, "group": list(GROUP_COLORS)}
+    lines = [name for name in CURVE_COLORS if name in GROUPS or (view and name in view.controls)]
+    table = {"step": [0] * len(lines), "share": [None] * len(lines), "group": lines}
     for name, values in (view.curve_table() if view else {}).items():
         table[name] += values
     return pd.DataFrame(table).astype({"step": "float64", "share": "float64", "group": "str"})

@@ -7,7 +7,7 @@ import gradio as gr
 
 from .. import registry
 from ..config import PRESETS, RunConfig, make_config, setting_names
-from ..settings import AttackConfig, CompareConfig, ResistConfig, UnlearnConfig
+from ..settings import RESIST_SECONDS, AttackConfig, CompareConfig, ResistConfig, UnlearnConfig
 
 GROUPS = {
     "unlearn": ("Forgetting", UnlearnConfig),
@@ -15,6 +15,8 @@ GROUPS = {
     "attack": ("Attack", AttackConfig),
     "compare": ("Pictures", CompareConfig),
 }
+SWITCH = "resist.on"
+"""The one setting that stands in the open."""
 LABELS = {"on": "Resist relearning", "lr": "Learning rate", "rank": "LoRA rank", "alpha": "LoRA alpha"}
 TOP = ("anchor", "objective", "rule", "prompts", "seed", "preset")
 
@@ -44,23 +46,41 @@ class Options:
         shared, own = setting_names(tuple(GROUPS)), dict(config.options)
         values = {name: _get(config, name) for name in shared}
         values |= {name: own.get(name, self.components[name].value) for name in setting_names()[len(shared) :]}
+        values.pop(SWITCH)
         return [config.rule, *values.values()]
 
     @property
     def suggested_fields(self) -> list[Any]:
-        """The components that a preset or a method fills in."""
-        return [self.components[name] for name in ("rule", *setting_names())]
+        """The components that a preset or a method fills in; the switch is the user's alone."""
+        return [self.components[name] for name in ("rule", *setting_names()) if name != SWITCH]
 
     def reveal(self, objective: str, rule: str) -> list[Any]:
         """Which rows of hyperparameters are on the page."""
         return [gr.Row(visible=name in (objective, rule)) for name in self.rows]
 
 
-def build_options() -> Options:
-    """Create the components inside the current layout block."""
+def build_switch() -> gr.Checkbox:
+    """The switch for resisting, with what it costs."""
+    cost = {preset: RESIST_SECONDS * make_config("cat", preset=preset).unlearn.steps for preset in PRESETS}
+    said = " and ".join(f"{_duration(seconds)} to {preset}" for preset, seconds in cost.items())
+    return gr.Checkbox(
+        ResistConfig.on,
+        label=f"{LABELS['on']} (adds about {said})",
+        info="Each step of forgetting also rehearses an attack and makes it fail; times are of two CPU cores.",
+        elem_id="resist-on",
+        container=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{5 * round(seconds / 5)} s"
+
+
+def build_options(switch: gr.Checkbox) -> Options:
+    """Create the components inside the current layout block; `switch` is there already."""
     helps = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
     base = make_config("cat")
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {SWITCH: switch}
     with gr.Row():
         made["preset"] = gr.Radio(
             list(PRESETS),
@@ -102,19 +122,21 @@ def build_options() -> Options:
     for group, (title, kind) in GROUPS.items():
         gr.HTML(f"<h4>{title}</h4>")
         with gr.Row():
-            for item in fields(kind):
-                dotted = f"{group}.{item.name}"
-                made[dotted] = _field(item, dotted, _get(base, dotted))
+            for dotted, item in {f"{group}.{item.name}": item for item in fields(kind)}.items():
+                if dotted != SWITCH:
+                    made[dotted] = _field(item, dotted, _get(base, dotted))
     return Options({name: made[name] for name in (*TOP, *(name for name in made if "." in name))}, rows)
 
 
 def _field(item: Any, dotted: str, value: Any) -> Any:
-    """A number within its range, or a choice."""
+    """A number within its range, a choice, or a yes."""
     said = {
         "label": LABELS.get(item.name, item.name.replace("_", " ").capitalize()),
         "min_width": 170,
         "elem_id": dotted.replace(".", "-").replace("_", "-"),
     }
+    if item.type is bool:
+        return gr.Checkbox(value, info=item.metadata["help"], **said)
     if "choices" in item.metadata:
         return gr.Dropdown(list(item.metadata["choices"]), value=value, info=item.metadata["help"], **said)
     low, high = item.metadata["range"]

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from ..config import RunConfig
 from ..events import (
+    GROUPS,
     Column,
     Done,
     Event,
@@ -77,6 +78,7 @@ class View:
     marks: dict[int, Cards] = field(default_factory=dict)
     """Pictures of the attacked model by attack step, on its way."""
     curve: dict[int, dict[Group, GroupScore]] = field(default_factory=dict)
+    controls: dict[str, dict[int, GroupScore]] = field(default_factory=dict)
     scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
     verdict: Verdict | None = None
     timing: dict[str, float] = field(default_factory=dict)
@@ -99,6 +101,8 @@ class View:
                 self.frames.append(
                     Frame(event.stage, event.step, tuple(address(image) for image in event.images), event.prompts)
                 )
+            case Mark() if event.control:
+                self.controls.setdefault(event.control, {})[event.step] = event.scores["forget"]
             case Mark():
                 self.take_mark(event.step, event.scores, _cards((p, p.image) for p in event.pictures))
             case Images():
@@ -148,11 +152,15 @@ class View:
         return _thinned(self.angles, ("step", "angle"))
 
     def curve_table(self) -> dict[str, list]:
-        """Share of pictures that show what was asked, in percent, by attack step and group, as columns for a plot."""
+        """Share of pictures that show what was asked, in percent, by attack step and group, as columns for a plot.
+
+        A control is a group of its own.
+        """
+        lines = {group: {s: scores[group] for s, scores in self.curve.items() if group in scores} for group in GROUPS}
         points = [
             (step, 100 * score.accuracy, group)
-            for step, scores in sorted(self.curve.items())
-            for group, score in scores.items()
+            for group, line in (lines | self.controls).items()
+            for step, score in sorted(line.items())
             if score.accuracy is not None
         ]
         return (
@@ -197,6 +205,7 @@ def view_of(run: Run, recorded: bool = False) -> View:
         view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))
     for picture in run.pictures:
         view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(picture, picture.path)
+    view.controls = run.controls
     for step, scores, pictures in run.curve:
         view.take_mark(step, scores, _cards((picture, picture.path) for picture in pictures))
     return view

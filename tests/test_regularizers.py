@@ -1,0 +1,199 @@
+"""What holds an update back: spans kept exactly, norms of dense updates, chosen rows; each with a wrong variant."""
+
+from collections.abc import Callable
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlearn_app.backend import NoisyBatch, Params
+from unlearn_app.catalog import load_backend
+from unlearn_app.gradients import WeightedSum
+from unlearn_app.objectives.diffusion import Diffusion
+from unlearn_app.regularizers import KeepRows, KeepSpan, Regularizer, UpdateNorm, best_rows, span_of, survival
+from unlearn_app.train import Term, fit
+
+A, B = "down.attn2.to_k.lora_A.unlearn.weight", "down.attn2.to_k.lora_B.unlearn.weight"
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def one_layer(rank: int = 3, inside: int = 7, out: int = 5) -> Params:
+    return {A: random(rank, inside).requires_grad_(), B: random(out, rank, seed=1).requires_grad_()}
+
+
+class TestSpan:
+    def test_the_basis_spans_the_vectors_and_nothing_else(self) -> None:
+        """T1: however the vectors are scaled, repeated, mixed or ordered."""
+        vectors = random(4, 9)
+        basis = span_of(vectors)
+        projector = torch.eye(9, dtype=torch.float64) - basis @ basis.T
+        assert basis.shape == (9, 4)
+        torch.testing.assert_close(projector @ projector, projector)
+        torch.testing.assert_close(projector @ vectors.T, torch.zeros(9, 4, dtype=torch.float64), atol=1e-12, rtol=0)
+        for same in (vectors[[3, 1, 0, 2]], vectors * random(4, 1, seed=3), torch.cat([vectors, vectors[:2]]),
+                     random(4, 4, seed=4) @ vectors):  # fmt: skip
+            other = span_of(same)
+            torch.testing.assert_close(other @ other.T, basis @ basis.T)
+
+    def test_energy_takes_the_leading_directions(self) -> None:
+        vectors = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0])).double()  # squares 9, 4, 1 of 14
+        assert [span_of(vectors, energy).shape[1] for energy in (0.5, 9 / 14 + 0.01, 13 / 14 + 0.01, 1.0)] == [
+            1,
+            2,
+            3,
+            3,
+        ]
+
+    def test_survival_is_the_share_outside(self) -> None:
+        basis = torch.eye(3, dtype=torch.float64)[:, :1]
+        found = survival(basis, torch.tensor([[2.0, 0, 0], [0, 1, 5], [1, 1, 0]]))
+        torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64))
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_pipeline: Path):
+    return load_backend(str(tiny_pipeline))
+
+
+def noisy(backend) -> NoisyBatch:
+    x0, noise = (random(2, *backend.latent_shape, seed=seed).float() for seed in (1, 2))
+    t, cond = torch.tensor([100, 700]), random(2, 4, 32, seed=3).float()
+    return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, cond, cond)
+
+
+def trained(backend, *regularizers: Regularizer, modules: str = "cross", warm: bool = False) -> Params:
+    """50 steps of Adam in float32 on a real UNet; `warm` begins with an update that is there already."""
+    params = backend.reset_adapter("unlearn", 4, 4.0, 0, modules)
+    if warm:
+        for row, (name, tensor) in enumerate(params.items()):
+            if ".lora_B." in name:
+                tensor.data = 0.1 * random(*tensor.shape, seed=row).float()
+    with backend.training("unlearn"):
+        terms = {"forget": Term(Diffusion(), repeat(noisy(backend)))}
+        list(fit(backend, params, terms, WeightedSum(), stage="unlearn", steps=50, lr=3e-3, regularizers=regularizers))
+    return {name: tensor.detach().double() for name, tensor in params.items()}
+
+
+def leak(params: Params, vectors: Tensor, parts: tuple[str, ...] = ("to_k", "to_v")) -> float:
+    """The largest |dW c| / (|dW| |c|) over layers that read text states."""
+    found = []
+    for name, a in params.items():
+        layer = name.partition(".lora_A.")[0]
+        if ".lora_A." in name and layer.endswith(tuple(f".attn2.{part}" for part in parts)):
+            update = params[name.replace(".lora_A.", ".lora_B.")] @ a
+            found.append(((update @ vectors.T).norm(dim=0) / (update.norm() * vectors.norm(dim=1))).max().item())
+    assert found
+    return max(found)
+
+
+KEPT = random(5, 32, seed=9)
+
+
+class TestKeepSpan:
+    @pytest.mark.parametrize("warm", [False, True])
+    def test_a_span_is_kept_through_adam(self, backend, warm) -> None:
+        """T2, T3: also where an update is there at the start."""
+        basis = span_of(KEPT)
+        inside = random(6, 5, seed=11) @ KEPT
+        assert leak(trained(backend, KeepSpan(basis), warm=warm), inside) < 1e-5
+        assert leak(trained(backend, warm=warm), inside) > 1e-2
+
+    def test_projected_gradients_alone_do_not_keep_it(self, backend) -> None:
+        """Adam's elementwise step leaves the subspace; the first step of a fresh adapter cannot tell."""
+        found = leak(trained(backend, KeepSpan(span_of(KEPT), gradients_only=True)), KEPT)
+        assert 1e-4 < found < leak(trained(backend), KEPT)
+
+    def test_what_is_outside_is_learned(self, backend) -> None:
+        """T4: a projection to nothing, or onto the span, would pass the tests above or fail here."""
+        outside = random(3, 32, seed=12)
+        outside -= outside @ span_of(KEPT) @ span_of(KEPT).T
+        assert leak(trained(backend, KeepSpan(span_of(KEPT))), outside) > 1e-2
+
+    def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, backend) -> None:
+        """T5, through the whole UNet: adapters on keys and values only, every token of the sentence protected."""
+        batch, cond = noisy(backend), KEPT[:4].float()[None].expand(2, -1, -1)
+        params = trained(backend, KeepSpan(span_of(KEPT)))
+        with torch.no_grad():
+            for name, tensor in backend._params("unlearn").items():
+                if not name.partition(".lora_")[0].endswith(("to_k", "to_v")):
+                    tensor.zero_()
+            same, other = (
+                [backend.frozen(batch.x_t, batch.t, states), _predict(backend, batch, states)]
+                for states in (cond, batch.cond)
+            )
+        torch.testing.assert_close(*same, rtol=1e-5, atol=1e-5)
+        assert (other[0] - other[1]).abs().max() > 1e-3 and params
+
+    def test_rows_and_span_are_kept_together(self, backend) -> None:
+        """T12: the mask is on the output side, the projection on the input side; neither undoes the other."""
+        params = backend.reset_adapter("unlearn", 4, 4.0, 0, "cross")
+        scores = {n: random(len(p), seed=row).abs() for row, (n, p) in enumerate(params.items()) if ".lora_B." in n}
+        mask = best_rows(scores, 0.3)
+        found = trained(backend, mask, KeepSpan(span_of(KEPT)))
+        assert leak(found, KEPT) < 1e-5
+        assert all((found[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
+        assert any(found[name].any() for name in mask.keep)
+
+
+def _predict(backend, batch: NoisyBatch, cond: Tensor) -> Tensor:
+    with backend.active("unlearn"):
+        return backend.predict(batch.x_t, batch.t, cond)
+
+
+class TestUpdateNorm:
+    @pytest.mark.parametrize(("power", "size"), [(1, lambda d: d.abs().sum()), (2, lambda d: d.square().sum())])
+    def test_it_is_the_norm_of_the_dense_update(self, power: int, size: Callable[[Tensor], Tensor]) -> None:
+        """T9, value and gradient; a penalty on the factors would not scale so."""
+        params = one_layer()
+        dense = 0.5 * params[B] @ params[A]
+        norm = UpdateNorm(power, 3.0, scale=0.5)
+        torch.testing.assert_close(norm.penalty(params, {}), 3 * size(dense))
+        found = torch.autograd.grad(norm.penalty(params, {}), list(params.values()))
+        wanted = torch.autograd.grad(3 * size(dense), list(params.values()))
+        torch.testing.assert_close(found, wanted)
+        split = {A: 4 * params[A], B: params[B] / 4}
+        torch.testing.assert_close(norm.penalty(split, {}), norm.penalty(params, {}))
+
+    @pytest.mark.parametrize("power", [1, 2])
+    def test_earlier_updates_count_where_they_are_given(self, power: int) -> None:
+        params, layer = one_layer(), A.partition(".lora_")[0]
+        earlier = {f"{layer}.lora_A.weight": random(2, 7, seed=5), f"{layer}.lora_B.weight": random(5, 2, seed=6)}
+        dense = params[B] @ params[A] + earlier[f"{layer}.lora_B.weight"] @ earlier[f"{layer}.lora_A.weight"]
+        size = dense.abs().sum() if power == 1 else dense.square().sum()
+        torch.testing.assert_close(UpdateNorm(power, 1.0).penalty(params, earlier), size)
+        back = {A: -earlier[f"{layer}.lora_A.weight"], B: earlier[f"{layer}.lora_B.weight"]}
+        assert UpdateNorm(power, 1.0).penalty(back, earlier).item() == pytest.approx(0, abs=1e-9)
+
+    def test_it_shortens_the_update(self, backend) -> None:
+        def length(params: Params) -> float:
+            return sum((params[n.replace("_A.", "_B.")] @ a).norm().item() for n, a in params.items() if "lora_A" in n)
+
+        free, held = length(trained(backend)), [length(trained(backend, UpdateNorm(p, w))) for p, w in ((1, 1), (2, 9))]
+        assert max(held) < 0.7 * free
+
+
+class TestRows:
+    def test_exactly_so_many_and_the_best_of_all_layers(self) -> None:
+        """T10."""
+        scores = {"one": torch.tensor([0.1, 0.9, 0.3]), "two": torch.tensor([0.8, 0.2])}
+        assert {n: k.tolist() for n, k in best_rows(scores, 0.4).keep.items()} == {"one": [0, 1, 0], "two": [1, 0]}
+        swapped = best_rows({name: scores[name] for name in ("two", "one")}, 0.4).keep
+        assert swapped["two"].tolist() == [1, 0] and swapped["one"].tolist() == [0, 1, 0]
+        equal = best_rows({"one": torch.ones(7)}, 0.5).keep["one"]
+        assert equal.sum() == 4, "rows that score the same are not all taken"
+        assert best_rows(scores, 1.0).keep["one"].all()
+
+    def test_a_fresh_adapter_cannot_score(self) -> None:
+        with pytest.raises(ValueError, match="dense weights"):
+            best_rows({"one": torch.zeros(3)}, 0.5)
+
+    def test_other_rows_never_move(self, backend) -> None:
+        names = [n for n in backend.reset_adapter("unlearn", 4, 4.0, 0, "cross") if ".lora_B." in n]
+        mask = KeepRows({n: (torch.arange(backend._params("unlearn")[n].shape[0]) % 2).float() for n in names})
+        found = trained(backend, mask)
+        assert all((found[n][::2] == 0).all() and found[n][1::2].any() for n in names)

@@ -1,0 +1,97 @@
+"""The same attack where it ought to succeed: what an attack does not bring back means something only beside these."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .attacks.relearn import MARKS, SEED_OFFSET, Relearn, fine_tune
+from .backend import Backend
+from .batches import encoded
+from .catalog import fresh_lesson, preview_concept
+from .concept import Concept
+from .config import RunConfig, with_concept
+from .errors import Cancelled
+from .evaluate import comparison_prompts, paint_column, score
+from .events import Mark, Stage, Step
+from .scorers import Scorer
+from .unlearning import forget, resists
+
+UNRESISTING, FRESH = "without resistance", "never seen"
+"""The two controls: of a run that resists, the same run without; and a concept that pre-training never showed."""
+FRACTION = 0.72
+"""How far a run is when they begin."""
+
+
+def controls(
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    scorer: Scorer | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[Stage | Mark]:
+    """Attack the model that does not resist, and teach the original what it has never seen, each as far as it applies.
+
+    Both adversaries have the budget and the settings of the run's own. The adapter slots hold afterwards what they
+    held before.
+    """
+    kept = {slot: state for slot in ("unlearn", "relearn") if (state := _state(backend, slot))}
+    try:
+        if resists(config):
+            yield Stage("attack", f"For comparison: the same attack on {concept.name} without resistance", FRACTION)
+            plain = replace(config, resist=replace(config.resist, on=False))
+            for _ in forget(backend, concept, plain, should_stop):
+                _check(should_stop)
+            attack = Relearn(config.compare.sampling_steps, config.compare.guidance_scale, config.seed)
+            steps = attack(backend, concept, config.attack, should_stop)
+            yield from _marks(UNRESISTING, ("unlearn",), steps, backend, concept, config, scorer, should_stop)
+        lesson = fresh_lesson(config.model, config.attack.pictures, config.seed)
+        if lesson:
+            name, pictures, captions = lesson
+            yield Stage("attack", f"For comparison: the same attack teaches {name}, which was never seen", FRACTION)
+            backend.drop_adapters()
+            data = encoded(backend, pictures, captions)
+            steps = fine_tune(backend, data, config.attack, 1000 * config.seed + SEED_OFFSET)
+            unseen = preview_concept(with_concept(config, name))
+            yield from _marks(FRESH, (), steps, backend, unseen, config, scorer, should_stop)
+    finally:
+        backend.drop_adapters()
+        for slot, state in kept.items():
+            backend.load_adapter(slot, state)
+
+
+def _marks(
+    name: str,
+    before: tuple[str, ...],
+    steps: Iterator[Step],
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    scorer: Scorer | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[Mark]:
+    prompts = [row for row in comparison_prompts(concept, config.compare) if row[0] == "forget"]
+
+    def mark(step: int) -> Mark:
+        painted = paint_column(backend, "relearned", prompts, config.compare, config.seed, scorer, should_stop)
+        return Mark(step, (), {"forget": score(painted.pictures)["forget"]}, control=name)
+
+    with backend.active(*before):
+        yield mark(0)
+    try:
+        for step in steps:
+            if step.step in (*MARKS, step.total):
+                yield mark(step.step)
+            _check(should_stop)
+    finally:
+        steps.close()
+
+
+def _state(backend: Backend, slot: str) -> dict:
+    try:
+        return backend.adapter_state(slot)
+    except KeyError:
+        return {}
+
+
+def _check(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Cancelled("The run was stopped.")

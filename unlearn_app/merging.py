@@ -1,0 +1,66 @@
+"""Merging adapters that were made apart: on dense updates, since the split of a product means nothing."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .closed_form.factors import Adapter, to_adapter
+from .regularizers import factor_pairs
+
+Updates = dict[str, Tensor]
+"""Dense updates (out, in) by layer."""
+
+
+def dense(state: Mapping[str, Tensor]) -> Updates:
+    """The updates of an adapter's state, float64."""
+    return {layer: b.double() @ a.double() for layer, (a, b) in factor_pairs(state).items()}
+
+
+def uniform(updates: Sequence[Updates]) -> Updates:
+    """The mean."""
+    return arithmetic(updates, 1 / len(updates))
+
+
+def arithmetic(updates: Sequence[Updates], weight: float) -> Updates:
+    """`weight` times the sum (task arithmetic, 2212.04089)."""
+    return {layer: weight * stack.sum(0) for layer, stack in _stacked(updates).items()}
+
+
+def ties(updates: Sequence[Updates], weight: float, keep: float) -> Updates:
+    """Trim, elect a sign, and average what agrees with it (TIES, 2306.01708), as in 2511.07970 matrix by matrix.
+
+    Every update times `weight` keeps the share `keep` of its entries that are largest in size, exactly so many; the
+    sign of an entry is that of the sum; the result is the mean of the kept values of that sign. Deviations of the
+    released code, which we do not follow: it keeps an entry too many, and elects minus where a sum is zero (we: 0).
+    """
+    merged = {}
+    for layer, stack in _stacked(updates).items():
+        trimmed = torch.stack([_trimmed(weight * part, keep) for part in stack])
+        sign = trimmed.sum(0).sign()
+        agreeing = (trimmed.sign() == sign) & (sign != 0)
+        merged[layer] = (trimmed * agreeing).sum(0) / agreeing.sum(0).clamp(min=1)
+    return merged
+
+
+def _trimmed(update: Tensor, keep: float) -> Tensor:
+    flat = update.flatten()
+    kept = torch.zeros_like(flat)
+    rows = flat.abs().argsort(descending=True, stable=True)[: round(keep * flat.numel())]
+    kept[rows] = flat[rows]
+    return kept.view_as(update)
+
+
+def _stacked(updates: Sequence[Updates]) -> Updates:
+    """By layer, all updates (N, out, in); zero where an adapter has no such layer."""
+    shapes = {layer: part for update in updates for layer, part in update.items()}
+    return {
+        layer: torch.stack([update.get(layer, torch.zeros_like(like)) for update in updates])
+        for layer, like in shapes.items()
+    }
+
+
+def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
+    """The merged update as an adapter: of its own full rank, or truncated to `rank` with the error said."""
+    eyes = {layer: torch.eye(len(update), dtype=update.dtype) for layer, update in merged.items()}
+    return to_adapter({layer: (update, eyes[layer]) for layer, update in merged.items()}, rank)

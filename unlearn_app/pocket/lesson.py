@@ -1,0 +1,23 @@
+"""Pictures to teach a fresh object with, which pre-training never showed: from the renderer, not from a model."""
+
+import itertools
+import random
+
+import numpy as np
+from torch import Tensor
+
+from .dataset import scene_at
+from .grammar import caption
+from .latents import pictures_to_tensor
+from .vocabulary import FRESH_OBJECTS
+from .world import render
+
+
+def fresh_lesson(count: int, seed: int, name: str = "") -> tuple[str, Tensor, list[str]]:
+    """The object's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed` chooses a name."""
+    name = name or FRESH_OBJECTS[seed % len(FRESH_OBJECTS)].name
+    drawn = (scene_at("fresh", index, seed) for index in itertools.count())
+    scenes = list(itertools.islice((scene for scene in drawn if scene.object == name), count))
+    words = random.Random(seed)
+    captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
+    return name, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes])), captions
