@@ -205,6 +205,7 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
         ({"resist.on": True}, False),
         ({"prompts": "forget: a cat\nretain: a dog"}, False),
         ({"resist.lr": 1e-4}, True),
+        ({"regularize.l2": 0.1}, False),
         ({"attack.steps": 7}, True),
         ({"compare.forget": 3}, True),
     ],

@@ -46,7 +46,8 @@ def test_no_resistance_runs_away(tiny, tiny_pipeline, seed) -> None:
     """Simulated attacks with absurd rates end in infinities; forgetting itself must not notice."""
     changes = TINY | random_resistance(random.Random(seed)) | {"unlearn.lr": 1e-3, "unlearn.steps": 5}
     config = make_config("cat", model=str(tiny_pipeline), **changes)
-    steps = list(train(tiny, training_terms(tiny, preview_concept(config), config, lambda: False), config))
+    concept = preview_concept(config)
+    steps = list(train(tiny, concept, training_terms(tiny, concept, config, lambda: False), config))
     assert len(steps) == 5
     for step in steps:
         assert all(map(math.isfinite, [*step.losses.values(), *step.norms.values()])), changes

@@ -19,8 +19,8 @@ from unlearn_app.objectives.diffusion import Diffusion
 from unlearn_app.objectives.preserve import Preserve
 from unlearn_app.prompts import free_concept
 from unlearn_app.regularizers import Regularizer
+from unlearn_app.restraints import salient_rows
 from unlearn_app.train import Term, fit
-from unlearn_app.unlearning import salient_rows
 from unlearn_app.workflow import load_backend
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from unlearn_app import registry
 from unlearn_app.attacks.relearn import adversary_prompts
 from unlearn_app.catalog import load_backend, preview_concept
+from unlearn_app.closed_form.tokens import edited_tokens
 from unlearn_app.concept import read_prompts
 from unlearn_app.config import config_from_dict, make_config
 from unlearn_app.errors import ConfigError
@@ -23,7 +24,7 @@ from unlearn_app.events import Stage
 from unlearn_app.objectives.sdd import SDD
 from unlearn_app.runs import Run, to_json
 from unlearn_app.settings import AttackConfig
-from unlearn_app.unlearning import edit, edited_tokens, retain_prompts, train, training_terms
+from unlearn_app.unlearning import edit, retain_prompts, train, training_terms
 from unlearn_app.workflow import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,7 +167,7 @@ def test_training_is_the_same_again(backend, tiny_pipeline) -> None:
     states = []
     for _ in range(2):
         config, concept = plan(tiny_pipeline, objective="random_label")
-        list(train(backend, training_terms(backend, concept, config, lambda: False), config))
+        list(train(backend, concept, training_terms(backend, concept, config, lambda: False), config))
         states.append(backend.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -229,7 +230,7 @@ def test_a_look_ahead_that_asks_for_nothing_changes_nothing(backend, tiny_pipeli
     states = []
     for changes in ({}, {**RESIST, "resist.forget": 0.0}, RESIST):
         config, concept = plan(tiny_pipeline, rule=rule, **{"unlearn.steps": 5}, **changes)
-        list(train(backend, training_terms(backend, concept, config, lambda: False), config))
+        list(train(backend, concept, training_terms(backend, concept, config, lambda: False), config))
         states.append(backend.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])

@@ -3,11 +3,7 @@
 import errno
 import importlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +13,16 @@ from rich.console import Console
 
 from .concept import read_prompts
 from .config import GROUPS, PRESETS, RunConfig, clean_text, make_config, setting_names
-from .console import StageBars, name_table, own_settings, print_result, whole_number
+from .console import (
+    StageBars,
+    assignments,
+    interrupt_flag,
+    name_table,
+    own_settings,
+    print_result,
+    whole_number,
+)
+from .continual_commands import continual
 from .doctor import checks
 from .errors import Cancelled, ConfigError, UnlearnError
 from .events import Done, Scores, Verdict
@@ -38,6 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(continual, name="continual")
 app.add_typer(pocket, name="pocket")
 
 
@@ -83,10 +89,10 @@ def run(
         seed=seed,
         model=model,
         **({"rule": rule} if rule else {}),
-        **_assignments(settings or []),
+        **assignments(settings or []),
     )
     screen, scores, verdict, stopped = Console(stderr=True), None, None, False
-    with _interrupt_flag() as cancel, StageBars(screen) as bars:
+    with interrupt_flag() as cancel, StageBars(screen) as bars:
         for event in workflow.run(config, out, cancel=cancel):
             bars.show(event)
             if isinstance(event, Scores):
@@ -100,33 +106,6 @@ def run(
     print_result(scores, verdict)
     files = sorted(path.name for path in out.iterdir() if path.suffix in (".png", ".json", ".safetensors"))
     print(f"Written to {out}: {', '.join(files)}, images/")
-
-
-def _assignments(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
-    values = {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
-    for name in values:
-        if name not in setting_names():
-            raise ConfigError(f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name)
-    return values
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
-    cancel = threading.Event()
-
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        cancel.set()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield cancel
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @app.command()

@@ -8,14 +8,23 @@ from typing import Any
 
 from . import registry
 from .errors import ConfigError
-from .settings import ANSWERS, AttackConfig, CompareConfig, ResistConfig, UnlearnConfig, setting
+from .settings import (
+    ANSWERS,
+    AttackConfig,
+    CompareConfig,
+    RegularizeConfig,
+    ResistConfig,
+    SequenceConfig,
+    UnlearnConfig,
+    setting,
+)
 
 PRESETS = ("fast", "full")
 MAX_TEXT = 200
 MAX_PROMPTS = 20_000
 OWN_PROMPTS = "prompts.txt"
 """The file of a run folder that holds the user's own prompts."""
-GROUPS = ("unlearn", "resist", "attack", "compare")
+GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class RunConfig:
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
+    regularize: RegularizeConfig = field(default_factory=RegularizeConfig)
     resist: ResistConfig = field(default_factory=ResistConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
@@ -58,6 +68,9 @@ class RunConfig:
                     f"The {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(accepted)}.", name
                 )
         _check_values(self)
+        if self.regularize.project != "none" and self.unlearn.modules != "keys_values":
+            sentence = f"unlearn.modules is {self.unlearn.modules}; regularize.project accepts keys_values only"
+            raise ConfigError(f"{sentence}, because other layers do not keep what is projected.", "unlearn.modules")
         object.__setattr__(self, "options", _method_options(self.methods, dict(self.options)))
 
     @property
@@ -144,7 +157,7 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
 
 
-_KINDS = {"unlearn": UnlearnConfig, "resist": ResistConfig, "attack": AttackConfig, "compare": CompareConfig}
+_KINDS = {item.name: item.type for item in fields(RunConfig) if item.name in GROUPS}
 
 
 def _method_settings() -> dict[str, Any]:
@@ -161,6 +174,19 @@ def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tupl
             dotted = f"{name}.{item.name}"
             values[dotted] = _value(given.get(dotted, item.default), item, dotted)
     return tuple(values.items())
+
+
+def make_plan(**changes: Any) -> SequenceConfig:
+    """How a sequence of requests is served, checked.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    accepted = {item.name: item for item in fields(SequenceConfig)}
+    if unknown := [name for name in changes if name not in accepted]:
+        sentence = f"There is no setting 'sequence.{unknown[0]}'; settings are {', '.join(accepted)}."
+        raise ConfigError(sentence, unknown[0])
+    return SequenceConfig(**{n: _value(value, accepted[n], f"sequence.{n}") for n, value in changes.items()})
 
 
 def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:

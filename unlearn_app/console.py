@@ -1,7 +1,11 @@
 """How the terminal shows a run, its scores and the lists of names."""
 
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -9,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from . import registry
+from .config import setting_names
 from .errors import ConfigError
 from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Scores, Stage, Step, Verdict
 
@@ -150,3 +155,35 @@ def _score(cell: GroupScore | None) -> str:
         return "–"
     accuracy = "–" if cell.accuracy is None else f"{cell.accuracy:.0%}"
     return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
+
+
+def assignments(texts: list[str], also: str = "") -> dict[str, str]:
+    """What `--set NAME=VALUE` sets; names that begin with `also` are not known here and are left to the caller.
+
+    Raises:
+        ConfigError: no value, or an unknown name.
+    """
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
+    values = {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
+    for name in values:
+        if name not in setting_names() and not (also and name.startswith(also)):
+            raise ConfigError(f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name)
+    return values
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
+    cancel = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)

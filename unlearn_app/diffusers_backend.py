@@ -1,5 +1,6 @@
 """The one file that imports diffusers and peft: Stable Diffusion 1.x pipelines as a `Backend`, and their parts."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,11 +24,10 @@ from .model_folder import check_folder, hash_weights, looks_like_hub_id
 from .weights import at_least_float32, base_weights, dense_weights, exchanged, updates, with_gradients
 
 TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-LAYERS = {"all": lambda name: True, "cross": lambda name: ".attn2." in name, "not_cross": lambda n: ".attn2." not in n}
+LAYERS = {"all": "", "cross": r"\.attn2\.", "keys_values": r"\.attn2\.to_[kv]$", "not_cross": r"^(?!.*\.attn2\.)"}
 LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError)
 BARE = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None}
-CHUNK = 18
-SMALL_SIDE = 16
+CHUNK, SMALL_SIDE = 18, 16
 
 
 class DiffusersBackend:
@@ -92,7 +92,7 @@ class DiffusersBackend:
         return {n: p.weight.detach() for n, p in bases.items() if n.endswith((".attn2.to_k", ".attn2.to_v"))}
 
     def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all") -> Params:
-        self._add(slot, rank, alpha, [name for name in self._targets() if LAYERS[modules](name)])
+        self._add(slot, rank, alpha, [name for name in self._targets() if re.search(LAYERS[modules], name)])
         source = generator(seed)
         for name, tensor in self._params(slot).items():
             fresh = torch.zeros(tensor.shape)

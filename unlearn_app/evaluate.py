@@ -56,23 +56,31 @@ def paint_column(
     Picture i has seed `1000 * seed + SEED_OFFSET + i` in every column.
     """
     seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
-    texts = [prompt.text for _, _, prompt in prompts]
+    asked = [prompt for _, _, prompt in prompts]
+    painted = paint_judged(backend, asked, seeds, config, scorer, should_stop)
+    rows = zip(prompts, seeds, painted, strict=True)
+    return Images(column, tuple(Picture(column, g, i, p.text, seed, *seen) for (g, i, p), seed, seen in rows))
+
+
+def paint_judged(
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    config: CompareConfig,
+    scorer: Scorer | None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[tuple[Image.Image, float | None, str | None, bool | None]]:
+    """A picture of each prompt by the model as it is active, with alignment, predicted class, and whether it fits."""
     latents = backend.sample(
-        texts,
+        [prompt.text for prompt in prompts],
         seeds,
         steps=config.sampling_steps,
         guidance_scale=config.guidance_scale,
         should_stop=should_stop,
     )
     images = backend.decode(latents)
-    judged = _judge(images, [prompt for _, _, prompt in prompts], scorer)
-    pictures = [
-        Picture(column, group, index, prompt.text, picture_seed, picture, *verdict)
-        for (group, index, prompt), picture_seed, picture, verdict in zip(
-            prompts, seeds, to_pil(images), judged, strict=True
-        )
-    ]
-    return Images(column, tuple(pictures))
+    judged = _judge(images, prompts, scorer)
+    return [(picture, *verdict) for picture, verdict in zip(to_pil(images), judged, strict=True)]
 
 
 def _judge(

@@ -1,12 +1,14 @@
 """Merging adapters that were made apart: on dense updates, since the split of a product means nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .closed_form.factors import Adapter, to_adapter
 from .regularizers import factor_pairs
+from .settings import SequenceConfig
 
 Updates = dict[str, Tensor]
 """Dense updates (out, in) by layer."""
@@ -58,6 +60,42 @@ def _stacked(updates: Sequence[Updates]) -> Updates:
         layer: torch.stack([update.get(layer, torch.zeros_like(like)) for update in updates])
         for layer, like in shapes.items()
     }
+
+
+def merge(states: Sequence[Mapping[str, Tensor]], how: SequenceConfig, basis: Tensor | None = None) -> Adapter:
+    """Adapters that were made apart as one of rank `how.rank`; what reads the span of `basis` (in, k) stays as it is.
+
+    No merge keeps a span by itself, and neither does a truncation after it, so the projection comes between the two:
+    the leading part of dW P reads nothing of the span either.
+    """
+    updates = [dense(state) for state in states]
+    made = {
+        "ties": lambda: ties(updates, how.weight, how.keep),
+        "uniform": lambda: uniform(updates),
+        "arithmetic": lambda: arithmetic(updates, how.weight),
+    }[how.merge]()
+    if basis is not None:
+        made = {layer: update - update @ basis.to(update) @ basis.T.to(update) for layer, update in made.items()}
+    return as_adapter(made, how.rank)
+
+
+def length(state: Mapping[str, Tensor]) -> float:
+    """The Frobenius norm of an adapter's update over all layers."""
+    pairs = [(a.double(), b.double()) for a, b in factor_pairs(state).values()]
+    return sum(((b.T @ b) * (a @ a.T)).sum().item() for a, b in pairs) ** 0.5
+
+
+def total(*states: Mapping[str, Tensor]) -> Adapter:
+    """The sum of adapters as one, exact, of the rank that the sum has."""
+    # A 1 x 1 convolution is a matrix with two more axes.
+    axes = {name: tensor.shape[2:] for state in states for name, tensor in state.items()}
+    pairs = [factor_pairs(state) for state in states]
+    layers = dict.fromkeys(layer for own in pairs for layer in own)
+    joined = {layer: [own[layer] for own in pairs if layer in own] for layer in layers}
+    whole = to_adapter(
+        {n: (torch.cat([a for a, _ in own]), torch.cat([b for _, b in own], dim=1)) for n, own in joined.items()}
+    )
+    return replace(whole, state={name: t.reshape(*t.shape, *axes[name]) for name, t in whole.state.items()})
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:

@@ -64,8 +64,11 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _sorted_header(content: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: the library writes metadata in random order."""
+def adapter_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """An adapter in the format `load_lora_weights` of diffusers reads; equal adapters give equal bytes."""
+    prefixed = {f"unet.{key}": tensor.contiguous() for key, tensor in state.items()}
+    content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
+    # The library writes metadata in random order.
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -142,10 +145,8 @@ class RunWriter:
         return values | {"file": file}
 
     def add_adapter(self, name: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Save an adapter in the format `load_lora_weights` of diffusers reads."""
-        prefixed = {f"unet.{key}": tensor.contiguous() for key, tensor in state.items()}
-        content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
-        write_bytes(self.folder / f"{name}.safetensors", _sorted_header(content))
+        """Save an adapter."""
+        write_bytes(self.folder / f"{name}.safetensors", adapter_bytes(state, metadata))
 
     def add_text(self, name: str, text: str) -> None:
         """Save a text at the top of the folder."""

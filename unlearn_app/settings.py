@@ -3,13 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-MODULES = ("all", "cross", "not_cross")
+MODULES = ("all", "cross", "keys_values", "not_cross")
 RETAIN_ARMS = ("diversified", "near", "uniform")
 RETAIN_LOSSES = ("preserve", "diffusion")
 ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
 ORDERS = ("first", "second")
+ORIGINS = ("previous", "original")
+PROJECT = ("none", "exact", "gradients")
+REGIMES = ("sequential", "independent", "simultaneous")
+MERGES = ("ties", "uniform", "arithmetic")
 ATTACK_DATA = ("paraphrases", "one", "mixed", "benign")
 
 
@@ -32,7 +36,9 @@ class UnlearnConfig:
     batch_size: int = setting(16, "pictures per term and step", 1, 256)
     retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3)
     train_pictures: int = setting(32, "retain pictures the original model paints for training", 4, 2000)
-    modules: str = setting("all", "layers that carry LoRA: all, only cross-attention, or all but it", choices=MODULES)
+    modules: str = setting(
+        "all", "layers with LoRA: all, cross-attention, its keys and values, the rest", choices=MODULES
+    )
     retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
     retain_loss: str = setting("preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES)
 
@@ -60,6 +66,18 @@ class ResistConfig:
 
 
 @dataclass(frozen=True)
+class RegularizeConfig:
+    """What holds an update back (2511.07970), so that many requests in a row leave the rest of the model standing."""
+
+    l1: float = setting(0.0, "price of every change of a weight, absolute", 0.0, 1e3)
+    l2: float = setting(0.0, "price of every change of a weight, squared", 0.0, 1e6)
+    reference: str = setting("previous", "changes since the previous request, or since the original", choices=ORIGINS)
+    select: float = setting(1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1)
+    project: str = setting("none", "keep what is read from other sentences: exact, or gradients only", choices=PROJECT)
+    energy: float = setting(0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0)
+
+
+@dataclass(frozen=True)
 class AttackConfig:
     """The relearning attack on the merged unlearned weights: all of them are trained, or a fresh adapter."""
 
@@ -84,3 +102,15 @@ class CompareConfig:
     far: int = setting(10, "pictures per column of everything else", 1, 500)
     sampling_steps: int = setting(10, "denoising steps per picture", 1, 200)
     guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """How requests that keep coming are served, and what is looked at after each."""
+
+    regime: str = setting("sequential", "on top of what is there, each alone, or all at once", choices=REGIMES)
+    merge: str = setting("ties", "how adapters that were trained apart become one", choices=MERGES)
+    weight: float = setting(1.0, "weight of each merged adapter; unused by the uniform mean", 0.0, 10.0)
+    keep: float = setting(0.8, "share of entries that TIES keeps", 0.01, 1.0)
+    rank: int = setting(32, "rank of the merged adapter", 1, 1024)
+    pictures: int = setting(4, "pictures of each concept after every request", 1, 100)

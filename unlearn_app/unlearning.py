@@ -3,30 +3,25 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from . import registry
-from .backend import Backend, NoisyBatch, Params
+from .backend import Backend, Params
 from .batches import PaintedSet, ahead_batches, noisy_batches, paint
 from .closed_form.factors import to_adapter
-from .closed_form.tokens import paired_positions
+from .closed_form.tokens import EDITED_PROMPTS, edited_tokens
 from .concept import Concept, spread
 from .config import RunConfig
 from .errors import ConfigError
 from .events import Step
+from .merging import total
 from .objectives import Objective
 from .objectives.diffusion import Diffusion
 from .objectives.look_ahead import LookAhead
 from .objectives.preserve import Preserve
-from .regularizers import KeepRows, best_rows
+from .restraints import restraints
 from .train import Term, fit
-
-EDITED_PROMPTS = 24
-"""Sentences whose tokens a closed-form edit moves, and as many that it keeps."""
 
 
 def forget(
@@ -38,7 +33,7 @@ def forget(
         if not resists(config):
             return
     terms = training_terms(backend, concept, config, should_stop)
-    yield from (train if is_trained(config) else harden)(backend, terms, config)
+    yield from (train if is_trained(config) else harden)(backend, concept, terms, config)
 
 
 def training_terms(
@@ -133,12 +128,25 @@ def retain_prompts(concept: Concept, count: int) -> list[str]:
     return [prompt.text for prompt in chosen]
 
 
-def train(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:
-    """Train a fresh adapter in the `unlearn` slot on `terms`."""
+@dataclass(frozen=True)
+class Earlier:
+    """What was forgotten before: the concepts, and their update as one adapter that is merged into the weights."""
+
+    concepts: tuple[Concept, ...] = ()
+    state: Params = field(default_factory=dict)
+
+
+def train(
+    backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig, earlier: Earlier = Earlier()
+) -> Iterator[Step]:
+    """Train a fresh adapter in the `unlearn` slot on `terms`, held back as the settings say.
+
+    Raises:
+        ConfigError: the projection leaves nothing to learn from.
+    """
     settings = config.unlearn
     params = backend.reset_adapter("unlearn", settings.rank, settings.alpha, config.seed, settings.modules)
-    share = getattr(terms["forget"].objective, "salient", 1.0) if "forget" in terms else 1.0
-    masks = [salient_rows(backend, terms["forget"].batches, share)] if share < 1 else []
+    held = restraints(backend, concept, terms, config, earlier.concepts)
     with backend.training("unlearn"):
         yield from fit(
             backend,
@@ -148,21 +156,9 @@ def train(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterat
             stage="unlearn",
             steps=settings.steps,
             lr=settings.lr,
-            regularizers=masks,
+            regularizers=held,
+            reference=earlier.state if config.regularize.reference == "original" else {},
         )
-
-
-def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) -> KeepRows:
-    """The `share` of output units with the largest forget gradient per weight, over all layers together.
-
-    SalUn (2310.12508, equation 4) with the diffusion loss of the concept's pictures, scored on the dense weights of
-    the original model.
-    """
-    with backend.active(), backend.probing("unlearn") as weights:
-        loss = Diffusion()(backend, next(batches))
-        gradients = torch.autograd.grad(loss, list(weights.values()))
-    scores = {n: g.flatten(1).square().mean(1).sqrt() for n, g in zip(weights, gradients, strict=True)}
-    return best_rows(scores, share)
 
 
 def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
@@ -181,7 +177,7 @@ def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step
         yield Step("unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started)
 
 
-def harden(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:
+def harden(backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:
     """Train on top of the edit in the `unlearn` slot, and leave the sum of both there as one exact adapter.
 
     2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the edited model's
@@ -189,40 +185,8 @@ def harden(backend: Backend, terms: dict[str, Term], config: RunConfig) -> Itera
     """
     edited, ahead_first = backend.adapter_state("unlearn"), {name: terms[name] for name in ("resist", "retain")}
     with backend.merged("unlearn"):
-        yield from train(backend, ahead_first, config)
-    added = backend.adapter_state("unlearn")
-    shapes = {name: tensor.shape[2:] for name, tensor in (edited | added).items()}
-    layers = dict.fromkeys(name.partition(".lora_")[0] for name in shapes)
-    whole = to_adapter({layer: _summed(layer, edited, added) for layer in layers})
-    # A 1 x 1 convolution is a matrix with two more axes.
-    state = {name: tensor.reshape(*tensor.shape, *shapes[name]) for name, tensor in whole.state.items()}
-    backend.load_adapter("unlearn", state)
-
-
-def _summed(layer: str, *states: Params) -> tuple[Tensor, Tensor]:
-    """Factors of the sum of a layer's updates."""
-    parts = [
-        [state[f"{layer}.lora_{part}.weight"].flatten(1) for part in "AB"]
-        for state in states
-        if f"{layer}.lora_A.weight" in state
-    ]
-    return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
-
-
-def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
-    """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they should act like."""
-    pairs = list(
-        zip(spread(concept.forget.train, EDITED_PROMPTS), spread(concept.anchors, EDITED_PROMPTS), strict=True)
-    )
-    old = backend.encode_text([prompt.text for prompt, _ in pairs]).float()
-    new = backend.encode_text([anchor for _, anchor in pairs]).float()
-    forget, anchor = [], []
-    for row, (prompt, other) in enumerate(pairs):
-        ids = backend.token_ids(prompt.text), backend.token_ids(other)
-        for position, target in paired_positions(*ids, length=old.shape[1]):
-            forget.append(old[row, position])
-            anchor.append(new[row, target])
-    return torch.stack(forget), torch.stack(anchor)
+        yield from train(backend, concept, ahead_first, config)
+    backend.load_adapter("unlearn", total(edited, backend.adapter_state("unlearn")).state)
 
 
 def resists(config: RunConfig) -> bool:

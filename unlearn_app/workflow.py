@@ -111,8 +111,7 @@ def _load(work: _Work) -> Iterator[Event]:
     if said := registry.advice(work.config.objective, work.concept.kind):
         yield Stage("load", said, SHARES["load"])
     yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
-    if work.backend is None:
-        work.backend = load_backend(work.config.model)
+    work.backend = work.backend or load_backend(work.config.model)
     work.backend.drop_adapters()
     work.scorer = load_scorer(work.config.model, work.concept)
     work.check()
@@ -135,7 +134,8 @@ def _unlearn(work: _Work) -> Iterator[Event]:
     yield Stage("retain", "Painting pictures to practise on with the original model", practice)
     terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
     yield towards
-    yield from _with_previews(work, (train if is_trained(config) else harden)(work.backend, terms, config))
+    learn = train if is_trained(config) else harden
+    yield from _with_previews(work, learn(work.backend, work.concept, terms, config))
 
 
 def _attack(work: _Work) -> Iterator[Event]:

@@ -24,6 +24,7 @@ from ..pocket.latents import pictures_to_tensor
 from ..pocket.measures import held_out_rows, judge_pictures, paint_scenes, reconstruction_psnr, sample_scenes
 from ..pocket.world import Scene, render
 from ..runs import Run, to_json, write_bytes
+from ..settings import RegularizeConfig
 from ..workflow import load_backend, run
 from .cells import ROOT, cell
 from .page import page_times
@@ -78,7 +79,8 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
 
 def _in_use(config: RunConfig) -> dict[str, Any]:
     """The settings that a run depends on."""
-    return {name: value for name, value in to_json(config).items() if name != "resist" or config.resist.on}
+    used = {"resist": config.resist.on, "regularize": config.regularize != RegularizeConfig()}
+    return {name: value for name, value in to_json(config).items() if used.get(name, True)}
 
 
 def quote_in_readme(text: str) -> None:

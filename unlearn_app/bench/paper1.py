@@ -24,6 +24,7 @@ from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
+from ..settings import RegularizeConfig
 from .cells import cell, share
 from .paper1_tables import RETAIN, write_results
 
@@ -112,10 +113,11 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 def step_times(backend: Backend, rounds: int, smoke: bool) -> dict[str, list[float]]:
     """Median seconds of a step under the sum and under the restricted gradient, taking turns at equal batches."""
     configs = {arm: Job(CUT[0], arm, 0).config(smoke) for arm in MAIN}
-    terms = unlearning.training_terms(backend, preview_concept(configs[MAIN[0]]), configs[MAIN[0]], lambda: False)
+    concept = preview_concept(configs[MAIN[0]])
+    terms = unlearning.training_terms(backend, concept, configs[MAIN[0]], lambda: False)
     seconds: dict[str, list[float]] = {arm: [] for arm in MAIN}
     for _, (arm, config) in itertools.product(range(rounds), configs.items()):
-        steps = list(itertools.islice(unlearning.train(backend, terms, config), 10))
+        steps = list(itertools.islice(unlearning.train(backend, concept, terms, config), 10))
         seconds[arm].append(round(statistics.median(step.seconds for step in steps[1:]), 4))
     backend.drop_adapters()
     return seconds
@@ -167,8 +169,9 @@ def digest(config: RunConfig) -> str:
     """A short hash of the settings that forgetting depends on, so that a cell is measured anew when one changes."""
     painted = config.compare.sampling_steps, config.compare.guidance_scale
     parts = config.objective, config.rule, config.options, config.unlearn, painted, config.prompts, config.anchor
-    resist = config.resist if unlearning.resists(config) else None
-    return hashlib.sha256(json.dumps([to_json(part) for part in (*parts, resist)]).encode()).hexdigest()[:16]
+    parts += (config.resist if unlearning.resists(config) else None,)
+    parts += (config.regularize,) if config.regularize != RegularizeConfig() else ()
+    return hashlib.sha256(json.dumps([to_json(part) for part in parts]).encode()).hexdigest()[:16]
 
 
 def file_name(name: str) -> str:
@@ -184,7 +187,7 @@ def unlearned(
     if unlearning.is_trained(config):
         terms = unlearning.training_terms(backend, concept, config, lambda: False)
         painted = time.perf_counter()
-        steps = list(unlearning.train(backend, terms, config))
+        steps = list(unlearning.train(backend, concept, terms, config))
     else:
         painted = started
         steps = list(unlearning.edit(backend, concept, config))

@@ -3,6 +3,31 @@
 from collections.abc import Sequence
 from itertools import takewhile
 
+import torch
+from torch import Tensor
+
+from ..backend import Backend
+from ..concept import Concept, spread
+
+EDITED_PROMPTS = 24
+"""Sentences whose tokens a closed-form edit moves, and as many that it keeps."""
+
+
+def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
+    """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they should act like."""
+    pairs = list(
+        zip(spread(concept.forget.train, EDITED_PROMPTS), spread(concept.anchors, EDITED_PROMPTS), strict=True)
+    )
+    old = backend.encode_text([prompt.text for prompt, _ in pairs]).float()
+    new = backend.encode_text([anchor for _, anchor in pairs]).float()
+    forget, anchor = [], []
+    for row, (prompt, other) in enumerate(pairs):
+        ids = backend.token_ids(prompt.text), backend.token_ids(other)
+        for position, target in paired_positions(*ids, length=old.shape[1]):
+            forget.append(old[row, position])
+            anchor.append(new[row, target])
+    return torch.stack(forget), torch.stack(anchor)
+
 
 def paired_positions(forget_ids: Sequence[int], anchor_ids: Sequence[int], length: int) -> list[tuple[int, int]]:
     """Pairs (position in the forget sentence, position in the anchor sentence) of two padded token sequences.

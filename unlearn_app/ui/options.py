@@ -7,10 +7,11 @@ import gradio as gr
 
 from .. import registry
 from ..config import PRESETS, RunConfig, make_config, setting_names
-from ..settings import RESIST_SECONDS, AttackConfig, CompareConfig, ResistConfig, UnlearnConfig
+from ..settings import RESIST_SECONDS, AttackConfig, CompareConfig, RegularizeConfig, ResistConfig, UnlearnConfig
 
 GROUPS = {
     "unlearn": ("Forgetting", UnlearnConfig),
+    "regularize": ("Holding back", RegularizeConfig),
     "resist": ("Resisting relearning", ResistConfig),
     "attack": ("Attack", AttackConfig),
     "compare": ("Pictures", CompareConfig),

@@ -1,0 +1,159 @@
+"""The ledger on disk: whole after a kill at any moment, rolled back to the very pixels, scored by hand-made numbers."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from unlearn_app.config import make_config, make_plan
+from unlearn_app.errors import ConfigError, OutputError
+from unlearn_app.ledger import Ledger, Request, Seen, standings
+from unlearn_app.merging import length
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("cat", "dog", "car", "mosaic", "neon")
+
+
+def seen(kind: str, right: int, of: int = 4) -> Seen:
+    return Seen(kind, (True,) * right + (False,) * (of - right), 0.5)
+
+
+def panel(**right: int) -> dict[str, Seen]:
+    return {name: seen("style" if name in ("mosaic", "neon") else "object", right.get(name, 4)) for name in NAMES}
+
+
+def request(ledger: Ledger, concept: str = "", **right: int) -> Request:
+    folder = ledger.next_folder(concept)
+    return Request(concept, "object", "rabbit", folder, 1.0, 3, float(len(ledger.rows)), panel(**right))
+
+
+def adapter(seed: int) -> dict[str, torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return {f"x.lora_{part}.weight": torch.randn(3, 3, generator=source) for part in "AB"}
+
+
+def pictures(seed: int) -> dict[str, Image.Image]:
+    return {name: Image.new("RGB", (8, 8), (seed * 20 % 256, 10, 20)) for name in NAMES}
+
+
+def filled(folder: Path, concepts: tuple[str, ...] = ("cat", "dog", "car")) -> Ledger:
+    ledger = Ledger.create(folder, make_config("cat"), make_plan(), NAMES)
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    for number, concept in enumerate(concepts, 1):
+        ledger.add(request(ledger, concept), adapter(number), adapter(10 + number), pictures(number))
+    return ledger
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    made = filled(tmp_path / "ledger")
+    again = Ledger.open(tmp_path / "ledger")
+    assert (again.config, again.plan, again.names, again.rows) == (made.config, made.plan, made.names, made.rows)
+    for number in (1, 2, 3):
+        torch.testing.assert_close(again.adapter(number), adapter(10 + number))
+        torch.testing.assert_close(again.adapter(number, own=True), adapter(number))
+    assert again.adapter(0) == {} and Image.open(again.picture(2, "cat")).size == (8, 8)
+
+
+@pytest.mark.parametrize("to", [0, 1, 2, 3])
+def test_rolling_back_restores_adapters_and_pictures(tmp_path: Path, to: int) -> None:
+    ledger = filled(tmp_path / "ledger")
+    before = {p: p.read_bytes() for row in ledger.rows[: to + 1] for p in (ledger.folder / row.folder).rglob("*.*")}
+    ledger.rollback(to)
+    opened = Ledger.open(ledger.folder)
+    assert [row.concept for row in opened.requests] == ["cat", "dog", "car"][:to]
+    assert {p: p.read_bytes() for p in ledger.folder.rglob("*.*") if p.name != "ledger.json"} == before
+    opened.add(request(opened, "car"), adapter(7), adapter(8), pictures(9))
+    assert Ledger.open(ledger.folder).requests[-1].concept == "car"
+    with pytest.raises(OutputError, match="not possible"):
+        opened.rollback(9)
+
+
+def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    (ledger.folder / ".0004-x.1.partial").mkdir()
+    (ledger.folder / "0004-half").mkdir()
+    opened = Ledger.open(ledger.folder)
+    assert opened.rows == ledger.rows and (ledger.folder / ".0004-x.1.partial").exists(), "reading changes nothing"
+    opened.rollback(3)
+    assert not (ledger.folder / ".0004-x.1.partial").exists() and not (ledger.folder / "0004-half").exists()
+    (ledger.folder / ledger.rows[2].folder).rename(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="0002-dog is missing"):
+        Ledger.open(ledger.folder)
+    with pytest.raises(OutputError, match="no readable ledger"):
+        Ledger.open(tmp_path)
+    with pytest.raises(OutputError, match="exists"):
+        Ledger.create(ledger.folder, make_config("cat"), make_plan(), NAMES)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_ledger import Ledger, adapter, pictures, request
+ledger = Ledger.open(Path(sys.argv[1]))
+print("open", flush=True)
+while True:
+    if len(ledger.rows) > 6:
+        ledger.rollback(2)
+    number = len(ledger.rows)
+    ledger.add(request(ledger, f"c{{number}}"), adapter(number), adapter(10 + number), pictures(number))
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_ledger_that_opens_and_continues(tmp_path: Path) -> None:
+    """One process appends and rolls back as fast as it can; it is killed twenty times, wherever it happens to be."""
+    folder, source = filled(tmp_path / "ledger", ()).folder, random.Random(0)
+    words = [sys.executable, "-c", WORKER.format(tests=str(ROOT / "tests")), str(folder)]
+    lengths = set()
+    for _ in range(20):
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+            assert worker.stdout.readline() == "open\n"
+            time.sleep(source.uniform(0, 0.15))
+            worker.kill()
+        ledger = Ledger.open(folder)
+        for number, row in enumerate(ledger.requests, 1):
+            assert row.concept == f"c{number}"
+            torch.testing.assert_close(ledger.adapter(number), adapter(10 + number))
+            assert Image.open(ledger.picture(number, "cat")).getpixel((0, 0))[0] == number * 20
+        lengths.add(len(ledger.rows))
+    assert len(lengths) > 1, "the process was never killed in different states"
+
+
+def test_standings_by_hand(tmp_path: Path) -> None:
+    """T13, T14: dog stays retained until it is requested; the rise of cat from 1 to 3 of 4 pictures is a relapse."""
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    ledger.add(request(ledger, "cat", cat=1, car=3), adapter(1), adapter(1), pictures(1))
+    ledger.add(request(ledger, "dog", cat=3, dog=0, car=2, mosaic=2), adapter(2), adapter(2), pictures(2))
+    one, two = standings(ledger.rows)
+    assert (one.ua, one.ra_i, one.ra_c, one.relapse) == (0.75, 0.75, 1.0, 0.0)
+    assert (two.ua, two.ra_i, two.ra_c, two.relapse) == (1 - 3 / 8, 0.5, 0.75, 0.5)
+    assert standings(ledger.rows, ["neon"])[1].ra_i is None and standings(ledger.rows, ["neon"])[1].ra_c == 1.0
+    destroyed = panel(**dict.fromkeys(NAMES, 0))
+    ledger.add(Request("car", "object", "ship", ledger.next_folder("car"), 1, 3, 9.0, destroyed), {}, {}, {})
+    assert standings(ledger.rows)[2].ua == 1.0 and standings(ledger.rows)[2].ra_c == 0.0
+
+
+def test_an_anchor_is_not_counted_as_retained(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    row = Request("cat", "object", "dog", ledger.next_folder("cat"), 1.0, 3, 1.0, panel(cat=0, dog=0, car=4))
+    ledger.add(row, adapter(1), adapter(1), pictures(1))
+    assert standings(ledger.rows)[0].ra_i == 1.0
+
+
+def test_a_plan_is_checked() -> None:
+    assert make_plan(regime="independent", weight="1.5").weight == 1.5
+    for changes in ({"regime": "never"}, {"keep": 0}, {"nothing": 1}):
+        with pytest.raises(ConfigError, match="sequence"):
+            make_plan(**changes)
+
+
+def test_length_is_the_norm_of_the_product() -> None:
+    state = adapter(3)
+    assert length(state) == pytest.approx((state["x.lora_B.weight"] @ state["x.lora_A.weight"]).norm().item(), rel=1e-5)

@@ -1,0 +1,189 @@
+"""Requests to forget that keep coming: each is trained, everything is tested again, and the ledger gets a row."""
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from PIL.Image import Image
+from torch import Tensor
+
+from .backend import Backend
+from .catalog import preview_concept
+from .concept import Concept, Prompt, PromptSplit, spread
+from .config import RunConfig, with_concept
+from .errors import Cancelled, ConfigError
+from .evaluate import paint_judged
+from .events import Stage, Step
+from .ledger import Ledger, Request, Seen
+from .merging import length, merge, total
+from .restraints import protected_span
+from .scorers import Scorer
+from .unlearning import Earlier, edit, forget, is_trained, train, training_terms
+
+PANEL_SEED = 2_000_000
+"""The panel's pictures have seeds of their own, the same after every request."""
+TRAINED = 0.4
+"""How far a request is when it is trained."""
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Added:
+    """A row was added to the ledger."""
+
+    request: Request
+
+
+def begin(
+    ledger: Ledger, backend: Backend, scorer: Scorer | None, should_stop: Stop = lambda: False
+) -> Iterator[Stage | Added]:
+    """Test the original model, and write it down as row 0."""
+    yield Stage("compare", "Painting the panel with the original model", 0.0)
+    backend.drop_adapters()
+    panel, pictures = tested(ledger, backend, scorer, (), should_stop)
+    row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
+    ledger.add(row, {}, {}, pictures)
+    yield Added(row)
+
+
+def append(
+    ledger: Ledger, text: str, backend: Backend, scorer: Scorer | None, should_stop: Stop = lambda: False
+) -> Iterator[Stage | Step | Added]:
+    """Forget one more concept, test everything again, and add the row; stopping leaves the ledger as it was.
+
+    Raises:
+        ConfigError: the concept is unknown, was forgotten before, or is not on the panel.
+    """
+    concept = preview_concept(with_concept(ledger.config, text))
+    erased = [preview_concept(with_concept(ledger.config, row.concept)) for row in ledger.requests]
+    if concept.name in [other.name for other in erased]:
+        raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
+    if concept.name not in ledger.names:
+        raise ConfigError(f"“{concept.name}” is not tested in this ledger: {', '.join(ledger.names)}.", "concept")
+    started, steps = time.perf_counter(), 0
+    yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+    for step in _learned(ledger, concept, erased, backend, should_stop):
+        steps += 1
+        yield step
+        _check(should_stop)
+    own = backend.adapter_state("unlearn")
+    combined, notes = _combined(ledger, concept, erased, own, backend)
+    seconds = round(time.perf_counter() - started, 2)
+    yield Stage("compare", "Painting the panel again: what was erased, and what should stay", TRAINED)
+    backend.drop_adapters()
+    backend.load_adapter("unlearn", combined)
+    panel, pictures = tested(ledger, backend, scorer, ("unlearn",), should_stop)
+    known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
+    row = Request(*known, seconds, steps, length(combined), panel, notes)
+    ledger.add(row, own, combined, pictures)
+    yield Added(row)
+
+
+def _learned(
+    ledger: Ledger, concept: Concept, erased: Sequence[Concept], backend: Backend, should_stop: Stop
+) -> Iterator[Step]:
+    """Learn into the `unlearn` slot: on top of what is there, from the original, or all requests at once."""
+    config = with_concept(ledger.config, concept.name)
+    backend.drop_adapters()
+    if ledger.plan.regime != "sequential" or not erased:
+        asked = [*erased, concept] if ledger.plan.regime == "simultaneous" else [concept]
+        yield from forget(backend, without(united(asked), asked), config, should_stop)
+        return
+    kept, before = without(concept, erased), ledger.adapter(len(erased))
+    terms = training_terms(backend, kept, config, should_stop) if is_trained(config) else {}
+    backend.load_adapter("unlearn", before)
+    with backend.merged("unlearn"):
+        if terms:
+            yield from train(backend, kept, terms, config, Earlier(tuple(erased), before))
+        else:
+            yield from edit(backend, kept, config)
+
+
+def _combined(
+    ledger: Ledger, concept: Concept, erased: Sequence[Concept], own: dict[str, Tensor], backend: Backend
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The adapter of all requests so far, and what there is to say about it."""
+    if ledger.plan.regime == "simultaneous" or not erased:
+        return own, ()
+    if ledger.plan.regime == "sequential":
+        return total(ledger.adapter(len(erased)), own).state, ()
+    states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
+    basis = None
+    if ledger.config.regularize.project == "exact":
+        everything = without(united([*erased, concept]), [*erased, concept])
+        basis = protected_span(backend, everything, (), ledger.config.regularize.energy)
+    adapter = merge([*states, own], ledger.plan, basis)
+    return adapter.state, (f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",)
+
+
+def united(concepts: Sequence[Concept]) -> Concept:
+    """All concepts as one: their training prompts take turns."""
+    if len(concepts) == 1:
+        return concepts[0]
+    pairs = [list(zip(c.forget.train, c.anchors, strict=True)) for c in concepts]
+    forget = [row for rows in zip(*_equally_long(pairs), strict=True) for row in rows]
+    near, far = ([p for c in concepts for p in getattr(c, group).train] for group in ("near", "far"))
+    last = concepts[-1]
+    return replace(
+        last,
+        forget=PromptSplit(tuple(prompt for prompt, _ in forget), last.forget.test),
+        anchors=tuple(anchor for _, anchor in forget),
+        near=PromptSplit(tuple(dict.fromkeys(near)), last.near.test),
+        far=PromptSplit(tuple(dict.fromkeys(far)), last.far.test),
+    )
+
+
+def _equally_long(lists: Sequence[list]) -> list[list]:
+    longest = max(map(len, lists))
+    return [list(itertools.islice(itertools.cycle(rows), longest)) for rows in lists]
+
+
+def without(concept: Concept, erased: Sequence[Concept]) -> Concept:
+    """The concept with retain prompts that name nothing that was erased before."""
+    names = [re.escape(other.name) for other in erased]
+    if not names:
+        return concept
+    named = re.compile(rf"\b({'|'.join(names)})", re.I)
+
+    def kept(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+        return tuple(p for p in prompts if not named.search(p.text) and not named.fullmatch(p.expects))
+
+    near, far = (PromptSplit(kept(split.train), split.test) for split in (concept.near, concept.far))
+    if not near.train:
+        near, far = PromptSplit(far.train, near.test), PromptSplit((), far.test)
+    return replace(concept, near=near, far=far)
+
+
+def panel_prompts(config: RunConfig, names: Sequence[str], count: int) -> dict[str, tuple[Prompt, ...]]:
+    """Held-out prompts of every concept of a panel."""
+    return {n: spread(preview_concept(with_concept(config, n)).forget.test, count) for n in names}
+
+
+def tested(
+    ledger: Ledger, backend: Backend, scorer: Scorer | None, slots: Sequence[str], should_stop: Stop
+) -> tuple[dict[str, Seen], Mapping[str, Image]]:
+    """What the model shows of the whole panel, and one picture of each concept.
+
+    Picture i of concept j has the same seed after every request, so that a kept concept is compared with itself.
+    """
+    asked = panel_prompts(ledger.config, ledger.names, ledger.plan.pictures)
+    prompts = [prompt for own in asked.values() for prompt in own]
+    first = PANEL_SEED + 1000 * ledger.config.seed
+    with backend.active(*slots):
+        seeds = [first + row for row in range(len(prompts))]
+        painted = iter(paint_judged(backend, prompts, seeds, ledger.config.compare, scorer, should_stop))
+    panel, pictures = {}, {}
+    for name, own in asked.items():
+        seen = list(itertools.islice(painted, len(own)))
+        pictures[name] = seen[0][0]
+        kind = preview_concept(with_concept(ledger.config, name)).kind
+        alignment = None if scorer is None else sum(row[1] for row in seen) / len(seen)
+        panel[name] = Seen(kind, tuple(row[3] for row in seen), alignment)
+    return panel, pictures
+
+
+def _check(should_stop: Stop) -> None:
+    if should_stop():
+        raise Cancelled("The request was stopped.")

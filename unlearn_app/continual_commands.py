@@ -1,0 +1,151 @@
+"""The commands under `continual`: requests to forget that keep coming, in a ledger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .config import PRESETS, RunConfig, clean_text, make_config, make_plan
+from .console import StageBars, assignments, interrupt_flag, whole_number
+from .errors import ConfigError
+from .runs import write_bytes
+
+continual = typer.Typer(help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True)
+LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
+SEQUENCE = "sequence."
+
+
+@continual.callback()
+def start(
+    context: typer.Context,
+    concepts: Annotated[
+        str, typer.Option(help="what to forget, in this order, separated by commas", metavar="A,B,C")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")] = None,
+    objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = RunConfig.objective,
+    keep: Annotated[
+        str, typer.Option(help="for other models: what else to test after every request", metavar="A,B,C")
+    ] = "",
+    seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(RunConfig.seed),
+    preset: Annotated[str, typer.Option(help="fast or full", metavar="|".join(PRESETS))] = RunConfig.preset,
+    model: Annotated[
+        str, typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
+    ] = RunConfig.model,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="as of `run`, and sequence.regime, sequence.merge and more"),
+    ] = None,
+) -> None:
+    """Begin a ledger: forget concepts one after the other, and test everything after each."""
+    if context.invoked_subcommand:
+        return
+    names = [clean_text(text, "concepts") for text in concepts.split(",")]
+    if out is None:
+        raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
+    given = assignments(settings or [], SEQUENCE)
+    plan = make_plan(**{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)})
+    own = {name: value for name, value in given.items() if not name.startswith(SEQUENCE)}
+    config = make_config(names[0], preset=preset, objective=objective, seed=seed, model=model, **own)
+    from .catalog import known_concepts, preview_concept
+    from .config import with_concept
+    from .ledger import Ledger
+
+    asked = [preview_concept(with_concept(config, name)).name for name in names]
+    known = [entry.name for entry in known_concepts(model) if not entry.fresh]
+    others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
+    _serve(Ledger.create(out, config, plan, dict.fromkeys([*known, *asked, *others])), asked)
+
+
+@continual.command()
+def add(
+    ledger: LEDGER, concepts: Annotated[list[str], typer.Argument(help="what to forget next", metavar="CONCEPT")]
+) -> None:
+    """Forget more concepts on top of what is there."""
+    from .ledger import Ledger
+
+    _serve(Ledger.open(ledger), [clean_text(text, "concept") for text in concepts])
+
+
+@continual.command()
+def rollback(
+    ledger: LEDGER, to: Annotated[str, typer.Argument(help="number of the last request to keep", metavar="N")]
+) -> None:
+    """Take back every request after number N; 0 takes back all."""
+    from .ledger import Ledger
+
+    opened = Ledger.open(ledger)
+    opened.rollback(whole_number(to, "N", 0, 10_000))
+    _print(opened)
+
+
+@continual.command()
+def show(ledger: LEDGER) -> None:
+    """What a ledger holds, and how the model stood after every request."""
+    from .ledger import Ledger
+
+    _print(Ledger.open(ledger))
+
+
+@continual.command()
+def export(
+    ledger: LEDGER,
+    out: Annotated[Path, typer.Argument(help="new .safetensors file", metavar="FILE")],
+    number: Annotated[str, typer.Option(help="up to which request; the last when absent", metavar="N")] = "",
+    alone: Annotated[bool, typer.Option("--alone", help="that request's own adapter instead of all so far")] = False,
+) -> None:
+    """Write one adapter that diffusers loads: all requests together, or one alone."""
+    from .ledger import Ledger
+    from .runs import check_output
+
+    opened = Ledger.open(ledger)
+    last = len(opened.requests)
+    chosen = whole_number(number, "number", 1, max(last, 1)) if number else last
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"The output {str(out)!r} is no .safetensors file.", "out")
+    if not last:
+        raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
+    check_output(out)
+    write_bytes(out, opened.path(chosen, own=alone).read_bytes())
+    Console().print(str(out), markup=False, soft_wrap=True)
+
+
+def _serve(ledger: Any, concepts: list[str]) -> None:
+    """Work through the requests with a bar for each, and print how things stand."""
+    from . import catalog
+    from . import continual as work
+
+    with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
+        bars.begin(f"Loading the {ledger.config.model} model")
+        backend = catalog.load_backend(ledger.config.model)
+        scorer = catalog.load_scorer(ledger.config.model, catalog.preview_concept(ledger.config))
+        if not ledger.rows:
+            _follow(work.begin(ledger, backend, scorer, cancel.is_set), bars)
+        for concept in concepts:
+            _follow(work.append(ledger, concept, backend, scorer, cancel.is_set), bars)
+    _print(ledger)
+
+
+def _follow(events: Iterator[Any], bars: StageBars) -> None:
+    for event in events:
+        bars.show(event)
+
+
+def _print(ledger: Any) -> None:
+    from .ledger import standings
+
+    table = Table(title=f"{ledger.folder} · {ledger.plan.regime}", title_justify="left")
+    for name in ("request", "forgot", "UA", "RA-I", "RA-C", "drift", "largest relapse", "seconds", ""):
+        table.add_column(name)
+    for row, found in zip(ledger.requests, standings(ledger.rows), strict=True):
+        shares = [_share(value) for value in (found.ua, found.ra_i, found.ra_c)]
+        notes = " ".join(row.notes)
+        cells = [str(found.number), row.concept, *shares, f"{found.drift:.2f}", _share(found.relapse)]
+        table.add_row(*cells, f"{row.seconds:.0f}", notes)
+    Console().print(table)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

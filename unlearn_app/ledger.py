@@ -1,0 +1,218 @@
+"""The ledger: requests to forget, one after the other, in a folder that survives being killed at any moment.
+
+`ledger.json` is the truth and is replaced whole; a request's folder is complete before it is named there.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from torch import Tensor
+
+from .config import RunConfig, config_from_dict
+from .errors import OutputError
+from .painting import read_adapter
+from .runs import ORIGINAL, adapter_bytes, check_output, to_json, whole_folder, write_bytes
+from .settings import SequenceConfig
+
+SCHEMA = "unlearn-ledger/1"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One concept of the panel after one request: which pictures are right and their mean alignment, None unjudged."""
+
+    kind: str
+    right: tuple[bool | None, ...]
+    alignment: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is right."""
+        return sum(map(bool, self.right)) / len(self.right)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of the ledger; row 0 is the original model, which has no concept."""
+
+    concept: str
+    kind: str
+    anchor: str
+    folder: str
+    seconds: float
+    steps: int
+    drift: float
+    """Frobenius norm of the whole update since the original."""
+    panel: dict[str, Seen]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Ledger:
+    """An ordered list of requests with their adapters and what the model shows after each."""
+
+    folder: Path
+    config: RunConfig
+    plan: SequenceConfig
+    names: tuple[str, ...]
+    """The panel: the concepts that are tested after every request."""
+    rows: list[Request]
+
+    @classmethod
+    def create(cls, folder: Path, config: RunConfig, plan: SequenceConfig, names: Sequence[str]) -> "Ledger":
+        """A new ledger without rows.
+
+        Raises:
+            OutputError: the folder exists or cannot be written.
+        """
+        check_output(folder)
+        with whole_folder(Path(folder)) as partial:
+            made = cls(partial, config, plan, tuple(names), [])
+            made._save()
+        made.folder = Path(folder)
+        return made
+
+    @classmethod
+    def open(cls, folder: Path) -> "Ledger":
+        """Read a ledger back; what a killed process left unfinished is cleared away by the next change.
+
+        Raises:
+            OutputError: there is none, or a row's files are missing.
+        """
+        folder = Path(folder)
+        try:
+            record = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
+            if record["schema"] != SCHEMA:
+                raise OutputError(f"{str(folder)!r} has schema {record['schema']!r}; {SCHEMA} is accepted.")
+            rows = [_request(row) for row in record["rows"]]
+            plan, names = SequenceConfig(**record["plan"]), tuple(record["names"])
+            made = cls(folder, config_from_dict(record["config"]), plan, names, rows)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"There is no readable ledger in {str(folder)!r}.") from error
+        for row in rows:
+            if not (folder / row.folder / "panel").is_dir():
+                raise OutputError(f"The ledger in {str(folder)!r} is damaged: {row.folder} is missing.")
+        return made
+
+    @property
+    def requests(self) -> list[Request]:
+        """The rows without the original's."""
+        return self.rows[1:]
+
+    def add(
+        self, request: Request, own: Mapping[str, Tensor], combined: Mapping[str, Tensor], pictures: Mapping[str, Image]
+    ) -> None:
+        """Append a row: its own adapter, the one of all so far, and a picture of each concept of the panel."""
+        self._sweep()
+        with whole_folder(self.folder / request.folder) as partial:
+            for name, state in (("own", own), ("combined", combined)):
+                if state:
+                    said = {"concept": request.concept, "base": self.config.model, "loads_on": ORIGINAL}
+                    write_bytes(partial / f"{name}.safetensors", adapter_bytes(state, said))
+            (partial / "panel").mkdir()
+            for concept, picture in pictures.items():
+                picture.save(partial / "panel" / f"{slug(concept)}.png")
+        self.rows = [*self.rows, request]
+        self._save()
+
+    def rollback(self, to: int) -> None:
+        """Forget every request after number `to`; 0 leaves the original.
+
+        Raises:
+            OutputError: there are not so many.
+        """
+        if not 0 <= to < len(self.rows):
+            raise OutputError(f"The ledger has {len(self.requests)} requests; rolling back to {to} is not possible.")
+        self.rows = self.rows[: to + 1]
+        self._save()
+        self._sweep()
+
+    def adapter(self, number: int, own: bool = False) -> dict[str, Tensor]:
+        """The adapter of all requests up to `number`, or of that request alone; empty for the original."""
+        path = self.path(number, own)
+        return read_adapter(path) if path.exists() else {}
+
+    def path(self, number: int, own: bool = False) -> Path:
+        """Where `adapter` reads; nothing is there for the original.
+
+        Raises:
+            OutputError: there are not so many requests.
+        """
+        if not 0 <= number < len(self.rows):
+            raise OutputError(f"The ledger has {len(self.requests)} requests; there is no request {number}.")
+        return self.folder / self.rows[number].folder / ("own.safetensors" if own else "combined.safetensors")
+
+    def picture(self, number: int, concept: str) -> Path:
+        """The picture of `concept` after request `number`."""
+        return self.folder / self.rows[number].folder / "panel" / f"{slug(concept)}.png"
+
+    def next_folder(self, concept: str) -> str:
+        """A name for the next row's folder."""
+        return f"{len(self.rows):04d}-{slug(concept) or 'original'}"
+
+    def _save(self) -> None:
+        parts = {"config": self.config, "plan": self.plan, "names": self.names, "rows": self.rows}
+        record = {"schema": SCHEMA} | to_json(parts)
+        write_bytes(self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode())
+
+    def _sweep(self) -> None:
+        known = {row.folder for row in self.rows} | {"ledger.json", "exports"}
+        for path in self.folder.iterdir():
+            if path.name not in known:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def slug(text: str) -> str:
+    """A file name made of a concept."""
+    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")
+
+
+def _request(values: dict[str, Any]) -> Request:
+    panel = {n: Seen(v["kind"], tuple(v["right"]), v["alignment"]) for n, v in values["panel"].items()}
+    return Request(**values | {"panel": panel, "notes": tuple(values["notes"])})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the model shows after a request, in shares: UA, and RA within and across domains as far as it is kept."""
+
+    number: int
+    ua: float
+    ra_i: float | None
+    ra_c: float | None
+    drift: float
+    relapse: float
+    """The largest rise of an erased concept above what was left right after its own request."""
+
+
+def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> list[Standing]:
+    """UA, RA-I and RA-C after every request (design §7), over held-out prompts of the panel.
+
+    `kept` are the concepts that count as retained: by default all that are never requested and are no request's
+    anchor. RA-I is over those of the kind of the latest request, RA-C over the others. Deviation: the official RA-C
+    also counts pictures whose prompts name an erased concept.
+    """
+    requests = rows[1:]
+    asked = {r.concept for r in requests} | {r.anchor for r in requests}
+    names = kept if kept is not None else [name for name in rows[0].panel if name not in asked]
+    found = []
+    for number, row in enumerate(requests, 1):
+        left = [row.panel[r.concept].accuracy for r in requests[:number]]
+        first = [r.panel[r.concept].accuracy for r in requests[:number]]
+        own, other = (
+            _mean([row.panel[name].accuracy for name in names if (row.panel[name].kind == row.kind) == same])
+            for same in (True, False)
+        )
+        relapse = max(now - then for now, then in zip(left, first, strict=True))
+        found.append(Standing(number, 1 - _mean(left), own, other, row.drift, relapse))
+    return found
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
