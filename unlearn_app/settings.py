@@ -10,6 +10,7 @@ ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
 ORDERS = ("first", "second")
+GOALS = ("forget", "lose")
 ORIGINS = ("previous", "original")
 PROJECT = ("none", "exact", "gradients")
 REGIMES = ("sequential", "independent", "simultaneous")
@@ -53,10 +54,13 @@ class ResistConfig:
 
     on: bool = setting(False, "each step also rehearses an attack and makes it fail (meta-unlearning)")
     steps: int = setting(3, "steps of the simulated attack; 0 is plain ascent, the control", 0, 50)
-    lr: float = setting(1e-3, "learning rate of the simulated attack", 1e-6, 10.0)
+    lr: float = setting(3e-4, "learning rate of the simulated attack", 1e-6, 10.0)
     weights: str = setting("full", "what the simulated adversary trains", choices=WEIGHTS)
     optimizer: str = setting("adam", "optimizer of the simulated adversary", choices=OPTIMIZERS)
     batch_size: int = setting(8, "pictures per step of the simulated attack", 1, 256)
+    goal: str = setting(
+        "forget", "after the attack: the method's own loss is low, or the concept's high", choices=GOALS
+    )
     weight: float = setting(1.0, "weight of resisting against forgetting", 1e-3, 1e3)
     forget: float = setting(1.0, "how much the concept shall stay lost after the attack", 0.0, 100.0)
     related: float = setting(0.0, "how much its relatives shall be lost in the attack", 0.0, 100.0)

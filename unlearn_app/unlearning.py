@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .events import Step
 from .merging import total
 from .objectives import Objective
+from .objectives.concept_ablation import ConceptAblation
 from .objectives.diffusion import Diffusion
 from .objectives.look_ahead import LookAhead
 from .objectives.preserve import Preserve
@@ -95,14 +96,17 @@ def _look_ahead_term(
 ) -> Term:
     """Meta-unlearning, with pictures of the concept of its own."""
     ahead, first = config.resist, config.seed * 1000 + 400_000
-    prompts = [prompt.text for prompt in spread(concept.forget.train, max(config.unlearn.train_pictures // 2, 2))]
-    forget = paint(backend, prompts, None, [first + row for row in range(len(prompts))], **options)
+    count = max(config.unlearn.train_pictures // 2, 2)
+    pairs = spread(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
+    prompts, anchors = [prompt.text for prompt, _ in pairs], [anchor for _, anchor in pairs]
+    forget = paint(backend, prompts, anchors, [first + row for row in range(len(prompts))], **options)
+    objective = config.build("objective") if is_trained(config) else ConceptAblation()
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
     chosen = {item.name: getattr(ahead, item.name) for item in fields(LookAhead) if hasattr(ahead, item.name)}
     batches = ahead_batches(
         backend, forget, retain, near, batch_size=ahead.batch_size, steps=ahead.steps, seed=first + 10_000
     )
-    return Term(LookAhead(Diffusion(), **chosen), batches, ahead.weight)
+    return Term(LookAhead(Diffusion(), objective, **chosen), batches, ahead.weight)
 
 
 def _labels(objective: Objective, anchors: list[str], retained: Sequence[str], seed: int) -> list[str]:

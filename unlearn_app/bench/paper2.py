@@ -35,8 +35,10 @@ DEFENCES: dict[str, dict[str, Any]] = {"unlearn only": {}, "meta": RESIST}
 CONTROLS: dict[str, dict[str, Any]] = {
     "no look ahead (M = 0)": RESIST | {"resist.steps": 0},
     "stronger unlearning": {"esd.eta": 3.0},
+    "meta, goal of the paper": RESIST | {"resist.goal": "lose", "resist.cap": 3.0},
 }
-"""Of the first base: the same weights without the attack in the middle, and more forgetting without resistance."""
+"""Of the first base: the same weights without the attack in the middle, more forgetting without resistance, and the
+paper's own term, whose ascent is bounded."""
 LORA = {"attack.rank": 16, "attack.alpha": 16.0}
 ALL = {"attack.weights": "full", "attack.lr": 3e-4}
 SGD = {"attack.optimizer": "sgd", "attack.lr": 0.1}

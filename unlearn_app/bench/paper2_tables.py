@@ -103,6 +103,7 @@ def _fall(group: str, harmless: bool) -> Callable[[Sequence[Row]], dict[tuple[st
 
 
 PLAIN, META, M0, STRONG = "unlearn only", "meta", "no look ahead (M = 0)", "stronger unlearning"
+PAPER = "meta, goal of the paper"
 EVER = float("inf")
 CLAIMS = (
     Claim("Before the attack both have forgotten as much", META, PLAIN, _before("forget"), -3, 3),
@@ -111,6 +112,7 @@ CLAIMS = (
     Claim("The worst attack brings back less in 100 steps", META, PLAIN, worst, -EVER, 0),
     Claim("Less than without the look ahead", META, M0, worst, -EVER, 0),
     Claim("Less than after stronger unlearning", META, STRONG, worst, -EVER, 0),
+    Claim("With the paper's goal it brings back less", PAPER, PLAIN, worst, -EVER, 0),
     Claim("The attack costs relatives more (self-destruct)", META, PLAIN, _fall("near", False), 0, EVER),
     Claim("Harmless fine-tuning costs everything else no more", META, PLAIN, _fall("far", True), -EVER, 3),
     Claim("Harmless fine-tuning brings back no more", META, PLAIN, _after_harmless, -EVER, 3),
@@ -219,7 +221,7 @@ def _end(rows: Sequence[Row]) -> float:
 
 
 FIGURE = Path(__file__).with_name("curves.svg")
-COLOURS = {PLAIN: "#c2570c", META: "#0a8062", M0: "#8a5bd0", STRONG: "#7a8494"}
+COLOURS = {PLAIN: "#c2570c", META: "#0a8062", M0: "#8a5bd0", STRONG: "#7a8494", PAPER: "#0b6fb8"}
 
 
 def figure(rows: Sequence[Row]) -> str:

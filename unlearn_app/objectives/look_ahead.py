@@ -23,11 +23,16 @@ class LookAhead:
     the product is split; F of the outer loss is not what the attack trains on; L is truncated at `cap`, because its
     ascent is unbounded, and an attack that ends in infinities has failed and teaches nothing; before and after use the
     same pictures, noise and timesteps. First order takes theta' - theta for a constant, as the released code does;
-    second order differentiates through the attack, as the paper says.
+    second order differentiates through the attack, as the paper says. Under the goal "forget" the first term is
+    b_F L_unlearn(theta'; F) instead: the attacked model shall still meet the method's own loss. It has a floor, so it
+    needs no cap, and it asks for the same picture before and after; our default, since it resisted a little better.
     """
 
     loss: Loss
-    lr: float = 1e-3
+    objective: Loss | None = None
+    """What the attacked model shall still meet under the goal "forget"."""
+    goal: str = "lose"
+    lr: float = 3e-4
     weights: str = "full"
     """What the simulated adversary trains: "full" or "lora", a fresh one on every matrix."""
     optimizer: str = "adam"
@@ -45,7 +50,10 @@ class LookAhead:
         before = {name: _teaching(weight) for name, weight in backend.weights("unlearn", params).items()}
         with backend.active():
             after = self.attacked(backend, before, batch)
-            value = -self.forget * self._bounded(backend, batch.forget, after)
+            if self.goal == "forget":
+                value = self.forget * self._finite(self.objective(backend, batch.forget, after))
+            else:
+                value = -self.forget * self._bounded(backend, batch.forget, after)
             for weight, data in ((self.related, batch.related), (self.unrelated, batch.unrelated)):
                 if weight:
                     risen = self._bounded(backend, data, after) - self._bounded(backend, data, before)
@@ -53,8 +61,10 @@ class LookAhead:
         return value
 
     def _bounded(self, backend: Backend, batch: NoisyBatch, weights: Params) -> Tensor:
-        loss = self.loss(backend, batch, weights)
-        return loss.clamp(max=self.cap) if torch.isfinite(loss) else loss.new_full((), self.cap)
+        return self._finite(self.loss(backend, batch, weights)).clamp(max=self.cap)
+
+    def _finite(self, loss: Tensor) -> Tensor:
+        return loss if torch.isfinite(loss) else loss.new_full((), self.cap)
 
     def attacked(self, backend: Backend, before: Params, batch: AheadBatch) -> Params:
         """All weights after the attack on `batch.support`, differentiable in `before` as `order` says."""
