@@ -76,7 +76,7 @@ def merge(states: Sequence[Mapping[str, Tensor]], how: SequenceConfig, basis: Te
     }[how.merge]()
     if basis is not None:
         made = {layer: update - update @ basis.to(update) @ basis.T.to(update) for layer, update in made.items()}
-    return as_adapter(made, how.rank)
+    return _shaped(as_adapter(made, how.rank), states)
 
 
 def length(state: Mapping[str, Tensor]) -> float:
@@ -87,15 +87,19 @@ def length(state: Mapping[str, Tensor]) -> float:
 
 def total(*states: Mapping[str, Tensor]) -> Adapter:
     """The sum of adapters as one, exact, of the rank that the sum has."""
-    # A 1 x 1 convolution is a matrix with two more axes.
-    axes = {name: tensor.shape[2:] for state in states for name, tensor in state.items()}
     pairs = [factor_pairs(state) for state in states]
     layers = dict.fromkeys(layer for own in pairs for layer in own)
     joined = {layer: [own[layer] for own in pairs if layer in own] for layer in layers}
     whole = to_adapter(
         {n: (torch.cat([a for a, _ in own]), torch.cat([b for _, b in own], dim=1)) for n, own in joined.items()}
     )
-    return replace(whole, state={name: t.reshape(*t.shape, *axes[name]) for name, t in whole.state.items()})
+    return _shaped(whole, states)
+
+
+def _shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
+    """With the factors of 1 x 1 convolutions as the states have them: matrices with two more axes."""
+    axes = {name: tensor.shape[2:] for state in states for name, tensor in state.items()}
+    return replace(adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()})
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
