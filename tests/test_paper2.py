@@ -108,14 +108,15 @@ def test_the_cut_keeps_every_seed_and_control() -> None:
 
 
 def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
-    plain, meta, none, strong = (
+    plain, meta, none, strong, paper = (
         paper2.Job("cat", 0, "ESD", defence, "LoRA 16").config(False)
         for defence in (*paper2.DEFENCES, *paper2.CONTROLS)
     )
     assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == (False, True, True, False)
     assert meta.resist.steps > none.resist.steps == 0 and dict(strong.options)["esd.eta"] == 3.0
-    assert len({config.unlearn for config in (plain, meta, none, strong)}) == 1
-    assert len({config.attack for config in (plain, meta, none, strong)}) == 1
+    assert (meta.resist.goal, paper.resist.goal) == ("forget", "lose") and paper.resist.on
+    assert len({config.unlearn for config in (plain, meta, none, strong, paper)}) == 1
+    assert len({config.attack for config in (plain, meta, none, strong, paper)}) == 1
 
 
 def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_pat
     assert "What is claimed" in text and f"## {FRESH}" in text
     assert (tmp_path / "paper2-smoke.svg").read_text().startswith("<svg")
     cells = sorted((tmp_path / "paper2-smoke").iterdir())
-    assert len(cells) == 14 and len(read_rows(tmp_path / "paper2-smoke")) == 14
+    assert len(cells) == 17 and len(read_rows(tmp_path / "paper2-smoke")) == 17
     plain = json.loads(next(path for path in cells if "cat-0-esd-unlearn-only-lora-16" in path.name).read_text())
     assert set(plain["values"]["marks"]) == {"0", "2"}
     before = {path: path.stat().st_mtime_ns for path in cells}

@@ -184,7 +184,7 @@ def test_own_prompts_are_what_is_painted(backend, tiny_pipeline, asked) -> None:
     [
         ({"unlearn.retain_weight": 0}, "0.001 to"),
         ({"unlearn.retain_weight": "nan"}, "a number"),
-        ({"unlearn.modules": "some"}, "all, cross, not_cross"),
+        ({"unlearn.modules": "some"}, "all, cross, keys_values, not_cross"),
         ({"unlearn.retain": "everything"}, "diversified, near, uniform"),
         ({"gradient_ascent.limit": -1, "objective": "gradient_ascent"}, "0.01 to 100"),
         ({"gradient_ascent.ceiling": 1}, "no setting"),
@@ -307,9 +307,9 @@ import sys, json, blank
 from unlearn_app import registry
 from unlearn_app.config import make_config
 import gradio as gr
-from unlearn_app.ui.options import build_options
+from unlearn_app.ui.options import build_options, build_switch
 with gr.Blocks():
-    options = build_options()
+    options = build_options(build_switch())
 choices = [value for _, value in options.components["objective"].choices]
 config = make_config("cat", objective="blank")
 print(json.dumps([registry.methods(), choices, list(options.components), config.options]))
