@@ -73,6 +73,16 @@ def test_all_at_once_trains_on_every_concept_in_turn(tiny_pipeline) -> None:
     assert not [text for text in retain_prompts(both, 40) if "cat" in text or "dog" in text]
 
 
+def test_an_anchor_is_never_something_that_was_erased() -> None:
+    config = make_config("cat")
+    assert continual.anchored(config, "kitty", []).anchor == "dog"
+    other = continual.anchored(config, "cat", ["dog"])
+    assert (
+        other.anchor in ("rabbit", "bear") and other.name == "cat" and not any("dog" in text for text in other.anchors)
+    )
+    assert continual.anchored(config, "mosaic", ["photo"]).anchor not in ("photo", "mosaic")
+
+
 def test_what_was_erased_is_no_retain_prompt(tiny_pipeline) -> None:
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat = preview_concept(config)

@@ -56,15 +56,16 @@ def append(
     Raises:
         ConfigError: the concept is unknown, was forgotten before, or is not on the panel.
     """
-    concept = preview_concept(with_concept(ledger.config, text))
     erased = [preview_concept(with_concept(ledger.config, row.concept)) for row in ledger.requests]
+    concept = anchored(ledger.config, text, [other.name for other in erased])
     if concept.name in [other.name for other in erased]:
         raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
     if concept.name not in ledger.names:
         raise ConfigError(f"“{concept.name}” is not tested in this ledger: {', '.join(ledger.names)}.", "concept")
     started, steps = time.perf_counter(), 0
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-    for step in _learned(ledger, concept, erased, backend, should_stop):
+    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+    for step in _learned(ledger, config, concept, erased, backend, should_stop):
         steps += 1
         yield step
         _check(should_stop)
@@ -81,11 +82,29 @@ def append(
     yield Added(row)
 
 
+def anchored(config: RunConfig, text: str, erased: Sequence[str]) -> Concept:
+    """The concept with an anchor that is not erased itself: its usual one, else the first relative that is left.
+
+    Raises:
+        ConfigError: the concept is unknown.
+    """
+    concept = preview_concept(with_concept(config, text))
+    others = [prompt.expects for prompt in (*concept.near.train, *concept.near.test, *concept.far.train)]
+    left = [name for name in dict.fromkeys([concept.anchor, *others]) if name not in erased]
+    if not left or left[0] == concept.anchor:
+        return concept
+    return preview_concept(replace(config, concept=text, anchor=left[0]))
+
+
 def _learned(
-    ledger: Ledger, concept: Concept, erased: Sequence[Concept], backend: Backend, should_stop: Stop
+    ledger: Ledger,
+    config: RunConfig,
+    concept: Concept,
+    erased: Sequence[Concept],
+    backend: Backend,
+    should_stop: Stop,
 ) -> Iterator[Step]:
     """Learn into the `unlearn` slot: on top of what is there, from the original, or all requests at once."""
-    config = with_concept(ledger.config, concept.name)
     backend.drop_adapters()
     if ledger.plan.regime != "sequential" or not erased:
         asked = [*erased, concept] if ledger.plan.regime == "simultaneous" else [concept]
