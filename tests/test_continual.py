@@ -77,9 +77,8 @@ def test_an_anchor_is_never_something_that_was_erased() -> None:
     config = make_config("cat")
     assert continual.anchored(config, "kitty", []).anchor == "dog"
     other = continual.anchored(config, "cat", ["dog"])
-    assert (
-        other.anchor in ("rabbit", "bear") and other.name == "cat" and not any("dog" in text for text in other.anchors)
-    )
+    assert other.anchor in ("rabbit", "bear", "fish", "butterfly", "frog") and other.name == "cat"
+    assert not any("dog" in text for text in other.anchors)
     assert continual.anchored(config, "mosaic", ["photo"]).anchor not in ("photo", "mosaic")
 
 

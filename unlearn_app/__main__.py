@@ -32,7 +32,7 @@ from .recipe_commands import pocket
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
-BENCHES = ("main-job", "paper1", "paper2")
+BENCHES = ("main-job", "paper1", "paper2", "paper3")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 FIELDS = {item.name: item for item in fields(RunConfig)}
 SETTINGS = ", ".join(setting_names(GROUPS))

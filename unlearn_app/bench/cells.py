@@ -11,6 +11,8 @@ from ..provenance import environment
 from ..runs import to_json, write_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
+CURVES = Path(__file__).with_name("curves.svg")
+"""Panels of curves, as a template."""
 
 
 def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -220,7 +220,6 @@ def _end(rows: Sequence[Row]) -> float:
     return statistics.mean(row.forget[row.last] for row in rows)
 
 
-FIGURE = Path(__file__).with_name("curves.svg")
 COLOURS = {PLAIN: "#c2570c", META: "#0a8062", M0: "#8a5bd0", STRONG: "#7a8494", PAPER: "#0b6fb8"}
 
 
@@ -238,4 +237,4 @@ def figure(rows: Sequence[Row]) -> str:
                 path = " ".join(f"{40 + 200 * step / width:.1f},{150 - 1.2 * share:.1f}" for step, share in points)
                 lines.append({"name": defence, "points": path, "colour": COLOURS[defence], "end": points[-1][1]})
         panels.append({"name": attack, "left": 270 * place, "lines": lines, "last": max(mine[0].forget)})
-    return Template(FIGURE.read_text(encoding="utf-8")).render(panels=panels, colours=COLOURS)
+    return Template(cells.CURVES.read_text(encoding="utf-8")).render(panels=panels, colours=COLOURS, unit="steps")

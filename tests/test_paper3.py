@@ -1,0 +1,82 @@
+"""The benchmark of paper 3: rows, bars and claims computed right, and three requests that resume without repeating."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearn_app.bench import paper3
+from unlearn_app.bench.paper3_tables import PLAIN, Row, bars, figure, growth, judged, read_rows, said, table
+from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = Row("objects", 0, 0, "concept ablation", PLAIN, 12, 100.0, 20.0, 50.0, 10.0, 0.0, 20.0, 240.0)
+
+
+def arm(name: str, ra_i: float, ra_c: float = 95.0, drift: float = 3.0, ua: float = 95.0) -> list[Row]:
+    return [
+        dataclasses.replace(BASE, arm=name, seed=seed, ra_i=ra_i + seed, ra_c=ra_c, drift=drift, ua=ua)
+        for seed in range(3)
+    ]
+
+
+def test_the_best_arm_must_erase_and_is_held_against_every_bar() -> None:
+    rows = [*arm(PLAIN, 20, 50, 10), *arm("projection", 85), *arm("nothing", 99, 99, 0.1, ua=10)]
+    best, collapse, _ = bars(rows)
+    assert "**projection**" in best and best.endswith(": met.") and "RA-I 86 %" in best and "drift 30 %" in best
+    assert "21 ± 2" in collapse
+    assert "not met" in bars([*arm(PLAIN, 20, 50, 10), *arm("projection", 85, drift=5)])[0]
+    assert "No arm erases" in bars(arm(PLAIN, 20, ua=50))[0] and "not measured" in bars([])[0]
+
+
+@pytest.mark.parametrize(("ra_i", "label"), [(60, "held"), (5, "not held"), (20, "undecided")])
+def test_a_claim_is_decided_by_pairs(ra_i: float, label: str) -> None:
+    rows = [*arm(PLAIN, 20), *(dataclasses.replace(r, ra_i=ra_i + 3 * (r.seed - 1) ** 2) for r in arm("L2", 0))]
+    assert f"**{label}**" in judged(rows, "L2", lambda row: row.ra_i, "keeps more")
+    assert "not measured" in judged(rows, "TIES", lambda row: row.ra_i, "keeps more")
+
+
+def test_a_line_per_arm_best_kept_first() -> None:
+    lines = table([*arm(PLAIN, 20), *arm("projection", 85)], 12)
+    assert lines[2].startswith("| projection | 95 ± 0 | 86 ± 2 | 95 ± 0 | 3.00 ± 0.00 |") and "sequential" in lines[3]
+    assert said([]) == said([None]) == "–" and said([1.0]) == "1"
+    assert figure([BASE, dataclasses.replace(BASE, number=1)]).count("<polyline") == 3 and figure([]).startswith("<svg")
+
+
+def test_growth_is_the_last_request_against_the_first() -> None:
+    rows = [dataclasses.replace(BASE, number=1, seconds=20.0), dataclasses.replace(BASE, number=12, seconds=23.0)]
+    assert growth(rows) == "1.15 times" and growth(rows[:1]) == "1.00 times"
+
+
+def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
+    for domain, entries in (("objects", OBJECTS), ("styles", STYLES)):
+        names = paper3.SEQUENCES[domain]
+        assert len(names) == len(set(names)) == 12 and set(names) < {entry.name for entry in entries}
+    jobs = [job for job in paper3.grid(3) if job.cut]
+    assert {job.seed for job in jobs} == {0, 1, 2} and {job.arm for job in jobs} == set(paper3.ARMS)
+    assert len(set(paper3.grid(3))) == len(paper3.grid(3)) > len(jobs)
+    first, second = (paper3.Job("objects", order, 0, "ESD", PLAIN) for order in (0, 1))
+    assert first.requests(False) == second.requests(False)[::-1]
+    for job in jobs:
+        job.settings(False)
+
+
+def test_paper3_smoke_resumes_without_repeating_and_writes_its_table(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "unlearn_app", "bench", "paper3", "--smoke", "--out", str(tmp_path)]
+    first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f", {name}, " in first for name in paper3.ARMS)
+    text = (tmp_path / "paper3-smoke.md").read_text()
+    assert ("After 3 requests" in text and "the plain sequence's" in text) or "No arm erases" in text
+    cells = sorted((tmp_path / "paper3-smoke").iterdir())
+    assert len(cells) == 2 * len(paper3.ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
+    last = next(path for path in cells if path.name == "objects-0-0-concept-ablation-sequential-03.json")
+    before = {path: path.stat().st_mtime_ns for path in cells}
+    last.unlink()
+    shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1")
+    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper3-smoke").iterdir()}
+    assert after.keys() == before.keys() and {p for p in after if after[p] != before[p]} == {last}
+    assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1").exists()

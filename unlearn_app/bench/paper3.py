@@ -1,0 +1,170 @@
+"""The tables of paper 3 (2511.07970): what twelve requests in a row do to a model, and what holds it together."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..backend import Backend
+from ..catalog import POCKET, known_concepts, load_backend
+from ..config import RunConfig, make_config, make_plan
+from ..continual import append, begin
+from ..ledger import Ledger, Request, standings
+from ..runs import to_json
+from ..scorers import Scorer
+from ..scorers.pocket_judge import PocketJudge
+from ..settings import SequenceConfig
+from .cells import ROOT, cell
+from .paper1 import file_name
+from .paper3_tables import BASES, MARKS, write_results
+
+SEQUENCES: dict[str, tuple[str, ...]] = {
+    "objects": ("cat", "fish", "ship", "burger", "sunflower", "ghost",
+                "rabbit", "frog", "airplane", "pizza", "sword", "tree"),
+    "styles": ("van gogh", "mosaic", "neon", "pop art", "sketch", "cartoon",
+               "watercolor", "stained glass", "blueprint", "woodcut", "vintage", "pointillism"),
+}  # fmt: skip
+"""In the first order; the second one is the reverse."""
+KEYS_VALUES = {"unlearn.modules": "keys_values"}
+PROJECTION = KEYS_VALUES | {"regularize.project": "exact"}
+ARMS: dict[str, dict[str, Any]] = {
+    "sequential": {},
+    "L1": {"regularize.l1": 1e-3},
+    "L2": {"regularize.l2": 1.0},
+    "selective": {"regularize.select": 0.3},
+    "TIES": {"sequence.regime": "independent", "sequence.weight": 1.5},
+    "projection": PROJECTION,
+    "projection + selective": PROJECTION | {"regularize.select": 0.5},
+    "simultaneous": {"sequence.regime": "simultaneous"},
+    "sequential, keys and values": KEYS_VALUES,
+}
+"""The last one is the projection's own control: the same layers, nothing held back."""
+WORK = ROOT / "work" / "paper3"
+SMOKE = {"unlearn.steps": 1, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "compare.sampling_steps": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sequence of requests under one arm."""
+
+    domain: str
+    order: int
+    seed: int
+    base: str
+    arm: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether the declared cut holds it; the others wait for the full grid."""
+        return self.order == 0 and self.base == next(iter(BASES))
+
+    def requests(self, smoke: bool) -> tuple[str, ...]:
+        """What is asked for, in this order."""
+        names = SEQUENCES[self.domain][:: -1 if self.order else 1]
+        return names[:3] if smoke else names
+
+    def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
+        """How each request is trained, and how they follow each other."""
+        own = BASES[self.base] | ARMS[self.arm] | (SMOKE if smoke else {})
+        plan = {n.partition(".")[2]: value for n, value in own.items() if n.startswith("sequence.")}
+        run = {name: value for name, value in own.items() if not name.startswith("sequence.")}
+        config = make_config(self.requests(smoke)[0], seed=self.seed, **run)
+        return config, make_plan(**{"pictures": 1 if smoke else 4} | plan)
+
+
+def grid(seeds: int) -> list[Job]:
+    """Every sequence, the declared cut first."""
+    names = itertools.product(range(seeds), SEQUENCES, range(2), BASES, ARMS)
+    jobs = [Job(domain, order, seed, base, arm) for seed, domain, order, base, arm in names]
+    return sorted(jobs, key=lambda job: (not job.cut, job.seed))
+
+
+def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
+    """Measure or resume the cells under `out/paper3`, write tables and figure beside them, and yield lines to print.
+
+    A cell is the state after one request; the ledgers that carry the adapters from one to the next stand in `work`.
+    """
+    folder = out / ("paper3-smoke" if smoke else "paper3")
+    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
+    jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
+    if smoke:
+        jobs = [job for job in jobs if job.domain == "objects"]
+    for row, job in enumerate(jobs, 1):
+        found = measure(folder, out / "paper3-work" if smoke else WORK, backend, judge, job, smoke)
+        shares = "  ".join(f"{name} {_share(found[name])}" for name in ("ua", "ra_i", "ra_c"))
+        yield f"{row}/{len(jobs)} {job.domain}, {job.base}, {job.arm}, order {job.order}, seed {job.seed}: {shares}"
+    yield write_results(folder)
+
+
+def measure(folder: Path, work: Path, backend: Backend, judge: Scorer, job: Job, smoke: bool) -> dict[str, Any]:
+    """The cells of `job`, one per request that is looked at; the values of the last one."""
+    config, plan = job.settings(smoke)
+    names = job.requests(smoke)
+    key = "-".join([job.domain, str(job.order), str(job.seed), job.base, job.arm])
+    asked = to_json(job) | {"cut": job.cut, "requests": list(names), "plan": to_json(plan)}
+    asked |= {"run": config.command(), "base_model": backend.base_hash}
+    values: dict[str, Any] = {}
+    for number in [mark for mark in MARKS if mark < len(names)] + [len(names)]:
+
+        def reached(number: int = number) -> dict[str, Any]:
+            ledger = served(work / file_name(key), config, plan, names[:number], backend, judge)
+            return state_of(ledger, number, names)
+
+        values = cell(folder, file_name(f"{key}-{number:02d}"), asked | {"number": number}, reached)
+    return values
+
+
+def served(
+    folder: Path, config: RunConfig, plan: SequenceConfig, names: tuple[str, ...], backend: Backend, judge: Scorer
+) -> Ledger:
+    """The ledger in `folder` with at least the requests `names`, begun or continued."""
+    if (folder / "ledger.json").exists() and Ledger.open(folder).plan == plan and Ledger.open(folder).config == config:
+        ledger = Ledger.open(folder)
+    else:
+        known = [entry.name for entry in known_concepts() if not entry.fresh]
+        ledger = Ledger.create(_cleared(folder), config, plan, known)
+    if not ledger.rows:
+        for _ in begin(ledger, backend, judge):
+            pass
+    for name in names[len(ledger.requests) :]:
+        for _ in append(ledger, name, backend, judge):
+            pass
+    return ledger
+
+
+def state_of(ledger: Ledger, number: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """What a cell keeps: shares over concepts that the whole sequence leaves alone, drift and costs.
+
+    The same concepts count as retained from the first request on, so that a curve is about one thing.
+    """
+    row, rows = ledger.rows[number], ledger.rows[: number + 1]
+    anchors = {request.anchor for request in ledger.requests}
+    kept = [name for name in ledger.names if name not in names and name not in anchors]
+    found = to_json(standings(rows, kept)[-1])
+    original = to_json(standings([rows[0], *(_as_first(r, rows[0]) for r in rows[1:])], kept)[-1])
+    pictures = {name: "".join(str(int(bool(right))) for right in seen.right) for name, seen in row.panel.items()}
+    return found | {
+        "original": {name: original[name] for name in ("ra_i", "ra_c")},
+        "seconds": row.seconds,
+        "cumulative_s": round(sum(r.seconds for r in rows), 2),
+        "steps": sum(r.steps for r in rows),
+        "right": pictures,
+        "kept": kept,
+        "notes": list(row.notes),
+    }
+
+
+def _as_first(row: Request, original: Request) -> Request:
+    """A request as if the model had not changed."""
+    return replace(row, panel=original.panel)
+
+
+def _cleared(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
