@@ -63,11 +63,11 @@ class Options:
 def build_switch() -> gr.Checkbox:
     """The switch for resisting, with what it costs."""
     cost = {preset: RESIST_SECONDS * make_config("cat", preset=preset).unlearn.steps for preset in PRESETS}
-    said = " and ".join(f"{_duration(seconds)} to {preset}" for preset, seconds in cost.items())
+    said = ", ".join(f"{_duration(seconds)} in {preset}" for preset, seconds in cost.items())
     return gr.Checkbox(
         ResistConfig.on,
-        label=f"{LABELS['on']} (adds about {said})",
-        info="Each step of forgetting also rehearses an attack and makes it fail; times are of two CPU cores.",
+        label=LABELS["on"],
+        info=f"rehearses the attack while it forgets: about {said} more on two CPU cores",
         elem_id="resist-on",
         container=False,
     )
