@@ -107,7 +107,7 @@ def sideways(page: Page) -> int:
 def download(page: Page, kind: str, into: Path) -> Path:
     """Press a download button and keep the file under its suggested name."""
     with page.expect_download() as event:
-        page.click(f"#get-{kind}")
+        page.locator(f"#get-{kind}:visible").click()
     path = into / event.value.suggested_filename
     event.value.save_as(path)
     return path

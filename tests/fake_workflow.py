@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 from unlearn_app.concept import Concept, KnownConcept, Prompt, PromptSplit, own_prompts
 from unlearn_app.config import RunConfig
-from unlearn_app.errors import ConfigError
+from unlearn_app.continual import Added
+from unlearn_app.errors import Cancelled, ConfigError
 from unlearn_app.events import (
     COLUMNS,
     Done,
@@ -27,7 +28,10 @@ from unlearn_app.events import (
     Stage,
     Step,
 )
+from unlearn_app.jobs import Ask
+from unlearn_app.ledger import Ledger, Request, Seen
 from unlearn_app.runs import RunWriter
+from unlearn_app.settings import SequenceConfig
 from unlearn_app.strip import comparison_strip
 from unlearn_app.verdict import judge_run
 
@@ -87,18 +91,22 @@ class FakeRunner:
         """Pretend to load."""
         time.sleep(self.load_seconds)
 
-    def __call__(self, config: RunConfig, out: Path, cancel: threading.Event) -> Iterator[Event]:
+    def __call__(self, config: RunConfig | Ask, out: Path, cancel: threading.Event) -> Iterator[Event]:
         """Yield what a run yields."""
         if not self._busy.acquire(blocking=False):
             self.overlapped = True
-        self.log.append(("begin", config.concept))
+        concept = config.config.concept if isinstance(config, Ask) else config.concept
+        self.log.append(("begin", concept))
         try:
             self.gate.wait(120)
             if self.error:
                 raise self.error
-            yield from run(config, out, cancel, self.seconds)
+            if isinstance(config, Ask):
+                yield from serve(config.config, config.plan, out, cancel, self.seconds)
+            else:
+                yield from run(config, out, cancel, self.seconds)
         finally:
-            self.log.append(("end", config.concept))
+            self.log.append(("end", concept))
             self._busy.release()
 
 
@@ -154,6 +162,33 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
         timing = {"total_s": seconds}
         folder = writer.finish(status, config=config, timing=timing, scores=scores, verdict=verdict)
     yield Done(folder, stopped=status == "stopped")
+
+
+def serve(
+    config: RunConfig, plan: SequenceConfig, folder: Path, cancel: threading.Event, seconds: float = 0.0
+) -> Iterator[Event | Added]:
+    """One more request in about `seconds`, in a ledger of four objects and two styles; erased ones show nothing."""
+    names = ("cat", "dog", "rabbit", "car", "mosaic", "neon")
+    if not (folder / "ledger.json").exists():
+        Ledger.create(folder, config, plan, names)
+    ledger = Ledger.open(folder)
+    concept = preview_concept(config)
+    asked = [concept.name] if ledger.rows else ["", concept.name]
+    for name in asked:
+        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {name}" if name else "The original", 0.1)
+        for step in range(1, 11):
+            if cancel.is_set():
+                raise Cancelled("The request was stopped.")
+            time.sleep(seconds / 20)
+            yield Step("unlearn", step, 10, {"forget": 1 / step})
+        gone = [*(row.concept for row in ledger.requests), name]
+        panel = {n: Seen("style" if n in STYLES else "object", (n not in gone,) * 4, 0.5) for n in names}
+        pictures = {n: picture(crc32(n.encode()) % 100 + 7 * (n in gone)) for n in names}
+        drift = float(len(ledger.rows))
+        row = Request(name, concept.kind if name else "", "car", ledger.next_folder(name), 1.0, 10, drift, panel)
+        state = {"a.lora_A.weight": torch.full((2, 2), drift), "a.lora_B.weight": torch.ones(2, 2)} if name else {}
+        ledger.add(row, state, state, pictures)
+        yield Added(row)
 
 
 def _scored(config: RunConfig, images: Images) -> dict[str, GroupScore]:

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "painting",
     ),
     ("workflow",),
-    ("engine", "bench"),
+    ("engine", "jobs", "bench"),
     ("console", "ui", "recipe_commands", "continual_commands", "__main__"),
 )
 """From the bottom up; a module imports from its own layer or below."""
@@ -143,7 +143,7 @@ def test_heavy_libraries_have_one_home(path: Path) -> None:
         assert not used & {"diffusers", "peft"}, "only diffusers_backend.py imports diffusers and peft"
     if name != "ui":
         assert not used & {"gradio", "gradio_client", "pandas"}, "only ui/ imports gradio"
-    if name in ("ui", "engine", "console", "recipe_commands", "continual_commands", "__main__"):
+    if name in ("ui", "engine", "jobs", "console", "recipe_commands", "continual_commands", "__main__"):
         assert "torch" not in used, "the surface computes nothing: no torch"
     if name in ("objectives", "gradients", "regularizers"):
         assert not used & {"transformers", "diffusers", "peft"}, "methods see the Backend protocol, not a library"

@@ -2,15 +2,17 @@
 
 import itertools
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL.Image import Image
 from torch import Tensor
 
 from .backend import Backend
-from .catalog import preview_concept
+from .catalog import known_concepts, load_scorer, preview_concept
 from .concept import Concept, Prompt, PromptSplit, spread
 from .config import RunConfig, with_concept
 from .errors import Cancelled, ConfigError
@@ -20,6 +22,7 @@ from .ledger import Ledger, Request, Seen
 from .merging import length, merge, total
 from .restraints import protected_span
 from .scorers import Scorer
+from .settings import SequenceConfig
 from .unlearning import Earlier, edit, forget, is_trained, train, training_terms
 
 PANEL_SEED = 2_000_000
@@ -46,6 +49,31 @@ def begin(
     row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
     ledger.add(row, {}, {}, pictures)
     yield Added(row)
+
+
+def serve(
+    config: RunConfig, plan: SequenceConfig, folder: Path, backend: Backend, should_stop: Stop = lambda: False
+) -> Iterator[Stage | Step | Added]:
+    """Add the concept of `config` to the ledger in `folder`, which is begun anew as long as it has no request.
+
+    Afterwards the settings of the first request hold.
+
+    Raises:
+        ConfigError: as `append`.
+    """
+    concept = preview_concept(config).name
+    if (folder / "ledger.json").exists():
+        there = Ledger.open(folder)
+        if not there.requests and (there.plan, replace(there.config, concept=concept)) != (plan, config):
+            shutil.rmtree(folder)
+    if not (folder / "ledger.json").exists():
+        known = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
+        Ledger.create(folder, config, plan, list(dict.fromkeys([*known, concept])))
+    ledger = Ledger.open(folder)
+    scorer = load_scorer(config.model, preview_concept(config))
+    if not ledger.rows:
+        yield from begin(ledger, backend, scorer, should_stop)
+    yield from append(ledger, concept, backend, scorer, should_stop)
 
 
 def append(

@@ -1,14 +1,12 @@
 """One thread owns torch, the model and its adapters; visitors queue jobs, read their events and may stop them."""
 
 import errno
+import hashlib
 import logging
-import queue
 import shutil
 import tempfile
 import threading
-import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +14,7 @@ from typing import Any, Protocol
 from .config import RunConfig
 from .errors import UnlearnError
 from .events import Event
+from .jobs import Ask, Job, RunStore
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +30,8 @@ class Runner(Protocol):
         """Load what the first job will need."""
         ...
 
-    def __call__(self, config: RunConfig, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        """Run one job, writing into `out` and yielding its events; ends soon after `cancel` is set."""
+    def __call__(self, asked: RunConfig | Ask, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Do one job, writing into `out` and yielding its events; ends soon after `cancel` is set."""
         ...
 
 
@@ -47,11 +46,15 @@ class InProcess:
         """Load the default model."""
         self._backend(self._model)
 
-    def __call__(self, config: RunConfig, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        """Run the job on the resident backend."""
-        from . import workflow  # torch comes with it, seconds that must not delay the page
+    def __call__(self, asked: RunConfig | Ask, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Do the job on the resident backend."""
+        from . import continual, workflow  # torch comes with them, seconds that must not delay the page
 
-        yield from workflow.run(config, out, cancel=cancel, backend=self._backend(config.model))
+        if isinstance(asked, Ask):
+            backend = self._backend(asked.config.model)
+            yield from continual.serve(asked.config, asked.plan, out, backend, cancel.is_set)
+        else:
+            yield from workflow.run(asked, out, cancel=cancel, backend=self._backend(asked.model))
 
     def _backend(self, model: str) -> Any:
         from . import workflow
@@ -60,87 +63,6 @@ class InProcess:
             self._loaded = None  # frees the previous model before the next one needs its memory
             self._loaded = (model, workflow.load_backend(model))
         return self._loaded[1]
-
-
-class Job:
-    """One run asked for by one visitor; its events are read from any thread."""
-
-    def __init__(self, config: RunConfig, folder: Path, session: str) -> None:
-        self.id = folder.name
-        self.config = config
-        self.folder = folder
-        self.session = session
-        self.asked = time.monotonic()
-        self.cancel = threading.Event()
-        self.error = ""
-        self._ended = threading.Event()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-    def put(self, event: Event) -> None:
-        """Hand an event to the visitor."""
-        self._events.put(event)
-
-    def end(self, error: str = "") -> None:
-        """No event follows; `error` is the sentence to show, if any."""
-        self.error = error
-        self._ended.set()
-
-    def take(self, timeout: float) -> list[Event]:
-        """All events at hand, waiting at most `timeout` seconds for the first."""
-        events: list[Event] = []
-        deadline = time.monotonic() + timeout
-        while not events and not self.over and time.monotonic() < deadline:
-            try:
-                events.append(self._events.get(timeout=min(0.05, timeout)))
-            except queue.Empty:
-                continue
-        while not self._events.empty():
-            events.append(self._events.get())
-        return events
-
-    @property
-    def over(self) -> bool:
-        """It has ended and every event was taken."""
-        return self._ended.is_set() and self._events.empty()
-
-
-class RunStore:
-    """Finished runs of all visitors; the least recently used go first when a cap is reached."""
-
-    def __init__(self, count: int, size: int) -> None:
-        self._count, self._size = count, size
-        self._runs: OrderedDict[str, tuple[Job, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def add(self, job: Job) -> None:
-        """Keep the folder of a finished job, dropping others beyond the caps."""
-        size = sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
-        with self._lock:
-            self._runs[job.id] = (job, size)
-            while len(self._runs) > 1 and (
-                len(self._runs) > self._count or sum(size for _, size in self._runs.values()) > self._size
-            ):
-                shutil.rmtree(self._runs.popitem(last=False)[1][0].folder, ignore_errors=True)
-
-    def get(self, run_id: str, session: str) -> Path | None:
-        """The folder of a visitor's own run, or None when it is gone or another's."""
-        with self._lock:
-            job, _ = self._runs.get(run_id, (None, 0))
-            if job is None or job.session != session:
-                return None
-            self._runs.move_to_end(run_id)
-            return job.folder
-
-    def of(self, session: str) -> list[Job]:
-        """A visitor's finished runs, in the order they were asked for."""
-        with self._lock:
-            return sorted((job for job, _ in self._runs.values() if job.session == session), key=lambda job: job.asked)
-
-    def forget(self, session: str) -> None:
-        """Delete all runs of a visitor who has left."""
-        with self._lock:
-            for run_id in [key for key, (job, _) in self._runs.items() if job.session == session]:
-                shutil.rmtree(self._runs.pop(run_id)[0].folder, ignore_errors=True)
 
 
 class Engine:
@@ -183,8 +105,12 @@ class Engine:
         """Somebody has the page on screen: load the model now."""
         self._arrived.set()
 
-    def submit(self, config: RunConfig, session: str) -> Job:
-        """Queue a run.
+    def ledger(self, session: str) -> Path:
+        """Where a visitor's ledger stands, if they have one."""
+        return self.root / f"ledger-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+
+    def submit(self, asked: RunConfig | Ask, session: str) -> Job:
+        """Queue a run, or a request for the visitor's ledger.
 
         Raises:
             EngineBusy: the queue is full, the visitor has a run already, or the engine is shutting down.
@@ -196,12 +122,18 @@ class Engine:
                 raise EngineBusy("Your previous run is still going; stop it before you start another.")
             if len(self._waiting) >= self._capacity:
                 raise EngineBusy(f"{len(self._waiting)} runs are waiting already; try again in a few minutes.")
-            job = Job(config, self.root / uuid.uuid4().hex, session)
+            folder = self.ledger(session) if isinstance(asked, Ask) else self.root / uuid.uuid4().hex
+            job = Job(asked, folder, session)
             self._gone.discard(session)
             self._waiting.append(job)
             self._arrived.set()
             self._change.notify_all()
             return job
+
+    def busy(self, session: str) -> bool:
+        """Whether a visitor's job is waiting or running."""
+        with self._change:
+            return any(job.session == session for job in self._jobs())
 
     def position(self, job: Job) -> int:
         """How many jobs come before this one: 0 when it is running or over."""
@@ -226,6 +158,8 @@ class Engine:
         with self._change:
             if any(job.session == session for job in self._jobs()):
                 self._gone.add(session)
+            else:
+                shutil.rmtree(self.ledger(session), ignore_errors=True)
         self.stop(session)
         self.runs.forget(session)
 
@@ -266,17 +200,18 @@ class Engine:
             job.end(error)
 
     def _run(self, job: Job) -> None:
-        for event in self._runner(job.config, job.folder, job.cancel):
+        for event in self._runner(job.asked_for, job.folder, job.cancel):
             job.put(event)
 
     def _settle(self, job: Job) -> None:
-        """Store the folder of a finished job, or delete it when its visitor has left meanwhile."""
+        """Store the folder of a finished run, or delete what a visitor who has left meanwhile has here."""
         with self._change:
             gone = job.session in self._gone
             self._gone.discard(job.session)
         if gone:
-            shutil.rmtree(job.folder, ignore_errors=True)
-        elif job.folder.is_dir():
+            for folder in (job.folder, self.ledger(job.session)):
+                shutil.rmtree(folder, ignore_errors=True)
+        elif job.folder.is_dir() and isinstance(job.asked_for, RunConfig):
             self.runs.add(job)
 
     def _sentence(self, work: Callable[[], None], name: str) -> str:

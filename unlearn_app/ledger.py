@@ -198,9 +198,7 @@ def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> lis
     anchor. RA-I is over those of the kind of the latest request, RA-C over the others. Deviation: the official RA-C
     also counts pictures whose prompts name an erased concept.
     """
-    requests = rows[1:]
-    asked = {r.concept for r in requests} | {r.anchor for r in requests}
-    names = kept if kept is not None else [name for name in rows[0].panel if name not in asked]
+    requests, names = rows[1:], kept_names(rows) if kept is None else kept
     found = []
     for number, row in enumerate(requests, 1):
         left = [row.panel[r.concept].accuracy for r in requests[:number]]
@@ -212,6 +210,12 @@ def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> lis
         relapse = max(now - then for now, then in zip(left, first, strict=True))
         found.append(Standing(number, 1 - _mean(left), own, other, row.drift, relapse))
     return found
+
+
+def kept_names(rows: Sequence[Request]) -> list[str]:
+    """The concepts of the panel that are never requested and are no request's anchor."""
+    asked = {row.concept for row in rows[1:]} | {row.anchor for row in rows[1:]}
+    return [name for name in rows[0].panel if name not in asked]
 
 
 def _mean(values: Sequence[float]) -> float | None:

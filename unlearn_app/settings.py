@@ -118,3 +118,13 @@ class SequenceConfig:
     keep: float = setting(0.8, "share of entries that TIES keeps", 0.01, 1.0)
     rank: int = setting(32, "rank of the merged adapter", 1, 1024)
     pictures: int = setting(4, "pictures of each concept after every request", 1, 100)
+
+
+HOLDS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "small changes (L1)": {"regularize.l1": 1e-3},
+    "small changes (L2)": {"regularize.l2": 1.0},
+    "important rows only": {"regularize.select": 0.3},
+    "projection": {"unlearn.modules": "keys_values", "regularize.project": "exact"},
+}
+"""What may hold the requests of a sequence back, as settings of each."""

@@ -15,7 +15,7 @@ from ..ledger import Ledger, Request, standings
 from ..runs import to_json
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
-from ..settings import SequenceConfig
+from ..settings import HOLDS, SequenceConfig
 from .cells import ROOT, cell
 from .paper1 import file_name
 from .paper3_tables import BASES, MARKS, write_results
@@ -27,18 +27,16 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
                "watercolor", "stained glass", "blueprint", "woodcut", "vintage", "pointillism"),
 }  # fmt: skip
 """In the first order; the second one is the reverse."""
-KEYS_VALUES = {"unlearn.modules": "keys_values"}
-PROJECTION = KEYS_VALUES | {"regularize.project": "exact"}
 ARMS: dict[str, dict[str, Any]] = {
     "sequential": {},
-    "L1": {"regularize.l1": 1e-3},
-    "L2": {"regularize.l2": 1.0},
-    "selective": {"regularize.select": 0.3},
+    "L1": HOLDS["small changes (L1)"],
+    "L2": HOLDS["small changes (L2)"],
+    "selective": HOLDS["important rows only"],
     "TIES": {"sequence.regime": "independent", "sequence.weight": 1.5},
-    "projection": PROJECTION,
-    "projection + selective": PROJECTION | {"regularize.select": 0.5},
+    "projection": HOLDS["projection"],
+    "projection + selective": HOLDS["projection"] | {"regularize.select": 0.5},
     "simultaneous": {"sequence.regime": "simultaneous"},
-    "sequential, keys and values": KEYS_VALUES,
+    "sequential, keys and values": {"unlearn.modules": "keys_values"},
 }
 """The last one is the projection's own control: the same layers, nothing held back."""
 WORK = ROOT / "work" / "paper3"

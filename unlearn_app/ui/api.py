@@ -26,10 +26,12 @@ def endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Iterator[di
         seed: int = 0,
         preset: str = "fast",
         prompts: str = "",
+        resist: bool = False,
     ) -> Iterator[dict]:
         """Forget a concept, attack the forgetting and judge both: progress while it works, run.json at the end."""
         try:
             asked = {"anchor": anchor, "objective": objective, "seed": seed, "prompts": prompts, "model": model}
+            asked["resist.on"] = resist
             config = make_config(concept, preset=preset, **(asked | ({"rule": rule} if rule else {})))
             core.preview_concept(config)
             job = engine.submit(config, request.session_hash or "")

@@ -13,6 +13,7 @@ from ..runs import Run
 from .api import endpoint
 from .handlers import Handlers, recorded_choices
 from .layout import lay_out
+from .sequence_tab import SequenceTab
 from .view import view_of
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, r
     first = view_of(Run.open(next(iter(runs.values()))), recorded=True) if runs else None
     names = [(known.name, known.kind) for known in core.known_concepts(model) if not known.fresh]
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
-        page = lay_out(names, recorded_choices(runs), first)
+        page = lay_out(names, recorded_choices(runs), first, lambda: SequenceTab(engine, core, model))
         _wire(demo, page, Handlers(engine, core, page, model, runs))
         gr.api(endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS)
     return demo

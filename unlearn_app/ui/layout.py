@@ -1,6 +1,6 @@
 """Where everything stands on the page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..controls import FRESH, UNRESISTING
 from ..events import GROUPS
 from . import board, render
 from .options import Options, build_options, build_switch
+from .sequence_tab import SequenceTab
 from .view import View
 
 GROUP_COLORS = {"forget": "#d96a10", "near": "#2a86d1", "far": "#7a8494"}
@@ -41,12 +42,32 @@ class Page:
     downloads: tuple[gr.DownloadButton, ...]
     shown: gr.Dropdown
     ready: gr.Timer
+    sequence: SequenceTab
 
 
-def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], view: View | None) -> Page:
-    """Create the components inside the current `gr.Blocks`; `view` is what is on screen on arrival."""
+def lay_out(
+    names: Sequence[tuple[str, str]],
+    runs: Sequence[tuple[str, str]],
+    view: View | None,
+    sequence: Callable[[], SequenceTab],
+) -> Page:
+    """Create the components inside the current `gr.Blocks`; `view` is what is on screen on arrival.
+
+    `sequence` makes the second tab.
+    """
     made: dict[str, Any] = {"ready": gr.Timer(0.5), "head": gr.HTML(render.header(False, ""), elem_id="head")}
-    made |= _ask()
+    with gr.Tabs(elem_id="tabs"):
+        with gr.Tab("One concept"):
+            made |= _one_concept(names, runs, view)
+        with gr.Tab("One after the other"):
+            made["sequence"] = sequence()
+    return Page(**made)
+
+
+def _one_concept(
+    names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], view: View | None
+) -> dict[str, Any]:
+    made = _ask()
     gr.HTML(render.chips(names), elem_id="chips")
     made["switch"] = build_switch()
     with gr.Accordion("Options", open=False, elem_id="options") as made["folded"]:
@@ -66,7 +87,7 @@ def lay_out(names: Sequence[tuple[str, str]], runs: Sequence[tuple[str, str]], v
             made["plot"] = _plot(view)
             made |= _takeaway(runs)
             made["angle"] = _angle(view)
-    return Page(**made)
+    return made
 
 
 def _ask() -> dict[str, Any]:
