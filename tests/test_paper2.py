@@ -56,6 +56,7 @@ def test_the_worst_attack_counts_and_the_harmless_one_does_not() -> None:
         ([90, 10, 50], [20, 60, 50], "**undecided**", "more than half"),
         ([10, 12, 14], [80, 84, 85], "**not held**", "more than half"),
         ([90], [10], "**undecided**", "at most half"),
+        ([90, 92, 94], [90, 92, 94], "**not held**", "more than half"),
         ([90], [], "not measured", "not measured"),
     ],
 )

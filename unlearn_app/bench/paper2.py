@@ -99,7 +99,7 @@ def grid(seeds: int) -> list[Job]:
         for seed, entry, attack in itertools.product(range(seeds), FRESH_OBJECTS[:2], ATTACKS)
         if attack in CUT_ATTACKS and attack != "clean"
     ]
-    return sorted([*jobs, *fresh], key=lambda job: (not job.cut, job.seed))
+    return sorted([*fresh, *jobs], key=lambda job: (not job.cut, job.seed))
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
