@@ -56,7 +56,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         torch.testing.assert_close(again.adapter(number), adapter(10 + number))
         torch.testing.assert_close(again.adapter(number, own=True), adapter(number))
-    assert again.adapter(0) == {} and Image.open(again.picture(2, "cat")).size == (8, 8)
+    with Image.open(again.picture(2, "cat")) as picture:
+        assert picture.size == (8, 8) and again.adapter(0) == {}
 
 
 @pytest.mark.parametrize("to", [0, 1, 2, 3])

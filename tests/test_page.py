@@ -231,8 +231,8 @@ def test_a_method_fills_in_what_it_suggests(visit) -> None:
 
 def test_the_slider_scrubs_through_the_attack(visit) -> None:
     page = visit()
-    page.fill(BOX, "cat")
-    page.click("#run")
+    start(page, "cat")
+    wait_for_end(page)
     expect(page.locator("#board .u-scrub")).to_be_visible()
     shown = page.locator("#board td.u-relearned").first.locator("figure:visible img")
     last = shown.get_attribute("src")
@@ -241,7 +241,8 @@ def test_the_slider_scrubs_through_the_attack(visit) -> None:
     slider.press("Home")
     expect(page.locator("#board .u-scrub output")).to_have_text("0")
     unlearned = page.locator("#board td.u-unlearned img").first.get_attribute("src")
-    assert shown.count() == 1 and shown.get_attribute("src") == unlearned != last
+    expect(shown).to_have_count(1)
+    assert shown.get_attribute("src") == unlearned != last
     expect(page.locator("#curve")).to_be_visible()
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from .config import PRESETS, RunConfig, clean_text, make_config, make_plan
 from .console import StageBars, assignments, interrupt_flag, whole_number
 from .errors import ConfigError
-from .runs import write_bytes
 
 continual = typer.Typer(help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True)
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
@@ -98,7 +97,7 @@ def export(
 ) -> None:
     """Write one adapter that diffusers loads: all requests together, or one alone."""
     from .ledger import Ledger
-    from .runs import check_output
+    from .runs import check_output, write_bytes
 
     opened = Ledger.open(ledger)
     last = len(opened.requests)
