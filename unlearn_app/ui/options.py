@@ -67,7 +67,7 @@ def build_switch() -> gr.Checkbox:
     return gr.Checkbox(
         ResistConfig.on,
         label=LABELS["on"],
-        info=f"rehearses the attack while it forgets: about {said} more on two CPU cores",
+        info=f"rehearses the attack while it forgets; adds about {said} on two CPU cores",
         elem_id="resist-on",
         container=False,
     )
