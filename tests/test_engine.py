@@ -8,10 +8,12 @@ import time
 import fake_workflow as fake
 import pytest
 
-from unlearn_app.config import RunConfig, make_config
+from unlearn_app.config import RunConfig, make_config, make_plan
 from unlearn_app.engine import Engine, EngineBusy, Job
 from unlearn_app.errors import ModelError
 from unlearn_app.events import Done, Images, Step
+from unlearn_app.jobs import Ask
+from unlearn_app.ledger import Ledger
 from unlearn_app.runs import Run
 
 QUICK = {"compare.forget": 2, "compare.near": 1, "compare.far": 1, "unlearn.steps": 20, "attack.steps": 20}
@@ -221,3 +223,33 @@ def test_one_thread_runs_everything(engines) -> None:
     for name in ("anna", "ben"):
         finish(engine.submit(quick(), name))
     assert len(runner.threads) == 1 and threading.get_ident() not in runner.threads
+
+
+def test_a_ledger_grows_by_request_and_goes_with_its_visitor(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.05)
+    engine = engines(runner)
+    for concept in ("cat", "rabbit"):
+        job = engine.submit(Ask(make_config(concept), make_plan()), "anna")
+        finish(job)
+        assert not job.error and not engine.busy("anna")
+    folder = engine.ledger("anna")
+    assert [row.concept for row in Ledger.open(folder).requests] == ["cat", "rabbit"]
+    assert engine.runs.of("anna") == [] and engine.ledger("ben") != folder
+    runner.gate.clear()
+    running = engine.submit(quick(), "ben")
+    waiting = engine.submit(Ask(make_config("car"), make_plan()), "anna")
+    engine.leave("anna")
+    assert waiting.over and not folder.exists()
+    runner.gate.set()
+    finish(running)
+
+
+def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(engines) -> None:
+    runner = fake.FakeRunner(seconds=30)
+    engine = engines(runner)
+    job = engine.submit(Ask(make_config("cat"), make_plan()), "anna")
+    while not (engine.ledger("anna") / "ledger.json").exists():
+        time.sleep(0.02)
+    engine.leave("anna")
+    finish(job)
+    assert not engine.ledger("anna").exists()

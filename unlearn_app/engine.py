@@ -158,9 +158,9 @@ class Engine:
         with self._change:
             if any(job.session == session for job in self._jobs()):
                 self._gone.add(session)
-            else:
-                shutil.rmtree(self.ledger(session), ignore_errors=True)
         self.stop(session)
+        if not self.busy(session):
+            shutil.rmtree(self.ledger(session), ignore_errors=True)
         self.runs.forget(session)
 
     def shutdown(self, timeout: float = 5.0) -> None:
