@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
+from unlearn_app import __main__ as cli
 from unlearn_app import continual, restraints
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.config import make_config, make_plan, with_concept
@@ -163,3 +164,27 @@ def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp
         ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **changes)
     with pytest.raises(ConfigError, match="keys_values only"):
         make_config("cat", **{"regularize.project": "exact"})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no --concepts"),
+        (("--concepts", "cat"), "no --out"),
+        (("--concepts", "cat,", "--out", "x"), "concept is empty"),
+        (("--concepts", "cat,zebra", "--out", "x"), "does not know"),
+        (("--concepts", "cat", "--out", "x", "--set", "sequence.regime=never"), "sequence.regime"),
+        (("--concepts", "cat", "--out", "x", "--set", "sequence.nothing=1"), "sequence.nothing"),
+        (("--concepts", "cat", "--out", "x", "--set", "nothing=1"), "knows no"),
+        (("show", "nowhere"), "no readable ledger"),
+        (("rollback", "nowhere", "x"), "no readable ledger"),
+        (("export", "nowhere", "x.safetensors"), "no readable ledger"),
+    ],
+)
+def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, words, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", *words])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 2 and said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing is left behind"

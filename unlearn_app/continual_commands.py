@@ -41,7 +41,9 @@ def start(
     """Begin a ledger: forget concepts one after the other, and test everything after each."""
     if context.invoked_subcommand:
         return
-    names = [clean_text(text, "concepts") for text in concepts.split(",")]
+    if not concepts.strip():
+        raise ConfigError("There are no --concepts; names separated by commas are needed, or a command.", "concepts")
+    names = [clean_text(text, "concept") for text in concepts.split(",")]
     if out is None:
         raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     given = assignments(settings or [], SEQUENCE)
