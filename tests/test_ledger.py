@@ -14,6 +14,7 @@ from unlearn_app.config import make_config, make_plan
 from unlearn_app.errors import ConfigError, OutputError
 from unlearn_app.ledger import Ledger, Request, Seen, standings
 from unlearn_app.merging import length
+from unlearn_app.ui import sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("cat", "dog", "car", "mosaic", "neon")
@@ -158,3 +159,16 @@ def test_a_plan_is_checked() -> None:
 def test_length_is_the_norm_of_the_product() -> None:
     state = adapter(3)
     assert length(state) == pytest.approx((state["x.lora_B.weight"] @ state["x.lora_A.weight"]).norm().item(), rel=1e-5)
+
+
+def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
+    """Without a judge nothing is right, which must not read as everything forgotten."""
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    unjudged = {name: Seen("object", (None, None), None) for name in NAMES}
+    for concept in ("", "cat"):
+        row = Request(concept, "object", "rabbit", ledger.next_folder(concept), 1.0, 3, 2.0, unjudged)
+        ledger.add(row, {}, {}, pictures(0))
+    (found,) = standings(Ledger.open(ledger.folder).rows)
+    assert (found.ua, found.ra_i, found.ra_c, found.relapse, found.drift) == (None, None, None, None, 2.0)
+    assert "–" in sequence.status(ledger) and "100 %" not in sequence.status(ledger)
+    assert "/2</span>" not in sequence.grid(ledger) and len(sequence.curve_table(ledger)) == 3

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from unlearn_app.bench.paper2_tables import (
     read_rows,
     worst,
 )
+from unlearn_app.settings import RESIST_SECONDS, UnlearnConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = Row("cat", 0, "ESD", PLAIN, "LoRA 16", {0: 0, 50: 60, 100: 90}, {0: 90, 50: 90, 100: 80},
@@ -134,3 +136,9 @@ def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_pat
     before = {path: path.stat().st_mtime_ns for path in cells}
     subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "paper2-smoke").iterdir()}
+
+
+def test_the_price_on_the_page_is_the_measured_one() -> None:
+    rows = [row for row in read_rows(ROOT / "assets" / "experiments" / "paper2") if row.base == "ESD"]
+    meta, plain = (statistics.median(r.unlearn_s for r in rows if r.defence == d) for d in (META, PLAIN))
+    assert pytest.approx((meta - plain) / UnlearnConfig.steps, rel=0.25) == RESIST_SECONDS

@@ -10,6 +10,9 @@ import pytest
 
 from unlearn_app.bench import paper3
 from unlearn_app.bench.paper3_tables import PLAIN, Row, bars, figure, growth, judged, read_rows, said, table
+from unlearn_app.config import make_config, make_plan
+from unlearn_app.continual import anchored
+from unlearn_app.ledger import Ledger, Request, Seen
 from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +65,22 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     assert first.requests(False) == second.requests(False)[::-1]
     for job in jobs:
         job.settings(False)
+
+
+def test_what_counts_as_kept_is_the_same_after_every_request_and_holds_no_anchor(tmp_path: Path) -> None:
+    """Also no anchor of a request that is still to come."""
+    names = paper3.SEQUENCES["objects"]
+    anchors = {anchored(make_config("cat"), name, names[:place]).anchor for place, name in enumerate(names)}
+    assert len(anchors) > 1 and not anchors & set(names)
+    panel = {entry.name: Seen("object", (True,), 0.5) for entry in OBJECTS}
+    rows = [Request(name, "object", "", "x", 1.0, 1, 1.0, panel) for name in ("", *names)]
+    kept = [
+        paper3.state_of(Ledger(tmp_path, make_config("cat"), make_plan(), tuple(panel), rows[: n + 1]), n, names)[
+            "kept"
+        ]
+        for n in (1, 6, 12)
+    ]
+    assert kept[0] == kept[1] == kept[2] and not set(kept[0]) & (anchors | set(names)) and kept[0]
 
 
 def test_paper3_smoke_resumes_without_repeating_and_writes_its_table(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from .backend import Backend
 from .catalog import known_concepts, load_scorer, preview_concept
 from .concept import Concept, Prompt, PromptSplit, spread
 from .config import RunConfig, with_concept
-from .errors import Cancelled, ConfigError
+from .errors import ConfigError, raise_if_stopped
 from .evaluate import paint_judged
 from .events import Stage, Step
 from .ledger import Ledger, Request, Seen
@@ -37,6 +37,16 @@ class Added:
     """A row was added to the ledger."""
 
     request: Request
+
+
+def new_ledger(folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequence[str] = ()) -> Ledger:
+    """An empty ledger whose panel is all that the model is known to have seen, and `also`.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    known = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
+    return Ledger.create(folder, config, plan, list(dict.fromkeys([*known, *also])))
 
 
 def begin(
@@ -66,10 +76,8 @@ def serve(
         there = Ledger.open(folder)
         if not there.requests and (there.plan, replace(there.config, concept=concept)) != (plan, config):
             shutil.rmtree(folder)
-    if not (folder / "ledger.json").exists():
-        known = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
-        Ledger.create(folder, config, plan, list(dict.fromkeys([*known, concept])))
-    ledger = Ledger.open(folder)
+    there = (folder / "ledger.json").exists()
+    ledger = Ledger.open(folder) if there else new_ledger(folder, config, plan, [concept])
     scorer = load_scorer(config.model, preview_concept(config))
     if not ledger.rows:
         yield from begin(ledger, backend, scorer, should_stop)
@@ -96,7 +104,7 @@ def append(
     for step in _learned(ledger, config, concept, erased, backend, should_stop):
         steps += 1
         yield step
-        _check(should_stop)
+        raise_if_stopped(should_stop)
     own = backend.adapter_state("unlearn")
     combined, notes = _combined(ledger, concept, erased, own, backend)
     seconds = round(time.perf_counter() - started, 2)
@@ -203,11 +211,6 @@ def without(concept: Concept, erased: Sequence[Concept]) -> Concept:
     return replace(concept, near=near, far=far)
 
 
-def panel_prompts(config: RunConfig, names: Sequence[str], count: int) -> dict[str, tuple[Prompt, ...]]:
-    """Held-out prompts of every concept of a panel."""
-    return {n: spread(preview_concept(with_concept(config, n)).forget.test, count) for n in names}
-
-
 def tested(
     ledger: Ledger, backend: Backend, scorer: Scorer | None, slots: Sequence[str], should_stop: Stop
 ) -> tuple[dict[str, Seen], Mapping[str, Image]]:
@@ -215,7 +218,8 @@ def tested(
 
     Picture i of concept j has the same seed after every request, so that a kept concept is compared with itself.
     """
-    asked = panel_prompts(ledger.config, ledger.names, ledger.plan.pictures)
+    concepts = {name: preview_concept(with_concept(ledger.config, name)) for name in ledger.names}
+    asked = {name: spread(concept.forget.test, ledger.plan.pictures) for name, concept in concepts.items()}
     prompts = [prompt for own in asked.values() for prompt in own]
     first = PANEL_SEED + 1000 * ledger.config.seed
     with backend.active(*slots):
@@ -225,12 +229,6 @@ def tested(
     for name, own in asked.items():
         seen = list(itertools.islice(painted, len(own)))
         pictures[name] = seen[0][0]
-        kind = preview_concept(with_concept(ledger.config, name)).kind
         alignment = None if scorer is None else sum(row[1] for row in seen) / len(seen)
-        panel[name] = Seen(kind, tuple(row[3] for row in seen), alignment)
+        panel[name] = Seen(concepts[name].kind, tuple(row[3] for row in seen), alignment)
     return panel, pictures
-
-
-def _check(should_stop: Stop) -> None:
-    if should_stop():
-        raise Cancelled("The request was stopped.")

@@ -50,14 +50,13 @@ def start(
     plan = make_plan(**{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)})
     own = {name: value for name, value in given.items() if not name.startswith(SEQUENCE)}
     config = make_config(names[0], preset=preset, objective=objective, seed=seed, model=model, **own)
-    from .catalog import known_concepts, preview_concept
+    from .catalog import preview_concept
     from .config import with_concept
-    from .ledger import Ledger
+    from .continual import new_ledger
 
     asked = [preview_concept(with_concept(config, name)).name for name in names]
-    known = [entry.name for entry in known_concepts(model) if not entry.fresh]
     others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
-    _serve(Ledger.create(out, config, plan, dict.fromkeys([*known, *asked, *others])), asked)
+    _serve(new_ledger(out, config, plan, [*asked, *others]), asked)
 
 
 @continual.command()

@@ -9,7 +9,7 @@ from .batches import encoded
 from .catalog import fresh_lesson, preview_concept
 from .concept import Concept
 from .config import RunConfig, with_concept
-from .errors import Cancelled
+from .errors import raise_if_stopped
 from .evaluate import comparison_prompts, paint_column, score
 from .events import Mark, Stage, Step
 from .scorers import Scorer
@@ -39,7 +39,7 @@ def controls(
             yield Stage("attack", f"For comparison: the same attack on {concept.name} without resistance", FRACTION)
             plain = replace(config, resist=replace(config.resist, on=False))
             for _ in forget(backend, concept, plain, should_stop):
-                _check(should_stop)
+                raise_if_stopped(should_stop)
             attack = Relearn(config.compare.sampling_steps, config.compare.guidance_scale, config.seed)
             steps = attack(backend, concept, config.attack, should_stop)
             yield from _marks(UNRESISTING, ("unlearn",), steps, backend, concept, config, scorer, should_stop)
@@ -80,7 +80,7 @@ def _marks(
         for step in steps:
             if step.step in (*MARKS, step.total):
                 yield mark(step.step)
-            _check(should_stop)
+            raise_if_stopped(should_stop)
     finally:
         steps.close()
 
@@ -90,8 +90,3 @@ def _state(backend: Backend, slot: str) -> dict:
         return backend.adapter_state(slot)
     except KeyError:
         return {}
-
-
-def _check(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise Cancelled("The run was stopped.")

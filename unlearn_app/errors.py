@@ -1,5 +1,7 @@
 """The errors users see; anything else that is raised is a bug."""
 
+from collections.abc import Callable
+
 
 class UnlearnError(Exception):
     """A request that cannot be served; the message is one sentence naming the value and what is accepted."""
@@ -23,3 +25,13 @@ class OutputError(UnlearnError):
 
 class Cancelled(UnlearnError):
     """The run was stopped on request; what was written so far is kept."""
+
+
+def raise_if_stopped(should_stop: Callable[[], bool]) -> None:
+    """Leave the work when its user asked for it.
+
+    Raises:
+        Cancelled: they did.
+    """
+    if should_stop():
+        raise Cancelled("It was stopped.")

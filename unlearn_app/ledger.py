@@ -32,9 +32,9 @@ class Seen:
     alignment: float | None
 
     @property
-    def accuracy(self) -> float:
-        """The share that is right."""
-        return sum(map(bool, self.right)) / len(self.right)
+    def accuracy(self) -> float | None:
+        """The share that is right; None where nothing was judged, which is not the same as none right."""
+        return None if None in self.right else sum(self.right) / len(self.right)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Ledger:
         write_bytes(self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode())
 
     def _sweep(self) -> None:
-        known = {row.folder for row in self.rows} | {"ledger.json", "exports"}
+        known = {row.folder for row in self.rows} | {"ledger.json"}
         for path in self.folder.iterdir():
             if path.name not in known:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -183,11 +183,11 @@ class Standing:
     """What the model shows after a request, in shares: UA, and RA within and across domains as far as it is kept."""
 
     number: int
-    ua: float
+    ua: float | None
     ra_i: float | None
     ra_c: float | None
     drift: float
-    relapse: float
+    relapse: float | None
     """The largest rise of an erased concept above what was left right after its own request."""
 
 
@@ -207,6 +207,9 @@ def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> lis
             _mean([row.panel[name].accuracy for name in names if (row.panel[name].kind == row.kind) == same])
             for same in (True, False)
         )
+        if None in (*left, *first):
+            found.append(Standing(number, None, None, None, row.drift, None))
+            continue
         relapse = max(now - then for now, then in zip(left, first, strict=True))
         found.append(Standing(number, 1 - _mean(left), own, other, row.drift, relapse))
     return found
@@ -218,5 +221,5 @@ def kept_names(rows: Sequence[Request]) -> list[str]:
     return [name for name in rows[0].panel if name not in asked]
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if not values or None in values else sum(values) / len(values)

@@ -44,7 +44,7 @@ class UnlearnConfig:
     retain_loss: str = setting("preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES)
 
 
-RESIST_SECONDS = 1.0
+RESIST_SECONDS = 1.3
 """What resisting adds to a step of forgetting with default settings on two CPU cores; `bench paper2` measures it."""
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import Backend
-from ..catalog import POCKET, known_concepts, load_backend
+from ..catalog import POCKET, load_backend
 from ..config import RunConfig, make_config, make_plan
-from ..continual import append, begin
+from ..continual import anchored, append, begin, new_ledger
 from ..ledger import Ledger, Request, standings
 from ..runs import to_json
 from ..scorers import Scorer
@@ -118,11 +118,10 @@ def served(
     folder: Path, config: RunConfig, plan: SequenceConfig, names: tuple[str, ...], backend: Backend, judge: Scorer
 ) -> Ledger:
     """The ledger in `folder` with at least the requests `names`, begun or continued."""
-    if (folder / "ledger.json").exists() and Ledger.open(folder).plan == plan and Ledger.open(folder).config == config:
-        ledger = Ledger.open(folder)
-    else:
-        known = [entry.name for entry in known_concepts() if not entry.fresh]
-        ledger = Ledger.create(_cleared(folder), config, plan, known)
+    ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
+    if ledger is None or (ledger.plan, ledger.config) != (plan, config):
+        shutil.rmtree(folder, ignore_errors=True)
+        ledger = new_ledger(folder, config, plan)
     if not ledger.rows:
         for _ in begin(ledger, backend, judge):
             pass
@@ -138,7 +137,7 @@ def state_of(ledger: Ledger, number: int, names: tuple[str, ...]) -> dict[str, A
     The same concepts count as retained from the first request on, so that a curve is about one thing.
     """
     row, rows = ledger.rows[number], ledger.rows[: number + 1]
-    anchors = {request.anchor for request in ledger.requests}
+    anchors = {anchored(ledger.config, name, names[:place]).anchor for place, name in enumerate(names)}
     kept = [name for name in ledger.names if name not in names and name not in anchors]
     found = to_json(standings(rows, kept)[-1])
     original = to_json(standings([rows[0], *(_as_first(r, rows[0]) for r in rows[1:])], kept)[-1])
@@ -157,11 +156,6 @@ def state_of(ledger: Ledger, number: int, names: tuple[str, ...]) -> dict[str, A
 def _as_first(row: Request, original: Request) -> Request:
     """A request as if the model had not changed."""
     return replace(row, panel=original.panel)
-
-
-def _cleared(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 def _share(value: float | None) -> str:

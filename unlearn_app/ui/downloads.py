@@ -1,9 +1,9 @@
 """Copies of a run's files under names worth keeping."""
 
-import re
 import shutil
 from pathlib import Path
 
+from ..ledger import slug
 from ..runs import Run
 
 KINDS = ("adapter", "strip", "folder")
@@ -12,7 +12,7 @@ KINDS = ("adapter", "strip", "folder")
 def exports(folder: Path, into: Path) -> dict[str, Path | None]:
     """The adapter, the comparison strip and the zipped folder, each None when the run has none; made once."""
     run = Run.open(folder)
-    name = re.sub(r"[^a-z0-9]+", "-", run.config.concept.lower()).strip("-")[:40] or "concept"
+    name = slug(run.config.concept)[:40] or "concept"
     sources = {
         "adapter": (folder / "unlearn.safetensors", into / f"{name}-unlearn.safetensors"),
         "strip": (folder / "comparison.png", into / f"{name}-comparison.png"),

@@ -54,7 +54,7 @@ def status(ledger: Ledger | None, doing: str = "", fraction: float | None = None
         f"kept {percent(found.ra_i)} of its own kind and {percent(found.ra_c)} of the other",
         f"drift {found.drift:.1f}",
     ]
-    if found.relapse > 0:
+    if found.relapse:
         said.append(f"worst relapse {percent(found.relapse)}")
     notes = "".join(f"<p>{esc(note)}</p>" for note in row.notes)
     return f'<section class="u-status" role="status"><p>{" · ".join(said)}</p>{notes}</section>'
@@ -95,10 +95,11 @@ def _row(ledger: Ledger, name: str) -> str:
 
 def _cell(ledger: Ledger, number: int, seen: Seen, name: str, asked: int | None) -> str:
     gone = asked is not None and number >= asked
-    known = seen.right[0] is not None
-    good = (seen.accuracy <= 0.25) == gone
-    mark = f'<span class="{"u-yes" if good else "u-no"}">{sum(map(bool, seen.right))}/{len(seen.right)}</span>'
+    mark = ""
+    if seen.accuracy is not None:
+        state = "u-yes" if (seen.accuracy <= 0.25) == gone else "u-no"
+        mark = f'<span class="{state}">{sum(seen.right)}/{len(seen.right)}</span>'
     alt = f"{name} after {_head(number, ledger.rows[number])}"
     state = ' class="u-gone"' if gone else ""
     picture = f'<img loading="lazy" src="{esc(address(ledger.picture(number, name)))}" alt="{esc(alt)}">'
-    return f"<td{state}>{picture}{mark if known else ''}</td>"
+    return f"<td{state}>{picture}{mark}</td>"

@@ -113,7 +113,8 @@ class SequenceTab:
                 shown = time.monotonic()
                 yield changed | {self.status: sequence.status(None, stage, within)}
         done = {self.add: gr.Button(visible=True), self.halt: gr.Button(visible=False)}
-        yield self._drawn(session) | done | ({self.status: sequence.status(None, error=job.error)} if job.error else {})
+        failed = job.error and not job.cancel.is_set()
+        yield self._drawn(session) | done | ({self.status: sequence.status(None, error=job.error)} if failed else {})
 
     def stop(self, request: gr.Request) -> Any:
         """Ask the visitor's request to end; the ledger stays as it was."""
