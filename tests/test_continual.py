@@ -10,7 +10,7 @@ from unlearn_app import __main__ as cli
 from unlearn_app import continual, restraints
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.config import make_config, make_plan, with_concept
-from unlearn_app.continual import Added, append, begin, united, without
+from unlearn_app.continual import Added, append, begin, new_ledger, united, without
 from unlearn_app.errors import Cancelled, ConfigError
 from unlearn_app.ledger import Ledger
 from unlearn_app.merging import as_adapter, dense, ties, total
@@ -124,12 +124,33 @@ def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) ->
     assert isinstance(list(append(made, "dog", backend, None))[-1], Added)
 
 
-@pytest.mark.parametrize(("concept", "said"), [("cat", "already"), ("tower", "not tested"), ("", "empty")])
+@pytest.mark.parametrize(("concept", "said"), [("cat", "already"), ("", "empty")])
 def test_what_cannot_be_asked_is_said(backend, tiny_pipeline, tmp_path, concept, said) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
     with pytest.raises(ConfigError, match=said):
         list(append(made, concept, backend, None))
     assert len(made.requests) == 1
+
+
+def test_something_new_joins_the_panel_as_if_it_had_been_there(backend, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "tower", backend=backend)
+    assert made.names == (*NAMES, "tower") and all("tower" in row.panel for row in made.rows)
+    config = make_config("cat", model=str(tiny_pipeline), **TINY)
+    other = Ledger.create(tmp_path / "other", config, make_plan(pictures=1), (*NAMES, "tower"))
+    list(begin(other, backend, None))
+    for name in ("cat", "tower"):
+        list(append(other, name, backend, None))
+    for number in range(3):
+        assert made.picture(number, "tower").read_bytes() == other.picture(number, "tower").read_bytes()
+
+
+def test_a_ledger_of_an_unknown_model_tests_relatives_others_and_the_other_kind(tiny_pipeline, tmp_path) -> None:
+    for text, kind in (("cat", "object"), ("van gogh", "style")):
+        config = make_config(text, model=str(tiny_pipeline))
+        made = new_ledger(tmp_path / text, config, make_plan(), [text])
+        panel = [preview_concept(with_concept(config, name)) for name in made.names]
+        assert [concept.name for concept in panel] == list(made.names) and made.names[-1] == text
+        assert [concept.kind for concept in panel].count(kind) == len(panel) - 2 == 9
 
 
 @pytest.mark.parametrize("method", ["uce", "erasediff", "esd"])

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,10 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
     (ledger.folder / ledger.rows[2].folder).rename(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match="0002-dog is missing"):
         Ledger.open(ledger.folder)
+    (tmp_path / "elsewhere").rename(ledger.folder / ledger.rows[2].folder)
+    ledger.picture(3, "neon").unlink()
+    with pytest.raises(OutputError, match=r"0003-car/panel/neon\.png is missing"):
+        Ledger.open(ledger.folder)
     with pytest.raises(OutputError, match="no readable ledger"):
         Ledger.open(tmp_path)
     with pytest.raises(OutputError, match="exists"):
@@ -149,6 +154,29 @@ def test_an_anchor_is_not_counted_as_retained(tmp_path: Path) -> None:
     assert standings(ledger.rows)[0].ra_i == 1.0
 
 
+def test_a_concept_joins_the_panel_with_what_earlier_models_showed(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    before = {number: row.panel for number, row in enumerate(ledger.rows)}
+    found = [(seen("object", number), Image.new("RGB", (8, 8), (number, 0, 0))) for number in range(4)]
+    ledger.widen("robot", found)
+    opened = Ledger.open(ledger.folder)
+    assert opened.names == (*NAMES, "robot")
+    for number, row in enumerate(opened.rows):
+        assert row.panel == before[number] | {"robot": seen("object", number)}
+        assert Image.open(opened.picture(number, "robot")).getpixel((0, 0))[0] == number
+
+
+def test_the_official_retained_share_counts_prompts_that_name_what_was_erased(tmp_path: Path) -> None:
+    """Of two pictures of the erased cat in a style, one lost it too; the other kind's own pictures count as well."""
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    row = request(ledger, "cat", cat=0, mosaic=2)
+    styled = Seen("object", (False,) * 4, 0.5, (True, False, None, None))
+    ledger.add(replace(row, panel=row.panel | {"cat": styled}), adapter(1), adapter(1), pictures(1))
+    (found,) = standings(Ledger.open(ledger.folder).rows)
+    assert found.ra_c == 0.75 and found.ra_c_official == (1 + 2 + 4) / (2 + 4 + 4)
+
+
 def test_a_plan_is_checked() -> None:
     assert make_plan(regime="independent", weight="1.5").weight == 1.5
     for changes in ({"regime": "never"}, {"keep": 0}, {"nothing": 1}):
@@ -169,6 +197,7 @@ def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
         row = Request(concept, "object", "rabbit", ledger.next_folder(concept), 1.0, 3, 2.0, unjudged)
         ledger.add(row, {}, {}, pictures(0))
     (found,) = standings(Ledger.open(ledger.folder).rows)
-    assert (found.ua, found.ra_i, found.ra_c, found.relapse, found.drift) == (None, None, None, None, 2.0)
+    shares = (found.ua, found.ra_i, found.ra_c, found.ra_c_official, found.relapse)
+    assert shares == (None,) * 5 and found.drift == 2.0
     assert "–" in sequence.status(ledger) and "100 %" not in sequence.status(ledger)
     assert "/2</span>" not in sequence.grid(ledger) and len(sequence.curve_table(ledger)) == 3

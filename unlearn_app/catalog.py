@@ -1,5 +1,6 @@
 """What can be asked for by name: models, their judges and the concepts they know."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -25,15 +26,18 @@ def load_backend(model: str = "pocket") -> Backend:
     return load_pipeline(POCKET / "pipeline" if model == "pocket" else model, model)
 
 
-def load_scorer(model: str, concept: Concept) -> Scorer | None:
-    """The judge that goes with a model: the bundled one for "pocket", OpenCLIP for others, None when it is missing."""
+def load_scorer(model: str, concepts: Sequence[Concept]) -> Scorer | None:
+    """The judge that goes with a model: the bundled one for "pocket", OpenCLIP for others, None when it is missing.
+
+    OpenCLIP chooses among everything that the prompts of `concepts` ask for.
+    """
     if model == "pocket":
         from .scorers.pocket_judge import PocketJudge
 
         return PocketJudge.load(POCKET / "judge")
     from .scorers.clip import ClipScorer
 
-    prompts = [p for split in (concept.forget, concept.near, concept.far) for p in split.test]
+    prompts = [p for c in concepts for split in (c.forget, c.near, c.far) for p in split.test]
     axes: dict[str, list[str]] = {}
     for prompt in prompts:
         axes.setdefault(prompt.axis, [])

@@ -72,6 +72,14 @@ def shared_out(
     return tuple(prompts[::2]), tuple(p.text for p in anchors[::2]), tuple(prompts[1::2])
 
 
+def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
+    """The same prompt, asked about the concept of another kind that its text names; None when there is none."""
+    others = [entry for entry in known if entry.kind != prompt.axis]
+    named = [entry for entry in others if re.search(rf"\b{re.escape(entry.name)}\b", prompt.text, re.I)]
+    found = max(named, key=lambda entry: len(entry.name), default=None)
+    return replace(prompt, axis=found.kind, expects=found.name) if found else None
+
+
 def spread(items: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
     """`count` prompts evenly over `items`, starting again when there are fewer."""
     if not items:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .backend import Backend
 from .catalog import known_concepts, load_scorer, preview_concept
-from .concept import Concept, Prompt, PromptSplit, spread
+from .concept import Concept, Prompt, PromptSplit, also_named, spread
 from .config import RunConfig, with_concept
 from .errors import ConfigError, raise_if_stopped
-from .evaluate import paint_judged
+from .evaluate import judged, paint, to_pil
 from .events import Stage, Step
 from .ledger import Ledger, Request, Seen
 from .merging import length, merge, total
@@ -29,6 +29,9 @@ PANEL_SEED = 2_000_000
 """The panel's pictures have seeds of their own, the same after every request."""
 TRAINED = 0.4
 """How far a request is when it is trained."""
+BESIDE = 4
+OTHER_KIND = {"object": ("watercolor", "Claude Monet"), "style": ("dog", "car")}
+"""What a ledger tests of a model about which nothing is known: so many relatives, so many others, and these."""
 Stop = Callable[[], bool]
 
 
@@ -42,11 +45,24 @@ class Added:
 def new_ledger(folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequence[str] = ()) -> Ledger:
     """An empty ledger whose panel is all that the model is known to have seen, and `also`.
 
+    Where nothing is known, some of what the first concept's retain prompts ask for, and something of the other kind.
+
     Raises:
         OutputError: the folder exists or cannot be written.
     """
-    known = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
-    return Ledger.create(folder, config, plan, list(dict.fromkeys([*known, *also])))
+    names = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
+    if not names:
+        concept = preview_concept(config)
+        splits = [dict.fromkeys(p.expects for p in split.test) for split in (concept.near, concept.far)]
+        others = [name for split in splits for name in itertools.islice(split, BESIDE)]
+        names = [preview_concept(with_concept(config, n)).name for n in (*others, *OTHER_KIND[concept.kind])]
+    return Ledger.create(folder, config, plan, list(dict.fromkeys([*names, *also])))
+
+
+def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
+    """The judge of the ledger's panel and of `concepts`; None when it is missing."""
+    names = dict.fromkeys([*ledger.names, *concepts])
+    return load_scorer(ledger.config.model, [preview_concept(with_concept(ledger.config, name)) for name in names])
 
 
 def begin(
@@ -78,7 +94,7 @@ def serve(
             shutil.rmtree(folder)
     there = (folder / "ledger.json").exists()
     ledger = Ledger.open(folder) if there else new_ledger(folder, config, plan, [concept])
-    scorer = load_scorer(config.model, preview_concept(config))
+    scorer = load_judge(ledger, [concept])
     if not ledger.rows:
         yield from begin(ledger, backend, scorer, should_stop)
     yield from append(ledger, concept, backend, scorer, should_stop)
@@ -89,15 +105,18 @@ def append(
 ) -> Iterator[Stage | Step | Added]:
     """Forget one more concept, test everything again, and add the row; stopping leaves the ledger as it was.
 
+    What is not on the panel yet joins it, and is painted by the model as it was after every request so far.
+
     Raises:
-        ConfigError: the concept is unknown, was forgotten before, or is not on the panel.
+        ConfigError: the concept is unknown or was forgotten before.
     """
     erased = [preview_concept(with_concept(ledger.config, row.concept)) for row in ledger.requests]
     concept = anchored(ledger.config, text, [other.name for other in erased])
     if concept.name in [other.name for other in erased]:
         raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
     if concept.name not in ledger.names:
-        raise ConfigError(f"“{concept.name}” is not tested in this ledger: {', '.join(ledger.names)}.", "concept")
+        yield Stage("compare", f"Painting {concept.name} after every request so far", 0.0)
+        _widen(ledger, concept.name, backend, scorer, should_stop)
     started, steps = time.perf_counter(), 0
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
     config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
@@ -212,23 +231,56 @@ def without(concept: Concept, erased: Sequence[Concept]) -> Concept:
 
 
 def tested(
-    ledger: Ledger, backend: Backend, scorer: Scorer | None, slots: Sequence[str], should_stop: Stop
+    ledger: Ledger,
+    backend: Backend,
+    scorer: Scorer | None,
+    slots: Sequence[str],
+    should_stop: Stop,
+    names: Sequence[str] = (),
 ) -> tuple[dict[str, Seen], Mapping[str, Image]]:
-    """What the model shows of the whole panel, and one picture of each concept.
+    """What the model shows of `names`, by default of the whole panel, and one picture of each concept.
 
     Picture i of concept j has the same seed after every request, so that a kept concept is compared with itself.
     """
-    concepts = {name: preview_concept(with_concept(ledger.config, name)) for name in ledger.names}
-    asked = {name: spread(concept.forget.test, ledger.plan.pictures) for name, concept in concepts.items()}
-    prompts = [prompt for own in asked.values() for prompt in own]
-    first = PANEL_SEED + 1000 * ledger.config.seed
+    concepts = {name: preview_concept(with_concept(ledger.config, name)) for name in names or ledger.names}
+    count, first = ledger.plan.pictures, PANEL_SEED + 1000 * ledger.config.seed
+    prompts = [prompt for concept in concepts.values() for prompt in spread(concept.forget.test, count)]
+    places = [ledger.names.index(name) for name in concepts]
     with backend.active(*slots):
-        seeds = [first + row for row in range(len(prompts))]
-        painted = iter(paint_judged(backend, prompts, seeds, ledger.config.compare, scorer, should_stop))
+        seeds = [first + count * place + row for place in places for row in range(count)]
+        images = paint(backend, prompts, seeds, ledger.config.compare, should_stop)
+    verdicts = judged(images, prompts, scorer)
+    seen = iter(zip(to_pil(images), verdicts, _beside(ledger, images, prompts, scorer), strict=True))
     panel, pictures = {}, {}
-    for name, own in asked.items():
-        seen = list(itertools.islice(painted, len(own)))
-        pictures[name] = seen[0][0]
-        alignment = None if scorer is None else sum(row[1] for row in seen) / len(seen)
-        panel[name] = Seen(concepts[name].kind, tuple(row[3] for row in seen), alignment)
+    for name, concept in concepts.items():
+        shown, verdicts, beside = zip(*itertools.islice(seen, count), strict=True)
+        pictures[name] = shown[0]
+        alignment = None if scorer is None else sum(verdict[0] for verdict in verdicts) / count
+        panel[name] = Seen(concept.kind, tuple(verdict[2] for verdict in verdicts), alignment, beside)
     return panel, pictures
+
+
+def _widen(ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, should_stop: Stop) -> None:
+    """Put `name` on the panel, with what the model showed of it after every request so far."""
+    wider, found = replace(ledger, names=(*ledger.names, name)), []
+    for number in range(len(ledger.rows)):
+        backend.drop_adapters()
+        state = ledger.adapter(number)
+        if state:
+            backend.load_adapter("unlearn", state)
+        panel, pictures = tested(wider, backend, scorer, ("unlearn",) if state else (), should_stop, [name])
+        found.append((panel[name], pictures[name]))
+    ledger.widen(name, found)
+
+
+def _beside(ledger: Ledger, images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None) -> list[bool | None]:
+    """Whether each picture shows the concept of the other kind that its prompt names; None without one or a judge."""
+    known = [entry for entry in known_concepts(ledger.config.model) if not entry.fresh]
+    others = [also_named(prompt, known) for prompt in prompts]
+    rows = [row for row, other in enumerate(others) if other]
+    found: list[bool | None] = [None] * len(prompts)
+    if rows:
+        verdicts = judged(images[rows], [others[row] for row in rows], scorer)
+        for row, (_, _, right) in zip(rows, verdicts, strict=True):
+            found[row] = right
+    return found

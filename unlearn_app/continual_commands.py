@@ -25,9 +25,7 @@ def start(
     ] = "",
     out: Annotated[Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")] = None,
     objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = RunConfig.objective,
-    keep: Annotated[
-        str, typer.Option(help="for other models: what else to test after every request", metavar="A,B,C")
-    ] = "",
+    keep: Annotated[str, typer.Option(help="what else to test after every request", metavar="A,B,C")] = "",
     seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(RunConfig.seed),
     preset: Annotated[str, typer.Option(help="fast or full", metavar="|".join(PRESETS))] = RunConfig.preset,
     model: Annotated[
@@ -120,7 +118,7 @@ def _serve(ledger: Any, concepts: list[str]) -> None:
     with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
         bars.begin(f"Loading the {ledger.config.model} model")
         backend = catalog.load_backend(ledger.config.model)
-        scorer = catalog.load_scorer(ledger.config.model, catalog.preview_concept(ledger.config))
+        scorer = work.load_judge(ledger, concepts)
         if not ledger.rows:
             _follow(work.begin(ledger, backend, scorer, cancel.is_set), bars)
         for concept in concepts:

@@ -71,6 +71,19 @@ def paint_judged(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Image.Image, float | None, str | None, bool | None]]:
     """A picture of each prompt by the model as it is active, with alignment, predicted class, and whether it fits."""
+    images = paint(backend, prompts, seeds, config, should_stop)
+    seen = judged(images, prompts, scorer)
+    return [(picture, *verdict) for picture, verdict in zip(to_pil(images), seen, strict=True)]
+
+
+def paint(
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    config: CompareConfig,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """A picture (B, 3, H, W) in [-1, 1] of each prompt by the model as it is active."""
     latents = backend.sample(
         [prompt.text for prompt in prompts],
         seeds,
@@ -78,12 +91,10 @@ def paint_judged(
         guidance_scale=config.guidance_scale,
         should_stop=should_stop,
     )
-    images = backend.decode(latents)
-    judged = _judge(images, prompts, scorer)
-    return [(picture, *verdict) for picture, verdict in zip(to_pil(images), judged, strict=True)]
+    return backend.decode(latents)
 
 
-def _judge(
+def judged(
     images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None
 ) -> list[tuple[float | None, str | None, bool | None]]:
     """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per picture."""

@@ -3,11 +3,12 @@
 `ledger.json` is the truth and is replaced whole; a request's folder is complete before it is named there.
 """
 
+import io
 import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .painting import read_adapter
 from .runs import ORIGINAL, adapter_bytes, check_output, to_json, whole_folder, write_bytes
 from .settings import SequenceConfig
 
-SCHEMA = "unlearn-ledger/1"
+SCHEMA = "unlearn-ledger/2"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Seen:
     kind: str
     right: tuple[bool | None, ...]
     alignment: float | None
+    beside: tuple[bool | None, ...] = ()
+    """Whether each picture shows the concept of the other kind that its prompt names; None where it names none."""
 
     @property
     def accuracy(self) -> float | None:
@@ -95,9 +98,11 @@ class Ledger:
             made = cls(folder, config_from_dict(record["config"]), plan, names, rows)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"There is no readable ledger in {str(folder)!r}.") from error
-        for row in rows:
-            if not (folder / row.folder / "panel").is_dir():
-                raise OutputError(f"The ledger in {str(folder)!r} is damaged: {row.folder} is missing.")
+        for number, row in enumerate(rows):
+            for needed in (folder / row.folder, *(made.picture(number, concept) for concept in row.panel)):
+                if not needed.exists():
+                    missing = needed.relative_to(folder)
+                    raise OutputError(f"The ledger in {str(folder)!r} is damaged: {missing} is missing.")
         return made
 
     @property
@@ -119,6 +124,16 @@ class Ledger:
             for concept, picture in pictures.items():
                 picture.save(partial / "panel" / f"{slug(concept)}.png")
         self.rows = [*self.rows, request]
+        self._save()
+
+    def widen(self, name: str, found: Sequence[tuple[Seen, Image]]) -> None:
+        """Put one more concept on the panel, with what every row so far shows of it and a picture."""
+        self.names = (*self.names, name)
+        for number, (_, picture) in enumerate(found):
+            stream = io.BytesIO()
+            picture.save(stream, "PNG")
+            write_bytes(self.picture(number, name), stream.getvalue())
+        self.rows = [replace(row, panel=row.panel | {name: s}) for row, (s, _) in zip(self.rows, found, strict=True)]
         self._save()
 
     def rollback(self, to: int) -> None:
@@ -174,7 +189,7 @@ def slug(text: str) -> str:
 
 
 def _request(values: dict[str, Any]) -> Request:
-    panel = {n: Seen(v["kind"], tuple(v["right"]), v["alignment"]) for n, v in values["panel"].items()}
+    panel = {n: Seen(**v | {s: tuple(v[s]) for s in ("right", "beside")}) for n, v in values["panel"].items()}
     return Request(**values | {"panel": panel, "notes": tuple(values["notes"])})
 
 
@@ -186,6 +201,8 @@ class Standing:
     ua: float | None
     ra_i: float | None
     ra_c: float | None
+    ra_c_official: float | None
+    """RA-C as the official code counts it: every picture whose prompt names something of the other kind."""
     drift: float
     relapse: float | None
     """The largest rise of an erased concept above what was left right after its own request."""
@@ -196,7 +213,7 @@ def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> lis
 
     `kept` are the concepts that count as retained: by default all that are never requested and are no request's
     anchor. RA-I is over those of the kind of the latest request, RA-C over the others. Deviation: the official RA-C
-    also counts pictures whose prompts name an erased concept.
+    also counts pictures whose prompts name an erased concept; it is the third share.
     """
     requests, names = rows[1:], kept_names(rows) if kept is None else kept
     found = []
@@ -208,11 +225,16 @@ def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> lis
             for same in (True, False)
         )
         if None in (*left, *first):
-            found.append(Standing(number, None, None, None, row.drift, None))
+            found.append(Standing(number, None, None, None, None, row.drift, None))
             continue
         relapse = max(now - then for now, then in zip(left, first, strict=True))
-        found.append(Standing(number, 1 - _mean(left), own, other, row.drift, relapse))
+        found.append(Standing(number, 1 - _mean(left), own, other, _official(row), row.drift, relapse))
     return found
+
+
+def _official(row: Request) -> float | None:
+    own = [shown for seen in row.panel.values() if seen.kind == row.kind for shown in seen.beside if shown is not None]
+    return _mean([*own, *(shown for seen in row.panel.values() if seen.kind != row.kind for shown in seen.right)])
 
 
 def kept_names(rows: Sequence[Request]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from .backend import Params
 
@@ -117,6 +118,17 @@ class KeepRows(Regularizer):
         """Zero the rows that may not move."""
         for name, rows in self.keep.items():
             params[name].data.mul_(rows.view(-1, *[1] * (params[name].ndim - 1)))
+
+
+@dataclass(frozen=True)
+class Clip(Regularizer):
+    """Scales a gradient that is longer than `norm` down to it, over all tensors together."""
+
+    norm: float
+
+    def restrict_(self, params: Params) -> None:
+        """Shorten the gradients."""
+        clip_grad_norm_(list(params.values()), self.norm)
 
 
 def best_rows(scores: Mapping[str, Tensor], share: float) -> KeepRows:

@@ -12,7 +12,7 @@ from .concept import Concept, spread
 from .config import RunConfig
 from .errors import ConfigError
 from .objectives.diffusion import Diffusion
-from .regularizers import KeepRows, KeepSpan, Regularizer, UpdateNorm, best_rows, span_of, survival
+from .regularizers import Clip, KeepRows, KeepSpan, Regularizer, UpdateNorm, best_rows, span_of, survival
 from .train import Term
 
 ERASED_PROMPTS = 4
@@ -25,7 +25,7 @@ LEFT = 0.05
 def restraints(
     backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig, erased: Sequence[Concept] = ()
 ) -> list[Regularizer]:
-    """What holds the update in the `unlearn` slot back; the mask of a method that brings its own comes first.
+    """What holds the update in the `unlearn` slot back; a method's own mask comes first, clipping last.
 
     Raises:
         ConfigError: the projection leaves nothing to learn from.
@@ -41,7 +41,8 @@ def restraints(
         found.append(KeepSpan(basis, settings.project == "gradients"))
     norms = {1: settings.l1, 2: settings.l2}
     scale = config.unlearn.alpha / config.unlearn.rank
-    return found + [UpdateNorm(power, weight, scale) for power, weight in norms.items() if weight]
+    found += [UpdateNorm(power, weight, scale) for power, weight in norms.items() if weight]
+    return [*found, Clip(settings.clip)] if settings.clip else found
 
 
 def protected_span(backend: Backend, concept: Concept, erased: Sequence[Concept], energy: float) -> Tensor:

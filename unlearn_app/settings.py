@@ -79,6 +79,8 @@ class RegularizeConfig:
     select: float = setting(1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1)
     project: str = setting("none", "keep what is read from other sentences: exact, or gradients only", choices=PROJECT)
     energy: float = setting(0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0)
+    decay: float = setting(0.0, "weight decay of the factors", 0.0, 1.0)
+    clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from .backend import AheadBatch, Backend, NoisyBatch, Params
@@ -36,10 +36,11 @@ def fit(
     steps: int,
     lr: float,
     optimizer: str = "adam",
+    decay: float = 0.0,
     regularizers: Sequence[Regularizer] = (),
     reference: Params | None = None,
 ) -> Iterator[Step]:
-    """Train `params` for `steps` with Adam or SGD, yielding after every step; the caller stops by no longer asking.
+    """Train `params` for `steps` with AdamW or SGD, yielding after every step; the caller stops by no longer asking.
 
     The gradients of all terms are taken at the same weights, combined by `rule` over the whole trainable vector, and
     penalties added. A non-finite loss ends the training before the weights are touched. The learning rate falls along
@@ -50,7 +51,7 @@ def fit(
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    mover, schedule = _mover(tensors, "sgd" if preconditioner else optimizer, lr, max(steps, 1))
+    mover, schedule = _mover(tensors, "sgd" if preconditioner else optimizer, lr, decay, max(steps, 1))
     preference = tensors[0].new_tensor([term.weight for term in terms.values()], dtype=torch.float64)
     for regularizer in regularizers:
         regularizer.begin_(params)
@@ -59,8 +60,7 @@ def fit(
         losses, gradients = _term_gradients(backend, params, terms)
         metric = preconditioner(gradients, preference) if preconditioner else None
         update, weights, gramian = combine(gradients, rule, preference, metric)
-        update = update + _penalty_gradient(params, regularizers, reference or {}, update)
-        _write_gradient(params, update, regularizers)
+        _write_gradient(params, update + _penalty_gradient(params, regularizers, reference or {}, update), regularizers)
         before = _joined(tensors)
         mover.step()
         schedule.step()
@@ -78,8 +78,10 @@ def fit(
         )
 
 
-def _mover(tensors: Sequence[Tensor], optimizer: str, lr: float, steps: int) -> tuple[Optimizer, LambdaLR]:
-    mover = (SGD if optimizer == "sgd" else Adam)(tensors, lr=lr)
+def _mover(
+    tensors: Sequence[Tensor], optimizer: str, lr: float, decay: float, steps: int
+) -> tuple[Optimizer, LambdaLR]:
+    mover = (SGD if optimizer == "sgd" else AdamW)(tensors, lr=lr, weight_decay=decay)
     return mover, LambdaLR(mover, lambda step: _warm_cosine(step, steps))
 
 

@@ -160,6 +160,7 @@ def train(
             stage="unlearn",
             steps=settings.steps,
             lr=settings.lr,
+            decay=config.regularize.decay,
             regularizers=held,
             reference=earlier.state if config.regularize.reference == "original" else {},
         )

@@ -113,7 +113,7 @@ def _load(work: _Work) -> Iterator[Event]:
     yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
     work.backend = work.backend or load_backend(work.config.model)
     work.backend.drop_adapters()
-    work.scorer = load_scorer(work.config.model, work.concept)
+    work.scorer = load_scorer(work.config.model, [work.concept])
     work.check()
 
 

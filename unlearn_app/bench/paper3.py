@@ -18,7 +18,7 @@ from ..scorers.pocket_judge import PocketJudge
 from ..settings import HOLDS, SequenceConfig
 from .cells import ROOT, cell
 from .paper1 import file_name
-from .paper3_tables import BASES, MARKS, write_results
+from .paper3_tables import BASES, KEPT, MARKS, write_results
 
 SEQUENCES: dict[str, tuple[str, ...]] = {
     "objects": ("cat", "fish", "ship", "burger", "sunflower", "ghost",
@@ -143,7 +143,7 @@ def state_of(ledger: Ledger, number: int, names: tuple[str, ...]) -> dict[str, A
     original = to_json(standings([rows[0], *(_as_first(r, rows[0]) for r in rows[1:])], kept)[-1])
     pictures = {name: "".join(str(int(bool(right))) for right in seen.right) for name, seen in row.panel.items()}
     return found | {
-        "original": {name: original[name] for name in ("ra_i", "ra_c")},
+        "original": {name: original[name] for name in KEPT},
         "seconds": row.seconds,
         "cumulative_s": round(sum(r.seconds for r in rows), 2),
         "steps": sum(r.steps for r in rows),

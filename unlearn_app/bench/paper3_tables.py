@@ -24,6 +24,10 @@ RETAINED_WITHIN, RETAINED_ACROSS, DRIFT, ERASED = 80.0, 90.0, 40.0, 90.0
 """Bars in percent: of the original's accuracy, of the plain sequence's drift, and of erased pictures."""
 
 
+KEPT = ("ra_i", "ra_c", "ra_c_official")
+"""Shares that are said in percent of the original's."""
+
+
 @dataclass(frozen=True)
 class Row:
     """The state after some requests: shares in percent, those of what is kept relative to the original's."""
@@ -37,6 +41,7 @@ class Row:
     ua: float
     ra_i: float | None
     ra_c: float | None
+    ra_c_official: float | None
     drift: float
     relapse: float
     seconds: float
@@ -55,7 +60,7 @@ def read_rows(folder: Path) -> list[Row]:
     for path in sorted(folder.glob("*.json")):
         cell = json.loads(path.read_text(encoding="utf-8"))
         asked, found = cell["config"], cell["values"]
-        kept = {name: _relative(found[name], found["original"][name]) for name in ("ra_i", "ra_c")}
+        kept = {name: _relative(found[name], found["original"][name]) for name in KEPT}
         named = {name: asked[name] for name in ("domain", "order", "seed", "base", "arm", "number")}
         costs = {name: found[name] for name in ("drift", "seconds", "cumulative_s")}
         shares = {"ua": 100 * found["ua"], "relapse": 100 * found["relapse"], "notes": tuple(found["notes"])}
@@ -76,7 +81,7 @@ def said(values: Sequence[float | None], digits: int = 0) -> str:
     return f"{mean:.{digits}f}" + (f" ± {(high - low) / 2:.{digits}f}" if len(known) > 1 else "")
 
 
-HEAD = ("arm", "UA", "RA-I", "RA-C", "drift", "worst relapse", "s a request", "s in all", "sequences")
+HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 
 
 def table(rows: Sequence[Row], number: int) -> list[str]:
@@ -85,7 +90,7 @@ def table(rows: Sequence[Row], number: int) -> list[str]:
     ranked = sorted(arms.items(), key=lambda item: -_mean([r.ra_i for r in item[1]]))
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for arm, some in ranked:
-        shares = [said([getattr(r, name) for r in some]) for name in ("ua", "ra_i", "ra_c")]
+        shares = [said([getattr(r, name) for r in some]) for name in ("ua", *KEPT)]
         costs = [said([r.drift for r in some], 2), said([r.relapse for r in some])]
         costs += [said([r.seconds for r in some]), said([r.cumulative_s for r in some])]
         lines.append(f"| {' | '.join([arm, *shares, *costs])} | {len(some)} |")
@@ -142,7 +147,8 @@ def growth(rows: Sequence[Row]) -> str:
 INTRODUCTION = (
     "Requests to forget, one after the other, on one model. UA is the share of held-out pictures of everything erased "
     "so far that no longer show it; RA-I and RA-C are the shares of pictures of concepts that the sequence never "
-    "touches, in the same domain and in the other one, in percent of the original's; no anchor is among them. Every "
+    "touches, in the same domain and in the other one, in percent of the original's; no anchor is among them. The "
+    "official RA-C also counts pictures whose prompts name something erased. Every "
     "picture has the same prompt and seed after every request. Drift is the Frobenius norm of the whole update; a "
     "relapse is the largest rise of an erased concept above what its own request left. Means over sequences, ± half of "
     "the 95 % Student interval."
