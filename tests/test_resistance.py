@@ -44,11 +44,11 @@ def tiny(tiny_pipeline: Path):
 @pytest.mark.parametrize("seed", range(50))
 def test_no_resistance_runs_away(tiny, tiny_pipeline, seed) -> None:
     """Simulated attacks with absurd rates end in infinities; forgetting itself must not notice."""
-    changes = TINY | random_resistance(random.Random(seed)) | {"unlearn.lr": 1e-3, "unlearn.steps": 5}
+    changes = TINY | random_resistance(random.Random(seed)) | {"unlearn.lr": 1e-3, "unlearn.steps": 3}
     config = make_config("cat", model=str(tiny_pipeline), **changes)
     concept = preview_concept(config)
     steps = list(train(tiny, concept, training_terms(tiny, concept, config, lambda: False), config))
-    assert len(steps) == 5
+    assert len(steps) == 3
     for step in steps:
         assert all(map(math.isfinite, [*step.losses.values(), *step.norms.values()])), changes
         assert max(step.losses["forget"], step.losses["retain"]) < 3 * max(1.0, steps[0].losses["forget"]), changes

@@ -19,6 +19,7 @@ from ..backend import Backend
 from ..catalog import POCKET, load_backend, preview_concept
 from ..concept import Concept, Prompt, spread
 from ..config import RunConfig, make_config
+from ..evaluate import judged, paint
 from ..events import GROUPS
 from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
@@ -49,7 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "RECE": {"objective": "rece"},
 }
 """All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5 times the compute."""
-SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2}
+SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "compare.sampling_steps": 2}
 MAIN = ("sum + diversified", "restricted + diversified")
 TASKS = {
     "class": [entry.name for entry in OBJECTS],
@@ -145,12 +146,12 @@ def measure(
         if key not in references:
             first = REFERENCE_SEED + 1000 * job.seed
             with backend.active():
-                references[key] = judge.features(_paint(backend, _retain(shown, count), first))
+                references[key] = judge.features(_painted(backend, _retain(shown, count), first, config))
         return references[key]
 
     def original() -> dict[str, Any]:
         backend.drop_adapters()
-        values, features = scored(backend, judge, groups_of(shown, count), job.seed, ())
+        values, features = scored(backend, judge, groups_of(shown, count), (), config)
         distance, error = kid(features, reference())
         return values | {"kid": distance, "kid_se": error}
 
@@ -192,7 +193,7 @@ def unlearned(
         painted = started
         steps = list(unlearning.edit(backend, concept, config))
     seconds = time.perf_counter() - painted
-    values, features = scored(backend, judge, groups_of(shown, count), config.seed, ("unlearn",))
+    values, features = scored(backend, judge, groups_of(shown, count), ("unlearn",), config)
     distance, error = kid(features, reference)
     return values | {
         "kid": distance,
@@ -216,7 +217,11 @@ def groups_of(concept: Concept, count: int) -> dict[str, Sequence[Prompt]]:
 
 
 def scored(
-    backend: Backend, judge: PocketJudge, groups: Mapping[str, Sequence[Prompt]], seed: int, slots: Sequence[str]
+    backend: Backend,
+    judge: PocketJudge,
+    groups: Mapping[str, Sequence[Prompt]],
+    slots: Sequence[str],
+    config: RunConfig,
 ) -> tuple[dict[str, Any], Tensor]:
     """Which pictures are right and how aligned they are, per group, and the features of the retain pictures.
 
@@ -224,11 +229,12 @@ def scored(
     """
     right, alignment, features = {}, {}, []
     for row, (group, prompts) in enumerate(groups.items()):
-        first = (TRAIN_SEED if group == "train" else TEST_SEED) + 1000 * seed + 100 * row
+        first = (TRAIN_SEED if group == "train" else TEST_SEED) + 1000 * config.seed + 100 * row
         with backend.active(*slots):
-            images = _paint(backend, prompts, first)
-        alignment[group] = [round(value, 4) for value in judge(images, [p.text for p in prompts]).tolist()]
-        right[group] = "".join(str(int(value)) for value in _right(judge, images, prompts))
+            images = _painted(backend, prompts, first, config)
+        verdicts = judged(images, prompts, judge)
+        alignment[group] = [round(value, 4) for value, _, _ in verdicts]
+        right[group] = "".join(str(int(fits)) for _, _, fits in verdicts)
         if group in RETAIN:
             features.append(judge.features(images))
     return {"right": right, "alignment": alignment}, torch.cat(features)
@@ -238,11 +244,5 @@ def _retain(concept: Concept, count: int) -> tuple[Prompt, ...]:
     return (*spread(concept.near.test, count // 2), *spread(concept.far.test, count // 2))
 
 
-def _paint(backend: Backend, prompts: Sequence[Prompt], first: int) -> Tensor:
-    seeds = [first + row for row in range(len(prompts))]
-    return backend.decode(backend.sample([p.text for p in prompts], seeds, steps=10, guidance_scale=3.0))
-
-
-def _right(judge: PocketJudge, images: Tensor, prompts: Sequence[Prompt]) -> list[bool]:
-    answers = {axis: judge.classify(images, axis).argmax(1).tolist() for axis in {p.axis for p in prompts}}
-    return [judge.classes(p.axis)[answers[p.axis][row]] == p.expects for row, p in enumerate(prompts)]
+def _painted(backend: Backend, prompts: Sequence[Prompt], first: int, config: RunConfig) -> Tensor:
+    return paint(backend, prompts, [first + row for row in range(len(prompts))], config.compare)

@@ -59,6 +59,7 @@ CUT_ATTACKS, CUT_STEPS = ("LoRA 16", "all weights", "clean"), 100
 """The declared cut: the first base with its controls, under these attacks, for so many steps."""
 SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "resist.steps": 1}
 SMOKE |= {"resist.batch_size": 2, "attack.pictures": 2, "attack.batch_size": 2, "attack.steps": 2}
+SMOKE |= {"compare.sampling_steps": 2}
 ATTACK_SEED = 50
 """The adversary's seed is this much above the defender's, so that its pictures and noise are its own."""
 
@@ -181,6 +182,6 @@ class _Bench:
         """Which pictures are right, and the mean alignment, by group."""
         groups = groups_of(preview_concept(make_config(config.concept)), self._count)
         asked = {group: groups[group] for group in GROUPS}
-        found = scored(self._backend, self._judge, asked, config.seed, slots)[0]
+        found = scored(self._backend, self._judge, asked, slots, config)[0]
         means = {group: round(statistics.mean(values), 4) for group, values in found["alignment"].items()}
         return {"right": found["right"], "alignment": means}
