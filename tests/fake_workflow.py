@@ -32,7 +32,7 @@ from unlearn_app.jobs import Ask
 from unlearn_app.ledger import Ledger, Request, Seen
 from unlearn_app.runs import RunWriter
 from unlearn_app.settings import SequenceConfig
-from unlearn_app.strip import comparison_strip
+from unlearn_app.strip import comparison_strip, heading
 from unlearn_app.verdict import judge_run
 
 OBJECTS = ("cat", "dog", "rabbit", "bear", "fish", "butterfly", "frog", "rose", "sunflower", "tree", "car", "ship")
@@ -157,10 +157,12 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
         yield verdict
         writer.add_adapter("unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept})
         pictures = [replace(p) for column in scores for p in _pictures(config, column)]
-        writer.add_image("comparison.png", comparison_strip(config.concept, verdict.label, pictures))
+        said = heading(config, preview_concept(config).name, verdict.label)
+        writer.add_image("comparison.png", comparison_strip(*said, pictures))
         status = "stopped" if cancel.is_set() else "complete"
         timing = {"total_s": seconds}
-        folder = writer.finish(status, config=config, timing=timing, scores=scores, verdict=verdict)
+        known = {"config": config, "concept": preview_concept(config), "timing": timing}
+        folder = writer.finish(status, **known, scores=scores, verdict=verdict)
     yield Done(folder, stopped=status == "stopped")
 
 

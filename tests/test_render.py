@@ -1,5 +1,6 @@
 """What the page shows of events, without a browser: progress, captions, tables, escaping."""
 
+import json
 import re
 import stat
 import threading
@@ -13,6 +14,7 @@ from unlearn_app.config import make_config
 from unlearn_app.events import COLUMNS, GroupScore, Preview, Stage, Step, Verdict
 from unlearn_app.runs import Run
 from unlearn_app.ui import board, pictures, render
+from unlearn_app.ui.downloads import exports
 from unlearn_app.ui.view import View, view_of
 
 TRAP = "<b onload=x>&\"'"
@@ -44,6 +46,19 @@ def test_a_live_run_and_its_folder_look_the_same(tmp_path: Path) -> None:
     assert board.film(live) == board.film(stored)
     assert live.curve == stored.curve
     assert live.table() == stored.table()
+
+
+def test_a_strip_that_was_not_kept_is_drawn_again_pixel_by_pixel(tmp_path: Path) -> None:
+    watched(folder=tmp_path / "run")
+    kept = tmp_path / "run" / "comparison.png"
+    with Image.open(kept) as image:
+        before = image.convert("RGB").tobytes()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["files"]["comparison.png"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    kept.unlink()
+    with Image.open(exports(tmp_path / "run", tmp_path / "made")["strip"]) as image:
+        assert image.convert("RGB").tobytes() == before
 
 
 def test_the_slider_goes_from_the_unlearned_model_through_every_mark(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .config import RunConfig
 from .events import COLUMNS, GROUPS, Picture
 
 CELL = 128
@@ -15,6 +16,14 @@ COLORS = {"original": (46, 96, 190), "unlearned": (200, 92, 16), "relearned": (2
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
+
+
+def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
+    """Title and subtitle of the strip of a run that forgot `name` and was judged `label`."""
+    return (
+        f"Forgetting “{name}”: {label}",
+        f"{config.objective} · {config.rule} · seed {config.seed} · {config.model}",
+    )
 
 
 def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> Image.Image:

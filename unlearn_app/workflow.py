@@ -23,7 +23,7 @@ from .painting import generate
 from .provenance import environment
 from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
-from .strip import comparison_strip
+from .strip import comparison_strip, heading
 from .unlearning import edit, harden, is_trained, resists, train, training_terms
 from .verdict import Thresholds, judge_run, steps_to_recovery
 
@@ -240,9 +240,8 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     for slot in ("unlearn", "relearn"):
         _save_adapter(work, slot)
     if pictures:
-        title = f"Forgetting “{work.concept.name}”: {verdict.label}"
-        subtitle = f"{work.config.objective} · {work.config.rule} · seed {work.config.seed} · {work.config.model}"
-        work.writer.add_image("comparison.png", comparison_strip(title, subtitle, pictures))
+        said = heading(work.config, work.concept.name, verdict.label)
+        work.writer.add_image("comparison.png", comparison_strip(*said, pictures))
     timing = {f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "controls", "compare")} | work.timing
     timing["total_s"] = time.perf_counter() - started
     folder = work.writer.finish(

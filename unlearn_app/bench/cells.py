@@ -1,5 +1,9 @@
-"""Benchmark cells: one JSON file per measurement, kept when a benchmark is killed and resumed."""
+"""Benchmark cells: one JSON file per measurement, kept when a benchmark is killed and resumed.
 
+A cell names the machine and versions that it was measured with; they stand once, beside the tables.
+"""
+
+import hashlib
 import json
 import subprocess
 import time
@@ -30,9 +34,9 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
         "config": wanted,
         "values": values,
         "seconds": round(time.perf_counter() - started, 2),
-        "environment": {k: v for k, v in _machine().items() if v is not None},
+        "environment": _environment(folder.parent / "environments"),
     }
-    write_bytes(path, json.dumps(record, separators=(",", ":"), allow_nan=False).encode())
+    write_bytes(path, _compact(record))
     return values
 
 
@@ -49,9 +53,18 @@ def share(right: str) -> str:
     return f"{right.count('1') / len(right):.0%}"
 
 
-def _machine() -> dict[str, Any]:
-    known = environment(None, None)
-    return {name: known[name] for name in known if name != "judge_note"} | {"commit": _commit()}
+def _compact(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _environment(folder: Path) -> str:
+    """Write this machine, its versions and the commit into `folder`, and return the name they stand under."""
+    known = environment(None, None) | {"commit": _commit()}
+    content = _compact({name: value for name, value in known.items() if value is not None and name != "judge_note"})
+    name = hashlib.sha256(content).hexdigest()[:8]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / f"{name}.json", content)
+    return name
 
 
 def _commit() -> str | None:
