@@ -13,7 +13,10 @@ import pytest
 from unlearn_app.bench import paper2
 from unlearn_app.bench.paper2_tables import (
     CLAIMS,
+    FAST_META,
+    FAST_PLAIN,
     FRESH,
+    HARMLESS,
     META,
     PLAIN,
     Row,
@@ -25,6 +28,7 @@ from unlearn_app.bench.paper2_tables import (
     read_rows,
     worst,
 )
+from unlearn_app.config import make_config
 from unlearn_app.settings import RESIST_SECONDS, UnlearnConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,8 +57,8 @@ def test_the_worst_attack_counts_and_the_harmless_one_does_not() -> None:
 @pytest.mark.parametrize(
     ("plain", "meta", "label", "word"),
     [
-        ([90, 92, 94], [10, 12, 20], "**held**", "at most half"),
-        ([90, 92, 94], [60, 70, 60], "**held**", "more than half"),
+        ([90, 92, 94], [10, 12, 20], "**held**", "100 steps 14 % against 92 %, at most half"),
+        ([90, 92, 94], [60, 70, 60], "**held**", "100 steps 63 % against 92 %, more than half"),
         ([90, 10, 50], [20, 60, 50], "**undecided**", "more than half"),
         ([10, 12, 14], [80, 84, 85], "**not held**", "more than half"),
         ([90], [10], "**undecided**", "at most half"),
@@ -86,14 +90,14 @@ def test_a_curve_line_says_where_it_passes_eighty_percent_and_its_area() -> None
 
 
 def test_the_price_is_paired_by_target_and_seed() -> None:
-    times = {("cat", PLAIN): 10.0, ("cat", META): 20.0, ("dog", PLAIN): 20.0, ("dog", META): 60.0}
+    times = {("cat", FAST_PLAIN): 10.0, ("cat", FAST_META): 20.0, ("dog", FAST_PLAIN): 20.0, ("dog", FAST_META): 60.0}
     shown = [dataclasses.replace(BASE, target=t, defence=d, unlearn_s=s) for (t, d), s in times.items()]
     assert "40 s" in price(shown, "ESD") and "2.5 times (2.0 to 3.0)" in price(shown, "ESD")
     assert "not measured" in price([BASE], "ESD")
 
 
 def test_claims_name_defences_that_exist() -> None:
-    known = {*paper2.DEFENCES, *paper2.CONTROLS}
+    known = {*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT}
     assert {name for claim in CLAIMS for name in (claim.better, claim.worse)} <= known
     assert set(paper2.CUT_ATTACKS) <= set(paper2.ATTACKS)
 
@@ -101,8 +105,10 @@ def test_claims_name_defences_that_exist() -> None:
 def test_the_cut_keeps_every_seed_and_control() -> None:
     jobs = [job for job in paper2.grid(3) if job.cut]
     known = {(job.defence, job.attack) for job in jobs if job.base == "ESD"}
-    assert known == set(itertools.product((*paper2.DEFENCES, *paper2.CONTROLS), paper2.CUT_ATTACKS))
-    for target, defence in itertools.product(paper2.TARGETS, (*paper2.DEFENCES, *paper2.CONTROLS)):
+    defences = (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT)
+    missing = set(itertools.product(defences, paper2.CUT_ATTACKS)) - known
+    assert missing == {(control, HARMLESS) for control in paper2.CONTROLS}, "only an honest user may be missing"
+    for target, defence in itertools.product(paper2.TARGETS, defences):
         assert {job.seed for job in jobs if (job.target, job.defence) == (target, defence)} == {0, 1, 2}
     assert len({job.target for job in jobs if job.base == FRESH}) >= 2
     assert len(set(paper2.grid(3))) == len(paper2.grid(3)) > len(jobs)
@@ -111,26 +117,29 @@ def test_the_cut_keeps_every_seed_and_control() -> None:
 
 
 def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
-    plain, meta, none, strong, paper = (
+    plain, meta, none, strong, short, rehearsed = (
         paper2.Job("cat", 0, "ESD", defence, "LoRA 16").config(False)
-        for defence in (*paper2.DEFENCES, *paper2.CONTROLS)
+        for defence in (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT)
     )
     assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == (False, True, True, False)
     assert meta.resist.steps > none.resist.steps == 0 and dict(strong.options)["esd.eta"] == 3.0
-    assert (meta.resist.goal, paper.resist.goal) == ("forget", "lose") and paper.resist.on
-    assert len({config.unlearn for config in (plain, meta, none, strong, paper)}) == 1
-    assert len({config.attack for config in (plain, meta, none, strong, paper)}) == 1
+    assert plain.unlearn == meta.unlearn == none.unlearn == strong.unlearn and meta.resist.goal == "lose"
+    assert meta.unlearn == make_config("cat", preset="full").unlearn
+    assert dataclasses.replace(rehearsed, resist=short.resist) == short
+    assert short.unlearn == make_config("cat").unlearn and (short.resist.on, rehearsed.resist.on) == (False, True)
+    fresh = paper2.Job("penguin", 0, FRESH, "none", "LoRA 16").config(False)
+    assert fresh.attack == plain.attack == short.attack
 
 
 def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "unlearn_app", "bench", "paper2", "--smoke", "--out", str(tmp_path)]
     first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f", {defence}, " in first for defence in (*paper2.DEFENCES, *paper2.CONTROLS, "none"))
+    assert all(f", {defence}, " in first for defence in (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT, "none"))
     text = (tmp_path / "paper2-smoke.md").read_text()
     assert "What is claimed" in text and f"## {FRESH}" in text
     assert (tmp_path / "paper2-smoke.svg").read_text().startswith("<svg")
     cells = sorted((tmp_path / "paper2-smoke").iterdir())
-    assert len(cells) == 17 and len(read_rows(tmp_path / "paper2-smoke")) == 17
+    assert len(cells) == 18 and len(read_rows(tmp_path / "paper2-smoke")) == 18
     plain = json.loads(next(path for path in cells if "cat-0-esd-unlearn-only-lora-16" in path.name).read_text())
     assert set(plain["values"]["marks"]) == {"0", "2"}
     before = {path: path.stat().st_mtime_ns for path in cells}
@@ -140,5 +149,5 @@ def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_pat
 
 def test_the_price_on_the_page_is_the_measured_one() -> None:
     rows = [row for row in read_rows(ROOT / "assets" / "experiments" / "paper2") if row.base == "ESD"]
-    meta, plain = (statistics.median(r.unlearn_s for r in rows if r.defence == d) for d in (META, PLAIN))
+    meta, plain = (statistics.median(r.unlearn_s for r in rows if r.defence == d) for d in (FAST_META, FAST_PLAIN))
     assert pytest.approx((meta - plain) / UnlearnConfig.steps, rel=0.25) == RESIST_SECONDS

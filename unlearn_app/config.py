@@ -112,6 +112,9 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
     "full": {
         "unlearn.steps": 200,
         "unlearn.train_pictures": 160,
+        "unlearn.retain_weight": 10.0,
+        "resist.goal": "lose",
+        "resist.cap": 2.0,
         "attack.steps": 200,
         "attack.pictures": 64,
         "attack.controls": True,

@@ -13,16 +13,21 @@ from ..attacks.relearn import SEED_OFFSET, Relearn, fine_tune
 from ..backend import Backend, Params
 from ..batches import encoded
 from ..catalog import POCKET, fresh_lesson, load_backend, preview_concept
-from ..config import RunConfig, make_config
+from ..config import PRESET_CHANGES, RunConfig, make_config
 from ..events import GROUPS, Step
 from ..pocket.vocabulary import FRESH_OBJECTS
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from .cells import cell, share
 from .paper1 import digest, file_name, groups_of, scored
-from .paper2_tables import FRESH, MARKS, write_results
+from .paper2_tables import FAST_META, FAST_PLAIN, FRESH, M0, MARKS, META, PLAIN, STRONG, write_results
 
 RESIST = {"resist.on": True}
+LENGTHS = {
+    preset: {n: v for n, v in changes.items() if n.partition(".")[0] in ("unlearn", "resist")}
+    for preset, changes in PRESET_CHANGES.items()
+}
+"""What forgetting takes from a preset: the adversary and the pictures that are judged are the same for all."""
 BASES: dict[str, dict[str, Any]] = {
     "ESD": {"objective": "esd"},
     "ESD-x": {"objective": "esd", "unlearn.modules": "cross"},
@@ -31,14 +36,11 @@ BASES: dict[str, dict[str, Any]] = {
     "UCE": {"objective": "uce"},
     "RECE": {"objective": "rece"},
 }
-DEFENCES: dict[str, dict[str, Any]] = {"unlearn only": {}, "meta": RESIST}
-CONTROLS: dict[str, dict[str, Any]] = {
-    "no look ahead (M = 0)": RESIST | {"resist.steps": 0},
-    "stronger unlearning": {"esd.eta": 3.0},
-    "meta, goal of the paper": RESIST | {"resist.goal": "lose", "resist.cap": 3.0},
-}
-"""Of the first base: the same weights without the attack in the middle, more forgetting without resistance, and the
-paper's own term, whose ascent is bounded."""
+DEFENCES: dict[str, dict[str, Any]] = {PLAIN: {}, META: RESIST}
+CONTROLS: dict[str, dict[str, Any]] = {M0: RESIST | {"resist.steps": 0}, STRONG: {"esd.eta": 3.0}}
+"""Of the first base: the same weights without the attack in the middle, and more forgetting without resistance."""
+SHORT = {FAST_PLAIN: {}, FAST_META: RESIST}
+"""Of the first base, with the steps of the preset fast."""
 LORA = {"attack.rank": 16, "attack.alpha": 16.0}
 ALL = {"attack.weights": "full", "attack.lr": 3e-4}
 SGD = {"attack.optimizer": "sgd", "attack.lr": 0.1}
@@ -56,7 +58,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
 CUT_ATTACKS, CUT_STEPS = ("LoRA 16", "all weights", "clean"), 100
-"""The declared cut: the first base with its controls, under these attacks, for so many steps."""
+"""The declared cut: the first base with its controls, under these attacks, for so many steps; controls need no user."""
 SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "resist.steps": 1}
 SMOKE |= {"resist.batch_size": 2, "attack.pictures": 2, "attack.batch_size": 2, "attack.steps": 2}
 SMOKE |= {"compare.sampling_steps": 2}
@@ -77,11 +79,15 @@ class Job:
     @property
     def cut(self) -> bool:
         """Whether the declared cut holds it; the others wait for the full grid."""
-        return self.base in (next(iter(BASES)), FRESH) and self.attack in CUT_ATTACKS
+        attacks = CUT_ATTACKS[:-1] if self.defence in CONTROLS else CUT_ATTACKS
+        return self.base in (next(iter(BASES)), FRESH) and self.attack in attacks
 
     def config(self, smoke: bool) -> RunConfig:
         """Forgetting, and the attack on it."""
-        own = {} if self.base == FRESH else BASES[self.base] | (DEFENCES | CONTROLS)[self.defence]
+        own = {}
+        if self.base != FRESH:
+            length = LENGTHS["fast" if self.defence in SHORT else "full"]
+            own = length | BASES[self.base] | (DEFENCES | CONTROLS | SHORT)[self.defence]
         steps = CUT_STEPS if self.cut else MARKS[-1]
         changes = {"attack.steps": steps, "attack.pictures": 32} | own | ATTACKS[self.attack]
         return make_config(self.target, seed=self.seed, **(changes | (SMOKE if smoke else {})))
@@ -90,7 +96,7 @@ class Job:
 def grid(seeds: int) -> list[Job]:
     """Every cell, the declared cut first; attacks on the same defended model follow each other."""
     defended = [(base, defence) for base in BASES for defence in DEFENCES]
-    defended[len(DEFENCES) : len(DEFENCES)] = [(next(iter(BASES)), control) for control in CONTROLS]
+    defended[len(DEFENCES) : len(DEFENCES)] = [(next(iter(BASES)), control) for control in (*CONTROLS, *SHORT)]
     jobs = [
         Job(target, seed, *model, attack)
         for seed, target, model, attack in itertools.product(range(seeds), TARGETS, defended, ATTACKS)

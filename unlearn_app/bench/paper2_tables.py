@@ -84,8 +84,8 @@ def _before(group: str) -> Callable[[Sequence[Row]], dict[tuple[str, int], float
     return lambda rows: {(row.target, row.seed): getattr(row, group)[0] for row in rows}
 
 
-def _soon(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
-    return worst(rows, 10)
+def _worst_after(step: int) -> Callable[[Sequence[Row]], dict[tuple[str, int], float]]:
+    return lambda rows: worst(rows, step)
 
 
 def _after_harmless(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
@@ -107,7 +107,7 @@ def _fall(group: str, harmless: bool) -> Callable[[Sequence[Row]], dict[tuple[st
 
 
 PLAIN, META, M0, STRONG = "unlearn only", "meta", "no look ahead (M = 0)", "stronger unlearning"
-PAPER = "meta, goal of the paper"
+FAST_PLAIN, FAST_META = "unlearn only, fast", "meta, fast"
 EVER, SOME = float("inf"), 1e-9
 """Bounds of claims: none, and more than nothing."""
 CLAIMS = (
@@ -115,10 +115,12 @@ CLAIMS = (
     Claim("Before the attack relatives stand as well", META, PLAIN, _before("near"), -3, EVER),
     Claim("Before the attack everything else stands as well", META, PLAIN, _before("far"), -3, EVER),
     Claim("The worst attack brings back less in 100 steps", META, PLAIN, worst, -EVER, -SOME),
-    Claim("The worst attack brings back less in 10 steps", META, PLAIN, _soon, -EVER, -SOME),
-    Claim("Less than without the look ahead", META, M0, worst, -EVER, -SOME),
-    Claim("Less than after stronger unlearning", META, STRONG, worst, -EVER, -SOME),
-    Claim("With the paper's goal it brings back less", PAPER, PLAIN, worst, -EVER, -SOME),
+    Claim("The worst attack brings back less in 25 steps", META, PLAIN, _worst_after(25), -EVER, -SOME),
+    Claim("The worst attack brings back less in 10 steps", META, PLAIN, _worst_after(10), -EVER, -SOME),
+    Claim("Less in 25 steps than without the look ahead", META, M0, _worst_after(25), -EVER, -SOME),
+    Claim("Less in 25 steps than after stronger unlearning", META, STRONG, _worst_after(25), -EVER, -SOME),
+    Claim("Preset fast: less in 25 steps", FAST_META, FAST_PLAIN, _worst_after(25), -EVER, -SOME),
+    Claim("Preset fast: less in 100 steps", FAST_META, FAST_PLAIN, worst, -EVER, -SOME),
     Claim("The attack costs relatives more (self-destruct)", META, PLAIN, _fall("near", False), SOME, EVER),
     Claim("Harmless fine-tuning costs everything else no more", META, PLAIN, _fall("far", True), -EVER, 3),
     Claim("Harmless fine-tuning brings back no more", META, PLAIN, _after_harmless, -EVER, 3),
@@ -141,19 +143,24 @@ def judged(claim: Claim, rows: Sequence[Row], base: str) -> str:
 
 def halved(rows: Sequence[Row], base: str) -> str:
     """Whether the worst attack brings back at most half of what it brings back without meta-unlearning."""
-    meta, plain = (worst([r for r in rows if r.base == base and r.defence == d]) for d in (META, PLAIN))
-    pairs = sorted(meta.keys() & plain.keys())
-    if not pairs:
-        return f"{base}: not measured."
-    ours, theirs = (statistics.mean(side[pair] for pair in pairs) for side in (meta, plain))
-    word = "at most half" if ours <= theirs / 2 else "more than half"
-    return f"{base}: after 100 steps of the worst attack {ours:.0f} % against {theirs:.0f} %, {word}."
+    sides = [[r for r in rows if r.base == base and r.defence == d] for d in (META, PLAIN)]
+    found = []
+    for step in (100, 50, 25, 10):
+        meta, plain = (worst(side, step) for side in sides)
+        pairs = sorted(meta.keys() & plain.keys())
+        if not pairs:
+            return f"{base}: not measured."
+        ours, theirs = (statistics.mean(side[pair] for pair in pairs) for side in (meta, plain))
+        word = "at most half" if ours <= theirs / 2 else "more than half"
+        found.append(f"after {step} steps {ours:.0f} % against {theirs:.0f} %, {word}")
+    return f"{base}, worst attack: {'; '.join(found)}."
 
 
 def price(rows: Sequence[Row], base: str) -> str:
-    """How much longer forgetting takes with the look ahead, by target and seed."""
+    """How much longer forgetting takes with the look ahead in the preset fast, by target and seed."""
     meta, plain = (
-        {(r.target, r.seed): r.unlearn_s for r in rows if (r.base, r.defence) == (base, d)} for d in (META, PLAIN)
+        {(r.target, r.seed): r.unlearn_s for r in rows if (r.base, r.defence) == (base, d)}
+        for d in (FAST_META, FAST_PLAIN)
     )
     ratios = sorted(meta[pair] / plain[pair] for pair in meta.keys() & plain.keys() if plain[pair])
     if not ratios:
@@ -196,7 +203,8 @@ INTRODUCTION = (
     "pictures; the fresh concept is one that pre-training never showed, taught to the original model by the same "
     "attack. Relatives and everything else: share that shows what was asked, before → after the attack, and mean "
     "alignment in brackets. Differences below are paired by target and seed; a claim is decided by whether its 95 % "
-    "interval lies inside the range it states."
+    "interval lies inside the range it states. Forgetting takes the steps and retain pictures of the preset full, but "
+    "for the two that say fast."
 )
 
 
@@ -226,7 +234,14 @@ def _end(rows: Sequence[Row]) -> float:
     return statistics.mean(row.forget[row.last] for row in rows)
 
 
-COLOURS = {PLAIN: "#c2570c", META: "#0a8062", M0: "#8a5bd0", STRONG: "#7a8494", PAPER: "#0b6fb8"}
+COLOURS = {
+    PLAIN: "#c2570c",
+    META: "#0a8062",
+    M0: "#8a5bd0",
+    STRONG: "#7a8494",
+    FAST_PLAIN: "#b4231f",
+    FAST_META: "#0b6fb8",
+}
 
 
 def figure(rows: Sequence[Row]) -> str:
