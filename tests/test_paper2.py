@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -131,20 +132,26 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
     assert fresh.attack == plain.attack == short.attack
 
 
-def test_paper2_smoke_attacks_every_defence_resumes_and_writes_its_table(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "unlearn_app", "bench", "paper2", "--smoke", "--out", str(tmp_path)]
-    first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_two_processes_measure_every_defence_and_one_alone_finds_the_same_numbers(tmp_path: Path) -> None:
+    asked = ["unlearn_app", "bench", "paper2", "--smoke", "--out", str(tmp_path)]
+    alone, way = [sys.executable, "-m", *asked], {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", *asked]
+    first = subprocess.run(both, capture_output=True, text=True, check=True, **way).stdout
     assert all(f", {defence}, " in first for defence in (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT, "none"))
     text = (tmp_path / "paper2-smoke.md").read_text()
     assert "What is claimed" in text and f"## {FRESH}" in text
     assert (tmp_path / "paper2-smoke.svg").read_text().startswith("<svg")
     cells = sorted((tmp_path / "paper2-smoke").iterdir())
     assert len(cells) == 18 and len(read_rows(tmp_path / "paper2-smoke")) == 18
-    plain = json.loads(next(path for path in cells if "cat-0-esd-unlearn-only-lora-16" in path.name).read_text())
-    assert set(plain["values"]["marks"]) == {"0", "2"}
+    last = next(path for path in cells if path.name == "cat-0-esd-meta-lora-16.json")
+    values = json.loads(last.read_text())["values"]["marks"]
+    assert set(values) == {"0", "2"}
     before = {path: path.stat().st_mtime_ns for path in cells}
-    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "paper2-smoke").iterdir()}
+    last.unlink()
+    subprocess.run(alone, capture_output=True, check=True, **way)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper2-smoke").iterdir()}
+    assert after.keys() == before.keys() and {path for path in after if after[path] != before[path]} == {last}
+    assert json.loads(last.read_text())["values"]["marks"] == values
 
 
 def test_the_price_on_the_page_is_the_measured_one() -> None:

@@ -7,13 +7,18 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from accelerate import PartialState
+
+from ..backend import choose_device
 from ..provenance import environment
 from ..runs import to_json, write_bytes
 
+Job = TypeVar("Job")
 ROOT = Path(__file__).resolve().parents[2]
 CURVES = Path(__file__).with_name("curves.svg")
 """Panels of curves, as a template."""
@@ -38,6 +43,18 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
     }
     write_bytes(path, _compact(record))
     return values
+
+
+def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job]:
+    """The jobs of this process when several share the work (`torchrun --nproc-per-node N -m unlearn_app bench ...`).
+
+    Jobs of the same `model` stay together. To be asked before a model is loaded, because it gives each process its GPU.
+    Nobody waits for the others: whoever ends last writes the whole table.
+    """
+    shared = PartialState(cpu=choose_device().type == "cpu", timeout=timedelta(days=30))
+    models = list(dict.fromkeys(map(model, jobs)))
+    own = set(models[shared.process_index :: shared.num_processes])
+    return [job for job in jobs if model(job) in own]
 
 
 def write_results(folder: Path, text: str, figure: str) -> None:

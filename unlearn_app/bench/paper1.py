@@ -26,7 +26,7 @@ from ..pocket.vocabulary import OBJECTS, STYLES
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import RegularizeConfig
-from .cells import cell, share
+from .cells import cell, own_share, share
 from .paper1_tables import RETAIN, write_results
 
 PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
@@ -97,10 +97,11 @@ def grid(seeds: int) -> list[Job]:
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
     """Measure or resume the cells under `out/paper1`, write tables and figure beside them, and yield lines to print."""
     folder = out / ("paper1-smoke" if smoke else "paper1")
-    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         jobs = [job for job in jobs if job.target == CUT[0]]
+    jobs = own_share(jobs, lambda job: (job.target, job.seed))
+    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
     references: dict[tuple[str, int], Tensor] = {}
     for row, job in enumerate(jobs, 1):
         values = measure(folder, backend, judge, job, smoke, references)

@@ -18,7 +18,7 @@ from ..events import GROUPS, Step
 from ..pocket.vocabulary import FRESH_OBJECTS
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
-from .cells import cell, share
+from .cells import cell, own_share, share
 from .paper1 import digest, file_name, groups_of, scored
 from .paper2_tables import FAST_META, FAST_PLAIN, FRESH, M0, MARKS, META, PLAIN, STRONG, write_results
 
@@ -112,10 +112,11 @@ def grid(seeds: int) -> list[Job]:
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
     """Measure or resume the cells under `out/paper2`, write tables and figure beside them, and yield lines to print."""
     folder = out / ("paper2-smoke" if smoke else "paper2")
-    bench = _Bench(folder, load_backend(), PocketJudge.load(POCKET / "judge"), smoke)
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         jobs = [job for job in jobs if job.target in (TARGETS[0], FRESH_OBJECTS[0].name)]
+    jobs = own_share(jobs, lambda job: (job.target, job.seed))
+    bench = _Bench(folder, load_backend(), PocketJudge.load(POCKET / "judge"), smoke)
     for row, job in enumerate(jobs, 1):
         marks = bench.measure(job)["marks"]
         way = " ".join(f"{step}:{share(seen['right']['forget'])}" for step, seen in marks.items())

@@ -16,7 +16,7 @@ from ..runs import to_json
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import HOLDS, SequenceConfig
-from .cells import ROOT, cell
+from .cells import ROOT, cell, own_share
 from .paper1 import file_name
 from .paper3_tables import BASES, KEPT, MARKS, write_results
 
@@ -85,10 +85,11 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     A cell is the state after one request; the ledgers that carry the adapters from one to the next stand in `work`.
     """
     folder = out / ("paper3-smoke" if smoke else "paper3")
-    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         jobs = [job for job in jobs if job.domain == "objects"]
+    jobs = own_share(jobs, lambda job: job)
+    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
     for row, job in enumerate(jobs, 1):
         found = measure(folder, out / "paper3-work" if smoke else WORK, backend, judge, job, smoke)
         shares = "  ".join(f"{name} {_share(found[name])}" for name in ("ua", "ra_i", "ra_c"))
