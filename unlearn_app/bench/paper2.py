@@ -58,7 +58,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
 CUT_ATTACKS, CUT_STEPS = ("LoRA 16", "all weights", "clean"), 100
-"""The declared cut: the first base with its controls, under these attacks, for so many steps; controls need no user."""
+"""The declared cut: the first base under these attacks, its controls under two, the short ones under one; the steps."""
 SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "resist.steps": 1}
 SMOKE |= {"resist.batch_size": 2, "attack.pictures": 2, "attack.batch_size": 2, "attack.steps": 2}
 SMOKE |= {"compare.sampling_steps": 2}
@@ -79,8 +79,8 @@ class Job:
     @property
     def cut(self) -> bool:
         """Whether the declared cut holds it; the others wait for the full grid."""
-        attacks = CUT_ATTACKS[:-1] if self.defence in CONTROLS else CUT_ATTACKS
-        return self.base in (next(iter(BASES)), FRESH) and self.attack in attacks
+        attacks = {**dict.fromkeys(CONTROLS, CUT_ATTACKS[:2]), **dict.fromkeys(SHORT, CUT_ATTACKS[:1])}
+        return self.base in (next(iter(BASES)), FRESH) and self.attack in attacks.get(self.defence, CUT_ATTACKS)
 
     def config(self, smoke: bool) -> RunConfig:
         """Forgetting, and the attack on it."""
