@@ -20,6 +20,8 @@ os.environ.update(
     COLUMNS="120",
 )
 os.environ.pop("FORCE_COLOR", None)
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(workers), 1)))
 
 import random
 from pathlib import Path

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from ..concept import Concept, Prompt, spread
 from ..config import RunConfig, make_config
 from ..evaluate import judged, paint
 from ..events import GROUPS
+from ..ledger import slug
 from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
 from ..runs import to_json
@@ -160,9 +160,9 @@ def measure(
         backend.drop_adapters()
         return unlearned(backend, judge, shown, config, count, reference())
 
-    cell(folder, file_name(f"original-{name}"), plan | {"measures": ["right", "alignment", "kid"]}, original)
+    cell(folder, slug(f"original-{name}"), plan | {"measures": ["right", "alignment", "kid"]}, original)
     own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": digest(config)}
-    values = cell(folder, file_name(f"{name}-{job.arm}"), plan | own, forgotten)
+    values = cell(folder, slug(f"{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
     return values
 
@@ -174,11 +174,6 @@ def digest(config: RunConfig) -> str:
     parts += (config.resist if unlearning.resists(config) else None,)
     parts += (config.regularize,) if config.regularize != RegularizeConfig() else ()
     return hashlib.sha256(json.dumps([to_json(part) for part in parts]).encode()).hexdigest()[:16]
-
-
-def file_name(name: str) -> str:
-    """The file of a cell."""
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold())
 
 
 def unlearned(

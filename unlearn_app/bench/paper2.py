@@ -15,11 +15,12 @@ from ..batches import encoded
 from ..catalog import POCKET, fresh_lesson, load_backend, preview_concept
 from ..config import PRESET_CHANGES, RunConfig, make_config
 from ..events import GROUPS, Step
+from ..ledger import slug
 from ..pocket.vocabulary import FRESH_OBJECTS
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from .cells import cell, own_share, share
-from .paper1 import digest, file_name, groups_of, scored
+from .paper1 import digest, groups_of, scored
 from .paper2_tables import FAST_META, FAST_PLAIN, FRESH, M0, MARKS, META, PLAIN, STRONG, write_results
 
 RESIST = {"resist.on": True}
@@ -148,7 +149,7 @@ class _Bench:
         plan["adversary"] = to_json(config.attack)
         plan |= {"count": self._count, "base_model": self._backend.base_hash}
         name = "-".join([job.target, str(job.seed), job.base, job.defence, job.attack])
-        return cell(self._folder, file_name(name), plan, lambda: self._attacked(job, config))
+        return cell(self._folder, slug(name), plan, lambda: self._attacked(job, config))
 
     def _attacked(self, job: Job, config: RunConfig) -> dict[str, Any]:
         backend, defended = self._backend, self._defended(job, config)

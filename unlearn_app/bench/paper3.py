@@ -11,13 +11,12 @@ from ..backend import Backend
 from ..catalog import POCKET, load_backend
 from ..config import RunConfig, make_config, make_plan
 from ..continual import anchored, append, begin, new_ledger
-from ..ledger import Ledger, Request, standings
+from ..ledger import Ledger, Request, slug, standings
 from ..runs import to_json
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import HOLDS, SequenceConfig
 from .cells import ROOT, cell, own_share
-from .paper1 import file_name
 from .paper3_tables import BASES, KEPT, MARKS, write_results
 
 SEQUENCES: dict[str, tuple[str, ...]] = {
@@ -108,10 +107,10 @@ def measure(folder: Path, work: Path, backend: Backend, judge: Scorer, job: Job,
     for number in [mark for mark in MARKS if mark < len(names)] + [len(names)]:
 
         def reached(number: int = number) -> dict[str, Any]:
-            ledger = served(work / file_name(key), config, plan, names[:number], backend, judge)
+            ledger = served(work / slug(key), config, plan, names[:number], backend, judge)
             return state_of(ledger, number, names)
 
-        values = cell(folder, file_name(f"{key}-{number:02d}"), asked | {"number": number}, reached)
+        values = cell(folder, slug(f"{key}-{number:02d}"), asked | {"number": number}, reached)
     return values
 
 
