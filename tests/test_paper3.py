@@ -39,6 +39,8 @@ def test_the_best_arm_must_erase_and_is_held_against_every_bar() -> None:
 def test_a_claim_is_decided_by_pairs(ra_i: float, label: str) -> None:
     rows = [*arm(PLAIN, 20), *(dataclasses.replace(r, ra_i=ra_i + 3 * (r.seed - 1) ** 2) for r in arm("L2", 0))]
     assert f"**{label}**" in judged(rows, "L2", lambda row: row.ra_i, "keeps more")
+    spared = [dataclasses.replace(r, ua=60.0) if r.arm == "L2" else r for r in rows]
+    assert "| 60 / 95 | **not comparable** |" in judged(spared, "L2", lambda row: row.ra_i, "keeps more")
     assert "not measured" in judged(rows, "TIES", lambda row: row.ra_i, "keeps more")
 
 
@@ -47,7 +49,8 @@ def test_a_line_per_arm_best_kept_first() -> None:
     assert lines[2].startswith("| projection | 95 ± 0 | 86 ± 2 | 95 ± 0 | 45 ± 0 | 3.00 ± 0.00 |")
     assert "sequential" in lines[3]
     assert said([]) == said([None]) == "–" and said([1.0]) == "1"
-    assert figure([BASE, dataclasses.replace(BASE, number=1)]).count("<polyline") == 3 and figure([]).startswith("<svg")
+    svg = figure([BASE, dataclasses.replace(BASE, number=1), dataclasses.replace(BASE, domain="styles", arm="L2")])
+    assert svg.count("<polyline") == 8 and "styles: drift" in svg and figure([]).startswith("<svg")
 
 
 def test_growth_is_the_last_request_against_the_first() -> None:

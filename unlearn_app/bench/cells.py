@@ -7,18 +7,20 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerate import PartialState
+from jinja2 import Template
 
 from ..backend import choose_device
 from ..provenance import environment
 from ..runs import to_json, write_bytes
 
 Job = TypeVar("Job")
+Panel = tuple[str, int, Mapping[str, Sequence[tuple[float, float]]]]
 ROOT = Path(__file__).resolve().parents[2]
 CURVES = Path(__file__).with_name("curves.svg")
 """Panels of curves, as a template."""
@@ -63,6 +65,24 @@ def write_results(folder: Path, text: str, figure: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / f"{folder.name}.md", text.encode())
     write_bytes(out / f"{folder.name}.svg", figure.encode())
+
+
+def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:
+    """Panels of curves over `unit`, in percent, as an SVG: each has a title, a row and its lines by name."""
+    places: dict[int, int] = {}
+    made = []
+    for title, row, lines in panels:
+        places[row] = places.get(row, -1) + 1
+        last = max((x for points in lines.values() for x, _ in points), default=1) or 1
+        paths = [
+            {
+                "colour": colours[name],
+                "points": " ".join(f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points),
+            }
+            for name, points in lines.items()
+        ]
+        made.append({"name": title, "left": 270 * places[row], "top": 190 * row, "lines": paths, "last": last})
+    return Template(CURVES.read_text(encoding="utf-8")).render(panels=made, colours=colours, unit=unit)
 
 
 def share(right: str) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Template
-
 from ..curves import area_under, first_reaching
 from ..events import GROUPS
 from ..metrics import mean_interval
@@ -247,15 +245,12 @@ COLOURS = {
 def figure(rows: Sequence[Row]) -> str:
     """Relearn curves of the first base by defence, one panel per attack, as an SVG."""
     mine = [row for row in rows if row.base == next((r.base for r in rows if r.base != FRESH), "")]
-    panels = []
-    for place, attack in enumerate(dict.fromkeys(row.attack for row in mine)):
-        lines = []
+    panels: list[cells.Panel] = []
+    for attack in dict.fromkeys(row.attack for row in mine):
+        lines = {}
         for defence in dict.fromkeys(row.defence for row in mine):
             some = [row for row in mine if (row.attack, row.defence) == (attack, defence)]
             if some:
-                points = [(step, statistics.mean(row.forget[step] for row in some)) for step in some[0].forget]
-                width = max(step for step, _ in points) or 1
-                path = " ".join(f"{40 + 200 * step / width:.1f},{150 - 1.2 * share:.1f}" for step, share in points)
-                lines.append({"name": defence, "points": path, "colour": COLOURS[defence], "end": points[-1][1]})
-        panels.append({"name": attack, "left": 270 * place, "lines": lines, "last": max(mine[0].forget)})
-    return Template(cells.CURVES.read_text(encoding="utf-8")).render(panels=panels, colours=COLOURS, unit="steps")
+                lines[defence] = [(step, statistics.mean(r.forget[step] for r in some)) for step in some[0].forget]
+        panels.append((attack, 0, lines))
+    return cells.drawn(panels, COLOURS, "steps")

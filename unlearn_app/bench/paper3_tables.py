@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
-
 from ..metrics import mean_interval
 from . import cells
 
@@ -22,6 +20,8 @@ MARKS = (1, 3, 6, 9, 12)
 PLAIN = "sequential"
 RETAINED_WITHIN, RETAINED_ACROSS, DRIFT, ERASED = 80.0, 90.0, 40.0, 90.0
 """Bars in percent: of the original's accuracy, of the plain sequence's drift, and of erased pictures."""
+MATCHED = 5.0
+"""Points of UA within which two arms count as forgetting alike."""
 
 
 KEPT = ("ra_i", "ra_c", "ra_c_official")
@@ -102,15 +102,22 @@ def _mean(values: Sequence[float | None]) -> float:
 
 
 def judged(rows: Sequence[Row], arm: str, measure: Callable[[Row], float | None], text: str) -> str:
-    """One line of claims: an arm against the plain sequence, paired, at the last request."""
+    """One line of claims: an arm against the plain sequence, paired, at the last request.
+
+    What forgets less keeps more for free, so nothing is decided where the UA of the two lie apart.
+    """
     last = max((row.number for row in rows), default=0)
-    sides = [{r.pair: measure(r) for r in rows if (r.arm, r.number) == (name, last)} for name in (arm, PLAIN)]
-    pairs = [p for p in sorted(sides[0].keys() & sides[1].keys()) if None not in (sides[0][p], sides[1][p])]
+    sides = [{r.pair: r for r in rows if (r.arm, r.number) == (name, last)} for name in (arm, PLAIN)]
+    both = sorted(sides[0].keys() & sides[1].keys())
+    pairs = [p for p in both if None not in (measure(sides[0][p]), measure(sides[1][p]))]
     if not pairs:
-        return f"| {text} | {arm} | not measured | – |"
-    mean, low, high = mean_interval([sides[0][pair] - sides[1][pair] for pair in pairs])
+        return f"| {text} | {arm} | not measured | – | – |"
+    mean, low, high = mean_interval([measure(sides[0][pair]) - measure(sides[1][pair]) for pair in pairs])
+    ua = [_mean([side[pair].ua for pair in pairs]) for side in sides]
     label = "held" if low > 0 else "not held" if high < 0 else "undecided"
-    return f"| {text} | {arm} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) points, {len(pairs)} pairs | **{label}** |"
+    label = label if abs(ua[0] - ua[1]) <= MATCHED else "not comparable"
+    difference = f"{mean:+.1f} ({low:+.1f} to {high:+.1f}) points, {len(pairs)} pairs"
+    return f"| {text} | {arm} | {difference} | {ua[0]:.0f} / {ua[1]:.0f} | **{label}** |"
 
 
 def bars(rows: Sequence[Row]) -> list[str]:
@@ -164,7 +171,8 @@ def write_results(folder: Path) -> str:
         parts += [f"## {domain.capitalize()}, {base}", ""]
         for number in sorted({row.number for row in mine}, reverse=True):
             parts += [f"### After {number} requests", "", *table(mine, number), ""]
-        parts += [*bars(mine), "", "| claim | arm | paired difference | verdict |", "|---|---|---|---|"]
+        parts += [*bars(mine), "", "| claim | arm | paired difference | UA, of both | verdict |"]
+        parts.append("|---|---|---|---|---|")
         for arm in [arm for arm in dict.fromkeys(row.arm for row in mine) if arm != PLAIN]:
             parts.append(judged(mine, arm, lambda row: row.ra_i, "Keeps more of its own domain than plain"))
             parts.append(judged(mine, arm, lambda row: row.ra_c, "Keeps more of the other domain"))
@@ -175,22 +183,26 @@ def write_results(folder: Path) -> str:
 
 
 COLOURS = ("#c2570c", "#0a8062", "#0b6fb8", "#8a5bd0", "#b4231f", "#7a8494", "#946b00", "#3b4cca", "#d0588f")
-PANELS = (("ua", "erased"), ("ra_i", "kept, same domain"), ("ra_c", "kept, other domain"))
+PANELS = {"ua": "erased", "ra_i": "kept, same domain", "ra_c": "kept, other domain"}
 
 
 def figure(rows: Sequence[Row]) -> str:
-    """Curves over the number of requests of the first domain and base, one panel per measure, as an SVG."""
-    mine = [row for row in rows if (row.domain, row.base) == (rows[0].domain, rows[0].base)] if rows else []
-    arms = list(dict.fromkeys(row.arm for row in mine))
-    colours = dict(zip(arms, COLOURS, strict=False))
-    last = max((row.number for row in mine), default=1)
-    panels = []
-    for place, (name, title) in enumerate(PANELS):
-        lines = []
-        for arm in arms:
-            numbers = sorted({row.number for row in mine if row.arm == arm})
-            points = [(n, _mean([getattr(r, name) for r in mine if (r.arm, r.number) == (arm, n)])) for n in numbers]
-            path = " ".join(f"{40 + 200 * n / last:.1f},{150 - 1.2 * share:.1f}" for n, share in points)
-            lines.append({"name": arm, "points": path, "colour": colours[arm], "end": points[-1][1]})
-        panels.append({"name": title, "left": 270 * place, "lines": lines, "last": last})
-    return Template(cells.CURVES.read_text(encoding="utf-8")).render(panels=panels, colours=colours, unit="requests")
+    """Curves over the number of requests, a row of panels for every domain and base, one panel per measure; an SVG."""
+    colours = dict(zip(dict.fromkeys(row.arm for row in rows), COLOURS, strict=False))
+    panels: list[cells.Panel] = []
+    for place, (domain, base) in enumerate(dict.fromkeys((row.domain, row.base) for row in rows)):
+        mine = [row for row in rows if (row.domain, row.base) == (domain, base)]
+        panels += [(f"{domain}: {title}", place, _lines(mine, name)) for name, title in PANELS.items()]
+        drifts = _lines(mine, "drift")
+        largest = max(value for points in drifts.values() for _, value in points) or 1.0
+        shares = {arm: [(n, 100 * value / largest) for n, value in points] for arm, points in drifts.items()}
+        panels.append((f"{domain}: drift, % of the largest", place, shares))
+    return cells.drawn(panels, colours, "requests")
+
+
+def _lines(rows: Sequence[Row], name: str) -> dict[str, list[tuple[float, float]]]:
+    """Means over sequences by arm and number of requests."""
+    found: dict[str, dict[int, list[float | None]]] = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        found.setdefault(row.arm, {}).setdefault(row.number, []).append(getattr(row, name))
+    return {arm: [(number, _mean(values)) for number, values in some.items()] for arm, some in found.items()}
