@@ -68,7 +68,8 @@ def test_a_truncated_merge_says_what_it_lost() -> None:
     whole, cut = as_adapter(merged), as_adapter(merged, 2)
     torch.testing.assert_close(dense(whole.state)["a"], merged["a"], rtol=1e-5, atol=1e-6)
     lost = (dense(cut.state)["a"] - merged["a"]).norm() / merged["a"].norm()
-    assert whole.error == 0 and cut.error == pytest.approx(lost.item(), rel=1e-4) and cut.rank == 2
+    assert whole.error == 0 and (as_adapter(merged, 2048).rank, as_adapter(merged, 2048).error) == (4, 0)
+    assert cut.error == pytest.approx(lost.item(), rel=1e-4) and cut.rank == 2
 
 
 def test_ties_breaks_a_kept_span_and_projecting_again_restores_it() -> None:

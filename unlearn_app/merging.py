@@ -103,6 +103,7 @@ def _shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
-    """The merged update as an adapter: of its own full rank, or truncated to `rank` with the error said."""
+    """The merged update as an adapter: of the largest layer's rank, or truncated to `rank` with the error said."""
+    largest = max(min(update.shape) for update in merged.values())
     eyes = {layer: torch.eye(len(update), dtype=update.dtype) for layer, update in merged.items()}
-    return to_adapter({layer: (update, eyes[layer]) for layer, update in merged.items()}, rank)
+    return to_adapter({layer: (update, eyes[layer]) for layer, update in merged.items()}, min(rank or largest, largest))

@@ -118,7 +118,7 @@ class SequenceConfig:
     merge: str = setting("ties", "how adapters that were trained apart become one", choices=MERGES)
     weight: float = setting(1.0, "weight of each merged adapter; unused by the uniform mean", 0.0, 10.0)
     keep: float = setting(0.8, "share of entries that TIES keeps", 0.01, 1.0)
-    rank: int = setting(32, "rank of the merged adapter", 1, 1024)
+    rank: int = setting(32, "rank of the merged adapter; that of the largest layer leaves nothing out", 1, 2048)
     pictures: int = setting(4, "pictures of each concept after every request", 1, 100)
 
 
