@@ -26,7 +26,7 @@ class LookAhead:
     second order differentiates through the attack, as the paper says. Under the goal "forget" the first term is
     b_F L_unlearn(theta'; F) instead: the attacked model shall still meet the method's own loss. It has a floor, so it
     needs no cap, and it asks for the same picture before and after. It resists a little better in the few steps of
-    the preset fast; in the 200 of the preset full the paper's goal does, by far.
+    the preset fast; in the 200 of the preset full the paper's goal does.
     """
 
     loss: Loss
