@@ -202,7 +202,9 @@ INTRODUCTION = (
     "attack. Relatives and everything else: share that shows what was asked, before → after the attack, and mean "
     "alignment in brackets. Differences below are paired by target and seed; a claim is decided by whether its 95 % "
     "interval lies inside the range it states. Forgetting takes the steps and retain pictures of the preset full, but "
-    "for the two that say fast."
+    "for the two that say fast. Settings of meta at that length were chosen from a dozen by cat with seed 0 on the "
+    "prompts judged here, so that row flatters it; the other defences were not tuned. The claims after 10 and 25 steps "
+    "were added once it was seen that 100 steps show no difference; they explore, and do not confirm."
 )
 
 
