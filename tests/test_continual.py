@@ -9,12 +9,14 @@ from conftest import TINY
 from unlearn_app import __main__ as cli
 from unlearn_app import continual, restraints
 from unlearn_app.catalog import load_backend, preview_concept
+from unlearn_app.concept import Prompt
 from unlearn_app.config import make_config, make_plan, with_concept
 from unlearn_app.continual import Added, append, begin, new_ledger, united, without
 from unlearn_app.errors import Cancelled, ConfigError
 from unlearn_app.ledger import Ledger
 from unlearn_app.merging import as_adapter, dense, ties, total
 from unlearn_app.regularizers import span_of
+from unlearn_app.scorers.clip import ClipScorer
 from unlearn_app.unlearning import retain_prompts
 
 NAMES = ("cat", "dog", "horse")
@@ -153,6 +155,38 @@ def test_a_ledger_of_an_unknown_model_tests_relatives_others_and_the_other_kind(
         assert [concept.kind for concept in panel].count(kind) == len(panel) - 2 == 9
 
 
+class Judge:
+    """Sees a cat in every picture, in the style of the picture's first value."""
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return torch.zeros(len(images))
+
+    def classes(self, axis: str) -> list[str]:
+        return {"object": ["dog", "cat"], "style": ["mosaic", "neon"]}[axis]
+
+    def classify(self, images: torch.Tensor, axis: str) -> torch.Tensor:
+        row = images[:, 0, 0, 0].long() if axis == "style" else torch.ones(len(images)).long()
+        return torch.eye(2)[row]
+
+
+def test_what_else_a_prompt_names_is_judged_in_its_own_picture(tmp_path) -> None:
+    """A prompt that names nothing of the other kind has no say, and does not shift the others."""
+    ledger = Ledger(tmp_path, make_config("cat"), make_plan(), ("cat",), [])
+    asked = [("a cat at night in neon style", "object"), ("a cat in a room", "object"),
+             ("a cat at night in neon style", "object"), ("a dog in a field in mosaic style", "style"),
+             ("a cat in a field in mosaic style", "style")]  # fmt: skip
+    images = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]).view(5, 1, 1, 1).expand(5, 3, 4, 4)
+    prompts = [Prompt(text, axis, "") for text, axis in asked]
+    assert continual._beside(ledger, images, prompts, Judge()) == [True, None, False, False, True]
+    assert continual._beside(ledger, images, prompts, None) == [None] * 5
+
+
+def test_the_judge_of_a_ledger_knows_what_was_erased_before(tiny_pipeline, tmp_path, monkeypatch) -> None:
+    made = Ledger.create(tmp_path / "ledger", make_config("cat", model=str(tiny_pipeline)), make_plan(), ("cat", "dog"))
+    monkeypatch.setattr(ClipScorer, "load", classmethod(lambda cls, axes: axes))
+    assert {"cat", "dog", "tower"} <= set(continual.load_judge(made, ["tower"])["object"])
+
+
 @pytest.mark.parametrize("method", ["uce", "erasediff", "esd"])
 def test_any_method_can_be_asked_again(backend, tiny_pipeline, tmp_path, method) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "dog", objective=method, backend=backend)
@@ -163,9 +197,16 @@ def test_any_method_can_be_asked_again(backend, tiny_pipeline, tmp_path, method)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"regularize.l1": 1e-3}, {"regularize.l2": 1.0, "regularize.reference": "original"},
-                {"regularize.select": 0.3}, {"regularize.select": 0.3, "unlearn.modules": "keys_values",
-                                             "regularize.project": "exact", "regularize.energy": 0.5}],
+    "changes",
+    [
+        {"regularize.decay": 1.0},
+        {"regularize.clip": 1e-9},
+        {"regularize.l1": 1e-3},
+        {"regularize.l2": 1.0, "regularize.reference": "original"},
+        {"regularize.select": 0.3},
+        {"regularize.select": 0.3, "unlearn.modules": "keys_values", "regularize.project": "exact",
+         "regularize.energy": 0.5},
+    ],
 )  # fmt: skip
 def test_every_restraint_is_felt(backend, tiny_pipeline, tmp_path, changes) -> None:
     plain = {name: value for name, value in changes.items() if name == "unlearn.modules"}

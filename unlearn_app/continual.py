@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -240,15 +241,19 @@ def tested(
 ) -> tuple[dict[str, Seen], Mapping[str, Image]]:
     """What the model shows of `names`, by default of the whole panel, and one picture of each concept.
 
-    Picture i of concept j has the same seed after every request, so that a kept concept is compared with itself.
+    Picture i of concept j has the same seed after every request, so that a kept concept is compared with itself, and
+    every concept is painted by itself, because rounding depends on what else is in a batch, and the panel may grow.
     """
     concepts = {name: preview_concept(with_concept(ledger.config, name)) for name in names or ledger.names}
     count, first = ledger.plan.pictures, PANEL_SEED + 1000 * ledger.config.seed
-    prompts = [prompt for concept in concepts.values() for prompt in spread(concept.forget.test, count)]
-    places = [ledger.names.index(name) for name in concepts]
+    asked = {name: spread(concept.forget.test, count) for name, concept in concepts.items()}
+    prompts = [prompt for own in asked.values() for prompt in own]
+    painted = []
     with backend.active(*slots):
-        seeds = [first + count * place + row for place in places for row in range(count)]
-        images = paint(backend, prompts, seeds, ledger.config.compare, should_stop)
+        for name, own in asked.items():
+            seeds = [first + count * ledger.names.index(name) + row for row in range(count)]
+            painted.append(paint(backend, own, seeds, ledger.config.compare, should_stop))
+    images = torch.cat(painted)
     verdicts = judged(images, prompts, scorer)
     seen = iter(zip(to_pil(images), verdicts, _beside(ledger, images, prompts, scorer), strict=True))
     panel, pictures = {}, {}

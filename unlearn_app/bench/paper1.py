@@ -108,7 +108,8 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
         shares = "  ".join(f"{group} {share(values['right'][group])}" for group in GROUPS)
         yield f"{row}/{len(jobs)} {job.target}, {job.arm}, seed {job.seed}: {shares}"
     plan = {"base": backend.base_hash, "rounds": 2 if smoke else 10}
-    cell(folder, "step-time", plan, lambda: step_times(backend, plan["rounds"], smoke))
+    for name in own_share(["step-time"], str):
+        cell(folder, name, plan, lambda: step_times(backend, plan["rounds"], smoke))
     yield write_results(folder)
 
 

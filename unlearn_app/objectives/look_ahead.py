@@ -25,8 +25,8 @@ class LookAhead:
     same pictures, noise and timesteps. First order takes theta' - theta for a constant, as the released code does;
     second order differentiates through the attack, as the paper says. Under the goal "forget" the first term is
     b_F L_unlearn(theta'; F) instead: the attacked model shall still meet the method's own loss. It has a floor, so it
-    needs no cap, and it asks for the same picture before and after. It resists a little better in the few steps of
-    the preset fast; in the 200 of the preset full the paper's goal does.
+    needs no cap, and it asks for the same picture before and after. The preset fast takes it, the preset full the
+    paper's.
     """
 
     loss: Loss
