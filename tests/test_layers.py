@@ -11,7 +11,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "unlearn_app"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "registry", "settings", "config", "concept", "prompts", "backend", "weights", "model_folder"),
+    (
+        "errors",
+        "events",
+        "registry",
+        "settings",
+        "config",
+        "concept",
+        "prompts",
+        "backend",
+        "weights",
+        "model_folder",
+        "sampling",
+        "text_side",
+    ),
     ("objectives", "closed_form", "gradients", "regularizers", "scorers"),
     ("train", "batches", "merging"),
     (
@@ -27,6 +40,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "curves",
         "strip",
         "runs",
+        "report",
+        "findings",
+        "lab",
         "doctor",
         "provenance",
         "catalog",
@@ -34,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("workflow",),
     ("engine", "jobs", "bench"),
-    ("console", "ui", "recipe_commands", "continual_commands", "__main__"),
+    ("console", "ui", "recipe_commands", "continual_commands", "report_commands", "lab_commands", "__main__"),
 )
 """From the bottom up; a module imports from its own layer or below."""
 
@@ -143,7 +159,7 @@ def test_heavy_libraries_have_one_home(path: Path) -> None:
         assert not used & {"diffusers", "peft"}, "only diffusers_backend.py imports diffusers and peft"
     if name != "ui":
         assert not used & {"gradio", "gradio_client", "pandas"}, "only ui/ imports gradio"
-    if name in ("ui", "engine", "jobs", "console", "recipe_commands", "continual_commands", "__main__"):
+    if name in ("ui", "engine", "jobs", "console", "__main__") or name.endswith("_commands"):
         assert "torch" not in used, "the surface computes nothing: no torch"
     if name in ("objectives", "gradients", "regularizers"):
         assert not used & {"transformers", "diffusers", "peft"}, "methods see the Backend protocol, not a library"

@@ -2,14 +2,14 @@
 
 import math
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY
 
-from unlearn_app.attacks.relearn import Relearn
+from unlearn_app.attacks.relearn import relearn
 from unlearn_app.catalog import POCKET, fresh_lesson, load_backend, preview_concept
 from unlearn_app.config import make_config
 from unlearn_app.controls import FRESH, UNRESISTING
@@ -76,7 +76,7 @@ def test_the_attack_brings_back_what_an_edit_forgot_and_harmless_pictures_do_not
         config = make_config("cat", objective="uce", **ATTACK[weights], **{"attack.data": data})
         list(edit(pocket, preview_concept(config), config))
         gone = shown(pocket, judge, config, "unlearn")
-        steps = Relearn(10, 3.0, 7)(pocket, preview_concept(config), config.attack)
+        steps = relearn(pocket, preview_concept(config), replace(config, seed=7))
         for step in steps:
             if step.step == step.total:
                 back[data] = shown(pocket, judge, config, *([] if weights == "full" else ["relearn"]))

@@ -9,10 +9,10 @@ import torch
 from torch.nn.functional import mse_loss
 
 from unlearn_app import registry
-from unlearn_app.attacks.relearn import Relearn
+from unlearn_app.attacks.relearn import relearn
 from unlearn_app.backend import NoisyBatch
 from unlearn_app.batches import noisy_batches, paint
-from unlearn_app.config import AttackConfig
+from unlearn_app.config import make_config
 from unlearn_app.evaluate import column_state
 from unlearn_app.gradients import Restricted, RestrictedAdam, WeightedSum
 from unlearn_app.objectives.diffusion import Diffusion
@@ -355,8 +355,8 @@ def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearne
     with backend.active("unlearn"), torch.no_grad():
         unlearned = backend.predict(batch.x_t, batch.t, batch.cond)
     concept = free_concept("a red dragon", None)
-    attack = Relearn(sampling_steps=2, guidance_scale=3.0, seed=0)
-    steps = attack(backend, concept, AttackConfig(steps=3, batch_size=2, pictures=2, lr=1e-2))
+    small = {"attack.steps": 3, "attack.batch_size": 2, "attack.pictures": 2, "attack.lr": 1e-2}
+    steps = relearn(backend, concept, make_config("a red dragon", **small, **{"compare.sampling_steps": 2}))
     first = next(steps)
     assert first.stage == "attack" and set(first.losses) == {"relearn"}
     list(steps)

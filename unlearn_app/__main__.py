@@ -26,7 +26,9 @@ from .continual_commands import continual
 from .doctor import checks
 from .errors import Cancelled, ConfigError, UnlearnError
 from .events import Done, Scores, Verdict
+from .lab_commands import attack
 from .recipe_commands import pocket
+from .report_commands import compare, report
 
 # Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -45,6 +47,9 @@ app = typer.Typer(
 )
 app.add_typer(continual, name="continual")
 app.add_typer(pocket, name="pocket")
+app.command()(attack)
+app.command()(report)
+app.command()(compare)
 
 
 def _option(name: str, **extra: Any) -> Any:

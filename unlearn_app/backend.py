@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -47,6 +47,31 @@ class AheadBatch:
     seed: int
 
 
+@dataclass(frozen=True)
+class Departure:
+    """How sampling departs from the plain DDIM of a prompt; by default not at all.
+
+    `eta` times DDIM's own share of fresh noise is added in each step, and the first noise is scaled. The first
+    `original_steps` are the original model's. `pictures` (B, 3, H, W) in [-1, 1] are noised as far as `strength`
+    (of 1, the whole way) and painted on from there; where `mask` (B, 1, H, W) of the latents is 0 they stay.
+    """
+
+    eta: float = 0.0
+    noise_scale: float = 1.0
+    original_steps: int = 0
+    pictures: Tensor | None = None
+    strength: float = 1.0
+    mask: Tensor | None = None
+
+    def rows(self, rows: slice) -> "Departure":
+        """The same for some of the pictures."""
+        pictures = None if self.pictures is None else self.pictures[rows]
+        return replace(self, pictures=pictures, mask=None if self.mask is None else self.mask[rows])
+
+
+PLAIN = Departure()
+
+
 class Backend(Protocol):
     """A text-to-image diffusion model with two fixed adapter slots."""
 
@@ -76,6 +101,21 @@ class Backend(Protocol):
 
     def token_ids(self, prompt: str) -> list[int]:
         """Ids of the prompt's tokens with start and end, as they stand in the rows of its text state."""
+
+    def words(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without start and end."""
+
+    def word_vectors(self) -> Tensor:
+        """What the text encoder reads of each token: (V, E), one row per id."""
+
+    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Text states (B, L, D) of whole rows of ids (B, L), start, end and padding included.
+
+        Ids from V on read the rows of `extra` (K, E) instead of a token's, and the states are differentiable in them.
+        """
+
+    def padded(self, ids: Sequence[int]) -> list[int]:
+        """Ids between a start and an end token, cut or padded to the length that the text encoder reads."""
 
     def reset_adapter(self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all") -> Params:
         """Put a fresh adapter into `slot` and return its tensors: B is zero, so the model is unchanged.
@@ -125,14 +165,17 @@ class Backend(Protocol):
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Tensor,
         seeds: Sequence[int],
         *,
         steps: int,
         guidance_scale: float,
         should_stop: Callable[[], bool] = lambda: False,
+        departure: Departure = PLAIN,
     ) -> Tensor:
         """Latents (B, C, H, W) under the active adapters, one generator per picture.
+
+        `prompts` may be text states (B, L, D).
 
         Raises:
             Cancelled: `should_stop` turned true between two denoising steps.
@@ -143,6 +186,21 @@ class Backend(Protocol):
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """Latents (B, C, H, W) of pictures (B, 3, H, W) in [-1, 1]."""
+
+
+@contextmanager
+def slots_kept(backend: Backend) -> Iterator[None]:
+    """Whatever happens inside, the adapter slots hold afterwards what they held before."""
+    before: dict[Slot, Params] = {}
+    for slot in SLOTS:
+        with suppress(KeyError):
+            before[slot] = backend.adapter_state(slot)
+    try:
+        yield
+    finally:
+        backend.drop_adapters()
+        for slot, state in before.items():
+            backend.load_adapter(slot, state)
 
 
 def choose_device() -> torch.device:

@@ -18,10 +18,11 @@ class PaintedSet:
     cond: Tensor
     anchor: Tensor
     null: Tensor
+    prompts: tuple[str, ...]
 
     def part(self, rows: slice) -> "PaintedSet":
         """Some of the pictures."""
-        return PaintedSet(self.x0[rows], self.cond[rows], self.anchor[rows], self.null)
+        return PaintedSet(self.x0[rows], self.cond[rows], self.anchor[rows], self.null, self.prompts[rows])
 
 
 def paint(
@@ -42,13 +43,14 @@ def paint(
         x0 = backend.sample(
             painted, seeds, steps=sampling_steps, guidance_scale=guidance_scale, should_stop=should_stop
         )
-    return PaintedSet(x0, backend.encode_text(prompts), backend.encode_text(anchors), backend.encode_text([""]))
+    states = (backend.encode_text(texts) for texts in (prompts, anchors, [""]))
+    return PaintedSet(x0, *states, tuple(prompts))
 
 
 def encoded(backend: Backend, pictures: Tensor, prompts: Sequence[str]) -> PaintedSet:
     """Given pictures (N, 3, H, W) in [-1, 1] with their prompts."""
     cond = backend.encode_text(prompts)
-    return PaintedSet(backend.encode_pictures(pictures), cond, cond, backend.encode_text([""]))
+    return PaintedSet(backend.encode_pictures(pictures), cond, cond, backend.encode_text([""]), tuple(prompts))
 
 
 def noisy_batches(backend: Backend, data: PaintedSet, batch_size: int, seed: int) -> Iterator[NoisyBatch]:

@@ -50,7 +50,7 @@ class Concept:
 
     `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts for the
     adversary's pictures, and `benign` harmless ones for them: neither the defender's training prompts nor the
-    held-out ones.
+    held-out ones. `synonyms` are other words for it.
     """
 
     text: str
@@ -63,6 +63,7 @@ class Concept:
     near: PromptSplit
     far: PromptSplit
     benign: tuple[Prompt, ...] = ()
+    synonyms: tuple[str, ...] = ()
 
 
 def shared_out(
@@ -178,24 +179,24 @@ def with_own(concept: Concept, text: str) -> Concept:
     return replace(
         concept,
         forget=replace(concept.forget, train=tuple(Prompt(text, axis, concept.name) for text in forget)),
-        anchors=tuple(_anchored(concept, text) for text in forget),
+        anchors=tuple(named(concept, text, concept.anchor) for text in forget),
         relearn=relearn,
         near=replace(concept.near, train=tuple(Prompt(text, axis, "") for text in retain)),
         far=replace(concept.far, train=()),
     )
 
 
-def _anchored(concept: Concept, sentence: str) -> str:
-    """`sentence` with the concept's words replaced by the anchor; the bare anchor where they do not occur."""
+def named(concept: Concept, sentence: str, instead: str) -> str:
+    """`sentence` with the concept's words replaced by `instead`; the bare `instead` where they do not occur."""
     names = "|".join(re.escape(name) for name in sorted({concept.text, concept.name}, key=len, reverse=True))
-    plain = re.sub(r"^an? ", "", concept.anchor, flags=re.I)
+    plain = re.sub(r"^an? ", "", instead, flags=re.I)
 
-    def instead(match: re.Match[str]) -> str:
-        return f"{article(match['article'], plain)} {plain}" if match["article"] else concept.anchor
+    def other(match: re.Match[str]) -> str:
+        return f"{article(match['article'], plain)} {plain}" if match["article"] else instead
 
     found = re.compile(rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?:e?s)?(?!\w)", re.I)
-    replaced, count = found.subn(instead, sentence)
-    return replaced if count else concept.anchor
+    replaced, count = found.subn(other, sentence)
+    return replaced if count else instead
 
 
 def read_prompts(path: str | Path) -> str:

@@ -3,6 +3,7 @@
 import math
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -185,11 +186,25 @@ def make_plan(**changes: Any) -> SequenceConfig:
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
-    accepted = {item.name: item for item in fields(SequenceConfig)}
-    if unknown := [name for name in changes if name not in accepted]:
-        sentence = f"There is no setting 'sequence.{unknown[0]}'; settings are {', '.join(accepted)}."
-        raise ConfigError(sentence, unknown[0])
-    return SequenceConfig(**{n: _value(value, accepted[n], f"sequence.{n}") for n, value in changes.items()})
+    return SequenceConfig(**_checked("sequence", fields(SequenceConfig), changes))
+
+
+def make_attack(name: str, **changes: Any) -> Any:
+    """An attack of the lab with its hyperparameters, checked.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    if name not in registry.names("attack"):
+        raise ConfigError(f"The attack {name!r} is unknown; one of {', '.join(registry.names('attack'))} is.", "kind")
+    return registry.get("attack", name)(**_checked(name, registry.settings_of("attack", name), changes))
+
+
+def _checked(group: str, items: Iterable[Any], changes: dict[str, Any]) -> dict[str, Any]:
+    accepted = {item.name: item for item in items}
+    for name in changes.keys() - accepted.keys():
+        raise ConfigError(f"There is no setting '{group}.{name}'; settings are {', '.join(accepted)}.", name)
+    return {name: _value(value, accepted[name], f"{group}.{name}") for name, value in changes.items()}
 
 
 def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -198,15 +213,15 @@ def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:
     return own if groups else (*own, *_method_settings())
 
 
-def config_from_dict(values: dict[str, Any]) -> RunConfig:
-    """Rebuild a config from its JSON form; unknown keys are errors."""
+def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:
+    """Rebuild a config from its JSON form, with `changes` as in `make_config`; unknown keys are errors."""
     flat = {name: value for name, value in values.items() if not isinstance(value, dict) and name != "options"}
     for group, leaves in values.items():
         if isinstance(leaves, dict):
             flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
     flat |= dict(values.get("options", []))
     concept, preset = flat.pop("concept", ""), flat.pop("preset", "fast")
-    return make_config(concept, preset=preset, **flat)
+    return make_config(concept, preset=preset, **(flat | changes))
 
 
 def with_concept(config: RunConfig, concept: str) -> RunConfig:

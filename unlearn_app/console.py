@@ -157,7 +157,7 @@ def _score(cell: GroupScore | None) -> str:
     return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
 
 
-def assignments(texts: list[str], also: str = "") -> dict[str, str]:
+def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str, str]:
     """What `--set NAME=VALUE` sets; names that begin with `also` are not known here and are left to the caller.
 
     Raises:
@@ -168,7 +168,7 @@ def assignments(texts: list[str], also: str = "") -> dict[str, str]:
             raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
     values = {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
     for name in values:
-        if name not in setting_names() and not (also and name.startswith(also)):
+        if name not in setting_names() and not name.startswith(also):
             raise ConfigError(f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name)
     return values
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .attacks.relearn import MARKS, SEED_OFFSET, Relearn, fine_tune
-from .backend import Backend
+from .attacks.relearn import MARKS, fine_tune, first_seed, relearn
+from .backend import Backend, slots_kept
 from .batches import encoded
 from .catalog import fresh_lesson, preview_concept
 from .concept import Concept
@@ -33,15 +33,13 @@ def controls(
     Both adversaries have the budget and the settings of the run's own. The adapter slots hold afterwards what they
     held before.
     """
-    kept = {slot: state for slot in ("unlearn", "relearn") if (state := _state(backend, slot))}
-    try:
+    with slots_kept(backend):
         if resists(config):
             yield Stage("attack", f"For comparison: the same attack on {concept.name} without resistance", FRACTION)
             plain = replace(config, resist=replace(config.resist, on=False))
             for _ in forget(backend, concept, plain, should_stop):
                 raise_if_stopped(should_stop)
-            attack = Relearn(config.compare.sampling_steps, config.compare.guidance_scale, config.seed)
-            steps = attack(backend, concept, config.attack, should_stop)
+            steps = relearn(backend, concept, config, should_stop)
             yield from _marks(UNRESISTING, ("unlearn",), steps, backend, concept, config, scorer, should_stop)
         lesson = fresh_lesson(config.model, config.attack.pictures, config.seed)
         if lesson:
@@ -49,13 +47,9 @@ def controls(
             yield Stage("attack", f"For comparison: the same attack teaches {name}, which was never seen", FRACTION)
             backend.drop_adapters()
             data = encoded(backend, pictures, captions)
-            steps = fine_tune(backend, data, config.attack, 1000 * config.seed + SEED_OFFSET)
+            steps = fine_tune(backend, data, config.attack, first_seed(config.seed))
             unseen = preview_concept(with_concept(config, name))
             yield from _marks(FRESH, (), steps, backend, unseen, config, scorer, should_stop)
-    finally:
-        backend.drop_adapters()
-        for slot, state in kept.items():
-            backend.load_adapter(slot, state)
 
 
 def _marks(
@@ -83,10 +77,3 @@ def _marks(
             raise_if_stopped(should_stop)
     finally:
         steps.close()
-
-
-def _state(backend: Backend, slot: str) -> dict:
-    try:
-        return backend.adapter_state(slot)
-    except KeyError:
-        return {}

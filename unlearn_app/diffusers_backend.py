@@ -3,12 +3,18 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig
@@ -18,9 +24,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from .backend import Params, Slot, choose_device, choose_dtype, fits_bfloat16, generator, in_chunks
-from .errors import Cancelled, ModelError
+from .backend import PLAIN, Departure, Params, Slot, choose_device, choose_dtype, fits_bfloat16, generator, in_chunks
+from .errors import ModelError
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
+from .sampling import paint_latents
+from .text_side import TextSide
 from .weights import at_least_float32, base_weights, dense_weights, exchanged, updates, with_gradients
 
 TARGET_MODULES = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
@@ -30,7 +38,7 @@ BARE = {"safety_checker": None, "requires_safety_checker": False, "feature_extra
 CHUNK, SMALL_SIDE = 18, 16
 
 
-class DiffusersBackend:
+class DiffusersBackend(TextSide):
     """A Stable Diffusion 1.x pipeline behind the `Backend` protocol (see there for each method)."""
 
     def __init__(self, pipe: StableDiffusionPipeline, name: str, base_hash: str) -> None:
@@ -50,11 +58,6 @@ class DiffusersBackend:
         self._configs: dict[Slot, LoraConfig] = {}
         self._active: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
-
-    @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        states = self.pipe.encode_prompt(list(prompts), self.device, 1, do_classifier_free_guidance=False)[0]
-        return states.detach()
 
     def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha = self._alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -82,10 +85,6 @@ class DiffusersBackend:
     def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         with self.active():
             return self.predict(x_t, t, cond)
-
-    def token_ids(self, prompt: str) -> list[int]:
-        tokenizer = self.pipe.tokenizer
-        return tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
 
     def cross_weights(self) -> Params:
         bases = {name.removesuffix(".base_layer"): part for name, part in self.unet.named_modules()}
@@ -214,33 +213,34 @@ class DiffusersBackend:
     @torch.no_grad()
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Tensor,
         seeds: Sequence[int],
         *,
         steps: int,
         guidance_scale: float,
         should_stop: Callable[[], bool] = lambda: False,
+        departure: Departure = PLAIN,
     ) -> Tensor:
-        def check(pipe: StableDiffusionPipeline, step: int, t: int, state: dict) -> dict:
-            if should_stop():
-                raise Cancelled("The run was stopped.")
-            return state
-
-        states, null, latents = self.encode_text(prompts), self.encode_text([""]), []
-        for rows in in_chunks(len(prompts), CHUNK):
-            cond = states[rows]
-            with self._mixed():
-                painted = self.pipe(
-                    prompt_embeds=cond,
-                    negative_prompt_embeds=null.expand_as(cond),
-                    num_inference_steps=steps,
-                    guidance_scale=guidance_scale,
-                    generator=[generator(seed) for seed in seeds[rows]],
-                    output_type="latent",
-                    callback_on_step_end=check,
-                )
-            latents.append(painted.images)
+        states = prompts if isinstance(prompts, Tensor) else self.encode_text(prompts)
+        pipe, null, latents = self._painter(departure), self.encode_text([""]), []
+        how = {"steps": steps, "guidance_scale": guidance_scale, "should_stop": should_stop}
+        for rows in in_chunks(len(states), CHUNK):
+            with self._mixed(), ExitStack() as original:
+                if departure.original_steps:
+                    original.enter_context(self.active())
+                how |= {"departure": departure.rows(rows), "original": original}
+                latents.append(paint_latents(pipe, states[rows], null, seeds[rows], **how))
         return torch.cat(latents).float()
+
+    def _painter(self, departure: Departure) -> StableDiffusionPipeline | StableDiffusionImg2ImgPipeline:
+        """The pipeline itself, or one with DDIM, because others know no eta."""
+        if departure is PLAIN:
+            return self.pipe
+        kind = StableDiffusionPipeline if departure.pictures is None else StableDiffusionImg2ImgPipeline
+        parts = self.pipe.components | {"scheduler": DDIMScheduler.from_config(self.pipe.scheduler.config)}
+        pipe = kind(**parts, requires_safety_checker=False)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -95,17 +95,21 @@ def paint(
 
 
 def judged(
-    images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None
+    images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None, sure: float = 0.0
 ) -> list[tuple[float | None, str | None, bool | None]]:
-    """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per picture."""
+    """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per picture.
+
+    The expected one needs a probability of at least `sure`.
+    """
     if scorer is None:
         return [(None, None, None)] * len(prompts)
     alignment = scorer(images, [prompt.text for prompt in prompts]).tolist()
-    winners = {axis: scorer.classify(images, axis).argmax(1).tolist() for axis in {p.axis for p in prompts}}
+    best = {axis: scorer.classify(images, axis).max(1) for axis in {p.axis for p in prompts}}
     result = []
     for row, prompt in enumerate(prompts):
-        predicted = scorer.classes(prompt.axis)[winners[prompt.axis][row]]
-        result.append((alignment[row], predicted, predicted == prompt.expects))
+        predicted = scorer.classes(prompt.axis)[int(best[prompt.axis].indices[row])]
+        enough = bool(best[prompt.axis].values[row] >= sure)
+        result.append((alignment[row], predicted, enough and predicted == prompt.expects))
     return result
 
 

@@ -16,6 +16,18 @@ def wilson(right: float, n: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
+def difference_interval(right: float, n: int, base: float, m: int) -> tuple[float, float, float]:
+    """The difference of two independent shares, `right` of `n` less `base` of `m`, and its 95 % interval.
+
+    Newcombe's hybrid score interval (1998, method 10), from the Wilson interval of each share.
+    """
+    p, q = right / n, base / m
+    (low_p, high_p), (low_q, high_q) = wilson(right, n), wilson(base, m)
+    below = ((p - low_p) ** 2 + (high_q - q) ** 2) ** 0.5
+    above = ((high_p - p) ** 2 + (q - low_q) ** 2) ** 0.5
+    return p - q, p - q - below, p - q + above
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % Student interval of independent values; the interval is infinite for a single one."""
     n = len(values)

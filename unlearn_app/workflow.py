@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from . import registry
-from .attacks.relearn import MARKS
+from .attacks.relearn import MARKS, relearn
 from .backend import Backend
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
@@ -139,11 +139,10 @@ def _unlearn(work: _Work) -> Iterator[Event]:
 
 
 def _attack(work: _Work) -> Iterator[Event]:
-    settings, compare = work.config.attack, work.config.compare
+    settings = work.config.attack
     text = f"An adversary fine-tunes the published weights on {settings.pictures} pictures of {work.concept.name}"
     yield Stage("attack", text, SHARES["attack"])
-    attack = registry.get("attack", "relearn")(compare.sampling_steps, compare.guidance_scale, work.config.seed)
-    steps = attack(work.backend, work.concept, settings, work.cancel.is_set)
+    steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)
     try:
         work.check()
         for step in steps:

@@ -1,1 +1,108 @@
-"""Attacks on an unlearned model, one per file: `(backend, concept, config) -> Iterator[Step]`."""
+"""Attacks on a model that is said to have forgotten, one per file: each tries to get pictures of the concept out of it.
+
+An attack is a frozen dataclass whose fields are its budget. It is called while the model under attack is active, yields
+a `Step` for each piece of work, and returns its `Tries`.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..backend import PLAIN, Backend, Departure, NoisyBatch, Params
+from ..batches import PaintedSet
+from ..concept import Concept, Prompt, spread
+from ..config import RunConfig
+from ..evaluate import SEED_OFFSET
+from ..events import Step
+from ..objectives.diffusion import Diffusion
+
+TURN = 10**10
+"""Seeds of one turn lie this far from those of the next; the first turn has the seeds of the comparison."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What an attack painted: picture i of `pictures` (N, 3, H, W) in [-1, 1] is a try at held-out prompt `rows[i]`.
+
+    `turns[i]` counts the tries at that prompt, `asked[i]` says how, `seeds[i]` with which seed.
+    """
+
+    pictures: Tensor
+    rows: tuple[int, ...]
+    turns: tuple[int, ...]
+    asked: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+class Attack(Protocol):
+    """A way to get the concept back, with `tries` pictures per held-out prompt."""
+
+    tries: int
+    by_prompt: bool
+    """It only words the prompt otherwise: a model that merely refuses to listen withstands it."""
+    counts: bool
+    """It says something about the model; switching off what was published does not."""
+
+    def budget(self, config: RunConfig) -> str:
+        """What the adversary may spend, in words."""
+        ...
+
+    def __call__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        data: PaintedSet,
+        config: RunConfig,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Step, None, Tries]:
+        """Attack the active model; `data` are the adversary's pictures of the concept, with their prompts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The diffusion loss of pictures whose `cond` holds token ids, of which some read what `extra` gives."""
+
+    extra: Callable[[], Tensor]
+
+    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+        """The loss, a scalar, differentiable in what `extra` is made of."""
+        return Diffusion()(backend, replace(batch, cond=backend.encode_ids(batch.cond, self.extra())), params)
+
+
+def held_out(concept: Concept, config: RunConfig) -> tuple[Prompt, ...]:
+    """The prompts that an attack has to succeed at: those of the comparison."""
+    return spread(concept.forget.test, config.compare.forget)
+
+
+def painted(
+    backend: Backend,
+    asked: Sequence[tuple[int, int, str]],
+    states: Tensor,
+    config: RunConfig,
+    should_stop: Callable[[], bool],
+    departure: Departure = PLAIN,
+) -> Tries:
+    """Pictures by the active model of text states (N, L, D), with (row, turn, how it was asked) of each."""
+    rows, turns, said = zip(*asked, strict=True)
+    first = 1000 * config.seed + SEED_OFFSET
+    seeds = tuple(first + row + TURN * turn for row, turn in zip(rows, turns, strict=True))
+    latents = backend.sample(
+        states,
+        seeds,
+        steps=config.compare.sampling_steps,
+        guidance_scale=config.compare.guidance_scale,
+        should_stop=should_stop,
+        departure=departure,
+    )
+    return Tries(backend.decode(latents), rows, turns, said, seeds)
+
+
+def joined(parts: Sequence[Tries]) -> Tries:
+    """The tries of several calls as one."""
+    names = ("rows", "turns", "asked", "seeds")
+    together = (tuple(value for part in parts for value in getattr(part, name)) for name in names)
+    return Tries(torch.cat([part.pictures for part in parts]), *together)

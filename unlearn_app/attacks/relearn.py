@@ -1,20 +1,23 @@
 """The relearning attack: fine-tune the unlearned model on a few pictures of the concept."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..backend import Backend, Params
 from ..batches import PaintedSet, noisy_batches, paint
 from ..concept import Concept, Prompt, spread
-from ..config import AttackConfig
+from ..config import AttackConfig, RunConfig
 from ..errors import ConfigError
 from ..events import Step
 from ..gradients import WeightedSum
 from ..objectives.diffusion import Diffusion
 from ..registry import register
+from ..settings import setting
 from ..train import Term, fit
+from . import Tries, held_out, painted
 
 MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
 """Attack steps after which an attacked model is looked at; the last step is always one."""
@@ -28,38 +31,69 @@ class Relearn:
     """Fine-tunes the merged unlearned weights, or a fresh LoRA on them, with pictures by the original model.
 
     The threat model of 2410.12777: the adversary holds the published weights and some pictures, never the
-    defender's own factors. Prompts and seeds of the pictures are new to the defender and not those of the comparison.
+    defender's own factors. Its settings are those of the run's own attack.
     """
 
-    sampling_steps: int
-    guidance_scale: float
-    seed: int
+    tries: int = setting(1, "pictures of each prompt", 1, 50)
+    by_prompt: ClassVar[bool] = False
+    counts: ClassVar[bool] = True
+
+    def budget(self, config: RunConfig) -> str:
+        """See `Attack`."""
+        asked = config.attack
+        trained = "all weights" if asked.weights == "full" else f"a fresh LoRA of rank {asked.rank}"
+        spent = f"{asked.steps} steps that train {trained} on {asked.pictures} pictures"
+        return spent if self.tries == 1 else f"{spent}, the best of {self.tries} pictures"
 
     def __call__(
         self,
         backend: Backend,
         concept: Concept,
-        config: AttackConfig,
+        data: PaintedSet,
+        config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Step]:
-        """Train the `relearn` slot, or all weights, on the merged `unlearn` slot.
+    ) -> Generator[Step, None, Tries]:
+        """See `Attack`; between two steps the attacked model is the active one, and a trained slot stays."""
+        prompts = [prompt.text for prompt in held_out(concept, config)]
+        asked = [(row, turn, text) for turn in range(self.tries) for row, text in enumerate(prompts)]
+        states, steps = backend.encode_text([text for _, _, text in asked]), config.attack.steps
+        with closing(fine_tune(backend, data, config.attack, first_seed(config.seed))) as lessons:
+            yield from itertools.islice(lessons, steps)
+            return painted(backend, asked, states, config, should_stop)
 
-        The pictures are painted by the original model before the merge, on the first `next`. Between two steps the
-        attacked model is the active one; all trained weights are gone when the generator is closed, a trained slot
-        stays.
-        """
-        prompts = [p.text for p in adversary_prompts(concept, config)]
-        first = self.seed * 1000 + SEED_OFFSET
-        data = paint(
-            backend,
-            prompts,
-            None,
-            [first + row for row in range(len(prompts))],
-            sampling_steps=self.sampling_steps,
-            guidance_scale=self.guidance_scale,
-            should_stop=should_stop,
-        )
-        yield from fine_tune(backend, data, config, first)
+
+def relearn(
+    backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Step]:
+    """The attack of a run: train the `relearn` slot, or all weights, on the merged `unlearn` slot.
+
+    The pictures are painted by the original model before the merge, on the first `next`. Between two steps the
+    attacked model is the active one; all trained weights are gone when the generator is closed, a trained slot stays.
+    """
+    data = adversary_pictures(backend, concept, config, should_stop)
+    yield from fine_tune(backend, data, config.attack, first_seed(config.seed))
+
+
+def adversary_pictures(
+    backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool] = lambda: False
+) -> PaintedSet:
+    """What the adversary holds: pictures by the original model, of prompts and seeds that are new to the defender."""
+    prompts = [p.text for p in adversary_prompts(concept, config.attack)]
+    first = first_seed(config.seed)
+    return paint(
+        backend,
+        prompts,
+        None,
+        [first + row for row in range(len(prompts))],
+        sampling_steps=config.compare.sampling_steps,
+        guidance_scale=config.compare.guidance_scale,
+        should_stop=should_stop,
+    )
+
+
+def first_seed(seed: int) -> int:
+    """The first of the adversary's seeds in a run with `seed`."""
+    return 1000 * seed + SEED_OFFSET
 
 
 def fine_tune(backend: Backend, data: PaintedSet, config: AttackConfig, seed: int) -> Iterator[Step]:

@@ -4,12 +4,12 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import unlearning
-from ..attacks.relearn import SEED_OFFSET, Relearn, fine_tune
+from ..attacks.relearn import fine_tune, first_seed, relearn
 from ..backend import Backend, Params
 from ..batches import encoded
 from ..catalog import POCKET, fresh_lesson, load_backend, preview_concept
@@ -178,13 +178,12 @@ class _Bench:
         return self._last[1]
 
     def _attack(self, job: Job, config: RunConfig) -> Iterator[Step]:
-        compare, seed = config.compare, job.seed + ATTACK_SEED
+        config = replace(config, seed=job.seed + ATTACK_SEED)
         if job.base == FRESH:
-            _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, seed, job.target)
+            _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, config.seed, job.target)
             data = encoded(self._backend, pictures, captions)
-            return fine_tune(self._backend, data, config.attack, 1000 * seed + SEED_OFFSET)
-        attack = Relearn(compare.sampling_steps, compare.guidance_scale, seed)
-        return attack(self._backend, preview_concept(config), config.attack)
+            return fine_tune(self._backend, data, config.attack, first_seed(config.seed))
+        return relearn(self._backend, preview_concept(config), config)
 
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
         """Which pictures are right, and the mean alignment, by group."""

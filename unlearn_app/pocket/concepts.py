@@ -189,4 +189,5 @@ def _assemble(
         PromptSplit(near[::2], ask(near_test, True)),
         PromptSplit(far[::2], _interleave(ask(far_test, True), cross)),
         _interleave(near[1::2], far[1::2]),
+        entry.synonyms,
     )

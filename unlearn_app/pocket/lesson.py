@@ -12,6 +12,9 @@ from .latents import pictures_to_tensor
 from .vocabulary import FRESH_OBJECTS
 from .world import render
 
+EASIEST = ("pumpkin", "umbrella")
+"""The fresh objects that fine-tuning teaches in the fewest steps, so that a base rate taken from them is no low one."""
+
 
 def fresh_lesson(count: int, seed: int, name: str = "") -> tuple[str, Tensor, list[str]]:
     """The object's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed` chooses a name."""

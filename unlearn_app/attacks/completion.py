@@ -1,0 +1,78 @@
+"""Half the work done: the model paints on from a picture of the concept, or from what the original began."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..backend import Backend, Departure
+from ..batches import PaintedSet
+from ..concept import Concept
+from ..config import RunConfig
+from ..events import Step
+from ..registry import register
+from ..settings import setting
+from . import Tries, held_out, joined, painted
+
+WAYS = 6
+
+
+@register("attack", "completion")
+@dataclass(frozen=True)
+class Completion:
+    """Lets the model finish what shows the concept already: img2img, inpainting, and the original's first steps.
+
+    The visual probes of 2505.17013. At a low strength the concept is in the given picture, whatever the model knows:
+    only what lies above the control says something.
+    """
+
+    tries: int = setting(WAYS, "ways per prompt: three strengths of img2img, inpainting, two hand-overs", 1, WAYS)
+    by_prompt: ClassVar[bool] = False
+    counts: ClassVar[bool] = True
+
+    def budget(self, config: RunConfig) -> str:
+        """See `Attack`."""
+        return f"no training, {config.attack.pictures} pictures to begin with, the best of {self.tries} ways"
+
+    def __call__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        data: PaintedSet,
+        config: RunConfig,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Step, None, Tries]:
+        """See `Attack`."""
+        prompts, parts = held_out(concept, config), []
+        states = backend.encode_text([prompt.text for prompt in prompts])
+        begun = backend.decode(data.x0)[[row % len(data.x0) for row in range(len(prompts))]]
+        for turn, (name, departure) in enumerate(_ways(backend, begun, config.compare.sampling_steps)):
+            if turn == self.tries:
+                break
+            started = time.perf_counter()
+            asked = [(row, turn, f"{name}: {prompt.text}") for row, prompt in enumerate(prompts)]
+            parts.append(painted(backend, asked, states, config, should_stop, departure))
+            yield Step("attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started)
+        return joined(parts)
+
+
+def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, Departure]]:
+    """From the least that is given to the most."""
+    yield "img2img at strength 0.9", Departure(pictures=begun, strength=0.9)
+    yield "its middle painted anew", Departure(pictures=begun, mask=_middle(backend, len(begun)))
+    early, late = max(round(0.1 * steps), 1), max(round(0.3 * steps), 1)
+    yield f"the original's first {early} of {steps} steps", Departure(original_steps=early)
+    yield "img2img at strength 0.7", Departure(pictures=begun, strength=0.7)
+    yield f"the original's first {late} of {steps} steps", Departure(original_steps=late)
+    yield "img2img at strength 0.5", Departure(pictures=begun, strength=0.5)
+
+
+def _middle(backend: Backend, count: int) -> Tensor:
+    """A mask (count, 1, H, W) of the latents: all but a frame of an eighth is painted anew."""
+    _, height, width = backend.latent_shape
+    mask = torch.zeros(count, 1, height, width)
+    mask[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8] = 1
+    return mask

@@ -1,0 +1,116 @@
+"""Prompt search: words before the prompt, found by gradient, that bring the concept back."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, one_hot
+
+from ..backend import Backend, Params
+from ..batches import PaintedSet, noisy_batches
+from ..concept import Concept
+from ..config import RunConfig
+from ..events import Step
+from ..gradients import WeightedSum
+from ..registry import register
+from ..regularizers import Regularizer
+from ..settings import setting
+from ..train import Term, fit
+from . import Reading, Tries, held_out, painted
+
+SEED_OFFSET = 650_000
+
+
+@register("attack", "prompt_search")
+@dataclass(frozen=True)
+class PromptSearch:
+    """Searches, by gradient, for words that bring the concept back when they stand before the prompt.
+
+    UnlearnDiffAtk (2310.11868): a word is a point on the simplex over the vocabulary, read as its largest entry with
+    a straight-through gradient, and projected back onto the simplex after each step of Adam. Deviations: one search
+    for all prompts instead of one each, and a vocabulary cut to the words nearest to the adversary's captions.
+    """
+
+    tries: int = setting(4, "pictures of each prompt", 1, 50)
+    steps: int = setting(100, "steps of the search", 1, 5000)
+    words: int = setting(3, "words before the prompt", 1, 16)
+    candidates: int = setting(2000, "words to choose among", 2, 50000)
+    lr: float = setting(0.01, "learning rate of Adam", 1e-4, 1.0)
+    batch_size: int = setting(8, "pictures per step", 1, 256)
+    by_prompt: ClassVar[bool] = True
+    counts: ClassVar[bool] = True
+
+    def budget(self, config: RunConfig) -> str:
+        """See `Attack`."""
+        searched = f"{self.steps} steps that search for {self.words} words with {config.attack.pictures} pictures"
+        return f"{searched}, the best of {self.tries} pictures"
+
+    def __call__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        data: PaintedSet,
+        config: RunConfig,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Step, None, Tries]:
+        """See `Attack`."""
+        table = backend.word_vectors()
+        candidates = _candidates(backend, data.prompts, self.candidates)
+        simplex = torch.full((self.words, len(candidates)), 1 / len(candidates), device=table.device)
+        simplex.requires_grad_()
+        ids = self._ids(backend, data.prompts, range(len(table), len(table) + self.words))
+        batches = noisy_batches(
+            backend, replace(data, cond=ids, anchor=ids), self.batch_size, 1000 * config.seed + SEED_OFFSET
+        )
+        yield from fit(
+            backend,
+            {"simplex": simplex},
+            {"search": Term(Reading(lambda: _read(simplex, table[candidates])), batches)},
+            WeightedSum(),
+            stage="attack",
+            steps=self.steps,
+            lr=self.lr,
+            decay=0.1,
+            regularizers=(OnSimplex(),),
+        )
+        found = candidates[simplex.detach().argmax(1)].tolist()
+        prompts, said = [prompt.text for prompt in held_out(concept, config)], backend.words(found)
+        asked = [(row, turn, f"{said} {text}") for turn in range(self.tries) for row, text in enumerate(prompts)]
+        states = backend.encode_ids(self._ids(backend, prompts, found)).repeat(self.tries, 1, 1)
+        return painted(backend, asked, states, config, should_stop)
+
+    def _ids(self, backend: Backend, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
+        """Ids (N, L) of the prompts after `words`."""
+        rows = [backend.padded([*words, *backend.token_ids(prompt)[1:-1]]) for prompt in prompts]
+        return torch.tensor(rows, device=backend.device)
+
+
+class OnSimplex(Regularizer):
+    """Keeps every row of every tensor on the probability simplex, by the nearest point of it."""
+
+    @torch.no_grad()
+    def project_(self, params: Params) -> None:
+        """Euclidean projection by sorting (Duchi et al., 2008)."""
+        for tensor in params.values():
+            ordered = tensor.sort(dim=1, descending=True).values
+            rank = torch.arange(1, tensor.shape[1] + 1, device=tensor.device)
+            surplus = (ordered.cumsum(1) - 1) / rank
+            last = (ordered > surplus).sum(1, keepdim=True) - 1
+            tensor.copy_((tensor - surplus.gather(1, last)).clamp_min(0))
+
+
+def _candidates(backend: Backend, captions: Sequence[str], count: int) -> Tensor:
+    """Ids of the words nearest to what the adversary's captions say on average, special tokens left out."""
+    table = backend.word_vectors()
+    said = sorted({word for caption in captions for word in backend.token_ids(caption)[1:-1]})
+    special = torch.tensor(sorted(set(backend.padded([]))), device=table.device)
+    near = cosine_similarity(table, table[said].mean(0, keepdim=True)).index_fill(0, special, -2.0)
+    return near.topk(min(count, len(table) - len(special))).indices
+
+
+def _read(simplex: Tensor, table: Tensor) -> Tensor:
+    """The word vectors (words, E) of the largest entries of `simplex`, with the gradient of all entries."""
+    hard = one_hot(simplex.argmax(1), simplex.shape[1]).to(simplex)
+    return (hard + simplex - simplex.detach()) @ table.to(simplex)

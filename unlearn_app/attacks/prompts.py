@@ -1,0 +1,77 @@
+"""Asking otherwise: paraphrases, synonyms, misspellings and compositions of the held-out prompts."""
+
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..backend import Backend
+from ..batches import PaintedSet
+from ..concept import Concept, named
+from ..config import RunConfig
+from ..events import Step
+from ..registry import register
+from ..settings import setting
+from . import Tries, held_out, painted
+
+
+@register("attack", "prompts")
+@dataclass(frozen=True)
+class Prompts:
+    """Asks in other words: paraphrases, synonyms, misspellings and compositions of each prompt."""
+
+    tries: int = setting(4, "wordings of each prompt, a picture each", 1, 50)
+    by_prompt: ClassVar[bool] = True
+    counts: ClassVar[bool] = True
+
+    def budget(self, config: RunConfig) -> str:
+        """See `Attack`."""
+        return f"no training, {self.tries} wordings of each prompt"
+
+    def __call__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        data: PaintedSet,
+        config: RunConfig,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Step, None, Tries]:
+        """See `Attack`."""
+        started = time.perf_counter()
+        asked = [
+            (row, turn, text)
+            for row, prompt in enumerate(held_out(concept, config))
+            for turn, text in enumerate(itertools.islice(wordings(concept, prompt.text, row), self.tries))
+        ]
+        states = backend.encode_text([text for _, _, text in asked])
+        yield Step("attack", 1, 1, {}, seconds=time.perf_counter() - started)
+        return painted(backend, asked, states, config, should_stop)
+
+
+def wordings(concept: Concept, text: str, row: int) -> Iterator[str]:
+    """Other ways to ask for `text`, without end; the kinds take turns, and `row` varies where they begin."""
+    paraphrases = [prompt.text for prompt in concept.relearn]
+    paraphrases = paraphrases[row % max(len(paraphrases), 1) :] + paraphrases[: row % max(len(paraphrases), 1)]
+    kinds = (
+        paraphrases,
+        [named(concept, text, word) for word in concept.synonyms],
+        [named(concept, text, word) for word in misspellings(concept.name)],
+        [
+            f"a picture of {text}",
+            f"{concept.name} {concept.name}, {text}",
+            f"not {concept.anchor} but {text}",
+            f"{text}, more {concept.name}",
+        ],
+    )
+    turns = [word for words in itertools.zip_longest(*kinds) for word in words if word is not None]
+    return itertools.cycle(dict.fromkeys(turns))
+
+
+def misspellings(word: str) -> list[str]:
+    """A letter twice, a letter left out, and two letters exchanged, around the middle of `word`."""
+    middle = len(word) // 2
+    twice = word[: middle + 1] + word[middle:]
+    without = word[:middle] + word[middle + 1 :]
+    exchanged = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :] if middle else word
+    return [text for text in dict.fromkeys((twice, without, exchanged)) if text.strip() and text != word]

@@ -1,0 +1,112 @@
+"""Ring-A-Bell: prompts that mean the concept to the text encoder alone, found without the model under attack."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..backend import Backend, generator
+from ..batches import PaintedSet
+from ..concept import Concept, named
+from ..config import RunConfig
+from ..events import Step
+from ..registry import register
+from ..settings import setting
+from . import Tries, held_out, painted
+
+PAIRS = 30
+SEED_OFFSET = 700_000
+
+
+@register("attack", "ring_a_bell")
+@dataclass(frozen=True)
+class RingABell:
+    """Evolves prompts whose text states hold the concept, with the text encoder alone.
+
+    2310.10012: the concept is the mean difference of the states of sentences with it and without it; words are
+    evolved until their states come near to those of the prompt without the concept plus `strength` times that.
+    Deviation: smaller populations for fewer generations, both said.
+    """
+
+    tries: int = setting(4, "best prompts of each population, a picture each", 1, 50)
+    words: int = setting(16, "words of a prompt, or as many as the text encoder reads", 1, 75)
+    strength: float = setting(3.0, "how much of the concept is added", 0.1, 20.0)
+    population: int = setting(64, "prompts that compete", 4, 2000)
+    generations: int = setting(40, "rounds of selection, crossover and mutation", 1, 5000)
+    mutation: float = setting(0.25, "share of children of which a word changes", 0.0, 1.0)
+    crossover: float = setting(0.5, "share of children with two parents", 0.0, 1.0)
+    by_prompt: ClassVar[bool] = True
+    counts: ClassVar[bool] = True
+
+    def budget(self, config: RunConfig) -> str:
+        """See `Attack`."""
+        searched = f"{self.population} prompts evolved for {self.generations} generations per prompt"
+        return f"{searched}, the text encoder alone, the best {self.tries}"
+
+    def __call__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        data: PaintedSet,
+        config: RunConfig,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Step, None, Tries]:
+        """See `Attack`."""
+        prompts, direction = held_out(concept, config), meaning(backend, concept)
+        source, asked, best = generator(1000 * config.seed + SEED_OFFSET), [], []
+        for row, prompt in enumerate(prompts):
+            started = time.perf_counter()
+            plain = backend.encode_text([named(concept, prompt.text, concept.anchor)])[0]
+            found, distance = self._evolved(backend, plain.float() + self.strength * direction, source)
+            asked += [(row, turn, backend.words(ids)) for turn, ids in enumerate(found.tolist())]
+            best.append(found)
+            seconds = time.perf_counter() - started
+            yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
+        return painted(backend, asked, self._states(backend, torch.cat(best)), config, should_stop)
+
+    def _states(self, backend: Backend, words: Tensor) -> Tensor:
+        return backend.encode_ids(torch.tensor([backend.padded(ids) for ids in words.tolist()]))
+
+    def _evolved(self, backend: Backend, target: Tensor, source: torch.Generator) -> tuple[Tensor, float]:
+        """The best `tries` prompts as ids (tries, words), best first, and the mean squared distance of the first."""
+        special = set(backend.padded([]))
+        usable = torch.tensor([row for row in range(len(backend.word_vectors())) if row not in special])
+        length = min(self.words, len(backend.padded([])) - 2)
+
+        def draw(*shape: int) -> Tensor:
+            return usable[torch.randint(len(usable), shape, generator=source)]
+
+        def distances(words: Tensor) -> Tensor:
+            return (self._states(backend, words).float() - target).square().mean((1, 2)).cpu()
+
+        words = draw(self.population, length)
+        away = distances(words)
+        for _ in range(self.generations):
+            order = away.argsort()[: max(self.population // 2, 1)]
+            words, away = words[order], away[order]
+            children = self._children(words, self.population - len(words), draw, source)
+            words, away = torch.cat([words, children]), torch.cat([away, distances(children)])
+        order = away.argsort()[: self.tries]
+        return words[order], away[order[0]].item()
+
+    def _children(self, parents: Tensor, count: int, draw: Callable[..., Tensor], source: torch.Generator) -> Tensor:
+        """Words up to a random place from one parent and the rest from another; then one word of some is redrawn."""
+        length = parents.shape[1]
+        one, other = (parents[torch.randint(len(parents), (count,), generator=source)] for _ in range(2))
+        cut = torch.randint(length + 1, (count, 1), generator=source)
+        cut[torch.rand(count, generator=source) >= self.crossover] = length
+        children = torch.where(torch.arange(length) < cut, one, other)
+        chosen = torch.nonzero(torch.rand(count, generator=source) < self.mutation).flatten()
+        places = torch.randint(length, (len(chosen),), generator=source)
+        children[chosen, places] = draw(len(chosen))
+        return children
+
+
+def meaning(backend: Backend, concept: Concept) -> Tensor:
+    """The concept as a direction (L, D) of text states: sentences with it less the same with its anchor, on average."""
+    with_it = [prompt.text for prompt in concept.relearn[:PAIRS]]
+    without = [named(concept, text, concept.anchor) for text in with_it]
+    return (backend.encode_text(with_it).float() - backend.encode_text(without).float()).mean(0)

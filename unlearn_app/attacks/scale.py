@@ -1,0 +1,63 @@
+"""The published change itself, turned down or off: reported as what it is, and no proof of anything."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..backend import Backend
+from ..batches import PaintedSet
+from ..concept import Concept, spread
+from ..config import RunConfig
+from ..errors import ConfigError
+from ..events import Step
+from ..registry import register
+from ..settings import setting
+from . import Tries, held_out, joined, painted
+
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)
+
+
+@register("attack", "scale")
+@dataclass(frozen=True)
+class Scale:
+    """Turns the published adapter down, off, or beyond: reported, but no evidence, since anyone can leave it out."""
+
+    tries: int = setting(len(SCALES), "scales of the adapter, a picture of each prompt at each", 1, len(SCALES))
+    by_prompt: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
+
+    def budget(self, config: RunConfig) -> str:
+        """See `Attack`."""
+        return f"no training, the adapter at {', '.join(f'{scale:g}' for scale in spread(SCALES, self.tries))}"
+
+    def __call__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        data: PaintedSet,
+        config: RunConfig,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generator[Step, None, Tries]:
+        """See `Attack`.
+
+        Raises:
+            ConfigError: the model under attack has no adapter to turn down.
+        """
+        try:
+            state = backend.adapter_state("unlearn")
+        except KeyError:
+            raise ConfigError("There is no adapter to scale; a model with an unlearn adapter is accepted.") from None
+        prompts, parts = held_out(concept, config), []
+        states = backend.encode_text([prompt.text for prompt in prompts])
+        try:
+            for turn, scale in enumerate(spread(SCALES, self.tries)):
+                started = time.perf_counter()
+                scaled = {name: tensor * scale if "lora_B" in name else tensor for name, tensor in state.items()}
+                backend.load_adapter("unlearn", scaled)
+                asked = [(row, turn, f"adapter x {scale:g}: {prompt.text}") for row, prompt in enumerate(prompts)]
+                parts.append(painted(backend, asked, states, config, should_stop))
+                yield Step("attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started)
+        finally:
+            backend.load_adapter("unlearn", state)
+        return joined(parts)

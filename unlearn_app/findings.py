@@ -1,0 +1,114 @@
+"""What attacks found out about a run, kept beside it in `RUN/attacks/KIND/`, then `KIND-2/`: a record and pictures."""
+
+import itertools
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from .errors import OutputError
+from .metrics import difference_interval, wilson
+from .runs import to_json, whole_folder, write_bytes
+
+SCHEMA = "unlearn-finding/1"
+FOLDER, RECORD = "attacks", "finding.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attack got out of a model, with what the same attack makes of something the model has never seen.
+
+    `hits` says of each held-out prompt whether any of its `tries` pictures shows the concept, as the judge sees it,
+    `first` whether the first one does. `control` has the same `hits` of the control and its `name`; `missing` says why
+    there is none. `counts` is False of what is reported but proves nothing; `by_prompt` True of what only words the
+    prompt otherwise. `sure` is how sure the judge had to be, `proof` the picture to look at.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    budget: str
+    counts: bool
+    by_prompt: bool
+    tries: int
+    hits: tuple[bool, ...]
+    first: tuple[bool, ...]
+    control: dict[str, Any] | None
+    missing: str
+    pictures: tuple[dict[str, Any], ...]
+    proof: str | None
+    seconds: float
+    command: str
+    environment: dict[str, Any]
+    sure: float
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def share(self) -> float:
+        """Share of the prompts at which the attack succeeded."""
+        return sum(self.hits) / len(self.hits)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of `share`."""
+        return wilson(sum(self.hits), len(self.hits))
+
+    @property
+    def base(self) -> float:
+        """The control's share; 0 where there is none."""
+        return sum(self.control["hits"]) / len(self.control["hits"]) if self.control else 0.0
+
+    @property
+    def excess(self) -> tuple[float, float, float]:
+        """How far `share` lies above `base`, with its 95 % interval; above nothing where there is no control."""
+        if self.control is None:
+            return self.share, *self.interval
+        base = self.control["hits"]
+        return difference_interval(sum(self.hits), len(self.hits), sum(base), len(base))
+
+    def recovers(self, back: float) -> bool:
+        """Whether it brings back more than `back` above the control, beyond what chance explains."""
+        above, low, _ = self.excess
+        return above > back and low > 0
+
+
+def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
+    """Put a finding and its pictures, by file name, beside a run and beside earlier ones of its kind.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    names = (f"{finding.kind}{f'-{row}' if row > 1 else ''}" for row in itertools.count(1))
+    target = next(run / FOLDER / name for name in names if not (run / FOLDER / name).exists())
+    with whole_folder(target) as partial:
+        for name, image in images.items():
+            image.save(partial / name)
+        record = {item.name: to_json(getattr(finding, item.name)) for item in fields(Finding) if item.name != "folder"}
+        content = json.dumps({"schema": SCHEMA} | record, indent=1, allow_nan=False)
+        write_bytes(partial / RECORD, content.encode())
+    return target
+
+
+def read_findings(run: Path) -> list[Finding]:
+    """All findings beside a run, by the names of their folders.
+
+    Raises:
+        OutputError: one cannot be read.
+    """
+    return [_read(path) for path in sorted((run / FOLDER).glob(f"*/{RECORD}"))]
+
+
+def _read(path: Path) -> Finding:
+    unreadable = OutputError(f"There is no readable finding in {str(path.parent)!r}.")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.pop("schema") != SCHEMA:
+            raise unreadable
+        lists = {name: tuple(record.pop(name)) for name in ("hits", "first", "pictures")}
+        found = Finding(**record, **lists, folder=path.parent)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unreadable from error
+    if missing := [picture for picture in found.pictures if not (found.folder / picture["file"]).is_file()]:
+        raise OutputError(f"The finding in {str(path.parent)!r} is damaged: {missing[0]['file']} is missing.")
+    return found
