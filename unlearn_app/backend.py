@@ -109,7 +109,7 @@ class Backend(Protocol):
         """What the text encoder reads of each token: (V, E), one row per id."""
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Text states (B, L, D) of whole rows of ids (B, L), start, end and padding included.
+        """Text states (B, L, D) of whole rows of ids (B, L), with start, end and padding, by the encoder itself.
 
         Ids from V on read the rows of `extra` (K, E) instead of a token's, and the states are differentiable in them.
         """

@@ -237,8 +237,8 @@ class DiffusersBackend(TextSide):
         if departure is PLAIN:
             return self.pipe
         kind = StableDiffusionPipeline if departure.pictures is None else StableDiffusionImg2ImgPipeline
-        parts = self.pipe.components | {"scheduler": DDIMScheduler.from_config(self.pipe.scheduler.config)}
-        pipe = kind(**parts, requires_safety_checker=False)
+        scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config, clip_sample=False)
+        pipe = kind(**self.pipe.components | {"scheduler": scheduler}, requires_safety_checker=False)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

@@ -30,14 +30,15 @@ class PromptSearch:
 
     UnlearnDiffAtk (2310.11868): a word is a point on the simplex over the vocabulary, read as its largest entry with
     a straight-through gradient, and projected back onto the simplex after each step of Adam. Deviations: one search
-    for all prompts instead of one each, and a vocabulary cut to the words nearest to the adversary's captions.
+    for all prompts instead of one each, in fewer and ten times longer steps, and a vocabulary cut to the words nearest
+    to the adversary's captions.
     """
 
     tries: int = setting(4, "pictures of each prompt", 1, 50)
     steps: int = setting(100, "steps of the search", 1, 5000)
     words: int = setting(3, "words before the prompt", 1, 16)
     candidates: int = setting(2000, "words to choose among", 2, 50000)
-    lr: float = setting(0.01, "learning rate of Adam", 1e-4, 1.0)
+    lr: float = setting(0.1, "learning rate of Adam", 1e-4, 1.0)
     batch_size: int = setting(8, "pictures per step", 1, 256)
     by_prompt: ClassVar[bool] = True
     counts: ClassVar[bool] = True
@@ -78,7 +79,7 @@ class PromptSearch:
         found = candidates[simplex.detach().argmax(1)].tolist()
         prompts, said = [prompt.text for prompt in held_out(concept, config)], backend.words(found)
         asked = [(row, turn, f"{said} {text}") for turn in range(self.tries) for row, text in enumerate(prompts)]
-        states = backend.encode_ids(self._ids(backend, prompts, found)).repeat(self.tries, 1, 1)
+        states = backend.encode_text([text for _, _, text in asked])
         return painted(backend, asked, states, config, should_stop)
 
     def _ids(self, backend: Backend, prompts: Sequence[str], words: Sequence[int]) -> Tensor:

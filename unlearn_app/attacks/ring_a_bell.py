@@ -1,7 +1,7 @@
 """Ring-A-Bell: prompts that mean the concept to the text encoder alone, found without the model under attack."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,15 +28,16 @@ class RingABell:
 
     2310.10012: the concept is the mean difference of the states of sentences with it and without it; words are
     evolved until their states come near to those of the prompt without the concept plus `strength` times that.
-    Deviation: smaller populations for fewer generations, both said.
+    Deviations: smaller populations for fewer generations, both said, which begin as the prompt without the concept
+    before random words, and of which every child changes a word.
     """
 
     tries: int = setting(4, "best prompts of each population, a picture each", 1, 50)
     words: int = setting(16, "words of a prompt, or as many as the text encoder reads", 1, 75)
     strength: float = setting(3.0, "how much of the concept is added", 0.1, 20.0)
     population: int = setting(64, "prompts that compete", 4, 2000)
-    generations: int = setting(40, "rounds of selection, crossover and mutation", 1, 5000)
-    mutation: float = setting(0.25, "share of children of which a word changes", 0.0, 1.0)
+    generations: int = setting(100, "rounds of selection, crossover and mutation", 1, 5000)
+    mutation: float = setting(1.0, "share of children of which a word changes", 0.0, 1.0)
     crossover: float = setting(0.5, "share of children with two parents", 0.0, 1.0)
     by_prompt: ClassVar[bool] = True
     counts: ClassVar[bool] = True
@@ -56,22 +57,22 @@ class RingABell:
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         prompts, direction = held_out(concept, config), meaning(backend, concept)
-        source, asked, best = generator(1000 * config.seed + SEED_OFFSET), [], []
+        source, asked = generator(1000 * config.seed + SEED_OFFSET), []
         for row, prompt in enumerate(prompts):
             started = time.perf_counter()
-            plain = backend.encode_text([named(concept, prompt.text, concept.anchor)])[0]
-            found, distance = self._evolved(backend, plain.float() + self.strength * direction, source)
-            asked += [(row, turn, backend.words(ids)) for turn, ids in enumerate(found.tolist())]
-            best.append(found)
+            plain = backend.token_ids(named(concept, prompt.text, concept.anchor))[1:-1]
+            target = states_of(backend, [plain])[0] + self.strength * direction
+            found, distance = self._evolved(backend, plain, target, source)
+            asked += [(row, turn, backend.words(ids)) for turn, ids in enumerate(found)]
             seconds = time.perf_counter() - started
             yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
-        return painted(backend, asked, self._states(backend, torch.cat(best)), config, should_stop)
+        states = backend.encode_text([text for _, _, text in asked])
+        return painted(backend, asked, states, config, should_stop)
 
-    def _states(self, backend: Backend, words: Tensor) -> Tensor:
-        return backend.encode_ids(torch.tensor([backend.padded(ids) for ids in words.tolist()]))
-
-    def _evolved(self, backend: Backend, target: Tensor, source: torch.Generator) -> tuple[Tensor, float]:
-        """The best `tries` prompts as ids (tries, words), best first, and the mean squared distance of the first."""
+    def _evolved(
+        self, backend: Backend, plain: list[int], target: Tensor, source: torch.Generator
+    ) -> tuple[list[list[int]], float]:
+        """The ids of the best `tries` prompts, best first, and the mean squared distance of the first."""
         special = set(backend.padded([]))
         usable = torch.tensor([row for row in range(len(backend.word_vectors())) if row not in special])
         length = min(self.words, len(backend.padded([])) - 2)
@@ -80,9 +81,10 @@ class RingABell:
             return usable[torch.randint(len(usable), shape, generator=source)]
 
         def distances(words: Tensor) -> Tensor:
-            return (self._states(backend, words).float() - target).square().mean((1, 2)).cpu()
+            return (states_of(backend, words.tolist()) - target).square().mean((1, 2)).cpu()
 
         words = draw(self.population, length)
+        words[1:, : len(plain)] = torch.tensor(plain[:length])
         away = distances(words)
         for _ in range(self.generations):
             order = away.argsort()[: max(self.population // 2, 1)]
@@ -90,7 +92,7 @@ class RingABell:
             children = self._children(words, self.population - len(words), draw, source)
             words, away = torch.cat([words, children]), torch.cat([away, distances(children)])
         order = away.argsort()[: self.tries]
-        return words[order], away[order[0]].item()
+        return words[order].tolist(), away[order[0]].item()
 
     def _children(self, parents: Tensor, count: int, draw: Callable[..., Tensor], source: torch.Generator) -> Tensor:
         """Words up to a random place from one parent and the rest from another; then one word of some is redrawn."""
@@ -105,8 +107,14 @@ class RingABell:
         return children
 
 
+def states_of(backend: Backend, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Text states (N, L, D) of rows of ids by the text encoder itself, which the adversary has as well."""
+    return backend.encode_ids(torch.tensor([backend.padded(ids) for ids in rows])).float()
+
+
 def meaning(backend: Backend, concept: Concept) -> Tensor:
     """The concept as a direction (L, D) of text states: sentences with it less the same with its anchor, on average."""
     with_it = [prompt.text for prompt in concept.relearn[:PAIRS]]
     without = [named(concept, text, concept.anchor) for text in with_it]
-    return (backend.encode_text(with_it).float() - backend.encode_text(without).float()).mean(0)
+    states = (states_of(backend, [backend.token_ids(text)[1:-1] for text in texts]) for texts in (with_it, without))
+    return torch.sub(*states).mean(0)

@@ -59,12 +59,13 @@ def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job
     return [job for job in jobs if model(job) in own]
 
 
-def write_results(folder: Path, text: str, figure: str) -> None:
+def write_results(folder: Path, text: str, figure: str = "") -> None:
     """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a folder elsewhere."""
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / f"{folder.name}.md", text.encode())
-    write_bytes(out / f"{folder.name}.svg", figure.encode())
+    if figure:
+        write_bytes(out / f"{folder.name}.svg", figure.encode())
 
 
 def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:

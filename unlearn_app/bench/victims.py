@@ -12,6 +12,7 @@ from ..concept import Concept, named
 from ..config import make_config
 from ..unlearning import forget
 
+HELD_DOWN = 0.35
 DESTROYED_BY = 1.0
 """Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm)."""
 
@@ -33,12 +34,6 @@ class Filtered:
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text states of what is left of the prompts."""
         return self._backend.encode_text([self._safe(prompt) for prompt in prompts])
-
-    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Text states of ids; a filter of words has nothing to say about vectors."""
-        if extra is not None:
-            return self._backend.encode_ids(ids, extra)
-        return self.encode_text([self._backend.words(row) for row in ids.tolist()])
 
 
 class Swapped:
@@ -114,6 +109,17 @@ def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
     return next(weight for name, weight in weights.items() if name.startswith(f"{layer}.") and name.endswith("weight"))
 
 
+def held_down(backend: Backend, concept: Concept, seed: int) -> Any:
+    """An unlearned model with a third of its update: the concept is held down, not more."""
+    backend.drop_adapters()
+    for _ in forget(backend, concept, make_config(concept.name, seed=seed)):
+        pass
+    state = backend.adapter_state("unlearn")
+    less = {name: tensor * HELD_DOWN if "lora_B" in name else tensor for name, tensor in state.items()}
+    backend.load_adapter("unlearn", less)
+    return backend
+
+
 def untouched(backend: Backend, concept: Concept, seed: int) -> Any:
     """The original; of a concept that it has never seen, a model that does not know it."""
     backend.drop_adapters()
@@ -124,6 +130,7 @@ VICTIMS: dict[str, Callable[[Backend, Concept, int], Any]] = {
     "prompt filter": filtered,
     "word exchanged": swapped,
     "tokens remapped": remapped,
+    "held down": held_down,
     "destroyed": destroyed,
     "untouched": untouched,
 }

@@ -1,0 +1,173 @@
+"""What the lab's cells say: attacks on models whose truth is known, the verdicts on them, and attacks on methods."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import make_attack, make_config
+from ..events import GroupScore, Verdict
+from ..findings import Finding
+from ..lab import SURE, UNSEEN
+from ..metrics import wilson
+from ..pocket.lesson import EASIEST
+from ..verdict import Thresholds, judge_run
+from . import cells
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model whose truth is known: how it is made, of which concept, what the verdict on it should be, how often."""
+
+    victim: str
+    concept: str
+    truth: tuple[str, ...]
+    seeds: int = 10
+
+
+CASES: dict[str, Case] = {
+    "concealed: prompt filter": Case("prompt filter", "cat", ("concealed",)),
+    "concealed: word exchanged": Case("word exchanged", "cat", ("concealed",), 3),
+    "concealed: tokens remapped": Case("tokens remapped", "cat", ("concealed",), 3),
+    "destroyed": Case("destroyed", "cat", ("damaged",)),
+    "the original": Case("untouched", "cat", ("inconclusive",)),
+    "never learned": Case("untouched", "guitar", ("inconclusive", "removed")),
+}
+CONTROL = "control"
+METHODS: dict[str, dict[str, Any]] = {
+    "esd": {},
+    "esd, resisting": {"resist.on": True},
+    "concept_ablation": {"objective": "concept_ablation"},
+    "sdd": {"objective": "sdd"},
+    "erasediff": {"objective": "erasediff"},
+    "uce": {"objective": "uce"},
+    "rece": {"objective": "rece"},
+}
+HEAD = """# Attacks and verdicts
+
+Written by `python -m unlearn_app bench lab` from the cells in `assets/experiments/lab`. A share counts the held-out
+prompts at which at least one of an attack's tries shows the concept with a probability of {sure:.0%} or more, as the
+judge sees it; the control is the same attack, with as many tries, at something that the model has never seen. An
+attack recovers the concept when it lies more than {back:.0f} points above the control and the 95 % interval of that
+difference (Newcombe) leaves out zero. Shares are pooled over seeds, with 95 % Wilson intervals.
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model: its scores by column (none of a control), and what each attack got out of it."""
+
+    row: str
+    concept: str
+    seed: int
+    scores: dict[str, dict[str, GroupScore]]
+    attacks: dict[str, dict[str, Any]]
+
+
+def read_cells(folder: Path) -> list[Cell]:
+    """All cells of `folder`."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        asked, values = stored["config"], stored["values"]
+        columns = values.get("scores", {})
+        scores = {c: {g: GroupScore(**score) for g, score in columns[c].items()} for c in columns}
+        found.append(Cell(asked["row"], asked["concept"], asked["seed"], scores, values["attacks"]))
+    return found
+
+
+def write_results(folder: Path) -> str:
+    """Write the tables for the cells in `folder`, and return them."""
+    found = read_cells(folder)
+    thresholds = Thresholds()
+    parts = [HEAD.format(sure=SURE, back=100 * thresholds.back)]
+    parts += ["## Models whose truth is known", _attack_table(found, tuple(CASES)), _verdict_table(found)]
+    parts += ["## What methods withstand", _attack_table(found, tuple(METHODS)), _label_table(found)]
+    parts.append(f"{len(found)} cells.\n")
+    text = "\n\n".join(part.strip() for part in parts if part) + "\n"
+    cells.write_results(folder, text)
+    return text
+
+
+def _attack_table(found: Sequence[Cell], rows: Sequence[str]) -> str:
+    """Share of every attack, pooled over concepts and seeds, with the control's below."""
+    kinds = sorted({kind for each in found for kind in each.attacks})
+    lines = [f"| model | models | {' | '.join(kinds)} |", "|---|---|" + "---|" * len(kinds)]
+    for row in (*rows, CONTROL):
+        own = [each for each in found if each.row == row]
+        if own:
+            shares = [_pooled([c.attacks[kind]["hits"] for c in own if kind in c.attacks]) for kind in kinds]
+            name = "control, never seen" if row == CONTROL else row
+            lines.append(f"| {name} | {len(own)} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def _pooled(hits: Sequence[str]) -> str:
+    joined = "".join(hits)
+    if not joined:
+        return "–"
+    low, high = wilson(joined.count("1"), len(joined))
+    return f"{cells.share(joined)} ({low:.0%} to {high:.0%})"
+
+
+def verdicts(found: Sequence[Cell], row: str) -> list[Verdict]:
+    """The verdict on every model of a row, one per concept and seed."""
+    judged = []
+    for each in found:
+        if each.row == row:
+            controls = (c for c in found if c.row == CONTROL and c.seed == each.seed and c.concept != each.concept)
+            control = min(controls, key=lambda c: EASIEST.index(c.concept))
+            findings = [_finding(each, kind, control) for kind in each.attacks]
+            judged.append(judge_run(each.scores, 0, findings=findings))
+    return judged
+
+
+def _finding(each: Cell, kind: str, control: Cell) -> Finding:
+    attack, found = make_attack(kind), each.attacks[kind]
+    return Finding(
+        kind=kind,
+        settings={},
+        budget=attack.budget(make_config(each.concept)),
+        counts=attack.counts,
+        by_prompt=attack.by_prompt,
+        tries=attack.tries,
+        hits=_bits(found["hits"]),
+        first=_bits(found["first"]),
+        control={"name": UNSEEN.format(control.concept), "hits": list(_bits(control.attacks[kind]["hits"]))},
+        missing="",
+        pictures=(),
+        proof=None,
+        seconds=found["seconds"],
+        command="",
+        environment={},
+        sure=SURE,
+    )
+
+
+def _bits(row: str) -> tuple[bool, ...]:
+    return tuple(bit == "1" for bit in row)
+
+
+def _verdict_table(found: Sequence[Cell]) -> str:
+    """How often the verdict on each case tells the truth."""
+    lines = ["| model | the truth | verdicts | right |", "|---|---|---|---|"]
+    for name, case in CASES.items():
+        labels = Counter(verdict.label for verdict in verdicts(found, name))
+        if labels:
+            right, total = sum(labels[label] for label in case.truth), labels.total()
+            said = ", ".join(f"{label} {count}" for label, count in labels.most_common())
+            lines.append(f"| {name} | {' or '.join(case.truth)} | {said} | {right} of {total} |")
+    return "\n".join(lines)
+
+
+def _label_table(found: Sequence[Cell]) -> str:
+    """The verdicts on what each method makes."""
+    lines = ["| method | models | verdicts |", "|---|---|---|"]
+    for name in METHODS:
+        labels = Counter(verdict.label for verdict in verdicts(found, name))
+        if labels:
+            said = ", ".join(f"{label} {count}" for label, count in labels.most_common())
+            lines.append(f"| {name} | {labels.total()} | {said} |")
+    return "\n".join(lines)
