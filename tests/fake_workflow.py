@@ -28,15 +28,20 @@ from unlearn_app.events import (
     Stage,
     Step,
 )
-from unlearn_app.jobs import Ask
+from unlearn_app.findings import Finding, read_findings, write_finding
+from unlearn_app.jobs import Ask, Asked, Probe
 from unlearn_app.ledger import Ledger, Request, Seen
-from unlearn_app.runs import RunWriter
+from unlearn_app.runs import Run, RunWriter
 from unlearn_app.settings import SequenceConfig
 from unlearn_app.strip import comparison_strip, heading
-from unlearn_app.verdict import judge_run
+from unlearn_app.verdict import judge_again, judge_run
 
 OBJECTS = ("cat", "dog", "rabbit", "bear", "fish", "butterfly", "frog", "rose", "sunflower", "tree", "car", "ship")
 STYLES = ("photo", "van gogh", "watercolor", "mosaic", "sketch", "neon")
+FIRM = "frog"
+"""The one concept that the run's own attack does not bring back."""
+WEAK = ("inversion", "relearn", "scale")
+"""The attacks that bring every concept back."""
 PLACES = ("on the beach", "in the forest", "at night", "in the city")
 
 
@@ -91,11 +96,11 @@ class FakeRunner:
         """Pretend to load."""
         time.sleep(self.load_seconds)
 
-    def __call__(self, config: RunConfig | Ask, out: Path, cancel: threading.Event) -> Iterator[Event]:
+    def __call__(self, config: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
         """Yield what a run yields."""
         if not self._busy.acquire(blocking=False):
             self.overlapped = True
-        concept = config.config.concept if isinstance(config, Ask) else config.concept
+        concept = config.concept if isinstance(config, RunConfig) else config.config.concept
         self.log.append(("begin", concept))
         try:
             self.gate.wait(120)
@@ -103,6 +108,8 @@ class FakeRunner:
                 raise self.error
             if isinstance(config, Ask):
                 yield from serve(config.config, config.plan, out, cancel, self.seconds)
+            elif isinstance(config, Probe):
+                yield from probe(out, config.kinds, cancel, self.seconds)
             else:
                 yield from run(config, out, cancel, self.seconds)
         finally:
@@ -193,6 +200,45 @@ def serve(
         yield Added(row)
 
 
+def probe(
+    folder: Path, kinds: tuple[str, ...], cancel: threading.Event, seconds: float = 0.0
+) -> Iterator[Event | Finding]:
+    """Attacks of these kinds on a run, each in about `seconds`; those in `WEAK` bring the concept back."""
+    run = Run.open(folder)
+    yield Stage("load", "Loading the model", 0.0)
+    for kind in kinds:
+        for text, fraction in ((f"Trying to get {run.config.concept} back, {kind}", 0.1), ("For comparison", 0.55)):
+            yield Stage("attack", text, fraction)
+            for step in range(1, 11):
+                if cancel.is_set():
+                    raise Cancelled("It was stopped.")
+                time.sleep(seconds / 20)
+                yield Step("attack", step, 10, {"relearn": 1 / step})
+        found, images = _finding(kind, run.config)
+        yield replace(found, folder=write_finding(folder, found, images))
+    yield judge_again(run, read_findings(folder))
+
+
+def _finding(kind: str, config: RunConfig) -> tuple[Finding, dict[str, Image.Image]]:
+    hits = tuple(kind in WEAK and row != 0 for row in range(6))
+    images = {f"{row:02d}-00.png": picture(crc32(kind.encode()) % 500 + row) for row in range(6)}
+    pictures = tuple(
+        {"row": row, "turn": 0, "asked": f"a {config.concept} as {kind} asks {row}", "seed": row, "file": file}
+        | {"alignment": 0.1 * row, "predicted": config.concept if hits[row] else "dog", "correct": hits[row]}
+        for row, file in enumerate(images)
+    )
+    counts = kind != "scale"
+    control = {"name": "pumpkin, never seen", "hits": [False] * 6} if counts else None
+    missing, proof = (
+        "" if counts else "it is no attack on what the model has learned",
+        "05-00.png" if any(hits) else None,
+    )
+    return Finding(
+        kind, {}, f"10 steps of {kind}", counts, kind == "prompts", 1, hits, hits, control, missing, pictures, proof,
+        1.0, f"python -m unlearn_app attack RUN --kind {kind}", {}, 0.6,
+    ), images  # fmt: skip
+
+
 def _scored(config: RunConfig, images: Images) -> dict[str, GroupScore]:
     return {
         group: GroupScore(
@@ -211,7 +257,8 @@ def _counts(config: RunConfig) -> tuple[tuple[str, int], ...]:
 def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
     for group, count in _counts(config):
         for index in range(count):
-            forgotten = group == "forget" and column == "unlearned"
+            gone = ("unlearned", "relearned") if config.concept == FIRM else ("unlearned",)
+            forgotten = group == "forget" and column in gone
             seed = 1000 + config.seed + index
             word = {"forget": config.concept, "near": "rabbit", "far": "car"}[group]
             yield Picture(

@@ -8,11 +8,13 @@ import time
 import fake_workflow as fake
 import pytest
 
+from unlearn_app import lab
 from unlearn_app.config import RunConfig, make_config, make_plan
-from unlearn_app.engine import Engine, EngineBusy, Job
+from unlearn_app.engine import Engine, EngineBusy, InProcess, Job, RunGone
 from unlearn_app.errors import ModelError
-from unlearn_app.events import Done, Images, Step
-from unlearn_app.jobs import Ask
+from unlearn_app.events import Done, Images, Stage, Step, Verdict
+from unlearn_app.findings import Finding, read_findings
+from unlearn_app.jobs import Ask, Probe
 from unlearn_app.ledger import Ledger
 from unlearn_app.runs import Run
 
@@ -253,3 +255,167 @@ def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(engines) -> None
     engine.leave("anna")
     finish(job)
     assert not engine.ledger("anna").exists()
+
+
+def attack(job: Job, *kinds: str) -> Probe:
+    """Attacks on what a job has left."""
+    return Probe(job.folder, job.config, kinds or ("prompts", "inversion"))
+
+
+def take_until(job: Job, kind: type) -> list:
+    """Events of a job up to the first of a kind."""
+    events, deadline = [], time.monotonic() + 20
+    while not any(isinstance(event, kind) for event in events):
+        assert not job.over and time.monotonic() < deadline
+        events += job.take(0.1)
+    return events
+
+
+def test_attacks_leave_their_findings_with_the_one_run(engines) -> None:
+    engine = engines()
+    run = engine.submit(quick("frog"), "anna")
+    assert next(event for event in finish(run) if isinstance(event, Verdict)).label == "removed"
+    job = engine.submit(attack(run), "anna")
+    events = finish(job)
+    assert not job.error and isinstance(events[-1], Verdict) and events[-1].label == "concealed"
+    assert [event.kind for event in events if isinstance(event, Finding)] == ["prompts", "inversion"]
+    assert engine.runs.of("anna") == [run]
+    assert {found.kind for found in read_findings(engine.runs.get(run.id, "anna"))} == {"prompts", "inversion"}
+
+
+def test_stopped_attacks_keep_the_run_and_what_is_complete(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    runner.seconds = 0.5
+    job = engine.submit(attack(run, "prompts", *["noise"] * 200), "anna")
+    take_until(job, Finding)
+    assert engine.stop("anna")
+    finish(job)
+    found = read_findings(engine.runs.get(run.id, "anna"))
+    assert 1 <= len(found) < 20 and found[-1].kind == "prompts"
+    assert not [path for path in run.folder.rglob("*") if "partial" in path.name]
+
+
+def test_nobody_attacks_or_deletes_the_run_of_another(engines) -> None:
+    engine = engines()
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    elsewhere = Probe(engine.root / "other" / run.id, run.config, ("prompts",))
+    for asked, session in ((attack(run), "ben"), (elsewhere, "anna")):
+        with pytest.raises(RunGone, match="no longer kept"):
+            engine.submit(asked, session)
+    with pytest.raises(RunGone):
+        engine.delete(run.id, "ben")
+    assert not engine.busy("ben") and Run.open(run.folder) and not (run.folder / "attacks").exists()
+
+
+@pytest.mark.parametrize("end", ["leave", "shutdown"])
+def test_a_run_under_attack_goes_with_its_visitor(engines, end: str) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    (engine.desk("anna")).mkdir()
+    runner.seconds = 1
+    job = engine.submit(attack(run, *["noise"] * 500), "anna")
+    take_until(job, Finding)
+    engine.leave("anna") if end == "leave" else engine.shutdown()
+    finish(job)
+    assert job.cancel.is_set() and not run.folder.exists() and not engine.desk("anna").exists()
+
+
+def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(engines) -> None:
+    class Late(fake.FakeRunner):
+        def __call__(self, asked, out, cancel):
+            if not isinstance(asked, Probe):
+                yield from super().__call__(asked, out, cancel)
+                return
+            yield Stage("attack", "Trying", 0.1)
+            deadline = time.monotonic() + 20
+            while out.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            (out / "attacks" / "noise").mkdir(parents=True)
+
+    engine = engines(Late(seconds=0.1))
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    job = engine.submit(attack(run), "anna")
+    take_until(job, Stage)
+    engine.leave("anna")
+    finish(job)
+    assert not run.folder.exists()
+
+
+def test_leaving_takes_the_findings_too(engines) -> None:
+    engine = engines()
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    finish(engine.submit(attack(run), "anna"))
+    assert (run.folder / "attacks" / "prompts" / "finding.json").is_file()
+    engine.leave("anna")
+    assert not run.folder.exists()
+
+
+def test_a_run_dropped_while_its_attack_waits_is_said_to_be_gone(engines) -> None:
+    runner = fake.FakeRunner(seconds=0)
+    engine = engines(runner, keep_runs=1)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    runner.gate.clear()
+    other = engine.submit(quick(), "ben")
+    job = engine.submit(attack(run), "anna")
+    runner.gate.set()
+    finish(other)
+    finish(job)
+    assert job.error == "That run is no longer kept; run it again."
+    assert not run.folder.exists() and engine.runs.of("anna") == []
+
+
+def test_deleting_takes_the_folder_but_not_from_under_an_attack(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    runner.seconds = 30
+    job = engine.submit(attack(run), "anna")
+    take_until(job, Stage)
+    with pytest.raises(EngineBusy, match="still going"):
+        engine.delete(run.id, "anna")
+    assert run.folder.is_dir()
+    engine.stop("anna")
+    finish(job)
+    engine.delete(run.id, "anna")
+    assert not run.folder.exists() and engine.runs.of("anna") == []
+    with pytest.raises(RunGone):
+        engine.delete(run.id, "anna")
+
+
+def test_findings_count_towards_the_cap(engines) -> None:
+    engine = engines()
+    runs = [engine.submit(quick(), name) for name in ("anna", "ben")]
+    for run in runs:
+        finish(run)
+    sizes = [sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()) for run in runs]
+    engine.runs._size = sum(sizes) + 1000
+    finish(engine.submit(attack(runs[1]), "ben"))
+    assert not runs[0].folder.exists() and runs[1].folder.is_dir()
+
+
+def test_in_process_attacks_the_run_on_the_resident_backend(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    list(fake.run(quick(), tmp_path / "run", threading.Event()))
+    seen, cancel = [], threading.Event()
+
+    def run_attacks(run, kinds, changes=None, *, backend, should_stop):
+        seen.append((run.folder, kinds, backend, should_stop()))
+        cancel.set()
+        seen.append(should_stop())
+        yield Stage("load", "Loading", 0.0)
+
+    monkeypatch.setattr(lab, "run_attacks", run_attacks)
+    runner, backend = InProcess(), object()
+    runner._loaded = ("pocket", backend)
+    asked = Probe(tmp_path / "run", quick(), ("noise",))
+    assert list(runner(asked, tmp_path / "run", cancel)) == [Stage("load", "Loading", 0.0)]
+    assert seen == [(tmp_path / "run", ("noise",), backend, False), True]

@@ -74,6 +74,22 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
     page.context.close()
 
 
+def test_arrive_type_run_try_to_get_it_back(visit: Visitors, tmp_path: Path) -> None:
+    page = visit()
+    set_options(page, SMALL)
+    start(page, "cat")
+    wait_for_end(page)
+    page.locator("#kind input").click()
+    page.get_by_role("option", name=re.compile("^Prompts:")).click()
+    page.click("#go")
+    expect(page.locator("#found li")).to_contain_text(re.compile(r"[012] of 2 prompts"))
+    expect(page.locator("#found li")).to_contain_text("never seen: 0 %")
+    page.locator("#go").wait_for()
+    expect(page.locator("#lab-said")).to_be_hidden()
+    assert "of 2 held-out prompts" in download(page, "report", tmp_path).read_text()
+    page.context.close()
+
+
 def test_two_visitors_at_once_get_the_pictures_they_get_alone(visit: Visitors) -> None:
     def ask(concept: str):
         page = visit()

@@ -4,6 +4,8 @@ import json
 import re
 import stat
 import threading
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import fake_workflow as fake
@@ -12,8 +14,9 @@ from PIL import Image
 
 from unlearn_app.config import make_config
 from unlearn_app.events import COLUMNS, GroupScore, Preview, Stage, Step, Verdict
+from unlearn_app.findings import read_findings
 from unlearn_app.runs import Run
-from unlearn_app.ui import board, pictures, render
+from unlearn_app.ui import board, pictures, proofs, render
 from unlearn_app.ui.downloads import exports
 from unlearn_app.ui.view import View, view_of
 
@@ -171,3 +174,110 @@ def test_all_text_is_escaped() -> None:
     view.error = TRAP
     pieces.append(render.status(view))
     assert all("<b onload" not in piece and "&lt;b onload=x&gt;&amp;&quot;&#x27;" in piece for piece in pieces)
+
+
+def attacked(folder: Path, *kinds: str, concept: str = "frog") -> Run:
+    """A made-up run on which attacks of these kinds were tried."""
+    if not folder.exists():
+        watched(concept, folder)
+    list(fake.probe(folder, kinds, threading.Event()))
+    return Run.open(folder)
+
+
+def test_a_stored_run_is_judged_with_what_was_found_since(tmp_path: Path) -> None:
+    watched("frog", tmp_path / "run")
+    before = render.status(view_of(Run.open(tmp_path / "run")))
+    after = render.status(view_of(attacked(tmp_path / "run", "inversion")))
+    assert "Removed" in before and "Concealed" in after and "inversion" in after
+
+
+def test_findings_stand_worst_first_and_what_proves_nothing_apart(tmp_path: Path) -> None:
+    found = read_findings(attacked(tmp_path / "run", "noise", "scale", "inversion", "inversion").folder)
+    html = proofs.findings(found)
+    places = [html.index(f">{name}</b>") for name in ("inversion", "inversion 2", "noise")]
+    apart = html.index("Proves nothing")
+    assert places == sorted(places) and places[-1] < apart < html.index(">scale</b>")
+    assert html.count("gets it back") == 2 and html.count("no recovery") == 1 and html.count("not counted") == 2
+    assert html.count("closest try</small>") == 1 and html.count("proof</small>") == 3
+    assert "as noise asks 5" in html and "No control: it is no attack on what the model has learned." in html
+    assert proofs.findings([]) == "" and "Proves nothing" not in proofs.findings(found[:1])
+
+
+def test_a_finding_without_pictures_and_with_markup_is_shown_as_text(tmp_path: Path) -> None:
+    (found,) = read_findings(attacked(tmp_path / "run", "noise").folder)
+    trapped = replace(found, budget=TRAP, control={"name": TRAP, "hits": [True, False]}, folder=Path(TRAP), pictures=())
+    html = proofs.findings([trapped]) + proofs.note(TRAP) + render.failed(TRAP)
+    asked = replace(found, pictures=({**found.pictures[0], "asked": TRAP},))
+    html += proofs.findings([asked])
+    assert "<b onload" not in html and html.count("&lt;b onload=x&gt;") == 7 and "u-blank" in html
+
+
+def test_many_reasons_fold_but_never_the_one_that_decides(tmp_path: Path) -> None:
+    few = render.status(view_of(attacked(tmp_path / "run", "noise")))
+    assert "more reasons" not in few
+    view = view_of(attacked(tmp_path / "run", "noise", "prompts", "inversion", "completion"))
+    open_part = render.status(view).partition("<details")[0]
+    assert "Worst attack: the attack inversion" in open_part and "The original paints" in open_part
+    assert f"{len(view.verdict.reasons) - 2} more reasons" in render.status(view)
+    assert all(render.esc(reason) in render.status(view) for reason in view.verdict.reasons)
+    told = ("One.", "Two.", "Three.", "Four.", "Five.", "Only prompts were tried.")
+    view.verdict = Verdict("inconclusive", told)
+    assert "Only prompts were tried." in render.status(view).partition("<details")[0]
+
+
+def test_attacks_progress_to_the_end_and_say_which_is_on() -> None:
+    hunt, seen = proofs.Hunt(("noise", "relearn")), []
+    assert "Getting ready" in hunt.html()
+    (found, _) = fake._finding("noise", make_config("cat"))
+    for _ in range(2):
+        for fraction in (0.1, 0.55):
+            hunt.apply(Stage("attack", TRAP, fraction))
+            for step in (1, 10):
+                hunt.apply(Step("attack", step, 10, {}))
+                seen.append(hunt.fraction)
+        if not hunt.done:
+            assert "attack 1 of 2 · step 10 of 10" in hunt.html() and "<b onload" not in hunt.html()
+        hunt.apply(found)
+        seen.append(hunt.fraction)
+    assert seen == sorted(seen) and seen[4] == 0.5 and seen[-1] == 1.0
+    hunt.position = 2
+    assert "2 runs are before yours" in hunt.html()
+    hunt.stopping = True
+    assert "keeping what was found" in hunt.html()
+
+
+def test_report_and_archive_are_made_again_after_an_attack_only(tmp_path: Path) -> None:
+    watched("frog", tmp_path / "run")
+    into = tmp_path / "run" / "exports"
+    first = {kind: path.stat().st_mtime_ns for kind, path in exports(tmp_path / "run", into).items()}
+    assert {kind: path.stat().st_mtime_ns for kind, path in exports(tmp_path / "run", into).items()} == first
+    attacked(tmp_path / "run", "inversion")
+    made = exports(tmp_path / "run", into)
+    assert {kind for kind in made if made[kind].stat().st_mtime_ns != first[kind]} == {"folder", "report"}
+    assert "inversion" in made["report"].read_text()
+    with zipfile.ZipFile(made["folder"]) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert [found.kind for found in read_findings(tmp_path / "unpacked" / "run")] == ["inversion"]
+    assert (tmp_path / "unpacked" / "run" / "report.html").is_file()
+    assert not list((tmp_path / "unpacked").rglob("*export*"))
+
+
+def test_an_archive_leaves_out_what_is_half_written(tmp_path: Path) -> None:
+    run = attacked(tmp_path / "run", "noise")
+    half = tmp_path / "run" / "attacks" / ".relearn.1.partial"
+    half.mkdir()
+    (half / "00-00.png").write_bytes(b"half")
+    with zipfile.ZipFile(run.zip(tmp_path / "run.zip")) as archive:
+        names = archive.namelist()
+    assert "run/attacks/noise/finding.json" in names and not [name for name in names if "relearn.1" in name]
+    assert len(names) == len(set(names))
+
+
+def test_a_run_without_a_report_still_has_its_other_files(tmp_path: Path) -> None:
+    watched("frog", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["curve"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    made = exports(tmp_path / "run", tmp_path / "made")
+    assert made["report"] is None and made["folder"] and made["adapter"]
+    assert not (tmp_path / "run" / "report.html").exists()

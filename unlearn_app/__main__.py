@@ -178,21 +178,22 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help=f"one of {', '.join(BENCHES)}", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(BENCHES)}, or all", metavar="NAME")],
     out: Annotated[
         Path, typer.Option(help="folder for its cells and table; what is there already is kept", metavar="DIR")
     ] = Path("assets/experiments"),
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
     smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
-    full: Annotated[bool, typer.Option("--full", help="papers: the whole grid, for a GPU")] = False,
+    full: Annotated[bool, typer.Option("--full", help="the whole grid where there is a larger one, for a GPU")] = False,
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
-    if name not in BENCHES:
-        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}.", "name")
+    if name not in (*BENCHES, "all"):
+        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}, all.", "name")
     count = whole_number(seeds, "seeds", 1, 100)
-    module = importlib.import_module(f"unlearn_app.bench.{name.replace('-', '_')}")
-    for line in module.run_bench(out, count, smoke, **({"full": True} if full else {})):
-        print(line, flush=True)
+    for each in BENCHES if name == "all" else (name,):
+        module = importlib.import_module(f"unlearn_app.bench.{each.replace('-', '_')}")
+        for line in module.run_bench(out, count, smoke, **({"full": True} if full and each != BENCHES[0] else {})):
+            print(line, flush=True)
 
 
 def main() -> None:

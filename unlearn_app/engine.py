@@ -14,13 +14,20 @@ from typing import Any, Protocol
 from .config import RunConfig
 from .errors import UnlearnError
 from .events import Event
-from .jobs import Ask, Job, RunStore
+from .jobs import Ask, Asked, Job, Probe, RunStore
 
 logger = logging.getLogger(__name__)
 
 
 class EngineBusy(UnlearnError):
     """The engine takes no more jobs for now; the message says why and what to do."""
+
+
+class RunGone(UnlearnError):
+    """A run is no longer kept, or was never this visitor's."""
+
+    def __init__(self) -> None:
+        super().__init__("That run is no longer kept; run it again.")
 
 
 class Runner(Protocol):
@@ -30,8 +37,8 @@ class Runner(Protocol):
         """Load what the first job will need."""
         ...
 
-    def __call__(self, asked: RunConfig | Ask, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        """Do one job, writing into `out` and yielding its events; ends soon after `cancel` is set."""
+    def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Do one job, writing into `out` and yielding what happens; ends soon after `cancel` is set."""
         ...
 
 
@@ -46,13 +53,17 @@ class InProcess:
         """Load the default model."""
         self._backend(self._model)
 
-    def __call__(self, asked: RunConfig | Ask, out: Path, cancel: threading.Event) -> Iterator[Event]:
+    def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
         """Do the job on the resident backend."""
-        from . import continual, workflow  # torch comes with them, seconds that must not delay the page
+        from . import continual, lab, workflow  # torch comes with them, seconds that must not delay the page
+        from .runs import Run
 
         if isinstance(asked, Ask):
             backend = self._backend(asked.config.model)
             yield from continual.serve(asked.config, asked.plan, out, backend, cancel.is_set)
+        elif isinstance(asked, Probe):
+            backend = self._backend(asked.config.model)
+            yield from lab.run_attacks(Run.open(out), asked.kinds, backend=backend, should_stop=cancel.is_set)
         else:
             yield from workflow.run(asked, out, cancel=cancel, backend=self._backend(asked.model))
 
@@ -107,28 +118,57 @@ class Engine:
 
     def ledger(self, session: str) -> Path:
         """Where a visitor's ledger stands, if they have one."""
-        return self.root / f"ledger-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+        return self._own(session, "ledger")
 
-    def submit(self, asked: RunConfig | Ask, session: str) -> Job:
-        """Queue a run, or a request for the visitor's ledger.
+    def desk(self, session: str) -> Path:
+        """Where a visitor's other files may stand until they leave."""
+        return self._own(session, "desk")
+
+    def _own(self, session: str, what: str) -> Path:
+        return self.root / f"{what}-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+
+    def submit(self, asked: Asked, session: str) -> Job:
+        """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
 
         Raises:
-            EngineBusy: the queue is full, the visitor has a run already, or the engine is shutting down.
+            EngineBusy: the queue is full, the visitor has a job already, or the engine is shutting down.
+            RunGone: the visitor has no such run.
         """
         with self._change:
             if self._closed or not self._thread.is_alive():
                 raise EngineBusy("The engine is not running; start the app again.")
             if any(job.session == session and not job.cancel.is_set() for job in self._jobs()):
-                raise EngineBusy("Your previous run is still going; stop it before you start another.")
+                raise EngineBusy("What you started before is still going; stop it first.")
             if len(self._waiting) >= self._capacity:
                 raise EngineBusy(f"{len(self._waiting)} runs are waiting already; try again in a few minutes.")
-            folder = self.ledger(session) if isinstance(asked, Ask) else self.root / uuid.uuid4().hex
-            job = Job(asked, folder, session)
+            job = Job(asked, self._folder(asked, session), session)
             self._gone.discard(session)
             self._waiting.append(job)
             self._arrived.set()
             self._change.notify_all()
             return job
+
+    def _folder(self, asked: Asked, session: str) -> Path:
+        if isinstance(asked, Ask):
+            return self.ledger(session)
+        if isinstance(asked, Probe):
+            if self.runs.get(asked.folder.name, session) != asked.folder:
+                raise RunGone
+            return asked.folder
+        return self.root / uuid.uuid4().hex
+
+    def delete(self, run_id: str, session: str) -> None:
+        """Delete a visitor's own run with everything that was found out about it.
+
+        Raises:
+            EngineBusy: it is under attack.
+            RunGone: the visitor has no such run.
+        """
+        with self._change:
+            if any(job.id == run_id and job.session == session for job in self._jobs()):
+                raise EngineBusy("An attack on this run is still going; stop it before you delete the run.")
+            if not self.runs.drop(run_id, session):
+                raise RunGone
 
     def busy(self, session: str) -> bool:
         """Whether a visitor's job is waiting or running."""
@@ -160,8 +200,12 @@ class Engine:
                 self._gone.add(session)
         self.stop(session)
         if not self.busy(session):
-            shutil.rmtree(self.ledger(session), ignore_errors=True)
+            self._clear(session)
         self.runs.forget(session)
+
+    def _clear(self, session: str) -> None:
+        for folder in (self.ledger(session), self.desk(session)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def shutdown(self, timeout: float = 5.0) -> None:
         """End every job, wait for the thread and delete all run folders."""
@@ -200,17 +244,22 @@ class Engine:
             job.end(error)
 
     def _run(self, job: Job) -> None:
+        if isinstance(job.asked_for, Probe) and self.runs.get(job.id, job.session) is None:
+            raise RunGone  # dropped for others while this waited
         for event in self._runner(job.asked_for, job.folder, job.cancel):
             job.put(event)
 
     def _settle(self, job: Job) -> None:
-        """Store the folder of a finished run, or delete what a visitor who has left meanwhile has here."""
+        """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has here."""
         with self._change:
             gone = job.session in self._gone
             self._gone.discard(job.session)
         if gone:
-            for folder in (job.folder, self.ledger(job.session)):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(job.folder, ignore_errors=True)
+            self._clear(job.session)
+        elif isinstance(job.asked_for, Probe):
+            if not self.runs.grown(job.id):
+                shutil.rmtree(job.folder, ignore_errors=True)
         elif job.folder.is_dir() and isinstance(job.asked_for, RunConfig):
             self.runs.add(job)
 

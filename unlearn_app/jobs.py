@@ -21,10 +21,22 @@ class Ask:
     plan: SequenceConfig
 
 
-class Job:
-    """One run, or one request for a ledger, asked for by one visitor; its events are read from any thread."""
+@dataclass(frozen=True)
+class Probe:
+    """Attacks of these kinds on the finished run in `folder`, which had the settings `config`."""
 
-    def __init__(self, asked: RunConfig | Ask, folder: Path, session: str) -> None:
+    folder: Path
+    config: RunConfig
+    kinds: tuple[str, ...]
+
+
+Asked = RunConfig | Ask | Probe
+
+
+class Job:
+    """What one visitor asked for: a run, a request for a ledger, or attacks; its events are read from any thread."""
+
+    def __init__(self, asked: Asked, folder: Path, session: str) -> None:
         self.id = folder.name
         self.asked_for = asked
         self.folder = folder
@@ -37,8 +49,8 @@ class Job:
 
     @property
     def config(self) -> RunConfig:
-        """The settings of the run or of the request."""
-        return self.asked_for.config if isinstance(self.asked_for, Ask) else self.asked_for
+        """The settings of the run, of the request, or of the run under attack."""
+        return self.asked_for if isinstance(self.asked_for, RunConfig) else self.asked_for.config
 
     def put(self, event: Event) -> None:
         """Hand an event to the visitor."""
@@ -78,13 +90,26 @@ class RunStore:
 
     def add(self, job: Job) -> None:
         """Keep the folder of a finished job, dropping others beyond the caps."""
-        size = sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
+        size = _size(job.folder)
         with self._lock:
             self._runs[job.id] = (job, size)
-            while len(self._runs) > 1 and (
-                len(self._runs) > self._count or sum(size for _, size in self._runs.values()) > self._size
-            ):
-                shutil.rmtree(self._runs.popitem(last=False)[1][0].folder, ignore_errors=True)
+            self._trim()
+
+    def grown(self, run_id: str) -> bool:
+        """Something was added to a kept run: take its new size into account; False when it is not kept."""
+        with self._lock:
+            if run_id not in self._runs:
+                return False
+            job, _ = self._runs.pop(run_id)
+            self._runs[run_id] = (job, _size(job.folder))
+            self._trim()
+            return True
+
+    def _trim(self) -> None:
+        while len(self._runs) > 1 and (
+            len(self._runs) > self._count or sum(size for _, size in self._runs.values()) > self._size
+        ):
+            shutil.rmtree(self._runs.popitem(last=False)[1][0].folder, ignore_errors=True)
 
     def get(self, run_id: str, session: str) -> Path | None:
         """The folder of a visitor's own run, or None when it is gone or another's."""
@@ -100,8 +125,22 @@ class RunStore:
         with self._lock:
             return sorted((job for job, _ in self._runs.values() if job.session == session), key=lambda job: job.asked)
 
+    def drop(self, run_id: str, session: str) -> bool:
+        """Delete a visitor's own run; False when it is gone already or another's."""
+        with self._lock:
+            job, _ = self._runs.get(run_id, (None, 0))
+            if job is None or job.session != session:
+                return False
+            del self._runs[run_id]
+        shutil.rmtree(job.folder, ignore_errors=True)
+        return True
+
     def forget(self, session: str) -> None:
         """Delete all runs of a visitor who has left."""
         with self._lock:
             for run_id in [key for key, (job, _) in self._runs.items() if job.session == session]:
                 shutil.rmtree(self._runs.pop(run_id)[0].folder, ignore_errors=True)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

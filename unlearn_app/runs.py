@@ -285,8 +285,9 @@ class Run:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def zip(self, to: Path) -> Path:
-        """Pack the folder's recorded files and run.json into the archive `to`."""
-        names = [*self.record["files"], "run.json"]
+        """Pack the recorded files, run.json, and any report and findings into the archive `to`."""
+        later = [path for found in ("report.*", "attacks/[!.]*/*") for path in sorted(self.folder.glob(found))]
+        names = [*self.record["files"], "run.json", *(path.relative_to(self.folder).as_posix() for path in later)]
         partial = to.with_name(f".{to.name}.partial")
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in names:

@@ -9,11 +9,14 @@ import gradio as gr
 from .. import workflow
 from ..engine import Engine
 from ..errors import OutputError
+from ..findings import read_findings
 from ..runs import Run
 from .api import endpoint
-from .handlers import Handlers, recorded_choices
+from .handlers import Handlers
+from .lab_handlers import LabHandlers
 from .layout import lay_out
 from .sequence_tab import SequenceTab
+from .shelf import Shelf, recorded_choices
 from .view import view_of
 
 HERE = Path(__file__).parent
@@ -28,7 +31,9 @@ def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, r
     names = [(known.name, known.kind) for known in core.known_concepts(model) if not known.fresh]
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         page = lay_out(names, recorded_choices(runs), first, lambda: SequenceTab(engine, core, model))
-        _wire(demo, page, Handlers(engine, core, page, model, runs))
+        shelf = Shelf(engine, page, runs)
+        _wire(demo, page, Handlers(engine, core, page, model, shelf))
+        _wire_lab(page, LabHandlers(engine, page, shelf))
         gr.api(endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS)
     return demo
 
@@ -38,7 +43,9 @@ def _readable(recorded: Path) -> dict[str, Path]:
     runs = {}
     for record in sorted(recorded.glob("*/run.json")):
         try:
-            runs[record.parent.name] = Run.open(record.parent).folder
+            run = Run.open(record.parent)
+            read_findings(run.folder)
+            runs[run.folder.name] = run.folder
         except OutputError as error:
             warnings.warn(str(error), stacklevel=2)
     return runs
@@ -62,14 +69,37 @@ def launch_kwargs() -> dict[str, Any]:
     }
 
 
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def _on_screen(page: Any) -> list[Any]:
+    """What shows one run."""
+    shown = [page.film, page.board, page.summary, page.curve, page.plot, page.angle, page.status, page.shown]
+    return [*shown, *page.downloads, *vars(page.lab).values(), *vars(page.history).values()]
+
+
+def _wire_lab(page: Any, does: LabHandlers) -> None:
+    lab, history, shown = page.lab, page.history, [page.run, *_on_screen(page)]
+    lab.go.click(
+        does.probe,
+        [page.shown, lab.kind],
+        shown,
+        show_progress="hidden",
+        concurrency_limit=VISITORS,
+        api_visibility="private",
+    )
+    lab.quit.click(does.stop, None, lab.quit, **QUIET)
+    history.delete.click(does.delete, [page.shown, history.delete], shown, **QUIET)
+    compared = [history.compared, history.said]
+    history.others.input(does.compare, [page.shown, history.others], compared, trigger_mode="always_last", **QUIET)
+
+
 def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     fields = [page.concept, *page.options.components.values()]
     asked = [page.run.click, page.concept.submit]
-    result = [page.film, page.board, page.summary, page.curve, page.plot, page.angle, page.status]
-    result += [page.hint, page.shown, *page.downloads]
+    result = [*_on_screen(page), page.hint]
     # One after the other: whenever a listener starts, Gradio clears what a validator said of the same inputs.
-    refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **quiet)
+    refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **QUIET)
     refused.then(
         does.run,
         fields,
@@ -79,14 +109,14 @@ def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
         concurrency_limit=VISITORS,
         api_visibility="private",
     )
-    page.stop.click(does.stop, None, [page.stop, page.status], **quiet)
+    page.stop.click(does.stop, None, [page.stop, page.status], **QUIET)
     said = [page.hint, page.prompts, page.command]
-    gr.on([field.change for field in fields], does.explain, fields, said, trigger_mode="always_last", **quiet)
+    gr.on([field.change for field in fields], does.explain, fields, said, trigger_mode="always_last", **QUIET)
     asks = [page.options.components[name] for name in ("preset", "objective")]
-    gr.on([part.input for part in asks], page.options.defaults, asks, page.options.suggested_fields, **quiet)
+    gr.on([part.input for part in asks], page.options.defaults, asks, page.options.suggested_fields, **QUIET)
     chosen = [page.options.components[name] for name in ("objective", "rule")]
-    gr.on([part.change for part in chosen], page.options.reveal, chosen, list(page.options.rows.values()), **quiet)
-    page.shown.input(does.show, page.shown, result, **quiet)
-    page.ready.tick(does.readiness, None, [page.head, page.ready], **quiet)
-    demo.load(does.arrive, page.shown, list(page.downloads), **quiet)
+    gr.on([part.change for part in chosen], page.options.reveal, chosen, list(page.options.rows.values()), **QUIET)
+    page.shown.input(does.show, page.shown, result, **QUIET)
+    page.ready.tick(does.readiness, None, [page.head, page.ready], **QUIET)
+    demo.load(does.arrive, page.shown, list(page.downloads), **QUIET)
     demo.unload(does.leave)

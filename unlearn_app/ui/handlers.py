@@ -1,9 +1,7 @@
 """What happens on a click: thin generators that queue a job, render its events and set its cancel flag at the end."""
 
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,21 +13,19 @@ from ..errors import ConfigError, UnlearnError
 from ..events import Images, Mark, Preview
 from ..runs import Run
 from . import board, render
-from .downloads import KINDS, exports
 from .layout import Page, angle_table, curve_plot, loss_table
-from .view import View, view_of
+from .shelf import GONE, Shelf, Updates
+from .view import View
 
 POLL = 0.25
 HEARTBEAT = 0.5
-Updates = dict[Any, Any]
 
 
 class Handlers:
     """The listeners of one page; holds no state of any visitor."""
 
-    def __init__(self, engine: Engine, core: Any, page: Page, model: str, recorded: dict[str, Path]) -> None:
-        self._engine, self._core, self._page, self._model, self._recorded = engine, core, page, model, recorded
-        self._exporting = threading.Lock()
+    def __init__(self, engine: Engine, core: Any, page: Page, model: str, shelf: Shelf) -> None:
+        self._engine, self._core, self._page, self._model, self._shelf = engine, core, page, model, shelf
 
     def check(self, concept: str, *values: Any) -> list[dict]:
         """Judge the fields before anything is queued; one sentence stands at the field it is about."""
@@ -109,13 +105,6 @@ class Handlers:
     def _losses(self, view: View) -> Updates:
         return {self._page.plot: loss_table(view), self._page.angle: angle_table(view)} if view.step else {}
 
-    def _plots(self, view: View) -> Updates:
-        return {
-            self._page.curve: curve_plot(view),
-            self._page.plot: gr.LinePlot(loss_table(view), x_lim=[0, view.total_steps]),
-            self._page.angle: gr.LinePlot(angle_table(view), x_lim=[0, view.config.unlearn.steps]),
-        }
-
     def _begin(self, view: View) -> Updates:
         page = self._page
         return {
@@ -126,8 +115,9 @@ class Handlers:
             page.film: "",
             page.board: board.comparison(view),
             page.summary: "",
-            **self._plots(view),
-            page.shown: gr.Dropdown(interactive=False),
+            **self._shelf.plots(view),
+            **self._shelf.put_away(),
+            **self._shelf.lab(None, None),
             **{button: gr.DownloadButton(visible=False) for button in page.downloads},
         }
 
@@ -139,7 +129,7 @@ class Handlers:
             page.run: gr.Button(visible=True),
             page.stop: gr.Button(visible=False),
             page.concept: gr.Textbox(interactive=True),
-            page.shown: self._choices(job.session, job.id if folder else None),
+            **self._shelf.choices(job.session, job.id if folder else None),
             page.status: render.status(view),
             page.film: board.film(view),
             page.board: board.comparison(view),
@@ -147,7 +137,8 @@ class Handlers:
             page.curve: curve_plot(view),
             page.plot: loss_table(view),
             page.angle: angle_table(view),
-            **self._links(folder),
+            **self._shelf.lab(view if folder else None, folder),
+            **self._shelf.links(folder),
         }
 
     def stop(self, request: gr.Request) -> tuple[Any, Any]:
@@ -162,47 +153,20 @@ class Handlers:
 
     def show(self, request: gr.Request, key: str | None) -> Updates:
         """Put a finished run on screen again."""
-        recorded = self._recorded.get(key or "")
-        folder = recorded or self._engine.runs.get(key or "", request.session_hash or "")
-        if folder is None:
-            return {self._page.hint: render.hint("That run is no longer kept; run it again.")}
-        page, view = self._page, view_of(Run.open(folder), recorded=recorded is not None)
-        return {
-            page.status: render.status(view),
-            page.film: board.film(view),
-            page.board: board.comparison(view),
-            page.summary: board.summary(view),
-            **self._plots(view),
-            **self._links(folder),
-        }
+        session = request.session_hash or ""
+        if self._shelf.find(key, session) is None:
+            return {self._page.hint: render.hint(GONE)}
+        return self._shelf.drawn(key, session) | self._shelf.choices(session, key)
 
     def arrive(self, key: str | None) -> Updates:
         """The page is on screen: let the model load, and offer the files of the recorded run."""
         self._engine.arrive()
-        return self._links(self._recorded.get(key or ""))
+        return self._shelf.links(self._shelf.recorded.get(key or ""))
 
     def readiness(self) -> tuple[Any, Any]:
         """The badge in the header, asked for until the model is loaded."""
         done = self._engine.ready.is_set()
         return render.header(done, self._engine.trouble), gr.Timer(active=not done)
-
-    def _choices(self, session: str, value: str | None) -> Any:
-        own = [
-            (f"{job.config.concept} (your run {n})", job.id) for n, job in enumerate(self._engine.runs.of(session), 1)
-        ]
-        choices = own[::-1] + recorded_choices(self._recorded)
-        return gr.Dropdown(choices=choices, value=value, visible=bool(choices), interactive=True)
-
-    def _links(self, folder: Path | None) -> Updates:
-        made: dict[str, Path | None] = dict.fromkeys(KINDS)
-        if folder:
-            root = self._engine.root
-            with self._exporting:
-                made = exports(folder, (folder if folder.is_relative_to(root) else root / folder.name) / "exports")
-        return {
-            button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
-            for button, kind in zip(self._page.downloads, KINDS, strict=True)
-        }
 
     def _near(self, concept: str, at: str) -> list[str]:
         return self._core.nearest_known(concept) if at == "concept" and 0 < len(concept.strip()) <= MAX_TEXT else []
@@ -213,8 +177,3 @@ class Handlers:
         except ConfigError as error:
             return str(error), error.field or "concept"
         return "", ""
-
-
-def recorded_choices(recorded: dict[str, Path]) -> list[tuple[str, str]]:
-    """The recorded runs as choices of the dropdown."""
-    return [(f"{name} (recorded)", name) for name in recorded]

@@ -11,6 +11,7 @@ from ..controls import FRESH, UNRESISTING
 from ..events import GROUPS
 from . import board, render
 from .options import Options, build_options, build_switch
+from .panels import HistoryPanel, LabPanel, history_panel, lab_panel
 from .sequence_tab import SequenceTab
 from .view import View
 
@@ -33,6 +34,7 @@ class Page:
     prompts: gr.HTML
     command: gr.Textbox
     status: gr.HTML
+    lab: LabPanel
     film: gr.HTML
     board: gr.HTML
     summary: gr.HTML
@@ -41,6 +43,7 @@ class Page:
     angle: gr.LinePlot
     downloads: tuple[gr.DownloadButton, ...]
     shown: gr.Dropdown
+    history: HistoryPanel
     ready: gr.Timer
     sequence: SequenceTab
 
@@ -51,7 +54,7 @@ def lay_out(
     view: View | None,
     sequence: Callable[[], SequenceTab],
 ) -> Page:
-    """Create the components inside the current `gr.Blocks`; `view` is what is on screen on arrival.
+    """Create the components inside the current `gr.Blocks`; `view`, the first of `runs`, is on screen on arrival.
 
     `sequence` makes the second tab.
     """
@@ -77,6 +80,7 @@ def _one_concept(
         )
         made["prompts"] = gr.HTML("", elem_id="prompts")
     made["status"] = gr.HTML(render.status(view) if view else render.welcome(), elem_id="status")
+    made["lab"] = lab_panel(view)
     with gr.Row(elem_id="result"):
         with gr.Column(scale=12, min_width=300):
             made["board"] = gr.HTML(board.comparison(view) if view else "", elem_id="board")
@@ -165,7 +169,7 @@ def _angle(view: View | None) -> gr.LinePlot:
 
 
 def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    names = (("adapter", "Adapter"), ("strip", "Picture strip"), ("folder", "Whole run (zip)"))
+    names = (("adapter", "Adapter"), ("strip", "Picture strip"), ("folder", "Whole run (zip)"), ("report", "Report"))
     with gr.Row(elem_id="downloads"):
         buttons = tuple(
             gr.DownloadButton(text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}")
@@ -179,7 +183,7 @@ def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         elem_id="shown",
         visible=bool(runs),
     )
-    return {"downloads": buttons, "shown": shown}
+    return {"downloads": buttons, "shown": shown, "history": history_panel(runs[1:])}
 
 
 def loss_table(view: View | None) -> pd.DataFrame:

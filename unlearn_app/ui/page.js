@@ -1,4 +1,4 @@
-// Chips fill the box, Escape stops a run, the slider goes through the attack; delegated, because Gradio replaces the elements it renders.
+// Chips fill the box, Escape stops a run or its attacks, the slider goes through the attack; delegated, because Gradio replaces the elements it renders.
 document.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-concept]");
   if (!chip) return;
@@ -11,8 +11,8 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
-  const stop = document.querySelector("#stop");
-  if (stop && stop.offsetParent !== null && !stop.disabled) stop.click();
+  for (const stop of document.querySelectorAll("#stop, #quit"))
+    if (stop.offsetParent !== null && !stop.disabled) stop.click();
 });
 document.addEventListener("input", (event) => {
   const scrub = event.target.closest(".u-scrub");

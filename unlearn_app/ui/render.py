@@ -19,6 +19,8 @@ VERDICT_TEXT: dict[str, tuple[str, str]] = {
     "damaged": ("✕", "Damaged"),
     "inconclusive": ("?", "Inconclusive"),
 }
+MOST_REASONS = 5
+"""So many sentences of a verdict stand in the open."""
 
 
 def esc(value: object) -> str:
@@ -120,8 +122,7 @@ def stopping() -> str:
 def status(view: View) -> str:
     """The line above the pictures: progress while a run works, its verdict afterwards."""
     if view.error:
-        text = f"<p><b>That did not work.</b> {esc(view.error)}</p>"
-        return f'<section class="u-status u-failed" role="alert">{text}</section>'
+        return failed(view.error)
     if not view.over:
         return _progress(view)
     tag = '<span class="u-tag">Recorded</span>' if view.recorded else '<span class="u-tag u-live">Your run</span>'
@@ -133,8 +134,7 @@ def status(view: View) -> str:
     reasons = (
         ["What was there when you stopped is kept."] if view.stopped else view.verdict.reasons if view.verdict else []
     )
-    items = "".join(f"<li>{esc(reason)}</li>" for reason in reasons)
-    why = f'<ul class="u-reasons">{items}</ul>{"" if view.stopped else _thresholds()}'
+    why = f"{_reasons(reasons, label)}{'' if view.stopped else _thresholds()}"
     return (
         f'<section class="u-status u-verdict u-{esc(label)}" aria-label="Verdict">'
         f'<div class="u-word"><span class="u-sign" aria-hidden="true">{sign}</span><div><h2>{word}</h2>'
@@ -142,13 +142,26 @@ def status(view: View) -> str:
     )
 
 
+def _reasons(reasons: Sequence[str], label: str) -> str:
+    """The sentences of a verdict; once attacks have made many of them, those that decide, and the rest folded away."""
+    first, rest = list(reasons), []
+    if len(reasons) > MOST_REASONS:
+        worst = [reason for reason in reasons if reason.startswith("Worst attack:")] or [reasons[1]]
+        first = [reasons[0], *worst, *(reasons[-1:] if label == "inconclusive" else [])]
+        rest = [reason for reason in reasons if reason not in first]
+    lists = ["".join(f"<li>{esc(reason)}</li>" for reason in part) for part in (first, rest)]
+    more = f'<details class="u-limits"><summary>{len(rest)} more reasons</summary>' if rest else ""
+    more += f'<ul class="u-reasons">{lists[1]}</ul></details>' if rest else ""
+    return f'<ul class="u-reasons">{lists[0]}</ul>{more}'
+
+
 def _thresholds() -> str:
     limit = Thresholds()
     return (
         '<details class="u-limits"><summary>How the verdict is reached</summary><p>'
         f"<b>Damaged</b>: relatives or other pictures lose more than {percent(limit.lost)} of accuracy. "
-        f"<b>Concealed</b>: the attack brings back more than {percent(limit.back)}. "
-        "<b>Removed</b>: this attack, at this budget, does not. "
+        f"<b>Concealed</b>: an attack brings back more than {percent(limit.back)}. "
+        "<b>Removed</b>: the attacks that were run, at their budgets, do not. "
         f"Both need a concept that the original paints in at least {percent(limit.known)} of its pictures "
         f"and the unlearned model in at most {percent(limit.forgotten)}; "
         "anything else is <b>inconclusive</b>.</p></details>"
@@ -159,8 +172,7 @@ def _progress(view: View) -> str:
     if view.stopping:
         text, detail = "Stopping… keeping what is there.", ""
     elif view.position:
-        ahead = "1 run is" if view.position == 1 else f"{view.position} runs are"
-        text, detail = f"Waiting: {ahead} before yours.", ""
+        text, detail = waiting(view.position), ""
     elif view.stage is None:
         text, detail = "Starting…", ""
     else:
@@ -169,10 +181,26 @@ def _progress(view: View) -> str:
     left = view.seconds_left()
     if left is not None and not view.stopping:
         detail += (" · " if detail else "") + f"about {max(1, round(left))} s left"
-    share = 100 * view.fraction
+    return progress(text, detail, view.fraction, "the run")
+
+
+def waiting(position: int) -> str:
+    """How many come before a visitor."""
+    return f"Waiting: {'1 run is' if position == 1 else f'{position} runs are'} before yours."
+
+
+def progress(text: str, detail: str, fraction: float, what: str) -> str:
+    """What is going on, and a bar of how much of it is done."""
+    share = 100 * fraction
     return (
         '<section class="u-status u-running">'
         f'<p><b role="status">{esc(text)}</b> <span>{esc(detail)}</span></p>'
-        f'<div class="u-bar" role="progressbar" aria-label="Progress of the run" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div></section>'
+        f'<div class="u-bar" role="progressbar" aria-label="Progress of {esc(what)}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div></section>'
     )
+
+
+def failed(error: str) -> str:
+    """Something was tried in vain."""
+    text = f"<p><b>That did not work.</b> {esc(error)}</p>"
+    return f'<section class="u-status u-failed" role="alert">{text}</section>'

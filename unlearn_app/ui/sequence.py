@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..ledger import Ledger, Request, Seen, Standing, kept_names, standings
 from .pictures import address
-from .render import esc, percent
+from .render import esc, failed, percent
 
 LINES = {"erased": "#d96a10", "kept, same kind": "#2a86d1", "kept, other kind": "#7a8494"}
 FIRST_KEPT = 8
@@ -39,8 +39,7 @@ def _from_the_original(rows: Sequence[Request]) -> list[Standing]:
 def status(ledger: Ledger | None, doing: str = "", fraction: float | None = None, error: str = "") -> str:
     """What is going on, or how the model stands now."""
     if error:
-        text = f"<p><b>That did not work.</b> {esc(error)}</p>"
-        return f'<section class="u-status u-failed" role="alert">{text}</section>'
+        return failed(error)
     if doing:
         bar = f'<div class="u-bar"><i style="width:{100 * (fraction or 0):.0f}%"></i></div>'
         return f'<section class="u-status u-running" role="status"><p><b>{esc(doing)}</b></p>{bar}</section>'

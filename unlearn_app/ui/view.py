@@ -25,7 +25,9 @@ from ..events import (
     Step,
     Verdict,
 )
+from ..findings import Finding, read_findings
 from ..runs import Run, StoredPicture
+from ..verdict import judge_again
 from ..workflow import SHARES
 from .pictures import address
 
@@ -81,6 +83,8 @@ class View:
     controls: dict[str, dict[int, GroupScore]] = field(default_factory=dict)
     scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
     verdict: Verdict | None = None
+    findings: list[Finding] = field(default_factory=list)
+    """What attacks have found out since."""
     timing: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     over: bool = False
@@ -193,10 +197,11 @@ def _thinned(points: list[dict], names: tuple[str, ...]) -> dict[str, list]:
 
 
 def view_of(run: Run, recorded: bool = False) -> View:
-    """The view of a run folder, as it stood when the run ended."""
+    """The view of a run folder, as it stood when the run ended, judged with what attacks have found out since."""
     view = View(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
     view.timing = dict(run.record.get("timing") or {})
-    view.scores, view.verdict = run.scores, run.verdict
+    view.scores, view.findings = run.scores, read_findings(run.folder)
+    view.verdict = judge_again(run, view.findings)
     for step in run.steps:
         view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
         view.angles += angle_of(step["stage"], step["step"], step.get("cosine"))

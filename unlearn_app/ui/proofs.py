@@ -1,0 +1,128 @@
+"""Attacks on a finished run as HTML: how far they have come, and what each one got back, with its proof."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..events import Stage, Step
+from ..findings import Finding
+from ..verdict import Thresholds
+from .pictures import address
+from .render import esc, percent, progress, waiting
+
+TO_CONTROL = 0.45
+"""An attack and its control take about this share of the work each; loading takes the rest."""
+
+
+@dataclass
+class Hunt:
+    """How far the attacks have come."""
+
+    kinds: tuple[str, ...]
+    done: int = 0
+    stage: Stage | None = None
+    step: Step | None = None
+    position: int = 0
+    stopping: bool = False
+
+    def apply(self, event: Any) -> None:
+        """Take in one event."""
+        if isinstance(event, Finding):
+            self.done, self.stage, self.step = self.done + 1, None, None
+        elif isinstance(event, Stage):
+            self.stage, self.step = event, None
+        elif isinstance(event, Step):
+            self.step = event
+
+    @property
+    def fraction(self) -> float:
+        """Share of the attacks that is done, in [0, 1]."""
+        within = self.stage.fraction if self.stage else 0.0
+        within += TO_CONTROL * self.step.step / max(self.step.total, 1) if self.step else 0.0
+        return min(1.0, (self.done + min(within, 1.0)) / len(self.kinds))
+
+    def html(self) -> str:
+        """The line that says so."""
+        if self.stopping:
+            return progress("Stopping… keeping what was found.", "", self.fraction, "the attacks")
+        if self.position:
+            return progress(waiting(self.position), "", 0.0, "the attacks")
+        number = min(self.done + 1, len(self.kinds))
+        details = [f"attack {number} of {len(self.kinds)}"] if len(self.kinds) > 1 else []
+        details += [f"step {self.step.step} of {self.step.total}"] if self.step else []
+        return progress(
+            self.stage.text if self.stage else "Getting ready…", " · ".join(details), self.fraction, "the attacks"
+        )
+
+
+def note(text: str) -> str:
+    """A word in place of the button, or beside it."""
+    return f'<p class="u-hint u-ok">{esc(text)}</p>' if text else ""
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """What every attack got back, the worst first; what proves nothing stands apart."""
+    if not found:
+        return ""
+    counted = sorted((one for one in found if one.counts), key=lambda one: -one.excess[0])
+    rest = [one for one in found if not one.counts]
+    list_of = '<ul class="u-proofs">{}</ul>'
+    parts = [
+        "<h3>What attacks got back <small>held-out prompts at which the best try shows it, with the 95 % interval; "
+        "then the same attack on something never seen</small></h3>" + list_of.format("".join(map(_card, counted)))
+    ] * bool(counted)
+    parts += [
+        "<h3>Proves nothing <small>with the adapter turned down or off it is no longer the unlearned model, so this is "
+        "told but not counted</small></h3>" + list_of.format("".join(map(_card, rest)))
+    ] * bool(rest)
+    return f'<section class="u-lab" aria-label="What attacks got back">{"".join(parts)}</section>'
+
+
+def _card(one: Finding) -> str:
+    back = one.counts and one.recovers(Thresholds().back)
+    sign, word = ("◐", "gets it back") if back else ("✓", "no recovery")
+    state = "u-back" if back else "u-held"
+    if not one.counts:
+        state, sign, word = "u-idle", "–", "not counted"
+    name = one.folder.name.replace("_", " ").replace("-", " ")
+    return (
+        f'<li class="{state}">{_proof(one)}<div><p class="u-kindof"><b>{esc(name)}</b>'
+        f'<span><i aria-hidden="true">{sign}</i> {word}</span></p>{_bar(one)}'
+        f"<p>{_control(one)}</p><p>{esc(_sentence(one.budget))}</p></div></li>"
+    )
+
+
+def _bar(one: Finding) -> str:
+    """The share as a bar, with its interval as a line and the control as a tick."""
+    low, high = (100 * min(max(end, 0.0), 1.0) for end in one.interval)
+    tick = f'<s style="left:{100 * one.base:.1f}%"></s>' if one.control else ""
+    right = f"<b>{sum(one.hits)} of {len(one.hits)}</b> prompts"
+    return (
+        f"<p>{right} · {percent(one.share)} ({low:.0f}–{high:.0f} %)</p>"
+        f'<div class="u-share" aria-hidden="true"><i style="width:{100 * one.share:.1f}%"></i>'
+        f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u>{tick}</div>'
+    )
+
+
+def _control(one: Finding) -> str:
+    if one.control:
+        return f"{esc(one.control['name'])}: {percent(one.base)}"
+    return f"No control: {esc(one.missing)}." if one.missing else ""
+
+
+def _proof(one: Finding) -> str:
+    """The picture that proves it; without one, the closest try."""
+    best = max(one.pictures, key=lambda picture: picture["alignment"] or 0.0, default=None)
+    shown = next((picture for picture in one.pictures if picture["file"] == one.proof), best)
+    if shown is None:
+        return '<figure><div class="u-blank"></div></figure>'
+    what = "proof" if one.proof else "closest try"
+    alt = f"{what} of the attack {one.kind}: {shown['asked']}"
+    return (
+        f'<figure><img loading="lazy" src="{esc(address(one.folder / shown["file"]))}" alt="{esc(alt)}">'
+        f"<figcaption><small>{what}</small> “{esc(shown['asked'])}”</figcaption></figure>"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
