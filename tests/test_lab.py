@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, TINY
 from PIL import Image
 
@@ -172,7 +173,7 @@ def finished(pocket, tmp_path_factory) -> Path:
 
 
 def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
-    before = (finished / "run.json").read_bytes()
+    before, slot = (finished / "run.json").read_bytes(), pocket.adapter_state("unlearn")
     kinds = [*kinds_of("quick"), "scale"]
     events = list(run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, backend=pocket))
     made = [event for event in events if isinstance(event, Finding)]
@@ -182,19 +183,21 @@ def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
     for finding in made:
         assert finding.control is None if finding.kind == "scale" else finding.control["name"] == "pumpkin, never seen"
         assert len(finding.hits) == 2 and len(finding.pictures) == 2 * finding.tries
-        assert all(Image.open(finding.folder / picture["file"]).size == (128, 128) for picture in finding.pictures)
+        for picture in finding.pictures:
+            with Image.open(finding.folder / picture["file"]) as image:
+                assert image.size == (128, 128)
         assert f"--kind {finding.kind}" in finding.command and "attack.pictures=3" in finding.command
     stored = read_findings(finished)
     assert sorted(f.kind for f in stored) == sorted(kinds) and judge_again(Run.open(finished), stored) == events[-1]
-    with pytest.raises(KeyError):
-        pocket.adapter_state("unlearn")
+    after = pocket.adapter_state("unlearn")
+    assert all(torch.equal(after[name], tensor) for name, tensor in slot.items())
 
 
 def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
     stop, kept = [], len(read_findings(finished))
     with pytest.raises(Cancelled):
         for event in run_attacks(
-            Run.open(finished), ["noise", "prompts"], QUICKEST, backend=pocket, should_stop=lambda: bool(stop)
+            Run.open(finished), ["noise", "prompts"], {"noise.tries": 1}, backend=pocket, should_stop=lambda: bool(stop)
         ):
             if isinstance(event, Finding):
                 stop.append(True)
@@ -205,10 +208,10 @@ def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
 def test_an_attack_needs_a_judge_and_an_adapter(pocket, finished, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(lab, "load_scorer", lambda model, concepts: None)
     with pytest.raises(ConfigError, match="no judge"):
-        list(run_attacks(Run.open(finished), ["noise"], QUICKEST, backend=pocket))
+        list(run_attacks(Run.open(finished), ["noise"], backend=pocket))
     (tmp_path / "run.json").write_text(json.dumps(Run.open(finished).record | {"files": {}}))
     with pytest.raises(ConfigError, match="holds no unlearn adapter"):
-        list(run_attacks(Run.open(tmp_path), ["noise"], QUICKEST, backend=pocket))
+        list(run_attacks(Run.open(tmp_path), ["noise"], backend=pocket))
 
 
 def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
@@ -222,7 +225,7 @@ def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
     for words, said in (
         (("--kind", "hypnosis"), "choose one of quick, all, completion"),
         (("--kind", "noise", "--set", "inversion.steps=3"), "inversion.steps"),
-        (("--kind", "noise", "--set", "unlearn.steps=3"), "does not take 'unlearn.steps'"),
+        (("--kind", "noise", "--set", "unlearn.steps=3"), "does not change 'unlearn.steps'"),
         (("--kind", "noise", "--set", "noise.tries=0"), "noise.tries is 0"),
     ):
         refused = asked(*words)
@@ -256,6 +259,17 @@ def taught(pocket, judge, config, kind, **changes) -> Outcome:
     return probed(pocket, (), preview_concept(other), data, judge, other, kind, changes)
 
 
+BASED = ("noise", "completion")
+"""Whose control is measured here again; that of words and of learned words is in the test below."""
+
+
+@pytest.fixture(scope="module")
+def held(pocket):
+    """The adapter of a model in which the concept is only held down."""
+    VICTIMS["held down"](pocket, preview_concept(make_config("cat")), 0)
+    return pocket.adapter_state("unlearn")
+
+
 @pytest.mark.parametrize(
     ("victim", "kind", "changes"),
     [
@@ -268,12 +282,19 @@ def taught(pocket, judge, config, kind, **changes) -> Outcome:
         ("held down", "completion", {}),
     ],
 )
-def test_an_attack_finds_what_is_concealed_and_not_what_was_never_there(pocket, judge, victim, kind, changes) -> None:
-    config = make_config("cat", **{"compare.forget": 8, "attack.steps": 25})
-    model = VICTIMS[victim](pocket, preview_concept(config), 0)
-    slots = ("unlearn",) if victim in ("tokens remapped", "held down") else ()
+def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
+    pocket, judge, held, victim, kind, changes
+) -> None:
+    config = make_config("cat", **{"compare.forget": 6, "attack.steps": 25})
+    if victim == "held down":
+        model, slots = pocket, ("unlearn",)
+        pocket.drop_adapters()
+        pocket.load_adapter("unlearn", held)
+    else:
+        model = VICTIMS[victim](pocket, preview_concept(config), 0)
+        slots = ("unlearn",) if victim == "tokens remapped" else ()
     own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
-    base = taught(pocket, judge, config, kind, **changes).hits() if kind != "relearn" else (False,)
+    base = taught(pocket, judge, config, kind, **changes).hits() if kind in BASED else (False,) * 12
     finding = found(kind, sum(own), len(own), sum(base), len(base))
     assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
 
@@ -292,14 +313,14 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
     for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
         model = VICTIMS[name](pocket, concept, 0)
         columns = columns_of(model, slots, pocket, judge, config)
-        hits = shown(model, slots, pocket, judge, config, "prompts").hits()
+        hits = shown(model, slots, pocket, judge, config, "prompts").hits() if name == "prompt filter" else (True,)
         labels[name] = judge_run(columns, 0, findings=[found("prompts", sum(hits), len(hits))]).label
     assert labels == {"prompt filter": "concealed", "destroyed": "damaged", "untouched": "inconclusive"}
 
 
-@pytest.mark.parametrize("name", ["guitar", "penguin"])
-def test_nothing_is_recovered_that_was_never_there(pocket, judge, name) -> None:
-    config = make_config(name, **{"compare.forget": 8})
+def test_nothing_is_recovered_that_was_never_there(pocket, judge) -> None:
+    name = "guitar"
+    config = make_config(name, **{"compare.forget": 6})
     _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, 0, name)
     for kind in ("prompts", "inversion"):
         pocket.drop_adapters()

@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "provenance",
         "catalog",
         "painting",
+        "previews",
     ),
     ("workflow",),
     ("engine", "jobs", "bench"),

@@ -123,6 +123,9 @@ def test_states_of_ids_are_those_of_the_sentence(backend) -> None:
     ids = torch.tensor([backend.padded(backend.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
     assert torch.equal(backend.encode_ids(ids), backend.encode_text(PROMPTS))
     assert backend.words(backend.token_ids("a cat")).replace(" ", "") == "acat"
+    typed = backend.typeable.tolist()
+    assert 20 < len(typed) < len(backend.word_vectors()), "letters can be typed, start, end and odd bytes cannot"
+    assert all(backend.token_ids(backend.words([token]))[1:-1] == [token] for token in typed[:50])
     long = backend.padded(range(500))
     assert len(long) == 77 and long[0] == backend.token_ids("")[0] and long[-1] == backend.token_ids("")[-1]
 

@@ -80,6 +80,8 @@ class Backend(Protocol):
     device: torch.device
     timesteps: int
     latent_shape: tuple[int, int, int]
+    typeable: Tensor
+    """Ids of the tokens that are read again when their text is typed; bytes that are no letter are not."""
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text states (B, L, D)."""

@@ -1,6 +1,7 @@
 """How a pipeline reads: text states from sentences, from token ids, and from vectors that stand where tokens would."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,12 @@ class TextSide:
     def words(self, ids: Sequence[int]) -> str:
         """See `Backend`."""
         return self.pipe.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+    @cached_property
+    def typeable(self) -> Tensor:
+        """See `Backend`."""
+        whole = range(len(self.word_vectors()))
+        return torch.tensor([row for row in whole if self.token_ids(self.words([row]))[1:-1] == [row]])
 
     def word_vectors(self) -> Tensor:
         """See `Backend`."""

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL.Image import Image
-
 from . import registry
 from .attacks.relearn import MARKS, relearn
 from .backend import Backend
@@ -17,9 +15,10 @@ from .config import OWN_PROMPTS, RunConfig
 from .controls import FRACTION, controls
 from .curves import area_under
 from .errors import Cancelled, ConfigError
-from .evaluate import column_state, comparison_prompts, paint_column, score, to_pil
-from .events import COLUMNS, Column, Done, Event, GroupScore, Images, Mark, Preview, Scores, Stage, Step, Verdict
+from .evaluate import column_state, comparison_prompts, paint_column, score
+from .events import COLUMNS, Column, Done, Event, GroupScore, Images, Mark, Scores, Stage, Step, Verdict
 from .painting import generate
+from .previews import COLLAPSE, Outlook
 from .provenance import environment
 from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
@@ -29,9 +28,6 @@ from .verdict import Thresholds, judge_run, steps_to_recovery
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
 
-PREVIEWS = 4
-PREVIEW_SEED = 800_000
-PREVIEW_STEPS = 6
 SHARES = {
     "load": 0.0,
     "retain": 0.08,
@@ -58,6 +54,8 @@ class _Work:
     """Attack step and accuracy on the concept."""
     controls: dict[str, float | None] = field(default_factory=dict)
     """What the same attack reached where it ought to succeed: the last accuracy by control."""
+    collapsed: bool = False
+    """Training was stopped because it was destroying the model, which is not attacked then."""
     relearned: Images | None = None
     """Painted while the attacked model stands, shown with the other columns."""
     backend: Backend | None = None
@@ -140,6 +138,8 @@ def _unlearn(work: _Work) -> Iterator[Event]:
 
 def _attack(work: _Work) -> Iterator[Event]:
     settings = work.config.attack
+    if work.collapsed:
+        return
     text = f"An adversary fine-tunes the published weights on {settings.pictures} pictures of {work.concept.name}"
     yield Stage("attack", text, SHARES["attack"])
     steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)
@@ -156,7 +156,7 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 
 def _controls(work: _Work) -> Iterator[Event]:
-    if work.config.attack.controls and work.config.attack.steps:
+    if work.config.attack.controls and work.config.attack.steps and not work.collapsed:
         for event in controls(work.backend, work.concept, work.config, work.scorer, work.cancel.is_set):
             if isinstance(event, Mark):
                 work.writer.add_mark(event)
@@ -178,37 +178,29 @@ def _mark(work: _Work, step: Step) -> Mark:
 
 
 def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
-    """Pass steps on; `PREVIEWS` times, the last step included, the model under training paints the same pictures."""
+    """Pass steps on; now and then, the last step included, the model under training paints the same pictures.
+
+    Training ends there when the model is being destroyed.
+    """
     work.check()
+    outlook = Outlook(work.backend, work.concept, work.config.compare, work.scorer, work.cancel.is_set)
     for step in steps:
         work.writer.add_step(step)
         yield step
-        if step.step in {-(-step.total * part // PREVIEWS) for part in range(1, PREVIEWS + 1)}:
-            preview = Preview(step.stage, step.step, _preview_images(work), _preview_prompts(work.concept))
+        if outlook.due(step):
+            preview = outlook.preview(step)
             work.writer.add_preview(preview)
             yield preview
+            if outlook.collapsed():
+                work.collapsed = True
+                yield Stage("unlearn", f"Stopped at step {step.step}: {COLLAPSE}", SHARES["attack"])
+                steps.close()
+                return
         work.check()
 
 
-def _preview_prompts(concept: Concept) -> tuple[str, ...]:
-    return tuple(split.test[0].text for split in (concept.forget, concept.near, concept.far))
-
-
-def _preview_images(work: _Work) -> tuple[Image, ...]:
-    prompts, compare = _preview_prompts(work.concept), work.config.compare
-    seeds = [PREVIEW_SEED + row for row in range(len(prompts))]
-    latents = work.backend.sample(
-        prompts,
-        seeds,
-        steps=min(PREVIEW_STEPS, compare.sampling_steps),
-        guidance_scale=compare.guidance_scale,
-        should_stop=work.cancel.is_set,
-    )
-    return tuple(to_pil(work.backend.decode(latents)))
-
-
 def _compare(work: _Work) -> Iterator[Event]:
-    for row, column in enumerate(COLUMNS):
+    for row, column in enumerate(COLUMNS[:2] if work.collapsed else COLUMNS):
         share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
         yield Stage("compare", f"Painting the {column} column: same prompts, same seeds", share)
         if column == "relearned" and work.relearned:

@@ -17,7 +17,7 @@ from ..registry import register
 from ..settings import setting
 from . import Tries, held_out, joined, painted
 
-WAYS = 6
+WAYS, USUAL = 6, 5
 
 
 @register("attack", "completion")
@@ -29,7 +29,7 @@ class Completion:
     only what lies above the control says something.
     """
 
-    tries: int = setting(WAYS, "ways per prompt: three strengths of img2img, inpainting, two hand-overs", 1, WAYS)
+    tries: int = setting(USUAL, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, WAYS)
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
 

@@ -35,9 +35,9 @@ class PromptSearch:
     """
 
     tries: int = setting(4, "pictures of each prompt", 1, 50)
-    steps: int = setting(100, "steps of the search", 1, 5000)
+    steps: int = setting(200, "steps of the search", 1, 5000)
     words: int = setting(3, "words before the prompt", 1, 16)
-    candidates: int = setting(2000, "words to choose among", 2, 50000)
+    candidates: int = setting(100, "words to choose among", 2, 50000)
     lr: float = setting(0.1, "learning rate of Adam", 1e-4, 1.0)
     batch_size: int = setting(8, "pictures per step", 1, 256)
     by_prompt: ClassVar[bool] = True
@@ -58,7 +58,7 @@ class PromptSearch:
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         table = backend.word_vectors()
-        candidates = _candidates(backend, data.prompts, self.candidates)
+        candidates = _candidates(backend, concept, data.prompts, self.candidates)
         simplex = torch.full((self.words, len(candidates)), 1 / len(candidates), device=table.device)
         simplex.requires_grad_()
         ids = self._ids(backend, data.prompts, range(len(table), len(table) + self.words))
@@ -102,13 +102,16 @@ class OnSimplex(Regularizer):
             tensor.copy_((tensor - surplus.gather(1, last)).clamp_min(0))
 
 
-def _candidates(backend: Backend, captions: Sequence[str], count: int) -> Tensor:
-    """Ids of the words nearest to what the adversary's captions say on average, special tokens left out."""
-    table = backend.word_vectors()
+def _candidates(backend: Backend, concept: Concept, captions: Sequence[str], count: int) -> Tensor:
+    """Ids of the words nearest to what the adversary's captions say on average: such as can be typed, and not its own.
+
+    The concept's own words stand in every prompt already.
+    """
+    own, table = set(backend.token_ids(concept.name)), backend.word_vectors()
+    ids = torch.tensor([word for word in backend.typeable.tolist() if word not in own], device=backend.device)
     said = sorted({word for caption in captions for word in backend.token_ids(caption)[1:-1]})
-    special = torch.tensor(sorted(set(backend.padded([]))), device=table.device)
-    near = cosine_similarity(table, table[said].mean(0, keepdim=True)).index_fill(0, special, -2.0)
-    return near.topk(min(count, len(table) - len(special))).indices
+    near = cosine_similarity(table[ids], table[said].mean(0, keepdim=True))
+    return ids[near.topk(min(count, len(ids))).indices]
 
 
 def _read(simplex: Tensor, table: Tensor) -> Tensor:

@@ -73,8 +73,7 @@ class RingABell:
         self, backend: Backend, plain: list[int], target: Tensor, source: torch.Generator
     ) -> tuple[list[list[int]], float]:
         """The ids of the best `tries` prompts, best first, and the mean squared distance of the first."""
-        special = set(backend.padded([]))
-        usable = torch.tensor([row for row in range(len(backend.word_vectors())) if row not in special])
+        usable = backend.typeable
         length = min(self.words, len(backend.padded([])) - 2)
 
         def draw(*shape: int) -> Tensor:

@@ -17,14 +17,23 @@ DESTROYED_BY = 1.0
 """Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm)."""
 
 
-class Filtered:
-    """A model behind a prompt filter: sentences that name the concept are read as sentences that name its anchor."""
+class Misread:
+    """A model that reads prompts in a way of its own; everything else is the model's."""
 
     def __init__(self, backend: Backend, concept: Concept) -> None:
         self._backend, self._concept = backend, concept
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
+
+    def sample(self, prompts: Sequence[str] | Tensor, seeds: Sequence[int], **how: Any) -> Tensor:
+        """Latents of prompts as this model reads them, or of text states."""
+        states = prompts if isinstance(prompts, Tensor) else self.encode_text(prompts)
+        return self._backend.sample(states, seeds, **how)
+
+
+class Filtered(Misread):
+    """Behind a prompt filter: sentences that name the concept are read as sentences that name its anchor."""
 
     def _safe(self, sentence: str) -> str:
         concept = self._concept
@@ -36,15 +45,12 @@ class Filtered:
         return self._backend.encode_text([self._safe(prompt) for prompt in prompts])
 
 
-class Swapped:
-    """A model whose text encoder reads the concept's word as the anchor's."""
+class Swapped(Misread):
+    """Its text encoder reads the concept's word as the anchor's."""
 
     def __init__(self, backend: Backend, concept: Concept) -> None:
-        self._backend = backend
+        super().__init__(backend, concept)
         self._old, self._new = (backend.token_ids(word)[1:-1] for word in (concept.name, concept.anchor))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text states of the prompts, as this model reads them."""
