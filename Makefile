@@ -18,7 +18,7 @@ demo: $(VENV)/.installed ## install into .venv and open the page on 127.0.0.1:78
 
 test: $(VENV)/.installed-tools ## install what tests need, find or install Chromium, run all tests
 	@chromium="$$(PYTHON=$(BIN)/python .ci/chromium)"; \
-	CHROMIUM="$$chromium" $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	CHROMIUM="$$chromium" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -53,9 +53,9 @@ class Inversion:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        table, first = backend.word_vectors(), 1000 * config.seed + SEED_OFFSET
+        table, first = backend.word_vectors().float(), 1000 * config.seed + SEED_OFFSET
         anchor = backend.token_ids(concept.anchor)[1:-1]
-        vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]].clone()
+        vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
         vectors += 0.1 * table.std() * torch.randn(vectors.shape, generator=generator(first)).to(vectors)
         vectors.requires_grad_()
         ids = self._ids(backend, concept, data.prompts)
