@@ -80,7 +80,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     """
     folder = out / ("lab-smoke" if smoke else "lab")
     kinds = tuple(kind for kind in (registry.names("attack") if full else QUICK) if make_attack(kind).counts)
-    jobs = own_share([job for job in grid(seeds, smoke) if full or job.cut], lambda job: job)
+    jobs = own_share([job for job in grid(seeds, smoke) if full or job.cut], lambda job: job.seed)
     lab = _Lab(folder, load_backend(), PocketJudge.load(POCKET / "judge"), kinds[:2] if smoke else kinds, smoke)
     for row, job in enumerate(jobs, 1):
         found = lab.measure(job)["attacks"]
