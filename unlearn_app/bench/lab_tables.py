@@ -84,7 +84,8 @@ def write_results(folder: Path) -> str:
     thresholds = Thresholds()
     parts = [HEAD.format(sure=SURE, back=100 * thresholds.back)]
     parts += ["## Models whose truth is known", _attack_table(found, tuple(CASES)), _verdict_table(found)]
-    parts += ["## What methods withstand", _attack_table(found, tuple(METHODS)), _label_table(found)]
+    if any(each.row in METHODS for each in found):
+        parts += ["## What methods withstand", _attack_table(found, tuple(METHODS)), _label_table(found)]
     parts.append(f"{len(found)} cells.\n")
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     cells.write_results(folder, text)
