@@ -4,6 +4,7 @@ An attack is a frozen dataclass whose fields are its budget. It is called while 
 a `Step` for each piece of work, and returns its `Tries`.
 """
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -99,6 +100,24 @@ def painted(
         departure=departure,
     )
     return Tries(backend.decode(latents), rows, turns, said, seeds)
+
+
+def departing(
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    ways: Sequence[tuple[str, Departure]],
+    should_stop: Callable[[], bool],
+) -> Generator[Step, None, Tries]:
+    """Every held-out prompt painted in each of `ways`, which have names, by the active model; a step for each."""
+    prompts, parts = held_out(concept, config), []
+    states = backend.encode_text([prompt.text for prompt in prompts])
+    for turn, (name, departure) in enumerate(ways):
+        started = time.perf_counter()
+        asked = [(row, turn, f"{name}: {prompt.text}") for row, prompt in enumerate(prompts)]
+        parts.append(painted(backend, asked, states, config, should_stop, departure))
+        yield Step("attack", turn + 1, len(ways), {}, seconds=time.perf_counter() - started)
+    return joined(parts)
 
 
 def joined(parts: Sequence[Tries]) -> Tries:

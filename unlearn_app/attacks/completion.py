@@ -1,6 +1,6 @@
 """Half the work done: the model paints on from a picture of the concept, or from what the original began."""
 
-import time
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from ..config import RunConfig
 from ..events import Step
 from ..registry import register
 from ..settings import setting
-from . import Tries, held_out, joined, painted
+from . import Tries, departing, held_out
 
 WAYS, USUAL = 6, 5
 
@@ -46,17 +46,9 @@ class Completion:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        prompts, parts = held_out(concept, config), []
-        states = backend.encode_text([prompt.text for prompt in prompts])
-        begun = backend.decode(data.x0)[[row % len(data.x0) for row in range(len(prompts))]]
-        for turn, (name, departure) in enumerate(_ways(backend, begun, config.compare.sampling_steps)):
-            if turn == self.tries:
-                break
-            started = time.perf_counter()
-            asked = [(row, turn, f"{name}: {prompt.text}") for row, prompt in enumerate(prompts)]
-            parts.append(painted(backend, asked, states, config, should_stop, departure))
-            yield Step("attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started)
-        return joined(parts)
+        begun = backend.decode(data.x0)[[row % len(data.x0) for row in range(len(held_out(concept, config)))]]
+        ways = list(itertools.islice(_ways(backend, begun, config.compare.sampling_steps), self.tries))
+        return (yield from departing(backend, concept, config, ways, should_stop))
 
 
 def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, Departure]]:

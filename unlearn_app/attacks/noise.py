@@ -1,7 +1,6 @@
 """Other noise: an adversary who can only run the model samples with more of it, and keeps the best picture."""
 
 import itertools
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +12,7 @@ from ..config import RunConfig
 from ..events import Step
 from ..registry import register
 from ..settings import setting
-from . import Tries, held_out, joined, painted
+from . import Tries, departing
 
 SCALES = (1.0, 1.02, 1.05, 1.1)
 ETAS = (1.0, 0.75, 0.5, 0.25)
@@ -46,12 +45,6 @@ class Noise:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        prompts, parts = held_out(concept, config), []
-        states = backend.encode_text([prompt.text for prompt in prompts])
-        for turn, (eta, scale) in enumerate(spread(GRID, self.tries)):
-            started = time.perf_counter()
-            asked = [(row, turn, f"eta {eta:g}, noise x {scale:g}: {p.text}") for row, p in enumerate(prompts)]
-            departure = Departure(eta=eta, noise_scale=scale)
-            parts.append(painted(backend, asked, states, config, should_stop, departure))
-            yield Step("attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started)
-        return joined(parts)
+        grid = spread(GRID, self.tries)
+        ways = [(f"eta {eta:g}, noise x {scale:g}", Departure(eta=eta, noise_scale=scale)) for eta, scale in grid]
+        return (yield from departing(backend, concept, config, ways, should_stop))
