@@ -87,11 +87,12 @@ def run_attacks(
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, backend = preview_concept(config), backend or load_backend(config.model)
     scorer, state = load_scorer(config.model, [concept]), read_adapter(adapter)
+    data = adversary_pictures(backend, concept, config, should_stop)
     for kind, attack in attacks.items():
         with slots_kept(backend):
             backend.drop_adapters()
             backend.load_adapter("unlearn", state)
-            finding, images = yield from find(backend, concept, config, attack, scorer, should_stop=should_stop)
+            finding, images = yield from find(backend, concept, data, config, attack, scorer, should_stop=should_stop)
         finding = replace(finding, command=_command(run, kind, rest, _own(kind, changes)))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
     yield judge_again(run, read_findings(run.folder))
@@ -111,6 +112,7 @@ def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any
 def find(
     backend: Backend,
     concept: Concept,
+    data: PaintedSet,
     config: RunConfig,
     attack: Attack,
     scorer: Scorer | None,
@@ -118,7 +120,7 @@ def find(
     slots: tuple[str, ...] = ("unlearn",),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
-    """Attack the model under `slots`, then let the same attack try at what the original model has never seen.
+    """Attack the model under `slots` with the adversary's pictures `data`, then at what the original has never seen.
 
     Raises:
         ConfigError: there is no judge, so that nobody could say whether an attack succeeds.
@@ -126,7 +128,6 @@ def find(
     if scorer is None:
         raise ConfigError(f"There is no judge for {config.model} here, so an attack on it proves nothing.", "model")
     yield Stage("attack", f"Trying to get {concept.name} back, {_name_of(attack)}: {attack.budget(config)}", 0.1)
-    data = adversary_pictures(backend, concept, config, should_stop)
     with backend.active(*slots):
         own = yield from probe(backend, concept, attack, data, config, scorer, should_stop)
     control, missing = None, "" if attack.counts else "it is no attack on what the model has learned"
@@ -138,9 +139,9 @@ def find(
             yield Stage("attack", f"For comparison: the same attack on {name}, which was never seen", 0.55)
             with slots_kept(backend):
                 backend.drop_adapters()
-                unseen, data = preview_concept(with_concept(config, name)), encoded(backend, pictures, captions)
+                unseen, lessons = preview_concept(with_concept(config, name)), encoded(backend, pictures, captions)
                 with backend.active():
-                    outcome = yield from probe(backend, unseen, attack, data, config, scorer, should_stop)
+                    outcome = yield from probe(backend, unseen, attack, lessons, config, scorer, should_stop)
             control = name, outcome
     return _finding(attack, config, own, control, missing, environment(backend, scorer))
 
