@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from unlearn_app.concept import Concept, KnownConcept, Prompt, PromptSplit, own_prompts
 from unlearn_app.config import RunConfig
 from unlearn_app.continual import Added
+from unlearn_app.differences import differences
 from unlearn_app.errors import Cancelled, ConfigError
 from unlearn_app.events import (
     COLUMNS,
@@ -117,12 +118,22 @@ class FakeRunner:
             self._busy.release()
 
 
+class Look:
+    """Sees nothing but the pixels of a thumbnail."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)
+
+    def distance(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        return (self.features(images) - self.features(others)).abs().mean(1)
+
+
 def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 0.0) -> Iterator[Event]:
     """All stages, columns, scores and the folder, in about `seconds`."""
     total = config.unlearn.steps + config.attack.steps
     with RunWriter(out) as writer:
         yield Stage("load", "Loading the model", 0.0)
-        scores = {}
+        scores, columns = {}, {}
         yield Stage("unlearn", f"Teaching the model to forget “{config.concept}”", 0.1)
         for step in range(1, config.unlearn.steps + 1):
             if cancel.is_set():
@@ -158,8 +169,9 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
             images = Images(column, tuple(_pictures(config, column)))
             writer.add_images(images)
             yield images
-            scores[column] = _scored(config, images)
-        yield Scores(scores)
+            scores[column], columns[column] = _scored(config, images), images
+        apart = differences(columns, Look() if scores["original"]["forget"].accuracy is not None else None)
+        yield Scores(scores, apart)
         verdict = judge_run(scores, config.attack.steps)
         yield verdict
         writer.add_adapter("unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept})
@@ -169,7 +181,7 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
         status = "stopped" if cancel.is_set() else "complete"
         timing = {"total_s": seconds}
         known = {"config": config, "concept": preview_concept(config), "timing": timing}
-        folder = writer.finish(status, **known, scores=scores, verdict=verdict)
+        folder = writer.finish(status, **known, scores=scores, differences=apart, verdict=verdict)
     yield Done(folder, stopped=status == "stopped")
 
 

@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "evaluate",
         "verdict",
         "metrics",
+        "differences",
         "curves",
         "strip",
         "runs",

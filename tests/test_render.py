@@ -15,7 +15,7 @@ from PIL import Image
 from unlearn_app.config import make_config
 from unlearn_app.events import COLUMNS, GroupScore, Preview, Stage, Step, Verdict
 from unlearn_app.findings import read_findings
-from unlearn_app.runs import Run
+from unlearn_app.runs import Run, to_json
 from unlearn_app.ui import board, pictures, proofs, render
 from unlearn_app.ui.downloads import exports
 from unlearn_app.ui.view import View, view_of
@@ -49,6 +49,15 @@ def test_a_live_run_and_its_folder_look_the_same(tmp_path: Path) -> None:
     assert board.film(live) == board.film(stored)
     assert live.curve == stored.curve
     assert live.table() == stored.table()
+
+
+def test_what_separates_columns_is_folded_away_and_read_back(tmp_path: Path) -> None:
+    view = watched(folder=tmp_path / "run")
+    html = board.summary(view)
+    assert to_json(view_of(Run.open(tmp_path / "run")).differences) == to_json(view.differences)
+    assert "<details><summary>Against the original" in html and html.count("p 0.031") == 1, "six pairs, all lost"
+    view.differences = {}
+    assert "Against the original" not in board.summary(view)
 
 
 def test_a_strip_that_was_not_kept_is_drawn_again_pixel_by_pixel(tmp_path: Path) -> None:

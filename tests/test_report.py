@@ -209,6 +209,21 @@ def test_intervals_are_wilsons(tmp_path: Path) -> None:
     assert "75 % 30–95 %, n = 4" in text and "0 % 0–49 %, n = 4" in text and "alignment 0.08" in text
 
 
+def test_what_separates_the_columns_is_told_pair_by_pair(tmp_path: Path) -> None:
+    run = made(tmp_path / "run")
+    values = validated(report.report_json(run))
+    found = values["differences"]["unlearned"]["forget"]
+    # Four pairs, all lost: 2 · (1/2)⁴, and (0 + 1 − 4 − 1) / 6 ± 1.96 · √((1 − 4/9) / 6), cut at −1.
+    assert found["change"] == -1.0 and found["p"] == pytest.approx(0.125)
+    assert found["interval"] == pytest.approx([-1.0, -2 / 3 + 1.96 * (5 / 54) ** 0.5], abs=1e-3)
+    assert values["summary"]["axes"]["forgotten"] == 1.0 and 0.0 <= values["summary"]["harmonic"] < 1.0
+    text = whole(report.report_html(run)).text
+    assert "Against the original" in text and "0.12" in text and "In one number" in text
+    without = edited(run, differences={})
+    assert "Against the original" not in whole(report.report_html(without)).text
+    validated(report.report_json(without))
+
+
 def test_a_mark_is_more_than_a_colour(tmp_path: Path) -> None:
     page = whole(report.report_html(made(tmp_path / "run")))
     signs = {

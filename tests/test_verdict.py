@@ -3,7 +3,7 @@
 import pytest
 
 from unlearn_app.events import GroupScore
-from unlearn_app.verdict import Thresholds, judge_run
+from unlearn_app.verdict import Thresholds, axes, judge_run, one_number
 
 
 def scores(original=(0.9, 0.9, 0.9), unlearned=(0.0, 0.9, 0.9), relearned=(0.0, 0.9, 0.9)):
@@ -57,3 +57,19 @@ def test_limits_are_inclusive_where_they_say_so():
     limit = Thresholds()
     at = scores(unlearned=(limit.forgotten, 0.9, 0.9), relearned=(limit.forgotten + limit.back, 0.9, 0.9))
     assert judge_run(at, 60).label == "removed"
+
+
+def test_one_number_sinks_with_any_axis():
+    good = axes(scores((0.9, 0.9, 0.9), (0.0, 0.9, 1.0), (0.1, 0.9, 0.9)))
+    assert good == pytest.approx({"forgotten": 1.0, "near": 1.0, "far": 1.0, "resisted": 0.9})
+    back = axes(scores(relearned=(1.0, 0.9, 0.9)))
+    assert back["resisted"] == 0.0 and one_number(back).startswith("In one number 0%")
+    half = axes(scores((0.8, 1.0, 1.0), (0.4, 0.5, 1.0), (0.4, 0.5, 1.0)))
+    assert half == pytest.approx({"forgotten": 0.5, "near": 0.5, "far": 1.0, "resisted": 1.0})
+    assert one_number(half).startswith("In one number 67%"), "4 / (2 + 2 + 1 + 1), not the mean of 75 %"
+
+
+def test_what_was_not_measured_is_no_axis():
+    assert "resisted" not in axes(scores(relearned=None))
+    assert axes({}) == {} == axes(scores(original=(None, None, None))) and one_number({}) == ""
+    assert "near" not in axes(scores(original=(0.9, 0.0, 0.9)))

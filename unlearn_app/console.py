@@ -101,14 +101,29 @@ def score_table(scores: Scores) -> Table:
 
 def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
     """The score table and the verdict, on standard output."""
+    from .verdict import axes, one_number  # torch comes with it
+
     paper = Console()
     if scores:
         paper.print(score_table(scores))
         cells = [cell for groups in scores.columns.values() for cell in groups.values()]
         if all(cell.accuracy is None for cell in cells):
             paper.print("There is no judge for this model here, so its pictures are not scored.")
+        for line in (*change_lines(scores), one_number(axes(scores.columns))):
+            if line:
+                paper.print(line, highlight=False)
     if verdict:
         paper.print(verdict_text(verdict))
+
+
+def change_lines(scores: Scores) -> list[str]:
+    """How far the unlearned model's pictures have moved from the original's at the same seeds, one line a group."""
+    return [
+        f"{GROUP_LABELS[group]}, unlearned against original: {100 * apart.change:+.0f} points "
+        f"({100 * apart.interval[0]:+.0f} to {100 * apart.interval[1]:+.0f}, McNemar p {apart.p:.2g}), "
+        f"looks {apart.distance:.2f} away" + (f" of {apart.apart:.2f}" if apart.apart is not None else "")
+        for group, apart in scores.differences.get("unlearned", {}).items()
+    ]
 
 
 def verdict_text(verdict: Verdict) -> Text:

@@ -1,5 +1,6 @@
 """What a run reports while it works: frozen values that the page, the command line and the library render."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -100,10 +101,30 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What separates the pictures of one group from the original's at the same prompts and seeds.
+
+    `change` of accuracy with its 95 % interval and McNemar's exact p-value; mean perceptual `distance` with its
+    interval, beside `apart`, the distance of two different pictures of the original; paired KID with standard error,
+    None under three pictures.
+    """
+
+    change: float
+    interval: Sequence[float]
+    p: float
+    distance: float
+    distance_interval: Sequence[float] | None
+    apart: float | None
+    kid: float | None
+    kid_error: float | None
+
+
+@dataclass(frozen=True)
 class Scores:
-    """Every column's scores by group."""
+    """Every column's scores by group, and what separates each from the original (empty without a judge)."""
 
     columns: dict[Column, dict[Group, GroupScore]]
+    differences: dict[Column, dict[Group, Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Statistics of a comparison: intervals of shares and of paired differences, and a distance of distributions."""
+"""Statistics of a comparison: intervals of shares, tests of paired differences, distances of distributions."""
 
 from collections.abc import Sequence
 
@@ -26,6 +26,30 @@ def difference_interval(right: float, n: int, base: float, m: int) -> tuple[floa
     below = ((p - low_p) ** 2 + (high_q - q) ** 2) ** 0.5
     above = ((high_p - p) ** 2 + (q - low_q) ** 2) ** 0.5
     return p - q, p - q - below, p - q + above
+
+
+def paired_change(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float, float, float]:
+    """The change of a share over pairs, `after` less `before`, its 95 % interval, and McNemar's exact p-value.
+
+    The interval is Bonett and Price's adjusted Wald one (2012), which is no point where no pair changes; the p-value
+    is that of the binomial test of the pairs that did.
+
+    Raises:
+        ValueError: there is no pair, or a value without a partner.
+    """
+    pairs = list(zip(before, after, strict=True))
+    if not pairs:
+        raise ValueError("A paired change needs at least one pair; there is none.")
+    n, lost, won = len(pairs), sum(b and not a for b, a in pairs), sum(a and not b for b, a in pairs)
+    low, high = (lost + 1) / (n + 2), (won + 1) / (n + 2)
+    middle, half = high - low, 1.96 * ((high + low - (high - low) ** 2) / (n + 2)) ** 0.5
+    p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+    return (won - lost) / n, max(middle - half, -1.0), min(middle + half, 1.0), float(p)
+
+
+def harmonic(shares: Sequence[float]) -> float:
+    """The harmonic mean of shares in [0, 1]: a zero sinks the whole, which no average would let it."""
+    return 0.0 if min(shares) <= 0 else float(stats.hmean(shares))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -62,3 +86,24 @@ def kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
     without_y = without_y - 2 * (cross - xy.sum(0)) / (n * (m - 1))
     variance = sum((k - 1) / k * (part - part.mean()).square().sum() for k, part in ((n, without_x), (m, without_y)))
     return whole.item(), torch.as_tensor(variance).sqrt().item()
+
+
+def paired_kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Kernel distance of pictures of the same prompts and seeds, features (N, D) each, and its jackknife error.
+
+    The U-statistic of Gretton et al. (2012), which leaves every picture's own partner out: exactly zero for equal
+    sets, where `kid`, made for independent ones, is negative.
+
+    Raises:
+        ValueError: fewer than three pairs, or as many as the other side has not.
+    """
+    n, size = features.shape
+    if n < 3 or len(reference) != n:
+        raise ValueError(f"A paired KID needs at least 3 pairs; there are {n} and {len(reference)} pictures.")
+    x, y = features.double(), reference.double()
+    within, across = sum((a @ a.T / size + 1) ** 3 for a in (x, y)), (x @ y.T / size + 1) ** 3
+    table = within - across - across.T
+    rows = table.sum(1) - table.diagonal()
+    without = (rows.sum() - 2 * rows) / ((n - 1) * (n - 2))
+    error = ((n - 1) / n * (without - without.mean()).square().sum()).sqrt()
+    return (rows.sum() / (n * (n - 1))).item(), error.item()

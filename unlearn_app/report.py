@@ -17,9 +17,9 @@ from .controls import FRESH
 from .errors import OutputError
 from .events import COLUMNS, GROUPS, GroupScore
 from .findings import Finding, read_findings
-from .metrics import wilson
+from .metrics import harmonic, wilson
 from .runs import Run, to_json, write_bytes
-from .verdict import Thresholds, judge_again
+from .verdict import AXES, Thresholds, axes, judge_again
 
 SCHEMA = "unlearn-report/1"
 NEEDED = ("config", "pictures", "curve", "scores", "verdict")
@@ -70,6 +70,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     record, config = run.record, run.config
     own = [] if any(found.counts and found.kind == "relearn" for found in findings) else _relearning(run)
     attacks = [_attack(run, found) for found in (*own, *findings)]
+    shares = axes(run.scores, findings)
     counted = [attack for attack in attacks if attack["counts"]]
     worst = max(counted, key=lambda attack: attack["excess"], default={"name": None})
     return {
@@ -81,6 +82,8 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
         "worst_attack": worst["name"],
         "scores": {column: _scored(groups) for column, groups in run.scores.items()},
+        "differences": record.get("differences", {}),
+        "summary": {"axes": shares, "harmonic": harmonic(list(shares.values())) if "forgotten" in shares else None},
         "curve": [{"step": step, "scores": _scored(groups)} for step, groups, _ in run.curve],
         "relearning": record.get("relearning") or dict.fromkeys(("area", "steps_to_recovery")),
         "controls": {
@@ -251,6 +254,10 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f}\u00a0%"
 
 
+def _points(change: float) -> str:
+    return f"{100 * change:+.0f}".replace("-", "−") if round(100 * change) else "0"
+
+
 def _span(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.0f}–{100 * interval[1]:.0f}\u00a0%"
 
@@ -283,8 +290,8 @@ def _embedded(run: Run, file: str) -> str:
 def _page(kind: str, **values: Any) -> str:
     folder = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    templates.filters |= {"percent": _percent, "span": _span, "plain": _plain}
-    return templates.get_template("report.html").render(kind=kind, columns=COLUMNS, groups=GROUPS, **values).lstrip()
+    templates.filters |= {"percent": _percent, "span": _span, "plain": _plain, "points": _points}
+    return templates.get_template("report.html").render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values).lstrip()
 
 
 def _damaged(run: Run, what: str) -> OutputError:

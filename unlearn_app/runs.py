@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .config import RunConfig, config_from_dict
 from .errors import OutputError
-from .events import COLUMNS, Column, Group, GroupScore, Images, Mark, Picture, Preview, Step, Verdict
+from .events import COLUMNS, Column, Difference, Group, GroupScore, Images, Mark, Picture, Preview, Step, Verdict
 
 SCHEMA = "unlearn-run/1"
 ORIGINAL = "the original"
@@ -251,6 +251,12 @@ class Run:
         return {c: {g: GroupScore(**v) for g, v in stored[c].items()} for c in COLUMNS if c in stored}
 
     @property
+    def differences(self) -> dict[Column, dict[Group, Difference]]:
+        """What separates each column from the original; empty where that was not measured."""
+        stored = self.record.get("differences", {})
+        return {column: {g: Difference(**v) for g, v in groups.items()} for column, groups in stored.items()}
+
+    @property
     def pictures(self) -> list[StoredPicture]:
         """All judged pictures of the comparison."""
         return [self._stored(entry) for entry in self.record["pictures"]]
@@ -260,10 +266,9 @@ class Run:
         """Attack step, scores and pictures: unlearned at 0, then each mark, relearned at the end; what was reached."""
         scores, pictures = self.scores, self.pictures
         points = [
-            (mark["step"], {g: GroupScore(**v) for g, v in mark["scores"].items()}, mark["pictures"])
-            for mark in self.record["curve"]
+            (m["step"], {g: GroupScore(**v) for g, v in m["scores"].items()}, list(map(self._stored, m["pictures"])))
+            for m in self.record["curve"]
         ]
-        points = [(step, shares, [self._stored(entry) for entry in entries]) for step, shares, entries in points]
         ends = {"unlearned": 0, "relearned": self.config.attack.steps}
         points += [(ends[c], scores[c], [p for p in pictures if p.column == c]) for c in ends if c in scores]
         return sorted({point[0]: point for point in points}.values(), key=lambda point: point[0])
@@ -275,8 +280,7 @@ class Run:
         return {name: {p["step"]: GroupScore(**p["scores"]["forget"]) for p in stored[name]} for name in stored}
 
     def _stored(self, entry: dict[str, Any]) -> StoredPicture:
-        names = [f.name for f in dataclasses.fields(Picture) if f.name != "image"]
-        return StoredPicture(path=self.folder / entry["file"], **{name: entry[name] for name in names})
+        return StoredPicture(path=self.folder / entry["file"], **{k: v for k, v in entry.items() if k != "file"})
 
     @property
     def steps(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from .curves import first_reaching
 from .events import Column, Group, GroupScore, Verdict
 from .findings import Finding
+from .metrics import harmonic
 from .runs import Run
 
 
@@ -123,6 +124,41 @@ def steps_to_recovery(
 ) -> float | None:
     """Attack steps until the concept is recovered, between marks by a straight line; None if it never is."""
     return first_reaching(curve, thresholds.recovered * original)
+
+
+AXES = {"forgotten": "forgotten", "near": "relatives kept", "far": "the rest kept", "resisted": "attacks resisted"}
+"""The four things that a good forgetting is, and how they are called in a sentence."""
+
+
+def axes(
+    scores: Mapping[Column, Mapping[Group, GroupScore]], findings: Sequence[Finding] = ()
+) -> dict[str, float]:
+    """Shares in [0, 1] of what `AXES` names, for `metrics.harmonic`; those that were not measured are missing.
+
+    What of the original's accuracy is gone from the concept and left of the rest, and what the worst attack leaves: one
+    less the points it gains, as the verdict counts them.
+    """
+    if set(scores) < {"original", "unlearned"} or scores["original"]["forget"].accuracy is None:
+        return {}
+    left = {
+        group: min(scores["unlearned"][group].accuracy / score.accuracy, 1.0)
+        for group, score in scores["original"].items()
+        if score.accuracy
+    }
+    shares = {"forgotten": 1 - left["forget"]} if "forget" in left else {}
+    shares |= {group: left[group] for group in ("near", "far") if group in left}
+    gained = [finding.excess[0] for finding in findings if finding.counts]
+    if "relearned" in scores and not any(f.counts and f.kind == "relearn" for f in findings):
+        gained.append(scores["relearned"]["forget"].accuracy - scores["unlearned"]["forget"].accuracy)
+    return shares | ({"resisted": 1 - min(max(*gained, 0.0), 1.0)} if gained else {})
+
+
+def one_number(shares: Mapping[str, float]) -> str:
+    """The harmonic mean of `axes` as a sentence with all of them; empty where the concept's own is missing."""
+    if "forgotten" not in shares:
+        return ""
+    parts = ", ".join(f"{AXES[name]} {share:.0%}" for name, share in shares.items())
+    return f"In one number {harmonic(list(shares.values())):.0%}, the harmonic mean of: {parts}."
 
 
 def judge_again(run: Run, findings: Sequence[Finding]) -> Verdict:

@@ -14,6 +14,7 @@ from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
 from .controls import FRACTION, controls
 from .curves import area_under
+from .differences import differences
 from .errors import Cancelled, ConfigError
 from .evaluate import column_state, comparison_prompts, paint_column, score
 from .events import COLUMNS, Column, Done, Event, GroupScore, Images, Mark, Scores, Stage, Step, Verdict
@@ -224,8 +225,9 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     yield Stage("write", "Writing the run folder", SHARES["write"])
     scores = {column: score(images.pictures) for column, images in work.columns.items()}
     verdict = _verdict(work, scores, stopped)
+    apart = differences(work.columns, work.scorer)
     if scores:
-        yield Scores(scores)
+        yield Scores(scores, apart)
     yield verdict
     pictures = [p for images in work.columns.values() for p in images.pictures]
     for slot in ("unlearn", "relearn"):
@@ -243,6 +245,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         environment=environment(work.backend, work.scorer),
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
+        differences=apart,
         verdict=verdict,
         thresholds=Thresholds(),
         relearning=_relearning(_curve(work, scores), scores),

@@ -21,3 +21,9 @@ class Scorer(Protocol):
 
     def classify(self, images: Tensor, axis: str) -> Tensor:
         """Probabilities (B, classes) of images (B, 3, H, W) in [-1, 1]."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """What classes are told by (B, D), of images (B, 3, H, W) in [-1, 1], for distances of distributions."""
+
+    def distance(self, images: Tensor, others: Tensor) -> Tensor:
+        """How different (B,) each image (B, 3, H, W) looks from its partner: zero for equal ones."""

@@ -57,3 +57,11 @@ class ClipScorer:
         template = "a photo of a {}" if axis == "object" else "a picture, {}"
         texts = self._embed_texts([template.format(name) for name in self.classes(axis)])
         return (self._model.logit_scale.exp() * self._embed_images(images) @ texts.T).softmax(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Unit image embeddings (B, D)."""
+        return self._embed_images(images)
+
+    def distance(self, images: Tensor, others: Tensor) -> Tensor:
+        """One minus the cosine (B,) of the two embeddings."""
+        return 1 - (self._embed_images(images) * self._embed_images(others)).sum(1)

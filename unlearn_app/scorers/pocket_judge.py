@@ -75,6 +75,15 @@ class JudgeNet(nn.Module):
             images = F.interpolate(images, (SIDE, SIDE), mode="area")
         return self.image(images)
 
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """What every block of the image tower gives (B, C, h, w) of pictures (B, 3, H, W) in [-1, 1]."""
+        hidden, seen = F.interpolate(images, (SIDE, SIDE), mode="area"), []
+        for layer in self.image:
+            hidden = layer(hidden)
+            if isinstance(layer, Residual):
+                seen.append(hidden)
+        return seen
+
     def embed_images(self, features: Tensor) -> Tensor:
         """Features to unit vectors (B, WIDTH)."""
         return F.normalize(self.image_out(features), dim=1)
@@ -139,6 +148,17 @@ class PocketJudge:
     def features(self, images: Tensor) -> Tensor:
         """What the heads see (B, D) of pictures (B, 3, H, W) in [-1, 1], for distances of distributions."""
         return self._net.features(images.float().cpu())
+
+    @torch.no_grad()
+    def distance(self, images: Tensor, others: Tensor) -> Tensor:
+        """How different (B,) two pictures (B, 3, H, W) in [-1, 1] look, from 0 to about 1.
+
+        LPIPS (1801.03924) without its learned weights, over this network's blocks: channels to unit length, half the
+        squared difference, mean over places and blocks.
+        """
+        pairs = zip(*(self._net.stages(side.float().cpu()) for side in (images, others)), strict=True)
+        apart = [0.5 * (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]
+        return torch.stack(apart).mean(0)
 
     def classes(self, axis: str) -> list[str]:
         """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""

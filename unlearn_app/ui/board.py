@@ -1,7 +1,8 @@
 """The pictures as HTML: the film of previews, the three columns of the comparison, and the table of scores."""
 
 from ..events import COLUMNS, GROUPS, Column, Group, GroupScore
-from .render import GROUP_TEXT, esc, percent, signed
+from ..verdict import axes, one_number
+from .render import GROUP_TEXT, esc, percent, signed, span
 from .view import Card, Frame, View
 
 COLUMN_TEXT: dict[Column, tuple[str, str]] = {
@@ -182,11 +183,31 @@ def summary(view: View) -> str:
             for column in COLUMNS
         )
         rows += f'<tr><th scope="row">{GROUP_TEXT[group][0]}</th>{cells}</tr>'
+    number = one_number(axes(view.scores, view.findings))
     return (
         '<table class="u-summary"><caption>Shows what was asked <small>· below it, mean alignment</small></caption>'
         f'<thead><tr><th scope="col"><span class="u-hidden">Group</span></th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f"<tbody>{rows}</tbody></table>" + (f'<p class="u-hint">{esc(number)}</p>' if number else "") + _changes(view)
     )
+
+
+def _changes(view: View) -> str:
+    """What separates each column from the original, folded away."""
+    rows = "".join(
+        f'<tr><th scope="row">{GROUP_TEXT[group][0]}<br><small>{COLUMN_TEXT[column][0].lower()}</small></th>'
+        f"<td><b>{signed(100 * apart.change, 0)}</b><br><small>{span(apart.interval)}, p {apart.p:.2g}</small></td>"
+        f"<td><b>{apart.distance:.2f}</b>{'' if apart.apart is None else f' of {apart.apart:.2f}'}</td></tr>"
+        for group in GROUPS
+        for column, groups in view.differences.items()
+        for apart in (groups[group],)
+    )
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("Prompts", "Points", "Look"))
+    meaning = (
+        "Points: accuracy less the original’s on the same prompts and seeds, its 95 % interval and McNemar’s exact p. "
+        "Look: mean perceptual distance from the original’s picture, of what separates two different ones."
+    )
+    table = f'<table class="u-summary"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<details><summary>Against the original</summary>{table}<p class="u-hint">{meaning}</p></details>' * bool(rows)
 
 
 def _score(score: GroupScore | None, original: GroupScore | None, column: Column) -> str:

@@ -13,7 +13,7 @@ from ..jobs import Probe
 from ..lab import kinds_of
 from ..ledger import slug
 from ..runs import Run
-from . import proofs, render
+from . import board, proofs, render
 from .downloads import comparison
 from .layout import Page
 from .panels import SURE
@@ -68,7 +68,11 @@ class LabHandlers:
     def _judged(self, folder: Path) -> Updates:
         """What was found out about a run so far, and what that makes of its verdict."""
         view = view_of(Run.open(folder))
-        return {self._page.status: render.status(view), self._page.lab.found: proofs.findings(view.findings)}
+        return {
+            self._page.status: render.status(view),
+            self._page.lab.found: proofs.findings(view.findings),
+            self._page.summary: board.summary(view),
+        }
 
     def _finish(self, job: Job) -> Updates:
         page, lab = self._page, self._page.lab

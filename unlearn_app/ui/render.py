@@ -39,6 +39,11 @@ def signed(value: float, digits: int = 2) -> str:
     return text.replace("-", "−") if float(text) else f"±{abs(value):.{digits}f}"
 
 
+def span(interval: Sequence[float], digits: int = 0) -> str:
+    """The ends of an interval of points, signed."""
+    return " to ".join(signed(100 * end, digits) for end in interval)
+
+
 def header(ready: bool, trouble: str) -> str:
     """Title, one sentence, and whether the model is loaded."""
     if trouble:

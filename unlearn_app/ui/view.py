@@ -12,6 +12,7 @@ from ..config import RunConfig
 from ..events import (
     GROUPS,
     Column,
+    Difference,
     Done,
     Event,
     Group,
@@ -82,6 +83,7 @@ class View:
     curve: dict[int, dict[Group, GroupScore]] = field(default_factory=dict)
     controls: dict[str, dict[int, GroupScore]] = field(default_factory=dict)
     scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
+    differences: dict[Column, dict[Group, Difference]] = field(default_factory=dict)
     verdict: Verdict | None = None
     findings: list[Finding] = field(default_factory=list)
     """What attacks have found out since."""
@@ -112,7 +114,7 @@ class View:
             case Images():
                 self.cards[event.column] = _cards((picture, picture.image) for picture in event.pictures)
             case Scores():
-                self.scores = event.columns
+                self.scores, self.differences = event.columns, event.differences
                 if "unlearned" in event.columns:
                     self.curve = {0: event.columns["unlearned"]} | self.curve
             case Verdict():
@@ -200,7 +202,7 @@ def view_of(run: Run, recorded: bool = False) -> View:
     """The view of a run folder, as it stood when the run ended, judged with what attacks have found out since."""
     view = View(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
     view.timing = dict(run.record.get("timing") or {})
-    view.scores, view.findings = run.scores, read_findings(run.folder)
+    view.scores, view.differences, view.findings = run.scores, run.differences, read_findings(run.folder)
     view.verdict = judge_again(run, view.findings)
     for step in run.steps:
         view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
