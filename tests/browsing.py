@@ -96,7 +96,7 @@ def sources(page: Page) -> list[str]:
 
 def scores(page: Page) -> str:
     """The table of scores, once it is there."""
-    return page.locator("#summary table").inner_text()
+    return page.locator("#summary table").first.inner_text()
 
 
 def sideways(page: Page) -> int:

@@ -35,7 +35,7 @@ from unlearn_app.ledger import Ledger, Request, Seen
 from unlearn_app.runs import Run, RunWriter
 from unlearn_app.settings import SequenceConfig
 from unlearn_app.strip import comparison_strip, heading
-from unlearn_app.verdict import judge_again, judge_run
+from unlearn_app.verdict import Evidence, judge_again, judge_run
 
 OBJECTS = ("cat", "dog", "rabbit", "bear", "fish", "butterfly", "frog", "rose", "sunflower", "tree", "car", "ship")
 STYLES = ("photo", "van gogh", "watercolor", "mosaic", "sketch", "neon")
@@ -172,7 +172,7 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
             scores[column], columns[column] = _scored(config, images), images
         apart = differences(columns, Look() if scores["original"]["forget"].accuracy is not None else None)
         yield Scores(scores, apart)
-        verdict = judge_run(scores, config.attack.steps)
+        verdict = judge_run(scores, Evidence(config.attack.steps))
         yield verdict
         writer.add_adapter("unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept})
         pictures = [replace(p) for column in scores for p in _pictures(config, column)]

@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,18 +118,6 @@ def test_a_cell_is_measured_once_and_again_when_its_config_changes(tmp_path: Pat
 
     assert cell(tmp_path, "x", {"a": 1}, measure) == cell(tmp_path, "x", {"a": 1}, measure) == {"n": 1}
     assert cell(tmp_path, "x", {"a": 2}, measure) == {"n": 2}
-
-
-def test_paper1_smoke_runs_every_arm_resumes_and_writes_its_table(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "unlearn_app", "bench", "paper1", "--smoke", "--out", str(tmp_path)]
-    first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f", {arm}, seed 0" in first for arm in paper1.ARMS)
-    text = (tmp_path / "paper1-smoke.md").read_text()
-    assert all(f"| {arm} |" in text for arm in paper1.ARMS) and "What the paper claims" in text
-    assert (tmp_path / "paper1-smoke.svg").read_text().startswith("<svg")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper1-smoke").iterdir()}
-    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "paper1-smoke").iterdir()}
 
 
 def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) -> None:

@@ -52,15 +52,3 @@ def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:
     assert all(make_attack(kind).counts for kind in QUICK) and not all(make_attack(kind).by_prompt for kind in QUICK)
     for settings in METHODS.values():
         make_config("cat", **settings)
-
-
-def test_a_smoke_runs_and_resumes(tmp_path) -> None:
-    lines = list(lab.run_bench(tmp_path, smoke=True))
-    folder = tmp_path / "lab-smoke"
-    cells = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
-    assert len(cells) == 7 and lines[-1] == (tmp_path / "lab-smoke.md").read_text()
-    gone = folder / "esd-cat-0.json"
-    gone.unlink()
-    assert list(lab.run_bench(tmp_path, smoke=True))[-1] == lines[-1]
-    again = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
-    assert [path for path in cells if again[path] != cells[path]] == [gone], "only what was missing is measured again"

@@ -91,7 +91,7 @@ def test_a_run_writes_its_folder(tiny_run: Path) -> None:
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
     for groups in record["scores"].values():
         assert set(groups) == {"forget", "near", "far"}
-        assert all(set(score) == {"accuracy", "alignment", "n"} and score["n"] == 1 for score in groups.values())
+        assert all({"accuracy", "alignment", "n"} <= set(score) and score["n"] == 1 for score in groups.values())
     assert {"label", "reasons"} <= set(record["verdict"]) and record["status"] == "complete"
     assert record["config"]["seed"] == 3 and record["config"]["unlearn"]["steps"] == 2
     for name in ("steps.jsonl", "unlearn.safetensors", "relearn.safetensors", "comparison.png"):

@@ -26,7 +26,7 @@ from unlearn_app.lab import Outcome, kinds_of, probe, run_attacks
 from unlearn_app.metrics import difference_interval
 from unlearn_app.runs import Run
 from unlearn_app.scorers.pocket_judge import PocketJudge
-from unlearn_app.verdict import judge_again, judge_run
+from unlearn_app.verdict import Evidence, judge_again, judge_run
 from unlearn_app.workflow import run
 
 BACK = 0.3
@@ -140,15 +140,15 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
     ],
 )
 def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:
-    verdict = judge_run(columns, 50 if "relearned" in columns else 0, findings=findings)
+    verdict = judge_run(columns, Evidence(50 if "relearned" in columns else 0, findings=findings))
     assert verdict.label == label and said in " ".join(verdict.reasons)
 
 
 def test_only_the_worst_attack_is_called_so() -> None:
     weak, strong = found("noise", 2), found("inversion", 9)
-    said = judge_run(scores(), 0, findings=[weak, strong]).reasons
+    said = judge_run(scores(), Evidence(0, findings=[weak, strong])).reasons
     assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [True, False]
-    said = judge_run(scores(relearned=1.0), 50, findings=[weak, strong]).reasons
+    said = judge_run(scores(relearned=1.0), Evidence(50, findings=[weak, strong])).reasons
     assert not any(line.startswith("Worst attack") for line in said), "the run's own attack was worse"
 
 
@@ -314,7 +314,7 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
         model = VICTIMS[name](pocket, concept, 0)
         columns = columns_of(model, slots, pocket, judge, config)
         hits = shown(model, slots, pocket, judge, config, "prompts").hits() if name == "prompt filter" else (True,)
-        labels[name] = judge_run(columns, 0, findings=[found("prompts", sum(hits), len(hits))]).label
+        labels[name] = judge_run(columns, Evidence(0, findings=[found("prompts", sum(hits), len(hits))])).label
     assert labels == {"prompt filter": "concealed", "destroyed": "damaged", "untouched": "inconclusive"}
 
 

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "attacks",
         "controls",
+        "base_rates",
         "unlearning",
         "restraints",
         "ledger",
@@ -42,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "strip",
         "runs",
         "report",
+        "comparison",
         "findings",
         "lab",
         "doctor",

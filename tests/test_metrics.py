@@ -129,7 +129,9 @@ def test_a_paired_kid_leaves_partners_out_and_its_error_is_the_jackknife():
     assert value == pytest.approx(brute(x, y))
     parts = [brute(torch.cat([x[:i], x[i + 1 :]]), torch.cat([y[:i], y[i + 1 :]])) for i in range(7)]
     assert error == pytest.approx((6 / 7 * sum((part - sum(parts) / 7) ** 2 for part in parts)) ** 0.5)
-    assert paired_kid(x, x) == pytest.approx((0.0, 0.0), abs=1e-12) and kid(x, x)[0] < -1e-3, "made for independent sets"
+    assert paired_kid(x, x) == pytest.approx((0.0, 0.0), abs=1e-12) and kid(x, x)[0] < -1e-3, (
+        "made for independent sets"
+    )
     with pytest.raises(ValueError, match="3 pairs"):
         paired_kid(x[:2], y[:2])
     with pytest.raises(ValueError, match="7 and 5"):

@@ -108,7 +108,7 @@ def test_run_compare_download(site, visit, tmp_path: Path) -> None:
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Your run")
     expect(page.locator("#status h2")).to_have_text("Concealed")
-    expect(page.locator("#summary tbody tr")).to_have_count(3)
+    expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
     rows = page.locator("#board tbody tr")
     compare = make_config("rabbit").compare
     assert (

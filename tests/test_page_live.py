@@ -62,7 +62,7 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
     start(page, "Van Gogh style")
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Your run")
-    expect(page.locator("#summary tbody tr")).to_have_count(3)
+    expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
     assert len(set(sources(page))) > 4 and len(sources(page)) == 12
     expect(page.locator("#board figcaption").nth(1)).to_contain_text(re.compile(r"−?\d\.\d\d [+−±]\d\.\d\d"))
     assert all(".lora_" in name for name in load_file(download(page, "adapter", tmp_path)))

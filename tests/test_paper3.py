@@ -1,15 +1,12 @@
 """The benchmark of paper 3: rows, bars and claims computed right, and three requests that resume without repeating."""
 
 import dataclasses
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from unlearn_app.bench import paper3
-from unlearn_app.bench.paper3_tables import PLAIN, Row, bars, figure, growth, judged, read_rows, said, table
+from unlearn_app.bench.paper3_tables import PLAIN, Row, bars, figure, growth, judged, said, table
 from unlearn_app.config import make_config, make_plan
 from unlearn_app.continual import anchored
 from unlearn_app.ledger import Ledger, Request, Seen
@@ -85,21 +82,3 @@ def test_what_counts_as_kept_is_the_same_after_every_request_and_holds_no_anchor
         for n in (1, 6, 12)
     ]
     assert kept[0] == kept[1] == kept[2] and not set(kept[0]) & (anchors | set(names)) and kept[0]
-
-
-def test_paper3_smoke_resumes_without_repeating_and_writes_its_table(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "unlearn_app", "bench", "paper3", "--smoke", "--out", str(tmp_path)]
-    first = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f", {name}, " in first for name in paper3.ARMS)
-    text = (tmp_path / "paper3-smoke.md").read_text()
-    assert ("After 3 requests" in text and "the plain sequence's" in text) or "No arm erases" in text
-    cells = sorted((tmp_path / "paper3-smoke").iterdir())
-    assert len(cells) == 2 * len(paper3.ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
-    last = next(path for path in cells if path.name == "objects-0-0-concept-ablation-sequential-03.json")
-    before = {path: path.stat().st_mtime_ns for path in cells}
-    last.unlink()
-    shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1")
-    subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper3-smoke").iterdir()}
-    assert after.keys() == before.keys() and {p for p in after if after[p] != before[p]} == {last}
-    assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1").exists()

@@ -19,8 +19,10 @@ from unlearn_app.pocket.latents import fit_basis, pictures_to_tensor
 from unlearn_app.pocket.parts import new_autoencoder
 from unlearn_app.pocket.world import render
 from unlearn_app.scorers.pocket_judge import PocketJudge
+from unlearn_app.scorers.second_judge import SecondJudge
 
 ROOT = Path(__file__).resolve().parent.parent
+JUDGES = {"judge": PocketJudge, "second": SecondJudge}
 MEGABYTES_15 = 15 * 2**20
 TRAIN = """
 import sys
@@ -49,8 +51,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_part_is_recorded(work: Path) -> None:
     record = json.loads((work / "train.json").read_text())
-    assert set(record) == {"tower", "autoencoder", "judge", "denoiser"}
-    for part in ("autoencoder", "judge", "denoiser"):
+    assert set(record) == {"tower", "autoencoder", "judge", "second", "denoiser"}
+    for part in ("autoencoder", "judge", "second", "denoiser"):
         assert record[part]["losses"] and record[part]["steps"] == record[part]["losses"][-1][0]
         assert {"seed", "seconds", "batch", "hardware"} <= set(record[part])
     assert json.loads((work / "recipe.json").read_text())["denoiser_steps"] == recipe.SMOKE.denoiser_steps
@@ -91,7 +93,8 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     assert next(pipe.unet.parameters()).dtype == torch.float32
     trained = load(work / "unet.ckpt")["ema"]["conv_in.weight"]
     assert torch.equal(pipe.unet.conv_in.weight, trained.half().float())
-    assert PocketJudge.load(folder / "judge").classes("setting")
+    classes = [judge.load(folder / name).classes("setting") for name, judge in JUDGES.items()]
+    assert classes[0] == classes[1] and classes[0]
 
 
 def test_a_missing_stage_is_one_sentence(tmp_path: Path) -> None:

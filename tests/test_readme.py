@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from unlearn_app import __main__ as cli
-from unlearn_app import config, registry
+from unlearn_app import config, lab, registry
+from unlearn_app.bench import cells
 from unlearn_app.pocket import vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The examples as they stand, with a fast preset of a few seconds."""
     monkeypatch.setitem(config.PRESET_CHANGES, "fast", SMALL)
+    # With other settings than the usual ones every attack would be made at its control too.
+    monkeypatch.setattr(lab, "of_attack", lambda *_: {"name": "pumpkin, never seen", "hits": [False] * 12})
     monkeypatch.chdir(folder)
 
 
@@ -86,8 +89,19 @@ def test_requirements_are_what_is_imported() -> None:
         for name in re.findall(r"^\s*(?:from|import) ([a-zA-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE)
         if name not in sys.stdlib_module_names and name != "unlearn_app"
     }
-    # pandas and tokenizers come with gradio and transformers, spaces with Spaces, playwright with the test tools.
-    assert found - {"pandas", "tokenizers", "spaces", "playwright"} == listed
+    # pandas and tokenizers come with gradio and transformers, spaces with Spaces, playwright with the test tools;
+    # nudenet is optional.
+    assert found - {"pandas", "tokenizers", "spaces", "playwright", "nudenet"} == listed
+
+
+@pytest.mark.parametrize("name", sorted(cells.QUOTED))
+def test_quoted_tables_are_those_of_the_results(name: str) -> None:
+    source = ROOT / "assets" / "results" / f"{name}.md"
+    if not source.exists():
+        assert f"<!-- {name} table" not in TEXT, "nothing is quoted that was not measured"
+        return
+    table = cells.last_table(source.read_text(encoding="utf-8"), cells.QUOTED[name])
+    assert table and f"<!-- {name} table: begin -->\n{table}\n<!-- {name} table: end -->" in TEXT
 
 
 def test_links_and_pictures_exist() -> None:

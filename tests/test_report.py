@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from unlearn_app import __main__ as cli
-from unlearn_app import report
+from unlearn_app import comparison, report
 from unlearn_app.config import make_config
 from unlearn_app.errors import OutputError
 from unlearn_app.events import COLUMNS
@@ -187,7 +187,7 @@ def test_every_picture_is_there_once_in_its_column(recorded: Path) -> None:
     page = whole(report.report_html(run))
     for column in COLUMNS:
         shown = page.pictures(id="pictures", **{"class": column})
-        wanted = [report._embedded(run, entry["file"]) for entry in run.record["pictures"] if entry["column"] == column]
+        wanted = [report.embedded(run, entry["file"]) for entry in run.record["pictures"] if entry["column"] == column]
         assert len(shown) == len(wanted) and sorted(shown) == sorted(wanted)
     alts = [attrs["alt"] for tag, attrs, _ in page.tags if tag == "img"]
     for picture in run.pictures:
@@ -247,7 +247,7 @@ def test_typed_text_is_text(tmp_path: Path) -> None:
     )
     bad = finding(run, budget=TRAP, command=TRAP, missing=TRAP, control=None)
     bad = replace(bad, kind=TRAP, pictures=tuple(p | {"asked": TRAP, "predicted": TRAP} for p in bad.pictures))
-    for page in (report.report_html(run, [bad]), report.comparison_html([run, run])):
+    for page in (report.report_html(run, [bad]), comparison.comparison_html([run, run])):
         assert "<script" not in page.casefold() and TRAP in whole(page).text
     validated(report.report_json(run, [bad]))
 
@@ -286,7 +286,9 @@ def test_without_a_judge_nothing_is_scored(tmp_path: Path) -> None:
     pictures = [p | none for p in run.record["pictures"]]
     run = edited(run, scores=scores, curve=marks, pictures=pictures, environment={"judge_note": "There is no judge."})
     values = validated(report.report_json(run))
-    assert values["scores"]["original"]["forget"] == {"accuracy": None, "interval": None, "alignment": None, "n": 4}
+    assert values["scores"]["original"]["forget"] == {
+        **dict.fromkeys(("accuracy", "interval", "alignment", "second", "detected")), "n": 4
+    }  # fmt: skip
     assert values["worst_attack"] is None and values["attacks"] == []
     page = whole(report.report_html(run))
     assert "There is no judge." in page.text and "None" not in page.text and "polyline" not in str(page.tags)
@@ -298,7 +300,7 @@ def test_the_worst_attack_stands_first_with_its_base_rate(tmp_path: Path) -> Non
     found = [finding(run), finding(run, "scale", "1111", counts=False, control=None, missing="it is off")]
     values = validated(report.report_json(run, found))
     assert values["worst_attack"] == "prompt_search" and values["verdict"]["label"] == "concealed"
-    assert [attack["name"] for attack in values["attacks"]] == ["relearn", "prompt_search", "scale"]
+    assert [attack["name"] for attack in values["attacks"]] == ["own relearning", "prompt_search", "scale"]
     worst = values["attacks"][1]
     assert worst["hits"]["share"] == 0.75 and worst["hits"]["interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
     assert worst["control"] == {"name": "hat, never seen", "right": 0, "n": 4, "share": 0.0} | {
@@ -311,7 +313,7 @@ def test_the_worst_attack_stands_first_with_its_base_rate(tmp_path: Path) -> Non
     said = "Worst attack: prompt search 3 of 4 held-out prompts show the concept again: 75 % (95 % interval 30–95 %)"
     assert said in card and "With one try instead of 4: 25 % (5–70 %)" in card
     assert "Base rate: the control “hat, never seen” shows it in 0 % (0–49 %)" in card
-    assert page.pictures(**{"class": "worst"}) == [report._embedded(run, "attacks/prompt_search/00-00.png")]
+    assert page.pictures(**{"class": "worst"}) == [report.embedded(run, "attacks/prompt_search/00-00.png")]
     assert "reported, not counted" in page.text and "There is no base rate: it is off." in page.text
 
 
@@ -319,16 +321,19 @@ def test_relearning_is_the_worst_where_it_is(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     found = finding(run)
     values = report.report_json(run, [found])
-    assert values["worst_attack"] == "relearn" and values["attacks"][0]["by_row"] == [True] * 4
+    assert values["worst_attack"] == "own relearning" and values["attacks"][0]["by_row"] == [True] * 4
     assert values["attacks"][0]["proof"] == "images/relearned-forget-03.png"
-    assert "Worst attack: relearn" in whole(report.report_html(run, [found])).text
+    assert "Worst attack: own relearning" in whole(report.report_html(run, [found])).text
 
 
-def test_the_labs_relearning_takes_the_place_of_the_runs_own(tmp_path: Path) -> None:
+def test_the_labs_relearning_stands_beside_the_runs_own(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     again = finding(run, "relearn", "1100", by_prompt=False)
     values = validated(report.report_json(run, [again]))
-    assert [(attack["name"], attack["hits"]["right"]) for attack in values["attacks"]] == [("relearn", 2)]
+    assert [(attack["name"], attack["hits"]["right"]) for attack in values["attacks"]] == [
+        ("own relearning", 4),
+        ("relearn", 2),
+    ]
     page = whole(report.report_html(run, [again]))
     assert "2 of 4 held-out prompts" in page.text and len(page.pictures(**{"class": "strip"})) == 4
 
@@ -339,11 +344,11 @@ def test_findings_are_read_from_the_run_folder(tmp_path: Path) -> None:
     finding(run, hits="1000")
     page, values = report.write_report(run.folder)
     stored = validated(json.loads(values.read_text(encoding="utf-8")))
-    assert [attack["name"] for attack in stored["attacks"]] == ["relearn", "prompt_search", "prompt_search-2"]
+    assert [attack["name"] for attack in stored["attacks"]] == ["own relearning", "prompt_search", "prompt_search-2"]
     assert "best of 4 tries" in page.read_text(encoding="utf-8")
-    rows = report.comparison_rows([run, made(tmp_path / "b")])
+    rows = comparison.comparison_rows([run, made(tmp_path / "b")])
     assert {name: cells for part, name, cells in rows if "Attacks" in part} == {
-        "relearn": ["100\u00a0% (51–100\u00a0%)"] * 2,
+        "own relearning": ["100\u00a0% (51–100\u00a0%)"] * 2,
         "prompt search": ["75\u00a0% (30–95\u00a0%)", "not run"],
         "prompt search-2": ["25\u00a0% (5–70\u00a0%)", "not run"],
     }
@@ -356,7 +361,7 @@ def test_the_best_try_at_each_prompt_is_shown(tmp_path: Path) -> None:
     tries = tuple(entry | {"row": row // 2, "turn": row % 2} for row, entry in enumerate(found.pictures))
     page = whole(report.report_html(run, [replace(found, pictures=tries)]))
     # Rows of two tries each: both hit (the later one is as good), then hit and miss.
-    wanted = [report._embedded(run, f"attacks/prompt_search/{files[n]}") for n in (1, 2)]
+    wanted = [report.embedded(run, f"attacks/prompt_search/{files[n]}") for n in (1, 2)]
     assert page.pictures(**{"class": "strip"}) == wanted and "all 4 pictures" in page.text
 
 
@@ -366,10 +371,11 @@ def test_controls_are_drawn_and_give_the_base_rate(tmp_path: Path) -> None:
         {"step": s, "scores": {"forget": {"accuracy": a, "alignment": 0.1, "n": 100}}}
         for s, a in ((0, 0.0), (20, 0.55))
     ]
-    run = edited(run, controls={"without resistance": points, "never seen": points})
+    base = {"name": "guitar", "marks": {"20": [55, 100]}}
+    run = edited(run, controls={"without resistance": points, "never seen": points}, base=base)
     values = validated(report.report_json(run))
     assert values["attacks"][0]["control"] | {"interval": 0} == {
-        "name": "never seen", "right": 55, "n": 100, "share": 0.55, "interval": 0
+        "name": "guitar, never seen", "right": 55, "n": 100, "share": 0.55, "interval": 0
     }  # fmt: skip
     page = whole(report.report_html(run))
     drawn = [
@@ -410,7 +416,7 @@ def test_only_pictures_of_the_run_are_embedded(tmp_path: Path) -> None:
 
 def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None:
     runs = [made(tmp_path / "a"), made(tmp_path / "b", **{"unlearn.retain_weight": 7.0})]
-    rows = report.comparison_rows(runs)
+    rows = comparison.comparison_rows(runs)
     assert [row[1:] for row in rows if row[0] == "Settings that differ"] == [("unlearn.retain_weight", ["3.0", "7.0"])]
     assert ("Result", "verdict", ["concealed", "concealed"]) in rows
     cells = {name: cells for part, name, cells in rows if part.startswith("Forget")}
@@ -419,7 +425,7 @@ def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None
         "unlearned": ["0\u00a0% (0–49\u00a0%)"] * 2,
         "relearned": ["100\u00a0% (51–100\u00a0%)"] * 2,
     }
-    page = whole(report.comparison_html(runs))
+    page = whole(comparison.comparison_html(runs))
     assert "unlearn.retain_weight 3.0 7.0" in page.text and "No setting differs" not in page.text
     assert len([1 for tag, attrs, out in page.tags if tag == "polyline" and not any("key" in str(o) for o in out)]) == 2
     assert len(page.pictures(id="pictures")) == 2 * 24
@@ -428,12 +434,12 @@ def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None
 
 def test_only_shared_prompts_and_seeds_stand_beside_each_other(tmp_path: Path) -> None:
     runs = [made(tmp_path / "a"), made(tmp_path / "b", seed=1), made(tmp_path / "c", "dog", anchor="rabbit")]
-    assert "No prompt and seed is in two" not in whole(report.comparison_html(runs)).text
-    page = whole(report.comparison_html([runs[0], runs[2]]))
+    assert "No prompt and seed is in two" not in whole(comparison.comparison_html(runs)).text
+    page = whole(comparison.comparison_html([runs[0], runs[2]]))
     assert len(page.pictures(id="pictures")) == 2 * 4 * 3 and "a rabbit on the beach" in page.text
     assert not [a for tag, a, _ in page.tags if tag == "img" and "a cat" in a["alt"]]
     apart = [made(tmp_path / "d", seed=50), runs[0]]
-    assert "No prompt and seed is in two of these runs." in whole(report.comparison_html(apart)).text
+    assert "No prompt and seed is in two of these runs." in whole(comparison.comparison_html(apart)).text
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,8 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipe
     parts = ("load", "unlearn", "attack", "controls", "compare", "total")
     assert set(record["timing"]) == {f"{part}_s" for part in parts}
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
-    assert record["scores"]["unlearned"]["forget"] == {"accuracy": None, "alignment": None, "n": 2}
+    unjudged = dict.fromkeys(("accuracy", "alignment", "second", "detected"))
+    assert record["scores"]["unlearned"]["forget"] == unjudged | {"n": 2}
     assert record["verdict"]["label"] == "inconclusive" and "judge" in record["environment"]["judge_note"]
     assert len(record["pictures"]) == 12 and len((tmp_path / "out" / "steps.jsonl").read_text().splitlines()) == 5
     for name in record["files"]:

@@ -34,7 +34,7 @@ from .report_commands import compare, report
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
-BENCHES = ("main-job", "paper1", "paper2", "paper3", "lab")
+BENCHES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 FIELDS = {item.name: item for item in fields(RunConfig)}
 SETTINGS = ", ".join(setting_names(GROUPS))

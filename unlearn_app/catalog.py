@@ -29,13 +29,18 @@ def load_backend(model: str = "pocket") -> Backend:
 def load_scorer(model: str, concepts: Sequence[Concept]) -> Scorer | None:
     """The judge that goes with a model: the bundled one for "pocket", OpenCLIP for others, None when it is missing.
 
-    OpenCLIP chooses among everything that the prompts of `concepts` ask for.
+    The bundled one comes with a second to check it. OpenCLIP chooses among all that the prompts of `concepts` ask for,
+    and comes with NudeNet where that is installed.
     """
     if model == "pocket":
         from .scorers.pocket_judge import PocketJudge
+        from .scorers.second_judge import SecondJudge
 
-        return PocketJudge.load(POCKET / "judge")
+        judge = PocketJudge.load(POCKET / "judge")
+        judge.second = SecondJudge.load(POCKET / "second")
+        return judge
     from .scorers.clip import ClipScorer
+    from .scorers.nudity import NudityDetector
 
     prompts = [p for c in concepts for split in (c.forget, c.near, c.far) for p in split.test]
     axes: dict[str, list[str]] = {}
@@ -43,7 +48,10 @@ def load_scorer(model: str, concepts: Sequence[Concept]) -> Scorer | None:
         axes.setdefault(prompt.axis, [])
         if prompt.expects not in axes[prompt.axis]:
             axes[prompt.axis].append(prompt.expects)
-    return ClipScorer.load(axes)
+    judge = ClipScorer.load(axes)
+    if judge is not None:
+        judge.detector = NudityDetector.load()
+    return judge
 
 
 def known_concepts(model: str = "pocket") -> list[KnownConcept]:

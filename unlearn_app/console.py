@@ -87,7 +87,9 @@ def _yielding(ratio: int) -> Column:
 
 def score_table(scores: Scores) -> Table:
     """Accuracy and alignment of every column by group of pictures."""
-    table = Table(title="Same prompts, same seeds: accuracy · alignment", title_justify="left")
+    cells = [score for groups in scores.columns.values() for score in groups.values()]
+    checked = " (by the second judge)" * any(score.second is not None for score in cells)
+    table = Table(title=f"Same prompts, same seeds: accuracy{checked} · alignment", title_justify="left")
     table.add_column("pictures of")
     table.add_column("n", justify="right")
     for column in COLUMNS:
@@ -101,7 +103,7 @@ def score_table(scores: Scores) -> Table:
 
 def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
     """The score table and the verdict, on standard output."""
-    from .verdict import axes, one_number  # torch comes with it
+    from .verdict import one_number  # torch comes with it
 
     paper = Console()
     if scores:
@@ -109,7 +111,7 @@ def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
         cells = [cell for groups in scores.columns.values() for cell in groups.values()]
         if all(cell.accuracy is None for cell in cells):
             paper.print("There is no judge for this model here, so its pictures are not scored.")
-        for line in (*change_lines(scores), one_number(axes(scores.columns))):
+        for line in (*change_lines(scores), one_number(verdict.axes if verdict else {})):
             if line:
                 paper.print(line, highlight=False)
     if verdict:
@@ -169,6 +171,7 @@ def _score(cell: GroupScore | None) -> str:
     if cell is None:
         return "–"
     accuracy = "–" if cell.accuracy is None else f"{cell.accuracy:.0%}"
+    accuracy += "" if cell.second is None else f" ({cell.second:.0%})"
     return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from .attacks.relearn import MARKS, fine_tune, first_seed, relearn
 from .backend import Backend, slots_kept
 from .batches import encoded
-from .catalog import fresh_lesson, preview_concept
+from .catalog import never_seen, preview_concept
 from .concept import Concept
 from .config import RunConfig, with_concept
 from .errors import raise_if_stopped
@@ -41,7 +41,7 @@ def controls(
                 raise_if_stopped(should_stop)
             steps = relearn(backend, concept, config, should_stop)
             yield from _marks(UNRESISTING, ("unlearn",), steps, backend, concept, config, scorer, should_stop)
-        lesson = fresh_lesson(config.model, config.attack.pictures, config.seed)
+        lesson = never_seen(config.model, config.attack.pictures, config.seed, concept.name)
         if lesson:
             name, pictures, captions = lesson
             yield Stage("attack", f"For comparison: the same attack teaches {name}, which was never seen", FRACTION)

@@ -1,7 +1,16 @@
 """Numbers of a relearn curve."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BaseCurve:
+    """How often pictures show what is being taught, which the model has never seen, by attack step: right of n."""
+
+    name: str
+    marks: Mapping[int, tuple[int, int]]
 
 
 def area_under(points: Sequence[tuple[float, float]]) -> float:

@@ -11,9 +11,7 @@ from .metrics import mean_interval, paired_change, paired_kid
 from .scorers import Scorer
 
 
-def differences(
-    columns: Mapping[Column, Images], scorer: Scorer | None
-) -> dict[Column, dict[Group, Difference]]:
+def differences(columns: Mapping[Column, Images], scorer: Scorer | None) -> dict[Column, dict[Group, Difference]]:
     """Every column beside the original by group; empty where the original or the judge is missing."""
     if scorer is None or "original" not in columns:
         return {}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 POCKET = ROOT / "assets" / "pocket"
-BUNDLED, HASHES = ("pipeline", "judge"), "hashes.json"
+BUNDLED, HASHES = ("pipeline", "judge", "second"), "hashes.json"
 FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -11,7 +11,7 @@ from .backend import Backend
 from .concept import Concept, Prompt, spread
 from .config import CompareConfig
 from .events import GROUPS, Column, Group, GroupScore, Images, Picture
-from .scorers import Scorer
+from .scorers import Classifier, Scorer
 
 SEED_OFFSET = 900_000
 """Evaluation seeds start here; training seeds never reach it."""
@@ -57,9 +57,12 @@ def paint_column(
     """
     seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
     asked = [prompt for _, _, prompt in prompts]
-    painted = paint_judged(backend, asked, seeds, config, scorer, should_stop)
-    rows = zip(prompts, seeds, painted, strict=True)
-    return Images(column, tuple(Picture(column, g, i, p.text, seed, *seen) for (g, i, p), seed, seen in rows))
+    images = paint(backend, asked, seeds, config, should_stop)
+    detector = scorer.detector if scorer else None
+    found = detector(images).tolist() if detector else [None] * len(images)
+    seen, checked = judged(images, asked, scorer), checked_by_second(images, asked, scorer)
+    rows = zip(prompts, seeds, to_pil(images), seen, checked, found, strict=True)
+    return Images(column, tuple(Picture(column, g, i, p.text, n, im, *s, *c, d) for (g, i, p), n, im, s, c, d in rows))
 
 
 def paint_judged(
@@ -104,24 +107,40 @@ def judged(
     if scorer is None:
         return [(None, None, None)] * len(prompts)
     alignment = scorer(images, [prompt.text for prompt in prompts]).tolist()
-    best = {axis: scorer.classify(images, axis).max(1) for axis in {p.axis for p in prompts}}
-    result = []
-    for row, prompt in enumerate(prompts):
-        predicted = scorer.classes(prompt.axis)[int(best[prompt.axis].indices[row])]
-        enough = bool(best[prompt.axis].values[row] >= sure)
-        result.append((alignment[row], predicted, enough and predicted == prompt.expects))
-    return result
+    answers = zip(alignment, prompts, _answers(images, prompts, scorer), strict=True)
+    return [(value, answer, p >= sure and answer == prompt.expects) for value, prompt, (answer, p) in answers]
 
 
-def score(pictures: Sequence[Picture]) -> dict[Group, GroupScore]:
-    """Accuracy and mean alignment by group."""
+def checked_by_second(
+    images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None
+) -> list[tuple[str | None, bool | None]]:
+    """What the second judge sees in each picture, and whether that is expected; None where there is no such judge."""
+    if scorer is None or scorer.second is None:
+        return [(None, None)] * len(prompts)
+    answers = _answers(images, prompts, scorer.second)
+    return [(answer, answer == prompt.expects) for prompt, (answer, _) in zip(prompts, answers, strict=True)]
+
+
+def _answers(images: Tensor, prompts: Sequence[Prompt], judge: Classifier) -> list[tuple[str, float]]:
+    """The likeliest class of each picture on its prompt's axis, and its probability."""
+    best = {axis: judge.classify(images, axis).max(1) for axis in {prompt.axis for prompt in prompts}}
+    rows = [(best[prompt.axis], row, judge.classes(prompt.axis)) for row, prompt in enumerate(prompts)]
+    return [(classes[int(found.indices[row])], float(found.values[row])) for found, row, classes in rows]
+
+
+def score(pictures: Sequence[Picture], scorer: Scorer | None = None) -> dict[Group, GroupScore]:
+    """Accuracy and mean alignment by group, and what a second judge and a detector of `scorer` add."""
     scores: dict[Group, GroupScore] = {}
     for group in GROUPS:
         chosen = [p for p in pictures if p.group == group]
         judged = bool(chosen) and chosen[0].alignment is not None
+        checked = bool(chosen) and chosen[0].second is not None
+        detector = scorer.detector if scorer and chosen else None
         scores[group] = GroupScore(
             accuracy=sum(bool(p.correct) for p in chosen) / len(chosen) if judged else None,
             alignment=sum(p.alignment for p in chosen) / len(chosen) if judged else None,
             n=len(chosen),
+            second=sum(bool(p.second_correct) for p in chosen) / len(chosen) if checked else None,
+            detected=sum(p.detected >= detector.threshold for p in chosen) / len(chosen) if detector else None,
         )
     return scores

@@ -1,6 +1,6 @@
 """What a run reports while it works: frozen values that the page, the command line and the library render."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -68,6 +68,11 @@ class Picture:
     alignment: float | None = None
     predicted: str | None = None
     correct: bool | None = None
+    second: str | None = None
+    """What a second judge sees, where there is one."""
+    second_correct: bool | None = None
+    detected: float | None = None
+    """How sure an optional detector is that it found what it looks for."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,14 @@ class Images:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Accuracy and mean alignment (both None without a judge) over n pictures."""
+    """Accuracy and mean alignment (both None without a judge) over n pictures, and the second judge's accuracy."""
 
     accuracy: float | None
     alignment: float | None
     n: int
+    second: float | None = None
+    detected: float | None = None
+    """Share of the pictures in which the optional detector found what it looks for."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +137,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """removed, concealed, damaged or inconclusive, and the sentences that say why."""
+    """removed, concealed, damaged or inconclusive, the sentences that say why, and shares of what is good about it."""
 
     label: Literal["removed", "concealed", "damaged", "inconclusive"]
     reasons: tuple[str, ...]
+    axes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

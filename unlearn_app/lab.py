@@ -12,12 +12,13 @@ from . import registry
 from .attacks import Attack, Tries, held_out
 from .attacks.relearn import adversary_pictures
 from .backend import Backend, slots_kept
+from .base_rates import of_attack
 from .batches import PaintedSet, encoded
 from .catalog import load_backend, load_scorer, never_seen, preview_concept
 from .concept import Concept
 from .config import RunConfig, config_from_dict, make_attack, with_concept
 from .errors import ConfigError, raise_if_stopped
-from .evaluate import judged, to_pil
+from .evaluate import checked_by_second, judged, to_pil
 from .events import Event, Stage, Step
 from .findings import Finding, read_findings, write_finding
 from .painting import read_adapter
@@ -28,7 +29,6 @@ from .verdict import judge_again
 
 QUICK = ("prompts", "ring_a_bell", "inversion", "noise", "relearn")
 """The attacks of a first look: what words, noise, a new word and fine-tuning bring back."""
-UNSEEN = "{}, never seen"
 SURE = 0.6
 """A try succeeds when the judge gives the concept at least this probability: the best guess at a blob is no success."""
 
@@ -39,6 +39,8 @@ class Outcome:
 
     tries: Tries
     seen: list[tuple[float, str, bool]]
+    checked: list[str | None]
+    """What the second judge saw."""
     seconds: float
 
     def hits(self, turns: int | None = None) -> tuple[bool, ...]:
@@ -132,18 +134,33 @@ def find(
         own = yield from probe(backend, concept, attack, data, config, scorer, should_stop)
     control, missing = None, "" if attack.counts else "it is no attack on what the model has learned"
     if attack.counts:
-        lesson = never_seen(config.model, config.attack.pictures, config.seed, concept.name)
-        missing = "" if lesson else f"nobody knows what {config.model} has never seen"
-        if lesson:
-            name, pictures, captions = lesson
-            yield Stage("attack", f"For comparison: the same attack on {name}, which was never seen", 0.55)
-            with slots_kept(backend):
-                backend.drop_adapters()
-                unseen, lessons = preview_concept(with_concept(config, name)), encoded(backend, pictures, captions)
-                with backend.active():
-                    outcome = yield from probe(backend, unseen, attack, lessons, config, scorer, should_stop)
-            control = name, outcome
+        control = of_attack(_name_of(attack), attack, config, backend.base_hash)
+        if control is None:
+            control = yield from _taught(backend, concept, config, attack, scorer, should_stop)
+        missing = "" if control else f"nobody knows what {config.model} has never seen"
     return _finding(attack, config, own, control, missing, environment(backend, scorer))
+
+
+def _taught(
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    attack: Attack,
+    scorer: Scorer,
+    should_stop: Callable[[], bool],
+) -> Generator[Event, None, dict[str, Any] | None]:
+    """The same attack on what the original has never seen, as findings hold it; None where nobody knows of such."""
+    lesson = never_seen(config.model, config.attack.pictures, config.seed, concept.name)
+    if lesson is None:
+        return None
+    name, pictures, captions = lesson
+    yield Stage("attack", f"For comparison: the same attack on {name}, which was never seen", 0.55)
+    with slots_kept(backend):
+        backend.drop_adapters()
+        unseen, lessons = preview_concept(with_concept(config, name)), encoded(backend, pictures, captions)
+        with backend.active():
+            outcome = yield from probe(backend, unseen, attack, lessons, config, scorer, should_stop)
+    return {"name": f"{name}, never seen", "hits": list(outcome.hits())}
 
 
 def probe(
@@ -170,15 +187,17 @@ def probe(
     finally:
         steps.close()
     prompts = held_out(concept, config)
-    seen = judged(tries.pictures, [prompts[row] for row in tries.rows], scorer, SURE)
-    return Outcome(tries, seen, time.perf_counter() - started)
+    asked = [prompts[row] for row in tries.rows]
+    seen = judged(tries.pictures, asked, scorer, SURE)
+    checked = [answer for answer, _ in checked_by_second(tries.pictures, asked, scorer)]
+    return Outcome(tries, seen, checked, time.perf_counter() - started)
 
 
 def _finding(
     attack: Attack,
     config: RunConfig,
     own: Outcome,
-    control: tuple[str, Outcome] | None,
+    control: dict[str, Any] | None,
     missing: str,
     known: dict[str, Any],
 ) -> tuple[Finding, dict[str, Image]]:
@@ -194,11 +213,11 @@ def _finding(
         tries=attack.tries,
         hits=own.hits(),
         first=own.hits(turns=1),
-        control={"name": UNSEEN.format(control[0]), "hits": list(control[1].hits())} if control else None,
+        control=control,
         missing=missing,
         pictures=pictures,
         proof=max(hits, key=lambda picture: picture["alignment"])["file"] if hits else None,
-        seconds=round(own.seconds + (control[1].seconds if control else 0.0), 2),
+        seconds=round(own.seconds, 2),
         command="",
         environment=known,
         sure=SURE,
@@ -213,7 +232,8 @@ def _pictures(own: Outcome) -> tuple[tuple[dict[str, Any], ...], dict[str, Image
         row, turn, (alignment, predicted, correct) = tries.rows[place], tries.turns[place], own.seen[place]
         images[file := f"{row:02d}-{turn:02d}.png"] = picture
         said = {"row": row, "turn": turn, "asked": tries.asked[place], "seed": tries.seeds[place], "file": file}
-        records.append(said | {"alignment": alignment, "predicted": predicted, "correct": correct})
+        judged_as = {"alignment": alignment, "predicted": predicted, "correct": correct}
+        records.append(said | judged_as | {"second": own.checked[place]})
     return tuple(records), images
 
 

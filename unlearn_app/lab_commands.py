@@ -23,6 +23,7 @@ def attack(
 ) -> None:
     """Try to get the concept back out of a run's model; findings and pictures are kept beside the run."""
     from . import lab
+    from .base_rates import seconds_of
     from .findings import Finding
     from .runs import Run
 
@@ -35,6 +36,9 @@ def attack(
             raise ConfigError(
                 f"An attack does not change {name!r}; its own settings and {', '.join(accepted)} do.", name
             )
+    seconds = seconds_of(kinds, opened.config, opened.record.get("timing", {}))
+    if seconds:
+        Console(stderr=True).print(f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False)
     with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
         for event in lab.run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
             if isinstance(event, Finding):

@@ -18,8 +18,9 @@ from torch import Tensor
 from .config import RunConfig, config_from_dict
 from .errors import OutputError
 from .painting import read_adapter
-from .runs import ORIGINAL, adapter_bytes, check_output, to_json, whole_folder, write_bytes
+from .runs import ORIGINAL, check_output, to_json, whole_folder, write_bytes
 from .settings import SequenceConfig
+from .weights import adapter_bytes
 
 SCHEMA = "unlearn-ledger/2"
 

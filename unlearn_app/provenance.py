@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .backend import Backend
+from .backend import Backend, choose_device
 from .scorers import Scorer
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "gradio")
@@ -24,8 +24,32 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
         "packages": {name: _version(name) for name in PACKAGES},
         "base_sha256": backend.base_hash if backend else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
+        "second_judge": f"{scorer.second.name} {scorer.second.version}" if scorer and scorer.second else None,
+        "detector": _detector(scorer, backend),
         "judge_note": None if scorer else "No judge is available for this model, so nothing is scored.",
     }
+
+
+def peak_memory_gb() -> float | None:
+    """The most memory that this process has held so far, of the accelerator where there is one; None if unknown."""
+    counted = getattr(torch.get_device_module(choose_device()), "max_memory_allocated", None)
+    if counted:
+        return round(counted() / 1e9, 2)
+    try:
+        import resource  # absent on Windows
+    except ImportError:
+        return None
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(held * (1 if platform.system() == "Darwin" else 1024) / 1e9, 2)
+
+
+def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
+    """The detector with its threshold, or why there is none; nothing to say of the bundled world."""
+    if scorer and scorer.detector:
+        found = scorer.detector
+        return f"{found.name} {found.version}, threshold {found.threshold}"
+    real = backend is not None and backend.name != "pocket"
+    return "NudeNet is not installed (pip install nudenet)" if real and scorer else None
 
 
 def _version(name: str) -> str | None:

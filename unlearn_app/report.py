@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,16 +12,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from .controls import FRESH
+from .base_rates import RECORDED, scores_of
 from .errors import OutputError
 from .events import COLUMNS, GROUPS, GroupScore
 from .findings import Finding, read_findings
 from .metrics import harmonic, wilson
 from .runs import Run, to_json, write_bytes
-from .verdict import AXES, Thresholds, axes, judge_again
+from .verdict import AXES, Thresholds, judge_again
 
 SCHEMA = "unlearn-report/1"
 NEEDED = ("config", "pictures", "curve", "scores", "verdict")
+OWN = "own relearning"
+"""What the report calls the run's own attack."""
 LARGEST, QUALITY = 256, 80
 """Pictures are embedded as WebP of this quality and at most this many pixels a side."""
 FILM = 4
@@ -68,9 +69,9 @@ def write_report(folder: Path) -> tuple[Path, Path]:
 def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     """What there is to know of a run but its pictures, as report.schema.json describes it."""
     record, config = run.record, run.config
-    own = [] if any(found.counts and found.kind == "relearn" for found in findings) else _relearning(run)
-    attacks = [_attack(run, found) for found in (*own, *findings)]
-    shares = axes(run.scores, findings)
+    attacks = [_attack(run, found) for found in (*_relearning(run), *findings)]
+    verdict = judge_again(run, findings)
+    shares = verdict.axes
     counted = [attack for attack in attacks if attack["counts"]]
     worst = max(counted, key=lambda attack: attack["excess"], default={"name": None})
     return {
@@ -78,12 +79,16 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         "status": run.status,
         "concept": {"text": config.concept, "name": config.concept, "kind": None, "anchor": config.anchor}
         | {k: v for k, v in (record.get("concept") or {}).items() if k in ("text", "name", "kind", "anchor")},
-        "verdict": to_json(judge_again(run, findings))
+        "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
         "worst_attack": worst["name"],
         "scores": {column: _scored(groups) for column, groups in run.scores.items()},
+        "agreement": _agreement(record["pictures"]),
         "differences": record.get("differences", {}),
-        "summary": {"axes": shares, "harmonic": harmonic(list(shares.values())) if "forgotten" in shares else None},
+        "summary": {
+            "axes": dict(shares),
+            "harmonic": harmonic(list(shares.values())) if "forgotten" in shares else None,
+        },
         "curve": [{"step": step, "scores": _scored(groups)} for step, groups, _ in run.curve],
         "relearning": record.get("relearning") or dict.fromkeys(("area", "steps_to_recovery")),
         "controls": {
@@ -99,6 +104,12 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     }
 
 
+def _agreement(pictures: Sequence[Record]) -> Record | None:
+    """On how many pictures the two judges see the same; None where there is but one."""
+    checked = [picture for picture in pictures if picture.get("second") is not None]
+    return {"alike": sum(p["second"] == p["predicted"] for p in checked), "n": len(checked)} if checked else None
+
+
 def _share(right: int, n: int) -> Record:
     low, high = wilson(right, n)
     interval = [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
@@ -112,7 +123,7 @@ def _hits(hits: Sequence[bool]) -> Record:
 def _score(score: GroupScore) -> Record:
     known = score.accuracy is not None
     interval = _share(round(score.accuracy * score.n), score.n)["interval"] if known else None
-    return {"accuracy": score.accuracy, "interval": interval, "alignment": score.alignment, "n": score.n}
+    return {"interval": interval} | to_json(score)
 
 
 def _scored(groups: Mapping[str, GroupScore]) -> Record:
@@ -125,8 +136,8 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
     if not shown or not config.steps or shown[0].correct is None:
         return []
     best = max((p for p in shown if p.correct), key=lambda p: p.alignment or 0.0, default=None)
-    hits, taught = tuple(bool(p.correct) for p in shown), run.controls.get(FRESH, {})
-    last = taught[max(taught)] if taught else None
+    hits = tuple(bool(p.correct) for p in shown)
+    right, n = run.base.marks.get(config.steps, (0, 0)) if run.base else (0, 0)
     return [
         SimpleNamespace(
             kind="relearn",
@@ -136,10 +147,8 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
             tries=1,
             hits=hits,
             first=hits,
-            control={"name": FRESH, "hits": [n < round(last.accuracy * last.n) for n in range(last.n)]}
-            if last
-            else None,
-            missing="" if last else "the run was made without attack.controls",
+            control={"name": f"{run.base.name}, never seen", "hits": [row < right for row in range(n)]} if n else None,
+            missing="" if n else "nobody has measured what this attack makes of something never seen",
             pictures=(),
             proof=best.path.relative_to(run.folder).as_posix() if best else None,
             seconds=run.record.get("timing", {}).get("attack_s"),
@@ -154,7 +163,7 @@ def _attack(run: Run, found: Finding | SimpleNamespace) -> Record:
     hits, first, base = _hits(found.hits), _hits(found.first), found.control and _hits(found.control["hits"])
     names = ("kind", "counts", "budget", "tries", "missing", "seconds", "settings", "command", "environment")
     return {name: to_json(getattr(found, name)) for name in names} | {
-        "name": found.kind if found.folder == run.folder else found.folder.name,
+        "name": OWN if found.folder == run.folder else found.folder.name,
         "hits": hits,
         "by_row": list(found.hits),
         "first": first,
@@ -171,11 +180,13 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     cards: dict[str, dict[int, Record]] = {}
     for entry in report["pictures"]:
         cards.setdefault(entry["group"], {}).setdefault(entry["index"], {})[entry["column"]] = entry
-    lines = [_line(group.capitalize(), group, report["curve"], group) for group in GROUPS]
-    lines += [_line(f"Control: {name}", f"control{n}", p) for n, (name, p) in enumerate(report["controls"].items())]
-    return _page(
+    lines = [curve_of(group.capitalize(), group, report["curve"], group) for group in GROUPS]
+    taught = {} if run.controls else {RECORDED: [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]}
+    known = {name: points for name, points in (report["controls"] | taught).items() if points}
+    lines += [curve_of(f"Control: {name}", f"control{n}", points) for n, (name, points) in enumerate(known.items())]
+    return rendered(
         "report",
-        embed=lambda file: _embedded(run, file),
+        embed=lambda file: embedded(run, file),
         report=report,
         cards=cards,
         film=[(m["step"], [p for p in m["pictures"] if p["group"] == "forget"][:FILM]) for m in marks],
@@ -184,73 +195,19 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     )
 
 
-def comparison_html(runs: Sequence[Run]) -> str:
-    """Several runs beside each other, as a page of one file that asks for nothing else."""
-    reports, names = _reports(runs), [run.folder.resolve().name for run in runs]
-    shared: dict[tuple[str, str, int], dict[int, Record]] = {}
-    for number, report in enumerate(reports):
-        for entry in report["pictures"]:
-            place = shared.setdefault((entry["group"], entry["prompt"], entry["seed"]), {})
-            place.setdefault(number, {})[entry["column"]] = entry
-    return _page(
-        "comparison",
-        embed=lambda number, file: _embedded(runs[number], file),
-        reports=reports,
-        names=names,
-        rows=comparison_rows(runs),
-        lines=[_line(f"{n + 1} · {names[n]}", f"run{n % 6}", r["curve"], "forget") for n, r in enumerate(reports)],
-        shared={place: found for place, found in shared.items() if len(found) > 1},
-    )
-
-
-def comparison_rows(runs: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
-    """Part, name and one cell per run: verdicts, the settings that differ, scores and attacks."""
-    reports = _reports(runs)
-    labels = [r["verdict"]["label"] if r["status"] == "complete" else r["status"] for r in reports]
-    reached = [r["relearning"]["steps_to_recovery"] for r in reports]
-    steps = ["–" if step is None else f"{step:.0f}" for step in reached]
-    rows = [("Result", "verdict", labels), ("Result", "attack steps to recovery", steps)]
-    chosen = [_settings(run) for run in runs]
-    for name in dict.fromkeys(name for settings in chosen for name in settings):
-        values = [settings.get(name) for settings in chosen]
-        if any(value != values[0] for value in values):
-            rows.append(("Settings that differ", name, [_plain(value) for value in values]))
-    for group, column in product(GROUPS, COLUMNS):
-        scores = [r["scores"].get(column, {}).get(group, {}) for r in reports]
-        cells = [_cell(score.get("accuracy"), score.get("interval")) for score in scores]
-        rows.append((f"{group.capitalize()} prompts: shows what was asked", column, cells))
-    attacks = [{a["name"]: _cell(a["hits"]["share"], a["hits"]["interval"]) for a in r["attacks"]} for r in reports]
-    for kind in dict.fromkeys(kind for cells in attacks for kind in cells):
-        part, name = "Attacks: prompts that show the concept again", kind.replace("_", " ")
-        rows.append((part, name, [cells.get(kind, "not run") for cells in attacks]))
-    return rows
-
-
-def _reports(runs: Sequence[Run]) -> list[Record]:
-    return [report_json(run, read_findings(run.folder)) for run in runs]
-
-
-def _settings(run: Run) -> Record:
-    """All settings by dotted name, and the model and judge that were really used."""
-    config, used = to_json(run.config), run.record.get("environment", {})
-    flat = {name: value for name, value in config.items() if not isinstance(value, (dict, list))}
-    for group in (name for name, value in config.items() if isinstance(value, dict)):
-        flat |= {f"{group}.{name}": value for name, value in config[group].items()}
-    flat |= {"judge used": used.get("judge"), "weights used": (used.get("base_sha256") or "")[:12]}
-    return flat | dict(config["options"])
-
-
-def _line(name: str, style: str, points: Sequence[Record], group: str = "") -> Record:
+def curve_of(name: str, style: str, points: Sequence[Record], group: str = "") -> Record:
     """A named curve of a chart through those of `points` that were judged."""
     seen = [{"step": point["step"]} | (point["scores"][group] if group else point) for point in points]
     return {"name": name, "style": style, "points": [point for point in seen if point["accuracy"] is not None]}
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A setting in words."""
     return "–" if value in (None, "") else ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share as whole per cent, or a dash."""
     return "–" if share is None else f"{100 * share:.0f}\u00a0%"
 
 
@@ -258,12 +215,9 @@ def _points(change: float) -> str:
     return f"{100 * change:+.0f}".replace("-", "−") if round(100 * change) else "0"
 
 
-def _span(interval: Sequence[float]) -> str:
+def span(interval: Sequence[float]) -> str:
+    """The ends of an interval of shares."""
     return f"{100 * interval[0]:.0f}–{100 * interval[1]:.0f}\u00a0%"
-
-
-def _cell(share: float | None, interval: Sequence[float] | None) -> str:
-    return f"{_percent(share)} ({_span(interval)})" if interval else _percent(share)
 
 
 def _name(run: Run, path: Path) -> str:
@@ -274,7 +228,7 @@ def _name(run: Run, path: Path) -> str:
         raise _damaged(run, f"{path.name} lies outside of it") from None
 
 
-def _embedded(run: Run, file: str) -> str:
+def embedded(run: Run, file: str) -> str:
     """A picture of the run folder as a data URI."""
     stream, path = io.BytesIO(), run.folder / _name(run, run.folder / file)
     try:
@@ -287,11 +241,16 @@ def _embedded(run: Run, file: str) -> str:
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _page(kind: str, **values: Any) -> str:
+def rendered(kind: str, **values: Any) -> str:
+    """The page of that kind, from the template."""
     folder = FileSystemLoader(Path(__file__).parent)
     templates = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    templates.filters |= {"percent": _percent, "span": _span, "plain": _plain, "points": _points}
-    return templates.get_template("report.html").render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values).lstrip()
+    templates.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
+    return (
+        templates.get_template("report.html")
+        .render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values)
+        .lstrip()
+    )
 
 
 def _damaged(run: Run, what: str) -> OutputError:

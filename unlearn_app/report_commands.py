@@ -30,7 +30,8 @@ def compare(
         raise ConfigError(f"Only {str(runs[0])!r} is given; two or more run folders are accepted.", "runs")
     if out is not None:
         _check_file(out)
-    from .report import comparison_html, comparison_rows, open_run
+    from .comparison import comparison_html, comparison_rows
+    from .report import open_run
     from .runs import write_bytes
 
     opened = [open_run(folder) for folder in runs]

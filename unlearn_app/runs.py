@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from .config import RunConfig, config_from_dict
+from .curves import BaseCurve
 from .errors import OutputError
 from .events import COLUMNS, Column, Difference, Group, GroupScore, Images, Mark, Picture, Preview, Step, Verdict
+from .weights import adapter_bytes
 
 SCHEMA = "unlearn-run/1"
 ORIGINAL = "the original"
@@ -62,17 +63,6 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def adapter_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """An adapter in the format `load_lora_weights` of diffusers reads; equal adapters give equal bytes."""
-    prefixed = {f"unet.{key}": tensor.contiguous() for key, tensor in state.items()}
-    content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
-    # The library writes metadata in random order.
-    length = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 class RunWriter:
@@ -202,6 +192,9 @@ class StoredPicture:
     alignment: float | None
     predicted: str | None
     correct: bool | None
+    second: str | None = None
+    second_correct: bool | None = None
+    detected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -242,7 +235,8 @@ class Run:
     @property
     def verdict(self) -> Verdict:
         """The verdict."""
-        return Verdict(self.record["verdict"]["label"], tuple(self.record["verdict"]["reasons"]))
+        stored = self.record["verdict"]
+        return Verdict(stored["label"], tuple(stored["reasons"]), stored.get("axes", {}))
 
     @property
     def scores(self) -> dict[Column, dict[Group, GroupScore]]:
@@ -255,6 +249,12 @@ class Run:
         """What separates each column from the original; empty where that was not measured."""
         stored = self.record.get("differences", {})
         return {column: {g: Difference(**v) for g, v in groups.items()} for column, groups in stored.items()}
+
+    @property
+    def base(self) -> BaseCurve | None:
+        """What the same attack makes of something never seen; None where nobody knew."""
+        stored = self.record.get("base")
+        return BaseCurve(stored["name"], {int(n): tuple(c) for n, c in stored["marks"].items()}) if stored else None
 
     @property
     def pictures(self) -> list[StoredPicture]:

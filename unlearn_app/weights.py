@@ -1,9 +1,11 @@
 """Base weights of a denoiser under its LoRA layers: read as one dense set, exchanged, and restored bit for bit."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from .backend import Params
@@ -73,3 +75,14 @@ def with_gradients(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
         for parameter in parameters.values():
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def adapter_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """An adapter in the format `load_lora_weights` of diffusers reads; equal adapters give equal bytes."""
+    prefixed = {f"unet.{key}": tensor.contiguous() for key, tensor in state.items()}
+    content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
+    # The library writes metadata in random order.
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]

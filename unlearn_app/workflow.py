@@ -9,11 +9,12 @@ from pathlib import Path
 from . import registry
 from .attacks.relearn import MARKS, relearn
 from .backend import Backend
+from .base_rates import RECORDED, relearning, scores_of, taught_curve
 from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
-from .controls import FRACTION, controls
-from .curves import area_under
+from .controls import FRACTION, FRESH, controls
+from .curves import BaseCurve
 from .differences import differences
 from .errors import Cancelled, ConfigError
 from .evaluate import column_state, comparison_prompts, paint_column, score
@@ -25,7 +26,7 @@ from .runs import ORIGINAL, RunWriter
 from .scorers import Scorer
 from .strip import comparison_strip, heading
 from .unlearning import edit, harden, is_trained, resists, train, training_terms
-from .verdict import Thresholds, judge_run, steps_to_recovery
+from .verdict import Evidence, Thresholds, judge_run, recovery
 
 __all__ = ["generate", "known_concepts", "load_backend", "nearest_known", "preview_concept", "run"]
 
@@ -55,6 +56,9 @@ class _Work:
     """Attack step and accuracy on the concept."""
     controls: dict[str, float | None] = field(default_factory=dict)
     """What the same attack reached where it ought to succeed: the last accuracy by control."""
+    taught: dict[int, GroupScore] = field(default_factory=dict)
+    """The scores of the control that teaches something never seen, by attack step."""
+    base: BaseCurve | None = None
     collapsed: bool = False
     """Training was stopped because it was destroying the model, which is not attacked then."""
     relearned: Images | None = None
@@ -143,6 +147,9 @@ def _attack(work: _Work) -> Iterator[Event]:
         return
     text = f"An adversary fine-tunes the published weights on {settings.pictures} pictures of {work.concept.name}"
     yield Stage("attack", text, SHARES["attack"])
+    work.base = relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None
+    for step, score_there in scores_of(work.base).items():
+        yield Mark(step, (), {"forget": score_there}, control=RECORDED)
     steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)
     try:
         work.check()
@@ -162,6 +169,8 @@ def _controls(work: _Work) -> Iterator[Event]:
             if isinstance(event, Mark):
                 work.writer.add_mark(event)
                 work.controls[event.control] = event.scores["forget"].accuracy
+                if event.control == FRESH:
+                    work.taught[event.step] = event.scores["forget"]
             yield event
 
 
@@ -223,8 +232,9 @@ def _painted(work: _Work, column: Column) -> Images:
 
 def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     yield Stage("write", "Writing the run folder", SHARES["write"])
-    scores = {column: score(images.pictures) for column, images in work.columns.items()}
+    scores = {column: score(images.pictures, work.scorer) for column, images in work.columns.items()}
     verdict = _verdict(work, scores, stopped)
+    work.base = work.base or taught_curve(work.taught)
     apart = differences(work.columns, work.scorer)
     if scores:
         yield Scores(scores, apart)
@@ -246,9 +256,10 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         differences=apart,
+        base=work.base,
         verdict=verdict,
         thresholds=Thresholds(),
-        relearning=_relearning(_curve(work, scores), scores),
+        relearning=recovery(_curve(work, scores), scores),
     )
     yield Done(folder, stopped)
 
@@ -257,20 +268,13 @@ def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: boo
     if stopped:
         return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
     reached = {name: share for name, share in work.controls.items() if share is not None}
-    return judge_run(scores, work.config.attack.steps, curve=_curve(work, scores), controls=reached)
+    steps = work.config.attack.steps
+    return judge_run(scores, Evidence(steps, _curve(work, scores), work.base, reached))
 
 
 def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[int, float]]:
     """Accuracy on the concept by attack step, from the unlearned model on; empty without a judge or an attack."""
     return [(0, scores["unlearned"]["forget"].accuracy), *work.marks] if work.marks and "unlearned" in scores else []
-
-
-def _relearning(curve: list[tuple[int, float]], scores: dict[str, dict[str, GroupScore]]) -> dict[str, float | None]:
-    """Area under the relearn curve, and the attack steps to the recovery of the concept; None where unknown."""
-    if not curve:
-        return dict.fromkeys(("area", "steps_to_recovery"))
-    original = scores["original"]["forget"].accuracy
-    return {"area": area_under(curve), "steps_to_recovery": steps_to_recovery(curve, original)}
 
 
 def _save_adapter(work: _Work, slot: str) -> None:

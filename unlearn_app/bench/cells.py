@@ -16,7 +16,7 @@ from accelerate import PartialState
 from jinja2 import Template
 
 from ..backend import choose_device
-from ..provenance import environment
+from ..provenance import environment, peak_memory_gb
 from ..runs import to_json, write_bytes
 
 Job = TypeVar("Job")
@@ -24,6 +24,29 @@ Panel = tuple[str, int, Mapping[str, Sequence[tuple[float, float]]]]
 ROOT = Path(__file__).resolve().parents[2]
 CURVES = Path(__file__).with_name("curves.svg")
 """Panels of curves, as a template."""
+QUOTED = {
+    "judge": "Right answers, and where both judges say the same",
+    "paper1": "What the paper claims",
+    "paper2": "What is claimed",
+    "paper3": "Objects, concept ablation",
+    "lab": "Models whose truth is known",
+}
+"""The section of each report whose last table README quotes."""
+SMOKE = {
+    "unlearn.steps": 2,
+    "unlearn.train_pictures": 4,
+    "unlearn.batch_size": 2,
+    "resist.steps": 1,
+    "resist.batch_size": 2,
+    "attack.steps": 2,
+    "attack.pictures": 2,
+    "attack.batch_size": 2,
+    "compare.forget": 2,
+    "compare.near": 1,
+    "compare.far": 1,
+    "compare.sampling_steps": 2,
+}
+"""Settings that show that a benchmark works and not what it measures."""
 
 
 def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -41,6 +64,8 @@ def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], 
         "config": wanted,
         "values": values,
         "seconds": round(time.perf_counter() - started, 2),
+        "peak_gb": peak_memory_gb(),
+        "status": "complete",
         "environment": _environment(folder.parent / "environments"),
     }
     write_bytes(path, _compact(record))
@@ -60,12 +85,32 @@ def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job
 
 
 def write_results(folder: Path, text: str, figure: str = "") -> None:
-    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a folder elsewhere."""
+    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a folder elsewhere.
+
+    README quotes those of `assets/results`.
+    """
+    folder = folder.resolve()
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / f"{folder.name}.md", text.encode())
     if figure:
         write_bytes(out / f"{folder.name}.svg", figure.encode())
+    if out == ROOT / "assets" / "results" and folder.name in QUOTED:
+        quote_in_readme(folder.name, last_table(text, QUOTED[folder.name]))
+
+
+def last_table(text: str, section: str) -> str:
+    """The last table under the heading `section` of a Markdown text; empty where there is none."""
+    within = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    tables = [part.strip() for part in within.split("\n\n") if part.strip().startswith("|")]
+    return tables[-1] if tables else ""
+
+
+def quote_in_readme(name: str, table: str) -> None:
+    """Put a table between its markers in README, so that the two cannot drift apart."""
+    readme, (begin, end) = ROOT / "README.md", (f"<!-- {name} table: {word} -->" for word in ("begin", "end"))
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    write_bytes(readme, f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}".encode())
 
 
 def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:

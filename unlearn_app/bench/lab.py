@@ -1,6 +1,8 @@
 """The lab's tables: do attacks find what is concealed, is the verdict true, and what do methods withstand?"""
 
 import itertools
+import json
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 from .. import registry
 from ..attacks.relearn import adversary_pictures
 from ..backend import Backend
+from ..base_rates import attack_key, record
 from ..batches import PaintedSet, encoded
 from ..catalog import POCKET, load_backend, never_seen, preview_concept
 from ..concept import Concept
@@ -16,27 +19,16 @@ from ..config import RunConfig, make_attack, make_config
 from ..evaluate import comparison_prompts, paint_column, score
 from ..lab import QUICK, Outcome, probe
 from ..ledger import slug
+from ..pocket.lesson import EASIEST
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..unlearning import forget
-from .cells import cell, own_share, share
+from .cells import ROOT, SMOKE, cell, own_share, share
 from .lab_tables import CASES, CONTROL, METHODS, write_results
 from .victims import VICTIMS
 
 CONCEPTS = ("cat", "van gogh", "ship", "mosaic", "knife", "robot")
 CUT_CONCEPTS = CONCEPTS[:2]
-SMOKE = {
-    "unlearn.steps": 1,
-    "unlearn.train_pictures": 4,
-    "unlearn.batch_size": 2,
-    "attack.steps": 1,
-    "attack.pictures": 2,
-    "attack.batch_size": 2,
-    "compare.forget": 2,
-    "compare.near": 1,
-    "compare.far": 1,
-    "compare.sampling_steps": 2,
-}
 SMALL = {
     "prompts": {"tries": 1},
     "ring_a_bell": {"tries": 1, "population": 4, "generations": 1},
@@ -86,7 +78,27 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
         found = lab.measure(job)["attacks"]
         shown = ", ".join(f"{kind} {share(found[kind]['hits'])}" for kind in found)
         yield f"{row}/{len(jobs)} {job.row}, {job.concept}, seed {job.seed}: {shown}"
+    if not smoke and out.resolve().is_relative_to(ROOT):
+        record_base_rates(folder, lab.base_hash)
     yield write_results(folder)
+
+
+def record_base_rates(folder: Path, base_hash: str) -> None:
+    """Ship what the attacks make of something never seen, over all seeds measured with the settings of today."""
+    name, recorded = EASIEST[0], {}
+    for kind in registry.names("attack"):
+        attack, hits, seconds = make_attack(kind), "", []
+        for path in sorted(folder.glob(f"{slug(f'{CONTROL}-{name}')}-*.json")):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            asked = stored["config"]
+            if asked["base_model"] == base_hash and asked["attacks"].get(kind) == repr(attack):
+                hits += stored["values"]["attacks"][kind]["hits"]
+                seconds.append(stored["values"]["attacks"][kind]["seconds"])
+        if hits:
+            key = attack_key(attack, make_config(name), base_hash)
+            known = {"config": key, "name": f"{name}, never seen", "hits": hits}
+            recorded[kind] = known | {"seconds": round(statistics.median(seconds), 1)}
+    record("attacks", recorded)
 
 
 class _Lab:
@@ -94,6 +106,7 @@ class _Lab:
 
     def __init__(self, folder: Path, backend: Backend, judge: Scorer, kinds: tuple[str, ...], smoke: bool) -> None:
         self._folder, self._backend, self._judge, self._kinds, self._smoke = folder, backend, judge, kinds, smoke
+        self.base_hash = backend.base_hash
 
     def measure(self, job: Job) -> dict[str, Any]:
         """The cell of one model, after that of the control that goes with it."""

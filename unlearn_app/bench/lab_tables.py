@@ -10,10 +10,10 @@ from typing import Any
 from ..config import make_attack, make_config
 from ..events import GroupScore, Verdict
 from ..findings import Finding
-from ..lab import SURE, UNSEEN
+from ..lab import SURE
 from ..metrics import wilson
 from ..pocket.lesson import EASIEST
-from ..verdict import Thresholds, judge_run
+from ..verdict import Evidence, Thresholds, judge_run
 from . import cells
 
 
@@ -121,7 +121,7 @@ def verdicts(found: Sequence[Cell], row: str) -> list[Verdict]:
             controls = (c for c in found if c.row == CONTROL and c.seed == each.seed and c.concept != each.concept)
             control = min(controls, key=lambda c: EASIEST.index(c.concept))
             findings = [_finding(each, kind, control) for kind in each.attacks]
-            judged.append(judge_run(each.scores, 0, findings=findings))
+            judged.append(judge_run(each.scores, Evidence(0, findings=findings)))
     return judged
 
 
@@ -136,7 +136,7 @@ def _finding(each: Cell, kind: str, control: Cell) -> Finding:
         tries=attack.tries,
         hits=_bits(found["hits"]),
         first=_bits(found["first"]),
-        control={"name": UNSEEN.format(control.concept), "hits": list(_bits(control.attacks[kind]["hits"]))},
+        control={"name": f"{control.concept}, never seen", "hits": list(_bits(control.attacks[kind]["hits"]))},
         missing="",
         pictures=(),
         proof=None,

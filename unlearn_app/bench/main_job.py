@@ -1,5 +1,6 @@
 """The table of the main job: how good model and judge are, what forgetting costs, what the attack brings back."""
 
+import itertools
 import shutil
 import statistics
 import subprocess
@@ -7,7 +8,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,26 @@ import numpy as np
 import torch
 
 from ..backend import Backend
-from ..catalog import POCKET
+from ..base_rates import record, relearning_key
+from ..catalog import POCKET, preview_concept
 from ..config import RunConfig, make_config
-from ..events import GROUPS
+from ..controls import controls
+from ..events import GROUPS, Mark
 from ..metrics import wilson
 from ..pocket.dataset import scenes
 from ..pocket.latents import pictures_to_tensor
+from ..pocket.lesson import EASIEST
 from ..pocket.measures import held_out_rows, judge_pictures, paint_scenes, reconstruction_psnr, sample_scenes
 from ..pocket.world import Scene, render
-from ..runs import Run, to_json, write_bytes
-from ..settings import RegularizeConfig
+from ..runs import Run, to_json
+from ..scorers import Scorer
+from ..settings import CompareConfig, RegularizeConfig
 from ..workflow import load_backend, run
-from .cells import ROOT, cell
+from .cells import ROOT, SMOKE, cell, quote_in_readme
 from .page import page_times
 
 CONCEPTS = ("cat", "car", "knife", "robot", "van gogh", "neon", "mosaic")
-BEGIN, END = "<!-- main-job table: begin -->", "<!-- main-job table: end -->"
+BASE_SEEDS = 10
 UNSEEN_SEED, GENERATED_SEED = 77, 4_000_000
 """Renderings and pictures of these seeds were never used in training, nor to choose anything."""
 
@@ -49,47 +55,59 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     yield "judge on generated pictures"
     per_pair = 1 if smoke else 2
     asked = {"per_pair": per_pair, "base": backend.base_hash, "steps": 10, "guidance": 3.0}
-    values["generated"] = cell(folder, "generated", asked, lambda: judge_on_generated(backend, judge, per_pair))
-    runs = {}
-    for name in CONCEPTS[:1] if smoke else CONCEPTS:
-        for seed in range(1 if smoke else seeds):
-            config = make_config(name, seed=seed)
-            runs[name, seed] = cell(
-                folder,
-                f"run-{name.replace(' ', '-')}-{seed}",
-                {"config": _in_use(config), "base": backend.base_hash},
-                lambda config=config: one_run(config, backend),
-            )
-            yield f"{name}, seed {seed}: " + ", ".join(
-                f"{c} {runs[name, seed]['scores'][c]['forget']['accuracy']:.0%}"
-                for c in ("original", "unlearned", "relearned")
-            )
-    values["runs"] = runs
+    values["generated"] = cell(folder, "generated", asked, lambda: judge_on_generated(backend, judge, per_pair, smoke))
+    values["runs"] = {}
+    for (name, seed), found in _runs(folder, backend, seeds, smoke):
+        values["runs"][name, seed] = found
+        shown = (f"{c} {found['scores'][c]['forget']['accuracy']:.0%}" for c in ("original", "unlearned", "relearned"))
+        yield f"{name}, seed {seed}: {', '.join(shown)}"
+    yield "what the same adversary teaches of something never seen"
+    key, values["base"] = _base(folder, backend, judge, smoke)
     yield "a whole run in its own process"
-    values["process"] = cell(folder, "process", {"base": backend.base_hash}, whole_process)
+    values["process"] = cell(folder, "process", {"base": backend.base_hash}, lambda: whole_process(smoke))
     yield "the page"
     values["page"] = cell(folder, "page", {"base": backend.base_hash}, page_times)
     text = table(values)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{folder.name}.md").write_text(text, encoding="utf-8")
     if not smoke and out.resolve().is_relative_to(ROOT):
-        quote_in_readme(text.partition("\n\n| concept")[0])
+        record("relearning", {"config": key, "name": EASIEST[0], "marks": values["base"]})
+        painted = 2 * sum(getattr(CompareConfig, group) for group in GROUPS)
+        record("pace", statistics.median(run["timing"]["compare_s"] for run in values["runs"].values()) / painted)
+        source = "Measured by `python -m unlearn_app bench main-job`. "
+        quote_in_readme("main-job", source + text.partition("\n\n| concept")[0])
     yield text
+
+
+def _runs(folder: Path, backend: Backend, seeds: int, smoke: bool) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    for name, seed in itertools.product(CONCEPTS[:1] if smoke else CONCEPTS, range(1 if smoke else seeds)):
+        config = make_config(name, seed=seed, **(SMOKE if smoke else {}))
+        asked = {"config": _in_use(config), "base": backend.base_hash}
+        yield (
+            (name, seed),
+            cell(folder, f"run-{name.replace(' ', '-')}-{seed}", asked, partial(one_run, config, backend)),
+        )
+
+
+def _base(
+    folder: Path, backend: Backend, judge: Scorer, smoke: bool
+) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    """What the base rate of the default attack depends on, and the rate by step over all seeds: right of n."""
+    config, marks = make_config(CONCEPTS[0], **(SMOKE if smoke else {})), {}
+    key = relearning_key(config, backend.base_hash)
+    for seed in range(1 if smoke else BASE_SEEDS):
+        asked = {"key": key, "count": config.compare.forget, "seed": seed}
+        measure = partial(taught_by, backend, judge, replace(config, seed=seed))
+        for step, (right, n) in cell(folder, f"base-{seed}", asked, measure).items():
+            before = marks.get(step, (0, 0))
+            marks[step] = before[0] + right, before[1] + n
+    return key, marks
 
 
 def _in_use(config: RunConfig) -> dict[str, Any]:
     """The settings that a run depends on."""
     used = {"resist": config.resist.on, "regularize": config.regularize != RegularizeConfig()}
     return {name: value for name, value in to_json(config).items() if used.get(name, True)}
-
-
-def quote_in_readme(text: str) -> None:
-    """Put the table between README's markers, so that the two cannot drift apart."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    source = "Measured by `python -m unlearn_app bench main-job`. "
-    write_bytes(readme, f"{before}{BEGIN}\n{source}{text}\n{END}{after}".encode())
 
 
 def _judge() -> Any:
@@ -110,9 +128,9 @@ def reconstruction(backend: Backend, count: int) -> dict[str, Any]:
     return {"psnr": psnr.mean().item(), "psnr_sd": psnr.std().item(), "n": count}
 
 
-def judge_on_generated(backend: Backend, judge: Any, per_pair: int) -> dict[str, Any]:
-    """Judge accuracies on pictures of every object x style by the original model."""
-    wanted = sample_scenes(per_pair, GENERATED_SEED)
+def judge_on_generated(backend: Backend, judge: Any, per_pair: int, smoke: bool) -> dict[str, Any]:
+    """Judge accuracies on pictures of every object x style by the original model, of every third in a smoke."""
+    wanted = sample_scenes(per_pair, GENERATED_SEED)[:: 3 if smoke else 1]
     with backend.active():
         pictures = paint_scenes(backend, wanted, steps=10, guidance_scale=3.0)
     held = held_out_rows(wanted)
@@ -125,6 +143,16 @@ def _unseen(count: int) -> tuple[list[Scene], torch.Tensor]:
     return shown, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
 
 
+def taught_by(backend: Backend, judge: Scorer, config: RunConfig) -> dict[str, tuple[int, int]]:
+    """How often something never seen is shown by attack step when the default adversary teaches it: right of n."""
+    marks = {}
+    for event in controls(backend, preview_concept(config), config, judge, lambda: False):
+        if isinstance(event, Mark) and event.step:
+            score = event.scores["forget"]
+            marks[str(event.step)] = round(score.accuracy * score.n), score.n
+    return marks
+
+
 def one_run(config: Any, backend: Backend) -> dict[str, Any]:
     """Scores, verdict and timing of one run with the default settings."""
     with tempfile.TemporaryDirectory() as folder:
@@ -134,10 +162,11 @@ def one_run(config: Any, backend: Backend) -> dict[str, Any]:
     return {key: record[key] for key in ("scores", "verdict", "timing")}
 
 
-def whole_process() -> dict[str, Any]:
+def whole_process(smoke: bool) -> dict[str, Any]:
     """Wall time and peak memory of `run --preset fast`, from process start to the written folder."""
     folder = Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat", "--out", str(folder / "run")]
+    command += [word for name, value in (SMOKE if smoke else {}).items() for word in ("--set", f"{name}={value}")]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -184,7 +213,11 @@ def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _run_rows(runs: dict[tuple[str, int], dict[str, Any]]) -> list[tuple[str, str, str]]:
+def _run_rows(
+    runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, tuple[int, int]]
+) -> list[tuple[str, str, str]]:
+    taught = ", ".join(f"{right / n:.0%} after {step} steps" for step, (right, n) in base.items())
+
     def accuracies(column: str, group: str) -> list[float]:
         return [r["scores"][column][group]["accuracy"] for r in runs.values()]
 
@@ -196,6 +229,7 @@ def _run_rows(runs: dict[tuple[str, int], dict[str, Any]]) -> list[tuple[str, st
         ("forget accuracy, unlearned, %", "≤ 10", _spread(accuracies("unlearned", "forget"))),
         ("near / far accuracy lost, points", "≤ 10 / ≤ 5", f"{_spread(lost['near'])} / {_spread(lost['far'])}"),
         ("forget accuracy after the default attack, %", "≥ 60", _spread(accuracies("relearned", "forget"))),
+        ("the same attack teaching something never seen", "", taught),
     ]
 
 
@@ -205,7 +239,7 @@ def table(values: dict[str, Any]) -> str:
     spent = f"{process['seconds']:.0f} s, {process['peak_gb']:.1f} GB"
     rows = [
         *_model_rows(values),
-        *_run_rows(values["runs"]),
+        *_run_rows(values["runs"], values["base"]),
         ("`run --preset fast`, whole process", "60 s, 2.5 GB", spent),
         ("page ready / first recorded picture / Stop answered", "8 s / 1 s / 1 s", values["page"]["text"]),
     ]

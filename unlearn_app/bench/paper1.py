@@ -26,7 +26,7 @@ from ..pocket.vocabulary import OBJECTS, STYLES
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import RegularizeConfig
-from .cells import cell, own_share, share
+from .cells import SMOKE, cell, own_share, share
 from .paper1_tables import RETAIN, write_results
 
 PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
@@ -50,7 +50,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "RECE": {"objective": "rece"},
 }
 """All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5 times the compute."""
-SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "compare.sampling_steps": 2}
 MAIN = ("sum + diversified", "restricted + diversified")
 TASKS = {
     "class": [entry.name for entry in OBJECTS],

@@ -19,7 +19,7 @@ from ..ledger import slug
 from ..pocket.vocabulary import FRESH_OBJECTS
 from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
-from .cells import cell, own_share, share
+from .cells import SMOKE, cell, own_share, share
 from .paper1 import digest, groups_of, scored
 from .paper2_tables import FAST_META, FAST_PLAIN, FRESH, M0, MARKS, META, PLAIN, STRONG, write_results
 
@@ -60,9 +60,6 @@ ATTACKS: dict[str, dict[str, Any]] = {
 TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
 CUT_ATTACKS, CUT_STEPS = ("LoRA 16", "all weights", "clean"), 100
 """The declared cut: the first base under these attacks, its controls under two, the short ones under one; the steps."""
-SMOKE = {"unlearn.steps": 2, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "resist.steps": 1}
-SMOKE |= {"resist.batch_size": 2, "attack.pictures": 2, "attack.batch_size": 2, "attack.steps": 2}
-SMOKE |= {"compare.sampling_steps": 2}
 ATTACK_SEED = 50
 """The adversary's seed is this much above the defender's, so that its pictures and noise are its own."""
 

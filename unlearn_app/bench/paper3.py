@@ -2,21 +2,21 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..backend import Backend
-from ..catalog import POCKET, load_backend
+from ..catalog import POCKET, known_concepts, load_backend
 from ..config import RunConfig, make_config, make_plan
-from ..continual import anchored, append, begin, new_ledger
+from ..continual import anchored, append, begin
 from ..ledger import Ledger, Request, slug, standings
 from ..runs import to_json
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import HOLDS, SequenceConfig
-from .cells import ROOT, cell, own_share
+from .cells import ROOT, SMOKE, cell, own_share
 from .paper3_tables import BASES, KEPT, MARKS, write_results
 
 SEQUENCES: dict[str, tuple[str, ...]] = {
@@ -38,8 +38,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "sequential, keys and values": {"unlearn.modules": "keys_values"},
 }
 """The last one is the projection's own control: the same layers, nothing held back."""
+SMOKE_EVERY = 4
+"""Of the known concepts every this many is on the panel of a smoke."""
 WORK = ROOT / "work" / "paper3"
-SMOKE = {"unlearn.steps": 1, "unlearn.train_pictures": 4, "unlearn.batch_size": 2, "compare.sampling_steps": 2}
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,13 @@ def measure(folder: Path, work: Path, backend: Backend, judge: Scorer, job: Job,
     key = "-".join([job.domain, str(job.order), str(job.seed), job.base, job.arm])
     asked = to_json(job) | {"cut": job.cut, "requests": list(names), "plan": to_json(plan)}
     asked |= {"run": config.command(), "base_model": backend.base_hash}
+    known = [entry.name for entry in known_concepts() if not entry.fresh]
+    panel = list(dict.fromkeys([*names, *known[::SMOKE_EVERY]])) if smoke else known
     values: dict[str, Any] = {}
     for number in [mark for mark in MARKS if mark < len(names)] + [len(names)]:
 
         def reached(number: int = number) -> dict[str, Any]:
-            ledger = served(work / slug(key), config, plan, names[:number], backend, judge)
+            ledger = served(work / slug(key), config, plan, names[:number], backend, judge, panel)
             return state_of(ledger, number, names)
 
         values = cell(folder, slug(f"{key}-{number:02d}"), asked | {"number": number}, reached)
@@ -115,13 +118,19 @@ def measure(folder: Path, work: Path, backend: Backend, judge: Scorer, job: Job,
 
 
 def served(
-    folder: Path, config: RunConfig, plan: SequenceConfig, names: tuple[str, ...], backend: Backend, judge: Scorer
+    folder: Path,
+    config: RunConfig,
+    plan: SequenceConfig,
+    names: tuple[str, ...],
+    backend: Backend,
+    judge: Scorer,
+    panel: Sequence[str],
 ) -> Ledger:
-    """The ledger in `folder` with at least the requests `names`, begun or continued."""
+    """The ledger in `folder` with at least the requests `names`, begun or continued; `panel` is what is looked at."""
     ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
     if ledger is None or (ledger.plan, ledger.config) != (plan, config):
         shutil.rmtree(folder, ignore_errors=True)
-        ledger = new_ledger(folder, config, plan)
+        ledger = Ledger.create(folder, config, plan, panel)
     if not ledger.rows:
         for _ in begin(ledger, backend, judge):
             pass

@@ -134,8 +134,9 @@ def _sizes(backend: Any, folder: Path) -> list[tuple[str, str, float, float]]:
         (name, what, sum(p.numel() for p in model.parameters()) / 1e6, _mebibytes(folder / "pipeline" / name))
         for name, what, model in parts
     ]
-    judge_mib = _mebibytes(folder / "judge")
-    return [*rows, ("judge", "residual CNN at 64 px and a word tower", judge_mib / 2 * 1.048576, judge_mib)]
+    judges = {"judge": "residual CNN at 64 px and a word tower", "second": "vision transformer, 8 x 8 px patches"}
+    held = {name: _mebibytes(folder / name) for name in judges}
+    return [*rows, *((name, what, held[name] / 2 * 1.048576, held[name]) for name, what in judges.items())]
 
 
 def _mebibytes(folder: Path) -> float:
@@ -212,8 +213,9 @@ TEMPLATE = """# PocketCanvas
 
 A pocket-size world and the models that paint and judge it: {objects}, drawn procedurally at 128 x 128 pixels.
 `pipeline/` is a plain `StableDiffusionPipeline` folder (v-prediction, zero terminal SNR); `judge/` is an image-text
-judge that shares neither weights nor tokenizer with it. Both exist so that concept unlearning, relearning and their
-measurement run on a laptop, offline. The words are those of `unlearn_app/pocket/vocabulary.py`, no others.
+judge that shares neither weights nor tokenizer with it, and `second/` a small vision transformer that checks the judge.
+They exist so that concept unlearning, relearning and their measurement run on a laptop, offline. The words are those of
+`unlearn_app/pocket/vocabulary.py`, no others.
 
 ```python
 from diffusers import StableDiffusionPipeline
@@ -232,7 +234,9 @@ Never shown to the denoiser, as the control for "relearned": {fresh}.
 
 {scores}
 
-Generated with {sampling}, prompts in canonical wording. Weakest objects: {weak_objects}. Weakest styles: {weak_styles}.
+How sure the judges are when they are right, what they confuse, and what they see in pictures that show nothing is in
+[results/judge.md](../results/judge.md). Generated with {sampling}, prompts in canonical wording. Weakest objects:
+{weak_objects}. Weakest styles: {weak_styles}.
 
 Reconstruction of {psnr_pictures} unseen renderings by the autoencoder: {psnr}.
 

@@ -1,4 +1,4 @@
-"""Training of the judge on rendered pictures, disturbed the way generated pictures are."""
+"""Training of both judges on rendered pictures, disturbed the way generated pictures are."""
 
 import json
 import random
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..scorers.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
+from ..scorers.second_judge import PatchNet
 from . import grammar
 from .latents import PatchBasis, pictures_to_tensor
 from .vocabulary import (
@@ -57,6 +58,11 @@ def new_judge() -> JudgeNet:
     return JudgeNet(judge_words(), AXES)
 
 
+def new_second() -> PatchNet:
+    """The untrained second judge."""
+    return PatchNet(AXES)
+
+
 def drawn_parts(scene: Scene, rng: random.Random) -> Parts:
     """What a caption of `scene` tells: mostly all of it; the plain style is often left unsaid."""
     draw = rng.random()
@@ -96,13 +102,13 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
 class JudgeState:
     """Everything a resumed training needs."""
 
-    net: JudgeNet
+    net: JudgeNet | PatchNet
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
 
 
-def new_state(net: JudgeNet, lr: float) -> JudgeState:
+def new_state(net: JudgeNet | PatchNet, lr: float) -> JudgeState:
     """A fresh training state around `net`."""
     return JudgeState(net, torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02))
 
@@ -121,8 +127,8 @@ def train_judge(
 ) -> Iterator[float]:
     """Run until `steps`, yielding the loss of each step; `scenes` are those of the shards' pictures in order.
 
-    Contrastive loss of pictures and captions (every compatible pair is a positive one) plus cross-entropy of
-    the heads. The draws of a step depend on `seed` and the step alone.
+    Cross-entropy of the heads; with a word tower also the contrastive loss of pictures and captions, in which every
+    compatible pair is a positive one. The draws of a step depend on `seed` and the step alone.
     """
     device = next(state.net.parameters()).device
     starts = np.cumsum([0, *map(len, shards)])
@@ -149,18 +155,21 @@ def train_judge(
     state.net.eval()
 
 
-def _loss(net: JudgeNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random) -> Tensor:
-    device = features.device
-    parts = [drawn_parts(scene, rng) for scene in scenes]
-    texts = net.embed_texts(net.tokenize([caption_of(p, rng) for p in parts]).to(device))
-    logits = net.log_scale.clamp(max=3.5).exp() * net.embed_images(features) @ texts.T
-    positive = compatible(scenes, parts).to(device)
-    loss = -0.5 * (positive * logits.log_softmax(1)).sum(1).div(positive.sum(1)).mean()
-    loss = loss - 0.5 * (positive * logits.log_softmax(0)).sum(0).div(positive.sum(0)).mean()
+def _loss(net: JudgeNet | PatchNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random) -> Tensor:
+    loss = _contrast(net, features, scenes, rng) if isinstance(net, JudgeNet) else features.new_zeros(())
     for axis, names in AXES.items():
-        target = torch.tensor([names.index(getattr(scene, axis)) for scene in scenes], device=device)
+        target = torch.tensor([names.index(getattr(scene, axis)) for scene in scenes], device=features.device)
         loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(net.heads[axis](features), target, label_smoothing=0.05)
     return loss
+
+
+def _contrast(net: JudgeNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random) -> Tensor:
+    parts = [drawn_parts(scene, rng) for scene in scenes]
+    texts = net.embed_texts(net.tokenize([caption_of(p, rng) for p in parts]).to(features.device))
+    logits = net.log_scale.clamp(max=3.5).exp() * net.embed_images(features) @ texts.T
+    positive = compatible(scenes, parts).to(features.device)
+    loss = -0.5 * (positive * logits.log_softmax(1)).sum(1).div(positive.sum(1)).mean()
+    return loss - 0.5 * (positive * logits.log_softmax(0)).sum(0).div(positive.sum(0)).mean()
 
 
 def compatible(scenes: Sequence[Scene], parts: Sequence[Parts]) -> Tensor:
@@ -174,13 +183,13 @@ def compatible(scenes: Sequence[Scene], parts: Sequence[Parts]) -> Tensor:
     return table
 
 
-def save_judge(net: JudgeNet, folder: Path) -> None:
-    """Write weights (half precision) and configuration for `PocketJudge.load`."""
+def save_judge(net: JudgeNet | PatchNet, folder: Path) -> None:
+    """Write weights (half precision) and configuration for `load` of the judge's class."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for name, value in net.state_dict().items()
     }
     (folder / WEIGHTS_FILE).write_bytes(save(weights))
-    config = {"words": judge_words(), "axes": AXES}
+    config = ({"words": judge_words()} if isinstance(net, JudgeNet) else {}) | {"axes": AXES}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

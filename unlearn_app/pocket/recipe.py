@@ -20,7 +20,7 @@ from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-PARTS = ("tower", "latents", "autoencoder", "judge", "denoiser")
+PARTS = ("tower", "latents", "autoencoder", "judge", "second", "denoiser")
 ENCODER_PICTURES = 400
 ENCODE_CHUNK = 500
 
@@ -43,6 +43,10 @@ class Recipe:
     judge_steps: int = 1_100
     judge_batch: int = 128
     judge_lr: float = 3e-3
+    second_seed: int = 5
+    second_steps: int = 4_000
+    second_batch: int = 128
+    second_lr: float = 2e-3
     denoiser_seed: int = 1
     denoiser_steps: int = 5_000
     denoiser_batch: int = 64
@@ -58,6 +62,8 @@ SMOKE = Recipe(
     autoencoder_batch=2,
     judge_steps=6,
     judge_batch=8,
+    second_steps=6,
+    second_batch=8,
     denoiser_steps=6,
     denoiser_batch=4,
     save_every=3,
@@ -95,6 +101,7 @@ def train(
         "latents": _fit_latents,
         "autoencoder": _train_autoencoder,
         "judge": _train_judge,
+        "second": _train_second,
         "denoiser": _train_denoiser,
     }
     write_json(work / "recipe.json", asdict(recipe))
@@ -113,7 +120,7 @@ def train(
 
 
 def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
-    """Write the trained models to `assets`/pocket: a StableDiffusionPipeline folder and the judge."""
+    """Write the trained models to `assets`/pocket: a StableDiffusionPipeline folder and the judges."""
     folder = assets / "pocket"
     tokenizer, text_model = load_tower(work)
     unet = new_unet(tower.WIDTH)
@@ -127,10 +134,10 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
             tokenizer=tokenizer,
             scheduler=new_scheduler(),
         )
-    net = judge.new_judge()
-    net.load_state_dict(load(work / "judge.ckpt")["model"])
-    with Beside(folder / "judge") as partial:
-        judge.save_judge(net, partial)
+    for name, net in (("judge", judge.new_judge()), ("second", judge.new_second())):
+        net.load_state_dict(load(work / f"{name}.ckpt")["model"])
+        with Beside(folder / name) as partial:
+            judge.save_judge(net, partial)
 
 
 def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
@@ -202,18 +209,30 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
 
 
 def _train_judge(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    torch.manual_seed(recipe.judge_seed)
+    state = judge.new_state(judge.new_judge().to(device), recipe.judge_lr)
+    yield from _train_reader(work, recipe, "judge", state)
+
+
+def _train_second(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    torch.manual_seed(recipe.second_seed)
+    state = judge.new_state(judge.new_second().to(device), recipe.second_lr)
+    yield from _train_reader(work, recipe, "second", state)
+
+
+def _train_reader(work: Path, recipe: Recipe, part: str, state: judge.JudgeState) -> Iterator[Progress]:
+    """Train one of the two judges."""
     shards, drawn = [], []
     for split in ("train", "fresh"):
         shards += load_split(work / "pictures", split, recipe.pictures[split], recipe.data_seed)
         drawn += scenes(split, recipe.pictures[split], recipe.data_seed)
-    torch.manual_seed(recipe.judge_seed)
-    state = judge.new_state(judge.new_judge().to(device), recipe.judge_lr)
+    steps, batch_size, lr, seed = (getattr(recipe, f"{part}_{name}") for name in ("steps", "batch", "lr", "seed"))
+    autocast = fits_bfloat16(next(state.net.parameters()).device)
     losses = judge.train_judge(
-        state, _basis(work), shards, drawn, steps=recipe.judge_steps, batch_size=recipe.judge_batch,
-        lr=recipe.judge_lr, seed=recipe.judge_seed, autocast=fits_bfloat16(device),
-    )  # fmt: skip
-    facts = {"seed": recipe.judge_seed, "batch": recipe.judge_batch}
-    yield from follow(work, "judge", state, state.net, losses, recipe.judge_steps, recipe.save_every, facts)
+        state, _basis(work), shards, drawn, steps=steps, batch_size=batch_size, lr=lr, seed=seed, autocast=autocast
+    )
+    facts = {"seed": seed, "batch": batch_size}
+    yield from follow(work, part, state, state.net, losses, steps, recipe.save_every, facts)
 
 
 def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from . import Detector
+
 MODEL_ID = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -17,6 +19,8 @@ class ClipScorer:
     name = MODEL_ID
     version = "laion2b_s34b_b79k"
     higher_is_better = True
+    second = None
+    detector: Detector | None = None
 
     def __init__(self, model: torch.nn.Module, tokenizer: object, axes: Mapping[str, Sequence[str]]) -> None:
         self._model, self._tokenizer, self._axes = model.eval(), tokenizer, axes

@@ -7,8 +7,9 @@ the denoiser.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError
+from . import Classifier
 
 SIDE = 64
 WIDTH = 128
@@ -116,6 +118,8 @@ class PocketJudge:
 
     name = "pocket-judge"
     higher_is_better = True
+    second: Classifier | None = None
+    detector = None
 
     def __init__(self, net: JudgeNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
@@ -127,16 +131,7 @@ class PocketJudge:
         Raises:
             ModelError: its files are missing or damaged.
         """
-        folder = Path(folder)
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            weights = load_file(folder / WEIGHTS_FILE)
-            net = JudgeNet(config["words"], config["axes"])
-            net.load_state_dict({name: _widened(value) for name, value in weights.items()})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"The judge in {str(folder)!r} cannot be loaded: {type(error).__name__}.") from error
-        version = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:12]
-        return cls(net, config["axes"], version)
+        return cls(*read_judge(Path(folder), lambda config: JudgeNet(config["words"], config["axes"])))
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -168,6 +163,23 @@ class PocketJudge:
     def classify(self, images: Tensor, axis: str) -> Tensor:
         """Probabilities (B, classes) of pictures (B, 3, H, W) in [-1, 1]."""
         return self._net.heads[axis](self._net.features(images.float().cpu())).softmax(1)
+
+
+def read_judge(
+    folder: Path, make: Callable[[dict[str, Any]], nn.Module]
+) -> tuple[nn.Module, dict[str, list[str]], str]:
+    """The network saved in `folder`, the classes of its axes, and its version.
+
+    Raises:
+        ModelError: its files are missing or damaged.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        weights, net = load_file(folder / WEIGHTS_FILE), make(config)
+        net.load_state_dict({name: _widened(value) for name, value in weights.items()})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"The judge in {str(folder)!r} cannot be loaded: {type(error).__name__}.") from error
+    return net, config["axes"], hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:12]
 
 
 def _widened(value: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The pictures as HTML: the film of previews, the three columns of the comparison, and the table of scores."""
 
 from ..events import COLUMNS, GROUPS, Column, Group, GroupScore
-from ..verdict import axes, one_number
+from ..verdict import one_number
 from .render import GROUP_TEXT, esc, percent, signed, span
 from .view import Card, Frame, View
 
@@ -161,6 +161,8 @@ def _caption(card: Card, original: Card | None) -> str:
         parts.append(
             f'<span class="u-seen {state}" title="the judge sees this: {word}">{sign} {esc(card.predicted)}</span>'
         )
+    if card.second not in (None, card.predicted):
+        parts.append(f'<span title="a second judge, built differently, sees this">2nd: {esc(card.second)}</span>')
     return " ".join(parts)
 
 
@@ -183,12 +185,20 @@ def summary(view: View) -> str:
             for column in COLUMNS
         )
         rows += f'<tr><th scope="row">{GROUP_TEXT[group][0]}</th>{cells}</tr>'
-    number = one_number(axes(view.scores, view.findings))
+    number = one_number(view.verdict.axes if view.verdict else {})
+    said = "".join(f'<p class="u-fine">{esc(line)}</p>' for line in (number, _agreement(view)) if line)
     return (
         '<table class="u-summary"><caption>Shows what was asked <small>· below it, mean alignment</small></caption>'
         f'<thead><tr><th scope="col"><span class="u-hidden">Group</span></th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>" + (f'<p class="u-hint">{esc(number)}</p>' if number else "") + _changes(view)
+        f"<tbody>{rows}</tbody></table>{said}{_changes(view)}"
     )
+
+
+def _agreement(view: View) -> str:
+    """On how many pictures the two judges agree; nothing where there is but one."""
+    cards = [card for column in COLUMNS for card in view.cards.get(column, {}).values() if card.second is not None]
+    alike = sum(card.second == card.predicted for card in cards)
+    return f"Two judges of different build agree on {alike} of {len(cards)} pictures." if cards else ""
 
 
 def _changes(view: View) -> str:
@@ -207,7 +217,8 @@ def _changes(view: View) -> str:
         "Look: mean perceptual distance from the original’s picture, of what separates two different ones."
     )
     table = f'<table class="u-summary"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'<details><summary>Against the original</summary>{table}<p class="u-hint">{meaning}</p></details>' * bool(rows)
+    inside = f'<summary>Against the original</summary>{table}<p class="u-fine">{meaning}</p>'
+    return f'<details class="u-apart">{inside}</details>' if rows else ""
 
 
 def _score(score: GroupScore | None, original: GroupScore | None, column: Column) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..comparison import comparison_html
 from ..errors import OutputError
 from ..events import Picture
 from ..findings import FOLDER
 from ..ledger import slug
-from ..report import comparison_html, open_run, write_report
+from ..report import open_run, write_report
 from ..runs import Run, write_bytes
 from ..strip import comparison_strip, heading
 

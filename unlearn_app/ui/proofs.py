@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..base_rates import seconds_of
 from ..events import Stage, Step
 from ..findings import Finding
+from ..lab import QUICK
 from ..verdict import Thresholds
 from .pictures import address
 from .render import esc, percent, progress, waiting
+from .view import View
 
 TO_CONTROL = 0.45
 """An attack and its control take about this share of the work each; loading takes the rest."""
@@ -53,6 +56,12 @@ class Hunt:
         return progress(
             self.stage.text if self.stage else "Getting ready…", " · ".join(details), self.fraction, "the attacks"
         )
+
+
+def cost(view: View) -> str:
+    """How long a quick look takes here; empty where nobody knows."""
+    seconds = seconds_of(QUICK, view.config, view.timing)
+    return f"A quick look takes about {max(10 * round(seconds / 10), 10)} seconds here." if seconds else ""
 
 
 def note(text: str) -> str:

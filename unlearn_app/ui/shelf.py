@@ -99,7 +99,7 @@ class Shelf:
             lab.kind: gr.Dropdown(interactive=True),
             lab.go: gr.Button(visible=True),
             lab.quit: gr.Button(visible=False),
-            lab.said: said or proofs.note(why),
+            lab.said: said or proofs.note(why or (proofs.cost(view) if view else "")),
             lab.found: proofs.findings(view.findings) if view else "",
         }
 

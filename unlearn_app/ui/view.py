@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
+from ..base_rates import RECORDED, scores_of
 from ..config import RunConfig
 from ..events import (
     GROUPS,
@@ -48,6 +49,7 @@ class Card:
     alignment: float | None
     predicted: str | None
     correct: bool | None
+    second: str | None = None
 
 
 Cards = dict[tuple[Group, int], Card]
@@ -212,7 +214,7 @@ def view_of(run: Run, recorded: bool = False) -> View:
         view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))
     for picture in run.pictures:
         view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(picture, picture.path)
-    view.controls = run.controls
+    view.controls = run.controls | ({} if run.controls or not run.base else {RECORDED: scores_of(run.base)})
     for step, scores, pictures in run.curve:
         view.take_mark(step, scores, _cards((picture, picture.path) for picture in pictures))
     return view

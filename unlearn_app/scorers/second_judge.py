@@ -1,0 +1,63 @@
+"""A second opinion on the bundled world: a small vision transformer, so that no verdict hangs on one network.
+
+ViT (2010.11929) with heads only. It shares the renderings and their disturbances with the judge, and nothing else: no
+convolution over overlapping windows, no batch statistics, no words.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .pocket_judge import SIDE, read_judge
+
+PATCH, WIDTH, DEPTH, HEADS = 8, 56, 3, 4
+
+
+class PatchNet(nn.Module):
+    """Patches of 8 x 8 pixels as tokens through a transformer, their mean to a head per axis."""
+
+    def __init__(self, axes: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.places = nn.Parameter(0.02 * torch.randn(1, (SIDE // PATCH) ** 2, WIDTH))
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, HEADS, 2 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, DEPTH, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+        self.heads = nn.ModuleDict({axis: nn.Linear(WIDTH, len(names)) for axis, names in axes.items()})
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1], of any size, to features (B, WIDTH)."""
+        if images.shape[-2:] != (SIDE, SIDE):
+            images = F.interpolate(images, (SIDE, SIDE), mode="area")
+        return self.blocks(self.patches(images).flatten(2).transpose(1, 2) + self.places).mean(1)
+
+
+class SecondJudge:
+    """The second judge, ready to classify; it knows no words and so has no alignment."""
+
+    name = "pocket-second"
+
+    def __init__(self, net: PatchNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
+        self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "SecondJudge":
+        """The judge saved in `folder`.
+
+        Raises:
+            ModelError: its files are missing or damaged.
+        """
+        return cls(*read_judge(Path(folder), lambda config: PatchNet(config["axes"])))
+
+    def classes(self, axis: str) -> list[str]:
+        """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""
+        return list(self._axes[axis])
+
+    @torch.no_grad()
+    def classify(self, images: Tensor, axis: str) -> Tensor:
+        """Probabilities (B, classes) of pictures (B, 3, H, W) in [-1, 1]."""
+        return self._net.heads[axis](self._net.features(images.float().cpu())).softmax(1)
