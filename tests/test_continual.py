@@ -183,8 +183,8 @@ def test_what_else_a_prompt_names_is_judged_in_its_own_picture(tmp_path) -> None
 
 def test_the_judge_of_a_ledger_knows_what_was_erased_before(tiny_pipeline, tmp_path, monkeypatch) -> None:
     made = Ledger.create(tmp_path / "ledger", make_config("cat", model=str(tiny_pipeline)), make_plan(), ("cat", "dog"))
-    monkeypatch.setattr(ClipScorer, "load", classmethod(lambda cls, axes: axes))
-    assert {"cat", "dog", "tower"} <= set(continual.load_judge(made, ["tower"])["object"])
+    monkeypatch.setattr(ClipScorer, "load", classmethod(lambda cls, axes: cls(torch.nn.Identity(), None, axes)))
+    assert {"cat", "dog", "tower"} <= set(continual.load_judge(made, ["tower"]).classes("object"))
 
 
 @pytest.mark.parametrize("method", ["uce", "erasediff", "esd"])

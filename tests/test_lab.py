@@ -100,7 +100,7 @@ def test_a_recovery_is_more_than_the_control_and_more_than_chance(hits, base, re
 def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     tries = Tries(None, (0, 1, 0, 1), (0, 0, 1, 1), ("",) * 4, (1, 2, 3, 4))
     seen = [(0.5, "dog", False), (0.5, "cat", True), (0.5, "cat", True), (0.5, "dog", False)]
-    outcome = Outcome(tries, seen, 1.0)
+    outcome = Outcome(tries, seen, [None] * 4, 1.0)
     assert outcome.hits() == (True, True) and outcome.hits(turns=1) == (False, True)
 
 
@@ -136,7 +136,7 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
         (scores(unlearned=1.0), [found()], "inconclusive", "not forgotten"),
         (scores(original=0.1), [found()], "inconclusive", "knows the concept too little"),
         (scores(relearned=1.0), [found(hits=0)], "concealed", "After 50 attack steps"),
-        (scores(relearned=1.0), [found("relearn", 12, base=11)], "removed", "pumpkin"),
+        (scores(relearned=1.0), [found("relearn", 12, base=11)], "concealed", "that is no recovery"),
     ],
 )
 def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:
