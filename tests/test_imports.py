@@ -67,8 +67,7 @@ assert random.getstate() == before and torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_page_imports_without_torch(tmp_path: Path) -> None:
-    """The page is up before torch is: the engine loads it in its own thread."""
+def test_every_module_of_the_page_imports_alone(tmp_path: Path) -> None:
     code = f"""
 import importlib, sys
 for name in {[name for name in MODULES if name.startswith("unlearn_app.ui")]!r}:
