@@ -52,6 +52,12 @@ def test_another_model_or_attack_has_none(shipped: Path, tmp_path: Path) -> None
     assert of_attack("prompts", make_attack("prompts"), CONFIG, "abc", shipped) is None
 
 
+def test_the_control_itself_is_measured_against_something_else(shipped: Path) -> None:
+    config = make_config("pumpkin")
+    assert relearning(config, "abc", shipped) is None
+    assert of_attack("noise", make_attack("noise"), config, "abc", shipped) is None
+
+
 def test_controls_of_the_run_itself_are_a_curve_too() -> None:
     curve = taught_curve({0: GroupScore(0.0, 0.1, 12), 10: GroupScore(0.25, 0.1, 12)})
     assert curve.marks == {0: (0, 12), 10: (3, 12)} and taught_curve({}) is None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .catalog import POCKET
+from .catalog import POCKET, preview_concept
 from .config import RunConfig
 from .curves import BaseCurve
 from .events import GroupScore
@@ -23,7 +23,7 @@ RECORDED = "never seen, measured before"
 def relearning(config: RunConfig, base_hash: str, file: Path = FILE) -> BaseCurve | None:
     """The recorded curve of a run's own attack; None where it was measured for another model, attack or sampling."""
     found = _read(file).get("relearning")
-    if not found or found["config"] != relearning_key(config, base_hash):
+    if not found or found["config"] != relearning_key(config, base_hash) or _is(found["name"], config):
         return None
     return BaseCurve(found["name"], {int(step): tuple(counts) for step, counts in found["marks"].items()})
 
@@ -42,7 +42,7 @@ def scores_of(base: BaseCurve | None) -> dict[int, GroupScore]:
 def of_attack(kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path = FILE) -> dict[str, Any] | None:
     """The recorded control of an attack, as findings hold it; None where it was measured for something else."""
     found = _read(file).get("attacks", {}).get(kind)
-    if not found or found["config"] != attack_key(attack, config, base_hash):
+    if not found or found["config"] != attack_key(attack, config, base_hash) or _is(found["name"], config):
         return None
     return {"name": found["name"], "hits": [hit == "1" for hit in found["hits"]]}
 
@@ -72,6 +72,11 @@ def record(part: str, value: Any, file: Path = FILE) -> None:
     """Replace one part of the shipped base rates."""
     text = json.dumps(_read(file) | {part: value}, sort_keys=True, separators=(",", ":"))
     write_bytes(file, text.encode())
+
+
+def _is(name: str, config: RunConfig) -> bool:
+    """Whether the control is the run's own concept, which then needs another one."""
+    return name.partition(",")[0] == preview_concept(config).name
 
 
 def _sampling(config: RunConfig) -> dict[str, Any]:
