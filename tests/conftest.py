@@ -29,19 +29,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unlearn_app.bench.cells import SMOKE
+
 ROOT = Path(__file__).resolve().parent.parent
-TINY = {
-    "unlearn.steps": 3,
-    "unlearn.train_pictures": 4,
-    "unlearn.batch_size": 2,
-    "attack.steps": 2,
-    "attack.pictures": 2,
-    "attack.batch_size": 2,
-    "compare.forget": 2,
-    "compare.near": 1,
-    "compare.far": 1,
-    "compare.sampling_steps": 2,
-}
+TINY = {name: value for name, value in SMOKE.items() if not name.startswith("resist.")} | {"unlearn.steps": 3}
 """Settings of a run that ends in a second."""
 
 
