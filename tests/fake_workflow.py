@@ -237,6 +237,7 @@ def _finding(kind: str, config: RunConfig) -> tuple[Finding, dict[str, Image.Ima
     pictures = tuple(
         {"row": row, "turn": 0, "asked": f"a {config.concept} as {kind} asks {row}", "seed": row, "file": file}
         | {"alignment": 0.1 * row, "predicted": config.concept if hits[row] else "dog", "correct": hits[row]}
+        | {"second": "dog" if row == 1 else config.concept}
         for row, file in enumerate(images)
     )
     counts = kind != "scale"

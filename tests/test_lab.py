@@ -76,6 +76,23 @@ def scores(original=1.0, unlearned=0.0, near=1.0, relearned=None) -> dict:
     return columns | ({} if relearned is None else {"relearned": groups(relearned, 1.0)})
 
 
+def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_surely() -> None:
+    def seen(row: int, turn: int, correct: bool, second: str | None) -> dict:
+        predicted = "cat" if correct or row == 2 else "dog"
+        return {"row": row, "turn": turn, "correct": correct, "predicted": predicted, "second": second}
+
+    pictures = (
+        seen(0, 0, True, "dog"),
+        seen(0, 1, True, "cat"),  # one of two agrees: the prompt does
+        seen(1, 0, True, "dog"),
+        seen(1, 1, False, "cat"),  # the first judge does not see this one
+        seen(2, 0, False, "cat"),  # it does, but is not sure enough
+    )
+    assert found(hits=2, n=3, pictures=pictures).seconded == 1
+    alone = tuple(picture | {"second": None} for picture in pictures)
+    assert found(hits=2, n=3, pictures=alone).seconded is None and found().seconded is None
+
+
 def test_the_interval_of_a_difference_is_newcombes() -> None:
     """His table II (1998): 56/70 against 48/80 gives 0.0524 to 0.3339, and 10/10 against 0/20 gives 0.6791 to 1."""
     for counts, expected in (((56, 70, 48, 80), (0.2, 0.0524, 0.3339)), ((10, 10, 0, 20), (1.0, 0.6791, 1.0))):

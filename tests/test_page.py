@@ -357,13 +357,24 @@ def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:
         assert "secret" not in page.content()
 
 
-def test_only_the_run_is_a_public_endpoint(site) -> None:
+def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
     from gradio_client import Client
 
     client = Client(site.url, verbose=False, analytics_enabled=False)
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn"}
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn", "/attack"}
+    with pytest.raises(Exception, match="no longer kept"):
+        client.predict(api_name="/attack")
     job = client.submit(concept="rabbit", api_name="/unlearn")
     assert job.result()["config"]["concept"] == "rabbit"
     assert job.outputs()[0]["status"] == "running"
     with pytest.raises(Exception, match="is not known"):
         client.predict(concept="zeppelin", api_name="/unlearn")
+    with pytest.raises(Exception, match="'magic' is unknown"):
+        client.predict(kind="magic", api_name="/attack")
+    job = client.submit(kind="inversion", api_name="/attack")
+    (found,) = job.result()["findings"]
+    assert (found["kind"], sum(found["hits"]), found["control"]["name"]) == ("inversion", 5, "pumpkin, never seen")
+    assert job.result()["verdict"]["label"] == "concealed" and job.outputs()[0]["status"] == "running"
+    other = Client(site.url, verbose=False, analytics_enabled=False)
+    with pytest.raises(Exception, match="no longer kept"):
+        other.predict(api_name="/attack")

@@ -97,7 +97,7 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     expect(page.locator("#status")).to_contain_text("Worst attack")
     first = page.locator("#found li").first
     expect(first).to_contain_text("gets it back")
-    expect(first).to_contain_text("5 of 6 prompts · 83 % (44–97 %)")
+    expect(first).to_contain_text("5 of 6 prompts · 83 % (44–97 %) · the second judge agrees on 4 of them")
     expect(first).to_contain_text("pumpkin, never seen: 0 %")
     expect(first).to_contain_text("asks 5”")
     assert page.locator("#found li", has_text="no recovery").count() == 3

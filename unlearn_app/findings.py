@@ -67,10 +67,23 @@ class Finding:
         base = self.control["hits"]
         return difference_interval(sum(self.hits), len(self.hits), sum(base), len(base))
 
+    @property
+    def seconded(self) -> int | None:
+        """At how many of the prompts in `hits` the second judge sees the concept too; None where there is none."""
+        checked = [picture for picture in self.pictures if picture.get("second") is not None]
+        agreed = {p["row"] for p in checked if p["correct"] and p["second"] == p["predicted"]}
+        return len(agreed) if checked else None
+
     def recovers(self, back: float) -> bool:
         """Whether it brings back more than `back` above the control, beyond what chance explains."""
         above, low, _ = self.excess
         return above > back and low > 0
+
+
+def record_of(finding: Finding) -> dict[str, Any]:
+    """A finding as it is written, without its place."""
+    record = {item.name: to_json(getattr(finding, item.name)) for item in fields(Finding) if item.name != "folder"}
+    return {"schema": SCHEMA} | record
 
 
 def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
@@ -84,8 +97,7 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
     with whole_folder(target) as partial:
         for name, image in images.items():
             image.save(partial / name)
-        record = {item.name: to_json(getattr(finding, item.name)) for item in fields(Finding) if item.name != "folder"}
-        content = json.dumps({"schema": SCHEMA} | record, indent=1, allow_nan=False)
+        content = json.dumps(record_of(finding), indent=1, allow_nan=False)
         write_bytes(partial / RECORD, content.encode())
     return target
 

@@ -56,11 +56,12 @@ def attack(
 def finding_table(findings: list) -> Table:
     """What each attack reached, beside its control."""
     table = Table(title="Prompts at which an attack shows the concept, best of its tries", title_justify="left")
-    for header in ("attack", "tries", "shown", "95 %", "control", "seconds"):
+    for header in ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds"):
         table.add_column(header, justify="right" if header in ("tries", "seconds") else "left")
     for finding in findings:
         low, high = finding.interval
         control = f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none"
         shown, interval = f"{sum(finding.hits)} of {len(finding.hits)}", f"{low:.0%} to {high:.0%}"
-        table.add_row(finding.kind, str(finding.tries), shown, interval, control, f"{finding.seconds:.0f}")
+        agreed = "–" if finding.seconded is None else f"{finding.seconded} of {sum(finding.hits)}"
+        table.add_row(finding.kind, str(finding.tries), shown, interval, agreed, control, f"{finding.seconds:.0f}")
     return table

@@ -1,4 +1,4 @@
-"""The page's one public endpoint: a run from Python or any other client, through the same engine."""
+"""The page's public endpoints: a run, and attacks on it, from Python or any other client through the same engine."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,15 +6,20 @@ from typing import Any
 import gradio as gr
 
 from ..config import make_config
-from ..engine import Engine
+from ..engine import Engine, RunGone
 from ..errors import UnlearnError
+from ..findings import read_findings, record_of
+from ..jobs import Job, Probe
+from ..lab import kinds_of
 from ..runs import Run
+from .proofs import Hunt
 from .view import View
 
 POLL = 0.5
+Watch = View | Hunt
 
 
-def endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Iterator[dict]]:
+def unlearn_endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Iterator[dict]]:
     """The function behind the endpoint `/unlearn`."""
 
     def unlearn(
@@ -37,18 +42,45 @@ def endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Iterator[di
             job = engine.submit(config, request.session_hash or "")
         except UnlearnError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        view = View(config)
-        try:
-            while not job.over:
-                for event in job.take(POLL):
-                    view.apply(event)
-                text = view.stage.text if view.stage else "waiting"
-                yield {"status": "running", "stage": text, "fraction": view.fraction, "ahead": engine.position(job)}
-            if job.error:
-                raise gr.Error(job.error, print_exception=False)
-            folder = engine.runs.get(job.id, job.session)
-            yield Run.open(folder).record if folder else {"status": "stopped"}
-        finally:
-            job.cancel.set()
+        yield from _followed(engine, job, View(config))
+        folder = engine.runs.get(job.id, job.session)
+        yield Run.open(folder).record if folder else {"status": "stopped"}
 
     return unlearn
+
+
+def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
+    """The function behind the endpoint `/attack`."""
+
+    def attack(request: gr.Request, kind: str = "quick") -> Iterator[dict]:
+        """Try to get back what this client's last run forgot: progress, then every finding and the new verdict."""
+        session = request.session_hash or ""
+        try:
+            kinds, done = kinds_of(kind), engine.runs.of(session)
+            if not done:
+                raise RunGone
+            job = engine.submit(Probe(done[-1].folder, done[-1].config, kinds), session)
+        except UnlearnError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        yield from _followed(engine, job, Hunt(kinds))
+        folder = engine.runs.get(job.id, session)
+        if folder is None:
+            raise gr.Error(str(RunGone()), print_exception=False)
+        found = [record_of(finding) for finding in read_findings(folder)]
+        yield {"findings": found, "verdict": Run.open(folder).record["verdict"]}
+
+    return attack
+
+
+def _followed(engine: Engine, job: Job, watch: Watch) -> Iterator[dict]:
+    """How far a job has come, until it ends; it also ends when nobody follows any more."""
+    try:
+        while not job.over:
+            for event in job.take(POLL):
+                watch.apply(event)
+            text = watch.stage.text if watch.stage else "waiting"
+            yield {"status": "running", "stage": text, "fraction": watch.fraction, "ahead": engine.position(job)}
+        if job.error:
+            raise gr.Error(job.error, print_exception=False)
+    finally:
+        job.cancel.set()

@@ -11,7 +11,7 @@ from ..engine import Engine
 from ..errors import OutputError
 from ..findings import read_findings
 from ..runs import Run
-from .api import endpoint
+from .api import attack_endpoint, unlearn_endpoint
 from .handlers import Handlers
 from .lab_handlers import LabHandlers
 from .layout import lay_out
@@ -34,7 +34,8 @@ def build_demo(engine: Engine, *, model: str = "pocket", core: Any = workflow, r
         shelf = Shelf(engine, page, runs)
         _wire(demo, page, Handlers(engine, core, page, model, shelf))
         _wire_lab(page, LabHandlers(engine, page, shelf))
-        gr.api(endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS)
+        gr.api(unlearn_endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS)
+        gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
     return demo
 
 
