@@ -312,6 +312,18 @@ def test_closing_the_tab_ends_the_job(site, visit) -> None:
     assert [what for what, _ in site.runner.log] == ["begin", "end", "begin", "end"]
 
 
+@pytest.mark.parametrize("width", [390, 770, 820, 1000, 1050, 1280])
+def test_no_column_heading_runs_into_its_neighbour(visit, width: int) -> None:
+    page = visit(viewport={"width": width, "height": 800})
+    page.locator(".u-cols").wait_for()
+    end = "getBoundingClientRect().right"
+    left = page.locator(".u-col p > :last-child").evaluate_all(
+        f"parts => parts.map(part => part.parentElement.{end} - part.{end})"
+    )
+    assert len(left) == 6 and min(left) >= -0.5
+    assert sideways(page) == 0
+
+
 def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
     page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert sideways(page) == 0
