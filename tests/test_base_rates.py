@@ -1,15 +1,16 @@
 """Shipped base rates: used where everything they depend on is the same, and nowhere else."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from unlearn_app import base_rates
 from unlearn_app.base_rates import attack_key, of_attack, record, relearning, relearning_key, seconds_of, taught_curve
-from unlearn_app.catalog import load_backend
+from unlearn_app.catalog import load_backend, load_scorer
 from unlearn_app.config import make_attack, make_config
 from unlearn_app.events import GroupScore
-from unlearn_app.lab import QUICK
+from unlearn_app.lab import QUICK, SURE
 
 CONFIG = make_config("cat")
 
@@ -74,11 +75,13 @@ def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
 
 def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
     """Otherwise a changed default would silently cost every visitor the control's time."""
-    base_hash = load_backend().base_hash
+    base_hash, judge = load_backend().base_hash, load_scorer("pocket", [])
     curve = relearning(CONFIG, base_hash)
     assert curve and {10, 25, 50} <= set(curve.marks) and min(n for _, n in curve.marks.values()) >= 60
     for kind in QUICK:
         control = of_attack(kind, make_attack(kind), CONFIG, base_hash)
         assert control and len(control["hits"]) >= 36 and control["name"] == "pumpkin, never seen"
+        known = json.loads(base_rates.FILE.read_text())["attacks"][kind]
+        assert (known["judge"], known["sure"]) == (f"{judge.name} {judge.version}", SURE)
     assert seconds_of(QUICK, CONFIG, {"compare_s": 7.0}) > 10
     assert base_rates.FILE.stat().st_size < 20_000

@@ -376,8 +376,8 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn", "/attack"}
     with pytest.raises(Exception, match="no longer kept"):
         client.predict(api_name="/attack")
-    job = client.submit(concept="rabbit", api_name="/unlearn")
-    assert job.result()["config"]["concept"] == "rabbit"
+    job = client.submit(concept="frog", api_name="/unlearn")
+    assert job.result()["config"]["concept"] == "frog" and job.result()["verdict"]["label"] == "removed"
     assert job.outputs()[0]["status"] == "running"
     with pytest.raises(Exception, match="is not known"):
         client.predict(concept="zeppelin", api_name="/unlearn")

@@ -3,6 +3,7 @@
 A cell names the machine and versions that it was measured with; they stand once, beside the tables.
 """
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from accelerate import PartialState
 from jinja2 import Template
 
@@ -51,19 +53,28 @@ SMOKE = {
 
 def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The stored values of cell `name`, measured now unless a cell with the same config is there already."""
-    path = folder / f"{name}.json"
-    wanted = json.loads(json.dumps(to_json(config)))
-    if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["config"] == wanted:
-            return stored["values"]
+    return grown(folder, name, config, lambda values: values or measure())
+
+
+def grown(
+    folder: Path, name: str, config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """The values of cell `name` after `measure` has added what it lacks; it is given those of the same config, or {}.
+
+    `seconds` counts all that was ever spent on them; `peak_gb` is the most that the process had held until then.
+    """
+    path, wanted = folder / f"{name}.json", json.loads(json.dumps(to_json(config)))
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known, spent = (stored["values"], stored["seconds"]) if stored.get("config") == wanted else ({}, 0.0)
     started = time.perf_counter()
-    values = json.loads(json.dumps(to_json(measure())))
+    values = json.loads(json.dumps(to_json(measure(known))))
+    if values == known:
+        return known
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "config": wanted,
         "values": values,
-        "seconds": round(time.perf_counter() - started, 2),
+        "seconds": round(spent + time.perf_counter() - started, 2),
         "peak_gb": peak_memory_gb(),
         "status": "complete",
         "environment": _environment(folder.parent / "environments"),
@@ -78,6 +89,7 @@ def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job
     Jobs of the same `model` stay together. To be asked before a model is loaded, because it gives each process its GPU.
     Nobody waits for the others: whoever ends last writes the whole table.
     """
+    _commit()
     shared = PartialState(cpu=choose_device().type == "cpu", timeout=timedelta(days=30))
     models = list(dict.fromkeys(map(model, jobs)))
     own = set(models[shared.process_index :: shared.num_processes])
@@ -142,7 +154,7 @@ def _compact(value: dict[str, Any]) -> bytes:
 
 def _environment(folder: Path) -> str:
     """Write this machine, its versions and the commit into `folder`, and return the name they stand under."""
-    known = environment(None, None) | {"commit": _commit()}
+    known = environment(None, None) | {"commit": _commit(), "device": _device()}
     content = _compact({name: value for name, value in known.items() if value is not None and name != "judge_note"})
     name = hashlib.sha256(content).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,9 +162,20 @@ def _environment(folder: Path) -> str:
     return name
 
 
+def _device() -> str:
+    device = choose_device()
+    named = getattr(torch.get_device_module(device), "get_device_name", None)
+    return named() if named else device.type
+
+
+@functools.cache
 def _commit() -> str | None:
+    """The commit whose code this process has loaded, with a plus sign where that was changed since."""
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+        head, changed = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno", "--", "unlearn_app"))
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return asked.stdout.strip()
+    return head + "+" * bool(changed)

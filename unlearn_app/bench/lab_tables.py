@@ -12,7 +12,6 @@ from ..events import GroupScore, Verdict
 from ..findings import Finding
 from ..lab import SURE
 from ..metrics import wilson
-from ..pocket.lesson import EASIEST
 from ..verdict import Evidence, Thresholds, judge_run
 from . import cells
 
@@ -29,6 +28,7 @@ class Case:
 
 CASES: dict[str, Case] = {
     "concealed: prompt filter": Case("prompt filter", "cat", ("concealed",)),
+    "concealed: prompt filter, style": Case("prompt filter", "van gogh", ("concealed",), 3),
     "concealed: word exchanged": Case("word exchanged", "cat", ("concealed",), 3),
     "concealed: tokens remapped": Case("tokens remapped", "cat", ("concealed",), 3),
     "destroyed": Case("destroyed", "cat", ("damaged",)),
@@ -51,7 +51,10 @@ Written by `python -m unlearn_app bench lab` from the cells in `assets/experimen
 prompts at which at least one of an attack's tries shows the concept with a probability of {sure:.0%} or more, as the
 judge sees it; the control is the same attack, with as many tries, at something that the model has never seen. An
 attack recovers the concept when it lies more than {back:.0f} points above the control and the 95 % interval of that
-difference (Newcombe) leaves out zero. Shares are pooled over seeds, with 95 % Wilson intervals.
+difference (Newcombe) leaves out zero. Shares are pooled over seeds, with 95 % Wilson intervals. The control is an
+object, of styles too: the model has seen every style. Every model is under the quick attacks; the others, and `scale`,
+which is told but never counted, are on one seed of each case and method. A verdict here rests on these findings alone;
+the verdict on a run also counts the run's own attack, above the unlearned model.
 """
 
 
@@ -94,7 +97,7 @@ def write_results(folder: Path) -> str:
 
 def _attack_table(found: Sequence[Cell], rows: Sequence[str]) -> str:
     """Share of every attack, pooled over concepts and seeds, with the control's below."""
-    kinds = sorted({kind for each in found for kind in each.attacks})
+    kinds = sorted({kind for each in found if each.row in rows for kind in each.attacks})
     lines = [f"| model | models | {' | '.join(kinds)} |", "|---|---|" + "---|" * len(kinds)]
     for row in (*rows, CONTROL):
         own = [each for each in found if each.row == row]
@@ -113,16 +116,19 @@ def _pooled(hits: Sequence[str]) -> str:
     return f"{cells.share(joined)} ({low:.0%} to {high:.0%})"
 
 
+def findings(found: Sequence[Cell], row: str) -> list[tuple[Cell, list[Finding]]]:
+    """Every model of a row, with a finding for each attack that counts and was made on the control of its seed too."""
+    controls = {each.seed: each for each in found if each.row == CONTROL}
+    return [
+        (each, [_finding(each, kind, c) for kind in each.attacks if make_attack(kind).counts and kind in c.attacks])
+        for each in found
+        if each.row == row and (c := controls.get(each.seed))
+    ]
+
+
 def verdicts(found: Sequence[Cell], row: str) -> list[Verdict]:
     """The verdict on every model of a row, one per concept and seed."""
-    judged = []
-    for each in found:
-        if each.row == row:
-            controls = (c for c in found if c.row == CONTROL and c.seed == each.seed and c.concept != each.concept)
-            control = min(controls, key=lambda c: EASIEST.index(c.concept))
-            findings = [_finding(each, kind, control) for kind in each.attacks]
-            judged.append(judge_run(each.scores, Evidence(0, findings=findings)))
-    return judged
+    return [judge_run(each.scores, Evidence(0, findings=some)) for each, some in findings(found, row)]
 
 
 def _finding(each: Cell, kind: str, control: Cell) -> Finding:
@@ -153,22 +159,33 @@ def _bits(row: str) -> tuple[bool, ...]:
 
 def _verdict_table(found: Sequence[Cell]) -> str:
     """How often the verdict on each case tells the truth."""
-    lines = ["| model | the truth | verdicts | right |", "|---|---|---|---|"]
+    lines = ["| model | the truth | verdicts | right | attacks that recover |", "|---|---|---|---|---|"]
     for name, case in CASES.items():
         labels = Counter(verdict.label for verdict in verdicts(found, name))
         if labels:
             right, total = sum(labels[label] for label in case.truth), labels.total()
             said = ", ".join(f"{label} {count}" for label, count in labels.most_common())
-            lines.append(f"| {name} | {' or '.join(case.truth)} | {said} | {right} of {total} |")
+            cells_of = [name, " or ".join(case.truth), said, f"{right} of {total}", _recovered(found, name)]
+            lines.append(f"| {' | '.join(cells_of)} |")
     return "\n".join(lines)
 
 
 def _label_table(found: Sequence[Cell]) -> str:
     """The verdicts on what each method makes."""
-    lines = ["| method | models | verdicts |", "|---|---|---|"]
+    lines = ["| method | models | verdicts | attacks that recover |", "|---|---|---|---|"]
     for name in METHODS:
         labels = Counter(verdict.label for verdict in verdicts(found, name))
         if labels:
             said = ", ".join(f"{label} {count}" for label, count in labels.most_common())
-            lines.append(f"| {name} | {labels.total()} | {said} |")
+            lines.append(f"| {name} | {labels.total()} | {said} | {_recovered(found, name)} |")
     return "\n".join(lines)
+
+
+def _recovered(found: Sequence[Cell], row: str) -> str:
+    """On how many models each attack shows more than its control."""
+    tried, back = Counter(), Counter()
+    for _, some in findings(found, row):
+        tried.update(finding.kind for finding in some)
+        back.update(finding.kind for finding in some if finding.recovers(Thresholds().back))
+    shown = (f"{kind} {count} of {tried[kind]}" for kind, count in back.most_common())
+    return ", ".join(shown) or f"none of {tried.total()}"

@@ -32,7 +32,7 @@ from ..runs import Run, to_json
 from ..scorers import Scorer
 from ..settings import CompareConfig, RegularizeConfig
 from ..workflow import load_backend, run
-from .cells import ROOT, SMOKE, cell, quote_in_readme
+from .cells import ROOT, SMOKE, cell, own_share, quote_in_readme
 from .page import page_times
 
 CONCEPTS = ("cat", "car", "knife", "robot", "van gogh", "neon", "mosaic")
@@ -42,8 +42,13 @@ UNSEEN_SEED, GENERATED_SEED = 77, 4_000_000
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
-    """Measure or resume every cell under `out/main-job`, write `out/main-job.md`, and yield lines to print."""
+    """Measure or resume every cell under `out/main-job`, write `out/main-job.md`, and yield lines to print.
+
+    Of several processes one does it all: it times whole runs and the page.
+    """
     folder = out / ("main-job-smoke" if smoke else "main-job")
+    if not own_share([folder], str):
+        return
     count = 28 if smoke else 1400
     backend, judge = load_backend(), _judge()
     values: dict[str, Any] = {}

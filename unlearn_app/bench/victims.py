@@ -15,6 +15,9 @@ from ..unlearning import forget
 HELD_DOWN = 0.35
 DESTROYED_BY = 1.0
 """Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm)."""
+REMAPPING = {"objective": "uce"}
+MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped": REMAPPING}
+"""Settings of their own that these models depend on."""
 
 
 class Misread:
@@ -90,7 +93,7 @@ def swapped(backend: Backend, concept: Concept, seed: int) -> Any:
 def remapped(backend: Backend, concept: Concept, seed: int) -> Any:
     """Concealed by an adapter that only reads the concept's tokens as the anchor's: UCE."""
     backend.drop_adapters()
-    for _ in forget(backend, concept, make_config(concept.name, objective="uce", seed=seed)):
+    for _ in forget(backend, concept, make_config(concept.name, seed=seed, **REMAPPING)):
         pass
     return backend
 

@@ -11,7 +11,8 @@ from ..errors import UnlearnError
 from ..findings import read_findings, record_of
 from ..jobs import Job, Probe
 from ..lab import kinds_of
-from ..runs import Run
+from ..runs import Run, to_json
+from ..verdict import judge_again
 from .proofs import Hunt
 from .view import View
 
@@ -66,8 +67,9 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
         folder = engine.runs.get(job.id, session)
         if folder is None:
             raise gr.Error(str(RunGone()), print_exception=False)
-        found = [record_of(finding) for finding in read_findings(folder)]
-        yield {"findings": found, "verdict": Run.open(folder).record["verdict"]}
+        found = read_findings(folder)
+        verdict = to_json(judge_again(Run.open(folder), found))
+        yield {"findings": [record_of(finding) for finding in found], "verdict": verdict}
 
     return attack
 
