@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from conftest import ROOT, TINY
 from PIL import Image
 
-from unlearn_app import lab
+from unlearn_app import base_rates, lab, registry
 from unlearn_app.attacks import Tries
 from unlearn_app.attacks.relearn import adversary_pictures
 from unlearn_app.batches import encoded
@@ -30,6 +31,7 @@ from unlearn_app.verdict import Evidence, judge_again, judge_run
 from unlearn_app.workflow import run
 
 BACK = 0.3
+FEW = 8
 QUICKEST = {
     "ring_a_bell.tries": 1,
     "ring_a_bell.population": 4,
@@ -276,8 +278,10 @@ def taught(pocket, judge, config, kind, **changes) -> Outcome:
     return probed(pocket, (), preview_concept(other), data, judge, other, kind, changes)
 
 
-BASED = ("noise", "completion")
-"""Whose control is measured here again; that of words and of learned words is in the test below."""
+def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
+    """The attack's control: the shipped one where it fits, else measured now."""
+    recorded = base_rates.of_attack(kind, make_attack(kind, **changes), config, pocket.base_hash)
+    return recorded["hits"] if recorded else taught(pocket, judge, config, kind, **changes).hits()
 
 
 @pytest.fixture(scope="module")
@@ -291,18 +295,19 @@ def held(pocket):
     ("victim", "kind", "changes"),
     [
         ("prompt filter", "prompts", {}),
-        ("prompt filter", "ring_a_bell", {"generations": 150}),
-        ("prompt filter", "relearn", {}),
+        ("prompt filter", "ring_a_bell", {}),
         ("word exchanged", "prompt_search", {}),
         ("tokens remapped", "inversion", {}),
         ("held down", "noise", {}),
         ("held down", "completion", {}),
+        ("held down", "relearn", {}),
     ],
 )
 def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
     pocket, judge, held, victim, kind, changes
 ) -> None:
-    config = make_config("cat", **{"compare.forget": 6, "attack.steps": 25})
+    """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there."""
+    config = make_config("cat", **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}))
     if victim == "held down":
         model, slots = pocket, ("unlearn",)
         pocket.drop_adapters()
@@ -311,7 +316,7 @@ def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
         model = VICTIMS[victim](pocket, preview_concept(config), 0)
         slots = ("unlearn",) if victim == "tokens remapped" else ()
     own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
-    base = taught(pocket, judge, config, kind, **changes).hits() if kind in BASED else (False,) * 12
+    base = base_of(pocket, judge, config, kind, **changes)
     finding = found(kind, sum(own), len(own), sum(base), len(base))
     assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
 
@@ -339,9 +344,9 @@ def test_nothing_is_recovered_that_was_never_there(pocket, judge) -> None:
     name = "guitar"
     config = make_config(name, **{"compare.forget": 6})
     _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, 0, name)
-    for kind in ("prompts", "inversion"):
+    for kind in (kind for kind in registry.names("attack") if make_attack(kind).counts):
         pocket.drop_adapters()
         data = encoded(pocket, pictures, captions)
         own = probed(pocket, (), preview_concept(config), data, judge, config, kind, {}).hits()
-        base = taught(pocket, judge, config, kind).hits()
-        assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK)
+        base = base_of(pocket, judge, config, kind)
+        assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK), kind
