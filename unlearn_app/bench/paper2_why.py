@@ -20,7 +20,8 @@ INTRODUCTION = (
     "Differences are paired by target and seed; a claim is decided by whether the 95 % interval of its difference lies "
     "inside the range that it states. Forgetting takes the steps and retain pictures of the preset full, but for the "
     "two that say fast. Settings of meta at that length were chosen from a dozen by cat with seed 0 on the prompts "
-    "judged here, so that row flatters it; the other defences were not tuned. The claims within the first 10 and 25 "
+    "judged here, so that row flatters it; the other defences were not tuned. None was trained to self-destruct: "
+    "`resist.related`, the term for it, is 0. The claims within the first 10 and 25 "
     "steps were added once it was seen that the whole attack shows no difference; they explore, and do not confirm. "
     "Seconds are wall time on a shared machine and differ widely between equal runs."
 )
