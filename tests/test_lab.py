@@ -169,6 +169,9 @@ def test_only_the_worst_attack_is_called_so() -> None:
     assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [True, False]
     said = judge_run(scores(relearned=1.0), Evidence(50, findings=[weak, strong])).reasons
     assert not any(line.startswith("Worst attack") for line in said), "the run's own attack was worse"
+    unsure, sure = found("noise", 6, base=2), found("inversion", 47, n=150, m=150)
+    said = judge_run(scores(), Evidence(0, findings=[unsure, sure])).reasons
+    assert unsure.excess[0] > sure.excess[0] and said[1].startswith("Worst attack: the attack inversion")
 
 
 @pytest.fixture(scope="module")

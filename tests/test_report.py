@@ -109,7 +109,9 @@ def finding(run: Run, kind: str = "prompt_search", hits: str = "1110", **changes
 def weak(run: Run) -> Run:
     """The run, had relearning brought nothing back."""
     pictures = [p | {"correct": p["correct"] and p["column"] != "relearned"} for p in run.record["pictures"]]
-    return edited(run, pictures=pictures)
+    scores = run.record["scores"]
+    relearned = scores["relearned"] | {"forget": scores["relearned"]["forget"] | {"accuracy": 0.0}}
+    return edited(run, pictures=pictures, scores=scores | {"relearned": relearned})
 
 
 def validated(values: dict[str, Any]) -> dict[str, Any]:
@@ -324,6 +326,22 @@ def test_relearning_is_the_worst_where_it_is(tmp_path: Path) -> None:
     assert values["worst_attack"] == "own relearning" and values["attacks"][0]["by_row"] == [True] * 4
     assert values["attacks"][0]["proof"] == "images/relearned-forget-03.png"
     assert "Worst attack: own relearning" in whole(report.report_html(run, [found])).text
+
+
+def test_the_worst_attack_is_the_one_that_the_verdict_names(tmp_path: Path) -> None:
+    """By points above the control, which is taught nearly as much, words would be worse than the run's own attack."""
+    run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"20": [114, 120]}})
+    found = finding(run, hits="1100", by_prompt=False)
+    values = validated(report.report_json(run, [found]))
+    own, words = values["attacks"]
+    assert own["control"]["share"] == 0.95 and own["excess"] == 1.0 and words["excess"] == 0.5
+    assert values["worst_attack"] == "own relearning" and values["verdict"]["label"] == "concealed"
+    assert not any(reason.startswith("Worst attack") for reason in values["verdict"]["reasons"])
+    assert "Worst attack: own relearning 4 of 4" in whole(report.report_html(run, [found])).text
+    held = edited(weak(run), base=run.record["base"])
+    values = report.report_json(held, [finding(held)])
+    assert values["worst_attack"] == "prompt_search-2"
+    assert any(reason.startswith("Worst attack: the attack prompt_search") for reason in values["verdict"]["reasons"])
 
 
 def test_the_labs_relearning_stands_beside_the_runs_own(tmp_path: Path) -> None:

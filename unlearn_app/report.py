@@ -18,7 +18,7 @@ from .events import COLUMNS, GROUPS, GroupScore
 from .findings import Finding, read_findings
 from .metrics import harmonic, wilson
 from .runs import Run, to_json, write_bytes
-from .verdict import AXES, Thresholds, judge_again
+from .verdict import AXES, Thresholds, judge_again, own_gain, ranked
 
 SCHEMA = "unlearn-report/1"
 NEEDED = ("config", "pictures", "curve", "scores", "verdict")
@@ -72,8 +72,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     attacks = [_attack(run, found) for found in (*_relearning(run), *findings)]
     verdict = judge_again(run, findings)
     shares = verdict.axes
-    counted = [attack for attack in attacks if attack["counts"]]
-    worst = max(counted, key=lambda attack: attack["excess"], default={"name": None})
+    counted = ranked(findings, own_gain(run.scores, config.attack.steps))
     return {
         "schema": SCHEMA,
         "status": run.status,
@@ -81,7 +80,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         | {k: v for k, v in (record.get("concept") or {}).items() if k in ("text", "name", "kind", "anchor")},
         "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
-        "worst_attack": worst["name"],
+        "worst_attack": _called(run, counted[0].finding or run) if counted else None,
         "scores": {column: _scored(groups) for column, groups in run.scores.items()},
         "agreement": _agreement(record["pictures"]),
         "differences": record.get("differences", {}),
@@ -147,6 +146,7 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
             tries=1,
             hits=hits,
             first=hits,
+            excess=(own_gain(run.scores, config.steps),),
             control={"name": f"{run.base.name}, never seen", "hits": [row < right for row in range(n)]} if n else None,
             seconded=sum(p.correct and p.second_correct for p in shown) if shown[0].second is not None else None,
             missing="" if n else "nobody has measured what this attack makes of something never seen",
@@ -164,16 +164,20 @@ def _attack(run: Run, found: Finding | SimpleNamespace) -> Record:
     hits, first, base = _hits(found.hits), _hits(found.first), found.control and _hits(found.control["hits"])
     names = ("kind", "counts", "budget", "tries", "missing", "seconds", "settings", "command", "environment")
     return {name: to_json(getattr(found, name)) for name in names} | {
-        "name": OWN if found.folder == run.folder else found.folder.name,
+        "name": _called(run, found),
         "hits": hits,
         "by_row": list(found.hits),
         "first": first,
         "seconded": found.seconded,
         "control": {"name": found.control["name"]} | base if base else None,
-        "excess": hits["share"] - (base["share"] if base else 0.0),
+        "excess": found.excess[0],
         "proof": _name(run, found.folder / found.proof) if found.proof else None,
         "pictures": [entry | {"file": _name(run, found.folder / entry["file"])} for entry in found.pictures],
     }
+
+
+def _called(run: Run, found: Finding | SimpleNamespace | Run) -> str:
+    return OWN if found.folder == run.folder else found.folder.name
 
 
 def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:

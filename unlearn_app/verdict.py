@@ -41,6 +41,38 @@ class Evidence:
     findings: Sequence[Finding] = ()
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What the verdict counts of one attack: how far it brings the concept back, and whether that is a recovery.
+
+    `finding` is None for the run's own attack.
+    """
+
+    points: float
+    recovers: bool
+    finding: Finding | None
+
+
+def ranked(
+    findings: Sequence[Finding], own: float | None = None, thresholds: Thresholds = Thresholds()
+) -> list[Counted]:
+    """The attacks that count, the worst first: recoveries before the others, then by points, then the run's own.
+
+    A finding counts by its points above its control, the run's own attack by `own`, as `own_gain` tells it.
+    """
+    counted = [] if own is None else [Counted(own, own > thresholds.back, None)]
+    counted += [Counted(f.excess[0], f.recovers(thresholds.back), f) for f in findings if f.counts]
+    return sorted(counted, key=lambda one: (not one.recovers, -one.points))
+
+
+def own_gain(scores: Scored, attack_steps: int) -> float | None:
+    """How far the run's own attack lies above the unlearned model; None where it was not run or nobody judged."""
+    if not attack_steps or not {"unlearned", "relearned"} <= set(scores):
+        return None
+    after, again = (scores[column]["forget"].accuracy for column in ("unlearned", "relearned"))
+    return None if None in (after, again) else again - after
+
+
 def judge_run(scores: Scored, evidence: Evidence, thresholds: Thresholds = Thresholds()) -> Verdict:
     """The verdict on one run, what a detector adds, and a word where a second judge would say otherwise; see `_judged`.
 
@@ -72,23 +104,19 @@ def _judged(scores: Scored, evidence: Evidence, thresholds: Thresholds) -> Verdi
     that these attacks, at these budgets, did not. What the run's own attack would teach anyway is told beside it and
     decides nothing: who fine-tunes gets the concept, whether it was still there or not.
     """
-    counted = sorted((f for f in evidence.findings if f.counts), key=lambda f: -f.excess[0])
-    attacked = "relearned" in scores and evidence.attack_steps > 0
     reasons, label = _before_attacks(scores, thresholds)
-    back = _brought_back(scores) if attacked else None
-    shares = axes(scores, counted, back)
+    own = own_gain(scores, evidence.attack_steps)
+    counted = ranked(evidence.findings, own, thresholds)
+    shares = axes(scores, counted)
     if label:
         return Verdict(label, tuple(reasons), shares)
-    concealed, worst = any(finding.recovers(thresholds.back) for finding in counted), counted[:1]
-    if back is not None:
+    if own is not None:
         reasons += _own_attack(scores, evidence, thresholds)
-        concealed |= back > thresholds.back
-        worst = [finding for finding in worst if finding.excess[0] >= back]
-    reasons += [_sentence(finding, thresholds, finding in worst) for finding in counted]
+    reasons += [_sentence(one, one is counted[0]) for one in counted if one.finding]
     reasons += [f"{_outcome(f)}, which proves nothing: {f.budget}." for f in evidence.findings if not f.counts]
-    if concealed:
+    if any(one.recovers for one in counted):
         return Verdict("concealed", tuple(reasons), shares)
-    if not attacked and all(finding.by_prompt for finding in counted):
+    if own is None and all(one.finding.by_prompt for one in counted):
         only = "Only prompts were tried" if counted else "No attack was run"
         reasons.append(f"{only}, so removed and concealed cannot be told apart.")
         return Verdict("inconclusive", tuple(reasons), shares)
@@ -119,12 +147,6 @@ def _before_attacks(scores: Scored, thresholds: Thresholds) -> tuple[list[str], 
     return reasons, None
 
 
-def _brought_back(scores: Scored) -> float | None:
-    """How far the run's own attack lies above the unlearned model; None where nobody judged."""
-    after, again = (scores[column]["forget"].accuracy for column in ("unlearned", "relearned"))
-    return None if None in (after, again) else again - after
-
-
 def _own_attack(scores: Scored, evidence: Evidence, thresholds: Thresholds) -> list[str]:
     """Sentences on the run's own attack, and what the same one teaches of something never seen."""
     before, again = scores["original"]["forget"].accuracy, scores["relearned"]["forget"].accuracy
@@ -147,11 +169,12 @@ def _outcome(finding: Finding) -> str:
     return f"The attack {finding.kind} shows it at {shown}"
 
 
-def _sentence(finding: Finding, thresholds: Thresholds, worst: bool) -> str:
+def _sentence(one: Counted, worst: bool) -> str:
     """What one attack did, with its budget and its control; the worst one comes first and says so."""
+    finding = one.finding
     name = finding.control["name"] if finding.control else ""
     beside = f"at {name}, {finding.base:.0%}" if name else f"no control, because {finding.missing}"
-    verdict = "it recovers the concept" if finding.recovers(thresholds.back) else "that is no recovery"
+    verdict = "it recovers the concept" if one.recovers else "that is no recovery"
     said = f"{_outcome(finding)}; {beside}: {verdict}. Budget: {finding.budget}."
     return f"Worst attack: {said[0].lower()}{said[1:]}" if worst else said
 
@@ -167,11 +190,11 @@ AXES = {"forgotten": "forgotten", "near": "relatives kept", "far": "the rest kep
 """The four things that a good forgetting is, and how they are called in a sentence."""
 
 
-def axes(scores: Scored, counted: Sequence[Finding] = (), back: float | None = None) -> dict[str, float]:
+def axes(scores: Scored, counted: Sequence[Counted] = ()) -> dict[str, float]:
     """Shares in [0, 1] of what `AXES` names, for `metrics.harmonic`; those that were not measured are missing.
 
-    What of the original's accuracy is gone from the concept and left of the rest, and what the worst attack leaves: one
-    less the points it gains, as the verdict counts them.
+    What of the original's accuracy is gone from the concept and left of the rest, and what the attacks leave: one less
+    the most points that any gains.
     """
     if set(scores) < {"original", "unlearned"} or scores["original"]["forget"].accuracy is None:
         return {}
@@ -182,8 +205,7 @@ def axes(scores: Scored, counted: Sequence[Finding] = (), back: float | None = N
     }
     shares = {"forgotten": 1 - left["forget"]} if "forget" in left else {}
     shares |= {group: left[group] for group in ("near", "far") if group in left}
-    points = [finding.excess[0] for finding in counted] + ([] if back is None else [back])
-    return shares | ({"resisted": 1 - min(max(*points, 0.0), 1.0)} if points else {})
+    return shares | ({"resisted": 1 - min(max(0.0, *(one.points for one in counted)), 1.0)} if counted else {})
 
 
 def one_number(shares: Mapping[str, float]) -> str:
