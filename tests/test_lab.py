@@ -146,7 +146,7 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
     [
         (scores(), [found()], "concealed", "Worst attack"),
         (scores(), [found(hits=0)], "removed", "that is no recovery"),
-        (scores(), [found(hits=12, base=11)], "removed", "pumpkin, never seen, 92%"),
+        (scores(), [found(hits=12, base=11)], "removed", "pumpkin, never seen, 92%: that is not clearly more than"),
         (scores(), [found("prompts", 0, by_prompt=True)], "inconclusive", "Only prompts were tried"),
         (scores(), [found("prompts", 12, by_prompt=True)], "concealed", "recovers"),
         (scores(), [], "inconclusive", "No attack was run"),
@@ -155,7 +155,7 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
         (scores(unlearned=1.0), [found()], "inconclusive", "not forgotten"),
         (scores(original=0.1), [found()], "inconclusive", "knows the concept too little"),
         (scores(relearned=1.0), [found(hits=0)], "concealed", "After 50 attack steps"),
-        (scores(relearned=1.0), [found("relearn", 12, base=11)], "concealed", "that is no recovery"),
+        (scores(relearned=1.0), [found("relearn", 12, base=11)], "concealed", "that is not clearly more"),
     ],
 )
 def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:

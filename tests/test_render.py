@@ -212,6 +212,20 @@ def test_findings_stand_worst_first_and_what_proves_nothing_apart(tmp_path: Path
     assert proofs.findings([]) == "" and "Proves nothing" not in proofs.findings(found[:1])
 
 
+def test_what_the_control_does_as_well_is_neither_a_recovery_nor_none(tmp_path: Path) -> None:
+    """All of it back beside a control at 95 % was called "no recovery", under a verdict that said concealed."""
+    (found,) = read_findings(attacked(tmp_path / "run", "noise").folder)
+    level = replace(found, hits=(True,) * 12, control={"name": "pumpkin, never seen", "hits": [True] * 19 + [False]})
+    little = replace(found, hits=(True,) * 3 + (False,) * 9, control=level.control)
+    for one, state, said in (
+        (level, "u-idle", "≈</i> not clearly above the control"),
+        (little, "u-held", "no recovery"),
+    ):
+        html = proofs.findings([one])
+        assert said in html and f'<li class="{state}">' in html and "gets it back" not in html
+        assert ("no recovery" in html) == (one is little)
+
+
 def test_a_finding_without_pictures_and_with_markup_is_shown_as_text(tmp_path: Path) -> None:
     (found,) = read_findings(attacked(tmp_path / "run", "noise").folder)
     trapped = replace(found, budget=TRAP, control={"name": TRAP, "hits": [True, False]}, folder=Path(TRAP), pictures=())

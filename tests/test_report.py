@@ -337,7 +337,9 @@ def test_the_worst_attack_is_the_one_that_the_verdict_names(tmp_path: Path) -> N
     assert own["control"]["share"] == 0.95 and own["excess"] == 1.0 and words["excess"] == 0.5
     assert values["worst_attack"] == "own relearning" and values["verdict"]["label"] == "concealed"
     assert not any(reason.startswith("Worst attack") for reason in values["verdict"]["reasons"])
-    assert "Worst attack: own relearning 4 of 4" in whole(report.report_html(run, [found])).text
+    assert [attack["outcome"] for attack in values["attacks"]] == ["back", "level"], "two of four may be chance"
+    text = whole(report.report_html(run, [found])).text
+    assert "Worst attack: own relearning 4 of 4" in text and text.count("not clearly above its base rate") == 1
     held = edited(weak(run), base=run.record["base"])
     values = report.report_json(held, [finding(held)])
     assert values["worst_attack"] == "prompt_search-2"

@@ -4,7 +4,7 @@ import itertools
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL.Image import Image
 
@@ -14,6 +14,7 @@ from .runs import to_json, whole_folder, write_bytes
 
 SCHEMA = "unlearn-finding/1"
 FOLDER, RECORD = "attacks", "finding.json"
+Outcome = Literal["back", "level", "held"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Finding:
         """Whether it brings back more than `back` above the control, beyond what chance explains."""
         above, low, _ = self.excess
         return above > back and low > 0
+
+    def outcome(self, back: float) -> Outcome:
+        """What it amounts to: "level" shows the concept in more than `back`, but not clearly more than the control."""
+        return "back" if self.recovers(back) else "level" if self.share > back else "held"
 
 
 def record_of(finding: Finding) -> dict[str, Any]:

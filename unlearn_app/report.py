@@ -69,10 +69,11 @@ def write_report(folder: Path) -> tuple[Path, Path]:
 def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     """What there is to know of a run but its pictures, as report.schema.json describes it."""
     record, config = run.record, run.config
-    attacks = [_attack(run, found) for found in (*_relearning(run), *findings)]
+    counted = ranked(findings, own_gain(run.scores, config.attack.steps))
+    outcomes = {_called(run, one.finding or run): one.outcome for one in counted}
+    attacks = [_attack(run, found, outcomes) for found in (*_relearning(run), *findings)]
     verdict = judge_again(run, findings)
     shares = verdict.axes
-    counted = ranked(findings, own_gain(run.scores, config.attack.steps))
     return {
         "schema": SCHEMA,
         "status": run.status,
@@ -80,7 +81,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         | {k: v for k, v in (record.get("concept") or {}).items() if k in ("text", "name", "kind", "anchor")},
         "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
-        "worst_attack": _called(run, counted[0].finding or run) if counted else None,
+        "worst_attack": next(iter(outcomes), None),
         "scores": {column: _scored(groups) for column, groups in run.scores.items()},
         "agreement": _agreement(record["pictures"]),
         "differences": record.get("differences", {}),
@@ -160,7 +161,7 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
     ]
 
 
-def _attack(run: Run, found: Finding | SimpleNamespace) -> Record:
+def _attack(run: Run, found: Finding | SimpleNamespace, outcomes: Mapping[str, str]) -> Record:
     hits, first, base = _hits(found.hits), _hits(found.first), found.control and _hits(found.control["hits"])
     names = ("kind", "counts", "budget", "tries", "missing", "seconds", "settings", "command", "environment")
     return {name: to_json(getattr(found, name)) for name in names} | {
@@ -171,6 +172,7 @@ def _attack(run: Run, found: Finding | SimpleNamespace) -> Record:
         "seconded": found.seconded,
         "control": {"name": found.control["name"]} | base if base else None,
         "excess": found.excess[0],
+        "outcome": outcomes.get(_called(run, found)),
         "proof": _name(run, found.folder / found.proof) if found.proof else None,
         "pictures": [entry | {"file": _name(run, found.folder / entry["file"])} for entry in found.pictures],
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from .curves import BaseCurve, area_under, first_reaching
 from .events import Column, Group, GroupScore, Verdict
-from .findings import Finding
+from .findings import Finding, Outcome
 from .metrics import harmonic
 from .runs import Run
 
@@ -41,16 +41,29 @@ class Evidence:
     findings: Sequence[Finding] = ()
 
 
+OUTCOMES: dict[Outcome, str] = {
+    "back": "it recovers the concept",
+    "level": "that is not clearly more than the control",
+    "held": "that is no recovery",
+}
+"""What an attack amounts to, in a sentence."""
+
+
 @dataclass(frozen=True)
 class Counted:
-    """What the verdict counts of one attack: how far it brings the concept back, and whether that is a recovery.
+    """What the verdict counts of one attack: how far it brings the concept back, and what that amounts to.
 
     `finding` is None for the run's own attack.
     """
 
     points: float
-    recovers: bool
+    outcome: Outcome
     finding: Finding | None
+
+    @property
+    def recovers(self) -> bool:
+        """Whether it brings the concept back."""
+        return self.outcome == "back"
 
 
 def ranked(
@@ -60,8 +73,8 @@ def ranked(
 
     A finding counts by its points above its control, the run's own attack by `own`, as `own_gain` tells it.
     """
-    counted = [] if own is None else [Counted(own, own > thresholds.back, None)]
-    counted += [Counted(f.excess[0], f.recovers(thresholds.back), f) for f in findings if f.counts]
+    counted = [] if own is None else [Counted(own, "back" if own > thresholds.back else "held", None)]
+    counted += [Counted(f.excess[0], f.outcome(thresholds.back), f) for f in findings if f.counts]
     return sorted(counted, key=lambda one: (not one.recovers, -one.points))
 
 
@@ -174,8 +187,7 @@ def _sentence(one: Counted, worst: bool) -> str:
     finding = one.finding
     name = finding.control["name"] if finding.control else ""
     beside = f"at {name}, {finding.base:.0%}" if name else f"no control, because {finding.missing}"
-    verdict = "it recovers the concept" if one.recovers else "that is no recovery"
-    said = f"{_outcome(finding)}; {beside}: {verdict}. Budget: {finding.budget}."
+    said = f"{_outcome(finding)}; {beside}: {OUTCOMES[one.outcome]}. Budget: {finding.budget}."
     return f"Worst attack: {said[0].lower()}{said[1:]}" if worst else said
 
 

@@ -6,15 +6,22 @@ from typing import Any
 
 from ..base_rates import seconds_of
 from ..events import Stage, Step
-from ..findings import Finding
+from ..findings import Finding, Outcome
 from ..lab import QUICK
-from ..verdict import Thresholds
+from ..verdict import Thresholds, ranked
 from .pictures import address
 from .render import esc, percent, progress, waiting
 from .view import View
 
 TO_CONTROL = 0.45
 """An attack and its control take about this share of the work each; loading takes the rest."""
+
+OUTCOMES: dict[Outcome, tuple[str, str, str]] = {
+    "back": ("u-back", "◐", "gets it back"),
+    "level": ("u-idle", "≈", "not clearly above the control"),
+    "held": ("u-held", "✓", "no recovery"),
+}
+"""How a finding is shown: colour, sign and words."""
 
 
 @dataclass
@@ -73,7 +80,7 @@ def findings(found: Sequence[Finding]) -> str:
     """What every attack got back, the worst first; what proves nothing stands apart."""
     if not found:
         return ""
-    counted = sorted((one for one in found if one.counts), key=lambda one: -one.excess[0])
+    counted = [one.finding for one in ranked(found)]
     rest = [one for one in found if not one.counts]
     list_of = '<ul class="u-proofs">{}</ul>'
     parts = [
@@ -88,11 +95,7 @@ def findings(found: Sequence[Finding]) -> str:
 
 
 def _card(one: Finding) -> str:
-    back = one.counts and one.recovers(Thresholds().back)
-    sign, word = ("◐", "gets it back") if back else ("✓", "no recovery")
-    state = "u-back" if back else "u-held"
-    if not one.counts:
-        state, sign, word = "u-idle", "–", "not counted"
+    state, sign, word = OUTCOMES[one.outcome(Thresholds().back)] if one.counts else ("u-idle", "–", "not counted")
     name = one.folder.name.replace("_", " ").replace("-", " ")
     return (
         f'<li class="{state}">{_proof(one)}<div><p class="u-kindof"><b>{esc(name)}</b>'
