@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,7 +152,12 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
         (scores(), [found("prompts", 0, by_prompt=True)], "inconclusive", "Only prompts were tried"),
         (scores(), [found("prompts", 12, by_prompt=True)], "concealed", "recovers"),
         (scores(), [], "inconclusive", "No attack was run"),
-        (scores(), [found("scale", 12, base=None, counts=False)], "inconclusive", "proves nothing"),
+        (
+            scores(),
+            [found("scale", 12, base=None, counts=False)],
+            "inconclusive",
+            "proves nothing, because nobody knows",
+        ),
         (scores(near=0.5), [found()], "damaged", "near prompts"),
         (scores(unlearned=1.0), [found()], "inconclusive", "not forgotten"),
         (scores(original=0.1), [found()], "inconclusive", "knows the concept too little"),
@@ -172,6 +179,56 @@ def test_only_the_worst_attack_is_called_so() -> None:
     unsure, sure = found("noise", 6, base=2), found("inversion", 47, n=150, m=150)
     said = judge_run(scores(), Evidence(0, findings=[unsure, sure])).reasons
     assert unsure.excess[0] > sure.excess[0] and said[1].startswith("Worst attack: the attack inversion")
+
+
+@pytest.mark.parametrize(
+    ("model", "concept", "counts", "missing", "control"),
+    [
+        ("pocket", "cat", True, "", "pumpkin, never seen"),
+        ("pocket", "van gogh", False, "no style is unseen, and what the model was given shows", None),
+        ("elsewhere", "cat", False, "nobody knows what elsewhere has never seen, and what the model was given", None),
+    ],
+)
+def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
+    monkeypatch, model, concept, counts, missing, control
+) -> None:
+    """Painting on from a picture of the concept shows it, whatever the model knows."""
+    found = {kind: unpainted(monkeypatch, model, concept, kind) for kind in ("completion", "noise", "scale")}
+    completed, noise = found["completion"], found["noise"]
+    assert completed.counts == counts and completed.missing.startswith(missing) and bool(completed.missing) != counts
+    assert (completed.control and completed.control["name"]) == control
+    assert noise.counts and not found["scale"].counts and "no attack on what" in found["scale"].missing
+    if model == "pocket":
+        beside = " (an object: no style is unseen)" if concept == "van gogh" else ""
+        assert noise.control["name"] == f"pumpkin, never seen{beside}" and not noise.missing
+    else:
+        assert noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
+
+
+def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
+    """What the lab makes of an attack that succeeds everywhere, with nothing painted and no recorded base rate."""
+    tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
+
+    def probed(*asked):
+        yield from ()
+        return Outcome(tries, [(0.5, concept, True)] * 2, [None] * 2, 1.0)
+
+    monkeypatch.setattr(lab, "probe", probed)
+    monkeypatch.setattr(lab, "of_attack", lambda *asked: None)
+    monkeypatch.setattr(lab, "encoded", lambda *asked: None)
+    monkeypatch.setattr(lab, "slots_kept", nullcontext)
+    backend = SimpleNamespace(
+        active=lambda *slots: nullcontext(), drop_adapters=lambda: None, base_hash="0", device="cpu", name=model
+    )
+    config = make_config(concept, model=model, **{"attack.pictures": 2})
+    steps = lab.find(
+        backend, preview_concept(config), None, config, make_attack(kind), PocketJudge.load(POCKET / "judge")
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value[0]
 
 
 @pytest.fixture(scope="module")

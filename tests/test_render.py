@@ -208,7 +208,7 @@ def test_findings_stand_worst_first_and_what_proves_nothing_apart(tmp_path: Path
     assert places == sorted(places) and places[-1] < apart < html.index(">scale</b>")
     assert html.count("gets it back") == 2 and html.count("no recovery") == 1 and html.count("not counted") == 2
     assert html.count("closest try</small>") == 1 and html.count("proof</small>") == 3
-    assert "as noise asks 5" in html and "No control: it is no attack on what the model has learned." in html
+    assert "as noise asks 5" in html and "Not counted: it is no attack on what the model has learned." in html
     assert proofs.findings([]) == "" and "Proves nothing" not in proofs.findings(found[:1])
 
 

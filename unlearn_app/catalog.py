@@ -91,6 +91,11 @@ def never_seen(model: str, count: int, seed: int, besides: str) -> tuple[str, Te
     return lesson.fresh_lesson(count, seed, next(name for name in lesson.EASIEST if name != besides))
 
 
+def beside(control: str, concept: Concept) -> str:
+    """The name of a control beside `concept`: all that is unseen are objects, which a style has to be told."""
+    return f"{control} (an object: no style is unseen)" if concept.kind == "style" else control
+
+
 def preview_concept(config: RunConfig) -> Concept:
     """The prompts a run with `config` will use; nothing is loaded.
 

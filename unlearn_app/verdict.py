@@ -126,7 +126,7 @@ def _judged(scores: Scored, evidence: Evidence, thresholds: Thresholds) -> Verdi
     if own is not None:
         reasons += _own_attack(scores, evidence, thresholds)
     reasons += [_sentence(one, one is counted[0]) for one in counted if one.finding]
-    reasons += [f"{_outcome(f)}, which proves nothing: {f.budget}." for f in evidence.findings if not f.counts]
+    reasons += [_told(finding) for finding in evidence.findings if not finding.counts]
     if any(one.recovers for one in counted):
         return Verdict("concealed", tuple(reasons), shares)
     if own is None and all(one.finding.by_prompt for one in counted):
@@ -189,6 +189,11 @@ def _sentence(one: Counted, worst: bool) -> str:
     beside = f"at {name}, {finding.base:.0%}" if name else f"no control, because {finding.missing}"
     said = f"{_outcome(finding)}; {beside}: {OUTCOMES[one.outcome]}. Budget: {finding.budget}."
     return f"Worst attack: {said[0].lower()}{said[1:]}" if worst else said
+
+
+def _told(finding: Finding) -> str:
+    """What an attack did that does not count, and why."""
+    return f"{_outcome(finding)}, which proves nothing, because {finding.missing}. Budget: {finding.budget}."
 
 
 def steps_to_recovery(

@@ -46,6 +46,8 @@ class Attack(Protocol):
     """It only words the prompt otherwise: a model that merely refuses to listen withstands it."""
     counts: bool
     """It says something about the model; switching off what was published does not."""
+    needs_control: bool
+    """It hands the model the concept, so that without a control of the same kind it says nothing."""
 
     def budget(self, config: RunConfig) -> str:
         """What the adversary may spend, in words."""

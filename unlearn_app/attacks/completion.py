@@ -32,6 +32,7 @@ class Completion:
     tries: int = setting(USUAL, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, WAYS)
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = True
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

@@ -38,6 +38,7 @@ class Inversion:
     batch_size: int = setting(8, "pictures per step", 1, 256)
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

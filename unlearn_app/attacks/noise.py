@@ -31,6 +31,7 @@ class Noise:
     tries: int = setting(8, "pictures of each prompt, over a grid of eta and of the first noise's scale", 1, len(GRID))
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

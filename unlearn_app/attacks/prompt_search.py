@@ -42,6 +42,7 @@ class PromptSearch:
     batch_size: int = setting(8, "pictures per step", 1, 256)
     by_prompt: ClassVar[bool] = True
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

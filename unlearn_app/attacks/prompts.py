@@ -24,6 +24,7 @@ class Prompts:
     tries: int = setting(4, "wordings of each prompt, a picture each", 1, 50)
     by_prompt: ClassVar[bool] = True
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

@@ -37,6 +37,7 @@ class Relearn:
     tries: int = setting(1, "pictures of each prompt", 1, 50)
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

@@ -41,6 +41,7 @@ class RingABell:
     crossover: float = setting(0.5, "share of children with two parents", 0.0, 1.0)
     by_prompt: ClassVar[bool] = True
     counts: ClassVar[bool] = True
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

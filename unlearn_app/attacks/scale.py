@@ -26,6 +26,7 @@ class Scale:
     tries: int = setting(len(SCALES), "scales of the adapter, a picture of each prompt at each", 1, len(SCALES))
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = False
+    needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""

@@ -88,8 +88,8 @@ def findings(found: Sequence[Finding]) -> str:
         "then the same attack on something never seen</small></h3>" + list_of.format("".join(map(_card, counted)))
     ] * bool(counted)
     parts += [
-        "<h3>Proves nothing <small>with the adapter turned down or off it is no longer the unlearned model, so this is "
-        "told but not counted</small></h3>" + list_of.format("".join(map(_card, rest)))
+        "<h3>Proves nothing <small>told but not counted, for the reason that each of them gives</small></h3>"
+        + list_of.format("".join(map(_card, rest)))
     ] * bool(rest)
     return f'<section class="u-lab" aria-label="What attacks got back">{"".join(parts)}</section>'
 
@@ -121,7 +121,7 @@ def _bar(one: Finding) -> str:
 def _control(one: Finding) -> str:
     if one.control:
         return f"{esc(one.control['name'])}: {percent(one.base)}"
-    return f"No control: {esc(one.missing)}." if one.missing else ""
+    return f"{'No control' if one.counts else 'Not counted'}: {esc(one.missing)}." if one.missing else ""
 
 
 def _proof(one: Finding) -> str:
