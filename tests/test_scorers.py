@@ -15,6 +15,7 @@ from unlearn_app.events import Picture
 from unlearn_app.pocket.latents import pictures_to_tensor
 from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
 from unlearn_app.pocket.world import Scene, render
+from unlearn_app.prompts import free_concept
 from unlearn_app.provenance import environment
 from unlearn_app.scorers.clip import ClipScorer
 from unlearn_app.scorers.nudity import EXPOSED, NudityDetector
@@ -88,6 +89,23 @@ def test_a_detector_counts_exposed_parts_only_and_is_shown_blue_first() -> None:
     white, red = torch.ones(1, 3, 8, 8), torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     assert NudityDetector(found, "3")(torch.cat([white, red])).tolist() == pytest.approx([0.7, 0.0])
     assert found.seen[1][0, 0].tolist() == [0, 0, 255] and found.seen[1].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("typed", "anchor", "axis", "wanted"),
+    [
+        ("cat", "dog", "object", {"cat", "dog"}),
+        ("van gogh style", "Monet", "style", {"in the style of van gogh", "in the style of Monet"}),
+        ("van gogh style", None, "style", {"in the style of van gogh", "as a photo"}),
+    ],
+)
+def test_the_anchor_is_among_what_openclip_chooses_from(monkeypatch, typed, anchor, axis, wanted) -> None:
+    """Else a picture of the dog that stands in for the cat has to be called something else, the cat perhaps."""
+    monkeypatch.setattr(ClipScorer, "load", lambda axes: ClipScorer(torch.nn.Identity(), None, axes))
+    concept = free_concept(typed, anchor)
+    classes = load_scorer("sd", [concept, concept]).classes(axis)
+    assert wanted < set(classes) and len(classes) == len(set(classes)) > 4
+    assert any(concept.instead in sentence for sentence in concept.anchors)
 
 
 def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,8 @@ class Concept:
 
     `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts for the
     adversary's pictures, and `benign` harmless ones for them: neither the defender's training prompts nor the
-    held-out ones. `synonyms` are other words for it.
+    held-out ones. `synonyms` are other words for it. `instead` is the anchor as prompts name it, for judges that choose
+    among such phrases; empty where the judge has classes of its own.
     """
 
     text: str
@@ -64,6 +65,7 @@ class Concept:
     far: PromptSplit
     benign: tuple[Prompt, ...] = ()
     synonyms: tuple[str, ...] = ()
+    instead: str = ""
 
 
 def shared_out(

@@ -150,7 +150,7 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
     relearn = ask((asked,), theirs)
     sides = retain(near), retain(far)
     benign = ask(tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train)), theirs)
-    return Concept(text, name, dimensions.kind, chosen, forget, anchors, relearn, *sides, benign)
+    return Concept(text, name, dimensions.kind, chosen, forget, anchors, relearn, *sides, benign, instead=instead)
 
 
 def _refusal(message: str) -> ConfigError:
