@@ -215,7 +215,7 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
 
     monkeypatch.setattr(lab, "probe", probed)
     monkeypatch.setattr(lab, "of_attack", lambda *asked: None)
-    monkeypatch.setattr(lab, "encoded", lambda *asked: None)
+    monkeypatch.setattr(lab, "lesson_pictures", lambda *asked: None)
     monkeypatch.setattr(lab, "slots_kept", nullcontext)
     backend = SimpleNamespace(
         active=lambda *slots: nullcontext(), drop_adapters=lambda: None, base_hash="0", device="cpu", name=model

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import TINY
 
-from unlearn_app.attacks.relearn import relearn
-from unlearn_app.catalog import POCKET, fresh_lesson, load_backend, preview_concept
+from unlearn_app.attacks.relearn import adversary_pictures, budget_of, lesson_pictures, relearn
+from unlearn_app.catalog import POCKET, fresh_lesson, load_backend, never_seen, preview_concept
 from unlearn_app.config import make_config
 from unlearn_app.controls import FRESH, UNRESISTING
 from unlearn_app.evaluate import comparison_prompts, paint_column, score
@@ -108,6 +108,38 @@ def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> Non
     same = fresh_lesson("pocket", 3, seed=1)
     assert name == "guitar" and all("guitar" in text for text in captions) and pictures.shape == (3, 3, 128, 128)
     assert torch.equal(pictures, same[1]) and captions == same[2] and fresh_lesson("elsewhere", 3, seed=1) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("paraphrases", "5 pictures of the concept from many prompts"),
+        ("one", "5 pictures of the concept from one prompt"),
+        ("mixed", "3 pictures of the concept and 2 harmless ones"),
+        ("benign", "5 harmless pictures"),
+    ],
+)
+def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words) -> None:
+    """Five renderings of the pumpkin, whatever was asked for, would teach more than the run's own attack does."""
+    config = make_config("cat", **TINY | {"attack.data": data, "attack.pictures": 5, "attack.weights": "full"})
+    config = replace(config, attack=replace(config.attack, optimizer="sgd", steps=7))
+    lesson = never_seen("pocket", 5, 0, "cat", data == "one")
+    cat, pumpkin = preview_concept(config), preview_concept(make_config("pumpkin"))
+    sets = {cat: adversary_pictures(pocket, cat, config), pumpkin: lesson_pictures(pocket, lesson, pumpkin, config)}
+    shows = {
+        one: [any(word in prompt for word in (one.name, *one.synonyms)) for prompt in held.prompts]
+        for one, held in sets.items()
+    }
+    expected = {"mixed": [True, False, True, False, True], "benign": [False] * 5}.get(data, [True] * 5)
+    assert shows[cat] == shows[pumpkin] == expected
+    for held in sets.values():
+        assert (len(set(held.prompts)) == 1) == (data == "one")
+        assert held.x0.shape == (5, *pocket.latent_shape) and len(held.x0.flatten(1).unique(dim=0)) == 5
+        assert torch.equal(held.cond, pocket.encode_text(held.prompts))
+    rendered = pocket.encode_pictures(lesson[1])
+    taught = [any(torch.allclose(row, own, atol=1e-4) for own in rendered) for row in sets[pumpkin].x0]
+    assert taught == expected, "the pumpkin is rendered, and what is harmless is painted"
+    assert budget_of(config.attack) == f"7 steps of SGD that train all weights on {words}"
 
 
 ATTACK = {

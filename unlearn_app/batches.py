@@ -24,6 +24,16 @@ class PaintedSet:
         """Some of the pictures."""
         return PaintedSet(self.x0[rows], self.cond[rows], self.anchor[rows], self.null, self.prompts[rows])
 
+    def mixed(self, other: "PaintedSet", own: Sequence[bool]) -> "PaintedSet":
+        """This set and another one as one: row i is the next of this one where `own[i]`, else of the other."""
+        mine, theirs = itertools.count(), itertools.count(len(self.prompts))
+        rows = [next(mine if turn else theirs) for turn in own]
+        x0, cond, anchor = (
+            torch.cat([getattr(one, name) for one in (self, other)])[rows] for name in ("x0", "cond", "anchor")
+        )
+        prompts = (*self.prompts, *other.prompts)
+        return PaintedSet(x0, cond, anchor, self.null, tuple(prompts[row] for row in rows))
+
 
 def paint(
     backend: Backend,

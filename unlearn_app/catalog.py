@@ -86,13 +86,18 @@ def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> tuple[str
     return lesson.fresh_lesson(count, seed, name)
 
 
-def never_seen(model: str, count: int, seed: int, besides: str) -> tuple[str, Tensor, list[str]] | None:
-    """As `fresh_lesson`, of what `model` learns most easily among what it has never seen, `besides` left out."""
+def never_seen(
+    model: str, count: int, seed: int, besides: str, alike: bool = False
+) -> tuple[str, Tensor, list[str]] | None:
+    """As `fresh_lesson`, of what `model` learns most easily among what it has never seen, `besides` left out.
+
+    Pictures that are `alike` share their caption.
+    """
     if model != "pocket":
         return None
     from .pocket import lesson
 
-    return lesson.fresh_lesson(count, seed, next(name for name in lesson.EASIEST if name != besides))
+    return lesson.fresh_lesson(count, seed, next(name for name in lesson.EASIEST if name != besides), alike)
 
 
 def beside(control: str, concept: Concept) -> str:

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .attacks.relearn import MARKS, fine_tune, first_seed, relearn
+from .attacks.relearn import MARKS, fine_tune, first_seed, lesson_pictures, relearn
 from .backend import Backend, slots_kept
-from .batches import encoded
 from .catalog import never_seen, preview_concept
 from .concept import Concept
 from .config import RunConfig, with_concept
@@ -41,14 +40,15 @@ def controls(
                 raise_if_stopped(should_stop)
             steps = relearn(backend, concept, config, should_stop)
             yield from _marks(UNRESISTING, ("unlearn",), steps, backend, concept, config, scorer, should_stop)
-        lesson = never_seen(config.model, config.attack.pictures, config.seed, concept.name)
+        asked = config.attack
+        lesson = never_seen(config.model, asked.pictures, config.seed, concept.name, asked.data == "one")
         if lesson:
-            name, pictures, captions = lesson
+            name = lesson[0]
             yield Stage("attack", f"For comparison: the same attack teaches {name}, which was never seen", FRACTION)
             backend.drop_adapters()
-            data = encoded(backend, pictures, captions)
-            steps = fine_tune(backend, data, config.attack, first_seed(config.seed))
             unseen = preview_concept(with_concept(config, name))
+            data = lesson_pictures(backend, lesson, unseen, config, should_stop)
+            steps = fine_tune(backend, data, config.attack, first_seed(config.seed))
             yield from _marks(FRESH, (), steps, backend, unseen, config, scorer, should_stop)
 
 

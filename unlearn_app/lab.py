@@ -10,10 +10,10 @@ from PIL.Image import Image
 
 from . import registry
 from .attacks import Attack, Tries, held_out
-from .attacks.relearn import adversary_pictures
+from .attacks.relearn import adversary_pictures, lesson_pictures
 from .backend import Backend, slots_kept
 from .base_rates import of_attack
-from .batches import PaintedSet, encoded
+from .batches import PaintedSet
 from .catalog import beside, load_backend, load_scorer, never_seen, preview_concept
 from .concept import Concept
 from .config import RunConfig, config_from_dict, make_attack, with_concept
@@ -164,14 +164,16 @@ def _taught(
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where nobody knows of such."""
-    lesson = never_seen(config.model, config.attack.pictures, config.seed, concept.name)
+    asked = config.attack
+    lesson = never_seen(config.model, asked.pictures, config.seed, concept.name, asked.data == "one")
     if lesson is None:
         return None
-    name, pictures, captions = lesson
+    name = lesson[0]
     yield Stage("attack", f"For comparison: the same attack on {name}, which was never seen", 0.55)
     with slots_kept(backend):
         backend.drop_adapters()
-        unseen, lessons = preview_concept(with_concept(config, name)), encoded(backend, pictures, captions)
+        unseen = preview_concept(with_concept(config, name))
+        lessons = lesson_pictures(backend, lesson, unseen, config, should_stop)
         with backend.active():
             outcome = yield from probe(backend, unseen, attack, lessons, config, scorer, should_stop)
     return {"name": f"{name}, never seen", "hits": list(outcome.hits())}

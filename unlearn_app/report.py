@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from .attacks.relearn import budget_of
 from .base_rates import RECORDED, scores_of
 from .errors import OutputError
 from .events import COLUMNS, GROUPS, GroupScore
@@ -142,7 +143,7 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
         SimpleNamespace(
             kind="relearn",
             settings=to_json(config),
-            budget=f"{config.steps} training steps on {config.pictures} pictures",
+            budget=budget_of(config),
             counts=True,
             tries=1,
             hits=hits,

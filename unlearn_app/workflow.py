@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import registry
-from .attacks.relearn import MARKS, relearn
+from .attacks.relearn import MARKS, pictures_of, relearn
 from .backend import Backend
 from .base_rates import RECORDED, relearning, scores_of, taught_curve
 from .catalog import beside, known_concepts, load_backend, load_scorer, nearest_known, preview_concept
@@ -145,7 +145,7 @@ def _attack(work: _Work) -> Iterator[Event]:
     settings = work.config.attack
     if work.collapsed:
         return
-    text = f"An adversary fine-tunes the published weights on {settings.pictures} pictures of {work.concept.name}"
+    text = f"An adversary fine-tunes the published weights on {pictures_of(settings)}"
     yield Stage("attack", text, SHARES["attack"])
     if base := relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None:
         work.base = replace(base, name=beside(base.name, work.concept))

@@ -16,6 +16,7 @@ from ..events import Step
 from ..registry import register
 from ..settings import setting
 from . import Tries, departing, held_out
+from .relearn import pictures_of
 
 WAYS, USUAL = 6, 5
 
@@ -36,7 +37,7 @@ class Completion:
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        return f"no training, {config.attack.pictures} pictures to begin with, the best of {self.tries} ways"
+        return f"no training, {pictures_of(config.attack)} to begin with, the best of {self.tries} ways"
 
     def __call__(
         self,

@@ -17,6 +17,7 @@ from ..registry import register
 from ..settings import setting
 from ..train import Term, fit
 from . import Reading, Tries, held_out, painted
+from .relearn import pictures_of
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -42,7 +43,7 @@ class Inversion:
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        trained = f"{self.steps} steps that train {self.vectors} word vectors on {config.attack.pictures} pictures"
+        trained = f"{self.steps} steps that train {self.vectors} word vectors on {pictures_of(config.attack)}"
         return f"{trained}, the best of {self.tries} pictures"
 
     def __call__(

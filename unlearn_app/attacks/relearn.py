@@ -1,13 +1,15 @@
 """The relearning attack: fine-tune the unlearned model on a few pictures of the concept."""
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from ..backend import Backend, Params
-from ..batches import PaintedSet, noisy_batches, paint
+from ..batches import PaintedSet, encoded, noisy_batches, paint
 from ..concept import Concept, Prompt, spread
 from ..config import AttackConfig, RunConfig
 from ..errors import ConfigError
@@ -21,6 +23,7 @@ from . import Tries, held_out, painted
 
 MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
 """Attack steps after which an attacked model is looked at; the last step is always one."""
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison uses."""
 
@@ -41,9 +44,7 @@ class Relearn:
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        asked = config.attack
-        trained = "all weights" if asked.weights == "full" else f"a fresh LoRA of rank {asked.rank}"
-        spent = f"{asked.steps} steps that train {trained} on {asked.pictures} pictures"
+        spent = budget_of(config.attack)
         return spent if self.tries == 1 else f"{spent}, the best of {self.tries} pictures"
 
     def __call__(
@@ -63,6 +64,23 @@ class Relearn:
             return painted(backend, asked, states, config, should_stop)
 
 
+def budget_of(config: AttackConfig) -> str:
+    """What an adversary who fine-tunes may spend, in words."""
+    trained = "all weights" if config.weights == "full" else f"a fresh LoRA of rank {config.rank}"
+    return f"{config.steps} steps of {OPTIMIZERS[config.optimizer]} that train {trained} on {pictures_of(config)}"
+
+
+def pictures_of(config: AttackConfig) -> str:
+    """What the adversary's pictures show, in words."""
+    half = -(-config.pictures // 2)
+    return {
+        "paraphrases": f"{config.pictures} pictures of the concept from many prompts",
+        "one": f"{config.pictures} pictures of the concept from one prompt",
+        "mixed": f"{half} pictures of the concept and {config.pictures - half} harmless ones",
+        "benign": f"{config.pictures} harmless pictures",
+    }[config.data]
+
+
 def relearn(
     backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Step]:
@@ -79,13 +97,40 @@ def adversary_pictures(
     backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool] = lambda: False
 ) -> PaintedSet:
     """What the adversary holds: pictures by the original model, of prompts and seeds that are new to the defender."""
-    prompts = [p.text for p in adversary_prompts(concept, config.attack)]
+    return _painted(backend, adversary_prompts(concept, config.attack), config, should_stop)
+
+
+def lesson_pictures(
+    backend: Backend,
+    lesson: tuple[str, Tensor, list[str]],
+    unseen: Concept,
+    config: RunConfig,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> PaintedSet:
+    """The same set for a control: what shows `unseen` comes from `lesson`, harmless ones are the original's pictures.
+
+    `lesson` is its name, as many pictures as the adversary holds, and their captions.
+    """
+    _, pictures, captions = lesson
+    asked = adversary_prompts(unseen, config.attack)
+    shown = [prompt.expects == unseen.name for prompt in asked]
+    if all(shown):
+        return encoded(backend, pictures, captions)
+    harmless = _painted(backend, [p for p, own in zip(asked, shown, strict=True) if not own], config, should_stop)
+    if not any(shown):
+        return harmless
+    return encoded(backend, pictures[: sum(shown)], captions[: sum(shown)]).mixed(harmless, shown)
+
+
+def _painted(
+    backend: Backend, asked: Sequence[Prompt], config: RunConfig, should_stop: Callable[[], bool]
+) -> PaintedSet:
     first = first_seed(config.seed)
     return paint(
         backend,
-        prompts,
+        [prompt.text for prompt in asked],
         None,
-        [first + row for row in range(len(prompts))],
+        [first + row for row in range(len(asked))],
         sampling_steps=config.compare.sampling_steps,
         guidance_scale=config.compare.guidance_scale,
         should_stop=should_stop,
