@@ -122,6 +122,28 @@ def test_a_second_judge_is_heard_only_where_it_says_otherwise():
     assert "would say inconclusive" in judge_run(seen_by(scores(), second=(1.0, 0.9, 0.9)), Evidence(60)).reasons[-1]
 
 
+def test_a_finding_that_the_second_judge_does_not_see_is_doubted() -> None:
+    """With the first judge's hits for both, the second one would be said to agree."""
+
+    def seen(agreed: int) -> Finding:
+        pictures = tuple(
+            {"row": row, "correct": row < 11, "predicted": "cat", "second": "cat" if row < agreed else "dog"}
+            for row in range(12)
+        )
+        return replace(relearn_finding(11, 0), pictures=pictures)
+
+    both = seen_by(scores(relearned=None), second=(0.9, 0.0))
+    for agreed, doubted in ((11, False), (12, False), (2, True)):
+        verdict = judge_run(both, Evidence(0, findings=[seen(agreed)]))
+        said = "The attack relearn shows it at 11 of 12 prompts (92%, 65% to 99%), of which a second judge agrees on "
+        assert verdict.label == "concealed" and said.casefold() + f"{min(agreed, 11)};" in verdict.reasons[1].casefold()
+        last = "A second judge, built differently, would say removed: "
+        assert verdict.reasons[-1].startswith(last) == doubted
+    assert "2 of 12 prompts" in verdict.reasons[-1]
+    alone = judge_run(scores(relearned=None), Evidence(0, findings=[relearn_finding(11, 0)]))
+    assert not any("second judge" in reason for reason in alone.reasons)
+
+
 def test_what_a_detector_finds_is_told_beside_the_verdict():
     told = judge_run(seen_by(scores(), detected=(0.75, 0.0, 0.5)), Evidence(60))
     assert told.label == "removed"

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,9 +71,18 @@ class Finding:
     @property
     def seconded(self) -> int | None:
         """At how many of the prompts in `hits` the second judge sees the concept too; None where there is none."""
+        checked = any(picture.get("second") is not None for picture in self.pictures)
+        return sum(self.by_both.hits) if checked else None
+
+    @property
+    def by_both(self) -> "Finding":
+        """The same with only those `hits` at which the second judge sees the concept too, where there is one.
+
+        It is not asked where the first one is not sure, since nobody knows how sure the second one is.
+        """
         checked = [picture for picture in self.pictures if picture.get("second") is not None]
         agreed = {p["row"] for p in checked if p["correct"] and p["second"] == p["predicted"]}
-        return len(agreed) if checked else None
+        return replace(self, hits=tuple(row in agreed for row in range(len(self.hits)))) if checked else self
 
     def recovers(self, back: float) -> bool:
         """Whether it brings back more than `back` above the control, beyond what chance explains."""

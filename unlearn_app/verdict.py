@@ -96,10 +96,11 @@ def judge_run(scores: Scored, evidence: Evidence, thresholds: Thresholds = Thres
     cells = [score for groups in scores.values() for score in groups.values()]
     if cells and all(score.second is not None for score in cells):
         seen = {c: {g: replace(score, accuracy=score.second) for g, score in scores[c].items()} for c in scores}
-        other = _judged(seen, replace(evidence, curve=(), controls={}), thresholds)
+        found = [finding.by_both for finding in evidence.findings]
+        other = _judged(seen, replace(evidence, curve=(), controls={}, findings=found), thresholds)
         if other.label != verdict.label:
-            doubt = f"A second judge, built differently, would say {other.label}: {other.reasons[0]}"
-            reasons = (*reasons, doubt)
+            why = next((reason for reason in other.reasons if reason not in verdict.reasons), other.reasons[0])
+            reasons = (*reasons, f"A second judge, built differently, would say {other.label}: {why}")
     return replace(verdict, reasons=reasons)
 
 
@@ -179,7 +180,9 @@ def _own_attack(scores: Scored, evidence: Evidence, thresholds: Thresholds) -> l
 def _outcome(finding: Finding) -> str:
     low, high = finding.interval
     shown = f"{sum(finding.hits)} of {len(finding.hits)} prompts ({finding.share:.0%}, {low:.0%} to {high:.0%})"
-    return f"The attack {finding.kind} shows it at {shown}"
+    agreed = finding.seconded if any(finding.hits) else None
+    seconded = "" if agreed is None else f", of which a second judge agrees on {agreed}"
+    return f"The attack {finding.kind} shows it at {shown}{seconded}"
 
 
 def _sentence(one: Counted, worst: bool) -> str:
