@@ -6,6 +6,7 @@ from conftest import TINY
 from unlearn_app.catalog import load_backend
 from unlearn_app.config import make_config
 from unlearn_app.events import Done, Preview, Stage, Step
+from unlearn_app.previews import Outlook
 from unlearn_app.runs import Run
 from unlearn_app.workflow import run
 
@@ -16,6 +17,18 @@ DESTROYING = {"unlearn.lr": 0.1, "unlearn.retain_weight": 1e-3, "rule": "weighte
 @pytest.fixture(scope="module")
 def pocket():
     return load_backend()
+
+
+def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Outlook, "collapsed", lambda outlook: True)
+    config = make_config("cat", objective="uce", **(TINY | {"resist.on": True, "resist.steps": 1}))
+    events = list(run(config, tmp_path / "run", backend=pocket))
+    stages = [event.name for event in events if isinstance(event, Stage)]
+    assert "retain" not in stages and "attack" not in stages and stages[-1] == "write"
+    assert {e.total for e in events if isinstance(e, Step)} == {1} and set(Run.open(tmp_path / "run").scores) == {
+        "original",
+        "unlearned",
+    }
 
 
 @pytest.mark.parametrize("changes", [DESTROYING, {}], ids=["destroying", "mild"])

@@ -131,7 +131,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
             if isinstance(event, Step) and event.losses["forget"]:
                 lost = f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit (Frobenius norm)"
                 yield Stage("unlearn", lost, SHARES["unlearn"])
-        if not resists(config):
+        if work.collapsed or not resists(config):
             return
         towards = Stage("unlearn", f"Hardening the edit: an adversary shall fail to teach {name}", SHARES["unlearn"])
     yield Stage("retain", "Painting pictures to practise on with the original model", practice)
