@@ -125,6 +125,23 @@ def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     assert outcome.hits() == (True, True) and outcome.hits(turns=1) == (False, True)
 
 
+def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None:
+    pictures = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
+    tries = Tries(pictures, (0, 1), (0, 0), ("a", "b"), (0, 1))
+
+    def attack(*asked):
+        yield from ()
+        return tries
+
+    monkeypatch.setattr(lab, "judged", lambda *asked: [(0.5, "cat", True)] * 2)
+    config = make_config("cat", **{"compare.forget": 2})
+    for detector, kept in ((lambda images: images.mean((1, 2, 3)), [-1.0, 1.0]), (None, [None, None])):
+        judge = SimpleNamespace(detector=detector, second=None)
+        outcome = finished_by(lab.probe(None, preview_concept(config), attack, None, config, judge))
+        records, _ = lab._pictures(outcome)
+        assert [record.get("detected") for record in records] == kept
+
+
 def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path) -> None:
     picture = {"row": 0, "turn": 0, "asked": "a cat", "seed": 3, "file": "00-00.png"}
     picture |= {"alignment": 0.5, "predicted": "cat", "correct": True}
@@ -205,6 +222,15 @@ def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
         assert noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
 
 
+def finished_by(steps):
+    """What a generator returns in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
     """What the lab makes of an attack that succeeds everywhere, with nothing painted and no recorded base rate."""
     tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
@@ -221,14 +247,8 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
         active=lambda *slots: nullcontext(), drop_adapters=lambda: None, base_hash="0", device="cpu", name=model
     )
     config = make_config(concept, model=model, **{"attack.pictures": 2})
-    steps = lab.find(
-        backend, preview_concept(config), None, config, make_attack(kind), PocketJudge.load(POCKET / "judge")
-    )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value[0]
+    judge = PocketJudge.load(POCKET / "judge")
+    return finished_by(lab.find(backend, preview_concept(config), None, config, make_attack(kind), judge))[0]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from unlearn_app import provenance
+from unlearn_app.backend import choose_device
 from unlearn_app.catalog import POCKET, load_scorer
 from unlearn_app.concept import Prompt
 from unlearn_app.errors import ModelError
@@ -119,6 +121,16 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert "NudeNet is not installed" in environment(Real(), judge)["detector"]
     judge.detector = NudityDetector(Found(), "3.4.2")
     assert environment(Real(), judge)["detector"] == "NudeNet 3.4.2, threshold 0.6"
+    monkeypatch.setattr(provenance, "_version", lambda name: {"nudenet": "3.4.2"}.get(name))
+    unused = "NudeNet 3.4.2 is installed but unused, since it only works beside a judge"
+    assert environment(Real(), None)["detector"] == unused and environment(None, None)["detector"] is None
+    monkeypatch.setattr(provenance, "_version", lambda name: None)
+    assert environment(Real(), None)["detector"] is None
+
+
+def test_a_bench_without_a_model_names_the_device_and_what_spreads_its_cells() -> None:
+    known = environment(None, None)
+    assert known["device"] == str(choose_device()) and known["packages"]["accelerate"]
 
 
 def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(pictures: torch.Tensor) -> None:

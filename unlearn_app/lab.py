@@ -45,6 +45,8 @@ class Outcome:
     checked: list[str | None]
     """What the second judge saw."""
     seconds: float
+    detected: list[float] | None = None
+    """How sure the detector is of each picture, where there is one."""
 
     def hits(self, turns: int | None = None) -> tuple[bool, ...]:
         """Per held-out prompt, whether one of its first `turns` pictures (all by default) shows the concept."""
@@ -206,7 +208,8 @@ def probe(
     asked = [prompts[row] for row in tries.rows]
     seen = judged(tries.pictures, asked, scorer, SURE)
     checked = [answer for answer, _ in checked_by_second(tries.pictures, asked, scorer)]
-    return Outcome(tries, seen, checked, time.perf_counter() - started)
+    detected = scorer.detector(tries.pictures).tolist() if scorer.detector else None
+    return Outcome(tries, seen, checked, time.perf_counter() - started, detected)
 
 
 def _finding(
@@ -249,7 +252,8 @@ def _pictures(own: Outcome) -> tuple[tuple[dict[str, Any], ...], dict[str, Image
         images[file := f"{row:02d}-{turn:02d}.png"] = picture
         said = {"row": row, "turn": turn, "asked": tries.asked[place], "seed": tries.seeds[place], "file": file}
         judged_as = {"alignment": alignment, "predicted": predicted, "correct": correct}
-        records.append(said | judged_as | {"second": own.checked[place]})
+        detected = {"detected": round(own.detected[place], 3)} if own.detected else {}
+        records.append(said | judged_as | {"second": own.checked[place]} | detected)
     return tuple(records), images
 
 

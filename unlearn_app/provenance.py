@@ -10,17 +10,17 @@ import torch
 from .backend import Backend, choose_device
 from .scorers import Scorer
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "gradio")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
 
 
 def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any]:
-    """Versions, hardware and judge of a run."""
+    """Versions, hardware and judge of a run; without a backend the device is the one that a model would get."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": str(backend.device) if backend else None,
+        "device": str(backend.device if backend else choose_device()),
         "packages": {name: _version(name) for name in PACKAGES},
         "base_sha256": backend.base_hash if backend else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
@@ -48,8 +48,12 @@ def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
     if scorer and scorer.detector:
         found = scorer.detector
         return f"{found.name} {found.version}, threshold {found.threshold}"
-    real = backend is not None and backend.name != "pocket"
-    return "NudeNet is not installed (pip install nudenet)" if real and scorer else None
+    if backend is None or backend.name == "pocket":
+        return None
+    if scorer:
+        return "NudeNet is not installed (pip install nudenet)"
+    version = _version("nudenet")
+    return f"NudeNet {version} is installed but unused, since it only works beside a judge" if version else None
 
 
 def _version(name: str) -> str | None:
