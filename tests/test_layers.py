@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "differences",
         "curves",
         "strip",
+        "partials",
         "runs",
         "report",
         "comparison",

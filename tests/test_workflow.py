@@ -1,7 +1,9 @@
 """A whole run on a small random Stable Diffusion 1.x folder: what it yields, writes, keeps and leaves alone."""
 
 import json
+import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from unlearn_app.config import make_config
 from unlearn_app.errors import ModelError, OutputError
 from unlearn_app.evaluate import column_state, to_pil
 from unlearn_app.events import Done, Images, Mark, Preview, Scores, Stage, Step, Verdict
+from unlearn_app.partials import partial_of, write_bytes
 from unlearn_app.runs import Run
 from unlearn_app.workflow import generate, load_backend, run
 
@@ -53,6 +56,24 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipe
     with Image.open(tmp_path / "out" / "comparison.png") as strip:
         assert strip.width >= 760
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(tmp_path):
+    """With one name for what is half-written, the second to finish finds nothing to rename, or renames a mixture."""
+    path = tmp_path / "cell.json"
+    other = multiprocessing.get_context("spawn").Process(target=write_bytes, args=(tmp_path / "other", b"1"))
+    other.start()
+    other.join()
+    dead = tmp_path / f".cell.json.{other.pid}-0a.partial"
+    dead.write_bytes(b"half")
+    living = partial_of(path)
+    living.write_bytes(b"half")
+    assert partial_of(path) != living and living.exists() and not dead.exists()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: write_bytes(path, bytes([row]) * 10_000), range(64)))
+    content = path.read_bytes()
+    assert len(content) == 10_000 and len(set(content)) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["cell.json", "other", living.name])
 
 
 def test_same_seed_same_run_and_other_seed_another(backend, tiny_pipeline, tmp_path):

@@ -96,7 +96,8 @@ def export(
 ) -> None:
     """Write one adapter that diffusers loads: all requests together, or one alone."""
     from .ledger import Ledger
-    from .runs import check_output, write_bytes
+    from .partials import write_bytes
+    from .runs import check_output
 
     opened = Ledger.open(ledger)
     last = len(opened.requests)

@@ -10,7 +10,8 @@ from PIL.Image import Image
 
 from .errors import OutputError
 from .metrics import difference_interval, wilson
-from .runs import to_json, whole_folder, write_bytes
+from .partials import write_bytes
+from .runs import to_json, whole_folder
 
 SCHEMA = "unlearn-finding/1"
 FOLDER, RECORD = "attacks", "finding.json"

@@ -18,7 +18,8 @@ from torch import Tensor
 from .config import RunConfig, config_from_dict
 from .errors import OutputError
 from .painting import read_adapter
-from .runs import ORIGINAL, check_output, to_json, whole_folder, write_bytes
+from .partials import write_bytes
+from .runs import ORIGINAL, check_output, to_json, whole_folder
 from .settings import SequenceConfig
 from .weights import adapter_bytes
 

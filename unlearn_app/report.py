@@ -18,7 +18,8 @@ from .errors import OutputError
 from .events import COLUMNS, GROUPS, GroupScore
 from .findings import Finding, read_findings
 from .metrics import harmonic, wilson
-from .runs import Run, to_json, write_bytes
+from .partials import write_bytes
+from .runs import Run, to_json
 from .verdict import AXES, Thresholds, judge_again, own_gain, ranked
 
 SCHEMA = "unlearn-report/1"

@@ -31,8 +31,8 @@ def compare(
     if out is not None:
         _check_file(out)
     from .comparison import comparison_html, comparison_rows
+    from .partials import write_bytes
     from .report import open_run
-    from .runs import write_bytes
 
     opened = [open_run(folder) for folder in runs]
     table, last = Table(title="Shares with 95 % Wilson intervals", title_justify="left"), None

@@ -19,6 +19,7 @@ from .config import RunConfig, config_from_dict
 from .curves import BaseCurve
 from .errors import OutputError
 from .events import COLUMNS, Column, Difference, Group, GroupScore, Images, Mark, Picture, Preview, Step, Verdict
+from .partials import partial_of, write_bytes
 from .weights import adapter_bytes
 
 SCHEMA = "unlearn-run/1"
@@ -37,16 +38,6 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside, fsync and rename, so that a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that is moved there at the end, or removed when something goes wrong.
@@ -54,7 +45,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = partial_of(out)
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -292,7 +283,7 @@ class Run:
         """Pack the recorded files, run.json, and any report and findings into the archive `to`."""
         later = [path for found in ("report.*", "attacks/[!.]*/*") for path in sorted(self.folder.glob(found))]
         names = [*self.record["files"], "run.json", *(path.relative_to(self.folder).as_posix() for path in later)]
-        partial = to.with_name(f".{to.name}.partial")
+        partial = partial_of(to)
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in names:
                 archive.write(self.folder / name, f"{self.folder.name}/{name}")

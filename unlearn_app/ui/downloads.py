@@ -14,8 +14,9 @@ from ..errors import OutputError
 from ..events import Picture
 from ..findings import FOLDER
 from ..ledger import slug
+from ..partials import write_bytes
 from ..report import open_run, write_report
-from ..runs import Run, write_bytes
+from ..runs import Run
 from ..strip import comparison_strip, heading
 
 KINDS = ("adapter", "strip", "folder", "report")
