@@ -12,12 +12,15 @@ import fake_workflow as fake
 import pytest
 from PIL import Image
 
+from unlearn_app.base_rates import RECORDED
 from unlearn_app.config import make_config
-from unlearn_app.events import COLUMNS, GroupScore, Preview, Stage, Step, Verdict
+from unlearn_app.controls import FRESH, UNRESISTING
+from unlearn_app.events import COLUMNS, GROUPS, GroupScore, Mark, Preview, Stage, Step, Verdict
 from unlearn_app.findings import read_findings
 from unlearn_app.runs import Run, to_json
 from unlearn_app.ui import board, pictures, proofs, render
 from unlearn_app.ui.downloads import exports
+from unlearn_app.ui.layout import CURVE_COLORS, curve_table
 from unlearn_app.ui.view import View, view_of
 
 TRAP = "<b onload=x>&\"'"
@@ -92,6 +95,16 @@ def test_the_slider_goes_from_the_unlearned_model_through_every_mark(tmp_path: P
 def test_without_a_way_to_go_there_is_no_slider() -> None:
     view = View(make_config("cat"))
     assert "u-scrub" not in board.comparison(view) and view.curve_table() == {}
+
+
+@pytest.mark.parametrize("control", [UNRESISTING, FRESH, RECORDED])
+def test_every_line_of_the_curve_has_a_colour_and_a_first_row(control: str) -> None:
+    """A control that the plot does not know would be drawn without a colour, which is not at all."""
+    view = View(make_config("cat"))
+    view.apply(Mark(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
+    table = curve_table(view)
+    assert list(table["group"]) == [*GROUPS, control, control] and table["share"].isna().sum() == 4
+    assert set(table["group"]) <= set(CURVE_COLORS)
 
 
 def test_a_recorded_run_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from ..base_rates import RECORDED
 from ..controls import FRESH, UNRESISTING
 from ..events import GROUPS
 from . import board, render
@@ -16,7 +17,7 @@ from .sequence_tab import SequenceTab
 from .view import View
 
 GROUP_COLORS = {"forget": "#d96a10", "near": "#2a86d1", "far": "#7a8494"}
-CURVE_COLORS = GROUP_COLORS | {UNRESISTING: "#b4231f", FRESH: "#8a5bd0"}
+CURVE_COLORS = GROUP_COLORS | {UNRESISTING: "#b4231f", FRESH: "#8a5bd0", RECORDED: "#8a5bd0"}
 TERM_COLORS = {"forget": "#d96a10", "retain": "#2a86d1", "relearn": "#159a76", "resist": "#8a5bd0"}
 
 
