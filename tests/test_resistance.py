@@ -22,18 +22,31 @@ from unlearn_app.ui.view import view_of
 from unlearn_app.unlearning import edit, train, training_terms
 from unlearn_app.workflow import run
 
+MOST_STEPS, MOST_PICTURES = 3, 2
+"""Where the cost of a random setting is cut off: longer attacks, up to 50 steps, differ in time alone."""
+CORNERS = (
+    {"resist.steps": 0},
+    {"resist.weights": "full", "resist.optimizer": "sgd", "resist.order": "first"},
+)
+"""What chance leaves out of 50 draws."""
+
 
 def random_resistance(source: random.Random) -> dict[str, object]:
-    """Settings from anywhere in what is accepted, on a logarithmic scale."""
+    """Settings from anywhere in what is accepted, on a logarithmic scale; cost is cut off as `MOST_STEPS` says.
+
+    Whole numbers are drawn from 1 on, so that an attack of no steps is rare rather than the rule.
+    """
     chosen: dict[str, object] = {"resist.on": True}
     for item in fields(ResistConfig):
         if "choices" in item.metadata:
             chosen[f"resist.{item.name}"] = source.choice(item.metadata["choices"])
         elif "range" in item.metadata:
             low, high = item.metadata["range"]
-            value = math.exp(source.uniform(math.log(max(low, 1e-3)), math.log(high)))
-            chosen[f"resist.{item.name}"] = round(value) if item.type is int else value
-    return chosen | {"resist.steps": min(int(chosen["resist.steps"]), 4), "resist.batch_size": 2}
+            whole = item.type is int
+            value = math.exp(source.uniform(math.log(max(low, 1 if whole else 1e-6)), math.log(high)))
+            chosen[f"resist.{item.name}"] = round(value) if whole else value
+    most = {"resist.steps": MOST_STEPS, "resist.batch_size": MOST_PICTURES}
+    return chosen | {name: min(int(chosen[name]), limit) for name, limit in most.items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +54,21 @@ def tiny(tiny_pipeline: Path):
     return load_backend(str(tiny_pipeline))
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_no_resistance_runs_away(tiny, tiny_pipeline, seed) -> None:
+SETTINGS = [random_resistance(random.Random(seed)) for seed in range(50)]
+SETTINGS += [SETTINGS[row] | corner for row, corner in enumerate(CORNERS)]
+
+
+def test_random_settings_reach_every_kind_of_attack() -> None:
+    """A draw that mostly ends at no steps, or never differentiates through an attack, would prove nothing below."""
+    kinds = {(s["resist.weights"], s["resist.optimizer"], s["resist.order"]) for s in SETTINGS if s["resist.steps"]}
+    assert len(kinds) == 8 and sum(s["resist.steps"] == 0 for s in SETTINGS) == 1
+    assert sum(s["resist.steps"] > 0 and s["resist.order"] == "second" for s in SETTINGS) >= 20
+
+
+@pytest.mark.parametrize("row", range(len(SETTINGS)))
+def test_no_resistance_runs_away(tiny, tiny_pipeline, row) -> None:
     """Simulated attacks with absurd rates end in infinities; forgetting itself must not notice."""
-    changes = TINY | random_resistance(random.Random(seed)) | {"unlearn.lr": 1e-3, "unlearn.steps": 3}
+    changes = TINY | SETTINGS[row] | {"unlearn.lr": 1e-3, "unlearn.steps": 3}
     config = make_config("cat", model=str(tiny_pipeline), **changes)
     concept = preview_concept(config)
     steps = list(train(tiny, concept, training_terms(tiny, concept, config, lambda: False), config))
