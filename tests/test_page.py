@@ -217,6 +217,30 @@ def test_options_show_the_equivalent_command(visit) -> None:
     expect(page.locator("#prompts")).to_contain_text("judged on")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_switch_says_what_resisting_costs_and_reaches_the_run(visit, monkeypatch, width: int) -> None:
+    asked, real = [], fake.run
+    monkeypatch.setattr(fake, "run", lambda config, *rest: (asked.append(config), real(config, *rest))[1])
+    page = visit(viewport={"width": width, "height": 800})
+    switch, said = page.locator("#resist-on input"), page.locator("#resist-on").get_by_text("adds about")
+    expect(switch).not_to_be_checked()
+    expect(said).to_have_text(re.compile(r"\d+ s in fast, where .*; \d+ min in full, where "))
+    assert (
+        said.evaluate("node => node.getBoundingClientRect().height / parseFloat(getComputedStyle(node).lineHeight)") < 3
+    )
+    command = page.locator("#command textarea, #command input")
+    page.locator("#options > button").click()
+    page.fill(BOX, "rabbit")
+    expect(command).to_have_value(re.compile("--concept rabbit"))
+    assert "resist" not in command.input_value()
+    switch.check()
+    expect(command).to_have_value(re.compile("--set resist.on=yes"))
+    start(page, "rabbit")
+    wait_for_end(page)
+    (config,) = asked
+    assert config == make_config("rabbit", **{"resist.on": True})
+
+
 def test_a_method_fills_in_what_it_suggests(visit) -> None:
     page = visit()
     page.fill(BOX, "cat")
@@ -376,9 +400,11 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn", "/attack"}
     with pytest.raises(Exception, match="no longer kept"):
         client.predict(api_name="/attack")
+    resisting = client.submit(concept="rabbit", resist=True, api_name="/unlearn").result()
+    assert resisting["config"]["resist"]["on"]
     job = client.submit(concept="frog", api_name="/unlearn")
     assert job.result()["config"]["concept"] == "frog" and job.result()["verdict"]["label"] == "removed"
-    assert job.outputs()[0]["status"] == "running"
+    assert job.outputs()[0]["status"] == "running" and not job.result()["config"]["resist"]["on"]
     with pytest.raises(Exception, match="is not known"):
         client.predict(concept="zeppelin", api_name="/unlearn")
     with pytest.raises(Exception, match="'magic' is unknown"):

@@ -107,6 +107,14 @@ def test_every_line_of_the_curve_has_a_colour_and_a_first_row(control: str) -> N
     assert set(table["group"]) <= set(CURVE_COLORS)
 
 
+def test_a_control_of_the_run_itself_replaces_the_recorded_one() -> None:
+    """As in a stored run; two lines of the same thing would have the same colour."""
+    view = View(make_config("cat"))
+    for control in (RECORDED, UNRESISTING, FRESH):
+        view.apply(Mark(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
+    assert set(view.controls) == {UNRESISTING, FRESH}
+
+
 def test_a_recorded_run_says_so(tmp_path: Path) -> None:
     watched(folder=tmp_path / "run")
     run = Run.open(tmp_path / "run")

@@ -45,7 +45,10 @@ class UnlearnConfig:
 
 
 RESIST_SECONDS = 1.3
-"""What resisting adds to a step of forgetting with default settings on two CPU cores; `bench paper2` measures it."""
+"""What resisting adds to a step of forgetting with default settings on two CPU cores; `bench paper2` measures it.
+
+The controls of such a run, plain forgetting and two more attacks, take about as long again.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ class AttackConfig:
     weights: str = setting("lora", "what the adversary trains: a LoRA adapter, or all weights", choices=WEIGHTS)
     optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
     data: str = setting("paraphrases", "what the adversary's pictures show", choices=ATTACK_DATA)
-    controls: bool = setting(False, "run it also without resistance, and on something the model has never seen")
+    controls: bool = setting(
+        False, "run it also on something never seen, and without resistance; always done when resisting"
+    )
 
 
 @dataclass(frozen=True)

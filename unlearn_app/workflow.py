@@ -165,7 +165,8 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 
 def _controls(work: _Work) -> Iterator[Event]:
-    if work.config.attack.controls and work.config.attack.steps and not work.collapsed:
+    asked = work.config.attack.controls or resists(work.config)  # what a defence withstands means nothing without
+    if asked and work.config.attack.steps and not work.collapsed:
         for event in controls(work.backend, work.concept, work.config, work.scorer, work.cancel.is_set):
             if isinstance(event, Mark):
                 work.writer.add_mark(event)

@@ -61,13 +61,14 @@ class Options:
 
 
 def build_switch() -> gr.Checkbox:
-    """The switch for resisting, with what it costs."""
-    cost = {preset: RESIST_SECONDS * make_config("cat", preset=preset).unlearn.steps for preset in PRESETS}
-    said = ", ".join(f"{_duration(seconds)} in {preset}" for preset, seconds in cost.items())
+    """The switch for resisting, with what it costs, controls included, and what `bench paper2` found it to be worth."""
+    cost = {p: _duration(2 * RESIST_SECONDS * make_config("cat", preset=p).unlearn.steps) for p in PRESETS}
+    worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
+    said = "; ".join(f"{cost[preset]} in {preset}, {worth[preset]}" for preset in PRESETS)
     return gr.Checkbox(
         ResistConfig.on,
         label=LABELS["on"],
-        info=f"rehearses the attack while it forgets; adds about {said} on two CPU cores",
+        info=f"adds about {said}",
         elem_id="resist-on",
         container=False,
     )

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from ..base_rates import RECORDED, scores_of
 from ..config import RunConfig
+from ..controls import FRESH
 from ..events import (
     GROUPS,
     Column,
@@ -110,6 +111,8 @@ class View:
                     Frame(event.stage, event.step, tuple(address(image) for image in event.images), event.prompts)
                 )
             case Mark() if event.control:
+                if event.control == FRESH:  # then what was measured before is no longer needed
+                    self.controls.pop(RECORDED, None)
                 self.controls.setdefault(event.control, {})[event.step] = event.scores["forget"]
             case Mark():
                 self.take_mark(event.step, event.scores, _cards((p, p.image) for p in event.pictures))
