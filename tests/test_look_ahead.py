@@ -69,6 +69,36 @@ def loss_gradient(backend, batch: NoisyBatch) -> dict[str, Tensor]:
     return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(weights.items(), grads, strict=True)}
 
 
+def in_factors(backend, batch: NoisyBatch) -> Tensor:
+    """The gradient of a loss in the defender's coordinates, which an adversary does not have."""
+    with backend.training("unlearn"):
+        return flat(torch.autograd.grad(LOSS(backend, batch), factors(backend)))
+
+
+def curvature_along(backend, batch: NoisyBatch, direction: dict[str, Tensor]) -> Tensor:
+    """The Hessian of a loss in the adversary's coordinates times `direction`, chain-ruled into the factors."""
+    with backend.training("unlearn"):
+        merged = backend.weights("unlearn")
+        weights = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
+        with backend.active():
+            loss = LOSS(backend, batch, weights)
+            grads = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+            along = sum((grad * direction[name]).sum() for name, grad in zip(weights, grads, strict=True))
+            curved = torch.autograd.grad(along, list(weights.values()), materialize_grads=True)
+        mapped = sum((merged[name] * part).sum() for name, part in zip(weights, curved, strict=True))
+        return flat(torch.autograd.grad(mapped, factors(backend)))
+
+
+def parts_of(batch: NoisyBatch) -> list[NoisyBatch]:
+    """The pictures of a set, each as a set of its own."""
+    rows = [{n: tensor[row : row + 1] for n, tensor in vars(batch).items()} for row in range(len(batch.t))]
+    return [NoisyBatch(**row) for row in rows]
+
+
+def twice(batch: NoisyBatch) -> NoisyBatch:
+    return NoisyBatch(**{name: torch.cat([tensor, tensor]) for name, tensor in vars(batch).items()})
+
+
 def slope(backend, objective, batch, direction: list[Tensor], h: float = 1e-5) -> float:
     def at(step: float) -> float:
         for tensor, part in zip(factors(backend), direction, strict=True):
@@ -99,20 +129,25 @@ def test_second_order_is_the_derivative_and_first_order_is_not(backend, weights,
 
 
 def test_the_value_follows_the_papers_taylor_form_to_second_order(backend) -> None:
-    """P2: the error falls fourfold as the step is halved; with the sign of a term wrong it falls twofold."""
+    """P2: the error falls fourfold as the step is halved; with a wrong sign or wrong coordinates twofold."""
     batch, zeta = ahead(backend), 0.6
     batch = replace(batch, forget=batch.support[0])
     g_f, g_r = loss_gradient(backend, batch.forget), loss_gradient(backend, batch.related)
     square = sum(g.square().sum() for g in g_f.values()).item()
     dot = sum((g_f[name] * g_r[name]).sum() for name in g_f).item()
+    own_f, own_r = in_factors(backend, batch.forget), in_factors(backend, batch.related)
+    right, flipped = square + zeta * dot, square - zeta * dot
+    elsewhere = (own_f @ own_f + zeta * own_f @ own_r).item()
 
-    def error(lr: float, sign: float) -> float:
-        found = value(backend, replace(SMOOTH, lr=lr, related=zeta), batch)
+    def fall(predicted: float) -> float:
         start = value(backend, replace(SMOOTH, lr=0.0, related=zeta), batch)
-        return abs(found - (start + lr * square + sign * zeta * lr * dot))
+        ends = {lr: value(backend, replace(SMOOTH, lr=lr, related=zeta), batch) for lr in (4e-3, 2e-3)}
+        large, small = (abs(end - start - lr * predicted) for lr, end in ends.items())
+        return large / small
 
-    assert error(4e-3, 1) / error(2e-3, 1) == pytest.approx(4, rel=0.1)
-    assert error(4e-3, -1) / error(2e-3, -1) == pytest.approx(2, rel=0.15)
+    assert fall(right) == pytest.approx(4, rel=0.1)
+    assert fall(flipped) == pytest.approx(2, rel=0.15)
+    assert fall(elsewhere) == pytest.approx(2, rel=0.15)
 
 
 def test_first_order_has_half_the_slope_of_the_gradients_norm(backend) -> None:
@@ -123,6 +158,22 @@ def test_first_order_has_half_the_slope_of_the_gradients_norm(backend) -> None:
     exact = (gradient(backend, replace(SMOOTH, lr=lr), batch) - start) / lr
     rough = (gradient(backend, replace(SMOOTH, lr=lr, order="first"), batch) - start) / lr
     assert (rough @ exact / exact.square().sum()).item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_first_order_grows_by_the_querys_curvature_along_the_attack(backend) -> None:
+    """P3: (FO(lr) - FO(0)) / lr is H_q g_F as a vector, for a query that the attack does not train on.
+
+    An attack whose result is detached altogether does not change; the exact graph adds H_F g_q.
+    """
+    batch, lr = ahead(backend), 1e-5
+    wanted = curvature_along(backend, batch.forget, loss_gradient(backend, batch.support[0]))
+
+    def off(order: str) -> float:
+        grown = gradient(backend, replace(SMOOTH, lr=lr, order=order), batch)
+        start = gradient(backend, replace(SMOOTH, lr=0.0, order=order), batch)
+        return (((grown - start) / lr - wanted).norm() / wanted.norm()).item()
+
+    assert off("first") < 1e-3 and off("second") > 0.1
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
@@ -214,6 +265,19 @@ def test_the_gradient_is_linear_in_its_three_weights(backend) -> None:
     alone = [gradient(backend, replace(none, **{name: 1.0}), batch) for name in ("forget", "related", "unrelated")]
     mixed = gradient(backend, replace(none, forget=0.2, related=0.5, unrelated=3.0), batch)
     torch.testing.assert_close(mixed, 0.2 * alone[0] + 0.5 * alone[1] + 3.0 * alone[2], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_how_many_pictures_a_set_has_changes_no_weight(backend, order) -> None:
+    """P9: losses are means; summed over minibatches, as the released code does, a set of two would count double."""
+    batch, objective = ahead(backend), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)
+    whole = gradient(backend, objective, batch)
+    sets = zip(*(parts_of(part) for part in (batch.forget, batch.related, batch.unrelated)), strict=True)
+    split = [replace(batch, forget=f, related=r, unrelated=u) for f, r, u in sets]
+    halves = [gradient(backend, objective, half) for half in split]
+    torch.testing.assert_close(sum(halves) / len(halves), whole, rtol=1e-8, atol=1e-12)
+    doubled = replace(batch, support=tuple(map(twice, batch.support)))
+    torch.testing.assert_close(gradient(backend, objective, doubled), whole, rtol=1e-8, atol=1e-12)
 
 
 def test_ascent_ends_at_the_cap(backend) -> None:

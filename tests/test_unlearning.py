@@ -229,11 +229,21 @@ def test_a_look_ahead_that_asks_for_nothing_changes_nothing(backend, tiny_pipeli
     """P5: the base method's batches, noise and optimizer are untouched, bit for bit; a look ahead that asks is seen."""
     states = []
     for changes in ({}, {**RESIST, "resist.forget": 0.0}, RESIST):
-        config, concept = plan(tiny_pipeline, rule=rule, **{"unlearn.steps": 5}, **changes)
+        config, concept = plan(tiny_pipeline, rule=rule, **{"unlearn.steps": 10}, **changes)
         list(train(backend, concept, training_terms(backend, concept, config, lambda: False), config))
         states.append(backend.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(backend, tiny_pipeline) -> None:
+    """P9: the released scripts give one weight three times and leave two at defaults ten times as large."""
+    asked = {"forget": 0.1, "related": 0.2, "unrelated": 0.3, "weight": 0.4, "cap": 0.5, "lr": 0.6}
+    typed = {f"resist.{name}": str(value) for name, value in asked.items()}
+    config, concept = plan(tiny_pipeline, **RESIST | typed)
+    term = training_terms(backend, concept, config, lambda: False)["resist"]
+    there = {name: getattr(term.objective, name) for name in asked if name != "weight"} | {"weight": term.weight}
+    assert there == asked
 
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
