@@ -91,9 +91,9 @@ def shown(backend, judge, config, *slots: str) -> float:
         return score(paint_column(backend, "relearned", asked, config.compare, 0, judge).pictures)["forget"].accuracy
 
 
-@pytest.mark.parametrize("weights", ["lora", "full"])
+@pytest.mark.parametrize("weights", ["lora", "full", "sgd"])
 def test_the_attack_brings_back_what_an_edit_forgot_and_harmless_pictures_do_not(pocket, weights) -> None:
-    """P11: an attack too weak to undo plain unlearning would make any defence win."""
+    """P11: an attack too weak to undo plain unlearning would make any defence win; SGD at a rate made for Adam is."""
     judge = PocketJudge.load(POCKET / "judge")
     back = {}
     for data in ("paraphrases", "benign") if weights == "lora" else ("paraphrases",):
@@ -170,4 +170,5 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
 ATTACK = {
     "lora": {"attack.rank": 16, "attack.alpha": 16.0},
     "full": {"attack.weights": "full", "attack.lr": 3e-4},
+    "sgd": {"attack.rank": 16, "attack.alpha": 16.0, "attack.optimizer": "sgd", "attack.lr": 10.0},
 }
