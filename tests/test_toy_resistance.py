@@ -44,7 +44,7 @@ def forgotten(toy: Toy, eta: float = 1.0, ahead: LookAhead | None = None, rehear
     if ahead:
         terms["resist"] = Term(ahead, endless(lambda: toy.ahead(rehearsed)))
     for step in fit(toy, params, terms, WeightedSum(), stage="unlearn", steps=STEPS, lr=2e-3):
-        assert all(map(math.isfinite, step.losses.values()))
+        assert all(math.isfinite(loss) and abs(loss) < 2 * AHEAD.cap for loss in step.losses.values()), step.losses
     toy.merge()
 
 
@@ -69,8 +69,8 @@ def seen(toy: Toy) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, float]]:
-    """Means over seeds by arm: before, after the attack, and after harmless fine-tuning."""
+def found() -> dict[str, list[dict[str, float]]]:
+    """By arm and seed: before, after the attack, and after harmless fine-tuning."""
     rows: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     for seed in range(SEEDS):
         world = Toy(seed)
@@ -82,36 +82,48 @@ def found() -> dict[str, dict[str, float]]:
             attacked = fine_tuned(toy, lambda toy=toy, points=points: toy.again(points))
             parts = {"before": toy, "attacked": attacked, "harmless": fine_tuned(toy, toy.harmless)}
             rows[arm].append({f"{when} {n}": v for when, model in parts.items() for n, v in seen(model).items()})
-    return {arm: {n: statistics.mean(row[n] for row in some) for n in some[0]} for arm, some in rows.items()}
+    return rows
 
 
 CONTROLS = [arm for arm in ARMS if arm != "meta"]
 
 
+def cost(row: dict[str, float]) -> float:
+    """What the attack adds to the loss of relatives."""
+    return row["attacked related loss"] - row["before related loss"]
+
+
 def test_before_the_attack_both_have_forgotten_and_the_rest_stands_as_well(found) -> None:
-    plain, meta = found["unlearn only"], found["meta"]
-    assert plain["before forget"] == meta["before forget"] == 0.0
-    for kind in ("related", "unrelated"):
-        assert meta[f"before {kind} loss"] == pytest.approx(plain[f"before {kind} loss"], rel=0.05)
-        assert min(plain[f"before {kind}"], meta[f"before {kind}"]) > 0.97
+    for plain, meta in zip(found["unlearn only"], found["meta"], strict=True):
+        assert plain["before forget"] == meta["before forget"] == 0.0
+        for kind in ("related", "unrelated"):
+            assert meta[f"before {kind} loss"] == pytest.approx(plain[f"before {kind} loss"], rel=0.05)
+            assert min(plain[f"before {kind}"], meta[f"before {kind}"]) > 0.97
 
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_the_same_attack_brings_back_less_than_from_any_control(found, control) -> None:
-    other, meta = found[control], found["meta"]
-    assert meta["attacked forget"] < 0.5 * other["attacked forget"]
-    assert meta["attacked forget loss"] > 1.3 * other["attacked forget loss"]
+    """With every seed, and less than half of it over all."""
+    for other, meta in zip(found[control], found["meta"], strict=True):
+        assert meta["attacked forget"] < other["attacked forget"]
+        assert meta["attacked forget loss"] > 1.3 * other["attacked forget loss"]
+    others, metas = ([row["attacked forget"] for row in found[arm]] for arm in (control, "meta"))
+    assert statistics.mean(metas) < 0.5 * statistics.mean(others)
 
 
 @pytest.mark.parametrize("control", CONTROLS)
 def test_the_attack_costs_relatives_more_than_from_any_control(found, control) -> None:
-    """A difference of differences: from a model without resistance it costs relatives too."""
-    cost = {arm: found[arm]["attacked related loss"] - found[arm]["before related loss"] for arm in (control, "meta")}
-    assert cost[control] > 0.5 * found[control]["before related loss"]
-    assert cost["meta"] > 1.3 * cost[control]
+    """A difference of differences: from a model without resistance it costs relatives too.
+
+    With every seed but for the same weights without a look ahead, where one seed of three has it the other way round.
+    """
+    pairs = list(zip(found[control], found["meta"], strict=True))
+    assert all(cost(other) > 0.4 * other["before related loss"] for other, _ in pairs)
+    assert sum(cost(meta) > 1.3 * cost(other) for other, meta in pairs) >= (2 if control == "no look ahead" else SEEDS)
+    assert sum(cost(meta) for _, meta in pairs) > 1.3 * sum(cost(other) for other, _ in pairs)
 
 
 def test_an_honest_users_fine_tuning_harms_nothing(found) -> None:
-    plain, meta = found["unlearn only"], found["meta"]
-    assert meta["harmless forget"] == 0.0 and meta["harmless related"] > 0.97
-    assert meta["harmless related loss"] == pytest.approx(plain["harmless related loss"], rel=0.05)
+    for plain, meta in zip(found["unlearn only"], found["meta"], strict=True):
+        assert meta["harmless forget"] == 0.0 and meta["harmless related"] > 0.97
+        assert meta["harmless related loss"] == pytest.approx(plain["harmless related loss"], rel=0.05)

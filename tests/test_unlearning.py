@@ -212,12 +212,15 @@ def test_own_prompts_travel_with_the_run(backend, tiny_pipeline, tmp_path) -> No
 
 
 RESIST = {"resist.on": True, "resist.batch_size": 2, "resist.cap": 100.0}
+UNATTACKED = {"attack.steps": 0}
+"""Where forgetting alone matters; a run that resists would also run its controls."""
 
 
 @pytest.mark.parametrize("method", ["esd", "sdd", "concept_ablation", "gradient_ascent"])
 @pytest.mark.parametrize("weights", ["full", "lora"])
 def test_any_objective_can_look_ahead(backend, tiny_pipeline, tmp_path, method, weights) -> None:
-    config, _ = plan(tiny_pipeline, objective=method, **RESIST, **{"resist.weights": weights, "resist.related": 0.3})
+    changes = UNATTACKED | RESIST | {"resist.weights": weights, "resist.related": 0.3}
+    config, _ = plan(tiny_pipeline, objective=method, **changes)
     list(run(config, tmp_path / "run", backend=backend))
     lines = [line for line in steps_of(Run.open(tmp_path / "run")) if line["stage"] == "unlearn"]
     assert all(set(line["losses"]) == {"forget", "retain", "resist"} for line in lines)
@@ -248,8 +251,9 @@ def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(backend, tiny_p
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
 def test_an_edit_can_be_hardened_and_stays_one_adapter(backend, tiny_pipeline, tmp_path, method) -> None:
-    list(run(plan(tiny_pipeline, objective=method)[0], tmp_path / "edit", backend=backend))
-    told = list(run(plan(tiny_pipeline, objective=method, **RESIST)[0], tmp_path / "hard", backend=backend))
+    list(run(plan(tiny_pipeline, objective=method, **UNATTACKED)[0], tmp_path / "edit", backend=backend))
+    hard = plan(tiny_pipeline, objective=method, **UNATTACKED, **RESIST)[0]
+    told = list(run(hard, tmp_path / "hard", backend=backend))
     edited, hardened = (Run.open(tmp_path / name) for name in ("edit", "hard"))
     lines = [line for line in steps_of(hardened) if line["stage"] == "unlearn"]
     fractions = [e.fraction for e in told if isinstance(e, Stage)]
