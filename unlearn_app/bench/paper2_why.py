@@ -31,9 +31,9 @@ _SETTINGS = (
     "cap 1, 2 and 3",
     "rule `restricted` and `weighted_sum`",
     "retain weight 3, 10 and 20",
-    "64, 128 and 160 training pictures",
+    "32 training pictures (the default), 128 and 160",
     "inner learning rate 1e-3 and the default",
-    "a LoRA adversary of rank 16 inside",
+    "rank 16 with twice the weight of the look ahead",
     "the defender's learning rate 4e-3",
     "no look ahead at the same weights (M = 0)",
 )
