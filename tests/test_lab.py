@@ -202,7 +202,7 @@ def test_only_the_worst_attack_is_called_so() -> None:
     ("model", "concept", "counts", "missing", "control"),
     [
         ("pocket", "cat", True, "", "pumpkin, never seen"),
-        ("pocket", "van gogh", False, "no style is unseen, and what the model was given shows", None),
+        ("pocket", "van gogh", False, "no style is known to be unseen, and what the model was given shows", None),
         ("elsewhere", "cat", False, "nobody knows what elsewhere has never seen, and what the model was given", None),
     ],
 )

@@ -154,7 +154,7 @@ def _no_control(attack: Attack, concept: Concept) -> str:
     """Why there can be no control, whatever the model; empty where there can be one."""
     if not attack.counts:
         return "it is no attack on what the model has learned"
-    return f"no style is unseen, and {GIVEN}" if attack.needs_control and concept.kind == "style" else ""
+    return f"no style is known to be unseen, and {GIVEN}" if attack.needs_control and concept.kind == "style" else ""
 
 
 def _taught(
