@@ -69,9 +69,8 @@ class RunConfig:
                     f"The {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(accepted)}.", name
                 )
         _check_values(self)
-        if self.regularize.project != "none" and self.unlearn.modules != "keys_values":
-            sentence = f"unlearn.modules is {self.unlearn.modules}; regularize.project accepts keys_values only"
-            raise ConfigError(f"{sentence}, because other layers do not keep what is projected.", "unlearn.modules")
+        edits = registry.kind_of(self.objective) != "objective" and not self.resist.on
+        self.regularize.check(self.unlearn.modules, self.objective if edits else "")
         object.__setattr__(self, "options", _method_options(self.methods, dict(self.options)))
 
     @property

@@ -1,7 +1,9 @@
 """The groups of settings of a run, each value with its meaning and what is accepted."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from .errors import ConfigError
 
 MODULES = ("all", "cross", "keys_values", "not_cross")
 RETAIN_ARMS = ("diversified", "near", "uniform")
@@ -84,6 +86,23 @@ class RegularizeConfig:
     energy: float = setting(0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0)
     decay: float = setting(0.0, "weight decay of the factors", 0.0, 1.0)
     clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
+
+    def check(self, modules: str, edit: str) -> None:
+        """Refuse what could not hold: a projection of other layers, or anything of a method that only writes an `edit`.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        if self.project != "none" and modules != "keys_values":
+            sentence = f"unlearn.modules is {modules}; regularize.project accepts keys_values only"
+            raise ConfigError(f"{sentence}, because other layers do not keep what is projected.", "unlearn.modules")
+        for item in fields(self) if edit else ():
+            value = getattr(self, item.name)
+            if value != item.default:
+                sentence = (
+                    f"regularize.{item.name} is {value!r}, but {edit} writes its edit at once and holds nothing back"
+                )
+                raise ConfigError(f"{sentence}; {item.default!r} is accepted.", f"regularize.{item.name}")
 
 
 @dataclass(frozen=True)
