@@ -48,22 +48,44 @@ def restraints(
 def protected_span(backend: Backend, concept: Concept, erased: Sequence[Concept], energy: float) -> Tensor:
     """A basis (D, k) of the text states of retain prompts, of the empty one and of what was erased before.
 
-    2511.07970 takes one mean vector of a prompt's tokens; ours are all its tokens, since the model reads them all,
-    and their leading directions, since a few hundred would span everything.
+    2511.07970 takes one mean vector of a prompt's tokens. Ours are all its tokens and the mean of its padding, which
+    the model reads too and which has seen the sentence, and of these the leading directions, since a few hundred would
+    span everything: what is protected keeps its keys and values up to the energy that is left out. Padding by
+    padding would leave next to nothing of the concept, whose own padding is close to that of its relatives.
 
     Raises:
         ConfigError: less than a twentieth of the concept's own states is left outside.
     """
     kept = [*spread(concept.near.train, EDITED_PROMPTS), *spread(concept.far.train, EDITED_PROMPTS)]
     kept += [prompt for other in erased for prompt in spread(other.forget.train, ERASED_PROMPTS)]
-    texts = [prompt.text for prompt in kept]
-    states = [s[: len(backend.token_ids(t))] for t, s in zip(texts, backend.encode_text(texts), strict=True)]
-    basis = span_of(torch.cat([*states, backend.encode_text([""])[0]]).float(), energy)
-    left = survival(basis, edited_tokens(backend, concept)[0]).mean().item()
+    states = read_states(backend, [prompt.text for prompt in kept])
+    basis = span_of(torch.cat([states, backend.encode_text([""])[0].float()]), energy)
+    left = _left(backend, concept, basis)
     if left < LEFT:
         sentence = f"The projection leaves {left:.1%} of “{concept.name}” to learn from and {LEFT:.0%} is needed"
         raise ConfigError(f"{sentence}; regularize.energy below {energy:g} is accepted.", "regularize.energy")
     return basis
+
+
+def read_states(backend: Backend, texts: Sequence[str]) -> Tensor:
+    """The states (N, D) of all tokens of some sentences, and the mean of each one's padding."""
+    found = []
+    for text, states in zip(texts, backend.encode_text(texts).float(), strict=True):
+        own = len(backend.token_ids(text))
+        found += [states[:own]] if own >= len(states) else [states[:own], states[own:].mean(0, keepdim=True)]
+    return torch.cat(found)
+
+
+def span_note(backend: Backend, concept: Concept, erased: Sequence[Concept], energy: float) -> str:
+    """How much a projection left of the concept, and how many directions it held, in a sentence."""
+    basis = protected_span(backend, concept, erased, energy)
+    size, held = basis.shape
+    left = _left(backend, concept, basis)
+    return f"The projection held {held} of {size} directions and left {left:.1%} of the concept's text states."
+
+
+def _left(backend: Backend, concept: Concept, basis: Tensor) -> float:
+    return survival(basis, edited_tokens(backend, concept)[0]).mean().item()
 
 
 def salient_rows(backend: Backend, batches: Iterator[NoisyBatch], share: float) -> KeepRows:
