@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_app.bench import paper1, paper3
+from unlearn_app.bench import paper1
 from unlearn_app.bench.judge_tables import STRANGE
-from unlearn_app.bench.paper3_tables import read_rows
+from unlearn_app.bench.paper3_claims import read_rows
+from unlearn_app.bench.paper3_grid import ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
@@ -81,11 +82,11 @@ def test_what_is_claimed_of_paper_1_stands_beside_every_arm(killed) -> None:
 
 def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     out, _, printed = killed
-    assert all(f", {name}, " in printed for name in paper3.ARMS)
+    assert all(f", {name}, " in printed for name in ARMS)
     for name in ("paper3-smoke", "paper3-work", "environments"):
         shutil.copytree(out / name, tmp_path / name)
     before = cells(tmp_path)
-    assert len(before) == 2 * len(paper3.ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
+    assert len(before) == 2 * len(ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
     last = tmp_path / "paper3-smoke" / "objects-0-0-concept-ablation-sequential-03.json"
     last.unlink()
     shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1")

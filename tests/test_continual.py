@@ -1,5 +1,6 @@
 """Requests in a row on a small random model: what each regime trains on, what is kept, and what stopping leaves."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,17 +8,19 @@ import torch
 from conftest import TINY
 
 from unlearn_app import __main__ as cli
-from unlearn_app import continual, restraints
+from unlearn_app import continual, panel, restraints
+from unlearn_app.batches import Painter
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.concept import Prompt
 from unlearn_app.config import make_config, make_plan, with_concept
-from unlearn_app.continual import Added, append, begin, new_ledger, united, without
-from unlearn_app.errors import Cancelled, ConfigError
+from unlearn_app.continual import Added, append, begin, new_ledger, postpone
+from unlearn_app.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.ledger import Ledger
 from unlearn_app.merging import as_adapter, dense, ties, total
-from unlearn_app.regularizers import span_of
+from unlearn_app.regularizers import KeepSpan, span_of, survival
 from unlearn_app.scorers.clip import ClipScorer
-from unlearn_app.unlearning import retain_prompts
+from unlearn_app.standings import standings
+from unlearn_app.succession import without
 
 NAMES = ("cat", "dog", "horse")
 
@@ -61,38 +64,12 @@ def test_regimes_differ_in_what_the_second_request_starts_from(backend, tiny_pip
     assert close(second["independent"], dense(alone.adapter(1, own=True)))
     assert not close(second["sequential"], second["independent"])
     assert close(second["simultaneous"], dense(made["simultaneous"].adapter(2)))
+    assert [row.steps for row in made["simultaneous"].requests] == [3, 6], "the budget grows with the concepts"
+    assert [row.steps for row in made["sequential"].requests] == [3, 3]
     states = [made["independent"].adapter(number, own=True) for number in (1, 2)]
     expected = as_adapter(ties([dense(s) for s in states], 1.0, 0.8), 32)
     assert close(dense(made["independent"].adapter(2)), dense(expected.state))
     assert f"{expected.error:.1%}" in made["independent"].rows[2].notes[0]
-
-
-def test_all_at_once_trains_on_every_concept_in_turn(tiny_pipeline) -> None:
-    config = make_config("cat", model=str(tiny_pipeline), **TINY)
-    cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
-    both = without(united([cat, dog]), [cat, dog])
-    assert "cat" in both.forget.train[0].text and "dog" in both.forget.train[1].text
-    assert len(both.anchors) == len(both.forget.train) >= len(cat.forget.train) + len(dog.forget.train)
-    assert not [text for text in retain_prompts(both, 40) if "cat" in text or "dog" in text]
-
-
-def test_an_anchor_is_never_something_that_was_erased() -> None:
-    config = make_config("cat")
-    assert continual.anchored(config, "kitty", []).anchor == "dog"
-    other = continual.anchored(config, "cat", ["dog"])
-    assert other.anchor in ("rabbit", "bear", "fish", "butterfly", "frog") and other.name == "cat"
-    assert not any("dog" in text for text in other.anchors)
-    assert continual.anchored(config, "mosaic", ["photo"]).anchor not in ("photo", "mosaic")
-
-
-def test_what_was_erased_is_no_retain_prompt(tiny_pipeline) -> None:
-    config = make_config("cat", model=str(tiny_pipeline), **TINY)
-    cat = preview_concept(config)
-    name = cat.near.train[0].expects
-    kept = without(cat, [preview_concept(with_concept(config, name))])
-    assert any(name in prompt.text for prompt in cat.near.train)
-    assert not any(name in prompt.text for split in (kept.near, kept.far) for prompt in split.train)
-    assert kept.near.test == cat.near.test and kept.near.train
 
 
 def test_a_span_protected_by_every_request_is_kept_by_their_sum(backend, tiny_pipeline, tmp_path, monkeypatch) -> None:
@@ -169,16 +146,16 @@ class Judge:
         return torch.eye(2)[row]
 
 
-def test_what_else_a_prompt_names_is_judged_in_its_own_picture(tmp_path) -> None:
+def test_what_else_a_prompt_names_is_judged_in_its_own_picture() -> None:
     """A prompt that names nothing of the other kind has no say, and does not shift the others."""
-    ledger = Ledger(tmp_path, make_config("cat"), make_plan(), ("cat",), [])
     asked = [("a cat at night in neon style", "object"), ("a cat in a room", "object"),
              ("a cat at night in neon style", "object"), ("a dog in a field in mosaic style", "style"),
              ("a cat in a field in mosaic style", "style")]  # fmt: skip
     images = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]).view(5, 1, 1, 1).expand(5, 3, 4, 4)
-    prompts = [Prompt(text, axis, "") for text, axis in asked]
-    assert continual._beside(ledger, images, prompts, Judge()) == [True, None, False, False, True]
-    assert continual._beside(ledger, images, prompts, None) == [None] * 5
+    others = panel.other_kind(make_config("cat"), [Prompt(text, axis, "") for text, axis in asked])
+    assert [other.expects if other else "" for other in others] == ["neon", "", "neon", "dog", "cat"]
+    assert panel._beside(images, others, Judge()) == [True, None, False, False, True]
+    assert panel._beside(images, others, None) == [None] * 5
 
 
 def test_the_judge_of_a_ledger_knows_what_was_erased_before(tiny_pipeline, tmp_path, monkeypatch) -> None:
@@ -228,6 +205,70 @@ def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp
         make_config("cat", **{"regularize.project": "exact"})
 
 
+def test_what_a_projection_protects_is_hardly_read_differently(backend, tiny_pipeline) -> None:
+    """Not a made-up basis but that of a second request; without the erased one in it, that would be read anew."""
+    config = make_config("cat", model=str(tiny_pipeline), **TINY)
+    cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
+    lesson = without(cat, [dog])
+    erased = restraints.read_states(backend, [prompt.text for prompt in dog.forget.train[:4]])
+    protected = torch.cat([backend.encode_text([""])[0].float(), erased]).double()
+    basis = restraints.protected_span(backend, lesson, [dog], 0.9)
+    assert survival(basis, protected).mean() < 0.15
+    params = backend.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
+    held, leaks = KeepSpan(basis), {}
+    for name in ("free", "held"):
+        for row, tensor in enumerate(params.values()):
+            tensor.data = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(row))
+        if name == "held":
+            held.project_(params)
+        update = next(iter(dense(backend.adapter_state("unlearn")).values()))
+        leaks[name] = ((update @ (protected @ basis @ basis.T).T).norm() / (update.norm() * protected.norm())).item()
+    assert leaks["held"] < 1e-6 < 1e-2 < leaks["free"], leaks
+
+
+def test_how_much_a_projection_left_stands_in_the_row(backend, tiny_pipeline, tmp_path) -> None:
+    held = {"unlearn.modules": "keys_values", "regularize.project": "exact", "regularize.energy": 0.5}
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **held)
+    assert re.fullmatch(r"The projection held \d+ of 32 directions and left \d+\.\d% of .*", made.rows[1].notes[0])
+
+
+def test_a_postponed_request_is_served_with_the_next(backend, tiny_pipeline, tmp_path) -> None:
+    """What nobody tested has no share; its relapse counts from the first time that it was tested as erased."""
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", plan={"regime": "simultaneous"}, backend=backend)
+    postpone(made, "dog")
+    list(append(made, "horse", backend, None))
+    again = Ledger.open(made.folder)
+    assert [row.steps for row in again.requests] == [3, 0, 9] and not again.rows[2].panel
+    assert close(dense(again.adapter(2)), dense(again.adapter(1)))
+    assert not close(dense(again.adapter(3)), dense(again.adapter(1)))
+    assert [found.ua for found in standings(again.rows)] == [None] * 3
+
+
+def test_training_pictures_that_arms_share_are_painted_once_and_paid_by_each(backend) -> None:
+    painter, how = Painter(), {"sampling_steps": 2, "guidance_scale": 3.0}
+    first = painter(backend, ["a cat"], None, [1], **how)
+    assert painter.spared == 0
+    assert painter(backend, ["a cat"], None, [1], **how) is first and painter.spared > 0
+    spared = painter.spared
+    for prompts, anchors, seed, guidance in (
+        (["a dog"], None, 1, 3.0),
+        (["a cat"], ["a dog"], 1, 3.0),
+        (["a cat"], None, 2, 3.0),
+        (["a cat"], None, 1, 4.0),
+    ):
+        assert painter(backend, prompts, anchors, [seed], sampling_steps=2, guidance_scale=guidance) is not first
+    assert painter.spared == spared
+
+
+def test_a_ledger_is_not_continued_with_another_model(backend, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+    opened = Ledger.open(made.folder)
+    assert opened.base == backend.base_hash
+    opened.base = "another"
+    with pytest.raises(OutputError, match="of another"):
+        list(append(opened, "dog", backend, None))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -238,6 +279,7 @@ def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp
         (("--concepts", "cat", "--out", "x", "--set", "sequence.regime=never"), "sequence.regime"),
         (("--concepts", "cat", "--out", "x", "--set", "sequence.nothing=1"), "sequence.nothing"),
         (("--concepts", "cat", "--out", "x", "--set", "nothing=1"), "knows no"),
+        (("--concepts", "cat", "--out", "x", "--objective", "uce", "--set", "regularize.l2=1"), "regularize.l2"),
         (("show", "nowhere"), "no readable ledger"),
         (("rollback", "nowhere", "x"), "no readable ledger"),
         (("export", "nowhere", "x.safetensors"), "no readable ledger"),

@@ -13,8 +13,9 @@ from PIL import Image
 
 from unlearn_app.config import make_config, make_plan
 from unlearn_app.errors import ConfigError, OutputError
-from unlearn_app.ledger import Ledger, Request, Seen, standings
+from unlearn_app.ledger import Ledger, Request, Seen
 from unlearn_app.merging import length
+from unlearn_app.standings import standings
 from unlearn_app.ui import sequence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,6 +92,13 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
     ledger.picture(3, "neon").unlink()
     with pytest.raises(OutputError, match=r"0003-car/panel/neon\.png is missing"):
         Ledger.open(ledger.folder)
+    ledger.rollback(2)
+    for own in (True, False):
+        ledger.path(1, own).rename(tmp_path / "adapter")
+        with pytest.raises(OutputError, match=rf"0001-cat/{'own' if own else 'combined'}\.safetensors is missing"):
+            Ledger.open(ledger.folder)
+        (tmp_path / "adapter").rename(ledger.path(1, own))
+    assert len(Ledger.open(ledger.folder).requests) == 2
     with pytest.raises(OutputError, match="no readable ledger"):
         Ledger.open(tmp_path)
     with pytest.raises(OutputError, match="exists"):
@@ -166,15 +174,37 @@ def test_a_concept_joins_the_panel_with_what_earlier_models_showed(tmp_path: Pat
         assert Image.open(opened.picture(number, "robot")).getpixel((0, 0))[0] == number
 
 
-def test_the_official_retained_share_counts_prompts_that_name_what_was_erased(tmp_path: Path) -> None:
-    """Of two pictures of the erased cat in a style, one lost it too; the other kind's own pictures count as well."""
+def test_pictures_that_name_something_requested_do_not_count_as_kept(tmp_path: Path) -> None:
+    """Half of mosaic's prompts name the cat or the dog: from the first request on they are in no curve."""
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
     ledger.add(request(ledger), {}, {}, pictures(0))
-    row = request(ledger, "cat", cat=0, mosaic=2)
-    styled = Seen("object", (False,) * 4, 0.5, (True, False, None, None))
-    ledger.add(replace(row, panel=row.panel | {"cat": styled}), adapter(1), adapter(1), pictures(1))
-    (found,) = standings(Ledger.open(ledger.folder).rows)
-    assert found.ra_c == 0.75 and found.ra_c_official == (1 + 2 + 4) / (2 + 4 + 4)
+    for name in ("cat", "dog"):
+        row = request(ledger, name, **dict.fromkeys(("cat", "dog")[: len(ledger.rows)], 0))
+        mosaic = Seen("style", (True, False, False, True), 0.5, (None,) * 4, ("car", "cat", "dog", "car"))
+        ledger.add(replace(row, panel=row.panel | {"mosaic": mosaic}), adapter(1), adapter(1), pictures(1))
+    one, two = standings(Ledger.open(ledger.folder).rows)
+    assert one.ra_c == two.ra_c == 1.0, "2 of 4 are right, and 2 of those 2 that count"
+    assert standings(ledger.rows, asked=["cat", "dog", "car"])[1].ra_c == 1.0, "mosaic has no picture left"
+    assert standings(ledger.rows, asked=[])[1].ra_c == 0.75
+
+
+def test_the_official_retained_share_counts_what_is_erased_and_kept_only(tmp_path: Path) -> None:
+    """Two styled pictures of the erased cat, one of the kept car; the anchor and what is still to come are left out."""
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), (*NAMES, "rabbit"))
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    row = request(ledger, "cat", cat=0)
+    styled = {
+        "cat": Seen("object", (False,) * 4, 0.5, (True, False, None, None)),
+        "car": Seen("object", (True,) * 4, 0.5, (False, None, None, None)),
+        "dog": Seen("object", (True,) * 4, 0.5, (False,) * 4),
+        "rabbit": Seen("object", (True,) * 4, 0.5, (False,) * 4),
+        "mosaic": Seen("style", (True, True, False, False), 0.5, (), ("", "cat", "car", "dog")),
+    }
+    ledger.add(
+        replace(row, panel=row.panel | styled), adapter(1), adapter(1), pictures(1) | {"rabbit": pictures(0)["cat"]}
+    )
+    (found,) = standings(Ledger.open(ledger.folder).rows, ["car", "mosaic", "neon"])
+    assert found.ra_c_official == (1 + 0 + 2 + 4) / (2 + 1 + 3 + 4)
 
 
 def test_a_plan_is_checked() -> None:
@@ -195,7 +225,7 @@ def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
     unjudged = {name: Seen("object", (None, None), None) for name in NAMES}
     for concept in ("", "cat"):
         row = Request(concept, "object", "rabbit", ledger.next_folder(concept), 1.0, 3, 2.0, unjudged)
-        ledger.add(row, {}, {}, pictures(0))
+        ledger.add(row, *[adapter(1) if concept else {}] * 2, pictures(0))
     (found,) = standings(Ledger.open(ledger.folder).rows)
     shares = (found.ua, found.ra_i, found.ra_c, found.ra_c_official, found.relapse)
     assert shares == (None,) * 5 and found.drift == 2.0

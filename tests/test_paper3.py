@@ -1,84 +1,280 @@
-"""The benchmark of paper 3: rows, bars and claims computed right, and three requests that resume without repeating."""
+"""The benchmark of paper 3: what is asked and looked at, rows, bars and claims computed right, and what is resumed."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from unlearn_app.bench import paper3
-from unlearn_app.bench.paper3_tables import PLAIN, Row, bars, figure, growth, judged, said, table
+from unlearn_app.bench.paper3_claims import Row, bars, claims, growth, judged, said, share_interval, why_no_collapse
+from unlearn_app.bench.paper3_grid import (
+    ALL_LAYERS,
+    ARMS,
+    AT_ONCE,
+    BOTH,
+    HOLDING,
+    MARKS,
+    PLAIN,
+    PROJECTION,
+    SEQUENCES,
+    UNHELD,
+    Job,
+    grid,
+    kept,
+    looked_at,
+    named,
+    panel,
+)
+from unlearn_app.bench.paper3_tables import figure, table
+from unlearn_app.catalog import known_concepts, preview_concept
 from unlearn_app.config import make_config, make_plan
-from unlearn_app.continual import anchored
 from unlearn_app.ledger import Ledger, Request, Seen
+from unlearn_app.panel import other_kind
 from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
+from unlearn_app.succession import anchored
 
-ROOT = Path(__file__).resolve().parent.parent
-BASE = Row("objects", 0, 0, "concept ablation", PLAIN, 12, 100.0, 20.0, 50.0, 45.0, 10.0, 0.0, 20.0, 240.0)
+RIGHT = "1" * 36 + "0" * 12
+BASE = Row("objects", 0, 0, "concept ablation", PLAIN, 12, 100.0, 20.0, 50.0, 45.0, 10.0, 0.0, 20.0, 240.0,
+           {"ua": 10.0, "ra_i": 75.0, "ra_c": 75.0, "ra_c_official": 75.0},
+           {"ua": "0" * 48, "ra_i": RIGHT, "ra_c": RIGHT}, (), 2, 1)  # fmt: skip
 
 
-def arm(name: str, ra_i: float, ra_c: float = 95.0, drift: float = 3.0, ua: float = 95.0) -> list[Row]:
+def shown(relative: float) -> str:
+    """Pictures of which this percent of the original's three quarters are right."""
+    right = round(0.75 * relative / 100 * 48)
+    return "1" * right + "0" * (48 - right)
+
+
+def arm(name: str, ra_i: float, ra_c: float = 95.0, drift: float = 3.0, ua: float = 95.0, step: float = 1) -> list[Row]:
     return [
-        dataclasses.replace(BASE, arm=name, seed=seed, ra_i=ra_i + seed, ra_c=ra_c, drift=drift, ua=ua)
+        dataclasses.replace(
+            BASE,
+            arm=name,
+            seed=seed,
+            ra_i=ra_i + step * seed,
+            ra_c=ra_c,
+            drift=drift + 0.01 * seed,
+            ua=ua,
+            pictures={"ua": "0" * 48, "ra_i": shown(ra_i), "ra_c": shown(ra_c)},
+        )
         for seed in range(3)
     ]
 
 
-def test_the_best_arm_must_erase_and_is_held_against_every_bar() -> None:
-    rows = [*arm(PLAIN, 20, 50, 10), *arm("projection", 85), *arm("nothing", 99, 99, 0.1, ua=10)]
-    best, collapse, _ = bars(rows)
-    assert "**projection**" in best and best.endswith(": met.") and "RA-I 86 %" in best and "drift 30 %" in best
-    assert "21 ± 2" in collapse
-    assert "not met" in bars([*arm(PLAIN, 20, 50, 10), *arm("projection", 85, drift=5)])[0]
-    assert "No arm erases" in bars(arm(PLAIN, 20, ua=50))[0] and "not measured" in bars([])[0]
+def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_with_its_interval() -> None:
+    """Forgetting all at once, or an arm for reference, is never the best; nor is one that forgets nothing."""
+    rows = [*arm(PLAIN, 20, 50, 10), *arm(PROJECTION, 96, 99), *arm("L1", 99, 99, 0.1, ua=10)]
+    rows += [row for name in (AT_ONCE, UNHELD, ALL_LAYERS) for row in arm(name, 100, 100, 0.1, ua=100)]
+    best, ua, within, across, drift, *_ = bars(rows)
+    assert "**projection**" in best and "(keeps most with UA of at least 90 %)" in best
+    assert "UA 95 (" in ua and ua.endswith("bar 90: met.")
+    assert "RA-I 97 (" in within and within.endswith("bar 80: met.")
+    assert across.endswith("bar 90: undecided."), "144 pictures do not tell 99 from 90 % of three quarters"
+    assert "Drift 30 (" in drift and drift.endswith("bar 40: met.")
+    worse = bars([*arm(PLAIN, 20, 50, 10), *arm(PROJECTION, 30, drift=5)])
+    assert worse[2].endswith("not met.") and worse[4].endswith("not met.")
+    none = bars([*arm(PLAIN, 20), *arm("L1", 50, ua=60), *arm("L2", 90, ua=20)])
+    assert "**L1** (no arm's UA reaches 90 %, its is highest)" in none[0]
+    assert "not measured" in bars([])[0] and "not measured" in bars(arm(PROJECTION, 90))[0]
 
 
-@pytest.mark.parametrize(("ra_i", "label"), [(60, "held"), (5, "not held"), (20, "undecided")])
-def test_a_claim_is_decided_by_pairs(ra_i: float, label: str) -> None:
-    rows = [*arm(PLAIN, 20), *(dataclasses.replace(r, ra_i=ra_i + 3 * (r.seed - 1) ** 2) for r in arm("L2", 0))]
-    assert f"**{label}**" in judged(rows, "L2", lambda row: row.ra_i, "keeps more")
-    spared = [dataclasses.replace(r, ua=60.0) if r.arm == "L2" else r for r in rows]
-    assert "| 60 / 95 | **not comparable** |" in judged(spared, "L2", lambda row: row.ra_i, "keeps more")
-    assert "not measured" in judged(rows, "TIES", lambda row: row.ra_i, "keeps more")
+@pytest.mark.parametrize(("ra_i", "label"), [(60, "held"), (5, "not held"), (22, "undecided")])
+def test_a_claim_is_decided_by_sequences_and_by_their_pictures(ra_i: float, label: str) -> None:
+    rows = [*arm(PLAIN, 20), *arm("L2", ra_i, step=3)]
+    assert f"**{label}**" in judged(rows, "keeps more", "L2", PLAIN, "ra_i")
+    assert "not measured" in judged(rows, "keeps more", "TIES", PLAIN, "ra_i")
 
 
-def test_a_line_per_arm_best_kept_first() -> None:
-    lines = table([*arm(PLAIN, 20), *arm("projection", 85)], 12)
-    assert lines[2].startswith("| projection | 95 ± 0 | 86 ± 2 | 95 ± 0 | 45 ± 0 | 3.00 ± 0.00 |")
-    assert "sequential" in lines[3]
+def test_three_equal_values_decide_nothing_by_themselves() -> None:
+    """The interval of three equal differences has no width; one picture more in each is no difference."""
+    rows = [*arm(PLAIN, 20), *arm("L2", 22.7)]
+    line = judged(rows, "keeps more", "L2", PLAIN, "ra_i")
+    assert "+2.7 (+2.7 to +2.7) points, 3 sequences" in line and "**undecided**" in line
+    _, low, high = share_interval(arm(PLAIN, 100, step=0), "ra_i")
+    assert low < 95 and high > 105
+    assert "+2.7 points, 1 sequence |" in judged([r for r in rows if not r.seed], "", "L2", PLAIN, "ra_i")
+
+
+@pytest.mark.parametrize(
+    ("ra_i", "ua", "label"),
+    [(60, 80, "not comparable"), (60, 100, "held"), (5, 100, "not comparable"), (5, 80, "not held")],
+)
+def test_only_a_difference_that_forgetting_explains_is_not_comparable(ra_i: float, ua: float, label: str) -> None:
+    """Keeping more at a higher UA, or less at a lower one, is no less true for it."""
+    rows = [*arm(PLAIN, 20, ua=90), *arm("L2", ra_i, ua=ua)]
+    assert f"| {ua}, 90 | **{label}** |" in judged(rows, "keeps more", "L2", PLAIN, "ra_i")
+
+
+def test_every_claim_of_the_paper_has_a_line() -> None:
+    rows = [row for name in ARMS for row in arm(name, {PLAIN: 80, PROJECTION: 90, BOTH: 97, UNHELD: 10}.get(name, 60))]
+    rows = [dataclasses.replace(row, cumulative_s=800.0) if row.arm == AT_ONCE else row for row in rows]
+    lines = claims(rows)
+    assert sum("than plain" in line for line in lines) == 2 * len(HOLDING)
+    assert not [line for line in lines if ALL_LAYERS in line], "other layers are no control"
+    (best,) = [line for line in lines if "Projection keeps most" in line]
+    assert "projection, L1" in best and "**held**" in best
+    (both,) = [line for line in lines if "add to projection" in line]
+    assert "projection + selective, projection" in both
+    plain, free = [line for line in lines if "Keeps less than 50 %" in line]
+    assert "**not held**" in plain and UNHELD in free and "**held**" in free
+    (price,) = [line for line in lines if "costs more" in line]
+    assert "3.3 (3.3 to 3.3) times" in price and "**held**" in price
+    assert "weight 3" in why_no_collapse(rows) and "keeps 11 ± 2 %" in why_no_collapse(rows)
+    assert why_no_collapse([*arm(PLAIN, 10), *arm(UNHELD, 10)]) == ""
+
+
+def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
+    noted = [dataclasses.replace(row, notes=("It leaves out 3 %.",)) for row in arm(PROJECTION, 85)[:1]]
+    lines = table([*arm(PLAIN, 20), *noted, *arm(PROJECTION, 85)[1:]], 12)
+    assert lines[2].startswith(
+        "| projection | 95 ± 0 | 86 ± 2 (64 %, n = 144) | 95 ± 0 (71 %, n = 144) | 45 ± 0 (34 %) |"
+    )
+    assert lines[3].startswith("| sequential |") and lines[4].startswith("| original | 10 ± 0 | 100 (75 %) |")
+    assert lines[4].endswith("| 3 |") and lines[6] == "- projection, seed 0: It leaves out 3 %."
     assert said([]) == said([None]) == "–" and said([1.0]) == "1"
     svg = figure([BASE, dataclasses.replace(BASE, number=1), dataclasses.replace(BASE, domain="styles", arm="L2")])
     assert svg.count("<polyline") == 8 and "styles: drift" in svg and figure([]).startswith("<svg")
+    everything = [dataclasses.replace(BASE, arm=name) for name in ARMS]
+    assert figure(everything).count("<polyline") == 4 * len(ARMS), "every arm has a colour"
 
 
-def test_growth_is_the_last_request_against_the_first() -> None:
-    rows = [dataclasses.replace(BASE, number=1, seconds=20.0), dataclasses.replace(BASE, number=12, seconds=23.0)]
-    assert growth(rows) == "1.15 times" and growth(rows[:1]) == "1.00 times"
+def test_what_a_request_costs_is_said_by_arm_and_with_the_threads_it_was_measured_with() -> None:
+    last = {PLAIN: 20.0, "L1": 23.0, "L2": 40.0}
+    ends = [dataclasses.replace(row, seconds=last[row.arm]) for name in last for row in arm(name, 50)]
+    rows = [*ends, *(dataclasses.replace(row, number=1, seconds=20.0) for row in ends)]
+    assert growth([row for row in rows if row.arm == "L1"]) == pytest.approx([1.15] * 3)
+    ratio, seconds = bars([dataclasses.replace(r, ua=50.0) if r.arm == "L2" else r for r in rows])[-2:]
+    assert ratio.startswith("- Request 12 takes 1.15 (1.15 to 1.15) times as long as request 1 with L1, bar 1.2: met")
+    assert "sequential 1.00, L2 2.00" in ratio
+    assert "L1 takes 23 (23 to 23) s" in seconds and seconds.endswith(
+        "met; measured with 2 threads in each of 1 processes."
+    )
 
 
 def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     for domain, entries in (("objects", OBJECTS), ("styles", STYLES)):
-        names = paper3.SEQUENCES[domain]
+        names = SEQUENCES[domain]
         assert len(names) == len(set(names)) == 12 and set(names) < {entry.name for entry in entries}
-    jobs = [job for job in paper3.grid(3) if job.cut]
-    assert {job.seed for job in jobs} == {0, 1, 2} and {job.arm for job in jobs} == set(paper3.ARMS)
-    assert len(set(paper3.grid(3))) == len(paper3.grid(3)) > len(jobs)
-    first, second = (paper3.Job("objects", order, 0, "ESD", PLAIN) for order in (0, 1))
-    assert first.requests(False) == second.requests(False)[::-1]
-    for job in jobs:
+    jobs = grid(3)
+    assert len(set(jobs)) == len(jobs) == 3 * 2 * 2 * 3 * len(ARMS)
+    cut = [job for job in jobs if job.cut]
+    first = [job for job in cut if (job.order, job.base) == (0, "concept ablation")]
+    assert {job.seed for job in first} == {0, 1, 2} and {job.arm for job in first} == set(ARMS)
+    few = {(job.order, job.base, job.seed, job.arm) for job in set(cut) - set(first)}
+    assert few == {
+        (*way, 0, name) for way in ((1, "concept ablation"), (0, "EraseDiff")) for name in (PLAIN, PROJECTION)
+    }
+    one, two = (Job("objects", order, 0, "ESD", PLAIN) for order in (0, 1))
+    assert one.requests(False) == two.requests(False)[::-1]
+    layers = {job.arm: job.settings(False)[0].unlearn.modules for job in jobs}
+    assert layers == dict.fromkeys(ARMS, "keys_values") | {ALL_LAYERS: "all"}
+
+
+def test_what_counts_as_kept_is_no_anchor_in_any_order_and_has_many_pictures() -> None:
+    assert kept("styles") == ("ink",)
+    for domain, names in SEQUENCES.items():
+        anchors = {anchored(make_config("cat"), name, order[:place]).anchor
+                   for order in (names, names[::-1]) for place, name in enumerate(order)}  # fmt: skip
+        assert len(kept(domain)) >= 1 and not set(kept(domain)) & {*names, *anchors}
+        asked = panel(domain, 0, False)
+        assert not anchors - set(names) & set(asked), "an anchor is not looked at"
+        assert sum(len(asked[name]) for name in kept(domain)) == 48
+        assert {len(own) for name, own in asked.items() if name not in kept(domain)} == {4}
+
+
+@pytest.mark.parametrize("domain", SEQUENCES)
+def test_the_other_domain_is_asked_by_prompts_that_name_nothing_requested(domain: str) -> None:
+    known = [entry for entry in known_concepts() if not entry.fresh]
+    asked = panel(domain, 0, False)
+    kinds = {entry.name: entry.kind for entry in known}
+    others = [name for name in asked if kinds[name] != kinds[SEQUENCES[domain][0]]]
+    assert len(others) >= 14
+    assert not [p for name in others for p, _ in asked[name] if named(p, known) in SEQUENCES[domain]]
+
+
+@pytest.mark.parametrize("domain", SEQUENCES)
+def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
+    splits = [panel(domain, seed, False, split) for split in ("test", "dev") for seed in range(3)]
+    texts = [{prompt.text for own in asked.values() for prompt, _ in own} for asked in splits]
+    seeds = [{seed for own in asked.values() for _, seed in own} for asked in splits]
+    assert not texts[0] & texts[3] and texts[0] == texts[1]
+    assert sum(map(len, seeds)) == len(set().union(*seeds)), "no two panels share a seed"
+    trained = {p.text for name in SEQUENCES[domain] for p in preview_concept(make_config(name)).forget.train}
+    assert not trained & (texts[0] | texts[3])
+
+
+def test_between_marks_only_the_latest_request_is_looked_at() -> None:
+    asked, names = panel("objects", 0, False), SEQUENCES["objects"]
+    job = Job("objects", 0, 0, "concept ablation", PLAIN)
+    assert MARKS[:2] == (1, 3) and list(looked_at(asked, job, 2, False)) == [names[1]]
+    third = looked_at(asked, job, 3, False)
+    assert set(names[:3]) < set(third) and not set(names[3:]) & set(third) and set(kept("objects")) < set(third)
+    assert looked_at(asked, dataclasses.replace(job, arm=AT_ONCE), 2, False) == {}
+    assert looked_at(asked, job, 12, False) == asked
+
+
+def seen(asked, name: str, right: bool = True) -> Seen:
+    others = other_kind(make_config("cat"), [prompt for prompt, _ in asked[name]])
+    words = tuple(other.expects if other else "" for other in others)
+    return Seen(asked[name][0][0].axis, (right,) * len(words), 0.5, tuple(True if w else None for w in words), words)
+
+
+def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
+    """A ledger of the benchmark, without training."""
+    job = Job("objects", 0, 0, "concept ablation", PLAIN)
+    made = Ledger.create(folder, *job.settings(True), list(asked))
+    made.base = base
+    state = {f"x.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    gone: list[str] = []
+    for number, name in enumerate(("", *names)):
+        gone.append(name)
+        look = {own: seen(asked, own, own not in gone) for own in asked}
+        row = Request(name, "object" if name else "", "dog" if name else "", made.next_folder(name), 10.0 * number,
+                      number and 3, float(number), look)  # fmt: skip
+        made.add(row, *[state if name else {}] * 2, dict.fromkeys(asked, Image.new("RGB", (2, 2))))
+    return made
+
+
+def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(tmp_path: Path) -> None:
+    names, asked = ("cat", "fish", "ship"), panel("objects", 0, True)
+    way = Job("objects", 0, 0, "concept ablation", PLAIN).settings(True)
+
+    def rows(made: Ledger, asked=asked, base: str = "hash", names=names) -> int:
+        return len(paper3.opened(made.folder, *way, asked, base, names).rows)
+
+    assert rows(filled(tmp_path / "same", asked, "cat", "fish")) == 3
+    assert rows(filled(tmp_path / "order", asked, "fish", "cat")) == 0
+    assert rows(filled(tmp_path / "base", asked, "cat"), base="other") == 0
+    assert rows(filled(tmp_path / "names", asked, "cat"), dict(list(asked.items())[1:])) == 0
+    other = asked | {"ink": tuple((dataclasses.replace(p, text="a dog in ink style"), s) for p, s in asked["photo"])}
+    other = {name: other["ink"] if name == "photo" else other[name] for name in asked}
+    assert rows(filled(tmp_path / "prompts", asked, "cat"), other) == 0
+    damaged = filled(tmp_path / "damaged", asked, "cat")
+    damaged.path(1).unlink()
+    assert rows(damaged) == 0 and rows(filled(tmp_path / "again", asked)) == 1
+
+
+def test_a_state_is_about_the_same_pictures_after_every_request(tmp_path: Path) -> None:
+    names, asked = SEQUENCES["objects"], panel("objects", 0, True)
+    made = filled(tmp_path / "ledger", asked, "cat", "fish", "ship")
+    states = [paper3.state_of(made, number, names, kept("objects")) for number in (1, 3)]
+    for state in states:
+        assert state["ua"] == 1.0 and state["original"]["ua"] == 0.0 and state["ra_i"] == state["ra_c"] == 1.0
+        assert state["threads"] >= 1 and state["processes"] == 1
+    assert states[0]["kept"] == states[1]["kept"] and "bomb" in states[0]["kept"]
+    assert states[0]["pictures"]["ra_c"] == states[1]["pictures"]["ra_c"] and states[1]["pictures"]["ua"] == "000"
+    assert states[1]["cumulative_s"] == 60.0
+
+
+def test_what_a_request_that_was_not_trained_would_have_taken_is_read_off_the_line() -> None:
+    took = [(0, 0), (10, 3), (0, 0), (30, 9), (0, 0), (0, 0), (60, 18)]
+    rows = [Request("", "object", "", "", seconds, steps, 0.0, {}) for seconds, steps in took]
+    assert paper3.seconds_of(rows) == [0, 10, 20, 30, 40, 50, 60]
+
+
+def test_a_plan_of_the_benchmark_is_accepted() -> None:
+    for job in grid(1):
         job.settings(False)
-
-
-def test_what_counts_as_kept_is_the_same_after_every_request_and_holds_no_anchor(tmp_path: Path) -> None:
-    """Also no anchor of a request that is still to come."""
-    names = paper3.SEQUENCES["objects"]
-    anchors = {anchored(make_config("cat"), name, names[:place]).anchor for place, name in enumerate(names)}
-    assert len(anchors) > 1 and not anchors & set(names)
-    panel = {entry.name: Seen("object", (True,), 0.5) for entry in OBJECTS}
-    rows = [Request(name, "object", "", "x", 1.0, 1, 1.0, panel) for name in ("", *names)]
-    kept = [
-        paper3.state_of(Ledger(tmp_path, make_config("cat"), make_plan(), tuple(panel), rows[: n + 1]), n, names)[
-            "kept"
-        ]
-        for n in (1, 6, 12)
-    ]
-    assert kept[0] == kept[1] == kept[2] and not set(kept[0]) & (anchors | set(names)) and kept[0]
+    assert make_plan(pictures=4) == Job("objects", 0, 0, "ESD", PLAIN).settings(False)[1]

@@ -1,33 +1,30 @@
 """Requests to forget that keep coming: each is trained, everything is tested again, and the ledger gets a row."""
 
 import itertools
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from .backend import Backend
+from .batches import Painter
 from .catalog import known_concepts, load_scorer, preview_concept
-from .concept import Concept, Prompt, PromptSplit, also_named, spread
+from .concept import Concept
 from .config import RunConfig, with_concept
-from .errors import ConfigError, raise_if_stopped
-from .evaluate import judged, paint, to_pil
+from .errors import ConfigError, OutputError, raise_if_stopped
 from .events import Stage, Step
-from .ledger import Ledger, Request, Seen
+from .ledger import Ledger, Request
 from .merging import length, merge, total
-from .restraints import protected_span
+from .panel import Asked, tested, whole_panel
+from .restraints import protected_span, span_note
 from .scorers import Scorer
 from .settings import SequenceConfig
+from .succession import all_anchored, anchored, asked_before, united, without
 from .unlearning import Earlier, edit, forget, is_trained, train, training_terms
 
-PANEL_SEED = 2_000_000
-"""The panel's pictures have seeds of their own, the same after every request."""
 TRAINED = 0.4
 """How far a request is when it is trained."""
 BESIDE = 4
@@ -67,13 +64,18 @@ def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
 
 
 def begin(
-    ledger: Ledger, backend: Backend, scorer: Scorer | None, should_stop: Stop = lambda: False
+    ledger: Ledger,
+    backend: Backend,
+    scorer: Scorer | None,
+    should_stop: Stop = lambda: False,
+    asked: Asked | None = None,
 ) -> Iterator[Stage | Added]:
-    """Test the original model, and write it down as row 0."""
+    """Test the original model, by default with the whole panel, and write it down as row 0."""
     yield Stage("compare", "Painting the panel with the original model", 0.0)
     backend.drop_adapters()
-    panel, pictures = tested(ledger, backend, scorer, (), should_stop)
+    panel, pictures = tested(ledger.config, asked or whole_panel(ledger), backend, scorer, (), should_stop)
     row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
+    ledger.base = backend.base_hash
     ledger.add(row, {}, {}, pictures)
     yield Added(row)
 
@@ -102,82 +104,127 @@ def serve(
 
 
 def append(
-    ledger: Ledger, text: str, backend: Backend, scorer: Scorer | None, should_stop: Stop = lambda: False
+    ledger: Ledger,
+    text: str,
+    backend: Backend,
+    scorer: Scorer | None,
+    should_stop: Stop = lambda: False,
+    *,
+    asked: Asked | None = None,
+    held_out: Sequence[str] = (),
+    painter: Painter | None = None,
 ) -> Iterator[Stage | Step | Added]:
     """Forget one more concept, test everything again, and add the row; stopping leaves the ledger as it was.
 
-    What is not on the panel yet joins it, and is painted by the model as it was after every request so far.
+    What is not on the panel yet joins it, and is painted by the model as it was after every request so far. `asked`
+    is tested instead of the whole panel, nothing of `held_out` is trained on, and `painter` may know pictures already.
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
+        OutputError: the ledger is another model's.
     """
-    erased = [preview_concept(with_concept(ledger.config, row.concept)) for row in ledger.requests]
-    concept = anchored(ledger.config, text, [other.name for other in erased])
-    if concept.name in [other.name for other in erased]:
-        raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
+    concept, erased = _next(ledger, text, held_out)
+    if ledger.base not in ("", backend.base_hash):
+        raise OutputError(f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add to it "
+                          "with the weights it was begun with.")  # fmt: skip
     if concept.name not in ledger.names:
         yield Stage("compare", f"Painting {concept.name} after every request so far", 0.0)
         _widen(ledger, concept.name, backend, scorer, should_stop)
-    started, steps = time.perf_counter(), 0
+    painter = painter or Painter()
+    started, spared, steps = time.perf_counter(), painter.spared, 0
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
-    for step in _learned(ledger, config, concept, erased, backend, should_stop):
+    held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
+    lesson, config = _lesson(ledger, concept, erased, held)
+    earlier = erased if ledger.plan.regime == "sequential" else []
+    for step in _learned(ledger, config, lesson, earlier, backend, painter, should_stop):
         steps += 1
         yield step
         raise_if_stopped(should_stop)
     own = backend.adapter_state("unlearn")
-    combined, notes = _combined(ledger, concept, erased, own, backend)
-    seconds = round(time.perf_counter() - started, 2)
+    combined, notes = _combined(ledger, lesson, erased, held, own, backend)
+    seconds = round(time.perf_counter() - started + painter.spared - spared, 2)
+    if config.regularize.project != "none":
+        notes = (*notes, span_note(backend, lesson, earlier, config.regularize.energy))
     yield Stage("compare", "Painting the panel again: what was erased, and what should stay", TRAINED)
     backend.drop_adapters()
     backend.load_adapter("unlearn", combined)
-    panel, pictures = tested(ledger, backend, scorer, ("unlearn",), should_stop)
+    found = tested(ledger.config, asked or whole_panel(ledger), backend, scorer, ("unlearn",), should_stop)
     known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    row = Request(*known, seconds, steps, length(combined), panel, notes)
-    ledger.add(row, own, combined, pictures)
+    row = Request(*known, seconds, steps, length(combined), found[0], notes)
+    ledger.add(row, own, combined, found[1])
     yield Added(row)
 
 
-def anchored(config: RunConfig, text: str, erased: Sequence[str]) -> Concept:
-    """The concept with an anchor that is not erased itself: its usual one, else the first relative that is left.
+def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request:
+    """Write down a request that the next one serves with it, all being forgotten at once; nothing is tested.
 
     Raises:
-        ConfigError: the concept is unknown.
+        ConfigError: the concept is unknown or was forgotten before.
     """
-    concept = preview_concept(with_concept(config, text))
-    others = [prompt.expects for prompt in (*concept.near.train, *concept.near.test, *concept.far.train)]
-    left = [name for name in dict.fromkeys([concept.anchor, *others]) if name not in erased]
-    if not left or left[0] == concept.anchor:
-        return concept
-    return preview_concept(replace(config, concept=text, anchor=left[0]))
+    concept, _ = _next(ledger, text, held_out)
+    last = len(ledger.rows) - 1
+    known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
+    row = Request(*known, 0.0, 0, ledger.rows[last].drift, {})
+    ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
+    return row
+
+
+def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, list[Concept]]:
+    """What is to be forgotten, with an anchor that is still there, and what was forgotten before."""
+    erased = asked_before(ledger)
+    names = [other.name for other in erased]
+    concept = anchored(ledger.config, text, [*names, *held_out])
+    if concept.name in names:
+        raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
+    return concept, erased
+
+
+def _lesson(
+    ledger: Ledger, concept: Concept, erased: Sequence[Concept], held: Sequence[Concept]
+) -> tuple[Concept, RunConfig]:
+    """What is trained on, and the settings: all requests at once get a budget that grows with their number."""
+    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+    if ledger.plan.regime == "independent" or not erased:
+        return without(concept, held), config
+    if ledger.plan.regime == "sequential":
+        return without(concept, [*erased, *held]), config
+    every = all_anchored(ledger.config, [*erased, concept], [other.name for other in held])
+    count, settings = len(every), config.unlearn
+    grown = replace(settings, steps=count * settings.steps, train_pictures=count * settings.train_pictures)
+    return without(united(every), [*every, *held]), replace(config, unlearn=grown)
 
 
 def _learned(
     ledger: Ledger,
     config: RunConfig,
-    concept: Concept,
-    erased: Sequence[Concept],
+    lesson: Concept,
+    earlier: Sequence[Concept],
     backend: Backend,
+    painter: Painter,
     should_stop: Stop,
 ) -> Iterator[Step]:
-    """Learn into the `unlearn` slot: on top of what is there, from the original, or all requests at once."""
+    """Learn into the `unlearn` slot, on top of what was forgotten `earlier`, else from the original."""
     backend.drop_adapters()
-    if ledger.plan.regime != "sequential" or not erased:
-        asked = [*erased, concept] if ledger.plan.regime == "simultaneous" else [concept]
-        yield from forget(backend, without(united(asked), asked), config, should_stop)
+    if not earlier:
+        yield from forget(backend, lesson, config, should_stop, painter)
         return
-    kept, before = without(concept, erased), ledger.adapter(len(erased))
-    terms = training_terms(backend, kept, config, should_stop) if is_trained(config) else {}
+    before = ledger.adapter(len(earlier))
+    terms = training_terms(backend, lesson, config, should_stop, painter) if is_trained(config) else {}
     backend.load_adapter("unlearn", before)
     with backend.merged("unlearn"):
         if terms:
-            yield from train(backend, kept, terms, config, Earlier(tuple(erased), before))
+            yield from train(backend, lesson, terms, config, Earlier(tuple(earlier), before))
         else:
-            yield from edit(backend, kept, config)
+            yield from edit(backend, lesson, config)
 
 
 def _combined(
-    ledger: Ledger, concept: Concept, erased: Sequence[Concept], own: dict[str, Tensor], backend: Backend
+    ledger: Ledger,
+    concept: Concept,
+    erased: Sequence[Concept],
+    held: Sequence[Concept],
+    own: dict[str, Tensor],
+    backend: Backend,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The adapter of all requests so far, and what there is to say about it."""
     if ledger.plan.regime == "simultaneous" or not erased:
@@ -187,82 +234,10 @@ def _combined(
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
     basis = None
     if ledger.config.regularize.project == "exact":
-        everything = without(united([*erased, concept]), [*erased, concept])
+        everything = without(united([*erased, concept]), [*erased, concept, *held])
         basis = protected_span(backend, everything, (), ledger.config.regularize.energy)
     adapter = merge([*states, own], ledger.plan, basis)
     return adapter.state, (f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",)
-
-
-def united(concepts: Sequence[Concept]) -> Concept:
-    """All concepts as one: their training prompts take turns."""
-    if len(concepts) == 1:
-        return concepts[0]
-    pairs = [list(zip(c.forget.train, c.anchors, strict=True)) for c in concepts]
-    forget = [row for rows in zip(*_equally_long(pairs), strict=True) for row in rows]
-    near, far = ([p for c in concepts for p in getattr(c, group).train] for group in ("near", "far"))
-    last = concepts[-1]
-    return replace(
-        last,
-        forget=PromptSplit(tuple(prompt for prompt, _ in forget), last.forget.test),
-        anchors=tuple(anchor for _, anchor in forget),
-        near=PromptSplit(tuple(dict.fromkeys(near)), last.near.test),
-        far=PromptSplit(tuple(dict.fromkeys(far)), last.far.test),
-    )
-
-
-def _equally_long(lists: Sequence[list]) -> list[list]:
-    longest = max(map(len, lists))
-    return [list(itertools.islice(itertools.cycle(rows), longest)) for rows in lists]
-
-
-def without(concept: Concept, erased: Sequence[Concept]) -> Concept:
-    """The concept with retain prompts that name nothing that was erased before."""
-    names = [re.escape(other.name) for other in erased]
-    if not names:
-        return concept
-    named = re.compile(rf"\b({'|'.join(names)})", re.I)
-
-    def kept(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-        return tuple(p for p in prompts if not named.search(p.text) and not named.fullmatch(p.expects))
-
-    near, far = (PromptSplit(kept(split.train), split.test) for split in (concept.near, concept.far))
-    if not near.train:
-        near, far = PromptSplit(far.train, near.test), PromptSplit((), far.test)
-    return replace(concept, near=near, far=far)
-
-
-def tested(
-    ledger: Ledger,
-    backend: Backend,
-    scorer: Scorer | None,
-    slots: Sequence[str],
-    should_stop: Stop,
-    names: Sequence[str] = (),
-) -> tuple[dict[str, Seen], Mapping[str, Image]]:
-    """What the model shows of `names`, by default of the whole panel, and one picture of each concept.
-
-    Picture i of concept j has the same seed after every request, so that a kept concept is compared with itself, and
-    every concept is painted by itself, because rounding depends on what else is in a batch, and the panel may grow.
-    """
-    concepts = {name: preview_concept(with_concept(ledger.config, name)) for name in names or ledger.names}
-    count, first = ledger.plan.pictures, PANEL_SEED + 1000 * ledger.config.seed
-    asked = {name: spread(concept.forget.test, count) for name, concept in concepts.items()}
-    prompts = [prompt for own in asked.values() for prompt in own]
-    painted = []
-    with backend.active(*slots):
-        for name, own in asked.items():
-            seeds = [first + count * ledger.names.index(name) + row for row in range(count)]
-            painted.append(paint(backend, own, seeds, ledger.config.compare, should_stop))
-    images = torch.cat(painted)
-    verdicts = judged(images, prompts, scorer)
-    seen = iter(zip(to_pil(images), verdicts, _beside(ledger, images, prompts, scorer), strict=True))
-    panel, pictures = {}, {}
-    for name, concept in concepts.items():
-        shown, verdicts, beside = zip(*itertools.islice(seen, count), strict=True)
-        pictures[name] = shown[0]
-        alignment = None if scorer is None else sum(verdict[0] for verdict in verdicts) / count
-        panel[name] = Seen(concept.kind, tuple(verdict[2] for verdict in verdicts), alignment, beside)
-    return panel, pictures
 
 
 def _widen(ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, should_stop: Stop) -> None:
@@ -273,19 +248,7 @@ def _widen(ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, s
         state = ledger.adapter(number)
         if state:
             backend.load_adapter("unlearn", state)
-        panel, pictures = tested(wider, backend, scorer, ("unlearn",) if state else (), should_stop, [name])
+        slots = ("unlearn",) if state else ()
+        panel, pictures = tested(ledger.config, whole_panel(wider, [name]), backend, scorer, slots, should_stop)
         found.append((panel[name], pictures[name]))
     ledger.widen(name, found)
-
-
-def _beside(ledger: Ledger, images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None) -> list[bool | None]:
-    """Whether each picture shows the concept of the other kind that its prompt names; None without one or a judge."""
-    known = [entry for entry in known_concepts(ledger.config.model) if not entry.fresh]
-    others = [also_named(prompt, known) for prompt in prompts]
-    rows = [row for row, other in enumerate(others) if other]
-    found: list[bool | None] = [None] * len(prompts)
-    if rows:
-        verdicts = judged(images[rows], [others[row] for row in rows], scorer)
-        for row, (_, _, right) in zip(rows, verdicts, strict=True):
-            found[row] = right
-    return found

@@ -133,7 +133,7 @@ def _follow(events: Iterator[Any], bars: StageBars) -> None:
 
 
 def _print(ledger: Any) -> None:
-    from .ledger import standings
+    from .standings import standings
 
     table = Table(title=f"{ledger.folder} · {ledger.plan.regime}", title_justify="left")
     for name in ("request", "forgot", "UA", "RA-I", "RA-C", "drift", "largest relapse", "seconds", ""):

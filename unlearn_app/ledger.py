@@ -23,7 +23,7 @@ from .runs import ORIGINAL, check_output, to_json, whole_folder
 from .settings import SequenceConfig
 from .weights import adapter_bytes
 
-SCHEMA = "unlearn-ledger/2"
+SCHEMA = "unlearn-ledger/3"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Seen:
     alignment: float | None
     beside: tuple[bool | None, ...] = ()
     """Whether each picture shows the concept of the other kind that its prompt names; None where it names none."""
+    named: tuple[str, ...] = ()
+    """That concept of each picture, or nothing."""
 
     @property
     def accuracy(self) -> float | None:
@@ -68,6 +70,8 @@ class Ledger:
     names: tuple[str, ...]
     """The panel: the concepts that are tested after every request."""
     rows: list[Request]
+    base: str = ""
+    """The hash of the original model's weights, known once that has been tested."""
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, plan: SequenceConfig, names: Sequence[str]) -> "Ledger":
@@ -88,7 +92,7 @@ class Ledger:
         """Read a ledger back; what a killed process left unfinished is cleared away by the next change.
 
         Raises:
-            OutputError: there is none, or a row's files are missing.
+            OutputError: there is none, or a row's adapters or pictures are missing.
         """
         folder = Path(folder)
         try:
@@ -97,11 +101,12 @@ class Ledger:
                 raise OutputError(f"{str(folder)!r} has schema {record['schema']!r}; {SCHEMA} is accepted.")
             rows = [_request(row) for row in record["rows"]]
             plan, names = SequenceConfig(**record["plan"]), tuple(record["names"])
-            made = cls(folder, config_from_dict(record["config"]), plan, names, rows)
+            made = cls(folder, config_from_dict(record["config"]), plan, names, rows, record["base"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"There is no readable ledger in {str(folder)!r}.") from error
         for number, row in enumerate(rows):
-            for needed in (folder / row.folder, *(made.picture(number, concept) for concept in row.panel)):
+            adapters = [made.path(number, own) for own in (True, False)] if number else []
+            for needed in (folder / row.folder, *adapters, *(made.picture(number, name) for name in row.panel)):
                 if not needed.exists():
                     missing = needed.relative_to(folder)
                     raise OutputError(f"The ledger in {str(folder)!r} is damaged: {missing} is missing.")
@@ -174,8 +179,8 @@ class Ledger:
         return f"{len(self.rows):04d}-{slug(concept) or 'original'}"
 
     def _save(self) -> None:
-        parts = {"config": self.config, "plan": self.plan, "names": self.names, "rows": self.rows}
-        record = {"schema": SCHEMA} | to_json(parts)
+        names = ("base", "config", "plan", "names", "rows")
+        record = {"schema": SCHEMA} | to_json({name: getattr(self, name) for name in names})
         write_bytes(self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode())
 
     def _sweep(self) -> None:
@@ -191,59 +196,6 @@ def slug(text: str) -> str:
 
 
 def _request(values: dict[str, Any]) -> Request:
-    panel = {n: Seen(**v | {s: tuple(v[s]) for s in ("right", "beside")}) for n, v in values["panel"].items()}
+    lists = ("right", "beside", "named")
+    panel = {name: Seen(**seen | {part: tuple(seen[part]) for part in lists}) for name, seen in values["panel"].items()}
     return Request(**values | {"panel": panel, "notes": tuple(values["notes"])})
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the model shows after a request, in shares: UA, and RA within and across domains as far as it is kept."""
-
-    number: int
-    ua: float | None
-    ra_i: float | None
-    ra_c: float | None
-    ra_c_official: float | None
-    """RA-C as the official code counts it: every picture whose prompt names something of the other kind."""
-    drift: float
-    relapse: float | None
-    """The largest rise of an erased concept above what was left right after its own request."""
-
-
-def standings(rows: Sequence[Request], kept: Sequence[str] | None = None) -> list[Standing]:
-    """UA, RA-I and RA-C after every request (design §7), over held-out prompts of the panel.
-
-    `kept` are the concepts that count as retained: by default all that are never requested and are no request's
-    anchor. RA-I is over those of the kind of the latest request, RA-C over the others. Deviation: the official RA-C
-    also counts pictures whose prompts name an erased concept; it is the third share.
-    """
-    requests, names = rows[1:], kept_names(rows) if kept is None else kept
-    found = []
-    for number, row in enumerate(requests, 1):
-        left = [row.panel[r.concept].accuracy for r in requests[:number]]
-        first = [r.panel[r.concept].accuracy for r in requests[:number]]
-        own, other = (
-            _mean([row.panel[name].accuracy for name in names if (row.panel[name].kind == row.kind) == same])
-            for same in (True, False)
-        )
-        if None in (*left, *first):
-            found.append(Standing(number, None, None, None, None, row.drift, None))
-            continue
-        relapse = max(now - then for now, then in zip(left, first, strict=True))
-        found.append(Standing(number, 1 - _mean(left), own, other, _official(row), row.drift, relapse))
-    return found
-
-
-def _official(row: Request) -> float | None:
-    own = [shown for seen in row.panel.values() if seen.kind == row.kind for shown in seen.beside if shown is not None]
-    return _mean([*own, *(shown for seen in row.panel.values() if seen.kind != row.kind for shown in seen.right)])
-
-
-def kept_names(rows: Sequence[Request]) -> list[str]:
-    """The concepts of the panel that are never requested and are no request's anchor."""
-    asked = {row.concept for row in rows[1:]} | {row.anchor for row in rows[1:]}
-    return [name for name in rows[0].panel if name not in asked]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    return None if not values or None in values else sum(values) / len(values)

@@ -26,19 +26,27 @@ from .train import Term, fit
 
 
 def forget(
-    backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool] = lambda: False
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    should_stop: Callable[[], bool] = lambda: False,
+    painter: Callable[..., PaintedSet] = paint,
 ) -> Iterator[Step]:
     """All that forgetting takes, from the original model to the adapter in the `unlearn` slot."""
     if not is_trained(config):
         yield from edit(backend, concept, config)
         if not resists(config):
             return
-    terms = training_terms(backend, concept, config, should_stop)
+    terms = training_terms(backend, concept, config, should_stop, painter)
     yield from (train if is_trained(config) else harden)(backend, concept, terms, config)
 
 
 def training_terms(
-    backend: Backend, concept: Concept, config: RunConfig, should_stop: Callable[[], bool]
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    should_stop: Callable[[], bool],
+    painter: Callable[..., PaintedSet] = paint,
 ) -> dict[str, Term]:
     """What is trained at once, by name, with pictures by the original model: forget, retain, and resist if asked for.
 
@@ -55,8 +63,10 @@ def training_terms(
     }
     objective = config.build("objective") if is_trained(config) else None
     retained = retain_prompts(concept, settings.train_pictures)
-    terms = {"forget": _forget_term(backend, concept, config, objective, retained, options)} if objective else {}
-    retain = paint(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
+    terms = {}
+    if objective:
+        terms["forget"] = _forget_term(backend, concept, config, objective, retained, options, painter)
+    retain = painter(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
     on_pictures = settings.retain_loss == "diffusion" or getattr(objective, "trains_on_pictures", False)
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
@@ -75,12 +85,13 @@ def _forget_term(
     objective: Objective,
     retained: Sequence[str],
     options: dict[str, Any],
+    painter: Callable[..., PaintedSet],
 ) -> Term:
     """`options` are those of `paint`, here and below."""
     count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
     chosen = [pairs[row % len(pairs)] for row in range(count)]
-    forget = paint(
+    forget = painter(
         backend,
         [prompt.text for prompt, _ in chosen],
         _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),

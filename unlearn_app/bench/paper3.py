@@ -3,168 +3,191 @@
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from PIL import Image
+
 from ..backend import Backend
-from ..catalog import POCKET, known_concepts, load_backend
-from ..config import RunConfig, make_config, make_plan
-from ..continual import anchored, append, begin
-from ..ledger import Ledger, Request, slug, standings
+from ..batches import Painter
+from ..catalog import POCKET, load_backend
+from ..config import RunConfig
+from ..continual import append, begin, postpone
+from ..errors import OutputError
+from ..ledger import Ledger, Request, slug
+from ..panel import Asked, other_kind
 from ..runs import to_json
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
-from ..settings import HOLDS, SequenceConfig
-from .cells import ROOT, SMOKE, cell, own_share
-from .paper3_tables import BASES, KEPT, MARKS, write_results
+from ..settings import SequenceConfig
+from ..standings import Standing, counted, standings
+from .cells import ROOT, cell, own_share
+from .paper3_claims import SHARES
+from .paper3_grid import AT_ONCE, BASES, PLAIN, SEQUENCES, Job, grid, kept, looked_at, marks, panel
+from .paper3_tables import write_results
 
-SEQUENCES: dict[str, tuple[str, ...]] = {
-    "objects": ("cat", "fish", "ship", "burger", "sunflower", "ghost",
-                "rabbit", "frog", "airplane", "pizza", "sword", "tree"),
-    "styles": ("van gogh", "mosaic", "neon", "pop art", "sketch", "cartoon",
-               "watercolor", "stained glass", "blueprint", "woodcut", "vintage", "pointillism"),
-}  # fmt: skip
-"""In the first order; the second one is the reverse."""
-ARMS: dict[str, dict[str, Any]] = {
-    "sequential": {},
-    "L1": HOLDS["small changes (L1)"],
-    "L2": HOLDS["small changes (L2)"],
-    "selective": HOLDS["important rows only"],
-    "TIES": {"sequence.regime": "independent", "sequence.weight": 1.5},
-    "projection": HOLDS["projection"],
-    "projection + selective": HOLDS["projection"] | {"regularize.select": 0.5},
-    "simultaneous": {"sequence.regime": "simultaneous"},
-    "sequential, keys and values": {"unlearn.modules": "keys_values"},
-}
-"""The last one is the projection's own control: the same layers, nothing held back."""
-SMOKE_EVERY = 4
-"""Of the known concepts every this many is on the panel of a smoke."""
-WORK = ROOT / "work" / "paper3"
+WORK = ROOT / "work"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One sequence of requests under one arm."""
-
-    domain: str
-    order: int
-    seed: int
-    base: str
-    arm: str
-
-    @property
-    def cut(self) -> bool:
-        """Whether the declared cut holds it; the others wait for the full grid."""
-        return self.order == 0 and self.base == next(iter(BASES))
-
-    def requests(self, smoke: bool) -> tuple[str, ...]:
-        """What is asked for, in this order."""
-        names = SEQUENCES[self.domain][:: -1 if self.order else 1]
-        return names[:3] if smoke else names
-
-    def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
-        """How each request is trained, and how they follow each other."""
-        own = BASES[self.base] | ARMS[self.arm] | (SMOKE if smoke else {})
-        plan = {n.partition(".")[2]: value for n, value in own.items() if n.startswith("sequence.")}
-        run = {name: value for name, value in own.items() if not name.startswith("sequence.")}
-        config = make_config(self.requests(smoke)[0], seed=self.seed, **run)
-        return config, make_plan(**{"pictures": 1 if smoke else 4} | plan)
-
-
-def grid(seeds: int) -> list[Job]:
-    """Every sequence, the declared cut first."""
-    names = itertools.product(range(seeds), SEQUENCES, range(2), BASES, ARMS)
-    jobs = [Job(domain, order, seed, base, arm) for seed, domain, order, base, arm in names]
-    return sorted(jobs, key=lambda job: (not job.cut, job.seed))
-
-
-def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
+def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False, split: str = "test") -> Iterator[str]:
     """Measure or resume the cells under `out/paper3`, write tables and figure beside them, and yield lines to print.
 
     A cell is the state after one request; the ledgers that carry the adapters from one to the next stand in `work`.
+    With `split` "dev" everything is judged by prompts and seeds that the test never uses, in a folder of its own.
     """
-    folder = out / ("paper3-smoke" if smoke else "paper3")
+    name = "paper3" + ("" if split == "test" else f"-{split}")
+    folder = out / (f"{name}-smoke" if smoke else name)
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
-        jobs = [job for job in jobs if job.domain == "objects"]
-    jobs = own_share(jobs, lambda job: job)
-    backend, judge = load_backend(), PocketJudge.load(POCKET / "judge")
+        jobs = [job for job in jobs if (job.domain, job.order, job.base) == ("objects", 0, next(iter(BASES)))]
+    jobs = own_share(jobs, lambda job: (job.domain, job.seed))
+    work = out / f"{name}-work" if smoke else WORK / name
+    bench = _Bench(folder, work, load_backend(), PocketJudge.load(POCKET / "judge"), smoke, split)
     for row, job in enumerate(jobs, 1):
-        found = measure(folder, out / "paper3-work" if smoke else WORK, backend, judge, job, smoke)
-        shares = "  ".join(f"{name} {_share(found[name])}" for name in ("ua", "ra_i", "ra_c"))
+        found = bench.measure(job)
+        shares = "  ".join(f"{name} {_share(found[name])}" for name in SHARES)
         yield f"{row}/{len(jobs)} {job.domain}, {job.base}, {job.arm}, order {job.order}, seed {job.seed}: {shares}"
     yield write_results(folder)
 
 
-def measure(folder: Path, work: Path, backend: Backend, judge: Scorer, job: Job, smoke: bool) -> dict[str, Any]:
-    """The cells of `job`, one per request that is looked at; the values of the last one."""
-    config, plan = job.settings(smoke)
-    names = job.requests(smoke)
-    key = "-".join([job.domain, str(job.order), str(job.seed), job.base, job.arm])
-    asked = to_json(job) | {"cut": job.cut, "requests": list(names), "plan": to_json(plan)}
-    asked |= {"run": config.command(), "base_model": backend.base_hash}
-    known = [entry.name for entry in known_concepts() if not entry.fresh]
-    panel = list(dict.fromkeys([*names, *known[::SMOKE_EVERY]])) if smoke else known
-    values: dict[str, Any] = {}
-    for number in [mark for mark in MARKS if mark < len(names)] + [len(names)]:
+class _Bench:
+    """What is the same for all sequences, and what arms of the same sequence share."""
 
-        def reached(number: int = number) -> dict[str, Any]:
-            ledger = served(work / slug(key), config, plan, names[:number], backend, judge, panel)
-            return state_of(ledger, number, names)
+    def __init__(self, folder: Path, work: Path, backend: Backend, judge: Scorer, smoke: bool, split: str) -> None:
+        self._folder, self._work, self._backend, self._judge = folder, work, backend, judge
+        self._smoke, self._split = smoke, split
+        self._painter, self._painted = Painter(), ("", 0, 0)
 
-        values = cell(folder, slug(f"{key}-{number:02d}"), asked | {"number": number}, reached)
-    return values
+    def measure(self, job: Job) -> dict[str, Any]:
+        """The cells of `job`, one per mark; the values of the last one."""
+        config, plan = job.settings(self._smoke)
+        names = job.requests(self._smoke)
+        asked = panel(job.domain, job.seed, self._smoke, self._split)
+        key = "-".join([job.domain, str(job.order), str(job.seed), job.base, job.arm])
+        wanted = to_json(job) | {"cut": job.cut, "requests": list(names), "kept": list(kept(job.domain))}
+        wanted |= {"plan": to_json(plan), "run": config.command(), "base_model": self._backend.base_hash}
+        wanted |= {"panel": {name: len(prompts) for name, prompts in asked.items()}, "split": self._split}
+        values: dict[str, Any] = {}
+        for number in marks(names):
+
+            def reached(number: int = number) -> dict[str, Any]:
+                ledger = self._served(self._work / slug(key), job, asked, number)
+                return state_of(ledger, number, SEQUENCES[job.domain], kept(job.domain))
+
+            values = cell(self._folder, slug(f"{key}-{number:02d}"), wanted | {"number": number}, reached)
+        return values
+
+    def _served(self, folder: Path, job: Job, asked: Asked, number: int) -> Ledger:
+        """The ledger in `folder` with at least `number` requests, begun or continued."""
+        (config, plan), names = job.settings(self._smoke), job.requests(self._smoke)
+        ledger = opened(folder, config, plan, asked, self._backend.base_hash, names)
+        if not ledger.rows:
+            original = self._original(job, asked)
+            pictures = {name: Image.open(original.picture(0, name)) for name in asked}
+            ledger.base = original.base
+            ledger.add(original.rows[0], {}, {}, pictures)
+        if self._painted != (job.domain, job.order, job.seed):
+            self._painter, self._painted = Painter(), (job.domain, job.order, job.seed)
+        for place in range(len(ledger.rows), number + 1):
+            if job.arm == AT_ONCE and place not in marks(names):
+                postpone(ledger, names[place - 1], kept(job.domain))
+                continue
+            look = looked_at(asked, job, place, self._smoke)
+            how = {"asked": look, "held_out": kept(job.domain), "painter": self._painter}
+            for _ in append(ledger, names[place - 1], self._backend, self._judge, **how):
+                pass
+        return ledger
+
+    def _original(self, job: Job, asked: Asked) -> Ledger:
+        """What the original model shows, painted once for all arms of a domain and seed."""
+        first = replace(job, order=0, base=next(iter(BASES)), arm=PLAIN)
+        folder = self._work / slug(f"original-{job.domain}-{job.seed}")
+        ledger = opened(folder, *first.settings(self._smoke), asked, self._backend.base_hash, ())
+        if not ledger.rows:
+            for _ in begin(ledger, self._backend, self._judge, asked=asked):
+                pass
+        return ledger
 
 
-def served(
-    folder: Path,
-    config: RunConfig,
-    plan: SequenceConfig,
-    names: tuple[str, ...],
-    backend: Backend,
-    judge: Scorer,
-    panel: Sequence[str],
+def opened(
+    folder: Path, config: RunConfig, plan: SequenceConfig, asked: Asked, base: str, names: Sequence[str]
 ) -> Ledger:
-    """The ledger in `folder` with at least the requests `names`, begun or continued; `panel` is what is looked at."""
-    ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
-    if ledger is None or (ledger.plan, ledger.config) != (plan, config):
-        shutil.rmtree(folder, ignore_errors=True)
-        ledger = Ledger.create(folder, config, plan, panel)
+    """The ledger in `folder` where that is whole and of this very sequence, panel and model; else a new one."""
+    try:
+        ledger = Ledger.open(folder)
+        if _is_of(ledger, config, plan, asked, base, names):
+            return ledger
+    except OutputError:
+        pass  # there is none, or it is damaged
+    shutil.rmtree(folder, ignore_errors=True)
+    return Ledger.create(folder, config, plan, list(asked))
+
+
+def _is_of(
+    ledger: Ledger, config: RunConfig, plan: SequenceConfig, asked: Asked, base: str, names: Sequence[str]
+) -> bool:
+    if (ledger.config, ledger.plan, ledger.names) != (config, plan, tuple(asked)):
+        return False
     if not ledger.rows:
-        for _ in begin(ledger, backend, judge):
-            pass
-    for name in names[len(ledger.requests) :]:
-        for _ in append(ledger, name, backend, judge):
-            pass
-    return ledger
+        return True
+    seen = {name: found.named for name, found in ledger.rows[0].panel.items()}
+    wanted = {}
+    for name, own in asked.items():
+        others = other_kind(config, [prompt for prompt, _ in own])
+        wanted[name] = tuple(other.expects if other else "" for other in others)
+    requests = [row.concept for row in ledger.requests]
+    return (ledger.base, seen, requests) == (base, wanted, list(names[: len(requests)]))
 
 
-def state_of(ledger: Ledger, number: int, names: tuple[str, ...]) -> dict[str, Any]:
-    """What a cell keeps: shares over concepts that the whole sequence leaves alone, drift and costs.
+def state_of(ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequence[str]) -> dict[str, Any]:
+    """What a cell keeps: shares over what no request of the whole sequence `asked` touches, drift and costs.
 
-    The same concepts count as retained from the first request on, so that a curve is about one thing.
+    `left_alone` is kept of the own domain, and so is all of the other one: the same concepts from the first request
+    on, so that a curve is about one thing.
     """
     row, rows = ledger.rows[number], ledger.rows[: number + 1]
-    anchors = {anchored(ledger.config, name, names[:place]).anchor for place, name in enumerate(names)}
-    kept = [name for name in ledger.names if name not in names and name not in anchors]
-    found = to_json(standings(rows, kept)[-1])
-    original = to_json(standings([rows[0], *(_as_first(r, rows[0]) for r in rows[1:])], kept)[-1])
-    pictures = {name: "".join(str(int(bool(right))) for right in seen.right) for name, seen in row.panel.items()}
-    return found | {
-        "original": {name: original[name] for name in KEPT},
+    names = [n for n, seen in row.panel.items() if n in left_alone or seen.kind != row.kind]
+    untouched = [rows[0], *(replace(before, panel=rows[0].panel) for before in rows[1:])]
+    erased = [before.concept for before in rows[1:]]
+    shown = {
+        "ua": [right for name in erased for right in row.panel[name].right],
+        "ra_i": [right for own in counted(row, names, asked, True).values() for right in own],
+        "ra_c": [right for own in counted(row, names, asked, False).values() for right in own],
+    }
+    return to_json(standings(rows, names, asked)[-1]) | {
+        "original": _shares(standings(untouched, names, asked)[-1]),
+        "pictures": {name: _row(right) for name, right in shown.items()},
         "seconds": row.seconds,
-        "cumulative_s": round(sum(r.seconds for r in rows), 2),
-        "steps": sum(r.steps for r in rows),
-        "right": pictures,
-        "kept": kept,
+        "cumulative_s": round(sum(seconds_of(rows)), 2),
+        "steps": sum(before.steps for before in rows),
+        "right": {name: _row(seen.right) for name, seen in row.panel.items()},
+        "kept": names,
         "notes": list(row.notes),
+        "threads": torch.get_num_threads(),
+        "processes": PartialState().num_processes,
     }
 
 
-def _as_first(row: Request, original: Request) -> Request:
-    """A request as if the model had not changed."""
-    return replace(row, panel=original.panel)
+def seconds_of(rows: Sequence[Request]) -> list[float]:
+    """What each request took; a postponed one what lies on the line between its neighbours that were served."""
+    served = [number for number, row in enumerate(rows) if row.steps or not number]
+    found = [row.seconds for row in rows]
+    for before, after in itertools.pairwise(served):
+        for number in range(before + 1, after):
+            share = (number - before) / (after - before)
+            found[number] = rows[before].seconds + share * (rows[after].seconds - rows[before].seconds)
+    return found
+
+
+def _shares(found: Standing) -> dict[str, float | None]:
+    return {name: getattr(found, name) for name in SHARES}
+
+
+def _row(right: Sequence[bool | None]) -> str:
+    return "".join(str(int(bool(one))) for one in right)
 
 
 def _share(value: float | None) -> str:

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..ledger import Ledger, Request, Seen, Standing, kept_names, standings
+from ..ledger import Ledger, Request, Seen
+from ..standings import Standing, kept_names, standings
 from .pictures import address
 from .render import esc, failed, percent
 
@@ -31,9 +32,9 @@ def curve_table(ledger: Ledger | None) -> pd.DataFrame:
 
 def _from_the_original(rows: Sequence[Request]) -> list[Standing]:
     """How the model stood before the first request, as if that had changed nothing, and after each."""
-    kept = kept_names(rows)
+    kept, asked = kept_names(rows), {row.concept for row in rows[1:]}
     untouched = replace(rows[1], panel=rows[0].panel)
-    return [*standings([rows[0], untouched], kept), *standings(rows, kept)]
+    return [*standings([rows[0], untouched], kept, asked), *standings(rows, kept)]
 
 
 def status(ledger: Ledger | None, doing: str = "", fraction: float | None = None, error: str = "") -> str:

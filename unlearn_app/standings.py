@@ -1,0 +1,102 @@
+"""How a model stands after each request of a ledger: what is erased, and what is kept, as shares of pictures."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from .ledger import Request, Seen
+
+Right = tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the model shows after a request, in shares: UA, and RA within and across domains as far as it is kept."""
+
+    number: int
+    ua: float | None
+    ra_i: float | None
+    ra_c: float | None
+    ra_c_official: float | None
+    """RA-C as the official code counts it: also in pictures whose prompts name something erased."""
+    drift: float
+    relapse: float | None
+    """The largest rise of an erased concept above what was left right when it was first tested as erased."""
+
+
+def standings(
+    rows: Sequence[Request], kept: Sequence[str] | None = None, asked: Collection[str] | None = None
+) -> list[Standing]:
+    """UA, RA-I and RA-C after every request (design §7), over held-out prompts of the panel.
+
+    `kept` are the concepts that count as retained: by default all that are never requested and are no request's
+    anchor. RA-I is over those of the kind of the latest request, RA-C over the others, both without pictures whose
+    prompts name something of `asked`, by default everything that is ever requested, so that a curve is about the same
+    pictures. None where something was not judged or not tested.
+    """
+    requests = rows[1:]
+    names = kept_names(rows) if kept is None else kept
+    avoided = {row.concept for row in requests} if asked is None else asked
+    found = []
+    for number, row in enumerate(requests, 1):
+        left = [_accuracy(row, before.concept) for before in requests[:number]]
+        first = [_first(requests[place:number], before.concept) for place, before in enumerate(requests[:number])]
+        if None in (*left, *first):
+            found.append(Standing(number, None, None, None, None, row.drift, None))
+            continue
+        shares = [
+            _mean([_mean(right) for right in counted(row, names, avoided, same).values()]) for same in (True, False)
+        ]
+        relapse = max(now - then for now, then in zip(left, first, strict=True))
+        official = _official(row, {before.concept for before in requests[:number]} | set(names))
+        found.append(Standing(number, 1 - _mean(left), *shares, official, row.drift, relapse))
+    return found
+
+
+def counted(row: Request, names: Sequence[str], avoided: Collection[str], same: bool) -> dict[str, Right]:
+    """Which pictures of `names` are right, of the kind of the request or of the other one.
+
+    Pictures whose prompt names something of `avoided` are left out, and so is a concept that has no others.
+    """
+    panel = {
+        name: row.panel[name] for name in names if name in row.panel and (row.panel[name].kind == row.kind) == same
+    }
+    found = {
+        name: tuple(right for right, other in zip(seen.right, _named(seen), strict=True) if other not in avoided)
+        for name, seen in panel.items()
+    }
+    return {name: right for name, right in found.items() if right}
+
+
+def kept_names(rows: Sequence[Request]) -> list[str]:
+    """The concepts of the panel that are never requested and are no request's anchor."""
+    asked = {row.concept for row in rows[1:]} | {row.anchor for row in rows[1:]}
+    return [name for name in rows[0].panel if name not in asked]
+
+
+def _official(row: Request, names: Collection[str]) -> float | None:
+    """The share of pictures of erased and kept concepts that show the concept of the other kind they should."""
+    shown: list[bool | None] = []
+    for name in names:
+        seen = row.panel.get(name)
+        if seen and seen.kind == row.kind:
+            shown += [right for right in seen.beside if right is not None]
+        elif seen:
+            pairs = zip(seen.right, _named(seen), strict=True)
+            shown += [right for right, other in pairs if not other or other in names]
+    return _mean(shown)
+
+
+def _named(seen: Seen) -> tuple[str, ...]:
+    return seen.named or ("",) * len(seen.right)
+
+
+def _accuracy(row: Request, name: str) -> float | None:
+    return row.panel[name].accuracy if name in row.panel else None
+
+
+def _first(rows: Sequence[Request], name: str) -> float | None:
+    return next((row.panel[name].accuracy for row in rows if name in row.panel), None)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if not values or None in values else sum(values) / len(values)
