@@ -11,6 +11,8 @@ from torch.optim import SGD, Adam
 
 from unlearn_app.backend import NoisyBatch, Params
 from unlearn_app.catalog import load_backend
+from unlearn_app.config import make_config
+from unlearn_app.errors import ConfigError
 from unlearn_app.gradients import WeightedSum
 from unlearn_app.objectives.diffusion import Diffusion
 from unlearn_app.regularizers import Clip, KeepRows, KeepSpan, Regularizer, UpdateNorm, best_rows, span_of, survival
@@ -209,6 +211,14 @@ class TestUpdateNorm:
 
         free, held = length(trained(backend)), [length(trained(backend, UpdateNorm(p, w))) for p, w in ((1, 1), (2, 9))]
         assert max(held) < 0.7 * free
+
+
+def test_nothing_holds_an_edit_back_and_that_is_said() -> None:
+    """What is trained on top of an edit is held back all the same."""
+    held = {"objective": "uce", "regularize.select": 0.3}
+    with pytest.raises(ConfigError, match=r"regularize\.select is 0\.3, but uce writes .* 1\.0 is accepted"):
+        make_config("cat", **held)
+    assert make_config("cat", **held | {"resist.on": True}).regularize.select == 0.3
 
 
 class TestRows:

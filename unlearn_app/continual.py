@@ -70,7 +70,7 @@ def begin(
     should_stop: Stop = lambda: False,
     asked: Asked | None = None,
 ) -> Iterator[Stage | Added]:
-    """Test the original model, by default with the whole panel, and write it down as row 0."""
+    """Test the original model, by what is `asked` or by the whole panel, and write it down as row 0."""
     yield Stage("compare", "Painting the panel with the original model", 0.0)
     backend.drop_adapters()
     panel, pictures = tested(ledger.config, asked or whole_panel(ledger), backend, scorer, (), should_stop)

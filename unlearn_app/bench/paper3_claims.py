@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,10 +88,15 @@ def said(values: Sequence[float | None], digits: int = 0) -> str:
     return f"{middle:.{digits}f}" + (f" ± {(high - low) / 2:.{digits}f}" if len(known) > 1 else "")
 
 
-def within(found: Interval, digits: int = 0) -> str:
+def within(found: Interval, unit: str, digits: int = 0) -> str:
     """A mean with its interval, which a single sequence has not."""
     middle, low, high = (f"{value:.{digits}f}" for value in found)
-    return f"{middle} (one sequence)" if found[1] == float("-inf") else f"{middle} ({low} to {high})"
+    return f"{middle} {unit} (one sequence)" if found[1] == float("-inf") else f"{middle} {unit} ({low} to {high})"
+
+
+def number_of(count: int, what: str, plural: str = "s") -> str:
+    """A number with its noun."""
+    return f"{count} {what}{plural if count != 1 else ''}"
 
 
 def share_interval(rows: Sequence[Row], name: str) -> Interval | None:
@@ -138,9 +143,10 @@ def judged(rows: Sequence[Row], text: str, arm: str, other: str, name: str) -> s
     if (label == "held" and ua[0] < ua[1] - MATCHED) or (label == "not held" and ua[0] > ua[1] + MATCHED):
         label = "not comparable"
     over = f"{middle:+.1f} ({low:+.1f} to {high:+.1f}) points, {len(pairs)} sequences"
-    if len(pairs) == 1:
-        over = f"{middle:+.1f} points, 1 sequence"
-    shown = f"{100 * change:+.1f} ({100 * least:+.1f} to {100 * most:+.1f}) points, {len(sides[0])} pictures"
+    over = over if len(pairs) > 1 else f"{middle:+.1f} points, 1 sequence"
+    shown = (
+        f"{100 * change:+.1f} ({100 * least:+.1f} to {100 * most:+.1f}) points, {number_of(len(sides[0]), 'picture')}"
+    )
     return f"| {text} | {arm}, {other} | {over} | {shown} | {ua[0]:.0f}, {ua[1]:.0f} | **{label}** |"
 
 
@@ -171,7 +177,8 @@ def collapse(rows: Sequence[Row], arm: str) -> str:
     label = _label(found, COLLAPSE, at_most=True, yes="held", no="not held")
     count = sum(len(row.pictures["ra_i"]) for row in ends)
     ua = mean([row.ua for row in ends])
-    return f"| {text} | {arm} | {within(found)} %, {len(ends)} sequences | {count} pictures | {ua:.0f} | **{label}** |"
+    over = f"{within(found, '%')}, {number_of(len(ends), 'sequence')}"
+    return f"| {text} | {arm} | {over} | {number_of(count, 'picture')} | {ua:.0f} | **{label}** |"
 
 
 def cost(rows: Sequence[Row]) -> str:
@@ -183,7 +190,7 @@ def cost(rows: Sequence[Row]) -> str:
     found = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
     label = _label(found, 1.0, at_most=False, yes="held", no="not held")
     ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
-    said_of = f"{within(found, 1)} times, {len(pairs)} sequences"
+    said_of = f"{within(found, 'times', 1)}, {number_of(len(pairs), 'sequence')}"
     return f"| {text} | {AT_ONCE}, {PLAIN} | {said_of} | – | {ua} | **{label}** |"
 
 
@@ -203,34 +210,38 @@ def bars(rows: Sequence[Row]) -> list[str]:
     arms = {arm: some for arm, some in arms.items() if some}
     if not arms or not any(row.arm == PLAIN for row in ends):
         return ["- The plain sequence, or every arm that holds it back, is not measured."]
-    least = BARS["ua"][1]
-    able = {arm: some for arm, some in arms.items() if mean([row.ua for row in some]) >= least}
-    chosen = able or arms
-    order: Callable[[str], float] = (
-        (lambda arm: mean([row.ra_i for row in able[arm]]) + mean([row.ra_c for row in able[arm]]))
-        if able
-        else (lambda arm: mean([row.ua for row in arms[arm]]))
-    )
-    best = max(chosen, key=order)
-    why = (
-        f"keeps most with UA of at least {least:.0f} %"
-        if able
-        else f"no arm's UA reaches {least:.0f} %, its is highest"
-    )
-    lines = [f"- Of the arms that hold a sequence back, best after {ends[0].number} requests: **{best}** ({why})."]
+    best, why = _best(arms)
+    when = number_of(ends[0].number, "request")
+    lines = [f"- Of the arms that hold a sequence back, best after {when}: **{best}** ({why})."]
     for name, (title, bar) in BARS.items():
         found = share_interval(arms[best], name)
         what = "of what was asked for" if name == "ua" else "of the original's"
         if found is None:
             lines.append(f"- {title}: not measured.")
             continue
-        lines.append(f"- {title} {within(found)} % {what}, bar {bar:.0f}: {_label(found, bar, at_most=False)}.")
+        lines.append(f"- {title} {within(found, '%')} {what}, bar {bar:.0f}: {_label(found, bar, at_most=False)}.")
     ratios = [100 * a.drift / max(b.drift, 1e-9) for a, b in paired(rows, best, PLAIN, "drift")]
     if ratios:
         found = mean_interval(ratios)
         label = _label(found, DRIFT, at_most=True)
-        lines.append(f"- Drift {within(found)} % of the plain sequence's of the same layers, bar {DRIFT:.0f}: {label}.")
+        lines.append(
+            f"- Drift {within(found, '%')} of the plain sequence's of the same layers, bar {DRIFT:.0f}: {label}."
+        )
     return [*lines, *costs(rows, best)]
+
+
+def _best(arms: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
+    """The arm that keeps most among those that erase enough, else the one that erases most, and why it is that one."""
+
+    def of(name: str, arm: str) -> float:
+        return mean([getattr(row, name) for row in arms[arm]])
+
+    least = BARS["ua"][1]
+    able = [arm for arm in arms if of("ua", arm) >= least]
+    if able:
+        most = max(able, key=lambda arm: of("ra_i", arm) + of("ra_c", arm))
+        return most, f"keeps most with UA of at least {least:.0f} %"
+    return max(arms, key=lambda arm: of("ua", arm)), f"no arm's UA reaches {least:.0f} %, its is highest"
 
 
 def costs(rows: Sequence[Row], best: str) -> list[str]:
@@ -243,15 +254,16 @@ def costs(rows: Sequence[Row], best: str) -> list[str]:
     if ratios[best]:
         found = mean_interval(ratios[best])
         label = _label(found, GROWTH, at_most=True)
-        lines.append(f"- Request {last} takes {within(found, 2)} times as long as request 1 with {best}, bar {GROWTH}: "
-                     f"{label}; others: {', '.join(shown) or 'none'}.")  # fmt: skip
+        times, rest = within(found, "times", 2), ", ".join(shown) or "none"
+        of_first = f"as long as request 1 with {best}, bar {GROWTH}: {label}; others: {rest}."
+        lines.append(f"- Request {last} takes {times} {of_first}")
     mine = [row for row in ends if row.arm == best]
     found = mean_interval([row.seconds for row in mine])
     label = _label(found, SECONDS, at_most=True)
     where = sorted({(row.threads, row.processes) for row in mine})
-    how = " and ".join(f"{threads} threads in each of {processes} processes" for threads, processes in where)
-    lines.append(f"- Request {last} of {best} takes {within(found)} s without its evaluation, bar {SECONDS:.0f} on two "
-                 f"cores: {label}; measured with {how}.")  # fmt: skip
+    how = " and ".join(f"{number_of(one, 'thread')} in {number_of(many, 'process', 'es')}" for one, many in where)
+    took = f"- Request {last} of {best} takes {within(found, 's')} without its evaluation"
+    lines.append(f"{took}, bar {SECONDS:.0f} on two cores: {label}; measured with {how}.")
     return lines
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cells
-from .paper3_claims import KEPT, Row, bars, claims, mean, read_rows, said, why_no_collapse
+from .paper3_claims import KEPT, Row, bars, claims, mean, number_of, read_rows, said, why_no_collapse
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
@@ -13,7 +13,8 @@ INTRODUCTION = (
     "Requests to forget, one after the other, on one model. UA is the share of held-out pictures of everything erased "
     "so far that no longer show it; RA-I and RA-C are the shares of right pictures of concepts that the sequence never "
     "touches, in the same domain and in the other one, in percent of the original's, and in brackets as they are, with "
-    "their number n in all sequences. What counts as kept in the own domain is in no training prompt, and no anchor. "
+    "their number n in all sequences. What counts as kept in the own domain is in no training prompt, and no anchor; "
+    "concepts of the other one may stand in them beside what they are about. "
     "Pictures whose prompts name something that is ever requested are left out; in the sequences of styles that leaves "
     "prompts without a style. The official RA-C is the paper's: all pictures of what is erased or kept so far, with "
     "those whose prompts name something erased. Every picture has the same prompt and seed after every request. Drift "
@@ -67,7 +68,7 @@ def write_results(folder: Path) -> str:
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
         parts += [f"## {_title(*key)}", ""]
         for number in sorted({row.number for row in mine}, reverse=True):
-            parts += [f"### After {number} requests", "", *table(mine, number), ""]
+            parts += [f"### After {number_of(number, 'request')}", "", *table(mine, number), ""]
         parts += [*bars(mine), ""]
         if said_why := why_no_collapse(mine):
             parts += [said_why, ""]
