@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from unlearn_app import painting
 from unlearn_app.config import make_config
-from unlearn_app.errors import ModelError, OutputError
+from unlearn_app.errors import ConfigError, ModelError, OutputError
 from unlearn_app.evaluate import column_state, to_pil
 from unlearn_app.events import Done, Images, Mark, Preview, Scores, Stage, Step, Verdict
 from unlearn_app.partials import partial_of, write_bytes
@@ -120,6 +120,13 @@ def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(backend, t
                                steps=2, guidance_scale=3.0)  # fmt: skip
     for picture, kept in zip(to_pil(backend.decode(again)), columns["relearned"], strict=True):
         assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.path), int)).max() <= 1
+
+
+def test_an_attack_that_diverges_says_which_rate_is_too_high(backend, tiny_pipeline, tmp_path):
+    way = {"attack.weights": "full", "attack.optimizer": "sgd", "attack.lr": 100.0, "attack.steps": 12}
+    with pytest.raises(ConfigError, match="diverged") as caught:
+        list(run(config_for(tiny_pipeline, **way), tmp_path / "out", backend=backend))
+    assert caught.value.field == "attack.lr"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

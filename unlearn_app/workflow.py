@@ -106,7 +106,8 @@ def run(
         except Cancelled:
             stopped = True
         except FloatingPointError as error:
-            raise ConfigError(f"The training diverged: {error}.", "unlearn.lr") from error
+            rate = "unlearn.lr" if name == "unlearn_s" else "attack.lr"
+            raise ConfigError(f"The training diverged: {error}.", rate) from error
         yield from _conclude(work, stopped, started)
 
 
