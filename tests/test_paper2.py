@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -314,8 +313,9 @@ def test_two_processes_measure_every_defence_and_one_alone_finds_the_same_number
 
 
 def test_the_price_on_the_page_is_the_measured_one() -> None:
+    """By the fastest of equal runs: other work on a machine only lengthens them."""
     rows = [row for row in read_rows(STORED) if row.base == "ESD"]
-    meta, plain = (statistics.median(r.unlearn_s for r in rows if r.defence == d) for d in (FAST_META, FAST_PLAIN))
+    meta, plain = (min(r.unlearn_s for r in rows if r.defence == d) for d in (FAST_META, FAST_PLAIN))
     assert pytest.approx((meta - plain) / UnlearnConfig.steps, rel=0.25) == RESIST_SECONDS
 
 

@@ -172,7 +172,7 @@ def judged(claim: Claim, rows: Sequence[Row], base: str) -> str:
         return f"| {claim.text} | {base} | not measured | – |"
     text = claim.text + _when(claim, max(sides[0][key].last for key in met))
     differences = by_target({pair: value - claim.factor * other[pair] for pair, value in better.items()})
-    mean, low, high = mean_interval(differences)
+    mean, low, high = (round(end, 6) + 0.0 for end in mean_interval(differences))
     inside, outside = claim.low <= low and high <= claim.high, high < claim.low or low > claim.high
     label = "held" if inside else "not held" if outside else "undecided"
     ours, theirs = target_mean(better), target_mean(other)
