@@ -31,6 +31,7 @@ CASES: dict[str, Case] = {
     "concealed: prompt filter, style": Case("prompt filter", "van gogh", ("concealed",), 3),
     "concealed: word exchanged": Case("word exchanged", "cat", ("concealed",), 3),
     "concealed: tokens remapped": Case("tokens remapped", "cat", ("concealed",), 3),
+    "held down": Case("held down", "cat", ("concealed", "inconclusive"), 3),
     "destroyed": Case("destroyed", "cat", ("damaged",)),
     "the original": Case("untouched", "cat", ("inconclusive",)),
     "never learned": Case("untouched", "guitar", ("inconclusive", "removed")),
@@ -113,7 +114,7 @@ def _pooled(hits: Sequence[str]) -> str:
     if not joined:
         return "–"
     low, high = wilson(joined.count("1"), len(joined))
-    return f"{cells.share(joined)} ({low:.0%} to {high:.0%})"
+    return f"{cells.share(joined)} ({max(low, 0.0):.0%} to {high:.0%})"
 
 
 def findings(found: Sequence[Cell], row: str) -> list[tuple[Cell, list[Finding]]]:
