@@ -1,6 +1,8 @@
 """The tables of paper 3 (2511.07970): what twelve requests in a row do to a model, and what holds it together."""
 
+import hashlib
 import itertools
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +26,7 @@ from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import SequenceConfig
 from ..standings import Standing, counted, standings
-from .cells import ROOT, cell, own_share
+from .cells import ROOT, grown, own_share
 from .paper3_claims import SHARES
 from .paper3_grid import AT_ONCE, BASES, PLAIN, SEQUENCES, Job, grid, kept, looked_at, marks, panel
 from .paper3_tables import write_results
@@ -35,7 +37,8 @@ WORK = ROOT / "work"
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False, split: str = "test") -> Iterator[str]:
     """Measure or resume the cells under `out/paper3`, write tables and figure beside them, and yield lines to print.
 
-    A cell is the state after one request; the ledgers that carry the adapters from one to the next stand in `work`.
+    A cell is a sequence and grows by the state after each mark; the ledgers that carry the adapters from one request to
+    the next stand in `work`.
     With `split` "dev" everything is judged by prompts and seeds that the test never uses, in a folder of its own.
     """
     name = "paper3" + ("" if split == "test" else f"-{split}")
@@ -62,23 +65,25 @@ class _Bench:
         self._painter, self._painted = Painter(), ("", 0, 0)
 
     def measure(self, job: Job) -> dict[str, Any]:
-        """The cells of `job`, one per mark; the values of the last one."""
+        """The cell of `job`, with a state for every mark; the last one."""
         config, plan = job.settings(self._smoke)
         names = job.requests(self._smoke)
         asked = panel(job.domain, job.seed, self._smoke, self._split)
         key = "-".join([job.domain, str(job.order), str(job.seed), job.base, job.arm])
         wanted = to_json(job) | {"cut": job.cut, "requests": list(names), "kept": list(kept(job.domain))}
         wanted |= {"plan": to_json(plan), "run": config.command(), "base_model": self._backend.base_hash}
-        wanted |= {"panel": {name: len(prompts) for name, prompts in asked.items()}, "split": self._split}
-        values: dict[str, Any] = {}
+        wanted |= {"panel": digest(asked), "split": self._split}
+        states: dict[str, Any] = {}
         for number in marks(names):
 
-            def reached(number: int = number) -> dict[str, Any]:
+            def reached(known: dict[str, Any], number: int = number) -> dict[str, Any]:
+                if str(number) in known:
+                    return known
                 ledger = self._served(self._work / slug(key), job, asked, number)
-                return state_of(ledger, number, SEQUENCES[job.domain], kept(job.domain))
+                return known | {str(number): state_of(ledger, number, SEQUENCES[job.domain], kept(job.domain))}
 
-            values = cell(self._folder, slug(f"{key}-{number:02d}"), wanted | {"number": number}, reached)
-        return values
+            states = grown(self._folder, slug(key), wanted, reached)
+        return states[str(len(names))]
 
     def _served(self, folder: Path, job: Job, asked: Asked, number: int) -> Ledger:
         """The ledger in `folder` with at least `number` requests, begun or continued."""
@@ -110,6 +115,12 @@ class _Bench:
             for _ in begin(ledger, self._backend, self._judge, asked=asked):
                 pass
         return ledger
+
+
+def digest(asked: Asked) -> str:
+    """A short hash of the pictures that are looked at: every prompt and seed."""
+    shown = {name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()}
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
 
 def opened(
@@ -163,8 +174,6 @@ def state_of(ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequ
         "seconds": row.seconds,
         "cumulative_s": round(sum(seconds_of(rows)), 2),
         "steps": sum(before.steps for before in rows),
-        "right": {name: _row(seen.right) for name, seen in row.panel.items()},
-        "kept": names,
         "notes": list(row.notes),
         "threads": torch.get_num_threads(),
         "processes": PartialState().num_processes,

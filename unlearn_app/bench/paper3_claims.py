@@ -56,15 +56,17 @@ class Row:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """All measured cells of `folder`."""
+    """The states of all measured cells of `folder`."""
+    stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     rows = []
-    for path in sorted(folder.glob("*.json")):
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        asked, found = cell["config"], cell["values"]
+    for asked, found in ((cell["config"], state) for cell in stored for state in cell["values"].values()):
         original = {name: None if (share := found["original"][name]) is None else 100 * share for name in SHARES}
         kept = {name: _relative(found[name], original[name]) for name in KEPT}
-        named = {name: asked[name] for name in ("domain", "order", "seed", "base", "arm", "number")}
-        same = {name: found[name] for name in ("drift", "seconds", "cumulative_s", "pictures", "threads", "processes")}
+        named = {name: asked[name] for name in ("domain", "order", "seed", "base", "arm")}
+        same = {
+            name: found[name]
+            for name in ("number", "drift", "seconds", "cumulative_s", "pictures", "threads", "processes")
+        }
         shares = {"ua": 100 * found["ua"], "relapse": 100 * found["relapse"], "notes": tuple(found["notes"])}
         rows.append(Row(**named, **kept, **same, **shares, original=original))
     return rows
