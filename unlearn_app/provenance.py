@@ -20,7 +20,7 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": str(backend.device if backend else choose_device()),
+        "device": _named(backend.device if backend else choose_device()),
         "packages": {name: _version(name) for name in PACKAGES},
         "base_sha256": backend.base_hash if backend else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
@@ -28,6 +28,12 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
         "detector": _detector(scorer, backend),
         "judge_note": None if scorer else "No judge is available for this model, so nothing is scored.",
     }
+
+
+def _named(device: torch.device) -> str:
+    """The device, and what it is where it has a name of its own."""
+    name = getattr(torch.get_device_module(device), "get_device_name", None)
+    return f"{device} ({name(device)})" if name else str(device)
 
 
 def peak_memory_gb() -> float | None:

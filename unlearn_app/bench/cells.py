@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from accelerate import PartialState
 from jinja2 import Template
 
@@ -143,6 +142,11 @@ def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str
     return Template(CURVES.read_text(encoding="utf-8")).render(panels=made, colours=colours, unit=unit)
 
 
+def short_hash(value: Any) -> str:
+    """Sixteen digits that change with any part of `value`, for what a cell depends on."""
+    return hashlib.sha256(json.dumps(to_json(value)).encode()).hexdigest()[:16]
+
+
 def share(right: str) -> str:
     """The share of ones in a row of 0 and 1."""
     return f"{right.count('1') / len(right):.0%}"
@@ -154,18 +158,12 @@ def _compact(value: dict[str, Any]) -> bytes:
 
 def _environment(folder: Path) -> str:
     """Write this machine, its versions and the commit into `folder`, and return the name they stand under."""
-    known = environment(None, None) | {"commit": _commit(), "device": _device()}
+    known = environment(None, None) | {"commit": _commit()}
     content = _compact({name: value for name, value in known.items() if value is not None and name != "judge_note"})
     name = hashlib.sha256(content).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.json", content)
     return name
-
-
-def _device() -> str:
-    device = choose_device()
-    named = getattr(torch.get_device_module(device), "get_device_name", None)
-    return named() if named else device.type
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """The lab's tables: do attacks find what is concealed, is the verdict true, and what do methods withstand?"""
 
-import hashlib
 import itertools
 import json
 import statistics
@@ -21,11 +20,10 @@ from ..evaluate import comparison_prompts, paint_column, score
 from ..lab import QUICK, SURE, Outcome, probe
 from ..ledger import slug
 from ..pocket.lesson import EASIEST
-from ..runs import to_json
 from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..unlearning import forget
-from .cells import ROOT, SMOKE, grown, own_share, share
+from .cells import ROOT, SMOKE, grown, own_share, share, short_hash
 from .lab_tables import CASES, CONTROL, METHODS, write_results
 from .paper1 import digest
 from .victims import MADE_WITH, VICTIMS
@@ -100,8 +98,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 def depends_on(job: Job, config: RunConfig, judge: str) -> str:
     """A short hash of everything but the attack's own settings that a cell depends on."""
     made = MADE_WITH.get(CASES[job.row].victim) if job.row in CASES else None
-    parts = [digest(config), config.attack, config.compare, judge, SURE, made]
-    return hashlib.sha256(json.dumps(to_json(parts)).encode()).hexdigest()[:16]
+    return short_hash([digest(config), config.attack, config.compare, judge, SURE, made])
 
 
 def record_base_rates(folder: Path, base_hash: str) -> None:

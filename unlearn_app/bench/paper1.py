@@ -1,8 +1,6 @@
 """The tables of paper 1 (2412.07808): what each piece of the restricted gradient is worth, with error bars."""
 
-import hashlib
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +21,9 @@ from ..events import GROUPS
 from ..ledger import slug
 from ..metrics import kid
 from ..pocket.vocabulary import OBJECTS, STYLES
-from ..runs import to_json
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import RegularizeConfig
-from .cells import SMOKE, cell, own_share, share
+from .cells import SMOKE, cell, own_share, share, short_hash
 from .paper1_tables import RETAIN, write_results
 
 PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
@@ -173,7 +170,7 @@ def digest(config: RunConfig) -> str:
     parts = config.objective, config.rule, config.options, config.unlearn, painted, config.prompts, config.anchor
     parts += (config.resist if unlearning.resists(config) else None,)
     parts += (config.regularize,) if config.regularize != RegularizeConfig() else ()
-    return hashlib.sha256(json.dumps([to_json(part) for part in parts]).encode()).hexdigest()[:16]
+    return short_hash(parts)
 
 
 def unlearned(

@@ -1,8 +1,6 @@
 """The tables of paper 3 (2511.07970): what twelve requests in a row do to a model, and what holds it together."""
 
-import hashlib
 import itertools
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +24,7 @@ from ..scorers import Scorer
 from ..scorers.pocket_judge import PocketJudge
 from ..settings import SequenceConfig
 from ..standings import Standing, counted, standings
-from .cells import ROOT, grown, own_share
+from .cells import ROOT, grown, own_share, short_hash
 from .paper3_claims import SHARES
 from .paper3_grid import AT_ONCE, BASES, PLAIN, SEQUENCES, Job, grid, kept, looked_at, marks, panel
 from .paper3_tables import write_results
@@ -119,8 +117,7 @@ class _Bench:
 
 def digest(asked: Asked) -> str:
     """A short hash of the pictures that are looked at: every prompt and seed."""
-    shown = {name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()}
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+    return short_hash({name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()})
 
 
 def opened(
