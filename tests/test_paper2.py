@@ -32,6 +32,7 @@ from unlearn_app.bench.paper2_why import scope
 from unlearn_app.config import make_config
 from unlearn_app.runs import to_json
 from unlearn_app.settings import RESIST_SECONDS, UnlearnConfig
+from unlearn_app.ui.options import build_switch
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "assets" / "experiments" / "paper2"
@@ -326,3 +327,11 @@ def test_readme_says_what_the_table_beside_it_says() -> None:
     assert early in CLAIMS
     assert ("The bar is not met" in said) == (seen(HALF, stored)[2] == "not held")
     assert ("within the first 25 of those steps less comes back" in said) == (seen(early, stored)[2] == "held")
+
+
+def test_the_switch_says_what_the_table_says() -> None:
+    stored, said = read_rows(STORED), build_switch().info
+    full = dataclasses.replace(LESS, step=25)
+    (fast,) = (c for c in CLAIMS if (c.better, c.step) == (FAST_META, 25))
+    assert ("full, where it slows the first 25" in said) == (seen(full, stored)[2] == "held")
+    assert ("fast, where 25 attack steps undo it" in said) == (seen(fast, stored)[2] != "held")
