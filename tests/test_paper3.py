@@ -167,7 +167,9 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     one, two = (Job("objects", order, 0, "ESD", PLAIN) for order in (0, 1))
     assert one.requests(False) == two.requests(False)[::-1]
     layers = {job.arm: job.settings(False)[0].unlearn.modules for job in jobs}
+    rates = {job.arm: job.settings(False)[0].unlearn.lr for job in jobs}
     assert layers == dict.fromkeys(ARMS, "keys_values") | {ALL_LAYERS: "all"}
+    assert rates == dict.fromkeys(ARMS, 4e-3) | {ALL_LAYERS: 2e-3, "L2": 8e-3}, "the plain sequence at its best rate"
 
 
 def test_what_counts_as_kept_is_no_anchor_in_any_order_and_has_many_pictures() -> None:

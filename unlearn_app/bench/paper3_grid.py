@@ -10,7 +10,7 @@ from ..catalog import known_concepts, preview_concept
 from ..concept import Prompt, also_named, spread
 from ..config import RunConfig, make_config, make_plan
 from ..panel import PANEL_SEEDS, Asked, panel_prompts
-from ..settings import HOLDS, SequenceConfig
+from ..settings import HOLDS, KEYS_VALUES, SequenceConfig, UnlearnConfig
 from ..succession import anchored
 from .cells import SMOKE
 
@@ -28,15 +28,13 @@ BASES: dict[str, dict[str, Any]] = {
     "EraseDiff": {"objective": "erasediff"},
     "ESD": {"objective": "esd"},
 }
-LAYERS: dict[str, Any] = {"unlearn.modules": "keys_values"}
-"""What every arm trains, as the paper does; so every arm is compared to a plain sequence of the same layers."""
 PLAIN, PROJECTION, BOTH = "sequential", "projection", "projection + selective"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
 HOLDING: dict[str, dict[str, Any]] = {
     "L1": HOLDS["small changes (L1)"],
     "L2": HOLDS["small changes (L2)"],
     "selective": HOLDS["important rows only"],
-    "TIES": {"sequence.regime": "independent", "sequence.weight": 1.5},
+    "TIES": {"sequence.regime": "independent", "sequence.weight": 2.5, "sequence.keep": 0.4},
     PROJECTION: HOLDS["projection"],
     BOTH: HOLDS["projection"] | {"regularize.select": 0.5},
 }
@@ -46,7 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     **HOLDING,
     AT_ONCE: {"sequence.regime": "simultaneous"},
     UNHELD: {"rule": "weighted_sum", "unlearn.retain_weight": 1e-3},
-    ALL_LAYERS: {"unlearn.modules": "all"},
+    ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
 }
 """The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
@@ -82,7 +80,7 @@ class Job:
 
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
         """How each request is trained, and how they follow each other."""
-        own = LAYERS | BASES[self.base] | ARMS[self.arm] | (SMOKE if smoke else {})
+        own = KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | (SMOKE if smoke else {})
         plan = {n.partition(".")[2]: value for n, value in own.items() if n.startswith("sequence.")}
         run = {name: value for name, value in own.items() if not name.startswith("sequence.")}
         config = make_config(self.requests(smoke)[0], seed=self.seed, **run)
