@@ -28,7 +28,8 @@ BASES: dict[str, dict[str, Any]] = {
     "EraseDiff": {"objective": "erasediff"},
     "ESD": {"objective": "esd"},
 }
-PLAIN, PROJECTION, BOTH = "sequential", "projection", "projection + selective"
+PLAIN, PROJECTION = "sequential", "projection"
+BOTH, SMALL = "projection + selective", "projection + L2"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
 HOLDING: dict[str, dict[str, Any]] = {
     "L1": HOLDS["small changes (L1)"],
@@ -37,6 +38,7 @@ HOLDING: dict[str, dict[str, Any]] = {
     "TIES": {"sequence.regime": "independent", "sequence.weight": 2.5, "sequence.keep": 0.4},
     PROJECTION: HOLDS["projection"],
     BOTH: HOLDS["projection"] | {"regularize.select": 0.5},
+    SMALL: HOLDS["projection, small changes"],
 }
 """The arms that hold a sequence back."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -47,6 +49,8 @@ ARMS: dict[str, dict[str, Any]] = {
     ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
 }
 """The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer."""
+STYLES: dict[str, dict[str, Any]] = {"L2": {"unlearn.lr": 1.2e-2, "regularize.l2": 1e-2}}
+"""Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
 """Pictures of each requested concept and each of the other domain; of all that is kept of the own one together."""
 SMOKE_EVERY = 4
@@ -67,11 +71,14 @@ class Job:
     def cut(self) -> bool:
         """Whether the declared cut holds it; the others wait for the full grid.
 
-        All arms in one order with one base method; in the other order, and with a second method, two arms and a seed.
+        All arms in one order with one base method, those for reference with one seed; in the other order, and with a
+        second method, three arms and a seed.
         """
         first, second = list(BASES)[:2]
-        few = self.seed == 0 and self.arm in (PLAIN, PROJECTION)
-        return (self.order, self.base) == (0, first) or (few and (self.order, self.base) in ((1, first), (0, second)))
+        if (self.order, self.base) == (0, first):
+            return self.seed == 0 or self.arm not in (UNHELD, ALL_LAYERS)
+        few = self.seed == 0 and self.arm in (PLAIN, PROJECTION, SMALL)
+        return few and (self.order, self.base) in ((1, first), (0, second))
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
         """What is asked for, in this order."""
@@ -80,7 +87,8 @@ class Job:
 
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
         """How each request is trained, and how they follow each other."""
-        own = KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | (SMOKE if smoke else {})
+        tuned = ARMS[self.arm] | (STYLES.get(self.arm, {}) if self.domain == "styles" else {})
+        own = KEYS_VALUES | BASES[self.base] | tuned | (SMOKE if smoke else {})
         plan = {n.partition(".")[2]: value for n, value in own.items() if n.startswith("sequence.")}
         run = {name: value for name, value in own.items() if not name.startswith("sequence.")}
         config = make_config(self.requests(smoke)[0], seed=self.seed, **run)
