@@ -150,12 +150,13 @@ class SequenceConfig:
 
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
 """What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in as many steps."""
+PROJECTED = KEYS_VALUES | {"regularize.project": "exact", "regularize.energy": 0.95}
 HOLDS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "small changes (L1)": KEYS_VALUES | {"regularize.l1": 2e-5},
     "small changes (L2)": KEYS_VALUES | {"unlearn.lr": 1e-2, "regularize.l2": 3.5e-3},
     "important rows only": KEYS_VALUES | {"regularize.select": 0.3},
-    "projection": KEYS_VALUES | {"regularize.project": "exact", "regularize.energy": 0.95},
+    "projection": PROJECTED,
+    "projection, small changes": PROJECTED | {"unlearn.lr": 1.6e-2, "regularize.l2": 6e-3},
 }
-HOLDS["projection, small changes"] = HOLDS["projection"] | {"unlearn.lr": 1.6e-2, "regularize.l2": 6e-3}
 """What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds that no test uses."""
