@@ -157,6 +157,6 @@ HOLDS: dict[str, dict[str, Any]] = {
     "small changes (L2)": KEYS_VALUES | {"unlearn.lr": 1e-2, "regularize.l2": 3.5e-3},
     "important rows only": KEYS_VALUES | {"regularize.select": 0.3},
     "projection": PROJECTED,
-    "projection, small changes": PROJECTED | {"unlearn.lr": 1.6e-2, "regularize.l2": 6e-3},
+    "projection, small changes": PROJECTED | {"unlearn.lr": 1.2e-2, "regularize.l2": 3e-3},
 }
 """What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds that no test uses."""

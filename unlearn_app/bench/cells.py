@@ -29,7 +29,7 @@ QUOTED = {
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
     "paper2": "What is claimed",
-    "paper3": "Objects, concept ablation",
+    "paper3": "In short",
     "lab": "Models whose truth is known",
 }
 """The section of each report whose last table README quotes."""

@@ -49,7 +49,10 @@ ARMS: dict[str, dict[str, Any]] = {
     ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
 }
 """The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer."""
-STYLES: dict[str, dict[str, Any]] = {"L2": {"unlearn.lr": 1.2e-2, "regularize.l2": 1e-2}}
+STYLES: dict[str, dict[str, Any]] = {
+    "L2": {"unlearn.lr": 1.2e-2, "regularize.l2": 1e-2},
+    SMALL: {"unlearn.lr": 1.6e-2, "regularize.l2": 9e-3},
+}
 """Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
 """Pictures of each requested concept and each of the other domain; of all that is kept of the own one together."""

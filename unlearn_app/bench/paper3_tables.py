@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cells
-from .paper3_claims import KEPT, Row, bars, claims, mean, number_of, read_rows, said, why_no_collapse
+from .paper3_claims import KEPT, Row, at_last, bars, claims, mean, number_of, read_rows, said, why_no_collapse
+from .paper3_grid import BASES, SEQUENCES
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
@@ -73,9 +74,26 @@ def write_results(folder: Path) -> str:
         if said_why := why_no_collapse(mine):
             parts += [said_why, ""]
         parts += [f"| {' | '.join(CLAIMS)} |", "|" + "---|" * len(CLAIMS), *claims(mine), ""]
+    parts += ["## In short", "", *summary(rows), ""]
     text = "\n".join(parts)
     cells.write_results(folder, text, figure(rows))
     return text
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """After the last request of the first order with the first method: one line per arm, the domains side by side."""
+    first = [row for row in rows if (row.order, row.base) == (0, next(iter(BASES)))]
+    ends = {domain: at_last([row for row in first if row.domain == domain]) for domain in SEQUENCES}
+    ends = {domain: own for domain, own in ends.items() if own}
+    arms = dict.fromkeys(row.arm for own in ends.values() for row in own)
+    ranked = sorted(arms, key=lambda arm: -mean([row.ra_i for own in ends.values() for row in own if row.arm == arm]))
+    heads = [f"{domain}: {name}" for domain in ends for name in ("UA", "RA-I", "RA-C", "drift")]
+    lines = [f"| arm | {' | '.join(heads)} |", "|" + "---|" * (1 + len(heads))]
+    for arm in ranked:
+        found = [[row for row in own if row.arm == arm] for own in ends.values()]
+        shown = [said([getattr(row, name) for row in own]) for own in found for name in ("ua", "ra_i", "ra_c", "drift")]
+        lines.append(f"| {' | '.join([arm, *shown])} |")
+    return lines
 
 
 def _sections(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
