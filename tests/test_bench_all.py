@@ -15,7 +15,7 @@ import pytest
 from unlearn_app.bench import paper1
 from unlearn_app.bench.judge_tables import STRANGE
 from unlearn_app.bench.paper3_claims import read_rows
-from unlearn_app.bench.paper3_grid import ARMS
+from unlearn_app.bench.paper3_grid import SMOKE_ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
@@ -87,23 +87,23 @@ def test_what_is_claimed_of_paper_1_stands_beside_every_arm(killed) -> None:
 
 def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     out, _, printed = killed
-    assert all(f", {name}, " in printed for name in ARMS)
+    assert all(f", {name}, " in printed for name in SMOKE_ARMS)
     for name in ("paper3-smoke", "paper3-work", "environments"):
         shutil.copytree(out / name, tmp_path / name)
     before = cells(tmp_path)
-    assert len(before) == len(ARMS) and 2 * len(ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
+    assert len(before) == len(SMOKE_ARMS) and 2 * len(SMOKE_ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
     last = tmp_path / "paper3-smoke" / "objects-0-0-concept-ablation-sequential.json"
     whole = json.loads(last.read_text())
     first = {name: state for name, state in whole["values"].items() if name == "1"}
     last.write_text(json.dumps(whole | {"values": first}))
     before[last] = 0
-    shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1")
+    shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties")
     subprocess.run(words(tmp_path, "paper3"), cwd=ROOT, capture_output=True, check=True)
     after = cells(tmp_path)
     assert after.keys() == before.keys() and {path for path in after if after[path] != before[path]} == {last}
     values = json.loads(last.read_text())["values"]
     assert values["1"] == first["1"] and list(values) == list(whole["values"])
-    assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-l1").exists()
+    assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties").exists()
 
 
 def test_models_under_attack_stand_beside_their_control(killed) -> None:

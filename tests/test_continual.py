@@ -56,7 +56,9 @@ def test_each_request_adds_its_own_update(backend, tiny_pipeline, tmp_path) -> N
 
 def test_regimes_differ_in_what_the_second_request_starts_from(backend, tiny_pipeline, tmp_path) -> None:
     made = {
-        regime: ledger_of(tmp_path / regime, tiny_pipeline, "cat", "dog", plan={"regime": regime}, backend=backend)
+        regime: ledger_of(
+            tmp_path / regime, tiny_pipeline, "cat", "dog", plan={"regime": regime, "rank": 32}, backend=backend
+        )
         for regime in ("sequential", "independent", "simultaneous")
     }
     alone = ledger_of(tmp_path / "alone", tiny_pipeline, "dog", backend=backend)
@@ -280,6 +282,11 @@ def test_a_ledger_is_not_continued_with_another_model(backend, tiny_pipeline, tm
         (("--concepts", "cat", "--out", "x", "--set", "sequence.nothing=1"), "sequence.nothing"),
         (("--concepts", "cat", "--out", "x", "--set", "nothing=1"), "knows no"),
         (("--concepts", "cat", "--out", "x", "--objective", "uce", "--set", "regularize.l2=1"), "regularize.l2"),
+        (
+            ("--concepts", "cat", "--out", "x", "--hold", "tight"),
+            "nothing, l1, l2, selective, projection, projection+l2",
+        ),
+        (("--concepts", "cat", "--out", "x", "--hold", "l2", "--objective", "uce"), "regularize.l2"),
         (("show", "nowhere"), "no readable ledger"),
         (("rollback", "nowhere", "x"), "no readable ledger"),
         (("export", "nowhere", "x.safetensors"), "no readable ledger"),

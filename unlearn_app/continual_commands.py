@@ -11,6 +11,7 @@ from rich.table import Table
 from .config import PRESETS, RunConfig, clean_text, make_config, make_plan
 from .console import StageBars, assignments, interrupt_flag, whole_number
 from .errors import ConfigError
+from .settings import HOLDS
 
 continual = typer.Typer(help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True)
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
@@ -25,6 +26,7 @@ def start(
     ] = "",
     out: Annotated[Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")] = None,
     objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = RunConfig.objective,
+    hold: Annotated[str, typer.Option(help="what holds the requests back", metavar="|".join(HOLDS))] = "nothing",
     keep: Annotated[str, typer.Option(help="what else to test after every request", metavar="A,B,C")] = "",
     seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(RunConfig.seed),
     preset: Annotated[str, typer.Option(help="fast or full", metavar="|".join(PRESETS))] = RunConfig.preset,
@@ -46,7 +48,7 @@ def start(
         raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     given = assignments(settings or [], SEQUENCE)
     plan = make_plan(**{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)})
-    own = {name: value for name, value in given.items() if not name.startswith(SEQUENCE)}
+    own = _held(hold) | {name: value for name, value in given.items() if not name.startswith(SEQUENCE)}
     config = make_config(names[0], preset=preset, objective=objective, seed=seed, model=model, **own)
     from .catalog import preview_concept
     from .config import with_concept
@@ -55,6 +57,12 @@ def start(
     asked = [preview_concept(with_concept(config, name)).name for name in names]
     others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _serve(new_ledger(out, config, plan, [*asked, *others]), asked)
+
+
+def _held(name: str) -> dict[str, Any]:
+    if name not in HOLDS:
+        raise ConfigError(f"The hold {name!r} is unknown; choose one of {', '.join(HOLDS)}.", "hold")
+    return HOLDS[name]
 
 
 @continual.command()

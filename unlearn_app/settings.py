@@ -153,10 +153,10 @@ KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4
 PROJECTED = KEYS_VALUES | {"regularize.project": "exact", "regularize.energy": 0.95}
 HOLDS: dict[str, dict[str, Any]] = {
     "nothing": {},
-    "small changes (L1)": KEYS_VALUES | {"regularize.l1": 2e-5},
-    "small changes (L2)": KEYS_VALUES | {"unlearn.lr": 1e-2, "regularize.l2": 3.5e-3},
-    "important rows only": KEYS_VALUES | {"regularize.select": 0.3},
+    "l1": KEYS_VALUES | {"regularize.l1": 2e-5},
+    "l2": KEYS_VALUES | {"unlearn.lr": 1e-2, "regularize.l2": 3.5e-3},
+    "selective": KEYS_VALUES | {"regularize.select": 0.3},
     "projection": PROJECTED,
-    "projection, small changes": PROJECTED | {"unlearn.lr": 1.2e-2, "regularize.l2": 3e-3},
+    "projection+l2": PROJECTED | {"unlearn.lr": 1.2e-2, "regularize.l2": 3e-3},
 }
 """What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds that no test uses."""

@@ -26,7 +26,7 @@ from ..settings import SequenceConfig
 from ..standings import Standing, counted, standings
 from .cells import ROOT, grown, own_share, short_hash
 from .paper3_claims import SHARES
-from .paper3_grid import AT_ONCE, BASES, PLAIN, SEQUENCES, Job, grid, kept, looked_at, marks, panel
+from .paper3_grid import AT_ONCE, BASES, PLAIN, SEQUENCES, SMOKE_ARMS, Job, grid, kept, looked_at, marks, panel
 from .paper3_tables import write_results
 
 WORK = ROOT / "work"
@@ -43,7 +43,8 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     folder = out / (f"{name}-smoke" if smoke else name)
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
-        jobs = [job for job in jobs if (job.domain, job.order, job.base) == ("objects", 0, next(iter(BASES)))]
+        first = "objects", 0, next(iter(BASES))
+        jobs = [job for job in jobs if (job.domain, job.order, job.base) == first and job.arm in SMOKE_ARMS]
     jobs = own_share(jobs, lambda job: (job.domain, job.seed))
     work = out / f"{name}-work" if smoke else WORK / name
     bench = _Bench(folder, work, load_backend(), PocketJudge.load(POCKET / "judge"), smoke, split)

@@ -32,13 +32,13 @@ PLAIN, PROJECTION = "sequential", "projection"
 BOTH, SMALL = "projection + selective", "projection + L2"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
 HOLDING: dict[str, dict[str, Any]] = {
-    "L1": HOLDS["small changes (L1)"],
-    "L2": HOLDS["small changes (L2)"],
-    "selective": HOLDS["important rows only"],
+    "L1": HOLDS["l1"],
+    "L2": HOLDS["l2"],
+    "selective": HOLDS["selective"],
     "TIES": {"sequence.regime": "independent", "sequence.weight": 2.5, "sequence.keep": 0.4},
     PROJECTION: HOLDS["projection"],
     BOTH: HOLDS["projection"] | {"regularize.select": 0.5},
-    SMALL: HOLDS["projection, small changes"],
+    SMALL: HOLDS["projection+l2"],
 }
 """The arms that hold a sequence back."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -56,6 +56,8 @@ STYLES: dict[str, dict[str, Any]] = {
 """Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
 """Pictures of each requested concept and each of the other domain; of all that is kept of the own one together."""
+SMOKE_ARMS = (PLAIN, "TIES", BOTH, AT_ONCE)
+"""What a smoke measures: each regime, and what restrains an update in more than one way."""
 SMOKE_EVERY = 4
 """Of what is kept every this many is on the panel of a smoke, with one picture."""
 

@@ -23,6 +23,14 @@ REGIME_TEXT = {
     "independent": "each alone, then merged",
     "simultaneous": "all at once, again and again",
 }
+HOLD_TEXT = {
+    "nothing": "nothing",
+    "l1": "small changes (L1)",
+    "l2": "small changes (L2)",
+    "selective": "important rows only",
+    "projection": "projection",
+    "projection+l2": "projection, small changes",
+}
 
 
 class SequenceTab:
@@ -47,7 +55,12 @@ class SequenceTab:
             self.regime = gr.Dropdown(
                 [(REGIME_TEXT[name], name) for name in REGIMES], value=REGIMES[0], label="Requests", min_width=170
             )
-            self.hold = gr.Dropdown(list(HOLDS), value=next(iter(HOLDS)), label="Held back by", min_width=170)
+            self.hold = gr.Dropdown(
+                [(HOLD_TEXT[name], name) for name in HOLDS],
+                value=next(iter(HOLDS)),
+                label="Held back by",
+                min_width=170,
+            )
             self.objective = gr.Dropdown(list(registry.methods()), value="esd", label="Method", min_width=170)
         self.status = gr.HTML(sequence.status(None), elem_id="sequence-status")
         with gr.Row():
