@@ -151,6 +151,7 @@ class SequenceConfig:
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
 """What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in as many steps."""
 PROJECTED = KEYS_VALUES | {"regularize.project": "exact", "regularize.energy": 0.95}
+"""Keeps keys and values of other sentences; a projection refuses other layers."""
 HOLDS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "l1": KEYS_VALUES | {"regularize.l1": 2e-5},

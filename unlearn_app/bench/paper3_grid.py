@@ -48,7 +48,10 @@ ARMS: dict[str, dict[str, Any]] = {
     UNHELD: {"rule": "weighted_sum", "unlearn.retain_weight": 1e-3},
     ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
 }
-"""The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer."""
+"""All but the last train keys and values only, so each is compared to a plain sequence of the same layers.
+
+The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer.
+"""
 STYLES: dict[str, dict[str, Any]] = {
     "L2": {"unlearn.lr": 1.2e-2, "regularize.l2": 1e-2},
     SMALL: {"unlearn.lr": 1.6e-2, "regularize.l2": 1e-2},
