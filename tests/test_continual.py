@@ -8,17 +8,19 @@ import torch
 from conftest import TINY
 
 from unlearn_app import __main__ as cli
-from unlearn_app import continual, panel, restraints
+from unlearn_app import continual, continual_commands, panel, restraints
 from unlearn_app.batches import Painter
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.concept import Prompt
 from unlearn_app.config import make_config, make_plan, with_concept
 from unlearn_app.continual import Added, append, begin, new_ledger, postpone
 from unlearn_app.errors import Cancelled, ConfigError, OutputError
+from unlearn_app.events import Painted, Stage, Step
 from unlearn_app.ledger import Ledger
 from unlearn_app.merging import as_adapter, dense, ties, total
 from unlearn_app.regularizers import KeepSpan, span_of, survival
 from unlearn_app.scorers.clip import ClipScorer
+from unlearn_app.settings import HOLDS
 from unlearn_app.standings import standings
 from unlearn_app.succession import without
 
@@ -90,6 +92,13 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(backend, tiny_pi
     assert max(leaks["kept"], leaks["merged"]) < 1e-5 and leaks["free"] > 1e-2, leaks
 
 
+def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, backend=backend)
+    told = list(append(made, "cat", backend, None))
+    assert [type(event) for event in told] == [Stage, *[Step] * 3, Stage, *[Painted] * 3, Added]
+    assert [event for event in told if isinstance(event, Painted)] == [Painted(done, 3) for done in (1, 2, 3)]
+
+
 def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
     rows, asked = list(made.rows), 0
@@ -105,7 +114,7 @@ def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) ->
     assert isinstance(list(append(made, "dog", backend, None))[-1], Added)
 
 
-@pytest.mark.parametrize(("concept", "said"), [("cat", "already"), ("", "empty")])
+@pytest.mark.parametrize(("concept", "said"), [("cat", "already"), ("Cat", "“cat” is in"), ("", "empty")])
 def test_what_cannot_be_asked_is_said(backend, tiny_pipeline, tmp_path, concept, said) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
     with pytest.raises(ConfigError, match=said):
@@ -278,6 +287,7 @@ def test_a_ledger_is_not_continued_with_another_model(backend, tiny_pipeline, tm
         (("--concepts", "cat"), "no --out"),
         (("--concepts", "cat,", "--out", "x"), "concept is empty"),
         (("--concepts", "cat,zebra", "--out", "x"), "does not know"),
+        (("--concepts", "cat,dog,kitty", "--out", "x"), "“cat” more than once"),
         (("--concepts", "cat", "--out", "x", "--set", "sequence.regime=never"), "sequence.regime"),
         (("--concepts", "cat", "--out", "x", "--set", "sequence.nothing=1"), "sequence.nothing"),
         (("--concepts", "cat", "--out", "x", "--set", "nothing=1"), "knows no"),
@@ -299,3 +309,17 @@ def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, w
         cli.main()
     assert leaving.value.code == 2 and said in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_what_is_set_wins_over_the_hold(monkeypatch, tmp_path) -> None:
+    made = []
+    monkeypatch.setattr(continual_commands, "_serve", lambda ledger, names: made.append((ledger, names)))
+    words = ["--concepts", "cat,neon", "--hold", "l2"]
+    words += ["--set", "regularize.l2=7", "--set", "sequence.regime=independent"]
+    monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", *words, "--out", str(tmp_path / "ledger")])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    (ledger, names), held = made[0], HOLDS["l2"]
+    assert leaving.value.code in (None, 0) and names == ["cat", "neon"] and ledger.plan.regime == "independent"
+    assert (ledger.config.regularize.l2, ledger.config.unlearn.lr) == (7.0, held["unlearn.lr"])
+    assert ledger.config.unlearn.modules == held["unlearn.modules"]

@@ -90,7 +90,7 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
         Ledger.open(ledger.folder)
     (tmp_path / "elsewhere").rename(ledger.folder / ledger.rows[2].folder)
     ledger.picture(3, "neon").unlink()
-    with pytest.raises(OutputError, match=r"0003-car/panel/neon\.png is missing"):
+    with pytest.raises(OutputError, match=r"0003-car/panel/004-neon\.png is missing"):
         Ledger.open(ledger.folder)
     ledger.rollback(2)
     for own in (True, False):
@@ -103,6 +103,18 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
         Ledger.open(tmp_path)
     with pytest.raises(OutputError, match="exists"):
         Ledger.create(ledger.folder, make_config("cat"), make_plan(), NAMES)
+
+
+def test_concepts_with_the_same_slug_or_none_have_pictures_of_their_own(tmp_path: Path) -> None:
+    names = ("C++", "C#", "猫", "犬", "long " * 40)
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), names)
+    shown = {name: Image.new("RGB", (8, 8), (place, 0, 0)) for place, name in enumerate(names)}
+    row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, dict.fromkeys(names, seen("object", 4)))
+    ledger.add(row, {}, {}, shown)
+    ledger.widen("兎", [(seen("object", 4), Image.new("RGB", (8, 8), (9, 0, 0)))])
+    opened = Ledger.open(ledger.folder)
+    found = [Image.open(opened.picture(0, name)).getpixel((0, 0))[0] for name in opened.names]
+    assert found == [0, 1, 2, 3, 4, 9]
 
 
 WORKER = """

@@ -15,7 +15,7 @@ from rich.text import Text
 from . import registry
 from .config import setting_names
 from .errors import ConfigError
-from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Scores, Stage, Step, Verdict
+from .events import COLUMNS, GROUPS, Event, GroupScore, Images, Painted, Scores, Stage, Step, Verdict
 
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
 VERDICT_COLORS = {"removed": "green", "concealed": "yellow", "damaged": "red", "inconclusive": "cyan"}
@@ -69,6 +69,8 @@ class StageBars:
         elif isinstance(event, Step):
             losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
             self.advance(event.step, event.total, losses)
+        elif isinstance(event, Painted):
+            self.advance(event.done, event.total)
         elif isinstance(event, Images):
             self.advance(1, 1, f"{len(event.pictures)} pictures")
 

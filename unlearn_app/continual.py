@@ -15,7 +15,7 @@ from .catalog import known_concepts, load_scorer, preview_concept
 from .concept import Concept
 from .config import RunConfig, with_concept
 from .errors import ConfigError, OutputError, raise_if_stopped
-from .events import Stage, Step
+from .events import Painted, Stage, Step
 from .ledger import Ledger, Request
 from .merging import length, merge, total
 from .panel import Asked, tested, whole_panel
@@ -69,11 +69,12 @@ def begin(
     scorer: Scorer | None,
     should_stop: Stop = lambda: False,
     asked: Asked | None = None,
-) -> Iterator[Stage | Added]:
+) -> Iterator[Stage | Painted | Added]:
     """Test the original model, by what is `asked` or by the whole panel, and write it down as row 0."""
     yield Stage("compare", "Painting the panel with the original model", 0.0)
     backend.drop_adapters()
-    panel, pictures = tested(ledger.config, asked or whole_panel(ledger), backend, scorer, (), should_stop)
+    look = asked or whole_panel(ledger)
+    panel, pictures = yield from tested(ledger.config, look, backend, scorer, (), should_stop)
     row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
     ledger.base = backend.base_hash
     ledger.add(row, {}, {}, pictures)
@@ -82,7 +83,7 @@ def begin(
 
 def serve(
     config: RunConfig, plan: SequenceConfig, folder: Path, backend: Backend, should_stop: Stop = lambda: False
-) -> Iterator[Stage | Step | Added]:
+) -> Iterator[Stage | Step | Painted | Added]:
     """Add the concept of `config` to the ledger in `folder`, which is begun anew as long as it has no request.
 
     Afterwards the settings of the first request hold.
@@ -113,7 +114,7 @@ def append(
     asked: Asked | None = None,
     held_out: Sequence[str] = (),
     painter: Painter | None = None,
-) -> Iterator[Stage | Step | Added]:
+) -> Iterator[Stage | Step | Painted | Added]:
     """Forget one more concept, test everything again, and add the row; stopping leaves the ledger as it was.
 
     What is not on the panel yet joins it, and is painted by the model as it was after every request so far. `asked`
@@ -128,8 +129,7 @@ def append(
         raise OutputError(f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add to it "
                           "with the weights it was begun with.")  # fmt: skip
     if concept.name not in ledger.names:
-        yield Stage("compare", f"Painting {concept.name} after every request so far", 0.0)
-        _widen(ledger, concept.name, backend, scorer, should_stop)
+        yield from _widen(ledger, concept.name, backend, scorer, should_stop)
     painter = painter or Painter()
     started, spared, steps = time.perf_counter(), painter.spared, 0
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
@@ -148,10 +148,11 @@ def append(
     yield Stage("compare", "Painting the panel again: what was erased, and what should stay", TRAINED)
     backend.drop_adapters()
     backend.load_adapter("unlearn", combined)
-    found = tested(ledger.config, asked or whole_panel(ledger), backend, scorer, ("unlearn",), should_stop)
+    look = asked or whole_panel(ledger)
+    shown, pictures = yield from tested(ledger.config, look, backend, scorer, ("unlearn",), should_stop)
     known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    row = Request(*known, seconds, steps, length(combined), found[0], notes)
-    ledger.add(row, own, combined, found[1])
+    row = Request(*known, seconds, steps, length(combined), shown, notes)
+    ledger.add(row, own, combined, pictures)
     yield Added(row)
 
 
@@ -170,10 +171,15 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
 
 
 def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, list[Concept]]:
-    """What is to be forgotten, with an anchor that is still there, and what was forgotten before."""
+    """What is to be forgotten, with an anchor that is still there, and what was forgotten before.
+
+    Where any words are taken, capitals make no other concept: it is called as on the panel.
+    """
     erased = asked_before(ledger)
     names = [other.name for other in erased]
-    concept = anchored(ledger.config, text, [*names, *held_out])
+    name = preview_concept(with_concept(ledger.config, text)).name
+    called = next((known for known in ledger.names if known.casefold() == name.casefold()), text)
+    concept = anchored(ledger.config, called, [*names, *held_out])
     if concept.name in names:
         raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
     return concept, erased
@@ -240,8 +246,11 @@ def _combined(
     return adapter.state, (f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",)
 
 
-def _widen(ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, should_stop: Stop) -> None:
+def _widen(
+    ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, should_stop: Stop
+) -> Iterator[Stage | Painted]:
     """Put `name` on the panel, with what the model showed of it after every request so far."""
+    yield Stage("compare", f"Painting {name} after every request so far", 0.0)
     wider, found = replace(ledger, names=(*ledger.names, name)), []
     for number in range(len(ledger.rows)):
         backend.drop_adapters()
@@ -249,6 +258,7 @@ def _widen(ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, s
         if state:
             backend.load_adapter("unlearn", state)
         slots = ("unlearn",) if state else ()
-        panel, pictures = tested(ledger.config, whole_panel(wider, [name]), backend, scorer, slots, should_stop)
+        look = tested(ledger.config, whole_panel(wider, [name]), backend, scorer, slots, should_stop)
+        panel, pictures = yield from look
         found.append((panel[name], pictures[name]))
     ledger.widen(name, found)

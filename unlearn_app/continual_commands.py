@@ -55,6 +55,9 @@ def start(
     from .continual import new_ledger
 
     asked = [preview_concept(with_concept(config, name)).name for name in names]
+    for name in asked:
+        if [other.casefold() for other in asked].count(name.casefold()) > 1:
+            raise ConfigError(f"--concepts names “{name}” more than once; each is accepted once.", "concepts")
     others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _serve(new_ledger(out, config, plan, [*asked, *others]), asked)
 

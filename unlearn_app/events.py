@@ -56,6 +56,14 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Painted:
+    """So many of the concepts that the stage under way looks at are painted."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """One judged picture of one column."""
 
@@ -152,4 +160,4 @@ class Done:
     stopped: bool = False
 
 
-Event = Stage | Step | Preview | Mark | Images | Scores | Verdict | Done
+Event = Stage | Step | Painted | Preview | Mark | Images | Scores | Verdict | Done

@@ -23,7 +23,7 @@ from .runs import ORIGINAL, check_output, to_json, whole_folder
 from .settings import SequenceConfig
 from .weights import adapter_bytes
 
-SCHEMA = "unlearn-ledger/3"
+SCHEMA = "unlearn-ledger/4"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Ledger:
                     write_bytes(partial / f"{name}.safetensors", adapter_bytes(state, said))
             (partial / "panel").mkdir()
             for concept, picture in pictures.items():
-                picture.save(partial / "panel" / f"{slug(concept)}.png")
+                picture.save(partial / "panel" / self._file(concept))
         self.rows = [*self.rows, request]
         self._save()
 
@@ -172,11 +172,15 @@ class Ledger:
 
     def picture(self, number: int, concept: str) -> Path:
         """The picture of `concept` after request `number`."""
-        return self.folder / self.rows[number].folder / "panel" / f"{slug(concept)}.png"
+        return self.folder / self.rows[number].folder / "panel" / self._file(concept)
 
     def next_folder(self, concept: str) -> str:
         """A name for the next row's folder."""
         return f"{len(self.rows):04d}-{slug(concept) or 'original'}"
+
+    def _file(self, concept: str) -> str:
+        """Numbered, because a slug may be empty or another concept's: “C++” and “C#”, or no Latin letters."""
+        return f"{self.names.index(concept):03d}-{slug(concept)}"[:60] + ".png"
 
     def _save(self) -> None:
         names = ("base", "config", "plan", "names", "rows")

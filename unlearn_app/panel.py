@@ -1,7 +1,7 @@
 """What is looked at after every request: the same prompts and seeds, painted and judged."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import torch
 from PIL.Image import Image
@@ -12,6 +12,7 @@ from .catalog import known_concepts, preview_concept
 from .concept import Concept, Prompt, also_named, spread
 from .config import RunConfig, with_concept
 from .evaluate import judged, paint, to_pil
+from .events import Painted
 from .ledger import Ledger, Seen
 from .scorers import Scorer
 
@@ -44,14 +45,17 @@ def tested(
     scorer: Scorer | None,
     slots: Sequence[str],
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[dict[str, Seen], dict[str, Image]]:
-    """What the model shows of everything that is asked, and one picture of each concept.
+) -> Generator[Painted, None, tuple[dict[str, Seen], dict[str, Image]]]:
+    """What the model shows of everything that is asked, and one picture of each concept; told as it is painted.
 
     Every concept is painted by itself, because rounding depends on what else is in a batch, and the panel may grow.
     """
     prompts = [prompt for own in asked.values() for prompt, _ in own]
-    with backend.active(*slots):
-        painted = [paint(backend, *zip(*own, strict=True), config.compare, should_stop) for own in asked.values()]
+    painted: list[Tensor] = []
+    for own in asked.values():
+        with backend.active(*slots):
+            painted.append(paint(backend, *zip(*own, strict=True), config.compare, should_stop))
+        yield Painted(len(painted), len(asked))
     images = torch.cat(painted)
     others = other_kind(config, prompts)
     seen = zip(

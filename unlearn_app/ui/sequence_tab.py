@@ -8,10 +8,10 @@ import gradio as gr
 
 from .. import registry
 from ..config import make_config, make_plan
-from ..continual import Added
+from ..continual import TRAINED, Added
 from ..engine import Engine
 from ..errors import UnlearnError
-from ..events import Stage, Step
+from ..events import Painted, Stage, Step
 from ..jobs import Ask
 from ..ledger import Ledger
 from ..settings import HOLDS, REGIMES
@@ -112,14 +112,16 @@ class SequenceTab:
             job.cancel.set()
 
     def _follow(self, job: Any, session: str) -> Iterator[dict[Any, Any]]:
-        stage, within, shown = "Waiting for its turn", 0.0, 0.0
+        stage, start, within, shown = "Waiting for its turn", 0.0, 0.0, 0.0
         while not job.over:
             changed: dict[Any, Any] = {}
             for event in job.take(POLL):
                 if isinstance(event, Stage):
-                    stage, within = event.text, event.fraction
+                    stage, start, within = event.text, event.fraction, event.fraction
                 elif isinstance(event, Step):
-                    within = event.step / event.total * 0.4
+                    within = event.step / event.total * TRAINED
+                elif isinstance(event, Painted):
+                    within = start + event.done / event.total * (1 - start)
                 elif isinstance(event, Added):
                     changed = self._drawn(session)
             if changed or time.monotonic() - shown > 0.5:
