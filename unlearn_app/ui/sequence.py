@@ -19,15 +19,18 @@ WELCOME = (
 
 
 def curve_table(ledger: Ledger | None) -> pd.DataFrame:
-    """Shares in percent after every request, as the plot wants them; first a point without a share per line."""
-    table = {"request": [0] * len(LINES), "share": [None] * len(LINES), "group": list(LINES)}
+    """Shares in percent after every request, as the plot wants them; first a point without a share per line.
+
+    Requests are words, since there is nothing between two of them, with a blank where that keeps them in order.
+    """
+    table = {"request": [f"{0:2d}"] * len(LINES), "share": [None] * len(LINES), "group": list(LINES)}
     for number, found in enumerate(_from_the_original(ledger.rows) if ledger and ledger.requests else []):
         for group, share in zip(LINES, (found.ua, found.ra_i, found.ra_c), strict=True):
             if share is not None:
-                table["request"].append(number)
+                table["request"].append(f"{number:2d}")
                 table["share"].append(100 * share)
                 table["group"].append(group)
-    return pd.DataFrame(table).astype({"request": "float64", "share": "float64", "group": "str"})
+    return pd.DataFrame(table).astype({"request": "str", "share": "float64", "group": "str"})
 
 
 def _from_the_original(rows: Sequence[Request]) -> list[Standing]:

@@ -66,17 +66,17 @@ class SequenceTab:
         with gr.Row():
             with gr.Column(scale=12, min_width=300):
                 self.grid = gr.HTML("", elem_id="ledger")
-            with gr.Column(scale=8, min_width=300):
+            with gr.Column(scale=8, min_width=300, visible=False) as self.beside:
                 self.plot = _plot()
                 with gr.Row():
-                    self.to = gr.Dropdown([], label="Go back to", elem_id="back-to", visible=False, scale=2)
-                    self.back = gr.Button("Roll back", elem_id="back", visible=False, scale=1)
-                self.adapter = gr.DownloadButton("Adapter of all requests", size="sm", visible=False, elem_id="get-all")
+                    self.to = gr.Dropdown([], label="Go back to", elem_id="back-to", scale=2)
+                    self.back = gr.Button("Roll back", elem_id="back", scale=1)
+                self.adapter = gr.DownloadButton("Adapter of all requests", size="sm", elem_id="get-all")
         self._wire()
 
     def _wire(self) -> None:
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        shown = [self.status, self.grid, self.plot, self.to, self.back, self.adapter]
+        shown = [self.status, self.grid, self.beside, self.plot, self.to, self.adapter]
         shown += [self.hint, self.add, self.halt, self.concept, self.regime, self.hold, self.objective]
         asked = [self.concept, self.regime, self.hold, self.objective]
         gr.on(
@@ -162,9 +162,9 @@ class SequenceTab:
             self.status: sequence.status(ledger),
             self.grid: sequence.grid(ledger),
             self.plot: sequence.curve_table(ledger),
-            self.to: gr.Dropdown(choices[:-1], value=count - 1 if count else None, visible=count > 0),
-            self.back: gr.Button(visible=count > 0),
-            self.adapter: gr.DownloadButton(value=str(ledger.path(count)) if count else None, visible=count > 0),
+            self.beside: gr.Column(visible=count > 0),
+            self.to: gr.Dropdown(choices[:-1], value=count - 1 if count else None),
+            self.adapter: gr.DownloadButton(value=str(ledger.path(count)) if count else None),
         }
 
 
