@@ -12,13 +12,14 @@ from unlearn_app import continual, continual_commands, panel, restraints
 from unlearn_app.batches import Painter
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.concept import Prompt
-from unlearn_app.config import make_config, make_plan, with_concept
+from unlearn_app.config import config_from_dict, make_config, make_plan, with_concept
 from unlearn_app.continual import Added, append, begin, new_ledger, postpone
 from unlearn_app.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.events import Painted, Stage, Step
 from unlearn_app.ledger import Ledger
 from unlearn_app.merging import as_adapter, dense, ties, total
 from unlearn_app.regularizers import KeepSpan, span_of, survival
+from unlearn_app.runs import to_json
 from unlearn_app.scorers.clip import ClipScorer
 from unlearn_app.settings import HOLDS
 from unlearn_app.standings import standings
@@ -97,6 +98,21 @@ def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tm
     told = list(append(made, "cat", backend, None))
     assert [type(event) for event in told] == [Stage, *[Step] * 3, Stage, *[Painted] * 3, Added]
     assert [event for event in told if isinstance(event, Painted)] == [Painted(done, 3) for done in (1, 2, 3)]
+
+
+def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+    own = config_from_dict(to_json(made.config), **{"unlearn.steps": 5, "unlearn.rank": 2})
+    list(append(made, "dog", backend, None, config=own))
+    list(append(made, "horse", backend, None))
+    again = Ledger.open(made.folder)
+    assert [row.steps for row in again.requests] == [row.config.unlearn.steps for row in again.requests] == [3, 5, 3]
+    assert [(row.config.concept, row.config.anchor) for row in again.requests] == [
+        (row.concept, row.anchor) for row in again.requests
+    ]
+    assert again.rows[0].config is None and again.config == made.config
+    ranks = [next(iter(again.adapter(number, own=True).values())).shape[0] for number in (1, 2, 3)]
+    assert ranks[1] == 2 < ranks[0] == ranks[2]
 
 
 def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) -> None:
@@ -323,3 +339,20 @@ def test_what_is_set_wins_over_the_hold(monkeypatch, tmp_path) -> None:
     assert leaving.value.code in (None, 0) and names == ["cat", "neon"] and ledger.plan.regime == "independent"
     assert (ledger.config.regularize.l2, ledger.config.unlearn.lr) == (7.0, held["unlearn.lr"])
     assert ledger.config.unlearn.modules == held["unlearn.modules"]
+
+
+def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
+    monkeypatch, capsys, backend, tiny_pipeline, tmp_path
+) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+    asked = []
+    monkeypatch.setattr(continual_commands, "_serve", lambda *arguments: asked.append(arguments))
+    for name, code in (("unlearn.steps=7", None), ("compare.sampling_steps=3", 2), ("unlearn.steps=x", 2)):
+        monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", "add", str(made.folder), "dog", "--set", name])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        assert leaving.value.code in (code, code or 0), capsys.readouterr()
+    ((ledger, names, config),) = asked
+    assert ledger.rows == made.rows and names == ["dog"]
+    assert config.unlearn.steps == 7 and config.unlearn.rank == made.config.unlearn.rank
+    assert "compare.sampling_steps" in capsys.readouterr().err

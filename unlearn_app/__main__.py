@@ -185,14 +185,20 @@ def bench(
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
     smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
     full: Annotated[bool, typer.Option("--full", help="the whole grid where there is a larger one, for a GPU")] = False,
+    split: Annotated[
+        str, typer.Option(help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev")
+    ] = "test",
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
     if name not in (*BENCHES, "all"):
         raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}, all.", "name")
-    count = whole_number(seeds, "seeds", 1, 100)
+    if split not in (("test", "dev") if name == "paper3" else ("test",)):
+        raise ConfigError(f"The split {split!r} is not accepted; test is, and dev with paper3.", "split")
+    count, given = whole_number(seeds, "seeds", 1, 100), {"split": split} if split != "test" else {}
     for each in BENCHES if name == "all" else (name,):
         module = importlib.import_module(f"unlearn_app.bench.{each.replace('-', '_')}")
-        for line in module.run_bench(out, count, smoke, **({"full": True} if full and each != BENCHES[0] else {})):
+        more = given | ({"full": True} if full and each != BENCHES[0] else {})
+        for line in module.run_bench(out, count, smoke, **more):
             print(line, flush=True)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,14 +111,16 @@ def append(
     scorer: Scorer | None,
     should_stop: Stop = lambda: False,
     *,
+    config: RunConfig | None = None,
     asked: Asked | None = None,
     held_out: Sequence[str] = (),
     painter: Painter | None = None,
 ) -> Iterator[Stage | Step | Painted | Added]:
     """Forget one more concept, test everything again, and add the row; stopping leaves the ledger as it was.
 
-    What is not on the panel yet joins it, and is painted by the model as it was after every request so far. `asked`
-    is tested instead of the whole panel, nothing of `held_out` is trained on, and `painter` may know pictures already.
+    What is not on the panel yet joins it, and is painted by the model as it was after every request so far. `config`
+    teaches this request alone instead of the ledger's, `asked` is tested instead of the whole panel, nothing of
+    `held_out` is trained on, and `painter` may know pictures already.
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
@@ -130,13 +132,48 @@ def append(
                           "with the weights it was begun with.")  # fmt: skip
     if concept.name not in ledger.names:
         yield from _widen(ledger, concept.name, backend, scorer, should_stop)
-    painter = painter or Painter()
-    started, spared, steps = time.perf_counter(), painter.spared, 0
-    yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+    own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
     held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
-    lesson, config = _lesson(ledger, concept, erased, held)
+    yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+    taught = yield from _taught(ledger, concept, own_config, erased, held, backend, painter or Painter(), should_stop)
+    yield Stage("compare", "Painting the panel again: what was erased, and what should stay", TRAINED)
+    backend.drop_adapters()
+    backend.load_adapter("unlearn", taught.combined)
+    look = asked or whole_panel(ledger)
+    shown, pictures = yield from tested(ledger.config, look, backend, scorer, ("unlearn",), should_stop)
+    known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
+    cost = taught.seconds, taught.steps, length(taught.combined)
+    row = Request(*known, *cost, shown, taught.notes, own_config)
+    ledger.add(row, taught.own, taught.combined, pictures)
+    yield Added(row)
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """What a request learned: its own adapter and that of all so far, what there is to say about it, and its cost."""
+
+    own: dict[str, Tensor]
+    combined: dict[str, Tensor]
+    notes: tuple[str, ...]
+    seconds: float
+    steps: int
+
+
+def _taught(
+    ledger: Ledger,
+    concept: Concept,
+    config: RunConfig,
+    erased: Sequence[Concept],
+    held: Sequence[Concept],
+    backend: Backend,
+    painter: Painter,
+    should_stop: Stop,
+) -> Generator[Step, None, _Taught]:
+    """Teach the request; pictures that `painter` knew already count as if they had been painted."""
+    started, spared, steps = time.perf_counter(), painter.spared, 0
+    lesson, grown = _lesson(ledger, concept, config, erased, held)
     earlier = erased if ledger.plan.regime == "sequential" else []
-    for step in _learned(ledger, config, lesson, earlier, backend, painter, should_stop):
+    for step in _learned(ledger, grown, lesson, earlier, backend, painter, should_stop):
         steps += 1
         yield step
         raise_if_stopped(should_stop)
@@ -145,15 +182,7 @@ def append(
     seconds = round(time.perf_counter() - started + painter.spared - spared, 2)
     if config.regularize.project != "none":
         notes = (*notes, span_note(backend, lesson, earlier, config.regularize.energy))
-    yield Stage("compare", "Painting the panel again: what was erased, and what should stay", TRAINED)
-    backend.drop_adapters()
-    backend.load_adapter("unlearn", combined)
-    look = asked or whole_panel(ledger)
-    shown, pictures = yield from tested(ledger.config, look, backend, scorer, ("unlearn",), should_stop)
-    known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    row = Request(*known, seconds, steps, length(combined), shown, notes)
-    ledger.add(row, own, combined, pictures)
-    yield Added(row)
+    return _Taught(own, combined, notes, seconds, steps)
 
 
 def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request:
@@ -165,7 +194,8 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
     concept, _ = _next(ledger, text, held_out)
     last = len(ledger.rows) - 1
     known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    row = Request(*known, 0.0, 0, ledger.rows[last].drift, {})
+    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+    row = Request(*known, 0.0, 0, ledger.rows[last].drift, {}, (), config)
     ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
     return row
 
@@ -186,10 +216,9 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
 
 
 def _lesson(
-    ledger: Ledger, concept: Concept, erased: Sequence[Concept], held: Sequence[Concept]
+    ledger: Ledger, concept: Concept, config: RunConfig, erased: Sequence[Concept], held: Sequence[Concept]
 ) -> tuple[Concept, RunConfig]:
     """What is trained on, and the settings: all requests at once get a budget that grows with their number."""
-    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
     if ledger.plan.regime == "independent" or not erased:
         return without(concept, held), config
     if ledger.plan.regime == "sequential":

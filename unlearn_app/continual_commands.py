@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from .config import PRESETS, RunConfig, clean_text, make_config, make_plan
+from .config import PRESETS, RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import StageBars, assignments, interrupt_flag, whole_number
 from .errors import ConfigError
 from .settings import HOLDS
@@ -70,12 +71,22 @@ def _held(name: str) -> dict[str, Any]:
 
 @continual.command()
 def add(
-    ledger: LEDGER, concepts: Annotated[list[str], typer.Argument(help="what to forget next", metavar="CONCEPT")]
+    ledger: LEDGER,
+    concepts: Annotated[list[str], typer.Argument(help="what to forget next", metavar="CONCEPT")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="as of `run`, for these requests instead of the ledger's"),
+    ] = None,
 ) -> None:
     """Forget more concepts on top of what is there."""
     from .ledger import Ledger
+    from .runs import to_json
 
-    _serve(Ledger.open(ledger), [clean_text(text, "concept") for text in concepts])
+    opened, given = Ledger.open(ledger), assignments(settings or [])
+    if fixed := [name for name in given if name.startswith("compare.")]:
+        raise ConfigError(f"--set {fixed[0]} would paint another panel; the ledger's {fixed[0]} is accepted.", "set")
+    config = config_from_dict(to_json(opened.config), **given)
+    _serve(opened, [clean_text(text, "concept") for text in concepts], config)
 
 
 @continual.command()
@@ -122,7 +133,7 @@ def export(
     Console().print(str(out), markup=False, soft_wrap=True)
 
 
-def _serve(ledger: Any, concepts: list[str]) -> None:
+def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
     """Work through the requests with a bar for each, and print how things stand."""
     from . import catalog
     from . import continual as work
@@ -134,7 +145,7 @@ def _serve(ledger: Any, concepts: list[str]) -> None:
         if not ledger.rows:
             _follow(work.begin(ledger, backend, scorer, cancel.is_set), bars)
         for concept in concepts:
-            _follow(work.append(ledger, concept, backend, scorer, cancel.is_set), bars)
+            _follow(work.append(ledger, concept, backend, scorer, cancel.is_set, config=config), bars)
     _print(ledger)
 
 
@@ -155,6 +166,20 @@ def _print(ledger: Any) -> None:
         cells = [str(found.number), row.concept, *shares, f"{found.drift:.2f}", _share(found.relapse)]
         table.add_row(*cells, f"{row.seconds:.0f}", notes)
     Console().print(table)
+    if ledger.requests:
+        Console().print(_still_shown(ledger))
+
+
+def _still_shown(ledger: Any) -> Table:
+    """By concept and request, the share of pictures that show what was asked for; dim before it is to be erased."""
+    table = Table(title="Pictures that show it, after every request", title_justify="left")
+    for name in ("erased", "original", *map(str, range(1, len(ledger.rows)))):
+        table.add_column(name, justify="right" if name != "erased" else "left")
+    for number, request in enumerate(ledger.requests, 1):
+        seen = [row.panel.get(request.concept) for row in ledger.rows]
+        shares = [_share(found.accuracy if found else None) for found in seen]
+        table.add_row(request.concept, *(Text(text, "dim" * (at < number)) for at, text in enumerate(shares)))
+    return table
 
 
 def _share(value: float | None) -> str:

@@ -58,6 +58,8 @@ class Request:
     """Frobenius norm of the whole update since the original."""
     panel: dict[str, Seen]
     notes: tuple[str, ...] = ()
+    config: RunConfig | None = None
+    """What taught it; None for the original."""
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Ledger:
 
     folder: Path
     config: RunConfig
+    """What teaches a request that brings no settings of its own, and how the panel is painted."""
     plan: SequenceConfig
     names: tuple[str, ...]
     """The panel: the concepts that are tested after every request."""
@@ -202,4 +205,5 @@ def slug(text: str) -> str:
 def _request(values: dict[str, Any]) -> Request:
     lists = ("right", "beside", "named")
     panel = {name: Seen(**seen | {part: tuple(seen[part]) for part in lists}) for name, seen in values["panel"].items()}
-    return Request(**values | {"panel": panel, "notes": tuple(values["notes"])})
+    config = config_from_dict(values["config"]) if values["config"] else None
+    return Request(**values | {"panel": panel, "notes": tuple(values["notes"]), "config": config})
