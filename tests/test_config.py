@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from unlearn_app.config import MAX_TEXT, clean_text, config_from_dict, make_config, setting_names
+from unlearn_app.config import MAX_TEXT, clean_text, config_from_dict, make_config, make_plan, setting_names
 from unlearn_app.errors import ConfigError
 from unlearn_app.runs import to_json
 
@@ -84,3 +84,17 @@ def test_a_yes_survives_the_command_line(said):
 
 def test_every_setting_says_what_it_is():
     assert len(setting_names()) == len(set(setting_names())) > 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight", "keep"),
+    [
+        ({}, 1.0, 0.8),
+        ({"regime": "independent"}, 2.5, 0.4),
+        ({"regime": "independent", "weight": 1.5}, 1.5, 0.4),
+        ({"regime": "independent", "merge": "arithmetic"}, 1.0, 0.8),
+    ],
+)
+def test_only_ties_is_weighted_as_many_updates_need(changes: dict, weight: float, keep: float) -> None:
+    plan = make_plan(**changes)
+    assert (plan.weight, plan.keep) == (weight, keep)

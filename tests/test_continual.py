@@ -72,7 +72,7 @@ def test_regimes_differ_in_what_the_second_request_starts_from(backend, tiny_pip
     assert [row.steps for row in made["simultaneous"].requests] == [3, 6], "the budget grows with the concepts"
     assert [row.steps for row in made["sequential"].requests] == [3, 3]
     states = [made["independent"].adapter(number, own=True) for number in (1, 2)]
-    expected = as_adapter(ties([dense(s) for s in states], 1.0, 0.8), 32)
+    expected = as_adapter(ties([dense(s) for s in states], 2.5, 0.4), 32)
     assert close(dense(made["independent"].adapter(2)), dense(expected.state))
     assert f"{expected.error:.1%}" in made["independent"].rows[2].notes[0]
 

@@ -18,6 +18,7 @@ from .settings import (
     SequenceConfig,
     UnlearnConfig,
     setting,
+    suggested_plan,
 )
 
 PRESETS = ("fast", "full")
@@ -185,7 +186,7 @@ def make_plan(**changes: Any) -> SequenceConfig:
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
-    return SequenceConfig(**_checked("sequence", fields(SequenceConfig), changes))
+    return SequenceConfig(**_checked("sequence", fields(SequenceConfig), suggested_plan(changes) | changes))
 
 
 def make_attack(name: str, **changes: Any) -> Any:

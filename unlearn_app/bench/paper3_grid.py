@@ -35,7 +35,7 @@ HOLDING: dict[str, dict[str, Any]] = {
     "L1": HOLDS["l1"],
     "L2": HOLDS["l2"],
     "selective": HOLDS["selective"],
-    "TIES": {"sequence.regime": "independent", "sequence.weight": 2.5, "sequence.keep": 0.4},
+    "TIES": {"sequence.regime": "independent"},
     PROJECTION: HOLDS["projection"],
     BOTH: HOLDS["projection"] | {"regularize.select": 0.5},
     SMALL: HOLDS["projection+l2"],
