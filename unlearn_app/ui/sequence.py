@@ -74,7 +74,7 @@ def grid(ledger: Ledger | None) -> str:
         rest = _table(ledger, kept[FIRST_KEPT:])
         more = f"<details><summary>{len(kept) - FIRST_KEPT} more that should stay</summary>{rest}</details>"
     return (
-        '<section class="u-ledger" aria-label="Concepts after every request">'
+        f'<section class="u-ledger" style="--n:{len(ledger.rows)}" aria-label="Concepts after every request">'
         f"{_table(ledger, [*erased, *kept[:FIRST_KEPT]])}{more}</section>"
     )
 
