@@ -13,7 +13,7 @@ from unlearn_app.batches import Painter
 from unlearn_app.catalog import load_backend, preview_concept
 from unlearn_app.concept import Prompt
 from unlearn_app.config import config_from_dict, make_config, make_plan, with_concept
-from unlearn_app.continual import Added, append, begin, new_ledger, postpone
+from unlearn_app.continual import Added, append, begin, new_ledger, postpone, serve
 from unlearn_app.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.events import Painted, Stage, Step
 from unlearn_app.ledger import Ledger
@@ -113,6 +113,19 @@ def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_pat
     assert again.rows[0].config is None and again.config == made.config
     ranks = [next(iter(again.adapter(number, own=True).values())).shape[0] for number in (1, 2, 3)]
     assert ranks[1] == 2 < ranks[0] == ranks[2]
+
+
+def test_serving_begins_a_ledger_and_adds_to_it(backend, tiny_pipeline, tmp_path) -> None:
+    """As long as nothing was asked for, other settings begin it anew; afterwards those of the first request hold."""
+    folder, plan = tmp_path / "ledger", make_plan(pictures=1)
+    three, five = (make_config("cat", model=str(tiny_pipeline), **TINY | {"unlearn.steps": n}) for n in (3, 5))
+    assert sum(isinstance(event, Added) for event in serve(three, plan, folder, backend)) == 2
+    assert sum(isinstance(event, Added) for event in serve(with_concept(five, "dog"), plan, folder, backend)) == 1
+    ledger = Ledger.open(folder)
+    assert [(row.concept, row.steps) for row in ledger.requests] == [("cat", 3), ("dog", 3)]
+    ledger.rollback(0)
+    list(serve(five, plan, folder, backend))
+    assert [(row.concept, row.steps) for row in Ledger.open(folder).requests] == [("cat", 5)]
 
 
 def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .backend import Backend
-from .concept import Concept, KnownConcept, restricted_retain, with_own
+from .concept import Concept, KnownConcept, Prompt, restricted_retain, with_own
 from .config import RunConfig
 from .prompts import free_concept
 from .scorers import Scorer
@@ -46,6 +46,18 @@ def load_scorer(model: str, concepts: Sequence[Concept]) -> Scorer | None:
     if judge is not None:
         judge.detector = NudityDetector.load()
     return judge
+
+
+def tuning_prompts(config: RunConfig) -> tuple[Prompt, ...]:
+    """Prompts for the concept of `config` beside those that it is taught and tested by.
+
+    For other models than the bundled one these are the adversary's.
+    """
+    if config.model != "pocket":
+        return preview_concept(config).relearn
+    from .pocket import concepts
+
+    return concepts.tuning_prompts(config.concept)
 
 
 def _answers(concepts: Sequence[Concept]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .backend import Backend
 from .catalog import known_concepts, preview_concept
-from .concept import Concept, Prompt, also_named, spread
+from .concept import Prompt, also_named, spread
 from .config import RunConfig, with_concept
 from .evaluate import judged, paint, to_pil
 from .events import Painted
@@ -22,17 +22,12 @@ Asked = Mapping[str, Sequence[tuple[Prompt, int]]]
 """Prompts with their seeds by concept; the first picture of each concept is kept."""
 
 
-def panel_prompts(concept: Concept, split: str = "test") -> tuple[Prompt, ...]:
-    """Held-out prompts, or with "dev" others for tuning: the adversary's, which nothing here trains on or tests."""
-    return concept.forget.test if split == "test" else concept.relearn
-
-
-def whole_panel(ledger: Ledger, names: Sequence[str] = (), split: str = "test") -> Asked:
+def whole_panel(ledger: Ledger, names: Sequence[str] = ()) -> Asked:
     """The panel of a ledger, or what it asks of `names`: picture i of concept j has the same seed ever after."""
-    count, first = ledger.plan.pictures, PANEL_SEEDS[split] + 1000 * ledger.config.seed
+    count, first = ledger.plan.pictures, PANEL_SEEDS["test"] + 1000 * ledger.config.seed
     asked = {}
     for name in names or ledger.names:
-        prompts = spread(panel_prompts(preview_concept(with_concept(ledger.config, name)), split), count)
+        prompts = spread(preview_concept(with_concept(ledger.config, name)).forget.test, count)
         seed = first + count * ledger.names.index(name)
         asked[name] = tuple((prompt, seed + row) for row, prompt in enumerate(prompts))
     return asked

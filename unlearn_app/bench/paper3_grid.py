@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..catalog import known_concepts, preview_concept
+from ..catalog import known_concepts, preview_concept, tuning_prompts
 from ..concept import Prompt, also_named, spread
 from ..config import RunConfig, make_config, make_plan
-from ..panel import PANEL_SEEDS, Asked, panel_prompts
+from ..panel import PANEL_SEEDS, Asked
 from ..settings import HOLDS, KEYS_VALUES, SequenceConfig, UnlearnConfig
 from ..succession import anchored
 from .cells import SMOKE
@@ -127,8 +127,11 @@ def kept(domain: str) -> tuple[str, ...]:
 def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> Asked:
     """All that is ever looked at in the sequences of a domain: what is requested, and what is kept of either domain.
 
-    Of the other domain only prompts are chosen that name nothing requested, as long as there are some.
+    Of the other domain only prompts are chosen that name nothing requested, as long as there are some. With `split`
+    "dev" it is what settings are tuned by: nothing of it is in the panel of the test.
     """
+    tested = panel(domain, seed, False) if split != "test" else {}
+    taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
     own, names = kept(domain), SEQUENCES[domain]
     kind = preview_concept(make_config(names[0])).kind
     known = [entry for entry in known_concepts() if not entry.fresh]
@@ -139,7 +142,9 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> Asked:
     numbers = itertools.count(PANEL_SEEDS[split] + 1000 * seed)
     asked = {}
     for name, count in counts.items():
-        prompts = panel_prompts(preview_concept(make_config(name)), split)
+        config = make_config(name)
+        askable = preview_concept(config).forget.test if split == "test" else tuning_prompts(config)
+        prompts = [prompt for prompt in askable if prompt.text not in taken]
         if name in others:
             clean = [prompt for prompt in prompts if named(prompt, known) not in SEQUENCES[domain]]
             prompts = clean or prompts

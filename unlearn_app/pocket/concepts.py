@@ -82,6 +82,19 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
     return build(text, entry, chosen)
 
 
+def tuning_prompts(text: str) -> tuple[Prompt, ...]:
+    """Prompts to tune by: what the concept's own training knows, in held-out settings, which forgetting reaches last.
+
+    None is among its own held-out prompts.
+
+    Raises:
+        ConfigError: an unknown concept.
+    """
+    entry, kind = find_entry(text)
+    others = _styles(False) if kind == "object" else halves([e.name for e in OBJECTS], entry.name)[0]
+    return _ask((entry.name,), others, _settings(True), kind, True)
+
+
 def _default_anchor(entry: Entry, kind: str) -> Entry:
     if kind == "style":
         return next(e for e in STYLES if e.name == ("cartoon" if entry.name == PLAIN_STYLE else PLAIN_STYLE))
