@@ -12,7 +12,7 @@ from rich.text import Text
 from .config import PRESETS, RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import StageBars, assignments, interrupt_flag, whole_number
 from .errors import ConfigError
-from .settings import HOLDS
+from .settings import HELD, HOLDS, SERVED, usual_hold
 
 continual = typer.Typer(help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True)
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
@@ -26,8 +26,13 @@ def start(
         str, typer.Option(help="what to forget, in this order, separated by commas", metavar="A,B,C")
     ] = "",
     out: Annotated[Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")] = None,
-    objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = RunConfig.objective,
-    hold: Annotated[str, typer.Option(help="what holds the requests back", metavar="|".join(HOLDS))] = "nothing",
+    objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = SERVED,
+    hold: Annotated[
+        str,
+        typer.Option(
+            help=f"what holds the requests back; {HELD} for the bundled model, else nothing", metavar="|".join(HOLDS)
+        ),
+    ] = "",
     keep: Annotated[str, typer.Option(help="what else to test after every request", metavar="A,B,C")] = "",
     seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(RunConfig.seed),
     preset: Annotated[str, typer.Option(help="fast or full", metavar="|".join(PRESETS))] = RunConfig.preset,
@@ -49,7 +54,9 @@ def start(
         raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     given = assignments(settings or [], SEQUENCE)
     plan = make_plan(**{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)})
-    own = _held(hold) | {name: value for name, value in given.items() if not name.startswith(SEQUENCE)}
+    own = _held(hold or usual_hold(objective, model)) | {
+        name: value for name, value in given.items() if not name.startswith(SEQUENCE)
+    }
     config = make_config(names[0], preset=preset, objective=objective, seed=seed, model=model, **own)
     from .catalog import preview_concept
     from .config import with_concept

@@ -171,3 +171,10 @@ HOLDS: dict[str, dict[str, Any]] = {
     "projection+l2": PROJECTED | {"unlearn.lr": 1.2e-2, "regularize.l2": 3e-3},
 }
 """What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds that no test uses."""
+SERVED, HELD = "concept_ablation", "projection+l2"
+"""How requests in a row are taught and held back unless told otherwise: what was tuned for twelve of them."""
+
+
+def usual_hold(objective: str, model: str) -> str:
+    """What holds requests back where nothing is said: strengths are tuned for the bundled model and two methods."""
+    return HELD if model == "pocket" and objective in (SERVED, "esd") else "nothing"

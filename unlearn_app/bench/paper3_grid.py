@@ -53,8 +53,8 @@ ARMS: dict[str, dict[str, Any]] = {
 The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer.
 """
 STYLES: dict[str, dict[str, Any]] = {
-    "L2": {"unlearn.lr": 1.2e-2, "regularize.l2": 1e-2},
-    SMALL: {"unlearn.lr": 1.6e-2, "regularize.l2": 1e-2},
+    "L2": {"unlearn.lr": 8e-3, "regularize.l2": 8e-3},
+    SMALL: {"unlearn.lr": 9e-3, "regularize.l2": 8e-3, "regularize.energy": 0.8},
 }
 """Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48

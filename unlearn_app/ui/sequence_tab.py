@@ -14,7 +14,7 @@ from ..errors import UnlearnError
 from ..events import Painted, Stage, Step
 from ..jobs import Ask
 from ..ledger import Ledger
-from ..settings import HOLDS, REGIMES
+from ..settings import HOLDS, REGIMES, SERVED, usual_hold
 from . import render, sequence
 
 POLL = 0.25
@@ -57,11 +57,11 @@ class SequenceTab:
             )
             self.hold = gr.Dropdown(
                 [(HOLD_TEXT[name], name) for name in HOLDS],
-                value=next(iter(HOLDS)),
+                value=usual_hold(SERVED, model),
                 label="Held back by",
                 min_width=170,
             )
-            self.objective = gr.Dropdown(list(registry.methods()), value="esd", label="Method", min_width=170)
+            self.objective = gr.Dropdown(list(registry.methods()), value=SERVED, label="Method", min_width=170)
         self.status = gr.HTML(sequence.status(None), elem_id="sequence-status")
         with gr.Row():
             with gr.Column(scale=12, min_width=300):
@@ -88,6 +88,7 @@ class SequenceTab:
             concurrency_limit=32,
             api_visibility="private",
         )
+        self.objective.input(lambda name: usual_hold(name, self._model), self.objective, self.hold, **quiet)
         self.halt.click(self.stop, None, [self.halt], **quiet)
         self.back.click(self.roll_back, self.to, shown, **quiet)
 
