@@ -369,3 +369,26 @@ def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
     assert ledger.rows == made.rows and names == ["dog"]
     assert config.unlearn.steps == 7 and config.unlearn.rank == made.config.unlearn.rank
     assert "compare.sampling_steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        ((), "projection+l2"),
+        (("--objective", "esd"), "projection+l2"),
+        (("--objective", "uce"), "nothing"),
+        (("--hold", "nothing"), "nothing"),
+        (("--model", "SOMEWHERE"), "nothing"),
+    ],
+)
+def test_what_was_tuned_is_held_unless_told_otherwise(monkeypatch, tiny_pipeline, tmp_path, words, held) -> None:
+    made = []
+    monkeypatch.setattr(continual_commands, "_serve", lambda ledger, names: made.append(ledger))
+    words = [str(tiny_pipeline) if word == "SOMEWHERE" else word for word in words]
+    asked = ["continual", "--concepts", "cat", "--out", str(tmp_path / "ledger"), *words]
+    monkeypatch.setattr("sys.argv", ["unlearn_app", *asked])
+    with pytest.raises(SystemExit):
+        cli.main()
+    config = made[0].config
+    assert config == make_config("cat", objective=config.objective, model=config.model, **HOLDS[held])
+    assert config.objective == ("concept_ablation" if "--objective" not in words else words[1])

@@ -73,6 +73,15 @@ def test_requests_grow_the_grid_and_rolling_back_restores_it(site, tab, tmp_path
     assert tab.eval_on_selector_all("#ledger img", "images => images.map(image => image.src)") == first
 
 
+def test_what_holds_back_follows_the_method(site, tab) -> None:
+    chosen = [tab.get_by_label(name, exact=True) for name in ("Method", "Held back by")]
+    assert [box.input_value() for box in chosen] == ["concept_ablation", "projection, small changes"]
+    for method, held in (("uce", "nothing"), ("esd", "projection, small changes")):
+        chosen[0].click()
+        tab.get_by_role("option", name=method, exact=True).click()
+        expect(chosen[1]).to_have_value(held)
+
+
 def test_what_cannot_be_asked_is_said_under_the_box(site, tab) -> None:
     forget(tab, "zebra crossing")
     expect(tab.locator("#next-hint")).to_contain_text("not known")
