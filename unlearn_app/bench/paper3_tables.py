@@ -23,9 +23,9 @@ INTRODUCTION = (
     "request left. Forgetting all at once is trained at these numbers of requests only; what the others would take is "
     "read off the line between them. Training pictures that arms share are painted once, and their seconds count in "
     "every arm. Strengths were tuned with two other training seeds, by other prompts and pictures (`--split dev`); "
-    "those of L2 in sequences of styles once more after the first of these was measured, since the prompts used until "
-    "then stood in settings that training knows, and were easier than the test's. Means over sequences, ± half of the "
-    "95 % Student interval; an interval of a share in a verdict is at "
+    "those of L2 for styles, and of projection + L2, once more after the first sequences were measured: the prompts "
+    "used until then stood in settings that training knows, and were easier than the test's. Means over sequences, "
+    "± half of the 95 % Student interval; an interval of a share in a verdict is at "
     "least as wide as its pictures make it."
 )
 
