@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import cells
 from .paper3_claims import KEPT, Row, at_last, bars, claims, mean, number_of, read_rows, said, why_no_collapse
-from .paper3_grid import BASES, SEQUENCES
+from .paper3_grid import BASES, SEQUENCES, kept
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
@@ -70,7 +70,7 @@ def write_results(folder: Path) -> str:
     parts = ["# Paper 3 (2511.07970) on PocketCanvas", "", INTRODUCTION, ""]
     for key in _sections(rows):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
-        parts += [f"## {_title(*key)}", ""]
+        parts += [f"## {_title(*key)}", "", _asked(key[0], key[2], at_last(mine)[0].number), ""]
         for number in sorted({row.number for row in mine}, reverse=True):
             parts += [f"### After {number_of(number, 'request')}", "", *table(mine, number), ""]
         parts += [*bars(mine), ""]
@@ -107,6 +107,11 @@ def _sections(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
 
 def _title(domain: str, base: str, order: int) -> str:
     return f"{domain.capitalize()}, {base}{', in reverse' if order else ''}"
+
+
+def _asked(domain: str, order: int, count: int) -> str:
+    requests = ", ".join(SEQUENCES[domain][:: -1 if order else 1][:count])
+    return f"Asked for in this order: {requests}. Kept of {domain}: {', '.join(kept(domain))}."
 
 
 COLOURS = (
