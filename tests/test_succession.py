@@ -80,7 +80,7 @@ def test_no_anchor_of_what_is_forgotten_at_once_is_forgotten_itself(domain, turn
         assert not {concept.anchor for concept in every} & {*names[: place + 1], *kept(domain)}
         moved += [concept.anchor for concept in every] != [concept.anchor for concept in (*erased, own)]
         held = [preview_concept(with_concept(config, name)) for name in kept(domain)]
-        lesson, grown = _lesson(ledger, own, erased, held)
+        lesson, grown = _lesson(ledger, own, config, erased, held)
         assert not [text for text in lesson.anchors if any(re.search(rf"\b{n}\b", text) for n in names[: place + 1])]
         assert grown.unlearn.steps == (place + 1) * config.unlearn.steps
         assert grown.unlearn.train_pictures == (place + 1) * config.unlearn.train_pictures
