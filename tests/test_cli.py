@@ -274,6 +274,8 @@ def test_help_lists_the_commands(command) -> None:
 def test_unknown_benchmarks_are_refused(command) -> None:
     refused(command("bench", "speed"), "main-job")
     refused(command("bench", "main-job", "--seeds", "0"), "seeds")
+    refused(command("bench", "paper1", "--split", "dev"), "split 'dev'")
+    refused(command("bench", "paper3", "--split", "train"), "split 'train'")
 
 
 def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

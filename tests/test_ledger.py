@@ -1,6 +1,7 @@
 """The ledger on disk: whole after a kill at any moment, rolled back to the very pixels, scored by hand-made numbers."""
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unlearn_app import __main__ as cli
 from unlearn_app.config import make_config, make_plan
 from unlearn_app.errors import ConfigError, OutputError
 from unlearn_app.ledger import Ledger, Request, Seen
@@ -115,6 +117,18 @@ def test_concepts_with_the_same_slug_or_none_have_pictures_of_their_own(tmp_path
     opened = Ledger.open(ledger.folder)
     found = [Image.open(opened.picture(0, name)).getpixel((0, 0))[0] for name in opened.names]
     assert found == [0, 1, 2, 3, 4, 9]
+
+
+def test_the_command_line_prints_how_often_what_was_erased_still_appears(tmp_path: Path, capsys, monkeypatch) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    ledger.add(request(ledger, "cat", cat=0, dog=3), adapter(1), adapter(2), pictures(1))
+    ledger.add(request(ledger, "dog", cat=2, dog=1), adapter(3), adapter(4), pictures(2))
+    monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", "show", str(ledger.folder)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    rows = [re.findall(r"\w+%?", line) for line in capsys.readouterr().out.partition("Pictures that")[2].splitlines()]
+    assert ["cat", "100%", "0%", "50%"] in rows and ["dog", "100%", "75%", "25%"] in rows
 
 
 WORKER = """
