@@ -4,11 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cells
-from .paper3_claims import KEPT, Row, at_last, bars, claims, mean, number_of, read_rows, said, why_no_collapse
+from .paper3_claims import (
+    BARS,
+    DRIFT,
+    KEPT,
+    Row,
+    at_last,
+    bars,
+    claims,
+    drifts,
+    mean,
+    number_of,
+    read_rows,
+    said,
+    why_no_collapse,
+)
 from .paper3_grid import BASES, SEQUENCES, kept
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
+SHORT = (*(title for title, _ in BARS.values()), "drift")
 CLAIMS = ("claim", "arm, against", "over sequences", "over pictures", "UA", "verdict")
 INTRODUCTION = (
     "Requests to forget, one after the other, on one model. UA is the share of held-out pictures of everything erased "
@@ -27,6 +42,11 @@ INTRODUCTION = (
     "used until then stood in settings that training knows, and were easier than the test's. Means over sequences, "
     "± half of the 95 % Student interval; an interval of a share in a verdict is at "
     "least as wide as its pictures make it."
+)
+
+IN_SHORT = (
+    "After the last request of the first order, by concept ablation; drift in percent of the plain sequence's. "
+    "What keeps most of its own domain comes first."
 )
 
 
@@ -67,7 +87,8 @@ def _percent(values: Sequence[float | None]) -> str:
 def write_results(folder: Path) -> str:
     """Write `paper3.md` and `paper3.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
-    parts = ["# Paper 3 (2511.07970) on PocketCanvas", "", INTRODUCTION, ""]
+    parts = ["# Paper 3 (2511.07970) on PocketCanvas", "", INTRODUCTION, "", "## In short", "", IN_SHORT, ""]
+    parts += [*summary(rows), ""]
     for key in _sections(rows):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
         parts += [f"## {_title(*key)}", "", _asked(key[0], key[2], at_last(mine)[0].number), ""]
@@ -77,26 +98,35 @@ def write_results(folder: Path) -> str:
         if said_why := why_no_collapse(mine):
             parts += [said_why, ""]
         parts += [f"| {' | '.join(CLAIMS)} |", "|" + "---|" * len(CLAIMS), *claims(mine), ""]
-    parts += ["## In short", "", *summary(rows), ""]
     text = "\n".join(parts)
     cells.write_results(folder, text, figure(rows))
     return text
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """After the last request of the first order with the first method: one line per arm, the domains side by side."""
+    """After the last request of the first order with the first method: one line per arm, the domains side by side.
+
+    Drift is in percent of the plain sequence's; the bars of our own stand above.
+    """
     first = [row for row in rows if (row.order, row.base) == (0, next(iter(BASES)))]
     ends = {domain: at_last([row for row in first if row.domain == domain]) for domain in SEQUENCES}
     ends = {domain: own for domain, own in ends.items() if own}
     arms = dict.fromkeys(row.arm for own in ends.values() for row in own)
     ranked = sorted(arms, key=lambda arm: -mean([row.ra_i for own in ends.values() for row in own if row.arm == arm]))
-    heads = [f"{domain}: {name}" for domain in ends for name in ("UA", "RA-I", "RA-C", "drift")]
-    lines = [f"| arm | {' | '.join(heads)} |", "|" + "---|" * (1 + len(heads))]
+    heads = [f"{domain}: {name}, %" for domain in ends for name in SHORT]
+    least = [*(f"≥ {bar:.0f}" for _, bar in BARS.values()), f"≤ {DRIFT:.0f}"] * len(ends)
+    lines = [f"| {' | '.join(['arm', *heads, 'sequences'])} |", "|" + "---|" * (2 + len(heads))]
+    lines.append(f"| {' | '.join(['*bar*', *least, ''])} |")
     for arm in ranked:
-        found = [[row for row in own if row.arm == arm] for own in ends.values()]
-        shown = [said([getattr(row, name) for row in own]) for own in found for name in ("ua", "ra_i", "ra_c", "drift")]
-        lines.append(f"| {' | '.join([arm, *shown])} |")
+        found = [([row for row in own if row.arm == arm], drifts(own, arm)) for own in ends.values()]
+        shown = [said(values) for mine, drift in found for values in (*_columns(mine), drift)]
+        counts = " + ".join(str(len(mine)) for mine, _ in found)
+        lines.append(f"| {' | '.join([arm, *shown, counts])} |")
     return lines
+
+
+def _columns(rows: Sequence[Row]) -> list[list[float | None]]:
+    return [[getattr(row, name) for row in rows] for name in BARS]
 
 
 def _sections(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
