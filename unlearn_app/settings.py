@@ -94,8 +94,8 @@ class RegularizeConfig:
             ConfigError: naming the setting.
         """
         if self.project != "none" and modules != "keys_values":
-            sentence = f"unlearn.modules is {modules}; regularize.project accepts keys_values only"
-            raise ConfigError(f"{sentence}, because other layers do not keep what is projected.", "unlearn.modules")
+            sentence = f"unlearn.modules is {modules}, which would void regularize.project={self.project}"
+            raise ConfigError(f"{sentence}; keys_values is accepted, or regularize.project=none.", "unlearn.modules")
         for item in fields(self) if edit else ():
             value = getattr(self, item.name)
             if value != item.default:

@@ -53,15 +53,15 @@ class SequenceTab:
         self.hint = gr.HTML("", elem_id="next-hint")
         with gr.Row():
             self.regime = gr.Dropdown(
-                [(REGIME_TEXT[name], name) for name in REGIMES], value=REGIMES[0], label="Requests", min_width=170
+                [(REGIME_TEXT[name], name) for name in REGIMES], value=REGIMES[0], label="Requests", min_width=240
             )
             self.hold = gr.Dropdown(
                 [(HOLD_TEXT[name], name) for name in HOLDS],
                 value=usual_hold(SERVED, model),
                 label="Held back by",
-                min_width=170,
+                min_width=240,
             )
-            self.objective = gr.Dropdown(list(registry.methods()), value=SERVED, label="Method", min_width=170)
+            self.objective = gr.Dropdown(list(registry.methods()), value=SERVED, label="Method", min_width=240)
         self.status = gr.HTML(sequence.status(None), elem_id="sequence-status")
         with gr.Row():
             with gr.Column(scale=12, min_width=300):
