@@ -241,7 +241,7 @@ def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp
     changes = {"unlearn.modules": "keys_values", "regularize.project": "exact", "regularize.energy": 1.0}
     with pytest.raises(ConfigError, match=r"leaves 0.* regularize.energy below 1 is accepted"):
         ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **changes)
-    with pytest.raises(ConfigError, match="keys_values is accepted, or regularize.project=none"):
+    with pytest.raises(ConfigError, match=r"keys_values is accepted, or regularize.project=none"):
         make_config("cat", **{"regularize.project": "exact"})
 
 

@@ -28,7 +28,7 @@ from unlearn_app.bench.paper3_grid import (
     named,
     panel,
 )
-from unlearn_app.bench.paper3_tables import figure, summary, table
+from unlearn_app.bench.paper3_tables import figure, notes, summary, table
 from unlearn_app.catalog import known_concepts, preview_concept
 from unlearn_app.config import make_config, make_plan
 from unlearn_app.ledger import Ledger, Request, Seen
@@ -135,7 +135,9 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
         "| projection | 95 ± 0 | 86 ± 2 (64 %, n = 144) | 95 ± 0 (71 %, n = 144) | 45 ± 0 (34 %) |"
     )
     assert lines[3].startswith("| sequential |") and lines[4].startswith("| original | 10 ± 0 | 100 (75 %) |")
-    assert lines[4].endswith("| 3 |") and lines[6] == "- projection, seed 0: It leaves out 3 %."
+    assert lines[4].endswith("| 3 |") and len(lines) == 5
+    assert notes(noted + arm(PLAIN, 20)) == ["- projection, seed 0: It leaves out 3 %."]
+    assert not notes([*(dataclasses.replace(row, number=3) for row in noted), *arm(PLAIN, 20)]), "of the last alone"
     assert said([]) == said([None]) == "–" and said([1.0]) == "1"
     svg = figure([BASE, dataclasses.replace(BASE, number=1), dataclasses.replace(BASE, domain="styles", arm="L2")])
     assert svg.count("<polyline") == 8 and "styles: drift" in svg and figure([]).startswith("<svg")

@@ -51,7 +51,7 @@ IN_SHORT = (
 
 
 def table(rows: Sequence[Row], number: int) -> list[str]:
-    """One line per arm after `number` requests, best kept in its own domain first, then the original; notes below."""
+    """One line per arm after `number` requests, best kept in its own domain first, then the original."""
     arms = {r.arm: [o for o in rows if (o.arm, o.number) == (r.arm, number)] for r in rows if r.number == number}
     ranked = sorted(arms.items(), key=lambda item: -mean([r.ra_i for r in item[1]]))
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
@@ -64,8 +64,12 @@ def table(rows: Sequence[Row], number: int) -> list[str]:
     own = [said([row.original["ua"] for row in once])]
     own += [f"100 ({_percent([row.original[name] for row in once])})" for name in KEPT]
     lines.append(f"| {' | '.join([ORIGINAL, *own])} | 0.00 | – | – | – | {len(once)} |")
-    notes = [f"- {arm}, seed {row.seed}: {note}" for arm, some in ranked for row in some for note in row.notes]
-    return [*lines, "", *notes] if notes else lines
+    return lines
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What there is to say about the last request of each sequence."""
+    return [f"- {row.arm}, seed {row.seed}: {note}" for row in at_last(rows) for note in row.notes]
 
 
 def _kept(rows: Sequence[Row], name: str) -> str:
@@ -88,16 +92,17 @@ def write_results(folder: Path) -> str:
     """Write `paper3.md` and `paper3.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
     parts = ["# Paper 3 (2511.07970) on PocketCanvas", "", INTRODUCTION, "", "## In short", "", IN_SHORT, ""]
-    parts += [*summary(rows), ""]
+    parts += [*summary(rows), "", f"![Curves over the number of requests]({folder.name}.svg)", ""]
     for key in _sections(rows):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
-        parts += [f"## {_title(*key)}", "", _asked(key[0], key[2], at_last(mine)[0].number), ""]
-        for number in sorted({row.number for row in mine}, reverse=True):
-            parts += [f"### After {number_of(number, 'request')}", "", *table(mine, number), ""]
-        parts += [*bars(mine), ""]
+        last, *earlier = sorted({row.number for row in mine}, reverse=True)
+        parts += [f"## {_title(*key)}", "", _asked(key[0], key[2], last), ""]
+        parts += [_after(last), "", *table(mine, last), "", *notes(mine), *bars(mine), ""]
         if said_why := why_no_collapse(mine):
             parts += [said_why, ""]
         parts += [f"| {' | '.join(CLAIMS)} |", "|" + "---|" * len(CLAIMS), *claims(mine), ""]
+        for number in earlier:
+            parts += [_after(number), "", *table(mine, number), ""]
     text = "\n".join(parts)
     cells.write_results(folder, text, figure(rows))
     return text
@@ -133,6 +138,10 @@ def _sections(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
     """What is told apart, in the order in which the grid measures it."""
     found = dict.fromkeys((row.domain, row.base, row.order) for row in rows)
     return sorted(found, key=lambda key: (key[2], key[1] != "concept ablation", key))
+
+
+def _after(number: int) -> str:
+    return f"### After {number_of(number, 'request')}"
 
 
 def _title(domain: str, base: str, order: int) -> str:
