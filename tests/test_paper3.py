@@ -140,7 +140,7 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
     assert not notes([*(dataclasses.replace(row, number=3) for row in noted), *arm(PLAIN, 20)]), "of the last alone"
     assert said([]) == said([None]) == "–" and said([1.0]) == "1"
     svg = figure([BASE, dataclasses.replace(BASE, number=1), dataclasses.replace(BASE, domain="styles", arm="L2")])
-    assert svg.count("<polyline") == 8 and "styles: drift" in svg and figure([]).startswith("<svg")
+    assert svg.count("<polyline") == 8 and "Styles: drift" in svg and figure([]).startswith("<svg")
     everything = [dataclasses.replace(BASE, arm=name) for name in ARMS]
     assert figure(everything).count("<polyline") == 4 * len(ARMS), "every arm has a colour"
 

@@ -233,6 +233,7 @@ def write_results(folder: Path) -> str:
     """Write `paper1.md` and `paper1.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
     parts = ["# Paper 1 (2412.07808) on PocketCanvas", "", f"{INTRODUCTION} {_missing_seeds(rows)}".strip(), ""]
+    parts += [f"![Class removal: what is forgotten, and what is lost]({folder.name}.svg)", ""]
     for task in dict.fromkeys(task for row in rows for task in row.tasks):
         mine = [row for row in rows if task in row.tasks]
         parts += [f"## {task.capitalize()} removal", "", HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]

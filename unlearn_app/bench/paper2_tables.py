@@ -64,6 +64,7 @@ def write_results(folder: Path) -> str:
     bases = [base for base in BASES if any(row.base == base for row in rows)]
     parts = ["# Paper 2 (2410.12777) on PocketCanvas", "", INTRODUCTION + _without(rows, known), ""]
     parts += ["## What was measured", "", scope({row.job for row in rows}, max((r.last for r in rows), default=0)), ""]
+    parts += [f"![How often the concept is back, over the steps of each attack]({folder.name}.svg)", ""]
     originals = [row for row in rows if row.base == ORIGINAL]
     for base in [*bases, FRESH]:
         mine = [row for row in rows if row.base == base]

@@ -49,6 +49,8 @@ IN_SHORT = (
     "What keeps most of its own domain comes first."
 )
 
+CAPTION = "All in percent: RA-I and RA-C of the original's, drift of the largest in its row."
+
 
 def table(rows: Sequence[Row], number: int) -> list[str]:
     """One line per arm after `number` requests, best kept in its own domain first, then the original."""
@@ -92,7 +94,7 @@ def write_results(folder: Path) -> str:
     """Write `paper3.md` and `paper3.svg` into `assets/results`, or beside a folder elsewhere; the Markdown."""
     rows = read_rows(folder)
     parts = ["# Paper 3 (2511.07970) on PocketCanvas", "", INTRODUCTION, "", "## In short", "", IN_SHORT, ""]
-    parts += [*summary(rows), "", f"![Curves over the number of requests]({folder.name}.svg)", ""]
+    parts += [*summary(rows), "", f"![Curves over the number of requests]({folder.name}.svg)", "", CAPTION, ""]
     for key in _sections(rows):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
         last, *earlier = sorted({row.number for row in mine}, reverse=True)
@@ -154,10 +156,10 @@ def _asked(domain: str, order: int, count: int) -> str:
 
 
 COLOURS = (
-    "#c2570c", "#0a8062", "#0b6fb8", "#8a5bd0", "#b4231f", "#7a8494", "#946b00", "#3b4cca", "#d0588f", "#4f7a28",
-    "#00838f",
+    "#c2570c", "#0a8062", "#0b6fb8", "#8a5bd0", "#b4231f", "#7a8494", "#946b00", "#e0a800", "#111827", "#d0588f",
+    "#3fb6c8",
 )  # fmt: skip
-PANELS = {"ua": "erased", "ra_i": "kept, same domain", "ra_c": "kept, other domain"}
+PANELS = {"ua": "UA", "ra_i": "RA-I", "ra_c": "RA-C"}
 
 
 def figure(rows: Sequence[Row]) -> str:
@@ -166,12 +168,12 @@ def figure(rows: Sequence[Row]) -> str:
     panels: list[cells.Panel] = []
     for place, key in enumerate(_sections(rows)):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
-        domain = key[0] if key[2] == 0 else f"{key[0]}, in reverse"
-        panels += [(f"{domain}: {title}", place, _lines(mine, name)) for name, title in PANELS.items()]
+        title = _title(*key).replace(f", {next(iter(BASES))}", "")
+        panels += [(f"{title}: {measure}", place, _lines(mine, name)) for name, measure in PANELS.items()]
         drifts = _lines(mine, "drift")
         largest = max(value for points in drifts.values() for _, value in points) or 1.0
         shares = {arm: [(n, 100 * value / largest) for n, value in points] for arm, points in drifts.items()}
-        panels.append((f"{domain}: drift, % of the largest", place, shares))
+        panels.append((f"{title}: drift", place, shares))
     return cells.drawn(panels, colours, "requests")
 
 
