@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from unlearn_app.bench import paper1
+from unlearn_app.bench import judge_tables, lab_tables, paper1, paper1_tables, paper2_tables, paper3_tables
 from unlearn_app.bench.cells import cell
 from unlearn_app.bench.paper1_tables import (
     CLAIMS,
@@ -199,3 +200,17 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
 def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
     plain, changed = paper1.make_config("cat"), paper1.make_config("cat", **changes)
     assert (paper1.digest(plain) == paper1.digest(changed)) == same
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [("judge", judge_tables), ("paper1", paper1_tables), ("paper2", paper2_tables), ("paper3", paper3_tables),
+     ("lab", lab_tables)],
+)  # fmt: skip
+def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(name: str, tables, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "assets" / "experiments" / name, tmp_path / name)
+    results = ROOT / "assets" / "results"
+    assert tables.write_results(tmp_path / name) == (results / f"{name}.md").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.glob("*.svg")] == [path.name for path in results.glob(f"{name}.svg")]
+    for path in tmp_path.glob("*.svg"):
+        assert path.read_bytes() == (results / path.name).read_bytes()

@@ -71,6 +71,7 @@ def test_every_table_is_written_and_every_cell_says_where_it_comes_from(killed) 
         assert (out / f"{name}-smoke.md").read_text().strip() in printed
     for name in ("paper1", "paper2", "paper3"):
         assert (out / f"{name}-smoke.svg").read_text().startswith("<svg")
+        assert f"]({name}-smoke.svg)" in (out / f"{name}-smoke.md").read_text()
     for path in cells(out):
         stored = json.loads(path.read_text())
         assert stored["config"] and stored["values"] and stored["seconds"] >= 0 and stored["peak_gb"] > 0.1

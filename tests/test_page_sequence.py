@@ -122,6 +122,9 @@ def test_nothing_sticks_out_on_a_phone_or_in_the_dark(site, browser, options) ->
     site.runner.seconds = 0.2
     with Visitors(browser, site.url) as visitors:
         page = opened(visitors(**options))
+        for label in ("Requests", "Held back by", "Method"):
+            field = page.get_by_label(label, exact=True)
+            assert field.evaluate("field => field.value && field.scrollWidth <= field.clientWidth"), f"{label} is cut"
         for concept in ("cat", "rabbit", "mosaic"):
             forget(page, concept)
             expect(page.locator("#ledger thead")).to_contain_text(concept)

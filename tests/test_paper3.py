@@ -141,6 +141,8 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
     assert said([]) == said([None]) == "–" and said([1.0]) == "1"
     svg = figure([BASE, dataclasses.replace(BASE, number=1), dataclasses.replace(BASE, domain="styles", arm="L2")])
     assert svg.count("<polyline") == 8 and "Styles: drift" in svg and figure([]).startswith("<svg")
+    told = figure([dataclasses.replace(BASE, order=1), dataclasses.replace(BASE, base="EraseDiff")])
+    assert ">Objects, in reverse: drift<" in told and ">Objects, EraseDiff: drift<" in told
     everything = [dataclasses.replace(BASE, arm=name) for name in ARMS]
     assert figure(everything).count("<polyline") == 4 * len(ARMS), "every arm has a colour"
 

@@ -26,7 +26,7 @@ from ..settings import SequenceConfig
 from ..standings import Standing, counted, standings
 from .cells import ROOT, grown, own_share, short_hash
 from .paper3_claims import SHARES
-from .paper3_grid import AT_ONCE, BASES, PLAIN, SEQUENCES, SMOKE_ARMS, Job, grid, kept, looked_at, marks, panel
+from .paper3_grid import AT_ONCE, FIRST_BASE, PLAIN, SEQUENCES, SMOKE_ARMS, Job, grid, kept, looked_at, marks, panel
 from .paper3_tables import write_results
 
 WORK = ROOT / "work"
@@ -43,7 +43,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     folder = out / (f"{name}-smoke" if smoke else name)
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
-        first = "objects", 0, next(iter(BASES))
+        first = "objects", 0, FIRST_BASE
         jobs = [job for job in jobs if (job.domain, job.order, job.base) == first and job.arm in SMOKE_ARMS]
     jobs = own_share(jobs, lambda job: (job.domain, job.seed))
     work = out / f"{name}-work" if smoke else WORK / name
@@ -107,7 +107,7 @@ class _Bench:
 
     def _original(self, job: Job, asked: Asked) -> Ledger:
         """What the original model shows, painted once for all arms of a domain and seed."""
-        first = replace(job, order=0, base=next(iter(BASES)), arm=PLAIN)
+        first = replace(job, order=0, base=FIRST_BASE, arm=PLAIN)
         folder = self._work / slug(f"original-{job.domain}-{job.seed}")
         ledger = opened(folder, *first.settings(self._smoke), asked, self._backend.base_hash, ())
         if not ledger.rows:

@@ -28,6 +28,8 @@ BASES: dict[str, dict[str, Any]] = {
     "EraseDiff": {"objective": "erasediff"},
     "ESD": {"objective": "esd"},
 }
+FIRST_BASE = next(iter(BASES))
+"""The method that every arm is measured with."""
 PLAIN, PROJECTION = "sequential", "projection"
 BOTH, SMALL = "projection + selective", "projection + L2"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
@@ -82,11 +84,11 @@ class Job:
         All arms in one order with one base method, those for reference with one seed; in the other order, and with a
         second method, three arms and a seed.
         """
-        first, second = list(BASES)[:2]
-        if (self.order, self.base) == (0, first):
+        second = list(BASES)[1]
+        if (self.order, self.base) == (0, FIRST_BASE):
             return self.seed == 0 or self.arm not in (UNHELD, ALL_LAYERS)
         few = self.seed == 0 and self.arm in (PLAIN, PROJECTION, SMALL)
-        return few and (self.order, self.base) in ((1, first), (0, second))
+        return few and (self.order, self.base) in ((1, FIRST_BASE), (0, second))
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
         """What is asked for, in this order."""

@@ -19,7 +19,7 @@ from .paper3_claims import (
     said,
     why_no_collapse,
 )
-from .paper3_grid import BASES, SEQUENCES, kept
+from .paper3_grid import FIRST_BASE, SEQUENCES, kept
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
@@ -45,11 +45,14 @@ INTRODUCTION = (
 )
 
 IN_SHORT = (
-    "After the last request of the first order, by concept ablation; drift in percent of the plain sequence's. "
+    f"After the last request of the first order, by {FIRST_BASE}; drift in percent of the plain sequence's. "
     "What keeps most of its own domain comes first."
 )
 
-CAPTION = "All in percent: RA-I and RA-C of the original's, drift of the largest in its row."
+CAPTION = (
+    "All in percent: RA-I and RA-C of the original's, drift of the largest in its row. "
+    f"By {FIRST_BASE} where no method is named."
+)
 
 
 def table(rows: Sequence[Row], number: int) -> list[str]:
@@ -99,10 +102,12 @@ def write_results(folder: Path) -> str:
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
         last, *earlier = sorted({row.number for row in mine}, reverse=True)
         parts += [f"## {_title(*key)}", "", _asked(key[0], key[2], last), ""]
-        parts += [_after(last), "", *table(mine, last), "", *notes(mine), *bars(mine), ""]
+        parts += [_after(last), "", *table(mine, last), "", *bars(mine), ""]
         if said_why := why_no_collapse(mine):
             parts += [said_why, ""]
         parts += [f"| {' | '.join(CLAIMS)} |", "|" + "---|" * len(CLAIMS), *claims(mine), ""]
+        if noted := notes(mine):
+            parts += ["What the last request said of itself:", "", *noted, ""]
         for number in earlier:
             parts += [_after(number), "", *table(mine, number), ""]
     text = "\n".join(parts)
@@ -115,7 +120,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
 
     Drift is in percent of the plain sequence's; the bars of our own stand above.
     """
-    first = [row for row in rows if (row.order, row.base) == (0, next(iter(BASES)))]
+    first = [row for row in rows if (row.order, row.base) == (0, FIRST_BASE)]
     ends = {domain: at_last([row for row in first if row.domain == domain]) for domain in SEQUENCES}
     ends = {domain: own for domain, own in ends.items() if own}
     arms = dict.fromkeys(row.arm for own in ends.values() for row in own)
@@ -125,21 +130,19 @@ def summary(rows: Sequence[Row]) -> list[str]:
     lines = [f"| {' | '.join(['arm', *heads, 'sequences'])} |", "|" + "---|" * (2 + len(heads))]
     lines.append(f"| {' | '.join(['*bar*', *least, ''])} |")
     for arm in ranked:
-        found = [([row for row in own if row.arm == arm], drifts(own, arm)) for own in ends.values()]
-        shown = [said(values) for mine, drift in found for values in (*_columns(mine), drift)]
-        counts = " + ".join(str(len(mine)) for mine, _ in found)
-        lines.append(f"| {' | '.join([arm, *shown, counts])} |")
+        shown, counts = [], []
+        for own in ends.values():
+            mine = [row for row in own if row.arm == arm]
+            shown += [said([getattr(row, name) for row in mine]) for name in BARS] + [said(drifts(own, arm))]
+            counts.append(str(len(mine)))
+        lines.append(f"| {' | '.join([arm, *shown, ' + '.join(counts)])} |")
     return lines
-
-
-def _columns(rows: Sequence[Row]) -> list[list[float | None]]:
-    return [[getattr(row, name) for row in rows] for name in BARS]
 
 
 def _sections(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
     """What is told apart, in the order in which the grid measures it."""
     found = dict.fromkeys((row.domain, row.base, row.order) for row in rows)
-    return sorted(found, key=lambda key: (key[2], key[1] != "concept ablation", key))
+    return sorted(found, key=lambda key: (key[2], key[1] != FIRST_BASE, key))
 
 
 def _after(number: int) -> str:
@@ -147,7 +150,7 @@ def _after(number: int) -> str:
 
 
 def _title(domain: str, base: str, order: int) -> str:
-    return f"{domain.capitalize()}, {base}{', in reverse' if order else ''}"
+    return ", ".join(part for part in (domain.capitalize(), base, "in reverse" if order else "") if part)
 
 
 def _asked(domain: str, order: int, count: int) -> str:
@@ -168,11 +171,11 @@ def figure(rows: Sequence[Row]) -> str:
     panels: list[cells.Panel] = []
     for place, key in enumerate(_sections(rows)):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
-        title = _title(*key).replace(f", {next(iter(BASES))}", "")
+        title = _title(key[0], key[1] if key[1] != FIRST_BASE else "", key[2])
         panels += [(f"{title}: {measure}", place, _lines(mine, name)) for name, measure in PANELS.items()]
-        drifts = _lines(mine, "drift")
-        largest = max(value for points in drifts.values() for _, value in points) or 1.0
-        shares = {arm: [(n, 100 * value / largest) for n, value in points] for arm, points in drifts.items()}
+        norms = _lines(mine, "drift")
+        largest = max(value for points in norms.values() for _, value in points) or 1.0
+        shares = {arm: [(n, 100 * value / largest) for n, value in points] for arm, points in norms.items()}
         panels.append((f"{title}: drift", place, shares))
     return cells.drawn(panels, colours, "requests")
 
