@@ -90,7 +90,12 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(backend, tiny_pi
         made = ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", plan=plan, backend=backend, **changes)
         updates = dense(made.adapter(2)).values()
         leaks[name] = max(((update @ basis).norm() / update.norm()).item() for update in updates)
-    assert max(leaks["kept"], leaks["merged"]) < 1e-5 and leaks["free"] > 1e-2, leaks
+    made = ledger_of(tmp_path / "own", tiny_pipeline, plan={"regime": "independent"}, backend=backend, **keys_values)
+    for concept in ("cat", "dog"):
+        own = config_from_dict(to_json(made.config), **{"regularize.project": "exact"})
+        list(append(made, concept, backend, None, config=own))
+    leaks["own settings"] = max(((u @ basis).norm() / u.norm()).item() for u in dense(made.adapter(2)).values())
+    assert max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5 and leaks["free"] > 1e-2, leaks
 
 
 def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tmp_path) -> None:

@@ -14,6 +14,7 @@ from unlearn_app.bench.paper3_grid import (
     ARMS,
     AT_ONCE,
     BOTH,
+    CONTENDERS,
     HOLDING,
     MARKS,
     PLAIN,
@@ -177,11 +178,12 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
         names = SEQUENCES[domain]
         assert len(names) == len(set(names)) == 12 and set(names) < {entry.name for entry in entries}
     jobs = grid(3)
-    assert len(set(jobs)) == len(jobs) == 3 * 2 * 2 * 3 * len(ARMS)
+    assert len(set(jobs)) == len(jobs) == 3 * 2 * 2 * 3 * len(ARMS) + 2 * 2 * len(CONTENDERS)
     cut = [job for job in jobs if job.cut]
     first = [job for job in cut if (job.order, job.base) == (0, "concept ablation")]
-    assert {job.seed for job in first} == {0, 1, 2} and {job.arm for job in first} == set(ARMS)
-    assert {job.arm for job in first if job.seed} == set(ARMS) - {UNHELD, ALL_LAYERS}
+    by_seed = {seed: {job.arm for job in first if job.seed == seed} for seed in range(6)}
+    several = set(ARMS) - {UNHELD, ALL_LAYERS}
+    assert by_seed == dict(enumerate([set(ARMS), several, several, set(CONTENDERS), set(CONTENDERS), set()]))
     few = {(job.order, job.base, job.seed, job.arm) for job in set(cut) - set(first)}
     assert few == {
         (*way, 0, name) for way in ((1, "concept ablation"), (0, "EraseDiff")) for name in (PLAIN, PROJECTION, SMALL)

@@ -178,7 +178,7 @@ def _taught(
         yield step
         raise_if_stopped(should_stop)
     own = backend.adapter_state("unlearn")
-    combined, notes = _combined(ledger, lesson, erased, held, own, backend)
+    combined, notes = _combined(ledger, lesson, config, erased, held, own, backend)
     seconds = round(time.perf_counter() - started + painter.spared - spared, 2)
     if config.regularize.project != "none":
         notes = (*notes, span_note(backend, lesson, earlier, config.regularize.energy))
@@ -256,21 +256,22 @@ def _learned(
 def _combined(
     ledger: Ledger,
     concept: Concept,
+    config: RunConfig,
     erased: Sequence[Concept],
     held: Sequence[Concept],
     own: dict[str, Tensor],
     backend: Backend,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The adapter of all requests so far, and what there is to say about it."""
+    """The adapter of all requests so far, and what there is to say about it; a merge is projected as `config` says."""
     if ledger.plan.regime == "simultaneous" or not erased:
         return own, ()
     if ledger.plan.regime == "sequential":
         return total(ledger.adapter(len(erased)), own).state, ()
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
     basis = None
-    if ledger.config.regularize.project == "exact":
+    if config.regularize.project == "exact":
         everything = without(united([*erased, concept]), [*erased, concept, *held])
-        basis = protected_span(backend, everything, (), ledger.config.regularize.energy)
+        basis = protected_span(backend, everything, (), config.regularize.energy)
     adapter = merge([*states, own], ledger.plan, basis)
     return adapter.state, (f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",)
 

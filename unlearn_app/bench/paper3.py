@@ -43,8 +43,8 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     folder = out / (f"{name}-smoke" if smoke else name)
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
-        first = "objects", 0, FIRST_BASE
-        jobs = [job for job in jobs if (job.domain, job.order, job.base) == first and job.arm in SMOKE_ARMS]
+        first = "objects", 0, 0, FIRST_BASE
+        jobs = [j for j in jobs if (j.domain, j.order, j.seed, j.base) == first and j.arm in SMOKE_ARMS]
     jobs = own_share(jobs, lambda job: (job.domain, job.seed))
     work = out / f"{name}-work" if smoke else WORK / name
     bench = _Bench(folder, work, load_backend(), PocketJudge.load(POCKET / "judge"), smoke, split)

@@ -59,6 +59,8 @@ STYLES: dict[str, dict[str, Any]] = {
     SMALL: {"unlearn.lr": 9e-3, "regularize.l2": 8e-3},
 }
 """Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less."""
+CONTENDERS, MORE_SEEDS = (PLAIN, "L2", SMALL), 2
+"""The plain sequence and what comes near every bar, and how many seeds they have beyond the others'."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
 """Pictures of each requested concept and each of the other domain; of all that is kept of the own one together."""
 SMOKE_ARMS = (PLAIN, "TIES", BOTH, AT_ONCE)
@@ -81,8 +83,8 @@ class Job:
     def cut(self) -> bool:
         """Whether the declared cut holds it; the others wait for the full grid.
 
-        All arms in one order with one base method, those for reference with one seed; in the other order, and with a
-        second method, three arms and a seed.
+        All arms in one order with one base method, those for reference with one seed, contenders with more; in the
+        other order, and with a second method, three arms and a seed.
         """
         second = list(BASES)[1]
         if (self.order, self.base) == (0, FIRST_BASE):
@@ -107,8 +109,9 @@ class Job:
 
 def grid(seeds: int) -> list[Job]:
     """Every sequence, the declared cut first; arms of the same sequence follow each other."""
-    names = itertools.product(range(seeds), SEQUENCES, range(2), BASES, ARMS)
+    names = itertools.product(range(seeds + MORE_SEEDS), SEQUENCES, range(2), BASES, ARMS)
     jobs = [Job(domain, order, seed, base, arm) for seed, domain, order, base, arm in names]
+    jobs = [job for job in jobs if job.seed < seeds or (job.cut and job.arm in CONTENDERS)]
     return sorted(jobs, key=lambda job: (not job.cut, job.seed))
 
 

@@ -39,7 +39,10 @@ INTRODUCTION = (
     "read off the line between them. Training pictures that arms share are painted once, and their seconds count in "
     "every arm. Strengths were tuned with two other training seeds, by other prompts and pictures (`--split dev`); "
     "those of L2 for styles, and of projection + L2, once more after the first sequences were measured: the prompts "
-    "used until then stood in settings that training knows, and were easier than the test's. Means over sequences, "
+    "used until then stood in settings that training knows, and were easier than the test's. The plain sequence, L2 "
+    "and projection + L2 have two seeds more than the rest, added once, because three had left bars undecided. "
+    "Seconds come from two machines, one nearly twice as fast, which widens their spread; what is compared of them, "
+    "the requests of a sequence and all at once with one by one, ran on one. Means over sequences, "
     "± half of the 95 % Student interval; an interval of a share in a verdict is at "
     "least as wide as its pictures make it."
 )
