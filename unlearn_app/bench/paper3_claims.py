@@ -1,8 +1,8 @@
-"""What the cells of paper 3 say about its claims, each with its intervals, and about the bars of our own."""
+"""What the cells of paper 3 say about its claims, each with its intervals."""
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,6 @@ from .paper3_grid import AT_ONCE, BOTH, HOLDING, PLAIN, PROJECTION, SMALL, UNHEL
 SHARES = ("ua", "ra_i", "ra_c", "ra_c_official")
 KEPT = SHARES[1:]
 """Shares that are said in percent of the original's."""
-BARS = {"ua": ("UA", 90.0), "ra_i": ("RA-I", 80.0), "ra_c": ("RA-C", 90.0)}
-"""Least percent of erased pictures, and of the original's shares."""
-DRIFT, GROWTH, SECONDS = 40.0, 1.2, 30.0
-"""At most: percent of the plain sequence's drift, the first request's time, and seconds of the last request."""
 COLLAPSE = 50.0
 """What keeps less than this percent of the original's has collapsed."""
 MATCHED = 5.0
@@ -176,7 +172,7 @@ def collapse(rows: Sequence[Row], arm: str) -> str:
     found, text = share_interval(ends, "ra_i"), f"Keeps less than {COLLAPSE:.0f} % of its own domain"
     if found is None:
         return f"| {text} | {arm} | not measured | – | – | – |"
-    label = _label(found, COLLAPSE, at_most=True, yes="held", no="not held")
+    label = label_of(found, COLLAPSE, at_most=True, yes="held", no="not held")
     count = sum(len(row.pictures["ra_i"]) for row in ends)
     ua = mean([row.ua for row in ends])
     over = f"{within(found, '%')}, {number_of(len(ends), 'sequence')}"
@@ -190,101 +186,19 @@ def cost(rows: Sequence[Row]) -> str:
     if not pairs:
         return f"| {text} | {AT_ONCE}, {PLAIN} | not measured | – | – | – |"
     found = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
-    label = _label(found, 1.0, at_most=False, yes="held", no="not held")
+    label = label_of(found, 1.0, at_most=False, yes="held", no="not held")
     ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
     said_of = f"{within(found, 'times', 1)}, {number_of(len(pairs), 'sequence')}"
     return f"| {text} | {AT_ONCE}, {PLAIN} | {said_of} | – | {ua} | **{label}** |"
 
 
-def _label(found: Interval, bar: float, at_most: bool, yes: str = "met", no: str = "not met") -> str:
+def label_of(found: Interval, bar: float, at_most: bool, yes: str = "met", no: str = "not met") -> str:
     """Whether an interval lies on the right side of a bar, on the wrong one, or across."""
     _, low, high = found
     below, above = high < bar or (at_most and high == bar), low > bar or (not at_most and low == bar)
     if not below and not above:
         return "undecided"
     return yes if below == at_most else no
-
-
-def bars(rows: Sequence[Row]) -> list[str]:
-    """What the best arm that holds a sequence back reaches against every bar, with intervals."""
-    ends = at_last(rows)
-    arms = {arm: [row for row in ends if row.arm == arm] for arm in HOLDING}
-    arms = {arm: some for arm, some in arms.items() if some}
-    if not arms or not any(row.arm == PLAIN for row in ends):
-        return ["- The plain sequence, or every arm that holds it back, is not measured."]
-    best, why = _best(rows, arms)
-    when = number_of(ends[0].number, "request")
-    lines = [f"- Of the arms that hold a sequence back, best after {when}: **{best}** ({why})."]
-    for name, (title, bar) in BARS.items():
-        found = share_interval(arms[best], name)
-        what = "of what was asked for" if name == "ua" else "of the original's"
-        if found is None:
-            lines.append(f"- {title}: not measured.")
-            continue
-        lines.append(f"- {title} {within(found, '%')} {what}, bar {bar:.0f}: {_label(found, bar, at_most=False)}.")
-    if ratios := drifts(rows, best):
-        found = mean_interval(ratios)
-        label = _label(found, DRIFT, at_most=True)
-        lines.append(
-            f"- Drift {within(found, '%')} of the plain sequence's of the same layers, bar {DRIFT:.0f}: {label}."
-        )
-    return [*lines, *costs(rows, best)]
-
-
-def _best(rows: Sequence[Row], arms: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
-    """Of the arms that erase enough the one that meets most other bars, and of these the one that keeps most.
-
-    Where none erases enough, the one that erases most; and why it is that one.
-    """
-
-    def of(name: str, arm: str) -> float:
-        return mean([getattr(row, name) for row in arms[arm]])
-
-    def met(arm: str) -> int:
-        ratios = drifts(rows, arm)
-        reached = [of(name, arm) >= bar for name, (_, bar) in BARS.items()]
-        return sum(reached) + bool(ratios and mean(ratios) <= DRIFT)
-
-    least = BARS["ua"][1]
-    able = [arm for arm in arms if of("ua", arm) >= least]
-    if able:
-        most = max(able, key=lambda arm: (met(arm), of("ra_i", arm) + of("ra_c", arm)))
-        return most, f"its means meet {met(most)} of {len(BARS) + 1} bars, no arm's more, and it keeps most of those"
-    return max(arms, key=lambda arm: of("ua", arm)), f"no arm's UA reaches {least:.0f} %, its is highest"
-
-
-def drifts(rows: Sequence[Row], arm: str) -> list[float]:
-    """The drift of every sequence in percent of the plain one's."""
-    return [100 * a.drift / max(b.drift, 1e-9) for a, b in paired(rows, arm, PLAIN, "drift")]
-
-
-def costs(rows: Sequence[Row], best: str) -> list[str]:
-    """How much longer the last request takes than the first, by arm, and what it takes of the best one."""
-    ends = at_last(rows)
-    last, arms = ends[0].number, dict.fromkeys(row.arm for row in ends)
-    ratios = {arm: growth([row for row in rows if row.arm == arm]) for arm in arms}
-    shown = [f"{arm} {mean(ratios[arm]):.2f}" for arm in arms if arm != best and ratios[arm]]
-    lines = []
-    if ratios[best]:
-        found = mean_interval(ratios[best])
-        label = _label(found, GROWTH, at_most=True)
-        times, rest = within(found, "times", 2), ", ".join(shown) or "none"
-        of_first = f"as long as request 1 with {best}, bar {GROWTH}: {label}; others: {rest}."
-        lines.append(f"- Request {last} takes {times} {of_first}")
-    mine = [row for row in ends if row.arm == best]
-    found = mean_interval([row.seconds for row in mine])
-    label = _label(found, SECONDS, at_most=True)
-    where = sorted({(row.threads, row.processes) for row in mine})
-    how = " and ".join(f"{number_of(one, 'thread')} in {number_of(many, 'process', 'es')}" for one, many in where)
-    took = f"- Request {last} of {best} takes {within(found, 's')} without its evaluation"
-    lines.append(f"{took}, bar {SECONDS:.0f} on two cores: {label}; measured with {how}.")
-    return lines
-
-
-def growth(rows: Sequence[Row]) -> list[float]:
-    """The time of the last request by that of the first, of every sequence that has both."""
-    first = {row.sequence: row.seconds for row in rows if row.number == 1}
-    return [row.seconds / first[row.sequence] for row in at_last(rows) if first.get(row.sequence)]
 
 
 def why_no_collapse(rows: Sequence[Row]) -> str:

@@ -4,26 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cells
-from .paper3_claims import (
-    BARS,
-    DRIFT,
-    KEPT,
-    Row,
-    at_last,
-    bars,
-    claims,
-    drifts,
-    mean,
-    number_of,
-    read_rows,
-    said,
-    why_no_collapse,
-)
+from .paper3_bars import BARS, STATE, bars, drifts
+from .paper3_claims import KEPT, Row, at_last, claims, mean, number_of, read_rows, said, why_no_collapse
 from .paper3_grid import FIRST_BASE, SEQUENCES, kept
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
-SHORT = (*(title for title, _ in BARS.values()), "drift")
 CLAIMS = ("claim", "arm, against", "over sequences", "over pictures", "UA", "verdict")
 INTRODUCTION = (
     "Requests to forget, one after the other, on one model. UA is the share of held-out pictures of everything erased "
@@ -76,8 +62,12 @@ def table(rows: Sequence[Row], number: int) -> list[str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What there is to say about the last request of each sequence."""
-    return [f"- {row.arm}, seed {row.seed}: {note}" for row in at_last(rows) for note in row.notes]
+    """What there is to say about the last request of each sequence, the same of several in one line."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in at_last(rows):
+        for note in row.notes:
+            found.setdefault((row.arm, note), []).append(str(row.seed))
+    return [f"- {arm}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {note}" for (arm, note), seeds in found.items()]
 
 
 def _kept(rows: Sequence[Row], name: str) -> str:
@@ -128,15 +118,16 @@ def summary(rows: Sequence[Row]) -> list[str]:
     ends = {domain: own for domain, own in ends.items() if own}
     arms = dict.fromkeys(row.arm for own in ends.values() for row in own)
     ranked = sorted(arms, key=lambda arm: -mean([row.ra_i for own in ends.values() for row in own if row.arm == arm]))
-    heads = [f"{domain}: {name}, %" for domain in ends for name in SHORT]
-    least = [*(f"≥ {bar:.0f}" for _, bar in BARS.values()), f"≤ {DRIFT:.0f}"] * len(ends)
+    heads = [f"{domain}: {BARS[name].title}, %" for domain in ends for name in STATE]
+    least = [BARS[name].text for name in STATE] * len(ends)
     lines = [f"| {' | '.join(['arm', *heads, 'sequences'])} |", "|" + "---|" * (2 + len(heads))]
     lines.append(f"| {' | '.join(['*bar*', *least, ''])} |")
     for arm in ranked:
         shown, counts = [], []
         for own in ends.values():
             mine = [row for row in own if row.arm == arm]
-            shown += [said([getattr(row, name) for row in mine]) for name in BARS] + [said(drifts(own, arm))]
+            shares = [[getattr(row, name) for row in mine] for name in ("ua", "ra_i", "ra_c")]
+            shown += [said(values) for values in (*shares, drifts(own, arm))]
             counts.append(str(len(mine)))
         lines.append(f"| {' | '.join([arm, *shown, ' + '.join(counts)])} |")
     return lines
