@@ -86,15 +86,18 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(backend, tiny_pi
     held = keys_values | {"regularize.project": "exact"}
     cases = {"kept": ({}, held), "merged": ({"regime": "independent"}, held), "free": ({}, keys_values)}
     leaks = {}
+
+    def leak(made: Ledger) -> float:
+        return max(((update @ basis).norm() / update.norm()).item() for update in dense(made.adapter(2)).values())
+
     for name, (plan, changes) in cases.items():
         made = ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", plan=plan, backend=backend, **changes)
-        updates = dense(made.adapter(2)).values()
-        leaks[name] = max(((update @ basis).norm() / update.norm()).item() for update in updates)
+        leaks[name] = leak(made)
     made = ledger_of(tmp_path / "own", tiny_pipeline, plan={"regime": "independent"}, backend=backend, **keys_values)
+    own = config_from_dict(to_json(made.config), **{"regularize.project": "exact"})
     for concept in ("cat", "dog"):
-        own = config_from_dict(to_json(made.config), **{"regularize.project": "exact"})
         list(append(made, concept, backend, None, config=own))
-    leaks["own settings"] = max(((u @ basis).norm() / u.norm()).item() for u in dense(made.adapter(2)).values())
+    leaks["own settings"] = leak(made)
     assert max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5 and leaks["free"] > 1e-2, leaks
 
 

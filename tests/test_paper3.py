@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 
 from unlearn_app.bench import paper3
-from unlearn_app.bench.paper3_bars import bars, growth
-from unlearn_app.bench.paper3_claims import Row, claims, judged, said, share_interval, why_no_collapse
+from unlearn_app.bench.paper3_bars import BARS, bars, drifts, growth
+from unlearn_app.bench.paper3_claims import Row, claims, judged, read_rows, said, share_interval, why_no_collapse
 from unlearn_app.bench.paper3_grid import (
     ALL_LAYERS,
     ARMS,
     AT_ONCE,
     BOTH,
     CONTENDERS,
+    FIRST_BASE,
     HOLDING,
     MARKS,
     PLAIN,
@@ -38,6 +39,7 @@ from unlearn_app.panel import other_kind
 from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
 from unlearn_app.succession import anchored
 
+ROOT = Path(__file__).resolve().parent.parent
 RIGHT = "1" * 36 + "0" * 12
 BASE = Row("objects", 0, 0, "concept ablation", PLAIN, 12, 100.0, 20.0, 50.0, 45.0, 10.0, 0.0, 20.0, 240.0,
            {"ua": 10.0, "ra_i": 75.0, "ra_c": 75.0, "ra_c_official": 75.0},
@@ -86,8 +88,29 @@ def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_wi
     none = bars([*arm(PLAIN, 20), *arm("L1", 50, ua=60), *arm("L2", 90, ua=20)])
     assert "**L1** (no arm's UA reaches 90 %, its is highest)" in none[0]
     assert "not measured" in bars([])[0] and "not measured" in bars(arm(PROJECTION, 90))[0]
-    alone = against([row for row in rows if not row.seed])[PROJECTION]
-    assert alone[0] == "95", "a single sequence has no interval"
+    single = [row for row in rows if not row.seed]
+    assert against(single)[PROJECTION][0] == "95", "a single sequence has no interval"
+    single += [row for row in arm("L2", 99, 99, drift=9) if not row.seed]
+    assert "**projection** (0 of 4" in bars(single)[0], "and its means decide"
+
+
+def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
+    every = read_rows(ROOT / "assets" / "experiments" / "paper3")
+    for domain, kept_by_plain in (("objects", (50, 80)), ("styles", (0, 15))):
+        rows = [row for row in every if (row.domain, row.base, row.order) == (domain, FIRST_BASE, 0)]
+        told = against(rows)
+        assert "**L2** (4 of 4 bars met with the whole interval" in bars(rows)[0]
+        assert all(cell.endswith("), met") for cell in told["L2"])
+        assert len({row.seed for row in rows if row.arm == "L2"}) == 5
+        assert kept_by_plain[0] < float(told[PLAIN][1].split()[0]) < kept_by_plain[1]
+        projection = judged(rows, "", PROJECTION, PLAIN, "ra_i")
+        assert ("**held**" if domain == "styles" else "**undecided**") in projection
+        assert min(drifts(rows, PROJECTION)) > 100 and float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
+        mixed = [float(cell.split()[0]) for cell in told[SMALL][:4]]
+        assert (mixed[0] < 90) == (domain == "styles") and min(mixed[1], mixed[2]) > 90 and mixed[3] < 40
+        last = [row for row in every if (row.domain, row.base, row.number) == (domain, "EraseDiff", 12)]
+        assert {row.arm for row in last if row.arm != PLAIN} == {PROJECTION, SMALL}
+        assert all(row.ua < BARS["ua"].bound for row in last if row.arm != PLAIN)
 
 
 def against(rows: list[Row]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..metrics import mean_interval
-from .paper3_claims import Interval, Row, at_last, label_of, number_of, paired, share_interval
+from .paper3_claims import RATES, Interval, Row, at_last, label_of, number_of, paired, share_interval
 from .paper3_grid import HOLDING, PLAIN
 
 
@@ -32,7 +32,7 @@ BARS = {
     "growth": Bar("growth", "last request's time by the first's", 1.2, at_most=True, digits=2),
     "seconds": Bar("time", "s of the last request on two cores, without its evaluation", 30.0, at_most=True),
 }
-STATE = ("ua", "ra_i", "ra_c", "drift")
+STATE = (*RATES, "drift")
 """The bars that tell which arm is best: what it leaves of the model, not what it costs."""
 Reached = Mapping[str, Interval | None]
 
@@ -62,7 +62,7 @@ def reached(rows: Sequence[Row], arm: str) -> Reached:
     mine = [row for row in rows if row.arm == arm]
     ends = [row for row in at_last(rows) if row.arm == arm]
     lists = {"drift": drifts(rows, arm), "growth": growth(mine), "seconds": [row.seconds for row in ends]}
-    return {name: share_interval(ends, name) for name in ("ua", "ra_i", "ra_c")} | {
+    return {name: share_interval(ends, name) for name in RATES} | {
         name: mean_interval(values) if values else None for name, values in lists.items()
     }
 

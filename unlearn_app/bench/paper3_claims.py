@@ -9,7 +9,8 @@ from pathlib import Path
 from ..metrics import mean_interval, paired_change, wilson
 from .paper3_grid import AT_ONCE, BOTH, HOLDING, PLAIN, PROJECTION, SMALL, UNHELD
 
-SHARES = ("ua", "ra_i", "ra_c", "ra_c_official")
+RATES = ("ua", "ra_i", "ra_c")
+SHARES = (*RATES, "ra_c_official")
 KEPT = SHARES[1:]
 """Shares that are said in percent of the original's."""
 COLLAPSE = 50.0

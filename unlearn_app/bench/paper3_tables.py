@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import cells
 from .paper3_bars import BARS, STATE, bars, drifts
-from .paper3_claims import KEPT, Row, at_last, claims, mean, number_of, read_rows, said, why_no_collapse
+from .paper3_claims import KEPT, RATES, Row, at_last, claims, mean, number_of, read_rows, said, why_no_collapse
 from .paper3_grid import FIRST_BASE, SEQUENCES, kept
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
@@ -27,10 +27,9 @@ INTRODUCTION = (
     "those of L2 for styles, and of projection + L2, once more after the first sequences were measured: the prompts "
     "used until then stood in settings that training knows, and were easier than the test's. The plain sequence, L2 "
     "and projection + L2 have two seeds more than the rest, added once, because three had left bars undecided. "
-    "Seconds come from two machines, one nearly twice as fast, which widens their spread; what is compared of them, "
-    "the requests of a sequence and all at once with one by one, ran on one. Means over sequences, "
-    "± half of the 95 % Student interval; an interval of a share in a verdict is at "
-    "least as wide as its pictures make it."
+    "Seconds are those of the machines that the sequences ran on, and so is their spread. Means over sequences, "
+    "± half of the 95 % Student interval; an interval of a share in a verdict is never narrower than its pictures make "
+    "it."
 )
 
 IN_SHORT = (
@@ -126,7 +125,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
         shown, counts = [], []
         for own in ends.values():
             mine = [row for row in own if row.arm == arm]
-            shares = [[getattr(row, name) for row in mine] for name in ("ua", "ra_i", "ra_c")]
+            shares = [[getattr(row, name) for row in mine] for name in RATES]
             shown += [said(values) for values in (*shares, drifts(own, arm))]
             counts.append(str(len(mine)))
         lines.append(f"| {' | '.join([arm, *shown, ' + '.join(counts)])} |")
@@ -156,7 +155,6 @@ COLOURS = (
     "#c2570c", "#0a8062", "#0b6fb8", "#8a5bd0", "#b4231f", "#7a8494", "#946b00", "#e0a800", "#111827", "#d0588f",
     "#3fb6c8",
 )  # fmt: skip
-PANELS = {"ua": "UA", "ra_i": "RA-I", "ra_c": "RA-C"}
 
 
 def figure(rows: Sequence[Row]) -> str:
@@ -166,7 +164,7 @@ def figure(rows: Sequence[Row]) -> str:
     for place, key in enumerate(_sections(rows)):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
         title = _title(key[0], key[1] if key[1] != FIRST_BASE else "", key[2])
-        panels += [(f"{title}: {measure}", place, _lines(mine, name)) for name, measure in PANELS.items()]
+        panels += [(f"{title}: {BARS[name].title}", place, _lines(mine, name)) for name in RATES]
         norms = _lines(mine, "drift")
         largest = max(value for points in norms.values() for _, value in points) or 1.0
         shares = {arm: [(n, 100 * value / largest) for n, value in points] for arm, points in norms.items()}

@@ -141,7 +141,7 @@ def curve_plot(view: View | None) -> gr.LinePlot:
         y="share",
         color="group",
         color_map=CURVE_COLORS,
-        y_lim=[0, 103],  # a line at 100 is not cut in half
+        y_lim=render.PERCENT_AXIS,
         title="What comes back under attack",
         x_title="attack step",
         y_title="show what was asked, %",

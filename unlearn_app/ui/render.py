@@ -19,6 +19,8 @@ VERDICT_TEXT: dict[str, tuple[str, str]] = {
     "damaged": ("✕", "Damaged"),
     "inconclusive": ("?", "Inconclusive"),
 }
+PERCENT_AXIS = [0, 103]
+"""A little above 100, so that a line there is not cut in half."""
 MOST_REASONS = 5
 """So many sentences of a verdict stand in the open."""
 

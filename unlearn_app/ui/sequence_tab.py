@@ -176,7 +176,7 @@ def _plot() -> gr.LinePlot:
         y="share",
         color="group",
         color_map=sequence.LINES,
-        y_lim=[0, 103],  # a line at 100 is not cut in half
+        y_lim=render.PERCENT_AXIS,
         title="After every request",
         x_title="request",
         y_title="share of pictures, %",
