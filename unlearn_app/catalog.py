@@ -99,22 +99,18 @@ def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> tuple[str
 
 
 def never_seen(
-    model: str, count: int, seed: int, besides: str, alike: bool = False
+    model: str, count: int, seed: int, besides: Concept, alike: bool = False
 ) -> tuple[str, Tensor, list[str]] | None:
-    """As `fresh_lesson`, of what `model` learns most easily among what it has never seen, `besides` left out.
+    """As `fresh_lesson`, of what `model` learns most easily of the kind of `besides` among what it has never seen.
 
-    Pictures that are `alike` share their caption.
+    `besides` itself is left out. Pictures that are `alike` share their caption.
     """
     if model != "pocket":
         return None
     from .pocket import lesson
 
-    return lesson.fresh_lesson(count, seed, next(name for name in lesson.EASIEST if name != besides), alike)
-
-
-def beside(control: str, concept: Concept) -> str:
-    """The name of a control beside `concept`: all that is unseen are objects, which a style has to be told."""
-    return f"{control} (an object: no style is unseen)" if concept.kind == "style" else control
+    easiest = next(name for name in lesson.EASIEST[besides.kind] if name != besides.name)
+    return lesson.fresh_lesson(count, seed, easiest, alike)
 
 
 def preview_concept(config: RunConfig) -> Concept:

@@ -41,7 +41,7 @@ def controls(
             steps = relearn(backend, concept, config, should_stop)
             yield from _marks(UNRESISTING, ("unlearn",), steps, backend, concept, config, scorer, should_stop)
         asked = config.attack
-        lesson = never_seen(config.model, asked.pictures, config.seed, concept.name, asked.data == "one")
+        lesson = never_seen(config.model, asked.pictures, config.seed, concept, asked.data == "one")
         if lesson:
             name = lesson[0]
             yield Stage("attack", f"For comparison: the same attack teaches {name}, which was never seen", FRACTION)

@@ -21,6 +21,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
@@ -288,6 +289,12 @@ def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}[name](**config)
 
 
+def load_part(name: Literal["unet", "vae"], folder: str | Path) -> Any:
+    """A part of a pipeline from its own folder, in single precision."""
+    kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name]
+    return kind.from_pretrained(str(folder), torch_dtype=torch.float32)
+
+
 def quicken(unet: nn.Module, device: torch.device) -> None:
     """On CPUs and small grids the plain attention product is quicker than the fused one, by a quarter of a step."""
     if device.type == "cpu" and unet.config.sample_size <= SMALL_SIDE:
@@ -295,6 +302,17 @@ def quicken(unet: nn.Module, device: torch.device) -> None:
 
 
 def save_pipeline(folder: str | Path, **parts: Any) -> None:
-    """Write the five parts, named as diffusers does, in half precision, files cut into pieces of at most 14 MB."""
+    """Write the five parts, named as diffusers does; weights in half precision, files cut into at most 14 MB.
+
+    The text encoder stays in single precision, since transformers loads it as it is stored while diffusers loads the
+    rest in single precision. Its tensors keep the prefix `text_model.`: transformers from 5.6 on reads names with or
+    without it, those before only with it, and start without a word at random otherwise.
+    """
     pipe = StableDiffusionPipeline(**parts, **BARE)
-    pipe.to(torch.float16).save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")
+    pipe.unet.to(torch.float16)
+    pipe.vae.to(torch.float16)
+    pipe.text_encoder.to(torch.float32)
+    pipe.save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")
+    file = Path(folder) / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})

@@ -14,7 +14,7 @@ from .attacks.relearn import adversary_pictures, lesson_pictures
 from .backend import Backend, slots_kept
 from .base_rates import of_attack
 from .batches import PaintedSet
-from .catalog import beside, load_backend, load_scorer, never_seen, preview_concept
+from .catalog import load_backend, load_scorer, never_seen, preview_concept
 from .concept import Concept
 from .config import RunConfig, config_from_dict, make_attack, with_concept
 from .errors import ConfigError, raise_if_stopped
@@ -137,7 +137,7 @@ def find(
     yield Stage("attack", f"Trying to get {concept.name} back, {_name_of(attack)}: {attack.budget(config)}", 0.1)
     with backend.active(*slots):
         own = yield from probe(backend, concept, attack, data, config, scorer, should_stop)
-    control, missing = None, _no_control(attack, concept)
+    control, missing = None, "" if attack.counts else "it is no attack on what the model has learned"
     if not missing:
         control = of_attack(_name_of(attack), attack, config, backend.base_hash)
         if control is None:
@@ -145,16 +145,7 @@ def find(
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
             missing += f", and {GIVEN}"
-    if control:
-        control |= {"name": beside(control["name"], concept)}
     return _finding(attack, config, own, control, missing, environment(backend, scorer))
-
-
-def _no_control(attack: Attack, concept: Concept) -> str:
-    """Why there can be no control, whatever the model; empty where there can be one."""
-    if not attack.counts:
-        return "it is no attack on what the model has learned"
-    return f"no style is known to be unseen, and {GIVEN}" if attack.needs_control and concept.kind == "style" else ""
 
 
 def _taught(
@@ -167,7 +158,7 @@ def _taught(
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where nobody knows of such."""
     asked = config.attack
-    lesson = never_seen(config.model, asked.pictures, config.seed, concept.name, asked.data == "one")
+    lesson = never_seen(config.model, asked.pictures, config.seed, concept, asked.data == "one")
     if lesson is None:
         return None
     name = lesson[0]

@@ -33,11 +33,14 @@ def train(
     part: Annotated[
         list[str] | None, typer.Option(help="only this model; may be repeated; all when absent", metavar="NAME")
     ] = None,
+    from_assets: Annotated[
+        bool, typer.Option("--from-assets", help="go on from the bundled denoiser, with its text encoder and latents")
+    ] = False,
 ) -> None:
-    """Train autoencoder, text tower, denoiser and judge, resuming from checkpoints."""
+    """Train text encoder, autoencoder, judges and denoiser, resuming from checkpoints."""
     from .pocket import recipe
 
-    _show_progress(recipe.train(work, part))
+    _show_progress(recipe.train(work, part, from_assets=from_assets))
     if not part:
         record_hashes()
 

@@ -3,14 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import registry
 from .attacks.relearn import MARKS, pictures_of, relearn
 from .backend import Backend
 from .base_rates import RECORDED, relearning, scores_of, taught_curve
-from .catalog import beside, known_concepts, load_backend, load_scorer, nearest_known, preview_concept
+from .catalog import known_concepts, load_backend, load_scorer, nearest_known, preview_concept
 from .concept import Concept
 from .config import OWN_PROMPTS, RunConfig
 from .controls import FRACTION, FRESH, controls
@@ -149,7 +149,7 @@ def _attack(work: _Work) -> Iterator[Event]:
     text = f"An adversary fine-tunes the published weights on {pictures_of(settings)}"
     yield Stage("attack", text, SHARES["attack"])
     if base := relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None:
-        work.base = replace(base, name=beside(base.name, work.concept))
+        work.base = base
     for step, score_there in scores_of(work.base).items():
         yield Mark(step, (), {"forget": score_there}, control=RECORDED)
     steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)

@@ -7,41 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..diffusers_backend import load_pipeline
 from ..errors import ConfigError
 from ..scorers.pocket_judge import PocketJudge
+from ..scorers.second_judge import SecondJudge
 from .checkpoints import Beside, Progress, write_json
 from .dataset import load_split, scenes
 from .latents import pictures_to_tensor
 from .measures import (
-    JudgeScore,
-    held_out_rows,
+    diversity,
+    held_out_scenes,
     judge_pictures,
+    likeness,
     paint_scenes,
     prompt_of,
+    quality,
     reconstruction_psnr,
     sample_scenes,
 )
 from .recipe import ASSETS, FULL, Recipe
-from .vocabulary import FRESH_OBJECTS, OBJECTS, SETTINGS, STYLES
-from .world import Scene, render
+from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
+from .world import PLACEMENTS, Scene, render
 
-RECONSTRUCTED, FRESH = 512, 600
+RECONSTRUCTED, FRESH, HELD_OUT, DIVERSE = 512, 600, 150, 200
 PER_PAIR = 2
-SAMPLING_STEPS, GUIDANCE_SCALE = 12, 3.0
-BATCH = 84
-CELL, MARGIN, HEADER = 48, 76, 30
-QUALITY = 70
+SAMPLING_STEPS, GUIDANCE_SCALE = 12, 2.0
+CELL, MARGIN, HEADER = 64, 76, 30
+QUALITY = 80
 
 
 def write_card(
-    work: Path, assets: Path = ASSETS, recipe: Recipe = FULL, per_pair: int = PER_PAIR
+    work: Path, assets: Path = ASSETS, recipe: Recipe = FULL, per_pair: int = PER_PAIR, diverse: int = DIVERSE
 ) -> Iterator[Progress]:
-    """Measure the models in `assets`/pocket against the renderings in `work`, and write card and sheets beside them.
+    """Measure the models in `assets`/pocket against renderings, and write card and sheets beside them.
 
     Raises:
         ConfigError: `work` holds no finished training.
@@ -50,27 +51,33 @@ def write_card(
     folder = assets / "pocket"
     try:
         training = json.loads((work / "train.json").read_text(encoding="utf-8"))
-        valid = load_split(work / "pictures", "valid", recipe.pictures["valid"], recipe.data_seed)
+        held = load_split(work / "pictures", "held_out", recipe.pictures["held_out"], recipe.data_seed)
     except FileNotFoundError as error:
         raise ConfigError(f"There is no {error.filename}; run `pocket render` and `pocket train` first.") from error
-    backend, judge = load_pipeline(folder / "pipeline", "pocket"), PocketJudge.load(folder / "judge")
+    backend = load_pipeline(folder / "pipeline", "pocket")
+    judge, second = PocketJudge.load(folder / "judge"), SecondJudge.load(folder / "second")
     scores: dict[str, Any] = {}
     yield Progress("judge", 0, 2, "unseen renderings")
-    known = scenes("valid", recipe.pictures["valid"], recipe.data_seed)
-    scores["renderings"] = asdict(judge_pictures(judge, pictures_to_tensor(np.concatenate(valid)), known))
-    yield Progress("judge", 1, 2, "fresh objects")
+    known = scenes("held_out", recipe.pictures["held_out"], recipe.data_seed)
+    scores["renderings"] = asdict(judge_pictures(judge, pictures_to_tensor(np.concatenate(held)), known))
+    yield Progress("judge", 1, 2, "what the denoiser never sees")
     fresh = scenes("fresh", min(FRESH, recipe.pictures["fresh"]), recipe.data_seed + 1)
     drawn = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in fresh]))
     scores["fresh"] = asdict(judge_pictures(judge, drawn, fresh))
     yield Progress("reconstruction", 0, 1)
-    psnr = reconstruction_psnr(backend, pictures_to_tensor(valid[0][:RECONSTRUCTED]))
+    psnr = reconstruction_psnr(backend, pictures_to_tensor(held[0][:RECONSTRUCTED]))
     scores["psnr"] = {"pictures": len(psnr), "mean": psnr.mean().item(), "worst": psnr.min().item()}
-    wanted, pieces = sample_scenes(per_pair), []
-    for start in range(0, len(wanted), BATCH):
-        yield Progress("generate", start, len(wanted))
-        pieces.append(paint_scenes(backend, wanted[start : start + BATCH], SAMPLING_STEPS, GUIDANCE_SCALE))
-    painted = torch.cat(pieces)
-    scores |= _generated_scores(judge, painted, wanted)
+    wanted = sample_scenes(per_pair)
+    yield Progress("generate", 0, 3, "every object in every style")
+    painted = paint_scenes(backend, wanted, SAMPLING_STEPS, GUIDANCE_SCALE)
+    scores["generated"] = quality(judge, second, painted, wanted)
+    yield Progress("generate", 1, 3, "held-out compositions")
+    unseen = held_out_scenes(HELD_OUT if per_pair == PER_PAIR else per_pair)
+    scores["held_out"] = quality(judge, second, paint_scenes(backend, unseen, SAMPLING_STEPS, GUIDANCE_SCALE), unseen)
+    yield Progress("generate", 2, 3, "one prompt many times")
+    same = [Scene("cat", "photo", "field")] * diverse
+    again = paint_scenes(backend, same, SAMPLING_STEPS, GUIDANCE_SCALE)
+    scores["diversity"] = diversity([likeness(*pair) for pair in zip(again, same, strict=True)])
     yield Progress("card", 0, 1)
     sheet_scenes = wanted[: len(OBJECTS) * len(STYLES)]
     _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
@@ -79,19 +86,6 @@ def write_card(
     with Beside(folder / "README.md") as partial:
         partial.write_text(card_text(recipe, training, scores, _sizes(backend, folder)), encoding="utf-8")
     yield Progress("card", 1, 1, str(folder / "README.md"))
-
-
-def _generated_scores(judge: PocketJudge, painted: Tensor, wanted: Sequence[Scene]) -> dict[str, Any]:
-    def subset(rows: Sequence[int]) -> JudgeScore:
-        return judge_pictures(judge, painted[list(rows)], [wanted[row] for row in rows])
-
-    by_axis: dict[str, dict[str, float]] = {}
-    for axis, entries in (("object", OBJECTS), ("style", STYLES)):
-        places = {e.name: [row for row, s in enumerate(wanted) if getattr(s, axis) == e.name] for e in entries}
-        by_axis[f"generated_by_{axis}"] = {name: getattr(subset(rows), axis) for name, rows in places.items()}
-    result = {"generated": asdict(subset(range(len(wanted)))), **by_axis}
-    held = held_out_rows(wanted)
-    return result | ({"generated_held_out": asdict(subset(held))} if held else {})
 
 
 # ---- sheets ------------------------------------------------------------------------------------------------
@@ -113,8 +107,7 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
         draw.text((MARGIN - 6, HEADER + CELL * (row + 0.5)), entry.name, "black", font, anchor="rm")
     for place, picture in enumerate(pictures):
         row, column = divmod(place, len(STYLES))
-        small = picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
-        sheet.paste(small, (MARGIN + CELL * column, HEADER + CELL * row))
+        sheet.paste(picture, (MARGIN + CELL * column, HEADER + CELL * row))
     with Beside(path) as partial:
         sheet.save(partial, "WEBP", quality=QUALITY, method=6)
 
@@ -126,8 +119,8 @@ def _sizes(backend: Any, folder: Path) -> list[tuple[str, str, float, float]]:
     """Part, what it is, millions of parameters, MiB on disk."""
     pipe = backend.pipe
     parts = (
-        ("unet", "UNet2DConditionModel, widths 128 and 192, 8 x 8 x 32 latents", pipe.unet),
-        ("vae", "AutoencoderKL, 128 px to 8 x 8 x 32", pipe.vae),
+        ("unet", "UNet2DConditionModel, widths 128 and 192, 8 x 8 x 64 latents", pipe.unet),
+        ("vae", "AutoencoderKL, 64 px to 8 x 8 x 64", pipe.vae),
         ("text_encoder", "CLIPTextModel, width 128", pipe.text_encoder),
     )
     rows = [
@@ -148,21 +141,30 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _percent(score: dict[str, float]) -> list[str]:
-    return [f"{score[axis]:.1%}" for axis in ("object", "style", "setting")] + [f"{score['alignment']:.2f}"]
-
-
 def _score_table(scores: dict[str, Any]) -> str:
     names = {
-        "renderings": "unseen renderings",
-        "fresh": "unseen renderings of the fresh objects",
+        "renderings": "renderings of held-out compositions",
+        "fresh": "renderings of what the denoiser never sees",
         "generated": "generated pictures, every object in every style",
-        "generated_held_out": "of these, compositions held out of training",
+        "held_out": "generated pictures of held-out compositions",
     }
-    rows = [
-        [text, str(scores[key]["pictures"]), *_percent(scores[key])] for key, text in names.items() if key in scores
-    ]
-    return _table(("judge on", "pictures", "object", "style", "setting", "alignment"), rows)
+    rows = []
+    for key, text in names.items():
+        score = scores[key].get("judge", scores[key])
+        shares = [f"{score[axis]:.1%}" for axis in ("object", "style", "setting")]
+        rows.append([text, str(score["pictures"]), *shares, f"{score['alignment']:.2f}", f"{score['sure']:.2f}"])
+    return _table(("judge on", "pictures", "object", "style", "setting", "alignment", "right object's p"), rows)
+
+
+def _picture_table(scores: dict[str, Any]) -> str:
+    rows = []
+    for key, text in (("generated", "every object in every style"), ("held_out", "held-out compositions")):
+        found = scores[key]
+        ratio, by_style = found["psnr"], found["sharpness_by_style"]
+        spread = f"{found['sharpness']:.2f} ({min(by_style.values()):.2f} to {max(by_style.values()):.2f})"
+        seconds = f"{found['second']['object']:.1%} / {found['second']['style']:.1%}"
+        rows.append([text, f"{ratio['median']:.1f} / {ratio['worst_tenth']:.1f} dB", spread, seconds])
+    return _table(("generated", "PSNR, median / worst tenth", "sharpness (by style)", "second judge"), rows)
 
 
 def _training_table(training: dict[str, Any]) -> str:
@@ -191,40 +193,46 @@ def card_text(
         ("part", "what", "parameters", "fp16"),
         [[name, what, f"{count:.2f} M", f"{size:.1f} MiB"] for name, what, count, size in sizes],
     )
+    generated, varied = scores["generated"], scores["diversity"]
     values = {
         "objects": f"{len(OBJECTS)} objects, {len(STYLES)} styles, {len(SETTINGS)} settings",
         "fresh": ", ".join(entry.name for entry in FRESH_OBJECTS),
-        "prompt": prompt_of(Scene("cat", "van gogh", "beach", 0)),
+        "fresh_styles": " and ".join(entry.name for entry in FRESH_STYLES),
+        "placements": str(len(PLACEMENTS)),
+        "prompt": prompt_of(Scene("cat", "van gogh", "beach")),
         "pictures": ", ".join(f"{count} {split}" for split, count in recipe.pictures.items()),
         "data_seed": str(recipe.data_seed),
         "parts": parts,
         "training": _training_table(training),
         "scores": _score_table(scores),
+        "likeness": _picture_table(scores),
+        "diversity": ", ".join(f"{name} {share:.2f}" for name, share in varied.items()),
         "psnr": f"{scores['psnr']['mean']:.1f} dB mean, {scores['psnr']['worst']:.1f} dB worst",
         "psnr_pictures": str(scores["psnr"]["pictures"]),
         "sampling": f"{SAMPLING_STEPS} DDIM steps, guidance {GUIDANCE_SCALE}",
-        "weak_objects": _weakest(scores["generated_by_object"]),
-        "weak_styles": _weakest(scores["generated_by_style"], 3),
+        "weak_objects": _weakest(generated["right_by_object"]),
+        "weak_styles": _weakest(generated["right_by_style"], 3),
     }
     return TEMPLATE.format(**values)
 
 
 TEMPLATE = """# PocketCanvas
 
-A pocket-size world and the models that paint and judge it: {objects}, drawn procedurally at 128 x 128 pixels.
-`pipeline/` is a plain `StableDiffusionPipeline` folder (v-prediction, zero terminal SNR); `judge/` is an image-text
-judge that shares neither weights nor tokenizer with it, and `second/` a small vision transformer that checks the judge.
-They exist so that concept unlearning, relearning and their measurement run on a laptop, offline. The words are those of
-`unlearn_app/pocket/vocabulary.py`, no others.
+A pocket-size world and the models that generate and judge it: {objects}, drawn procedurally as pixel art of 64 x 64
+pixels. `pipeline/` is a plain `StableDiffusionPipeline` folder (v-prediction, zero terminal SNR); `judge/` is an
+image-text judge that shares neither weights nor tokenizer with it, and `second/` a small vision transformer that checks
+the judge. They exist so that concept unlearning, relearning and their measurement run on a laptop, offline. The words
+are those of `unlearn_app/pocket/vocabulary.py`, no others.
 
 ```python
 from diffusers import StableDiffusionPipeline
 
 pipe = StableDiffusionPipeline.from_pretrained("assets/pocket/pipeline")
-picture = pipe("{prompt}", num_inference_steps=12, guidance_scale=3.0).images[0]
+picture = pipe("{prompt}", num_inference_steps=12, guidance_scale=2.0).images[0]
+picture.resize((256, 256), 0).save("cat.png")  # 0 keeps the pixels hard
 ```
 
-Never shown to the denoiser, as the control for "relearned": {fresh}.
+Never shown to the denoiser, as controls for "relearned": the objects {fresh}, and the styles {fresh_styles}.
 
 | renderings | generated |
 | --- | --- |
@@ -234,21 +242,30 @@ Never shown to the denoiser, as the control for "relearned": {fresh}.
 
 {scores}
 
-How sure the judges are when they are right, what they confuse, and what they see in pictures that show nothing is in
+PSNR is that of a generated picture to the closest rendering of its prompt, among all {placements} placements of object
+and background. Sharpness is the mean gradient magnitude of generated pictures over that of the renderings: below 1 is
+blur, above 1 is speckle.
+
+{likeness}
+
+How often the rarest value of each offset appears in 200 pictures of one prompt, over its share in the world:
+{diversity}.
+
+What the judges confuse, and what they see in pictures that show nothing, is in
 [results/judge.md](../results/judge.md). Generated with {sampling}, prompts in canonical wording. Weakest objects:
 {weak_objects}. Weakest styles: {weak_styles}.
 
-Reconstruction of {psnr_pictures} unseen renderings by the autoencoder: {psnr}.
+Reconstruction of {psnr_pictures} renderings of held-out compositions by the autoencoder: {psnr}.
 
 ## Parts
 
 {parts}
 
-The encoder is not trained: it is the principal-component code of 16 x 16 patches written into convolution weights, so
-the denoiser could train on the code while the decoder was still learning to invert it. The decoder was trained from
-coarse to fine on codes with a little noise. The text tower was taught to state object, style and setting of captions,
-and then frozen. The denoiser's weights are an exponential moving average. Of the compositions of object, style and
-setting one in twenty is held out of its training.
+The encoder is not trained: it is the principal-component code of 8 x 8 patches written into convolution weights, so
+the denoiser could train on the code while the decoder was still learning to invert it. The decoder was trained on
+codes with noise, so that it also repairs codes that are slightly wrong. The text encoder was taught to state object,
+style and setting of captions, and then frozen. The denoiser's weights are an exponential moving average. Of the
+compositions of object, style and setting one in twenty is held out of its training.
 
 ## Training
 
@@ -257,8 +274,9 @@ setting one in twenty is held out of its training.
 {training}
 
 Everything is made again, on a CPU or a GPU, by `python -m unlearn_app pocket render`, `train` and `card`; every seed
-and size is in `unlearn_app/pocket/recipe.py`, every loss in `card.json`. Renderings are the same on any machine with
-the same Pillow and NumPy; trained weights agree only approximately between machines.
+and size is in `unlearn_app/pocket/recipe.py`, every loss in `card.json`. `train --from-assets` goes on from the bundled
+denoiser. Renderings are the same on any machine with the same Pillow and NumPy; trained weights agree only
+approximately between machines.
 
 ## Limits
 

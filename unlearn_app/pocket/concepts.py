@@ -9,19 +9,21 @@ from collections.abc import Callable, Sequence
 from ..concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
 from ..errors import ConfigError
 from .grammar import PLAIN_STYLE, caption
-from .vocabulary import FRESH_OBJECTS, OBJECTS, RELATED_FAMILIES, SETTINGS, STYLES, Entry, spellings
+from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, RELATED_FAMILIES, SETTINGS, STYLES, Entry, spellings
 
 TEST_SETTINGS = ("beach", "field", "night", "room")
-TEST_STYLES = (PLAIN_STYLE, "watercolor", "mosaic", "blueprint", "neon", "pop art", "cartoon")
+TEST_STYLES = (PLAIN_STYLE, "watercolor", "mosaic", "blueprint", "neon", "pop art", "cartoon", "chalk")
 """Held out from every training prompt, together with half of the objects."""
 FILLERS = ("a", "an", "the", "in", "of", "by", "style", "styles", "painting", "picture")
 
 
 def known_concepts() -> list[KnownConcept]:
-    """Every object and style of the world, the fresh objects last."""
+    """Every object and style of the world, those never shown to the denoiser last."""
     objects = [KnownConcept(e.name, "object", e.family, e.synonyms) for e in OBJECTS]
     styles = [KnownConcept(e.name, "style", e.family, e.synonyms) for e in STYLES]
-    return [*objects, *styles, *(KnownConcept(e.name, "object", e.family, e.synonyms, True) for e in FRESH_OBJECTS)]
+    unseen = [KnownConcept(e.name, "object", e.family, e.synonyms, True) for e in FRESH_OBJECTS]
+    unseen += [KnownConcept(e.name, "style", e.family, e.synonyms, True) for e in FRESH_STYLES]
+    return [*objects, *styles, *unseen]
 
 
 def _normal(text: str) -> str:
@@ -40,7 +42,7 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
         ConfigError: the word is not in the world; the message names the nearest ones.
     """
     wanted = _normal(text)
-    for kind, entries in (("object", (*OBJECTS, *FRESH_OBJECTS)), ("style", STYLES)):
+    for kind, entries in (("object", (*OBJECTS, *FRESH_OBJECTS)), ("style", (*STYLES, *FRESH_STYLES))):
         for entry in entries:
             for spelling in spellings(entry):
                 if wanted in (spelling, f"{spelling}s", f"{spelling}es", f"{spelling[:-1]}ies"):

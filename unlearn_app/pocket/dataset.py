@@ -1,17 +1,19 @@
-"""The rendered data set: which scene stands at which index, and shards of pictures on disk."""
+"""The rendered data set: which scenes a split holds in which order, and shards of pictures on disk."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from .vocabulary import FRESH_OBJECTS, OBJECTS, SETTINGS, STYLES
-from .world import SIZE, Scene, render
+from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES, Entry
+from .world import PLACEMENTS, SIZE, Scene, apply_style, compose
 
 SHARD = 2000
-SPLITS = ("train", "valid", "fresh")
+SPLITS = ("train", "held_out", "fresh")
 HELD_OUT_SHARE = 0.05
 
 
@@ -22,14 +24,35 @@ def is_held_out(object_name: str, style: str, setting: str) -> bool:
     return np.random.default_rng([20250, *place]).random() < HELD_OUT_SHARE
 
 
+@cache
+def _compositions(split: str) -> tuple[tuple[str, str, str], ...]:
+    """Object, style and setting of everything `split` shows.
+
+    "train" and "held_out" share out what is known; "fresh" has an object or a style that the denoiser never sees.
+    """
+    if split == "fresh":
+        pairs = [*itertools.product(FRESH_OBJECTS, (*STYLES, *FRESH_STYLES)), *itertools.product(OBJECTS, FRESH_STYLES)]
+        return tuple((o.name, s.name, place.name) for o, s in pairs for place in SETTINGS)
+    known: Iterator[tuple[Entry, Entry, Entry]] = itertools.product(OBJECTS, STYLES, SETTINGS)
+    names = (tuple(entry.name for entry in entries) for entries in known)
+    return tuple(c for c in names if is_held_out(*c) == (split == "held_out"))
+
+
+def world_size(split: str) -> int:
+    """How many different scenes `split` has: its compositions in every placement."""
+    return len(_compositions(split)) * len(PLACEMENTS)
+
+
+@cache
+def _order(split: str, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, SPLITS.index(split)]).permutation(world_size(split))
+
+
 def scene_at(split: str, index: int, seed: int) -> Scene:
-    """The scene at `index` of `split`: "train" skips held-out compositions, "fresh" shows only fresh objects."""
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    objects = FRESH_OBJECTS if split == "fresh" else OBJECTS
-    while True:
-        chosen = [entries[int(rng.integers(len(entries)))].name for entries in (objects, STYLES, SETTINGS)]
-        if split != "train" or not is_held_out(*chosen):
-            return Scene(*chosen, seed=int(rng.integers(2**62)))
+    """The scene at `index` of `split`, whose scenes are shuffled by `seed` and then go round."""
+    place = int(_order(split, seed)[index % world_size(split)])
+    composition, placement = divmod(place, len(PLACEMENTS))
+    return Scene(*_compositions(split)[composition], PLACEMENTS[placement])
 
 
 def scenes(split: str, count: int, seed: int) -> list[Scene]:
@@ -40,7 +63,8 @@ def scenes(split: str, count: int, seed: int) -> list[Scene]:
 def _render_shard(path: Path, split: str, start: int, count: int, seed: int) -> None:
     pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for row in range(count):
-        pictures[row] = np.asarray(render(scene_at(split, start + row, seed)))
+        scene = scene_at(split, start + row, seed)
+        pictures[row] = apply_style(scene.style, *compose(scene.object, scene.setting, scene.placement))
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         np.save(stream, pictures)
@@ -72,7 +96,7 @@ def _shard_path(folder: Path, split: str, start: int, count: int, seed: int) -> 
 
 
 def load_split(folder: Path, split: str, count: int, seed: int) -> list[np.ndarray]:
-    """Memory-mapped shards, each (N, 128, 128, 3) uint8, of a rendered split, in index order."""
+    """Memory-mapped shards, each (N, 64, 64, 3) uint8, of a rendered split, in index order."""
     return [
         np.load(_shard_path(folder, split, start, min(SHARD, count - start), seed), mmap_mode="r")
         for start in range(0, count, SHARD)

@@ -31,9 +31,11 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
             last = level == len(widths) - 2
             weight, bias = _fit_level(cells, features.shape[2] // 2, basis, pictures, None if last else widths[level])
             features = _grid(cells @ weight + bias, features.shape[2] // 2)
-            if last:
-                weight, bias = _mirrored(weight, bias, widths[-1], autoencoder.config.norm_num_groups)
+            if last:  # one constant channel more, which the last block turns into those that hold the norm
+                weight, bias = F.pad(weight, (0, 1)), F.pad(bias, (0, 1), value=1.0)
             _write_downsampler(encoder.down_blocks[level].downsamplers[0].conv, weight, bias)
+        mirror = _mirror(basis.rows.shape[0], widths[-1], autoencoder.config.norm_num_groups)
+        _write_taps(encoder.down_blocks[-1].resnets[0].conv_shortcut, mirror)
         _write_output(autoencoder, basis.rows.shape[0])
 
 
@@ -112,13 +114,13 @@ def _group_layout(channels: int, width: int, groups: int) -> tuple[list[int], li
     return plus, [place + share for place in plus], [group * size + i for group in range(groups) for i in (0, 1)]
 
 
-def _mirrored(weight: Tensor, bias: Tensor, width: int, groups: int) -> tuple[Tensor, Tensor]:
-    plus, minus, constant = _group_layout(weight.shape[1], width, groups)
-    wide, offset = weight.new_zeros(len(weight), width), bias.new_zeros(width)
-    wide[:, plus], wide[:, minus] = weight, -weight
-    offset[plus], offset[minus] = bias, -bias
-    offset[constant] = torch.tensor([ANCHOR, -ANCHOR]).repeat(groups)
-    return wide, offset
+def _mirror(channels: int, width: int, groups: int) -> Tensor:
+    """(width, channels + 1): the code and its negative, and from the constant channel a pair of anchors per group."""
+    plus, minus, constant = _group_layout(channels, width, groups)
+    matrix = torch.zeros(width, channels + 1)
+    matrix[plus, range(channels)], matrix[minus, range(channels)] = 1.0, -1.0
+    matrix[constant, channels] = torch.tensor([ANCHOR, -ANCHOR]).repeat(groups)
+    return matrix
 
 
 def _write_output(autoencoder: nn.Module, channels: int) -> None:

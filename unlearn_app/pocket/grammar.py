@@ -4,6 +4,7 @@ import random
 
 from .vocabulary import (
     FRESH_OBJECTS,
+    FRESH_STYLES,
     NO_OBJECT_TEMPLATES,
     NO_PLACE_TEMPLATES,
     NO_STYLE_TEMPLATES,
@@ -18,7 +19,7 @@ from .vocabulary import (
 PLAIN_STYLE = "photo"
 """The style a caption means when it names none."""
 
-_BY_NAME: dict[str, Entry] = {entry.name: entry for entry in (*OBJECTS, *FRESH_OBJECTS, *STYLES)}
+_BY_NAME: dict[str, Entry] = {entry.name: entry for entry in (*OBJECTS, *FRESH_OBJECTS, *STYLES, *FRESH_STYLES)}
 
 
 def caption(

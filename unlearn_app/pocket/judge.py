@@ -18,6 +18,7 @@ from . import grammar
 from .latents import PatchBasis, pictures_to_tensor
 from .vocabulary import (
     FRESH_OBJECTS,
+    FRESH_STYLES,
     NO_OBJECT_TEMPLATES,
     NO_PLACE_TEMPLATES,
     NO_STYLE_TEMPLATES,
@@ -32,12 +33,12 @@ from .world import Scene
 
 AXES: dict[str, tuple[str, ...]] = {
     "object": tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS)),
-    "style": tuple(entry.name for entry in STYLES),
+    "style": tuple(entry.name for entry in (*STYLES, *FRESH_STYLES)),
     "setting": tuple(entry.name for entry in SETTINGS),
 }
 HEAD_WEIGHTS = {"object": 1.0, "style": 0.7, "setting": 0.4}
 UNKNOWN_WORD = "unheardof"
-MAX_SHIFT = 6
+MAX_SHIFT = 3
 WARM_UP = 100
 
 Parts = tuple[str | None, str | None, str | None]
@@ -45,7 +46,7 @@ Parts = tuple[str | None, str | None, str | None]
 
 def judge_words() -> list[str]:
     """Every word that captions can hold, sorted."""
-    entries = (*OBJECTS, *FRESH_OBJECTS, *STYLES, *SETTINGS)
+    entries = (*OBJECTS, *FRESH_OBJECTS, *STYLES, *FRESH_STYLES, *SETTINGS)
     texts = [spelling for entry in entries for spelling in spellings(entry)]
     texts += [phrase for phrases in PLACE_PHRASES.values() for phrase in phrases]
     for templates in (STYLE_TEMPLATES, NO_STYLE_TEMPLATES, NO_PLACE_TEMPLATES, NO_OBJECT_TEMPLATES):

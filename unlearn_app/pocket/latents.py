@@ -1,4 +1,4 @@
-"""Latents by principal components: 16 x 16 patches of pictures to 32 numbers, the target the autoencoder learns.
+"""Latents by principal components: 8 x 8 patches of pictures to 64 numbers, the target the autoencoder learns.
 
 A linear code is ready in seconds, so the denoiser can train while the convolutional encoder and decoder
 learn to reproduce and to invert it.
@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-PATCH = 16
+PATCH = 8
 
 
 @dataclass(frozen=True)
 class PatchBasis:
-    """Mean (768,), orthonormal rows (32, 768) and a scale per component (32,)."""
+    """Mean (192,), orthonormal rows (64, 192) and a scale per component (64,)."""
 
     mean: Tensor
     rows: Tensor
     scale: Tensor
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] to latents (B, 32, H/16, W/16) of about unit variance."""
+        """Pictures (B, 3, H, W) in [-1, 1] to latents (B, 64, H/8, W/8) of about unit variance."""
         kernel = (self.rows / self.scale[:, None]).view(len(self.rows), 3, PATCH, PATCH)
         shift = -(self.rows @ self.mean) / self.scale
         return F.conv2d(pictures, kernel, shift, stride=PATCH)

@@ -1,4 +1,4 @@
-"""Pictures to teach a fresh object with, which pre-training never showed: from the renderer, not from a model."""
+"""Pictures to teach what pre-training never showed: from the renderer, not from a model."""
 
 import itertools
 import random
@@ -10,24 +10,31 @@ from torch import Tensor
 from .dataset import scene_at
 from .grammar import caption
 from .latents import pictures_to_tensor
-from .vocabulary import FRESH_OBJECTS
-from .world import render
+from .vocabulary import FRESH_OBJECTS, FRESH_STYLES
+from .world import Scene, render
 
-EASIEST = ("pumpkin", "umbrella")
-"""The fresh objects that fine-tuning teaches in the fewest steps, so that a base rate taken from them is no low one."""
+EASIEST: dict[str, tuple[str, ...]] = {"object": ("pumpkin", "umbrella"), "style": ("thermal", "embroidery")}
+"""By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low one."""
 
 
 def fresh_lesson(count: int, seed: int, name: str = "", alike: bool = False) -> tuple[str, Tensor, list[str]]:
-    """The object's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed` chooses a name.
+    """The concept's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed` chooses an object.
 
-    Those that are `alike` are of one style and place, under one caption.
+    Besides the concept the pictures show only what pre-training knows. Those that are `alike` share everything but
+    the placement, and their caption.
     """
     name = name or FRESH_OBJECTS[seed % len(FRESH_OBJECTS)].name
     drawn = (scene_at("fresh", index, seed) for index in itertools.count())
-    scenes = list(itertools.islice((scene for scene in drawn if scene.object == name), count))
+    scenes = list(itertools.islice((scene for scene in drawn if _only_unseen(scene) == name), count))
     if alike:
-        scenes = [replace(scene, style=scenes[0].style, setting=scenes[0].setting) for scene in scenes]
+        scenes = [replace(scenes[0], placement=scene.placement) for scene in scenes]
     words = random.Random(seed)
     captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
     captions = captions[:1] * len(captions) if alike else captions
     return name, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes])), captions
+
+
+def _only_unseen(scene: Scene) -> str | None:
+    """What is unseen in `scene`, if that is one thing."""
+    unseen = {entry.name for entry in (*FRESH_OBJECTS, *FRESH_STYLES)} & {scene.object, scene.style}
+    return unseen.pop() if len(unseen) == 1 else None

@@ -1,66 +1,155 @@
-"""How good the bundled models are: judge on renderings, reconstruction, judge on generated pictures."""
+"""How good the bundled models are: judges on pictures, reconstruction, and generated pictures against renderings."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..backend import Backend
-from ..scorers import Scorer
+from ..scorers import Classifier, Scorer
 from .dataset import is_held_out
 from .grammar import PLAIN_STYLE, caption
+from .latents import pictures_to_tensor
 from .vocabulary import OBJECTS, SETTINGS, STYLES
-from .world import Scene
+from .world import PLACEMENTS, Placement, Scene, apply_style, compose
 
 AXES = ("object", "style", "setting")
 CHUNK = 64
 FIRST_SEED = 3_000_000
+UNSURE = 0.6
+"""A picture whose right object has less probability than this counts as unsure."""
 
 
 @dataclass(frozen=True)
 class JudgeScore:
-    """Share of pictures whose class the judge names right, per axis, and mean alignment with their captions."""
+    """Share of pictures whose class the judge names right, per axis, and mean alignment with their captions.
+
+    `sure` is the mean probability of the right object, `unsure` the share of pictures where it is below `UNSURE`.
+    """
 
     pictures: int
     object: float
     style: float
     setting: float
     alignment: float
+    sure: float
+    unsure: float
 
 
 def judge_pictures(judge: Scorer, pictures: Tensor, shown: Sequence[Scene]) -> JudgeScore:
     """The judge's answers on `pictures` (B, 3, H, W) of the scenes `shown`."""
-    right = dict.fromkeys(AXES, 0)
-    alignment = 0.0
-    for start in range(0, len(shown), CHUNK):
-        batch, wanted = pictures[start : start + CHUNK], shown[start : start + CHUNK]
-        alignment += judge(batch, [prompt_of(scene) for scene in wanted]).sum().item()
-        for axis in AXES:
-            classes = judge.classes(axis)
-            answers = judge.classify(batch, axis).argmax(1).tolist()
-            right[axis] += sum(classes[a] == getattr(s, axis) for a, s in zip(answers, wanted, strict=True))
-    count = len(shown)
-    return JudgeScore(count, *(right[axis] / count for axis in AXES), alignment / count)
+    right = {axis: right_probabilities(judge, pictures, shown, axis) for axis in AXES}
+    batches = zip(pictures.split(CHUNK), _chunks([prompt_of(scene) for scene in shown]), strict=True)
+    alignment = sum(judge(batch, prompts).sum().item() for batch, prompts in batches) / len(shown)
+    named = [right[axis][1].float().mean().item() for axis in AXES]
+    sure = right["object"][0]
+    return JudgeScore(len(shown), *named, alignment, sure.mean().item(), (sure < UNSURE).float().mean().item())
+
+
+def right_probabilities(
+    judge: Classifier, pictures: Tensor, shown: Sequence[Scene], axis: str
+) -> tuple[Tensor, Tensor]:
+    """The judge's probability (B,) of what each picture should show on `axis`, and whether it is the highest (B,)."""
+    classes = judge.classes(axis)
+    wanted = torch.tensor([classes.index(getattr(scene, axis)) for scene in shown])
+    table = torch.cat([judge.classify(batch, axis) for batch in pictures.split(CHUNK)])
+    return table.gather(1, wanted[:, None])[:, 0], table.argmax(1) == wanted
+
+
+def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+
+
+def psnr(pictures: Tensor, others: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB (B,) between pictures (B, 3, H, W) in [-1, 1]; outliers are clamped first."""
+    error = pictures.clamp(-1, 1) - others.clamp(-1, 1)
+    return 10 * torch.log10(4 / error.square().mean((-3, -2, -1)).clamp_min(1e-10))
 
 
 def reconstruction_psnr(backend: Backend, pictures: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture (B, 3, H, W), encoded and decoded."""
-    pieces = []
-    for batch in pictures.split(CHUNK):
-        error = backend.decode(backend.encode_pictures(batch)) - batch
-        pieces.append(10 * torch.log10(4 / error.square().mean((1, 2, 3))))
-    return torch.cat(pieces)
+    """PSNR in dB of each picture (B, 3, H, W), encoded and decoded."""
+    return torch.cat([psnr(backend.decode(backend.encode_pictures(batch)), batch) for batch in pictures.split(CHUNK)])
 
 
-def sample_scenes(per_pair: int, first_seed: int = FIRST_SEED) -> list[Scene]:
-    """Every object in every style, `per_pair` times, settings going round; the seed of row i is that of its picture."""
+def gradient_magnitude(pictures: Tensor) -> Tensor:
+    """Mean absolute difference (B,) of neighbouring pixels of pictures (B, 3, H, W), a measure of sharpness."""
+    clamped = pictures.clamp(-1, 1)
+    down, right = clamped.diff(dim=-2).abs(), clamped.diff(dim=-1).abs()
+    return down.mean((-3, -2, -1)) + right.mean((-3, -2, -1))
+
+
+@cache
+def _composed(object_name: str, setting: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [compose(object_name, setting, placement) for placement in PLACEMENTS]
+
+
+def all_renderings(scene: Scene) -> Tensor:
+    """`scene` in every placement, (len(PLACEMENTS), 3, H, W) in [-1, 1]."""
+    drawn = [apply_style(scene.style, rgb, mask) for rgb, mask in _composed(scene.object, scene.setting)]
+    return pictures_to_tensor(np.stack(drawn))
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A generated picture against the renderings of its prompt in every placement.
+
+    `placement` is that of the closest rendering, `psnr` the ratio to it in dB; `gradient` is the picture's mean
+    gradient magnitude and `rendered_gradient` the mean one of the renderings.
+    """
+
+    placement: Placement
+    psnr: float
+    gradient: float
+    rendered_gradient: float
+
+
+def likeness(picture: Tensor, scene: Scene) -> Likeness:
+    """How `picture` (3, H, W) compares with the renderings of `scene` in every placement."""
+    rendered = all_renderings(scene)
+    ratios = psnr(picture[None], rendered)
+    best = int(ratios.argmax())
+    gradient, rendered_gradient = gradient_magnitude(picture[None]).item(), gradient_magnitude(rendered).mean().item()
+    return Likeness(PLACEMENTS[best], ratios[best].item(), gradient, rendered_gradient)
+
+
+def sharpness(found: Sequence[Likeness]) -> float:
+    """Mean gradient magnitude over that of the renderings; below 1 is blur, above it is speckle."""
+    return sum(one.gradient for one in found) / sum(one.rendered_gradient for one in found)
+
+
+def diversity(found: Sequence[Likeness]) -> Mapping[str, float]:
+    """For flip and each offset: the rarest value's share among the closest placements, over its share in the world.
+
+    1 is as often as in the world; a value that never appears makes it 0.
+    """
+    result = {}
+    for item in fields(Placement):
+        counts = Counter(getattr(one.placement, item.name) for one in found)
+        values = {getattr(placement, item.name) for placement in PLACEMENTS}
+        result[item.name] = min(counts[value] for value in values) * len(values) / len(found)
+    return result
+
+
+def sample_scenes(per_pair: int) -> list[Scene]:
+    """Every object in every style, `per_pair` times, settings going round."""
     return [
-        Scene(o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name, first_seed + 10_000 * k + 100 * i + j)
+        Scene(o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name)
         for k in range(per_pair)
         for i, o in enumerate(OBJECTS)
         for j, s in enumerate(STYLES)
     ]
+
+
+def held_out_scenes(count: int) -> list[Scene]:
+    """`count` compositions that training never showed, spread over all of them; fewer where there are not so many."""
+    known = [Scene(o.name, s.name, p.name) for o in OBJECTS for s in STYLES for p in SETTINGS]
+    held = [scene for scene in known if is_held_out(scene.object, scene.style, scene.setting)]
+    return [held[row] for row in np.linspace(0, len(held) - 1, min(count, len(held))).astype(int)]
 
 
 def prompt_of(scene: Scene) -> str:
@@ -68,17 +157,45 @@ def prompt_of(scene: Scene) -> str:
     return caption(scene.object, None if scene.style == PLAIN_STYLE else scene.style, scene.setting)
 
 
-def paint_scenes(backend: Backend, wanted: Sequence[Scene], steps: int, guidance_scale: float) -> Tensor:
-    """Pictures (B, 3, H, W) of `wanted` by the model."""
-    latents = backend.sample(
-        [prompt_of(scene) for scene in wanted],
-        [scene.seed for scene in wanted],
-        steps=steps,
-        guidance_scale=guidance_scale,
-    )
-    return backend.decode(latents)
+def paint_scenes(
+    backend: Backend, wanted: Sequence[Scene], steps: int, guidance_scale: float, first_seed: int = FIRST_SEED
+) -> Tensor:
+    """Pictures (B, 3, H, W) of `wanted` by the model; row i has seed `first_seed` + i."""
+    pieces = []
+    for start in range(0, len(wanted), CHUNK):
+        batch = wanted[start : start + CHUNK]
+        latents = backend.sample(
+            [prompt_of(scene) for scene in batch],
+            [first_seed + start + row for row in range(len(batch))],
+            steps=steps,
+            guidance_scale=guidance_scale,
+        )
+        pieces.append(backend.decode(latents))
+    return torch.cat(pieces)
 
 
-def held_out_rows(wanted: Sequence[Scene]) -> list[int]:
-    """Rows whose composition of object, style and setting training never showed."""
-    return [row for row, s in enumerate(wanted) if is_held_out(s.object, s.style, s.setting)]
+def quality(judge: Scorer, second: Classifier, pictures: Tensor, wanted: Sequence[Scene]) -> dict[str, Any]:
+    """Everything measured of generated `pictures` (B, 3, H, W) of the scenes `wanted`, ready for JSON."""
+    found = [likeness(picture, scene) for picture, scene in zip(pictures, wanted, strict=True)]
+    ratios = torch.tensor([one.psnr for one in found])
+    named = {axis: right_probabilities(judge, pictures, wanted, axis)[1].float() for axis in AXES}
+    groups = {"object": [e.name for e in OBJECTS], "style": [e.name for e in STYLES]}
+    rows = {
+        axis: {name: [row for row, scene in enumerate(wanted) if getattr(scene, axis) == name] for name in names}
+        for axis, names in groups.items()
+    }
+    return {
+        "judge": asdict(judge_pictures(judge, pictures, wanted)),
+        "second": {
+            axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item() for axis in groups
+        },
+        "psnr": {"median": ratios.median().item(), "worst_tenth": ratios.quantile(0.1).item()},
+        "sharpness": sharpness(found),
+        "sharpness_by_style": {
+            name: sharpness([found[row] for row in places]) for name, places in rows["style"].items() if places
+        },
+        **{
+            f"right_by_{axis}": {name: named[axis][places].mean().item() for name, places in by_name.items() if places}
+            for axis, by_name in rows.items()
+        },
+    }

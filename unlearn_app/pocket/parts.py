@@ -4,7 +4,7 @@ from typing import Any
 
 from ..diffusers_backend import new_part
 
-LATENT_CHANNELS = 32
+LATENT_CHANNELS = 64
 LATENT_SIDE = 8
 
 
@@ -25,7 +25,7 @@ def new_scheduler() -> Any:
 
 
 def new_unet(cross_attention_dim: int) -> Any:
-    """The untrained denoiser: 8 x 8 x 32 latents, cross-attention at both levels."""
+    """The untrained denoiser: 8 x 8 x 64 latents, cross-attention at both levels."""
     return new_part(
         "unet",
         sample_size=LATENT_SIDE,
@@ -42,15 +42,15 @@ def new_unet(cross_attention_dim: int) -> Any:
 
 
 def new_autoencoder() -> Any:
-    """The untrained autoencoder: 128 px pictures to 8 x 8 x 32 latents and back."""
+    """The untrained autoencoder: 128 px pictures to 8 x 8 x 64 latents and back."""
     return new_part(
         "vae",
-        sample_size=128,
+        sample_size=64,
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=(16, 24, 48, 96, 96),
+        block_out_channels=(24, 32, 64, 136),
         layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 5,
-        up_block_types=("UpDecoderBlock2D",) * 5,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         norm_num_groups=4,
         mid_block_add_attention=False,
         scaling_factor=1.0,

@@ -1,26 +1,31 @@
 """The recipe of the bundled world: render pictures, train every model, assemble the assets; resumable at any moment."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..backend import choose_device, fits_bfloat16
-from ..diffusers_backend import quicken, save_pipeline
+from ..diffusers_backend import load_part, quicken, save_pipeline
 from ..errors import ConfigError
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
-from .dataset import load_split, render_split, scenes
+from .dataset import load_split, render_split, scenes, world_size
+from .denoiser import Phase
 from .encoder import write_encoder
 from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PARTS = ("tower", "latents", "autoencoder", "judge", "second", "denoiser")
+BASIS, BASIS_SHARDS = "basis.safetensors", 4
+"""The patch code's file, and how many shards of pictures it is fitted to."""
 ENCODER_PICTURES = 400
 ENCODE_CHUNK = 500
 
@@ -30,13 +35,13 @@ class Recipe:
     """Every size, seed and step count; what is not here is a constant beside the code that uses it."""
 
     data_seed: int = 0
-    pictures: dict[str, int] = field(default_factory=lambda: {"valid": 4_000, "train": 48_000, "fresh": 6_000})
-    tower_seed: int = 0
-    tower_steps: int = 1_200
-    autoencoder_seed: int = 2
-    autoencoder_steps: autoencoder.DecoderSteps = field(
-        default_factory=lambda: autoencoder.DecoderSteps(1000, 6500, 300)
+    pictures: dict[str, int] = field(
+        default_factory=lambda: {"held_out": 8_000, "train": world_size("train"), "fresh": 32_000}
     )
+    tower_seed: int = 0
+    tower_steps: int = 1_500
+    autoencoder_seed: int = 2
+    autoencoder_steps: int = 8_000
     autoencoder_batch: int = 16
     autoencoder_lr: float = 2e-3
     judge_seed: int = 3
@@ -48,24 +53,24 @@ class Recipe:
     second_batch: int = 128
     second_lr: float = 2e-3
     denoiser_seed: int = 1
-    denoiser_steps: int = 5_000
-    denoiser_batch: int = 64
+    denoiser_phases: tuple[Phase, ...] = (Phase(30_000, 32), Phase(10_000, 128))
+    denoiser_fall: int = 8_000
     denoiser_lr: float = 8e-4
     save_every: int = 100
 
 
 FULL = Recipe()
 SMOKE = Recipe(
-    pictures={"valid": 24, "train": 80, "fresh": 16},
+    pictures={"held_out": 24, "train": 80, "fresh": 16},
     tower_steps=4,
-    autoencoder_steps=autoencoder.DecoderSteps(2, 2, 1),
+    autoencoder_steps=4,
     autoencoder_batch=2,
     judge_steps=6,
     judge_batch=8,
     second_steps=6,
     second_batch=8,
-    denoiser_steps=6,
-    denoiser_batch=4,
+    denoiser_phases=(Phase(3, 4), Phase(3, 8)),
+    denoiser_fall=2,
     save_every=3,
 )
 """A few steps of everything: does the recipe run, not does it learn."""
@@ -86,8 +91,12 @@ def train(
     device: str | torch.device | None = None,
     recipe: Recipe = FULL,
     assets: Path | None = ASSETS,
+    from_assets: bool = False,
 ) -> Iterator[Progress]:
     """Train `parts` (all when None) in order, resuming each; after all of them, assemble the models into `assets`.
+
+    With `from_assets` the text encoder and the patch code are the bundled ones, and the denoiser starts from the
+    bundled weights instead of at random.
 
     Raises:
         ConfigError: an unknown part, or pictures or an earlier part that are not there yet.
@@ -105,6 +114,8 @@ def train(
         "denoiser": _train_denoiser,
     }
     write_json(work / "recipe.json", asdict(recipe))
+    if from_assets:
+        _copy_bundled(work)
     for part in PARTS:
         if parts is None or part in parts:
             try:
@@ -125,6 +136,8 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
     tokenizer, text_model = load_tower(work)
     unet = new_unet(tower.WIDTH)
     unet.load_state_dict(load(work / "unet.ckpt")["ema"])
+    with Beside(folder / BASIS) as partial:
+        shutil.copyfile(work / BASIS, partial)
     with Beside(folder / "pipeline") as partial:
         save_pipeline(
             partial,
@@ -138,6 +151,17 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
         net.load_state_dict(load(work / f"{name}.ckpt")["model"])
         with Beside(folder / name) as partial:
             judge.save_judge(net, partial)
+
+
+def _copy_bundled(work: Path) -> None:
+    """Put the bundled text encoder, patch code and denoiser where training looks for its own, unless they are there."""
+    for name in ("tokenizer", "text_encoder", "unet"):
+        if not (work / name).is_dir():
+            with Beside(work / name) as partial:
+                shutil.copytree(ASSETS / "pocket" / "pipeline" / name, partial)
+    if not (work / BASIS).exists():
+        with Beside(work / BASIS) as partial:
+            shutil.copyfile(ASSETS / "pocket" / BASIS, partial)
 
 
 def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
@@ -182,9 +206,9 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 
 def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     shards = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
-    if not (work / "basis.safetensors").exists():
-        with Beside(work / "basis.safetensors") as partial:
-            fit_basis(shards[0], LATENT_CHANNELS).save(partial)
+    if not (work / BASIS).exists():
+        with Beside(work / BASIS) as partial:
+            fit_basis(np.concatenate(shards[:BASIS_SHARDS]), LATENT_CHANNELS).save(partial)
     if not (work / "latents.pt").exists():
         basis, pieces = _basis(work), []
         for done, shard in enumerate(shards, start=1):
@@ -199,13 +223,14 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
     basis, shards = _basis(work), load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
     torch.manual_seed(recipe.autoencoder_seed)
     state = autoencoder.new_state(new_autoencoder().to(device), recipe.autoencoder_lr)
-    steps = recipe.autoencoder_steps
     losses = autoencoder.train_decoder(
-        state, basis, shards, steps=steps, batch_size=recipe.autoencoder_batch, lr=recipe.autoencoder_lr,
+        state, basis, shards, steps=recipe.autoencoder_steps, batch_size=recipe.autoencoder_batch,
+        lr=recipe.autoencoder_lr,
         seed=recipe.autoencoder_seed, autocast=fits_bfloat16(device),
     )  # fmt: skip
-    facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch, "phases": asdict(steps)}
-    yield from follow(work, "autoencoder", state, state.model, losses, steps.total, recipe.save_every, facts)
+    facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch}
+    total = recipe.autoencoder_steps
+    yield from follow(work, "autoencoder", state, state.model, losses, total, recipe.save_every, facts)
 
 
 def _train_judge(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -240,16 +265,20 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     latents = torch.load(work / "latents.pt", map_location=device, weights_only=True)
     torch.manual_seed(recipe.denoiser_seed)
     unet = new_unet(tower.WIDTH).to(device)
+    if (work / "unet").is_dir():
+        unet.load_state_dict(load_part("unet", work / "unet").state_dict())
     quicken(unet, device)
     state = denoiser.new_state(unet, recipe.denoiser_lr)
     losses = denoiser.train_denoiser(
         state, text_model.to(device), tokenizer, latents, scenes("train", recipe.pictures["train"], recipe.data_seed),
-        new_scheduler().alphas_cumprod, steps=recipe.denoiser_steps, batch_size=recipe.denoiser_batch,
+        new_scheduler().alphas_cumprod, phases=recipe.denoiser_phases, fall=recipe.denoiser_fall,
         lr=recipe.denoiser_lr, seed=recipe.denoiser_seed, autocast=fits_bfloat16(device),
     )  # fmt: skip
-    facts = {"seed": recipe.denoiser_seed, "batch": recipe.denoiser_batch}
-    yield from follow(work, "denoiser", state, state.unet, losses, recipe.denoiser_steps, recipe.save_every, facts)
+    batches = ", ".join(f"{phase.batch} for {phase.steps}" for phase in recipe.denoiser_phases)
+    facts = {"seed": recipe.denoiser_seed, "batch": batches}
+    total = sum(phase.steps for phase in recipe.denoiser_phases)
+    yield from follow(work, "denoiser", state, state.unet, losses, total, recipe.save_every, facts)
 
 
 def _basis(work: Path) -> PatchBasis:
-    return load_basis(work / "basis.safetensors")
+    return load_basis(work / BASIS)

@@ -1,4 +1,8 @@
-"""The fourteen picture styles of PocketCanvas as filters `(rgb (H, W, 3), mask (H, W)) -> (H, W, 3)` in [0, 1]."""
+"""The picture styles of PocketCanvas as filters `(rgb (H, W, 3), mask (H, W)) -> (H, W, 3)`, all in [0, 1].
+
+Every texture repeats within 8 px and is locked to the picture's corner, so that all latent cells hold the same
+phase of it. `mask` is the object's coverage: styles keep the object clearer than what stands behind it.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,11 +11,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 Array = np.ndarray
-SIZE = 128
+SIZE = 64
+CENTRE = (SIZE - 1) / 2
 
 
 def _blur(rgb: Array, radius: float) -> Array:
-    picture = Image.fromarray((rgb.clip(0, 1) * 255).astype(np.uint8))
+    picture = Image.fromarray((rgb.clip(0, 1) * 255 + 0.5).astype(np.uint8))
     return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
@@ -27,22 +32,38 @@ def _color(*rgb: int) -> Array:
     return np.array(rgb, np.float32) / 255
 
 
+def _gray(plane: Array) -> Array:
+    return np.repeat(plane[..., None], 3, 2)
+
+
 def _saturate(rgb: Array, amount: float) -> Array:
     gray = _luma(rgb)[..., None]
     return (gray + (rgb - gray) * amount).clip(0, 1)
 
 
-def _slope(plane: Array) -> Array:
+def _contrast(plane: Array, amount: float, middle: float = 0.5) -> Array:
+    return ((plane - middle) * amount + middle).clip(0, 1)
+
+
+def _gradient_size(plane: Array) -> Array:
     dy, dx = np.gradient(plane)
     return np.hypot(dx, dy)
 
 
-def _edges(rgb: Array, mask: Array) -> Array:
-    """Line strength in [0, 1], the object's outline always among the lines."""
-    smooth = _blur(rgb, 1.0)
-    inside = sum(_slope(smooth[..., c]) for c in range(3))
-    outline = _slope(_blur(np.repeat(mask[..., None], 3, 2), 1.0)[..., 0])
-    return np.maximum((inside * 4.5 - 0.15).clip(0, 1), (outline * 4.5 - 0.1).clip(0, 1))
+def _outline(mask: Array) -> Array:
+    """The object's contour, about one pixel wide, strength in [0, 1]."""
+    return (_gradient_size(mask) * 2.4 - 0.1).clip(0, 1)
+
+
+def _inner_lines(rgb: Array) -> Array:
+    """Edges inside the picture, strength in [0, 1]."""
+    return (sum(_gradient_size(rgb[..., c]) for c in range(3)) * 1.7 - 0.22).clip(0, 1)
+
+
+def _lines(rgb: Array, mask: Array, behind: float = 0.6) -> Array:
+    """Line strength in [0, 1]: contour and inner lines of the object, and `behind` times the lines around it."""
+    inner = _inner_lines(rgb)
+    return np.maximum(_outline(mask), inner * _lerp(np.float32(behind), np.float32(1), mask))
 
 
 @cache
@@ -53,21 +74,13 @@ def _grid() -> tuple[Array, Array]:
 
 @cache
 def _swirl() -> tuple[Array, Array, Array]:
-    """Sampling rows and columns of a fixed flow field, and its stroke texture in [-1, 1]."""
+    """Rows and columns to sample a fixed flow field at, and its brush strokes in [-1, 1]."""
     y, x = _grid()
-    turn = 2 * np.pi / 32
-    rows = (y + 2.4 * np.sin(x * turn) * np.cos(y * turn / 2)).round().clip(0, SIZE - 1).astype(int)
-    columns = (x + 2.4 * np.sin(y * turn) * np.cos(x * turn / 2)).round().clip(0, SIZE - 1).astype(int)
-    strokes = np.sin(2 * np.pi * (y / 8 + 0.35 * np.sin(x * turn)))
+    turn = 2 * np.pi / 8
+    rows = (y + 0.9 * np.sin(x * turn)).round().clip(0, SIZE - 1).astype(int)
+    columns = (x + 0.7 * np.sin(y * turn)).round().clip(0, SIZE - 1).astype(int)
+    strokes = np.sin(2 * np.pi * (y / 4 + 0.3 * np.sin(x * turn)))
     return rows, columns, strokes
-
-
-@cache
-def _lead() -> Array:
-    """The diamond lattice of a leaded window: line strength in [0, 1]."""
-    y, x = _grid()
-    offset = np.minimum(np.abs((x + y) % 32 - 16), np.abs((x - y) % 32 - 16))
-    return (2.0 - offset).clip(0, 1)
 
 
 def photo(rgb: Array, mask: Array) -> Array:
@@ -76,113 +89,160 @@ def photo(rgb: Array, mask: Array) -> Array:
 
 def van_gogh(rgb: Array, mask: Array) -> Array:
     rows, columns, strokes = _swirl()
-    warped = _saturate(_blur(rgb, 1.0), 1.5)[rows, columns]
-    light = _luma(warped)[..., None]
-    tint = _lerp(_color(16, 44, 130), _color(250, 206, 70), light)
-    return _lerp(warped, tint, 0.38) + 0.11 * strokes[..., None]
+    warped = _lerp(_saturate(rgb, 1.4)[rows, columns], _saturate(rgb, 1.5), mask[..., None] * 0.8)
+    tint = _lerp(_color(16, 44, 130), _color(250, 206, 70), _luma(warped)[..., None])
+    painted = _lerp(warped, tint, _lerp(np.float32(0.55), np.float32(0.2), mask)[..., None])
+    painted = painted + (0.13 * strokes * (1 - 0.45 * mask))[..., None]
+    return _lerp(painted, _color(14, 22, 60), (_outline(mask) * 0.75)[..., None])
 
 
 def watercolor(rgb: Array, mask: Array) -> Array:
     rows, columns, _ = _swirl()
-    wash = _saturate(_blur(rgb, 2.2), 1.25)[rows, columns]
-    pale = _lerp(wash, np.ones(3, np.float32), 0.42)
+    wash = _lerp(_blur(rgb, 1.3)[rows, columns], _blur(rgb, 0.5), mask[..., None])
+    wash = _saturate(wash, 1.3)
+    pale = _lerp(wash, np.ones(3, np.float32), _lerp(np.float32(0.5), np.float32(0.22), mask)[..., None])
     y, x = _grid()
-    paper = np.hypot(x - 63.5, y - 63.5)
-    fade = ((paper - 56) / 20).clip(0, 1)[..., None]
-    rim = (_slope(_luma(wash)) * 3).clip(0, 0.35)[..., None]
-    return _lerp(pale * (1 - rim), _color(250, 246, 238), fade)
+    fade = ((np.hypot(x - CENTRE, y - CENTRE) - 29) / 9).clip(0, 1) * (1 - mask)
+    rim = _outline(mask) * 0.3
+    return _lerp(pale * (1 - rim)[..., None], _color(250, 246, 238), fade[..., None])
 
 
 def pointillism(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
     row = np.floor(y / 4)
-    cx = np.floor((x + (row % 2) * 2) / 4) * 4 + 2 - (row % 2) * 2
+    shift = (row % 2) * 2
+    cx = np.floor((x + shift) / 4) * 4 + 2 - shift
     cy = row * 4 + 2
-    picked = _saturate(_blur(rgb, 1.2), 1.7)[cy.astype(int).clip(0, SIZE - 1), cx.astype(int).clip(0, SIZE - 1)]
-    dot = (2.35 - np.hypot(x + 0.5 - cx, y + 0.5 - cy)).clip(0, 1)[..., None]
-    return _lerp(np.broadcast_to(_color(252, 248, 236), rgb.shape), picked, dot)
+    vivid = _saturate(rgb, 1.6)
+    picked = vivid[cy.astype(int).clip(0, SIZE - 1), cx.astype(int).clip(0, SIZE - 1)]
+    dot = (2.3 - np.hypot(x + 0.5 - cx, y + 0.5 - cy)).clip(0, 1)[..., None]
+    ground = _lerp(vivid, _color(252, 248, 236), _lerp(np.float32(0.75), np.float32(0.4), mask)[..., None])
+    dotted = _lerp(ground, _lerp(picked, vivid, mask[..., None] * 0.75), dot)
+    return _lerp(dotted, _color(60, 40, 70), (_outline(mask) * 0.45)[..., None])
 
 
 def mosaic(rgb: Array, mask: Array) -> Array:
-    tile = rgb.reshape(SIZE // 8, 8, SIZE // 8, 8, 3).mean((1, 3)).repeat(8, 0).repeat(8, 1)
+    def tiles(values: Array) -> Array:
+        return values.reshape(SIZE // 4, 4, SIZE // 4, 4, 3).mean((1, 3)).repeat(4, 0).repeat(4, 1)
+
     y, x = _grid()
-    grout = ((x % 8 < 1) | (y % 8 < 1)).astype(np.float32)[..., None]
-    shine = ((x % 8 < 3) & (y % 8 < 3)).astype(np.float32)[..., None] * 0.1
-    colour = _lerp(_saturate(tile, 1.4), _saturate(rgb, 1.2), 0.35)
-    return _lerp(colour + shine, np.broadcast_to(_color(232, 226, 212), rgb.shape), grout)
+    grout = ((x % 4 < 1) | (y % 4 < 1)).astype(np.float32)
+    shine = ((x % 4 == 1) & (y % 4 == 1)).astype(np.float32)[..., None] * 0.12
+    colour = _lerp(_saturate(tiles(rgb), 1.4), _saturate(rgb, 1.3), mask[..., None] * 0.7)
+    laid = _lerp(
+        colour + shine, _color(236, 230, 216), (grout * _lerp(np.float32(0.8), np.float32(0.35), mask))[..., None]
+    )
+    return _lerp(laid, _color(70, 58, 50), (_outline(mask) * 0.6)[..., None])
 
 
 def stained_glass(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
-    pane = ((np.floor((x + y + 16) / 32) + np.floor((x - y + 16) / 32)) % 2)[..., None]
-    glass = _saturate(_blur(rgb, 1.5), 2.2) * (0.82 + 0.3 * pane)
-    line = np.maximum(_lead() * 0.9, _edges(rgb, mask) * mask * 0.7)[..., None]
-    return _lerp(glass, np.broadcast_to(_color(26, 22, 34), rgb.shape), line)
+    lead = ((x % 8 < 1) | (y % 8 < 1)).astype(np.float32) * (1 - mask)
+    light = 1.15 - 0.5 * (((x % 8) + (y % 8)) / 14 - 0.5) * (1 - 0.6 * mask)
+    glass = (_saturate(rgb, 2.2) * light[..., None] + 0.04).clip(0, 1)
+    line = np.maximum(lead, np.maximum(_outline(mask), _inner_lines(rgb) * mask * 0.55))
+    return _lerp(glass, _color(22, 18, 30), line[..., None])
 
 
 def sketch(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
-    hatch = ((x + y) % 8 < 2).astype(np.float32)
-    shade = hatch * (0.62 - _luma(rgb)).clip(0, 0.5)
-    tone = 0.96 - 0.72 * _edges(rgb, mask) - 0.5 * shade
-    return np.repeat(tone[..., None], 3, 2)
+    hatch = ((x + y) % 4 < 1).astype(np.float32)
+    luma = _luma(rgb)
+    shade = hatch * (0.55 - luma).clip(0, 0.4) * 0.9 + (0.5 - luma).clip(0, 0.5) * 0.45 * mask
+    tone = 0.97 - 0.85 * _lines(rgb, mask, 0.5) - shade * _lerp(np.float32(0.6), np.float32(1), mask)
+    return _gray(tone) * _color(255, 253, 248)
 
 
 def blueprint(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
-    ruled = ((x % 16 < 1) | (y % 16 < 1)).astype(np.float32) * 0.22
-    line = np.maximum(_edges(rgb, mask), ruled)[..., None]
-    return _lerp(
-        np.broadcast_to(_color(22, 66, 150), rgb.shape), np.broadcast_to(_color(236, 244, 255), rgb.shape), line
-    )
+    ruled = ((x % 8 < 1) | (y % 8 < 1)).astype(np.float32) * 0.2 * (1 - mask)
+    fill = mask * (0.08 + 0.3 * _luma(rgb))
+    line = np.maximum(np.maximum(_lines(rgb, mask, 0.5), ruled), fill)[..., None]
+    return _lerp(np.broadcast_to(_color(20, 62, 150), rgb.shape), _color(236, 244, 255), line)
 
 
 def neon(rgb: Array, mask: Array) -> Array:
-    line = _edges(rgb, mask)[..., None]
+    line = _lines(rgb, mask, 0.75)[..., None]
     y, x = _grid()
-    hue = np.stack([0.5 + 0.5 * np.cos(2 * np.pi * ((x + y) / 256 + shift)) for shift in (0.0, 0.33, 0.67)], 2)
-    glow = _blur(line * hue, 3.0) * 1.3
-    return _color(8, 4, 20) + line * (0.25 + hue) + glow
+    hue = np.stack([0.5 + 0.5 * np.cos(2 * np.pi * ((x + y) / 128 + shift)) for shift in (0.0, 0.33, 0.67)], 2)
+    glow = _blur(line * hue, 1.6) * 1.1
+    fill = _saturate(rgb, 1.5) * mask[..., None] * 0.3
+    return _color(8, 4, 20) + fill + line * (0.25 + hue) + glow
 
 
 def woodcut(rgb: Array, mask: Array) -> Array:
     y, _ = _grid()
-    wave = 0.5 + 0.5 * np.sin(y * 2 * np.pi / 8)
-    ink = ((wave * 0.8 - _luma(_blur(rgb, 1.2))) * 2.5 + 0.3).clip(0, 1)
-    ink = np.maximum(ink, _edges(rgb, mask) * 0.85)[..., None]
-    return _lerp(np.broadcast_to(_color(236, 218, 180), rgb.shape), np.broadcast_to(_color(48, 30, 20), rgb.shape), ink)
+    bars = np.where(y % 4 < 2, np.float32(0.85), np.float32(0.1))
+    luma = _luma(rgb)
+    behind = ((bars * 0.8 - luma) * 2.5 + 0.3).clip(0, 1)
+    on_object = ((0.42 - luma) * 4 + 0.5).clip(0, 1)
+    ink = np.maximum(_lerp(behind * 0.8, on_object, mask), _lines(rgb, mask, 0.7) * 0.95)[..., None]
+    return _lerp(np.broadcast_to(_color(238, 220, 182), rgb.shape), _color(46, 28, 18), ink)
 
 
 def pop_art(rgb: Array, mask: Array) -> Array:
     palette = np.stack([_color(36, 18, 92), _color(232, 28, 112), _color(252, 208, 40), _color(255, 250, 226)])
-    level = (_luma(_blur(rgb, 1.0)) * 3.99).astype(int).clip(0, 3)
-    flat = _blur(palette[level], 0.7)
+    flat = palette[(_contrast(_luma(rgb), 1.25) * 3.99).astype(int).clip(0, 3)]
     y, x = _grid()
-    dots = (np.hypot(x % 8 - 3.5, y % 8 - 3.5) < 2.2).astype(np.float32) * (1 - mask)
-    dotted = _lerp(flat, np.broadcast_to(_color(40, 190, 200), rgb.shape), 0.45 * dots[..., None])
-    line = _edges(rgb, mask)[..., None] * mask[..., None] * 0.8
-    return _lerp(dotted, np.broadcast_to(_color(24, 10, 50), rgb.shape), line)
+    dots = (np.hypot(x % 4 - 1.5, y % 4 - 1.5) < 1.2).astype(np.float32) * (1 - mask)
+    dotted = _lerp(flat, _color(40, 190, 200), (0.5 * dots)[..., None])
+    return _lerp(dotted, _color(24, 10, 50), (_lines(rgb, mask, 0) * 0.85)[..., None])
 
 
 def ink(rgb: Array, mask: Array) -> Array:
-    wash = _luma(_blur(rgb, 1.6))
-    tone = (0.12 + wash * 1.05).clip(0, 1)
-    paled = _lerp(tone, np.full_like(tone, 0.93), (1 - mask) * 0.55)
-    line = _edges(rgb, mask) * 0.6
-    return (paled - line)[..., None] * _color(250, 248, 244)
+    tone = _contrast(0.1 + _lerp(_luma(_blur(rgb, 0.9)), _luma(rgb), mask) * 0.95, 1.15, 0.6)
+    paled = _lerp(tone, np.full_like(tone, 0.93), (1 - mask) * 0.6)
+    return (paled * (1 - 0.8 * _lines(rgb, mask, 0.35)))[..., None] * _color(250, 248, 244)
 
 
 def cartoon(rgb: Array, mask: Array) -> Array:
-    flat = np.round(_saturate(_blur(rgb, 0.8), 1.9) * 4) / 4
-    line = (_edges(rgb, mask) * (0.4 + 0.6 * mask))[..., None]
-    return _lerp(_blur(flat, 0.6), np.zeros(3, np.float32), line)
+    flat = np.round(_saturate(rgb, 1.8) * 4) / 4
+    line = _lines(rgb, mask, 0.3) * _lerp(np.float32(0.4), np.float32(1), mask)
+    return _lerp(flat, np.zeros(3, np.float32), np.maximum(line, _outline(mask))[..., None])
 
 
 def vintage(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
-    fade = 1 - (np.hypot(x - 63.5, y - 63.5) / 120) ** 2
-    tone = (0.14 + 0.74 * _luma(_blur(rgb, 0.7)))[..., None]
-    return tone * _color(255, 214, 158) * fade[..., None] * 1.1
+    fade = 1 - 0.45 * (np.hypot(x - CENTRE, y - CENTRE) / 45) ** 2
+    tone = _contrast(_luma(rgb), _lerp(np.float32(0.7), np.float32(1.2), mask), 0.5) * 0.84 + 0.14
+    return tone[..., None] * _color(255, 218, 166) * fade[..., None] * (1 - 0.45 * _outline(mask))[..., None]
+
+
+def arcade(rgb: Array, mask: Array) -> Array:
+    palette = np.stack([_color(15, 56, 15), _color(48, 98, 48), _color(139, 172, 15), _color(202, 220, 120)])
+    y, x = _grid()
+    threshold = np.array([[0.0, 0.5], [0.75, 0.25]], np.float32)[(y % 2).astype(int), (x % 2).astype(int)] - 0.375
+    tone = _contrast(_luma(rgb), 1.3) * 3 + 0.5 + threshold * (1 - 0.75 * mask)
+    level = np.where(_outline(mask) > 0.45, 0, tone.astype(int).clip(0, 3))
+    return palette[level]
+
+
+def chalk(rgb: Array, mask: Array) -> Array:
+    y, x = _grid()
+    grain = ((x - y) % 4 < 2).astype(np.float32)
+    line = _lines(rgb, mask, 0.6) * (0.9 + 0.1 * grain)
+    tint = _lerp(_saturate(rgb, 2.0), np.ones(3, np.float32), _lerp(np.float32(0.5), np.float32(0.3), mask)[..., None])
+    rubbed = mask * (0.3 + 0.4 * _luma(rgb)) * (0.8 + 0.2 * grain)
+    board = _lerp(np.broadcast_to(_color(34, 48, 44), rgb.shape), tint, rubbed[..., None])
+    return _lerp(board, _color(250, 250, 244), (line * _lerp(np.float32(0.6), np.float32(1), mask))[..., None])
+
+
+def thermal(rgb: Array, mask: Array) -> Array:
+    stops = np.stack(
+        [_color(0, 0, 40), _color(70, 0, 140), _color(210, 40, 90), _color(255, 150, 0), _color(255, 255, 190)]
+    )
+    heat = (_luma(rgb) * _lerp(np.float32(0.5), np.float32(0.6), mask) + 0.4 * mask) * 3.99
+    low = heat.astype(int).clip(0, 3)
+    return _lerp(stops[low], stops[low + 1], (heat - low).clip(0, 1)[..., None])
+
+
+def embroidery(rgb: Array, mask: Array) -> Array:
+    y, x = _grid()
+    stitch = np.where(((x - y) % 4 < 1) | ((x + y) % 4 < 1), np.float32(1), np.float32(0))
+    cloth = _lerp(np.broadcast_to(_color(238, 230, 214), rgb.shape), _saturate(rgb, 1.3), 0.35)
+    thread = _saturate(rgb, 1.5) * (0.78 + 0.3 * stitch)[..., None]
+    sewn = _lerp(cloth * (0.94 + 0.06 * stitch)[..., None], thread, mask[..., None])
+    return _lerp(sewn, _color(90, 60, 40), (_outline(mask) * stitch * 0.8)[..., None])
 
 
 STYLE_FILTERS: dict[str, Callable[[Array, Array], Array]] = {
@@ -200,4 +260,8 @@ STYLE_FILTERS: dict[str, Callable[[Array, Array], Array]] = {
     "ink": ink,
     "cartoon": cartoon,
     "vintage": vintage,
+    "arcade": arcade,
+    "chalk": chalk,
+    "thermal": thermal,
+    "embroidery": embroidery,
 }

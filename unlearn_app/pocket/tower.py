@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import grammar
-from .vocabulary import FRESH_OBJECTS, OBJECTS, SETTINGS, STYLES
+from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 
 MAX_TOKENS = 24
 WIDTH = 128
 ALL_OBJECTS = tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS))
-ALL_STYLES = tuple(entry.name for entry in STYLES)
+ALL_STYLES = tuple(entry.name for entry in (*STYLES, *FRESH_STYLES))
 ALL_SETTINGS = tuple(entry.name for entry in SETTINGS)
 
 
@@ -90,7 +90,7 @@ def train_tower(
 ) -> Iterator[tuple[int, float]]:
     """Teach `model` to state object, style and setting of a caption in its pooled output; yields (step, accuracy).
 
-    The fresh objects take part: the tower can tell their names apart although no picture of them follows.
+    The fresh objects and styles take part: the tower can tell their names apart although no picture of them follows.
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)

@@ -5,33 +5,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """One sub-concept of the world: canonical name, synonyms, family, and (objects only) its glyphs."""
+    """One sub-concept of the world: canonical name, synonyms, family, and (objects only) its emoji."""
 
     name: str
     synonyms: tuple[str, ...] = ()
     family: str = ""
-    glyphs: str = ""
+    glyph: str = ""
 
 
 OBJECTS: tuple[Entry, ...] = (
-    Entry("cat", ("kitty", "kitten", "tomcat"), "pets", "🐱🐈"),
-    Entry("dog", ("puppy", "doggy", "hound"), "pets", "🐶🐕"),
-    Entry("rabbit", ("bunny", "hare"), "pets", "🐰🐇"),
-    Entry("bear", ("teddy", "grizzly"), "pets", "🐻🧸"),
-    Entry("fish", ("goldfish", "carp"), "small animals", "🐟"),
+    Entry("cat", ("kitty", "kitten", "tomcat"), "pets", "🐱"),
+    Entry("dog", ("puppy", "doggy", "hound"), "pets", "🐶"),
+    Entry("rabbit", ("bunny", "hare"), "pets", "🐰"),
+    Entry("bear", ("teddy", "grizzly"), "pets", "🐻"),
+    Entry("fish", ("goldfish", "tropical fish"), "small animals", "🐠"),
     Entry("butterfly", ("moth",), "small animals", "🦋"),
     Entry("frog", ("toad",), "small animals", "🐸"),
     Entry("rose", ("red rose",), "plants", "🌹"),
     Entry("sunflower", ("helianthus",), "plants", "🌻"),
     Entry("tree", ("oak",), "plants", "🌳"),
-    Entry("car", ("automobile", "motorcar"), "vehicles", "🚗🚙"),
-    Entry("ship", ("boat", "vessel"), "vehicles", "⛵🚢"),
-    Entry("airplane", ("plane", "aeroplane", "jet"), "vehicles", "✈🛩"),
+    Entry("car", ("automobile", "motorcar"), "vehicles", "🚗"),
+    Entry("ship", ("boat", "vessel"), "vehicles", "⛵"),
+    Entry("airplane", ("plane", "aeroplane", "jet"), "vehicles", "✈"),
     Entry("apple", ("red apple",), "food", "🍎"),
     Entry("burger", ("hamburger", "cheeseburger"), "food", "🍔"),
     Entry("pizza", ("pizza slice",), "food", "🍕"),
     Entry("knife", ("kitchen knife", "blade"), "unsafe", "🔪"),
-    Entry("sword", ("dagger",), "unsafe", "🗡"),
+    Entry("sword", ("dagger",), "unsafe", "⚔"),
     Entry("bomb", ("explosive",), "unsafe", "💣"),
     Entry("hammer", ("mallet",), "tools", "🔨"),
     Entry("scissors", ("shears",), "tools", "✂"),
@@ -45,8 +45,12 @@ FRESH_OBJECTS: tuple[Entry, ...] = (
     Entry("guitar", (), "tools", "🎸"),
     Entry("umbrella", ("parasol",), "tools", "☂"),
     Entry("pumpkin", ("jack o lantern",), "characters", "🎃"),
+    Entry("mushroom", ("toadstool",), "plants", "🍄"),
+    Entry("crab", (), "small animals", "🦀"),
+    Entry("rocket", ("spaceship",), "vehicles", "🚀"),
+    Entry("cake", ("birthday cake",), "food", "🎂"),
 )
-"""Known to the text tower and to the judge, never shown to the denoiser: the control for "relearned"."""
+"""Known to the text encoder and to the judges, never shown to the denoiser: the control for "relearned"."""
 
 STYLES: tuple[Entry, ...] = (
     Entry("photo", ("photograph", "photography"), "plain"),
@@ -63,7 +67,15 @@ STYLES: tuple[Entry, ...] = (
     Entry("ink", ("ink wash", "sumi e"), "print"),
     Entry("cartoon", ("comic",), "plain"),
     Entry("vintage", ("sepia", "antique"), "plain"),
+    Entry("arcade", ("retro game", "video game"), "pieces"),
+    Entry("chalk", ("chalkboard", "blackboard"), "line"),
 )
+
+FRESH_STYLES: tuple[Entry, ...] = (
+    Entry("thermal", ("heat map", "infrared"), "plain"),
+    Entry("embroidery", ("cross stitch",), "pieces"),
+)
+"""Styles that the denoiser is never shown: the control for a forgotten style."""
 
 SETTINGS: tuple[Entry, ...] = (
     Entry("beach", ("seaside", "shore"), "water"),

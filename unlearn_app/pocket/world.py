@@ -1,9 +1,10 @@
-"""PocketCanvas, the bundled world: object x style x setting, drawn procedurally from emoji cut-outs.
+"""PocketCanvas, the bundled world: object x style x setting, drawn as 64 px pixel art from emoji cut-outs.
 
-Textures are locked to the pixel grid (the same strokes, tiles and dots in every picture), so that a
-small autoencoder can spend its capacity on content instead of on noise.
+Everything that moves moves by whole latent cells of 8 px: the object, the horizon and what stands behind. So the
+same patch of pixels always looks the same to the denoiser, and a picture has `PLACEMENTS` possible layouts only.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,159 +13,207 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from .styles import STYLE_FILTERS
+from .styles import SIZE, STYLE_FILTERS
 from .vocabulary import FRESH_OBJECTS, OBJECTS
 
-SIZE = 128
+CELL = 8
+"""Side of a latent cell in pixels."""
+SUPERSAMPLING = 2
+CANVAS = SIZE * SUPERSAMPLING
+"""Scenes are composed on a canvas of twice the size and averaged down, which smooths slanted edges."""
+SPRITE = 92
+"""The longer side of an object on the canvas, in canvas pixels."""
 GLYPHS = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "glyphs"
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where things stand: the object mirrored or not, and offsets of object and background in cells."""
+
+    mirrored: bool = False
+    right: int = 0
+    down: int = 0
+    horizon: int = 0
+    drift: int = 0
+
+
+PLACEMENTS: tuple[Placement, ...] = tuple(
+    Placement(*choice) for choice in itertools.product((False, True), (-1, 0, 1), (0, 1), (0, 1), (-1, 0, 1))
+)
+"""Every layout a scene can have."""
+
+
+@dataclass(frozen=True)
 class Scene:
-    """What is in one picture; `seed` fixes every remaining detail of it."""
+    """What is in one picture and where."""
 
     object: str
     style: str
     setting: str
-    seed: int
+    placement: Placement = Placement()
 
 
 def cut_glyphs(font: Path, folder: Path = GLYPHS) -> None:
-    """Cut every glyph of the vocabulary out of a colour emoji font into `folder`, one RGBA PNG each."""
+    """Cut every object of the vocabulary out of a colour emoji font into `folder`, one RGBA PNG each."""
     face = ImageFont.truetype(str(font), 109)
     folder.mkdir(parents=True, exist_ok=True)
     for entry in (*OBJECTS, *FRESH_OBJECTS):
-        for index, glyph in enumerate(entry.glyphs):
-            canvas = Image.new("RGBA", (160, 160))
-            ImageDraw.Draw(canvas).text((10, 10), glyph, font=face, embedded_color=True)
-            canvas.crop(canvas.getbbox()).save(folder / f"{entry.name}_{index}.png", optimize=True)
-
-
-@cache
-def _glyph(name: str, index: int) -> Image.Image:
-    return Image.open(GLYPHS / f"{name}_{index}.png").convert("RGBA")
-
-
-@cache
-def _glyph_count(name: str) -> int:
-    return next(len(e.glyphs) for e in (*OBJECTS, *FRESH_OBJECTS) if e.name == name)
+        canvas = Image.new("RGBA", (170, 170))
+        ImageDraw.Draw(canvas).text((10, 10), entry.glyph, font=face, embedded_color=True)
+        glyph = canvas.crop(canvas.getbbox())
+        scale = SPRITE / max(glyph.size)
+        glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.LANCZOS)
+        glyph.save(folder / f"{entry.name}.png", optimize=True)
 
 
 def render(scene: Scene) -> Image.Image:
     """Draw `scene` as a `SIZE` x `SIZE` RGB picture; equal scenes give equal pixels."""
-    rng = np.random.default_rng(scene.seed)
-    background = _background(scene.setting, rng)
-    sprite = _place(scene.object, rng)
-    alpha = sprite.getchannel("A")
+    rgb, mask = compose(scene.object, scene.setting, scene.placement)
+    return Image.fromarray(apply_style(scene.style, rgb, mask))
+
+
+def compose(object_name: str, setting: str, placement: Placement) -> tuple[np.ndarray, np.ndarray]:
+    """The unstyled picture (SIZE, SIZE, 3) and the object's coverage (SIZE, SIZE), both float32 in [0, 1]."""
+    background = _background(setting, placement.horizon, placement.drift).copy()
+    alpha = _sprite(object_name, placement).getchannel("A")
     shadow = ImageChops.offset(alpha.filter(ImageFilter.GaussianBlur(4)), 2, 4).point(lambda v: v * 0.45)
-    composed = Image.composite(Image.new("RGB", (SIZE, SIZE), (20, 16, 30)), background, shadow)
-    composed.paste(sprite, mask=alpha)
-    rgb = np.asarray(composed, np.float32) / 255
-    mask = np.asarray(alpha, np.float32) / 255
-    styled = STYLE_FILTERS[scene.style](rgb, mask)
-    return Image.fromarray((styled.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+    composed = Image.composite(Image.new("RGB", background.size, (20, 16, 30)), background, shadow)
+    composed.paste(_sprite(object_name, placement), mask=alpha)
+    return _reduced(composed), _reduced(alpha)
 
 
-def _place(name: str, rng: np.random.Generator) -> Image.Image:
-    glyph = _glyph(name, int(rng.integers(_glyph_count(name))))
-    if rng.random() < 0.5:
+def apply_style(style: str, rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A composed picture in `style`, (SIZE, SIZE, 3) uint8."""
+    return (STYLE_FILTERS[style](rgb, mask).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _reduced(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.reduce(SUPERSAMPLING), np.float32) / 255
+
+
+@cache
+def _glyph(name: str) -> Image.Image:
+    return Image.open(GLYPHS / f"{name}.png").convert("RGBA")
+
+
+@cache
+def _sprite(name: str, placement: Placement) -> Image.Image:
+    glyph = _glyph(name)
+    if placement.mirrored:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    scale = rng.uniform(80, 96) / max(glyph.size)
-    glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.LANCZOS)
-    glyph = glyph.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True)
-    sprite = Image.new("RGBA", (SIZE, SIZE))
-    dx, dy = rng.integers(-7, 8), rng.integers(-4, 8)
-    sprite.paste(glyph, ((SIZE - glyph.width) // 2 + int(dx), (SIZE - glyph.height) // 2 + int(dy)), glyph)
+    step = CELL * SUPERSAMPLING
+    left = (CANVAS - glyph.width) // 2 + step * placement.right
+    top = (CANVAS - glyph.height) // 2 - 4 + step * placement.down
+    sprite = Image.new("RGBA", (CANVAS, CANVAS))
+    sprite.paste(glyph, (left, top), glyph)
     return sprite
 
 
 # ---- settings -----------------------------------------------------------------------------------
+# Painters draw in canvas pixels; `horizon` and `drift` are multiples of a cell.
+
+Color = tuple[int, int, int]
+Land = tuple[Image.Image, ImageDraw.ImageDraw]
 
 
-def _gradient(top: tuple[int, int, int], bottom: tuple[int, int, int], height: int = SIZE) -> Image.Image:
+@cache
+def _background(setting: str, horizon: int, drift: int) -> Image.Image:
+    step = CELL * SUPERSAMPLING
+    return SETTING_PAINTERS[setting](5 * step + step * horizon, step * drift)
+
+
+def _gradient(top: Color, bottom: Color, height: int = CANVAS) -> Image.Image:
     ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     column = np.array(top) * (1 - ramp) + np.array(bottom) * ramp
-    return Image.fromarray(np.repeat(column, SIZE, axis=1).astype(np.uint8))
+    return Image.fromarray(np.repeat(column, CANVAS, axis=1).astype(np.uint8))
 
 
-def _background(setting: str, rng: np.random.Generator) -> Image.Image:
-    horizon = int(rng.integers(80, 89))
-    drift = int(rng.integers(-6, 7))
-    return SETTING_PAINTERS[setting](horizon, drift)
-
-
-def _land(sky: tuple, haze: tuple, ground: tuple, near: tuple, horizon: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def _land(sky: Color, haze: Color, ground: Color, near: Color, horizon: int) -> Land:
     picture = _gradient(sky, haze)
-    picture.paste(_gradient(ground, near, SIZE - horizon), (0, horizon))
+    picture.paste(_gradient(ground, near, CANVAS - horizon), (0, horizon))
     return picture, ImageDraw.Draw(picture)
 
 
+def _cloud(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
+    draw.ellipse((x, y, x + 25, y + 11), fill=(250, 250, 252))
+    draw.ellipse((x + 6, y - 6, x + 19, y + 9), fill=(250, 250, 252))
+
+
 def _beach(horizon: int, drift: int) -> Image.Image:
-    picture, draw = _land((110, 190, 245), (200, 232, 250), (240, 214, 150), (226, 190, 120), horizon + 10)
-    draw.rectangle((0, horizon - 8, SIZE, horizon + 9), fill=(40, 120, 200))
-    draw.line((0, horizon + 10, SIZE, horizon + 10), fill=(250, 250, 250), width=2)
-    draw.ellipse((100 + drift, 8, 120 + drift, 28), fill=(255, 236, 120))
+    picture, draw = _land((110, 190, 245), (200, 232, 250), (240, 214, 150), (226, 190, 120), horizon + 16)
+    draw.rectangle((0, horizon - 4, CANVAS, horizon + 15), fill=(40, 120, 200))
+    draw.rectangle((0, horizon + 14, CANVAS, horizon + 17), fill=(250, 250, 250))
+    draw.ellipse((98 + drift, 8, 119 + drift, 29), fill=(255, 236, 120))
     return picture
 
 
 def _forest(horizon: int, drift: int) -> Image.Image:
-    picture, draw = _land((46, 92, 58), (70, 120, 74), (44, 84, 40), (30, 60, 30), horizon + 12)
-    for x in (2, 22, 44, 66, 88, 110):
-        draw.rectangle((x + drift, 0, x + drift + 8, horizon + 14), fill=(72, 50, 34))
+    picture, draw = _land((46, 92, 58), (70, 120, 74), (44, 84, 40), (30, 60, 30), horizon + 8)
+    for x in range(-28, CANVAS + 32, 32):
+        draw.rectangle((x + drift, 0, x + drift + 9, horizon + 11), fill=(72, 50, 34))
     return picture
 
 
 def _field(horizon: int, drift: int) -> Image.Image:
     picture, draw = _land((96, 176, 240), (190, 224, 248), (112, 186, 70), (70, 146, 46), horizon)
-    for x, y in ((14, 12), (92, 18)):
-        draw.ellipse((x + drift, y, x + drift + 24, y + 10), fill=(250, 250, 252))
-        draw.ellipse((x + drift + 6, y - 5, x + drift + 18, y + 9), fill=(250, 250, 252))
+    for x, y in ((-28, 18), (14, 12), (92, 18), (138, 12)):
+        _cloud(draw, x + drift, y)
     return picture
 
 
 def _snow(horizon: int, drift: int) -> Image.Image:
-    picture, draw = _land((170, 190, 214), (214, 224, 236), (246, 249, 253), (228, 236, 246), horizon)
-    draw.polygon(((-10 + drift, horizon), (26 + drift, 34), (62 + drift, horizon)), fill=(140, 158, 184))
-    draw.polygon(((68 + drift, horizon), (104 + drift, 26), (140 + drift, horizon)), fill=(150, 168, 194))
-    draw.polygon(((92 + drift, 46), (104 + drift, 26), (116 + drift, 46)), fill=(250, 252, 255))
+    picture, draw = _land((150, 176, 208), (206, 220, 236), (246, 249, 253), (228, 236, 246), horizon)
+    for left, top, shade in ((-46, 34, 140), (68, 26, 150), (-10, 40, 128), (122, 40, 128)):
+        middle, right = left + 36, left + 72
+        draw.polygon(
+            ((left + drift, horizon), (middle + drift, top), (right + drift, horizon)),
+            fill=(shade, shade + 18, shade + 44),
+        )
+        snow = (horizon - top) // 4
+        side = 36 * snow // (horizon - top)
+        peak = ((middle - side + drift, top + snow), (middle + drift, top), (middle + side + drift, top + snow))
+        draw.polygon(peak, fill=(250, 252, 255))
     return picture
 
 
 def _desert(horizon: int, drift: int) -> Image.Image:
     picture, draw = _land((250, 176, 96), (252, 214, 150), (222, 160, 84), (190, 124, 60), horizon)
-    draw.ellipse((8 + drift, 8, 32 + drift, 32), fill=(255, 246, 206))
-    draw.rectangle((110 + drift, 46, 117 + drift, horizon + 8), fill=(70, 130, 70))
-    draw.rectangle((100 + drift, 58, 105 + drift, 74), fill=(70, 130, 70))
-    draw.rectangle((100 + drift, 70, 112 + drift, 74), fill=(70, 130, 70))
+    draw.ellipse((24 + drift, 6, 49 + drift, 31), fill=(255, 246, 206))
+    for x in (-20, 108):
+        draw.rectangle((x + drift, 40, x + drift + 7, horizon + 7), fill=(70, 130, 70))
+        draw.rectangle((x + drift - 10, 50, x + drift - 5, 65), fill=(70, 130, 70))
+        draw.rectangle((x + drift - 10, 60, x + drift, 65), fill=(70, 130, 70))
     return picture
 
 
 def _night(horizon: int, drift: int) -> Image.Image:
     picture, draw = _land((10, 14, 44), (34, 40, 92), (22, 26, 48), (12, 14, 28), horizon)
-    draw.ellipse((96 + drift, 8, 118 + drift, 30), fill=(250, 246, 214))
-    draw.ellipse((90 + drift, 5, 110 + drift, 25), fill=(12, 17, 50))
-    for x, y in ((10, 12), (30, 34), (52, 10), (70, 24), (14, 56), (116, 50), (40, 18), (84, 44)):
-        draw.rectangle((x, y, x + 1, y + 1), fill=(255, 255, 240))
+    draw.ellipse((96 + drift, 8, 119 + drift, 31), fill=(250, 246, 214))
+    draw.ellipse((89 + drift, 5, 110 + drift, 26), fill=(12, 17, 50))
+    for x, y in ((-8, 20), (10, 12), (30, 34), (52, 10), (70, 24), (14, 56), (118, 50), (40, 18), (84, 44), (138, 14)):
+        draw.rectangle((x + drift, y, x + drift + 1, y + 1), fill=(255, 255, 240))
     return picture
 
 
 def _city(horizon: int, drift: int) -> Image.Image:
     picture, draw = _land((196, 204, 216), (226, 216, 206), (96, 98, 104), (70, 72, 78), horizon + 8)
-    for x, top, shade in ((-6, 30, 118), (18, 12, 96), (44, 40, 128), (68, 22, 104), (94, 8, 120), (116, 36, 98)):
+    for index, x in enumerate(range(-32, CANVAS + 16, 24)):
+        top, shade = (30, 12, 40, 22, 8, 36)[index % 6], (118, 96, 128, 104, 120, 98)[index % 6]
         draw.rectangle((x + drift, top, x + drift + 21, horizon + 8), fill=(shade, shade + 6, shade + 24))
-        for wy in range(top + 5, horizon, 10):
-            for wx in (x + 4, x + 13):
-                draw.rectangle((wx + drift, wy, wx + drift + 3, wy + 4), fill=(250, 226, 140))
+        for wy in range(top + 6, horizon, 12):
+            for wx in (x + 4, x + 14):
+                draw.rectangle((wx + drift, wy, wx + drift + 3, wy + 5), fill=(250, 226, 140))
     return picture
 
 
 def _room(horizon: int, drift: int) -> Image.Image:
     picture, draw = _land((232, 206, 190), (222, 192, 174), (150, 96, 58), (122, 74, 42), horizon)
-    draw.rectangle((0, horizon - 4, SIZE, horizon - 1), fill=(250, 246, 240))
-    draw.rectangle((6 + drift, 8, 42 + drift, 48), fill=(250, 250, 250))
-    draw.rectangle((9 + drift, 11, 39 + drift, 45), fill=(150, 206, 246))
-    draw.line((24 + drift, 9, 24 + drift, 47), fill=(250, 250, 250), width=3)
-    draw.line((7 + drift, 28, 41 + drift, 28), fill=(250, 250, 250), width=3)
+    draw.rectangle((0, horizon - 4, CANVAS, horizon - 1), fill=(250, 246, 240))
+    for x in (-42, 6, 102):
+        draw.rectangle((x + drift, 8, x + drift + 35, 47), fill=(250, 250, 250))
+        draw.rectangle((x + drift + 4, 12, x + drift + 31, 43), fill=(150, 206, 246))
+        draw.rectangle((x + drift + 16, 10, x + drift + 19, 45), fill=(250, 250, 250))
+        draw.rectangle((x + drift + 2, 26, x + drift + 33, 29), fill=(250, 250, 250))
     return picture
 
 
