@@ -11,27 +11,32 @@ from unlearn_app.catalog import load_backend, load_scorer
 from unlearn_app.config import make_attack, make_config
 from unlearn_app.events import GroupScore
 from unlearn_app.lab import QUICK, SURE
+from unlearn_app.pocket.lesson import EASIEST
 
 CONFIG = make_config("cat")
+NAMES = {"object": "pumpkin", "style": "thermal"}
 
 
 @pytest.fixture
 def shipped(tmp_path: Path) -> Path:
     file = tmp_path / "base_rates.json"
     marks = {"10": [12, 120], "50": [100, 120]}
-    record("relearning", {"config": relearning_key(CONFIG, "abc"), "name": "pumpkin", "marks": marks}, file)
-    noise = {"config": attack_key(make_attack("noise"), CONFIG, "abc"), "name": "pumpkin, never seen", "hits": "0100"}
-    record("attacks", {"noise": noise | {"seconds": 6.0}}, file)
+    rate = {"config": relearning_key(CONFIG, "abc"), "marks": marks}
+    record("relearning", {kind: rate | {"name": name} for kind, name in NAMES.items()}, file)
+    noise = {"config": attack_key(make_attack("noise"), CONFIG, "abc"), "hits": "0100", "seconds": 6.0}
+    record("attacks", {kind: {"noise": noise | {"name": f"{name}, never seen"}} for kind, name in NAMES.items()}, file)
     record("pace", 0.5, file)
     return file
 
 
 def test_the_same_attack_on_the_same_model_has_its_rate(shipped: Path) -> None:
-    for config in (CONFIG, make_config("van gogh", seed=7, objective="uce"), make_config("cat", **{"compare.near": 3})):
+    style = make_config("van gogh", seed=7, objective="uce")
+    for config in (CONFIG, style, make_config("cat", **{"compare.near": 3})):
+        name = NAMES["style" if config == style else "object"]
         found = relearning(config, "abc", shipped)
-        assert found.name == "pumpkin" and found.marks == {10: (12, 120), 50: (100, 120)}
+        assert found.name == name and found.marks == {10: (12, 120), 50: (100, 120)}
         assert of_attack("noise", make_attack("noise"), config, "abc", shipped) == {
-            "name": "pumpkin, never seen",
+            "name": f"{name}, never seen",
             "hits": [False, True, False, False],
         }
 
@@ -76,12 +81,13 @@ def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
 def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
     """Otherwise a changed default would silently cost every visitor the control's time."""
     base_hash, judge = load_backend().base_hash, load_scorer("pocket", [])
-    curve = relearning(CONFIG, base_hash)
-    assert curve and {10, 25, 50} <= set(curve.marks) and min(n for _, n in curve.marks.values()) >= 60
-    for kind in QUICK:
-        control = of_attack(kind, make_attack(kind), CONFIG, base_hash)
-        assert control and len(control["hits"]) >= 36 and control["name"] == "pumpkin, never seen"
-        known = json.loads(base_rates.FILE.read_text())["attacks"][kind]
-        assert (known["judge"], known["sure"]) == (f"{judge.name} {judge.version}", SURE)
+    for of, config in {"object": CONFIG, "style": make_config("van gogh")}.items():
+        curve = relearning(config, base_hash)
+        assert curve and max(curve.marks) == config.attack.steps and min(n for _, n in curve.marks.values()) >= 60
+        for kind in QUICK:
+            control = of_attack(kind, make_attack(kind), config, base_hash)
+            assert control and len(control["hits"]) >= 36 and control["name"] == f"{EASIEST[of][0]}, never seen"
+            known = json.loads(base_rates.FILE.read_text())["attacks"][of][kind]
+            assert (known["judge"], known["sure"]) == (f"{judge.name} {judge.version}", SURE)
     assert seconds_of(QUICK, CONFIG, {"compare_s": 7.0}) > 10
     assert base_rates.FILE.stat().st_size < 20_000

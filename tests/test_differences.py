@@ -10,7 +10,7 @@ from unlearn_app.differences import difference, differences
 from unlearn_app.events import Images, Picture
 from unlearn_app.pocket.latents import pictures_to_tensor
 from unlearn_app.pocket.vocabulary import OBJECTS
-from unlearn_app.pocket.world import Scene, render
+from unlearn_app.pocket.world import PLACEMENTS, Scene, render
 from unlearn_app.scorers.pocket_judge import PocketJudge
 
 NAMES = [entry.name for entry in OBJECTS[:8]]
@@ -29,14 +29,14 @@ def series(column: str, images: list[Image.Image], right: list[bool], group: str
 
 
 def drawn(seed: int) -> list[Image.Image]:
-    return [render(Scene(name, "photo", "beach", seed + row)) for row, name in enumerate(NAMES)]
+    return [render(Scene(name, "photo", "beach", PLACEMENTS[seed + row])) for row, name in enumerate(NAMES)]
 
 
 def noisy(images: list[Image.Image], level: float) -> list[Image.Image]:
     source = np.random.default_rng(0)
     return [
         Image.fromarray(
-            np.clip(np.asarray(i, np.float32) + level * source.normal(size=(128, 128, 3)), 0, 255).astype(np.uint8)
+            np.clip(np.asarray(i, np.float32) + level * source.normal(size=(64, 64, 3)), 0, 255).astype(np.uint8)
         )
         for i in images
     ]

@@ -284,7 +284,7 @@ def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
         assert len(finding.hits) == 2 and len(finding.pictures) == 2 * finding.tries
         for picture in finding.pictures:
             with Image.open(finding.folder / picture["file"]) as image:
-                assert image.size == (128, 128)
+                assert image.size == (64, 64)
         assert f"--kind {finding.kind}" in finding.command and "attack.pictures=3" in finding.command
     stored = read_findings(finished)
     assert sorted(f.kind for f in stored) == sorted(kinds) and judge_again(Run.open(finished), stored) == events[-1]

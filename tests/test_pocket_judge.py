@@ -11,14 +11,18 @@ from unlearn_app.errors import ModelError
 from unlearn_app.pocket import judge as training
 from unlearn_app.pocket.latents import PatchBasis, pictures_to_tensor
 from unlearn_app.pocket.measures import judge_pictures, prompt_of
-from unlearn_app.pocket.vocabulary import FRESH_OBJECTS, OBJECTS, STYLES
-from unlearn_app.pocket.world import Scene, render
+from unlearn_app.pocket.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, STYLES
+from unlearn_app.pocket.world import PLACEMENTS, Scene, render
 from unlearn_app.scorers.pocket_judge import WEIGHTS_FILE, PocketJudge, split_words
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "pocket" / "judge"
+EVERY_STYLE = (*STYLES, *FRESH_STYLES)
 SHOWN = [
     Scene(
-        entry.name, STYLES[(3 * place + turn) % len(STYLES)].name, ("beach", "room", "night")[place % 3], 10**9 + place
+        entry.name,
+        EVERY_STYLE[(3 * place + turn) % len(EVERY_STYLE)].name,
+        ("beach", "room", "night")[place % 3],
+        PLACEMENTS[(7 * place + turn) % len(PLACEMENTS)],
     )
     for turn in range(4)
     for place, entry in enumerate((*OBJECTS, *FRESH_OBJECTS))
@@ -42,7 +46,7 @@ def test_it_names_what_it_never_saw(judge: PocketJudge, pictures: torch.Tensor) 
 
 
 def test_probabilities_and_classes(judge: PocketJudge, pictures: torch.Tensor) -> None:
-    for axis, count in (("object", len(OBJECTS) + len(FRESH_OBJECTS)), ("style", len(STYLES)), ("setting", 8)):
+    for axis, count in (("object", len(OBJECTS) + len(FRESH_OBJECTS)), ("style", len(EVERY_STYLE)), ("setting", 8)):
         probabilities = judge.classify(pictures[:3], axis)
         assert probabilities.shape == (3, count) == (3, len(judge.classes(axis)))
         assert torch.allclose(probabilities.sum(1), torch.ones(3), atol=1e-5)
@@ -100,7 +104,7 @@ def test_words_are_split_without_punctuation() -> None:
 
 
 def test_a_caption_is_true_of_every_scene_it_fits() -> None:
-    shown = [Scene("cat", "photo", "beach", 0), Scene("cat", "ink", "beach", 1), Scene("dog", "photo", "beach", 2)]
+    shown = [Scene("cat", "photo", "beach"), Scene("cat", "ink", "beach"), Scene("dog", "photo", "beach")]
     parts = [("cat", None, "beach"), (None, "ink", "beach"), ("dog", "photo", None)]
     table = training.compatible(shown, parts)
     assert table.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
@@ -111,7 +115,7 @@ def test_a_caption_is_true_of_every_scene_it_fits() -> None:
 
 
 def test_disturbing_keeps_shape_range_and_depends_on_the_seed(pictures: torch.Tensor) -> None:
-    basis = PatchBasis(torch.zeros(768), torch.eye(32, 768), torch.ones(32))
+    basis = PatchBasis(torch.zeros(192), torch.eye(64, 192), torch.ones(64))
     first, again, other = (
         training.disturb(pictures[:6], basis, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )

@@ -55,7 +55,8 @@ def test_every_part_is_recorded(work: Path) -> None:
     for part in ("autoencoder", "judge", "second", "denoiser"):
         assert record[part]["losses"] and record[part]["steps"] == record[part]["losses"][-1][0]
         assert {"seed", "seconds", "batch", "hardware"} <= set(record[part])
-    assert json.loads((work / "recipe.json").read_text())["denoiser_steps"] == recipe.SMOKE.denoiser_steps
+    planned = json.loads((work / "recipe.json").read_text())["denoiser_phases"]
+    assert [phase["batch"] for phase in planned] == [phase.batch for phase in recipe.SMOKE.denoiser_phases]
 
 
 def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:
@@ -71,7 +72,9 @@ def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     resumed = list(recipe.train(tmp_path, ["denoiser"], "cpu", recipe.SMOKE))
     torch.set_num_threads(threads)
-    assert resumed[0].detail == "resumed" and resumed[-1].done == recipe.SMOKE.denoiser_steps
+    assert resumed[0].detail == "resumed" and resumed[-1].done == sum(
+        phase.steps for phase in recipe.SMOKE.denoiser_phases
+    )
     whole, broken = load(work / "unet.ckpt"), load(tmp_path / "unet.ckpt")
     for kind in ("model", "ema"):
         assert all(torch.equal(whole[kind][name], broken[kind][name]) for name in whole[kind]), f"{kind} differs"
@@ -89,7 +92,7 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(folder / "pipeline", torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a cat on the beach", num_inference_steps=2, guidance_scale=2.0).images[0]
-    assert picture.size == (128, 128)
+    assert picture.size == (64, 64)
     assert next(pipe.unet.parameters()).dtype == torch.float32
     trained = load(work / "unet.ckpt")["ema"]["conv_in.weight"]
     assert torch.equal(pipe.unet.conv_in.weight, trained.half().float())
@@ -117,8 +120,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_the_encoder_is_the_linear_code() -> None:
-    pictures = np.stack([np.asarray(render(scene_at("valid", index, 0))) for index in range(72)])
-    basis, model = fit_basis(pictures[:64], 32), new_autoencoder()
+    pictures = np.stack([np.asarray(render(scene_at("held_out", index, 0))) for index in range(72)])
+    basis, model = fit_basis(pictures[:64], 64), new_autoencoder()
     write_encoder(model, basis, pictures[:64])
     x = pictures_to_tensor(pictures[64:])
     with torch.no_grad():

@@ -131,7 +131,7 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(pocket, tmp_path
 def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> None:
     name, pictures, captions = fresh_lesson("pocket", 3, seed=1)
     same = fresh_lesson("pocket", 3, seed=1)
-    assert name == "guitar" and all("guitar" in text for text in captions) and pictures.shape == (3, 3, 128, 128)
+    assert name == "guitar" and all("guitar" in text for text in captions) and pictures.shape == (3, 3, 64, 64)
     assert torch.equal(pictures, same[1]) and captions == same[2] and fresh_lesson("elsewhere", 3, seed=1) is None
 
 

@@ -16,14 +16,14 @@ from unlearn_app.evaluate import checked_by_second, judged, score
 from unlearn_app.events import Picture
 from unlearn_app.pocket.latents import pictures_to_tensor
 from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
-from unlearn_app.pocket.world import Scene, render
+from unlearn_app.pocket.world import PLACEMENTS, Scene, render
 from unlearn_app.prompts import free_concept
 from unlearn_app.provenance import environment
 from unlearn_app.scorers.clip import ClipScorer
 from unlearn_app.scorers.nudity import EXPOSED, NudityDetector
 from unlearn_app.scorers.second_judge import PatchNet, SecondJudge
 
-SHOWN = [Scene(o.name, STYLES[(3 * i) % len(STYLES)].name, "beach", 2 * 10**9 + i) for i, o in enumerate(OBJECTS)]
+SHOWN = [Scene(o.name, STYLES[(3 * i) % len(STYLES)].name, "beach", PLACEMENTS[i]) for i, o in enumerate(OBJECTS)]
 PROMPTS = [Prompt(f"a {scene.object}", "object", scene.object) for scene in SHOWN]
 
 

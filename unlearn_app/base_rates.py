@@ -1,7 +1,7 @@
 """What attacks make of something the bundled model has never seen: measured by the benchmarks, and shipped.
 
-A base rate depends on the model, the attack and how pictures are sampled, not on what a run has forgotten. Where all of
-that is the same, nobody has to wait for it again.
+A base rate depends on the model, the attack, how pictures are sampled and whether an object or a style was forgotten,
+not on which. Where all of that is the same, nobody has to wait for it again.
 """
 
 import json
@@ -22,7 +22,7 @@ RECORDED = "never seen, measured before"
 
 def relearning(config: RunConfig, base_hash: str, file: Path = FILE) -> BaseCurve | None:
     """The recorded curve of a run's own attack; None where it was measured for another model, attack or sampling."""
-    found = _read(file).get("relearning")
+    found = _of_kind("relearning", config, file)
     if not found or found["config"] != relearning_key(config, base_hash) or _is(found["name"], config):
         return None
     return BaseCurve(found["name"], {int(step): tuple(counts) for step, counts in found["marks"].items()})
@@ -41,7 +41,7 @@ def scores_of(base: BaseCurve | None) -> dict[int, GroupScore]:
 
 def of_attack(kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path = FILE) -> dict[str, Any] | None:
     """The recorded control of an attack, as findings hold it; None where it was measured for something else."""
-    found = _read(file).get("attacks", {}).get(kind)
+    found = _of_kind("attacks", config, file).get(kind)
     if not found or found["config"] != attack_key(attack, config, base_hash) or _is(found["name"], config):
         return None
     return {"name": found["name"], "hits": [hit == "1" for hit in found["hits"]]}
@@ -50,7 +50,7 @@ def of_attack(kind: str, attack: Any, config: RunConfig, base_hash: str, file: P
 def seconds_of(kinds: Sequence[str], config: RunConfig, timing: Mapping[str, float], file: Path = FILE) -> float | None:
     """How long attacks on a run will take here, by the pace at which its comparison was painted; None if unknown."""
     known, compare = _read(file), config.compare
-    each = [known.get("attacks", {}).get(kind, {}).get("seconds") for kind in kinds]
+    each = [_of_kind("attacks", config, file).get(kind, {}).get("seconds") for kind in kinds]
     if config.model != "pocket" or None in each or not known.get("pace") or not timing.get("compare_s"):
         return None
     pictures = 2 * (compare.forget + compare.near + compare.far)  # of the third column some are painted in the attack
@@ -69,9 +69,14 @@ def attack_key(attack: Any, config: RunConfig, base_hash: str) -> dict[str, Any]
 
 
 def record(part: str, value: Any, file: Path = FILE) -> None:
-    """Replace one part of the shipped base rates."""
+    """Replace one part of the shipped base rates; but for "pace" a part holds values by kind of concept."""
     text = json.dumps(_read(file) | {part: value}, sort_keys=True, separators=(",", ":"))
     write_bytes(file, text.encode())
+
+
+def _of_kind(part: str, config: RunConfig, file: Path) -> dict[str, Any]:
+    """What is recorded in `part` for concepts of the kind that `config` forgets."""
+    return _read(file).get(part, {}).get(preview_concept(config).kind, {})
 
 
 def _is(name: str, config: RunConfig) -> bool:

@@ -18,6 +18,7 @@ from ..pocket.measures import AXES, paint_scenes, sample_scenes
 from ..pocket.vocabulary import SETTINGS, STYLES
 from ..pocket.world import Scene, render
 from ..scorers import Classifier
+from ..settings import CompareConfig
 from .cells import cell, own_share
 from .judge_tables import BINS, STRANGE, write_results
 from .victims import VICTIMS
@@ -25,8 +26,8 @@ from .victims import VICTIMS
 SEED = 78
 """Of renderings; like `PAINTED` never used in training, nor to choose anything."""
 PAINTED = 5_000_000
-STEPS, GUIDANCE_SCALE = 10, 3.0
-TILE = 16
+STEPS, GUIDANCE_SCALE = CompareConfig.sampling_steps, CompareConfig.guidance_scale
+TILE = 8
 CHUNK = 96
 MOST_CONFUSED = 12
 
@@ -42,7 +43,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     judges = (judge, judge.second)
     shared = {"base": backend.base_hash, "judges": [f"{one.name} {one.version}" for one in judges]}
     measures = {
-        "renderings": ({"pictures": size, "seed": SEED}, lambda: on_known(judges, *rendered("valid", size))),
+        "renderings": ({"pictures": size, "seed": SEED}, lambda: on_known(judges, *rendered("held_out", size))),
         "never-seen": ({"pictures": size // 4, "seed": SEED}, lambda: on_known(judges, *rendered("fresh", size // 4))),
         "generated": (
             {"per_pair": per_pair, "steps": STEPS, "guidance_scale": GUIDANCE_SCALE, "smoke": smoke},
@@ -61,15 +62,15 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 
 
 def rendered(split: str, count: int) -> tuple[Tensor, list[Scene]]:
-    """`count` renderings (N, 3, H, W) that no training has seen, of known objects ("valid") or of fresh ones."""
+    """`count` renderings (N, 3, H, W) of `split`, and their scenes."""
     shown = scenes(split, count, SEED)
     return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown])), shown
 
 
 def _painted(backend: Backend, per_pair: int, smoke: bool) -> tuple[Tensor, list[Scene]]:
-    wanted = sample_scenes(per_pair, PAINTED)[:: 14 if smoke else 1]
+    wanted = sample_scenes(per_pair)[:: 16 if smoke else 1]
     with backend.active():
-        return paint_scenes(backend, wanted, STEPS, GUIDANCE_SCALE), wanted
+        return paint_scenes(backend, wanted, STEPS, GUIDANCE_SCALE, PAINTED), wanted
 
 
 def on_known(judges: Sequence[Classifier], pictures: Tensor, shown: Sequence[Scene]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def histogram(probabilities: Tensor) -> list[int]:
 
 def on_strange(judges: Sequence[Classifier], backend: Backend, count: int) -> dict[str, Any]:
     """How sure every judge is of an object in pictures that hold none, or none that can be told."""
-    source, pictures = generator(SEED), rendered("valid", 2 * count)[0]
+    source, pictures = generator(SEED), rendered("held_out", 2 * count)[0]
     kinds = {
         "noise": torch.randn(pictures[:count].shape, generator=source).clamp(-1, 1),
         "one colour": (2 * torch.rand(count, 3, 1, 1, generator=source) - 1).expand_as(pictures[:count]),
@@ -151,7 +152,7 @@ def _wrecked(backend: Backend, count: int) -> Tensor:
     VICTIMS["destroyed"](backend, preview_concept(make_config("cat")), SEED)
     try:
         with backend.active("unlearn"):
-            return _by(backend, [f"a {scene.object}" for scene in sample_scenes(1)[:: max(1, 336 // count)][:count]])
+            return _by(backend, [f"a {scene.object}" for scene in sample_scenes(1)[:: max(1, 384 // count)][:count]])
     finally:
         backend.drop_adapters()
 

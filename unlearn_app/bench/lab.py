@@ -30,7 +30,9 @@ from .victims import MADE_WITH, VICTIMS
 
 CONCEPTS = ("cat", "van gogh", "ship", "mosaic", "knife", "robot")
 CUT_CONCEPTS = CONCEPTS[:2]
-LEADS = ("cat", "guitar", EASIEST[0])
+CONTROLS = tuple(names[0] for names in EASIEST.values())
+"""By kind what the attacks are tried on that the model has never seen."""
+LEADS = ("cat", "guitar", *CONTROLS)
 """Of these the cut has every attack with the first seed; of the others, and with other seeds, the quick ones."""
 SMALL = {
     "prompts": {"tries": 1},
@@ -69,9 +71,9 @@ def grid(seeds: int, smoke: bool) -> list[Job]:
     """Every model, controls and cases first; of some more seeds, because the verdict has to be the same for each."""
     if smoke:
         rows = [case for case in CASES if CASES[case].concept == "cat"] + list(METHODS)
-        return [Job(CONTROL, EASIEST[0], 0), *(Job(row, "cat", 0) for row in rows[:6])]
+        return [Job(CONTROL, CONTROLS[0], 0), *(Job(row, "cat", 0) for row in rows[:6])]
     cases = [Job(row, case.concept, seed) for row, case in CASES.items() for seed in range(max(seeds, case.seeds))]
-    taught = [Job(CONTROL, EASIEST[0], seed) for seed in sorted({job.seed for job in cases})]
+    taught = [Job(CONTROL, name, seed) for seed in sorted({job.seed for job in cases}) for name in CONTROLS]
     methods = itertools.product(range(seeds), METHODS, CONCEPTS)
     known = sorted([*taught, *cases], key=lambda job: job.seed)
     return known + [Job(row, concept, seed) for seed, row, concept in methods]
@@ -103,8 +105,12 @@ def depends_on(job: Job, config: RunConfig, judge: str) -> str:
 
 def record_base_rates(folder: Path, base_hash: str) -> None:
     """Ship what the attacks make of something never seen, over all seeds measured with the settings of today."""
+    record("attacks", {of: _control_rates(folder, base_hash, names[0]) for of, names in EASIEST.items()})
+
+
+def _control_rates(folder: Path, base_hash: str, name: str) -> dict[str, Any]:
     judge = PocketJudge.load(POCKET / "judge")
-    name, judged, recorded = EASIEST[0], f"{judge.name} {judge.version}", {}
+    judged, recorded = f"{judge.name} {judge.version}", {}
     for kind in registry.names("attack"):
         attack, hits, seconds = make_attack(kind), "", []
         for path in sorted(folder.glob(f"{slug(f'{CONTROL}-{name}')}-*.json")):
@@ -119,7 +125,7 @@ def record_base_rates(folder: Path, base_hash: str) -> None:
             key = attack_key(attack, make_config(name), base_hash)
             known = {"config": key, "name": f"{name}, never seen", "hits": hits, "judge": judged, "sure": SURE}
             recorded[kind] = known | {"seconds": round(statistics.median(seconds), 1)}
-    record("attacks", recorded)
+    return recorded
 
 
 class _Lab:

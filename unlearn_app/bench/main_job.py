@@ -18,7 +18,7 @@ import torch
 
 from ..backend import Backend
 from ..base_rates import record, relearning_key
-from ..catalog import POCKET, preview_concept
+from ..catalog import POCKET, known_concepts, preview_concept
 from ..config import RunConfig, make_config
 from ..controls import controls
 from ..events import GROUPS, Mark
@@ -26,19 +26,31 @@ from ..metrics import wilson
 from ..pocket.dataset import scenes
 from ..pocket.latents import pictures_to_tensor
 from ..pocket.lesson import EASIEST
-from ..pocket.measures import held_out_rows, judge_pictures, paint_scenes, reconstruction_psnr, sample_scenes
+from ..pocket.measures import (
+    diversity,
+    held_out_scenes,
+    judge_pictures,
+    likeness,
+    paint_scenes,
+    quality,
+    reconstruction_psnr,
+    sample_scenes,
+)
 from ..pocket.world import Scene, render
 from ..runs import Run, to_json
 from ..scorers import Scorer
+from ..scorers.second_judge import SecondJudge
 from ..settings import CompareConfig, RegularizeConfig
 from ..workflow import load_backend, run
 from .cells import ROOT, SMOKE, cell, own_share, quote_in_readme
 from .page import page_times
 
-CONCEPTS = ("cat", "car", "knife", "robot", "van gogh", "neon", "mosaic")
+CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)
 BASE_SEEDS = 10
-UNSEEN_SEED, GENERATED_SEED = 77, 4_000_000
-"""Renderings and pictures of these seeds were never used in training, nor to choose anything."""
+GENERATED_SEED, HELD_OUT, DIVERSE = 4_000_000, 150, 200
+"""Pictures from this seed on were never used to choose anything."""
+WITHIN = 0.09
+"""One picture of a comparison, as a share: runs within one picture of the bars are counted."""
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
@@ -49,25 +61,36 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     folder = out / ("main-job-smoke" if smoke else "main-job")
     if not own_share([folder], str):
         return
-    count = 28 if smoke else 1400
-    backend, judge = load_backend(), _judge()
+    backend, judge, second = load_backend(), _judge(), SecondJudge.load(POCKET / "second")
+    count, per_pair = (28, 1) if smoke else (1400, 2)
+    shared = {"base": backend.base_hash, "judge": judge.version, "second": second.version}
+    sampler = {"steps": CompareConfig.sampling_steps, "guidance_scale": CompareConfig.guidance_scale}
     values: dict[str, Any] = {}
-    yield "judge on unseen renderings"
-    shared = {"pictures": count, "seed": UNSEEN_SEED, "base": backend.base_hash}
-    values["rendered"] = cell(folder, "rendered", shared, lambda: judge_on_renderings(judge, count))
+
+    def measured(name: str, asked: dict[str, Any], measure: Any) -> Any:
+        return cell(folder, name, shared | asked, measure)
+
+    yield "judges on renderings of held-out compositions"
+    values["rendered"] = measured("rendered", {"pictures": count}, lambda: judge_on_renderings(judge, count))
     yield "reconstruction"
-    values["reconstruction"] = cell(folder, "reconstruction", shared, lambda: reconstruction(backend, count // 7))
-    yield "judge on generated pictures"
-    per_pair = 1 if smoke else 2
-    asked = {"per_pair": per_pair, "base": backend.base_hash, "steps": 10, "guidance": 3.0}
-    values["generated"] = cell(folder, "generated", asked, lambda: judge_on_generated(backend, judge, per_pair, smoke))
+    asked = {"pictures": count // 7}
+    values["reconstruction"] = measured("reconstruction", asked, lambda: reconstruction(backend, count // 7))
+    yield "generated pictures"
+    for name, wanted in (
+        ("generated", sample_scenes(per_pair)[:: 8 if smoke else 1]),
+        ("held-out", held_out_scenes(8 if smoke else HELD_OUT)),
+    ):
+        asked = {"pictures": len(wanted), **sampler}
+        values[name] = measured(name, asked, partial(on_generated, backend, judge, second, wanted, sampler))
+    asked = {"pictures": DIVERSE // (8 if smoke else 1), **sampler}
+    values["diversity"] = measured("diversity", asked, partial(on_one_prompt, backend, asked["pictures"], sampler))
     values["runs"] = {}
     for (name, seed), found in _runs(folder, backend, seeds, smoke):
         values["runs"][name, seed] = found
         shown = (f"{c} {found['scores'][c]['forget']['accuracy']:.0%}" for c in ("original", "unlearned", "relearned"))
         yield f"{name}, seed {seed}: {', '.join(shown)}"
     yield "what the same adversary teaches of something never seen"
-    key, values["base"] = _base(folder, backend, judge, smoke)
+    values["base"] = {kind: _base(folder, backend, judge, kind, smoke) for kind in EASIEST}
     yield "a whole run in its own process"
     values["process"] = cell(folder, "process", {"base": backend.base_hash}, lambda: whole_process(smoke))
     yield "the page"
@@ -76,7 +99,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{folder.name}.md").write_text(text, encoding="utf-8")
     if not smoke and out.resolve().is_relative_to(ROOT):
-        record("relearning", {"config": key, "name": EASIEST[0], "marks": values["base"]})
+        record("relearning", values["base"])
         painted = 2 * sum(getattr(CompareConfig, group) for group in GROUPS)
         record("pace", statistics.median(run["timing"]["compare_s"] for run in values["runs"].values()) / painted)
         source = "Measured by `python -m unlearn_app bench main-job`. "
@@ -94,19 +117,18 @@ def _runs(folder: Path, backend: Backend, seeds: int, smoke: bool) -> Iterator[t
         )
 
 
-def _base(
-    folder: Path, backend: Backend, judge: Scorer, smoke: bool
-) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-    """What the base rate of the default attack depends on, and the rate by step over all seeds: right of n."""
-    config, marks = make_config(CONCEPTS[0], **(SMOKE if smoke else {})), {}
+def _base(folder: Path, backend: Backend, judge: Scorer, kind: str, smoke: bool) -> dict[str, Any]:
+    """The base rate of the default attack for concepts of `kind`: what it depends on, and right of n by step."""
+    concept = next(known.name for known in known_concepts() if known.kind == kind)
+    config, marks = make_config(concept, **(SMOKE if smoke else {})), {}
     key = relearning_key(config, backend.base_hash)
     for seed in range(1 if smoke else BASE_SEEDS):
         asked = {"key": key, "count": config.compare.forget, "seed": seed}
         measure = partial(taught_by, backend, judge, replace(config, seed=seed))
-        for step, (right, n) in cell(folder, f"base-{seed}", asked, measure).items():
+        for step, (right, n) in cell(folder, f"base-{kind}-{seed}", asked, measure).items():
             before = marks.get(step, (0, 0))
             marks[step] = before[0] + right, before[1] + n
-    return key, marks
+    return {"config": key, "name": EASIEST[kind][0], "marks": marks}
 
 
 def _in_use(config: RunConfig) -> dict[str, Any]:
@@ -122,29 +144,36 @@ def _judge() -> Any:
 
 
 def judge_on_renderings(judge: Any, count: int) -> dict[str, Any]:
-    """Judge accuracies on fresh renderings of known objects."""
-    shown, pictures = _unseen(count)
+    """Judge accuracies on renderings of compositions that no training has seen."""
+    shown, pictures = _held_out(count)
     return asdict(judge_pictures(judge, pictures, shown)) | {"n": count}
 
 
 def reconstruction(backend: Backend, count: int) -> dict[str, Any]:
-    """PSNR in dB of encoding and decoding fresh renderings, mean and spread over pictures."""
-    psnr = reconstruction_psnr(backend, _unseen(count)[1])
-    return {"psnr": psnr.mean().item(), "psnr_sd": psnr.std().item(), "n": count}
+    """PSNR in dB of encoding and decoding renderings of held-out compositions: mean, spread and worst of pictures."""
+    psnr = reconstruction_psnr(backend, _held_out(count)[1])
+    return {"psnr": psnr.mean().item(), "psnr_sd": psnr.std().item(), "worst": psnr.min().item(), "n": count}
 
 
-def judge_on_generated(backend: Backend, judge: Any, per_pair: int, smoke: bool) -> dict[str, Any]:
-    """Judge accuracies on pictures of every object x style by the original model, of every third in a smoke."""
-    wanted = sample_scenes(per_pair, GENERATED_SEED)[:: 3 if smoke else 1]
+def on_generated(
+    backend: Backend, judge: Any, second: Any, wanted: list[Scene], sampler: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything measured of pictures of `wanted` by the original model."""
     with backend.active():
-        pictures = paint_scenes(backend, wanted, steps=10, guidance_scale=3.0)
-    held = held_out_rows(wanted)
-    unseen = judge_pictures(judge, pictures[held], [wanted[row] for row in held])
-    return asdict(judge_pictures(judge, pictures, wanted)) | {"n": len(wanted), "held_out": asdict(unseen)}
+        pictures = paint_scenes(backend, wanted, **sampler, first_seed=GENERATED_SEED)
+    return quality(judge, second, pictures, wanted) | {"n": len(wanted)}
 
 
-def _unseen(count: int) -> tuple[list[Scene], torch.Tensor]:
-    shown = scenes("valid", count, UNSEEN_SEED)
+def on_one_prompt(backend: Backend, count: int, sampler: dict[str, Any]) -> dict[str, float]:
+    """How evenly the placements of the world appear among `count` pictures of one prompt."""
+    wanted = [Scene("cat", "photo", "field")] * count
+    with backend.active():
+        pictures = paint_scenes(backend, wanted, **sampler, first_seed=GENERATED_SEED)
+    return dict(diversity([likeness(*pair) for pair in zip(pictures, wanted, strict=True)]))
+
+
+def _held_out(count: int) -> tuple[list[Scene], torch.Tensor]:
+    shown = scenes("held_out", count, 0)
     return shown, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
 
 
@@ -206,35 +235,87 @@ def _share(stored: dict[str, Any], axis: str) -> str:
 
 
 def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
-    rendered, generated, rebuilt = values["rendered"], values["generated"], values["reconstruction"]
-    pair = [f"{_share(stored, 'object')} / {_share(stored, 'style')}" for stored in (rendered, generated)]
-    held = generated["held_out"]
-    composed = f"{held['object']:.1%} / {held['style']:.1%}, n = {held['pictures']}"
+    generated, rebuilt = values["generated"], values["reconstruction"]
+    judged = generated["judge"] | {"n": generated["n"]}
+    by_style, varied = generated["sharpness_by_style"], values["diversity"]
+    blurred, speckled = min(by_style, key=by_style.get), max(by_style, key=by_style.get)
+    range_of = f"{blurred} {by_style[blurred]:.2f} to {speckled} {by_style[speckled]:.2f}"
+    rendered = values["rendered"]
     return [
-        ("judge on unseen renderings, object / style", "97 % / 98 %", f"{pair[0]}, n = {rendered['n']}"),
-        ("judge on generated pictures, object / style", "85 % / 90 %", f"{pair[1]}, n = {generated['n']}"),
-        ("the same on held-out compositions", "", composed),
-        ("reconstruction of unseen renderings", "22 dB", f"{rebuilt['psnr']:.1f} dB (sd {rebuilt['psnr_sd']:.1f})"),
+        (
+            "judge on renderings of held-out compositions, object / style",
+            "97 % / 98 %",
+            f"{_share(rendered, 'object')} / {_share(rendered, 'style')}, n = {rendered['n']}",
+        ),
+        (
+            "judge on generated pictures, object / style",
+            "99 % / 99 %",
+            f"{_share(judged, 'object')} / {_share(judged, 'style')}, n = {judged['n']}",
+        ),
+        (
+            "second judge on the same",
+            "98 % / 99 %",
+            f"{generated['second']['object']:.1%} / {generated['second']['style']:.1%}",
+        ),
+        (
+            "probability of the right object, mean / share below 0.6",
+            "≥ 0.95 / ≤ 3 %",
+            f"{judged['sure']:.2f} / {judged['unsure']:.1%}",
+        ),
+        (
+            "sharpness: gradient over that of renderings, all / by style",
+            "0.95 to 1.1 / 0.85 to 1.2",
+            f"{generated['sharpness']:.2f} / {range_of}",
+        ),
+        ("PSNR to the closest rendering, median / worst tenth", "≥ 21 / ≥ 17 dB", _ratio(generated)),
+        (
+            "the same on held-out compositions",
+            "within 2 dB",
+            f"{_ratio(values['held-out'])}, n = {values['held-out']['n']}",
+        ),
+        (
+            "reconstruction of held-out compositions, mean / worst",
+            "≥ 29 / ≥ 24 dB",
+            f"{rebuilt['psnr']:.1f} (sd {rebuilt['psnr_sd']:.1f}) / {rebuilt['worst']:.1f} dB, n = {rebuilt['n']}",
+        ),
+        (
+            "diversity: rarest value of each offset, over its share in the world",
+            "≥ 0.5",
+            ", ".join(f"{name} {share:.2f}" for name, share in varied.items()),
+        ),
     ]
 
 
-def _run_rows(
-    runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, tuple[int, int]]
-) -> list[tuple[str, str, str]]:
-    taught = ", ".join(f"{right / n:.0%} after {step} steps" for step, (right, n) in base.items())
+def _ratio(found: dict[str, Any]) -> str:
+    return f"{found['psnr']['median']:.1f} / {found['psnr']['worst_tenth']:.1f} dB"
 
+
+def _run_rows(runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, Any]) -> list[tuple[str, str, str]]:
     def accuracies(column: str, group: str) -> list[float]:
-        return [r["scores"][column][group]["accuracy"] for r in runs.values()]
+        return [run["scores"][column][group]["accuracy"] for run in runs.values()]
 
+    forgotten, relearned = accuracies("unlearned", "forget"), accuracies("relearned", "forget")
     lost = {
         g: [a - b for a, b in zip(accuracies("original", g), accuracies("unlearned", g), strict=True)] for g in GROUPS
     }
+    within = [
+        f <= 0.10 + WITHIN and n <= 0.10 + WITHIN and r <= 0.05 + WITHIN and a >= 0.60 - WITHIN
+        for f, n, r, a in zip(forgotten, lost["near"], lost["far"], relearned, strict=True)
+    ]
     return [
         ("forget accuracy, original, %", "≥ 85", _spread(accuracies("original", "forget"))),
-        ("forget accuracy, unlearned, %", "≤ 10", _spread(accuracies("unlearned", "forget"))),
+        ("forget accuracy, unlearned, %", "≤ 10", _spread(forgotten)),
         ("near / far accuracy lost, points", "≤ 10 / ≤ 5", f"{_spread(lost['near'])} / {_spread(lost['far'])}"),
-        ("forget accuracy after the default attack, %", "≥ 60", _spread(accuracies("relearned", "forget"))),
-        ("the same attack teaching something never seen", "", taught),
+        ("forget accuracy after the default attack, %", "≥ 60", _spread(relearned)),
+        ("runs within one picture of all four", "≥ 90 %", f"{sum(within) / len(within):.0%} of {len(within)}"),
+        *(
+            (
+                f"the same attack teaching a never-seen {kind}, {rate['name']}",
+                "≤ 30 %",
+                ", ".join(f"{right / n:.0%} after {step} steps" for step, (right, n) in rate["marks"].items()),
+            )
+            for kind, rate in base.items()
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ from .latents import pictures_to_tensor
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES
 from .world import Scene, render
 
-EASIEST: dict[str, tuple[str, ...]] = {"object": ("pumpkin", "umbrella"), "style": ("thermal", "embroidery")}
+EASIEST: dict[str, tuple[str, ...]] = {"object": ("umbrella", "penguin"), "style": ("thermal", "embroidery")}
 """By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low one."""
 
 
