@@ -1,6 +1,7 @@
 """PocketCanvas: what is drawn, what is said about it, and what training never sees."""
 
 import random
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -160,3 +161,15 @@ def test_a_data_set_resumes_and_does_not_depend_on_workers(tmp_path: Path, monke
     assert list(render_split(tmp_path, "held_out", 5, 0, 2)) == [(1, 2), (2, 2)]
     assert kept.stat().st_mtime_ns == before
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_protocol_names_the_split() -> None:
+    page = (Path(__file__).resolve().parents[1] / "assets" / "docs" / "protocol.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[2:4]] for line in page.splitlines() if line.startswith("| ")]
+    listed = [[re.split("[,;] ", cell) for cell in row] for row in rows[2:]]
+    known = ([e.name for e in OBJECTS], [e.name for e in STYLES], [e.name for e in (*FRESH_OBJECTS, *FRESH_STYLES)])
+    for (development, test), names, chosen in zip(
+        listed, known, (DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES, DEVELOPMENT_FRESH), strict=True
+    ):
+        assert tuple(development) == chosen
+        assert test == [name for name in names if name not in chosen]
