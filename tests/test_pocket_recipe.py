@@ -1,6 +1,7 @@
 """The recipe of the bundled world, a few steps of every part: it resumes after a kill and its result loads anywhere."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from unlearn_app.errors import ConfigError
 from unlearn_app.pocket import recipe
@@ -28,6 +31,8 @@ TRAIN = """
 import sys
 from pathlib import Path
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from unlearn_app.pocket import recipe
 torch.set_num_threads(1)
 for progress in recipe.train(Path(sys.argv[1]), ["denoiser"], "cpu", recipe.SMOKE):
@@ -129,3 +134,35 @@ def test_the_encoder_is_the_linear_code() -> None:
     code = basis.encode(x)
     assert (moments.mode() - code).square().mean().sqrt() < 0.05 * code.square().mean().sqrt()
     assert moments.std.max() < 0.05
+
+
+def test_the_snippet_of_the_card_runs_as_written(tmp_path: Path) -> None:
+    card = (ROOT / "assets" / "pocket" / "README.md").read_text(encoding="utf-8")
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Image.open(tmp_path / "cat.png").size == (256, 256)
+
+
+def test_the_text_encoder_is_read_by_every_allowed_version(work: Path) -> None:
+    """transformers before 5.6 finds only names with the prefix, and starts at random without a word otherwise."""
+    for folder in (ROOT / "assets" / "pocket", work / "assets" / "pocket"):
+        tensors = load_file(folder / "pipeline" / "text_encoder" / "model.safetensors")
+        assert all(name.startswith("text_model.") for name in tensors)
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+
+
+def test_training_goes_on_from_the_bundled_models(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = work / "assets"
+    monkeypatch.setattr(recipe, "ASSETS", bundled)
+    shutil.copytree(work / "pictures", tmp_path / "pictures")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    steps = recipe.train(tmp_path, ["latents", "denoiser"], "cpu", recipe.SMOKE, from_assets=True)
+    first = next(step for step in steps if step.stage == "denoiser")
+    torch.set_num_threads(threads)
+    assert first.done == 0
+    for name in ("text_encoder/model.safetensors", "unet/config.json"):
+        assert (tmp_path / name).read_bytes() == (bundled / "pocket" / "pipeline" / name).read_bytes()
+    assert (tmp_path / recipe.BASIS).read_bytes() == (bundled / "pocket" / recipe.BASIS).read_bytes()

@@ -47,7 +47,7 @@ def new_autoencoder() -> Any:
         "vae",
         sample_size=64,
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=(24, 32, 64, 136),
+        block_out_channels=(24, 32, 72, 136),
         layers_per_block=1,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
