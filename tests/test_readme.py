@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_app import __main__ as cli
-from unlearn_app import config, lab, registry
-from unlearn_app.bench import cells
+from unlearn_app.attacks import runner
+from unlearn_app.cli import main as cli
+from unlearn_app.common import registry
+from unlearn_app.experiments import cells
 from unlearn_app.pocket import vocabulary
+from unlearn_app.settings import run_config as config
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The examples as they stand, with a fast preset of a few seconds."""
     monkeypatch.setitem(config.PRESET_CHANGES, "fast", SMALL)
     # With other settings than the usual ones every attack would be made at its control too.
-    monkeypatch.setattr(lab, "of_attack", lambda *_: {"name": "pumpkin, never seen", "hits": [False] * 12})
+    monkeypatch.setattr(runner, "of_attack", lambda *_: {"name": "pumpkin, never seen", "hits": [False] * 12})
     monkeypatch.chdir(folder)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..backend import Backend
-from ..scorers import Scorer
+from ..evaluation.judges import Scorer
+from ..models.protocols import Backend
 from .dataset import is_held_out
 from .grammar import PLAIN_STYLE, caption
 from .vocabulary import OBJECTS, SETTINGS, STYLES
