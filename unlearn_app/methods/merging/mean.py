@@ -1,4 +1,4 @@
-"""The mean of updates."""
+"""The mean of the updates."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Task arithmetic (2212.04089)."""
+"""Task arithmetic (2212.04089): a weight times the sum of the updates."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""TIES (2306.01708)."""
+"""TIES (2306.01708): trim, elect a sign, and average what agrees with it."""
 
 from collections.abc import Sequence
 

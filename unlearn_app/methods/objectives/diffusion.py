@@ -1,4 +1,4 @@
-"""The ordinary diffusion loss."""
+"""The diffusion loss on pictures."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Looking ahead through a simulated attack, the meta-unlearning objective."""
+"""Meta-unlearning (2410.12777): each step looks ahead through a simulated attack and makes it fail."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

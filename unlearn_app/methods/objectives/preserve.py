@@ -1,4 +1,4 @@
-"""The retain term."""
+"""The retain term: predictions on retain prompts stay those of the original model."""
 
 from dataclasses import dataclass
 

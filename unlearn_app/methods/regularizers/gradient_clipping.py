@@ -1,4 +1,4 @@
-"""Gradient clipping."""
+"""Gradient clipping: a gradient that is too long is shortened."""
 
 from dataclasses import dataclass
 
