@@ -1,4 +1,4 @@
-"""The lab: attack what a run has left behind, beside the same attack on something that was never learned."""
+"""The attack runner: an attack on a model beside the same attack on something that was never learned."""
 
 import time
 from collections.abc import Callable, Generator

@@ -1,4 +1,4 @@
-"""What can be asked for by name: models, their judges and the concepts they know."""
+"""Concepts by name: those a model is known to paint, and the prompts that a run will use."""
 
 from ..settings.run_config import RunConfig
 from .concept import Concept, KnownConcept, Prompt, restricted_retain

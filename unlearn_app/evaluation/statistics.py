@@ -1,4 +1,4 @@
-"""Statistics of a comparison: intervals of shares, tests of paired differences, distances of distributions."""
+"""Statistics of a comparison: intervals of shares and tests of paired differences."""
 
 from collections.abc import Sequence
 

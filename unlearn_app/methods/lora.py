@@ -122,7 +122,7 @@ def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
     return replace(adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()})
 
 
-def joined(
+def joined_factors(
     params: Mapping[str, Tensor], earlier: Mapping[str, Tensor], scale: float
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Factors (A, B) by layer of the sum of `scale` times the update of `params` and of the `earlier` updates."""

@@ -1,4 +1,4 @@
-"""The contract between the methods and a model: what every backend offers, and where device and dtype are decided."""
+"""The contract between the methods and a model: what every backend offers, and the batches they train on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress

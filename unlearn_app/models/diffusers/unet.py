@@ -1,4 +1,4 @@
-"""The one file that imports diffusers and peft: Stable Diffusion 1.x pipelines as a `Backend`, and their parts."""
+"""A Stable Diffusion 1.x pipeline as a `Backend`, with its UNet under two LoRA slots."""
 
 import re
 import warnings
