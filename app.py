@@ -18,8 +18,8 @@ import sys
 with contextlib.suppress(ImportError):
     import spaces  # noqa: F401  must come before torch where the platform lends GPUs
 
-from unlearn_app.engine import Engine, InProcess
-from unlearn_app.ui import build_demo, launch_kwargs
+from unlearn_app.service.engine import Engine, InProcess
+from unlearn_app.web import build_demo, launch_kwargs
 
 MODEL = os.environ.get("UNLEARN_MODEL", "pocket")
 HOST = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"

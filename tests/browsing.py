@@ -10,8 +10,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from unlearn_app.engine import Engine, Runner
-from unlearn_app.ui import build_demo, launch_kwargs
+from unlearn_app.service.engine import Engine, Runner
+from unlearn_app.web import build_demo, launch_kwargs
 
 BOX = "#concept textarea, #concept input"
 PATIENCE = 120_000

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unlearn_app.bench.cells import SMOKE
+from unlearn_app.experiments.cells import SMOKE
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {name: value for name, value in SMOKE.items() if not name.startswith("resist.")} | {"unlearn.steps": 3}

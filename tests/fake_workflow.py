@@ -11,12 +11,19 @@ from zlib import crc32
 import torch
 from PIL import Image, ImageDraw
 
-from unlearn_app.concept import Concept, KnownConcept, Prompt, PromptSplit, own_prompts
-from unlearn_app.config import RunConfig
-from unlearn_app.continual import Added
-from unlearn_app.differences import differences
-from unlearn_app.errors import Cancelled, ConfigError
-from unlearn_app.events import (
+from unlearn_app.common.errors import Cancelled, ConfigError
+from unlearn_app.concepts.concept import Concept, KnownConcept, Prompt, PromptSplit
+from unlearn_app.concepts.own_prompts import own_prompts
+from unlearn_app.continual.events import Added
+from unlearn_app.continual.ledger import Ledger, Request, Seen
+from unlearn_app.evaluation.differences import differences
+from unlearn_app.evaluation.finding import Finding
+from unlearn_app.evaluation.verdict import Evidence, judge_run
+from unlearn_app.runs.comparison_strip import comparison_strip, heading
+from unlearn_app.runs.findings import judge_again, read_findings, write_finding
+from unlearn_app.runs.folder import Run, RunWriter
+from unlearn_app.service.jobs import Ask, Asked, Probe
+from unlearn_app.settings.events import (
     COLUMNS,
     Done,
     Event,
@@ -29,13 +36,8 @@ from unlearn_app.events import (
     Stage,
     Step,
 )
-from unlearn_app.findings import Finding, read_findings, write_finding
-from unlearn_app.jobs import Ask, Asked, Probe
-from unlearn_app.ledger import Ledger, Request, Seen
-from unlearn_app.runs import Run, RunWriter
-from unlearn_app.settings import SequenceConfig
-from unlearn_app.strip import comparison_strip, heading
-from unlearn_app.verdict import Evidence, judge_again, judge_run
+from unlearn_app.settings.groups import SequenceConfig
+from unlearn_app.settings.run_config import RunConfig
 
 OBJECTS = ("cat", "dog", "rabbit", "bear", "fish", "butterfly", "frog", "rose", "sunflower", "tree", "car", "ship")
 STYLES = ("photo", "van gogh", "watercolor", "mosaic", "sketch", "neon")

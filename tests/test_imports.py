@@ -11,7 +11,7 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "unlearn_app").rglob("*.py")
 )
-CORE = [name for name in MODULES if not name.startswith("unlearn_app.ui")]
+CORE = [name for name in MODULES if not name.startswith("unlearn_app.web")]
 
 GUARD = """
 import builtins, importlib, random, socket, sys
@@ -67,20 +67,25 @@ assert random.getstate() == before and torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_module_of_the_page_imports_alone(tmp_path: Path) -> None:
-    code = f"""
-import importlib, sys
-for name in {[name for name in MODULES if name.startswith("unlearn_app.ui")]!r}:
-    importlib.import_module(name)
-"""
-    python(code, tmp_path)
+def named(*folders: str) -> list[str]:
+    return [name for name in MODULES if name.split(".")[1:2] in [[folder] for folder in folders]]
 
 
-@pytest.mark.parametrize("module", ["unlearn_app", "unlearn_app.config", "unlearn_app.__main__"])
-def test_the_surface_is_light(module: str, tmp_path: Path) -> None:
-    """`--help` and `import unlearn_app` load neither torch nor gradio."""
+def test_the_page_loads_without_torch(tmp_path: Path) -> None:
+    """Every module that lays it out: a visitor must not wait for the libraries of the model."""
+    lines = "\n".join(f"importlib.import_module({name!r})" for name in named("service", "web"))
+    heavy = ("torch", "transformers", "diffusers", "peft")
+    code = f"import importlib, sys\n{lines}\nprint([name for name in {heavy} if name in sys.modules])"
+    assert python(code, tmp_path) == "[]"
+
+
+def test_the_command_line_is_light(tmp_path: Path) -> None:
+    """`--help`, `import unlearn_app` and settings load neither torch nor gradio."""
+    names = ["unlearn_app", "unlearn_app.__main__", *named("settings", "concepts", "cli")]
     heavy = ("torch", "gradio", "transformers", "diffusers", "peft")
-    assert python(f"import {module}, sys; print([name for name in {heavy} if name in sys.modules])", tmp_path) == "[]"
+    lines = "\n".join(f"importlib.import_module({name!r})" for name in names)
+    code = f"import importlib, sys\n{lines}\nprint([name for name in {heavy} if name in sys.modules])"
+    assert python(code, tmp_path) == "[]"
 
 
 def test_public_names_resolve() -> None:

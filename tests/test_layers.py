@@ -1,8 +1,9 @@
-"""The shape of the code: who may import whom, and how large a piece may grow."""
+"""The shape of the code: who may import whom, and how large a function may grow."""
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,74 +12,45 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "unlearn_app"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    (
-        "errors",
-        "events",
-        "registry",
-        "settings",
-        "config",
-        "concept",
-        "prompts",
-        "backend",
-        "weights",
-        "model_folder",
-        "sampling",
-        "text_side",
-    ),
-    ("objectives", "closed_form", "gradients", "regularizers", "scorers"),
-    ("train", "batches", "merging"),
-    (
-        "attacks",
-        "controls",
-        "base_rates",
-        "unlearning",
-        "restraints",
-        "ledger",
-        "standings",
-        "panel",
-        "succession",
-        "continual",
-        "evaluate",
-        "verdict",
-        "metrics",
-        "differences",
-        "curves",
-        "strip",
-        "partials",
-        "runs",
-        "report",
-        "comparison",
-        "findings",
-        "lab",
-        "doctor",
-        "provenance",
-        "catalog",
-        "painting",
-        "previews",
-    ),
-    ("workflow",),
-    ("engine", "jobs", "bench"),
-    ("console", "ui", "recipe_commands", "continual_commands", "report_commands", "lab_commands", "__main__"),
+    ("common",),
+    ("settings",),
+    ("concepts", "models"),
+    ("methods",),
+    ("training",),
+    ("evaluation",),
+    ("attacks",),
+    ("continual", "runs"),
+    ("experiments",),
+    ("service",),
+    ("cli", "web"),
 )
-"""From the bottom up; a module imports from its own layer or below."""
+"""The folders from the bottom up. A folder imports from folders below it, never from one beside it in the same row."""
 
-APART = {"objectives", "closed_form", "gradients", "regularizers", "scorers"}
-"""Methods know nothing of each other, though they share a layer."""
+WORLD = "pocket"
+"""The bundled world stands beside the layers: it answers what they ask of a world, and is built by name."""
+WORLD_USES = {"common", "settings", "concepts", "models", "evaluation"}
+WORLD_BUILDERS = {"attacks.unseen", "cli.pocket", "concepts.catalog"}
+"""Modules that may import the world, inside a function; the experiments measure it and import it anywhere."""
 
-BY_NAME = {"pocket", "diffusers_backend"}
-"""Constructed by name inside functions; each may import the layers up to scorers."""
+APART = {"objectives", "closed_form", "gradient_rules", "regularizers", "merging"}
+"""Folders of `methods` that know nothing of each other; what they share is `methods.lora`."""
 
-BUILDERS = {
-    "catalog": {"pocket", "diffusers_backend"},
-    "recipe_commands": {"pocket"},
-    "bench": {"pocket"},
-    "pocket": {"pocket", "diffusers_backend"},
-    "scorers": {"pocket"},
+LIBRARY_HOMES = {
+    "diffusers": "models.diffusers",
+    "peft": "models.diffusers",
+    "gradio": "web",
+    "gradio_client": "web",
+    "pandas": "web",
+    "typer": "cli",
 }
-"""Who may name them."""
+"""Libraries that one folder alone imports."""
+HEAVY = {"torch", "transformers", "diffusers", "peft", "accelerate"}
+LIGHT = ("settings", "concepts", "service", "cli", "web")
+"""Importing these folders loads nothing heavy, whatever their modules import in turn."""
 
-MAX_FUNCTION, MAX_MODULE = 50, 300
-SELF_NAMED = {"unlearn_app.pocket.styles"}
+MAX_FUNCTION = 50
+"""Lines of a function; a file is one idea, however long."""
+SELF_NAMED = {"pocket.styles"}
 """One function per entry of a vocabulary, each named as that entry: a docstring would repeat the name."""
 
 
@@ -87,104 +59,170 @@ def modules() -> list[Path]:
 
 
 def dotted(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    """The name below the package: `web.view`, or `web` for its `__init__`; empty for the package itself."""
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def unit(module: str) -> str:
-    """The first name below the package: `unlearn_app.ui.view` is `ui`."""
-    return [*module.split("."), ""][1]
+NAMES = {dotted(path): path for path in modules()}
+
+
+def folder(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def statements(tree: ast.Module, top_only: bool) -> Iterator[ast.AST]:
+    """All statements, or those that run at import; what only a type checker reads is left out of those."""
+    if not top_only:
+        yield from ast.walk(tree)
+        return
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif isinstance(node, (ast.If, ast.Try, ast.With)):
+            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
 
 
 def imports(path: Path, top_only: bool = False) -> Iterator[str]:
     """Absolute names of what a file imports: of modules where that can be told, else of names in them."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    home = dotted(path).split(".") if path.name == "__init__.py" else dotted(path).split(".")[:-1]
-    for node in tree.body if top_only else ast.walk(tree):
+    inside = [PACKAGE, *path.relative_to(ROOT / PACKAGE).parent.parts] if path.is_relative_to(ROOT / PACKAGE) else []
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), top_only):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = home[: len(home) - node.level + 1] if node.level else []
+            base = inside[: len(inside) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
-def own_imports(path: Path) -> set[str]:
-    found = {unit(name) for name in imports(path) if name.split(".")[0] == PACKAGE}
-    return found - {unit(dotted(path))}
+@cache
+def own_imports(module: str, top_only: bool = False) -> frozenset[str]:
+    """Modules of the package, by the names below it, that a module asks for."""
+    asked = [name.split(".")[1:] for name in imports(NAMES[module], top_only) if name.partition(".")[0] == PACKAGE]
+    known = [[one for one in heads(parts) if one in NAMES] for parts in asked]
+    return frozenset(found[-1] for found in known if found) - {module}
 
 
-def third_party(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports(path)}
+def heads(parts: Sequence[str]) -> list[str]:
+    """`a`, `a.b` and `a.b.c` of a, b, c."""
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+@cache
+def third_party(module: str, top_only: bool = False) -> frozenset[str]:
+    return frozenset(name.partition(".")[0] for name in imports(NAMES[module], top_only)) - {PACKAGE}
+
+
+def closure(starts: Iterable[str], top_only: bool = False, without: Iterable[str] = ()) -> set[str]:
+    """Everything that is imported with `starts`, in turn; importing a module runs the packages around it too."""
+    reached, waiting = set(), list(starts)
+    while waiting:
+        module = waiting.pop()
+        if module not in reached and module not in without:
+            reached.add(module)
+            waiting += [*own_imports(module, top_only), *heads(module.split("."))[:-1]]
+    return reached
 
 
 def level(name: str) -> int:
     found = [row for row, names in enumerate(LAYERS) if name in names]
-    assert found, f"{name} is in no layer of tests/test_layers.py: give it one"
+    assert found, f"the folder {name} is in no layer of tests/test_layers.py: give it one"
     return found[0]
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_imports_go_down(path: Path) -> None:
-    name = unit(dotted(path))
-    if not name:
-        assert own_imports(path) == set()
-        return
-    for other in own_imports(path):
-        if other in BY_NAME:
-            assert other in BUILDERS.get(name, set()), f"{name} may not import {other}"
-        elif name in BY_NAME:
-            assert level(other) <= 2, f"{name} may not import {other}"
-        else:
-            assert level(other) <= level(name), f"{name} may not import {other}, which is above it"
-            assert not (name in APART and other in APART), f"the methods {name} and {other} must not know each other"
+def may_import(module: str, other: str) -> bool:
+    one, two = folder(module), folder(other)
+    if one == two:
+        return True
+    if two == WORLD:
+        return one == "experiments" or module in WORLD_BUILDERS
+    if one == WORLD:
+        return two in WORLD_USES
+    return level(two) < level(one)
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_models_are_built_inside_functions(path: Path) -> None:
-    if unit(dotted(path)) in BY_NAME | {"bench"}:
+def test_the_root_of_the_package_is_folders() -> None:
+    assert {path.name for path in (ROOT / PACKAGE).glob("*.py")} == {"__init__.py", "__main__.py"}
+    found = {path.name for path in (ROOT / PACKAGE).iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert found == {name for row in LAYERS for name in row} | {WORLD}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_imports_go_down(module: str) -> None:
+    if module in ("", "__main__"):
+        assert own_imports(module) <= {"cli", "cli.main"}
         return
-    at_top = {unit(name) for name in imports(path, top_only=True) if name.split(".")[0] == PACKAGE}
-    assert not at_top & BY_NAME, "the model code is imported where it is constructed, not at the top"
+    up = sorted(other for other in own_imports(module) if not may_import(module, other))
+    assert not up, f"{module} may not import {up}"
+    worlds = [other for other in own_imports(module, top_only=True) if folder(other) == WORLD]
+    if folder(module) not in (WORLD, "experiments"):
+        assert not worlds, "the bundled world is imported where it is built, not at the top"
+
+
+@pytest.mark.parametrize("name", [name for row in LAYERS for name in row])
+def test_imports_go_down_all_the_way(name: str) -> None:
+    """What a folder reaches through others is below it too; the world is reached by name only, so it is left out."""
+    world = [module for module in NAMES if folder(module) == WORLD]
+    reached = {folder(m) for m in closure((m for m in NAMES if folder(m) == name), without=world)}
+    assert {other for other in reached if level(other) >= level(name)} == {name}
+
+
+def test_methods_know_nothing_of_each_other() -> None:
+    for module in NAMES:
+        parts = module.split(".")
+        if parts[0] == "methods" and len(parts) > 1 and parts[1] in APART:
+            others = {other.split(".")[1] for other in own_imports(module) if other.startswith("methods.")}
+            assert others <= {parts[1], "lora"}, f"{module} imports {sorted(others)}"
 
 
 def test_module_imports_have_no_cycle() -> None:
-    graph = {unit(dotted(p)): set() for p in modules()}
-    for path in modules():
-        graph[unit(dotted(path))] |= {
-            unit(n) for n in imports(path, top_only=True) if n.split(".")[0] == PACKAGE and unit(n) in graph
-        } - {unit(dotted(path)), ""}
+    graph = {module: own_imports(module, top_only=True) for module in NAMES}
     done: set[str] = set()
-    while ready := {name for name, below in graph.items() if below <= done} - done:
+    while ready := {module for module, below in graph.items() if below <= done} - done:
         done |= ready
     assert done == set(graph), f"these import each other in a circle: {sorted(set(graph) - done)}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_heavy_libraries_have_one_home(path: Path) -> None:
-    used, name = third_party(path), unit(dotted(path))
-    if dotted(path) != f"{PACKAGE}.diffusers_backend":
-        assert not used & {"diffusers", "peft"}, "only diffusers_backend.py imports diffusers and peft"
-    if name != "ui":
-        assert not used & {"gradio", "gradio_client", "pandas"}, "only ui/ imports gradio"
-    if name in ("ui", "engine", "jobs", "console", "__main__") or name.endswith("_commands"):
+@pytest.mark.parametrize("module", NAMES)
+def test_heavy_libraries_have_one_home(module: str) -> None:
+    used = third_party(module)
+    for library, home in LIBRARY_HOMES.items():
+        if library in used:
+            assert module == home or module.startswith(f"{home}."), f"only {home} imports {library}"
+    if folder(module) in ("web", "service") or (folder(module) == "cli" and module != "cli.doctor"):
         assert "torch" not in used, "the surface computes nothing: no torch"
-    if name in ("objectives", "gradients", "regularizers"):
+    if folder(module) == "methods":
         assert not used & {"transformers", "diffusers", "peft"}, "methods see the Backend protocol, not a library"
     assert not used & {"pickle", "dill", "cloudpickle", "joblib"}, "weights are safetensors, records are JSON"
 
 
+@pytest.mark.parametrize("module", [module for module in NAMES if folder(module) in LIGHT or "." not in module])
+def test_what_lays_out_the_page_loads_nothing_heavy(module: str) -> None:
+    if module not in ("", "__main__") and folder(module) not in LIGHT:
+        return
+    for reached in closure([module], top_only=True):
+        assert not third_party(reached, top_only=True) & HEAVY, f"{module} loads {reached}, which is heavy"
+
+
 def test_nothing_imports_the_page_but_app() -> None:
-    for path in modules():
-        if unit(dotted(path)) != "ui":
-            assert "ui" not in own_imports(path), f"{dotted(path)} imports ui"
-    assert "ui" in {unit(name) for name in imports(ROOT / "app.py")}
+    assert not [module for module in NAMES if folder(module) != "web" and "web" in own_imports(module)]
+    assert f"{PACKAGE}.web.build_demo" in set(imports(ROOT / "app.py"))
+
+
+def test_tests_mirror_the_tree() -> None:
+    found = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert found == {name for row in LAYERS for name in row} | {WORLD}
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "files of tests have names of their own, whatever their folder"
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
 def test_the_device_is_chosen_in_one_file(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    if dotted(path) == f"{PACKAGE}.backend":
+    if dotted(path) == "models.device":
         assert "cuda" in text
         return
     words = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
@@ -196,13 +234,12 @@ def test_nothing_prints_but_the_command_line() -> None:
     for path in modules():
         calls = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
         printed = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
-        assert not printed or unit(dotted(path)) == "__main__", f"{dotted(path)} prints"
+        assert not printed or dotted(path) == "cli.main", f"{dotted(path)} prints"
 
 
 @pytest.mark.parametrize("path", [*modules(), ROOT / "app.py"], ids=lambda p: p.stem)
-def test_pieces_stay_small(path: Path) -> None:
+def test_functions_stay_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_MODULE, f"{path.name} has more than {MAX_MODULE} lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = node.end_lineno - node.lineno + 1

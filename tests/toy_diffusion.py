@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlearn_app.backend import AheadBatch, NoisyBatch, Params
+from unlearn_app.models.protocols import AheadBatch, NoisyBatch, Params
 
 DIM, WIDTH, TIMES, RANK = 16, 64, 50, 4
 NULL, FORGET, RELATED, UNRELATED = range(4)

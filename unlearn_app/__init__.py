@@ -7,19 +7,19 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Concept": "concept",
-    "ConfigError": "errors",
-    "ModelError": "errors",
-    "OutputError": "errors",
-    "Run": "runs",
-    "RunConfig": "config",
-    "UnlearnError": "errors",
-    "generate": "workflow",
-    "known_concepts": "workflow",
-    "load_backend": "workflow",
-    "make_config": "config",
-    "preview_concept": "workflow",
-    "run": "workflow",
+    "Concept": "concepts.concept",
+    "ConfigError": "common.errors",
+    "ModelError": "common.errors",
+    "OutputError": "common.errors",
+    "Run": "runs.folder",
+    "RunConfig": "settings.run_config",
+    "UnlearnError": "common.errors",
+    "generate": "models.generate",
+    "known_concepts": "concepts.catalog",
+    "load_backend": "models.catalog",
+    "make_config": "settings.run_config",
+    "preview_concept": "concepts.catalog",
+    "run": "runs.workflow",
 }
 __all__ = sorted(_HOMES)
 

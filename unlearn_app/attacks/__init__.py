@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..backend import PLAIN, Backend, Departure, NoisyBatch, Params
-from ..batches import PaintedSet
-from ..concept import Concept, Prompt, spread
-from ..config import RunConfig
-from ..evaluate import SEED_OFFSET
-from ..events import Step
-from ..objectives.diffusion import Diffusion
+from ..concepts.concept import Concept, Prompt, spread
+from ..evaluation.comparison import SEED_OFFSET
+from ..methods.objectives.diffusion import Diffusion
+from ..models.protocols import PLAIN, Backend, Departure, NoisyBatch, Params
+from ..settings.events import Step
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet
 
 TURN = 10**10
 """Seeds of one turn lie this far from those of the next; the first turn has the seeds of the comparison."""

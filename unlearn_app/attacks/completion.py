@@ -8,15 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..backend import Backend, Departure
-from ..batches import PaintedSet
-from ..concept import Concept
-from ..config import RunConfig
-from ..events import Step
-from ..registry import register
-from ..settings import setting
+from ..common.registry import register
+from ..concepts.concept import Concept
+from ..models.protocols import Backend, Departure
+from ..settings.attacks import pictures_of
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet
 from . import Tries, departing, held_out
-from .relearn import pictures_of
 
 WAYS, USUAL = 6, 5
 

@@ -7,17 +7,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..backend import Backend, generator
-from ..batches import PaintedSet, noisy_batches
-from ..concept import Concept, named
-from ..config import RunConfig
-from ..events import Step
-from ..gradients import WeightedSum
-from ..registry import register
-from ..settings import setting
-from ..train import Term, fit
+from ..common.registry import register
+from ..common.seeds import generator
+from ..concepts.concept import Concept, named
+from ..methods.gradient_rules.weighted_sum import WeightedSum
+from ..models.protocols import Backend
+from ..settings.attacks import pictures_of
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet, noisy_batches
+from ..training.loop import Term, fit
 from . import Reading, Tries, held_out, painted
-from .relearn import pictures_of
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""

@@ -5,13 +5,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..backend import Backend, Departure
-from ..batches import PaintedSet
-from ..concept import Concept, spread
-from ..config import RunConfig
-from ..events import Step
-from ..registry import register
-from ..settings import setting
+from ..common.registry import register
+from ..concepts.concept import Concept, spread
+from ..models.protocols import Backend, Departure
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet
 from . import Tries, departing
 
 SCALES = (1.0, 1.02, 1.05, 1.1)

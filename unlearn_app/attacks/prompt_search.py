@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
-from ..backend import Backend, Params
-from ..batches import PaintedSet, noisy_batches
-from ..concept import Concept
-from ..config import RunConfig
-from ..events import Step
-from ..gradients import WeightedSum
-from ..registry import register
-from ..regularizers import Regularizer
-from ..settings import setting
-from ..train import Term, fit
+from ..common.registry import register
+from ..concepts.concept import Concept
+from ..methods.gradient_rules.weighted_sum import WeightedSum
+from ..methods.regularizers import Regularizer
+from ..models.protocols import Backend, Params
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet, noisy_batches
+from ..training.loop import Term, fit
 from . import Reading, Tries, held_out, painted
 
 SEED_OFFSET = 650_000

@@ -6,13 +6,13 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..backend import Backend
-from ..batches import PaintedSet
-from ..concept import Concept, named
-from ..config import RunConfig
-from ..events import Step
-from ..registry import register
-from ..settings import setting
+from ..common.registry import register
+from ..concepts.concept import Concept, named
+from ..models.protocols import Backend
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet
 from . import Tries, held_out, painted
 
 

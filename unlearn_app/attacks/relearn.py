@@ -8,22 +8,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..backend import Backend, Params
-from ..batches import PaintedSet, encoded, noisy_batches, paint
-from ..concept import Concept, Prompt, spread
-from ..config import AttackConfig, RunConfig
-from ..errors import ConfigError
-from ..events import Step
-from ..gradients import WeightedSum
-from ..objectives.diffusion import Diffusion
-from ..registry import register
-from ..settings import setting
-from ..train import Term, fit
+from ..common.errors import ConfigError
+from ..common.registry import register
+from ..concepts.concept import Concept, Prompt, spread
+from ..methods.gradient_rules.weighted_sum import WeightedSum
+from ..methods.objectives.diffusion import Diffusion
+from ..models.protocols import Backend, Params
+from ..settings.attacks import budget_of
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import AttackConfig, RunConfig
+from ..training.latent_dataset import PaintedSet, encoded, noisy_batches, paint
+from ..training.loop import Term, fit
 from . import Tries, held_out, painted
 
 MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
 """Attack steps after which an attacked model is looked at; the last step is always one."""
-OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison uses."""
 
@@ -62,23 +62,6 @@ class Relearn:
         with closing(fine_tune(backend, data, config.attack, first_seed(config.seed))) as lessons:
             yield from itertools.islice(lessons, steps)
             return painted(backend, asked, states, config, should_stop)
-
-
-def budget_of(config: AttackConfig) -> str:
-    """What an adversary who fine-tunes may spend, in words."""
-    trained = "all weights" if config.weights == "full" else f"a fresh LoRA of rank {config.rank}"
-    return f"{config.steps} steps of {OPTIMIZERS[config.optimizer]} that train {trained} on {pictures_of(config)}"
-
-
-def pictures_of(config: AttackConfig) -> str:
-    """What the adversary's pictures show, in words."""
-    half = -(-config.pictures // 2)
-    return {
-        "paraphrases": f"{config.pictures} pictures of the concept from many prompts",
-        "one": f"{config.pictures} pictures of the concept from one prompt",
-        "mixed": f"{half} pictures of the concept and {config.pictures - half} harmless ones",
-        "benign": f"{config.pictures} harmless pictures",
-    }[config.data]
 
 
 def relearn(

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..backend import Backend, generator
-from ..batches import PaintedSet
-from ..concept import Concept, named
-from ..config import RunConfig
-from ..events import Step
-from ..registry import register
-from ..settings import setting
+from ..common.registry import register
+from ..common.seeds import generator
+from ..concepts.concept import Concept, named
+from ..models.protocols import Backend
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet
 from . import Tries, held_out, painted
 
 PAIRS = 30

@@ -5,14 +5,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..backend import Backend
-from ..batches import PaintedSet
-from ..concept import Concept, spread
-from ..config import RunConfig
-from ..errors import ConfigError
-from ..events import Step
-from ..registry import register
-from ..settings import setting
+from ..common.errors import ConfigError
+from ..common.registry import register
+from ..concepts.concept import Concept, spread
+from ..models.protocols import Backend
+from ..settings.events import Step
+from ..settings.groups import setting
+from ..settings.run_config import RunConfig
+from ..training.latent_dataset import PaintedSet
 from . import Tries, held_out, joined, painted
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..diffusers_backend import load_pipeline
-from ..errors import ConfigError
-from ..scorers.pocket_judge import PocketJudge
-from ..scorers.second_judge import SecondJudge
+from ..common.errors import ConfigError
+from ..evaluation.judges.pocket_judge import PocketJudge
+from ..evaluation.judges.second_judge import SecondJudge
+from ..models.diffusers.loading import load_pipeline
 from .checkpoints import Beside, Progress, write_json
 from .dataset import load_split, scenes
 from .latents import pictures_to_tensor

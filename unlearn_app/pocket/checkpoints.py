@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backend import choose_device
+from ..models.device import choose_device
 
 
 @dataclass(frozen=True)

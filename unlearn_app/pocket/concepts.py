@@ -6,8 +6,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from ..concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
-from ..errors import ConfigError
+from ..common.errors import ConfigError
+from ..concepts.concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
 from .grammar import PLAIN_STYLE, caption
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, RELATED_FAMILIES, SETTINGS, STYLES, Entry, spellings
 

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..scorers.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
-from ..scorers.second_judge import PatchNet
+from ..evaluation.judges.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
+from ..evaluation.judges.second_judge import PatchNet
 from . import grammar
 from .latents import PatchBasis, pictures_to_tensor
 from .vocabulary import (

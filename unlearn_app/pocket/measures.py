@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backend import Backend
-from ..scorers import Classifier, Scorer
+from ..evaluation.judges import Classifier, Scorer
+from ..models.protocols import Backend
 from .dataset import is_held_out
 from .grammar import PLAIN_STYLE, caption
 from .latents import pictures_to_tensor

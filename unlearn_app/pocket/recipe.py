@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..backend import choose_device, fits_bfloat16
-from ..diffusers_backend import load_part, quicken, save_pipeline
-from ..errors import ConfigError
+from ..common.errors import ConfigError
+from ..models.device import choose_device, fits_bfloat16
+from ..models.diffusers.loading import load_part, save_pipeline
+from ..models.diffusers.unet import quicken
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
 from .dataset import load_split, render_split, scenes, world_size

@@ -1,0 +1,440 @@
+"""The lab: what counts as a recovery, how findings are kept, and whether verdicts on known models are true."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+from PIL import Image
+
+from unlearn_app.attacks import Tries, runner
+from unlearn_app.attacks.relearn import adversary_pictures
+from unlearn_app.attacks.runner import Outcome, probe
+from unlearn_app.attacks.unseen import fresh_lesson, never_seen
+from unlearn_app.common import registry
+from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
+from unlearn_app.common.paths import POCKET
+from unlearn_app.concepts.catalog import preview_concept
+from unlearn_app.evaluation import base_rates
+from unlearn_app.evaluation.comparison import comparison_prompts, paint_column, score
+from unlearn_app.evaluation.finding import Finding
+from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
+from unlearn_app.evaluation.statistics import difference_interval
+from unlearn_app.evaluation.verdict import Evidence, judge_run
+from unlearn_app.experiments.victims import VICTIMS
+from unlearn_app.models.catalog import load_backend
+from unlearn_app.runs import attack_run
+from unlearn_app.runs.attack_run import run_attacks
+from unlearn_app.runs.findings import judge_again, read_findings, write_finding
+from unlearn_app.runs.folder import Run
+from unlearn_app.runs.workflow import run
+from unlearn_app.settings.attacks import kinds_of
+from unlearn_app.settings.events import GroupScore, Stage, Step, Verdict
+from unlearn_app.settings.run_config import make_attack, make_config
+from unlearn_app.training.latent_dataset import encoded
+
+BACK = 0.3
+FEW = 8
+QUICKEST = {
+    "ring_a_bell.tries": 1,
+    "ring_a_bell.population": 4,
+    "ring_a_bell.generations": 1,
+    "inversion.tries": 1,
+    "inversion.steps": 1,
+    "prompts.tries": 1,
+    "noise.tries": 1,
+}
+
+
+def found(kind="inversion", hits=10, n=12, base=0, m=12, **changes) -> Finding:
+    control = None if base is None else {"name": "pumpkin, never seen", "hits": [row < base for row in range(m)]}
+    values = {
+        "kind": kind,
+        "settings": {},
+        "budget": "7 steps",
+        "counts": True,
+        "by_prompt": False,
+        "tries": 4,
+        "hits": tuple(row < hits for row in range(n)),
+        "first": (False,) * n,
+        "control": control,
+        "missing": "" if control else "nobody knows",
+        "pictures": (),
+        "proof": None,
+        "seconds": 1.0,
+        "command": "",
+        "environment": {},
+        "sure": 0.6,
+    }
+    return Finding(**values | changes)
+
+
+def scores(original=1.0, unlearned=0.0, near=1.0, relearned=None) -> dict:
+    def groups(forget: float, near: float) -> dict:
+        return {
+            "forget": GroupScore(forget, 0.5, 12),
+            "near": GroupScore(near, 0.5, 10),
+            "far": GroupScore(1.0, 0.5, 10),
+        }
+
+    columns = {"original": groups(original, 1.0), "unlearned": groups(unlearned, near)}
+    return columns | ({} if relearned is None else {"relearned": groups(relearned, 1.0)})
+
+
+def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_surely() -> None:
+    def seen(row: int, turn: int, correct: bool, second: str | None) -> dict:
+        predicted = "cat" if correct or row == 2 else "dog"
+        return {"row": row, "turn": turn, "correct": correct, "predicted": predicted, "second": second}
+
+    pictures = (
+        seen(0, 0, True, "dog"),
+        seen(0, 1, True, "cat"),  # one of two agrees: the prompt does
+        seen(1, 0, True, "dog"),
+        seen(1, 1, False, "cat"),  # the first judge does not see this one
+        seen(2, 0, False, "cat"),  # it does, but is not sure enough
+    )
+    assert found(hits=2, n=3, pictures=pictures).seconded == 1
+    alone = tuple(picture | {"second": None} for picture in pictures)
+    assert found(hits=2, n=3, pictures=alone).seconded is None and found().seconded is None
+
+
+def test_the_interval_of_a_difference_is_newcombes() -> None:
+    """His table II (1998): 56/70 against 48/80 gives 0.0524 to 0.3339, and 10/10 against 0/20 gives 0.6791 to 1."""
+    for counts, expected in (((56, 70, 48, 80), (0.2, 0.0524, 0.3339)), ((10, 10, 0, 20), (1.0, 0.6791, 1.0))):
+        assert difference_interval(*counts) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("hits", "base", "recovers"),
+    [
+        (10, 0, True),
+        (3, 0, False),  # 25 points are not above the limit of 30
+        (12, 10, False),  # the attack teaches the control nearly as much
+        (6, 2, False),  # 33 points, which 12 pictures cannot tell from none
+        (6, 0, True),
+        (12, None, True),
+    ],
+)
+def test_a_recovery_is_more_than_the_control_and_more_than_chance(hits, base, recovers) -> None:
+    assert found(hits=hits, base=base).recovers(BACK) == recovers
+
+
+def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
+    tries = Tries(None, (0, 1, 0, 1), (0, 0, 1, 1), ("",) * 4, (1, 2, 3, 4))
+    seen = [(0.5, "dog", False), (0.5, "cat", True), (0.5, "cat", True), (0.5, "dog", False)]
+    outcome = Outcome(tries, seen, [None] * 4, 1.0)
+    assert outcome.hits() == (True, True) and outcome.hits(turns=1) == (False, True)
+
+
+def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None:
+    pictures = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
+    tries = Tries(pictures, (0, 1), (0, 0), ("a", "b"), (0, 1))
+
+    def attack(*asked):
+        yield from ()
+        return tries
+
+    monkeypatch.setattr(runner, "judged", lambda *asked: [(0.5, "cat", True)] * 2)
+    config = make_config("cat", **{"compare.forget": 2})
+    for detector, kept in ((lambda images: images.mean((1, 2, 3)), [-1.0, 1.0]), (None, [None, None])):
+        judge = SimpleNamespace(detector=detector, second=None)
+        outcome = finished_by(runner.probe(None, preview_concept(config), attack, None, config, judge))
+        records, _ = runner._pictures(outcome)
+        assert [record.get("detected") for record in records] == kept
+
+
+def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path) -> None:
+    picture = {"row": 0, "turn": 0, "asked": "a cat", "seed": 3, "file": "00-00.png"}
+    picture |= {"alignment": 0.5, "predicted": "cat", "correct": True}
+    one = found(pictures=(picture,), proof="00-00.png")
+    image = Image.new("RGB", (4, 4), "red")
+    first = write_finding(tmp_path, one, {"00-00.png": image})
+    second = write_finding(tmp_path, replace(one, seconds=2.0), {"00-00.png": image})
+    assert [first.name, second.name] == ["inversion", "inversion-2"]
+    read = read_findings(tmp_path)
+    assert read == [one, replace(one, seconds=2.0)] and read[0].folder == first
+    (second / "00-00.png").unlink()
+    with pytest.raises(OutputError, match=r"damaged: 00-00\.png"):
+        read_findings(tmp_path)
+    (second / "finding.json").write_text("{}")
+    with pytest.raises(OutputError, match="no readable finding"):
+        read_findings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "findings", "label", "said"),
+    [
+        (scores(), [found()], "concealed", "Worst attack"),
+        (scores(), [found(hits=0)], "removed", "that is no recovery"),
+        (scores(), [found(hits=12, base=11)], "removed", "pumpkin, never seen, 92%: that is not clearly more than"),
+        (scores(), [found("prompts", 0, by_prompt=True)], "inconclusive", "Only prompts were tried"),
+        (scores(), [found("prompts", 12, by_prompt=True)], "concealed", "recovers"),
+        (scores(), [], "inconclusive", "No attack was run"),
+        (
+            scores(),
+            [found("scale", 12, base=None, counts=False)],
+            "inconclusive",
+            "proves nothing, because nobody knows",
+        ),
+        (scores(near=0.5), [found()], "damaged", "near prompts"),
+        (scores(unlearned=1.0), [found()], "inconclusive", "not forgotten"),
+        (scores(original=0.1), [found()], "inconclusive", "knows the concept too little"),
+        (scores(relearned=1.0), [found(hits=0)], "concealed", "After 50 attack steps"),
+        (scores(relearned=1.0), [found("relearn", 12, base=11)], "concealed", "that is not clearly more"),
+    ],
+)
+def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:
+    verdict = judge_run(columns, Evidence(50 if "relearned" in columns else 0, findings=findings))
+    assert verdict.label == label and said in " ".join(verdict.reasons)
+
+
+def test_only_the_worst_attack_is_called_so() -> None:
+    weak, strong = found("noise", 2), found("inversion", 9)
+    said = judge_run(scores(), Evidence(0, findings=[weak, strong])).reasons
+    assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [True, False]
+    said = judge_run(scores(relearned=1.0), Evidence(50, findings=[weak, strong])).reasons
+    assert not any(line.startswith("Worst attack") for line in said), "the run's own attack was worse"
+    unsure, sure = found("noise", 6, base=2), found("inversion", 47, n=150, m=150)
+    said = judge_run(scores(), Evidence(0, findings=[unsure, sure])).reasons
+    assert unsure.excess[0] > sure.excess[0] and said[1].startswith("Worst attack: the attack inversion")
+
+
+@pytest.mark.parametrize(
+    ("model", "concept", "counts", "missing", "control"),
+    [
+        ("pocket", "cat", True, "", "pumpkin, never seen"),
+        ("pocket", "van gogh", False, "no style is known to be unseen, and what the model was given shows", None),
+        ("elsewhere", "cat", False, "nobody knows what elsewhere has never seen, and what the model was given", None),
+    ],
+)
+def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
+    monkeypatch, model, concept, counts, missing, control
+) -> None:
+    """Painting on from a picture of the concept shows it, whatever the model knows."""
+    found = {kind: unpainted(monkeypatch, model, concept, kind) for kind in ("completion", "noise", "scale")}
+    completed, noise = found["completion"], found["noise"]
+    assert completed.counts == counts and completed.missing.startswith(missing) and bool(completed.missing) != counts
+    assert (completed.control and completed.control["name"]) == control
+    assert noise.counts and not found["scale"].counts and "no attack on what" in found["scale"].missing
+    if model == "pocket":
+        beside = " (an object: no style is unseen)" if concept == "van gogh" else ""
+        assert noise.control["name"] == f"pumpkin, never seen{beside}" and not noise.missing
+    else:
+        assert noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
+
+
+def finished_by(steps):
+    """What a generator returns in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
+    """What the lab makes of an attack that succeeds everywhere, with nothing painted and no recorded base rate."""
+    tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
+
+    def probed(*asked):
+        yield from ()
+        return Outcome(tries, [(0.5, concept, True)] * 2, [None] * 2, 1.0)
+
+    monkeypatch.setattr(runner, "probe", probed)
+    monkeypatch.setattr(runner, "of_attack", lambda *asked: None)
+    monkeypatch.setattr(runner, "lesson_pictures", lambda *asked: None)
+    monkeypatch.setattr(runner, "slots_kept", nullcontext)
+    backend = SimpleNamespace(
+        active=lambda *slots: nullcontext(), drop_adapters=lambda: None, base_hash="0", device="cpu", name=model
+    )
+    config = make_config(concept, model=model, **{"attack.pictures": 2})
+    judge = PocketJudge.load(POCKET / "judge")
+    return finished_by(runner.find(backend, preview_concept(config), None, config, make_attack(kind), judge))[0]
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    backend = load_backend()
+    yield backend
+    backend.drop_adapters()
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return PocketJudge.load(POCKET / "judge")
+
+
+@pytest.fixture(scope="module")
+def finished(pocket, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lab") / "run"
+    for _ in run(make_config("cat", **TINY), folder, backend=pocket):
+        pass
+    return folder
+
+
+def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
+    before, slot = (finished / "run.json").read_bytes(), pocket.adapter_state("unlearn")
+    kinds = [*kinds_of("quick"), "scale"]
+    events = list(run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, backend=pocket))
+    made = [event for event in events if isinstance(event, Finding)]
+    assert [finding.kind for finding in made] == kinds and isinstance(events[-1], Verdict)
+    assert {type(event) for event in events} == {Stage, Step, Finding, Verdict}
+    assert (finished / "run.json").read_bytes() == before
+    for finding in made:
+        assert finding.control is None if finding.kind == "scale" else finding.control["name"] == "pumpkin, never seen"
+        assert len(finding.hits) == 2 and len(finding.pictures) == 2 * finding.tries
+        for picture in finding.pictures:
+            with Image.open(finding.folder / picture["file"]) as image:
+                assert image.size == (64, 64)
+        assert f"--kind {finding.kind}" in finding.command and "attack.pictures=3" in finding.command
+    stored = read_findings(finished)
+    assert sorted(f.kind for f in stored) == sorted(kinds) and judge_again(Run.open(finished), stored) == events[-1]
+    after = pocket.adapter_state("unlearn")
+    assert all(torch.equal(after[name], tensor) for name, tensor in slot.items())
+
+
+def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
+    stop, kept = [], len(read_findings(finished))
+    with pytest.raises(Cancelled):
+        for event in run_attacks(
+            Run.open(finished), ["noise", "prompts"], {"noise.tries": 1}, backend=pocket, should_stop=lambda: bool(stop)
+        ):
+            if isinstance(event, Finding):
+                stop.append(True)
+    assert len(read_findings(finished)) == kept + 1
+    assert not [path for path in (finished / "attacks").iterdir() if path.name.startswith(".")]
+
+
+def test_an_attack_needs_a_judge_and_an_adapter(pocket, finished, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(attack_run, "load_scorer", lambda model, concepts: None)
+    with pytest.raises(ConfigError, match="no judge"):
+        list(run_attacks(Run.open(finished), ["noise"], backend=pocket))
+    (tmp_path / "run.json").write_text(json.dumps(Run.open(finished).record | {"files": {}}))
+    with pytest.raises(ConfigError, match="holds no unlearn adapter"):
+        list(run_attacks(Run.open(tmp_path), ["noise"], backend=pocket))
+
+
+def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
+    def asked(*words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "unlearn_app", "attack", str(finished), *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done = asked("--kind", "noise", "--set", "noise.tries=1", "--set", "attack.pictures=2")
+    assert done.returncode == 0, done.stderr
+    assert "noise" in done.stdout and "Verdict:" in done.stdout and "control" in done.stdout
+    for words, said in (
+        (("--kind", "hypnosis"), "choose one of quick, all, completion"),
+        (("--kind", "noise", "--set", "inversion.steps=3"), "inversion.steps"),
+        (("--kind", "noise", "--set", "unlearn.steps=3"), "does not change 'unlearn.steps'"),
+        (("--kind", "noise", "--set", "noise.tries=0"), "noise.tries is 0"),
+    ):
+        refused = asked(*words)
+        assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+
+
+def shown(model, slots, pocket, judge, config, kind, **changes) -> Outcome:
+    concept = preview_concept(config)
+    data = adversary_pictures(pocket, concept, config)
+    return probed(
+        model, slots, concept, replace(data, cond=model.encode_text(data.prompts)), judge, config, kind, changes
+    )
+
+
+def probed(model, slots, concept, data, judge, config, kind, changes) -> Outcome:
+    with model.active(*slots):
+        steps = probe(model, concept, make_attack(kind, **changes), data, config, judge)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+
+def taught(pocket, judge, config, kind, **changes) -> Outcome:
+    """The same attack at something never seen."""
+    name, pictures, captions = never_seen("pocket", config.attack.pictures, 0, config.concept)
+    pocket.drop_adapters()
+    other = make_config(name, **{"compare.forget": config.compare.forget, "attack.steps": config.attack.steps})
+    data = encoded(pocket, pictures, captions)
+    return probed(pocket, (), preview_concept(other), data, judge, other, kind, changes)
+
+
+def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
+    """The attack's control: the shipped one where it fits, else measured now."""
+    recorded = base_rates.of_attack(kind, make_attack(kind, **changes), config, pocket.base_hash)
+    return recorded["hits"] if recorded else taught(pocket, judge, config, kind, **changes).hits()
+
+
+@pytest.fixture(scope="module")
+def held(pocket):
+    """The adapter of a model in which the concept is only held down."""
+    VICTIMS["held down"](pocket, preview_concept(make_config("cat")), 0)
+    return pocket.adapter_state("unlearn")
+
+
+@pytest.mark.parametrize(
+    ("victim", "kind", "changes"),
+    [
+        ("prompt filter", "prompts", {}),
+        ("prompt filter", "ring_a_bell", {}),
+        ("word exchanged", "prompt_search", {}),
+        ("tokens remapped", "inversion", {}),
+        ("held down", "noise", {}),
+        ("held down", "completion", {}),
+        ("held down", "relearn", {}),
+    ],
+)
+def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
+    pocket, judge, held, victim, kind, changes
+) -> None:
+    """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there."""
+    config = make_config("cat", **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}))
+    if victim == "held down":
+        model, slots = pocket, ("unlearn",)
+        pocket.drop_adapters()
+        pocket.load_adapter("unlearn", held)
+    else:
+        model = VICTIMS[victim](pocket, preview_concept(config), 0)
+        slots = ("unlearn",) if victim == "tokens remapped" else ()
+    own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
+    base = base_of(pocket, judge, config, kind, **changes)
+    finding = found(kind, sum(own), len(own), sum(base), len(base))
+    assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
+
+
+def columns_of(model, slots, pocket, judge, config) -> dict:
+    prompts, columns = comparison_prompts(preview_concept(config), config.compare), {}
+    for column, painter, active in (("original", pocket, ()), ("unlearned", model, slots)):
+        with painter.active(*active):
+            columns[column] = score(paint_column(painter, column, prompts, config.compare, 0, judge).pictures)
+    return columns
+
+
+def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
+    config = make_config("cat", **{"compare.forget": 10})
+    concept, labels = preview_concept(config), {}
+    for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
+        model = VICTIMS[name](pocket, concept, 0)
+        columns = columns_of(model, slots, pocket, judge, config)
+        hits = shown(model, slots, pocket, judge, config, "prompts").hits() if name == "prompt filter" else (True,)
+        labels[name] = judge_run(columns, Evidence(0, findings=[found("prompts", sum(hits), len(hits))])).label
+    assert labels == {"prompt filter": "concealed", "destroyed": "damaged", "untouched": "inconclusive"}
+
+
+def test_nothing_is_recovered_that_was_never_there(pocket, judge) -> None:
+    name = "guitar"
+    config = make_config(name, **{"compare.forget": 6})
+    _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, 0, name)
+    for kind in (kind for kind in registry.names("attack") if make_attack(kind).counts):
+        pocket.drop_adapters()
+        data = encoded(pocket, pictures, captions)
+        own = probed(pocket, (), preview_concept(config), data, judge, config, kind, {}).hits()
+        base = base_of(pocket, judge, config, kind)
+        assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK), kind

@@ -1,0 +1,345 @@
+"""The command line: what it writes, and how it refuses."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unlearn_app.cli import main as cli
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "unlearn.steps": 2,
+    "unlearn.batch_size": 2,
+    "unlearn.train_pictures": 4,
+    "unlearn.rank": 2,
+    "attack.steps": 2,
+    "attack.batch_size": 2,
+    "attack.pictures": 2,
+    "attack.rank": 2,
+    "compare.forget": 1,
+    "compare.near": 1,
+    "compare.far": 1,
+    "compare.sampling_steps": 2,
+}
+
+
+def tiny_settings(**changes: int) -> list[str]:
+    return [word for name, value in (TINY | changes).items() for word in ("--set", f"{name}={value}")]
+
+
+def spawn(*words: str, cwd: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "unlearn_app", *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command, in this process."""
+    monkeypatch.setattr(sys, "argv", ["unlearn_app", *words])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    captured = capsys.readouterr()
+    return leaving.value.code, captured.out, captured.err
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A function that runs a command inside of an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: call(capsys, monkeypatch, *words)
+
+
+def refused(result: tuple[int, str, str], *expected: str) -> None:
+    code, out, err = result
+    assert code == 2, err
+    assert "Traceback" not in err and out == ""
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and last[7:].strip(), err
+    assert all(text in last for text in expected), last
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a whole run on a random Stable Diffusion 1.x folder wrote, from a process of its own."""
+    folder = tmp_path_factory.mktemp("cli")
+    words = ["--concept", "cat", "--model", str(tiny_pipeline), "--seed", "3", "--out", "first", *tiny_settings()]
+    process = spawn("run", *words, cwd=folder)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    (folder / "out.txt").write_text(out, encoding="utf-8")
+    return folder / "first"
+
+
+def test_a_run_writes_its_folder(tiny_run: Path) -> None:
+    record = json.loads((tiny_run / "run.json").read_text(encoding="utf-8"))
+    assert {"schema", "config", "command", "environment", "timing", "scores", "verdict"} <= set(record)
+    assert {"load_s", "unlearn_s", "attack_s", "compare_s", "total_s"} <= set(record["timing"])
+    assert set(record["scores"]) == {"original", "unlearned", "relearned"}
+    for groups in record["scores"].values():
+        assert set(groups) == {"forget", "near", "far"}
+        assert all({"accuracy", "alignment", "n"} <= set(score) and score["n"] == 1 for score in groups.values())
+    assert {"label", "reasons"} <= set(record["verdict"]) and record["status"] == "complete"
+    assert record["config"]["seed"] == 3 and record["config"]["unlearn"]["steps"] == 2
+    for name in ("steps.jsonl", "unlearn.safetensors", "relearn.safetensors", "comparison.png"):
+        assert (tiny_run / name).stat().st_size > 0
+    assert len((tiny_run / "steps.jsonl").read_text(encoding="utf-8").splitlines()) == 4
+    assert len(list((tiny_run / "images").glob("original-*.png"))) == 3
+
+
+def test_a_run_prints_scores_and_verdict(tiny_run: Path) -> None:
+    out = (tiny_run.parent / "out.txt").read_text(encoding="utf-8")
+    for text in ("original", "unlearned", "relearned", "no judge", "Verdict:", "Written to first"):
+        assert text in out
+
+
+def test_nothing_is_left_beside_the_run(tiny_run: Path) -> None:
+    assert sorted(path.name for path in tiny_run.parent.iterdir()) == ["first", "out.txt"]
+
+
+def test_interrupt_keeps_what_was_reached(tiny_pipeline: Path, tmp_path: Path) -> None:
+    words = ["--concept", "cat", "--model", str(tiny_pipeline), "--out", "stopped"]
+    process = spawn("run", *words, *tiny_settings(**{"unlearn.steps": 5000}), cwd=tmp_path)
+    for line in process.stderr:
+        if line.startswith("Forgetting"):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "Stopped" in err
+    record = json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "stopped" and (tmp_path / "stopped" / "unlearn.safetensors").exists()
+
+
+BAD_TEXT = {"empty": "", "blank": "  ", "long": "a" * 10_000, "control": "ca\x07t", "emoji": "🐱", "unknown": "carrot"}
+
+
+@pytest.mark.parametrize("text", BAD_TEXT.values(), ids=BAD_TEXT.keys())
+def test_bad_concepts_are_refused(command, tmp_path: Path, text: str) -> None:
+    refused(command("run", "--concept", text, "--out", "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_concept_gets_the_nearest_known(command) -> None:
+    refused(command("run", "--concept", "catt", "--out", "x"), "catt", "cat")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--anchor", "kitty"], "anchor"),
+        (["--anchor", "CAT"], "anchor"),
+        (["--anchor", "carrot"], "carrot"),
+        (["--seed", "two"], "seed"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", "1.5"], "seed"),
+        (["--objective", "magic"], "esd"),
+        (["--rule", "magic"], "restricted"),
+        (["--preset", "slow"], "full"),
+        (["--set", "unlearn.steps=many"], "unlearn.steps"),
+        (["--set", "unlearn.steps=0"], "unlearn.steps"),
+        (["--set", "unlearn.steps=999999"], "unlearn.steps"),
+        (["--set", "unlearn.lr=nan"], "unlearn.lr"),
+        (["--set", "unlearn.lr=inf"], "unlearn.lr"),
+        (["--set", "unlearn.colour=3"], "unlearn.colour"),
+        (["--set", "concept=dog"], "concept"),
+        (["--set", "seed=1"], "seed"),
+        (["--set", "unlearn.steps"], "NAME=VALUE"),
+        (["--nonsense"], "--nonsense"),
+        (["extra"], "extra"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
+)
+def test_bad_settings_are_refused(command, tmp_path: Path, words: list[str], expected: str) -> None:
+    refused(command("run", "--concept", "cat", "--out", "x", *words), expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_options_are_named(command) -> None:
+    refused(command("run", "--concept", "cat"), "--out")
+    refused(command("run", "--out", "x"), "--concept")
+    refused(command("fly"), "fly")
+
+
+@pytest.mark.parametrize("name", ["file", "full", "file/below", "/proc/below"])
+def test_bad_outputs_are_refused(command, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").write_text("mine")
+    for words in (["run", "--concept", "cat"], ["generate", "--prompt", "a cat"]):
+        refused(command(*words, "--out", name), name)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "kept"]
+
+
+def damaged(kind: str, model: Path) -> None:
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif kind == "pickle":
+        weights.rename(weights.with_name("diffusion_pytorch_model.bin"))
+    elif kind == "weightless":
+        weights.unlink()
+    elif kind == "part missing":
+        shutil.rmtree(model / "vae")
+    elif kind == "index":
+        (model / "model_index.json").write_text("{")
+    elif kind == "no index":
+        (model / "model_index.json").unlink()
+    elif kind == "missing":
+        shutil.rmtree(model)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "pickle", "weightless", "part missing", "index", "no index", "missing"])
+def test_bad_models_are_refused(command, tiny_pipeline: Path, tmp_path: Path, kind: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_pipeline, model)
+    damaged(kind, model)
+    before = sorted(tmp_path.rglob("*"))
+    refused(command("run", "--concept", "cat", "--model", str(model), "--out", "x"))
+    refused(command("generate", "--prompt", "a cat", "--model", str(model), "--out", "x"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_generate_paints_with_and_without_an_adapter(command, tiny_pipeline: Path, tiny_run: Path) -> None:
+    words = ["--prompt", "a cat", "--prompt", "a dog", "--seed", "5", "--model", str(tiny_pipeline)]
+    code, out, err = command("generate", *words, "--out", "plain")
+    assert code == 0, err
+    assert out.split() == ["plain/00.png", "plain/01.png"]
+    code, _, err = command("generate", *words, "--out", "again")
+    adapter = str(tiny_run / "unlearn.safetensors")
+    changed, _, err = command("generate", *words, "--adapter", adapter, "--out", "changed")
+    assert code == changed == 0, err
+    plain, again, other = (Path(folder, "00.png").read_bytes() for folder in ("plain", "again", "changed"))
+    assert plain == again and plain != other
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\x80\x04pickle", b"\xff" * 64], ids=["missing", "empty", "pickle", "noise"]
+)
+def test_bad_adapters_are_refused(command, tiny_pipeline: Path, tmp_path: Path, content: bytes | None) -> None:
+    adapter = tmp_path / "adapter.safetensors"
+    if content is not None:
+        adapter.write_bytes(content)
+    words = ["generate", "--prompt", "a cat", "--model", str(tiny_pipeline), "--out", "x"]
+    refused(command(*words, "--adapter", str(adapter)), "adapter")
+    assert not Path("x").exists()
+
+
+def test_the_adversarys_adapter_alone_is_refused(command, tiny_pipeline: Path, tiny_run: Path) -> None:
+    words = ["generate", "--prompt", "a cat", "--model", str(tiny_pipeline), "--out", "x"]
+    refused(command(*words, "--adapter", str(tiny_run / "relearn.safetensors")), "with the unlearn adapter")
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("words", [["--prompt", ""], ["--prompt", "a" * 10_000], ["--prompt", "cat", "--seed", "x"]])
+def test_bad_prompts_are_refused(command, tmp_path: Path, words: list[str]) -> None:
+    refused(command("generate", *words, "--out", "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_concepts_lists_names_and_synonyms(command) -> None:
+    code, out, _ = command("concepts")
+    assert code == 0
+    for text in ("cat", "kitty", "van gogh", "never shown in training"):
+        assert text in out
+
+
+def test_doctor_names_every_check(command) -> None:
+    code, out, _ = command("doctor")
+    assert code in (0, 1)
+    for text in ("python", "torch", "device", "bundled pipeline", "bundled judge", "disk", "chromium"):
+        assert text in out
+
+
+def test_help_lists_the_commands(command) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    assert all(name in out for name in ("run", "generate", "concepts", "doctor", "bench", "pocket"))
+
+
+def test_unknown_benchmarks_are_refused(command) -> None:
+    refused(command("bench", "speed"), "main-job")
+    refused(command("bench", "main-job", "--seeds", "0"), "seeds")
+    refused(command("bench", "paper1", "--split", "dev"), "split 'dev'")
+    refused(command("bench", "paper3", "--split", "train"), "split 'train'")
+
+
+def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from unlearn_app.cli import doctor
+    from unlearn_app.pocket import card, recipe
+
+    asked = []
+
+    def fake(name: str):
+        def steps(*arguments):
+            asked.append((name, *arguments))
+            yield recipe.Progress(name, 1, 2, "loss 0.5")
+            yield recipe.Progress(name, 2, 2)
+
+        return steps
+
+    (tmp_path / "pocket" / "judge").mkdir(parents=True)
+    (tmp_path / "pocket" / "judge" / "judge.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(doctor, "POCKET", tmp_path / "pocket")
+    monkeypatch.setattr(recipe, "render", fake("render"))
+    monkeypatch.setattr(recipe, "train", fake("train"))
+    monkeypatch.setattr(card, "write_card", fake("card"))
+    assert command("pocket", "render", "--work", "w", "--workers", "3")[0] == 0
+    assert command("pocket", "train", "--work", "w", "--part", "judge")[0] == 0
+    assert not (tmp_path / "pocket" / "hashes.json").exists()
+    assert command("pocket", "train", "--work", "w")[0] == command("pocket", "card", "--work", "w")[0] == 0
+    work = Path("w")
+    assert asked == [("render", work, 3), ("train", work, ["judge"]), ("train", work, None), ("card", work)]
+    assert list(json.loads((tmp_path / "pocket" / "hashes.json").read_text())) == ["judge/judge.safetensors"]
+    refused(command("pocket", "render", "--workers", "all"), "workers")
+
+
+def test_doctor_sees_a_changed_model(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from unlearn_app.cli import doctor
+
+    monkeypatch.setattr(doctor, "POCKET", tmp_path)
+    for name in doctor.BUNDLED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+    doctor.record_hashes()
+    assert all(check.ok for check in doctor.checks() if check.name.startswith("bundled"))
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"others")
+    code, out, _ = command("doctor")
+    assert code == 1 and "differ: judge/model.safetensors" in out
+
+
+def test_a_full_disk_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(model: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "images/a.png")
+
+    monkeypatch.setattr("unlearn_app.concepts.catalog.known_concepts", full)
+    refused(command("concepts"), "disk is full", "images/a.png")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unlearn_app.concepts.catalog.known_concepts", lambda model: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["unlearn_app", "concepts"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_an_interrupt_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(model: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unlearn_app.concepts.catalog.known_concepts", interrupted)
+    assert command("concepts") == (130, "", "Stopped.\n")

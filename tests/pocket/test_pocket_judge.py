@@ -1,0 +1,123 @@
+"""The bundled judge: right on renderings it never saw, deaf to wording, harmless on words it does not know."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unlearn_app.common.errors import ModelError
+from unlearn_app.evaluation.judges.pocket_judge import WEIGHTS_FILE, PocketJudge, split_words
+from unlearn_app.pocket import judge as training
+from unlearn_app.pocket.latents import PatchBasis, pictures_to_tensor
+from unlearn_app.pocket.measures import judge_pictures, prompt_of
+from unlearn_app.pocket.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, STYLES
+from unlearn_app.pocket.world import PLACEMENTS, Scene, render
+
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "judge"
+EVERY_STYLE = (*STYLES, *FRESH_STYLES)
+SHOWN = [
+    Scene(
+        entry.name,
+        EVERY_STYLE[(3 * place + turn) % len(EVERY_STYLE)].name,
+        ("beach", "room", "night")[place % 3],
+        PLACEMENTS[(7 * place + turn) % len(PLACEMENTS)],
+    )
+    for turn in range(4)
+    for place, entry in enumerate((*OBJECTS, *FRESH_OBJECTS))
+]
+
+
+@pytest.fixture(scope="module")
+def judge() -> PocketJudge:
+    return PocketJudge.load(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in SHOWN]))
+
+
+def test_it_names_what_it_never_saw(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    score = judge_pictures(judge, pictures, SHOWN)
+    assert score.object >= 0.97 and score.style >= 0.98 and score.setting >= 0.9
+    assert score.alignment > 0.6
+
+
+def test_probabilities_and_classes(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    for axis, count in (("object", len(OBJECTS) + len(FRESH_OBJECTS)), ("style", len(EVERY_STYLE)), ("setting", 8)):
+        probabilities = judge.classify(pictures[:3], axis)
+        assert probabilities.shape == (3, count) == (3, len(judge.classes(axis)))
+        assert torch.allclose(probabilities.sum(1), torch.ones(3), atol=1e-5)
+
+
+def test_alignment_prefers_the_true_caption(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    prompts = [prompt_of(scene) for scene in SHOWN]
+    true, other = judge(pictures, prompts), judge(pictures, prompts[1:] + prompts[:1])
+    assert (true > other).float().mean() > 0.98
+    assert true.abs().max() <= 1 + 1e-5
+
+
+def test_wording_matters_little(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    row = next(i for i, scene in enumerate(SHOWN) if scene.object == "cat")
+    scene = SHOWN[row]
+    texts = [f"a {name} in {scene.style} style" for name in ("cat", "kitty", "KITTEN!")]
+    values = judge(pictures[[row] * 3], texts)
+    assert values.max() - values.min() < 0.15
+    assert torch.equal(judge(pictures[:1], ["A Cat, on the BEACH."]), judge(pictures[:1], ["a cat on the beach"]))
+
+
+def test_unknown_words_are_harmless(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    row = next(i for i, scene in enumerate(SHOWN) if scene.object == "dog")
+    scene = SHOWN[row]
+    true = judge(pictures[[row]], [prompt_of(scene)])
+    unknown = judge(pictures[[row]], [prompt_of(scene).replace("dog", "zebra")])
+    wrong = judge(pictures[[row]], [prompt_of(scene).replace("dog", "pizza")])
+    assert true > unknown > wrong
+    strange = judge(pictures[:4], ["", "qwrtz", "🐱", "word " * 500])
+    assert torch.isfinite(strange).all() and strange.abs().max() <= 1 + 1e-5
+
+
+def test_a_picture_is_judged_alike_alone_and_in_company(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    together = judge.classify(pictures[:6], "object")
+    alone = torch.cat([judge.classify(picture[None], "object") for picture in pictures[:6]])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_damage_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        PocketJudge.load(tmp_path)
+    shutil.copytree(FOLDER, tmp_path / "cut")
+    weights = tmp_path / "cut" / WEIGHTS_FILE
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        PocketJudge.load(tmp_path / "cut")
+
+
+def test_it_keeps_a_version_of_its_weights(judge: PocketJudge) -> None:
+    assert len(judge.version) == 12 and judge.name == "pocket-judge" and judge.higher_is_better
+
+
+def test_words_are_split_without_punctuation() -> None:
+    assert split_words("A cat, in the_style of “Van Gogh”!") == ["a", "cat", "in", "the", "style", "of", "van", "gogh"]
+
+
+def test_a_caption_is_true_of_every_scene_it_fits() -> None:
+    shown = [Scene("cat", "photo", "beach"), Scene("cat", "ink", "beach"), Scene("dog", "photo", "beach")]
+    parts = [("cat", None, "beach"), (None, "ink", "beach"), ("dog", "photo", None)]
+    table = training.compatible(shown, parts)
+    assert table.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert training.compatible(shown[:2], [("cat", "photo", "beach"), ("cat", "ink", None)]).tolist() == [
+        [1, 0],
+        [0, 1],
+    ]
+
+
+def test_disturbing_keeps_shape_range_and_depends_on_the_seed(pictures: torch.Tensor) -> None:
+    basis = PatchBasis(torch.zeros(192), torch.eye(64, 192), torch.ones(64))
+    first, again, other = (
+        training.disturb(pictures[:6], basis, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert first.shape == (6, 3, 64, 64) and first.abs().max() <= 1
+    assert torch.equal(first, again) and not torch.equal(first, other)

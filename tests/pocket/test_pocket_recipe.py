@@ -1,0 +1,168 @@
+"""The recipe of the bundled world, a few steps of every part: it resumes after a kill and its result loads anywhere."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from unlearn_app.common.errors import ConfigError
+from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
+from unlearn_app.evaluation.judges.second_judge import SecondJudge
+from unlearn_app.pocket import recipe
+from unlearn_app.pocket.checkpoints import Beside, load
+from unlearn_app.pocket.dataset import scene_at
+from unlearn_app.pocket.encoder import write_encoder
+from unlearn_app.pocket.latents import fit_basis, pictures_to_tensor
+from unlearn_app.pocket.parts import new_autoencoder
+from unlearn_app.pocket.world import render
+
+ROOT = Path(__file__).resolve().parents[2]
+JUDGES = {"judge": PocketJudge, "second": SecondJudge}
+MEGABYTES_15 = 15 * 2**20
+TRAIN = """
+import sys
+from pathlib import Path
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from unlearn_app.pocket import recipe
+torch.set_num_threads(1)
+for progress in recipe.train(Path(sys.argv[1]), ["denoiser"], "cpu", recipe.SMOKE):
+    print(progress.stage, progress.done, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder in which the smoke recipe ran without a break."""
+    folder = tmp_path_factory.mktemp("pocket")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rendered = list(recipe.render(folder, 1, recipe.SMOKE))
+    assert [p.stage for p in rendered] == ["render"] * len(rendered)
+    trained = list(recipe.train(folder, None, "cpu", recipe.SMOKE, folder / "assets"))
+    torch.set_num_threads(threads)
+    assert list(dict.fromkeys(p.stage for p in trained)) == [*recipe.PARTS, "assemble"]
+    return folder
+
+
+def test_every_part_is_recorded(work: Path) -> None:
+    record = json.loads((work / "train.json").read_text())
+    assert set(record) == {"tower", "autoencoder", "judge", "second", "denoiser"}
+    for part in ("autoencoder", "judge", "second", "denoiser"):
+        assert record[part]["losses"] and record[part]["steps"] == record[part]["losses"][-1][0]
+        assert {"seed", "seconds", "batch", "hardware"} <= set(record[part])
+    planned = json.loads((work / "recipe.json").read_text())["denoiser_phases"]
+    assert [phase["batch"] for phase in planned] == [phase.batch for phase in recipe.SMOKE.denoiser_phases]
+
+
+def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:
+    for name in ("tokenizer", "text_encoder"):
+        shutil.copytree(work / name, tmp_path / name)
+    shutil.copy(work / "latents.pt", tmp_path)
+    command = [sys.executable, "-c", TRAIN, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        reached = any(line.startswith("denoiser 4") for line in process.stdout)
+        process.kill()
+    assert reached and load(tmp_path / "unet.ckpt")["step"] == recipe.SMOKE.save_every
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    resumed = list(recipe.train(tmp_path, ["denoiser"], "cpu", recipe.SMOKE))
+    torch.set_num_threads(threads)
+    assert resumed[0].detail == "resumed" and resumed[-1].done == sum(
+        phase.steps for phase in recipe.SMOKE.denoiser_phases
+    )
+    whole, broken = load(work / "unet.ckpt"), load(tmp_path / "unet.ckpt")
+    for kind in ("model", "ema"):
+        assert all(torch.equal(whole[kind][name], broken[kind][name]) for name in whole[kind]), f"{kind} differs"
+    assert whole["losses"] == broken["losses"]
+
+
+def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = work / "assets" / "pocket"
+    assert all(path.stat().st_size < MEGABYTES_15 for path in folder.rglob("*"))
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".ckpt", ".pt")]
+    index = json.loads((folder / "pipeline" / "model_index.json").read_text())
+    assert index["_class_name"] == "StableDiffusionPipeline" and index["safety_checker"] == [None, None]
+    pipe = StableDiffusionPipeline.from_pretrained(folder / "pipeline", torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe("a cat on the beach", num_inference_steps=2, guidance_scale=2.0).images[0]
+    assert picture.size == (64, 64)
+    assert next(pipe.unet.parameters()).dtype == torch.float32
+    trained = load(work / "unet.ckpt")["ema"]["conv_in.weight"]
+    assert torch.equal(pipe.unet.conv_in.weight, trained.half().float())
+    classes = [judge.load(folder / name).classes("setting") for name, judge in JUDGES.items()]
+    assert classes[0] == classes[1] and classes[0]
+
+
+def test_a_missing_stage_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="pocket render"):
+        list(recipe.train(tmp_path, ["judge"], "cpu", recipe.SMOKE))
+    with pytest.raises(ConfigError, match="no part 'unet'"):
+        list(recipe.train(tmp_path, ["unet"], "cpu", recipe.SMOKE))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), Beside(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with Beside(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_encoder_is_the_linear_code() -> None:
+    pictures = np.stack([np.asarray(render(scene_at("held_out", index, 0))) for index in range(72)])
+    basis, model = fit_basis(pictures[:64], 64), new_autoencoder()
+    write_encoder(model, basis, pictures[:64])
+    x = pictures_to_tensor(pictures[64:])
+    with torch.no_grad():
+        moments = model.encode(x).latent_dist
+    code = basis.encode(x)
+    assert (moments.mode() - code).square().mean().sqrt() < 0.05 * code.square().mean().sqrt()
+    assert moments.std.max() < 0.05
+
+
+def test_the_snippet_of_the_card_runs_as_written(tmp_path: Path) -> None:
+    card = (ROOT / "assets" / "pocket" / "README.md").read_text(encoding="utf-8")
+    snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Image.open(tmp_path / "cat.png").size == (256, 256)
+
+
+def test_the_text_encoder_is_read_by_every_allowed_version(work: Path) -> None:
+    """transformers before 5.6 finds only names with the prefix, and starts at random without a word otherwise."""
+    for folder in (ROOT / "assets" / "pocket", work / "assets" / "pocket"):
+        tensors = load_file(folder / "pipeline" / "text_encoder" / "model.safetensors")
+        assert all(name.startswith("text_model.") for name in tensors)
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+
+
+def test_training_goes_on_from_the_bundled_models(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = work / "assets"
+    monkeypatch.setattr(recipe, "ASSETS", bundled)
+    shutil.copytree(work / "pictures", tmp_path / "pictures")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    steps = recipe.train(tmp_path, ["latents", "denoiser"], "cpu", recipe.SMOKE, from_assets=True)
+    first = next(step for step in steps if step.stage == "denoiser")
+    torch.set_num_threads(threads)
+    assert first.done == 0
+    for name in ("text_encoder/model.safetensors", "unet/config.json"):
+        assert (tmp_path / name).read_bytes() == (bundled / "pocket" / "pipeline" / name).read_bytes()
+    assert (tmp_path / recipe.BASIS).read_bytes() == (bundled / "pocket" / recipe.BASIS).read_bytes()

@@ -1,0 +1,422 @@
+"""The engine: one job at a time, a bounded queue, Stop, leaving, sentences for errors, and bounded storage."""
+
+import errno
+import stat
+import threading
+import time
+
+import fake_workflow as fake
+import pytest
+
+from unlearn_app.common.errors import ModelError
+from unlearn_app.continual.ledger import Ledger
+from unlearn_app.evaluation.finding import Finding
+from unlearn_app.runs import attack_run
+from unlearn_app.runs.findings import read_findings
+from unlearn_app.runs.folder import Run
+from unlearn_app.service.engine import Engine, EngineBusy, InProcess, Job, RunGone
+from unlearn_app.service.jobs import Ask, Probe
+from unlearn_app.settings.events import Done, Images, Stage, Step, Verdict
+from unlearn_app.settings.run_config import RunConfig, make_config, make_plan
+
+QUICK = {"compare.forget": 2, "compare.near": 1, "compare.far": 1, "unlearn.steps": 20, "attack.steps": 20}
+
+
+def quick(concept: str = "cat") -> RunConfig:
+    """A run of four pictures and forty steps."""
+    return make_config(concept, **QUICK)
+
+
+def finish(job: Job, seconds: float = 20.0) -> list:
+    """All events of a job; fails when it does not end."""
+    events, deadline = [], time.monotonic() + seconds
+    while not job.over:
+        assert time.monotonic() < deadline, "the job did not end"
+        events += job.take(0.1)
+    return events
+
+
+@pytest.fixture
+def engines():
+    """Makes started engines and shuts them down."""
+    made: list[Engine] = []
+
+    def make(runner=None, **options) -> Engine:
+        made.append(Engine(runner or fake.FakeRunner(), **({"patience": 0.0} | options)).start())
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.shutdown()
+        assert not engine.root.exists()
+
+
+def test_a_job_yields_its_events_and_leaves_its_folder(engines) -> None:
+    engine = engines()
+    job = engine.submit(quick(), "anna")
+    events = finish(job)
+    assert isinstance(events[-1], Done) and not job.error
+    assert sum(isinstance(event, Step) for event in events) == 40
+    assert Run.open(engine.runs.get(job.id, "anna")).config == quick()
+    assert stat.S_IMODE(engine.root.stat().st_mode) == 0o700
+
+
+def test_jobs_never_overlap_and_keep_their_order(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    jobs = [engine.submit(quick(name), name) for name in ("cat", "dog", "rabbit", "bear")]
+    for job in jobs:
+        finish(job)
+    assert not runner.overlapped
+    assert runner.log == [(what, job.config.concept) for job in jobs for what in ("begin", "end")]
+
+
+def test_a_job_started_right_after_stop_waits_for_the_stopped_one(engines) -> None:
+    runner = fake.FakeRunner(seconds=5)
+    engine = engines(runner)
+    first = engine.submit(quick(), "anna")
+    first.take(5)
+    engine.stop("anna")
+    runner.seconds = 0
+    second = engine.submit(quick("dog"), "anna")
+    finish(second)
+    finish(first)
+    assert not runner.overlapped
+
+
+def test_position_counts_the_jobs_before_and_falls(engines) -> None:
+    engine = engines(fake.FakeRunner(seconds=30))
+    jobs = [engine.submit(quick(), name) for name in ("anna", "ben", "cem")]
+    jobs[0].take(5)
+    assert [engine.position(job) for job in jobs] == [0, 1, 2]
+    engine.stop("ben")
+    assert [engine.position(job) for job in jobs] == [0, 0, 1]
+    assert jobs[1].over and not jobs[1].error
+    engine.stop("anna")
+    jobs[2].take(5)
+    assert engine.position(jobs[2]) == 0
+
+
+def test_stop_keeps_what_is_there(engines) -> None:
+    engine = engines(fake.FakeRunner(seconds=60))
+    job = engine.submit(quick(), "anna")
+    seen = []
+    while not any(isinstance(event, Step) for event in seen):
+        seen += job.take(0.1)
+    assert engine.stop("anna")
+    seen += finish(job)
+    assert seen[-1] == Done(job.folder, stopped=True)
+    assert any(isinstance(event, Images) for event in seen)
+    run = Run.open(engine.runs.get(job.id, "anna"))
+    assert run.status == "stopped" and 0 < len(run.steps) < 40
+
+
+def test_stop_without_a_job_does_nothing(engines) -> None:
+    assert not engines().stop("nobody")
+
+
+def test_leaving_ends_the_job_and_deletes_its_runs(engines) -> None:
+    engine = engines(fake.FakeRunner(seconds=0.1))
+    kept = engine.submit(quick(), "anna")
+    finish(kept)
+    engine._runner.seconds = 60
+    running, waiting = engine.submit(quick(), "anna"), engine.submit(quick(), "ben")
+    running.take(5)
+    engine.leave("anna")
+    finish(running)
+    assert not kept.folder.exists() and not running.folder.exists()
+    assert engine.runs.of("anna") == []
+    waiting.take(5)
+    assert engine.position(waiting) == 0 and not waiting.over
+
+
+def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(engines) -> None:
+    engine = engines(fake.FakeRunner(seconds=30), waiting=1)
+    engine.submit(quick(), "anna").take(5)
+    with pytest.raises(EngineBusy, match="still going"):
+        engine.submit(quick(), "anna")
+    engine.submit(quick(), "ben")
+    with pytest.raises(EngineBusy, match="1 runs are waiting"):
+        engine.submit(quick(), "cem")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ModelError("The model folder 'x' is missing."), "The model folder 'x' is missing."),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full; free some space and try again."),
+        (PermissionError(errno.EACCES, "Permission denied"), "could not be read or written (Permission denied)"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("secret detail"), "Something went wrong on our side"),
+    ],
+)
+def test_errors_are_sentences_and_the_engine_goes_on(engines, error: Exception, sentence: str) -> None:
+    runner = fake.FakeRunner(error=error)
+    engine = engines(runner)
+    job = engine.submit(quick(), "anna")
+    finish(job)
+    assert sentence in job.error and "secret" not in job.error
+    assert engine.runs.get(job.id, "anna") is None
+    runner.error = None
+    after = engine.submit(quick(), "anna")
+    assert isinstance(finish(after)[-1], Done) and not after.error
+
+
+def test_a_model_that_does_not_load_is_said(engines) -> None:
+    class Broken(fake.FakeRunner):
+        def warm(self) -> None:
+            raise ModelError("The model folder 'x' is missing.")
+
+    engine = engines(Broken())
+    assert engine.ready.wait(5)
+    assert engine.trouble == "The model folder 'x' is missing."
+
+
+def test_the_model_loads_when_somebody_arrives(engines) -> None:
+    engine = engines(patience=60)
+    assert not engine.ready.wait(0.1)
+    engine.arrive()
+    assert engine.ready.wait(5)
+
+
+def test_runs_belong_to_their_visitor(engines) -> None:
+    engine = engines()
+    job = engine.submit(quick(), "anna")
+    finish(job)
+    assert engine.runs.get(job.id, "ben") is None
+    assert [kept.id for kept in engine.runs.of("anna")] == [job.id]
+
+
+@pytest.mark.parametrize("cap", [{"keep_runs": 2}, {"keep_bytes": 1}])
+def test_the_least_recently_used_runs_go_first(engines, cap: dict) -> None:
+    engine = engines(**cap)
+    jobs = []
+    for _ in range(3):
+        jobs.append(engine.submit(quick(), "anna"))
+        finish(jobs[-1])
+        engine.runs.get(jobs[0].id, "anna")
+    kept = [job.folder.exists() for job in jobs]
+    assert kept == ([True, False, True] if "keep_runs" in cap else [False, False, True])
+
+
+def test_shutdown_ends_jobs_and_refuses_new_ones() -> None:
+    engine = Engine(fake.FakeRunner(seconds=60)).start()
+    running, waiting = engine.submit(quick(), "anna"), engine.submit(quick(), "ben")
+    running.take(5)
+    engine.shutdown()
+    assert running.cancel.is_set() and waiting.over and not engine.root.exists()
+    with pytest.raises(EngineBusy, match="not running"):
+        engine.submit(quick(), "cem")
+
+
+def test_one_thread_runs_everything(engines) -> None:
+    class Noting(fake.FakeRunner):
+        threads: set[int] = set()
+
+        def warm(self) -> None:
+            self.threads.add(threading.get_ident())
+
+        def __call__(self, *arguments):
+            for event in super().__call__(*arguments):
+                self.threads.add(threading.get_ident())
+                yield event
+
+    runner = Noting()
+    engine = engines(runner)
+    for name in ("anna", "ben"):
+        finish(engine.submit(quick(), name))
+    assert len(runner.threads) == 1 and threading.get_ident() not in runner.threads
+
+
+def test_a_ledger_grows_by_request_and_goes_with_its_visitor(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.05)
+    engine = engines(runner)
+    for concept in ("cat", "rabbit"):
+        job = engine.submit(Ask(make_config(concept), make_plan()), "anna")
+        finish(job)
+        assert not job.error and not engine.busy("anna")
+    folder = engine.ledger("anna")
+    assert [row.concept for row in Ledger.open(folder).requests] == ["cat", "rabbit"]
+    assert engine.runs.of("anna") == [] and engine.ledger("ben") != folder
+    runner.gate.clear()
+    running = engine.submit(quick(), "ben")
+    waiting = engine.submit(Ask(make_config("car"), make_plan()), "anna")
+    engine.leave("anna")
+    assert waiting.over and not folder.exists()
+    runner.gate.set()
+    finish(running)
+
+
+def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(engines) -> None:
+    runner = fake.FakeRunner(seconds=30)
+    engine = engines(runner)
+    job = engine.submit(Ask(make_config("cat"), make_plan()), "anna")
+    while not (engine.ledger("anna") / "ledger.json").exists():
+        time.sleep(0.02)
+    engine.leave("anna")
+    finish(job)
+    assert not engine.ledger("anna").exists()
+
+
+def attack(job: Job, *kinds: str) -> Probe:
+    """Attacks on what a job has left."""
+    return Probe(job.folder, job.config, kinds or ("prompts", "inversion"))
+
+
+def take_until(job: Job, kind: type) -> list:
+    """Events of a job up to the first of a kind."""
+    events, deadline = [], time.monotonic() + 20
+    while not any(isinstance(event, kind) for event in events):
+        assert not job.over and time.monotonic() < deadline
+        events += job.take(0.1)
+    return events
+
+
+def test_attacks_leave_their_findings_with_the_one_run(engines) -> None:
+    engine = engines()
+    run = engine.submit(quick("frog"), "anna")
+    assert next(event for event in finish(run) if isinstance(event, Verdict)).label == "removed"
+    job = engine.submit(attack(run), "anna")
+    events = finish(job)
+    assert not job.error and isinstance(events[-1], Verdict) and events[-1].label == "concealed"
+    assert [event.kind for event in events if isinstance(event, Finding)] == ["prompts", "inversion"]
+    assert engine.runs.of("anna") == [run]
+    assert {found.kind for found in read_findings(engine.runs.get(run.id, "anna"))} == {"prompts", "inversion"}
+
+
+def test_stopped_attacks_keep_the_run_and_what_is_complete(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    runner.seconds = 0.5
+    job = engine.submit(attack(run, "prompts", *["noise"] * 200), "anna")
+    take_until(job, Finding)
+    assert engine.stop("anna")
+    finish(job)
+    found = read_findings(engine.runs.get(run.id, "anna"))
+    assert 1 <= len(found) < 20 and found[-1].kind == "prompts"
+    assert not [path for path in run.folder.rglob("*") if "partial" in path.name]
+
+
+def test_nobody_attacks_or_deletes_the_run_of_another(engines) -> None:
+    engine = engines()
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    elsewhere = Probe(engine.root / "other" / run.id, run.config, ("prompts",))
+    for asked, session in ((attack(run), "ben"), (elsewhere, "anna")):
+        with pytest.raises(RunGone, match="no longer kept"):
+            engine.submit(asked, session)
+    with pytest.raises(RunGone):
+        engine.delete(run.id, "ben")
+    assert not engine.busy("ben") and Run.open(run.folder) and not (run.folder / "attacks").exists()
+
+
+@pytest.mark.parametrize("end", ["leave", "shutdown"])
+def test_a_run_under_attack_goes_with_its_visitor(engines, end: str) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    (engine.desk("anna")).mkdir()
+    runner.seconds = 1
+    job = engine.submit(attack(run, *["noise"] * 500), "anna")
+    take_until(job, Finding)
+    engine.leave("anna") if end == "leave" else engine.shutdown()
+    finish(job)
+    assert job.cancel.is_set() and not run.folder.exists() and not engine.desk("anna").exists()
+
+
+def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(engines) -> None:
+    class Late(fake.FakeRunner):
+        def __call__(self, asked, out, cancel):
+            if not isinstance(asked, Probe):
+                yield from super().__call__(asked, out, cancel)
+                return
+            yield Stage("attack", "Trying", 0.1)
+            deadline = time.monotonic() + 20
+            while out.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            (out / "attacks" / "noise").mkdir(parents=True)
+
+    engine = engines(Late(seconds=0.1))
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    job = engine.submit(attack(run), "anna")
+    take_until(job, Stage)
+    engine.leave("anna")
+    finish(job)
+    assert not run.folder.exists()
+
+
+def test_leaving_takes_the_findings_too(engines) -> None:
+    engine = engines()
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    finish(engine.submit(attack(run), "anna"))
+    assert (run.folder / "attacks" / "prompts" / "finding.json").is_file()
+    engine.leave("anna")
+    assert not run.folder.exists()
+
+
+def test_a_run_dropped_while_its_attack_waits_is_said_to_be_gone(engines) -> None:
+    runner = fake.FakeRunner(seconds=0)
+    engine = engines(runner, keep_runs=1)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    runner.gate.clear()
+    other = engine.submit(quick(), "ben")
+    job = engine.submit(attack(run), "anna")
+    runner.gate.set()
+    finish(other)
+    finish(job)
+    assert job.error == "That run is no longer kept; run it again."
+    assert not run.folder.exists() and engine.runs.of("anna") == []
+
+
+def test_deleting_takes_the_folder_but_not_from_under_an_attack(engines) -> None:
+    runner = fake.FakeRunner(seconds=0.1)
+    engine = engines(runner)
+    run = engine.submit(quick(), "anna")
+    finish(run)
+    runner.seconds = 30
+    job = engine.submit(attack(run), "anna")
+    take_until(job, Stage)
+    with pytest.raises(EngineBusy, match="still going"):
+        engine.delete(run.id, "anna")
+    assert run.folder.is_dir()
+    engine.stop("anna")
+    finish(job)
+    engine.delete(run.id, "anna")
+    assert not run.folder.exists() and engine.runs.of("anna") == []
+    with pytest.raises(RunGone):
+        engine.delete(run.id, "anna")
+
+
+def test_findings_count_towards_the_cap(engines) -> None:
+    engine = engines()
+    runs = [engine.submit(quick(), name) for name in ("anna", "ben")]
+    for run in runs:
+        finish(run)
+    sizes = [sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()) for run in runs]
+    engine.runs._size = sum(sizes) + 1000
+    finish(engine.submit(attack(runs[1]), "ben"))
+    assert not runs[0].folder.exists() and runs[1].folder.is_dir()
+
+
+def test_in_process_attacks_the_run_on_the_resident_backend(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    list(fake.run(quick(), tmp_path / "run", threading.Event()))
+    seen, cancel = [], threading.Event()
+
+    def run_attacks(run, kinds, changes=None, *, backend, should_stop):
+        seen.append((run.folder, kinds, backend, should_stop()))
+        cancel.set()
+        seen.append(should_stop())
+        yield Stage("load", "Loading", 0.0)
+
+    monkeypatch.setattr(attack_run, "run_attacks", run_attacks)
+    runner, backend = InProcess(), object()
+    runner._loaded = ("pocket", backend)
+    asked = Probe(tmp_path / "run", quick(), ("noise",))
+    assert list(runner(asked, tmp_path / "run", cancel)) == [Stage("load", "Loading", 0.0)]
+    assert seen == [(tmp_path / "run", ("noise",), backend, False), True]

@@ -1,0 +1,107 @@
+"""Settings: what is accepted, what is refused in a sentence, and that a config survives JSON and the command line."""
+
+import json
+import shlex
+
+import pytest
+
+from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.json_values import to_json
+from unlearn_app.settings.run_config import (
+    MAX_TEXT,
+    clean_text,
+    config_from_dict,
+    make_config,
+    make_plan,
+    setting_names,
+)
+
+
+@pytest.mark.parametrize("text", ["", "   ", None, "\n", "x" * 10_000, "a\x00b", "a\x1b[31m", "a\u202eb", "\ud800"])
+def test_bad_texts_are_refused_in_one_sentence(text):
+    with pytest.raises(ConfigError) as caught:
+        make_config(text)
+    assert caught.value.field == "concept" and "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_texts_are_trimmed_and_blanks_joined():
+    assert make_config("  van   gogh ").concept == "van gogh"
+    assert clean_text("x" * MAX_TEXT, "concept") == "x" * MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("unlearn.steps", 0),
+        ("unlearn.steps", 1.5),
+        ("unlearn.steps", "many"),
+        ("unlearn.lr", float("nan")),
+        ("unlearn.lr", float("inf")),
+        ("attack.rank", -1),
+        ("compare.guidance_scale", "1e9"),
+        ("compare.forget", True),
+        ("resist.on", "maybe"),
+        ("resist.on", 1),
+        ("seed", -1),
+        ("seed", 2**40),
+        ("seed", None),
+        ("preset", "quick"),
+        ("objective", "nothing"),
+        ("rule", "nothing"),
+        ("unlearn.nothing", 1),
+        ("nothing", 1),
+        ("unlearn", 1),
+    ],
+)
+def test_bad_values_name_their_field(name, value):
+    with pytest.raises(ConfigError) as caught:
+        make_config("cat", **{name: value})
+    assert caught.value.field == name and "\n" not in str(caught.value)
+
+
+def test_anchor_equal_to_the_concept_is_refused_whatever_its_case():
+    with pytest.raises(ConfigError, match="itself"):
+        make_config("Cat", anchor=" cAT ")
+    assert make_config("cat", anchor="  ").anchor is None
+
+
+@pytest.mark.parametrize("preset", ["fast", "full"])
+def test_config_survives_json(preset):
+    config = make_config("cat", preset=preset, anchor="dog", seed=3, **{"unlearn.lr": 2e-4, "attack.steps": 7})
+    assert config_from_dict(json.loads(json.dumps(to_json(config)))) == config
+    with pytest.raises(ConfigError):
+        config_from_dict(to_json(config) | {"surprise": 1})
+
+
+def test_command_line_holds_every_change_and_nothing_else():
+    assert make_config("cat").command() == "python -m unlearn_app run --concept cat --preset fast --out DIR"
+    config = make_config("van gogh", rule="weighted_sum", preset="full", **{"compare.near": 5})
+    words = shlex.split(config.command("x y"))
+    assert words[words.index("--concept") + 1] == "van gogh" and words[-1] == "x y"
+    assert "--set" in words and "compare.near=5" in words and "weighted_sum" in words
+
+
+@pytest.mark.parametrize("said", ["yes", "True", " true ", True])
+def test_a_yes_survives_the_command_line(said):
+    config = make_config("cat", **{"resist.on": said})
+    words = shlex.split(config.command())
+    assert config.resist.on is True and "resist.on=yes" in words
+    assert not make_config("cat", **{"resist.on": "no"}).resist.on and "resist" not in make_config("cat").command()
+
+
+def test_every_setting_says_what_it_is():
+    assert len(setting_names()) == len(set(setting_names())) > 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight", "keep"),
+    [
+        ({}, 1.0, 0.8),
+        ({"regime": "independent"}, 2.5, 0.4),
+        ({"regime": "independent", "weight": 1.5}, 1.5, 0.4),
+        ({"regime": "independent", "merge": "arithmetic"}, 1.0, 0.8),
+    ],
+)
+def test_only_ties_is_weighted_as_many_updates_need(changes: dict, weight: float, keep: float) -> None:
+    plan = make_plan(**changes)
+    assert (plan.weight, plan.keep) == (weight, keep)

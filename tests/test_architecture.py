@@ -1,0 +1,59 @@
+"""The page on architecture holds: its tree is the package, its tables are the parts there are."""
+
+import ast
+import re
+
+from conftest import ROOT
+
+from unlearn_app.common import registry
+
+TEXT = (ROOT / "assets" / "docs" / "architecture.md").read_text(encoding="utf-8")
+BY_FILE = {
+    "loss": ("methods/objectives", registry.names("objective")),
+    "regularizer": ("methods/regularizers", ()),
+    "merge": ("methods/merging", ("merge",)),
+    "judge": ("evaluation/judges", ("loading",)),
+}
+"""Kinds whose parts are files without a name in the registry: their folder, and what in it is no part."""
+
+
+def rows(*kinds: str) -> list[str]:
+    return re.findall(rf"^\| (?:{'|'.join(kinds)}) \|.*$", TEXT, re.MULTILINE)
+
+
+def test_the_tree_has_a_line_for_every_folder() -> None:
+    tree = re.search(r"```\nunlearn_app/\n(.*?)```", TEXT, re.DOTALL)[1]
+    lines = re.findall(r"^( +)(\w+)/ +(\S.*)$", tree, re.MULTILINE)
+    assert len(lines) == len(tree.strip("\n").splitlines()), "a folder and what it is for on each line"
+    found, above = set(), {}
+    for indent, name, _ in lines:
+        above[len(indent)] = above.get(len(indent) - 2, "") + f"{name}/"
+        found.add(above[len(indent)])
+    package = ROOT / "unlearn_app"
+    folders = {f"{path.parent.relative_to(package).as_posix()}/" for path in package.rglob("*/__init__.py")}
+    assert found == folders
+
+
+def test_the_rows_of_layers_are_those_that_are_held() -> None:
+    from test_layers import LAYERS
+
+    stated = [tuple(line.split(" · ")) for line in re.findall(r"```\n(cli.*?)\n```", TEXT, re.DOTALL)[0].splitlines()]
+    assert stated == list(reversed(LAYERS))
+
+
+def test_the_registered_parts_are_listed() -> None:
+    assert rows("objective", "closed form", "rule", "attack") == [
+        f"| {kind.replace('_', ' ')} | `{name}` | {registry.describe(kind, name)} |"
+        for kind in ("objective", "closed_form", "rule", "attack")
+        for name in registry.names(kind)
+    ]
+
+
+def test_the_parts_that_are_files_are_listed() -> None:
+    expected = []
+    for kind, (folder, no_parts) in BY_FILE.items():
+        for path in sorted((ROOT / "unlearn_app" / folder).glob("*.py")):
+            if path.stem not in ("__init__", *no_parts):
+                text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+                expected.append(f"| {kind} | `{path.stem}` | {text.splitlines()[0]} |")
+    assert rows(*BY_FILE) == expected

@@ -1,0 +1,418 @@
+"""The page in a real browser, with quick made-up runs; `test_page_live.py` drives it with real models."""
+
+import io
+import json
+import re
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_workflow as fake
+import pytest
+from browsing import BOX, Visitors, chromium, download, scores, served, sideways, sources, start, wait_for_end
+from PIL import Image
+from playwright.sync_api import Browser, expect
+from safetensors import safe_open
+
+from unlearn_app.concepts.concept import Concept, Prompt, PromptSplit
+from unlearn_app.runs.folder import Run
+from unlearn_app.service.engine import Engine
+from unlearn_app.settings.run_config import RunConfig, make_config
+from unlearn_app.web import build_demo
+
+TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the module."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two recorded runs."""
+    root = tmp_path_factory.mktemp("recorded")
+    for name in ("cat", "van gogh"):
+        list(fake.run(make_config(name), root / name.replace(" ", "-"), threading.Event()))
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(recorded: Path) -> Iterator[SimpleNamespace]:
+    """One page for all tests of the module; tests set `runner.seconds`."""
+    with served(fake.FakeRunner(), core=fake.CORE, recorded=recorded) as site:
+        yield site
+
+
+@pytest.fixture
+def visit(site: SimpleNamespace, browser: Browser) -> Iterator[Visitors]:
+    """Opens the page as a new visitor, and closes it after the test."""
+    site.runner.seconds, site.runner.log[:] = 0.3, []
+    with Visitors(browser, site.url) as visitors:
+        yield visitors
+
+
+def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser, recorded) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(site.url)
+    expect(page.locator("#status")).to_contain_text("Recorded")
+    expect(page.locator("#board img").first).to_be_visible()
+    expect(page.locator("#head")).to_contain_text("Model ready")
+    expect(page.locator("#get-folder")).to_be_visible()
+    assert all(url.startswith((site.url, "data:", "blob:")) for url in asked)
+    assert not problems
+    assert page.title() == "Can it really forget?"
+    stored = Run.open(recorded / "cat").pictures[0].path.read_bytes()
+    assert context.request.get(sources(page)[0]).body() == stored
+    assert all(page.eval_on_selector_all("img", "images => images.map(image => image.alt.length > 0)"))
+    context.close()
+
+
+def test_run_then_stop_keeps_the_pictures(site, visit) -> None:
+    site.runner.seconds = 20
+    page = visit()
+    start(page, "rabbit")
+    expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of \d+"))
+    page.locator("#film img").first.wait_for()
+    page.click("#stop")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Stopped")
+    expect(page.locator("#status")).to_contain_text("rabbit")
+    assert page.locator("#film img").count() and sources(page)
+    expect(page.locator("#get-folder")).to_be_visible()
+
+
+def test_keys_run_and_stop(site, visit) -> None:
+    site.runner.seconds = 60
+    page = visit()
+    page.fill(BOX, "kitty")
+    page.press(BOX, "Enter")
+    page.locator("#stop").wait_for()
+    page.keyboard.press("Escape")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Stopped")
+
+
+def test_run_compare_download(site, visit, tmp_path: Path) -> None:
+    page = visit()
+    start(page, "Rabbit")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Your run")
+    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
+    rows = page.locator("#board tbody tr")
+    compare = make_config("rabbit").compare
+    assert (
+        rows.count() == compare.forget + compare.near + compare.far
+        and rows.first.locator("figure:visible").count() == 3
+    )
+    assert re.search(r"0\.08 −0\.\d\d ✕ dog", " ".join(rows.first.inner_text().split()))
+    files = {kind: download(page, kind, tmp_path) for kind in ("adapter", "strip", "folder")}
+    with safe_open(files["adapter"], "pt") as tensors:
+        assert tensors.metadata()["concept"] == "Rabbit"
+    Image.open(files["strip"]).verify()
+    with zipfile.ZipFile(files["folder"]) as archive:
+        names = {Path(name).name: name for name in archive.namelist()}
+        assert json.loads(archive.read(names["run.json"]))["config"]["concept"] == "Rabbit"
+        Image.open(io.BytesIO(archive.read(names["original-forget-00.png"]))).verify()
+
+
+def test_earlier_runs_can_be_shown_again(visit) -> None:
+    page = visit()
+    before = sources(page)
+    start(page, "rabbit")
+    wait_for_end(page)
+    assert sources(page) != before
+    page.locator("#shown input").click()
+    page.get_by_role("option", name="cat (recorded)").click()
+    expect(page.locator("#status")).to_contain_text("Recorded")
+    expect(page.locator("#board img").first).to_have_attribute("src", re.compile(before[0].rpartition("/")[2]))
+    assert sources(page) == before
+
+
+def test_chips_fill_the_box(visit) -> None:
+    page = visit()
+    page.locator("#chips button", has_text="butterfly").click()
+    expect(page.locator(BOX)).to_have_value("butterfly")
+    expect(page.locator("#hint")).to_contain_text("butterfly")
+
+
+def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
+    page = visit()
+    expect(page.locator("#head")).to_contain_text("Model ready")
+    page.fill(BOX, "zeppelin")
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text("“zeppelin” is not known")
+    expect(page.locator(BOX)).to_have_accessible_name(re.compile("not known"))  # the click has been answered
+    page.locator("#hint button", has_text="cat").click()
+    expect(page.locator(BOX)).to_have_value("cat")
+    expect(page.locator("#hint")).to_contain_text("to be painted as dog")
+    assert not site.runner.log
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is empty"),
+        ("   ", "is empty"),
+        ("x" * 10_000, "10,000 characters"),
+        ("ca\x07t", "control"),
+        ("\U0001f431", "not known"),
+    ],
+)
+def test_bad_text_gets_a_sentence_at_the_field(site, visit, text: str, sentence: str) -> None:
+    page = visit()
+    expect(page.locator("#head")).to_contain_text("Model ready")  # its last tick clears a mark at the field
+    page.fill(BOX, text)
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text(sentence)
+    expect(page.locator(BOX)).to_have_accessible_name(re.compile(re.escape(sentence)))
+    assert "Traceback" not in page.content() and not site.runner.log
+    expect(page.locator("#status")).to_contain_text("Recorded")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("#anchor textarea, #anchor input", "cat", "the concept itself"),
+        ("#unlearn-steps input", "0", "1 to 5000"),
+        ("#unlearn-lr input", "7", "is accepted"),
+        ("#unlearn-steps input", "", "whole number"),
+        ("#own-prompts textarea", "keep: a dog", "Line 1"),
+        ("#own-prompts textarea", "forget: a cat", "retain set"),
+    ],
+)
+def test_bad_options_get_a_sentence_and_open_their_fold(site, visit, field: str, value: str, sentence: str) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    page.locator("#options > button").click()
+    page.fill(field, value)
+    page.press(field, "Tab")
+    page.locator("#options > button").click()
+    page.click("#run")
+    expect(page.locator(field).first).to_be_visible()
+    expect(page.locator("#hint")).to_contain_text(sentence)
+    assert "Traceback" not in page.content() and not site.runner.log
+
+
+def test_options_show_the_equivalent_command(visit) -> None:
+    page = visit()
+    page.fill(BOX, "van gogh style")
+    page.locator("#options > button").click()
+    page.fill("#unlearn-steps input", "7")
+    page.press("#unlearn-steps input", "Tab")
+    command = page.locator("#command textarea, #command input")
+    expect(command).to_have_value(re.compile(r"--concept 'van gogh style' .*--set unlearn.steps=7"))
+    page.get_by_label("full", exact=True).check()
+    expect(page.locator("#unlearn-steps input")).to_have_value("200")
+    expect(page.locator("#prompts")).to_contain_text("judged on")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_switch_says_what_resisting_costs_and_reaches_the_run(visit, monkeypatch, width: int) -> None:
+    asked, real = [], fake.run
+    monkeypatch.setattr(fake, "run", lambda config, *rest: (asked.append(config), real(config, *rest))[1])
+    page = visit(viewport={"width": width, "height": 800})
+    switch, said = page.locator("#resist-on input"), page.locator("#resist-on").get_by_text("adds about")
+    expect(switch).not_to_be_checked()
+    expect(said).to_have_text(re.compile(r"\d+ s in fast, where .*; \d+ min in full, where "))
+    assert (
+        said.evaluate("node => node.getBoundingClientRect().height / parseFloat(getComputedStyle(node).lineHeight)") < 3
+    )
+    command = page.locator("#command textarea, #command input")
+    page.locator("#options > button").click()
+    page.fill(BOX, "rabbit")
+    expect(command).to_have_value(re.compile("--concept rabbit"))
+    assert "resist" not in command.input_value()
+    switch.check()
+    expect(command).to_have_value(re.compile("--set resist.on=yes"))
+    start(page, "rabbit")
+    wait_for_end(page)
+    (config,) = asked
+    assert config == make_config("rabbit", **{"resist.on": True})
+
+
+def test_a_method_fills_in_what_it_suggests(visit) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    page.locator("#options > button").click()
+    page.locator("#objective input").click()
+    page.get_by_role("option", name=re.compile("^erasediff")).click()
+    expect(page.locator("#unlearn-lr input")).to_have_value("0.003")
+    expect(page.locator("#barrier-eta input")).to_have_value("0.5")
+    command = page.locator("#command textarea, #command input")
+    expect(command).to_have_value(re.compile("--concept cat --objective erasediff --preset fast --out DIR$"))
+
+
+def test_the_slider_scrubs_through_the_attack(visit) -> None:
+    page = visit()
+    start(page, "cat")
+    wait_for_end(page)
+    expect(page.locator("#board .u-scrub")).to_be_visible()
+    shown = page.locator("#board td.u-relearned").first.locator("figure:visible img")
+    last = shown.get_attribute("src")
+    slider = page.get_by_label("Third column after")
+    slider.focus()
+    slider.press("Home")
+    expect(page.locator("#board .u-scrub output")).to_have_text("0")
+    unlearned = page.locator("#board td.u-unlearned img").first.get_attribute("src")
+    expect(shown).to_have_count(1)
+    assert shown.get_attribute("src") == unlearned != last
+    expect(page.locator("#curve")).to_be_visible()
+
+
+def test_typed_text_is_never_markup(visit, recorded: Path) -> None:
+    def any_concept(config: RunConfig) -> Concept:
+        asked = PromptSplit((Prompt(config.concept, "object", config.concept),) * 2, ())
+        anchor = config.anchor or TRAP
+        return Concept(config.concept, config.concept, "free", anchor, asked, (), (), asked, asked)
+
+    core = SimpleNamespace(**(vars(fake.CORE) | {"preview_concept": any_concept}))
+    with served(fake.FakeRunner(), core=core, recorded=recorded) as trapped:
+        page = visit(trapped.url)
+        start(page, TRAP)
+        wait_for_end(page)
+        expect(page.locator("#status")).to_contain_text(TRAP)
+        expect(page.locator("#board th").filter(has_text=TRAP).first).to_be_visible()
+        page.fill(BOX, TRAP * 9)
+        page.click("#run")
+        expect(page.locator("#hint")).to_contain_text("characters")
+        page.fill(BOX, "x")
+        page.locator("#options > button").click()
+        page.fill("#anchor textarea, #anchor input", "x" * 201 + TRAP)
+        page.click("#run")
+        expect(page.locator("#hint")).to_contain_text("characters")
+        assert page.evaluate("window.trapped") is None
+
+
+def test_unknown_markup_is_quoted_in_the_message(visit) -> None:
+    page = visit()
+    page.fill(BOX, TRAP)
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text(TRAP)
+    page.wait_for_timeout(300)
+    assert not page.evaluate("window.trapped")
+
+
+def test_two_visitors_at_once_get_the_pictures_they_get_alone(site, visit) -> None:
+    alone = {}
+    for concept in ("rabbit", "bear"):
+        page = visit()
+        start(page, concept)
+        wait_for_end(page)
+        alone[concept] = (sources(page), scores(page))
+    assert alone["rabbit"] != alone["bear"]
+    site.runner.gate.clear()
+    pages = {concept: visit() for concept in alone}
+    for concept, page in pages.items():
+        start(page, concept)
+    expect(pages["bear"].locator("#status")).to_contain_text("1 run is before yours")
+    site.runner.gate.set()
+    for concept, page in pages.items():
+        wait_for_end(page)
+        assert (sources(page), scores(page)) == alone[concept]
+    assert not site.runner.overlapped
+
+
+def test_closing_the_tab_ends_the_job(site, visit) -> None:
+    site.runner.seconds = 300
+    page = visit()
+    start(page, "rabbit")
+    expect(page.locator("#status")).to_contain_text("step")
+    page.close()
+    site.runner.seconds = 0
+    other = visit()
+    start(other, "bear")
+    wait_for_end(other)
+    assert [what for what, _ in site.runner.log] == ["begin", "end", "begin", "end"]
+
+
+@pytest.mark.parametrize("width", [390, 820, 1000, 1280])
+def test_no_column_heading_runs_into_its_neighbour(visit, width: int) -> None:
+    page = visit(viewport={"width": width, "height": 800})
+    page.locator(".u-cols").wait_for()
+    end = "getBoundingClientRect().right"
+    left = page.locator(".u-col p > :last-child").evaluate_all(
+        f"parts => parts.map(part => part.parentElement.{end} - part.{end})"
+    )
+    assert len(left) == 6 and min(left) >= -0.5
+    assert sideways(page) == 0
+
+
+def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    assert sideways(page) == 0
+    boxes = [cell.bounding_box() for cell in page.locator("#board tbody tr").first.locator("figure:visible img").all()]
+    assert len({box["y"] for box in boxes}) == 1 and boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
+    start(page, "rabbit")
+    wait_for_end(page)
+    page.fill(BOX, "w" * 150)
+    expect(page.locator("#hint")).to_contain_text("not known")
+    assert sideways(page) == 0
+
+
+def test_without_a_recorded_run_the_page_invites_and_plots(visit, tmp_path: Path) -> None:
+    with served(fake.FakeRunner(), core=fake.CORE, recorded=tmp_path) as bare:
+        page = visit(bare.url)
+        expect(page.locator("#status")).to_contain_text("Pick a concept")
+        start(page, "rabbit")
+        wait_for_end(page)
+        expect(page.locator("#plot")).to_contain_text("relearn")
+        assert "Infinity" not in page.locator("#plot").inner_text()
+
+
+@pytest.mark.parametrize("harm", ["picture", "record"])
+def test_a_damaged_recorded_run_is_left_out(recorded: Path, tmp_path: Path, harm: str) -> None:
+    shutil.copytree(recorded, tmp_path / "runs")
+    if harm == "picture":
+        next((tmp_path / "runs" / "cat" / "images").iterdir()).unlink()
+    else:
+        (tmp_path / "runs" / "cat" / "run.json").write_text('{"schema"')
+    engine = Engine(fake.FakeRunner())
+    with pytest.warns(UserWarning, match="cat"):
+        demo = build_demo(engine, core=fake.CORE, recorded=tmp_path / "runs")
+    assert "van-gogh (recorded)" in str(demo.config) and "cat (recorded)" not in str(demo.config)
+
+
+def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:
+    with served(fake.FakeRunner(error=RuntimeError("secret detail")), core=fake.CORE, recorded=recorded) as broken:
+        page = visit(broken.url)
+        page.fill(BOX, "rabbit")
+        page.click("#run")
+        expect(page.locator("#status")).to_contain_text("Something went wrong on our side")
+        expect(page.locator("#run")).to_be_enabled()
+        assert "secret" not in page.content()
+
+
+def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
+    from gradio_client import Client
+
+    client = Client(site.url, verbose=False, analytics_enabled=False)
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn", "/attack"}
+    with pytest.raises(Exception, match="no longer kept"):
+        client.predict(api_name="/attack")
+    resisting = client.submit(concept="rabbit", resist=True, api_name="/unlearn").result()
+    assert resisting["config"]["resist"]["on"]
+    job = client.submit(concept="frog", api_name="/unlearn")
+    assert job.result()["config"]["concept"] == "frog" and job.result()["verdict"]["label"] == "removed"
+    assert job.outputs()[0]["status"] == "running" and not job.result()["config"]["resist"]["on"]
+    with pytest.raises(Exception, match="is not known"):
+        client.predict(concept="zeppelin", api_name="/unlearn")
+    with pytest.raises(Exception, match="'magic' is unknown"):
+        client.predict(kind="magic", api_name="/attack")
+    job = client.submit(kind="inversion", api_name="/attack")
+    (found,) = job.result()["findings"]
+    assert (found["kind"], sum(found["hits"]), found["control"]["name"]) == ("inversion", 5, "pumpkin, never seen")
+    assert job.result()["verdict"]["label"] == "concealed" and job.outputs()[0]["status"] == "running"
+    other = Client(site.url, verbose=False, analytics_enabled=False)
+    with pytest.raises(Exception, match="no longer kept"):
+        other.predict(api_name="/attack")

@@ -1,0 +1,301 @@
+"""Around a finished run, in a real browser with quick made-up attacks: get it back, report, delete, compare."""
+
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import fake_workflow as fake
+import gradio as gr
+import pytest
+from browsing import BOX, Visitors, chromium, download, served, sideways, start, wait_for_end
+from playwright.sync_api import Browser, Page, expect
+
+from unlearn_app.runs.findings import read_findings
+from unlearn_app.runs.folder import Run
+from unlearn_app.service.engine import Engine
+from unlearn_app.settings.run_config import make_config
+from unlearn_app.web.handlers import Handlers
+from unlearn_app.web.lab_handlers import LabHandlers
+from unlearn_app.web.layout import lay_out
+from unlearn_app.web.panels import SURE
+from unlearn_app.web.shelf import GONE, Shelf
+
+WHOLE = {"compare.forget": 2, "compare.near": 1, "compare.far": 1}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the module."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one recorded run, which was attacked before it was recorded."""
+    root = tmp_path_factory.mktemp("recorded")
+    list(fake.run(make_config("cat"), root / "cat", threading.Event()))
+    list(fake.probe(root / "cat", ("noise",), threading.Event()))
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(recorded: Path) -> Iterator[SimpleNamespace]:
+    """One page for all tests of the module; tests set `runner.seconds`."""
+    with served(fake.FakeRunner(), core=fake.CORE, recorded=recorded) as site:
+        yield site
+
+
+@pytest.fixture
+def visit(site: SimpleNamespace, browser: Browser) -> Iterator[Visitors]:
+    """Opens the page as a new visitor, and closes it after the test."""
+    site.runner.seconds, site.runner.log[:] = 0.2, []
+    with Visitors(browser, site.url) as visitors:
+        yield visitors
+
+
+def forget(page: Page, concept: str) -> None:
+    start(page, concept)
+    wait_for_end(page)
+    page.locator("#go").wait_for()
+
+
+def choose(page: Page, field: str, option: str | re.Pattern) -> None:
+    page.locator(f"{field} input").click()
+    page.get_by_role("option", name=option).click()
+
+
+def folders(site: SimpleNamespace) -> list[Path]:
+    return [path for path in site.engine.root.iterdir() if (path / "run.json").exists()]
+
+
+def listed(page: Page) -> list[str]:
+    page.locator("#shown input").click()
+    page.get_by_role("option").first.wait_for()
+    texts = [text.replace("✓", "").strip() for text in page.get_by_role("option").all_inner_texts()]
+    page.keyboard.press("Escape")
+    return texts
+
+
+def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
+    page = visit()
+    forget(page, "frog")
+    expect(page.locator("#status h2")).to_have_text("Removed")
+    assert page.locator("#found li").count() == 0
+    site.runner.gate.clear()
+    page.click("#go")
+    page.locator("#quit").wait_for()
+    assert page.locator("#shown input").is_disabled() and page.locator("#run").is_disabled()
+    assert not page.locator("#delete").is_visible()
+    site.runner.gate.set()
+    expect(page.locator("#found li")).to_have_count(5)
+    page.locator("#go").wait_for()
+    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#status")).to_contain_text("Worst attack")
+    first = page.locator("#found li").first
+    expect(first).to_contain_text("gets it back")
+    expect(first).to_contain_text("5 of 6 prompts · 83 % (44–97 %) · the second judge agrees on 4 of them")
+    expect(first).to_contain_text("pumpkin, never seen: 0 %")
+    expect(first).to_contain_text("asks 5”")
+    assert page.locator("#found li", has_text="no recovery").count() == 3
+    loaded = "images => images.every(image => image.complete && image.naturalWidth > 0 && image.alt.length > 0)"
+    page.locator("#found").scroll_into_view_if_needed()
+    page.wait_for_function(f"({loaded})([...document.querySelectorAll('#found img')])")
+    assert page.locator("#run").is_enabled() and not page.locator("#quit").is_visible()
+    choose(page, "#shown", "cat (recorded)")
+    expect(page.locator("#status")).to_contain_text("Recorded")
+    choose(page, "#shown", "frog (your run 1)")
+    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#found li")).to_have_count(5)
+
+
+def test_one_attack_by_name_and_what_proves_nothing_apart(visit) -> None:
+    page = visit()
+    forget(page, "frog")
+    choose(page, "#kind", re.compile("^Scale: Turns the published adapter"))
+    page.click("#go")
+    expect(page.locator("#found li")).to_have_count(1)
+    expect(page.locator("#found")).to_contain_text("Proves nothing")
+    expect(page.locator("#found li")).to_contain_text("not counted")
+    expect(page.locator("#found")).not_to_contain_text("What attacks got back")
+    expect(page.locator("#status h2")).to_have_text("Removed")
+
+
+def test_stop_keeps_the_attacks_that_are_complete(site, visit) -> None:
+    page = visit()
+    forget(page, "frog")
+    site.runner.seconds = 4
+    choose(page, "#kind", "Every attack")
+    page.click("#go")
+    expect(page.locator("#lab-said")).to_contain_text(re.compile(r"attack 1 of 8 · step \d+ of 10"))
+    expect(page.locator("#lab-said")).to_contain_text("Trying to get frog back, completion")
+    page.locator("#found li").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#go").wait_for()
+    expect(page.locator("#lab-said")).to_contain_text("Stopped. What was found until then is kept.")
+    count = page.locator("#found li").count()
+    assert 1 <= count < 8
+    (folder,) = [path for path in folders(site) if Run.open(path).config.concept == "frog"]
+    assert len(read_findings(folder)) == count
+
+
+def test_a_recorded_run_cannot_be_attacked_or_deleted_and_says_why(visit, recorded: Path) -> None:
+    page = visit()
+    expect(page.locator("#lab-said")).to_contain_text("came with the app")
+    expect(page.locator("#found li")).to_have_count(1)
+    assert not page.locator("#go").is_visible() and not page.locator("#delete").is_visible()
+    forget(page, "frog")
+    expect(page.locator("#lab-said")).not_to_contain_text("came with the app")
+    choose(page, "#shown", "cat (recorded)")
+    expect(page.locator("#lab-said")).to_contain_text("came with the app")
+    page.locator("#go").wait_for(state="hidden")
+    assert not page.locator("#delete").is_visible()
+
+
+def test_the_report_and_the_whole_run_hold_what_was_found(visit, recorded: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in recorded.rglob("*")}
+    page = visit()
+    text = download(page, "report", tmp_path).read_text()
+    assert "cat" in text and "pumpkin, never seen" in text
+    assert {path: path.stat().st_mtime_ns for path in recorded.rglob("*")} == before
+    forget(page, "frog")
+    expect(page.locator("#get-report")).to_be_visible()
+    text = download(page, "report", tmp_path).read_text()
+    assert "frog" in text and "inversion" not in text
+    choose(page, "#kind", re.compile("^Inversion"))
+    page.click("#go")
+    expect(page.locator("#found li")).to_have_count(1)
+    page.locator("#go").wait_for()
+    expect(page.locator("#shown input")).to_be_enabled()
+    path = download(page, "report", tmp_path)
+    assert path.name == "frog-report.html" and "inversion" in path.read_text()
+    with zipfile.ZipFile(download(page, "folder", tmp_path)) as archive:
+        names = {name.partition("/")[2] for name in archive.namelist()}
+    assert {"report.html", "run.json", "attacks/inversion/finding.json", "attacks/inversion/05-00.png"} <= names
+
+
+def test_deleting_asks_once_and_leaves_nothing(site, visit) -> None:
+    page = visit()
+    forget(page, "frog")
+    forget(page, "rabbit")
+    (folder,) = [path for path in folders(site) if Run.open(path).config.concept == "rabbit"]
+    page.click("#delete")
+    expect(page.locator("#delete")).to_have_text("Really delete it?")
+    assert folder.is_dir()
+    page.click("#delete")
+    expect(page.locator("#history-said")).to_contain_text("Deleted.")
+    expect(page.locator("#status")).to_contain_text("frog")
+    expect(page.locator("#delete")).to_have_text("Delete this run")
+    assert not folder.exists()
+    assert listed(page) == ["frog (your run 1)", "cat (recorded)"]
+
+
+def test_without_any_other_run_deleting_leaves_an_invitation(browser: Browser, tmp_path: Path) -> None:
+    with served(fake.FakeRunner(), core=fake.CORE, recorded=tmp_path) as bare, Visitors(browser, bare.url) as visit:
+        page = visit()
+        forget(page, "frog")
+        for _ in range(2):
+            page.click("#delete")
+            page.wait_for_timeout(300)
+        expect(page.locator("#status")).to_contain_text("Pick a concept above")
+        assert page.locator("#board img").count() == 0
+        for gone in ("#go", "#shown", "#get-report", "#delete"):
+            page.locator(gone).wait_for(state="hidden")
+        assert not folders(bare)
+
+
+def test_a_comparison_shows_both_concepts(visit, tmp_path: Path) -> None:
+    page = visit()
+    forget(page, "frog")
+    choose(page, "#others", "cat (recorded)")
+    page.locator("#get-comparison").wait_for()
+    path = download(page, "comparison", tmp_path)
+    text = path.read_text()
+    assert path.suffix == ".html" and "frog-your-run-1" in text and "cat-recorded" in text
+    assert "data:image/webp;base64," in text
+    page.locator("#others .token-remove").first.click()
+    page.locator("#get-comparison").wait_for(state="hidden")
+
+
+def test_a_second_visitor_sees_none_of_it(site, visit) -> None:
+    anna, ben = visit(), visit()
+    forget(anna, "frog")
+    anna.click("#go")
+    expect(anna.locator("#found li")).to_have_count(5)
+    forget(ben, "rabbit")
+    assert listed(ben) == ["rabbit (your run 1)", "cat (recorded)"]
+    expect(ben.locator("#found li")).to_have_count(0)
+    assert "frog" not in ben.locator("#others").inner_text()
+
+
+@pytest.fixture
+def room(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The listeners without a browser, and a finished run of Anna's."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    engine = Engine(fake.FakeRunner(seconds=0.1), patience=0.0).start()
+    with gr.Blocks():
+        page = lay_out([], [], None, lambda: None)
+    shelf = Shelf(engine, page, {"cat": recorded / "cat"})
+    job = engine.submit(make_config("frog", **WHOLE), "anna")
+    while not job.over:
+        job.take(0.1)
+    does = Handlers(engine, fake.CORE, page, "pocket", shelf)
+    yield SimpleNamespace(page=page, job=job, engine=engine, lab=LabHandlers(engine, page, shelf), does=does)
+    engine.shutdown()
+
+
+def as_(session: str) -> SimpleNamespace:
+    return SimpleNamespace(session_hash=session)
+
+
+def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(room) -> None:
+    page, key = room.page, room.job.id
+    shown = room.does.show(as_("ben"), key)
+    assert list(shown) == [page.hint] and GONE in shown[page.hint]
+    (tried,) = room.lab.probe(as_("ben"), key, "quick")
+    assert GONE in tried[page.lab.said] and not room.engine.busy("ben")
+    deleted = room.lab.delete(as_("ben"), key, SURE)
+    assert GONE in deleted[page.history.said] and room.job.folder.is_dir()
+    for mine, others in ((key, ["cat"]), ("cat", [key])):
+        compared = room.lab.compare(as_("ben"), mine, others)
+        assert GONE in compared[page.history.said] and not compared[page.history.compared].visible
+    assert not room.engine.desk("ben").exists()
+    own = room.lab.compare(as_("anna"), key, ["cat"])[page.history.compared]
+    assert Path(own.value["path"]).read_text().count("frog") and room.does.show(as_("anna"), key)[page.lab.row].visible
+
+
+@pytest.mark.parametrize("key", ["cat", "", None, "../cat"])
+def test_a_recorded_run_is_never_attacked_or_deleted(room, recorded: Path, key) -> None:
+    before = sorted(recorded.rglob("*"))
+    (tried,) = room.lab.probe(as_("anna"), key, "quick")
+    assert GONE in tried[room.page.lab.said]
+    assert GONE in room.lab.delete(as_("anna"), key, SURE)[room.page.history.said]
+    assert sorted(recorded.rglob("*")) == before and room.job.folder.is_dir()
+
+
+def test_leaving_the_page_ends_the_attacks(room) -> None:
+    room.engine._runner.seconds = 60
+    updates = room.lab.probe(as_("anna"), room.job.id, "all")
+    next(updates)
+    next(updates)
+    assert room.engine.busy("anna")
+    updates.close()
+    (job,) = [job for job in room.engine._jobs() if job.session == "anna"]
+    assert job.cancel.is_set()
+
+
+@pytest.mark.parametrize("options", [{"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}])
+def test_nothing_sticks_out_on_a_phone_or_in_the_dark(visit, options) -> None:
+    page = visit(**options)
+    forget(page, "frog")
+    choose(page, "#kind", "Every attack")
+    assert sideways(page) == 0
+    page.click("#go")
+    expect(page.locator("#found li")).to_have_count(8)
+    page.locator("#go").wait_for()
+    assert sideways(page) == 0
+    box, card = page.locator(BOX).bounding_box(), page.locator("#found li").first.bounding_box()
+    assert box["y"] < page.locator("#go").bounding_box()["y"] < card["y"]

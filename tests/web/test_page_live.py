@@ -1,0 +1,121 @@
+"""The page end to end: real Chromium, real engine, real training on the bundled model and on a foreign one."""
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browsing import Visitors, chromium, download, scores, served, set_options, sources, start, wait_for_end
+from PIL import Image
+from playwright.sync_api import Browser, expect
+from safetensors.torch import load_file
+
+from unlearn_app.service.engine import InProcess
+
+SMALL = {
+    "unlearn.steps": 4,
+    "unlearn.batch_size": 2,
+    "unlearn.train_pictures": 4,
+    "attack.steps": 4,
+    "attack.batch_size": 2,
+    "attack.pictures": 2,
+    "compare.forget": 2,
+    "compare.near": 1,
+    "compare.far": 1,
+    "compare.sampling_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the module."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser) -> Iterator[Visitors]:
+    """Visits the page with the bundled model."""
+    with served(InProcess()) as site, Visitors(browser, site.url) as visitors:
+        yield visitors
+
+
+def test_arrive_type_run_stop(visit: Visitors) -> None:
+    page = visit()
+    expect(page.locator("#status")).to_contain_text("Recorded")
+    expect(page.locator("#board img").first).to_be_visible()
+    start(page, "Kitty")
+    expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of"))
+    page.locator("#film img").first.wait_for()
+    page.click("#stop")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Stopped")
+    assert page.locator("#film img").count()
+    page.context.close()
+
+
+def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> None:
+    page = visit()
+    set_options(page, SMALL)
+    start(page, "Van Gogh style")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Your run")
+    expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
+    assert len(set(sources(page))) > 4 and len(sources(page)) == 12
+    expect(page.locator("#board figcaption").nth(1)).to_contain_text(re.compile(r"−?\d\.\d\d [+−±]\d\.\d\d"))
+    assert all(".lora_" in name for name in load_file(download(page, "adapter", tmp_path)))
+    Image.open(download(page, "strip", tmp_path)).verify()
+    with zipfile.ZipFile(download(page, "folder", tmp_path)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("run.json"))
+        record = json.loads(archive.read(name))
+    assert record["status"] == "complete" and len(record["pictures"]) == 12
+    page.context.close()
+
+
+def test_arrive_type_run_try_to_get_it_back(visit: Visitors, tmp_path: Path) -> None:
+    page = visit()
+    set_options(page, SMALL)
+    start(page, "cat")
+    wait_for_end(page)
+    page.locator("#kind input").click()
+    page.get_by_role("option", name=re.compile("^Prompts:")).click()
+    page.click("#go")
+    expect(page.locator("#found li")).to_contain_text(re.compile(r"[012] of 2 prompts"))
+    expect(page.locator("#found li")).to_contain_text("never seen: 0 %")
+    page.locator("#go").wait_for()
+    expect(page.locator("#lab-said")).to_contain_text(re.compile(r"A quick look takes about \d+ seconds here"))
+    assert "of 2 held-out prompts" in download(page, "report", tmp_path).read_text()
+    page.context.close()
+
+
+def test_two_visitors_at_once_get_the_pictures_they_get_alone(visit: Visitors) -> None:
+    def ask(concept: str):
+        page = visit()
+        set_options(page, SMALL)
+        start(page, concept)
+        return page
+
+    def shown(page) -> tuple[list[str], str]:
+        wait_for_end(page)
+        return sources(page), scores(page)
+
+    alone = {concept: shown(ask(concept)) for concept in ("cat", "neon")}
+    pages = {concept: ask(concept) for concept in alone}
+    assert {concept: shown(page) for concept, page in pages.items()} == alone
+    assert alone["cat"] != alone["neon"]
+
+
+def test_a_foreign_model_without_a_judge_says_so(browser: Browser, tiny_pipeline: Path, tmp_path: Path) -> None:
+    model = str(tiny_pipeline)
+    with served(InProcess(model), model=model, recorded=tmp_path) as site, Visitors(browser, site.url) as visit:
+        page = visit()
+        expect(page.locator("#head")).to_contain_text("Model ready")
+        set_options(page, SMALL)
+        start(page, "a red balloon")
+        wait_for_end(page)
+        expect(page.locator("#status")).to_contain_text("Inconclusive")
+        expect(page.locator("#status")).to_contain_text("judge")
+        assert len(sources(page)) == 12
+        assert load_file(download(page, "adapter", tmp_path))

@@ -1,0 +1,209 @@
+"""How the terminal shows a run, its scores and the lists of names."""
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from ..common import registry
+from ..common.errors import ConfigError
+from ..settings.events import COLUMNS, GROUPS, Event, GroupScore, Images, Painted, Scores, Stage, Step, Verdict
+from ..settings.run_config import setting_names
+
+GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
+VERDICT_COLORS = {"removed": "green", "concealed": "yellow", "damaged": "red", "inconclusive": "cyan"}
+
+
+class StageBars:
+    """A context that shows one bar per stage on a terminal and one line per stage in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._task = None
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", markup=False, table_column=_yielding(3)),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False, table_column=_yielding(2)),
+            TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+
+    def __enter__(self) -> "StageBars":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish_stage()
+        self._bars.stop()
+
+    def begin(self, text: str, total: int | None = None) -> None:
+        """Finish the stage before and start another."""
+        self._finish_stage()
+        self._task = self._bars.add_task(text, total=total, detail="")
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, done: int, total: int | None, detail: str = "") -> None:
+        """Move the bar of the current stage."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, detail=detail)
+
+    def show(self, event: Event) -> None:
+        """Render one event of a run."""
+        if isinstance(event, Stage):
+            self.begin(event.text)
+        elif isinstance(event, Step):
+            losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
+            self.advance(event.step, event.total, losses)
+        elif isinstance(event, Painted):
+            self.advance(event.done, event.total)
+        elif isinstance(event, Images):
+            self.advance(1, 1, f"{len(event.pictures)} pictures")
+
+    def _finish_stage(self) -> None:
+        if self._task is None:
+            return
+        task = self._bars.tasks[self._task]
+        self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
+        self._task = None
+
+
+def _yielding(ratio: int) -> Column:
+    """A column that gives way on a narrow terminal."""
+    return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+
+
+def score_table(scores: Scores) -> Table:
+    """Accuracy and alignment of every column by group of pictures."""
+    cells = [score for groups in scores.columns.values() for score in groups.values()]
+    checked = " (by the second judge)" * any(score.second is not None for score in cells)
+    table = Table(title=f"Same prompts, same seeds: accuracy{checked} · alignment", title_justify="left")
+    table.add_column("pictures of")
+    table.add_column("n", justify="right")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for group in GROUPS:
+        cells = [scores.columns.get(column, {}).get(group) for column in COLUMNS]
+        count = next((str(cell.n) for cell in cells if cell), "–")
+        table.add_row(GROUP_LABELS[group], count, *map(_score, cells))
+    return table
+
+
+def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
+    """The score table and the verdict, on standard output."""
+    from ..evaluation.verdict import one_number  # torch comes with it
+
+    paper = Console()
+    if scores:
+        paper.print(score_table(scores))
+        cells = [cell for groups in scores.columns.values() for cell in groups.values()]
+        if all(cell.accuracy is None for cell in cells):
+            paper.print("There is no judge for this model here, so its pictures are not scored.")
+        for line in (*change_lines(scores), one_number(verdict.axes if verdict else {})):
+            if line:
+                paper.print(line, highlight=False)
+    if verdict:
+        paper.print(verdict_text(verdict))
+
+
+def change_lines(scores: Scores) -> list[str]:
+    """How far the unlearned model's pictures have moved from the original's at the same seeds, one line a group."""
+    return [
+        f"{GROUP_LABELS[group]}, unlearned against original: {100 * apart.change:+.0f} points "
+        f"({100 * apart.interval[0]:+.0f} to {100 * apart.interval[1]:+.0f}, McNemar p {apart.p:.2g}), "
+        f"looks {apart.distance:.2f} away" + (f" of {apart.apart:.2f}" if apart.apart is not None else "")
+        for group, apart in scores.differences.get("unlearned", {}).items()
+    ]
+
+
+def verdict_text(verdict: Verdict) -> Text:
+    """The label and, below it, one line per reason."""
+    text = Text("Verdict: ").append(verdict.label, style=f"bold {VERDICT_COLORS[verdict.label]}")
+    for reason in verdict.reasons:
+        text.append(f"\n  - {reason}")
+    return text
+
+
+def name_table(title: str, headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A plain table of names; cells are shown as typed, never read as markup."""
+    table = Table(title=title, title_justify="left")
+    for header in headers:
+        table.add_column(header)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def own_settings(kind: str, part: str) -> str:
+    """The hyperparameters of a part with their defaults and ranges, one a line, and what it changes elsewhere."""
+    lines = [
+        f"{item.name}={item.default}: {item.metadata['help']} ({' to '.join(map(str, item.metadata['range']))})"
+        for item in registry.settings_of(kind, part)
+    ]
+    lines += [f"suggests {name}={value}" for name, value in registry.suggested(part).items()]
+    return "\n".join(lines + [said for of in ("object", "style") if (said := registry.advice(part, of))])
+
+
+def whole_number(text: str, name: str, low: int, high: int) -> int:
+    """A typed number.
+
+    Raises:
+        ConfigError: it is none, or out of range.
+    """
+    if not text.lstrip("+-").isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name)
+    return int(text)
+
+
+def _score(cell: GroupScore | None) -> str:
+    if cell is None:
+        return "–"
+    accuracy = "–" if cell.accuracy is None else f"{cell.accuracy:.0%}"
+    accuracy += "" if cell.second is None else f" ({cell.second:.0%})"
+    return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
+
+
+def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str, str]:
+    """What `--set NAME=VALUE` sets; names that begin with `also` are not known here and are left to the caller.
+
+    Raises:
+        ConfigError: no value, or an unknown name.
+    """
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
+    values = {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
+    for name in values:
+        if name not in setting_names() and not name.startswith(also):
+            raise ConfigError(f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name)
+    return values
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
+    cancel = threading.Event()
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,192 @@
+"""The commands under `continual`: requests to forget that keep coming, in a ledger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..common.errors import ConfigError
+from ..settings.presets import HELD, HOLDS, PRESETS, SERVED, usual_hold
+from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
+from .console import StageBars, assignments, interrupt_flag, whole_number
+
+continual = typer.Typer(help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True)
+LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
+SEQUENCE = "sequence."
+
+
+@continual.callback()
+def start(
+    context: typer.Context,
+    concepts: Annotated[
+        str, typer.Option(help="what to forget, in this order, separated by commas", metavar="A,B,C")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")] = None,
+    objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = SERVED,
+    hold: Annotated[
+        str,
+        typer.Option(
+            help=f"what holds the requests back; {HELD} for the bundled model, else nothing", metavar="|".join(HOLDS)
+        ),
+    ] = "",
+    keep: Annotated[str, typer.Option(help="what else to test after every request", metavar="A,B,C")] = "",
+    seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(RunConfig.seed),
+    preset: Annotated[str, typer.Option(help="fast or full", metavar="|".join(PRESETS))] = RunConfig.preset,
+    model: Annotated[
+        str, typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
+    ] = RunConfig.model,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="as of `run`, and sequence.regime, sequence.merge and more"),
+    ] = None,
+) -> None:
+    """Begin a ledger: forget concepts one after the other, and test everything after each."""
+    if context.invoked_subcommand:
+        return
+    if not concepts.strip():
+        raise ConfigError("There are no --concepts; names separated by commas are needed, or a command.", "concepts")
+    names = [clean_text(text, "concept") for text in concepts.split(",")]
+    if out is None:
+        raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
+    given = assignments(settings or [], SEQUENCE)
+    plan = make_plan(**{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)})
+    own = _held(hold or usual_hold(objective, model)) | {
+        name: value for name, value in given.items() if not name.startswith(SEQUENCE)
+    }
+    config = make_config(names[0], preset=preset, objective=objective, seed=seed, model=model, **own)
+    from ..concepts.catalog import preview_concept
+    from ..continual.sequence import new_ledger
+    from ..settings.run_config import with_concept
+
+    asked = [preview_concept(with_concept(config, name)).name for name in names]
+    for name in asked:
+        if [other.casefold() for other in asked].count(name.casefold()) > 1:
+            raise ConfigError(f"--concepts names “{name}” more than once; each is accepted once.", "concepts")
+    others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
+    _serve(new_ledger(out, config, plan, [*asked, *others]), asked)
+
+
+def _held(name: str) -> dict[str, Any]:
+    if name not in HOLDS:
+        raise ConfigError(f"The hold {name!r} is unknown; choose one of {', '.join(HOLDS)}.", "hold")
+    return HOLDS[name]
+
+
+@continual.command()
+def add(
+    ledger: LEDGER,
+    concepts: Annotated[list[str], typer.Argument(help="what to forget next", metavar="CONCEPT")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="as of `run`, for these requests instead of the ledger's"),
+    ] = None,
+) -> None:
+    """Forget more concepts on top of what is there."""
+    from ..common.json_values import to_json
+    from ..continual.ledger import Ledger
+
+    opened, given = Ledger.open(ledger), assignments(settings or [])
+    if fixed := [name for name in given if name.startswith("compare.")]:
+        raise ConfigError(f"--set {fixed[0]} would paint another panel; the ledger's {fixed[0]} is accepted.", "set")
+    config = config_from_dict(to_json(opened.config), **given)
+    _serve(opened, [clean_text(text, "concept") for text in concepts], config)
+
+
+@continual.command()
+def rollback(
+    ledger: LEDGER, to: Annotated[str, typer.Argument(help="number of the last request to keep", metavar="N")]
+) -> None:
+    """Take back every request after number N; 0 takes back all."""
+    from ..continual.ledger import Ledger
+
+    opened = Ledger.open(ledger)
+    opened.rollback(whole_number(to, "N", 0, 10_000))
+    _print(opened)
+
+
+@continual.command()
+def show(ledger: LEDGER) -> None:
+    """What a ledger holds, and how the model stood after every request."""
+    from ..continual.ledger import Ledger
+
+    _print(Ledger.open(ledger))
+
+
+@continual.command()
+def export(
+    ledger: LEDGER,
+    out: Annotated[Path, typer.Argument(help="new .safetensors file", metavar="FILE")],
+    number: Annotated[str, typer.Option(help="up to which request; the last when absent", metavar="N")] = "",
+    alone: Annotated[bool, typer.Option("--alone", help="that request's own adapter instead of all so far")] = False,
+) -> None:
+    """Write one adapter that diffusers loads: all requests together, or one alone."""
+    from ..common.atomic_files import check_output, write_bytes
+    from ..continual.ledger import Ledger
+
+    opened = Ledger.open(ledger)
+    last = len(opened.requests)
+    chosen = whole_number(number, "number", 1, max(last, 1)) if number else last
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"The output {str(out)!r} is no .safetensors file.", "out")
+    if not last:
+        raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
+    check_output(out)
+    write_bytes(out, opened.path(chosen, own=alone).read_bytes())
+    Console().print(str(out), markup=False, soft_wrap=True)
+
+
+def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
+    """Work through the requests with a bar for each, and print how things stand."""
+    from ..continual import sequence
+    from ..models.catalog import load_backend
+
+    with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
+        bars.begin(f"Loading the {ledger.config.model} model")
+        backend = load_backend(ledger.config.model)
+        scorer = sequence.load_judge(ledger, concepts)
+        if not ledger.rows:
+            _follow(sequence.begin(ledger, backend, scorer, cancel.is_set), bars)
+        for concept in concepts:
+            _follow(sequence.append(ledger, concept, backend, scorer, cancel.is_set, config=config), bars)
+    _print(ledger)
+
+
+def _follow(events: Iterator[Any], bars: StageBars) -> None:
+    for event in events:
+        bars.show(event)
+
+
+def _print(ledger: Any) -> None:
+    from ..continual.metrics import standings
+
+    table = Table(title=f"{ledger.folder} · {ledger.plan.regime}", title_justify="left")
+    for name in ("request", "forgot", "UA", "RA-I", "RA-C", "drift", "largest relapse", "seconds", ""):
+        table.add_column(name)
+    for row, found in zip(ledger.requests, standings(ledger.rows), strict=True):
+        shares = [_share(value) for value in (found.ua, found.ra_i, found.ra_c)]
+        notes = " ".join(row.notes)
+        cells = [str(found.number), row.concept, *shares, f"{found.drift:.2f}", _share(found.relapse)]
+        table.add_row(*cells, f"{row.seconds:.0f}", notes)
+    Console().print(table)
+    if ledger.requests:
+        Console().print(_still_shown(ledger))
+
+
+def _still_shown(ledger: Any) -> Table:
+    """By concept and request, the share of pictures that show what was asked for; dim before it is to be erased."""
+    table = Table(title="Pictures that show it, after every request", title_justify="left")
+    for name in ("erased", "original", *map(str, range(1, len(ledger.rows)))):
+        table.add_column(name, justify="right" if name != "erased" else "left")
+    for number, request in enumerate(ledger.requests, 1):
+        seen = [row.panel.get(request.concept) for row in ledger.rows]
+        shares = [_share(found.accuracy if found else None) for found in seen]
+        table.add_row(request.concept, *(Text(text, "dim" * (at < number)) for at, text in enumerate(shares)))
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

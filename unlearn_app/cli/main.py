@@ -1,0 +1,227 @@
+"""The command line: `python -m unlearn_app --help`."""
+
+import errno
+import importlib
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..common.errors import Cancelled, ConfigError, UnlearnError
+from ..concepts.own_prompts import read_prompts
+from ..settings.events import Done, Scores, Verdict
+from ..settings.presets import PRESETS
+from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
+from .attack import attack
+from .console import StageBars, assignments, interrupt_flag, name_table, own_settings, print_result, whole_number
+from .continual import continual
+from .doctor import checks
+from .pocket import pocket
+from .report import compare, report
+
+# Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+USER_ERROR, INTERRUPTED = 2, 130
+BENCHES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FIELDS = {item.name: item for item in fields(RunConfig)}
+SETTINGS = ", ".join(setting_names(GROUPS))
+
+app = typer.Typer(
+    help="Make a text-to-image diffusion model forget a concept, attack the forgetting, and judge both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(continual, name="continual")
+app.add_typer(pocket, name="pocket")
+app.command()(attack)
+app.command()(report)
+app.command()(compare)
+
+
+def _option(name: str, **extra: Any) -> Any:
+    return typer.Option(help=FIELDS[name].metadata["help"], **extra)
+
+
+def _default(name: str) -> Any:
+    return FIELDS[name].default
+
+
+@app.command()
+def run(
+    concept: Annotated[str, _option("concept", metavar="TEXT")],
+    out: Annotated[Path, typer.Option(help="new folder for the run", metavar="DIR")],
+    anchor: Annotated[str | None, _option("anchor", metavar="TEXT")] = _default("anchor"),
+    objective: Annotated[str, _option("objective", metavar="NAME")] = _default("objective"),
+    rule: Annotated[str | None, _option("rule", metavar="NAME")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="file of your own forget and retain prompts, JSON or text", metavar="FILE")
+    ] = None,
+    seed: Annotated[str, _option("seed", metavar="N")] = str(_default("seed")),
+    preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
+    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help=f"any of {SETTINGS}, METHOD.NAME; may be repeated",
+        ),
+    ] = None,
+) -> None:
+    """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
+    from ..runs import workflow
+
+    config = make_config(
+        concept,
+        preset=preset,
+        anchor=anchor,
+        objective=objective,
+        prompts=read_prompts(prompts) if prompts else None,
+        seed=seed,
+        model=model,
+        **({"rule": rule} if rule else {}),
+        **assignments(settings or []),
+    )
+    screen, scores, verdict, stopped = Console(stderr=True), None, None, False
+    with interrupt_flag() as cancel, StageBars(screen) as bars:
+        for event in workflow.run(config, out, cancel=cancel):
+            bars.show(event)
+            if isinstance(event, Scores):
+                scores = event
+            elif isinstance(event, Verdict):
+                verdict = event
+            elif isinstance(event, Done):
+                stopped = event.stopped
+    if stopped:
+        raise Cancelled(f"Stopped; what was reached before is in {out}.")
+    print_result(scores, verdict)
+    files = sorted(path.name for path in out.iterdir() if path.suffix in (".png", ".json", ".safetensors"))
+    print(f"Written to {out}: {', '.join(files)}, images/")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[list[str], typer.Option(help="what to paint; may be repeated", metavar="TEXT")],
+    out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
+    seed: Annotated[str, typer.Option(help="seed of the first picture; the next ones count up", metavar="N")] = "0",
+    adapter: Annotated[Path | None, typer.Option(help="unlearn.safetensors of a run", metavar="FILE")] = None,
+    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+) -> None:
+    """Paint prompts with the original model or with an adapter; writes one PNG per prompt."""
+    prompts = [clean_text(text, "prompt") for text in prompt]
+    first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
+    from ..common.atomic_files import check_output, whole_folder
+    from ..models import generate as generation
+    from ..models.catalog import load_backend
+    from ..models.diffusers.adapter_files import read_adapter
+
+    check_output(out)
+    if adapter:
+        read_adapter(adapter)
+    names = [f"{row:02d}.png" for row in range(len(prompts))]
+    with whole_folder(out) as partial:
+        seeds = [first + row for row in range(len(prompts))]
+        pictures = generation.generate(load_backend(model), prompts, seeds, adapter=adapter)
+        for name, picture in zip(names, pictures, strict=True):
+            picture.save(partial / name)
+    print(*(out / name for name in names), sep="\n")
+
+
+@app.command()
+def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model")) -> None:
+    """List the concepts a model is known to paint, with their synonyms and families."""
+    from ..concepts import catalog
+
+    known = catalog.known_concepts(model)
+    if not known:
+        print(f"{model} has no list of concepts: any words can be typed.")
+    for kind in dict.fromkeys(entry.kind for entry in known):
+        rows = [
+            (entry.name, entry.family, ", ".join(entry.synonyms), "never shown in training" if entry.fresh else "")
+            for entry in known
+            if entry.kind == kind
+        ]
+        Console().print(name_table(f"{kind}s", ("name", "family", "also typed as", ""), rows))
+
+
+@app.command()
+def methods() -> None:
+    """List the ways to forget, the gradient rules and the attacks, with the settings that are their own."""
+    from ..common import registry
+
+    for kind in ("objective", "closed_form", "rule", "attack"):
+        rows = [(part, registry.describe(kind, part), own_settings(kind, part)) for part in registry.names(kind)]
+        Console().print(name_table(kind.replace("_", " "), ("name", "what it does", "settings"), rows))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, packages, device, bundled models, disk space, browser for the tests."""
+    found = list(checks())
+    rows = [(check.mark, check.name, check.detail) for check in found]
+    Console().print(name_table("doctor", ("", "check", "found"), rows))
+    if not all(check.ok for check in found if check.needed):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(BENCHES)}, or all", metavar="NAME")],
+    out: Annotated[
+        Path, typer.Option(help="folder for its cells and table; what is there already is kept", metavar="DIR")
+    ] = Path("assets/experiments"),
+    seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
+    smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
+    full: Annotated[bool, typer.Option("--full", help="the whole grid where there is a larger one, for a GPU")] = False,
+    split: Annotated[
+        str, typer.Option(help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev")
+    ] = "test",
+) -> None:
+    """Measure a table, resuming what is there already, and print it."""
+    if name not in (*BENCHES, "all"):
+        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}, all.", "name")
+    if split not in (("test", "dev") if name == "paper3" else ("test",)):
+        raise ConfigError(f"The split {split!r} is not accepted; test is, and dev with paper3.", "split")
+    count, given = whole_number(seeds, "seeds", 1, 100), {"split": split} if split != "test" else {}
+    for each in BENCHES if name == "all" else (name,):
+        module = importlib.import_module(f"unlearn_app.experiments.{each.replace('-', '_')}")
+        more = given | ({"full": True} if full and each != BENCHES[0] else {})
+        for line in module.run_bench(out, count, smoke, **more):
+            print(line, flush=True)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 2, a bug keeps its traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notes on absent extras would drown our sentence
+    try:
+        code = app(prog_name="python -m unlearn_app", standalone_mode=False)
+    except Cancelled as stop:
+        _leave(str(stop), INTERRUPTED)
+    except KeyboardInterrupt:
+        _leave("Stopped.", INTERRUPTED)
+    except UnlearnError as error:
+        _leave(str(error), USER_ERROR)
+    except typer.TyperException as error:
+        # Without a subcommand the help has been printed already and the message is empty.
+        message = error.format_message().strip().rstrip(".")
+        _leave(f"{message}; `python -m unlearn_app --help` lists what there is." if message else "", USER_ERROR)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        _leave(f"The disk is full: {error.filename or 'a file'} could not be written.", USER_ERROR)
+    if code == INTERRUPTED:
+        _leave("Stopped.", INTERRUPTED)
+    sys.exit(code or 0)
+
+
+def _leave(sentence: str, code: int) -> None:
+    if sentence:
+        print(f"error: {sentence}" if code == USER_ERROR else sentence, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,64 @@
+"""The commands under `pocket`: rendering, training and measuring the bundled world."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .console import StageBars, whole_number
+from .doctor import record_hashes
+
+pocket = typer.Typer(help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True)
+WORK = Annotated[
+    Path, typer.Option(help="folder for renderings and checkpoints; resumed if it is there", metavar="DIR")
+]
+
+
+@pocket.command()
+def render(
+    work: WORK = Path("work"),
+    workers: Annotated[str, typer.Option(help="processes; 0 is one per core", metavar="N")] = "0",
+) -> None:
+    """Render the training pictures from the bundled glyphs."""
+    from ..pocket import recipe
+
+    _show_progress(recipe.render(work, whole_number(workers, "workers", 0, 1024)))
+
+
+@pocket.command()
+def train(
+    work: WORK = Path("work"),
+    part: Annotated[
+        list[str] | None, typer.Option(help="only this model; may be repeated; all when absent", metavar="NAME")
+    ] = None,
+    from_assets: Annotated[
+        bool, typer.Option("--from-assets", help="go on from the bundled denoiser, with its text encoder and latents")
+    ] = False,
+) -> None:
+    """Train text encoder, autoencoder, judges and denoiser, resuming from checkpoints."""
+    from ..pocket import recipe
+
+    _show_progress(recipe.train(work, part, from_assets=from_assets))
+    if not part:
+        record_hashes()
+
+
+@pocket.command()
+def card(work: WORK = Path("work")) -> None:
+    """Measure the bundled models and write their card and sample sheets."""
+    from ..pocket.card import write_card
+
+    _show_progress(write_card(work))
+    record_hashes()
+
+
+def _show_progress(events: Iterator[Any]) -> None:
+    stage = None
+    with StageBars(Console(stderr=True)) as bars:
+        for event in events:
+            if event.stage != stage:
+                stage = event.stage
+                bars.begin(stage)
+            bars.advance(event.done, event.total, event.detail)

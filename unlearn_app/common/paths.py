@@ -1,0 +1,9 @@
+"""Where the shipped files are."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The top folder of the repository."""
+ASSETS = ROOT / "assets"
+POCKET = ASSETS / "pocket"
+"""The bundled model with its judges and base rates."""

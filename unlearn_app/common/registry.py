@@ -1,0 +1,95 @@
+"""Names of the interchangeable parts: every module of a package registers the class it defines."""
+
+import importlib
+import pkgutil
+from dataclasses import Field, fields
+from functools import cache
+from typing import Any
+
+PACKAGES = {
+    "objective": "methods.objectives",
+    "closed_form": "methods.closed_form",
+    "rule": "methods.gradient_rules",
+    "attack": "attacks",
+}
+"""Where the parts of each kind live: one module each, found by listing the package."""
+METHODS = ("objective", "closed_form")
+"""What `--objective` chooses among: objectives to train, and edits with a closed form."""
+_PARTS: dict[str, dict[str, type]] = {"objective": {}, "closed_form": {}, "rule": {}, "attack": {}}
+
+
+def register(kind: str, name: str):
+    """Class decorator: make the class available under `name`."""
+
+    def add(part: type) -> type:
+        _PARTS[kind][name] = part
+        return part
+
+    return add
+
+
+@cache
+def _load(kind: str) -> None:
+    root = __name__.partition(".")[0]
+    package = importlib.import_module(f"{root}.{PACKAGES[kind]}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Registered names of "objective", "closed_form", "rule" or "attack", sorted."""
+    _load(kind)
+    return tuple(sorted(_PARTS[kind]))
+
+
+def get(kind: str, name: str) -> type:
+    """The class registered as `name`.
+
+    Raises:
+        KeyError: nothing is registered under that name.
+    """
+    _load(kind)
+    return _PARTS[kind][name]
+
+
+def describe(kind: str, name: str) -> str:
+    """The first sentence of the part's docstring."""
+    text = " ".join((get(kind, name).__doc__ or name).split())
+    return text.split(". ")[0].rstrip(".") + "."
+
+
+def methods() -> tuple[str, ...]:
+    """Names of all ways to forget."""
+    return tuple(sorted(name for kind in METHODS for name in names(kind)))
+
+
+def kind_of(method: str) -> str:
+    """The kind in `METHODS` of a way to forget.
+
+    Raises:
+        KeyError: there is no such method.
+    """
+    for kind in METHODS:
+        if method in names(kind):
+            return kind
+    raise KeyError(method)
+
+
+def suggested(method: str) -> dict[str, Any]:
+    """Settings that a way to forget wants when nothing else is asked for, by dotted name; none for an unknown one."""
+    return dict(_said(method, "suggested"))
+
+
+def advice(method: str, concept_kind: str) -> str:
+    """What a way to forget says about concepts of a kind, "object" or "style", in a sentence; empty for nothing."""
+    return _said(method, "advice").get(concept_kind, "")
+
+
+def _said(method: str, attribute: str) -> dict[str, Any]:
+    known = [get(kind, method) for kind in METHODS if method in names(kind)]
+    return getattr(known[0], attribute, {}) if known else {}
+
+
+def settings_of(kind: str, name: str) -> tuple[Field, ...]:
+    """The hyperparameters of a part: its dataclass fields that state a meaning."""
+    return tuple(item for item in fields(get(kind, name)) if "help" in item.metadata)

@@ -1,0 +1,1 @@
+"""What the user typed, turned into prompts, an anchor and relatives."""

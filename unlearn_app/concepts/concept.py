@@ -1,0 +1,143 @@
+"""A concept: what the user typed, turned into forget prompts, an anchor, and near and far retain prompts."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..common.errors import ConfigError
+from ..settings.groups import RETAIN_ARMS
+
+Kind = Literal["object", "style"]
+SAID_AN = re.compile(r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and what a judge should see in its picture: class `expects` among the classes of `axis`."""
+
+    text: str
+    axis: str
+    expects: str
+
+
+@dataclass(frozen=True)
+class PromptSplit:
+    """Training and held-out prompts; apart from the concept itself they share no sub-concept."""
+
+    train: tuple[Prompt, ...]
+    test: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True)
+class KnownConcept:
+    """One entry of a model's vocabulary, for chips and tables; `fresh` ones were never in its training pictures."""
+
+    name: str
+    kind: Kind
+    family: str
+    synonyms: tuple[str, ...] = ()
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Everything a run needs to know about the concept; pure, so it can be shown before anything runs.
+
+    `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts for the
+    adversary's pictures, and `benign` harmless ones for them: neither the defender's training prompts nor the
+    held-out ones. `synonyms` are other words for it. `instead` is the anchor as prompts name it, for judges that choose
+    among such phrases; empty where the judge has classes of its own.
+    """
+
+    text: str
+    name: str
+    kind: Kind
+    anchor: str
+    forget: PromptSplit
+    anchors: tuple[str, ...]
+    relearn: tuple[Prompt, ...]
+    near: PromptSplit
+    far: PromptSplit
+    benign: tuple[Prompt, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    instead: str = ""
+
+
+def shared_out(
+    prompts: Sequence[Prompt], anchors: Sequence[Prompt]
+) -> tuple[tuple[Prompt, ...], tuple[str, ...], tuple[Prompt, ...]]:
+    """Forget prompts for the defender, their anchor sentences, and the other half of the prompts for the adversary."""
+    return tuple(prompts[::2]), tuple(p.text for p in anchors[::2]), tuple(prompts[1::2])
+
+
+def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
+    """The same prompt, asked about the concept of another kind that its text names; None when there is none."""
+    others = [entry for entry in known if entry.kind != prompt.axis]
+    named = [entry for entry in others if re.search(rf"\b{re.escape(entry.name)}\b", prompt.text, re.I)]
+    found = max(named, key=lambda entry: len(entry.name), default=None)
+    return replace(prompt, axis=found.kind, expects=found.name) if found else None
+
+
+def spread(items: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
+    """`count` prompts evenly over `items`, starting again when there are fewer."""
+    if not items:
+        return ()
+    if count >= len(items):
+        return tuple(items[row % len(items)] for row in range(count))
+    return tuple(items[row * len(items) // count] for row in range(count))
+
+
+def halves(names: Sequence[str], salt: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A fixed split of `names` into (train, test), the same for everyone who types `salt`."""
+    shuffled = sorted(names)
+    random.Random(salt).shuffle(shuffled)
+    middle = len(shuffled) // 2
+    return tuple(shuffled[:middle]), tuple(shuffled[middle:])
+
+
+def restricted_retain(concept: Concept, arm: str) -> Concept:
+    """The training prompts of one arm of the diversification comparison of 2412.07808; test prompts never change.
+
+    "diversified" changes nothing, "near" keeps near retain prompts only, and "uniform" keeps the shortest forget and
+    the shortest retain sentence, as SalUn's fixed pair. Deviation: the paper compares the first and the last only.
+
+    Raises:
+        ConfigError: an unknown arm, or a concept without near training prompts.
+    """
+    if arm not in RETAIN_ARMS:
+        raise ConfigError(f"The arm {arm!r} is unknown; choose one of {', '.join(RETAIN_ARMS)}.", "arm")
+    if arm == "diversified":
+        return concept
+    if not concept.near.train:
+        raise ConfigError(f"The retain set of “{concept.name}” has no near prompt; at least one is accepted.", "arm")
+    near = concept.near.train
+    if arm == "uniform":
+        near = (min(near, key=_length),)
+        row = min(range(len(concept.anchors)), key=lambda row: _length(concept.forget.train[row]))
+        forget = replace(concept.forget, train=(concept.forget.train[row],))
+        concept = replace(concept, forget=forget, anchors=(concept.anchors[row],))
+    return replace(concept, near=replace(concept.near, train=near), far=replace(concept.far, train=()))
+
+
+def _length(prompt: Prompt) -> tuple[int, str]:
+    return len(prompt.text), prompt.text
+
+
+def named(concept: Concept, sentence: str, instead: str) -> str:
+    """`sentence` with the concept's words replaced by `instead`; the bare `instead` where they do not occur."""
+    names = "|".join(re.escape(name) for name in sorted({concept.text, concept.name}, key=len, reverse=True))
+    plain = re.sub(r"^an? ", "", instead, flags=re.I)
+
+    def other(match: re.Match[str]) -> str:
+        return f"{article(match['article'], plain)} {plain}" if match["article"] else instead
+
+    found = re.compile(rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?:e?s)?(?!\w)", re.I)
+    replaced, count = found.subn(other, sentence)
+    return replaced if count else instead
+
+
+def article(letter: str, word: str) -> str:
+    """The indefinite article for `word` as it is spoken, a capital one when `letter` is."""
+    return letter[0] + ("n" if SAID_AN.match(word) else "")

@@ -1,0 +1,1 @@
+"""Requests to forget that keep coming: the ledger, the sequence, and how the model stands."""

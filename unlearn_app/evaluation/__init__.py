@@ -1,0 +1,1 @@
+"""Pictures, judges, statistics and the verdict."""

@@ -1,0 +1,73 @@
+"""What a model under training paints now and then, for who watches, and to see whether it is being destroyed."""
+
+from collections.abc import Callable
+
+from ..common.images import to_pil
+from ..concepts.concept import Concept, spread
+from ..models.protocols import Backend
+from ..settings.events import Preview, Step
+from ..settings.run_config import CompareConfig
+from .comparison import paint_judged
+from .judges import Scorer
+
+PREVIEWS = 4
+SEED_OFFSET = 800_000
+STEPS = 6
+WATCHED = 4
+"""Pictures of relatives, and as many of everything else, by which a collapse is told."""
+LOST = 0.5
+COLLAPSE = f"the model loses what it should keep, more than {LOST:.0%} of it."
+
+
+class Outlook:
+    """The same few pictures each time: of the concept, of a relative and of something else, and some that are judged.
+
+    The judged ones ask for retain prompts of the training, since a model that fails at those is lost; without a judge,
+    or where those prompts do not say what they show, nothing is judged.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        concept: Concept,
+        compare: CompareConfig,
+        scorer: Scorer | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._backend, self._concept, self._compare = backend, concept, compare
+        self._scorer, self._should_stop = scorer, should_stop
+        kept = [*spread(concept.near.train, WATCHED), *spread(concept.far.train, WATCHED)]
+        self._kept = [prompt for prompt in kept if prompt.expects] if scorer else []
+        with backend.active():
+            self._known = self._right()
+
+    def due(self, step: Step) -> bool:
+        """Whether to look after this step; always after the last one."""
+        return step.step in {-(-step.total * part // PREVIEWS) for part in range(1, PREVIEWS + 1)}
+
+    def preview(self, step: Step) -> Preview:
+        """Pictures of the concept, of a relative and of something else by the model as it is active."""
+        concept, compare = self._concept, self._compare
+        prompts = tuple(split.test[0].text for split in (concept.forget, concept.near, concept.far))
+        latents = self._backend.sample(
+            prompts,
+            [SEED_OFFSET + row for row in range(len(prompts))],
+            steps=min(STEPS, compare.sampling_steps),
+            guidance_scale=compare.guidance_scale,
+            should_stop=self._should_stop,
+        )
+        return Preview(step.stage, step.step, tuple(to_pil(self._backend.decode(latents))), prompts)
+
+    def collapsed(self) -> bool:
+        """Whether the model as it is active has lost more than `LOST` of what the original gets right.
+
+        An original that gets less than half of them right, as with very few sampling steps, tells nothing.
+        """
+        return bool(self._kept) and self._known >= len(self._kept) / 2 and self._right() < (1 - LOST) * self._known
+
+    def _right(self) -> int:
+        if not self._kept:
+            return 0
+        seeds = [SEED_OFFSET + 100 + row for row in range(len(self._kept))]
+        seen = paint_judged(self._backend, self._kept, seeds, self._compare, self._scorer, self._should_stop)
+        return sum(bool(correct) for *_, correct in seen)

@@ -1,0 +1,146 @@
+"""Models whose truth is known, to see whether attacks and verdict find it out: concealed, destroyed, untouched."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..common.seeds import generator
+from ..concepts.concept import Concept, named
+from ..models.protocols import Backend
+from ..settings.run_config import make_config
+from ..training.unlearning import forget
+
+HELD_DOWN = 0.35
+DESTROYED_BY = 1.0
+"""Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm)."""
+REMAPPING = {"objective": "uce"}
+MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped": REMAPPING}
+"""Settings of their own that these models depend on."""
+
+
+class Misread:
+    """A model that reads prompts in a way of its own; everything else is the model's."""
+
+    def __init__(self, backend: Backend, concept: Concept) -> None:
+        self._backend, self._concept = backend, concept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def sample(self, prompts: Sequence[str] | Tensor, seeds: Sequence[int], **how: Any) -> Tensor:
+        """Latents of prompts as this model reads them, or of text states."""
+        states = prompts if isinstance(prompts, Tensor) else self.encode_text(prompts)
+        return self._backend.sample(states, seeds, **how)
+
+
+class Filtered(Misread):
+    """Behind a prompt filter: sentences that name the concept are read as sentences that name its anchor."""
+
+    def _safe(self, sentence: str) -> str:
+        concept = self._concept
+        mentioned = re.search(rf"\b{re.escape(concept.name)}", sentence, re.I)
+        return named(concept, sentence, concept.anchor) if mentioned else sentence
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text states of what is left of the prompts."""
+        return self._backend.encode_text([self._safe(prompt) for prompt in prompts])
+
+
+class Swapped(Misread):
+    """Its text encoder reads the concept's word as the anchor's."""
+
+    def __init__(self, backend: Backend, concept: Concept) -> None:
+        super().__init__(backend, concept)
+        self._old, self._new = (backend.token_ids(word)[1:-1] for word in (concept.name, concept.anchor))
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text states of the prompts, as this model reads them."""
+        ids = [self._backend.padded(self._backend.token_ids(prompt)[1:-1]) for prompt in prompts]
+        return self.encode_ids(torch.tensor(ids, device=self._backend.device))
+
+    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Text states of ids, as this model reads them."""
+        length = ids.shape[1]
+        rows = [self._backend.padded(self._read(row)[1 : length - 1]) for row in ids.tolist()]
+        return self._backend.encode_ids(torch.tensor(rows, device=ids.device), extra)
+
+    def _read(self, ids: list[int]) -> list[int]:
+        place, read = 0, []
+        while place < len(ids):
+            if ids[place : place + len(self._old)] == self._old:
+                read += self._new
+                place += len(self._old)
+            else:
+                read.append(ids[place])
+                place += 1
+        return read
+
+
+def filtered(backend: Backend, concept: Concept, seed: int) -> Any:
+    """Concealed by a filter of prompts."""
+    backend.drop_adapters()
+    return Filtered(backend, concept)
+
+
+def swapped(backend: Backend, concept: Concept, seed: int) -> Any:
+    """Concealed by exchanging a word vector."""
+    backend.drop_adapters()
+    return Swapped(backend, concept)
+
+
+def remapped(backend: Backend, concept: Concept, seed: int) -> Any:
+    """Concealed by an adapter that only reads the concept's tokens as the anchor's: UCE."""
+    backend.drop_adapters()
+    for _ in forget(backend, concept, make_config(concept.name, seed=seed, **REMAPPING)):
+        pass
+    return backend
+
+
+def destroyed(backend: Backend, concept: Concept, seed: int) -> Any:
+    """Noise in all weights that an adapter reaches: it paints no cat, and nothing else."""
+    backend.drop_adapters()
+    source, params = generator(seed), backend.reset_adapter("unlearn", 16, 16.0, seed)
+    weights = backend.weights()
+    for name, tensor in params.items():
+        if ".lora_B." in name:
+            layer = name.partition(".lora_B.")[0]
+            other = params[name.replace("lora_B", "lora_A")]
+            wanted = DESTROYED_BY * _own(weights, layer).norm()
+            noise = torch.randn(tensor.shape, generator=source).to(tensor)
+            made = (noise.flatten(1) @ other.flatten(1)).norm()
+            tensor.data.copy_(noise * wanted / made)
+    return backend
+
+
+def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
+    return next(weight for name, weight in weights.items() if name.startswith(f"{layer}.") and name.endswith("weight"))
+
+
+def held_down(backend: Backend, concept: Concept, seed: int) -> Any:
+    """An unlearned model with a third of its update: the concept is held down, not more."""
+    backend.drop_adapters()
+    for _ in forget(backend, concept, make_config(concept.name, seed=seed)):
+        pass
+    state = backend.adapter_state("unlearn")
+    less = {name: tensor * HELD_DOWN if "lora_B" in name else tensor for name, tensor in state.items()}
+    backend.load_adapter("unlearn", less)
+    return backend
+
+
+def untouched(backend: Backend, concept: Concept, seed: int) -> Any:
+    """The original; of a concept that it has never seen, a model that does not know it."""
+    backend.drop_adapters()
+    return backend
+
+
+VICTIMS: dict[str, Callable[[Backend, Concept, int], Any]] = {
+    "prompt filter": filtered,
+    "word exchanged": swapped,
+    "tokens remapped": remapped,
+    "held down": held_down,
+    "destroyed": destroyed,
+    "untouched": untouched,
+}

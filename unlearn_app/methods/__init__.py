@@ -1,0 +1,1 @@
+"""What forgetting means: the papers, one file per idea."""

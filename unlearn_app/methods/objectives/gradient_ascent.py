@@ -1,0 +1,33 @@
+"""Gradient ascent on the concept's own loss."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from ...common.registry import register
+from ...models.protocols import Backend, NoisyBatch, Params
+
+
+@register("objective", "gradient_ascent")
+@dataclass(frozen=True)
+class GradientAscent:
+    """Raises the diffusion loss on pictures of the concept until it passes a limit.
+
+    2412.07808, section 3: L_f = -l on the forget set, with the loss truncated at m. Deviation: the truncation is an
+    explicit gate. The official code divides the scalar loss by its own norm above m, whose gradient is exactly
+    zero; so do we, without the division, and the step is then retain-only.
+    """
+
+    suggested: ClassVar[dict[str, Any]] = {"unlearn.retain_weight": 1.6}
+
+    limit: float = field(
+        default=1.0, metadata={"help": "ascend while the loss is at most this", "range": (0.01, 100.0)}
+    )
+
+    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+        """The negative diffusion loss; its gradient is exactly zero above `limit`."""
+        target = backend.target(batch.x0, batch.noise, batch.t)
+        loss = mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+        return -loss if loss <= self.limit else 0.0 * loss - loss.detach()

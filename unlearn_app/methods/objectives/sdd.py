@@ -1,0 +1,31 @@
+"""Safe self-distillation."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from ...common.registry import register
+from ...models.protocols import Backend, NoisyBatch, Params
+
+
+@register("objective", "sdd")
+@dataclass(frozen=True)
+class SDD:
+    """Makes the concept's prompt paint what the empty prompt paints, taught by the model itself.
+
+    Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t, null), both of the
+    model under training. Deviations: x_t is a noised picture instead of a partial denoising; the weights that are
+    kept are the trained ones, not their moving average, because a run is short.
+    """
+
+    mixes_anchor_pictures: ClassVar[bool] = True
+    suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 5e-3, "unlearn.retain_weight": 1.0}
+
+    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+        """Mean squared distance to the model's own unconditional prediction."""
+        with torch.no_grad():
+            target = backend.predict(batch.x_t, batch.t, batch.null, params)
+        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -1,0 +1,29 @@
+"""Where device and dtype are decided."""
+
+import os
+
+import torch
+
+
+def choose_device() -> torch.device:
+    """The accelerator if there is one, else the CPU; `UNLEARN_DEVICE` overrides."""
+    asked = os.environ.get("UNLEARN_DEVICE")
+    if asked:
+        return torch.device(asked)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """Base weights: half precision on a GPU, float32 elsewhere; adapters are always float32."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def fits_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 autocast trains quicker here than float32; `UNLEARN_PRECISION=float32` denies it."""
+    if os.environ.get("UNLEARN_PRECISION") == "float32":
+        return False
+    if device.type == "cpu":
+        return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return device.type == "cuda"

@@ -1,0 +1,75 @@
+"""Base weights of a denoiser under its LoRA layers: read as one dense set, exchanged, and restored bit for bit."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..protocols import Params
+
+
+def base_weights(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that belongs to no adapter, by name."""
+    return {name: weight for name, weight in unet.named_parameters() if ".lora_" not in name}
+
+
+def updates(unet: nn.Module, slot: str, params: Mapping[str, Tensor] | None = None) -> Params:
+    """The update of `slot` by the name of the base weight it adds to, differentiable in its factors.
+
+    `params` replaces factors by name.
+    """
+    found = {}
+    for name, layer in unet.named_modules():
+        if slot in getattr(layer, "lora_A", {}):
+            a, b = (
+                (params or {}).get(f"{name}.{part}.{slot}.weight", getattr(layer, part)[slot].weight)
+                for part in ("lora_A", "lora_B")
+            )
+            found[f"{name}.base_layer.weight"] = layer.scaling[slot] * _product(b, a, layer.base_layer.weight.shape)
+    return found
+
+
+def _product(b: Tensor, a: Tensor, shape: torch.Size) -> Tensor:
+    """The update of a matrix or a convolution."""
+    return (b.flatten(1) @ a.flatten(1)).view(shape)
+
+
+def dense_weights(unet: nn.Module, slot: str | None, params: Mapping[str, Tensor] | None = None) -> Params:
+    """Every base weight in at least float32, with the update of `slot` added."""
+    weights = {name: at_least_float32(weight) for name, weight in base_weights(unet).items()}
+    for name, update in (updates(unet, slot, params) if slot else {}).items():
+        weights[name] = weights[name] + update
+    return weights
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision widened; float32 and float64 as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@contextmanager
+def exchanged(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put other values into base weights by name, and the very same tensors back afterwards."""
+    own = base_weights(unet)
+    before = {name: own[name].data for name in weights}
+    try:
+        for name, weight in weights.items():
+            own[name].data = weight.detach()
+        yield
+    finally:
+        for name, weight in before.items():
+            own[name].data = weight
+
+
+@contextmanager
+def with_gradients(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Let frozen parameters have gradients for a while."""
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None

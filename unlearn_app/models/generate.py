@@ -1,0 +1,34 @@
+"""Pictures without a run: prompts through a model and, if wanted, an adapter file."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from PIL.Image import Image
+
+from ..common.images import to_pil
+from .diffusers.adapter_files import read_adapter
+from .protocols import Backend
+
+
+def generate(
+    backend: Backend,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    adapter: Path | None = None,
+    sampling_steps: int = 12,
+    guidance_scale: float = 3.0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Image]:
+    """Pictures of `prompts`, one generator per picture, optionally through an adapter file.
+
+    Raises:
+        ModelError: the adapter file is missing, damaged or made for another model.
+    """
+    if adapter is not None:
+        backend.load_adapter("unlearn", read_adapter(adapter))
+    with backend.active(*(("unlearn",) if adapter else ())):
+        latents = backend.sample(
+            prompts, seeds, steps=sampling_steps, guidance_scale=guidance_scale, should_stop=should_stop
+        )
+    return to_pil(backend.decode(latents))

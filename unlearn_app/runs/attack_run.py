@@ -1,0 +1,69 @@
+"""Attack what a run has left behind, and keep what is found beside it."""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..attacks.relearn import adversary_pictures
+from ..attacks.runner import find
+from ..common.errors import ConfigError
+from ..concepts.catalog import preview_concept
+from ..evaluation.finding import Finding
+from ..evaluation.judges.loading import load_scorer
+from ..models.catalog import load_backend
+from ..models.diffusers.adapter_files import read_adapter
+from ..models.protocols import Backend, slots_kept
+from ..settings.events import Event, Stage
+from ..settings.run_config import config_from_dict, make_attack
+from .findings import judge_again, read_findings, write_finding
+from .folder import Run
+from .provenance import environment
+
+
+def run_attacks(
+    run: Run,
+    kinds: Sequence[str],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    backend: Backend | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event | Finding]:
+    """Attack a stored run in several ways, keep what is found beside it, and yield it with what happens meanwhile.
+
+    `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`, `compare.forget`). The
+    last event is the verdict with everything that was ever found.
+
+    Raises:
+        UnlearnError: an unknown attack or setting, no judge, or a run that holds no adapter.
+    """
+    changes = dict(changes or {})
+    attacks = {kind: make_attack(kind, **_own(kind, changes)) for kind in kinds}
+    rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
+    config, adapter = config_from_dict(run.record["config"], **rest), run.folder / "unlearn.safetensors"
+    if not adapter.is_file():
+        raise ConfigError(f"The run {str(run.folder)!r} holds no unlearn adapter; a run that came so far is accepted.")
+    yield Stage("load", f"Loading the {config.model} model", 0.0)
+    concept, backend = preview_concept(config), backend or load_backend(config.model)
+    scorer, state = load_scorer(config.model, [concept]), read_adapter(adapter)
+    data = adversary_pictures(backend, concept, config, should_stop)
+    for kind, attack in attacks.items():
+        with slots_kept(backend):
+            backend.drop_adapters()
+            backend.load_adapter("unlearn", state)
+            finding, images = yield from find(backend, concept, data, config, attack, scorer, should_stop=should_stop)
+        command = _command(run, kind, rest, _own(kind, changes))
+        finding = replace(finding, command=command, environment=environment(backend, scorer))
+        yield replace(finding, folder=write_finding(run.folder, finding, images))
+    yield judge_again(run, read_findings(run.folder))
+
+
+def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are an attack's own, without its name."""
+    return {name.partition(".")[2]: value for name, value in changes.items() if name.partition(".")[0] == kind}
+
+
+def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    words = ["python", "-m", "unlearn_app", "attack", run.folder.name, "--kind", kind]
+    changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
+    return shlex.join(words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")])

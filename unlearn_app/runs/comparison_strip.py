@@ -1,0 +1,67 @@
+"""comparison.png: a labelled strip of the three columns, fit for a slide."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..settings.events import COLUMNS, GROUPS, Picture
+from ..settings.run_config import RunConfig
+
+CELL = 128
+GAP = 12
+INK = (28, 28, 36)
+FAINT = (104, 104, 118)
+COLORS = {"original": (46, 96, 190), "unlearned": (200, 92, 16), "relearned": (22, 128, 92)}
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
+    """Title and subtitle of the strip of a run that forgot `name` and was judged `label`."""
+    return (
+        f"Forgetting “{name}”: {label}",
+        f"{config.objective} · {config.rule} · seed {config.seed} · {config.model}",
+    )
+
+
+def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> Image.Image:
+    """Rows are columns of the comparison, cells are prompts: three that forget, two near, two far."""
+    columns = [c for c in COLUMNS if any(p.column == c for p in pictures)]
+    chosen = [(group, index) for group, count in zip(GROUPS, (3, 2, 2), strict=True) for index in range(count)]
+    by_place = {(p.column, p.group, p.index): p for p in pictures}
+    places = [place for place in chosen if (columns[0], *place) in by_place] if columns else []
+    label_width, head, foot = 132, 108, 48
+    width = label_width + len(places) * (CELL + GAP) + GAP
+    strip = Image.new("RGB", (max(width, 760), head + len(columns) * (CELL + 30 + GAP) + foot), "white")
+    draw = ImageDraw.Draw(strip)
+    draw.text((GAP, GAP), title, INK, _font(30))
+    draw.text((GAP, GAP + 40), subtitle, FAINT, _font(17))
+    for row, column in enumerate(columns):
+        top = head + row * (CELL + 30 + GAP)
+        draw.text((GAP, top + CELL // 2 - 10), column, COLORS[column], _font(20))
+        for cell, (group, index) in enumerate(places):
+            _draw_cell(strip, draw, by_place[column, group, index], label_width + cell * (CELL + GAP), top)
+    for cell, (group, index) in enumerate(places):
+        left = label_width + cell * (CELL + GAP)
+        words = _fitted(by_place[columns[0], group, index].prompt, _font(13), CELL)
+        draw.multiline_text((left, strip.height - foot), f"{group}: {words}", FAINT, _font(13))
+    return strip
+
+
+def _draw_cell(strip: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
+    strip.paste(picture.image.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
+    if picture.alignment is not None:
+        draw.text((left, top + CELL + 5), f"{picture.alignment:.2f} {picture.predicted}", INK, _font(15))
+
+
+def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    lines, line = [], ""
+    for word in text.split():
+        if line and font.getlength(f"{line} {word}") > width - 44:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "\n".join([*lines, line][:2])

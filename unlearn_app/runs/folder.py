@@ -1,0 +1,253 @@
+"""Run folders: everything a run produced, written so that it is whole or not there, and reopened without computing."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..common.atomic_files import check_output, partial_of, unwritable, write_bytes
+from ..common.errors import OutputError
+from ..common.json_values import to_json
+from ..evaluation.relearn_curve import BaseCurve
+from ..models.diffusers.adapter_files import adapter_bytes
+from ..settings.events import (
+    COLUMNS,
+    Column,
+    Difference,
+    Group,
+    GroupScore,
+    Images,
+    Mark,
+    Picture,
+    Preview,
+    Step,
+    Verdict,
+)
+from ..settings.run_config import RunConfig, config_from_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = "unlearn-run/1"
+
+
+class RunWriter:
+    """Collects a run in a hidden folder beside its destination, and renames it there when it is done.
+
+    Use as a context manager: leaving it without `finish` removes the hidden folder.
+
+    Raises:
+        OutputError: the destination exists, or cannot be written (also when the disk is full).
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = Path(out)
+        self.folder = self.out.with_name(f".{self.out.name}.{os.getpid()}.partial")
+        self.record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "status": "running",
+            "pictures": [],
+            "previews": [],
+            "curve": [],
+            "controls": {},
+            "files": {},
+        }
+
+    def __enter__(self) -> "RunWriter":
+        check_output(self.out)
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            (self.folder / "images").mkdir(parents=True)
+        except OSError as error:
+            raise unwritable(self.out, error) from error
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise unwritable(self.out, error) from error
+
+    def add_step(self, step: Step) -> None:
+        """Append one line to steps.jsonl."""
+        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(to_json(step)) + "\n")
+
+    def add_preview(self, preview: Preview) -> None:
+        """Save preview pictures."""
+        files = []
+        for row, image in enumerate(preview.images):
+            files.append(f"images/preview-{preview.stage}-{preview.step:04d}-{row}.png")
+            image.save(self.folder / files[-1])
+        entry = {"stage": preview.stage, "step": preview.step, "files": files, "prompts": list(preview.prompts)}
+        self.record["previews"].append(entry)
+
+    def add_images(self, images: Images) -> None:
+        """Save one column's pictures."""
+        self.record["pictures"] += [self._saved(picture, picture.column) for picture in images.pictures]
+
+    def add_mark(self, mark: Mark) -> None:
+        """Save the pictures of the attacked model on its way; of a control, its score."""
+        if mark.control:
+            point = {"step": mark.step, "scores": to_json(mark.scores)}
+            self.record["controls"].setdefault(mark.control, []).append(point)
+            return
+        pictures = [self._saved(picture, f"attack-{mark.step:04d}") for picture in mark.pictures]
+        self.record["curve"].append({"step": mark.step, "scores": to_json(mark.scores), "pictures": pictures})
+
+    def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
+        file = f"images/{name}-{picture.group}-{picture.index:02d}.png"
+        picture.image.save(self.folder / file)
+        values = {f.name: getattr(picture, f.name) for f in dataclasses.fields(picture) if f.name != "image"}
+        return values | {"file": file}
+
+    def add_adapter(self, name: str, state: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
+        """Save an adapter."""
+        write_bytes(self.folder / f"{name}.safetensors", adapter_bytes(state, metadata))
+
+    def add_text(self, name: str, text: str) -> None:
+        """Save a text at the top of the folder."""
+        write_bytes(self.folder / name, text.encode())
+
+    def add_image(self, name: str, image: Image.Image) -> None:
+        """Save one picture at the top of the folder."""
+        image.save(self.folder / name)
+
+    def finish(self, status: str, **values: Any) -> Path:
+        """Write run.json with the hashes of all files, and move the folder to its destination."""
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
+            self.record["files"][path.relative_to(self.folder).as_posix()] = hashlib.sha256(
+                path.read_bytes()
+            ).hexdigest()
+        record = self.record | to_json(values) | {"status": status}
+        write_bytes(self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode())
+        self.folder.rename(self.out)
+        return self.out
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A picture of a stored run; `path` is its PNG."""
+
+    column: Column
+    group: Group
+    index: int
+    prompt: str
+    seed: int
+    path: Path
+    alignment: float | None
+    predicted: str | None
+    correct: bool | None
+    second: str | None = None
+    second_correct: bool | None = None
+    detected: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back from its folder."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read `folder/run.json`.
+
+        Raises:
+            OutputError: there is no readable run in the folder.
+        """
+        try:
+            record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
+        if record.get("schema") != SCHEMA:
+            raise OutputError(f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {SCHEMA} is accepted.")
+        missing = [name for name in record.get("files", {}) if not (Path(folder) / name).is_file()]
+        if missing:
+            raise OutputError(f"The run in {str(folder)!r} is damaged: {missing[0]} is missing.")
+        return cls(Path(folder), record)
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings of the run."""
+        return config_from_dict(self.record["config"])
+
+    @property
+    def status(self) -> str:
+        """complete or stopped."""
+        return self.record["status"]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        stored = self.record["verdict"]
+        return Verdict(stored["label"], tuple(stored["reasons"]), stored.get("axes", {}))
+
+    @property
+    def scores(self) -> dict[Column, dict[Group, GroupScore]]:
+        """Scores by column and group, of the columns that were reached."""
+        stored = self.record["scores"]
+        return {c: {g: GroupScore(**v) for g, v in stored[c].items()} for c in COLUMNS if c in stored}
+
+    @property
+    def differences(self) -> dict[Column, dict[Group, Difference]]:
+        """What separates each column from the original; empty where that was not measured."""
+        stored = self.record.get("differences", {})
+        return {column: {g: Difference(**v) for g, v in groups.items()} for column, groups in stored.items()}
+
+    @property
+    def base(self) -> BaseCurve | None:
+        """What the same attack makes of something never seen; None where nobody knew."""
+        stored = self.record.get("base")
+        return BaseCurve(stored["name"], {int(n): tuple(c) for n, c in stored["marks"].items()}) if stored else None
+
+    @property
+    def pictures(self) -> list[StoredPicture]:
+        """All judged pictures of the comparison."""
+        return [self._stored(entry) for entry in self.record["pictures"]]
+
+    @property
+    def curve(self) -> list[tuple[int, dict[Group, GroupScore], list[StoredPicture]]]:
+        """Attack step, scores and pictures: unlearned at 0, then each mark, relearned at the end; what was reached."""
+        scores, pictures = self.scores, self.pictures
+        points = [
+            (m["step"], {g: GroupScore(**v) for g, v in m["scores"].items()}, list(map(self._stored, m["pictures"])))
+            for m in self.record["curve"]
+        ]
+        ends = {"unlearned": 0, "relearned": self.config.attack.steps}
+        points += [(ends[c], scores[c], [p for p in pictures if p.column == c]) for c in ends if c in scores]
+        return sorted({point[0]: point for point in points}.values(), key=lambda point: point[0])
+
+    @property
+    def controls(self) -> dict[str, dict[int, GroupScore]]:
+        """What the same attack reached where it ought to succeed: the score by control and attack step."""
+        stored = self.record.get("controls", {})
+        return {name: {p["step"]: GroupScore(**p["scores"]["forget"]) for p in stored[name]} for name in stored}
+
+    def _stored(self, entry: dict[str, Any]) -> StoredPicture:
+        return StoredPicture(path=self.folder / entry["file"], **{k: v for k, v in entry.items() if k != "file"})
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The lines of steps.jsonl."""
+        path = self.folder / "steps.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+    def zip(self, to: Path) -> Path:
+        """Pack the recorded files, run.json, and any report and findings into the archive `to`."""
+        later = [path for found in ("report.*", "attacks/[!.]*/*") for path in sorted(self.folder.glob(found))]
+        names = [*self.record["files"], "run.json", *(path.relative_to(self.folder).as_posix() for path in later)]
+        partial = partial_of(to)
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.write(self.folder / name, f"{self.folder.name}/{name}")
+        partial.replace(to)
+        return to

@@ -1,0 +1,70 @@
+"""Where a result comes from: versions, hardware, model and judge."""
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from ..evaluation.judges import Scorer
+from ..models.device import choose_device
+from ..models.protocols import Backend
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
+
+
+def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any]:
+    """Versions, hardware and judge of a run; without a backend the device is the one that a model would get."""
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": _named(backend.device if backend else choose_device()),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "base_sha256": backend.base_hash if backend else None,
+        "judge": f"{scorer.name} {scorer.version}" if scorer else None,
+        "second_judge": f"{scorer.second.name} {scorer.second.version}" if scorer and scorer.second else None,
+        "detector": _detector(scorer, backend),
+        "judge_note": None if scorer else "No judge is available for this model, so nothing is scored.",
+    }
+
+
+def _named(device: torch.device) -> str:
+    """The device, and what it is where it has a name of its own."""
+    name = getattr(torch.get_device_module(device), "get_device_name", None)
+    return f"{device} ({name(device)})" if name else str(device)
+
+
+def peak_memory_gb() -> float | None:
+    """The most memory that this process has held so far, of the accelerator where there is one; None if unknown."""
+    counted = getattr(torch.get_device_module(choose_device()), "max_memory_allocated", None)
+    if counted:
+        return round(counted() / 1e9, 2)
+    try:
+        import resource  # absent on Windows
+    except ImportError:
+        return None
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(held * (1 if platform.system() == "Darwin" else 1024) / 1e9, 2)
+
+
+def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
+    """The detector with its threshold, or why there is none; nothing to say of the bundled world."""
+    if scorer and scorer.detector:
+        found = scorer.detector
+        return f"{found.name} {found.version}, threshold {found.threshold}"
+    if backend is None or backend.name == "pocket":
+        return None
+    if scorer:
+        return "NudeNet is not installed (pip install nudenet)"
+    version = _version("nudenet")
+    return f"NudeNet {version} is installed but unused, since it only works beside a judge" if version else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,269 @@
+"""A finished run as one page and one JSON file for others, and several runs beside each other."""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from ..common.atomic_files import write_bytes
+from ..common.errors import OutputError
+from ..common.json_values import to_json
+from ..evaluation.base_rates import RECORDED, scores_of
+from ..evaluation.finding import Finding
+from ..evaluation.statistics import harmonic, wilson
+from ..evaluation.verdict import AXES, Thresholds, own_gain, ranked
+from ..settings.attacks import budget_of
+from ..settings.events import COLUMNS, GROUPS, GroupScore
+from .findings import judge_again, read_findings
+from .folder import Run
+
+SCHEMA = "unlearn-report/1"
+NEEDED = ("config", "pictures", "curve", "scores", "verdict")
+OWN = "own relearning"
+"""What the report calls the run's own attack."""
+LARGEST, QUALITY = 256, 80
+"""Pictures are embedded as WebP of this quality and at most this many pixels a side."""
+FILM = 4
+"""Prompts whose pictures the report shows at every mark of the attack."""
+
+Record = dict[str, Any]
+
+
+def open_run(folder: Path) -> Run:
+    """The run in `folder`, whose files are those that were recorded.
+
+    Raises:
+        OutputError: there is no run, it lacks something, or a file has changed since.
+    """
+    run = Run.open(folder)
+    for name, digest in run.record.get("files", {}).items():
+        if hashlib.sha256((run.folder / name).read_bytes()).hexdigest() != digest:
+            raise _damaged(run, f"{name} is not the file that was recorded")
+    for name in NEEDED:
+        if name not in run.record:
+            raise _damaged(run, f"run.json holds no {name}")
+    return run
+
+
+def write_report(folder: Path) -> tuple[Path, Path]:
+    """Write report.html and report.json into the run folder `folder`.
+
+    Raises:
+        OutputError: there is no whole run, or the folder cannot be written.
+    """
+    run = open_run(folder)
+    findings = read_findings(run.folder)
+    page, values = run.folder / "report.html", run.folder / "report.json"
+    text = json.dumps(report_json(run, findings), indent=1, allow_nan=False)
+    try:
+        write_bytes(page, report_html(run, findings).encode())
+        write_bytes(values, text.encode())
+    except OSError as error:
+        raise OutputError(f"The run in {str(folder)!r} cannot be written: {error.strerror or error}.") from error
+    return page, values
+
+
+def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
+    """What there is to know of a run but its pictures, as report.schema.json describes it."""
+    record, config = run.record, run.config
+    counted = ranked(findings, own_gain(run.scores, config.attack.steps))
+    outcomes = {_called(run, one.finding or run): one.outcome for one in counted}
+    attacks = [_attack(run, found, outcomes) for found in (*_relearning(run), *findings)]
+    verdict = judge_again(run, findings)
+    shares = verdict.axes
+    return {
+        "schema": SCHEMA,
+        "status": run.status,
+        "concept": {"text": config.concept, "name": config.concept, "kind": None, "anchor": config.anchor}
+        | {k: v for k, v in (record.get("concept") or {}).items() if k in ("text", "name", "kind", "anchor")},
+        "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
+        | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
+        "worst_attack": next(iter(outcomes), None),
+        "scores": {column: _scored(groups) for column, groups in run.scores.items()},
+        "agreement": _agreement(record["pictures"]),
+        "differences": record.get("differences", {}),
+        "summary": {
+            "axes": dict(shares),
+            "harmonic": harmonic(list(shares.values())) if "forgotten" in shares else None,
+        },
+        "curve": [{"step": step, "scores": _scored(groups)} for step, groups, _ in run.curve],
+        "relearning": record.get("relearning") or dict.fromkeys(("area", "steps_to_recovery")),
+        "controls": {
+            name: [{"step": n} | _score(score) for n, score in points.items()] for name, points in run.controls.items()
+        },
+        "attacks": attacks,
+        "pictures": record["pictures"],
+        "config": record["config"],
+        "command": record.get("command") or config.command(),
+        "environment": record.get("environment", {}),
+        "timing": record.get("timing", {}),
+        "files": record.get("files", {}),
+    }
+
+
+def _agreement(pictures: Sequence[Record]) -> Record | None:
+    """On how many pictures the two judges see the same; None where there is but one."""
+    checked = [picture for picture in pictures if picture.get("second") is not None]
+    return {"alike": sum(p["second"] == p["predicted"] for p in checked), "n": len(checked)} if checked else None
+
+
+def _share(right: int, n: int) -> Record:
+    low, high = wilson(right, n)
+    interval = [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
+    return {"right": right, "n": n, "share": right / n, "interval": interval}
+
+
+def _hits(hits: Sequence[bool]) -> Record:
+    return _share(sum(hits), len(hits))
+
+
+def _score(score: GroupScore) -> Record:
+    known = score.accuracy is not None
+    interval = _share(round(score.accuracy * score.n), score.n)["interval"] if known else None
+    return {"interval": interval} | to_json(score)
+
+
+def _scored(groups: Mapping[str, GroupScore]) -> Record:
+    return {group: _score(score) for group, score in groups.items()}
+
+
+def _relearning(run: Run) -> list[SimpleNamespace]:
+    """The run's own attack in the shape of a finding; nothing when it was not run or not judged."""
+    config, shown = run.config.attack, [p for p in run.pictures if (p.column, p.group) == ("relearned", "forget")]
+    if not shown or not config.steps or shown[0].correct is None:
+        return []
+    best = max((p for p in shown if p.correct), key=lambda p: p.alignment or 0.0, default=None)
+    hits = tuple(bool(p.correct) for p in shown)
+    right, n = run.base.marks.get(config.steps, (0, 0)) if run.base else (0, 0)
+    return [
+        SimpleNamespace(
+            kind="relearn",
+            settings=to_json(config),
+            budget=budget_of(config),
+            counts=True,
+            tries=1,
+            hits=hits,
+            first=hits,
+            excess=(own_gain(run.scores, config.steps),),
+            control={"name": f"{run.base.name}, never seen", "hits": [row < right for row in range(n)]} if n else None,
+            seconded=sum(p.correct and p.second_correct for p in shown) if shown[0].second is not None else None,
+            missing="" if n else "nobody has measured what this attack makes of something never seen",
+            pictures=(),
+            proof=best.path.relative_to(run.folder).as_posix() if best else None,
+            seconds=run.record.get("timing", {}).get("attack_s"),
+            command=run.record.get("command") or run.config.command(),
+            environment=run.record.get("environment", {}),
+            folder=run.folder,
+        )
+    ]
+
+
+def _attack(run: Run, found: Finding | SimpleNamespace, outcomes: Mapping[str, str]) -> Record:
+    hits, first, base = _hits(found.hits), _hits(found.first), found.control and _hits(found.control["hits"])
+    names = ("kind", "counts", "budget", "tries", "missing", "seconds", "settings", "command", "environment")
+    return {name: to_json(getattr(found, name)) for name in names} | {
+        "name": _called(run, found),
+        "hits": hits,
+        "by_row": list(found.hits),
+        "first": first,
+        "seconded": found.seconded,
+        "control": {"name": found.control["name"]} | base if base else None,
+        "excess": found.excess[0],
+        "outcome": outcomes.get(_called(run, found)),
+        "proof": _name(run, found.folder / found.proof) if found.proof else None,
+        "pictures": [entry | {"file": _name(run, found.folder / entry["file"])} for entry in found.pictures],
+    }
+
+
+def _called(run: Run, found: Finding | SimpleNamespace | Run) -> str:
+    return OWN if found.folder == run.folder else found.folder.name
+
+
+def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
+    """The run as a page of one file that asks for nothing else."""
+    report, marks = report_json(run, findings), run.record["curve"]
+    cards: dict[str, dict[int, Record]] = {}
+    for entry in report["pictures"]:
+        cards.setdefault(entry["group"], {}).setdefault(entry["index"], {})[entry["column"]] = entry
+    lines = [curve_of(group.capitalize(), group, report["curve"], group) for group in GROUPS]
+    taught = {} if run.controls else {RECORDED: [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]}
+    known = {name: points for name, points in (report["controls"] | taught).items() if points}
+    lines += [curve_of(f"Control: {name}", f"control{n}", points) for n, (name, points) in enumerate(known.items())]
+    return rendered(
+        "report",
+        embed=lambda file: embedded(run, file),
+        report=report,
+        cards=cards,
+        film=[(m["step"], [p for p in m["pictures"] if p["group"] == "forget"][:FILM]) for m in marks],
+        lines=lines,
+        worst=next((a for a in report["attacks"] if a["name"] == report["worst_attack"]), None),
+    )
+
+
+def curve_of(name: str, style: str, points: Sequence[Record], group: str = "") -> Record:
+    """A named curve of a chart through those of `points` that were judged."""
+    seen = [{"step": point["step"]} | (point["scores"][group] if group else point) for point in points]
+    return {"name": name, "style": style, "points": [point for point in seen if point["accuracy"] is not None]}
+
+
+def plain(value: Any) -> str:
+    """A setting in words."""
+    return "–" if value in (None, "") else ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def percent(share: float | None) -> str:
+    """A share as whole per cent, or a dash."""
+    return "–" if share is None else f"{100 * share:.0f}\u00a0%"
+
+
+def _points(change: float) -> str:
+    return f"{100 * change:+.0f}".replace("-", "−") if round(100 * change) else "0"
+
+
+def span(interval: Sequence[float]) -> str:
+    """The ends of an interval of shares."""
+    return f"{100 * interval[0]:.0f}–{100 * interval[1]:.0f}\u00a0%"
+
+
+def _name(run: Run, path: Path) -> str:
+    """A file of the run by its place in the folder."""
+    try:
+        return path.resolve().relative_to(run.folder.resolve()).as_posix()
+    except ValueError:
+        raise _damaged(run, f"{path.name} lies outside of it") from None
+
+
+def embedded(run: Run, file: str) -> str:
+    """A picture of the run folder as a data URI."""
+    stream, path = io.BytesIO(), run.folder / _name(run, run.folder / file)
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise _damaged(run, f"{file} is no readable picture") from error
+    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    small.save(stream, "WEBP", quality=QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def rendered(kind: str, **values: Any) -> str:
+    """The page of that kind, from the template."""
+    folder = FileSystemLoader(Path(__file__).parent)
+    templates = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    templates.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
+    return (
+        templates.get_template("report.html")
+        .render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values)
+        .lstrip()
+    )
+
+
+def _damaged(run: Run, what: str) -> OutputError:
+    return OutputError(f"The run in {str(run.folder)!r} is damaged: {what}.")

@@ -1,0 +1,303 @@
+"""From a config to events: the one entry that page, command line and library share."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..attacks.controls import controls
+from ..attacks.relearn import MARKS, relearn
+from ..common import registry
+from ..common.errors import Cancelled, ConfigError
+from ..concepts.catalog import preview_concept
+from ..concepts.concept import Concept
+from ..evaluation.base_rates import RECORDED, relearning, scores_of, taught_curve
+from ..evaluation.collapse_monitor import COLLAPSE, Outlook
+from ..evaluation.comparison import column_state, comparison_prompts, paint_column, score
+from ..evaluation.differences import differences
+from ..evaluation.judges import Scorer
+from ..evaluation.judges.loading import load_scorer
+from ..evaluation.relearn_curve import BaseCurve
+from ..evaluation.verdict import Evidence, Thresholds, judge_run, recovery
+from ..models.catalog import load_backend
+from ..models.diffusers.adapter_files import ORIGINAL
+from ..models.protocols import Backend
+from ..settings.attacks import pictures_of
+from ..settings.events import (
+    COLUMNS,
+    FRESH,
+    SHARES,
+    Column,
+    Done,
+    Event,
+    GroupScore,
+    Images,
+    Mark,
+    Scores,
+    Stage,
+    Step,
+    Verdict,
+)
+from ..settings.run_config import OWN_PROMPTS, RunConfig
+from ..training.unlearning import edit, harden, is_trained, resists, train, training_terms
+from .comparison_strip import comparison_strip, heading
+from .folder import RunWriter
+from .provenance import environment
+
+
+@dataclass
+class _Work:
+    """What the stages of one run share."""
+
+    config: RunConfig
+    concept: Concept
+    writer: RunWriter
+    cancel: threading.Event
+    timing: dict[str, float] = field(default_factory=dict)
+    columns: dict[str, Images] = field(default_factory=dict)
+    marks: list[tuple[int, float]] = field(default_factory=list)
+    """Attack step and accuracy on the concept."""
+    controls: dict[str, float | None] = field(default_factory=dict)
+    """What the same attack reached where it ought to succeed: the last accuracy by control."""
+    taught: dict[int, GroupScore] = field(default_factory=dict)
+    """The scores of the control that teaches something never seen, by attack step."""
+    base: BaseCurve | None = None
+    collapsed: bool = False
+    """Training was stopped because it was destroying the model, which is not attacked then."""
+    relearned: Images | None = None
+    """Painted while the attacked model stands, shown with the other columns."""
+    backend: Backend | None = None
+    scorer: Scorer | None = None
+
+    def check(self) -> None:
+        if self.cancel.is_set():
+            raise Cancelled("The run was stopped.")
+
+
+def run(
+    config: RunConfig, out: Path, *, cancel: threading.Event | None = None, backend: Backend | None = None
+) -> Iterator[Event]:
+    """Forget, attack and compare, writing the run folder `out` and yielding what happens.
+
+    `backend` may be a model that is loaded already (it must be `config.model`). When `cancel` is set the run stops
+    within one step, paints and keeps what it can, and ends with `Done(stopped=True)`.
+
+    Raises:
+        UnlearnError: the request cannot be served; nothing is left behind.
+    """
+    started = time.perf_counter()
+    concept = preview_concept(config)
+    with RunWriter(out) as writer:
+        if config.prompts:
+            writer.add_text(OWN_PROMPTS, config.prompts + "\n")
+        work = _Work(config, concept, writer, cancel or threading.Event(), backend=backend)
+        stopped = False
+        stages = (
+            ("load_s", _load),
+            ("unlearn_s", _unlearn),
+            ("attack_s", _attack),
+            ("controls_s", _controls),
+            ("compare_s", _compare),
+        )
+        try:
+            for name, stage in stages:
+                stage_started = time.perf_counter()
+                try:
+                    yield from stage(work)
+                finally:
+                    work.timing[name] = time.perf_counter() - stage_started
+        except Cancelled:
+            stopped = True
+        except FloatingPointError as error:
+            rate = "unlearn.lr" if name == "unlearn_s" else "attack.lr"
+            raise ConfigError(f"The training diverged: {error}.", rate) from error
+        yield from _conclude(work, stopped, started)
+
+
+def _load(work: _Work) -> Iterator[Event]:
+    if said := registry.advice(work.config.objective, work.concept.kind):
+        yield Stage("load", said, SHARES["load"])
+    yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
+    work.backend = work.backend or load_backend(work.config.model)
+    work.backend.drop_adapters()
+    work.scorer = load_scorer(work.config.model, [work.concept])
+    work.check()
+
+
+def _unlearn(work: _Work) -> Iterator[Event]:
+    config, name, anchor = work.config, work.concept.name, work.concept.anchor
+    towards = Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
+    practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
+    if not is_trained(config):
+        yield towards
+        for event in _with_previews(work, edit(work.backend, work.concept, config)):
+            yield event
+            if isinstance(event, Step) and event.losses["forget"]:
+                lost = f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit (Frobenius norm)"
+                yield Stage("unlearn", lost, SHARES["unlearn"])
+        if work.collapsed or not resists(config):
+            return
+        towards = Stage("unlearn", f"Hardening the edit: an adversary shall fail to teach {name}", SHARES["unlearn"])
+    yield Stage("retain", "Painting pictures to practise on with the original model", practice)
+    terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
+    yield towards
+    learn = train if is_trained(config) else harden
+    yield from _with_previews(work, learn(work.backend, work.concept, terms, config))
+
+
+def _attack(work: _Work) -> Iterator[Event]:
+    settings = work.config.attack
+    if work.collapsed:
+        return
+    text = f"An adversary fine-tunes the published weights on {pictures_of(settings)}"
+    yield Stage("attack", text, SHARES["attack"])
+    work.base = relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None
+    for step, score_there in scores_of(work.base).items():
+        yield Mark(step, (), {"forget": score_there}, control=RECORDED)
+    steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)
+    try:
+        work.check()
+        for step in steps:
+            work.writer.add_step(step)
+            yield step
+            if step.step in (*MARKS, step.total):
+                yield _mark(work, step)
+            work.check()
+    finally:
+        steps.close()
+
+
+def _controls(work: _Work) -> Iterator[Event]:
+    asked = work.config.attack.controls or resists(work.config)  # what a defence withstands means nothing without
+    if asked and work.config.attack.steps and not work.collapsed:
+        for event in controls(work.backend, work.concept, work.config, work.scorer, work.cancel.is_set):
+            if isinstance(event, Mark):
+                work.writer.add_mark(event)
+                work.controls[event.control] = event.scores["forget"].accuracy
+                if event.control == FRESH:
+                    work.taught[event.step] = event.scores["forget"]
+            yield event
+
+
+def _mark(work: _Work, step: Step) -> Mark:
+    """Let the attacked model paint the comparison; after the last step that is the third column."""
+    painted = _painted(work, "relearned")
+    mark = Mark(step.step, painted.pictures, score(painted.pictures))
+    if mark.scores["forget"].accuracy is not None:
+        work.marks.append((step.step, mark.scores["forget"].accuracy))
+    if step.step == step.total:
+        work.relearned = painted
+    else:
+        work.writer.add_mark(mark)
+    return mark
+
+
+def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
+    """Pass steps on; now and then, the last step included, the model under training paints the same pictures.
+
+    Training ends there when the model is being destroyed.
+    """
+    work.check()
+    outlook = Outlook(work.backend, work.concept, work.config.compare, work.scorer, work.cancel.is_set)
+    for step in steps:
+        work.writer.add_step(step)
+        yield step
+        if outlook.due(step):
+            preview = outlook.preview(step)
+            work.writer.add_preview(preview)
+            yield preview
+            if outlook.collapsed():
+                work.collapsed = True
+                yield Stage("unlearn", f"Stopped at step {step.step}: {COLLAPSE}", SHARES["attack"])
+                steps.close()
+                return
+        work.check()
+
+
+def _compare(work: _Work) -> Iterator[Event]:
+    for row, column in enumerate(COLUMNS[:2] if work.collapsed else COLUMNS):
+        share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
+        yield Stage("compare", f"Painting the {column} column: same prompts, same seeds", share)
+        if column == "relearned" and work.relearned:
+            work.columns[column] = work.relearned
+        else:  # an attack of no steps leaves the unlearned model
+            with column_state(work.backend, "original" if column == "original" else "unlearned"):
+                work.columns[column] = _painted(work, column)
+        work.writer.add_images(work.columns[column])
+        yield work.columns[column]
+
+
+def _painted(work: _Work, column: Column) -> Images:
+    """The pictures of the comparison by the model as it is active."""
+    prompts = comparison_prompts(work.concept, work.config.compare)
+    return paint_column(
+        work.backend, column, prompts, work.config.compare, work.config.seed, work.scorer, work.cancel.is_set
+    )
+
+
+def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
+    yield Stage("write", "Writing the run folder", SHARES["write"])
+    scores = {column: score(images.pictures, work.scorer) for column, images in work.columns.items()}
+    verdict = _verdict(work, scores, stopped)
+    work.base = work.base or taught_curve(work.taught)
+    apart = differences(work.columns, work.scorer)
+    if scores:
+        yield Scores(scores, apart)
+    yield verdict
+    pictures = [p for images in work.columns.values() for p in images.pictures]
+    for slot in ("unlearn", "relearn"):
+        _save_adapter(work, slot)
+    if pictures:
+        said = heading(work.config, work.concept.name, verdict.label)
+        work.writer.add_image("comparison.png", comparison_strip(*said, pictures))
+    timing = {f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "controls", "compare")} | work.timing
+    timing["total_s"] = time.perf_counter() - started
+    folder = work.writer.finish(
+        "stopped" if stopped else "complete",
+        config=work.config,
+        command=work.config.command(out=work.writer.out.name),
+        concept=work.concept,
+        environment=environment(work.backend, work.scorer),
+        timing={name: round(seconds, 3) for name, seconds in timing.items()},
+        scores=scores,
+        differences=apart,
+        base=work.base,
+        verdict=verdict,
+        thresholds=Thresholds(),
+        relearning=recovery(_curve(work, scores), scores),
+    )
+    yield Done(folder, stopped)
+
+
+def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: bool) -> Verdict:
+    if stopped:
+        return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
+    reached = {name: share for name, share in work.controls.items() if share is not None}
+    steps = work.config.attack.steps
+    return judge_run(scores, Evidence(steps, _curve(work, scores), work.base, reached))
+
+
+def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[int, float]]:
+    """Accuracy on the concept by attack step, from the unlearned model on; empty without a judge or an attack."""
+    return [(0, scores["unlearned"]["forget"].accuracy), *work.marks] if work.marks and "unlearned" in scores else []
+
+
+def _save_adapter(work: _Work, slot: str) -> None:
+    try:
+        state = work.backend.adapter_state(slot) if work.backend else {}
+    except KeyError:
+        return
+    if state:
+        work.writer.add_adapter(
+            slot,
+            state,
+            {
+                "concept": work.concept.name,
+                "anchor": work.concept.anchor,
+                "base": work.config.model,
+                "base_sha256": work.backend.base_hash,
+                "objective": work.config.objective if slot == "unlearn" else "relearn",
+                "loads_on": ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter",
+            },
+        )

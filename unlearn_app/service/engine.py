@@ -1,0 +1,283 @@
+"""One thread owns torch, the model and its adapters; visitors queue jobs, read their events and may stop them."""
+
+import errno
+import hashlib
+import logging
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..common.errors import UnlearnError
+from ..settings.events import Event
+from ..settings.run_config import RunConfig
+from .jobs import Ask, Asked, Job, Probe, RunStore
+
+logger = logging.getLogger(__name__)
+
+
+class EngineBusy(UnlearnError):
+    """The engine takes no more jobs for now; the message says why and what to do."""
+
+
+class RunGone(UnlearnError):
+    """A run is no longer kept, or was never this visitor's."""
+
+    def __init__(self) -> None:
+        super().__init__("That run is no longer kept; run it again.")
+
+
+class Runner(Protocol):
+    """How a job is carried out: in this process (`InProcess`), or wrapped where a GPU is lent per call."""
+
+    def warm(self) -> None:
+        """Load what the first job will need."""
+        ...
+
+    def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Do one job, writing into `out` and yielding what happens; ends soon after `cancel` is set."""
+        ...
+
+
+class InProcess:
+    """Runs jobs with one resident backend, loaded on first use and kept until another model is asked for."""
+
+    def __init__(self, model: str = "pocket") -> None:
+        self._model = model
+        self._loaded: tuple[str, Any] | None = None
+
+    def warm(self) -> None:
+        """Load the default model."""
+        self._backend(self._model)
+
+    def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Do the job on the resident backend."""
+        from ..continual import sequence
+        from ..runs import attack_run, workflow  # torch comes with them, seconds that must not delay the page
+        from ..runs.folder import Run
+
+        if isinstance(asked, Ask):
+            backend = self._backend(asked.config.model)
+            yield from sequence.serve(asked.config, asked.plan, out, backend, cancel.is_set)
+        elif isinstance(asked, Probe):
+            backend = self._backend(asked.config.model)
+            yield from attack_run.run_attacks(Run.open(out), asked.kinds, backend=backend, should_stop=cancel.is_set)
+        else:
+            yield from workflow.run(asked, out, cancel=cancel, backend=self._backend(asked.model))
+
+    def _backend(self, model: str) -> Any:
+        from ..models.catalog import load_backend
+
+        if self._loaded is None or self._loaded[0] != model:
+            self._loaded = None  # frees the previous model before the next one needs its memory
+            self._loaded = (model, load_backend(model))
+        return self._loaded[1]
+
+
+class Engine:
+    """A bounded queue of jobs and the single thread that runs them one after another.
+
+    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, which live in a
+    private folder that goes when the engine shuts down. The model is loaded when somebody arrives, or after
+    `patience` seconds, because loading it would slow the first page down.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        waiting: int = 8,
+        keep_runs: int = 64,
+        keep_bytes: int = 2 * 1024**3,
+        patience: float = 5.0,
+    ) -> None:
+        self.root = Path()
+        self.ready = threading.Event()
+        self.trouble = ""
+        self.runs = RunStore(keep_runs, keep_bytes)
+        self._runner, self._capacity, self._patience = runner, waiting, patience
+        self._arrived = threading.Event()
+        self._waiting: list[Job] = []
+        self._running: Job | None = None
+        self._closed = False
+        self._gone: set[str] = set()
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> "Engine":
+        """Make the private folder for runs and start the thread, which loads the model first."""
+        self.root = Path(tempfile.mkdtemp(prefix="unlearn-runs-"))  # mkdtemp makes it 0700
+        self._thread.start()
+        return self
+
+    def arrive(self) -> None:
+        """Somebody has the page on screen: load the model now."""
+        self._arrived.set()
+
+    def ledger(self, session: str) -> Path:
+        """Where a visitor's ledger stands, if they have one."""
+        return self._own(session, "ledger")
+
+    def desk(self, session: str) -> Path:
+        """Where a visitor's other files may stand until they leave."""
+        return self._own(session, "desk")
+
+    def _own(self, session: str, what: str) -> Path:
+        return self.root / f"{what}-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+
+    def submit(self, asked: Asked, session: str) -> Job:
+        """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
+
+        Raises:
+            EngineBusy: the queue is full, the visitor has a job already, or the engine is shutting down.
+            RunGone: the visitor has no such run.
+        """
+        with self._change:
+            if self._closed or not self._thread.is_alive():
+                raise EngineBusy("The engine is not running; start the app again.")
+            if any(job.session == session and not job.cancel.is_set() for job in self._jobs()):
+                raise EngineBusy("What you started before is still going; stop it first.")
+            if len(self._waiting) >= self._capacity:
+                raise EngineBusy(f"{len(self._waiting)} runs are waiting already; try again in a few minutes.")
+            job = Job(asked, self._folder(asked, session), session)
+            self._gone.discard(session)
+            self._waiting.append(job)
+            self._arrived.set()
+            self._change.notify_all()
+            return job
+
+    def _folder(self, asked: Asked, session: str) -> Path:
+        if isinstance(asked, Ask):
+            return self.ledger(session)
+        if isinstance(asked, Probe):
+            if self.runs.get(asked.folder.name, session) != asked.folder:
+                raise RunGone
+            return asked.folder
+        return self.root / uuid.uuid4().hex
+
+    def delete(self, run_id: str, session: str) -> None:
+        """Delete a visitor's own run with everything that was found out about it.
+
+        Raises:
+            EngineBusy: it is under attack.
+            RunGone: the visitor has no such run.
+        """
+        with self._change:
+            if any(job.id == run_id and job.session == session for job in self._jobs()):
+                raise EngineBusy("An attack on this run is still going; stop it before you delete the run.")
+            if not self.runs.drop(run_id, session):
+                raise RunGone
+
+    def busy(self, session: str) -> bool:
+        """Whether a visitor's job is waiting or running."""
+        with self._change:
+            return any(job.session == session for job in self._jobs())
+
+    def position(self, job: Job) -> int:
+        """How many jobs come before this one: 0 when it is running or over."""
+        with self._change:
+            if job not in self._waiting:
+                return 0
+            return self._waiting.index(job) + (self._running is not None)
+
+    def stop(self, session: str) -> bool:
+        """Ask all jobs of a visitor to end; True when there was one. What they made so far is kept."""
+        with self._change:
+            jobs = [job for job in self._jobs() if job.session == session]
+            for job in jobs:
+                job.cancel.set()
+                if job in self._waiting:
+                    self._waiting.remove(job)
+                    job.end()
+            return bool(jobs)
+
+    def leave(self, session: str) -> None:
+        """The visitor has gone: end their jobs and delete their runs."""
+        with self._change:
+            if any(job.session == session for job in self._jobs()):
+                self._gone.add(session)
+        self.stop(session)
+        if not self.busy(session):
+            self._clear(session)
+        self.runs.forget(session)
+
+    def _clear(self, session: str) -> None:
+        for folder in (self.ledger(session), self.desk(session)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def shutdown(self, timeout: float = 5.0) -> None:
+        """End every job, wait for the thread and delete all run folders."""
+        with self._change:
+            self._closed = True
+            for job in self._jobs():
+                job.cancel.set()
+            for job in self._waiting:
+                job.end()
+            self._waiting.clear()
+            self._arrived.set()
+            self._change.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def _jobs(self) -> list[Job]:
+        return [*([self._running] if self._running else []), *self._waiting]
+
+    def _work(self) -> None:
+        self._arrived.wait(self._patience)
+        if not self._closed:
+            self.trouble = self._sentence(self._runner.warm, "start-up")
+        self.ready.set()
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closed or self._waiting)
+                if self._closed:
+                    return
+                job = self._running = self._waiting.pop(0)
+            error = self._sentence(lambda job=job: self._run(job), job.id)
+            self._settle(job)
+            with self._change:
+                self._running = None
+            # Last, so that a visitor who sees the end may submit again at once.
+            job.end(error)
+
+    def _run(self, job: Job) -> None:
+        if isinstance(job.asked_for, Probe) and self.runs.get(job.id, job.session) is None:
+            raise RunGone  # dropped for others while this waited
+        for event in self._runner(job.asked_for, job.folder, job.cancel):
+            job.put(event)
+
+    def _settle(self, job: Job) -> None:
+        """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has here."""
+        with self._change:
+            gone = job.session in self._gone
+            self._gone.discard(job.session)
+        if gone:
+            shutil.rmtree(job.folder, ignore_errors=True)
+            self._clear(job.session)
+        elif isinstance(job.asked_for, Probe):
+            if not self.runs.grown(job.id):
+                shutil.rmtree(job.folder, ignore_errors=True)
+        elif job.folder.is_dir() and isinstance(job.asked_for, RunConfig):
+            self.runs.add(job)
+
+    def _sentence(self, work: Callable[[], None], name: str) -> str:
+        """Do the work; the sentence to show when it failed, else "". No failure may end the engine's thread."""
+        try:
+            work()
+        except UnlearnError as error:
+            return str(error)
+        except MemoryError:
+            return "There is not enough memory for this; use a smaller batch size or close other programs."
+        except OSError as error:
+            logger.exception("job %s", name)
+            if error.errno == errno.ENOSPC:
+                return "The disk is full; free some space and try again."
+            return f"A file could not be read or written ({error.strerror or type(error).__name__})."
+        except Exception:
+            logger.exception("job %s", name)
+            return f"Something went wrong on our side; the log has the details under {name[:8]}."
+        return ""

@@ -1,0 +1,177 @@
+"""What a run reports while it works: frozen values that the page, the command line and the library render."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL.Image import Image
+
+Column = Literal["original", "unlearned", "relearned"]
+Group = Literal["forget", "near", "far"]
+COLUMNS: tuple[Column, ...] = ("original", "unlearned", "relearned")
+GROUPS: tuple[Group, ...] = ("forget", "near", "far")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A new part of the run has begun: a plain-language line, and the share of the whole run done before it."""
+
+    name: Literal["load", "concept", "retain", "unlearn", "attack", "compare", "write"]
+    text: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of unlearning or of the attack.
+
+    Dictionaries are keyed by term ("forget", "retain", "relearn"). `cosine` is the angle cosine between the two
+    gradients before combination (None with one term); `conflict` says it was negative; `gate` says that the forget
+    term had a gradient at all (None with one term). `changes` are the changes of the losses that the step really
+    taken, optimizer included, makes to first order on its own batch: the promise of a rule is that none is positive.
+    """
+
+    stage: Literal["unlearn", "attack"]
+    step: int
+    total: int
+    losses: dict[str, float]
+    weights: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+    cosine: float | None = None
+    conflict: bool = False
+    gate: bool | None = None
+    changes: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Pictures the model under training makes at `step`, from the same prompts and seeds each time."""
+
+    stage: Literal["unlearn", "attack"]
+    step: int
+    images: tuple[Image, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Painted:
+    """So many of the concepts that the stage under way looks at are painted."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One judged picture of one column."""
+
+    column: Column
+    group: Group
+    index: int
+    prompt: str
+    seed: int
+    image: Image
+    alignment: float | None = None
+    predicted: str | None = None
+    correct: bool | None = None
+    second: str | None = None
+    """What a second judge sees, where there is one."""
+    second_correct: bool | None = None
+    detected: float | None = None
+    """How sure an optional detector is that it found what it looks for."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """All pictures of one column, judged, in the order of groups and prompts."""
+
+    column: Column
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Accuracy and mean alignment (both None without a judge) over n pictures, and the second judge's accuracy."""
+
+    accuracy: float | None
+    alignment: float | None
+    n: int
+    second: float | None = None
+    detected: float | None = None
+    """Share of the pictures in which the optional detector found what it looks for."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far the attack has come: the pictures of the comparison from the attacked model after `step` steps.
+
+    Of a control, which `control` names, only the score on what it teaches is told.
+    """
+
+    step: int
+    pictures: tuple[Picture, ...]
+    scores: dict[Group, GroupScore]
+    control: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What separates the pictures of one group from the original's at the same prompts and seeds.
+
+    `change` of accuracy with its 95 % interval and McNemar's exact p-value; mean perceptual `distance` with its
+    interval, beside `apart`, the distance of two different pictures of the original; paired KID with standard error,
+    None under three pictures.
+    """
+
+    change: float
+    interval: Sequence[float]
+    p: float
+    distance: float
+    distance_interval: Sequence[float] | None
+    apart: float | None
+    kid: float | None
+    kid_error: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Every column's scores by group, and what separates each from the original (empty without a judge)."""
+
+    columns: dict[Column, dict[Group, GroupScore]]
+    differences: dict[Column, dict[Group, Difference]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """removed, concealed, damaged or inconclusive, the sentences that say why, and shares of what is good about it."""
+
+    label: Literal["removed", "concealed", "damaged", "inconclusive"]
+    reasons: tuple[str, ...]
+    axes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The run folder is complete (or, after a stop, holds what was reached)."""
+
+    folder: Path
+    stopped: bool = False
+
+
+Event = Stage | Step | Painted | Preview | Mark | Images | Scores | Verdict | Done
+
+
+UNRESISTING, FRESH = "without resistance", "never seen"
+"""The two controls: of a run that resists, the same run without; and a concept that pre-training never showed."""
+SHARES = {
+    "load": 0.0,
+    "retain": 0.08,
+    "unlearn": 0.16,
+    "attack": 0.55,
+    "controls": 0.72,
+    "compare": 0.75,
+    "write": 0.98,
+}
+"""How far the whole run is when a stage begins, for progress bars."""

@@ -1,0 +1,280 @@
+"""What a run is asked to do: frozen settings, checked where they are made, equal in page, command line and library."""
+
+import math
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from ..common import registry
+from ..common.errors import ConfigError
+from .groups import (
+    ANSWERS,
+    AttackConfig,
+    CompareConfig,
+    RegularizeConfig,
+    ResistConfig,
+    SequenceConfig,
+    UnlearnConfig,
+    setting,
+)
+from .presets import PRESET_CHANGES, PRESETS, suggested_plan
+
+MAX_TEXT = 200
+MAX_PROMPTS = 20_000
+OWN_PROMPTS = "prompts.txt"
+"""The file of a run folder that holds the user's own prompts."""
+GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One whole run: forget a concept, attack the forgetting, judge both.
+
+    Raises:
+        ConfigError: a value outside of its range or an unknown name; `field` names it.
+    """
+
+    concept: str = field(metadata={"help": "what to forget, in words"})
+    anchor: str | None = setting(None, "what to paint instead; chosen by the concept when empty")
+    model: str = setting("pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id")
+    objective: str = setting("esd", "how forgetting is taught")
+    rule: str = setting("restricted", "how forget and retain gradients are combined")
+    prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
+    seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
+    preset: str = setting("fast", "fast or full")
+    unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
+    regularize: RegularizeConfig = field(default_factory=RegularizeConfig)
+    resist: ResistConfig = field(default_factory=ResistConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
+        anchor = clean_text(self.anchor, "anchor") if self.anchor and self.anchor.strip() else None
+        object.__setattr__(self, "anchor", anchor)
+        object.__setattr__(self, "prompts", _lines(self.prompts))
+        if self.anchor and self.anchor.casefold() == self.concept.casefold():
+            raise ConfigError(f"The anchor {self.anchor!r} is the concept itself; choose something else.", "anchor")
+        object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
+        for name, accepted in (
+            ("objective", registry.methods()),
+            ("rule", registry.names("rule")),
+            ("preset", PRESETS),
+        ):
+            if getattr(self, name) not in accepted:
+                raise ConfigError(
+                    f"The {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(accepted)}.", name
+                )
+        _check_values(self)
+        edits = registry.kind_of(self.objective) != "objective" and not self.resist.on
+        self.regularize.check(self.unlearn.modules, self.objective if edits else "")
+        object.__setattr__(self, "options", _method_options(self.methods, dict(self.options)))
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """The chosen parts that have hyperparameters of their own: name by kind."""
+        return {registry.kind_of(self.objective): self.objective, "rule": self.rule}
+
+    def build(self, kind: str) -> Any:
+        """The chosen objective, closed form or rule with its hyperparameters.
+
+        Raises:
+            KeyError: the config chooses no part of that kind.
+        """
+        name = self.methods[kind]
+        return registry.get(kind, name)(**{k.partition(".")[2]: v for k, v in self.options if k.startswith(f"{name}.")})
+
+    def command(self, out: str = "DIR") -> str:
+        """The equivalent command line."""
+        words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
+        base = make_config(self.concept, preset=self.preset, objective=self.objective)
+        for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
+            value, usual = getattr(self, name), RunConfig if name == "objective" else base
+            if name == "preset" or value != getattr(usual, name):
+                words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
+        for group in GROUPS:
+            for item in fields(getattr(self, group)):
+                value = getattr(getattr(self, group), item.name)
+                if value != getattr(getattr(base, group), item.name):
+                    words += ["--set", f"{group}.{item.name}={_as_typed(value)}"]
+        usual = {name: item.default for name, item in _method_settings().items()} | dict(base.options)
+        for name, value in self.options:
+            if value != usual[name]:
+                words += ["--set", f"{name}={value}"]
+        return shlex.join([*words, "--out", out])
+
+
+def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
+    """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
+
+    What the chosen method suggests for itself stands between the two.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset")
+    merged = PRESET_CHANGES[preset] | registry.suggested(changes.get("objective", RunConfig.objective)) | changes
+    top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
+    plain = {name: value for name, value in merged.items() if name in top}
+    groups: dict[str, dict[str, Any]] = {}
+    options: dict[str, Any] = {}
+    for name, value in merged.items():
+        group, _, leaf = name.partition(".")
+        if name in setting_names(GROUPS):
+            groups.setdefault(group, {})[leaf] = value
+        elif name in _method_settings():
+            options[name] = value
+        elif name not in top:
+            raise ConfigError(f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name)
+    for group, values in groups.items():
+        kind = _KINDS[group]
+        accepted = {item.name: item for item in fields(kind)}
+        plain[group] = kind(
+            **{leaf: _value(value, accepted[leaf], f"{group}.{leaf}") for leaf, value in values.items()}
+        )
+    if "seed" in plain:
+        plain["seed"] = _value(plain["seed"], top["seed"], "seed")
+    return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
+
+
+_KINDS = {item.name: item.type for item in fields(RunConfig) if item.name in GROUPS}
+
+
+def _method_settings() -> dict[str, Any]:
+    """Hyperparameter fields of every way to forget and of every rule, by dotted name."""
+    parts = [(kind, name) for kind in (*registry.METHODS, "rule") for name in registry.names(kind)]
+    return {f"{name}.{item.name}": item for kind, name in parts for item in registry.settings_of(kind, name)}
+
+
+def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """All hyperparameters of the chosen parts, checked; those of other parts are left out."""
+    values = {}
+    for kind, name in chosen.items():
+        for item in registry.settings_of(kind, name):
+            dotted = f"{name}.{item.name}"
+            values[dotted] = _value(given.get(dotted, item.default), item, dotted)
+    return tuple(values.items())
+
+
+def make_plan(**changes: Any) -> SequenceConfig:
+    """How a sequence of requests is served, checked.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    return SequenceConfig(**_checked("sequence", fields(SequenceConfig), suggested_plan(changes) | changes))
+
+
+def make_attack(name: str, **changes: Any) -> Any:
+    """An attack of the lab with its hyperparameters, checked.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    if name not in registry.names("attack"):
+        raise ConfigError(f"The attack {name!r} is unknown; one of {', '.join(registry.names('attack'))} is.", "kind")
+    return registry.get("attack", name)(**_checked(name, registry.settings_of("attack", name), changes))
+
+
+def _checked(group: str, items: Iterable[Any], changes: dict[str, Any]) -> dict[str, Any]:
+    accepted = {item.name: item for item in items}
+    for name in changes.keys() - accepted.keys():
+        raise ConfigError(f"There is no setting '{group}.{name}'; settings are {', '.join(accepted)}.", name)
+    return {name: _value(value, accepted[name], f"{group}.{name}") for name, value in changes.items()}
+
+
+def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Dotted setting names of `groups`; by default every one, those of methods included."""
+    own = tuple(f"{group}.{item.name}" for group in groups or GROUPS for item in fields(_KINDS[group]))
+    return own if groups else (*own, *_method_settings())
+
+
+def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:
+    """Rebuild a config from its JSON form, with `changes` as in `make_config`; unknown keys are errors."""
+    flat = {name: value for name, value in values.items() if not isinstance(value, dict) and name != "options"}
+    for group, leaves in values.items():
+        if isinstance(leaves, dict):
+            flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
+    flat |= dict(values.get("options", []))
+    concept, preset = flat.pop("concept", ""), flat.pop("preset", "fast")
+    return make_config(concept, preset=preset, **(flat | changes))
+
+
+def with_concept(config: RunConfig, concept: str) -> RunConfig:
+    """The same settings for another concept."""
+    return replace(config, concept=concept, anchor=None)
+
+
+def _lines(text: str | None) -> str | None:
+    """One's own prompts without empty lines; None when there is nothing in them."""
+    if text and len(text) > MAX_PROMPTS:
+        sentence = f"Your own prompts have {len(text):,} characters; at most {MAX_PROMPTS:,} are accepted."
+        raise ConfigError(sentence, "prompts")
+    return "\n".join(line.strip() for line in (text or "").splitlines() if line.strip()) or None
+
+
+def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
+    """The text without surrounding blanks.
+
+    Raises:
+        ConfigError: it is empty, too long, or holds control characters.
+    """
+    stripped = str(text if text is not None else "").strip()
+    if not stripped:
+        raise ConfigError(f"The {name} is empty; type a few words such as “cat” or “Van Gogh style”.", name)
+    if len(stripped) > limit:
+        raise ConfigError(f"The {name} has {len(stripped):,} characters; at most {limit} are accepted.", name)
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") for letter in stripped):
+        raise ConfigError(f"The {name} holds control or unassigned characters; plain words are accepted.", name)
+    return " ".join(stripped.split())
+
+
+def _check_values(config: Any, prefix: str = "") -> None:
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            _check_values(value, f"{item.name}.")
+        else:
+            object.__setattr__(config, item.name, _value(value, item, prefix + item.name))
+
+
+def _value(value: Any, item: Any, name: str) -> Any:
+    """`value` as the field `item` accepts it."""
+    if "range" in item.metadata:
+        return _number(value, item, name)
+    if item.type is bool:
+        return _answer(value, name)
+    choices = item.metadata.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"{name} is {value!r}; one of {', '.join(choices)} is accepted.", name)
+    return value
+
+
+def _answer(value: Any, name: str) -> bool:
+    found = value if isinstance(value, bool) else ANSWERS.get(str(value).strip().casefold())
+    if found is None:
+        raise ConfigError(f"{name} is {value!r}; yes or no is accepted.", name)
+    return found
+
+
+def _as_typed(value: Any) -> Any:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+def _number(value: Any, item: Any, name: str) -> float | int:
+    low, high = item.metadata["range"]
+    kind = int if item.type in (int, "int") else float
+    try:
+        number = float(value)
+        if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} is {value!r}; {wanted} from {low} to {high} is accepted.", name) from None
+    if not low <= number <= high:
+        raise ConfigError(f"{name} is {value}; {low} to {high} is accepted.", name)
+    return kind(number)

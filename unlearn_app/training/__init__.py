@@ -1,0 +1,1 @@
+"""The one training loop, its data, and the forgetting of one concept."""

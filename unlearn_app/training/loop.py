@@ -1,0 +1,140 @@
+"""The one training loop: unlearning and relearning differ only in what they pass to `fit`."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ..methods.gradient_rules import GradientRule
+from ..methods.gradient_rules.combination import Preconditioner, combine, cosine_of
+from ..methods.objectives import Objective
+from ..methods.regularizers import Regularizer
+from ..models.protocols import AheadBatch, Backend, NoisyBatch, Params
+from ..settings.events import Step
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of the training: its objective, its stream of batches and its weight in the rule."""
+
+    objective: Objective
+    batches: Iterator[NoisyBatch] | Iterator[AheadBatch]
+    weight: float = 1.0
+
+
+def fit(
+    backend: Backend,
+    params: Params,
+    terms: Mapping[str, Term],
+    rule: GradientRule,
+    *,
+    stage: str,
+    steps: int,
+    lr: float,
+    optimizer: str = "adam",
+    decay: float = 0.0,
+    regularizers: Sequence[Regularizer] = (),
+    reference: Params | None = None,
+) -> Iterator[Step]:
+    """Train `params` for `steps` with AdamW or SGD, yielding after every step; the caller stops by no longer asking.
+
+    The gradients of all terms are taken at the same weights, combined by `rule` over the whole trainable vector, and
+    penalties added. A non-finite loss ends the training before the weights are touched. The learning rate falls along
+    a half cosine, after a tenth of warm-up. A rule in the optimizer's metric gets its step without Adam's momentum.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    tensors = list(params.values())
+    preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
+    mover, schedule = _mover(tensors, "sgd" if preconditioner else optimizer, lr, decay, max(steps, 1))
+    preference = tensors[0].new_tensor([term.weight for term in terms.values()], dtype=torch.float64)
+    for regularizer in regularizers:
+        regularizer.begin_(params)
+    for step in range(1, steps + 1):
+        started = time.perf_counter()
+        losses, gradients = _term_gradients(backend, params, terms)
+        metric = preconditioner(gradients, preference) if preconditioner else None
+        update, weights, gramian = combine(gradients, rule, preference, metric)
+        _write_gradient(params, update + _penalty_gradient(params, regularizers, reference or {}, update), regularizers)
+        before = _joined(tensors)
+        mover.step()
+        schedule.step()
+        for regularizer in regularizers:
+            regularizer.project_(params)
+        yield Step(
+            stage=stage,
+            step=step,
+            total=steps,
+            losses=losses,
+            weights=dict(zip(terms, weights.tolist(), strict=True)),
+            changes=dict(zip(terms, (gradients.double() @ (_joined(tensors) - before).double()).tolist(), strict=True)),
+            **_angle(tuple(terms), gramian),
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _mover(
+    tensors: Sequence[Tensor], optimizer: str, lr: float, decay: float, steps: int
+) -> tuple[Optimizer, LambdaLR]:
+    mover = (SGD if optimizer == "sgd" else AdamW)(tensors, lr=lr, weight_decay=decay)
+    return mover, LambdaLR(mover, lambda step: _warm_cosine(step, steps))
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def _angle(terms: Sequence[str], gramian: Tensor) -> dict[str, Any]:
+    """What a Gramian says about the gradients: their norms, and of two whether they conflict and the first is there."""
+    cosine = cosine_of(gramian)
+    return {
+        "norms": dict(zip(terms, gramian.diagonal().sqrt().tolist(), strict=True)),
+        "cosine": cosine,
+        "conflict": cosine is not None and cosine < 0,
+        "gate": bool(gramian[0, 0] > 0) if len(terms) > 1 else None,
+    }
+
+
+def _warm_cosine(step: int, steps: int) -> float:
+    warm_up = max(1, steps // 10)
+    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / steps))))
+
+
+def _term_gradients(backend: Backend, params: Params, terms: Mapping[str, Term]) -> tuple[dict[str, float], Tensor]:
+    losses, rows = {}, []
+    for name, term in terms.items():
+        loss = term.objective(backend, next(term.batches), None)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the {name} loss is {loss.item()}; lower the learning rate")
+        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+        rows.append(_flatten(gradients, params))
+        losses[name] = loss.item()
+    return losses, torch.stack(rows)
+
+
+def _penalty_gradient(
+    params: Params, regularizers: Sequence[Regularizer], reference: Params, like: Tensor
+) -> Tensor | float:
+    penalties = [value for part in regularizers if (value := part.penalty(params, reference)) is not None]
+    if not penalties:
+        return 0.0
+    gradients = torch.autograd.grad(sum(penalties), list(params.values()), allow_unused=True)
+    return _flatten(gradients, params).to(like)
+
+
+def _flatten(gradients: Sequence[Tensor | None], params: Params) -> Tensor:
+    pairs = zip(gradients, params.values(), strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs])
+
+
+def _write_gradient(params: Params, update: Tensor, regularizers: Sequence[Regularizer]) -> None:
+    for tensor, piece in zip(params.values(), update.split([t.numel() for t in params.values()]), strict=True):
+        tensor.grad = piece.view_as(tensor).to(tensor.dtype)
+    for regularizer in regularizers:
+        regularizer.restrict_(params)

@@ -1,0 +1,103 @@
+"""Copies of a run's files under names worth keeping, its report, and pages that compare runs."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from PIL import Image
+
+from ..common.atomic_files import write_bytes
+from ..common.errors import OutputError
+from ..continual.ledger import slug
+from ..runs.compare_runs import comparison_html
+from ..runs.comparison_strip import comparison_strip, heading
+from ..runs.findings import FOLDER
+from ..runs.folder import Run
+from ..runs.report import open_run, write_report
+from ..settings.events import Picture
+
+KINDS = ("adapter", "strip", "folder", "report")
+
+
+def exports(folder: Path, into: Path) -> dict[str, Path | None]:
+    """The adapter, the comparison strip, the zipped folder and the report, each None when the run has none.
+
+    All are made once, report and zip again after an attack. The strip is drawn from the pictures where the folder
+    keeps none, as those that ship with the app. Nothing is written into a folder that does not hold `into`.
+    """
+    run = Run.open(folder)
+    name = slug(run.config.concept)[:40] or "concept"
+    targets = {
+        "adapter": into / f"{name}-unlearn.safetensors",
+        "strip": into / f"{name}-comparison.png",
+        "folder": into / f"{name}-run.zip",
+        "report": into / f"{name}-report.html",
+    }
+    into.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for kind, file in (("adapter", "unlearn.safetensors"), ("strip", "comparison.png")):
+        if (folder / file).is_file() and not targets[kind].exists():
+            shutil.copyfile(folder / file, targets[kind])
+    if run.pictures and not targets["strip"].exists():
+        _strip(run).save(targets["strip"])
+    if not targets["folder"].exists() or _attacked_since(folder, targets["folder"]):
+        _pack(folder, into, targets)
+    return {kind: target if target.exists() else None for kind, target in targets.items()}
+
+
+def _attacked_since(folder: Path, made: Path) -> bool:
+    found = folder / FOLDER
+    return found.is_dir() and found.stat().st_mtime_ns > made.stat().st_mtime_ns
+
+
+def _pack(folder: Path, into: Path, targets: Mapping[str, Path]) -> None:
+    """The report, then the archive that holds it; of a run that ships with the app, from a copy."""
+    with tempfile.TemporaryDirectory(dir=into) as scratch:
+        if not into.is_relative_to(folder):
+            folder = _second(folder, Path(scratch) / folder.name)
+        try:
+            page, _ = write_report(folder)
+            shutil.copyfile(page, targets["report"])
+        except OutputError:
+            targets["report"].unlink(missing_ok=True)  # what was stopped early has nothing to report
+        Run.open(folder).zip(targets["folder"])
+
+
+def comparison(runs: Mapping[str, Path], into: Path) -> Path:
+    """A page that shows runs beside each other, made in `into`; `runs` are folders by the names they are to have.
+
+    Raises:
+        OutputError: one of them cannot be compared.
+    """
+    into.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into) as scratch:
+        page = comparison_html([open_run(_second(path, Path(scratch) / name)) for name, path in runs.items()])
+    target = into / f"{'-and-'.join(runs)[:80]}.html"
+    write_bytes(target, page.encode())
+    return target
+
+
+def _second(folder: Path, to: Path) -> Path:
+    """A run folder by another name, which may be written in."""
+    shutil.copytree(folder, to, copy_function=_linked, ignore=shutil.ignore_patterns("exports"))
+    to.chmod(0o700)
+    return to
+
+
+def _linked(source: str, target: str) -> None:
+    """A second name for a file that is only read, or a copy where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _strip(run: Run) -> Image.Image:
+    pictures = []
+    for stored in run.pictures:
+        known = {item.name: getattr(stored, item.name) for item in fields(stored) if item.name != "path"}
+        with Image.open(stored.path) as image:
+            pictures.append(Picture(image=image.convert("RGB"), **known))
+    return comparison_strip(*heading(run.config, run.record["concept"]["name"], run.verdict.label), pictures)
