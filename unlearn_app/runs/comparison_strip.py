@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..common.images import enlarged
 from ..settings.events import COLUMNS, GROUPS, Picture
 from ..settings.run_config import RunConfig
 
@@ -51,7 +52,8 @@ def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> 
 
 
 def _draw_cell(strip: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
-    strip.paste(picture.image.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
+    shown = enlarged(picture.image, CELL)
+    strip.paste(shown.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
     if picture.alignment is not None:
         draw.text((left, top + CELL + 5), f"{picture.alignment:.2f} {picture.predicted}", INK, _font(15))
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
+from ..common.images import enlarged
 from ..common.json_values import to_json
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding
@@ -248,8 +249,9 @@ def embedded(run: Run, file: str) -> str:
             small = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise _damaged(run, f"{file} is no readable picture") from error
-    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    small.save(stream, "WEBP", quality=QUALITY)
+    drawn = enlarged(small, LARGEST)
+    drawn.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    drawn.save(stream, "WEBP", quality=QUALITY, lossless=drawn is not small)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

@@ -1,4 +1,8 @@
-// Chips fill the box, Escape stops a run or its attacks, the slider goes through the attack; delegated, because Gradio replaces the elements it renders.
+// Chips fill the box, Escape stops a run or its attacks, the slider goes through the attack, small pictures keep hard pixels; delegated, because Gradio replaces the elements it renders.
+document.addEventListener("load", (event) => {
+  const image = event.target;
+  if (image.tagName === "IMG" && image.naturalWidth <= 128) image.style.imageRendering = "pixelated";
+}, true);
 document.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-concept]");
   if (!chip) return;
