@@ -312,10 +312,10 @@ def test_doctor_sees_a_changed_model(command, monkeypatch: pytest.MonkeyPatch, t
     from unlearn_app.cli import doctor
 
     monkeypatch.setattr(doctor, "POCKET", tmp_path)
-    for name in doctor.BUNDLED:
+    for name in bundled_hashes.BUNDLED:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"weights")
-    doctor.record_hashes()
+    bundled_hashes.record_hashes()
     assert all(check.ok for check in doctor.checks() if check.name.startswith("bundled"))
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"others")
     code, out, _ = command("doctor")

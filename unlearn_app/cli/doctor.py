@@ -1,7 +1,5 @@
 """What this machine has and what it lacks, each as one line."""
 
-import hashlib
-import json
 import os
 import platform
 import re
@@ -12,9 +10,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from ..common.bundled_hashes import BUNDLED, HASHES, changed_files
 from ..common.paths import POCKET, ROOT
 
-BUNDLED, HASHES = ("pipeline", "judge", "second"), "hashes.json"
 FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -79,16 +77,6 @@ def _device() -> Check:
     return Check("device", True, f"{choose_device()}; {torch.get_num_threads()} threads of {os.cpu_count()} cores")
 
 
-def record_hashes() -> Path:
-    """Write the hashes of the bundled models beside them, after they were made anew."""
-    files = sorted(path for name in BUNDLED for path in (POCKET / name).rglob("*") if path.is_file())
-    digests = {path.relative_to(POCKET).as_posix(): _sha256(path) for path in files}
-    record = POCKET / HASHES
-    partial = record.with_name(f".{record.name}.partial")
-    partial.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-    return partial.replace(record)
-
-
 def _bundled() -> Iterator[Check]:
     """The bundled files against the hashes recorded beside them."""
     for name in BUNDLED:
@@ -98,16 +86,8 @@ def _bundled() -> Iterator[Check]:
         found = f"{len(weights)} weight files, {size:.1f} MiB" if weights else f"absent from assets/pocket/{name}"
         yield Check(f"bundled {name}", bool(weights), found)
     try:
-        recorded = json.loads((POCKET / HASHES).read_text(encoding="utf-8"))
+        count, changed = changed_files()
     except (OSError, ValueError):
         yield Check("bundled hashes", False, f"no readable assets/pocket/{HASHES}")
         return
-    changed = [name for name, digest in recorded.items() if _sha256(POCKET / name) != digest]
-    yield Check("bundled hashes", not changed, f"differ: {', '.join(changed)}" if changed else f"{len(recorded)} match")
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
+    yield Check("bundled hashes", not changed, f"differ: {', '.join(changed)}" if changed else f"{count} match")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ..common.bundled_hashes import record_hashes
 from .console import StageBars, whole_number
-from .doctor import record_hashes
 
 pocket = typer.Typer(help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True)
 WORK = Annotated[
@@ -46,7 +46,12 @@ def train(
 
 
 @pocket.command()
-def card(work: WORK = Path("work")) -> None:
+def card(
+    work: Annotated[
+        Path | None,
+        typer.Option(help="folder of the training; without it the card keeps what it tells of that", metavar="DIR"),
+    ] = None,
+) -> None:
     """Measure the bundled models and write their card and sample sheets."""
     from ..pocket.card import write_card
 

@@ -101,6 +101,17 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     yield write_results(folder)
 
 
+def measure_controls(out: Path, seeds: int, smoke: bool = False) -> None:
+    """What every attack makes of something never seen, over as many seeds; shipped where `out` is our own."""
+    folder = out / ("lab-smoke" if smoke else "lab")
+    lab = _Lab(folder, load_backend(), PocketJudge.load(POCKET / "judge"), smoke)
+    for job in grid(seeds, smoke):
+        if job.row == CONTROL:
+            lab.measure(job, job.kinds(smoke, False))
+    if not smoke and out.resolve().is_relative_to(ROOT):
+        record_base_rates(folder, lab.base_hash)
+
+
 def depends_on(job: Job, config: RunConfig, judge: str) -> str:
     """A short hash of everything but the attack's own settings that a cell depends on."""
     made = MADE_WITH.get(CASES[job.row].victim) if job.row in CASES else None

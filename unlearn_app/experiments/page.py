@@ -1,5 +1,6 @@
 """How quickly the page answers, measured in headless Chromium."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -8,22 +9,57 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from .cells import ROOT
 
-PATIENCE_S = 120
+PATIENCE_S, SETTLE_MS = 120, 1500
 
 
 def page_times() -> dict[str, Any]:
     """Seconds from process start to a served page, from opening it to the recorded pictures, and to a Stop answer."""
-    browser = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return {"text": "not measured: playwright is not installed"}
-    if not browser:
-        return {"text": "not measured: no Chromium found"}
+    missing = _missing()
+    if missing:
+        return {"text": f"not measured: {missing}"}
+    with _site() as (url, ready), _tab() as tab:
+        picture, stop = _drive(tab, url)
+    return {
+        "ready_s": ready,
+        "picture_s": picture,
+        "stop_s": stop,
+        "text": f"{ready:.1f} s / {picture:.1f} s / {stop:.1f} s",
+    }
+
+
+def write_screenshot(path: Path) -> str:
+    """Write the page as it opens, 1280 x 720, to `path`; a line that says so, or what is missing for it."""
+    missing = _missing()
+    if missing:
+        return f"{path.name} is not made: {missing}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _site() as (url, _), _tab() as tab:
+        _open(tab, url)
+        tab.wait_for_timeout(SETTLE_MS)
+        tab.screenshot(path=path)
+    return f"{path.name}, {path.stat().st_size:,} bytes"
+
+
+def _missing() -> str:
+    if importlib.util.find_spec("playwright") is None:
+        return "playwright is not installed"
+    return "" if _browser() else "no Chromium found"
+
+
+def _browser() -> str | None:
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@contextmanager
+def _site() -> Iterator[tuple[str, float]]:
+    """The app in a process of its own: its address, and the seconds from its start until it answered."""
     port = _free_port()
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
     started = time.perf_counter()
@@ -33,29 +69,34 @@ def page_times() -> dict[str, Any]:
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_for(url)
-        ready = time.perf_counter() - started
-        with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-            try:
-                picture, stop = _drive(chromium.new_page(), url)
-            finally:
-                chromium.close()
+        yield url, time.perf_counter() - started
     finally:
         server.terminate()
         server.wait(timeout=20)
-    return {
-        "ready_s": ready,
-        "picture_s": picture,
-        "stop_s": stop,
-        "text": f"{ready:.1f} s / {picture:.1f} s / {stop:.1f} s",
-    }
+
+
+@contextmanager
+def _tab() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield chromium.new_page(viewport={"width": 1280, "height": 720})
+        finally:
+            chromium.close()
+
+
+def _open(tab: Any, url: str) -> float:
+    """Open the page; the seconds until a picture stood there."""
+    opened = time.perf_counter()
+    tab.goto(url)
+    tab.wait_for_function("[...document.images].some(i => i.complete && i.naturalWidth >= 64)")
+    return time.perf_counter() - opened
 
 
 def _drive(page: Any, url: str) -> tuple[float, float]:
-    opened = time.perf_counter()
-    page.goto(url)
-    page.wait_for_function("[...document.images].some(i => i.complete && i.naturalWidth >= 96)")
-    picture = time.perf_counter() - opened
+    picture = _open(page, url)
     page.locator("#concept textarea, #concept input").first.fill("cat")
     page.locator("#run").click()
     page.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)

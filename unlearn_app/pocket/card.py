@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.diffusers.loading import load_pipeline
 from .checkpoints import Beside, Progress, write_json
-from .dataset import load_split, scenes
+from .dataset import scenes
 from .latents import pictures_to_tensor
 from .measures import (
     diversity,
@@ -32,60 +32,86 @@ from .recipe import ASSETS, FULL, Recipe
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 from .world import PLACEMENTS, Scene, render
 
-RECONSTRUCTED, FRESH, HELD_OUT, DIVERSE = 512, 600, 150, 200
-PER_PAIR = 2
 SAMPLING_STEPS, GUIDANCE_SCALE = 12, 2.0
 CELL, MARGIN, HEADER = 64, 76, 30
 QUALITY = 80
 
 
+@dataclass(frozen=True)
+class CardSizes:
+    """How many pictures the card is measured on; `per_pair` is of every object in every style."""
+
+    rendered: int = 4_000
+    fresh: int = 600
+    reconstructed: int = 512
+    per_pair: int = 2
+    held_out: int = 150
+    diverse: int = 200
+
+
 def write_card(
-    work: Path, assets: Path = ASSETS, recipe: Recipe = FULL, per_pair: int = PER_PAIR, diverse: int = DIVERSE
+    work: Path | None = None,
+    assets: Path = ASSETS,
+    recipe: Recipe = FULL,
+    pictures: CardSizes | None = None,
 ) -> Iterator[Progress]:
     """Measure the models in `assets`/pocket against renderings, and write card and sheets beside them.
+
+    What is known of their training comes from `work`, or without it from the card that is there.
 
     Raises:
         ConfigError: `work` holds no finished training.
         ModelError: the assembled models are missing.
     """
-    folder = assets / "pocket"
-    try:
-        training = json.loads((work / "train.json").read_text(encoding="utf-8"))
-        held = load_split(work / "pictures", "held_out", recipe.pictures["held_out"], recipe.data_seed)
-    except FileNotFoundError as error:
-        raise ConfigError(f"There is no {error.filename}; run `pocket render` and `pocket train` first.") from error
+    folder, sizes = assets / "pocket", pictures or CardSizes()
+    recipe_used, training = _training_facts(work, folder, recipe)
     backend = load_pipeline(folder / "pipeline", "pocket")
     judge, second = PocketJudge.load(folder / "judge"), SecondJudge.load(folder / "second")
     scores: dict[str, Any] = {}
     yield Progress("judge", 0, 2, "unseen renderings")
-    known = scenes("held_out", recipe.pictures["held_out"], recipe.data_seed)
-    scores["renderings"] = asdict(judge_pictures(judge, pictures_to_tensor(np.concatenate(held)), known))
+    known = scenes("held_out", sizes.rendered, recipe.data_seed)
+    held = _rendered(known)
+    scores["renderings"] = asdict(judge_pictures(judge, held, known))
     yield Progress("judge", 1, 2, "what the denoiser never sees")
-    fresh = scenes("fresh", min(FRESH, recipe.pictures["fresh"]), recipe.data_seed + 1)
-    drawn = pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in fresh]))
-    scores["fresh"] = asdict(judge_pictures(judge, drawn, fresh))
+    fresh = scenes("fresh", sizes.fresh, recipe.data_seed + 1)
+    scores["fresh"] = asdict(judge_pictures(judge, _rendered(fresh), fresh))
     yield Progress("reconstruction", 0, 1)
-    psnr = reconstruction_psnr(backend, pictures_to_tensor(held[0][:RECONSTRUCTED]))
+    psnr = reconstruction_psnr(backend, held[: sizes.reconstructed])
     scores["psnr"] = {"pictures": len(psnr), "mean": psnr.mean().item(), "worst": psnr.min().item()}
-    wanted = sample_scenes(per_pair)
+    wanted = sample_scenes(sizes.per_pair)
     yield Progress("generate", 0, 3, "every object in every style")
     painted = paint_scenes(backend, wanted, SAMPLING_STEPS, GUIDANCE_SCALE)
     scores["generated"] = quality(judge, second, painted, wanted)
     yield Progress("generate", 1, 3, "held-out compositions")
-    unseen = held_out_scenes(HELD_OUT if per_pair == PER_PAIR else per_pair)
+    unseen = held_out_scenes(sizes.held_out)
     scores["held_out"] = quality(judge, second, paint_scenes(backend, unseen, SAMPLING_STEPS, GUIDANCE_SCALE), unseen)
     yield Progress("generate", 2, 3, "one prompt many times")
-    same = [Scene("cat", "photo", "field")] * diverse
+    same = [Scene("cat", "photo", "field")] * sizes.diverse
     again = paint_scenes(backend, same, SAMPLING_STEPS, GUIDANCE_SCALE)
     scores["diversity"] = diversity([likeness(*pair) for pair in zip(again, same, strict=True)])
     yield Progress("card", 0, 1)
     sheet_scenes = wanted[: len(OBJECTS) * len(STYLES)]
     _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
     _write_sheet(folder / "generated.webp", _pictures(painted[: len(sheet_scenes)]))
-    write_json(folder / "card.json", {"recipe": asdict(recipe), "training": training, "scores": scores})
+    write_json(folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores})
     with Beside(folder / "README.md") as partial:
-        partial.write_text(card_text(recipe, training, scores, _sizes(backend, folder)), encoding="utf-8")
+        partial.write_text(card_text(recipe_used, training, scores, _sizes(backend, folder)), encoding="utf-8")
     yield Progress("card", 1, 1, str(folder / "README.md"))
+
+
+def _training_facts(work: Path | None, folder: Path, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe and what is recorded of the training, as JSON."""
+    if work is None:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        return card["recipe"], card["training"]
+    try:
+        return asdict(recipe), json.loads((work / "train.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no {error.filename}; run `pocket render` and `pocket train` first.") from error
+
+
+def _rendered(shown: Sequence[Scene]) -> Tensor:
+    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
 
 
 # ---- sheets ------------------------------------------------------------------------------------------------
@@ -186,7 +212,10 @@ def _weakest(by_name: dict[str, float], count: int = 5) -> str:
 
 
 def card_text(
-    recipe: Recipe, training: dict[str, Any], scores: dict[str, Any], sizes: Sequence[tuple[str, str, float, float]]
+    recipe: dict[str, Any],
+    training: dict[str, Any],
+    scores: dict[str, Any],
+    sizes: Sequence[tuple[str, str, float, float]],
 ) -> str:
     """The card in Markdown."""
     parts = _table(
@@ -200,8 +229,8 @@ def card_text(
         "fresh_styles": " and ".join(entry.name for entry in FRESH_STYLES),
         "placements": str(len(PLACEMENTS)),
         "prompt": prompt_of(Scene("cat", "van gogh", "beach")),
-        "pictures": ", ".join(f"{count} {split}" for split, count in recipe.pictures.items()),
-        "data_seed": str(recipe.data_seed),
+        "pictures": ", ".join(f"{count} {split}" for split, count in recipe["pictures"].items()),
+        "data_seed": str(recipe["data_seed"]),
         "parts": parts,
         "training": _training_table(training),
         "scores": _score_table(scores),

@@ -1,0 +1,65 @@
+"""Rebuilds what ships and depends on defaults: the model card, base rates, the recorded run and README's picture."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..common.bundled_hashes import record_hashes
+from ..common.paths import ASSETS, POCKET
+from ..evaluation.base_rates import record
+from ..models.catalog import load_backend
+from ..pocket.card import CardSizes, write_card
+from ..runs.folder import Run
+from ..runs.workflow import run
+from ..settings.events import GROUPS
+from ..settings.groups import CompareConfig
+from ..settings.run_config import make_config
+from . import lab, main_job
+from .cells import SMOKE
+from .page import write_screenshot
+
+RECORDED = "cat"
+SMALL = CardSizes(rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4)
+
+
+def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
+    """Rebuild everything in `assets` that follows from defaults and bundled weights, and yield lines to print.
+
+    A smoke does the same with small settings in `out`/assets-smoke, and leaves `assets` alone.
+    """
+    assets = _copied(out / "assets-smoke") if smoke else ASSETS
+    yield "card and sheets"
+    for _ in write_card(assets=assets, pictures=SMALL if smoke else None):
+        pass
+    if not smoke:
+        record_hashes()
+    yield "base rates of what was never seen"
+    main_job.measure_base_rates(out, smoke)
+    lab.measure_controls(out, seeds, smoke)
+    yield f"the recorded run, {RECORDED}"
+    pace = _record_run(assets / "recorded" / RECORDED, smoke)
+    if not smoke:
+        record("pace", pace)
+    yield "README's picture of the page"
+    yield write_screenshot(assets / "readme" / "page.png")
+
+
+def _copied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(POCKET, folder / "pocket")
+    return folder
+
+
+def _record_run(folder: Path, smoke: bool) -> float:
+    """Replace the recorded run by a new one with default settings; the old one stays until it is there.
+
+    The seconds that it took to paint and judge a picture of the comparison.
+    """
+    fresh = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for _ in run(make_config(RECORDED, **(SMOKE if smoke else {})), fresh, backend=load_backend()):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+    compare = Run.open(folder).record["timing"]["compare_s"]
+    return compare / (2 * sum(getattr(CompareConfig, group) for group in GROUPS))
