@@ -279,13 +279,13 @@ def test_unknown_benchmarks_are_refused(command) -> None:
 
 
 def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from unlearn_app.cli import doctor
+    from unlearn_app.common import bundled_hashes
     from unlearn_app.pocket import card, recipe
 
     asked = []
 
     def fake(name: str):
-        def steps(*arguments):
+        def steps(*arguments, **_):
             asked.append((name, *arguments))
             yield recipe.Progress(name, 1, 2, "loss 0.5")
             yield recipe.Progress(name, 2, 2)
@@ -294,7 +294,7 @@ def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPat
 
     (tmp_path / "pocket" / "judge").mkdir(parents=True)
     (tmp_path / "pocket" / "judge" / "judge.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(doctor, "POCKET", tmp_path / "pocket")
+    monkeypatch.setattr(bundled_hashes, "POCKET", tmp_path / "pocket")
     monkeypatch.setattr(recipe, "render", fake("render"))
     monkeypatch.setattr(recipe, "train", fake("train"))
     monkeypatch.setattr(card, "write_card", fake("card"))
@@ -310,8 +310,10 @@ def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPat
 
 def test_doctor_sees_a_changed_model(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from unlearn_app.cli import doctor
+    from unlearn_app.common import bundled_hashes
 
-    monkeypatch.setattr(doctor, "POCKET", tmp_path)
+    for module in (doctor, bundled_hashes):
+        monkeypatch.setattr(module, "POCKET", tmp_path)
     for name in bundled_hashes.BUNDLED:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"weights")

@@ -175,9 +175,7 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    name: Annotated[
-        str, typer.Argument(help=f"one of {', '.join(BENCHES)}, all of them, or {REBUILD}", metavar="NAME")
-    ],
+    name: Annotated[str, typer.Argument(help=f"{', '.join(BENCHES)}, all of them, or {REBUILD}", metavar="NAME")],
     out: Annotated[
         Path, typer.Option(help="folder for its cells and table; what is there already is kept", metavar="DIR")
     ] = Path("assets/experiments"),
@@ -189,10 +187,8 @@ def bench(
     ] = "test",
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
-    if name not in (*BENCHES, REBUILD, "all"):
-        raise ConfigError(
-            f"The benchmark {name!r} is unknown; choose one of {', '.join(BENCHES)}, {REBUILD}, all.", "name"
-        )
+    if name not in (accepted := (*BENCHES, REBUILD, "all")):
+        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(accepted)}.", "name")
     if split not in (("test", "dev") if name == "paper3" else ("test",)):
         raise ConfigError(f"The split {split!r} is not accepted; test is, and dev with paper3.", "split")
     count, given = whole_number(seeds, "seeds", 1, 100), {"split": split} if split != "test" else {}
