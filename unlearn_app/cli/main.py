@@ -27,7 +27,7 @@ from .report import compare, report
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
-BENCHES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
+BENCHES = ("main-job", "calibration", "judge", "paper1", "paper2", "paper3", "lab")
 REBUILD = "assets"
 """What rebuilds shipped files that depend on defaults, and measures no table."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -194,7 +194,7 @@ def bench(
     count, given = whole_number(seeds, "seeds", 1, 100), {"split": split} if split != "test" else {}
     for each in BENCHES if name == "all" else (name,):
         module = importlib.import_module(f"unlearn_app.experiments.{each.replace('-', '_')}")
-        more = given | ({"full": True} if full and each not in (BENCHES[0], REBUILD) else {})
+        more = given | ({"full": True} if full and each not in (*BENCHES[:2], REBUILD) else {})
         for line in module.run_bench(out, count, smoke, **more):
             print(line, flush=True)
 

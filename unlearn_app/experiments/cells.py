@@ -18,8 +18,9 @@ from jinja2 import Template
 
 from ..common.atomic_files import write_bytes
 from ..common.json_values import to_json
-from ..common.paths import ROOT
+from ..common.paths import POCKET, ROOT
 from ..models.device import choose_device
+from ..models.diffusers.model_folder import hash_weights
 from ..runs.provenance import environment, peak_memory_gb
 
 Job = TypeVar("Job")
@@ -96,19 +97,34 @@ def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job
     return [job for job in jobs if model(job) in own]
 
 
-def write_results(folder: Path, text: str, figure: str = "") -> None:
+def write_results(folder: Path, text: str, figure: str = "") -> str:
     """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a folder elsewhere.
 
-    README quotes those of `assets/results`.
+    The Markdown as written: where no cell is of the model that ships today, its first paragraph says so. README quotes
+    those of `assets/results`.
     """
     folder = folder.resolve()
+    title, _, rest = text.partition("\n")
+    note = _earlier_model(folder)
+    text = f"{title}\n\n{note}\n{rest}" if note else text
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / f"{folder.name}.md", text.encode())
     if figure:
         write_bytes(out / f"{folder.name}.svg", figure.encode())
     if out == ROOT / "assets" / "results" and folder.name in QUOTED:
-        quote_in_readme(folder.name, last_table(text, QUOTED[folder.name]))
+        table = last_table(text, QUOTED[folder.name])
+        quote_in_readme(folder.name, f"{note}\n\n{table}" if note else table)
+    return text
+
+
+def _earlier_model(folder: Path) -> str:
+    """A sentence where the cells of `folder` were measured on another model than the one that ships today."""
+    configs = [json.loads(path.read_text(encoding="utf-8"))["config"] for path in sorted(folder.glob("*.json"))]
+    measured = {config.get("base_model") or config.get("base") for config in configs}
+    if not measured or hash_weights(POCKET / "pipeline") in measured:
+        return ""
+    return "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
 
 
 def last_table(text: str, section: str) -> str:

@@ -46,8 +46,7 @@ def write_results(folder: Path) -> str:
     if "strange" in found:
         parts += ["## Pictures that show no object, or none that can be told", _rejections(found)]
     text = "\n\n".join(part.strip() for part in parts) + "\n"
-    cells.write_results(folder, text)
-    return text
+    return cells.write_results(folder, text)
 
 
 def _accuracies(known: Mapping[str, Any]) -> str:

@@ -92,8 +92,7 @@ def write_results(folder: Path) -> str:
         parts += ["## What methods withstand", _attack_table(found, tuple(METHODS)), _label_table(found)]
     parts.append(f"{len(found)} cells.\n")
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
-    cells.write_results(folder, text)
-    return text
+    return cells.write_results(folder, text)
 
 
 def _attack_table(found: Sequence[Cell], rows: Sequence[str]) -> str:

@@ -242,8 +242,7 @@ def write_results(folder: Path) -> str:
     parts += ["## What the paper claims", "", "| claim | task | paired difference | verdict |", "|---|---|---|---|"]
     parts += [judged(claim, rows) for claim in CLAIMS] + ["", *step_time(folder)]
     text = "\n".join(parts) + "\n"
-    cells.write_results(folder, text, figure(rows))
-    return text
+    return cells.write_results(folder, text, figure(rows))
 
 
 def _missing_seeds(rows: Sequence[Row]) -> str:

@@ -79,8 +79,7 @@ def write_results(folder: Path) -> str:
     parts += ["## What is claimed", "", "| claim | base | means, and their paired difference | verdict |"]
     parts += ["|---|---|---|---|", *(judged(claim, rows, base) for base in bases for claim in CLAIMS), ""]
     text = "\n".join([*parts, "## What was tried for the bar", "", TRIED]) + "\n"
-    cells.write_results(folder, text, figure(rows))
-    return text
+    return cells.write_results(folder, text, figure(rows))
 
 
 def _without(rows: Sequence[Row], known: Mapping[Pair, float]) -> str:

@@ -103,8 +103,7 @@ def write_results(folder: Path) -> str:
         for number in earlier:
             parts += [_after(number), "", *table(mine, number), ""]
     text = "\n".join(parts)
-    cells.write_results(folder, text, figure(rows))
-    return text
+    return cells.write_results(folder, text, figure(rows))
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
