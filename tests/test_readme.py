@@ -123,10 +123,8 @@ def test_make_targets_exist() -> None:
 def test_the_counts_of_the_world() -> None:
     names = ("OBJECTS", "STYLES", "SETTINGS", "FRESH_OBJECTS", "FRESH_STYLES")
     counts = [len(getattr(vocabulary, name)) for name in names]
-    stated = re.search(
-        r"(\d+) objects, (\d+) styles, (\d+) settings, captions with synonyms, and (\d+) more objects and (\d+) more styles",
-        TEXT,
-    )
+    known = r"(\d+) objects, (\d+) styles, (\d+) settings, captions with synonyms"
+    stated = re.search(known + r", and (\d+) more objects and (\d+) more styles", TEXT)
     assert [int(number) for number in stated.groups()] == counts
 
 
