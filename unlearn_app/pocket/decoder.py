@@ -23,7 +23,7 @@ ONE = 32.0
 """The amplitude of flags: silu(32) is 32 and silu(-32) is 0, so that a flag stays exact."""
 ANCHORS = [0, 1]
 BALANCE = 2
-RIGHT, DOWN = (0, 1), (1, 0)
+"""Places in every map: two large constants, which hold the normalisation still, and what keeps the mean at zero."""
 
 
 class Map:
@@ -39,46 +39,54 @@ class Map:
         return self.places[name]
 
 
+ENTRY = Map(one=1, ramp=2, code=64, edges=4)
+HALVES = Map(one=1, ramp=2, parity=2, left=64, right=64)
+QUARTERS = Map(one=1, ramp=2, parity=2, pixels=48)
+GATED_QUARTERS = Map(one=1, ramp=2, parity=4, plus=48, minus=48)
+PIECES = Map(one=1, ramp=2, parity=4, pixels=12)
+GATED_PIECES = Map(parity=6, plus=12, minus=12)
+PICTURE = Map(parity=6, plus=3, minus=3)
+"""What the feature maps hold, from the code's grid to the picture's; the narrowest network in which they fit."""
+
+
 def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
     """Set the weights of the decoder so that it computes `basis.decode`, without any training.
 
-    The first blocks of the coarsest level and all second blocks contribute nothing and are free to learn, since only
-    the last convolution of their branch is zero.
+    Both blocks of the coarsest level and the second blocks of the others contribute nothing, since the last
+    convolution of their branch is zero; they are there to learn.
     """
     decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
-    entry = Map(one=1, ramp=2, code=64, edges=4)
-    halves = Map(one=1, ramp=2, parity=2, left=64, right=64)
-    quarters = Map(one=1, ramp=2, parity=2, pixels=48)
-    gated_quarters = Map(one=1, ramp=2, parity=4, plus=48, minus=48)
-    pieces = Map(one=1, ramp=2, parity=4, pixels=12)
-    gated_pieces = Map(parity=6, plus=12, minus=12)
-    picture = Map(parity=6, plus=3, minus=3)
     with torch.no_grad():
         _hold_norms(decoder)
-        _write_entry(autoencoder, entry)
-        _write_ramp(decoder.mid_block.resnets, entry)
-        _write_halves(levels[0].upsamplers[0].conv, entry, halves)
-        _select_quarters(levels[1].resnets[0], halves, quarters, _functionals(basis))
-        _write_gates(levels[1].upsamplers[0].conv, levels[2].resnets[0].norm1, quarters, gated_quarters, 2 * SIDE)
-        _select(levels[2].resnets[0], gated_quarters, pieces)
-        _write_gates(levels[2].upsamplers[0].conv, levels[3].resnets[0].norm1, pieces, gated_pieces, 4 * SIDE)
-        _select(levels[3].resnets[0], gated_pieces, picture)
-        _write_output(decoder, picture)
+        _write_entry(autoencoder)
+        _write_ramp(decoder.mid_block.resnets)
+        _write_halves(levels[0].upsamplers[0].conv)
+        _select_quarters(levels[1].resnets[0], _functionals(basis))
+        _write_gates(levels[1].upsamplers[0].conv, levels[2].resnets[0].norm1, QUARTERS, GATED_QUARTERS, 2 * SIDE)
+        _select(levels[2].resnets[0], GATED_QUARTERS, PIECES)
+        _write_gates(levels[2].upsamplers[0].conv, levels[3].resnets[0].norm1, PIECES, GATED_PIECES, 4 * SIDE)
+        _select(levels[3].resnets[0], GATED_PIECES, PICTURE)
+        _write_output(decoder)
 
 
-def guard_anchors(decoder: nn.Module) -> None:
-    """Keep gradients away from the weights that read anchors.
+def learn_quietly(autoencoder: nn.Module) -> None:
+    """Let gradients reach only what can be refined in a decoder that `write_decoder` wrote; call it before training.
 
-    Anchors are thousands of times louder than the rest: they would take all of a clipped gradient, and one step of
-    their weights would drown the picture.
+    Frozen are position and gates, whose numbers are so loud that a step of a weight that reads them, or of one that
+    moves them, drowns the picture. Free blocks and selections of pixels learn, but the former add to codes and pixels
+    alone.
     """
-    for module in decoder.modules():
-        readers = [getattr(module, "conv_shortcut", None)]
-        readers += [sampler.conv for sampler in getattr(module, "upsamplers", None) or ()]
-        for conv in filter(None, readers):
-            mask = torch.ones_like(conv.weight)
-            mask[:, ANCHORS] = 0
-            conv.weight.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
+    autoencoder.requires_grad_(False)
+    decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
+    for block, targets in _free_blocks(decoder):
+        for part in (block.conv1, block.norm2, block.conv2):
+            part.requires_grad_(True)
+        keep = torch.zeros(block.conv2.out_channels, device=block.conv2.weight.device)
+        keep[targets] = 1
+        block.conv2.weight.register_hook(lambda gradient, keep=keep: gradient * keep.view(-1, 1, 1, 1))
+        block.conv2.bias.register_hook(lambda gradient, keep=keep: gradient * keep)
+    for part in (levels[2].resnets[0].conv1, levels[3].resnets[0].conv1, decoder.conv_out):
+        part.requires_grad_(True)
 
 
 @cache
@@ -104,6 +112,20 @@ def _hold_norms(decoder: nn.Module) -> None:
             nn.init.zeros_(module.conv2.bias)
             _hold_norm(module.norm1)
     _hold_norm(decoder.conv_norm_out)
+    # what follows has no use for these, and they are so loud that nothing could be learned beside them
+    for block in decoder.up_blocks[0].resnets:
+        block.norm1.weight[ENTRY["one"] + ENTRY["ramp"] + ENTRY["edges"]] = 0
+    for places, block in ((QUARTERS, decoder.up_blocks[1].resnets[1]), (PIECES, decoder.up_blocks[2].resnets[1])):
+        block.norm1.weight[places["one"] + places["ramp"]] = 0
+    decoder.up_blocks[2].resnets[0].norm1.weight[GATED_QUARTERS["one"] + GATED_QUARTERS["ramp"]] = 0
+
+
+def _free_blocks(decoder: nn.Module) -> list[tuple[nn.Module, list[int]]]:
+    """Blocks that contribute nothing yet, and the channels to which they may add."""
+    first, *others = decoder.up_blocks
+    blocks = [(block, ENTRY["code"]) for block in first.resnets]
+    targets = (QUARTERS["pixels"], PIECES["pixels"], PICTURE["plus"] + PICTURE["minus"])
+    return blocks + [(level.resnets[1], places) for level, places in zip(others, targets, strict=True)]
 
 
 def _hold_norm(norm: nn.GroupNorm) -> None:
@@ -118,7 +140,7 @@ def _blank(conv: nn.Conv2d) -> None:
 
 
 def _tap(conv: nn.Conv2d, outputs: list[int], inputs: list[int], values: Tensor | float, at: tuple = (0, 0)) -> None:
-    """Add `values`, a matrix (outputs, inputs) or a number for each pair, to the weights that look `at` (down, right)."""
+    """Add `values`, a matrix (outputs, inputs) or one number a pair, to the weights that look `at` (down, right)."""
     if not isinstance(values, Tensor):
         values = values * torch.eye(len(outputs))
     centre = conv.kernel_size[0] // 2
@@ -136,31 +158,32 @@ def _close(conv: nn.Conv2d, anchored: bool = True, mean: float = 0.0) -> None:
     conv.bias[BALANCE] = mean * len(conv.bias) - conv.bias.sum()
 
 
-def _write_entry(autoencoder: nn.Module, entry: Map) -> None:
+def _write_entry(autoencoder: nn.Module) -> None:
+    """The code as it comes, and the constant."""
     conv = autoencoder.decoder.conv_in
-    _write_taps(autoencoder.post_quant_conv, torch.eye(len(entry["code"])))
+    _write_taps(autoencoder.post_quant_conv, torch.eye(len(ENTRY["code"])))
     _blank(conv)
-    _tap(conv, entry["code"], range(len(entry["code"])), 1.0)
-    conv.bias[entry["one"]] = ONE
+    _tap(conv, ENTRY["code"], range(len(ENTRY["code"])), 1.0)
+    conv.bias[ENTRY["one"]] = ONE
     _close(conv)
 
 
-def _write_ramp(resnets: nn.ModuleList, entry: Map) -> None:
+def _write_ramp(resnets: nn.ModuleList) -> None:
     """Ramps per axis, from -3.5 to 3.5, as a sum of flags for each row and column of cells.
 
     A flag is a difference of the constant channel and itself a cell further on, which is zero beyond the border;
     convolutions after it move it inwards. Every block adds two of the four flags per side.
     """
     outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
-    edges, ramps = entry["edges"], entry["ramp"]
+    edges, ramps = ENTRY["edges"], ENTRY["ramp"]
     for distance, block in zip((0, 2), resnets, strict=True):
         _blank(block.conv1)
         _blank(block.conv2)
         _hold_norm(block.norm2)
         for side, (edge, out) in enumerate(zip(edges, outward, strict=True)):
             if distance == 0:
-                _tap(block.conv1, [edge], entry["one"], 1.0)
-                _tap(block.conv1, [edge], entry["one"], -1.0, out)
+                _tap(block.conv1, [edge], ENTRY["one"], 1.0)
+                _tap(block.conv1, [edge], ENTRY["one"], -1.0, out)
             else:
                 _tap(block.conv1, [edge], [edge], 1.0, out)
             axis, sign = ramps[side // 2], 2 * (side % 2) - 1
@@ -172,9 +195,7 @@ def _write_ramp(resnets: nn.ModuleList, entry: Map) -> None:
         _close(block.conv2, anchored=False)
 
 
-def _add_parity(
-    conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, scale: Tensor | float, side: int
-) -> None:
+def _add_parity(conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, scale: Tensor | float, side: int) -> None:
     """Add `scale` times the parity along `axis` (0 along rows); `side` is the size of the map before its doubling.
 
     At the border the constant channel makes up for the ramp, which would go on but is cut off by zeros.
@@ -201,14 +222,14 @@ def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> Non
         conv.bias[target["one"]] = ONE
 
 
-def _write_halves(conv: nn.Conv2d, entry: Map, halves: Map) -> None:
+def _write_halves(conv: nn.Conv2d) -> None:
     """Two copies of the code, of which `_select_quarters` sees the one in left and the other in right halves."""
     _blank(conv)
-    _write_position(conv, entry, halves, SIDE)
-    conv.weight[halves["parity"]] *= ONE
+    _write_position(conv, ENTRY, HALVES, SIDE)
+    conv.weight[HALVES["parity"]] *= ONE
     for name, sign in (("left", 1), ("right", -1)):
-        _tap(conv, halves[name], entry["code"], 1.0)
-        _add_parity(conv, halves[name], entry, 0, sign * COARSE_GATE, SIDE)
+        _tap(conv, HALVES[name], ENTRY["code"], 1.0)
+        _add_parity(conv, HALVES[name], ENTRY, 0, sign * COARSE_GATE, SIDE)
     _close(conv)
 
 
@@ -223,17 +244,17 @@ def _functionals(basis: PatchBasis) -> tuple[Tensor, Tensor]:
     return ordered[..., :-1], ordered[..., -1]
 
 
-def _select_quarters(block: nn.Module, halves: Map, quarters: Map, functionals: tuple[Tensor, Tensor]) -> None:
+def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> None:
     """From gated codes to the 48 pixels of this quarter: the first activation selects the half, the second the row."""
     weights, means = functionals
-    size = len(quarters["pixels"])
+    size = len(QUARTERS["pixels"])
     hidden = Map(top=size, bottom=size)
     _blank(block.conv1)
     for row, (name, sign) in enumerate((("top", 1), ("bottom", -1))):
         shift = means[row] - COARSE_GATE * weights[row].sum(-1)
         for column, half in enumerate(("left", "right")):
-            _tap(block.conv1, hidden[name], halves[half], weights[row, column])
-        flag_x, flag_y = ([place] for place in halves["parity"])
+            _tap(block.conv1, hidden[name], HALVES[half], weights[row, column])
+        flag_x, flag_y = ([place] for place in HALVES["parity"])
         _tap(block.conv1, hidden[name], flag_x, (shift[0] - shift[1])[:, None] / ONE)
         _tap(block.conv1, hidden[name], flag_y, torch.full((size, 1), 2 * sign * GATE / ONE))
         block.conv1.bias[hidden[name]] = shift[1] - sign * GATE
@@ -241,10 +262,10 @@ def _select_quarters(block: nn.Module, halves: Map, quarters: Map, functionals: 
     _hold_norm(block.norm2)
     _blank(block.conv2)
     for name in ("top", "bottom"):
-        _tap(block.conv2, quarters["pixels"], hidden[name], 1.0)
-    block.conv2.bias[quarters["pixels"]] = -GATE
+        _tap(block.conv2, QUARTERS["pixels"], hidden[name], 1.0)
+    block.conv2.bias[QUARTERS["pixels"]] = -GATE
     _close(block.conv2, anchored=False)
-    _write_shortcut(block.conv_shortcut, halves, quarters, 1 / ONE)
+    _write_shortcut(block.conv_shortcut, HALVES, QUARTERS, 1 / ONE)
 
 
 def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1.0) -> None:
@@ -294,7 +315,8 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
     _write_shortcut(block.conv_shortcut, gated, target)
 
 
-def _write_output(decoder: nn.Module, picture: Map) -> None:
+def _write_output(decoder: nn.Module) -> None:
+    """The picture from its activated channels and their negatives: silu(z) - silu(-z) = z."""
     _blank(decoder.conv_out)
     for name, sign in (("plus", 1.0), ("minus", -1.0)):
-        _tap(decoder.conv_out, range(3), picture[name], sign)
+        _tap(decoder.conv_out, range(3), PICTURE[name], sign)

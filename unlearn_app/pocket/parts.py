@@ -42,7 +42,10 @@ def new_unet(cross_attention_dim: int) -> Any:
 
 
 def new_autoencoder() -> Any:
-    """The untrained autoencoder: 64 px pictures to 8 x 8 x 64 latents and back."""
+    """The untrained autoencoder: 64 px pictures to 8 x 8 x 64 latents and back.
+
+    The widths are those that `write_decoder` fills; one group of channels needs the fewest to hold its norm still.
+    """
     return new_part(
         "vae",
         sample_size=64,
