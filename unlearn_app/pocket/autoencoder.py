@@ -8,61 +8,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .decoder import learn_quietly
 from .latents import PatchBasis, pictures_to_tensor
 
 LATENT_NOISE = 0.3
 """Largest standard deviation of the noise on a code; that of a picture is drawn evenly from zero to this."""
 WARM_UP = 100
-COARSER_WEIGHT = 0.25
 EDGE_WEIGHT = 0.5
 
 
-class GrowingDecoder(nn.Module):
-    """The decoder with a linear read-out after its coarser levels, which are dropped after training.
-
-    A read-out turns every feature cell into its patch of pixels, so that the coarser levels learn from the first step.
-    """
+class Decoder(nn.Module):
+    """What turns latents (B, C, 8, 8) to pictures (B, 3, 64, 64): the part of the autoencoder that is trained."""
 
     def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
         self.entry, self.decoder = autoencoder.post_quant_conv, autoencoder.decoder
-        widths = [block.resnets[-1].out_channels for block in self.decoder.up_blocks[:-1]]
-        self.readouts = nn.ModuleList(nn.Conv2d(width, 3 * (8 >> i) ** 2, 1) for i, width in enumerate(widths))
 
-    def forward(self, latents: Tensor) -> list[Tensor]:
-        """Latents (B, C, 8, 8) to pictures (B, 3, 64, 64), one per level, the last the decoder's own output."""
-        decoder, pictures = self.decoder, []
-        hidden = decoder.mid_block(decoder.conv_in(self.entry(latents)))
-        for level, block in enumerate(decoder.up_blocks):
-            for resnet in block.resnets:
-                hidden = resnet(hidden, None)
-            if block.upsamplers:
-                pictures.append(F.pixel_shuffle(self.readouts[level](hidden), 8 >> level))
-                hidden = block.upsamplers[0](hidden)
-        return [*pictures, decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))]
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.decoder(self.entry(latents))
 
 
 @dataclass
 class DecoderState:
     """Everything a resumed decoder training needs."""
 
-    model: GrowingDecoder
+    model: Decoder
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
 
 
 def new_state(autoencoder: nn.Module, lr: float) -> DecoderState:
-    """A fresh training state; read-outs and `autoencoder`'s decoder are trained together.
-
-    Every residual branch starts at zero, which is worth half a decibel in the first hundred steps.
-    """
-    model = GrowingDecoder(autoencoder)
-    for module in model.modules():
-        if hasattr(module, "conv_shortcut"):
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    """A fresh training state of the decoder, which `write_decoder` wrote; only what `learn_quietly` names learns."""
+    learn_quietly(autoencoder)
+    model = Decoder(autoencoder)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     return DecoderState(model, optimizer)
 
 
@@ -91,7 +72,7 @@ def train_decoder(
         strength = LATENT_NOISE * torch.rand(batch_size, 1, 1, 1, generator=generator)
         latents = latents + strength * torch.randn(latents.shape, generator=generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            decoded = [picture.float() for picture in state.model(latents.to(device))]
+            decoded = state.model(latents.to(device)).float()
         loss = _loss(decoded, pictures.to(device))
         for group in state.optimizer.param_groups:
             group["lr"] = lr * learning_share(state.step, steps)
@@ -115,12 +96,7 @@ def draw_pictures(shards: list[np.ndarray], count: int, generator: torch.Generat
     return pictures_to_tensor(shard[rows.numpy()])
 
 
-def _loss(decoded: list[Tensor], pictures: Tensor) -> Tensor:
-    error = decoded[-1] - pictures
+def _loss(decoded: Tensor, pictures: Tensor) -> Tensor:
+    error = decoded - pictures
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    coarser = sum(_distance(picture, pictures) for picture in decoded[:-1])
-    return _distance(decoded[-1], pictures) + EDGE_WEIGHT * edges + COARSER_WEIGHT * coarser
-
-
-def _distance(decoded: Tensor, pictures: Tensor) -> Tensor:
-    return F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures)
+    return F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures) + EDGE_WEIGHT * edges

@@ -24,7 +24,7 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
     with torch.no_grad():
         _silence_branches(encoder)
         widths = autoencoder.config.block_out_channels
-        _write_taps(encoder.conv_in, torch.eye(3))
+        write_taps(encoder.conv_in, torch.eye(3))
         features = pictures_to_tensor(pictures)
         for level in range(len(widths) - 1):
             cells = _cells(features)
@@ -35,7 +35,7 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
                 weight, bias = F.pad(weight, (0, 1)), F.pad(bias, (0, 1), value=1.0)
             _write_downsampler(encoder.down_blocks[level].downsamplers[0].conv, weight, bias)
         mirror = _mirror(basis.rows.shape[0], widths[-1], autoencoder.config.norm_num_groups)
-        _write_taps(encoder.down_blocks[-1].resnets[0].conv_shortcut, mirror)
+        write_taps(encoder.down_blocks[-1].resnets[0].conv_shortcut, mirror)
         _write_output(autoencoder, basis.rows.shape[0])
 
 
@@ -46,10 +46,10 @@ def _silence_branches(encoder: nn.Module) -> None:
             nn.init.zeros_(module.conv2.bias)
             nn.init.zeros_(module.conv1.weight)
             if module.conv_shortcut is not None:
-                _write_taps(module.conv_shortcut, torch.eye(module.conv_shortcut.in_channels))
+                write_taps(module.conv_shortcut, torch.eye(module.conv_shortcut.in_channels))
 
 
-def _write_taps(conv: nn.Conv2d, matrix: Tensor) -> None:
+def write_taps(conv: nn.Conv2d, matrix: Tensor) -> None:
     """Make `conv` a per-pixel linear map; `matrix` (outputs, inputs) may be smaller than the convolution."""
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
@@ -132,6 +132,6 @@ def _write_output(autoencoder: nn.Module, channels: int) -> None:
     encoder.conv_norm_out.weight[plus + minus] = ANCHOR * (2 * groups / width) ** 0.5
     taps = torch.zeros(2 * channels, width)
     taps[range(channels), plus], taps[range(channels), minus] = 1.0, -1.0
-    _write_taps(encoder.conv_out, taps)
+    write_taps(encoder.conv_out, taps)
     encoder.conv_out.bias[channels:] = LOG_VARIANCE
-    _write_taps(autoencoder.quant_conv, torch.eye(2 * channels))
+    write_taps(autoencoder.quant_conv, torch.eye(2 * channels))

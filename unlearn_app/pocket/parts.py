@@ -42,16 +42,19 @@ def new_unet(cross_attention_dim: int) -> Any:
 
 
 def new_autoencoder() -> Any:
-    """The untrained autoencoder: 128 px pictures to 8 x 8 x 64 latents and back."""
+    """The untrained autoencoder: 64 px pictures to 8 x 8 x 64 latents and back.
+
+    The widths are those that `write_decoder` fills; one group of channels needs the fewest to hold its norm still.
+    """
     return new_part(
         "vae",
         sample_size=64,
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=(24, 32, 72, 136),
+        block_out_channels=(16, 36, 106, 136),
         layers_per_block=1,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
+        norm_num_groups=1,
         mid_block_add_attention=False,
         scaling_factor=1.0,
     )

@@ -18,6 +18,7 @@ from ..models.diffusers.unet import quicken
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
 from .dataset import load_split, render_split, scenes, world_size
+from .decoder import write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
 from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
@@ -44,7 +45,7 @@ class Recipe:
     autoencoder_seed: int = 2
     autoencoder_steps: int = 8_000
     autoencoder_batch: int = 16
-    autoencoder_lr: float = 2e-3
+    autoencoder_lr: float = 3e-4
     judge_seed: int = 3
     judge_steps: int = 1_100
     judge_batch: int = 128
@@ -175,11 +176,11 @@ def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
 
 
 def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
-    """The autoencoder: the encoder as computed from the basis, the decoder as trained."""
+    """The autoencoder: the encoder as computed from the basis, the decoder as trained from there."""
     model = new_autoencoder()
     first = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)[0]
     write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
-    autoencoder.GrowingDecoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
+    autoencoder.Decoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
     return model.eval()
 
 
@@ -223,11 +224,13 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     basis, shards = _basis(work), load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
     torch.manual_seed(recipe.autoencoder_seed)
-    state = autoencoder.new_state(new_autoencoder().to(device), recipe.autoencoder_lr)
+    model = new_autoencoder()
+    write_decoder(model, basis)
+    state = autoencoder.new_state(model.to(device), recipe.autoencoder_lr)
     losses = autoencoder.train_decoder(
         state, basis, shards, steps=recipe.autoencoder_steps, batch_size=recipe.autoencoder_batch,
         lr=recipe.autoencoder_lr,
-        seed=recipe.autoencoder_seed, autocast=fits_bfloat16(device),
+        seed=recipe.autoencoder_seed, autocast=False,  # in bfloat16 the gates lose more than there is to learn
     )  # fmt: skip
     facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch}
     total = recipe.autoencoder_steps

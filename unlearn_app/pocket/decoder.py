@@ -1,0 +1,322 @@
+"""The decoder of the autoencoder: the linear patch code undone by convolution weights, without any training.
+
+A patch of 8 x 8 pixels is a linear function of its cell, but the network doubles its grid three times and each time
+gives the four copies of a cell the same numbers, so the copies have to be told apart. Every feature map therefore
+carries a ramp per axis, which grows by one per cell; the zeros around the map tell the middle block where it starts.
+After a doubling the ramp's second difference is +1 in the first copy of a cell and -1 in the second: the parity,
+a convolution. Numbers for both copies travel side by side, and silu(u + K * parity) lets only the right ones pass.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import write_taps
+from .latents import PATCH, PatchBasis
+
+SIDE = 8
+"""Cells along an edge of the latents. Where the ramp starts is worked out from the borders, for this size alone."""
+COARSE_GATE, GATE, FINE_GATE = 20.0, 12.0, 8.0
+"""Codes reach 10, pixels 2; silu is the identity or zero to a thousandth from 8 on."""
+ONE = 32.0
+"""The amplitude of flags: silu(32) is 32 and silu(-32) is 0, so that a flag stays exact."""
+ANCHORS = [0, 1]
+BALANCE = 2
+"""Places in every map: two large constants, which hold the normalisation still, and what keeps the mean at zero."""
+
+
+class Map:
+    """Places of named groups of channels in one feature map, behind the anchors and the balance."""
+
+    def __init__(self, **sizes: int) -> None:
+        self.end, self.places = BALANCE + 1, {}
+        for name, size in sizes.items():
+            self.places[name] = list(range(self.end, self.end + size))
+            self.end += size
+
+    def __getitem__(self, name: str) -> list[int]:
+        return self.places[name]
+
+
+ENTRY = Map(one=1, ramp=2, code=64, edges=4)
+HALVES = Map(one=1, ramp=2, parity=2, left=64, right=64)
+QUARTERS = Map(one=1, ramp=2, parity=2, pixels=48)
+GATED_QUARTERS = Map(one=1, ramp=2, parity=4, plus=48, minus=48)
+PIECES = Map(one=1, ramp=2, parity=4, pixels=12)
+GATED_PIECES = Map(parity=6, plus=12, minus=12)
+PICTURE = Map(parity=6, plus=3, minus=3)
+"""What the feature maps hold, from the code's grid to the picture's; the narrowest network in which they fit."""
+
+
+def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
+    """Set the weights of the decoder so that it computes `basis.decode`, without any training.
+
+    Both blocks of the coarsest level and the second blocks of the others contribute nothing, since the last
+    convolution of their branch is zero; they are there to learn.
+    """
+    decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
+    with torch.no_grad():
+        _hold_norms(decoder)
+        _write_entry(autoencoder)
+        _write_ramp(decoder.mid_block.resnets)
+        _write_halves(levels[0].upsamplers[0].conv)
+        _select_quarters(levels[1].resnets[0], _functionals(basis))
+        _write_gates(levels[1].upsamplers[0].conv, levels[2].resnets[0].norm1, QUARTERS, GATED_QUARTERS, 2 * SIDE)
+        _select(levels[2].resnets[0], GATED_QUARTERS, PIECES)
+        _write_gates(levels[2].upsamplers[0].conv, levels[3].resnets[0].norm1, PIECES, GATED_PIECES, 4 * SIDE)
+        _select(levels[3].resnets[0], GATED_PIECES, PICTURE)
+        _write_output(decoder)
+
+
+def learn_quietly(autoencoder: nn.Module) -> None:
+    """Let gradients reach only what can be refined in a decoder that `write_decoder` wrote; call it before training.
+
+    Frozen are position and gates, whose numbers are so loud that a step of a weight that reads them, or of one that
+    moves them, drowns the picture. Free blocks and selections of pixels learn, but the former add to codes and pixels
+    alone.
+    """
+    autoencoder.requires_grad_(False)
+    decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
+    for block, targets in _free_blocks(decoder):
+        for part in (block.conv1, block.norm2, block.conv2):
+            part.requires_grad_(True)
+        keep = torch.zeros(block.conv2.out_channels, device=block.conv2.weight.device)
+        keep[targets] = 1
+        block.conv2.weight.register_hook(lambda gradient, keep=keep: gradient * keep.view(-1, 1, 1, 1))
+        block.conv2.bias.register_hook(lambda gradient, keep=keep: gradient * keep)
+    for part in (levels[2].resnets[0].conv1, levels[3].resnets[0].conv1, decoder.conv_out):
+        part.requires_grad_(True)
+
+
+@cache
+def _anchor(width: int) -> tuple[float, float]:
+    """An anchor, and the deviation of `width` channels of which one is the anchor, one its negative, the rest small.
+
+    Of the anchors that bfloat16 holds exactly the one whose deviation float16 holds best.
+    """
+    anchors = torch.arange(16384.0, 32768.0, 128.0, dtype=torch.float64)
+    deviations = anchors * (2 / width) ** 0.5
+    best = ((deviations.half().double() - deviations).abs() / deviations).argmin()
+    return anchors[best].item(), deviations[best].half().item()
+
+
+def _hold_norms(decoder: nn.Module) -> None:
+    """Turn every normalisation before which anchors stand into the identity, which hides anchors and balance.
+
+    What is left is every free block's second normalisation, before which there are none.
+    """
+    for module in decoder.modules():
+        if hasattr(module, "conv_shortcut"):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+            _hold_norm(module.norm1)
+    _hold_norm(decoder.conv_norm_out)
+    # what follows has no use for these, and they are so loud that nothing could be learned beside them
+    for block in decoder.up_blocks[0].resnets:
+        block.norm1.weight[ENTRY["one"] + ENTRY["ramp"] + ENTRY["edges"]] = 0
+    for places, block in ((QUARTERS, decoder.up_blocks[1].resnets[1]), (PIECES, decoder.up_blocks[2].resnets[1])):
+        block.norm1.weight[places["one"] + places["ramp"]] = 0
+    decoder.up_blocks[2].resnets[0].norm1.weight[GATED_QUARTERS["one"] + GATED_QUARTERS["ramp"]] = 0
+
+
+def _free_blocks(decoder: nn.Module) -> list[tuple[nn.Module, list[int]]]:
+    """Blocks that contribute nothing yet, and the channels to which they may add."""
+    first, *others = decoder.up_blocks
+    blocks = [(block, ENTRY["code"]) for block in first.resnets]
+    targets = (QUARTERS["pixels"], PIECES["pixels"], PICTURE["plus"] + PICTURE["minus"])
+    return blocks + [(level.resnets[1], places) for level, places in zip(others, targets, strict=True)]
+
+
+def _hold_norm(norm: nn.GroupNorm) -> None:
+    nn.init.constant_(norm.weight, _anchor(norm.num_channels)[1])
+    nn.init.zeros_(norm.bias)
+    norm.weight[[*ANCHORS, BALANCE]] = 0
+
+
+def _blank(conv: nn.Conv2d) -> None:
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+
+
+def _tap(conv: nn.Conv2d, outputs: list[int], inputs: list[int], values: Tensor | float, at: tuple = (0, 0)) -> None:
+    """Add `values`, a matrix (outputs, inputs) or one number a pair, to the weights that look `at` (down, right)."""
+    if not isinstance(values, Tensor):
+        values = values * torch.eye(len(outputs))
+    centre = conv.kernel_size[0] // 2
+    rows, columns = (torch.tensor(places, dtype=torch.long) for places in (outputs, inputs))
+    conv.weight[rows[:, None], columns, centre + at[0], centre + at[1]] += values
+
+
+def _close(conv: nn.Conv2d, anchored: bool = True, mean: float = 0.0) -> None:
+    """Finish what a convolution writes: anchors, and a balance that keeps the mean of all channels at `mean`."""
+    if anchored:
+        conv.bias[ANCHORS] = torch.tensor([1.0, -1.0]) * _anchor(conv.out_channels)[0]
+    conv.weight[BALANCE] = 0
+    conv.weight[BALANCE] = -conv.weight.sum(0)
+    conv.bias[BALANCE] = 0
+    conv.bias[BALANCE] = mean * len(conv.bias) - conv.bias.sum()
+
+
+def _write_entry(autoencoder: nn.Module) -> None:
+    """The code as it comes, and the constant."""
+    conv = autoencoder.decoder.conv_in
+    write_taps(autoencoder.post_quant_conv, torch.eye(len(ENTRY["code"])))
+    _blank(conv)
+    _tap(conv, ENTRY["code"], range(len(ENTRY["code"])), 1.0)
+    conv.bias[ENTRY["one"]] = ONE
+    _close(conv)
+
+
+def _write_ramp(resnets: nn.ModuleList) -> None:
+    """Ramps per axis, from -3.5 to 3.5, as a sum of flags for each row and column of cells.
+
+    A flag is a difference of the constant channel and itself a cell further on, which is zero beyond the border;
+    convolutions after it move it inwards. Every block adds two of the four flags per side.
+    """
+    outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
+    edges, ramps = ENTRY["edges"], ENTRY["ramp"]
+    for distance, block in zip((0, 2), resnets, strict=True):
+        _blank(block.conv1)
+        _blank(block.conv2)
+        _hold_norm(block.norm2)
+        for side, (edge, out) in enumerate(zip(edges, outward, strict=True)):
+            if distance == 0:
+                _tap(block.conv1, [edge], ENTRY["one"], 1.0)
+                _tap(block.conv1, [edge], ENTRY["one"], -1.0, out)
+            else:
+                _tap(block.conv1, [edge], [edge], 1.0, out)
+            axis, sign = ramps[side // 2], 2 * (side % 2) - 1
+            value = sign * (SIDE / 2 - 0.5 - distance) / ONE
+            _tap(block.conv2, [axis], [edge], value)
+            _tap(block.conv2, [axis], [edge], value - sign / ONE, out)
+            _tap(block.conv2, [edge], [edge], 1.0, out)
+        _close(block.conv1)
+        _close(block.conv2, anchored=False)
+
+
+def _add_parity(conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, scale: Tensor | float, side: int) -> None:
+    """Add `scale` times the parity along `axis` (0 along rows); `side` is the size of the map before its doubling.
+
+    At the border the constant channel makes up for the ramp, which would go on but is cut off by zeros.
+    """
+    scales = torch.as_tensor(scale).expand(len(outputs))[:, None]
+    ramp, missing = [source["ramp"][axis]], (side / 2 + 0.5) / ONE
+    for sign in (-1, 1):
+        at = (0, sign) if axis == 0 else (sign, 0)
+        _tap(conv, outputs, ramp, -scales, at)
+        _tap(conv, outputs, source["one"], sign * missing * scales, at)
+    _tap(conv, outputs, ramp, 2 * scales)
+
+
+def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> None:
+    """The constant, the ramps of the doubled map, and the parities: those of before and two new ones."""
+    old = source.places.get("parity", [])
+    _tap(conv, target["parity"][: len(old)], old, 1.0)
+    for axis in (0, 1):
+        _add_parity(conv, [target["parity"][len(old) + axis]], source, axis, 1.0, side)
+        if "ramp" in target.places:
+            _tap(conv, [target["ramp"][axis]], [source["ramp"][axis]], 2.0)
+            _add_parity(conv, [target["ramp"][axis]], source, axis, -0.5, side)
+    if "one" in target.places:
+        conv.bias[target["one"]] = ONE
+
+
+def _write_halves(conv: nn.Conv2d) -> None:
+    """Two copies of the code, of which `_select_quarters` sees the one in left and the other in right halves."""
+    _blank(conv)
+    _write_position(conv, ENTRY, HALVES, SIDE)
+    conv.weight[HALVES["parity"]] *= ONE
+    for name, sign in (("left", 1), ("right", -1)):
+        _tap(conv, HALVES[name], ENTRY["code"], 1.0)
+        _add_parity(conv, HALVES[name], ENTRY, 0, sign * COARSE_GATE, SIDE)
+    _close(conv)
+
+
+def _functionals(basis: PatchBasis) -> tuple[Tensor, Tensor]:
+    """Weights (2, 2, 48, 64) and means (2, 2, 48) of the pixels of every quarter of a patch.
+
+    Pixels are ordered so that equal parts of them are the quarters of a quarter, and so on down to colours.
+    """
+    weights = (basis.rows * basis.scale[:, None]).T.half().float()  # what a file will hold, so that offsets match
+    split = torch.cat([weights, basis.mean[:, None]], 1).reshape(3, *(2,) * 6, -1)
+    ordered = split.permute(1, 4, 2, 5, 3, 6, 0, 7).reshape(2, 2, 3 * PATCH**2 // 4, -1)
+    return ordered[..., :-1], ordered[..., -1]
+
+
+def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> None:
+    """From gated codes to the 48 pixels of this quarter: the first activation selects the half, the second the row."""
+    weights, means = functionals
+    size = len(QUARTERS["pixels"])
+    hidden = Map(top=size, bottom=size)
+    _blank(block.conv1)
+    for row, (name, sign) in enumerate((("top", 1), ("bottom", -1))):
+        shift = means[row] - COARSE_GATE * weights[row].sum(-1)
+        for column, half in enumerate(("left", "right")):
+            _tap(block.conv1, hidden[name], HALVES[half], weights[row, column])
+        flag_x, flag_y = ([place] for place in HALVES["parity"])
+        _tap(block.conv1, hidden[name], flag_x, (shift[0] - shift[1])[:, None] / ONE)
+        _tap(block.conv1, hidden[name], flag_y, torch.full((size, 1), 2 * sign * GATE / ONE))
+        block.conv1.bias[hidden[name]] = shift[1] - sign * GATE
+    _close(block.conv1)
+    _hold_norm(block.norm2)
+    _blank(block.conv2)
+    for name in ("top", "bottom"):
+        _tap(block.conv2, QUARTERS["pixels"], hidden[name], 1.0)
+    block.conv2.bias[QUARTERS["pixels"]] = -GATE
+    _close(block.conv2, anchored=False)
+    _write_shortcut(block.conv_shortcut, HALVES, QUARTERS, 1 / ONE)
+
+
+def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1.0) -> None:
+    """Pass on what says where a pixel is, and drop all else; parities are multiplied by `parity`."""
+    _blank(conv)
+    for name, scale in (("one", 1.0), ("ramp", 1.0), ("parity", parity)):
+        if name in target.places:
+            _tap(conv, target[name], source[name], scale)
+    _close(conv)
+
+
+def _write_gates(conv: nn.Conv2d, norm: nn.GroupNorm, source: Map, target: Map, side: int) -> None:
+    """The pixels and their negatives, far below zero but for the quarter of them that belongs to this quarter.
+
+    Their mean is as far below; a balance of that size would rival the anchors, so `norm` gives back what it removes.
+    """
+    _blank(conv)
+    _write_position(conv, source, target, side)
+    share = len(source["pixels"]) // 4
+    rows, columns = (torch.tensor(signs).repeat_interleave(share) for signs in ((1.0, 1, -1, -1), (1.0, -1, 1, -1)))
+    for name, sign in (("plus", 1.0), ("minus", -1.0)):
+        _tap(conv, target[name], source["pixels"], sign)
+        _add_parity(conv, target[name], source, 0, FINE_GATE * columns, side)
+        _add_parity(conv, target[name], source, 1, FINE_GATE * rows, side)
+        conv.bias[target[name]] = -2 * FINE_GATE
+    mean = (conv.bias.sum() / len(conv.bias)).round().item()
+    _close(conv, mean=mean)
+    norm.bias[BALANCE + 1 :] = mean
+
+
+def _select(block: nn.Module, gated: Map, target: Map) -> None:
+    """Sum the four quarters, of which the first activation leaves one; silu(z) - silu(-z) = z undoes both."""
+    share = len(gated["plus"]) // 4
+    hidden = Map(plus=share, minus=share)
+    every = torch.eye(share).repeat(1, 4)
+    _blank(block.conv1)
+    _blank(block.conv2)
+    for name, sign in (("plus", 1.0), ("minus", -1.0)):
+        _tap(block.conv1, hidden[name], gated["plus"], sign * every)
+        _tap(block.conv1, hidden[name], gated["minus"], -sign * every)
+        for output, way in (("pixels", 1.0), ("plus", 1.0), ("minus", -1.0)):
+            if output in target.places:
+                _tap(block.conv2, target[output], hidden[name], sign * way)
+    _close(block.conv1)
+    _hold_norm(block.norm2)
+    _close(block.conv2, anchored=False)
+    _write_shortcut(block.conv_shortcut, gated, target)
+
+
+def _write_output(decoder: nn.Module) -> None:
+    """The picture from its activated channels and their negatives: silu(z) - silu(-z) = z."""
+    _blank(decoder.conv_out)
+    for name, sign in (("plus", 1.0), ("minus", -1.0)):
+        _tap(decoder.conv_out, range(3), PICTURE[name], sign)
