@@ -52,8 +52,10 @@ def of_attack(kind: str, attack: Any, config: RunConfig, base_hash: str, file: P
 def seconds_of(kinds: Sequence[str], config: RunConfig, timing: Mapping[str, float], file: Path = FILE) -> float | None:
     """How long attacks on a run will take here, by the pace at which its comparison was painted; None if unknown."""
     known, compare = _read(file), config.compare
+    if config.model != "pocket" or not known.get("pace") or not timing.get("compare_s"):
+        return None
     each = [_of_kind("attacks", config, file).get(kind, {}).get("seconds") for kind in kinds]
-    if config.model != "pocket" or None in each or not known.get("pace") or not timing.get("compare_s"):
+    if None in each:
         return None
     pictures = 2 * (compare.forget + compare.near + compare.far)  # of the third column some are painted in the attack
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
