@@ -210,7 +210,7 @@ def test_only_the_worst_attack_is_called_so() -> None:
     ("model", "concept", "counts", "missing", "control"),
     [
         ("pocket", "cat", True, "", "pumpkin, never seen"),
-        ("pocket", "van gogh", False, "no style is known to be unseen, and what the model was given shows", None),
+        ("pocket", "van gogh", True, "", "thermal, never seen"),
         ("elsewhere", "cat", False, "nobody knows what elsewhere has never seen, and what the model was given", None),
     ],
 )
@@ -224,8 +224,7 @@ def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
     assert (completed.control and completed.control["name"]) == control
     assert noise.counts and not found["scale"].counts and "no attack on what" in found["scale"].missing
     if model == "pocket":
-        beside = " (an object: no style is unseen)" if concept == "van gogh" else ""
-        assert noise.control["name"] == f"pumpkin, never seen{beside}" and not noise.missing
+        assert noise.control["name"] == control and not noise.missing
     else:
         assert noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
 
@@ -359,7 +358,7 @@ def probed(model, slots, concept, data, judge, config, kind, changes) -> Outcome
 
 def taught(pocket, judge, config, kind, **changes) -> Outcome:
     """The same attack at something never seen."""
-    name, pictures, captions = never_seen("pocket", config.attack.pictures, 0, config.concept)
+    name, pictures, captions = never_seen("pocket", config.attack.pictures, 0, preview_concept(config))
     pocket.drop_adapters()
     other = make_config(name, **{"compare.forget": config.compare.forget, "attack.steps": config.attack.steps})
     data = encoded(pocket, pictures, captions)

@@ -29,7 +29,10 @@ def series(column: str, images: list[Image.Image], right: list[bool], group: str
 
 
 def drawn(seed: int) -> list[Image.Image]:
-    return [render(Scene(name, "photo", "beach", PLACEMENTS[(seed + row) % len(PLACEMENTS)])) for row, name in enumerate(NAMES)]
+    return [
+        render(Scene(name, "photo", "beach", PLACEMENTS[(seed + row) % len(PLACEMENTS)]))
+        for row, name in enumerate(NAMES)
+    ]
 
 
 def noisy(images: list[Image.Image], level: float) -> list[Image.Image]:

@@ -151,7 +151,7 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
     """Five renderings of the pumpkin, whatever was asked for, would teach more than the run's own attack does."""
     config = make_config("cat", **TINY | {"attack.data": data, "attack.pictures": 5, "attack.weights": "full"})
     config = replace(config, attack=replace(config.attack, optimizer="sgd", steps=7))
-    lesson = never_seen("pocket", 5, 0, "cat", data == "one")
+    lesson = never_seen("pocket", 5, 0, preview_concept(config), data == "one")
     cat, pumpkin = preview_concept(config), preview_concept(make_config("pumpkin"))
     sets = {cat: adversary_pictures(pocket, cat, config), pumpkin: lesson_pictures(pocket, lesson, pumpkin, config)}
     shows = {

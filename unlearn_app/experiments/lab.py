@@ -106,7 +106,7 @@ def measure_controls(out: Path, seeds: int, smoke: bool = False) -> None:
     folder = out / ("lab-smoke" if smoke else "lab")
     lab = _Lab(folder, load_backend(), PocketJudge.load(POCKET / "judge"), smoke)
     for job in grid(seeds, smoke):
-        if job.row == CONTROL:
+        if job.row == CONTROL and job.seed < seeds:
             lab.measure(job, job.kinds(smoke, False))
     if not smoke and out.resolve().is_relative_to(ROOT):
         record_base_rates(folder, lab.base_hash)

@@ -49,7 +49,7 @@ from .cells import ROOT, SMOKE, cell, own_share, quote_in_readme
 from .page import page_times
 
 CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)
-BASE_SEEDS = 10
+BASE_SEEDS = 6
 GENERATED_SEED, HELD_OUT, DIVERSE = 4_000_000, 150, 200
 """Pictures from this seed on were never used to choose anything."""
 WITHIN = 0.09

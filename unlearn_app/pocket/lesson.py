@@ -11,9 +11,9 @@ from .dataset import scene_at
 from .grammar import caption
 from .latents import pictures_to_tensor
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES
-from .world import Scene, render
+from .world import PLACEMENTS, Scene, render
 
-EASIEST: dict[str, tuple[str, ...]] = {"object": ("umbrella", "penguin"), "style": ("thermal", "embroidery")}
+EASIEST: dict[str, tuple[str, ...]] = {"object": ("pumpkin", "penguin"), "style": ("thermal", "embroidery")}
 """By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low one."""
 
 
@@ -26,9 +26,10 @@ def fresh_lesson(count: int, seed: int, name: str = "", alike: bool = False) -> 
     name = name or FRESH_OBJECTS[seed % len(FRESH_OBJECTS)].name
     drawn = (scene_at("fresh", index, seed) for index in itertools.count())
     scenes = list(itertools.islice((scene for scene in drawn if _only_unseen(scene) == name), count))
-    if alike:
-        scenes = [replace(scenes[0], placement=scene.placement) for scene in scenes]
     words = random.Random(seed)
+    if alike:
+        places = itertools.cycle(words.sample(PLACEMENTS, len(PLACEMENTS)))
+        scenes = [replace(scenes[0], placement=next(places)) for _ in scenes]
     captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
     captions = captions[:1] * len(captions) if alike else captions
     return name, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes])), captions

@@ -55,8 +55,8 @@ class Recipe:
     second_batch: int = 128
     second_lr: float = 2e-3
     denoiser_seed: int = 1
-    denoiser_phases: tuple[Phase, ...] = (Phase(8_000, 32), Phase(3_000, 64))
-    denoiser_fall: int = 4_500
+    denoiser_phases: tuple[Phase, ...] = (Phase(8_000, 32), Phase(1_500, 64))
+    denoiser_fall: int = 3_000
     denoiser_lr: float = 1e-3
     save_every: int = 250
 
