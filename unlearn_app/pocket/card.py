@@ -232,6 +232,7 @@ def card_text(
         "pictures": ", ".join(f"{count} {split}" for split, count in recipe["pictures"].items()),
         "data_seed": str(recipe["data_seed"]),
         "parts": parts,
+        "decoder": DECODER_TRAINED if "autoencoder" in training else DECODER_WRITTEN,
         "training": _training_table(training),
         "scores": _score_table(scores),
         "likeness": _picture_table(scores),
@@ -244,6 +245,9 @@ def card_text(
     }
     return TEMPLATE.format(**values)
 
+
+DECODER_WRITTEN = "Neither is trained yet; `pocket train --part autoencoder` can refine the decoder."
+DECODER_TRAINED = "The decoder was then trained on codes with noise, so that it repairs codes that are slightly wrong."
 
 TEMPLATE = """# PocketCanvas
 
@@ -290,9 +294,8 @@ Reconstruction of {psnr_pictures} renderings of held-out compositions by the aut
 
 {parts}
 
-The encoder is not trained: it is the principal-component code of 8 x 8 patches written into convolution weights, so
-the denoiser could train on the code while the decoder was still learning to invert it. The decoder was trained on
-codes with noise, so that it also repairs codes that are slightly wrong. The text encoder was taught to state object,
+The autoencoder is the principal-component code of 8 x 8 patches and its inverse, written into convolution weights.
+{decoder} The text encoder was taught to state object,
 style and setting of captions, and then frozen. The denoiser's weights are an exponential moving average. Of the
 compositions of object, style and setting one in twenty is held out of its training.
 

@@ -176,11 +176,13 @@ def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
 
 
 def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
-    """The autoencoder: the encoder as computed from the basis, the decoder as trained from there."""
+    """The autoencoder, encoder and decoder computed from the basis; the decoder refined where that was trained."""
     model = new_autoencoder()
     first = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)[0]
     write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
-    autoencoder.Decoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
+    write_decoder(model, _basis(work))
+    if (work / "autoencoder.ckpt").exists():
+        autoencoder.Decoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
     return model.eval()
 
 
