@@ -45,6 +45,8 @@ class Row:
     notes: tuple[str, ...] = ()
     threads: int = 1
     processes: int = 1
+    left_alone: tuple[str, ...] = ()
+    """What is kept of the own domain."""
 
     @property
     def sequence(self) -> tuple[str, int, int]:
@@ -65,7 +67,7 @@ def read_rows(folder: Path) -> list[Row]:
             for name in ("number", "drift", "seconds", "cumulative_s", "pictures", "threads", "processes")
         }
         shares = {"ua": 100 * found["ua"], "relapse": 100 * found["relapse"], "notes": tuple(found["notes"])}
-        rows.append(Row(**named, **kept, **same, **shares, original=original))
+        rows.append(Row(**named, **kept, **same, **shares, original=original, left_alone=tuple(asked["kept"])))
     return rows
 
 

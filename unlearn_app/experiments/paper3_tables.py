@@ -6,7 +6,7 @@ from pathlib import Path
 from . import cells
 from .paper3_bars import BARS, STATE, bars, drifts
 from .paper3_claims import KEPT, RATES, Row, at_last, claims, mean, number_of, read_rows, said, why_no_collapse
-from .paper3_grid import FIRST_BASE, SEQUENCES, kept
+from .paper3_grid import FIRST_BASE, SEQUENCES
 
 HEAD = ("arm", "UA", "RA-I", "RA-C", "RA-C, official", "drift", "worst relapse", "s a request", "s in all", "sequences")
 ORIGINAL = "original"
@@ -93,7 +93,7 @@ def write_results(folder: Path) -> str:
     for key in _sections(rows):
         mine = [row for row in rows if (row.domain, row.base, row.order) == key]
         last, *earlier = sorted({row.number for row in mine}, reverse=True)
-        parts += [f"## {_title(*key)}", "", _asked(key[0], key[2], last), ""]
+        parts += [f"## {_title(*key)}", "", _asked(mine[0], last), ""]
         parts += [_after(last), "", *table(mine, last), "", *bars(mine), ""]
         if said_why := why_no_collapse(mine):
             parts += [said_why, ""]
@@ -145,9 +145,9 @@ def _title(domain: str, base: str, order: int) -> str:
     return ", ".join(part for part in (domain.capitalize(), base, "in reverse" if order else "") if part)
 
 
-def _asked(domain: str, order: int, count: int) -> str:
-    requests = ", ".join(SEQUENCES[domain][:: -1 if order else 1][:count])
-    return f"Asked for in this order: {requests}. Kept of {domain}: {', '.join(kept(domain))}."
+def _asked(row: Row, count: int) -> str:
+    requests = ", ".join(SEQUENCES[row.domain][:: -1 if row.order else 1][:count])
+    return f"Asked for in this order: {requests}. Kept of {row.domain}: {', '.join(row.left_alone)}."
 
 
 COLOURS = (
