@@ -27,6 +27,8 @@ Job = TypeVar("Job")
 Panel = tuple[str, int, Mapping[str, Sequence[tuple[float, float]]]]
 CURVES = Path(__file__).with_name("curves.svg")
 """Panels of curves, as a template."""
+HASH_LENGTH = 64
+"""Of a model in the record of a cell, where "base" may also name a method."""
 QUOTED = {
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
@@ -121,8 +123,9 @@ def write_results(folder: Path, text: str, figure: str = "") -> str:
 def _earlier_model(folder: Path) -> str:
     """A sentence where the cells of `folder` were measured on another model than the one that ships today."""
     configs = [json.loads(path.read_text(encoding="utf-8"))["config"] for path in sorted(folder.glob("*.json"))]
-    measured = {config.get("base_model") or config.get("base") for config in configs}
-    if not measured or hash_weights(POCKET / "pipeline") in measured:
+    named = {str(config.get("base_model") or config.get("base")) for config in configs}
+    measured = {name for name in named if len(name) == HASH_LENGTH}
+    if measured <= {hash_weights(POCKET / "pipeline")}:
         return ""
     return "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
 

@@ -102,8 +102,11 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 
 
 def measure_controls(out: Path, seeds: int, smoke: bool = False) -> None:
-    """What every attack makes of something never seen, over as many seeds; shipped where `out` is our own."""
-    folder = out / ("lab-smoke" if smoke else "lab")
+    """What every attack makes of something never seen, over as many seeds; shipped where `out` is our own.
+
+    The cells stand apart from those of the table, which may be of an earlier model.
+    """
+    folder = out / ("controls-smoke" if smoke else "controls")
     lab = _Lab(folder, load_backend(), PocketJudge.load(POCKET / "judge"), smoke)
     for job in grid(seeds, smoke):
         if job.row == CONTROL and job.seed < seeds:
