@@ -393,8 +393,12 @@ def held(pocket):
 def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
     pocket, judge, held, victim, kind, changes
 ) -> None:
-    """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there."""
-    config = make_config("cat", **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}))
+    """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there.
+
+    The search of a prompt finds the exchanged word of few concepts of the bundled model; robot is one of them.
+    """
+    concept = "robot" if kind == "prompt_search" else "cat"
+    config = make_config(concept, **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}))
     if victim == "held down":
         model, slots = pocket, ("unlearn",)
         pocket.drop_adapters()

@@ -249,9 +249,9 @@ def embedded(run: Run, file: str) -> str:
             small = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise _damaged(run, f"{file} is no readable picture") from error
-    drawn = enlarged(small, LARGEST)
+    drawn = enlarged(small, LARGEST // 2)
     drawn.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    drawn.save(stream, "WEBP", quality=QUALITY, lossless=drawn is not small)
+    drawn.save(stream, "WEBP", quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
