@@ -1,5 +1,6 @@
 """Pipelines from folders and Hugging Face ids, their untrained parts, and pipelines to folders."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
     elif folder.exists() or not looks_like_hub_id(str(source)):
         raise ModelError(f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted.")
     for chatty in (diffusers_logging, transformers_logging):
-        chatty.set_verbosity_error()
+        chatty.set_verbosity(logging.CRITICAL)  # what cannot be loaded is told in our own sentence
         chatty.disable_progress_bar()
     try:
         with warnings.catch_warnings():
