@@ -182,7 +182,8 @@ def test_a_recorded_run_becomes_two_files_and_nothing_else_changes(recorded: Pat
         assert said in text
     for name, value in run.record["environment"]["packages"].items():
         assert f"{name} {value}" in text
-    assert len(first) < 800_000
+    assert len(first) < 400_000
+    assert b"image-rendering: pixelated" in first
 
 
 def test_every_picture_is_there_once_in_its_column(recorded: Path) -> None:

@@ -7,7 +7,7 @@ from ..common.json_values import to_json
 from ..settings.events import COLUMNS, GROUPS
 from .findings import read_findings
 from .folder import Run
-from .report import Record, curve_of, embedded, percent, plain, rendered, report_json, span
+from .report import Record, curve_of, embedded, hard_pixels, percent, plain, rendered, report_json, span
 
 
 def comparison_html(runs: Sequence[Run]) -> str:
@@ -21,6 +21,7 @@ def comparison_html(runs: Sequence[Run]) -> str:
     return rendered(
         "comparison",
         embed=lambda number, file: embedded(runs[number], file),
+        hard=all(hard_pixels(run) for run in runs),
         reports=reports,
         names=names,
         rows=comparison_rows(runs),

@@ -14,7 +14,6 @@ from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
-from ..common.images import enlarged
 from ..common.json_values import to_json
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding
@@ -200,6 +199,7 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     return rendered(
         "report",
         embed=lambda file: embedded(run, file),
+        hard=hard_pixels(run),
         report=report,
         cards=cards,
         film=[(m["step"], [p for p in m["pictures"] if p["group"] == "forget"][:FILM]) for m in marks],
@@ -249,10 +249,18 @@ def embedded(run: Run, file: str) -> str:
             small = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise _damaged(run, f"{file} is no readable picture") from error
-    drawn = enlarged(small, LARGEST // 2)
-    drawn.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    drawn.save(stream, "WEBP", quality=QUALITY)
+    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    small.save(stream, "WEBP", quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def hard_pixels(run: Run) -> bool:
+    """Whether the run's pictures are so small that their pixels are to be seen."""
+    try:
+        with Image.open(run.pictures[0].path) as image:
+            return 2 * max(image.size) <= LARGEST
+    except (OSError, ValueError, IndexError, Image.DecompressionBombError):
+        return False
 
 
 def rendered(kind: str, **values: Any) -> str:
