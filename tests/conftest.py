@@ -24,16 +24,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(workers), 1)))
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-
-from unlearn_app.experiments.cells import SMOKE
-
-ROOT = Path(__file__).resolve().parent.parent
-TINY = {name: value for name, value in SMOKE.items() if not name.startswith("resist.")} | {"unlearn.steps": 3}
-"""Settings of a run that ends in a second."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +42,20 @@ def fixed_seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def pocket() -> Iterator[Any]:
+    """The bundled model, without adapters again after the module."""
+    from unlearn_app.models.catalog import load_backend
+
+    backend = load_backend()
+    yield backend
+    backend.drop_adapters()
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The top folder of the repository."""
-    return ROOT
+    return Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

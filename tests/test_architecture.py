@@ -3,9 +3,8 @@
 import ast
 import re
 
-from conftest import ROOT
-
 from unlearn_app.common import registry
+from unlearn_app.common.paths import ROOT
 
 TEXT = (ROOT / "assets" / "docs" / "architecture.md").read_text(encoding="utf-8")
 BY_FILE = {

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from conftest import TINY
+from small_runs import TINY
 
 from unlearn_app.attacks import held_out
 from unlearn_app.attacks.inversion import Inversion
@@ -18,7 +18,6 @@ from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.seeds import generator
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation.comparison import SEED_OFFSET
-from unlearn_app.models.catalog import load_backend
 from unlearn_app.settings.run_config import make_attack, make_config
 
 SMALL = {
@@ -31,13 +30,6 @@ SMALL = {
     "scale": {"tries": 3},
     "relearn": {"tries": 2},
 }
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    backend = load_backend()
-    yield backend
-    backend.drop_adapters()
 
 
 @pytest.fixture(scope="module")

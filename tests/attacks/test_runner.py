@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, TINY
 from PIL import Image
+from small_runs import TINY
 
 from unlearn_app.attacks import Tries, runner
 from unlearn_app.attacks.relearn import adversary_pictures
@@ -20,7 +20,7 @@ from unlearn_app.attacks.runner import Outcome, probe
 from unlearn_app.attacks.unseen import fresh_lesson, never_seen
 from unlearn_app.common import registry
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
-from unlearn_app.common.paths import POCKET
+from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation import base_rates
 from unlearn_app.evaluation.comparison import comparison_prompts, paint_column, score
@@ -29,7 +29,6 @@ from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
 from unlearn_app.evaluation.verdict import Evidence, judge_run
 from unlearn_app.experiments.victims import VICTIMS
-from unlearn_app.models.catalog import load_backend
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
@@ -256,13 +255,6 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
     config = make_config(concept, model=model, **{"attack.pictures": 2})
     judge = PocketJudge.load(POCKET / "judge")
     return finished_by(runner.find(backend, preview_concept(config), None, config, make_attack(kind), judge))[0]
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    backend = load_backend()
-    yield backend
-    backend.drop_adapters()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from small_runs import TINY
 
 from unlearn_app.cli import continual as continual_commands
 from unlearn_app.cli import main as cli

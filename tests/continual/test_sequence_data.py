@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from small_runs import TINY
 
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.concepts.concept import Prompt, PromptSplit

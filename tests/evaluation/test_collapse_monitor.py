@@ -1,10 +1,9 @@
 """A run that destroys the model is stopped, and one that does not is left alone."""
 
 import pytest
-from conftest import TINY
+from small_runs import TINY
 
 from unlearn_app.evaluation.collapse_monitor import Outlook
-from unlearn_app.models.catalog import load_backend
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.events import Done, Preview, Stage, Step
@@ -12,11 +11,6 @@ from unlearn_app.settings.run_config import make_config
 
 SOON = TINY | {"unlearn.steps": 8, "compare.sampling_steps": 8, "compare.near": 6, "compare.far": 6}
 DESTROYING = {"unlearn.lr": 0.1, "unlearn.retain_weight": 1e-3, "rule": "weighted_sum", "objective": "gradient_ascent"}
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_backend()
 
 
 def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monkeypatch) -> None:

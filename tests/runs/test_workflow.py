@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
 from safetensors.torch import load_file
+from small_runs import TINY
 
 from unlearn_app.common.errors import ConfigError, ModelError, OutputError
 from unlearn_app.common.images import to_pil

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from small_runs import TINY
 
 from unlearn_app.attacks.relearn import adversary_pictures, lesson_pictures, relearn
 from unlearn_app.attacks.unseen import fresh_lesson, never_seen
@@ -80,11 +80,6 @@ def test_no_resistance_runs_away(tiny, tiny_pipeline, row) -> None:
         assert all(map(math.isfinite, [*step.losses.values(), *step.norms.values()])), changes
         assert max(step.losses["forget"], step.losses["retain"]) < 3 * max(1.0, steps[0].losses["forget"]), changes
     assert all(torch.isfinite(tensor).all() for tensor in tiny.adapter_state("unlearn").values())
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_backend()
 
 
 def shown(backend, judge, config, *slots: str) -> float:

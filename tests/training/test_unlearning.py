@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import load_file
+from small_runs import TINY
 
 from unlearn_app.attacks.relearn import adversary_prompts
 from unlearn_app.common import registry

@@ -6,15 +6,14 @@ import re
 import shutil
 import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import fake_workflow as fake
 import pytest
-from browsing import BOX, Visitors, chromium, download, scores, served, sideways, sources, start, wait_for_end
+from browsing import BOX, download, scores, served, sideways, sources, start, wait_for_end
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 from safetensors import safe_open
 
 from unlearn_app.concepts.concept import Concept, Prompt, PromptSplit
@@ -27,34 +26,12 @@ TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for the module."""
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two recorded runs."""
     root = tmp_path_factory.mktemp("recorded")
     for name in ("cat", "van gogh"):
         list(fake.run(make_config(name), root / name.replace(" ", "-"), threading.Event()))
     return root
-
-
-@pytest.fixture(scope="module")
-def site(recorded: Path) -> Iterator[SimpleNamespace]:
-    """One page for all tests of the module; tests set `runner.seconds`."""
-    with served(fake.FakeRunner(), core=fake.CORE, recorded=recorded) as site:
-        yield site
-
-
-@pytest.fixture
-def visit(site: SimpleNamespace, browser: Browser) -> Iterator[Visitors]:
-    """Opens the page as a new visitor, and closes it after the test."""
-    site.runner.seconds, site.runner.log[:] = 0.3, []
-    with Visitors(browser, site.url) as visitors:
-        yield visitors
 
 
 def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser, recorded) -> None:

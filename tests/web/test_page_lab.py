@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import fake_workflow as fake
 import gradio as gr
 import pytest
-from browsing import BOX, Visitors, chromium, download, served, sideways, start, wait_for_end
+from browsing import BOX, Visitors, download, served, sideways, start, wait_for_end
 from playwright.sync_api import Browser, Page, expect
 
 from unlearn_app.runs.findings import read_findings
@@ -27,34 +27,12 @@ WHOLE = {"compare.forget": 2, "compare.near": 1, "compare.far": 1}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for the module."""
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one recorded run, which was attacked before it was recorded."""
     root = tmp_path_factory.mktemp("recorded")
     list(fake.run(make_config("cat"), root / "cat", threading.Event()))
     list(fake.probe(root / "cat", ("noise",), threading.Event()))
     return root
-
-
-@pytest.fixture(scope="module")
-def site(recorded: Path) -> Iterator[SimpleNamespace]:
-    """One page for all tests of the module; tests set `runner.seconds`."""
-    with served(fake.FakeRunner(), core=fake.CORE, recorded=recorded) as site:
-        yield site
-
-
-@pytest.fixture
-def visit(site: SimpleNamespace, browser: Browser) -> Iterator[Visitors]:
-    """Opens the page as a new visitor, and closes it after the test."""
-    site.runner.seconds, site.runner.log[:] = 0.2, []
-    with Visitors(browser, site.url) as visitors:
-        yield visitors
 
 
 def forget(page: Page, concept: str) -> None:

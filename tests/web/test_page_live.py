@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Visitors, chromium, download, scores, served, set_options, sources, start, wait_for_end
+from browsing import Visitors, download, scores, served, set_options, sources, start, wait_for_end
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file
@@ -26,13 +26,6 @@ SMALL = {
     "compare.far": 1,
     "compare.sampling_steps": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for the module."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,11 @@ from types import SimpleNamespace
 
 import fake_workflow as fake
 import pytest
-from browsing import Visitors, chromium, download, served, sideways
+from browsing import Visitors, download, served, sideways
 from playwright.sync_api import Browser, Page, expect
 from safetensors import safe_open
 
 from unlearn_app.continual.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for the module."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
