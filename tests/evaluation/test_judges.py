@@ -17,9 +17,9 @@ from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.nudity import EXPOSED, NudityDetector
 from unlearn_app.evaluation.judges.second_judge import PatchNet, SecondJudge
 from unlearn_app.models.device import choose_device
-from unlearn_app.pocket.latents import pictures_to_tensor
+from unlearn_app.pocket.dataset import rendered
 from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
-from unlearn_app.pocket.world import PLACEMENTS, Scene, render
+from unlearn_app.pocket.world import PLACEMENTS, Scene
 from unlearn_app.runs import provenance
 from unlearn_app.runs.provenance import environment
 from unlearn_app.settings.events import Picture
@@ -30,7 +30,7 @@ PROMPTS = [Prompt(f"a {scene.object}", "object", scene.object) for scene in SHOW
 
 @pytest.fixture(scope="module")
 def pictures() -> torch.Tensor:
-    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in SHOWN]))
+    return rendered(SHOWN)
 
 
 def test_the_second_judge_names_what_it_never_saw(pictures: torch.Tensor) -> None:

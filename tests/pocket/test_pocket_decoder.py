@@ -103,9 +103,7 @@ def test_training_refines_it(pictures: np.ndarray, basis: PatchBasis) -> None:
     code = basis.encode(pictures_to_tensor(pictures[80:]))
     state = autoencoder.new_state(model, 1e-3)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    training = autoencoder.train_decoder(
-        state, basis, [pictures[:80]], steps=2, batch_size=2, lr=1e-3, seed=0, autocast=False
-    )
+    training = autoencoder.train_decoder(state, basis, [pictures[:80]], steps=2, batch_size=2, lr=1e-3, seed=0)
     assert len(list(training)) == 2
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}

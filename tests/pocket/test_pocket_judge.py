@@ -3,30 +3,22 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from unlearn_app.common.errors import ModelError
 from unlearn_app.evaluation.judges.pocket_judge import WEIGHTS_FILE, PocketJudge, split_words
 from unlearn_app.pocket import judge as training
-from unlearn_app.pocket.latents import PatchBasis, pictures_to_tensor
+from unlearn_app.pocket.dataset import rendered, scenes, unjudged_scenes
+from unlearn_app.pocket.latents import PatchBasis
 from unlearn_app.pocket.measures import judge_pictures, prompt_of
 from unlearn_app.pocket.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, STYLES
-from unlearn_app.pocket.world import PLACEMENTS, Scene, render
+from unlearn_app.pocket.world import Scene
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "judge"
 EVERY_STYLE = (*STYLES, *FRESH_STYLES)
-SHOWN = [
-    Scene(
-        entry.name,
-        EVERY_STYLE[(3 * place + turn) % len(EVERY_STYLE)].name,
-        ("beach", "room", "night")[place % 3],
-        PLACEMENTS[(7 * place + turn) % len(PLACEMENTS)],
-    )
-    for turn in range(4)
-    for place, entry in enumerate((*OBJECTS, *FRESH_OBJECTS))
-]
+SHOWN = [*scenes("held_out", 96, 0), *unjudged_scenes(32)]
+"""Renderings that no judge was trained on."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +28,7 @@ def judge() -> PocketJudge:
 
 @pytest.fixture(scope="module")
 def pictures() -> torch.Tensor:
-    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in SHOWN]))
+    return rendered(SHOWN)
 
 
 def test_it_names_what_it_never_saw(judge: PocketJudge, pictures: torch.Tensor) -> None:

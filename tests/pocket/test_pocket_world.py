@@ -24,7 +24,17 @@ from unlearn_app.pocket.vocabulary import (
     STYLES,
     spellings,
 )
-from unlearn_app.pocket.world import CELL, PLACEMENTS, SIZE, Placement, Scene, compose, render
+from unlearn_app.pocket.world import (
+    CELL,
+    PLACEMENTS,
+    SIZE,
+    SUPERSAMPLING,
+    Placement,
+    Scene,
+    _background,
+    compose,
+    render,
+)
 
 EVERY_OBJECT = (*OBJECTS, *FRESH_OBJECTS)
 EVERY_STYLE = (*STYLES, *FRESH_STYLES)
@@ -73,6 +83,15 @@ def test_what_stands_behind_moves_by_whole_cells() -> None:
     there, _ = compose("knife", "night", Placement(drift=1))
     sky = slice(0, 4)  # nothing of the object or its shadow reaches there
     assert np.array_equal(here[sky, : -2 * CELL], there[sky, CELL:-CELL])
+
+
+@pytest.mark.parametrize("setting", [entry.name for entry in SETTINGS])
+def test_the_horizon_moves_by_a_whole_cell(setting: str) -> None:
+    """The largest step of colour in the lower half, where the ground begins, stands a cell lower (between two buildings)."""
+    grounds = [_background(setting, horizon, 0).reduce(SUPERSAMPLING) for horizon in (0, 1)]
+    high, low = (np.asarray(ground, np.float32)[:, 7] for ground in grounds)
+    changes = [np.abs(np.diff(column[SIZE // 2 :], axis=0)).sum(1) for column in (high, low)]
+    assert changes[1].argmax() - changes[0].argmax() == CELL
 
 
 @pytest.mark.parametrize("style", [entry.name for entry in EVERY_STYLE])

@@ -47,6 +47,8 @@ def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(sit
     expect(page.locator("#get-folder")).to_be_visible()
     assert all(url.startswith((site.url, "data:", "blob:")) for url in asked)
     assert not problems
+    look = "image => [image.naturalWidth, getComputedStyle(image).imageRendering]"
+    assert page.locator("#board img").first.evaluate(look) == [96, "pixelated"]
     assert page.title() == "Can it really forget?"
     stored = Run.open(recorded / "cat").pictures[0].path.read_bytes()
     assert context.request.get(sources(page)[0]).body() == stored

@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..common.bundled_hashes import record_hashes
 from ..common.paths import ASSETS, POCKET
 from ..evaluation.base_rates import record
 from ..models.catalog import load_backend
 from ..pocket.card import CardSizes, write_card
+from ..pocket.checkpoints import Beside
 from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import GROUPS
@@ -19,7 +19,7 @@ from .cells import SMOKE
 from .page import write_screenshot
 
 RECORDED = "cat"
-SMALL = CardSizes(rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4)
+SMALL = CardSizes(rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4, steps=1)
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
@@ -31,8 +31,6 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     yield "card and sheets"
     for _ in write_card(assets=assets, pictures=SMALL if smoke else None):
         pass
-    if not smoke:
-        record_hashes()
     yield "base rates of what was never seen"
     main_job.measure_base_rates(out, smoke)
     lab.measure_controls(out, seeds, smoke)
@@ -55,11 +53,8 @@ def _record_run(folder: Path, smoke: bool) -> float:
 
     The seconds that it took to paint and judge a picture of the comparison.
     """
-    fresh = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    for _ in run(make_config(RECORDED, **(SMOKE if smoke else {})), fresh, backend=load_backend()):
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with Beside(folder) as partial:
+        for _ in run(make_config(RECORDED, **(SMOKE if smoke else {})), partial, backend=load_backend()):
+            pass
     compare = Run.open(folder).record["timing"]["compare_s"]
     return compare / (2 * sum(getattr(CompareConfig, group) for group in GROUPS))

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +14,10 @@ from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
 from ..pocket import grammar
-from ..pocket.dataset import scenes
-from ..pocket.latents import pictures_to_tensor
+from ..pocket.dataset import rendered, scenes, unjudged_scenes
 from ..pocket.measures import AXES, paint_scenes, sample_scenes
 from ..pocket.vocabulary import SETTINGS, STYLES
-from ..pocket.world import Scene, render
+from ..pocket.world import Scene
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
 from .cells import cell, own_share
@@ -44,10 +42,14 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     per_pair = 1 if smoke else seeds * (2 if full else 1)
     backend, judge = load_backend(), load_scorer("pocket", [])
     judges = (judge, judge.second)
+
+    def on_renderings(shown: Sequence[Scene]) -> dict[str, Any]:
+        return on_known(judges, rendered(shown), shown)
+
     shared = {"base": backend.base_hash, "judges": [f"{one.name} {one.version}" for one in judges]}
     measures = {
-        "renderings": ({"pictures": size, "seed": SEED}, lambda: on_known(judges, *rendered("held_out", size))),
-        "never-seen": ({"pictures": size // 4, "seed": SEED}, lambda: on_known(judges, *rendered("fresh", size // 4))),
+        "renderings": ({"pictures": size, "seed": SEED}, lambda: on_renderings(scenes("held_out", size, SEED))),
+        "never-seen": ({"pictures": size // 4}, lambda: on_renderings(unjudged_scenes(size // 4))),
         "generated": (
             {"per_pair": per_pair, "steps": STEPS, "guidance_scale": GUIDANCE_SCALE, "smoke": smoke},
             lambda: on_known(judges, *_painted(backend, per_pair, smoke)),
@@ -62,12 +64,6 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
         cell(folder, name, shared | asked, measure)
         yield f"judges on {name.replace('-', ' ')} pictures"
     yield write_results(folder)
-
-
-def rendered(split: str, count: int) -> tuple[Tensor, list[Scene]]:
-    """`count` renderings (N, 3, H, W) of `split`, and their scenes."""
-    shown = scenes(split, count, SEED)
-    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown])), shown
 
 
 def _painted(backend: Backend, per_pair: int, smoke: bool) -> tuple[Tensor, list[Scene]]:
@@ -121,7 +117,7 @@ def histogram(probabilities: Tensor) -> list[int]:
 
 def on_strange(judges: Sequence[Classifier], backend: Backend, count: int) -> dict[str, Any]:
     """How sure every judge is of an object in pictures that hold none, or none that can be told."""
-    source, pictures = generator(SEED), rendered("held_out", 2 * count)[0]
+    source, pictures = generator(SEED), rendered(scenes("held_out", 2 * count, SEED))
     kinds = {
         "noise": torch.randn(pictures[:count].shape, generator=source).clamp(-1, 1),
         "one colour": (2 * torch.rand(count, 3, 1, 1, generator=source) - 1).expand_as(pictures[:count]),

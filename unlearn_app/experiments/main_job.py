@@ -7,39 +7,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from ..attacks.controls import controls
 from ..common.json_values import to_json
 from ..common.paths import POCKET
 from ..concepts.catalog import known_concepts, preview_concept
 from ..evaluation.base_rates import record, relearning_key
-from ..evaluation.judges import Scorer
+from ..evaluation.judges import Classifier, Scorer
 from ..evaluation.judges.second_judge import SecondJudge
 from ..evaluation.statistics import wilson
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
 from ..pocket.dataset import scenes
-from ..pocket.latents import pictures_to_tensor
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
-    diversity,
+    Sampler,
     held_out_scenes,
-    judge_pictures,
-    likeness,
-    paint_scenes,
+    on_one_prompt,
+    on_reconstruction,
+    on_renderings,
     quality,
-    reconstruction_psnr,
     sample_scenes,
 )
-from ..pocket.world import Scene, render
+from ..pocket.world import Scene
 from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import GROUPS, Mark
@@ -64,29 +59,9 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     folder = out / ("main-job-smoke" if smoke else "main-job")
     if not own_share([folder], str):
         return
-    backend, judge, second = load_backend(), _judge(), SecondJudge.load(POCKET / "second")
-    count, per_pair = (28, 1) if smoke else (1400, 2)
-    shared = {"base": backend.base_hash, "judge": judge.version, "second": second.version}
-    sampler = {"steps": CompareConfig.sampling_steps, "guidance_scale": CompareConfig.guidance_scale}
-    values: dict[str, Any] = {}
-
-    def measured(name: str, asked: dict[str, Any], measure: Any) -> Any:
-        return cell(folder, name, shared | asked, measure)
-
-    yield "judges on renderings of held-out compositions"
-    values["rendered"] = measured("rendered", {"pictures": count}, lambda: judge_on_renderings(judge, count))
-    yield "reconstruction"
-    asked = {"pictures": count // 7}
-    values["reconstruction"] = measured("reconstruction", asked, lambda: reconstruction(backend, count // 7))
-    yield "generated pictures"
-    for name, wanted in (
-        ("generated", sample_scenes(per_pair)[:: 8 if smoke else 1]),
-        ("held-out", held_out_scenes(8 if smoke else HELD_OUT)),
-    ):
-        asked = {"pictures": len(wanted), **sampler}
-        values[name] = measured(name, asked, partial(on_generated, backend, judge, second, wanted, sampler))
-    asked = {"pictures": DIVERSE // (8 if smoke else 1), **sampler}
-    values["diversity"] = measured("diversity", asked, partial(on_one_prompt, backend, asked["pictures"], sampler))
+    backend = load_backend()
+    yield "the bundled model"
+    values = _of_the_model(folder, backend, smoke)
     values["runs"] = {}
     for (name, seed), found in _runs(folder, backend, seeds, smoke):
         values["runs"][name, seed] = found
@@ -105,6 +80,33 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
         source = "Measured by `python -m unlearn_app bench main-job`. "
         quote_in_readme("main-job", source + text.partition("\n\n| concept")[0])
     yield text
+
+
+def _of_the_model(folder: Path, backend: Backend, smoke: bool) -> dict[str, Any]:
+    """What is measured of the bundled model and its judges, before anything is forgotten."""
+    judge, second = _judge(), SecondJudge.load(POCKET / "second")
+    count, per_pair = (28, 1) if smoke else (1400, 2)
+    shared = {"base": backend.base_hash, "judge": judge.version, "second": second.version}
+    sampler = Sampler(CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED)
+    values: dict[str, Any] = {}
+
+    def measured(name: str, shown: Sequence[Scene], measure: Callable[[], Any], **asked: Any) -> Any:
+        return cell(folder, name, shared | {"pictures": len(shown), **asked}, measure)
+
+    held = scenes("held_out", count, 0)
+    values["rendered"] = measured("rendered", held, lambda: on_renderings(judge, held))
+    some = held[: count // 7]
+    values["reconstruction"] = measured("reconstruction", some, lambda: on_reconstruction(backend, some))
+    for name, wanted in (
+        ("generated", sample_scenes(per_pair)[:: 8 if smoke else 1]),
+        ("held-out", held_out_scenes(8 if smoke else HELD_OUT)),
+    ):
+        measure = partial(on_generated, backend, judge, second, wanted, sampler)
+        values[name] = measured(name, wanted, measure, sampler=sampler)
+    same = range(DIVERSE // (8 if smoke else 1))
+    measure = partial(on_one_prompt, backend, sampler, len(same))
+    values["diversity"] = measured("diversity", same, measure, sampler=sampler)
+    return values
 
 
 def _runs(folder: Path, backend: Backend, seeds: int, smoke: bool) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
@@ -133,7 +135,7 @@ def _base(folder: Path, backend: Backend, judge: Scorer, kind: str, smoke: bool)
     config, marks = make_config(concept, **(SMOKE if smoke else {})), {}
     key = relearning_key(config, backend.base_hash)
     for seed in range(1 if smoke else BASE_SEEDS):
-        asked = {"key": key, "count": config.compare.forget, "seed": seed}
+        asked = {"key": key, "count": config.compare.forget, "seed": seed, "judge": judge.version}
         measure = partial(taught_by, backend, judge, replace(config, seed=seed))
         for step, (right, n) in cell(folder, f"base-{kind}-{seed}", asked, measure).items():
             before = marks.get(step, (0, 0))
@@ -153,38 +155,11 @@ def _judge() -> Any:
     return PocketJudge.load(POCKET / "judge")
 
 
-def judge_on_renderings(judge: Any, count: int) -> dict[str, Any]:
-    """Judge accuracies on renderings of compositions that no training has seen."""
-    shown, pictures = _held_out(count)
-    return asdict(judge_pictures(judge, pictures, shown)) | {"n": count}
-
-
-def reconstruction(backend: Backend, count: int) -> dict[str, Any]:
-    """PSNR in dB of encoding and decoding renderings of held-out compositions: mean, spread and worst of pictures."""
-    psnr = reconstruction_psnr(backend, _held_out(count)[1])
-    return {"psnr": psnr.mean().item(), "psnr_sd": psnr.std().item(), "worst": psnr.min().item(), "n": count}
-
-
 def on_generated(
-    backend: Backend, judge: Any, second: Any, wanted: list[Scene], sampler: dict[str, Any]
+    backend: Backend, judge: Scorer, second: Classifier, wanted: Sequence[Scene], sampler: Sampler
 ) -> dict[str, Any]:
     """Everything measured of pictures of `wanted` by the original model."""
-    with backend.active():
-        pictures = paint_scenes(backend, wanted, **sampler, first_seed=GENERATED_SEED)
-    return quality(judge, second, pictures, wanted) | {"n": len(wanted)}
-
-
-def on_one_prompt(backend: Backend, count: int, sampler: dict[str, Any]) -> dict[str, float]:
-    """How evenly the placements of the world appear among `count` pictures of one prompt."""
-    wanted = [Scene("cat", "photo", "field")] * count
-    with backend.active():
-        pictures = paint_scenes(backend, wanted, **sampler, first_seed=GENERATED_SEED)
-    return dict(diversity([likeness(*pair) for pair in zip(pictures, wanted, strict=True)]))
-
-
-def _held_out(count: int) -> tuple[list[Scene], torch.Tensor]:
-    shown = scenes("held_out", count, 0)
-    return shown, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
+    return quality(judge, second, sampler(backend, wanted), wanted)
 
 
 def taught_by(backend: Backend, judge: Scorer, config: RunConfig) -> dict[str, tuple[int, int]]:
@@ -240,13 +215,13 @@ def _spread(numbers: list[float], unit: float = 100.0) -> str:
 
 
 def _share(stored: dict[str, Any], axis: str) -> str:
-    low, high = wilson(stored[axis] * stored["n"], stored["n"])
+    low, high = wilson(stored[axis] * stored["pictures"], stored["pictures"])
     return f"{stored[axis]:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     generated, rebuilt = values["generated"], values["reconstruction"]
-    judged = generated["judge"] | {"n": generated["n"]}
+    judged = generated["judge"]
     by_style, varied = generated["sharpness_by_style"], values["diversity"]
     blurred, speckled = min(by_style, key=by_style.get), max(by_style, key=by_style.get)
     range_of = f"{blurred} {by_style[blurred]:.2f} to {speckled} {by_style[speckled]:.2f}"
@@ -255,12 +230,12 @@ def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             "judge on renderings of held-out compositions, object / style",
             "97 % / 98 %",
-            f"{_share(rendered, 'object')} / {_share(rendered, 'style')}, n = {rendered['n']}",
+            f"{_share(rendered, 'object')} / {_share(rendered, 'style')}, n = {rendered['pictures']}",
         ),
         (
             "judge on generated pictures, object / style",
             "99 % / 99 %",
-            f"{_share(judged, 'object')} / {_share(judged, 'style')}, n = {judged['n']}",
+            f"{_share(judged, 'object')} / {_share(judged, 'style')}, n = {judged['pictures']}",
         ),
         (
             "second judge on the same",
@@ -281,12 +256,12 @@ def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             "the same on held-out compositions",
             "within 2 dB",
-            f"{_ratio(values['held-out'])}, n = {values['held-out']['n']}",
+            f"{_ratio(values['held-out'])}, n = {values['held-out']['judge']['pictures']}",
         ),
         (
             "reconstruction of held-out compositions, mean / worst",
             "≥ 29 / ≥ 24 dB",
-            f"{rebuilt['psnr']:.1f} (sd {rebuilt['psnr_sd']:.1f}) / {rebuilt['worst']:.1f} dB, n = {rebuilt['n']}",
+            f"{rebuilt['mean']:.1f} (sd {rebuilt['sd']:.1f}) / {rebuilt['worst']:.1f} dB, n = {rebuilt['pictures']}",
         ),
         (
             "diversity: rarest value of each offset, over its share in the world",

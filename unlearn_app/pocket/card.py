@@ -6,40 +6,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from ..common.errors import ConfigError
+from ..common.images import to_pil
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.diffusers.loading import load_pipeline
 from .checkpoints import Beside, Progress, write_json
-from .dataset import scenes
-from .latents import pictures_to_tensor
+from .dataset import scenes, unjudged_scenes
 from .measures import (
-    diversity,
+    Sampler,
     held_out_scenes,
-    judge_pictures,
-    likeness,
-    paint_scenes,
+    on_one_prompt,
+    on_reconstruction,
+    on_renderings,
     prompt_of,
     quality,
-    reconstruction_psnr,
     sample_scenes,
 )
 from .recipe import ASSETS, FULL, Recipe
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 from .world import PLACEMENTS, Scene, render
 
-SAMPLING_STEPS, GUIDANCE_SCALE = 12, 2.0
+GUIDANCE_SCALE = 2.0
 CELL, MARGIN, HEADER = 64, 76, 30
 QUALITY = 80
 
 
 @dataclass(frozen=True)
 class CardSizes:
-    """How many pictures the card is measured on; `per_pair` is of every object in every style."""
+    """How many pictures the card is measured on, `per_pair` of every object in every style, and sampling steps."""
 
     rendered: int = 4_000
     fresh: int = 600
@@ -47,6 +44,7 @@ class CardSizes:
     per_pair: int = 2
     held_out: int = 150
     diverse: int = 200
+    steps: int = 12
 
 
 def write_card(
@@ -67,32 +65,26 @@ def write_card(
     recipe_used, training = _training_facts(work, folder, recipe)
     backend = load_pipeline(folder / "pipeline", "pocket")
     judge, second = PocketJudge.load(folder / "judge"), SecondJudge.load(folder / "second")
-    scores: dict[str, Any] = {}
+    sampler, scores = Sampler(sizes.steps, GUIDANCE_SCALE), {}
     yield Progress("judge", 0, 2, "unseen renderings")
-    known = scenes("held_out", sizes.rendered, recipe.data_seed)
-    held = _rendered(known)
-    scores["renderings"] = asdict(judge_pictures(judge, held, known))
+    held = scenes("held_out", sizes.rendered, recipe.data_seed)
+    scores["renderings"] = on_renderings(judge, held)
     yield Progress("judge", 1, 2, "what the denoiser never sees")
-    fresh = scenes("fresh", sizes.fresh, recipe.data_seed + 1)
-    scores["fresh"] = asdict(judge_pictures(judge, _rendered(fresh), fresh))
+    scores["fresh"] = on_renderings(judge, unjudged_scenes(sizes.fresh))
     yield Progress("reconstruction", 0, 1)
-    psnr = reconstruction_psnr(backend, held[: sizes.reconstructed])
-    scores["psnr"] = {"pictures": len(psnr), "mean": psnr.mean().item(), "worst": psnr.min().item()}
-    wanted = sample_scenes(sizes.per_pair)
+    scores["psnr"] = on_reconstruction(backend, held[: sizes.reconstructed])
+    wanted, unseen = sample_scenes(sizes.per_pair), held_out_scenes(sizes.held_out)
     yield Progress("generate", 0, 3, "every object in every style")
-    painted = paint_scenes(backend, wanted, SAMPLING_STEPS, GUIDANCE_SCALE)
+    painted = sampler(backend, wanted)
     scores["generated"] = quality(judge, second, painted, wanted)
     yield Progress("generate", 1, 3, "held-out compositions")
-    unseen = held_out_scenes(sizes.held_out)
-    scores["held_out"] = quality(judge, second, paint_scenes(backend, unseen, SAMPLING_STEPS, GUIDANCE_SCALE), unseen)
+    scores["held_out"] = quality(judge, second, sampler(backend, unseen), unseen)
     yield Progress("generate", 2, 3, "one prompt many times")
-    same = [Scene("cat", "photo", "field")] * sizes.diverse
-    again = paint_scenes(backend, same, SAMPLING_STEPS, GUIDANCE_SCALE)
-    scores["diversity"] = diversity([likeness(*pair) for pair in zip(again, same, strict=True)])
+    scores["diversity"] = on_one_prompt(backend, sampler, sizes.diverse)
     yield Progress("card", 0, 1)
     sheet_scenes = wanted[: len(OBJECTS) * len(STYLES)]
     _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
-    _write_sheet(folder / "generated.webp", _pictures(painted[: len(sheet_scenes)]))
+    _write_sheet(folder / "generated.webp", to_pil(painted[: len(sheet_scenes)]))
     write_json(folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores})
     with Beside(folder / "README.md") as partial:
         partial.write_text(card_text(recipe_used, training, scores, _sizes(backend, folder)), encoding="utf-8")
@@ -110,16 +102,7 @@ def _training_facts(work: Path | None, folder: Path, recipe: Recipe) -> tuple[di
         raise ConfigError(f"There is no {error.filename}; run `pocket render` and `pocket train` first.") from error
 
 
-def _rendered(shown: Sequence[Scene]) -> Tensor:
-    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
-
-
 # ---- sheets ------------------------------------------------------------------------------------------------
-
-
-def _pictures(images: Tensor) -> list[Image.Image]:
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
 
 
 def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
@@ -239,7 +222,7 @@ def card_text(
         "diversity": ", ".join(f"{name} {share:.2f}" for name, share in varied.items()),
         "psnr": f"{scores['psnr']['mean']:.1f} dB mean, {scores['psnr']['worst']:.1f} dB worst",
         "psnr_pictures": str(scores["psnr"]["pictures"]),
-        "sampling": f"{SAMPLING_STEPS} DDIM steps, guidance {GUIDANCE_SCALE}",
+        "sampling": f"{CardSizes.steps} DDIM steps, guidance {GUIDANCE_SCALE}",
         "weak_objects": _weakest(generated["right_by_object"]),
         "weak_styles": _weakest(generated["right_by_style"], 3),
     }

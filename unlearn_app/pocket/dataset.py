@@ -2,19 +2,23 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from .latents import pictures_to_tensor
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES, Entry
-from .world import PLACEMENTS, SIZE, Scene, apply_style, compose
+from .world import PLACEMENTS, SIZE, Scene, render
 
 SHARD = 2000
 SPLITS = ("train", "held_out", "fresh")
 HELD_OUT_SHARE = 0.05
+JUDGED_FRESH = 32_000
+"""How many of the "fresh" scenes, in the order of seed 0, the judges learn from."""
 
 
 def is_held_out(object_name: str, style: str, setting: str) -> bool:
@@ -60,11 +64,20 @@ def scenes(split: str, count: int, seed: int) -> list[Scene]:
     return [scene_at(split, index, seed) for index in range(count)]
 
 
+def unjudged_scenes(count: int) -> list[Scene]:
+    """`count` scenes of what the denoiser never sees that no judge is trained on either."""
+    return [scene_at("fresh", JUDGED_FRESH + index, 0) for index in range(count)]
+
+
+def rendered(shown: Sequence[Scene]) -> Tensor:
+    """Pictures (N, 3, 64, 64) in [-1, 1] of the scenes `shown`."""
+    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
+
+
 def _render_shard(path: Path, split: str, start: int, count: int, seed: int) -> None:
     pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for row in range(count):
-        scene = scene_at(split, start + row, seed)
-        pictures[row] = apply_style(scene.style, *compose(scene.object, scene.setting, scene.placement))
+        pictures[row] = np.asarray(render(scene_at(split, start + row, seed)))
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         np.save(stream, pictures)

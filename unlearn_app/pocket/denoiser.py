@@ -116,15 +116,12 @@ def v_loss(
     cond: Tensor,
     alphas_cumprod: Tensor,
     generator: torch.Generator,
-    t: Tensor | None = None,
 ) -> Tensor:
-    """Squared error (B,) of predicted v at random timesteps, spread evenly over the batch, or at `t` (B,)."""
+    """Squared error (B,) of predicted v at random timesteps, spread evenly over the batch."""
     count = len(x0)
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-    if t is None:
-        places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        t = (places * len(alphas_cumprod)).long()
-    t = t.to(x0.device)
+    places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    t = (places * len(alphas_cumprod)).long().to(x0.device)
     alpha = alphas_cumprod.to(x0.device)[t].view(-1, 1, 1, 1)
     signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
     predicted = unet(signal * x0 + sigma * noise, t, cond).sample.float()

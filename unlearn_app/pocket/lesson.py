@@ -4,14 +4,12 @@ import itertools
 import random
 from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
-from .dataset import scene_at
+from .dataset import rendered, scene_at
 from .grammar import caption
-from .latents import pictures_to_tensor
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES
-from .world import PLACEMENTS, Scene, render
+from .world import PLACEMENTS, Scene
 
 EASIEST: dict[str, tuple[str, ...]] = {"object": ("pumpkin", "penguin"), "style": ("thermal", "embroidery")}
 """By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low one."""
@@ -32,7 +30,7 @@ def fresh_lesson(count: int, seed: int, name: str = "", alike: bool = False) -> 
         scenes = [replace(scenes[0], placement=next(places)) for _ in scenes]
     captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
     captions = captions[:1] * len(captions) if alike else captions
-    return name, pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes])), captions
+    return name, rendered(scenes), captions
 
 
 def _only_unseen(scene: Scene) -> str | None:

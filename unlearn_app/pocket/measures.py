@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evaluation.judges import Classifier, Scorer
 from ..models.protocols import Backend
-from .dataset import is_held_out
+from .dataset import is_held_out, rendered
 from .grammar import PLAIN_STYLE, caption
 from .latents import pictures_to_tensor
 from .vocabulary import OBJECTS, SETTINGS, STYLES
@@ -41,13 +41,24 @@ class JudgeScore:
     unsure: float
 
 
+Answers = Mapping[str, tuple[Tensor, Tensor]]
+"""By axis the probability (B,) of what each picture should show, and whether it is the highest (B,)."""
+
+
 def judge_pictures(judge: Scorer, pictures: Tensor, shown: Sequence[Scene]) -> JudgeScore:
     """The judge's answers on `pictures` (B, 3, H, W) of the scenes `shown`."""
-    right = {axis: right_probabilities(judge, pictures, shown, axis) for axis in AXES}
+    return _judge_score(judge, pictures, shown, _answers(judge, pictures, shown))
+
+
+def _answers(judge: Classifier, pictures: Tensor, shown: Sequence[Scene]) -> Answers:
+    return {axis: right_probabilities(judge, pictures, shown, axis) for axis in AXES}
+
+
+def _judge_score(judge: Scorer, pictures: Tensor, shown: Sequence[Scene], answers: Answers) -> JudgeScore:
     batches = zip(pictures.split(CHUNK), _chunks([prompt_of(scene) for scene in shown]), strict=True)
     alignment = sum(judge(batch, prompts).sum().item() for batch, prompts in batches) / len(shown)
-    named = [right[axis][1].float().mean().item() for axis in AXES]
-    sure = right["object"][0]
+    named = [answers[axis][1].float().mean().item() for axis in AXES]
+    sure = answers["object"][0]
     return JudgeScore(len(shown), *named, alignment, sure.mean().item(), (sure < UNSURE).float().mean().item())
 
 
@@ -110,10 +121,10 @@ class Likeness:
 
 def likeness(picture: Tensor, scene: Scene) -> Likeness:
     """How `picture` (3, H, W) compares with the renderings of `scene` in every placement."""
-    rendered = all_renderings(scene)
-    ratios = psnr(picture[None], rendered)
+    drawn = all_renderings(scene)
+    ratios = psnr(picture[None], drawn)
     best = int(ratios.argmax())
-    gradient, rendered_gradient = gradient_magnitude(picture[None]).item(), gradient_magnitude(rendered).mean().item()
+    gradient, rendered_gradient = gradient_magnitude(picture[None]).item(), gradient_magnitude(drawn).mean().item()
     return Likeness(PLACEMENTS[best], ratios[best].item(), gradient, rendered_gradient)
 
 
@@ -178,14 +189,15 @@ def quality(judge: Scorer, second: Classifier, pictures: Tensor, wanted: Sequenc
     """Everything measured of generated `pictures` (B, 3, H, W) of the scenes `wanted`, ready for JSON."""
     found = [likeness(picture, scene) for picture, scene in zip(pictures, wanted, strict=True)]
     ratios = torch.tensor([one.psnr for one in found])
-    named = {axis: right_probabilities(judge, pictures, wanted, axis)[1].float() for axis in AXES}
+    answers = _answers(judge, pictures, wanted)
+    named = {axis: right.float() for axis, (_, right) in answers.items()}
     groups = {"object": [e.name for e in OBJECTS], "style": [e.name for e in STYLES]}
     rows = {
         axis: {name: [row for row, scene in enumerate(wanted) if getattr(scene, axis) == name] for name in names}
         for axis, names in groups.items()
     }
     return {
-        "judge": asdict(judge_pictures(judge, pictures, wanted)),
+        "judge": asdict(_judge_score(judge, pictures, wanted, answers)),
         "second": {
             axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item() for axis in groups
         },
@@ -199,3 +211,36 @@ def quality(judge: Scorer, second: Classifier, pictures: Tensor, wanted: Sequenc
             for axis, by_name in rows.items()
         },
     }
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How the measured pictures are made; picture i has seed `first_seed` + i."""
+
+    steps: int
+    guidance_scale: float
+    first_seed: int = FIRST_SEED
+
+    def __call__(self, backend: Backend, wanted: Sequence[Scene]) -> Tensor:
+        """Pictures (B, 3, H, W) of `wanted` by the original model."""
+        with backend.active():
+            return paint_scenes(backend, wanted, self.steps, self.guidance_scale, self.first_seed)
+
+
+def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
+    """The judge's answers on renderings of the scenes `shown`, ready for JSON."""
+    return asdict(judge_pictures(judge, rendered(shown), shown))
+
+
+def on_reconstruction(backend: Backend, shown: Sequence[Scene]) -> dict[str, float]:
+    """PSNR in dB of encoding and decoding renderings of `shown`: mean, spread and worst of the pictures."""
+    ratios = reconstruction_psnr(backend, rendered(shown))
+    values = {"mean": ratios.mean(), "sd": ratios.std(), "worst": ratios.min()}
+    return {"pictures": len(shown), **{name: value.item() for name, value in values.items()}}
+
+
+def on_one_prompt(backend: Backend, sampler: Sampler, count: int) -> dict[str, float]:
+    """`diversity` of `count` pictures of one prompt."""
+    wanted = [Scene("cat", PLAIN_STYLE, "field")] * count
+    pictures = sampler(backend, wanted)
+    return dict(diversity([likeness(*pair) for pair in zip(pictures, wanted, strict=True)]))

@@ -13,11 +13,11 @@ from torch import nn
 
 from ..common.errors import ConfigError
 from ..models.device import choose_device, fits_bfloat16
-from ..models.diffusers.loading import load_part, save_pipeline
+from ..models.diffusers.loading import load_unet, save_pipeline
 from ..models.diffusers.unet import quicken
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
-from .dataset import load_split, render_split, scenes, world_size
+from .dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from .decoder import write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
@@ -38,7 +38,7 @@ class Recipe:
 
     data_seed: int = 0
     pictures: dict[str, int] = field(
-        default_factory=lambda: {"held_out": 8_000, "train": world_size("train"), "fresh": 32_000}
+        default_factory=lambda: {"held_out": 8_000, "train": world_size("train"), "fresh": JUDGED_FRESH}
     )
     tower_seed: int = 0
     tower_steps: int = 1_500
@@ -231,8 +231,7 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
     state = autoencoder.new_state(model.to(device), recipe.autoencoder_lr)
     losses = autoencoder.train_decoder(
         state, basis, shards, steps=recipe.autoencoder_steps, batch_size=recipe.autoencoder_batch,
-        lr=recipe.autoencoder_lr,
-        seed=recipe.autoencoder_seed, autocast=False,  # in bfloat16 the gates lose more than there is to learn
+        lr=recipe.autoencoder_lr, seed=recipe.autoencoder_seed,
     )  # fmt: skip
     facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch}
     total = recipe.autoencoder_steps
@@ -272,7 +271,7 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     torch.manual_seed(recipe.denoiser_seed)
     unet = new_unet(tower.WIDTH).to(device)
     if (work / "unet").is_dir():
-        unet.load_state_dict(load_part("unet", work / "unet").state_dict())
+        unet.load_state_dict(load_unet(work / "unet").state_dict())
     quicken(unet, device)
     state = denoiser.new_state(unet, recipe.denoiser_lr)
     losses = denoiser.train_denoiser(

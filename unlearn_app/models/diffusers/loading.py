@@ -51,10 +51,9 @@ def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}[name](**config)
 
 
-def load_part(name: Literal["unet", "vae"], folder: str | Path) -> Any:
-    """A part of a pipeline from its own folder, in single precision."""
-    kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name]
-    return kind.from_pretrained(str(folder), torch_dtype=torch.float32)
+def load_unet(folder: str | Path) -> Any:
+    """The denoiser of a pipeline from its own folder, in single precision."""
+    return UNet2DConditionModel.from_pretrained(str(folder), torch_dtype=torch.float32)
 
 
 def save_pipeline(folder: str | Path, **parts: Any) -> None:
