@@ -87,7 +87,7 @@ def test_what_stands_behind_moves_by_whole_cells() -> None:
 
 @pytest.mark.parametrize("setting", [entry.name for entry in SETTINGS])
 def test_the_horizon_moves_by_a_whole_cell(setting: str) -> None:
-    """The largest step of colour in the lower half, where the ground begins, stands a cell lower (between two buildings)."""
+    """Between two buildings: the largest step of colour in the lower half, where the ground begins, is a cell lower."""
     grounds = [_background(setting, horizon, 0).reduce(SUPERSAMPLING) for horizon in (0, 1)]
     high, low = (np.asarray(ground, np.float32)[:, 7] for ground in grounds)
     changes = [np.abs(np.diff(column[SIZE // 2 :], axis=0)).sum(1) for column in (high, low)]
