@@ -1,5 +1,6 @@
 """The README holds: its code runs, its commands exist, its tables agree with the code."""
 
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -112,6 +113,17 @@ def test_links_and_pictures_exist() -> None:
     places = {"#" + line.lstrip("# ").lower().replace(" ", "-") for line in re.findall(r"^#+ .*$", TEXT, re.MULTILINE)}
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert target.startswith("https://") or target in places or (ROOT / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("place", ["README.md", "assets/docs", "unlearn_app", "app.py", "Makefile"])
+def test_names_and_paths_of_the_code_exist(place: str) -> None:
+    found = ROOT / place
+    files = [found] if found.is_file() else [f for ending in ("*.md", "*.py") for f in found.rglob(ending)]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    for dotted in sorted(set(re.findall(r"\bunlearn_app(?:\.[A-Za-z_]\w*)+", text))):
+        assert pkgutil.resolve_name(dotted) is not None, dotted
+    for path in sorted(set(re.findall(r"\b(?:unlearn_app|tests)/[\w/.-]*\w", text))):
+        assert (ROOT / path).exists(), path
 
 
 def test_make_targets_exist() -> None:

@@ -41,7 +41,7 @@ SHORT = {FAST_PLAIN: {}, FAST_META: RESIST}
 LORA = {"attack.rank": 16, "attack.alpha": 16.0}
 ALL = {"attack.weights": "full", "attack.lr": 3e-4}
 SGD = {"attack.optimizer": "sgd"}
-"""Needs rates of its own to be an attack at all; tests/test_resistance.py tries the one of LoRA."""
+"""Needs rates of its own to be an attack at all; tests/training/test_resistance.py tries the one of LoRA."""
 ATTACKS: dict[str, dict[str, Any]] = {
     "LoRA 16": LORA,
     "all weights": ALL,
