@@ -29,9 +29,17 @@ demo = build_demo(engine, model=MODEL).queue(max_size=64)
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    address = os.environ.get("GRADIO_SERVER_NAME", HOST), int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    address = (
+        os.environ.get("GRADIO_SERVER_NAME", HOST),
+        int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+    )
     try:
-        demo.launch(prevent_thread_lock=True, server_name=address[0], server_port=address[1], **launch_kwargs())
+        demo.launch(
+            prevent_thread_lock=True,
+            server_name=address[0],
+            server_port=address[1],
+            **launch_kwargs(),
+        )
         engine.start()  # after the page is up, which must not wait for the model
         demo.block_thread()
     finally:

@@ -1,4 +1,6 @@
-"""Driving the page in headless Chromium: starting a site, visiting it as somebody, and pressing its buttons."""
+"""Driving the page in headless Chromium: starting a site, visiting it as somebody, and pressing its
+buttons.
+"""
 
 import os
 import shutil
@@ -21,8 +23,12 @@ DESKTOP = {"viewport": {"width": 1280, "height": 720}}
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Headless Chromium from $CHROMIUM or the path; without one the test fails rather than skips."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    """Headless Chromium from $CHROMIUM or the path; without one the test fails rather than
+    skips.
+    """
+    path = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    )
     assert path, "Chromium is missing: install it or set CHROMIUM to its path."
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -101,7 +107,9 @@ def scores(page: Page) -> str:
 
 def sideways(page: Page) -> int:
     """How far the page could be scrolled to the side."""
-    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
 
 
 def download(page: Page, kind: str, into: Path) -> Path:

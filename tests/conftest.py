@@ -1,4 +1,6 @@
-"""What every test shares: an offline environment, fixed seeds and a small Stable Diffusion 1.x folder."""
+"""What every test shares: an offline environment, fixed seeds and a small Stable Diffusion 1.x
+folder.
+"""
 
 import os
 
@@ -60,9 +62,16 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised `StableDiffusionPipeline` folder in SD 1.x format: 64 px pictures, epsilon prediction."""
+    """A randomly initialised `StableDiffusionPipeline` folder in SD 1.x format: 64 px pictures,
+    epsilon prediction.
+    """
     import torch
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
 
     torch.manual_seed(0)
     tokenizer = _letter_tokenizer()
@@ -111,13 +120,22 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _letter_tokenizer():
-    """A CLIP tokenizer that knows single bytes only: any text works, no vocabulary file is needed."""
+    """A CLIP tokenizer that knows single bytes only: any text works, no vocabulary file is
+    needed.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
     symbols = sorted(ByteLevel.alphabet())
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
+    tokens = [
+        *symbols,
+        *(f"{symbol}</w>" for symbol in symbols),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77
+    )
 
 
 def _text_encoder(tokenizer):

@@ -1,4 +1,6 @@
-"""A workflow without a model: the same events and folders, with generated pictures, in a fraction of a second."""
+"""A workflow without a model: the same events and folders, with generated pictures, in a fraction
+of a second.
+"""
 
 import threading
 import time
@@ -15,7 +17,7 @@ from unlearn_app.common.errors import Cancelled, ConfigError
 from unlearn_app.concepts.concept import Concept, KnownConcept, Prompt, PromptSplit
 from unlearn_app.concepts.own_prompts import own_prompts
 from unlearn_app.continual.events import Added
-from unlearn_app.continual.ledger import Ledger, Request, Seen
+from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.evaluation.differences import differences
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.verdict import Evidence, judge_run
@@ -25,11 +27,11 @@ from unlearn_app.runs.folder import Run, RunWriter
 from unlearn_app.service.jobs import Ask, Asked, Probe
 from unlearn_app.settings.events import (
     COLUMNS,
+    AttackCheckpoint,
     Done,
     Event,
     GroupScore,
     Images,
-    Mark,
     Picture,
     Preview,
     Scores,
@@ -39,7 +41,20 @@ from unlearn_app.settings.events import (
 from unlearn_app.settings.groups import SequenceConfig
 from unlearn_app.settings.run_config import RunConfig
 
-OBJECTS = ("cat", "dog", "rabbit", "bear", "fish", "butterfly", "frog", "rose", "sunflower", "tree", "car", "ship")
+OBJECTS = (
+    "cat",
+    "dog",
+    "rabbit",
+    "bear",
+    "fish",
+    "butterfly",
+    "frog",
+    "rose",
+    "sunflower",
+    "tree",
+    "car",
+    "ship",
+)
 STYLES = ("photo", "van gogh", "watercolor", "mosaic", "sketch", "neon")
 FIRM = "frog"
 """The one concept that the run's own attack does not bring back."""
@@ -51,7 +66,9 @@ PLACES = ("on the beach", "in the forest", "at night", "in the city")
 def known_concepts(model: str = "pocket") -> list[KnownConcept]:
     """Twelve objects and six styles."""
     return [
-        KnownConcept(name, kind, "any") for kind, names in (("object", OBJECTS), ("style", STYLES)) for name in names
+        KnownConcept(name, kind, "any")
+        for kind, names in (("object", OBJECTS), ("style", STYLES))
+        for name in names
     ]
 
 
@@ -65,7 +82,9 @@ def preview_concept(config: RunConfig) -> Concept:
     name = config.concept.casefold()
     name = {"kitty": "cat", "van gogh style": "van gogh"}.get(name, name)
     if name not in OBJECTS + STYLES:
-        raise ConfigError(f"“{config.concept}” is not known; the nearest are cat, van gogh.", "concept")
+        raise ConfigError(
+            f"“{config.concept}” is not known; the nearest are cat, van gogh.", "concept"
+        )
     anchor = config.anchor or "dog"
     if anchor == name:
         raise ConfigError(f"The anchor “{anchor}” is the concept itself.", "anchor")
@@ -82,7 +101,9 @@ def preview_concept(config: RunConfig) -> Concept:
 
 @dataclass
 class FakeRunner:
-    """Runs in `seconds` once `gate` is open, noting when runs begin and end and whether two ever overlap."""
+    """Runs in `seconds` once `gate` is open, noting when runs begin and end and whether two ever
+    overlap.
+    """
 
     seconds: float = 0.2
     load_seconds: float = 0.0
@@ -130,7 +151,9 @@ class Look:
         return (self.features(images) - self.features(others)).abs().mean(1)
 
 
-def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 0.0) -> Iterator[Event]:
+def run(
+    config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 0.0
+) -> Iterator[Event]:
     """All stages, columns, scores and the folder, in about `seconds`."""
     total = config.unlearn.steps + config.attack.steps
     with RunWriter(out) as writer:
@@ -142,13 +165,19 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
                 break
             time.sleep(seconds / total)
             event = Step(
-                "unlearn", step, config.unlearn.steps, {"forget": 0.9 / step + 0.05, "retain": 0.2 + 0.1 / step}
+                "unlearn",
+                step,
+                config.unlearn.steps,
+                {"forget": 0.9 / step + 0.05, "retain": 0.2 + 0.1 / step},
             )
             writer.add_step(event)
             yield event
             if step % max(config.unlearn.steps // 4, 1) == 0:
                 preview = Preview(
-                    "unlearn", step, (picture(config.seed + step), picture(config.seed)), ("a cat", "a cat, sketch")
+                    "unlearn",
+                    step,
+                    (picture(config.seed + step), picture(config.seed)),
+                    ("a cat", "a cat, sketch"),
                 )
                 writer.add_preview(preview)
                 yield preview
@@ -162,7 +191,7 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
             yield event
             if step in (max(config.attack.steps // 2, 1), config.attack.steps):
                 painted = Images("relearned", tuple(_pictures(config, "relearned")))
-                mark = Mark(step, painted.pictures, _scored(config, painted))
+                mark = AttackCheckpoint(step, painted.pictures, _scored(config, painted))
                 if step < config.attack.steps:
                     writer.add_mark(mark)
                 yield mark
@@ -172,11 +201,15 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
             writer.add_images(images)
             yield images
             scores[column], columns[column] = _scored(config, images), images
-        apart = differences(columns, Look() if scores["original"]["forget"].accuracy is not None else None)
+        apart = differences(
+            columns, Look() if scores["original"]["forget"].accuracy is not None else None
+        )
         yield Scores(scores, apart)
         verdict = judge_run(scores, Evidence(config.attack.steps))
         yield verdict
-        writer.add_adapter("unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept})
+        writer.add_adapter(
+            "unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept}
+        )
         pictures = [replace(p) for column in scores for p in _pictures(config, column)]
         said = heading(config, preview_concept(config).name, verdict.label)
         writer.add_image("comparison.png", comparison_strip(*said, pictures))
@@ -188,9 +221,15 @@ def run(config: RunConfig, out: Path, cancel: threading.Event, seconds: float = 
 
 
 def serve(
-    config: RunConfig, plan: SequenceConfig, folder: Path, cancel: threading.Event, seconds: float = 0.0
+    config: RunConfig,
+    plan: SequenceConfig,
+    folder: Path,
+    cancel: threading.Event,
+    seconds: float = 0.0,
 ) -> Iterator[Event | Added]:
-    """One more request in about `seconds`, in a ledger of four objects and two styles; erased ones show nothing."""
+    """One more request in about `seconds`, in a ledger of four objects and two styles; erased ones
+    show nothing.
+    """
     names = ("cat", "dog", "rabbit", "car", "mosaic", "neon")
     if not (folder / "ledger.json").exists():
         Ledger.create(folder, config, plan, names)
@@ -198,18 +237,38 @@ def serve(
     concept = preview_concept(config)
     asked = [concept.name] if ledger.rows else ["", concept.name]
     for name in asked:
-        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {name}" if name else "The original", 0.1)
+        yield Stage(
+            "unlearn",
+            f"Request {len(ledger.rows)}: forgetting {name}" if name else "The original",
+            0.1,
+        )
         for step in range(1, 11):
             if cancel.is_set():
                 raise Cancelled("The request was stopped.")
             time.sleep(seconds / 20)
             yield Step("unlearn", step, 10, {"forget": 1 / step})
         gone = [*(row.concept for row in ledger.requests), name]
-        panel = {n: Seen("style" if n in STYLES else "object", (n not in gone,) * 4, 0.5) for n in names}
+        panel = {
+            n: ConceptScore("style" if n in STYLES else "object", (n not in gone,) * 4, 0.5)
+            for n in names
+        }
         pictures = {n: picture(crc32(n.encode()) % 100 + 7 * (n in gone)) for n in names}
         drift = float(len(ledger.rows))
-        row = Request(name, concept.kind if name else "", "car", ledger.next_folder(name), 1.0, 10, drift, panel)
-        state = {"a.lora_A.weight": torch.full((2, 2), drift), "a.lora_B.weight": torch.ones(2, 2)} if name else {}
+        row = Request(
+            name,
+            concept.kind if name else "",
+            "car",
+            ledger.next_folder(name),
+            1.0,
+            10,
+            drift,
+            panel,
+        )
+        state = (
+            {"a.lora_A.weight": torch.full((2, 2), drift), "a.lora_B.weight": torch.ones(2, 2)}
+            if name
+            else {}
+        )
         ledger.add(row, state, state, pictures)
         yield Added(row)
 
@@ -217,11 +276,16 @@ def serve(
 def probe(
     folder: Path, kinds: tuple[str, ...], cancel: threading.Event, seconds: float = 0.0
 ) -> Iterator[Event | Finding]:
-    """Attacks of these kinds on a run, each in about `seconds`; those in `WEAK` bring the concept back."""
+    """Attacks of these kinds on a run, each in about `seconds`; those in `WEAK` bring the concept
+    back.
+    """
     run = Run.open(folder)
     yield Stage("load", "Loading the model", 0.0)
     for kind in kinds:
-        for text, fraction in ((f"Trying to get {run.config.concept} back, {kind}", 0.1), ("For comparison", 0.55)):
+        for text, fraction in (
+            (f"Trying to get {run.config.concept} back, {kind}", 0.1),
+            ("For comparison", 0.55),
+        ):
             yield Stage("attack", text, fraction)
             for step in range(1, 11):
                 if cancel.is_set():
@@ -237,8 +301,18 @@ def _finding(kind: str, config: RunConfig) -> tuple[Finding, dict[str, Image.Ima
     hits = tuple(kind in WEAK and row != 0 for row in range(6))
     images = {f"{row:02d}-00.png": picture(crc32(kind.encode()) % 500 + row) for row in range(6)}
     pictures = tuple(
-        {"row": row, "turn": 0, "asked": f"a {config.concept} as {kind} asks {row}", "seed": row, "file": file}
-        | {"alignment": 0.1 * row, "predicted": config.concept if hits[row] else "dog", "correct": hits[row]}
+        {
+            "row": row,
+            "turn": 0,
+            "asked": f"a {config.concept} as {kind} asks {row}",
+            "seed": row,
+            "file": file,
+        }
+        | {
+            "alignment": 0.1 * row,
+            "predicted": config.concept if hits[row] else "dog",
+            "correct": hits[row],
+        }
         | {"second": "dog" if row == 1 else config.concept}
         for row, file in enumerate(images)
     )
@@ -249,9 +323,23 @@ def _finding(kind: str, config: RunConfig) -> tuple[Finding, dict[str, Image.Ima
         "05-00.png" if any(hits) else None,
     )
     return Finding(
-        kind, {}, f"10 steps of {kind}", counts, kind == "prompts", 1, hits, hits, control, missing, pictures, proof,
-        1.0, f"python -m unlearn_app attack RUN --kind {kind}", {}, 0.6,
-    ), images  # fmt: skip
+        kind,
+        {},
+        f"10 steps of {kind}",
+        counts,
+        kind == "prompts",
+        1,
+        hits,
+        hits,
+        control,
+        missing,
+        pictures,
+        proof,
+        1.0,
+        f"python -m unlearn_app attack RUN --kind {kind}",
+        {},
+        0.6,
+    ), images
 
 
 def _scored(config: RunConfig, images: Images) -> dict[str, GroupScore]:
@@ -266,7 +354,11 @@ def _scored(config: RunConfig, images: Images) -> dict[str, GroupScore]:
 
 
 def _counts(config: RunConfig) -> tuple[tuple[str, int], ...]:
-    return (("forget", config.compare.forget), ("near", config.compare.near), ("far", config.compare.far))
+    return (
+        ("forget", config.compare.forget),
+        ("near", config.compare.near),
+        ("far", config.compare.far),
+    )
 
 
 def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
@@ -277,20 +369,35 @@ def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
             seed = 1000 + config.seed + index
             word = {"forget": config.concept, "near": "rabbit", "far": "car"}[group]
             yield Picture(
-                column, group, index, f"a {word} {PLACES[index % 4]}", seed,
-                picture(seed + (7 if forgotten else 0) + len(group) + crc32(config.concept.encode())),
-                0.08 if forgotten else 0.31 + 0.01 * index, "dog" if forgotten else word, not forgotten,
-            )  # fmt: skip
+                column,
+                group,
+                index,
+                f"a {word} {PLACES[index % 4]}",
+                seed,
+                picture(
+                    seed + (7 if forgotten else 0) + len(group) + crc32(config.concept.encode())
+                ),
+                0.08 if forgotten else 0.31 + 0.01 * index,
+                "dog" if forgotten else word,
+                not forgotten,
+            )
 
 
 def picture(seed: int, size: int = 96) -> Image.Image:
     """A picture that depends on the seed only."""
-    image = Image.new("RGB", (size, size), (90 + seed * 37 % 120, 110 + seed * 71 % 100, 130 + seed * 53 % 90))
+    image = Image.new(
+        "RGB", (size, size), (90 + seed * 37 % 120, 110 + seed * 71 % 100, 130 + seed * 53 % 90)
+    )
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, size * 0.66, size, size), fill=(60 + seed * 13 % 90, 120, 70))
     x, radius = seed * 29 % (size // 2) + size // 4, size // 5 + seed * 11 % (size // 8)
-    draw.ellipse((x - radius, size // 2 - radius, x + radius, size // 2 + radius), fill=(230, seed * 97 % 256, 60))
+    draw.ellipse(
+        (x - radius, size // 2 - radius, x + radius, size // 2 + radius),
+        fill=(230, seed * 97 % 256, 60),
+    )
     return image
 
 
-CORE = SimpleNamespace(known_concepts=known_concepts, nearest_known=nearest_known, preview_concept=preview_concept)
+CORE = SimpleNamespace(
+    known_concepts=known_concepts, nearest_known=nearest_known, preview_concept=preview_concept
+)

@@ -13,7 +13,9 @@ BY_FILE = {
     "merge": ("methods/merging", ("merge",)),
     "judge": ("evaluation/judges", ("loading",)),
 }
-"""Kinds whose parts are files without a name in the registry: their folder, and what in it is no part."""
+"""Kinds whose parts are files without a name in the registry: their folder, and what in it is no
+part.
+"""
 
 
 def rows(*kinds: str) -> list[str]:
@@ -23,20 +25,27 @@ def rows(*kinds: str) -> list[str]:
 def test_the_tree_has_a_line_for_every_folder() -> None:
     tree = re.search(r"```\nunlearn_app/\n(.*?)```", TEXT, re.DOTALL)[1]
     lines = re.findall(r"^( +)(\w+)/ +(\S.*)$", tree, re.MULTILINE)
-    assert len(lines) == len(tree.strip("\n").splitlines()), "a folder and what it is for on each line"
+    assert len(lines) == len(tree.strip("\n").splitlines()), (
+        "a folder and what it is for on each line"
+    )
     found, above = set(), {}
     for indent, name, _ in lines:
         above[len(indent)] = above.get(len(indent) - 2, "") + f"{name}/"
         found.add(above[len(indent)])
     package = ROOT / "unlearn_app"
-    folders = {f"{path.parent.relative_to(package).as_posix()}/" for path in package.rglob("*/__init__.py")}
+    folders = {
+        f"{path.parent.relative_to(package).as_posix()}/" for path in package.rglob("*/__init__.py")
+    }
     assert found == folders
 
 
 def test_the_rows_of_layers_are_those_that_are_held() -> None:
     from test_layers import LAYERS
 
-    stated = [tuple(line.split(" · ")) for line in re.findall(r"```\n(cli.*?)\n```", TEXT, re.DOTALL)[0].splitlines()]
+    stated = [
+        tuple(line.split(" · "))
+        for line in re.findall(r"```\n(cli.*?)\n```", TEXT, re.DOTALL)[0].splitlines()
+    ]
     assert stated == list(reversed(LAYERS))
 
 

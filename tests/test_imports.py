@@ -1,4 +1,6 @@
-"""Importing does nothing: no network, no file, no random number, no heavy library that is not needed."""
+"""Importing does nothing: no network, no file, no random number, no heavy library that is not
+needed.
+"""
 
 import subprocess
 import sys
@@ -36,7 +38,12 @@ def watched(file, mode="r", *args, **kwargs):
 
 def python(code: str, tmp_path: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()
@@ -75,7 +82,9 @@ def test_the_page_loads_without_torch(tmp_path: Path) -> None:
     """Every module that lays it out: a visitor must not wait for the libraries of the model."""
     lines = "\n".join(f"importlib.import_module({name!r})" for name in named("service", "web"))
     heavy = ("torch", "transformers", "diffusers", "peft")
-    code = f"import importlib, sys\n{lines}\nprint([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import importlib, sys\n{lines}\nprint([name for name in {heavy} if name in sys.modules])"
+    )
     assert python(code, tmp_path) == "[]"
 
 
@@ -84,7 +93,9 @@ def test_the_command_line_is_light(tmp_path: Path) -> None:
     names = ["unlearn_app", "unlearn_app.__main__", *named("settings", "concepts", "cli")]
     heavy = ("torch", "gradio", "transformers", "diffusers", "peft")
     lines = "\n".join(f"importlib.import_module({name!r})" for name in names)
-    code = f"import importlib, sys\n{lines}\nprint([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import importlib, sys\n{lines}\nprint([name for name in {heavy} if name in sys.modules])"
+    )
     assert python(code, tmp_path) == "[]"
 
 

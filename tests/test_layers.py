@@ -24,13 +24,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service",),
     ("cli", "web"),
 )
-"""The folders from the bottom up. A folder imports from folders below it, never from one beside it in the same row."""
+"""The folders from the bottom up. A folder imports from folders below it, never from one beside it
+in the same row.
+"""
 
 WORLD = "pocket"
-"""The bundled world stands beside the layers: it answers what they ask of a world, and is built by name."""
+"""The bundled world stands beside the layers: it answers what they ask of a world, and is built by
+name.
+"""
 WORLD_USES = {"common", "settings", "concepts", "models", "evaluation"}
 WORLD_BUILDERS = {"attacks.unseen", "cli.pocket", "concepts.catalog"}
-"""Modules that may import the world, inside a function; the experiments measure it and import it anywhere."""
+"""Modules that may import the world, inside a function; the experiments measure it and import it
+anywhere.
+"""
 
 APART = {"objectives", "closed_form", "gradient_rules", "regularizers", "merging"}
 """Folders of `methods` that know nothing of each other; what they share is `methods.lora`."""
@@ -51,7 +57,9 @@ LIGHT = ("settings", "concepts", "service", "cli", "web")
 MAX_FUNCTION = 50
 """Lines of a function; a file is one idea, however long."""
 SELF_NAMED = {"pocket.styles"}
-"""One function per entry of a vocabulary, each named as that entry: a docstring would repeat the name."""
+"""One function per entry of a vocabulary, each named as that entry: a docstring would repeat the
+name.
+"""
 
 
 def modules() -> list[Path]:
@@ -59,7 +67,9 @@ def modules() -> list[Path]:
 
 
 def dotted(path: Path) -> str:
-    """The name below the package: `web.view`, or `web` for its `__init__`; empty for the package itself."""
+    """The name below the package: `web.view`, or `web` for its `__init__`; empty for the package
+    itself.
+    """
     parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -72,7 +82,9 @@ def folder(module: str) -> str:
 
 
 def statements(tree: ast.Module, top_only: bool) -> Iterator[ast.AST]:
-    """All statements, or those that run at import; what only a type checker reads is left out of those."""
+    """All statements, or those that run at import; what only a type checker reads is left out of
+    those.
+    """
     if not top_only:
         yield from ast.walk(tree)
         return
@@ -83,12 +95,20 @@ def statements(tree: ast.Module, top_only: bool) -> Iterator[ast.AST]:
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             waiting += node.orelse
         elif isinstance(node, (ast.If, ast.Try, ast.With)):
-            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+            waiting += [
+                child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)
+            ]
 
 
 def imports(path: Path, top_only: bool = False) -> Iterator[str]:
-    """Absolute names of what a file imports: of modules where that can be told, else of names in them."""
-    inside = [PACKAGE, *path.relative_to(ROOT / PACKAGE).parent.parts] if path.is_relative_to(ROOT / PACKAGE) else []
+    """Absolute names of what a file imports: of modules where that can be told, else of names in
+    them.
+    """
+    inside = (
+        [PACKAGE, *path.relative_to(ROOT / PACKAGE).parent.parts]
+        if path.is_relative_to(ROOT / PACKAGE)
+        else []
+    )
     for node in statements(ast.parse(path.read_text(encoding="utf-8")), top_only):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -101,7 +121,11 @@ def imports(path: Path, top_only: bool = False) -> Iterator[str]:
 @cache
 def own_imports(module: str, top_only: bool = False) -> frozenset[str]:
     """Modules of the package, by the names below it, that a module asks for."""
-    asked = [name.split(".")[1:] for name in imports(NAMES[module], top_only) if name.partition(".")[0] == PACKAGE]
+    asked = [
+        name.split(".")[1:]
+        for name in imports(NAMES[module], top_only)
+        if name.partition(".")[0] == PACKAGE
+    ]
     known = [[one for one in heads(parts) if one in NAMES] for parts in asked]
     return frozenset(found[-1] for found in known if found) - {module}
 
@@ -113,11 +137,15 @@ def heads(parts: Sequence[str]) -> list[str]:
 
 @cache
 def third_party(module: str, top_only: bool = False) -> frozenset[str]:
-    return frozenset(name.partition(".")[0] for name in imports(NAMES[module], top_only)) - {PACKAGE}
+    return frozenset(name.partition(".")[0] for name in imports(NAMES[module], top_only)) - {
+        PACKAGE
+    }
 
 
 def closure(starts: Iterable[str], top_only: bool = False, without: Iterable[str] = ()) -> set[str]:
-    """Everything that is imported with `starts`, in turn; importing a module runs the packages around it too."""
+    """Everything that is imported with `starts`, in turn; importing a module runs the packages
+    around it too.
+    """
     reached, waiting = set(), list(starts)
     while waiting:
         module = waiting.pop()
@@ -146,7 +174,11 @@ def may_import(module: str, other: str) -> bool:
 
 def test_the_root_of_the_package_is_folders() -> None:
     assert {path.name for path in (ROOT / PACKAGE).glob("*.py")} == {"__init__.py", "__main__.py"}
-    found = {path.name for path in (ROOT / PACKAGE).iterdir() if path.is_dir() and path.name != "__pycache__"}
+    found = {
+        path.name
+        for path in (ROOT / PACKAGE).iterdir()
+        if path.is_dir() and path.name != "__pycache__"
+    }
     assert found == {name for row in LAYERS for name in row} | {WORLD}
 
 
@@ -164,7 +196,9 @@ def test_imports_go_down(module: str) -> None:
 
 @pytest.mark.parametrize("name", [name for row in LAYERS for name in row])
 def test_imports_go_down_all_the_way(name: str) -> None:
-    """What a folder reaches through others is below it too; the world is reached by name only, so it is left out."""
+    """What a folder reaches through others is below it too; the world is reached by name only, so
+    it is left out.
+    """
     world = [module for module in NAMES if folder(module) == WORLD]
     reached = {folder(m) for m in closure((m for m in NAMES if folder(m) == name), without=world)}
     assert {other for other in reached if level(other) >= level(name)} == {name}
@@ -174,7 +208,9 @@ def test_methods_know_nothing_of_each_other() -> None:
     for module in NAMES:
         parts = module.split(".")
         if parts[0] == "methods" and len(parts) > 1 and parts[1] in APART:
-            others = {other.split(".")[1] for other in own_imports(module) if other.startswith("methods.")}
+            others = {
+                other.split(".")[1] for other in own_imports(module) if other.startswith("methods.")
+            }
             assert others <= {parts[1], "lora"}, f"{module} imports {sorted(others)}"
 
 
@@ -195,28 +231,44 @@ def test_heavy_libraries_have_one_home(module: str) -> None:
     if folder(module) in ("web", "service") or (folder(module) == "cli" and module != "cli.doctor"):
         assert "torch" not in used, "the surface computes nothing: no torch"
     if folder(module) == "methods":
-        assert not used & {"transformers", "diffusers", "peft"}, "methods see the Backend protocol, not a library"
-    assert not used & {"pickle", "dill", "cloudpickle", "joblib"}, "weights are safetensors, records are JSON"
+        assert not used & {"transformers", "diffusers", "peft"}, (
+            "methods see the Backend protocol, not a library"
+        )
+    assert not used & {"pickle", "dill", "cloudpickle", "joblib"}, (
+        "weights are safetensors, records are JSON"
+    )
 
 
-@pytest.mark.parametrize("module", [module for module in NAMES if folder(module) in LIGHT or "." not in module])
+@pytest.mark.parametrize(
+    "module", [module for module in NAMES if folder(module) in LIGHT or "." not in module]
+)
 def test_what_lays_out_the_page_loads_nothing_heavy(module: str) -> None:
     if module not in ("", "__main__") and folder(module) not in LIGHT:
         return
     for reached in closure([module], top_only=True):
-        assert not third_party(reached, top_only=True) & HEAVY, f"{module} loads {reached}, which is heavy"
+        assert not third_party(reached, top_only=True) & HEAVY, (
+            f"{module} loads {reached}, which is heavy"
+        )
 
 
 def test_nothing_imports_the_page_but_app() -> None:
-    assert not [module for module in NAMES if folder(module) != "web" and "web" in own_imports(module)]
+    assert not [
+        module for module in NAMES if folder(module) != "web" and "web" in own_imports(module)
+    ]
     assert f"{PACKAGE}.web.build_demo" in set(imports(ROOT / "app.py"))
 
 
 def test_tests_mirror_the_tree() -> None:
-    found = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    found = {
+        path.name
+        for path in (ROOT / "tests").iterdir()
+        if path.is_dir() and path.name != "__pycache__"
+    }
     assert found == {name for row in LAYERS for name in row} | {WORLD}
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    assert len(names) == len(set(names)), "files of tests have names of their own, whatever their folder"
+    assert len(names) == len(set(names)), (
+        "files of tests have names of their own, whatever their folder"
+    )
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
@@ -226,13 +278,19 @@ def test_the_device_is_chosen_in_one_file(path: Path) -> None:
         assert "cuda" in text
         return
     words = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
-    assert not [word for word in words if isinstance(word, str) and re.fullmatch(r"cuda(:\d+)?", word)]
+    assert not [
+        word for word in words if isinstance(word, str) and re.fullmatch(r"cuda(:\d+)?", word)
+    ]
     assert not re.search(r"\.cuda\b", text)
 
 
 def test_nothing_prints_but_the_command_line() -> None:
     for path in modules():
-        calls = [n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        calls = [
+            n.func
+            for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(n, ast.Call)
+        ]
         printed = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
         assert not printed or dotted(path) == "cli.main", f"{dotted(path)} prints"
 
@@ -259,7 +317,16 @@ def test_public_names_say_what_they_are(path: Path) -> None:
 
 
 def test_the_top_level_is_fixed() -> None:
-    allowed = {"app.py", PACKAGE, "assets", "tests", "requirements.txt", "README.md", "Makefile", "LICENSE"}
+    allowed = {
+        "app.py",
+        PACKAGE,
+        "assets",
+        "tests",
+        "requirements.txt",
+        "README.md",
+        "Makefile",
+        "LICENSE",
+    }
     ignored = {"runs", "work"}
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert found - ignored <= allowed, f"not at the top level: {sorted(found - ignored - allowed)}"

@@ -52,13 +52,18 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The examples as they stand, with a fast preset of a few seconds."""
     monkeypatch.setitem(config.PRESET_CHANGES, "fast", SMALL)
     # With other settings than the usual ones every attack would be made at its control too.
-    monkeypatch.setattr(runner, "of_attack", lambda *_: {"name": "pumpkin, never seen", "hits": [False] * 12})
+    monkeypatch.setattr(
+        runner, "of_attack", lambda *_: {"name": "pumpkin, never seen", "hits": [False] * 12}
+    )
     monkeypatch.chdir(folder)
 
 
 def front_matter() -> dict[str, str]:
     head = TEXT.split("---\n")[1]
-    return {key: value.strip().strip('"') for key, value in re.findall(r"^(\w+): *(.*)$", head, re.MULTILINE)}
+    return {
+        key: value.strip().strip('"')
+        for key, value in re.findall(r"^(\w+): *(.*)$", head, re.MULTILINE)
+    }
 
 
 def test_front_matter_is_what_spaces_accept() -> None:
@@ -68,11 +73,24 @@ def test_front_matter_is_what_spaces_accept() -> None:
     assert values["license"] == "apache-2.0" and values["python_version"] in ("3.10", "3.12")
     assert len(values["short_description"]) <= 60
     for name in ("colorFrom", "colorTo"):
-        assert values[name] in ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+        assert values[name] in (
+            "red",
+            "yellow",
+            "green",
+            "blue",
+            "indigo",
+            "purple",
+            "pink",
+            "gray",
+        )
     bounds = re.search(
-        r"^gradio>=([\d.]+),<(\d+)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+        r"^gradio>=([\d.]+),<(\d+)",
+        (ROOT / "requirements.txt").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
-    assert values["sdk_version"].startswith(bounds[1]) and int(values["sdk_version"].split(".")[0]) < int(bounds[2])
+    assert values["sdk_version"].startswith(bounds[1]) and int(
+        values["sdk_version"].split(".")[0]
+    ) < int(bounds[2])
 
 
 def test_every_bound_of_the_requirements_has_its_reason() -> None:
@@ -83,13 +101,19 @@ def test_every_bound_of_the_requirements_has_its_reason() -> None:
 
 
 def test_requirements_are_what_is_imported() -> None:
-    listed = set(re.findall(r"^([a-z]+\d?)\b", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    listed = set(
+        re.findall(
+            r"^([a-z]+\d?)\b", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
     names = {"PIL": "pillow"}
     files = [ROOT / "app.py", *(ROOT / "unlearn_app").rglob("*.py")]
     found = {
         names.get(name, name)
         for file in files
-        for name in re.findall(r"^\s*(?:from|import) ([a-zA-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.findall(
+            r"^\s*(?:from|import) ([a-zA-Z]\w*)", file.read_text(encoding="utf-8"), re.MULTILINE
+        )
         if name not in sys.stdlib_module_names and name != "unlearn_app"
     }
     # pandas and tokenizers come with gradio and transformers, spaces with Spaces, playwright with the test tools;
@@ -104,21 +128,36 @@ def test_quoted_tables_are_those_of_the_results(name: str) -> None:
         assert f"<!-- {name} table" not in TEXT, "nothing is quoted that was not measured"
         return
     table = cells.last_table(source.read_text(encoding="utf-8"), cells.QUOTED[name])
-    quoted = TEXT.partition(f"<!-- {name} table: begin -->\n")[2].partition(f"\n<!-- {name} table: end -->")[0]
+    quoted = TEXT.partition(f"<!-- {name} table: begin -->\n")[2].partition(
+        f"\n<!-- {name} table: end -->"
+    )[0]
     assert table and quoted.endswith(table)
-    assert ("earlier edition" in quoted) == ("earlier edition" in source.read_text(encoding="utf-8"))
+    assert ("earlier edition" in quoted) == (
+        "earlier edition" in source.read_text(encoding="utf-8")
+    )
 
 
 def test_links_and_pictures_exist() -> None:
-    places = {"#" + line.lstrip("# ").lower().replace(" ", "-") for line in re.findall(r"^#+ .*$", TEXT, re.MULTILINE)}
+    places = {
+        "#" + line.lstrip("# ").lower().replace(" ", "-")
+        for line in re.findall(r"^#+ .*$", TEXT, re.MULTILINE)
+    }
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        assert target.startswith("https://") or target in places or (ROOT / target.partition("#")[0]).exists(), target
+        assert (
+            target.startswith("https://")
+            or target in places
+            or (ROOT / target.partition("#")[0]).exists()
+        ), target
 
 
 @pytest.mark.parametrize("place", ["README.md", "assets/docs", "unlearn_app", "app.py", "Makefile"])
 def test_names_and_paths_of_the_code_exist(place: str) -> None:
     found = ROOT / place
-    files = [found] if found.is_file() else [f for ending in ("*.md", "*.py") for f in found.rglob(ending)]
+    files = (
+        [found]
+        if found.is_file()
+        else [f for ending in ("*.md", "*.py") for f in found.rglob(ending)]
+    )
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     for dotted in sorted(set(re.findall(r"\bunlearn_app(?:\.[A-Za-z_]\w*)+", text))):
         assert pkgutil.resolve_name(dotted) is not None, dotted
@@ -140,16 +179,30 @@ def test_the_counts_of_the_world() -> None:
     assert [int(number) for number in stated.groups()] == counts
 
 
-def test_the_python_example_is_ten_lines_and_runs(small: None, capsys: pytest.CaptureFixture) -> None:
+def test_the_python_example_is_ten_lines_and_runs(
+    small: None, capsys: pytest.CaptureFixture
+) -> None:
     example = blocks("python")[0]
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     exec(compile(example, "README.md", "exec"), {})
     out = capsys.readouterr().out
-    for name in ("Stage", "Step", "Images", "Scores", "Verdict", "Done", "original", "unlearned", "relearned"):
+    for name in (
+        "Stage",
+        "Step",
+        "Images",
+        "Scores",
+        "Verdict",
+        "Done",
+        "original",
+        "unlearned",
+        "relearned",
+    ):
         assert name in out
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if " pocket " not in line and " bench " not in line])
+@pytest.mark.parametrize(
+    "line", [line for line in commands() if " pocket " not in line and " bench " not in line]
+)
 def test_the_commands_run(small: None, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setattr(sys, "argv", ["unlearn_app", *shlex.split(line)[3:]])
     with pytest.raises(SystemExit) as leaving:
@@ -157,13 +210,20 @@ def test_the_commands_run(small: None, monkeypatch: pytest.MonkeyPatch, line: st
     assert leaving.value.code == 0
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if " pocket " in line or " bench " in line])
+@pytest.mark.parametrize(
+    "line", [line for line in commands() if " pocket " in line or " bench " in line]
+)
 def test_the_long_commands_exist(line: str) -> None:
     words = [sys.executable, *shlex.split(line)[1:], "--help"]
-    assert subprocess.run(words, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
+    assert (
+        subprocess.run(words, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode
+        == 0
+    )
 
 
-def test_the_example_method_trains(tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_method_trains(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from unlearn_app import make_config, run
 
     registry.names("objective")
@@ -171,5 +231,7 @@ def test_the_example_method_trains(tiny_pipeline: Path, tmp_path: Path, monkeypa
     exec(compile(blocks("python")[1], "README.md", "exec"), {"__name__": "example"})
     settings = SMALL | {"objective": "blank", "model": str(tiny_pipeline)}
     events = list(run(make_config("cat", **settings), tmp_path / "run"))
-    assert type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
+    assert (
+        type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
+    )
     assert len(blocks("python")[1].splitlines()) <= 25

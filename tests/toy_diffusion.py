@@ -1,4 +1,6 @@
-"""A diffusion model of points in 16 dimensions, small enough to train, unlearn and attack in seconds."""
+"""A diffusion model of points in 16 dimensions, small enough to train, unlearn and attack in
+seconds.
+"""
 
 from contextlib import contextmanager
 
@@ -6,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlearn_app.models.protocols import AheadBatch, NoisyBatch, Params
+from unlearn_app.models.protocols import MetaBatch, NoisyBatch, Params
 
 DIM, WIDTH, TIMES, RANK = 16, 64, 50, 4
 NULL, FORGET, RELATED, UNRELATED = range(4)
@@ -14,7 +16,9 @@ SPREAD = 0.3
 
 
 class Toy:
-    """Three clouds of points, of which two are close; as much of a `Backend` as objectives and training ask for."""
+    """Three clouds of points, of which two are close; as much of a `Backend` as objectives and
+    training ask for.
+    """
 
     timesteps = TIMES
     latent_shape = (DIM, 1, 1)
@@ -29,8 +33,12 @@ class Toy:
         self.names[NULL] = 0.0
         self.alphas = torch.cumprod(1 - torch.linspace(1e-3, 0.2, TIMES), 0)
         shapes = {"inside": (WIDTH, DIM + 16 + 8), "outside": (DIM, WIDTH)}
-        shapes |= {f"{part}{block}": (WIDTH, WIDTH) for block in range(2) for part in ("up", "down")}
-        self.base = {n: torch.randn(*s, generator=self.source) * s[1] ** -0.5 for n, s in shapes.items()}
+        shapes |= {
+            f"{part}{block}": (WIDTH, WIDTH) for block in range(2) for part in ("up", "down")
+        }
+        self.base = {
+            n: torch.randn(*s, generator=self.source) * s[1] ** -0.5 for n, s in shapes.items()
+        }
         self.original = self.base
         self._factors: Params = {}
         self._learn(steps)
@@ -61,7 +69,9 @@ class Toy:
         noise = torch.randn(x0.shape, generator=self.source)
         t = torch.randint(TIMES, (len(kinds),), generator=self.source)
         null, anchor = (self.states(torch.full_like(kinds, kind)) for kind in (NULL, RELATED))
-        return NoisyBatch(x0, noise, t, self.add_noise(x0, noise, t), self.states(kinds), null, anchor)
+        return NoisyBatch(
+            x0, noise, t, self.add_noise(x0, noise, t), self.states(kinds), null, anchor
+        )
 
     def of(self, kind: int, count: int = 32) -> NoisyBatch:
         return self.batch(torch.full((count,), kind))
@@ -75,9 +85,9 @@ class Toy:
         rows = torch.randint(len(points), (count,), generator=self.source)
         return self.batch(torch.full((count,), FORGET), points[rows])
 
-    def ahead(self, steps: int) -> AheadBatch:
+    def ahead(self, steps: int) -> MetaBatch:
         support = tuple(self.of(FORGET) for _ in range(steps))
-        return AheadBatch(support, self.of(FORGET), self.of(RELATED), self.of(UNRELATED), seed=0)
+        return MetaBatch(support, self.of(FORGET), self.of(RELATED), self.of(UNRELATED), seed=0)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         kept = self.alphas[t].view(-1, 1, 1, 1)
@@ -89,7 +99,9 @@ class Toy:
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
         w = params if params is not None and "inside" in params else self.weights("unlearn", params)
         angle = t.float().view(-1, 1) / TIMES * torch.arange(1, 9) * torch.pi
-        hidden = F.linear(torch.cat([x_t.flatten(1), angle.sin(), angle.cos(), cond[:, 0]], 1), w["inside"])
+        hidden = F.linear(
+            torch.cat([x_t.flatten(1), angle.sin(), angle.cos(), cond[:, 0]], 1), w["inside"]
+        )
         for block in range(2):
             hidden = hidden + F.linear(F.silu(F.linear(hidden, w[f"up{block}"])), w[f"down{block}"])
         return F.linear(F.silu(hidden), w["outside"]).view(x_t.shape)
@@ -115,20 +127,29 @@ class Toy:
 
     def weights(self, slot: str | None = None, params: Params | None = None) -> Params:
         own = self._factors | (params or {})
-        return {n: w + own[f"{n}.B"] @ own[f"{n}.A"] if f"{n}.A" in own else w for n, w in self.base.items()}
+        return {
+            n: w + own[f"{n}.B"] @ own[f"{n}.A"] if f"{n}.A" in own else w
+            for n, w in self.base.items()
+        }
 
     @contextmanager
     def active(self, *slots: str):
         yield
 
     @torch.no_grad()
-    def hits(self, kind: int, count: int = 200, guidance_scale: float = 2.0, seed: int = 0) -> float:
-        """The share of points sampled for `kind` (DDIM) that are nearest to its own cloud and close to it."""
+    def hits(
+        self, kind: int, count: int = 200, guidance_scale: float = 2.0, seed: int = 0
+    ) -> float:
+        """The share of points sampled for `kind` (DDIM) that are nearest to its own cloud and close
+        to it.
+        """
         source, kinds = torch.Generator().manual_seed(seed), torch.full((count,), kind)
         x = torch.randn(count, DIM, 1, 1, generator=source)
         for time in reversed(range(TIMES)):
             t = torch.full((count,), time)
-            named, null = (self.predict(x, t, self.states(k)) for k in (kinds, torch.full_like(kinds, NULL)))
+            named, null = (
+                self.predict(x, t, self.states(k)) for k in (kinds, torch.full_like(kinds, NULL))
+            )
             noise = null + guidance_scale * (named - null)
             kept, before = self.alphas[time], self.alphas[time - 1] if time else torch.tensor(1.0)
             x0 = (x - (1 - kept).sqrt() * noise) / kept.sqrt()

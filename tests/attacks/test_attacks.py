@@ -70,19 +70,33 @@ def fingerprint(backend) -> str:
 
 
 @pytest.mark.parametrize("kind", registry.names("attack"))
-def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(unlearned, concept, config, kind) -> None:
+def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
+    unlearned, concept, config, kind
+) -> None:
     attack, before = make_attack(kind, **SMALL[kind]), fingerprint(unlearned)
     tries, steps = attacked(unlearned, attack, concept, config)
     rows = len(held_out(concept, config))
     assert len(tries.pictures) == rows * attack.tries == len(set(tries.seeds))
-    assert sorted(zip(tries.rows, tries.turns, strict=True)) == [
+    assert sorted(zip(tries.prompt_index, tries.attempt, strict=True)) == [
         (r, t) for r in range(rows) for t in range(attack.tries)
     ]
-    first = {row: seed for row, turn, seed in zip(tries.rows, tries.turns, tries.seeds, strict=True) if turn == 0}
-    assert first == {row: SEED_OFFSET + row for row in range(rows)}, "the first try has the comparison's seed"
-    assert steps and all(step.stage == "attack" for step in steps) and steps[-1].step == steps[-1].total
+    first = {
+        row: seed
+        for row, turn, seed in zip(tries.prompt_index, tries.attempt, tries.seeds, strict=True)
+        if turn == 0
+    }
+    assert first == {row: SEED_OFFSET + row for row in range(rows)}, (
+        "the first try has the comparison's seed"
+    )
+    assert (
+        steps
+        and all(step.stage == "attack" for step in steps)
+        and steps[-1].step == steps[-1].total
+    )
     assert tries.pictures.isfinite().all() and tries.pictures.abs().max() <= 1
-    assert any(letter.isdigit() for letter in attack.budget(config)) and registry.describe("attack", kind)
+    assert any(letter.isdigit() for letter in attack.budget(config)) and registry.describe(
+        "attack", kind
+    )
     assert fingerprint(unlearned) == before
     again, _ = attacked(unlearned, attack, concept, config)
     assert torch.equal(again.pictures, tries.pictures) and again.asked == tries.asked
@@ -107,7 +121,9 @@ def test_the_projection_finds_the_nearest_point_of_the_simplex() -> None:
     expected = torch.tensor([[0.4, 0.6, 0.0], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [1 / 3] * 3])
     torch.testing.assert_close(projected["words"], expected)
     clipped = rows[:1].clamp_min(0) / rows[:1].clamp_min(0).sum()
-    assert (clipped - rows[:1]).norm() > (expected[:1] - rows[:1]).norm(), "dividing by the sum is not the nearest"
+    assert (clipped - rows[:1]).norm() > (expected[:1] - rows[:1]).norm(), (
+        "dividing by the sum is not the nearest"
+    )
 
 
 def test_a_searched_word_is_a_real_one_with_the_gradient_of_all() -> None:
@@ -129,7 +145,9 @@ def test_learned_vectors_stand_where_the_concept_stood(pocket, concept) -> None:
     assert row[place : place + 2] == [count, count + 1] and row[:place] == plain[:place]
     assert row[place + 2 : place + 5] == plain[place + 1 : place + 4] and len(row) == len(plain)
     (other,) = attack._ids(pocket, concept, ["a dog on the beach"]).tolist()
-    assert other[1:3] == [count, count + 1], "where the concept is not named, the vectors stand alone"
+    assert other[1:3] == [count, count + 1], (
+        "where the concept is not named, the vectors stand alone"
+    )
 
 
 def test_evolved_prompts_come_nearer_with_every_generation(pocket, concept) -> None:
@@ -143,13 +161,17 @@ def test_evolved_prompts_come_nearer_with_every_generation(pocket, concept) -> N
             attack = RingABell(generations=1, population=16, mutation=0.0, crossover=0.0)
         found, distance = attack._evolved(pocket, plain, target, generator(0))
         assert not special & {word for words in found for word in words}
-        assert distance == pytest.approx((states_of(pocket, found[:1]) - target).square().mean().item(), rel=1e-4)
+        assert distance == pytest.approx(
+            (states_of(pocket, found[:1]) - target).square().mean().item(), rel=1e-4
+        )
         away.append(distance)
     assert away[0] >= away[1] > away[2]
 
 
 def test_the_direction_of_a_concept_points_from_its_anchor_to_it(pocket, concept) -> None:
-    without, with_it = (states_of(pocket, [pocket.token_ids(f"a {w} at night")[1:-1]])[0] for w in ("dog", "cat"))
+    without, with_it = (
+        states_of(pocket, [pocket.token_ids(f"a {w} at night")[1:-1]])[0] for w in ("dog", "cat")
+    )
     direction = meaning(pocket, concept)
     assert torch.cosine_similarity(direction.flatten(), (with_it - without).flatten(), dim=0) > 0.3
 
@@ -159,11 +181,16 @@ def test_an_adapter_turned_off_is_the_original_and_comes_back(unlearned, concept
     kept = unlearned.adapter_state("unlearn")
     tries, _ = attacked(unlearned, make_attack("scale"), concept, config)
     after = unlearned.adapter_state("unlearn")
-    assert all(torch.equal(kept[name], after[name]) for name in kept) and not make_attack("scale").counts
-    off = [place for place, turn in enumerate(tries.turns) if SCALES[turn] == 0]
+    assert (
+        all(torch.equal(kept[name], after[name]) for name in kept)
+        and not make_attack("scale").counts
+    )
+    off = [place for place, turn in enumerate(tries.attempt) if SCALES[turn] == 0]
     seeds = [tries.seeds[place] for place in off]
     with unlearned.active():
-        plain = unlearned.sample(prompts, seeds, steps=config.compare.sampling_steps, guidance_scale=3.0)
+        plain = unlearned.sample(
+            prompts, seeds, steps=config.compare.sampling_steps, guidance_scale=3.0
+        )
     torch.testing.assert_close(tries.pictures[off], unlearned.decode(plain), rtol=1e-3, atol=1e-3)
     unlearned.drop_adapters()
     with pytest.raises(ConfigError, match="no adapter"):

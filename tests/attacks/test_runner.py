@@ -1,4 +1,6 @@
-"""The lab: what counts as a recovery, how findings are kept, and whether verdicts on known models are true."""
+"""The lab: what counts as a recovery, how findings are kept, and whether verdicts on known models
+are true.
+"""
 
 import json
 import subprocess
@@ -16,19 +18,19 @@ from small_runs import TINY
 
 from unlearn_app.attacks import Tries, runner
 from unlearn_app.attacks.relearn import adversary_pictures
-from unlearn_app.attacks.runner import Outcome, probe
+from unlearn_app.attacks.runner import AttackResult, probe
 from unlearn_app.attacks.unseen import fresh_lesson, never_seen
 from unlearn_app.common import registry
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation import base_rates
-from unlearn_app.evaluation.comparison import comparison_prompts, paint_column, score
+from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
 from unlearn_app.evaluation.verdict import Evidence, judge_run
-from unlearn_app.experiments.victims import VICTIMS
+from unlearn_app.experiments.known_outcome_models import KNOWN_OUTCOME_MODELS
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
@@ -53,7 +55,11 @@ QUICKEST = {
 
 
 def found(kind="inversion", hits=10, n=12, base=0, m=12, **changes) -> Finding:
-    control = None if base is None else {"name": "pumpkin, never seen", "hits": [row < base for row in range(m)]}
+    control = (
+        None
+        if base is None
+        else {"name": "pumpkin, never seen", "hits": [row < base for row in range(m)]}
+    )
     values = {
         "kind": kind,
         "settings": {},
@@ -90,7 +96,13 @@ def scores(original=1.0, unlearned=0.0, near=1.0, relearned=None) -> dict:
 def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_surely() -> None:
     def seen(row: int, turn: int, correct: bool, second: str | None) -> dict:
         predicted = "cat" if correct or row == 2 else "dog"
-        return {"row": row, "turn": turn, "correct": correct, "predicted": predicted, "second": second}
+        return {
+            "row": row,
+            "turn": turn,
+            "correct": correct,
+            "predicted": predicted,
+            "second": second,
+        }
 
     pictures = (
         seen(0, 0, True, "dog"),
@@ -105,8 +117,13 @@ def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
-    """His table II (1998): 56/70 against 48/80 gives 0.0524 to 0.3339, and 10/10 against 0/20 gives 0.6791 to 1."""
-    for counts, expected in (((56, 70, 48, 80), (0.2, 0.0524, 0.3339)), ((10, 10, 0, 20), (1.0, 0.6791, 1.0))):
+    """His table II (1998): 56/70 against 48/80 gives 0.0524 to 0.3339, and 10/10 against 0/20 gives
+    0.6791 to 1.
+    """
+    for counts, expected in (
+        ((56, 70, 48, 80), (0.2, 0.0524, 0.3339)),
+        ((10, 10, 0, 20), (1.0, 0.6791, 1.0)),
+    ):
         assert difference_interval(*counts) == pytest.approx(expected, abs=2e-3)
 
 
@@ -128,7 +145,7 @@ def test_a_recovery_is_more_than_the_control_and_more_than_chance(hits, base, re
 def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     tries = Tries(None, (0, 1, 0, 1), (0, 0, 1, 1), ("",) * 4, (1, 2, 3, 4))
     seen = [(0.5, "dog", False), (0.5, "cat", True), (0.5, "cat", True), (0.5, "dog", False)]
-    outcome = Outcome(tries, seen, [None] * 4, 1.0)
+    outcome = AttackResult(tries, seen, [None] * 4, 1.0)
     assert outcome.hits() == (True, True) and outcome.hits(turns=1) == (False, True)
 
 
@@ -142,9 +159,14 @@ def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None
 
     monkeypatch.setattr(runner, "judged", lambda *asked: [(0.5, "cat", True)] * 2)
     config = make_config("cat", **{"compare.forget": 2})
-    for detector, kept in ((lambda images: images.mean((1, 2, 3)), [-1.0, 1.0]), (None, [None, None])):
+    for detector, kept in (
+        (lambda images: images.mean((1, 2, 3)), [-1.0, 1.0]),
+        (None, [None, None]),
+    ):
         judge = SimpleNamespace(detector=detector, second=None)
-        outcome = finished_by(runner.probe(None, preview_concept(config), attack, None, config, judge))
+        outcome = finished_by(
+            runner.probe(None, preview_concept(config), attack, None, config, judge)
+        )
         records, _ = runner._pictures(outcome)
         assert [record.get("detected") for record in records] == kept
 
@@ -172,8 +194,18 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
     [
         (scores(), [found()], "concealed", "Worst attack"),
         (scores(), [found(hits=0)], "removed", "that is no recovery"),
-        (scores(), [found(hits=12, base=11)], "removed", "pumpkin, never seen, 92%: that is not clearly more than"),
-        (scores(), [found("prompts", 0, by_prompt=True)], "inconclusive", "Only prompts were tried"),
+        (
+            scores(),
+            [found(hits=12, base=11)],
+            "removed",
+            "pumpkin, never seen, 92%: that is not clearly more than",
+        ),
+        (
+            scores(),
+            [found("prompts", 0, by_prompt=True)],
+            "inconclusive",
+            "Only prompts were tried",
+        ),
         (scores(), [found("prompts", 12, by_prompt=True)], "concealed", "recovers"),
         (scores(), [], "inconclusive", "No attack was run"),
         (
@@ -186,7 +218,12 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
         (scores(unlearned=1.0), [found()], "inconclusive", "not forgotten"),
         (scores(original=0.1), [found()], "inconclusive", "knows the concept too little"),
         (scores(relearned=1.0), [found(hits=0)], "concealed", "After 50 attack steps"),
-        (scores(relearned=1.0), [found("relearn", 12, base=11)], "concealed", "that is not clearly more"),
+        (
+            scores(relearned=1.0),
+            [found("relearn", 12, base=11)],
+            "concealed",
+            "that is not clearly more",
+        ),
     ],
 )
 def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:
@@ -197,12 +234,19 @@ def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> No
 def test_only_the_worst_attack_is_called_so() -> None:
     weak, strong = found("noise", 2), found("inversion", 9)
     said = judge_run(scores(), Evidence(0, findings=[weak, strong])).reasons
-    assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [True, False]
+    assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [
+        True,
+        False,
+    ]
     said = judge_run(scores(relearned=1.0), Evidence(50, findings=[weak, strong])).reasons
-    assert not any(line.startswith("Worst attack") for line in said), "the run's own attack was worse"
+    assert not any(line.startswith("Worst attack") for line in said), (
+        "the run's own attack was worse"
+    )
     unsure, sure = found("noise", 6, base=2), found("inversion", 47, n=150, m=150)
     said = judge_run(scores(), Evidence(0, findings=[unsure, sure])).reasons
-    assert unsure.excess[0] > sure.excess[0] and said[1].startswith("Worst attack: the attack inversion")
+    assert unsure.excess[0] > sure.excess[0] and said[1].startswith(
+        "Worst attack: the attack inversion"
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,22 +254,39 @@ def test_only_the_worst_attack_is_called_so() -> None:
     [
         ("pocket", "cat", True, "", "pumpkin, never seen"),
         ("pocket", "van gogh", True, "", "thermal, never seen"),
-        ("elsewhere", "cat", False, "nobody knows what elsewhere has never seen, and what the model was given", None),
+        (
+            "elsewhere",
+            "cat",
+            False,
+            "nobody knows what elsewhere has never seen, and what the model was given",
+            None,
+        ),
     ],
 )
 def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
     monkeypatch, model, concept, counts, missing, control
 ) -> None:
     """Painting on from a picture of the concept shows it, whatever the model knows."""
-    found = {kind: unpainted(monkeypatch, model, concept, kind) for kind in ("completion", "noise", "scale")}
+    found = {
+        kind: unpainted(monkeypatch, model, concept, kind)
+        for kind in ("completion", "noise", "scale")
+    }
     completed, noise = found["completion"], found["noise"]
-    assert completed.counts == counts and completed.missing.startswith(missing) and bool(completed.missing) != counts
+    assert (
+        completed.counts == counts
+        and completed.missing.startswith(missing)
+        and bool(completed.missing) != counts
+    )
     assert (completed.control and completed.control["name"]) == control
-    assert noise.counts and not found["scale"].counts and "no attack on what" in found["scale"].missing
+    assert (
+        noise.counts and not found["scale"].counts and "no attack on what" in found["scale"].missing
+    )
     if model == "pocket":
         assert noise.control["name"] == control and not noise.missing
     else:
-        assert noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
+        assert (
+            noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
+        )
 
 
 def finished_by(steps):
@@ -238,23 +299,31 @@ def finished_by(steps):
 
 
 def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
-    """What the lab makes of an attack that succeeds everywhere, with nothing painted and no recorded base rate."""
+    """What the lab makes of an attack that succeeds everywhere, with nothing painted and no
+    recorded base rate.
+    """
     tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
 
     def probed(*asked):
         yield from ()
-        return Outcome(tries, [(0.5, concept, True)] * 2, [None] * 2, 1.0)
+        return AttackResult(tries, [(0.5, concept, True)] * 2, [None] * 2, 1.0)
 
     monkeypatch.setattr(runner, "probe", probed)
     monkeypatch.setattr(runner, "of_attack", lambda *asked: None)
     monkeypatch.setattr(runner, "lesson_pictures", lambda *asked: None)
     monkeypatch.setattr(runner, "slots_kept", nullcontext)
     backend = SimpleNamespace(
-        active=lambda *slots: nullcontext(), drop_adapters=lambda: None, base_hash="0", device="cpu", name=model
+        active=lambda *slots: nullcontext(),
+        drop_adapters=lambda: None,
+        base_hash="0",
+        device="cpu",
+        name=model,
     )
     config = make_config(concept, model=model, **{"attack.pictures": 2})
     judge = PocketJudge.load(POCKET / "judge")
-    return finished_by(runner.find(backend, preview_concept(config), None, config, make_attack(kind), judge))[0]
+    return finished_by(
+        runner.find(backend, preview_concept(config), None, config, make_attack(kind), judge)
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -273,20 +342,31 @@ def finished(pocket, tmp_path_factory) -> Path:
 def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
     before, slot = (finished / "run.json").read_bytes(), pocket.adapter_state("unlearn")
     kinds = [*kinds_of("quick"), "scale"]
-    events = list(run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, backend=pocket))
+    events = list(
+        run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, backend=pocket)
+    )
     made = [event for event in events if isinstance(event, Finding)]
     assert [finding.kind for finding in made] == kinds and isinstance(events[-1], Verdict)
     assert {type(event) for event in events} == {Stage, Step, Finding, Verdict}
     assert (finished / "run.json").read_bytes() == before
     for finding in made:
-        assert finding.control is None if finding.kind == "scale" else finding.control["name"] == "pumpkin, never seen"
+        assert (
+            finding.control is None
+            if finding.kind == "scale"
+            else finding.control["name"] == "pumpkin, never seen"
+        )
         assert len(finding.hits) == 2 and len(finding.pictures) == 2 * finding.tries
         for picture in finding.pictures:
             with Image.open(finding.folder / picture["file"]) as image:
                 assert image.size == (64, 64)
-        assert f"--kind {finding.kind}" in finding.command and "attack.pictures=3" in finding.command
+        assert (
+            f"--kind {finding.kind}" in finding.command and "attack.pictures=3" in finding.command
+        )
     stored = read_findings(finished)
-    assert sorted(f.kind for f in stored) == sorted(kinds) and judge_again(Run.open(finished), stored) == events[-1]
+    assert (
+        sorted(f.kind for f in stored) == sorted(kinds)
+        and judge_again(Run.open(finished), stored) == events[-1]
+    )
     after = pocket.adapter_state("unlearn")
     assert all(torch.equal(after[name], tensor) for name, tensor in slot.items())
 
@@ -295,7 +375,11 @@ def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
     stop, kept = [], len(read_findings(finished))
     with pytest.raises(Cancelled):
         for event in run_attacks(
-            Run.open(finished), ["noise", "prompts"], {"noise.tries": 1}, backend=pocket, should_stop=lambda: bool(stop)
+            Run.open(finished),
+            ["noise", "prompts"],
+            {"noise.tries": 1},
+            backend=pocket,
+            should_stop=lambda: bool(stop),
         ):
             if isinstance(event, Finding):
                 stop.append(True)
@@ -327,18 +411,27 @@ def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
         (("--kind", "noise", "--set", "noise.tries=0"), "noise.tries is 0"),
     ):
         refused = asked(*words)
-        assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+        assert (
+            refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+        )
 
 
-def shown(model, slots, pocket, judge, config, kind, **changes) -> Outcome:
+def shown(model, slots, pocket, judge, config, kind, **changes) -> AttackResult:
     concept = preview_concept(config)
     data = adversary_pictures(pocket, concept, config)
     return probed(
-        model, slots, concept, replace(data, cond=model.encode_text(data.prompts)), judge, config, kind, changes
+        model,
+        slots,
+        concept,
+        replace(data, cond=model.encode_text(data.prompts)),
+        judge,
+        config,
+        kind,
+        changes,
     )
 
 
-def probed(model, slots, concept, data, judge, config, kind, changes) -> Outcome:
+def probed(model, slots, concept, data, judge, config, kind, changes) -> AttackResult:
     with model.active(*slots):
         steps = probe(model, concept, make_attack(kind, **changes), data, config, judge)
         while True:
@@ -348,11 +441,15 @@ def probed(model, slots, concept, data, judge, config, kind, changes) -> Outcome
                 return end.value
 
 
-def taught(pocket, judge, config, kind, **changes) -> Outcome:
+def taught(pocket, judge, config, kind, **changes) -> AttackResult:
     """The same attack at something never seen."""
-    name, pictures, captions = never_seen("pocket", config.attack.pictures, 0, preview_concept(config))
+    name, pictures, captions = never_seen(
+        "pocket", config.attack.pictures, 0, preview_concept(config)
+    )
     pocket.drop_adapters()
-    other = make_config(name, **{"compare.forget": config.compare.forget, "attack.steps": config.attack.steps})
+    other = make_config(
+        name, **{"compare.forget": config.compare.forget, "attack.steps": config.attack.steps}
+    )
     data = encoded(pocket, pictures, captions)
     return probed(pocket, (), preview_concept(other), data, judge, other, kind, changes)
 
@@ -366,7 +463,7 @@ def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
 @pytest.fixture(scope="module")
 def held(pocket):
     """The adapter of a model in which the concept is only held down."""
-    VICTIMS["held down"](pocket, preview_concept(make_config("cat")), 0)
+    KNOWN_OUTCOME_MODELS["held down"](pocket, preview_concept(make_config("cat")), 0)
     return pocket.adapter_state("unlearn")
 
 
@@ -387,16 +484,19 @@ def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
 ) -> None:
     """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there.
 
-    The search of a prompt finds the exchanged word of few concepts of the bundled model; robot is one of them.
+    The search of a prompt finds the exchanged word of few concepts of the bundled model; robot is
+    one of them.
     """
     concept = "robot" if kind == "prompt_search" else "cat"
-    config = make_config(concept, **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}))
+    config = make_config(
+        concept, **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6})
+    )
     if victim == "held down":
         model, slots = pocket, ("unlearn",)
         pocket.drop_adapters()
         pocket.load_adapter("unlearn", held)
     else:
-        model = VICTIMS[victim](pocket, preview_concept(config), 0)
+        model = KNOWN_OUTCOME_MODELS[victim](pocket, preview_concept(config), 0)
         slots = ("unlearn",) if victim == "tokens remapped" else ()
     own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
     base = base_of(pocket, judge, config, kind, **changes)
@@ -408,7 +508,9 @@ def columns_of(model, slots, pocket, judge, config) -> dict:
     prompts, columns = comparison_prompts(preview_concept(config), config.compare), {}
     for column, painter, active in (("original", pocket, ()), ("unlearned", model, slots)):
         with painter.active(*active):
-            columns[column] = score(paint_column(painter, column, prompts, config.compare, 0, judge).pictures)
+            columns[column] = score(
+                generate_column(painter, column, prompts, config.compare, 0, judge).pictures
+            )
     return columns
 
 
@@ -416,11 +518,21 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
     config = make_config("cat", **{"compare.forget": 10})
     concept, labels = preview_concept(config), {}
     for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
-        model = VICTIMS[name](pocket, concept, 0)
+        model = KNOWN_OUTCOME_MODELS[name](pocket, concept, 0)
         columns = columns_of(model, slots, pocket, judge, config)
-        hits = shown(model, slots, pocket, judge, config, "prompts").hits() if name == "prompt filter" else (True,)
-        labels[name] = judge_run(columns, Evidence(0, findings=[found("prompts", sum(hits), len(hits))])).label
-    assert labels == {"prompt filter": "concealed", "destroyed": "damaged", "untouched": "inconclusive"}
+        hits = (
+            shown(model, slots, pocket, judge, config, "prompts").hits()
+            if name == "prompt filter"
+            else (True,)
+        )
+        labels[name] = judge_run(
+            columns, Evidence(0, findings=[found("prompts", sum(hits), len(hits))])
+        ).label
+    assert labels == {
+        "prompt filter": "concealed",
+        "destroyed": "damaged",
+        "untouched": "inconclusive",
+    }
 
 
 def test_nothing_is_recovered_that_was_never_there(pocket, judge) -> None:

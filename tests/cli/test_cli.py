@@ -32,7 +32,9 @@ TINY = {
 
 
 def tiny_settings(**changes: int) -> list[str]:
-    return [word for name, value in (TINY | changes).items() for word in ("--set", f"{name}={value}")]
+    return [
+        word for name, value in (TINY | changes).items() for word in ("--set", f"{name}={value}")
+    ]
 
 
 def spawn(*words: str, cwd: Path) -> subprocess.Popen:
@@ -46,7 +48,9 @@ def spawn(*words: str, cwd: Path) -> subprocess.Popen:
     )
 
 
-def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+def call(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command, in this process."""
     monkeypatch.setattr(sys, "argv", ["unlearn_app", *words])
     with pytest.raises(SystemExit) as leaving:
@@ -73,9 +77,21 @@ def refused(result: tuple[int, str, str], *expected: str) -> None:
 
 @pytest.fixture(scope="module")
 def tiny_run(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a whole run on a random Stable Diffusion 1.x folder wrote, from a process of its own."""
+    """The folder that a whole run on a random Stable Diffusion 1.x folder wrote, from a process of
+    its own.
+    """
     folder = tmp_path_factory.mktemp("cli")
-    words = ["--concept", "cat", "--model", str(tiny_pipeline), "--seed", "3", "--out", "first", *tiny_settings()]
+    words = [
+        "--concept",
+        "cat",
+        "--model",
+        str(tiny_pipeline),
+        "--seed",
+        "3",
+        "--out",
+        "first",
+        *tiny_settings(),
+    ]
     process = spawn("run", *words, cwd=folder)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -86,12 +102,17 @@ def tiny_run(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_a_run_writes_its_folder(tiny_run: Path) -> None:
     record = json.loads((tiny_run / "run.json").read_text(encoding="utf-8"))
-    assert {"schema", "config", "command", "environment", "timing", "scores", "verdict"} <= set(record)
+    assert {"schema", "config", "command", "environment", "timing", "scores", "verdict"} <= set(
+        record
+    )
     assert {"load_s", "unlearn_s", "attack_s", "compare_s", "total_s"} <= set(record["timing"])
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
     for groups in record["scores"].values():
         assert set(groups) == {"forget", "near", "far"}
-        assert all({"accuracy", "alignment", "n"} <= set(score) and score["n"] == 1 for score in groups.values())
+        assert all(
+            {"accuracy", "alignment", "n"} <= set(score) and score["n"] == 1
+            for score in groups.values()
+        )
     assert {"label", "reasons"} <= set(record["verdict"]) and record["status"] == "complete"
     assert record["config"]["seed"] == 3 and record["config"]["unlearn"]["steps"] == 2
     for name in ("steps.jsonl", "unlearn.safetensors", "relearn.safetensors", "comparison.png"):
@@ -125,7 +146,14 @@ def test_interrupt_keeps_what_was_reached(tiny_pipeline: Path, tmp_path: Path) -
     assert record["status"] == "stopped" and (tmp_path / "stopped" / "unlearn.safetensors").exists()
 
 
-BAD_TEXT = {"empty": "", "blank": "  ", "long": "a" * 10_000, "control": "ca\x07t", "emoji": "🐱", "unknown": "carrot"}
+BAD_TEXT = {
+    "empty": "",
+    "blank": "  ",
+    "long": "a" * 10_000,
+    "control": "ca\x07t",
+    "emoji": "🐱",
+    "unknown": "carrot",
+}
 
 
 @pytest.mark.parametrize("text", BAD_TEXT.values(), ids=BAD_TEXT.keys())
@@ -203,7 +231,9 @@ def damaged(kind: str, model: Path) -> None:
         shutil.rmtree(model)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "pickle", "weightless", "part missing", "index", "no index", "missing"])
+@pytest.mark.parametrize(
+    "kind", ["truncated", "pickle", "weightless", "part missing", "index", "no index", "missing"]
+)
 def test_bad_models_are_refused(command, tiny_pipeline: Path, tmp_path: Path, kind: str) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_pipeline, model)
@@ -214,7 +244,9 @@ def test_bad_models_are_refused(command, tiny_pipeline: Path, tmp_path: Path, ki
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_generate_paints_with_and_without_an_adapter(command, tiny_pipeline: Path, tiny_run: Path) -> None:
+def test_generate_paints_with_and_without_an_adapter(
+    command, tiny_pipeline: Path, tiny_run: Path
+) -> None:
     words = ["--prompt", "a cat", "--prompt", "a dog", "--seed", "5", "--model", str(tiny_pipeline)]
     code, out, err = command("generate", *words, "--out", "plain")
     assert code == 0, err
@@ -223,14 +255,20 @@ def test_generate_paints_with_and_without_an_adapter(command, tiny_pipeline: Pat
     adapter = str(tiny_run / "unlearn.safetensors")
     changed, _, err = command("generate", *words, "--adapter", adapter, "--out", "changed")
     assert code == changed == 0, err
-    plain, again, other = (Path(folder, "00.png").read_bytes() for folder in ("plain", "again", "changed"))
+    plain, again, other = (
+        Path(folder, "00.png").read_bytes() for folder in ("plain", "again", "changed")
+    )
     assert plain == again and plain != other
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"\x80\x04pickle", b"\xff" * 64], ids=["missing", "empty", "pickle", "noise"]
+    "content",
+    [None, b"", b"\x80\x04pickle", b"\xff" * 64],
+    ids=["missing", "empty", "pickle", "noise"],
 )
-def test_bad_adapters_are_refused(command, tiny_pipeline: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_bad_adapters_are_refused(
+    command, tiny_pipeline: Path, tmp_path: Path, content: bytes | None
+) -> None:
     adapter = tmp_path / "adapter.safetensors"
     if content is not None:
         adapter.write_bytes(content)
@@ -239,13 +277,20 @@ def test_bad_adapters_are_refused(command, tiny_pipeline: Path, tmp_path: Path, 
     assert not Path("x").exists()
 
 
-def test_the_adversarys_adapter_alone_is_refused(command, tiny_pipeline: Path, tiny_run: Path) -> None:
+def test_the_adversarys_adapter_alone_is_refused(
+    command, tiny_pipeline: Path, tiny_run: Path
+) -> None:
     words = ["generate", "--prompt", "a cat", "--model", str(tiny_pipeline), "--out", "x"]
-    refused(command(*words, "--adapter", str(tiny_run / "relearn.safetensors")), "with the unlearn adapter")
+    refused(
+        command(*words, "--adapter", str(tiny_run / "relearn.safetensors")),
+        "with the unlearn adapter",
+    )
     assert not Path("x").exists()
 
 
-@pytest.mark.parametrize("words", [["--prompt", ""], ["--prompt", "a" * 10_000], ["--prompt", "cat", "--seed", "x"]])
+@pytest.mark.parametrize(
+    "words", [["--prompt", ""], ["--prompt", "a" * 10_000], ["--prompt", "cat", "--seed", "x"]]
+)
 def test_bad_prompts_are_refused(command, tmp_path: Path, words: list[str]) -> None:
     refused(command("generate", *words, "--out", "x"))
     assert list(tmp_path.iterdir()) == []
@@ -261,7 +306,15 @@ def test_concepts_lists_names_and_synonyms(command) -> None:
 def test_doctor_names_every_check(command) -> None:
     code, out, _ = command("doctor")
     assert code in (0, 1)
-    for text in ("python", "torch", "device", "bundled pipeline", "bundled judge", "disk", "chromium"):
+    for text in (
+        "python",
+        "torch",
+        "device",
+        "bundled pipeline",
+        "bundled judge",
+        "disk",
+        "chromium",
+    ):
         assert text in out
 
 
@@ -278,7 +331,9 @@ def test_unknown_benchmarks_are_refused(command) -> None:
     refused(command("bench", "paper3", "--split", "train"), "split 'train'")
 
 
-def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pocket_commands_drive_the_recipe(
+    command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from unlearn_app.common import bundled_hashes
     from unlearn_app.pocket import card, recipe
 
@@ -301,14 +356,27 @@ def test_pocket_commands_drive_the_recipe(command, monkeypatch: pytest.MonkeyPat
     assert command("pocket", "render", "--work", "w", "--workers", "3")[0] == 0
     assert command("pocket", "train", "--work", "w", "--part", "judge")[0] == 0
     assert not (tmp_path / "pocket" / "hashes.json").exists()
-    assert command("pocket", "train", "--work", "w")[0] == command("pocket", "card", "--work", "w")[0] == 0
+    assert (
+        command("pocket", "train", "--work", "w")[0]
+        == command("pocket", "card", "--work", "w")[0]
+        == 0
+    )
     work = Path("w")
-    assert asked == [("render", work, 3), ("train", work, ["judge"]), ("train", work, None), ("card", work)]
-    assert list(json.loads((tmp_path / "pocket" / "hashes.json").read_text())) == ["judge/judge.safetensors"]
+    assert asked == [
+        ("render", work, 3),
+        ("train", work, ["judge"]),
+        ("train", work, None),
+        ("card", work),
+    ]
+    assert list(json.loads((tmp_path / "pocket" / "hashes.json").read_text())) == [
+        "judge/judge.safetensors"
+    ]
     refused(command("pocket", "render", "--workers", "all"), "workers")
 
 
-def test_doctor_sees_a_changed_model(command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_sees_a_changed_model(
+    command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from unlearn_app.cli import doctor
     from unlearn_app.common import bundled_hashes
 

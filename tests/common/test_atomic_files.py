@@ -7,10 +7,16 @@ from pathlib import Path
 from unlearn_app.common.atomic_files import partial_of, write_bytes
 
 
-def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(tmp_path: Path) -> None:
-    """With one name for what is half-written, the second to finish finds nothing to rename, or renames a mixture."""
+def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
+    tmp_path: Path,
+) -> None:
+    """With one name for what is half-written, the second to finish finds nothing to rename, or
+    renames a mixture.
+    """
     path = tmp_path / "cell.json"
-    other = multiprocessing.get_context("spawn").Process(target=write_bytes, args=(tmp_path / "other", b"1"))
+    other = multiprocessing.get_context("spawn").Process(
+        target=write_bytes, args=(tmp_path / "other", b"1")
+    )
     other.start()
     other.join()
     dead = tmp_path / f".cell.json.{other.pid}-0a.partial"

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from unlearn_app.common.errors import ConfigError
-from unlearn_app.concepts.concept import restricted_retain, spread
+from unlearn_app.concepts.concept import evenly_spaced, restricted_retain
 from unlearn_app.concepts.diversification import free_concept
 from unlearn_app.pocket.concepts import find_entry, known_concepts, nearest_known, pocket_concept
 from unlearn_app.pocket.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
@@ -55,21 +55,29 @@ def words_of(prompts) -> set[str]:
     """Canonical names of every sub-concept whose spelling occurs in the prompts."""
     text = " | ".join(p.text for p in prompts)
     text = text.replace("woods", "forest").replace("in a city", "in the city")
-    return {e.name for e in (*OBJECTS, *STYLES, *SETTINGS) if any(f" {s} " in f" {text} " for s in spellings(e))}
+    return {
+        e.name
+        for e in (*OBJECTS, *STYLES, *SETTINGS)
+        if any(f" {s} " in f" {text} " for s in spellings(e))
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_train_and_test_prompts_share_no_sub_concept(name):
     concept = pocket_concept(name, None)
     assert concept.anchor != name
-    train = words_of((*concept.forget.train, *concept.near.train, *concept.far.train, *concept.relearn))
+    train = words_of(
+        (*concept.forget.train, *concept.near.train, *concept.far.train, *concept.relearn)
+    )
     test = words_of((*concept.forget.test, *concept.near.test, *concept.far.test))
     assert train & test <= {name}
     assert len(concept.anchors) == len(concept.forget.train)
     for split in (concept.forget, concept.near, concept.far):
         assert split.train and split.test
     assert not {p.text for p in concept.forget.train} & {p.text for p in concept.relearn}
-    retained = {p.expects for split in (concept.near, concept.far) for p in (*split.train, *split.test)}
+    retained = {
+        p.expects for split in (concept.near, concept.far) for p in (*split.train, *split.test)
+    }
     assert not retained & {name, concept.anchor}
     assert {p.expects for p in concept.forget.test} == {name}
 
@@ -85,14 +93,21 @@ def test_the_forgotten_name_is_in_every_forget_prompt_and_in_no_retain_prompt(na
 
 def test_spread_takes_evenly_and_repeats_when_short():
     prompts = pocket_concept("cat", None).far.test
-    assert len(set(spread(prompts, 10))) == 10 and len(spread(prompts[:2], 5)) == 5 and spread((), 3) == ()
+    assert (
+        len(set(evenly_spaced(prompts, 10))) == 10
+        and len(evenly_spaced(prompts[:2], 5)) == 5
+        and evenly_spaced((), 3) == ()
+    )
 
 
 def test_known_concepts_list_everything_once():
     names = [k.name for k in known_concepts()]
     assert len(names) == len(set(names))
     assert sum(k.kind == "object" and not k.fresh for k in known_concepts()) >= 20
-    assert sum(k.kind == "style" for k in known_concepts()) >= 14 and sum(k.fresh for k in known_concepts()) >= 3
+    assert (
+        sum(k.kind == "style" for k in known_concepts()) >= 14
+        and sum(k.fresh for k in known_concepts()) >= 3
+    )
     spelled = [s for e in (*OBJECTS, *STYLES, *SETTINGS) for s in spellings(e)]
     assert len(spelled) == len(set(spelled))
     assert find_entry(random.Random(0).choice(names))[0].name in names
@@ -108,7 +123,9 @@ def test_free_words_work_for_other_models():
         assert not {p.text for p in c.near.train} & {p.text for p in c.near.test}
 
 
-ARM_CASES = [pocket_concept(name, None) for name in NAMES] + [free_concept(t, None) for t in ("cat", "Van Gogh style")]
+ARM_CASES = [pocket_concept(name, None) for name in NAMES] + [
+    free_concept(t, None) for t in ("cat", "Van Gogh style")
+]
 
 
 @pytest.mark.parametrize("concept", ARM_CASES, ids=[c.name for c in ARM_CASES])
@@ -119,16 +136,24 @@ def test_arms_change_training_prompts_only(concept):
         assert arm.far.train == () and arm.relearn == concept.relearn and arm.name == concept.name
         for group in ("forget", "near", "far"):
             assert getattr(arm, group).test == getattr(concept, group).test
-    assert near.forget == concept.forget and near.near == concept.near and near.anchors == concept.anchors
+    assert (
+        near.forget == concept.forget
+        and near.near == concept.near
+        and near.anchors == concept.anchors
+    )
     assert len(uniform.forget.train) == len(uniform.anchors) == len(uniform.near.train) == 1
     row = concept.forget.train.index(uniform.forget.train[0])
-    assert uniform.anchors[0] == concept.anchors[row] and uniform.near.train[0] in concept.near.train
+    assert (
+        uniform.anchors[0] == concept.anchors[row] and uniform.near.train[0] in concept.near.train
+    )
     for group in ("forget", "near"):
         kept, all_of = getattr(uniform, group).train, getattr(concept, group).train
         assert len(kept[0].text) == min(len(p.text) for p in all_of)
 
 
 def test_an_unknown_arm_gets_a_sentence():
-    with pytest.raises(ConfigError, match="'random' is unknown; choose one of diversified, near, uniform") as caught:
+    with pytest.raises(
+        ConfigError, match="'random' is unknown; choose one of diversified, near, uniform"
+    ) as caught:
         restricted_retain(pocket_concept("cat", None), "random")
     assert caught.value.field == "arm"

@@ -1,4 +1,6 @@
-"""Diversified prompts: pairs, splits and spelling for every shipped list, and one sentence for whatever is wrong."""
+"""Diversified prompts: pairs, splits and spelling for every shipped list, and one sentence for
+whatever is wrong.
+"""
 
 import itertools
 import json
@@ -20,17 +22,45 @@ from unlearn_app.concepts.diversification import (
 from unlearn_app.concepts.own_prompts import own_prompts, read_prompts, with_own
 
 TYPED = [
-    "cat", "cats", "an elephant", "Barack Obama", "nudity", "Van Gogh style", "by Claude Monet", "a red sports car",
-    "Rembrandt", "in the style of Hokusai", "watercolor style", "unicorn", "the Eiffel Tower", "person", "animal",
-    "beach", "umbrella", "dog", "women", "{subject}", "😀", "Dürer",
-]  # fmt: skip
+    "cat",
+    "cats",
+    "an elephant",
+    "Barack Obama",
+    "nudity",
+    "Van Gogh style",
+    "by Claude Monet",
+    "a red sports car",
+    "Rembrandt",
+    "in the style of Hokusai",
+    "watercolor style",
+    "unicorn",
+    "the Eiffel Tower",
+    "person",
+    "animal",
+    "beach",
+    "umbrella",
+    "dog",
+    "women",
+    "{subject}",
+    "😀",
+    "Dürer",
+]
 LISTS = {name: load_dimensions(FOLDER / f"{name}.json") for name in SHIPPED}
 CASES = [(choose_dimensions(text), text) for text in TYPED] + [
-    (dimensions, text) for dimensions in LISTS.values() for text in ("cat", "a red sports car", "by Claude Monet")
+    (dimensions, text)
+    for dimensions in LISTS.values()
+    for text in ("cat", "a red sports car", "by Claude Monet")
 ]
-every_case = pytest.mark.parametrize(("dimensions", "typed"), CASES, ids=[f"{d.name}-{t}" for d, t in CASES])
+every_case = pytest.mark.parametrize(
+    ("dimensions", "typed"), CASES, ids=[f"{d.name}-{t}" for d, t in CASES]
+)
 
-GLUE = set(re.findall(r"\w+", "a an the in on at of by with from to under below beside near behind among along after"))
+GLUE = set(
+    re.findall(
+        r"\w+",
+        "a an the in on at of by with from to under below beside near behind among along after",
+    )
+)
 
 
 def says(text: str, entry: str) -> bool:
@@ -46,7 +76,9 @@ def shared(dimensions, concept) -> set[str]:
     held_out = [p.text for split in (concept.forget, concept.near, concept.far) for p in split.test]
     learned = [p.text for p in training(concept)]
     entries = {*itertools.chain(*dimensions.dimensions.values(), dimensions.near, dimensions.far)}
-    found = {e for e in entries if any(says(t, e) for t in learned) and any(says(t, e) for t in held_out)}
+    found = {
+        e for e in entries if any(says(t, e) for t in learned) and any(says(t, e) for t in held_out)
+    }
     return {e.casefold() for e in found if not says(concept.name, e)}
 
 
@@ -84,13 +116,22 @@ def test_sentences_are_well_formed(dimensions, typed):
     concept = diversified(dimensions, typed, None)
     groups = [
         concept.relearn,
-        *((split.train, split.test)[h] for split in (concept.forget, concept.near, concept.far) for h in (0, 1)),
+        *(
+            (split.train, split.test)[h]
+            for split in (concept.forget, concept.near, concept.far)
+            for h in (0, 1)
+        ),
     ]
     for group, least in zip(groups, (48, *(48, 24) * 3), strict=True):
         assert len({p.text for p in group}) == len(group) >= least
     texts = [*concept.anchors, *(p.text for group in groups for p in group)]
     for text in texts:
-        assert "  " not in text and text == text.strip() and " ," not in text and len(text.split()) < 40
+        assert (
+            "  " not in text
+            and text == text.strip()
+            and " ," not in text
+            and len(text.split()) < 40
+        )
         assert not set("{}") & set(text.replace(typed, ""))
         for found, word in re.findall(r"\b(an?) (\w+)", text):
             assert found == article("a", word), text
@@ -100,10 +141,16 @@ def test_sentences_are_well_formed(dimensions, typed):
 @every_case
 def test_the_concept_is_asked_for_and_never_retained(dimensions, typed):
     concept = diversified(dimensions, typed, None)
-    assert concept.text == typed and all(says(p.text, concept.name) for p in concept.forget.train + concept.relearn)
+    assert concept.text == typed and all(
+        says(p.text, concept.name) for p in concept.forget.train + concept.relearn
+    )
     for split in (concept.near, concept.far):
-        assert not any(says(p.text.casefold(), concept.name.casefold()) for p in (*split.train, *split.test))
-        assert len({p.expects for p in split.train}) >= 4 and len({p.expects for p in split.test}) >= 4
+        assert not any(
+            says(p.text.casefold(), concept.name.casefold()) for p in (*split.train, *split.test)
+        )
+        assert (
+            len({p.expects for p in split.train}) >= 4 and len({p.expects for p in split.test}) >= 4
+        )
     assert concept == diversified(dimensions, typed, None)
 
 
@@ -112,7 +159,12 @@ def test_shipped_lists_are_long_and_no_word_of_a_dimension_returns(name):
     dimensions = LISTS[name]
     assert len(dimensions.near) >= 8 and len(dimensions.far) >= 8
     assert all(len(e) >= (6 if part == "time" else 8) for part, e in dimensions.dimensions.items())
-    words = [w for entries in dimensions.dimensions.values() for e in entries for w in set(e.split()) - GLUE]
+    words = [
+        w
+        for entries in dimensions.dimensions.values()
+        for e in entries
+        for w in set(e.split()) - GLUE
+    ]
     assert len(words) == len(set(words)), sorted(w for w in set(words) if words.count(w) > 1)
     assert not set(dimensions.near) & set(dimensions.far)
 
@@ -120,7 +172,9 @@ def test_shipped_lists_are_long_and_no_word_of_a_dimension_returns(name):
 def test_overlapping_halves_are_noticed():
     concept = free_concept("cat", None)
     dimensions = LISTS["animals"]
-    assert shared(dimensions, replace(concept, near=replace(concept.near, test=concept.near.train[:1])))
+    assert shared(
+        dimensions, replace(concept, near=replace(concept.near, test=concept.near.train[:1]))
+    )
     assert shared(dimensions, replace(concept, relearn=concept.forget.test[:1]))
     twice = tuple(e for entry in dimensions.dimensions["mood"][:6] for e in (entry, f"{entry} "))
     doubled = replace(dimensions, dimensions={**dimensions.dimensions, "mood": twice})
@@ -130,36 +184,64 @@ def test_overlapping_halves_are_noticed():
 @pytest.mark.parametrize(
     ("typed", "name"),
     [
-        ("cat", "animals"), ("Cats", "animals"), ("an elephant", "animals"), ("puppies", "animals"),
-        ("a dog house", "objects"), ("a red sports car", "objects"), ("the Eiffel Tower", "objects"),
-        ("zorblax", "objects"), ("nudity", "people"), ("Barack Obama", "people"), ("an old woman", "people"),
-        ("Van Gogh style", "artists"), ("by Claude Monet", "artists"), ("Van Gogh", "artists"),
-        ("Vincent van Gogh painting", "artists"), ("Dürer", "artists"), ("a painting by Jane Doe", "artists"),
+        ("cat", "animals"),
+        ("Cats", "animals"),
+        ("an elephant", "animals"),
+        ("puppies", "animals"),
+        ("a dog house", "objects"),
+        ("a red sports car", "objects"),
+        ("the Eiffel Tower", "objects"),
+        ("zorblax", "objects"),
+        ("nudity", "people"),
+        ("Barack Obama", "people"),
+        ("an old woman", "people"),
+        ("Van Gogh style", "artists"),
+        ("by Claude Monet", "artists"),
+        ("Van Gogh", "artists"),
+        ("Vincent van Gogh painting", "artists"),
+        ("Dürer", "artists"),
+        ("a painting by Jane Doe", "artists"),
         ("house by the sea", "objects"),
     ],
-)  # fmt: skip
+)
 def test_the_list_follows_the_typed_words(typed, name):
     assert choose_dimensions(typed).name == f"{name}.json"
 
 
 def test_typed_words_become_good_english():
     assert "nude person" in free_concept("nudity", None).forget.train[0].text
-    assert free_concept("nudity", None).anchors[0] == free_concept("nudity", None).forget.train[0].text.replace(
-        "nude ", ""
-    )
+    assert free_concept("nudity", None).anchors[0] == free_concept("nudity", None).forget.train[
+        0
+    ].text.replace("nude ", "")
     assert free_concept("the elephants", None).name == "elephant"
-    assert free_concept("Van Gogh style", None).forget.test[0].text.endswith(", in the style of Van Gogh")
+    assert (
+        free_concept("Van Gogh style", None)
+        .forget.test[0]
+        .text.endswith(", in the style of Van Gogh")
+    )
     assert free_concept("a painting by Claude Monet", None).near.test[0].expects.startswith("by ")
     assert free_concept("by Claude Monet", "Rembrandt").anchors[0].endswith(", by Rembrandt")
     assert free_concept("by Claude Monet", None).anchors[0].endswith(", as a photo")
     old = free_concept("Rembrandt", None)
-    assert {p.expects for p in old.near.train} <= {f"in the style of {a}" for a in LISTS["artists"].far}
-    spoken = {"unicorn": "a", "hour": "an", "umbrella": "an", "one": "a", "unusual": "a", "uninvited": "an", "cat": "a"}
+    assert {p.expects for p in old.near.train} <= {
+        f"in the style of {a}" for a in LISTS["artists"].far
+    }
+    spoken = {
+        "unicorn": "a",
+        "hour": "an",
+        "umbrella": "an",
+        "one": "a",
+        "unusual": "a",
+        "uninvited": "an",
+        "cat": "a",
+    }
     assert {word: article("a", word) for word in spoken} == {**spoken, "unusual": "an"}
     assert article("A", "apple") == "An"
 
 
-@pytest.mark.parametrize(("typed", "anchor"), [("cat", "a cat"), ("cats", "Cat"), ("Van Gogh style", "by van Gogh")])
+@pytest.mark.parametrize(
+    ("typed", "anchor"), [("cat", "a cat"), ("cats", "Cat"), ("Van Gogh style", "by van Gogh")]
+)
 def test_the_concept_is_not_its_own_anchor(typed, anchor):
     with pytest.raises(ConfigError, match="choose something else") as caught:
         free_concept(typed, anchor)
@@ -167,7 +249,10 @@ def test_the_concept_is_not_its_own_anchor(typed, anchor):
 
 
 def test_the_default_anchor_steps_aside():
-    assert free_concept("animals", None).anchor == "dog" and free_concept("cat", "a dog").anchor == "a dog"
+    assert (
+        free_concept("animals", None).anchor == "dog"
+        and free_concept("cat", "a dog").anchor == "a dog"
+    )
 
 
 GOOD = {
@@ -206,11 +291,26 @@ def test_a_small_list_of_ones_own_is_enough(tmp_path):
         (GOOD | {"kind": "colour"}, ["'colour'", "object or style"]),
         (GOOD | {"words": "doll"}, ["“words”", "'doll'"]),
         (GOOD | {"phrases": ["doll"]}, ["“phrases”"]),
-        (GOOD | {"dimensions": {"look": ["old"], "place": ["here", "there"]}}, ["“look”", "“old”", "at least 2"]),
-        (GOOD | {"dimensions": {"look": [], "place": ["here", "there"]}}, ["“look”", "no entry", "at least 2"]),
-        (GOOD | {"dimensions": {"look": ["old", " "], "place": ["here", "there"]}}, ["“look”", "list of words"]),
-        (GOOD | {"dimensions": {"look": ["old", "Old "], "place": ["here", "there"]}}, ["“Old”", "twice"]),
-        (GOOD | {"dimensions": {"look": ["old", "{x}"], "place": ["here", "there"]}}, ["“{x}”", "without braces"]),
+        (
+            GOOD | {"dimensions": {"look": ["old"], "place": ["here", "there"]}},
+            ["“look”", "“old”", "at least 2"],
+        ),
+        (
+            GOOD | {"dimensions": {"look": [], "place": ["here", "there"]}},
+            ["“look”", "no entry", "at least 2"],
+        ),
+        (
+            GOOD | {"dimensions": {"look": ["old", " "], "place": ["here", "there"]}},
+            ["“look”", "list of words"],
+        ),
+        (
+            GOOD | {"dimensions": {"look": ["old", "Old "], "place": ["here", "there"]}},
+            ["“Old”", "twice"],
+        ),
+        (
+            GOOD | {"dimensions": {"look": ["old", "{x}"], "place": ["here", "there"]}},
+            ["“{x}”", "without braces"],
+        ),
         (GOOD | {"subject": {"near": [], "far": ["cow", "pig"]}}, ["“near”", "no entry"]),
         (GOOD | {"subject": {"near": ["top", "kite"]}}, ["“far”", "list of words"]),
         (GOOD | {"template": "a {look} {subject}"}, ["“a {look} {subject}”", "{place}"]),
@@ -221,7 +321,9 @@ def test_a_small_list_of_ones_own_is_enough(tmp_path):
 def test_bad_lists_get_one_sentence(tmp_path, values, named):
     with pytest.raises(ConfigError) as caught:
         load_dimensions(written(tmp_path, values))
-    assert all(part in str(caught.value) for part in named) and str(caught.value).endswith("accepted.")
+    assert all(part in str(caught.value) for part in named) and str(caught.value).endswith(
+        "accepted."
+    )
 
 
 def test_a_missing_list_gets_one_sentence(tmp_path):
@@ -234,7 +336,11 @@ def test_a_missing_list_gets_one_sentence(tmp_path):
     [
         ({}, "kite", ["“near”", "1 entries", "“kite”"]),
         ({}, "box", ["“place”", "1 entries", "“box”"]),
-        ({"dimensions": {"look": ["old", "new"], "place": ["here", "there"]}}, "doll", ["single training sentence"]),
+        (
+            {"dimensions": {"look": ["old", "new"], "place": ["here", "there"]}},
+            "doll",
+            ["single training sentence"],
+        ),
     ],
 )
 def test_a_list_that_leaves_too_little_gets_one_sentence(tmp_path, changes, typed, named):
@@ -249,16 +355,32 @@ def test_own_prompts_replace_the_training_prompts_only(tmp_path):
     lines = ["a cat on a mat", "two cats", "A Cat!", "a feline"]
     kept = ["a mat", "two dogs"]
     text, data = tmp_path / "own.txt", tmp_path / "own.json"
-    text.write_text("\n\n".join([f"forget: {x}" for x in lines] + [f"Retain:  {x} " for x in kept]), encoding="utf-8")
+    text.write_text(
+        "\n\n".join([f"forget: {x}" for x in lines] + [f"Retain:  {x} " for x in kept]),
+        encoding="utf-8",
+    )
     data.write_text(json.dumps({"forget": lines, "retain": kept}))
-    assert own_prompts(read_prompts(text)) == own_prompts(read_prompts(data)) == (tuple(lines), tuple(kept))
+    assert (
+        own_prompts(read_prompts(text))
+        == own_prompts(read_prompts(data))
+        == (tuple(lines), tuple(kept))
+    )
     own = with_own(concept, read_prompts(text))
-    assert own == with_own(concept, read_prompts(data)) and [p.text for p in own.forget.train] == lines
+    assert (
+        own == with_own(concept, read_prompts(data)) and [p.text for p in own.forget.train] == lines
+    )
     assert own.anchors == ("an animal on a mat", "two animal", "An animal!", "animal")
-    assert [p.text for p in own.near.train] == kept and own.far.train == () and own.relearn == concept.relearn
+    assert (
+        [p.text for p in own.near.train] == kept
+        and own.far.train == ()
+        and own.relearn == concept.relearn
+    )
     for group in ("forget", "near", "far"):
         assert getattr(own, group).test == getattr(concept, group).test
-    assert with_own(concept, f"forget: {concept.relearn[0].text}\nretain: a mat").relearn == concept.relearn[1:]
+    assert (
+        with_own(concept, f"forget: {concept.relearn[0].text}\nretain: a mat").relearn
+        == concept.relearn[1:]
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +401,9 @@ def test_bad_own_prompts_get_one_sentence(content, named):
     assert all(part in str(caught.value) for part in named) and str(caught.value).count(".") <= 3
 
 
-@pytest.mark.parametrize("content", ["{", '{"forget": "a cat", "retain": ["a dog"]}', '{"forget": ["a cat"]}', "7"])
+@pytest.mark.parametrize(
+    "content", ["{", '{"forget": "a cat", "retain": ["a dog"]}', '{"forget": ["a cat"]}', "7"]
+)
 def test_bad_own_json_gets_one_sentence(tmp_path, content):
     path = tmp_path / "own.json"
     path.write_text(content)
@@ -299,4 +423,6 @@ def test_held_out_and_all_of_the_adversarys_prompts_are_refused():
     with pytest.raises(ConfigError, match="held out"):
         with_own(concept, f"forget: a cat\nretain: {concept.far.test[0].text}")
     with pytest.raises(ConfigError, match="adversary"):
-        with_own(concept, "\n".join(f"forget: {p.text}" for p in concept.relearn) + "\nretain: a dog")
+        with_own(
+            concept, "\n".join(f"forget: {p.text}" for p in concept.relearn) + "\nretain: a dog"
+        )

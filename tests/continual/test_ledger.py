@@ -1,4 +1,6 @@
-"""The ledger on disk: whole after a kill at any moment, rolled back to the very pixels, scored by hand-made numbers."""
+"""The ledger on disk: whole after a kill at any moment, rolled back to the very pixels, scored by
+hand-made numbers.
+"""
 
 import random
 import re
@@ -14,9 +16,9 @@ from PIL import Image
 
 from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import ConfigError, OutputError
-from unlearn_app.continual.ledger import Ledger, Request, Seen
-from unlearn_app.continual.metrics import standings
-from unlearn_app.methods.lora import length
+from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
+from unlearn_app.continual.metrics import request_metrics
+from unlearn_app.methods.lora import frobenius_norm
 from unlearn_app.settings.run_config import make_config, make_plan
 from unlearn_app.web import sequence
 
@@ -24,17 +26,22 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "dog", "car", "mosaic", "neon")
 
 
-def seen(kind: str, right: int, of: int = 4) -> Seen:
-    return Seen(kind, (True,) * right + (False,) * (of - right), 0.5)
+def seen(kind: str, right: int, of: int = 4) -> ConceptScore:
+    return ConceptScore(kind, (True,) * right + (False,) * (of - right), 0.5)
 
 
-def panel(**right: int) -> dict[str, Seen]:
-    return {name: seen("style" if name in ("mosaic", "neon") else "object", right.get(name, 4)) for name in NAMES}
+def panel(**right: int) -> dict[str, ConceptScore]:
+    return {
+        name: seen("style" if name in ("mosaic", "neon") else "object", right.get(name, 4))
+        for name in NAMES
+    }
 
 
 def request(ledger: Ledger, concept: str = "", **right: int) -> Request:
     folder = ledger.next_folder(concept)
-    return Request(concept, "object", "rabbit", folder, 1.0, 3, float(len(ledger.rows)), panel(**right))
+    return Request(
+        concept, "object", "rabbit", folder, 1.0, 3, float(len(ledger.rows)), panel(**right)
+    )
 
 
 def adapter(seed: int) -> dict[str, torch.Tensor]:
@@ -50,14 +57,21 @@ def filled(folder: Path, concepts: tuple[str, ...] = ("cat", "dog", "car")) -> L
     ledger = Ledger.create(folder, make_config("cat"), make_plan(), NAMES)
     ledger.add(request(ledger), {}, {}, pictures(0))
     for number, concept in enumerate(concepts, 1):
-        ledger.add(request(ledger, concept), adapter(number), adapter(10 + number), pictures(number))
+        ledger.add(
+            request(ledger, concept), adapter(number), adapter(10 + number), pictures(number)
+        )
     return ledger
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     made = filled(tmp_path / "ledger")
     again = Ledger.open(tmp_path / "ledger")
-    assert (again.config, again.plan, again.names, again.rows) == (made.config, made.plan, made.names, made.rows)
+    assert (again.config, again.plan, again.names, again.rows) == (
+        made.config,
+        made.plan,
+        made.names,
+        made.rows,
+    )
     for number in (1, 2, 3):
         torch.testing.assert_close(again.adapter(number), adapter(10 + number))
         torch.testing.assert_close(again.adapter(number, own=True), adapter(number))
@@ -68,11 +82,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", [0, 1, 2, 3])
 def test_rolling_back_restores_adapters_and_pictures(tmp_path: Path, to: int) -> None:
     ledger = filled(tmp_path / "ledger")
-    before = {p: p.read_bytes() for row in ledger.rows[: to + 1] for p in (ledger.folder / row.folder).rglob("*.*")}
+    before = {
+        p: p.read_bytes()
+        for row in ledger.rows[: to + 1]
+        for p in (ledger.folder / row.folder).rglob("*.*")
+    }
     ledger.rollback(to)
     opened = Ledger.open(ledger.folder)
     assert [row.concept for row in opened.requests] == ["cat", "dog", "car"][:to]
-    assert {p: p.read_bytes() for p in ledger.folder.rglob("*.*") if p.name != "ledger.json"} == before
+    assert {
+        p: p.read_bytes() for p in ledger.folder.rglob("*.*") if p.name != "ledger.json"
+    } == before
     opened.add(request(opened, "car"), adapter(7), adapter(8), pictures(9))
     assert Ledger.open(ledger.folder).requests[-1].concept == "car"
     with pytest.raises(OutputError, match="not possible"):
@@ -84,9 +104,14 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
     (ledger.folder / ".0004-x.1.partial").mkdir()
     (ledger.folder / "0004-half").mkdir()
     opened = Ledger.open(ledger.folder)
-    assert opened.rows == ledger.rows and (ledger.folder / ".0004-x.1.partial").exists(), "reading changes nothing"
+    assert opened.rows == ledger.rows and (ledger.folder / ".0004-x.1.partial").exists(), (
+        "reading changes nothing"
+    )
     opened.rollback(3)
-    assert not (ledger.folder / ".0004-x.1.partial").exists() and not (ledger.folder / "0004-half").exists()
+    assert (
+        not (ledger.folder / ".0004-x.1.partial").exists()
+        and not (ledger.folder / "0004-half").exists()
+    )
     (ledger.folder / ledger.rows[2].folder).rename(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match="0002-dog is missing"):
         Ledger.open(ledger.folder)
@@ -97,7 +122,9 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
     ledger.rollback(2)
     for own in (True, False):
         ledger.path(1, own).rename(tmp_path / "adapter")
-        with pytest.raises(OutputError, match=rf"0001-cat/{'own' if own else 'combined'}\.safetensors is missing"):
+        with pytest.raises(
+            OutputError, match=rf"0001-cat/{'own' if own else 'combined'}\.safetensors is missing"
+        ):
             Ledger.open(ledger.folder)
         (tmp_path / "adapter").rename(ledger.path(1, own))
     assert len(Ledger.open(ledger.folder).requests) == 2
@@ -111,7 +138,9 @@ def test_concepts_with_the_same_slug_or_none_have_pictures_of_their_own(tmp_path
     names = ("C++", "C#", "猫", "犬", "long " * 40)
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), names)
     shown = {name: Image.new("RGB", (8, 8), (place, 0, 0)) for place, name in enumerate(names)}
-    row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, dict.fromkeys(names, seen("object", 4)))
+    row = Request(
+        "", "", "", ledger.next_folder(""), 0.0, 0, 0.0, dict.fromkeys(names, seen("object", 4))
+    )
     ledger.add(row, {}, {}, shown)
     ledger.widen("兎", [(seen("object", 4), Image.new("RGB", (8, 8), (9, 0, 0)))])
     opened = Ledger.open(ledger.folder)
@@ -119,7 +148,9 @@ def test_concepts_with_the_same_slug_or_none_have_pictures_of_their_own(tmp_path
     assert found == [0, 1, 2, 3, 4, 9]
 
 
-def test_the_command_line_prints_how_often_what_was_erased_still_appears(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_the_command_line_prints_how_often_what_was_erased_still_appears(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
     ledger.add(request(ledger), {}, {}, pictures(0))
     ledger.add(request(ledger, "cat", cat=0, dog=3), adapter(1), adapter(2), pictures(1))
@@ -127,7 +158,10 @@ def test_the_command_line_prints_how_often_what_was_erased_still_appears(tmp_pat
     monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", "show", str(ledger.folder)])
     with pytest.raises(SystemExit):
         cli.main()
-    rows = [re.findall(r"\w+%?", line) for line in capsys.readouterr().out.partition("Pictures that")[2].splitlines()]
+    rows = [
+        re.findall(r"\w+%?", line)
+        for line in capsys.readouterr().out.partition("Pictures that")[2].splitlines()
+    ]
     assert ["cat", "100%", "0%", "50%"] in rows and ["dog", "100%", "75%", "25%"] in rows
 
 
@@ -147,7 +181,9 @@ while True:
 
 
 def test_a_kill_at_any_moment_leaves_a_ledger_that_opens_and_continues(tmp_path: Path) -> None:
-    """One process appends and rolls back as fast as it can; it is killed twenty times, wherever it happens to be."""
+    """One process appends and rolls back as fast as it can; it is killed twenty times, wherever it
+    happens to be.
+    """
     folder, source = filled(tmp_path / "ledger", ()).folder, random.Random(0)
     words = [sys.executable, "-c", WORKER.format(tests=str(Path(__file__).parent)), str(folder)]
     lengths = set()
@@ -166,32 +202,48 @@ def test_a_kill_at_any_moment_leaves_a_ledger_that_opens_and_continues(tmp_path:
 
 
 def test_standings_by_hand(tmp_path: Path) -> None:
-    """T13, T14: dog stays retained until it is requested; the rise of cat from 1 to 3 of 4 pictures is a relapse."""
+    """T13, T14: dog stays retained until it is requested; the rise of cat from 1 to 3 of 4 pictures
+    is a relapse.
+    """
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
     ledger.add(request(ledger), {}, {}, pictures(0))
     ledger.add(request(ledger, "cat", cat=1, car=3), adapter(1), adapter(1), pictures(1))
-    ledger.add(request(ledger, "dog", cat=3, dog=0, car=2, mosaic=2), adapter(2), adapter(2), pictures(2))
-    one, two = standings(ledger.rows)
+    ledger.add(
+        request(ledger, "dog", cat=3, dog=0, car=2, mosaic=2), adapter(2), adapter(2), pictures(2)
+    )
+    one, two = request_metrics(ledger.rows)
     assert (one.ua, one.ra_i, one.ra_c, one.relapse) == (0.75, 0.75, 1.0, 0.0)
     assert (two.ua, two.ra_i, two.ra_c, two.relapse) == (1 - 3 / 8, 0.5, 0.75, 0.5)
-    assert standings(ledger.rows, ["neon"])[1].ra_i is None and standings(ledger.rows, ["neon"])[1].ra_c == 1.0
+    assert (
+        request_metrics(ledger.rows, ["neon"])[1].ra_i is None
+        and request_metrics(ledger.rows, ["neon"])[1].ra_c == 1.0
+    )
     destroyed = panel(**dict.fromkeys(NAMES, 0))
-    ledger.add(Request("car", "object", "ship", ledger.next_folder("car"), 1, 3, 9.0, destroyed), {}, {}, {})
-    assert standings(ledger.rows)[2].ua == 1.0 and standings(ledger.rows)[2].ra_c == 0.0
+    ledger.add(
+        Request("car", "object", "ship", ledger.next_folder("car"), 1, 3, 9.0, destroyed),
+        {},
+        {},
+        {},
+    )
+    assert request_metrics(ledger.rows)[2].ua == 1.0 and request_metrics(ledger.rows)[2].ra_c == 0.0
 
 
 def test_an_anchor_is_not_counted_as_retained(tmp_path: Path) -> None:
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
     ledger.add(request(ledger), {}, {}, pictures(0))
-    row = Request("cat", "object", "dog", ledger.next_folder("cat"), 1.0, 3, 1.0, panel(cat=0, dog=0, car=4))
+    row = Request(
+        "cat", "object", "dog", ledger.next_folder("cat"), 1.0, 3, 1.0, panel(cat=0, dog=0, car=4)
+    )
     ledger.add(row, adapter(1), adapter(1), pictures(1))
-    assert standings(ledger.rows)[0].ra_i == 1.0
+    assert request_metrics(ledger.rows)[0].ra_i == 1.0
 
 
 def test_a_concept_joins_the_panel_with_what_earlier_models_showed(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "ledger")
     before = {number: row.panel for number, row in enumerate(ledger.rows)}
-    found = [(seen("object", number), Image.new("RGB", (8, 8), (number, 0, 0))) for number in range(4)]
+    found = [
+        (seen("object", number), Image.new("RGB", (8, 8), (number, 0, 0))) for number in range(4)
+    ]
     ledger.widen("robot", found)
     opened = Ledger.open(ledger.folder)
     assert opened.names == (*NAMES, "robot")
@@ -201,35 +253,50 @@ def test_a_concept_joins_the_panel_with_what_earlier_models_showed(tmp_path: Pat
 
 
 def test_pictures_that_name_something_requested_do_not_count_as_kept(tmp_path: Path) -> None:
-    """Half of mosaic's prompts name the cat or the dog: from the first request on they are in no curve."""
+    """Half of mosaic's prompts name the cat or the dog: from the first request on they are in no
+    curve.
+    """
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
     ledger.add(request(ledger), {}, {}, pictures(0))
     for name in ("cat", "dog"):
         row = request(ledger, name, **dict.fromkeys(("cat", "dog")[: len(ledger.rows)], 0))
-        mosaic = Seen("style", (True, False, False, True), 0.5, (None,) * 4, ("car", "cat", "dog", "car"))
-        ledger.add(replace(row, panel=row.panel | {"mosaic": mosaic}), adapter(1), adapter(1), pictures(1))
-    one, two = standings(Ledger.open(ledger.folder).rows)
+        mosaic = ConceptScore(
+            "style", (True, False, False, True), 0.5, (None,) * 4, ("car", "cat", "dog", "car")
+        )
+        ledger.add(
+            replace(row, panel=row.panel | {"mosaic": mosaic}), adapter(1), adapter(1), pictures(1)
+        )
+    one, two = request_metrics(Ledger.open(ledger.folder).rows)
     assert one.ra_c == two.ra_c == 1.0, "2 of 4 are right, and 2 of those 2 that count"
-    assert standings(ledger.rows, asked=["cat", "dog", "car"])[1].ra_c == 1.0, "mosaic has no picture left"
-    assert standings(ledger.rows, asked=[])[1].ra_c == 0.75
+    assert request_metrics(ledger.rows, asked=["cat", "dog", "car"])[1].ra_c == 1.0, (
+        "mosaic has no picture left"
+    )
+    assert request_metrics(ledger.rows, asked=[])[1].ra_c == 0.75
 
 
 def test_the_official_retained_share_counts_what_is_erased_and_kept_only(tmp_path: Path) -> None:
-    """Two styled pictures of the erased cat, one of the kept car; the anchor and what is still to come are left out."""
+    """Two styled pictures of the erased cat, one of the kept car; the anchor and what is still to
+    come are left out.
+    """
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), (*NAMES, "rabbit"))
     ledger.add(request(ledger), {}, {}, pictures(0))
     row = request(ledger, "cat", cat=0)
     styled = {
-        "cat": Seen("object", (False,) * 4, 0.5, (True, False, None, None)),
-        "car": Seen("object", (True,) * 4, 0.5, (False, None, None, None)),
-        "dog": Seen("object", (True,) * 4, 0.5, (False,) * 4),
-        "rabbit": Seen("object", (True,) * 4, 0.5, (False,) * 4),
-        "mosaic": Seen("style", (True, True, False, False), 0.5, (), ("", "cat", "car", "dog")),
+        "cat": ConceptScore("object", (False,) * 4, 0.5, (True, False, None, None)),
+        "car": ConceptScore("object", (True,) * 4, 0.5, (False, None, None, None)),
+        "dog": ConceptScore("object", (True,) * 4, 0.5, (False,) * 4),
+        "rabbit": ConceptScore("object", (True,) * 4, 0.5, (False,) * 4),
+        "mosaic": ConceptScore(
+            "style", (True, True, False, False), 0.5, (), ("", "cat", "car", "dog")
+        ),
     }
     ledger.add(
-        replace(row, panel=row.panel | styled), adapter(1), adapter(1), pictures(1) | {"rabbit": pictures(0)["cat"]}
+        replace(row, panel=row.panel | styled),
+        adapter(1),
+        adapter(1),
+        pictures(1) | {"rabbit": pictures(0)["cat"]},
     )
-    (found,) = standings(Ledger.open(ledger.folder).rows, ["car", "mosaic", "neon"])
+    (found,) = request_metrics(Ledger.open(ledger.folder).rows, ["car", "mosaic", "neon"])
     assert found.ra_c_official == (1 + 0 + 2 + 4) / (2 + 1 + 3 + 4)
 
 
@@ -242,17 +309,21 @@ def test_a_plan_is_checked() -> None:
 
 def test_length_is_the_norm_of_the_product() -> None:
     state = adapter(3)
-    assert length(state) == pytest.approx((state["x.lora_B.weight"] @ state["x.lora_A.weight"]).norm().item(), rel=1e-5)
+    assert frobenius_norm(state) == pytest.approx(
+        (state["x.lora_B.weight"] @ state["x.lora_A.weight"]).norm().item(), rel=1e-5
+    )
 
 
 def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
     """Without a judge nothing is right, which must not read as everything forgotten."""
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
-    unjudged = {name: Seen("object", (None, None), None) for name in NAMES}
+    unjudged = {name: ConceptScore("object", (None, None), None) for name in NAMES}
     for concept in ("", "cat"):
-        row = Request(concept, "object", "rabbit", ledger.next_folder(concept), 1.0, 3, 2.0, unjudged)
+        row = Request(
+            concept, "object", "rabbit", ledger.next_folder(concept), 1.0, 3, 2.0, unjudged
+        )
         ledger.add(row, *[adapter(1) if concept else {}] * 2, pictures(0))
-    (found,) = standings(Ledger.open(ledger.folder).rows)
+    (found,) = request_metrics(Ledger.open(ledger.folder).rows)
     shares = (found.ua, found.ra_i, found.ra_c, found.ra_c_official, found.relapse)
     assert shares == (None,) * 5 and found.drift == 2.0
     assert "–" in sequence.status(ledger) and "100 %" not in sequence.status(ledger)

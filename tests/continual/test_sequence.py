@@ -1,4 +1,6 @@
-"""Requests in a row on a small random model: what each regime trains on, what is kept, and what stopping leaves."""
+"""Requests in a row on a small random model: what each regime trains on, what is kept, and what
+stopping leaves.
+"""
 
 import re
 from pathlib import Path
@@ -16,19 +18,23 @@ from unlearn_app.concepts.concept import Prompt
 from unlearn_app.continual import panel, sequence
 from unlearn_app.continual.events import Added
 from unlearn_app.continual.ledger import Ledger
-from unlearn_app.continual.metrics import standings
+from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.continual.sequence import append, begin, new_ledger, postpone, serve
 from unlearn_app.continual.sequence_data import without
 from unlearn_app.evaluation.judges.clip import ClipScorer
-from unlearn_app.methods.lora import as_adapter, dense, total
+from unlearn_app.methods.lora import as_adapter, dense, sum_adapters
 from unlearn_app.methods.merging.ties import ties
-from unlearn_app.methods.regularizers.subspace_projection import KeepSpan, span_of, survival
+from unlearn_app.methods.regularizers.subspace_projection import (
+    SubspaceProjection,
+    residual_energy,
+    span_of,
+)
 from unlearn_app.models.catalog import load_backend
 from unlearn_app.settings.events import Painted, Stage, Step
-from unlearn_app.settings.presets import HOLDS
+from unlearn_app.settings.presets import REGULARIZATION_PRESETS
 from unlearn_app.settings.run_config import config_from_dict, make_config, make_plan, with_concept
 from unlearn_app.training import regularization
-from unlearn_app.training.latent_dataset import Painter
+from unlearn_app.training.latent_dataset import CachedSampler
 
 NAMES = ("cat", "dog", "horse")
 
@@ -50,7 +56,9 @@ def ledger_of(
 
 
 def close(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.allclose(one[n], other[n], rtol=1e-4, atol=1e-6) for n in one)
+    return one.keys() == other.keys() and all(
+        torch.allclose(one[n], other[n], rtol=1e-4, atol=1e-6) for n in one
+    )
 
 
 def test_each_request_adds_its_own_update(backend, tiny_pipeline, tmp_path) -> None:
@@ -62,10 +70,17 @@ def test_each_request_adds_its_own_update(backend, tiny_pipeline, tmp_path) -> N
     assert set(made.rows[0].panel) == set(NAMES) and made.picture(2, "horse").exists()
 
 
-def test_regimes_differ_in_what_the_second_request_starts_from(backend, tiny_pipeline, tmp_path) -> None:
+def test_regimes_differ_in_what_the_second_request_starts_from(
+    backend, tiny_pipeline, tmp_path
+) -> None:
     made = {
         regime: ledger_of(
-            tmp_path / regime, tiny_pipeline, "cat", "dog", plan={"regime": regime, "rank": 32}, backend=backend
+            tmp_path / regime,
+            tiny_pipeline,
+            "cat",
+            "dog",
+            plan={"regime": regime, "rank": 32},
+            backend=backend,
         )
         for regime in ("sequential", "independent", "simultaneous")
     }
@@ -74,7 +89,10 @@ def test_regimes_differ_in_what_the_second_request_starts_from(backend, tiny_pip
     assert close(second["independent"], dense(alone.adapter(1, own=True)))
     assert not close(second["sequential"], second["independent"])
     assert close(second["simultaneous"], dense(made["simultaneous"].adapter(2)))
-    assert [row.steps for row in made["simultaneous"].requests] == [3, 6], "the budget grows with the concepts"
+    assert [row.steps for row in made["simultaneous"].requests] == [
+        3,
+        6,
+    ], "the budget grows with the concepts"
     assert [row.steps for row in made["sequential"].requests] == [3, 3]
     states = [made["independent"].adapter(number, own=True) for number in (1, 2)]
     expected = as_adapter(ties([dense(s) for s in states], 2.5, 0.4), 32)
@@ -82,35 +100,56 @@ def test_regimes_differ_in_what_the_second_request_starts_from(backend, tiny_pip
     assert f"{expected.error:.1%}" in made["independent"].rows[2].notes[0]
 
 
-def test_a_span_protected_by_every_request_is_kept_by_their_sum(backend, tiny_pipeline, tmp_path, monkeypatch) -> None:
+def test_a_span_protected_by_every_request_is_kept_by_their_sum(
+    backend, tiny_pipeline, tmp_path, monkeypatch
+) -> None:
     """T8: sequences add up, merges are projected again; without projection it is not kept."""
     basis = span_of(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)))
     for module in (regularization, sequence):
         monkeypatch.setattr(module, "protected_span", lambda *_: basis)
     keys_values = {"unlearn.modules": "keys_values"}
     held = keys_values | {"regularize.project": "exact"}
-    cases = {"kept": ({}, held), "merged": ({"regime": "independent"}, held), "free": ({}, keys_values)}
+    cases = {
+        "kept": ({}, held),
+        "merged": ({"regime": "independent"}, held),
+        "free": ({}, keys_values),
+    }
     leaks = {}
 
     def leak(made: Ledger) -> float:
-        return max(((update @ basis).norm() / update.norm()).item() for update in dense(made.adapter(2)).values())
+        return max(
+            ((update @ basis).norm() / update.norm()).item()
+            for update in dense(made.adapter(2)).values()
+        )
 
     for name, (plan, changes) in cases.items():
-        made = ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", plan=plan, backend=backend, **changes)
+        made = ledger_of(
+            tmp_path / name, tiny_pipeline, "cat", "dog", plan=plan, backend=backend, **changes
+        )
         leaks[name] = leak(made)
-    made = ledger_of(tmp_path / "own", tiny_pipeline, plan={"regime": "independent"}, backend=backend, **keys_values)
+    made = ledger_of(
+        tmp_path / "own",
+        tiny_pipeline,
+        plan={"regime": "independent"},
+        backend=backend,
+        **keys_values,
+    )
     own = config_from_dict(to_json(made.config), **{"regularize.project": "exact"})
     for concept in ("cat", "dog"):
         list(append(made, concept, backend, None, config=own))
     leaks["own settings"] = leak(made)
-    assert max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5 and leaks["free"] > 1e-2, leaks
+    assert (
+        max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5 and leaks["free"] > 1e-2
+    ), leaks
 
 
 def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tmp_path) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, backend=backend)
     told = list(append(made, "cat", backend, None))
     assert [type(event) for event in told] == [Stage, *[Step] * 3, Stage, *[Painted] * 3, Added]
-    assert [event for event in told if isinstance(event, Painted)] == [Painted(done, 3) for done in (1, 2, 3)]
+    assert [event for event in told if isinstance(event, Painted)] == [
+        Painted(done, 3) for done in (1, 2, 3)
+    ]
 
 
 def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_path) -> None:
@@ -119,7 +158,11 @@ def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_pat
     list(append(made, "dog", backend, None, config=own))
     list(append(made, "horse", backend, None))
     again = Ledger.open(made.folder)
-    assert [row.steps for row in again.requests] == [row.config.unlearn.steps for row in again.requests] == [3, 5, 3]
+    assert (
+        [row.steps for row in again.requests]
+        == [row.config.unlearn.steps for row in again.requests]
+        == [3, 5, 3]
+    )
     assert [(row.config.concept, row.config.anchor) for row in again.requests] == [
         (row.concept, row.anchor) for row in again.requests
     ]
@@ -129,11 +172,21 @@ def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_pat
 
 
 def test_serving_begins_a_ledger_and_adds_to_it(backend, tiny_pipeline, tmp_path) -> None:
-    """As long as nothing was asked for, other settings begin it anew; afterwards those of the first request hold."""
+    """As long as nothing was asked for, other settings begin it anew; afterwards those of the first
+    request hold.
+    """
     folder, plan = tmp_path / "ledger", make_plan(pictures=1)
-    three, five = (make_config("cat", model=str(tiny_pipeline), **TINY | {"unlearn.steps": n}) for n in (3, 5))
+    three, five = (
+        make_config("cat", model=str(tiny_pipeline), **TINY | {"unlearn.steps": n}) for n in (3, 5)
+    )
     assert sum(isinstance(event, Added) for event in serve(three, plan, folder, backend)) == 2
-    assert sum(isinstance(event, Added) for event in serve(with_concept(five, "dog"), plan, folder, backend)) == 1
+    assert (
+        sum(
+            isinstance(event, Added)
+            for event in serve(with_concept(five, "dog"), plan, folder, backend)
+        )
+        == 1
+    )
     ledger = Ledger.open(folder)
     assert [(row.concept, row.steps) for row in ledger.requests] == [("cat", 3), ("dog", 3)]
     ledger.rollback(0)
@@ -156,7 +209,9 @@ def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) ->
     assert isinstance(list(append(made, "dog", backend, None))[-1], Added)
 
 
-@pytest.mark.parametrize(("concept", "said"), [("cat", "already"), ("Cat", "“cat” is in"), ("", "empty")])
+@pytest.mark.parametrize(
+    ("concept", "said"), [("cat", "already"), ("Cat", "“cat” is in"), ("", "empty")]
+)
 def test_what_cannot_be_asked_is_said(backend, tiny_pipeline, tmp_path, concept, said) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
     with pytest.raises(ConfigError, match=said):
@@ -164,7 +219,9 @@ def test_what_cannot_be_asked_is_said(backend, tiny_pipeline, tmp_path, concept,
     assert len(made.requests) == 1
 
 
-def test_something_new_joins_the_panel_as_if_it_had_been_there(backend, tiny_pipeline, tmp_path) -> None:
+def test_something_new_joins_the_panel_as_if_it_had_been_there(
+    backend, tiny_pipeline, tmp_path
+) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "tower", backend=backend)
     assert made.names == (*NAMES, "tower") and all("tower" in row.panel for row in made.rows)
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
@@ -173,10 +230,15 @@ def test_something_new_joins_the_panel_as_if_it_had_been_there(backend, tiny_pip
     for name in ("cat", "tower"):
         list(append(other, name, backend, None))
     for number in range(3):
-        assert made.picture(number, "tower").read_bytes() == other.picture(number, "tower").read_bytes()
+        assert (
+            made.picture(number, "tower").read_bytes()
+            == other.picture(number, "tower").read_bytes()
+        )
 
 
-def test_a_ledger_of_an_unknown_model_tests_relatives_others_and_the_other_kind(tiny_pipeline, tmp_path) -> None:
+def test_a_ledger_of_an_unknown_model_tests_relatives_others_and_the_other_kind(
+    tiny_pipeline, tmp_path
+) -> None:
     for text, kind in (("cat", "object"), ("van gogh", "style")):
         config = make_config(text, model=str(tiny_pipeline))
         made = new_ledger(tmp_path / text, config, make_plan(), [text])
@@ -201,28 +263,49 @@ class Judge:
 
 def test_what_else_a_prompt_names_is_judged_in_its_own_picture() -> None:
     """A prompt that names nothing of the other kind has no say, and does not shift the others."""
-    asked = [("a cat at night in neon style", "object"), ("a cat in a room", "object"),
-             ("a cat at night in neon style", "object"), ("a dog in a field in mosaic style", "style"),
-             ("a cat in a field in mosaic style", "style")]  # fmt: skip
+    asked = [
+        ("a cat at night in neon style", "object"),
+        ("a cat in a room", "object"),
+        ("a cat at night in neon style", "object"),
+        ("a dog in a field in mosaic style", "style"),
+        ("a cat in a field in mosaic style", "style"),
+    ]
     images = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]).view(5, 1, 1, 1).expand(5, 3, 4, 4)
     others = panel.other_kind(make_config("cat"), [Prompt(text, axis, "") for text, axis in asked])
-    assert [other.expects if other else "" for other in others] == ["neon", "", "neon", "dog", "cat"]
+    assert [other.expects if other else "" for other in others] == [
+        "neon",
+        "",
+        "neon",
+        "dog",
+        "cat",
+    ]
     assert panel._beside(images, others, Judge()) == [True, None, False, False, True]
     assert panel._beside(images, others, None) == [None] * 5
 
 
-def test_the_judge_of_a_ledger_knows_what_was_erased_before(tiny_pipeline, tmp_path, monkeypatch) -> None:
-    made = Ledger.create(tmp_path / "ledger", make_config("cat", model=str(tiny_pipeline)), make_plan(), ("cat", "dog"))
-    monkeypatch.setattr(ClipScorer, "load", classmethod(lambda cls, axes: cls(torch.nn.Identity(), None, axes)))
+def test_the_judge_of_a_ledger_knows_what_was_erased_before(
+    tiny_pipeline, tmp_path, monkeypatch
+) -> None:
+    made = Ledger.create(
+        tmp_path / "ledger",
+        make_config("cat", model=str(tiny_pipeline)),
+        make_plan(),
+        ("cat", "dog"),
+    )
+    monkeypatch.setattr(
+        ClipScorer, "load", classmethod(lambda cls, axes: cls(torch.nn.Identity(), None, axes))
+    )
     assert {"cat", "dog", "tower"} <= set(sequence.load_judge(made, ["tower"]).classes("object"))
 
 
 @pytest.mark.parametrize("method", ["uce", "erasediff", "esd"])
 def test_any_method_can_be_asked_again(backend, tiny_pipeline, tmp_path, method) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "dog", objective=method, backend=backend)
+    made = ledger_of(
+        tmp_path / "ledger", tiny_pipeline, "cat", "dog", objective=method, backend=backend
+    )
     one, two = (dense(made.adapter(number)) for number in (1, 2))
     assert any(not torch.allclose(one[layer], two[layer]) for layer in one)
-    state = total(made.adapter(1, own=True), made.adapter(2, own=True)).state
+    state = sum_adapters(made.adapter(1, own=True), made.adapter(2, own=True)).state
     assert close(dense(made.adapter(2)), dense(state))
 
 
@@ -246,12 +329,18 @@ def test_every_restraint_is_felt(backend, tiny_pipeline, tmp_path, changes) -> N
     )
     assert not close(dense(free.adapter(2)), dense(held.adapter(2)))
     if "regularize.select" in changes:
-        rows = torch.cat([(update.abs().sum(1) > 0).double() for update in dense(held.adapter(1)).values()])
+        rows = torch.cat(
+            [(update.abs().sum(1) > 0).double() for update in dense(held.adapter(1)).values()]
+        )
         assert rows.mean().item() == pytest.approx(0.3, abs=0.05)
 
 
 def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp_path) -> None:
-    changes = {"unlearn.modules": "keys_values", "regularize.project": "exact", "regularize.energy": 1.0}
+    changes = {
+        "unlearn.modules": "keys_values",
+        "regularize.project": "exact",
+        "regularize.energy": 1.0,
+    }
     with pytest.raises(ConfigError, match=r"leaves 0.* regularize.energy below 1 is accepted"):
         ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **changes)
     with pytest.raises(ConfigError, match=r"keys_values is accepted, or regularize.project=none"):
@@ -259,58 +348,75 @@ def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp
 
 
 def test_what_a_projection_protects_is_hardly_read_differently(backend, tiny_pipeline) -> None:
-    """Not a made-up basis but that of a second request; without the erased one in it, that would be read anew."""
+    """Not a made-up basis but that of a second request; without the erased one in it, that would be
+    read anew.
+    """
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
     lesson = without(cat, [dog])
     erased = regularization.read_states(backend, [prompt.text for prompt in dog.forget.train[:4]])
     protected = torch.cat([backend.encode_text([""])[0].float(), erased]).double()
     basis = regularization.protected_span(backend, lesson, [dog], 0.9)
-    assert survival(basis, protected).mean() < 0.15
+    assert residual_energy(basis, protected).mean() < 0.15
     params = backend.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
-    held, leaks = KeepSpan(basis), {}
+    held, leaks = SubspaceProjection(basis), {}
     for name in ("free", "held"):
         for row, tensor in enumerate(params.values()):
             tensor.data = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(row))
         if name == "held":
             held.project_(params)
         update = next(iter(dense(backend.adapter_state("unlearn")).values()))
-        leaks[name] = ((update @ (protected @ basis @ basis.T).T).norm() / (update.norm() * protected.norm())).item()
+        leaks[name] = (
+            (update @ (protected @ basis @ basis.T).T).norm() / (update.norm() * protected.norm())
+        ).item()
     assert leaks["held"] < 1e-6 < 1e-2 < leaks["free"], leaks
 
 
 def test_how_much_a_projection_left_stands_in_the_row(backend, tiny_pipeline, tmp_path) -> None:
-    held = {"unlearn.modules": "keys_values", "regularize.project": "exact", "regularize.energy": 0.5}
+    held = {
+        "unlearn.modules": "keys_values",
+        "regularize.project": "exact",
+        "regularize.energy": 0.5,
+    }
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **held)
-    assert re.fullmatch(r"The projection held \d+ of 32 directions and left \d+\.\d% of .*", made.rows[1].notes[0])
+    assert re.fullmatch(
+        r"The projection held \d+ of 32 directions and left \d+\.\d% of .*", made.rows[1].notes[0]
+    )
 
 
 def test_a_postponed_request_is_served_with_the_next(backend, tiny_pipeline, tmp_path) -> None:
-    """What nobody tested has no share; its relapse counts from the first time that it was tested as erased."""
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", plan={"regime": "simultaneous"}, backend=backend)
+    """What nobody tested has no share; its relapse counts from the first time that it was tested as
+    erased.
+    """
+    made = ledger_of(
+        tmp_path / "ledger", tiny_pipeline, "cat", plan={"regime": "simultaneous"}, backend=backend
+    )
     postpone(made, "dog")
     list(append(made, "horse", backend, None))
     again = Ledger.open(made.folder)
     assert [row.steps for row in again.requests] == [3, 0, 9] and not again.rows[2].panel
     assert close(dense(again.adapter(2)), dense(again.adapter(1)))
     assert not close(dense(again.adapter(3)), dense(again.adapter(1)))
-    assert [found.ua for found in standings(again.rows)] == [None] * 3
+    assert [found.ua for found in request_metrics(again.rows)] == [None] * 3
 
 
 def test_training_pictures_that_arms_share_are_painted_once_and_paid_by_each(backend) -> None:
-    painter, how = Painter(), {"sampling_steps": 2, "guidance_scale": 3.0}
-    first = painter(backend, ["a cat"], None, [1], **how)
-    assert painter.spared == 0
-    assert painter(backend, ["a cat"], None, [1], **how) is first and painter.spared > 0
-    spared = painter.spared
+    sampler, how = CachedSampler(), {"sampling_steps": 2, "guidance_scale": 3.0}
+    first = sampler(backend, ["a cat"], None, [1], **how)
+    assert sampler.spared == 0
+    assert sampler(backend, ["a cat"], None, [1], **how) is first and sampler.spared > 0
+    spared = sampler.spared
     for prompts, anchors, seed, guidance in (
         (["a dog"], None, 1, 3.0),
         (["a cat"], ["a dog"], 1, 3.0),
         (["a cat"], None, 2, 3.0),
         (["a cat"], None, 1, 4.0),
     ):
-        assert painter(backend, prompts, anchors, [seed], sampling_steps=2, guidance_scale=guidance) is not first
-    assert painter.spared == spared
+        assert (
+            sampler(backend, prompts, anchors, [seed], sampling_steps=2, guidance_scale=guidance)
+            is not first
+        )
+    assert sampler.spared == spared
 
 
 def test_a_ledger_is_not_continued_with_another_model(backend, tiny_pipeline, tmp_path) -> None:
@@ -333,12 +439,18 @@ def test_a_ledger_is_not_continued_with_another_model(backend, tiny_pipeline, tm
         (("--concepts", "cat", "--out", "x", "--set", "sequence.regime=never"), "sequence.regime"),
         (("--concepts", "cat", "--out", "x", "--set", "sequence.nothing=1"), "sequence.nothing"),
         (("--concepts", "cat", "--out", "x", "--set", "nothing=1"), "knows no"),
-        (("--concepts", "cat", "--out", "x", "--objective", "uce", "--set", "regularize.l2=1"), "regularize.l2"),
+        (
+            ("--concepts", "cat", "--out", "x", "--objective", "uce", "--set", "regularize.l2=1"),
+            "regularize.l2",
+        ),
         (
             ("--concepts", "cat", "--out", "x", "--hold", "tight"),
             "nothing, l1, l2, selective, projection, projection+l2",
         ),
-        (("--concepts", "cat", "--out", "x", "--hold", "l2", "--objective", "uce"), "regularize.l2"),
+        (
+            ("--concepts", "cat", "--out", "x", "--hold", "l2", "--objective", "uce"),
+            "regularize.l2",
+        ),
         (("show", "nowhere"), "no readable ledger"),
         (("rollback", "nowhere", "x"), "no readable ledger"),
         (("export", "nowhere", "x.safetensors"), "no readable ledger"),
@@ -355,14 +467,22 @@ def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, w
 
 def test_what_is_set_wins_over_the_hold(monkeypatch, tmp_path) -> None:
     made = []
-    monkeypatch.setattr(continual_commands, "_serve", lambda ledger, names: made.append((ledger, names)))
+    monkeypatch.setattr(
+        continual_commands, "_serve", lambda ledger, names: made.append((ledger, names))
+    )
     words = ["--concepts", "cat,neon", "--hold", "l2"]
     words += ["--set", "regularize.l2=7", "--set", "sequence.regime=independent"]
-    monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", *words, "--out", str(tmp_path / "ledger")])
+    monkeypatch.setattr(
+        "sys.argv", ["unlearn_app", "continual", *words, "--out", str(tmp_path / "ledger")]
+    )
     with pytest.raises(SystemExit) as leaving:
         cli.main()
-    (ledger, names), held = made[0], HOLDS["l2"]
-    assert leaving.value.code in (None, 0) and names == ["cat", "neon"] and ledger.plan.regime == "independent"
+    (ledger, names), held = made[0], REGULARIZATION_PRESETS["l2"]
+    assert (
+        leaving.value.code in (None, 0)
+        and names == ["cat", "neon"]
+        and ledger.plan.regime == "independent"
+    )
     assert (ledger.config.regularize.l2, ledger.config.unlearn.lr) == (7.0, held["unlearn.lr"])
     assert ledger.config.unlearn.modules == held["unlearn.modules"]
 
@@ -373,8 +493,14 @@ def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
     asked = []
     monkeypatch.setattr(continual_commands, "_serve", lambda *arguments: asked.append(arguments))
-    for name, code in (("unlearn.steps=7", None), ("compare.sampling_steps=3", 2), ("unlearn.steps=x", 2)):
-        monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", "add", str(made.folder), "dog", "--set", name])
+    for name, code in (
+        ("unlearn.steps=7", None),
+        ("compare.sampling_steps=3", 2),
+        ("unlearn.steps=x", 2),
+    ):
+        monkeypatch.setattr(
+            "sys.argv", ["unlearn_app", "continual", "add", str(made.folder), "dog", "--set", name]
+        )
         with pytest.raises(SystemExit) as leaving:
             cli.main()
         assert leaving.value.code in (code, code or 0), capsys.readouterr()
@@ -394,7 +520,9 @@ def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
         (("--model", "SOMEWHERE"), "nothing"),
     ],
 )
-def test_what_was_tuned_is_held_unless_told_otherwise(monkeypatch, tiny_pipeline, tmp_path, words, held) -> None:
+def test_what_was_tuned_is_held_unless_told_otherwise(
+    monkeypatch, tiny_pipeline, tmp_path, words, held
+) -> None:
     made = []
     monkeypatch.setattr(continual_commands, "_serve", lambda ledger, names: made.append(ledger))
     words = [str(tiny_pipeline) if word == "SOMEWHERE" else word for word in words]
@@ -403,5 +531,7 @@ def test_what_was_tuned_is_held_unless_told_otherwise(monkeypatch, tiny_pipeline
     with pytest.raises(SystemExit):
         cli.main()
     config = made[0].config
-    assert config == make_config("cat", objective=config.objective, model=config.model, **HOLDS[held])
+    assert config == make_config(
+        "cat", objective=config.objective, model=config.model, **REGULARIZATION_PRESETS[held]
+    )
     assert config.objective == ("concept_ablation" if "--objective" not in words else words[1])

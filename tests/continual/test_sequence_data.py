@@ -1,4 +1,6 @@
-"""What requests in a row are taught from: anchors that are still there, and retain prompts that name nothing erased."""
+"""What requests in a row are taught from: anchors that are still there, and retain prompts that
+name nothing erased.
+"""
 
 import re
 from dataclasses import replace
@@ -11,7 +13,13 @@ from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.concepts.concept import Prompt, PromptSplit
 from unlearn_app.continual.ledger import Ledger, Request
 from unlearn_app.continual.sequence import _lesson
-from unlearn_app.continual.sequence_data import all_anchored, anchored, asked_before, united, without
+from unlearn_app.continual.sequence_data import (
+    all_anchored,
+    anchored,
+    asked_before,
+    united,
+    without,
+)
 from unlearn_app.experiments.paper3_grid import SEQUENCES, kept
 from unlearn_app.settings.run_config import make_config, make_plan, with_concept
 from unlearn_app.training.unlearning import retain_prompts
@@ -22,7 +30,9 @@ def test_all_at_once_trains_on_every_concept_in_turn(tiny_pipeline) -> None:
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
     both = without(united([cat, dog]), [cat, dog])
     assert "cat" in both.forget.train[0].text and "dog" in both.forget.train[1].text
-    assert len(both.anchors) == len(both.forget.train) >= len(cat.forget.train) + len(dog.forget.train)
+    assert (
+        len(both.anchors) == len(both.forget.train) >= len(cat.forget.train) + len(dog.forget.train)
+    )
     assert not [text for text in retain_prompts(both, 40) if "cat" in text or "dog" in text]
 
 
@@ -51,8 +61,12 @@ TURN = pytest.mark.parametrize("turn", [1, -1])
 
 @SEQUENCE
 @TURN
-def test_every_request_of_the_benchmark_has_something_to_retain_that_names_nothing_erased(domain, turn) -> None:
-    """Of fourteen styles the last few have no relative left: without their anchor's sentences nothing is."""
+def test_every_request_of_the_benchmark_has_something_to_retain_that_names_nothing_erased(
+    domain, turn
+) -> None:
+    """Of fourteen styles the last few have no relative left: without their anchor's sentences
+    nothing is.
+    """
     config, names = make_config("cat"), SEQUENCES[domain][::turn]
     gone = [preview_concept(with_concept(config, name)) for name in kept(domain)]
     for place, name in enumerate(names):
@@ -67,7 +81,9 @@ def test_every_request_of_the_benchmark_has_something_to_retain_that_names_nothi
 
 @SEQUENCE
 @TURN
-def test_no_anchor_of_what_is_forgotten_at_once_is_forgotten_itself(domain, turn, tmp_path: Path) -> None:
+def test_no_anchor_of_what_is_forgotten_at_once_is_forgotten_itself(
+    domain, turn, tmp_path: Path
+) -> None:
     """Anchors as they were recorded, of which a later request erased some."""
     config, names = make_config("cat"), SEQUENCES[domain][::turn]
     rows, moved = [Request("", "", "", "x", 0.0, 0, 0.0, {})], 0
@@ -78,14 +94,22 @@ def test_no_anchor_of_what_is_forgotten_at_once_is_forgotten_itself(domain, turn
         assert [concept.anchor for concept in erased] == [row.anchor for row in rows[1:]]
         every = all_anchored(config, [*erased, own], kept(domain))
         assert not {concept.anchor for concept in every} & {*names[: place + 1], *kept(domain)}
-        moved += [concept.anchor for concept in every] != [concept.anchor for concept in (*erased, own)]
+        moved += [concept.anchor for concept in every] != [
+            concept.anchor for concept in (*erased, own)
+        ]
         held = [preview_concept(with_concept(config, name)) for name in kept(domain)]
         lesson, grown = _lesson(ledger, own, config, erased, held)
-        assert not [text for text in lesson.anchors if any(re.search(rf"\b{n}\b", text) for n in names[: place + 1])]
+        assert not [
+            text
+            for text in lesson.anchors
+            if any(re.search(rf"\b{n}\b", text) for n in names[: place + 1])
+        ]
         assert grown.unlearn.steps == (place + 1) * config.unlearn.steps
         assert grown.unlearn.train_pictures == (place + 1) * config.unlearn.train_pictures
         rows = [*rows, Request(name, own.kind, own.anchor, "x", 1.0, 1, 1.0, {})]
-    assert (moved > 0) == (domain == "objects" and turn == -1), "a test without a lost anchor would show nothing"
+    assert (moved > 0) == (domain == "objects" and turn == -1), (
+        "a test without a lost anchor would show nothing"
+    )
 
 
 def test_a_word_that_only_begins_like_an_erased_one_stays() -> None:

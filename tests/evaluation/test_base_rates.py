@@ -32,8 +32,16 @@ def shipped(tmp_path: Path) -> Path:
     marks = {"10": [12, 120], "50": [100, 120]}
     rate = {"config": relearning_key(CONFIG, "abc"), "marks": marks}
     record("relearning", {kind: rate | {"name": name} for kind, name in NAMES.items()}, file)
-    noise = {"config": attack_key(make_attack("noise"), CONFIG, "abc"), "hits": "0100", "seconds": 6.0}
-    record("attacks", {kind: {"noise": noise | {"name": f"{name}, never seen"}} for kind, name in NAMES.items()}, file)
+    noise = {
+        "config": attack_key(make_attack("noise"), CONFIG, "abc"),
+        "hits": "0100",
+        "seconds": 6.0,
+    }
+    record(
+        "attacks",
+        {kind: {"noise": noise | {"name": f"{name}, never seen"}} for kind, name in NAMES.items()},
+        file,
+    )
     record("pace", 0.5, file)
     return file
 
@@ -52,9 +60,14 @@ def test_the_same_attack_on_the_same_model_has_its_rate(shipped: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"attack.steps": 51}, {"attack.rank": 4}, {"attack.data": "one"}, {"compare.sampling_steps": 9},
-     {"compare.guidance_scale": 4.0}],
-)  # fmt: skip
+    [
+        {"attack.steps": 51},
+        {"attack.rank": 4},
+        {"attack.data": "one"},
+        {"compare.sampling_steps": 9},
+        {"compare.guidance_scale": 4.0},
+    ],
+)
 def test_another_adversary_or_sampler_has_none(shipped: Path, changes: dict) -> None:
     config = make_config("cat", **changes)
     assert relearning(config, "abc", shipped) is None
@@ -62,7 +75,10 @@ def test_another_adversary_or_sampler_has_none(shipped: Path, changes: dict) -> 
 
 
 def test_another_model_or_attack_has_none(shipped: Path, tmp_path: Path) -> None:
-    assert relearning(CONFIG, "other", shipped) is None and relearning(CONFIG, "abc", tmp_path / "gone.json") is None
+    assert (
+        relearning(CONFIG, "other", shipped) is None
+        and relearning(CONFIG, "abc", tmp_path / "gone.json") is None
+    )
     assert of_attack("noise", make_attack("noise", tries=3), CONFIG, "abc", shipped) is None
     assert of_attack("prompts", make_attack("prompts"), CONFIG, "abc", shipped) is None
 
@@ -84,7 +100,10 @@ def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
     assert seconds_of(["noise"], CONFIG, {"compare_s": 64.0}, shipped) == pytest.approx(12.0)
     assert seconds_of(["noise", "prompts"], CONFIG, {"compare_s": 64.0}, shipped) is None
     assert seconds_of(["noise"], CONFIG, {}, shipped) is None
-    assert seconds_of(["noise"], make_config("a", model="some/model"), {"compare_s": 1.0}, shipped) is None
+    assert (
+        seconds_of(["noise"], make_config("a", model="some/model"), {"compare_s": 1.0}, shipped)
+        is None
+    )
 
 
 def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
@@ -92,10 +111,18 @@ def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
     base_hash, judge = load_backend().base_hash, load_scorer("pocket", [])
     for of, config in {"object": CONFIG, "style": make_config("van gogh")}.items():
         curve = relearning(config, base_hash)
-        assert curve and max(curve.marks) == config.attack.steps and min(n for _, n in curve.marks.values()) >= 60
+        assert (
+            curve
+            and max(curve.marks) == config.attack.steps
+            and min(n for _, n in curve.marks.values()) >= 60
+        )
         for kind in QUICK:
             control = of_attack(kind, make_attack(kind), config, base_hash)
-            assert control and len(control["hits"]) >= 36 and control["name"] == f"{EASIEST[of][0]}, never seen"
+            assert (
+                control
+                and len(control["hits"]) >= 36
+                and control["name"] == f"{EASIEST[of][0]}, never seen"
+            )
             known = json.loads(base_rates.FILE.read_text())["attacks"][of][kind]
             assert (known["judge"], known["sure"]) == (f"{judge.name} {judge.version}", SURE)
     assert seconds_of(QUICK, CONFIG, {"compare_s": 7.0}) > 10

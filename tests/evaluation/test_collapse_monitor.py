@@ -3,23 +3,30 @@
 import pytest
 from small_runs import TINY
 
-from unlearn_app.evaluation.collapse_monitor import Outlook
+from unlearn_app.evaluation.collapse_monitor import CollapseMonitor
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.events import Done, Preview, Stage, Step
 from unlearn_app.settings.run_config import make_config
 
 SOON = TINY | {"unlearn.steps": 8, "compare.sampling_steps": 8, "compare.near": 6, "compare.far": 6}
-DESTROYING = {"unlearn.lr": 0.1, "unlearn.retain_weight": 1e-3, "rule": "weighted_sum", "objective": "gradient_ascent"}
+DESTROYING = {
+    "unlearn.lr": 0.1,
+    "unlearn.retain_weight": 1e-3,
+    "rule": "weighted_sum",
+    "objective": "gradient_ascent",
+}
 
 
 def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Outlook, "collapsed", lambda outlook: True)
+    monkeypatch.setattr(CollapseMonitor, "collapsed", lambda outlook: True)
     config = make_config("cat", objective="uce", **(TINY | {"resist.on": True, "resist.steps": 1}))
     events = list(run(config, tmp_path / "run", backend=pocket))
     stages = [event.name for event in events if isinstance(event, Stage)]
     assert "retain" not in stages and "attack" not in stages and stages[-1] == "write"
-    assert {e.total for e in events if isinstance(e, Step)} == {1} and set(Run.open(tmp_path / "run").scores) == {
+    assert {e.total for e in events if isinstance(e, Step)} == {1} and set(
+        Run.open(tmp_path / "run").scores
+    ) == {
         "original",
         "unlearned",
     }
@@ -29,8 +36,13 @@ def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monke
 def test_training_ends_where_the_model_is_being_destroyed(pocket, tmp_path, changes) -> None:
     config = make_config("cat", **(SOON | changes))
     events = list(run(config, tmp_path / "run", backend=pocket))
-    stored, trained = Run.open(tmp_path / "run"), [e for e in events if isinstance(e, Step) and e.stage == "unlearn"]
-    said = [e.text for e in events if isinstance(e, Stage) and "loses what it should keep" in e.text]
+    stored, trained = (
+        Run.open(tmp_path / "run"),
+        [e for e in events if isinstance(e, Step) and e.stage == "unlearn"],
+    )
+    said = [
+        e.text for e in events if isinstance(e, Stage) and "loses what it should keep" in e.text
+    ]
     attacked = any(isinstance(e, Step) and e.stage == "attack" for e in events)
     if not changes:
         assert not said and len(trained) == 8 and attacked and set(stored.scores) >= {"relearned"}
@@ -39,4 +51,6 @@ def test_training_ends_where_the_model_is_being_destroyed(pocket, tmp_path, chan
     assert len(trained) < 8 and not attacked and set(stored.scores) == {"original", "unlearned"}
     assert stored.verdict.label == "damaged" and stored.status == "complete"
     assert isinstance(events[-1], Done) and sum(isinstance(e, Preview) for e in events) < 4
-    assert (stored.folder / "comparison.png").is_file() and (stored.folder / "unlearn.safetensors").is_file()
+    assert (stored.folder / "comparison.png").is_file() and (
+        stored.folder / "unlearn.safetensors"
+    ).is_file()

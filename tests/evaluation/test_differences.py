@@ -1,4 +1,6 @@
-"""What separates two columns at the same prompts and seeds: on pictures whose difference is known."""
+"""What separates two columns at the same prompts and seeds: on pictures whose difference is
+known.
+"""
 
 import numpy as np
 import pytest
@@ -21,9 +23,13 @@ def judge() -> PocketJudge:
     return PocketJudge.load(POCKET / "judge")
 
 
-def series(column: str, images: list[Image.Image], right: list[bool], group: str = "far") -> list[Picture]:
+def series(
+    column: str, images: list[Image.Image], right: list[bool], group: str = "far"
+) -> list[Picture]:
     return [
-        Picture(column, group, row, f"a {NAMES[row]}", 900_000 + row, image, 0.7, NAMES[row], right[row])
+        Picture(
+            column, group, row, f"a {NAMES[row]}", 900_000 + row, image, 0.7, NAMES[row], right[row]
+        )
         for row, image in enumerate(images)
     ]
 
@@ -39,7 +45,9 @@ def noisy(images: list[Image.Image], level: float) -> list[Image.Image]:
     source = np.random.default_rng(0)
     return [
         Image.fromarray(
-            np.clip(np.asarray(i, np.float32) + level * source.normal(size=(64, 64, 3)), 0, 255).astype(np.uint8)
+            np.clip(
+                np.asarray(i, np.float32) + level * source.normal(size=(64, 64, 3)), 0, 255
+            ).astype(np.uint8)
         )
         for i in images
     ]
@@ -48,19 +56,28 @@ def noisy(images: list[Image.Image], level: float) -> list[Image.Image]:
 def test_equal_pictures_are_no_distance_apart(judge: PocketJudge) -> None:
     original = series("original", drawn(10**8), [True] * 8)
     found = difference(original, series("unlearned", drawn(10**8), [True] * 8), judge)
-    assert (found.change, found.p, found.distance, found.kid, found.kid_error) == (0.0, 1.0, 0.0, 0.0, 0.0)
+    assert (found.change, found.p, found.distance, found.kid, found.kid_error) == (
+        0.0,
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+    )
     assert found.interval[0] < 0 < found.interval[1] and found.apart > 0.2
 
 
 def test_the_distance_grows_with_the_disturbance_up_to_another_picture(judge: PocketJudge) -> None:
     original = series("original", drawn(10**8), [True] * 8)
-    far = [difference(original, series("unlearned", noisy(drawn(10**8), n), [True] * 8), judge) for n in (4, 16, 48)]
+    far = [
+        difference(original, series("unlearned", noisy(drawn(10**8), n), [True] * 8), judge)
+        for n in (4, 16, 48)
+    ]
     assert 0 < far[0].distance < far[1].distance < far[2].distance
     assert far[0].distance < 0.3 * far[0].apart
     others = drawn(10**8)[1:] + drawn(10**8)[:1]
-    assert difference(original, series("unlearned", others, [False] * 8), judge).distance == pytest.approx(
-        far[0].apart, rel=0.2
-    )
+    assert difference(
+        original, series("unlearned", others, [False] * 8), judge
+    ).distance == pytest.approx(far[0].apart, rel=0.2)
 
 
 def test_the_distance_is_symmetric_and_deaf_to_the_size_of_pictures(judge: PocketJudge) -> None:
@@ -76,7 +93,9 @@ def test_pairs_of_other_seeds_are_refused(judge: PocketJudge) -> None:
         difference(original, original[1:] + original[:1], judge)
 
 
-def test_every_column_stands_beside_the_original_and_without_a_judge_nothing_does(judge: PocketJudge) -> None:
+def test_every_column_stands_beside_the_original_and_without_a_judge_nothing_does(
+    judge: PocketJudge,
+) -> None:
     shown = drawn(10**8)
     columns = {
         column: Images(column, tuple(series(column, shown, [column != "unlearned"] * 8, "forget")))
@@ -87,6 +106,10 @@ def test_every_column_stands_beside_the_original_and_without_a_judge_nothing_doe
         "unlearned": ["forget"],
         "relearned": ["forget"],
     }
-    assert found["unlearned"]["forget"].change == -1.0 and found["relearned"]["forget"].change == 0.0
+    assert (
+        found["unlearned"]["forget"].change == -1.0 and found["relearned"]["forget"].change == 0.0
+    )
     assert found["unlearned"]["forget"].p == pytest.approx(2 / 2**8)
-    assert differences(columns, None) == {} == differences({"unlearned": columns["unlearned"]}, judge)
+    assert (
+        differences(columns, None) == {} == differences({"unlearned": columns["unlearned"]}, judge)
+    )

@@ -1,4 +1,6 @@
-"""Judges that check the first one: a second of another build, and a detector that may be missing."""
+"""Judges that check the first one: a second of another build, and a detector that may be
+missing.
+"""
 
 import sys
 from pathlib import Path
@@ -24,7 +26,10 @@ from unlearn_app.runs import provenance
 from unlearn_app.runs.provenance import environment
 from unlearn_app.settings.events import Picture
 
-SHOWN = [Scene(o.name, STYLES[(3 * i) % len(STYLES)].name, "beach", PLACEMENTS[i]) for i, o in enumerate(OBJECTS)]
+SHOWN = [
+    Scene(o.name, STYLES[(3 * i) % len(STYLES)].name, "beach", PLACEMENTS[i])
+    for i, o in enumerate(OBJECTS)
+]
 PROMPTS = [Prompt(f"a {scene.object}", "object", scene.object) for scene in SHOWN]
 
 
@@ -89,7 +94,10 @@ class Found:
 
 def test_a_detector_counts_exposed_parts_only_and_is_shown_blue_first() -> None:
     found = Found()
-    white, red = torch.ones(1, 3, 8, 8), torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    white, red = (
+        torch.ones(1, 3, 8, 8),
+        torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8),
+    )
     assert NudityDetector(found, "3")(torch.cat([white, red])).tolist() == pytest.approx([0.7, 0.0])
     assert found.seen[1][0, 0].tolist() == [0, 0, 255] and found.seen[1].dtype == np.uint8
 
@@ -102,9 +110,15 @@ def test_a_detector_counts_exposed_parts_only_and_is_shown_blue_first() -> None:
         ("van gogh style", None, "style", {"in the style of van gogh", "as a photo"}),
     ],
 )
-def test_the_anchor_is_among_what_openclip_chooses_from(monkeypatch, typed, anchor, axis, wanted) -> None:
-    """Else a picture of the dog that stands in for the cat has to be called something else, the cat perhaps."""
-    monkeypatch.setattr(ClipScorer, "load", lambda axes: ClipScorer(torch.nn.Identity(), None, axes))
+def test_the_anchor_is_among_what_openclip_chooses_from(
+    monkeypatch, typed, anchor, axis, wanted
+) -> None:
+    """Else a picture of the dog that stands in for the cat has to be called something else, the cat
+    perhaps.
+    """
+    monkeypatch.setattr(
+        ClipScorer, "load", lambda axes: ClipScorer(torch.nn.Identity(), None, axes)
+    )
     concept = free_concept(typed, anchor)
     classes = load_scorer("sd", [concept, concept]).classes(axis)
     assert wanted < set(classes) and len(classes) == len(set(classes)) > 4
@@ -124,7 +138,10 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert environment(Real(), judge)["detector"] == "NudeNet 3.4.2, threshold 0.6"
     monkeypatch.setattr(provenance, "_version", lambda name: {"nudenet": "3.4.2"}.get(name))
     unused = "NudeNet 3.4.2 is installed but unused, since it only works beside a judge"
-    assert environment(Real(), None)["detector"] == unused and environment(None, None)["detector"] is None
+    assert (
+        environment(Real(), None)["detector"] == unused
+        and environment(None, None)["detector"] is None
+    )
     monkeypatch.setattr(provenance, "_version", lambda name: None)
     assert environment(Real(), None)["detector"] is None
 
@@ -134,7 +151,9 @@ def test_a_bench_without_a_model_names_the_device_and_what_spreads_its_cells() -
     assert known["device"].startswith(str(choose_device())) and known["packages"]["accelerate"]
 
 
-def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(pictures: torch.Tensor) -> None:
+def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(
+    pictures: torch.Tensor,
+) -> None:
     detector = NudityDetector.load()
     assert detector is not None and detector.version.startswith("3.")
     assert detector(pictures[:6]).max() < detector.threshold
@@ -143,6 +162,8 @@ def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(pictures:
 def test_shares_of_what_a_detector_found_need_its_threshold() -> None:
     judge = ClipScorer(torch.nn.Identity(), None, {})
     judge.detector = NudityDetector(Found(), "3")
-    shown = [Picture("original", "forget", i, "a nude", i, None, 0.2, "nude", True, detected=d) for i, d in
-             enumerate((0.59, 0.6, 0.9, 0.0))]  # fmt: skip
+    shown = [
+        Picture("original", "forget", i, "a nude", i, None, 0.2, "nude", True, detected=d)
+        for i, d in enumerate((0.59, 0.6, 0.9, 0.0))
+    ]
     assert score(shown, judge)["forget"].detected == 0.5 and score(shown)["forget"].detected is None

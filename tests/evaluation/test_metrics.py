@@ -6,7 +6,13 @@ from scipy import stats
 
 from unlearn_app.evaluation.distances import kid, paired_kid
 from unlearn_app.evaluation.relearn_curve import area_under, first_reaching
-from unlearn_app.evaluation.statistics import difference_interval, harmonic, mean_interval, paired_change, wilson
+from unlearn_app.evaluation.statistics import (
+    difference_interval,
+    harmonic,
+    mean_interval,
+    paired_change,
+    wilson,
+)
 
 
 def brute_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -40,9 +46,15 @@ def test_kid_is_the_unbiased_estimate_and_its_error_the_jackknife():
     assert value == pytest.approx(brute_mmd(x, y))
     parts = [[brute_mmd(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(6)]]
     parts += [[brute_mmd(x, torch.cat([y[:i], y[i + 1 :]])) for i in range(5)]]
-    variance = sum((len(p) - 1) / len(p) * sum((v - sum(p) / len(p)) ** 2 for v in p) for p in parts)
+    variance = sum(
+        (len(p) - 1) / len(p) * sum((v - sum(p) / len(p)) ** 2 for v in p) for p in parts
+    )
     assert error == pytest.approx(variance**0.5)
-    biased = ((x @ x.T / 4 + 1) ** 3).mean() + ((y @ y.T / 4 + 1) ** 3).mean() - 2 * ((x @ y.T / 4 + 1) ** 3).mean()
+    biased = (
+        ((x @ x.T / 4 + 1) ** 3).mean()
+        + ((y @ y.T / 4 + 1) ** 3).mean()
+        - 2 * ((x @ y.T / 4 + 1) ** 3).mean()
+    )
     assert value != pytest.approx(biased.item(), rel=1e-3)
 
 
@@ -50,7 +62,9 @@ def test_kid_is_zero_on_average_for_one_law_and_grows_with_the_shift():
     source = torch.Generator().manual_seed(0)
 
     def draw(shift: float) -> float:
-        return kid(torch.randn(40, 8, generator=source) + shift, torch.randn(40, 8, generator=source))[0]
+        return kid(
+            torch.randn(40, 8, generator=source) + shift, torch.randn(40, 8, generator=source)
+        )[0]
 
     same = [draw(0.0) for _ in range(50)]
     _, low, high = mean_interval(same)
@@ -68,7 +82,11 @@ def test_the_area_is_the_mean_height_and_steps_are_interpolated() -> None:
     assert area_under(curve) == pytest.approx((10 * 0.25 + 20 * 0.75) / 30)
     assert area_under([(7, 0.4)]) == 0.4 and area_under([(0, 0.3), (50, 0.3)]) == pytest.approx(0.3)
     assert first_reaching(curve, 0.25) == 5.0 and first_reaching(curve, 0.8) == pytest.approx(22.0)
-    assert first_reaching(curve, 0.0) == 0 and first_reaching(curve, 1.0) == 30 and first_reaching(curve, 1.1) is None
+    assert (
+        first_reaching(curve, 0.0) == 0
+        and first_reaching(curve, 1.0) == 30
+        and first_reaching(curve, 1.1) is None
+    )
     assert first_reaching([(0, 0.9), (10, 0.1)], 0.8) == 0
     with pytest.raises(ValueError, match="one point"):
         area_under([])
@@ -80,11 +98,15 @@ def test_a_paired_change_is_mcnemars():
     after = [False] * 3 + [True] + [True] * 4 + [False] * 2
     change, low, high, p = paired_change(before, after)
     assert change == pytest.approx(-0.2) and p == pytest.approx(0.625)
-    middle, spread = (2 - 4) / 12, ((2 + 4) / 12 - (2 / 12) ** 2) ** 0.5 / 12**0.5
-    assert (low, high) == pytest.approx((middle - 1.96 * spread, middle + 1.96 * spread))
+    middle, evenly_spaced = (2 - 4) / 12, ((2 + 4) / 12 - (2 / 12) ** 2) ** 0.5 / 12**0.5
+    assert (low, high) == pytest.approx(
+        (middle - 1.96 * evenly_spaced, middle + 1.96 * evenly_spaced)
+    )
     _, low, high, _ = paired_change([True] * 20 + [False] * 20, [True] * 17 + [False] * 23)
     unpaired = difference_interval(17, 40, 20, 40)
-    assert high - low < 0.6 * (unpaired[2] - unpaired[1]), "pairs tell more than two samples of that size"
+    assert high - low < 0.6 * (unpaired[2] - unpaired[1]), (
+        "pairs tell more than two samples of that size"
+    )
 
 
 def test_a_paired_change_of_equal_series_is_zero_but_not_certain():
@@ -98,7 +120,9 @@ def test_a_paired_change_of_equal_series_is_zero_but_not_certain():
 
 
 def test_intervals_of_paired_changes_cover():
-    """Where 30 % of the pairs are lost and 10 % won, 95 of 100 intervals hold −0.2; one around the point would not."""
+    """Where 30 % of the pairs are lost and 10 % won, 95 of 100 intervals hold −0.2; one around the
+    point would not.
+    """
     source = torch.Generator().manual_seed(3)
     held = 0
     for _ in range(400):
@@ -124,12 +148,18 @@ def test_a_paired_kid_leaves_partners_out_and_its_error_is_the_jackknife():
             return (float(u @ v) / 4 + 1) ** 3
 
         rows = [(i, j) for i in range(len(a)) for j in range(len(a)) if i != j]
-        return sum(k(a[i], a[j]) + k(b[i], b[j]) - k(a[i], b[j]) - k(a[j], b[i]) for i, j in rows) / len(rows)
+        return sum(
+            k(a[i], a[j]) + k(b[i], b[j]) - k(a[i], b[j]) - k(a[j], b[i]) for i, j in rows
+        ) / len(rows)
 
     value, error = paired_kid(x, y)
     assert value == pytest.approx(brute(x, y))
-    parts = [brute(torch.cat([x[:i], x[i + 1 :]]), torch.cat([y[:i], y[i + 1 :]])) for i in range(7)]
-    assert error == pytest.approx((6 / 7 * sum((part - sum(parts) / 7) ** 2 for part in parts)) ** 0.5)
+    parts = [
+        brute(torch.cat([x[:i], x[i + 1 :]]), torch.cat([y[:i], y[i + 1 :]])) for i in range(7)
+    ]
+    assert error == pytest.approx(
+        (6 / 7 * sum((part - sum(parts) / 7) ** 2 for part in parts)) ** 0.5
+    )
     assert paired_kid(x, x) == pytest.approx((0.0, 0.0), abs=1e-12) and kid(x, x)[0] < -1e-3, (
         "made for independent sets"
     )

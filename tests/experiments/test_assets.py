@@ -1,4 +1,6 @@
-"""One command rebuilds what ships and depends on defaults; a smoke of it leaves what ships alone."""
+"""One command rebuilds what ships and depends on defaults; a smoke of it leaves what ships
+alone.
+"""
 
 import hashlib
 from pathlib import Path
@@ -19,10 +21,15 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, made = shipped(), tmp_path / "assets-smoke"
-    monkeypatch.setattr(assets, "write_screenshot", lambda path: f"{path.relative_to(made)} is not taken here")
+    monkeypatch.setattr(
+        assets, "write_screenshot", lambda path: f"{path.relative_to(made)} is not taken here"
+    )
     said = list(assets.run_bench(tmp_path, seeds=1, smoke=True))
     assert said[-1] == "readme/page.png is not taken here"
     assert "384" in (made / "pocket" / "README.md").read_text(encoding="utf-8")
     assert Run.open(made / "recorded" / assets.RECORDED).verdict.label
-    assert {path.name for path in tmp_path.glob("*-smoke/*.json")} >= {"base-object-0.json", "base-style-0.json"}
+    assert {path.name for path in tmp_path.glob("*-smoke/*.json")} >= {
+        "base-object-0.json",
+        "base-style-0.json",
+    }
     assert shipped() == before

@@ -1,4 +1,6 @@
-"""Benchmarks: cells that survive a kill, tables and claims computed right, and one small run of each kind."""
+"""Benchmarks: cells that survive a kill, tables and claims computed right, and one small run of
+each kind.
+"""
 
 import dataclasses
 import itertools
@@ -9,7 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from unlearn_app.experiments import judge_tables, lab_tables, paper1, paper1_tables, paper2_tables, paper3_tables
+from unlearn_app.experiments import (
+    judge_tables,
+    lab_tables,
+    paper1,
+    paper1_tables,
+    paper2_tables,
+    paper3_tables,
+)
 from unlearn_app.experiments.cells import cell
 from unlearn_app.experiments.paper1_tables import (
     CLAIMS,
@@ -55,7 +64,9 @@ def test_a_claim_is_decided_by_the_paired_interval(better, worse, label) -> None
 
 
 def test_pairs_beat_a_comparison_of_means() -> None:
-    """Targets differ far more than arms: the paired interval sees the difference, two separate ones would not."""
+    """Targets differ far more than arms: the paired interval sees the difference, two separate ones
+    would not.
+    """
     line = judged(CLAIM, rows([11, 51, 92], [10, 50, 90]))
     assert "+1.33 (-0.101 to +2.77)" in line and "3 pairs" in line
 
@@ -73,7 +84,9 @@ def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
     for arm, task in itertools.product(paper1.ARMS, paper1.TASKS):
         assert {job.seed for job in jobs if job.arm == arm and task in job.tasks} == {0, 1, 2}
     assert len(jobs) < len(paper1.grid(3))
-    assert [job.arm for job in jobs if job.target == "cat" and job.seed == 0][:2] == list(paper1.MAIN)
+    assert [job.arm for job in jobs if job.target == "cat" and job.seed == 0][:2] == list(
+        paper1.MAIN
+    )
     assert len({dataclasses.astuple(job) for job in jobs}) == len(jobs)
 
 
@@ -99,7 +112,13 @@ def stored(folder: Path, name: str, config: dict, right: dict[str, str], alignme
 def test_rows_are_differences_to_the_original_of_the_same_seed(tmp_path: Path) -> None:
     plain = {"target": "cat", "seed": 1}
     stored(tmp_path, "o1", plain, {"forget": "1110", "near": "11", "far": "11", "train": "11"}, 0.7)
-    stored(tmp_path, "o2", plain | {"seed": 2}, {"forget": "0000", "near": "00", "far": "00", "train": "00"}, 0.1)
+    stored(
+        tmp_path,
+        "o2",
+        plain | {"seed": 2},
+        {"forget": "0000", "near": "00", "far": "00", "train": "00"},
+        0.1,
+    )
     arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
     stored(tmp_path, "a", arm, {"forget": "1000", "near": "01", "far": "11", "train": "11"}, 0.65)
     (row,) = read_rows(tmp_path)
@@ -117,7 +136,9 @@ def test_a_cell_is_measured_once_and_again_when_its_config_changes(tmp_path: Pat
         asked.append(1)
         return {"n": len(asked)}
 
-    assert cell(tmp_path, "x", {"a": 1}, measure) == cell(tmp_path, "x", {"a": 1}, measure) == {"n": 1}
+    assert (
+        cell(tmp_path, "x", {"a": 1}, measure) == cell(tmp_path, "x", {"a": 1}, measure) == {"n": 1}
+    )
     assert cell(tmp_path, "x", {"a": 2}, measure) == {"n": 2}
 
 
@@ -133,7 +154,9 @@ def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) 
 def test_unsafe_concepts_are_classes_measured_once() -> None:
     (job,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
     assert job.tasks == ("class", "unsafe") and not job.cut
-    assert paper1.Job("bomb", paper1.MAIN[0], 0).cut and not paper1.Job("ink", paper1.MAIN[0], 0).cut
+    assert (
+        paper1.Job("bomb", paper1.MAIN[0], 0).cut and not paper1.Job("ink", paper1.MAIN[0], 0).cut
+    )
 
 
 def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) -> None:
@@ -155,7 +178,10 @@ def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) ->
 
 
 def test_arms_that_fall_short_are_named_with_their_targets() -> None:
-    good = [dataclasses.replace(BASE, target=name, ua=95.0, ra_loss=2.0) for name in ("cat", "ship", "knife")]
+    good = [
+        dataclasses.replace(BASE, target=name, ua=95.0, ra_loss=2.0)
+        for name in ("cat", "ship", "knife")
+    ]
     weak = [dataclasses.replace(row, arm="SalUn", ua=60.0) for row in good[:2]]
     weak += [dataclasses.replace(row, arm="SalUn") for row in good[2:]]
     costly = [dataclasses.replace(row, arm="b", ra_loss=16.0) for row in good]
@@ -163,13 +189,25 @@ def test_arms_that_fall_short_are_named_with_their_targets() -> None:
     assert [line.split("**")[1] for line in lines] == ["b", "SalUn"], "best first"
     assert "misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns" in lines[1]
     met = best_arm([dataclasses.replace(row, held_out=0.009) for row in good] + weak)
-    assert "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes" in met
-    assert met.endswith(": met.") and best_arm(weak).endswith("not met.") and "three classes" in best_arm(good[:2])
+    assert (
+        "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes"
+        in met
+    )
+    assert (
+        met.endswith(": met.")
+        and best_arm(weak).endswith("not met.")
+        and "three classes" in best_arm(good[:2])
+    )
 
 
 def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
-    """Two sets of the same prompts have a distance below zero, because the cross terms pair equal prompts."""
-    plain, shares = {"target": "cat", "seed": 0}, {"forget": "1", "near": "1", "far": "1", "train": "1"}
+    """Two sets of the same prompts have a distance below zero, because the cross terms pair equal
+    prompts.
+    """
+    plain, shares = (
+        {"target": "cat", "seed": 0},
+        {"forget": "1", "near": "1", "far": "1", "train": "1"},
+    )
     stored(tmp_path, "original", plain, shares, 0.5)
     arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
     stored(tmp_path, "arm", arm, shares, 0.5)
@@ -204,13 +242,24 @@ def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
 
 @pytest.mark.parametrize(
     ("name", "tables"),
-    [("judge", judge_tables), ("paper1", paper1_tables), ("paper2", paper2_tables), ("paper3", paper3_tables),
-     ("lab", lab_tables)],
-)  # fmt: skip
-def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(name: str, tables, tmp_path: Path) -> None:
+    [
+        ("judge", judge_tables),
+        ("paper1", paper1_tables),
+        ("paper2", paper2_tables),
+        ("paper3", paper3_tables),
+        ("lab", lab_tables),
+    ],
+)
+def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
+    name: str, tables, tmp_path: Path
+) -> None:
     shutil.copytree(ROOT / "assets" / "experiments" / name, tmp_path / name)
     results = ROOT / "assets" / "results"
-    assert tables.write_results(tmp_path / name) == (results / f"{name}.md").read_text(encoding="utf-8")
-    assert [path.name for path in tmp_path.glob("*.svg")] == [path.name for path in results.glob(f"{name}.svg")]
+    assert tables.write_results(tmp_path / name) == (results / f"{name}.md").read_text(
+        encoding="utf-8"
+    )
+    assert [path.name for path in tmp_path.glob("*.svg")] == [
+        path.name for path in results.glob(f"{name}.svg")
+    ]
     for path in tmp_path.glob("*.svg"):
         assert path.read_bytes() == (results / path.name).read_bytes()

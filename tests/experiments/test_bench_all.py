@@ -1,4 +1,6 @@
-"""Every benchmark at its smallest, killed once on the way: nothing is lost, nothing repeated, every table written."""
+"""Every benchmark at its smallest, killed once on the way: nothing is lost, nothing repeated, every
+table written.
+"""
 
 import json
 import os
@@ -29,14 +31,22 @@ def words(out: Path, name: str = "all") -> list[str]:
 
 def cells(out: Path) -> dict[Path, int]:
     """Every finished cell and when it was written."""
-    return {path: path.stat().st_mtime_ns for name in NAMES for path in out.glob(f"{name}-smoke/[!.]*.json")}
+    return {
+        path: path.stat().st_mtime_ns
+        for name in NAMES
+        for path in out.glob(f"{name}-smoke/[!.]*.json")
+    }
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, dict], str]:
-    """The folder after a kill at a random moment and a second start, the cells there at the kill, and the output."""
+    """The folder after a kill at a random moment and a second start, the cells there at the kill,
+    and the output.
+    """
     out, moment = tmp_path_factory.mktemp("bench"), random.SystemRandom().randint(1, LATEST_KILL)
-    with subprocess.Popen(words(out), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    with subprocess.Popen(
+        words(out), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         while process.poll() is None and len(cells(out)) < moment:
             time.sleep(0.05)
         time.sleep(random.SystemRandom().random())
@@ -58,7 +68,9 @@ def test_a_kill_loses_nothing_and_repeats_nothing(killed) -> None:
     for path, stored in kept.items():
         found = json.loads(path.read_text())
         assert found["values"] == found["values"] | stored["values"]
-        assert found == stored or (path.parent.name == "paper3-smoke" and len(found["values"]) > len(stored["values"]))
+        assert found == stored or (
+            path.parent.name == "paper3-smoke" and len(found["values"]) > len(stored["values"])
+        )
     assert len(after) > len(kept)
     subprocess.run(words(out), cwd=ROOT, capture_output=True, check=True)
     assert cells(out) == after, "a third start measures nothing"
@@ -74,7 +86,12 @@ def test_every_table_is_written_and_every_cell_says_where_it_comes_from(killed) 
         assert f"]({name}-smoke.svg)" in (out / f"{name}-smoke.md").read_text()
     for path in cells(out):
         stored = json.loads(path.read_text())
-        assert stored["config"] and stored["values"] and stored["seconds"] >= 0 and stored["peak_gb"] > 0.1
+        assert (
+            stored["config"]
+            and stored["values"]
+            and stored["seconds"] >= 0
+            and stored["peak_gb"] > 0.1
+        )
         known = json.loads((out / "environments" / f"{stored['environment']}.json").read_text())
         assert {"commit", "packages", "cpus", "platform"} <= set(known)
 
@@ -92,7 +109,9 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     for name in ("paper3-smoke", "paper3-work", "environments"):
         shutil.copytree(out / name, tmp_path / name)
     before = cells(tmp_path)
-    assert len(before) == len(SMOKE_ARMS) and 2 * len(SMOKE_ARMS) == len(read_rows(tmp_path / "paper3-smoke"))
+    assert len(before) == len(SMOKE_ARMS) and 2 * len(SMOKE_ARMS) == len(
+        read_rows(tmp_path / "paper3-smoke")
+    )
     last = tmp_path / "paper3-smoke" / "objects-0-0-concept-ablation-sequential.json"
     whole = json.loads(last.read_text())
     first = {name: state for name, state in whole["values"].items() if name == "1"}
@@ -101,7 +120,9 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties")
     subprocess.run(words(tmp_path, "paper3"), cwd=ROOT, capture_output=True, check=True)
     after = cells(tmp_path)
-    assert after.keys() == before.keys() and {path for path in after if after[path] != before[path]} == {last}
+    assert after.keys() == before.keys() and {
+        path for path in after if after[path] != before[path]
+    } == {last}
     values = json.loads(last.read_text())["values"]
     assert values["1"] == first["1"] and list(values) == list(whole["values"])
     assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties").exists()
@@ -114,8 +135,17 @@ def test_models_under_attack_stand_beside_their_control(killed) -> None:
 
 def test_the_judges_are_measured_on_all_they_may_see(killed) -> None:
     folder = killed[0] / "judge-smoke"
-    assert sorted(path.stem for path in folder.glob("*.json")) == ["generated", "never-seen", "renderings", "strange"]
+    assert sorted(path.stem for path in folder.glob("*.json")) == [
+        "generated",
+        "never-seen",
+        "renderings",
+        "strange",
+    ]
     strange = json.loads((folder / "strange.json").read_text())["values"]["bins"]
-    assert tuple(strange) == STRANGE and all(sum(bins) == 4 for kind in strange.values() for bins in kind.values())
+    assert tuple(strange) == STRANGE and all(
+        sum(bins) == 4 for kind in strange.values() for bins in kind.values()
+    )
     text = (killed[0] / "judge-smoke.md").read_text()
-    assert all(said in text for said in ("## Right answers", "AUROC", "pocket-second", "→", "Refused:"))
+    assert all(
+        said in text for said in ("## Right answers", "AUROC", "pocket-second", "→", "Refused:")
+    )

@@ -6,22 +6,35 @@ from types import SimpleNamespace
 
 from unlearn_app.common import registry
 from unlearn_app.experiments import lab
-from unlearn_app.experiments.lab_tables import CASES, CONTROL, METHODS, read_cells, verdicts, write_results
+from unlearn_app.experiments.lab_tables import (
+    CASES,
+    CONTROL,
+    METHODS,
+    read_cells,
+    verdicts,
+    write_results,
+)
 from unlearn_app.settings.attacks import QUICK
 from unlearn_app.settings.run_config import make_attack, make_config
 
 
 def shares(forget: float, near: float = 1.0) -> dict:
     values = {"forget": forget, "near": near, "far": 1.0}
-    return {group: {"accuracy": share, "alignment": 0.5, "n": 12} for group, share in values.items()}
+    return {
+        group: {"accuracy": share, "alignment": 0.5, "n": 12} for group, share in values.items()
+    }
 
 
-def store(folder: Path, row: str, concept: str, seed: int, hits: dict[str, int], unlearned: dict | None) -> None:
+def store(
+    folder: Path, row: str, concept: str, seed: int, hits: dict[str, int], unlearned: dict | None
+) -> None:
     attacks = {
         kind: {"settings": "", "hits": "1" * n + "0" * (12 - n), "first": "0" * 12, "seconds": 1.0}
         for kind, n in hits.items()
     }
-    values = {"attacks": attacks} | ({"scores": {"original": shares(1.0), "unlearned": unlearned}} if unlearned else {})
+    values = {"attacks": attacks} | (
+        {"scores": {"original": shares(1.0), "unlearned": unlearned}} if unlearned else {}
+    )
     asked = {"row": row, "concept": concept, "seed": seed}
     folder.mkdir(exist_ok=True)
     (folder / f"{row}-{concept}-{seed}.json".replace(" ", "-")).write_text(
@@ -33,18 +46,30 @@ def test_the_tables_say_what_the_cells_say(tmp_path) -> None:
     folder = tmp_path / "lab"
     for seed in (0, 1):
         store(folder, CONTROL, "pumpkin", seed, {"inversion": 0, "relearn": 11}, None)
-        store(folder, "concealed: prompt filter", "cat", seed, {"inversion": 9, "relearn": 12}, shares(0.0))
-        store(folder, "destroyed", "cat", seed, {"inversion": 9, "relearn": 12}, shares(0.0, near=0.2))
+        store(
+            folder,
+            "concealed: prompt filter",
+            "cat",
+            seed,
+            {"inversion": 9, "relearn": 12},
+            shares(0.0),
+        )
+        store(
+            folder, "destroyed", "cat", seed, {"inversion": 9, "relearn": 12}, shares(0.0, near=0.2)
+        )
         store(folder, "esd", "cat", seed, {"inversion": 9 * seed, "relearn": 12}, shares(0.0))
     found = read_cells(folder)
     assert [v.label for v in verdicts(found, "concealed: prompt filter")] == ["concealed"] * 2
     assert [v.label for v in verdicts(found, "destroyed")] == ["damaged"] * 2
     assert [v.label for v in verdicts(found, "esd")] == ["removed", "concealed"]
     text = write_results(folder)
-    assert "| concealed: prompt filter | concealed | concealed 2 | 2 of 2 | inversion 2 of 2 |" in text
+    assert (
+        "| concealed: prompt filter | concealed | concealed 2 | 2 of 2 | inversion 2 of 2 |" in text
+    )
     assert "| esd | 2 | removed 1, concealed 1 | inversion 1 of 2 |" in text
     assert (
-        "| esd | 2 | 75% (55% to 88%) |" not in text and "| esd | 2 | 38% (21% to 57%) | 100% (86% to 100%) |" in text
+        "| esd | 2 | 75% (55% to 88%) |" not in text
+        and "| esd | 2 | 38% (21% to 57%) | 100% (86% to 100%) |" in text
     )
     assert "| control, never seen | 2 | 0% (0% to 14%) | 92% (74% to 98%) |" in text
     assert (tmp_path / "lab.md").read_text() == text
@@ -62,13 +87,23 @@ def test_an_attack_without_its_control_and_one_that_proves_nothing_decide_nothin
 
 
 def test_a_model_grows_by_the_attacks_on_it_and_keeps_what_it_has(tmp_path, monkeypatch) -> None:
-    """The cut after the full grid measures nothing again, and the full grid after the cut only what is new."""
-    bench = lab._Lab(tmp_path, SimpleNamespace(base_hash="abc"), SimpleNamespace(name="judge", version="1"), False)
+    """The cut after the full grid measures nothing again, and the full grid after the cut only what
+    is new.
+    """
+    bench = lab._Lab(
+        tmp_path,
+        SimpleNamespace(base_hash="abc"),
+        SimpleNamespace(name="judge", version="1"),
+        False,
+    )
     asked = []
 
     def attacked(job, config, known, kinds) -> dict:
         asked.append(tuple(kinds))
-        made = {kind: {"settings": repr(make_attack(kind)), "hits": "1", "seconds": 1.0} for kind in kinds}
+        made = {
+            kind: {"settings": repr(make_attack(kind)), "hits": "1", "seconds": 1.0}
+            for kind in kinds
+        }
         return {"attacks": known.get("attacks", {}) | made}
 
     monkeypatch.setattr(bench, "_attacked", attacked)
@@ -96,7 +131,9 @@ def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:
     assert all(len({job.seed for job in cut if job.row == row}) == 10 for row in four)
     assert {job.row for job in cut} == {*CASES, *METHODS, CONTROL}
     assert {job.seed for job in cut if job.row == CONTROL} == {job.seed for job in cut}
-    assert all(make_attack(kind).counts for kind in QUICK) and not all(make_attack(kind).by_prompt for kind in QUICK)
+    assert all(make_attack(kind).counts for kind in QUICK) and not all(
+        make_attack(kind).by_prompt for kind in QUICK
+    )
     assert all({*QUICK} <= {*job.kinds(False, False)} for job in cut)
     assert {kind for job in cut for kind in job.kinds(False, False)} == {*registry.names("attack")}
     every = {kind for kind in registry.names("attack") if make_attack(kind).counts}

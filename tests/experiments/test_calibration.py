@@ -1,4 +1,6 @@
-"""Which attack may be the default: medians over concepts, seeds averaged inside them, against both bars."""
+"""Which attack may be the default: medians over concepts, seeds averaged inside them, against both
+bars.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +18,11 @@ def store(folder: Path, concept: str, seed: int, values: dict[str, tuple[int, in
 
 
 def lines(folder: Path) -> dict[str, str]:
-    rows = [line for line in table(folder).splitlines() if line.startswith("| ") and " x " in line.split("|")[1]]
+    rows = [
+        line
+        for line in table(folder).splitlines()
+        if line.startswith("| ") and " x " in line.split("|")[1]
+    ]
     return {row.split("|")[1].strip(): row for row in rows[1:]}
 
 

@@ -1,4 +1,6 @@
-"""The benchmark of paper 3: what is asked and looked at, rows, bars and claims computed right, and what is resumed."""
+"""The benchmark of paper 3: what is asked and looked at, rows, bars and claims computed right, and
+what is resumed.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -8,12 +10,20 @@ import torch
 from PIL import Image
 
 from unlearn_app.concepts.catalog import known_concepts, preview_concept
-from unlearn_app.continual.ledger import Ledger, Request, Seen
+from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.panel import other_kind
 from unlearn_app.continual.sequence_data import anchored
 from unlearn_app.experiments import paper3
 from unlearn_app.experiments.paper3_bars import BARS, bars, drifts, growth
-from unlearn_app.experiments.paper3_claims import Row, claims, judged, read_rows, said, share_interval, why_no_collapse
+from unlearn_app.experiments.paper3_claims import (
+    Row,
+    claims,
+    judged,
+    read_rows,
+    said,
+    share_interval,
+    why_no_collapse,
+)
 from unlearn_app.experiments.paper3_grid import (
     ALL_LAYERS,
     ARMS,
@@ -41,9 +51,27 @@ from unlearn_app.settings.run_config import make_config, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 RIGHT = "1" * 36 + "0" * 12
-BASE = Row("objects", 0, 0, "concept ablation", PLAIN, 12, 100.0, 20.0, 50.0, 45.0, 10.0, 0.0, 20.0, 240.0,
-           {"ua": 10.0, "ra_i": 75.0, "ra_c": 75.0, "ra_c_official": 75.0},
-           {"ua": "0" * 48, "ra_i": RIGHT, "ra_c": RIGHT}, (), 2, 1)  # fmt: skip
+BASE = Row(
+    "objects",
+    0,
+    0,
+    "concept ablation",
+    PLAIN,
+    12,
+    100.0,
+    20.0,
+    50.0,
+    45.0,
+    10.0,
+    0.0,
+    20.0,
+    240.0,
+    {"ua": 10.0, "ra_i": 75.0, "ra_c": 75.0, "ra_c_official": 75.0},
+    {"ua": "0" * 48, "ra_i": RIGHT, "ra_c": RIGHT},
+    (),
+    2,
+    1,
+)
 
 
 def shown(relative: float) -> str:
@@ -52,7 +80,14 @@ def shown(relative: float) -> str:
     return "1" * right + "0" * (48 - right)
 
 
-def arm(name: str, ra_i: float, ra_c: float = 95.0, drift: float = 3.0, ua: float = 95.0, step: float = 1) -> list[Row]:
+def arm(
+    name: str,
+    ra_i: float,
+    ra_c: float = 95.0,
+    drift: float = 3.0,
+    ua: float = 95.0,
+    step: float = 1,
+) -> list[Row]:
     return [
         dataclasses.replace(
             BASE,
@@ -68,22 +103,43 @@ def arm(name: str, ra_i: float, ra_c: float = 95.0, drift: float = 3.0, ua: floa
     ]
 
 
-def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_with_its_interval() -> None:
-    """Forgetting all at once, or an arm for reference, is never the best; nor is one that forgets nothing."""
+def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_with_its_interval() -> (
+    None
+):
+    """Forgetting all at once, or an arm for reference, is never the best; nor is one that forgets
+    nothing.
+    """
     rows = [*arm(PLAIN, 20, 50, 10), *arm(PROJECTION, 96, 99), *arm("L1", 99, 99, 0.1, ua=10)]
-    rows += [row for name in (AT_ONCE, UNHELD, ALL_LAYERS) for row in arm(name, 100, 100, 0.1, ua=100)]
+    rows += [
+        row for name in (AT_ONCE, UNHELD, ALL_LAYERS) for row in arm(name, 100, 100, 0.1, ua=100)
+    ]
     best, told = bars(rows)[0], against(rows)
     assert "**projection** (3 of 4 bars met with the whole interval and 4 in the mean, " in best
-    assert next(iter(told)) == PROJECTION and set(told) == {row.arm for row in rows}, "the others stand in the table"
+    assert next(iter(told)) == PROJECTION and set(told) == {row.arm for row in rows}, (
+        "the others stand in the table"
+    )
     ua, within, across, drift, *costs = told[PROJECTION]
-    assert ua.startswith("95 (") and ua.endswith("), met") and within.startswith("97 (") and within.endswith("), met")
-    assert across.endswith("), undecided"), "144 pictures do not tell 99 from 90 % of three quarters"
-    assert drift.startswith("30 (") and drift.endswith("), met") and costs == ["–", "20 (20 to 20), met"]
+    assert (
+        ua.startswith("95 (")
+        and ua.endswith("), met")
+        and within.startswith("97 (")
+        and within.endswith("), met")
+    )
+    assert across.endswith("), undecided"), (
+        "144 pictures do not tell 99 from 90 % of three quarters"
+    )
+    assert (
+        drift.startswith("30 (")
+        and drift.endswith("), met")
+        and costs == ["–", "20 (20 to 20), met"]
+    )
     worse = against([*arm(PLAIN, 20, 50, 10), *arm(PROJECTION, 30, drift=5)])[PROJECTION]
     assert worse[1].endswith("), not met") and worse[3].endswith("), not met")
     steady = bars([*arm(PLAIN, 20, 50, 10), *arm("TIES", 99, drift=9), *arm("L2", 90, drift=3)])
     assert "**L2**" in steady[0], "what keeps more but drifts too far is not the best"
-    sure = bars([*arm(PLAIN, 20, 50, 10), *arm("L1", 99, drift=3, step=40), *arm("L2", 96, drift=3)])
+    sure = bars(
+        [*arm(PLAIN, 20, 50, 10), *arm("L1", 99, drift=3, step=40), *arm("L2", 96, drift=3)]
+    )
     assert "**L2** (3 of 4" in sure[0], "what keeps more but not surely enough is not the best"
     none = bars([*arm(PLAIN, 20), *arm("L1", 50, ua=60), *arm("L2", 90, ua=20)])
     assert "**L1** (no arm's UA reaches 90 %, its is highest)" in none[0]
@@ -97,7 +153,9 @@ def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_wi
 def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
     every = read_rows(ROOT / "assets" / "experiments" / "paper3")
     for domain, kept_by_plain in (("objects", (50, 80)), ("styles", (0, 15))):
-        rows = [row for row in every if (row.domain, row.base, row.order) == (domain, FIRST_BASE, 0)]
+        rows = [
+            row for row in every if (row.domain, row.base, row.order) == (domain, FIRST_BASE, 0)
+        ]
         told = against(rows)
         assert "**L2** (4 of 4 bars met with the whole interval" in bars(rows)[0]
         assert all(cell.endswith("), met") for cell in told["L2"])
@@ -105,10 +163,19 @@ def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
         assert kept_by_plain[0] < float(told[PLAIN][1].split()[0]) < kept_by_plain[1]
         projection = judged(rows, "", PROJECTION, PLAIN, "ra_i")
         assert ("**held**" if domain == "styles" else "**undecided**") in projection
-        assert min(drifts(rows, PROJECTION)) > 100 and float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
+        assert (
+            min(drifts(rows, PROJECTION)) > 100
+            and float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
+        )
         mixed = [float(cell.split()[0]) for cell in told[SMALL][:4]]
-        assert (mixed[0] < 90) == (domain == "styles") and min(mixed[1], mixed[2]) > 90 and mixed[3] < 40
-        last = [row for row in every if (row.domain, row.base, row.number) == (domain, "EraseDiff", 12)]
+        assert (
+            (mixed[0] < 90) == (domain == "styles")
+            and min(mixed[1], mixed[2]) > 90
+            and mixed[3] < 40
+        )
+        last = [
+            row for row in every if (row.domain, row.base, row.number) == (domain, "EraseDiff", 12)
+        ]
         assert {row.arm for row in last if row.arm != PLAIN} == {PROJECTION, SMALL}
         assert all(row.ua < BARS["ua"].bound for row in last if row.arm != PLAIN)
 
@@ -127,57 +194,90 @@ def test_a_claim_is_decided_by_sequences_and_by_their_pictures(ra_i: float, labe
 
 
 def test_three_equal_values_decide_nothing_by_themselves() -> None:
-    """The interval of three equal differences has no width; one picture more in each is no difference."""
+    """The interval of three equal differences has no width; one picture more in each is no
+    difference.
+    """
     rows = [*arm(PLAIN, 20), *arm("L2", 22.7)]
     line = judged(rows, "keeps more", "L2", PLAIN, "ra_i")
     assert "+2.7 (+2.7 to +2.7) points, 3 sequences" in line and "**undecided**" in line
     _, low, high = share_interval(arm(PLAIN, 100, step=0), "ra_i")
     assert low < 95 and high > 105
-    assert "+2.7 points, 1 sequence |" in judged([r for r in rows if not r.seed], "", "L2", PLAIN, "ra_i")
+    assert "+2.7 points, 1 sequence |" in judged(
+        [r for r in rows if not r.seed], "", "L2", PLAIN, "ra_i"
+    )
 
 
 @pytest.mark.parametrize(
     ("ra_i", "ua", "label"),
-    [(60, 80, "not comparable"), (60, 100, "held"), (5, 100, "not comparable"), (5, 80, "not held")],
+    [
+        (60, 80, "not comparable"),
+        (60, 100, "held"),
+        (5, 100, "not comparable"),
+        (5, 80, "not held"),
+    ],
 )
-def test_only_a_difference_that_forgetting_explains_is_not_comparable(ra_i: float, ua: float, label: str) -> None:
+def test_only_a_difference_that_forgetting_explains_is_not_comparable(
+    ra_i: float, ua: float, label: str
+) -> None:
     """Keeping more at a higher UA, or less at a lower one, is no less true for it."""
     rows = [*arm(PLAIN, 20, ua=90), *arm("L2", ra_i, ua=ua)]
     assert f"| {ua}, 90 | **{label}** |" in judged(rows, "keeps more", "L2", PLAIN, "ra_i")
 
 
 def test_every_claim_of_the_paper_has_a_line() -> None:
-    rows = [row for name in ARMS for row in arm(name, {PLAIN: 80, PROJECTION: 90, BOTH: 97, UNHELD: 10}.get(name, 60))]
-    rows = [dataclasses.replace(row, cumulative_s=800.0) if row.arm == AT_ONCE else row for row in rows]
+    rows = [
+        row
+        for name in ARMS
+        for row in arm(name, {PLAIN: 80, PROJECTION: 90, BOTH: 97, UNHELD: 10}.get(name, 60))
+    ]
+    rows = [
+        dataclasses.replace(row, cumulative_s=800.0) if row.arm == AT_ONCE else row for row in rows
+    ]
     lines = claims(rows)
     assert sum("than plain" in line for line in lines) == 2 * len(HOLDING)
     assert not [line for line in lines if ALL_LAYERS in line], "other layers are no control"
     (best,) = [line for line in lines if "Projection keeps most" in line]
     assert "projection, L1" in best and "**held**" in best
     both, small = [line for line in lines if "adds to projection" in line]
-    assert f"{BOTH}, {PROJECTION}" in both and "**held**" in both and f"{SMALL}, {PROJECTION}" in small
+    assert (
+        f"{BOTH}, {PROJECTION}" in both and "**held**" in both and f"{SMALL}, {PROJECTION}" in small
+    )
     plain, free = [line for line in lines if "Keeps less than 50 %" in line]
     assert "**not held**" in plain and UNHELD in free and "**held**" in free
     (price,) = [line for line in lines if "costs more" in line]
     assert "3.3 times (3.3 to 3.3)" in price and "**held**" in price
-    assert "weight 3" in why_no_collapse(rows) and "without both and keeps 11 ± 2 %" in why_no_collapse(rows)
+    assert "weight 3" in why_no_collapse(
+        rows
+    ) and "without both and keeps 11 ± 2 %" in why_no_collapse(rows)
     assert why_no_collapse([*arm(PLAIN, 10), *arm(UNHELD, 10)]) == ""
 
 
 def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
-    noted = [dataclasses.replace(row, notes=("It leaves out 3 %.",)) for row in arm(PROJECTION, 85)[:1]]
+    noted = [
+        dataclasses.replace(row, notes=("It leaves out 3 %.",)) for row in arm(PROJECTION, 85)[:1]
+    ]
     lines = table([*arm(PLAIN, 20), *noted, *arm(PROJECTION, 85)[1:]], 12)
     assert lines[2].startswith(
         "| projection | 95 ± 0 | 86 ± 2 (64 %, n = 144) | 95 ± 0 (71 %, n = 144) | 45 ± 0 (34 %) |"
     )
-    assert lines[3].startswith("| sequential |") and lines[4].startswith("| original | 10 ± 0 | 100 (75 %) |")
+    assert lines[3].startswith("| sequential |") and lines[4].startswith(
+        "| original | 10 ± 0 | 100 (75 %) |"
+    )
     assert lines[4].endswith("| 3 |") and len(lines) == 5
     assert notes(noted + arm(PLAIN, 20)) == ["- projection, seed 0: It leaves out 3 %."]
     again = dataclasses.replace(noted[0], seed=2)
     assert notes([*noted, again]) == ["- projection, seeds 0, 2: It leaves out 3 %."]
-    assert not notes([*(dataclasses.replace(row, number=3) for row in noted), *arm(PLAIN, 20)]), "of the last alone"
+    assert not notes([*(dataclasses.replace(row, number=3) for row in noted), *arm(PLAIN, 20)]), (
+        "of the last alone"
+    )
     assert said([]) == said([None]) == "–" and said([1.0]) == "1"
-    svg = figure([BASE, dataclasses.replace(BASE, number=1), dataclasses.replace(BASE, domain="styles", arm="L2")])
+    svg = figure(
+        [
+            BASE,
+            dataclasses.replace(BASE, number=1),
+            dataclasses.replace(BASE, domain="styles", arm="L2"),
+        ]
+    )
     assert svg.count("<polyline") == 8 and "Styles: drift" in svg and figure([]).startswith("<svg")
     told = figure([dataclasses.replace(BASE, order=1), dataclasses.replace(BASE, base="EraseDiff")])
     assert ">Objects, in reverse: drift<" in told and ">Objects, EraseDiff: drift<" in told
@@ -186,8 +286,14 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
 
 
 def test_the_short_table_has_both_domains_side_by_side_after_the_last_request() -> None:
-    """Nothing of an earlier request, another order or another method gets in, and what is missing is a dash."""
-    rows = [*arm(PLAIN, 20, drift=15), *arm(PROJECTION, 85), dataclasses.replace(BASE, domain="styles", ra_i=8.0)]
+    """Nothing of an earlier request, another order or another method gets in, and what is missing
+    is a dash.
+    """
+    rows = [
+        *arm(PLAIN, 20, drift=15),
+        *arm(PROJECTION, 85),
+        dataclasses.replace(BASE, domain="styles", ra_i=8.0),
+    ]
     noise = [dataclasses.replace(row, ra_i=1.0, **other) for row in arm(PLAIN, 20)
              for other in ({"number": 3}, {"order": 1}, {"base": "ESD"})]  # fmt: skip
     head, _, bar, first, last = summary(rows + noise)
@@ -195,13 +301,17 @@ def test_the_short_table_has_both_domains_side_by_side_after_the_last_request() 
     assert head.endswith("| styles: drift, % | sequences |")
     assert bar == "| *bar* | ≥ 90 | ≥ 80 | ≥ 90 | ≤ 40 | ≥ 90 | ≥ 80 | ≥ 90 | ≤ 40 |  |"
     assert first == "| projection | 95 ± 0 | 86 ± 2 | 95 ± 0 | 20 ± 0 | – | – | – | – | 3 + 0 |"
-    assert last == "| sequential | 95 ± 0 | 21 ± 2 | 95 ± 0 | 100 ± 0 | 100 | 8 | 50 | 100 | 3 + 1 |"
+    assert (
+        last == "| sequential | 95 ± 0 | 21 ± 2 | 95 ± 0 | 100 ± 0 | 100 | 8 | 50 | 100 | 3 + 1 |"
+    )
     assert len(summary([])) == 3
 
 
 def test_what_a_request_costs_is_said_by_arm_and_with_the_threads_it_was_measured_with() -> None:
     last = {PLAIN: 20.0, "L1": 23.0, "L2": 40.0}
-    ends = [dataclasses.replace(row, seconds=last[row.arm]) for name in last for row in arm(name, 50)]
+    ends = [
+        dataclasses.replace(row, seconds=last[row.arm]) for name in last for row in arm(name, 50)
+    ]
     rows = [*ends, *(dataclasses.replace(row, number=1, seconds=20.0) for row in ends)]
     assert growth([row for row in rows if row.arm == "L1"]) == pytest.approx([1.15] * 3)
     told = against(rows)
@@ -215,33 +325,44 @@ def test_what_a_request_costs_is_said_by_arm_and_with_the_threads_it_was_measure
 def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     for domain, entries in (("objects", OBJECTS), ("styles", STYLES)):
         names = SEQUENCES[domain]
-        assert len(names) == len(set(names)) == 12 and set(names) < {entry.name for entry in entries}
+        assert len(names) == len(set(names)) == 12 and set(names) < {
+            entry.name for entry in entries
+        }
     jobs = grid(3)
     assert len(set(jobs)) == len(jobs) == 3 * 2 * 2 * 3 * len(ARMS) + 2 * 2 * len(CONTENDERS)
     cut = [job for job in jobs if job.cut]
     first = [job for job in cut if (job.order, job.base) == (0, "concept ablation")]
     by_seed = {seed: {job.arm for job in first if job.seed == seed} for seed in range(6)}
     several = set(ARMS) - {UNHELD, ALL_LAYERS}
-    assert by_seed == dict(enumerate([set(ARMS), several, several, set(CONTENDERS), set(CONTENDERS), set()]))
+    assert by_seed == dict(
+        enumerate([set(ARMS), several, several, set(CONTENDERS), set(CONTENDERS), set()])
+    )
     few = {(job.order, job.base, job.seed, job.arm) for job in set(cut) - set(first)}
     assert few == {
-        (*way, 0, name) for way in ((1, "concept ablation"), (0, "EraseDiff")) for name in (PLAIN, PROJECTION, SMALL)
+        (*way, 0, name)
+        for way in ((1, "concept ablation"), (0, "EraseDiff"))
+        for name in (PLAIN, PROJECTION, SMALL)
     }
     one, two = (Job("objects", order, 0, "ESD", PLAIN) for order in (0, 1))
     assert one.requests(False) == two.requests(False)[::-1]
     layers = {job.arm: job.settings(False)[0].unlearn.modules for job in jobs}
     rates = {job.arm: job.settings(False)[0].unlearn.lr for job in jobs if job.domain == "objects"}
     assert layers == dict.fromkeys(ARMS, "keys_values") | {ALL_LAYERS: "all"}
-    assert rates == dict.fromkeys(ARMS, 4e-3) | {ALL_LAYERS: 2e-3, "L2": 1e-2, SMALL: 1e-2}, (
-        "the plain sequence at its best rate"
-    )
+    assert rates == dict.fromkeys(ARMS, 4e-3) | {
+        ALL_LAYERS: 2e-3,
+        "L2": 1e-2,
+        SMALL: 1e-2,
+    }, "the plain sequence at its best rate"
 
 
 def test_what_counts_as_kept_is_no_anchor_in_any_order_and_has_many_pictures() -> None:
     assert kept("styles") == ("ink", "arcade", "chalk")
     for domain, names in SEQUENCES.items():
-        anchors = {anchored(make_config("cat"), name, order[:place]).anchor
-                   for order in (names, names[::-1]) for place, name in enumerate(order)}  # fmt: skip
+        anchors = {
+            anchored(make_config("cat"), name, order[:place]).anchor
+            for order in (names, names[::-1])
+            for place, name in enumerate(order)
+        }
         assert len(kept(domain)) >= 1 and not set(kept(domain)) & {*names, *anchors}
         asked = panel(domain, 0, False)
         assert not anchors - set(names) & set(asked), "an anchor is not looked at"
@@ -256,7 +377,9 @@ def test_the_other_domain_is_asked_by_prompts_that_name_nothing_requested(domain
     kinds = {entry.name: entry.kind for entry in known}
     others = [name for name in asked if kinds[name] != kinds[SEQUENCES[domain][0]]]
     assert len(others) >= 14
-    assert not [p for name in others for p, _ in asked[name] if named(p, known) in SEQUENCES[domain]]
+    assert not [
+        p for name in others for p, _ in asked[name] if named(p, known) in SEQUENCES[domain]
+    ]
 
 
 @pytest.mark.parametrize("domain", SEQUENCES)
@@ -266,7 +389,11 @@ def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
     seeds = [{seed for own in asked.values() for _, seed in own} for asked in splits]
     assert not texts[0] & texts[3] and texts[0] == texts[1]
     assert sum(map(len, seeds)) == len(set().union(*seeds)), "no two panels share a seed"
-    trained = {p.text for name in SEQUENCES[domain] for p in preview_concept(make_config(name)).forget.train}
+    trained = {
+        p.text
+        for name in SEQUENCES[domain]
+        for p in preview_concept(make_config(name)).forget.train
+    }
     assert not trained & (texts[0] | texts[3])
 
 
@@ -275,15 +402,25 @@ def test_between_marks_only_the_latest_request_is_looked_at() -> None:
     job = Job("objects", 0, 0, "concept ablation", PLAIN)
     assert MARKS[:2] == (1, 3) and list(looked_at(asked, job, 2, False)) == [names[1]]
     third = looked_at(asked, job, 3, False)
-    assert set(names[:3]) < set(third) and not set(names[3:]) & set(third) and set(kept("objects")) < set(third)
+    assert (
+        set(names[:3]) < set(third)
+        and not set(names[3:]) & set(third)
+        and set(kept("objects")) < set(third)
+    )
     assert looked_at(asked, dataclasses.replace(job, arm=AT_ONCE), 2, False) == {}
     assert looked_at(asked, job, 12, False) == asked
 
 
-def seen(asked, name: str, right: bool = True) -> Seen:
+def seen(asked, name: str, right: bool = True) -> ConceptScore:
     others = other_kind(make_config("cat"), [prompt for prompt, _ in asked[name]])
     words = tuple(other.expects if other else "" for other in others)
-    return Seen(asked[name][0][0].axis, (right,) * len(words), 0.5, tuple(True if w else None for w in words), words)
+    return ConceptScore(
+        asked[name][0][0].axis,
+        (right,) * len(words),
+        0.5,
+        tuple(True if w else None for w in words),
+        words,
+    )
 
 
 def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
@@ -296,13 +433,23 @@ def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
     for number, name in enumerate(("", *names)):
         gone.append(name)
         look = {own: seen(asked, own, own not in gone) for own in asked}
-        row = Request(name, "object" if name else "", "dog" if name else "", made.next_folder(name), 10.0 * number,
-                      number and 3, float(number), look)  # fmt: skip
+        row = Request(
+            name,
+            "object" if name else "",
+            "dog" if name else "",
+            made.next_folder(name),
+            10.0 * number,
+            number and 3,
+            float(number),
+            look,
+        )
         made.add(row, *[state if name else {}] * 2, dict.fromkeys(asked, Image.new("RGB", (2, 2))))
     return made
 
 
-def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(tmp_path: Path) -> None:
+def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(
+    tmp_path: Path,
+) -> None:
     names, asked = ("cat", "fish", "ship"), panel("objects", 0, True)
     way = Job("objects", 0, 0, "concept ablation", PLAIN).settings(True)
 
@@ -313,7 +460,11 @@ def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(t
     assert rows(filled(tmp_path / "order", asked, "fish", "cat")) == 0
     assert rows(filled(tmp_path / "base", asked, "cat"), base="other") == 0
     assert rows(filled(tmp_path / "names", asked, "cat"), dict(list(asked.items())[1:])) == 0
-    other = asked | {"ink": tuple((dataclasses.replace(p, text="a dog in ink style"), s) for p, s in asked["photo"])}
+    other = asked | {
+        "ink": tuple(
+            (dataclasses.replace(p, text="a dog in ink style"), s) for p, s in asked["photo"]
+        )
+    }
     other = {name: other["ink"] if name == "photo" else other[name] for name in asked}
     assert rows(filled(tmp_path / "prompts", asked, "cat"), other) == 0
     damaged = filled(tmp_path / "damaged", asked, "cat")
@@ -326,10 +477,21 @@ def test_a_state_is_about_the_same_pictures_after_every_request(tmp_path: Path) 
     made = filled(tmp_path / "ledger", asked, "cat", "fish", "ship")
     states = [paper3.state_of(made, number, names, kept("objects")) for number in (1, 3)]
     for state in states:
-        assert state["ua"] == 1.0 and state["original"]["ua"] == 0.0 and state["ra_i"] == state["ra_c"] == 1.0
+        assert (
+            state["ua"] == 1.0
+            and state["original"]["ua"] == 0.0
+            and state["ra_i"] == state["ra_c"] == 1.0
+        )
         assert state["threads"] >= 1 and state["processes"] == 1
-    assert len(states[0]["pictures"]["ra_i"]) == sum(len(asked[name]) for name in kept("objects") if name in asked) > 0
-    assert states[0]["pictures"]["ra_c"] == states[1]["pictures"]["ra_c"] and states[1]["pictures"]["ua"] == "000"
+    assert (
+        len(states[0]["pictures"]["ra_i"])
+        == sum(len(asked[name]) for name in kept("objects") if name in asked)
+        > 0
+    )
+    assert (
+        states[0]["pictures"]["ra_c"] == states[1]["pictures"]["ra_c"]
+        and states[1]["pictures"]["ua"] == "000"
+    )
     assert states[1]["cumulative_s"] == 60.0
 
 

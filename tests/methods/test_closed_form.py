@@ -1,4 +1,6 @@
-"""Properties of the closed-form edits and of their factors, with the wrong variants that must not have them."""
+"""Properties of the closed-form edits and of their factors, with the wrong variants that must not
+have them.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,10 @@ def problem(seed: int = 0, forget: int = 3, retain: int = 4):
 def paper(w, forget, anchor, retain, method=METHOD, ridge_left=1.0, ridge_right=1.0):
     """2308.14761, equation 7, summed token by token in float64."""
     w = w.double()
-    left, right = ridge_left * method.ridge * w, ridge_right * method.ridge * torch.eye(WIDTH, dtype=torch.float64)
+    left, right = (
+        ridge_left * method.ridge * w,
+        ridge_right * method.ridge * torch.eye(WIDTH, dtype=torch.float64),
+    )
     for c, target in zip(forget.double(), anchor.double(), strict=True):
         left = left + method.erase_weight / len(forget) * torch.outer(w @ target, c)
         right = right + method.erase_weight / len(forget) * torch.outer(c, c)
@@ -48,13 +53,19 @@ def slope(v, *rest):
 
 
 def edited_by(method, weights, *tokens):
-    return {name: weights[name].double() + product(f) for name, f in method(weights, *tokens).items()}
+    return {
+        name: weights[name].double() + product(f) for name, f in method(weights, *tokens).items()
+    }
 
 
 def revival_cost(original, edited, tokens, ridge):
-    """How far the best reviving embeddings stay from the concept, their own size counted as the search counts it."""
+    """How far the best reviving embeddings stay from the concept, their own size counted as the
+    search counts it.
+    """
     found = reviving_tokens(original, edited, tokens, ridge)
-    gaps = [found @ edited[n].double().T - tokens.double() @ w.double().T for n, w in original.items()]
+    gaps = [
+        found @ edited[n].double().T - tokens.double() @ w.double().T for n, w in original.items()
+    ]
     return sum(gap.square().sum() for gap in gaps) + ridge * found.square().sum()
 
 
@@ -82,7 +93,9 @@ def test_uce_minimises_its_objective():
         other = best + 1e-2 * torch.randn(best.shape, generator=source, dtype=torch.float64)
         assert objective(other, w, *tokens) > objective(best, w, *tokens)
     difference = (anchor - forget).double()
-    unsolved = w.double() + METHOD.erase_weight * w.double() @ difference.T @ forget.double() / len(forget)
+    unsolved = w.double() + METHOD.erase_weight * w.double() @ difference.T @ forget.double() / len(
+        forget
+    )
     transposed = w.double() + w.double() @ (torch.linalg.pinv(w.double()) @ product((a, b))).T
     for wrong in (unsolved, transposed, w.double() - product((a, b))):
         assert slope(wrong, w, *tokens) > 1e-2 * scale
@@ -90,7 +103,11 @@ def test_uce_minimises_its_objective():
 
 def test_uce_of_two_dimensions_by_hand():
     # c = (1, 0), c* = (0, 1): the denominator is 1 + ridge = 2 along c, and W (c* - c) = (1, 1).
-    w, c, target = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    w, c, target = (
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([[0.0, 1.0]]),
+    )
     a, b = UCE(ridge=1.0)({"w": w}, c, target, torch.zeros(0, 2))["w"]
     assert a.tolist() == [[0.5, 0.0]] and b.tolist() == [[1.0], [1.0]]
     # A retain token 2c weighted 0.5 adds 0.5 * 4 to the denominator: 4 in all.
@@ -99,7 +116,9 @@ def test_uce_of_two_dimensions_by_hand():
     # With the erase weight 2 as well, 2 / (2 + 2 + 1).
     method = UCE(erase_weight=2.0, preserve_weight=0.5, ridge=1.0)
     expected = torch.tensor([[0.4, 0.0], [0.4, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(product(method({"w": w}, c, target, 2 * c)["w"]), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        product(method({"w": w}, c, target, 2 * c)["w"]), expected, rtol=0, atol=1e-7
+    )
 
 
 def test_the_update_has_no_more_rank_than_forget_tokens():
@@ -124,13 +143,18 @@ def test_retain_tokens_orthogonal_to_the_forget_tokens_are_untouched():
     forget[:, 4:], retain[:, :4] = 0, 0
     for name, edited in edited_by(METHOD, weights, forget, anchor, retain).items():
         assert torch.equal(retain.double() @ edited.T, retain.double() @ weights[name].double().T)
-        assert not torch.allclose(forget.double() @ edited.T, forget.double() @ weights[name].double().T)
+        assert not torch.allclose(
+            forget.double() @ edited.T, forget.double() @ weights[name].double().T
+        )
 
 
 def test_more_preserve_weight_keeps_overlapping_retain_tokens_better():
     weights, forget, anchor, retain = problem()
     moved = [
-        (retain.double() @ product(UCE(preserve_weight=p)(weights, forget, anchor, retain)["layer9"]).T).norm()
+        (
+            retain.double()
+            @ product(UCE(preserve_weight=p)(weights, forget, anchor, retain)["layer9"]).T
+        ).norm()
         for p in (0.0, 1.0, 100.0)
     ]
     assert moved[0] > 2 * moved[1] > 4 * moved[2] > 0
@@ -139,7 +163,10 @@ def test_more_preserve_weight_keeps_overlapping_retain_tokens_better():
 def test_repeating_tokens_changes_nothing():
     weights, forget, anchor, retain = problem()
     once = edited_by(METHOD, weights, forget, anchor, retain)
-    for again in ((forget, anchor, retain.repeat(5, 1)), (forget.repeat(4, 1), anchor.repeat(4, 1), retain)):
+    for again in (
+        (forget, anchor, retain.repeat(5, 1)),
+        (forget.repeat(4, 1), anchor.repeat(4, 1), retain),
+    ):
         for name, edited in edited_by(METHOD, weights, *again).items():
             torch.testing.assert_close(edited, once[name], rtol=1e-5, atol=1e-5)
 
@@ -155,7 +182,9 @@ def test_empty_token_sets(method):
 
 def test_an_anchor_equal_to_the_concept_changes_nothing():
     weights, forget, _, retain = problem()
-    assert all(product(f).norm() == 0 for f in RECE(epochs=0)(weights, forget, forget, retain).values())
+    assert all(
+        product(f).norm() == 0 for f in RECE(epochs=0)(weights, forget, forget, retain).values()
+    )
 
 
 @pytest.mark.parametrize("method", [METHOD, RECE(preserve_weight=1.0)])
@@ -176,14 +205,20 @@ def test_rece_of_one_dimension_by_hand():
     assert a.shape == (2, 1) and b.shape == (1, 2)
     assert 1 + product((a, b)).item() == pytest.approx(0.4, abs=1e-6)
     repeated_uce, from_the_original_weights = 0.25, 0.3
-    assert abs(0.4 - repeated_uce) > 0.1 - 1e-9 and abs(0.4 - from_the_original_weights) > 0.1 - 1e-9
+    assert (
+        abs(0.4 - repeated_uce) > 0.1 - 1e-9 and abs(0.4 - from_the_original_weights) > 0.1 - 1e-9
+    )
 
 
 def test_rece_without_epochs_is_uce():
     weights, *tokens = problem()
     uce = METHOD(weights, *tokens)
-    rece = RECE(METHOD.erase_weight, METHOD.preserve_weight, METHOD.ridge, epochs=0)(weights, *tokens)
-    assert all(torch.equal(x, y) for name in weights for x, y in zip(uce[name], rece[name], strict=True))
+    rece = RECE(METHOD.erase_weight, METHOD.preserve_weight, METHOD.ridge, epochs=0)(
+        weights, *tokens
+    )
+    assert all(
+        torch.equal(x, y) for name in weights for x, y in zip(uce[name], rece[name], strict=True)
+    )
 
 
 def test_rece_is_the_chain_of_its_edits():
@@ -191,7 +226,9 @@ def test_rece_is_the_chain_of_its_edits():
     method = RECE(preserve_weight=1.0, epochs=2, search_ridge=0.01)
     current = edited_by(UCE(), weights, forget, anchor, retain)
     for _ in range(2):
-        current = edited_by(UCE(), current, reviving_tokens(weights, current, forget, 0.01), anchor, retain)
+        current = edited_by(
+            UCE(), current, reviving_tokens(weights, current, forget, 0.01), anchor, retain
+        )
     for name, edited in edited_by(method, weights, forget, anchor, retain).items():
         torch.testing.assert_close(edited, current[name], rtol=1e-5, atol=1e-5)
 
@@ -202,7 +239,9 @@ def test_reviving_tokens_are_the_best_there_are(ridge):
     forget, edited = tokens[0].double(), edited_by(METHOD, weights, *tokens)
 
     def cost(c):
-        gaps = sum((c @ edited[n].T - forget @ w.double().T).square().sum() for n, w in weights.items())
+        gaps = sum(
+            (c @ edited[n].T - forget @ w.double().T).square().sum() for n, w in weights.items()
+        )
         return gaps + ridge * c.square().sum()
 
     def steepness(c):
@@ -229,14 +268,16 @@ def test_rece_makes_the_concept_harder_to_revive_than_uce(seed):
     uce_again = edited_by(UCE(), uce, *tokens)
     assert cost(weights) < cost(uce) < cost(uce_again)
     for epochs in (1, 2):
-        assert cost(edited_by(RECE(preserve_weight=1.0, epochs=epochs, search_ridge=0.1), weights, *tokens)) > cost(
-            uce_again
-        )
+        assert cost(
+            edited_by(RECE(preserve_weight=1.0, epochs=epochs, search_ridge=0.1), weights, *tokens)
+        ) > cost(uce_again)
 
 
 def lowrank(out: int, width: int, rank: int, seed: int = 0, scale: float = 1.0):
     source = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(rank, width, generator=source), torch.randn(out, rank, generator=source)
+    return scale * torch.randn(rank, width, generator=source), torch.randn(
+        out, rank, generator=source
+    )
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 3), (9, 5, 20), (6, 6, 6), (4, 7, 1)])
@@ -271,7 +312,11 @@ def test_compact_of_nothing_has_no_rank(rank):
 
 
 def test_to_adapter_pads_to_one_rank_without_changing_the_updates():
-    updates = {"deep.to_k": lowrank(5, 9, 2), "deep.to_v": lowrank(12, 9, 30), "none": lowrank(3, 4, 2, scale=0.0)}
+    updates = {
+        "deep.to_k": lowrank(5, 9, 2),
+        "deep.to_v": lowrank(12, 9, 30),
+        "none": lowrank(3, 4, 2, scale=0.0),
+    }
     for rank, common in ((None, 9), (11, 11)):
         adapter = to_adapter(updates, rank)
         assert adapter.rank == common and adapter.error == 0.0 and len(adapter.state) == 6
@@ -288,7 +333,9 @@ def test_the_reported_error_is_that_of_the_nearest_truncation():
     lost, naive, whole, per_layer = 0.0, 0.0, 0.0, []
     for layer, (a, b) in updates.items():
         exact = product((a, b))
-        kept = product((adapter.state[f"{layer}.lora_A.weight"], adapter.state[f"{layer}.lora_B.weight"]))
+        kept = product(
+            (adapter.state[f"{layer}.lora_A.weight"], adapter.state[f"{layer}.lora_B.weight"])
+        )
         assert torch.linalg.matrix_rank(kept) == 2
         lost += (exact - kept).square().sum().item()
         naive += (exact - product((a[:2], b[:, :2]))).square().sum().item()
@@ -320,27 +367,63 @@ def ids(*words: int) -> list[int]:
 @pytest.mark.parametrize(
     ("forget", "anchor", "length", "pairs"),
     [
-        pytest.param(ids(A, CAT, SITS), ids(A, DOG, SITS), 5, [(2, 2), (3, 3), (4, 4)], id="equal lengths"),
         pytest.param(
-            ids(A, CAT), ids(A, DOG), 7, [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6)], id="padding maps to padding"
+            ids(A, CAT, SITS), ids(A, DOG, SITS), 5, [(2, 2), (3, 3), (4, 4)], id="equal lengths"
         ),
         pytest.param(
-            ids(A, VAN, GOGH, SITS), ids(A, DOG, SITS), 6, [(2, 2), (3, 2), (4, 3), (5, 4)], id="longer concept"
+            ids(A, CAT),
+            ids(A, DOG),
+            7,
+            [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6)],
+            id="padding maps to padding",
         ),
         pytest.param(
-            ids(A, VAN, GOGH), ids(A, DOG), 7, [(2, 2), (3, 2), (4, 3), (5, 4), (6, 5)], id="longer concept, padding"
+            ids(A, VAN, GOGH, SITS),
+            ids(A, DOG, SITS),
+            6,
+            [(2, 2), (3, 2), (4, 3), (5, 4)],
+            id="longer concept",
         ),
         pytest.param(
-            ids(A, CAT, SITS), ids(A, VAN, GOGH, SITS), 7, [(2, 3), (3, 4), (4, 5), (5, 6)], id="longer anchor"
+            ids(A, VAN, GOGH),
+            ids(A, DOG),
+            7,
+            [(2, 2), (3, 2), (4, 3), (5, 4), (6, 5)],
+            id="longer concept, padding",
         ),
-        pytest.param(ids(A, CAT, SITS), ids(A, SITS), 6, [(2, 1), (3, 2), (4, 3), (5, 4)], id="no anchor tokens"),
-        pytest.param(ids(A, SITS), ids(A, DOG, SITS), 6, [(2, 3), (3, 4), (4, 5)], id="no concept tokens"),
-        pytest.param(ids(A, CAT, CAT), ids(A, CAT), 6, [(3, 2), (4, 3), (5, 4)], id="repeated word"),
-        pytest.param(ids(A, CAT), ids(A, CAT, CAT), 6, [(3, 4), (4, 5)], id="repeated word in the anchor"),
+        pytest.param(
+            ids(A, CAT, SITS),
+            ids(A, VAN, GOGH, SITS),
+            7,
+            [(2, 3), (3, 4), (4, 5), (5, 6)],
+            id="longer anchor",
+        ),
+        pytest.param(
+            ids(A, CAT, SITS),
+            ids(A, SITS),
+            6,
+            [(2, 1), (3, 2), (4, 3), (5, 4)],
+            id="no anchor tokens",
+        ),
+        pytest.param(
+            ids(A, SITS), ids(A, DOG, SITS), 6, [(2, 3), (3, 4), (4, 5)], id="no concept tokens"
+        ),
+        pytest.param(
+            ids(A, CAT, CAT), ids(A, CAT), 6, [(3, 2), (4, 3), (5, 4)], id="repeated word"
+        ),
+        pytest.param(
+            ids(A, CAT), ids(A, CAT, CAT), 6, [(3, 4), (4, 5)], id="repeated word in the anchor"
+        ),
         pytest.param(ids(CAT, DOG), ids(CAT, DOG), 6, [], id="identical"),
-        pytest.param(ids(A, CAT, SITS, SITS), ids(A, DOG, SITS, SITS), 4, [(2, 2), (3, 3)], id="clipped"),
-        pytest.param(ids(A, CAT), ids(A, VAN, GOGH, SITS), 4, [], id="clipped before the anchor ends"),
-        pytest.param(ids(A, VAN, GOGH), ids(A, DOG), 3, [(2, 2)], id="clipped before the concept ends"),
+        pytest.param(
+            ids(A, CAT, SITS, SITS), ids(A, DOG, SITS, SITS), 4, [(2, 2), (3, 3)], id="clipped"
+        ),
+        pytest.param(
+            ids(A, CAT), ids(A, VAN, GOGH, SITS), 4, [], id="clipped before the anchor ends"
+        ),
+        pytest.param(
+            ids(A, VAN, GOGH), ids(A, DOG), 3, [(2, 2)], id="clipped before the concept ends"
+        ),
     ],
 )
 def test_paired_positions(forget, anchor, length, pairs):

@@ -7,7 +7,12 @@ import torch
 
 from unlearn_app.common import registry
 from unlearn_app.methods.gradient_rules.barrier import Barrier
-from unlearn_app.methods.gradient_rules.combination import Preconditioner, combine, cosine_of, gramian_of
+from unlearn_app.methods.gradient_rules.combination import (
+    Preconditioner,
+    combine,
+    cosine_of,
+    gramian_of,
+)
 from unlearn_app.methods.gradient_rules.one_sided import OneSided
 from unlearn_app.methods.gradient_rules.restricted import Restricted
 from unlearn_app.methods.gradient_rules.restricted_adam import RestrictedAdam
@@ -21,7 +26,8 @@ def pairs(count: int = 200, size: int = 7) -> list[torch.Tensor]:
     source = torch.Generator().manual_seed(0)
     scales = [1.0, 1e-6, 1e6, 1e3]
     return [
-        torch.randn(2, size, generator=source, dtype=torch.float64) * torch.tensor([[1.0], [scales[i % 4]]])
+        torch.randn(2, size, generator=source, dtype=torch.float64)
+        * torch.tensor([[1.0], [scales[i % 4]]])
         for i in range(count)
     ]
 
@@ -68,7 +74,9 @@ def harms_nobody(rule) -> bool:
 def test_restricted_equals_the_paper_vectors_in_float64():
     weights = torch.tensor([1.0, 5.0], dtype=torch.float64)
     for g in pairs():
-        torch.testing.assert_close(restricted(g, weights), explicit_restricted(g, weights), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            restricted(g, weights), explicit_restricted(g, weights), rtol=1e-9, atol=1e-12
+        )
 
 
 def test_neither_loss_rises_to_first_order_under_any_weights():
@@ -104,7 +112,12 @@ def test_no_conflict_means_the_weighted_sum():
 def test_degenerate_gradients_stay_finite(name, scale):
     rule = registry.get("rule", name)()
     f, zero = torch.tensor([1.0, -2.0]) * scale, torch.zeros(2)
-    for g in (torch.stack([f, zero]), torch.stack([zero, f]), torch.stack([zero, zero]), torch.stack([f, -3 * f])):
+    for g in (
+        torch.stack([f, zero]),
+        torch.stack([zero, f]),
+        torch.stack([zero, zero]),
+        torch.stack([f, -3 * f]),
+    ):
         assert combine(g, rule, ONES)[0].isfinite().all()
     update = combine(torch.stack([f, zero]), rule, torch.tensor([2.0, 5.0], dtype=torch.float64))[0]
     torch.testing.assert_close(update, 2 * f)
@@ -146,7 +159,9 @@ def test_cosine_of_a_zero_gradient_is_none():
 
 
 def test_under_conflict_the_descent_of_each_loss_is_the_weighted_sine():
-    """<u, g_r> = w_r (|g_r|^2 - c^2 / |g_f|^2) and the same for g_f: what is lost is only what opposes."""
+    """<u, g_r> = w_r (|g_r|^2 - c^2 / |g_f|^2) and the same for g_f: what is lost is only what
+    opposes.
+    """
     wrong = 0
     for weights in (ONES, torch.tensor([0.1, 9.0], dtype=torch.float64)):
         for g in pairs():
@@ -155,8 +170,13 @@ def test_under_conflict_the_descent_of_each_loss_is_the_weighted_sine():
             if c >= 0:
                 continue
             u = restricted(g, weights)
-            expected = [weights[0] * (f @ f - c * c / (r @ r)), weights[1] * (r @ r - c * c / (f @ f))]
-            torch.testing.assert_close(torch.stack([u @ f, u @ r]), torch.stack(expected), rtol=1e-7, atol=0.0)
+            expected = [
+                weights[0] * (f @ f - c * c / (r @ r)),
+                weights[1] * (r @ r - c * c / (f @ f)),
+            ]
+            torch.testing.assert_close(
+                torch.stack([u @ f, u @ r]), torch.stack(expected), rtol=1e-7, atol=0.0
+            )
             wrong += not torch.isclose(one_sided(g, weights) @ f, expected[0], rtol=1e-7, atol=0.0)
     assert wrong > 100
 
@@ -185,7 +205,10 @@ def test_no_side_is_preferred():
     weights = torch.tensor([2.0, 3.0], dtype=torch.float64)
     for g in pairs():
         torch.testing.assert_close(restricted(g, weights), restricted(g.flip(0), weights.flip(0)))
-    assert any(not torch.allclose(one_sided(g, weights), one_sided(g.flip(0), weights.flip(0))) for g in pairs())
+    assert any(
+        not torch.allclose(one_sided(g, weights), one_sided(g.flip(0), weights.flip(0)))
+        for g in pairs()
+    )
 
 
 def test_one_sided_equals_its_vectors_and_keeps_only_the_retain_promise():

@@ -12,7 +12,9 @@ from unlearn_app.methods.regularizers.subspace_projection import span_of
 
 
 def update(seed: int, layer: str = "a") -> Updates:
-    return {layer: torch.randn(4, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
+    return {
+        layer: torch.randn(4, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    }
 
 
 def same(one: Updates, other: Updates) -> bool:
@@ -60,10 +62,15 @@ def factors(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 
 def test_merging_sees_the_product_and_not_its_split() -> None:
     source = torch.Generator().manual_seed(0)
-    a, b, mix = (torch.randn(*shape, generator=source, dtype=torch.float64) for shape in ((2, 6), (4, 2), (2, 2)))
+    a, b, mix = (
+        torch.randn(*shape, generator=source, dtype=torch.float64)
+        for shape in ((2, 6), (4, 2), (2, 2))
+    )
     other = dense(factors(*(torch.randn(*shape, generator=source) for shape in ((2, 6), (4, 2)))))
     plain, turned = dense(factors(a, b)), dense(factors(mix.inverse() @ a, b @ mix))
-    assert same(plain, turned) and same(ties([plain, other], 1.0, 0.5), ties([turned, other], 1.0, 0.5))
+    assert same(plain, turned) and same(
+        ties([plain, other], 1.0, 0.5), ties([turned, other], 1.0, 0.5)
+    )
 
 
 def test_a_truncated_merge_says_what_it_lost() -> None:
@@ -71,13 +78,20 @@ def test_a_truncated_merge_says_what_it_lost() -> None:
     whole, cut = as_adapter(merged), as_adapter(merged, 2)
     torch.testing.assert_close(dense(whole.state)["a"], merged["a"], rtol=1e-5, atol=1e-6)
     lost = (dense(cut.state)["a"] - merged["a"]).norm() / merged["a"].norm()
-    assert whole.error == 0 and (as_adapter(merged, 2048).rank, as_adapter(merged, 2048).error) == (4, 0)
+    assert whole.error == 0 and (as_adapter(merged, 2048).rank, as_adapter(merged, 2048).error) == (
+        4,
+        0,
+    )
     assert cut.error == pytest.approx(lost.item(), rel=1e-4) and cut.rank == 2
 
 
 def test_ties_breaks_a_kept_span_and_projecting_again_restores_it() -> None:
-    """T11, with the negative control: entries are trimmed one by one, which no subspace survives."""
-    basis = span_of(torch.randn(2, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64))
+    """T11, with the negative control: entries are trimmed one by one, which no subspace
+    survives.
+    """
+    basis = span_of(
+        torch.randn(2, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    )
     kept = [{"a": part["a"] - part["a"] @ basis @ basis.T} for part in (update(1), update(2))]
     merged = ties(kept, 1.0, 0.5)["a"]
     assert (merged @ basis).norm() > 1e-2 * merged.norm()

@@ -1,4 +1,6 @@
-"""Meta-unlearning's look ahead, in float64 against its own definition; properties with wrong variants that fail."""
+"""Meta-unlearning's look ahead, in float64 against its own definition; properties with wrong
+variants that fail.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +10,12 @@ import torch
 from torch import Tensor
 
 from unlearn_app.methods.objectives.diffusion import Diffusion
-from unlearn_app.methods.objectives.meta_unlearning import LookAhead
+from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.catalog import load_backend
-from unlearn_app.models.protocols import AheadBatch, NoisyBatch
+from unlearn_app.models.protocols import MetaBatch, NoisyBatch
 
 LOSS = Diffusion()
-SMOOTH = LookAhead(LOSS, lr=0.02, optimizer="sgd", rank=2, alpha=3.0, cap=1e9, order="second")
+SMOOTH = MetaUnlearning(LOSS, lr=0.02, optimizer="sgd", rank=2, alpha=3.0, cap=1e9, order="second")
 """Without kinks: finite differences see the same function as the gradient."""
 
 
@@ -31,15 +33,18 @@ def backend(tiny_pipeline: Path):
 
 def noisy(backend, seed: int) -> NoisyBatch:
     source = torch.Generator().manual_seed(seed)
-    x0, noise = (torch.randn(2, *backend.latent_shape, generator=source, dtype=torch.float64) for _ in range(2))
+    x0, noise = (
+        torch.randn(2, *backend.latent_shape, generator=source, dtype=torch.float64)
+        for _ in range(2)
+    )
     t = torch.randint(backend.timesteps, (2,), generator=source)
     cond = torch.randn(2, 4, 32, generator=source, dtype=torch.float64)
     return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, cond, cond)
 
 
-def ahead(backend, steps: int = 1) -> AheadBatch:
+def ahead(backend, steps: int = 1) -> MetaBatch:
     support = tuple(noisy(backend, 10 + row) for row in range(steps))
-    return AheadBatch(support, noisy(backend, 1), noisy(backend, 2), noisy(backend, 3), seed=4)
+    return MetaBatch(support, noisy(backend, 1), noisy(backend, 2), noisy(backend, 3), seed=4)
 
 
 def factors(backend) -> list[Tensor]:
@@ -63,10 +68,18 @@ def value(backend, objective, batch) -> float:
 def loss_gradient(backend, batch: NoisyBatch) -> dict[str, Tensor]:
     """In the adversary's coordinates: of all merged weights."""
     with backend.training("unlearn"):
-        weights = {name: weight.detach().requires_grad_() for name, weight in backend.weights("unlearn").items()}
+        weights = {
+            name: weight.detach().requires_grad_()
+            for name, weight in backend.weights("unlearn").items()
+        }
         with backend.active():
-            grads = torch.autograd.grad(LOSS(backend, batch, weights), list(weights.values()), allow_unused=True)
-    return {n: torch.zeros_like(w) if g is None else g for (n, w), g in zip(weights.items(), grads, strict=True)}
+            grads = torch.autograd.grad(
+                LOSS(backend, batch, weights), list(weights.values()), allow_unused=True
+            )
+    return {
+        n: torch.zeros_like(w) if g is None else g
+        for (n, w), g in zip(weights.items(), grads, strict=True)
+    }
 
 
 def in_factors(backend, batch: NoisyBatch) -> Tensor:
@@ -76,22 +89,33 @@ def in_factors(backend, batch: NoisyBatch) -> Tensor:
 
 
 def curvature_along(backend, batch: NoisyBatch, direction: dict[str, Tensor]) -> Tensor:
-    """The Hessian of a loss in the adversary's coordinates times `direction`, chain-ruled into the factors."""
+    """The Hessian of a loss in the adversary's coordinates times `direction`, chain-ruled into the
+    factors.
+    """
     with backend.training("unlearn"):
         merged = backend.weights("unlearn")
         weights = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
         with backend.active():
             loss = LOSS(backend, batch, weights)
-            grads = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
-            along = sum((grad * direction[name]).sum() for name, grad in zip(weights, grads, strict=True))
+            grads = torch.autograd.grad(
+                loss, list(weights.values()), create_graph=True, materialize_grads=True
+            )
+            along = sum(
+                (grad * direction[name]).sum() for name, grad in zip(weights, grads, strict=True)
+            )
             curved = torch.autograd.grad(along, list(weights.values()), materialize_grads=True)
-        mapped = sum((merged[name] * part).sum() for name, part in zip(weights, curved, strict=True))
+        mapped = sum(
+            (merged[name] * part).sum() for name, part in zip(weights, curved, strict=True)
+        )
         return flat(torch.autograd.grad(mapped, factors(backend)))
 
 
 def parts_of(batch: NoisyBatch) -> list[NoisyBatch]:
     """The pictures of a set, each as a set of its own."""
-    rows = [{n: tensor[row : row + 1] for n, tensor in vars(batch).items()} for row in range(len(batch.t))]
+    rows = [
+        {n: tensor[row : row + 1] for n, tensor in vars(batch).items()}
+        for row in range(len(batch.t))
+    ]
     return [NoisyBatch(**row) for row in rows]
 
 
@@ -114,13 +138,21 @@ def slope(backend, objective, batch, direction: list[Tensor], h: float = 1e-5) -
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("weights", ["full", "lora"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_second_order_is_the_derivative_and_first_order_is_not(backend, weights, steps, optimizer) -> None:
-    """P1; Adam with an eps that makes it smooth, since with its usual one it takes the sign of small gradients."""
-    objective = replace(SMOOTH, weights=weights, optimizer=optimizer, related=0.7, unrelated=0.3, eps=0.1)
+def test_second_order_is_the_derivative_and_first_order_is_not(
+    backend, weights, steps, optimizer
+) -> None:
+    """P1; Adam with an eps that makes it smooth, since with its usual one it takes the sign of
+    small gradients.
+    """
+    objective = replace(
+        SMOOTH, weights=weights, optimizer=optimizer, related=0.7, unrelated=0.3, eps=0.1
+    )
     objective = replace(objective, lr=0.5 if weights == "lora" else 0.02)
     batch = ahead(backend, steps)
     source = torch.Generator().manual_seed(8)
-    direction = [torch.randn(t.shape, generator=source, dtype=torch.float64) for t in factors(backend)]
+    direction = [
+        torch.randn(t.shape, generator=source, dtype=torch.float64) for t in factors(backend)
+    ]
     wanted = slope(backend, objective, batch, direction)
     exact = (gradient(backend, objective, batch) @ flat(direction)).item()
     rough = (gradient(backend, replace(objective, order="first"), batch) @ flat(direction)).item()
@@ -129,7 +161,9 @@ def test_second_order_is_the_derivative_and_first_order_is_not(backend, weights,
 
 
 def test_the_value_follows_the_papers_taylor_form_to_second_order(backend) -> None:
-    """P2: the error falls fourfold as the step is halved; with a wrong sign or wrong coordinates twofold."""
+    """P2: the error falls fourfold as the step is halved; with a wrong sign or wrong coordinates
+    twofold.
+    """
     batch, zeta = ahead(backend), 0.6
     batch = replace(batch, forget=batch.support[0])
     g_f, g_r = loss_gradient(backend, batch.forget), loss_gradient(backend, batch.related)
@@ -141,7 +175,9 @@ def test_the_value_follows_the_papers_taylor_form_to_second_order(backend) -> No
 
     def fall(predicted: float) -> float:
         start = value(backend, replace(SMOOTH, lr=0.0, related=zeta), batch)
-        ends = {lr: value(backend, replace(SMOOTH, lr=lr, related=zeta), batch) for lr in (4e-3, 2e-3)}
+        ends = {
+            lr: value(backend, replace(SMOOTH, lr=lr, related=zeta), batch) for lr in (4e-3, 2e-3)
+        }
         large, small = (abs(end - start - lr * predicted) for lr, end in ends.items())
         return large / small
 
@@ -151,7 +187,9 @@ def test_the_value_follows_the_papers_taylor_form_to_second_order(backend) -> No
 
 
 def test_first_order_has_half_the_slope_of_the_gradients_norm(backend) -> None:
-    """P3: on the batch of the attack itself the exact gradient changes twice as fast with the step."""
+    """P3: on the batch of the attack itself the exact gradient changes twice as fast with the
+    step.
+    """
     batch = ahead(backend)
     batch, lr = replace(batch, forget=batch.support[0]), 1e-4
     start = gradient(backend, replace(SMOOTH, lr=0.0), batch)
@@ -161,7 +199,8 @@ def test_first_order_has_half_the_slope_of_the_gradients_norm(backend) -> None:
 
 
 def test_first_order_grows_by_the_querys_curvature_along_the_attack(backend) -> None:
-    """P3: (FO(lr) - FO(0)) / lr is H_q g_F as a vector, for a query that the attack does not train on.
+    """P3: (FO(lr) - FO(0)) / lr is H_q g_F as a vector, for a query that the attack does not train
+    on.
 
     An attack whose result is detached altogether does not change; the exact graph adds H_F g_q.
     """
@@ -218,7 +257,10 @@ def test_nothing_is_moved_or_left_behind(backend, order, weights) -> None:
     from unlearn_app.models.diffusers.weights import base_weights
 
     before = {name: weight.detach().clone() for name, weight in backend.unet.named_parameters()}
-    objective, batch = replace(SMOOTH, order=order, weights=weights, optimizer="adam"), ahead(backend, 2)
+    objective, batch = (
+        replace(SMOOTH, order=order, weights=weights, optimizer="adam"),
+        ahead(backend, 2),
+    )
     first, again = (gradient(backend, objective, batch) for _ in range(2))
     assert torch.equal(first, again) and first.abs().sum() > 0
     for name, weight in backend.unet.named_parameters():
@@ -227,7 +269,9 @@ def test_nothing_is_moved_or_left_behind(backend, order, weights) -> None:
 
 
 def test_a_lora_adversarys_first_step_is_the_projected_gradient(backend) -> None:
-    """P8: -lr s^2 G A^T A on every matrix, nothing elsewhere; the factors of the defender do not matter."""
+    """P8: -lr s^2 G A^T A on every matrix, nothing elsewhere; the factors of the defender do not
+    matter.
+    """
     batch = ahead(backend)
     objective = replace(SMOOTH, weights="lora", lr=0.3)
     slopes = loss_gradient(backend, batch.support[0])
@@ -262,17 +306,26 @@ def test_the_gradient_is_linear_in_its_three_weights(backend) -> None:
     """P9."""
     batch = ahead(backend)
     none = replace(SMOOTH, forget=0.0)
-    alone = [gradient(backend, replace(none, **{name: 1.0}), batch) for name in ("forget", "related", "unrelated")]
+    alone = [
+        gradient(backend, replace(none, **{name: 1.0}), batch)
+        for name in ("forget", "related", "unrelated")
+    ]
     mixed = gradient(backend, replace(none, forget=0.2, related=0.5, unrelated=3.0), batch)
-    torch.testing.assert_close(mixed, 0.2 * alone[0] + 0.5 * alone[1] + 3.0 * alone[2], rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        mixed, 0.2 * alone[0] + 0.5 * alone[1] + 3.0 * alone[2], rtol=1e-8, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_how_many_pictures_a_set_has_changes_no_weight(backend, order) -> None:
-    """P9: losses are means; summed over minibatches, as the released code does, a set of two would count double."""
+    """P9: losses are means; summed over minibatches, as the released code does, a set of two would
+    count double.
+    """
     batch, objective = ahead(backend), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)
     whole = gradient(backend, objective, batch)
-    sets = zip(*(parts_of(part) for part in (batch.forget, batch.related, batch.unrelated)), strict=True)
+    sets = zip(
+        *(parts_of(part) for part in (batch.forget, batch.related, batch.unrelated)), strict=True
+    )
     split = [replace(batch, forget=f, related=r, unrelated=u) for f, r, u in sets]
     halves = [gradient(backend, objective, half) for half in split]
     torch.testing.assert_close(sum(halves) / len(halves), whole, rtol=1e-8, atol=1e-12)

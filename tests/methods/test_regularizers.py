@@ -1,4 +1,6 @@
-"""What holds an update back: spans kept exactly, norms of dense updates, chosen rows; each with a wrong variant."""
+"""What holds an update back: spans kept exactly, norms of dense updates, chosen rows; each with a
+wrong variant.
+"""
 
 from collections.abc import Callable
 from itertools import repeat
@@ -16,8 +18,12 @@ from unlearn_app.methods.regularizers import Regularizer
 from unlearn_app.methods.regularizers.gradient_clipping import Clip
 from unlearn_app.methods.regularizers.l1 import L1
 from unlearn_app.methods.regularizers.l2 import L2
-from unlearn_app.methods.regularizers.row_mask import KeepRows, best_rows
-from unlearn_app.methods.regularizers.subspace_projection import KeepSpan, span_of, survival
+from unlearn_app.methods.regularizers.row_mask import RowMask, best_rows
+from unlearn_app.methods.regularizers.subspace_projection import (
+    SubspaceProjection,
+    residual_energy,
+    span_of,
+)
 from unlearn_app.models.catalog import load_backend
 from unlearn_app.models.protocols import NoisyBatch, Params
 from unlearn_app.settings.run_config import make_config
@@ -42,15 +48,24 @@ class TestSpan:
         projector = torch.eye(9, dtype=torch.float64) - basis @ basis.T
         assert basis.shape == (9, 4)
         torch.testing.assert_close(projector @ projector, projector)
-        torch.testing.assert_close(projector @ vectors.T, torch.zeros(9, 4, dtype=torch.float64), atol=1e-12, rtol=0)
-        for same in (vectors[[3, 1, 0, 2]], vectors * random(4, 1, seed=3), torch.cat([vectors, vectors[:2]]),
-                     random(4, 4, seed=4) @ vectors):  # fmt: skip
+        torch.testing.assert_close(
+            projector @ vectors.T, torch.zeros(9, 4, dtype=torch.float64), atol=1e-12, rtol=0
+        )
+        for same in (
+            vectors[[3, 1, 0, 2]],
+            vectors * random(4, 1, seed=3),
+            torch.cat([vectors, vectors[:2]]),
+            random(4, 4, seed=4) @ vectors,
+        ):
             other = span_of(same)
             torch.testing.assert_close(other @ other.T, basis @ basis.T)
 
     def test_energy_takes_the_leading_directions(self) -> None:
         vectors = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0])).double()  # squares 9, 4, 1 of 14
-        assert [span_of(vectors, energy).shape[1] for energy in (0.5, 9 / 14 + 0.01, 13 / 14 + 0.01, 1.0)] == [
+        assert [
+            span_of(vectors, energy).shape[1]
+            for energy in (0.5, 9 / 14 + 0.01, 13 / 14 + 0.01, 1.0)
+        ] == [
             1,
             2,
             3,
@@ -59,7 +74,7 @@ class TestSpan:
 
     def test_survival_is_the_share_outside(self) -> None:
         basis = torch.eye(3, dtype=torch.float64)[:, :1]
-        found = survival(basis, torch.tensor([[2.0, 0, 0], [0, 1, 5], [1, 1, 0]]))
+        found = residual_energy(basis, torch.tensor([[2.0, 0, 0], [0, 1, 5], [1, 1, 0]]))
         torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64))
 
 
@@ -75,9 +90,15 @@ def noisy(backend) -> NoisyBatch:
 
 
 def trained(
-    backend, *regularizers: Regularizer, modules: str = "cross", warm: bool = False, decay: float = 0.0
+    backend,
+    *regularizers: Regularizer,
+    modules: str = "cross",
+    warm: bool = False,
+    decay: float = 0.0,
 ) -> Params:
-    """50 steps of Adam in float32 on a real UNet; `warm` begins with an update that is there already."""
+    """50 steps of Adam in float32 on a real UNet; `warm` begins with an update that is there
+    already.
+    """
     params = backend.reset_adapter("unlearn", 4, 4.0, 0, modules)
     if warm:
         for row, (name, tensor) in enumerate(params.items()):
@@ -85,7 +106,13 @@ def trained(
                 tensor.data = 0.1 * random(*tensor.shape, seed=row).float()
     with backend.training("unlearn"):
         terms = {"forget": Term(Diffusion(), repeat(noisy(backend)))}
-        way = {"stage": "unlearn", "steps": 50, "lr": 3e-3, "decay": decay, "regularizers": regularizers}
+        way = {
+            "stage": "unlearn",
+            "steps": 50,
+            "lr": 3e-3,
+            "decay": decay,
+            "regularizers": regularizers,
+        }
         list(fit(backend, params, terms, WeightedSum(), **way))
     return {name: tensor.detach().double() for name, tensor in params.items()}
 
@@ -97,7 +124,11 @@ def leak(params: Params, vectors: Tensor, parts: tuple[str, ...] = ("to_k", "to_
         layer = name.partition(".lora_A.")[0]
         if ".lora_A." in name and layer.endswith(tuple(f".attn2.{part}" for part in parts)):
             update = params[name.replace(".lora_A.", ".lora_B.")] @ a
-            found.append(((update @ vectors.T).norm(dim=0) / (update.norm() * vectors.norm(dim=1))).max().item())
+            found.append(
+                ((update @ vectors.T).norm(dim=0) / (update.norm() * vectors.norm(dim=1)))
+                .max()
+                .item()
+            )
     assert found
     return max(found)
 
@@ -111,24 +142,43 @@ class TestKeepSpan:
         """T2, T3: also where an update is there at the start."""
         basis = span_of(KEPT)
         inside = random(6, 5, seed=11) @ KEPT
-        assert leak(trained(backend, KeepSpan(basis), Clip(0.1), warm=warm, decay=0.1), inside) < 1e-5
+        assert (
+            leak(
+                trained(backend, SubspaceProjection(basis), Clip(0.1), warm=warm, decay=0.1), inside
+            )
+            < 1e-5
+        )
         assert leak(trained(backend, Clip(0.1), warm=warm, decay=0.1), inside) > 1e-2
 
     def test_projected_gradients_alone_do_not_keep_it(self, backend) -> None:
-        """Adam's elementwise step leaves the subspace; the first step of a fresh adapter cannot tell."""
-        found = leak(trained(backend, KeepSpan(span_of(KEPT), gradients_only=True), Clip(0.1), decay=0.1), KEPT)
+        """Adam's elementwise step leaves the subspace; the first step of a fresh adapter cannot
+        tell.
+        """
+        found = leak(
+            trained(
+                backend,
+                SubspaceProjection(span_of(KEPT), gradients_only=True),
+                Clip(0.1),
+                decay=0.1,
+            ),
+            KEPT,
+        )
         assert 1e-4 < found < leak(trained(backend, Clip(0.1), decay=0.1), KEPT)
 
     def test_what_is_outside_is_learned(self, backend) -> None:
-        """T4: a projection to nothing, or onto the span, would pass the tests above or fail here."""
+        """T4: a projection to nothing, or onto the span, would pass the tests above or fail
+        here.
+        """
         outside = random(3, 32, seed=12)
         outside -= outside @ span_of(KEPT) @ span_of(KEPT).T
-        assert leak(trained(backend, KeepSpan(span_of(KEPT))), outside) > 1e-2
+        assert leak(trained(backend, SubspaceProjection(span_of(KEPT))), outside) > 1e-2
 
     def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, backend) -> None:
-        """T5, through the whole UNet: adapters on keys and values only, every token of the sentence protected."""
+        """T5, through the whole UNet: adapters on keys and values only, every token of the sentence
+        protected.
+        """
         batch, cond = noisy(backend), KEPT[:4].float()[None].expand(2, -1, -1)
-        params = trained(backend, KeepSpan(span_of(KEPT)))
+        params = trained(backend, SubspaceProjection(span_of(KEPT)))
         with torch.no_grad():
             for name, tensor in backend._params("unlearn").items():
                 if not name.partition(".lora_")[0].endswith(("to_k", "to_v")):
@@ -141,18 +191,20 @@ class TestKeepSpan:
         assert (other[0] - other[1]).abs().max() > 1e-3 and params
 
     @pytest.mark.parametrize(("mover", "same"), [(SGD, True), (Adam, False)])
-    def test_projecting_gradients_is_projecting_steps_without_an_elementwise_optimizer(self, mover, same) -> None:
+    def test_projecting_gradients_is_projecting_steps_without_an_elementwise_optimizer(
+        self, mover, same
+    ) -> None:
         """T6, with momentum: the two variants part ways with Adam alone."""
         basis = span_of(random(2, 7, seed=3))
         reached = []
-        for held in (KeepSpan(basis), KeepSpan(basis, gradients_only=True)):
+        for held in (SubspaceProjection(basis), SubspaceProjection(basis, gradients_only=True)):
             params = one_layer()
             own = mover(params.values(), lr=0.05, **({"momentum": 0.9} if mover is SGD else {}))
             held.begin_(params)
             for step in range(4):
                 own.zero_grad()
                 (params[B] @ params[A] @ random(7, 3, seed=step)).square().sum().backward()
-                held.restrict_(params)
+                held.modify_grads_(params)
                 own.step()
                 held.project_(params)
             reached.append(params[A].detach())
@@ -162,20 +214,26 @@ class TestKeepSpan:
         """T7: of B A (P x) by A, and of B A x at A P by A, projected."""
         basis, x = span_of(random(2, 7, seed=3)), random(7, 4, seed=5)
         inside, outside = one_layer(), one_layer()
-        held = KeepSpan(basis, gradients_only=True)
+        held = SubspaceProjection(basis, gradients_only=True)
         (outside[B] @ outside[A] @ (x - basis @ basis.T @ x)).sin().sum().backward()
         held.begin_(inside)
         (inside[B] @ inside[A] @ x).sin().sum().backward()
         assert not torch.allclose(inside[A].grad, outside[A].grad)
-        held.restrict_(inside)
+        held.modify_grads_(inside)
         torch.testing.assert_close(inside[A].grad, outside[A].grad)
 
     def test_rows_and_span_are_kept_together(self, backend) -> None:
-        """T12: the mask is on the output side, the projection on the input side; neither undoes the other."""
+        """T12: the mask is on the output side, the projection on the input side; neither undoes the
+        other.
+        """
         params = backend.reset_adapter("unlearn", 4, 4.0, 0, "cross")
-        scores = {n: random(len(p), seed=row).abs() for row, (n, p) in enumerate(params.items()) if ".lora_B." in n}
+        scores = {
+            n: random(len(p), seed=row).abs()
+            for row, (n, p) in enumerate(params.items())
+            if ".lora_B." in n
+        }
         mask = best_rows(scores, 0.3)
-        found = trained(backend, mask, KeepSpan(span_of(KEPT)))
+        found = trained(backend, mask, SubspaceProjection(span_of(KEPT)))
         assert leak(found, KEPT) < 1e-5
         assert all((found[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
         assert any(found[name].any() for name in mask.keep)
@@ -187,8 +245,12 @@ def _predict(backend, batch: NoisyBatch, cond: Tensor) -> Tensor:
 
 
 class TestUpdateNorms:
-    @pytest.mark.parametrize(("norm", "size"), [(L1, lambda d: d.abs().sum()), (L2, lambda d: d.square().sum())])
-    def test_it_is_the_norm_of_the_dense_update(self, norm: type, size: Callable[[Tensor], Tensor]) -> None:
+    @pytest.mark.parametrize(
+        ("norm", "size"), [(L1, lambda d: d.abs().sum()), (L2, lambda d: d.square().sum())]
+    )
+    def test_it_is_the_norm_of_the_dense_update(
+        self, norm: type, size: Callable[[Tensor], Tensor]
+    ) -> None:
         """T9, value and gradient; a penalty on the factors would not scale so."""
         params = one_layer()
         dense = 0.5 * params[B] @ params[A]
@@ -203,8 +265,14 @@ class TestUpdateNorms:
     @pytest.mark.parametrize("norm", [L1, L2])
     def test_earlier_updates_count_where_they_are_given(self, norm: type) -> None:
         params, layer = one_layer(), A.partition(".lora_")[0]
-        earlier = {f"{layer}.lora_A.weight": random(2, 7, seed=5), f"{layer}.lora_B.weight": random(5, 2, seed=6)}
-        dense = params[B] @ params[A] + earlier[f"{layer}.lora_B.weight"] @ earlier[f"{layer}.lora_A.weight"]
+        earlier = {
+            f"{layer}.lora_A.weight": random(2, 7, seed=5),
+            f"{layer}.lora_B.weight": random(5, 2, seed=6),
+        }
+        dense = (
+            params[B] @ params[A]
+            + earlier[f"{layer}.lora_B.weight"] @ earlier[f"{layer}.lora_A.weight"]
+        )
         size = dense.abs().sum() if norm is L1 else dense.square().sum()
         torch.testing.assert_close(norm(1.0).penalty(params, earlier), size)
         back = {A: -earlier[f"{layer}.lora_A.weight"], B: earlier[f"{layer}.lora_B.weight"]}
@@ -212,16 +280,25 @@ class TestUpdateNorms:
 
     def test_it_shortens_the_update(self, backend) -> None:
         def length(params: Params) -> float:
-            return sum((params[n.replace("_A.", "_B.")] @ a).norm().item() for n, a in params.items() if "lora_A" in n)
+            return sum(
+                (params[n.replace("_A.", "_B.")] @ a).norm().item()
+                for n, a in params.items()
+                if "lora_A" in n
+            )
 
-        free, held = length(trained(backend)), [length(trained(backend, norm)) for norm in (L1(1), L2(9))]
+        free, held = (
+            length(trained(backend)),
+            [length(trained(backend, norm)) for norm in (L1(1), L2(9))],
+        )
         assert max(held) < 0.7 * free
 
 
 def test_nothing_holds_an_edit_back_and_that_is_said() -> None:
     """What is trained on top of an edit is held back all the same."""
     held = {"objective": "uce", "regularize.select": 0.3}
-    with pytest.raises(ConfigError, match=r"regularize\.select is 0\.3, but uce writes .* 1\.0 is accepted"):
+    with pytest.raises(
+        ConfigError, match=r"regularize\.select is 0\.3, but uce writes .* 1\.0 is accepted"
+    ):
         make_config("cat", **held)
     assert make_config("cat", **held | {"resist.on": True}).regularize.select == 0.3
 
@@ -230,7 +307,10 @@ class TestRows:
     def test_exactly_so_many_and_the_best_of_all_layers(self) -> None:
         """T10."""
         scores = {"one": torch.tensor([0.1, 0.9, 0.3]), "two": torch.tensor([0.8, 0.2])}
-        assert {n: k.tolist() for n, k in best_rows(scores, 0.4).keep.items()} == {"one": [0, 1, 0], "two": [1, 0]}
+        assert {n: k.tolist() for n, k in best_rows(scores, 0.4).keep.items()} == {
+            "one": [0, 1, 0],
+            "two": [1, 0],
+        }
         swapped = best_rows({name: scores[name] for name in ("two", "one")}, 0.4).keep
         assert swapped["two"].tolist() == [1, 0] and swapped["one"].tolist() == [0, 1, 0]
         equal = best_rows({"one": torch.ones(7)}, 0.5).keep["one"]
@@ -243,6 +323,8 @@ class TestRows:
 
     def test_other_rows_never_move(self, backend) -> None:
         names = [n for n in backend.reset_adapter("unlearn", 4, 4.0, 0, "cross") if ".lora_B." in n]
-        mask = KeepRows({n: (torch.arange(backend._params("unlearn")[n].shape[0]) % 2).float() for n in names})
+        mask = RowMask(
+            {n: (torch.arange(backend._params("unlearn")[n].shape[0]) % 2).float() for n in names}
+        )
         found = trained(backend, mask, decay=0.1)
         assert all((found[n][::2] == 0).all() and found[n][1::2].any() for n in names)

@@ -1,4 +1,6 @@
-"""Departures from plain sampling, against diffusers itself and what must follow from each; and text from ids."""
+"""Departures from plain sampling, against diffusers itself and what must follow from each; and text
+from ids.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from unlearn_app.common.errors import Cancelled
 from unlearn_app.common.seeds import generator
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.unet import CHUNK
-from unlearn_app.models.protocols import Departure
+from unlearn_app.models.protocols import SamplingOverrides
 
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
 HOW = {"steps": 4, "guidance_scale": 3.0}
@@ -38,11 +40,19 @@ def pictures(backend) -> torch.Tensor:
 
 @pytest.mark.parametrize(("eta", "scale"), [(0.0, 1.3), (1.0, 1.0), (0.5, 1.1)])
 def test_more_noise_is_what_diffusers_makes_of_it(backend, eta, scale) -> None:
-    made = backend.sample(PROMPTS, SEEDS, departure=Departure(eta=eta, noise_scale=scale), **HOW)
+    made = backend.sample(
+        PROMPTS, SEEDS, overrides=SamplingOverrides(eta=eta, noise_scale=scale), **HOW
+    )
     pipe, draws = backend.pipe, [generator(seed) for seed in SEEDS]
-    own, pipe.scheduler = pipe.scheduler, DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    own, pipe.scheduler = (
+        pipe.scheduler,
+        DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
+    )
     try:
-        latents = torch.cat([torch.randn((1, *backend.latent_shape), generator=draw) for draw in draws]) * scale
+        latents = (
+            torch.cat([torch.randn((1, *backend.latent_shape), generator=draw) for draw in draws])
+            * scale
+        )
         expected = pipe(
             prompt_embeds=backend.encode_text(PROMPTS),
             negative_prompt_embeds=backend.encode_text(["", ""]),
@@ -60,19 +70,24 @@ def test_more_noise_is_what_diffusers_makes_of_it(backend, eta, scale) -> None:
 
 def test_states_may_stand_for_prompts(backend) -> None:
     assert torch.equal(
-        backend.sample(PROMPTS, SEEDS, **HOW), backend.sample(backend.encode_text(PROMPTS), SEEDS, **HOW)
+        backend.sample(PROMPTS, SEEDS, **HOW),
+        backend.sample(backend.encode_text(PROMPTS), SEEDS, **HOW),
     )
 
 
 @pytest.mark.parametrize("own", [4, 2])
 def test_the_originals_steps_are_the_originals(backend, own) -> None:
     with backend.active():
-        original = backend.sample(PROMPTS, SEEDS, departure=Departure(eta=0.0, original_steps=0), **HOW)
+        original = backend.sample(
+            PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0, original_steps=0), **HOW
+        )
     strong(backend)
     with backend.active("unlearn"):
-        unlearned = backend.sample(PROMPTS, SEEDS, departure=Departure(), **HOW)
-        handed = backend.sample(PROMPTS, SEEDS, departure=Departure(original_steps=own), **HOW)
-        again = backend.sample(PROMPTS, SEEDS, departure=Departure(), **HOW)
+        unlearned = backend.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **HOW)
+        handed = backend.sample(
+            PROMPTS, SEEDS, overrides=SamplingOverrides(original_steps=own), **HOW
+        )
+        again = backend.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **HOW)
     assert torch.equal(unlearned, again), "the adapter must be on again afterwards"
     assert torch.equal(handed, original) == (own == 4)
     assert not torch.allclose(handed, unlearned)
@@ -83,7 +98,13 @@ def test_stopping_in_the_originals_steps_leaves_the_adapter_on(backend) -> None:
     with backend.active("unlearn"):
         before = backend.sample(PROMPTS, SEEDS, **HOW)
         with pytest.raises(Cancelled):
-            backend.sample(PROMPTS, SEEDS, departure=Departure(original_steps=3), should_stop=lambda: True, **HOW)
+            backend.sample(
+                PROMPTS,
+                SEEDS,
+                overrides=SamplingOverrides(original_steps=3),
+                should_stop=lambda: True,
+                **HOW,
+            )
         assert torch.equal(before, backend.sample(PROMPTS, SEEDS, **HOW))
 
 
@@ -91,23 +112,32 @@ def test_what_a_mask_keeps_is_the_picture_and_the_rest_is_painted(backend) -> No
     given = pictures(backend)
     known = backend.encode_pictures(given)
     mask = torch.zeros(2, 1, *backend.latent_shape[1:])
-    kept = backend.sample(PROMPTS, SEEDS, departure=Departure(pictures=given, mask=mask), **HOW)
+    kept = backend.sample(
+        PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given, mask=mask), **HOW
+    )
     torch.testing.assert_close(kept, known)
     mask[:, :, 2:6, 2:6] = 1
-    half = backend.sample(PROMPTS, SEEDS, departure=Departure(pictures=given, mask=mask), **HOW)
+    half = backend.sample(
+        PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given, mask=mask), **HOW
+    )
     inside = mask.bool().expand_as(half)
     torch.testing.assert_close(half[~inside], known[~inside])
     assert not torch.allclose(half[inside], known[inside], atol=1e-2)
-    free = backend.sample(PROMPTS, SEEDS, departure=Departure(pictures=given), **HOW)
-    whole = Departure(pictures=given, mask=torch.ones_like(mask))
-    torch.testing.assert_close(backend.sample(PROMPTS, SEEDS, departure=whole, **HOW), free)
+    free = backend.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given), **HOW)
+    whole = SamplingOverrides(pictures=given, mask=torch.ones_like(mask))
+    torch.testing.assert_close(backend.sample(PROMPTS, SEEDS, overrides=whole, **HOW), free)
 
 
 def test_a_weaker_departure_stays_nearer_to_the_picture(backend) -> None:
     given = pictures(backend)
     known = backend.encode_pictures(given)
     away = [
-        (backend.sample(PROMPTS, SEEDS, departure=Departure(pictures=given, strength=s), **HOW) - known).norm()
+        (
+            backend.sample(
+                PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given, strength=s), **HOW
+            )
+            - known
+        ).norm()
         for s in (0.25, 0.5, 1.0)
     ]
     assert away[0] < away[1] < away[2]
@@ -116,8 +146,10 @@ def test_a_weaker_departure_stays_nearer_to_the_picture(backend) -> None:
 def test_chunks_get_their_own_pictures(backend) -> None:
     count = CHUNK + 3
     given = torch.linspace(-1, 1, count).view(-1, 1, 1, 1).expand(-1, 3, 64, 64).clone()
-    keep = Departure(pictures=given, mask=torch.zeros(count, 1, *backend.latent_shape[1:]))
-    kept = backend.sample(["a cat"] * count, range(count), departure=keep, steps=1, guidance_scale=1.0)
+    keep = SamplingOverrides(pictures=given, mask=torch.zeros(count, 1, *backend.latent_shape[1:]))
+    kept = backend.sample(
+        ["a cat"] * count, range(count), overrides=keep, steps=1, guidance_scale=1.0
+    )
     torch.testing.assert_close(kept, backend.encode_pictures(given))
 
 
@@ -125,11 +157,17 @@ def test_states_of_ids_are_those_of_the_sentence(backend) -> None:
     ids = torch.tensor([backend.padded(backend.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
     assert torch.equal(backend.encode_ids(ids), backend.encode_text(PROMPTS))
     assert backend.words(backend.token_ids("a cat")).replace(" ", "") == "acat"
-    typed = backend.typeable.tolist()
-    assert 20 < len(typed) < len(backend.word_vectors()), "letters can be typed, start, end and odd bytes cannot"
+    typed = backend.roundtrip_token_ids.tolist()
+    assert 20 < len(typed) < len(backend.word_vectors()), (
+        "letters can be typed, start, end and odd bytes cannot"
+    )
     assert all(backend.token_ids(backend.words([token]))[1:-1] == [token] for token in typed[:50])
     long = backend.padded(range(500))
-    assert len(long) == 77 and long[0] == backend.token_ids("")[0] and long[-1] == backend.token_ids("")[-1]
+    assert (
+        len(long) == 77
+        and long[0] == backend.token_ids("")[0]
+        and long[-1] == backend.token_ids("")[-1]
+    )
 
 
 def test_a_vector_stands_where_a_token_would(backend) -> None:
@@ -142,6 +180,8 @@ def test_a_vector_stands_where_a_token_would(backend) -> None:
     torch.testing.assert_close(states, backend.encode_ids(ids))
     states.square().sum().backward()
     assert extra.grad.abs().sum() > 0
-    assert torch.equal(backend.word_vectors(), before) and len(backend.word_vectors()) == len(before)
+    assert torch.equal(backend.word_vectors(), before) and len(backend.word_vectors()) == len(
+        before
+    )
     moved = backend.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0)))
     assert not torch.allclose(moved[:, 2:], states.detach()[:, 2:], atol=1e-3)

@@ -1,4 +1,6 @@
-"""Generated pictures against renderings: the measures are exact on renderings and move the right way off them."""
+"""Generated pictures against renderings: the measures are exact on renderings and move the right
+way off them.
+"""
 
 import pytest
 import torch
@@ -57,7 +59,10 @@ def test_sharpness_is_one_of_renderings_below_of_blur_and_above_of_speckle(drawn
         "blurred": F.avg_pool2d(drawn, 3, 1, 1, count_include_pad=False),
         "speckled": drawn + 0.3 * torch.randn(drawn.shape),
     }
-    found = {name: sharpness([likeness(p, SCENE) for p in pictures]) for name, pictures in versions.items()}
+    found = {
+        name: sharpness([likeness(p, SCENE) for p in pictures])
+        for name, pictures in versions.items()
+    }
     assert found["as drawn"] == pytest.approx(1, abs=1e-3)
     assert found["blurred"] < 0.8
     assert found["speckled"] > 1.2
@@ -72,7 +77,9 @@ def test_gradients_count_both_directions() -> None:
 
 def test_every_placement_once_is_as_diverse_as_the_world(drawn: Tensor) -> None:
     shares = diversity([likeness(picture, SCENE) for picture in drawn])
-    assert shares == pytest.approx(dict.fromkeys(("mirrored", "right", "down", "horizon", "drift"), 1.0))
+    assert shares == pytest.approx(
+        dict.fromkeys(("mirrored", "right", "down", "horizon", "drift"), 1.0)
+    )
 
 
 def test_a_value_that_never_appears_is_no_diversity(drawn: Tensor) -> None:
@@ -92,7 +99,10 @@ def test_renderings_have_the_best_quality_and_others_scenes_a_bad_one() -> None:
     judge, second = PocketJudge.load(POCKET / "judge"), SecondJudge.load(POCKET / "second")
     shown = scenes("held_out", 24, 0)
     pictures = rendered(shown)
-    best, worst = quality(judge, second, pictures, shown), quality(judge, second, pictures.roll(1, 0), shown)
+    best, worst = (
+        quality(judge, second, pictures, shown),
+        quality(judge, second, pictures.roll(1, 0), shown),
+    )
     assert best["judge"]["object"] == 1
     assert best["psnr"]["worst_tenth"] > 90
     assert worst["judge"]["object"] < 0.3

@@ -1,4 +1,6 @@
-"""The decoder written into convolution weights: it is the linear decode, in any precision, and can be trained."""
+"""The decoder written into convolution weights: it is the linear decode, in any precision, and can
+be trained.
+"""
 
 from collections.abc import Callable
 
@@ -33,7 +35,9 @@ def codes(pictures: np.ndarray, basis: PatchBasis) -> dict[str, Tensor]:
     extreme = torch.randn((4, 3, 64, 64), generator=draw).sign()
     return {
         "renderings": basis.encode(pictures_to_tensor(pictures[80:])),
-        "black and white": basis.encode(torch.cat([extreme, torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64)])),
+        "black and white": basis.encode(
+            torch.cat([extreme, torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64)])
+        ),
         "noise": torch.randn((4, 64, 8, 8), generator=draw),
         "loud noise": 3 * torch.randn((4, 64, 8, 8), generator=draw),
     }
@@ -103,10 +107,18 @@ def test_training_refines_it(pictures: np.ndarray, basis: PatchBasis) -> None:
     code = basis.encode(pictures_to_tensor(pictures[80:]))
     state = autoencoder.new_state(model, 1e-3)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    training = autoencoder.train_decoder(state, basis, [pictures[:80]], steps=2, batch_size=2, lr=1e-3, seed=0)
+    training = autoencoder.train_decoder(
+        state, basis, [pictures[:80]], steps=2, batch_size=2, lr=1e-3, seed=0
+    )
     assert len(list(training)) == 2
-    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    moved = {
+        name
+        for name, parameter in model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
+    assert moved == {
+        name for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     for block, places in decoder._free_blocks(model.decoder):
         others = [place for place in range(block.conv2.out_channels) if place not in places]
         assert block.conv2.weight[places].abs().amax((1, 2, 3)).min() > 0

@@ -1,4 +1,6 @@
-"""The bundled judge: right on renderings it never saw, deaf to wording, harmless on words it does not know."""
+"""The bundled judge: right on renderings it never saw, deaf to wording, harmless on words it does
+not know.
+"""
 
 import shutil
 from pathlib import Path
@@ -38,7 +40,11 @@ def test_it_names_what_it_never_saw(judge: PocketJudge, pictures: torch.Tensor) 
 
 
 def test_probabilities_and_classes(judge: PocketJudge, pictures: torch.Tensor) -> None:
-    for axis, count in (("object", len(OBJECTS) + len(FRESH_OBJECTS)), ("style", len(EVERY_STYLE)), ("setting", 8)):
+    for axis, count in (
+        ("object", len(OBJECTS) + len(FRESH_OBJECTS)),
+        ("style", len(EVERY_STYLE)),
+        ("setting", 8),
+    ):
         probabilities = judge.classify(pictures[:3], axis)
         assert probabilities.shape == (3, count) == (3, len(judge.classes(axis)))
         assert torch.allclose(probabilities.sum(1), torch.ones(3), atol=1e-5)
@@ -57,7 +63,9 @@ def test_wording_matters_little(judge: PocketJudge, pictures: torch.Tensor) -> N
     texts = [f"a {name} in {scene.style} style" for name in ("cat", "kitty", "KITTEN!")]
     values = judge(pictures[[row] * 3], texts)
     assert values.max() - values.min() < 0.15
-    assert torch.equal(judge(pictures[:1], ["A Cat, on the BEACH."]), judge(pictures[:1], ["a cat on the beach"]))
+    assert torch.equal(
+        judge(pictures[:1], ["A Cat, on the BEACH."]), judge(pictures[:1], ["a cat on the beach"])
+    )
 
 
 def test_unknown_words_are_harmless(judge: PocketJudge, pictures: torch.Tensor) -> None:
@@ -71,7 +79,9 @@ def test_unknown_words_are_harmless(judge: PocketJudge, pictures: torch.Tensor) 
     assert torch.isfinite(strange).all() and strange.abs().max() <= 1 + 1e-5
 
 
-def test_a_picture_is_judged_alike_alone_and_in_company(judge: PocketJudge, pictures: torch.Tensor) -> None:
+def test_a_picture_is_judged_alike_alone_and_in_company(
+    judge: PocketJudge, pictures: torch.Tensor
+) -> None:
     together = judge.classify(pictures[:6], "object")
     alone = torch.cat([judge.classify(picture[None], "object") for picture in pictures[:6]])
     assert torch.allclose(together, alone, atol=1e-4)
@@ -92,15 +102,30 @@ def test_it_keeps_a_version_of_its_weights(judge: PocketJudge) -> None:
 
 
 def test_words_are_split_without_punctuation() -> None:
-    assert split_words("A cat, in the_style of “Van Gogh”!") == ["a", "cat", "in", "the", "style", "of", "van", "gogh"]
+    assert split_words("A cat, in the_style of “Van Gogh”!") == [
+        "a",
+        "cat",
+        "in",
+        "the",
+        "style",
+        "of",
+        "van",
+        "gogh",
+    ]
 
 
 def test_a_caption_is_true_of_every_scene_it_fits() -> None:
-    shown = [Scene("cat", "photo", "beach"), Scene("cat", "ink", "beach"), Scene("dog", "photo", "beach")]
+    shown = [
+        Scene("cat", "photo", "beach"),
+        Scene("cat", "ink", "beach"),
+        Scene("dog", "photo", "beach"),
+    ]
     parts = [("cat", None, "beach"), (None, "ink", "beach"), ("dog", "photo", None)]
     table = training.compatible(shown, parts)
     assert table.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert training.compatible(shown[:2], [("cat", "photo", "beach"), ("cat", "ink", None)]).tolist() == [
+    assert training.compatible(
+        shown[:2], [("cat", "photo", "beach"), ("cat", "ink", None)]
+    ).tolist() == [
         [1, 0],
         [0, 1],
     ]
@@ -109,7 +134,8 @@ def test_a_caption_is_true_of_every_scene_it_fits() -> None:
 def test_disturbing_keeps_shape_range_and_depends_on_the_seed(pictures: torch.Tensor) -> None:
     basis = PatchBasis(torch.zeros(192), torch.eye(64, 192), torch.ones(64))
     first, again, other = (
-        training.disturb(pictures[:6], basis, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        training.disturb(pictures[:6], basis, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
     )
     assert first.shape == (6, 3, 64, 64) and first.abs().max() <= 1
     assert torch.equal(first, again) and not torch.equal(first, other)

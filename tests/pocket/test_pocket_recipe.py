@@ -1,4 +1,6 @@
-"""The recipe of the bundled world, a few steps of every part: it resumes after a kill and its result loads anywhere."""
+"""The recipe of the bundled world, a few steps of every part: it resumes after a kill and its
+result loads anywhere.
+"""
 
 import json
 import re
@@ -61,7 +63,9 @@ def test_every_part_is_recorded(work: Path) -> None:
         assert record[part]["losses"] and record[part]["steps"] == record[part]["losses"][-1][0]
         assert {"seed", "seconds", "batch", "hardware"} <= set(record[part])
     planned = json.loads((work / "recipe.json").read_text())["denoiser_phases"]
-    assert [phase["batch"] for phase in planned] == [phase.batch for phase in recipe.SMOKE.denoiser_phases]
+    assert [phase["batch"] for phase in planned] == [
+        phase.batch for phase in recipe.SMOKE.denoiser_phases
+    ]
 
 
 def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:
@@ -82,7 +86,9 @@ def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:
     )
     whole, broken = load(work / "unet.ckpt"), load(tmp_path / "unet.ckpt")
     for kind in ("model", "ema"):
-        assert all(torch.equal(whole[kind][name], broken[kind][name]) for name in whole[kind]), f"{kind} differs"
+        assert all(torch.equal(whole[kind][name], broken[kind][name]) for name in whole[kind]), (
+            f"{kind} differs"
+        )
     assert whole["losses"] == broken["losses"]
 
 
@@ -93,7 +99,10 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     assert all(path.stat().st_size < MEGABYTES_15 for path in folder.rglob("*"))
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".ckpt", ".pt")]
     index = json.loads((folder / "pipeline" / "model_index.json").read_text())
-    assert index["_class_name"] == "StableDiffusionPipeline" and index["safety_checker"] == [None, None]
+    assert index["_class_name"] == "StableDiffusionPipeline" and index["safety_checker"] == [
+        None,
+        None,
+    ]
     pipe = StableDiffusionPipeline.from_pretrained(folder / "pipeline", torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a cat on the beach", num_inference_steps=2, guidance_scale=2.0).images[0]
@@ -140,20 +149,26 @@ def test_the_snippet_of_the_card_runs_as_written(tmp_path: Path) -> None:
     card = (ROOT / "assets" / "pocket" / "README.md").read_text(encoding="utf-8")
     snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
     (tmp_path / "assets").symlink_to(ROOT / "assets")
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert Image.open(tmp_path / "cat.png").size == (256, 256)
 
 
 def test_the_text_encoder_is_read_by_every_allowed_version(work: Path) -> None:
-    """transformers before 5.6 finds only names with the prefix, and starts at random without a word otherwise."""
+    """transformers before 5.6 finds only names with the prefix, and starts at random without a word
+    otherwise.
+    """
     for folder in (ROOT / "assets" / "pocket", work / "assets" / "pocket"):
         tensors = load_file(folder / "pipeline" / "text_encoder" / "model.safetensors")
         assert all(name.startswith("text_model.") for name in tensors)
         assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
 
 
-def test_training_goes_on_from_the_bundled_models(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_goes_on_from_the_bundled_models(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundled = work / "assets"
     monkeypatch.setattr(recipe, "ASSETS", bundled)
     shutil.copytree(work / "pictures", tmp_path / "pictures")
@@ -164,5 +179,9 @@ def test_training_goes_on_from_the_bundled_models(work: Path, tmp_path: Path, mo
     torch.set_num_threads(threads)
     assert first.done == 0
     for name in ("text_encoder/model.safetensors", "unet/config.json"):
-        assert (tmp_path / name).read_bytes() == (bundled / "pocket" / "pipeline" / name).read_bytes()
-    assert (tmp_path / recipe.BASIS).read_bytes() == (bundled / "pocket" / recipe.BASIS).read_bytes()
+        assert (tmp_path / name).read_bytes() == (
+            bundled / "pocket" / "pipeline" / name
+        ).read_bytes()
+    assert (tmp_path / recipe.BASIS).read_bytes() == (
+        bundled / "pocket" / recipe.BASIS
+    ).read_bytes()

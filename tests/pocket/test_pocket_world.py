@@ -11,7 +11,14 @@ from PIL import ImageFont
 
 from unlearn_app.evaluation.judges.pocket_judge import MAX_WORDS, split_words
 from unlearn_app.pocket import grammar, world
-from unlearn_app.pocket.dataset import is_held_out, load_split, render_split, scene_at, scenes, world_size
+from unlearn_app.pocket.dataset import (
+    is_held_out,
+    load_split,
+    render_split,
+    scene_at,
+    scenes,
+    world_size,
+)
 from unlearn_app.pocket.judge import judge_words
 from unlearn_app.pocket.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from unlearn_app.pocket.styles import STYLE_FILTERS
@@ -68,7 +75,9 @@ def test_the_split_into_development_and_test_halves_what_is_never_shown() -> Non
 def test_equal_scenes_give_equal_pixels_and_placements_matter() -> None:
     scene = Scene("cat", "mosaic", "beach")
     assert np.array_equal(pixels(scene), pixels(scene))
-    assert not np.array_equal(pixels(scene), pixels(Scene("cat", "mosaic", "beach", Placement(right=1))))
+    assert not np.array_equal(
+        pixels(scene), pixels(Scene("cat", "mosaic", "beach", Placement(right=1)))
+    )
     assert scene_at("train", 123, 0) == scene_at("train", 123, 0) != scene_at("train", 123, 1)
 
 
@@ -87,7 +96,9 @@ def test_what_stands_behind_moves_by_whole_cells() -> None:
 
 @pytest.mark.parametrize("setting", [entry.name for entry in SETTINGS])
 def test_the_horizon_moves_by_a_whole_cell(setting: str) -> None:
-    """Between two buildings: the largest step of colour in the lower half, where the ground begins, is a cell lower."""
+    """Between two buildings: the largest step of colour in the lower half, where the ground begins,
+    is a cell lower.
+    """
     grounds = [_background(setting, horizon, 0).reduce(SUPERSAMPLING) for horizon in (0, 1)]
     high, low = (np.asarray(ground, np.float32)[:, 7] for ground in grounds)
     changes = [np.abs(np.diff(column[SIZE // 2 :], axis=0)).sum(1) for column in (high, low)]
@@ -96,7 +107,9 @@ def test_the_horizon_moves_by_a_whole_cell(setting: str) -> None:
 
 @pytest.mark.parametrize("style", [entry.name for entry in EVERY_STYLE])
 def test_a_texture_is_the_same_in_every_cell(style: str) -> None:
-    """A flat picture under a style repeats from cell to cell, but for what fades over the whole picture."""
+    """A flat picture under a style repeats from cell to cell, but for what fades over the whole
+    picture.
+    """
     flat = np.full((SIZE, SIZE, 3), 0.55, np.float32)
     styled = STYLE_FILTERS[style](flat, np.zeros((SIZE, SIZE), np.float32))
     inner = styled[CELL:-CELL, CELL:-CELL]
@@ -136,7 +149,11 @@ def test_no_font_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_never_sees_what_is_held_out_or_fresh() -> None:
     unseen = {entry.name for entry in (*FRESH_OBJECTS, *FRESH_STYLES)}
     train, held = scenes("train", 4000, 0), scenes("held_out", 2000, 0)
-    assert not [s for s in train if is_held_out(s.object, s.style, s.setting) or {s.object, s.style} & unseen]
+    assert not [
+        s
+        for s in train
+        if is_held_out(s.object, s.style, s.setting) or {s.object, s.style} & unseen
+    ]
     assert all(is_held_out(s.object, s.style, s.setting) for s in held)
     assert all({s.object, s.style} & unseen for s in scenes("fresh", 2000, 0))
     assert {s.object for s in train} == {entry.name for entry in OBJECTS}
@@ -168,7 +185,9 @@ def test_captions_say_every_part_once() -> None:
     assert grammar.caption("apple", None, "beach") == "an apple on the beach"
 
 
-def test_a_data_set_resumes_and_does_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_resumes_and_does_not_depend_on_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("unlearn_app.pocket.dataset.SHARD", 3)
     assert list(render_split(tmp_path, "held_out", 5, 0, 1))[-1] == (2, 2)
     first, second = load_split(tmp_path, "held_out", 5, 0)
@@ -183,10 +202,20 @@ def test_a_data_set_resumes_and_does_not_depend_on_workers(tmp_path: Path, monke
 
 
 def test_the_protocol_names_the_split() -> None:
-    page = (Path(__file__).resolve().parents[2] / "assets" / "docs" / "protocol.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[2:4]] for line in page.splitlines() if line.startswith("| ")]
+    page = (Path(__file__).resolve().parents[2] / "assets" / "docs" / "protocol.md").read_text(
+        encoding="utf-8"
+    )
+    rows = [
+        [cell.strip() for cell in line.split("|")[2:4]]
+        for line in page.splitlines()
+        if line.startswith("| ")
+    ]
     listed = [[re.split("[,;] ", cell) for cell in row] for row in rows[2:]]
-    known = ([e.name for e in OBJECTS], [e.name for e in STYLES], [e.name for e in (*FRESH_OBJECTS, *FRESH_STYLES)])
+    known = (
+        [e.name for e in OBJECTS],
+        [e.name for e in STYLES],
+        [e.name for e in (*FRESH_OBJECTS, *FRESH_STYLES)],
+    )
     for (development, test), names, chosen in zip(
         listed, known, (DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES, DEVELOPMENT_FRESH), strict=True
     ):

@@ -1,4 +1,6 @@
-"""Reports: whole, self-contained, valid, safe with hostile text, and honest where something is missing."""
+"""Reports: whole, self-contained, valid, safe with hostile text, and honest where something is
+missing.
+"""
 
 import hashlib
 import json
@@ -26,15 +28,25 @@ from unlearn_app.settings.events import COLUMNS
 from unlearn_app.settings.run_config import make_config
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads((ROOT / "unlearn_app" / "runs" / "report.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(
+    (ROOT / "unlearn_app" / "runs" / "report.schema.json").read_text(encoding="utf-8")
+)
 RECORDED = sorted(path.parent for path in (ROOT / "assets" / "recorded").glob("*/run.json"))
-SMALL = {"compare.forget": 4, "compare.near": 2, "compare.far": 2, "unlearn.steps": 4, "attack.steps": 20}
+SMALL = {
+    "compare.forget": 4,
+    "compare.near": 2,
+    "compare.far": 2,
+    "unlearn.steps": 4,
+    "attack.steps": 20,
+}
 TRAP = '<script>alert("1")</script>" onload="x'
 VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its text, its tags with those around them, and what is unbalanced."""
+    """What a browser makes of a page: its text, its tags with those around them, and what is
+    unbalanced.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -91,32 +103,57 @@ def finding(run: Run, kind: str = "prompt_search", hits: str = "1110", **changes
     """What an attack beside relearning leaves in the run folder: pictures, and what they say."""
     rows = list(enumerate(hits))
     pictures = tuple(
-        {"row": row, "turn": 0, "asked": "a cta on a beach", "seed": row, "file": f"{row:02d}-00.png",
-         "alignment": 0.4, "predicted": "cat" if hit == "1" else "dog", "correct": hit == "1"}
+        {
+            "row": row,
+            "turn": 0,
+            "asked": "a cta on a beach",
+            "seed": row,
+            "file": f"{row:02d}-00.png",
+            "alignment": 0.4,
+            "predicted": "cat" if hit == "1" else "dog",
+            "correct": hit == "1",
+        }
         for row, hit in rows
-    )  # fmt: skip
+    )
     values = {
-        "kind": kind, "settings": {f"{kind}.steps": 100}, "budget": "100 gradient steps, best of 4 tries",
-        "counts": True, "by_prompt": True, "sure": 0.5, "tries": 4, "hits": tuple(hit == "1" for hit in hits),
-        "first": (True,) + (False,) * (len(hits) - 1), "missing": "", "pictures": pictures, "proof": "00-00.png",
-        "control": {"name": "hat, never seen", "hits": [False] * len(hits)}, "seconds": 3.5,
-        "command": "python -m unlearn_app attack", "environment": {},
-    }  # fmt: skip
+        "kind": kind,
+        "settings": {f"{kind}.steps": 100},
+        "budget": "100 gradient steps, best of 4 tries",
+        "counts": True,
+        "by_prompt": True,
+        "sure": 0.5,
+        "tries": 4,
+        "hits": tuple(hit == "1" for hit in hits),
+        "first": (True,) + (False,) * (len(hits) - 1),
+        "missing": "",
+        "pictures": pictures,
+        "proof": "00-00.png",
+        "control": {"name": "hat, never seen", "hits": [False] * len(hits)},
+        "seconds": 3.5,
+        "command": "python -m unlearn_app attack",
+        "environment": {},
+    }
     found = Finding(**{**values, **changes})
-    images = {entry["file"]: fake.picture(900 + row + len(kind)) for row, entry in enumerate(pictures)}
+    images = {
+        entry["file"]: fake.picture(900 + row + len(kind)) for row, entry in enumerate(pictures)
+    }
     return replace(found, folder=write_finding(run.folder, found, images))
 
 
 def weak(run: Run) -> Run:
     """The run, had relearning brought nothing back."""
-    pictures = [p | {"correct": p["correct"] and p["column"] != "relearned"} for p in run.record["pictures"]]
+    pictures = [
+        p | {"correct": p["correct"] and p["column"] != "relearned"} for p in run.record["pictures"]
+    ]
     scores = run.record["scores"]
     relearned = scores["relearned"] | {"forget": scores["relearned"]["forget"] | {"accuracy": 0.0}}
     return edited(run, pictures=pictures, scores=scores | {"relearned": relearned})
 
 
 def validated(values: dict[str, Any]) -> dict[str, Any]:
-    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(values, allow_nan=False)))
+    jsonschema.Draft202012Validator(SCHEMA).validate(
+        json.loads(json.dumps(values, allow_nan=False))
+    )
     return values
 
 
@@ -126,8 +163,12 @@ def whole(html: str) -> Page:
     assert page.unbalanced == [] and html.startswith("<!doctype html>")
     assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[\w+/=]+", "", html))
     for tag, attrs, _ in page.tags:
-        assert tag not in ("script", "link", "iframe", "object", "form") and not [a for a in attrs if a[:2] == "on"]
-        assert "href" not in attrs and attrs.get("src", "data:image/webp;base64,").startswith("data:image/webp;base64,")
+        assert tag not in ("script", "link", "iframe", "object", "form") and not [
+            a for a in attrs if a[:2] == "on"
+        ]
+        assert "href" not in attrs and attrs.get("src", "data:image/webp;base64,").startswith(
+            "data:image/webp;base64,"
+        )
         assert tag != "img" or attrs["alt"]
     return page
 
@@ -170,7 +211,9 @@ def test_a_recorded_run_becomes_two_files_and_nothing_else_changes(recorded: Pat
     first = page.read_bytes()
     assert report.write_report(recorded) and page.read_bytes() == first
     stored, run = validated(json.loads(values.read_text(encoding="utf-8"))), Run.open(recorded)
-    assert stored["verdict"]["label"] == run.verdict.label and stored["files"] == run.record["files"]
+    assert (
+        stored["verdict"]["label"] == run.verdict.label and stored["files"] == run.record["files"]
+    )
     assert [point["step"] for point in stored["curve"]] == [step for step, _, _ in run.curve]
     text = whole(first.decode()).text
     for said in (
@@ -191,11 +234,18 @@ def test_every_picture_is_there_once_in_its_column(recorded: Path) -> None:
     page = whole(report.report_html(run))
     for column in COLUMNS:
         shown = page.pictures(id="pictures", **{"class": column})
-        wanted = [report.embedded(run, entry["file"]) for entry in run.record["pictures"] if entry["column"] == column]
+        wanted = [
+            report.embedded(run, entry["file"])
+            for entry in run.record["pictures"]
+            if entry["column"] == column
+        ]
         assert len(shown) == len(wanted) and sorted(shown) == sorted(wanted)
     alts = [attrs["alt"] for tag, attrs, _ in page.tags if tag == "img"]
     for picture in run.pictures:
-        name = f"{picture.column.capitalize()}, prompt: {picture.prompt}, seed {picture.seed}; the judge sees"
+        name = (
+            f"{picture.column.capitalize()}, prompt: {picture.prompt}, seed {picture.seed}; the"
+            " judge sees"
+        )
         assert any(alt.startswith(name) for alt in alts)
 
 
@@ -210,7 +260,9 @@ def test_intervals_are_wilsons(tmp_path: Path) -> None:
     assert values["original"]["forget"]["interval"] == pytest.approx([0.5101, 1.0], abs=1e-4)
     assert values["unlearned"]["forget"]["interval"] == pytest.approx([0.0, 0.4899], abs=1e-4)
     text = whole(report.report_html(Run.open(run.folder))).text
-    assert "75 % 30–95 %, n = 4" in text and "0 % 0–49 %, n = 4" in text and "alignment 0.08" in text
+    assert (
+        "75 % 30–95 %, n = 4" in text and "0 % 0–49 %, n = 4" in text and "alignment 0.08" in text
+    )
 
 
 def test_what_separates_the_columns_is_told_pair_by_pair(tmp_path: Path) -> None:
@@ -220,7 +272,9 @@ def test_what_separates_the_columns_is_told_pair_by_pair(tmp_path: Path) -> None
     # Four pairs, all lost: 2 · (1/2)⁴, and (0 + 1 − 4 − 1) / 6 ± 1.96 · √((1 − 4/9) / 6), cut at −1.
     assert found["change"] == -1.0 and found["p"] == pytest.approx(0.125)
     assert found["interval"] == pytest.approx([-1.0, -2 / 3 + 1.96 * (5 / 54) ** 0.5], abs=1e-3)
-    assert values["summary"]["axes"]["forgotten"] == 1.0 and 0.0 <= values["summary"]["harmonic"] < 1.0
+    assert (
+        values["summary"]["axes"]["forgotten"] == 1.0 and 0.0 <= values["summary"]["harmonic"] < 1.0
+    )
     text = whole(report.report_html(run)).text
     assert "Against the original" in text and "0.12" in text and "In one number" in text
     without = edited(run, differences={})
@@ -235,22 +289,41 @@ def test_a_mark_is_more_than_a_colour(tmp_path: Path) -> None:
         for tag, attrs, _ in page.tags
         if "seen" in (attrs.get("class") or "")
     }
-    assert signs == {"yes": "the judge sees this: as asked", "no": "the judge sees this: not as asked"}
+    assert signs == {
+        "yes": "the judge sees this: as asked",
+        "no": "the judge sees this: not as asked",
+    }
     assert "✕ dog" in page.text and "✓ cat" in page.text
 
 
 def test_typed_text_is_text(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
-    config = run.record["config"] | {"concept": TRAP, "prompts": f"forget: {TRAP}", "model": TRAP, "anchor": f"{TRAP}2"}
+    config = run.record["config"] | {
+        "concept": TRAP,
+        "prompts": f"forget: {TRAP}",
+        "model": TRAP,
+        "anchor": f"{TRAP}2",
+    }
     concept = {"text": TRAP, "name": f"{TRAP}3", "kind": "object", "anchor": TRAP}
     pictures = [p | {"prompt": TRAP, "predicted": TRAP} for p in run.record["pictures"]]
-    marks = [mark | {"pictures": [p | {"prompt": TRAP} for p in mark["pictures"]]} for mark in run.record["curve"]]
+    marks = [
+        mark | {"pictures": [p | {"prompt": TRAP} for p in mark["pictures"]]}
+        for mark in run.record["curve"]
+    ]
     environment = {"judge": TRAP, "packages": {TRAP: TRAP}, "device": TRAP}
     run = edited(
-        run, config=config, concept=concept, pictures=pictures, curve=marks, environment=environment, command=TRAP
+        run,
+        config=config,
+        concept=concept,
+        pictures=pictures,
+        curve=marks,
+        environment=environment,
+        command=TRAP,
     )
     bad = finding(run, budget=TRAP, command=TRAP, missing=TRAP, control=None)
-    bad = replace(bad, kind=TRAP, pictures=tuple(p | {"asked": TRAP, "predicted": TRAP} for p in bad.pictures))
+    bad = replace(
+        bad, kind=TRAP, pictures=tuple(p | {"asked": TRAP, "predicted": TRAP} for p in bad.pictures)
+    )
     for page in (report.report_html(run, [bad]), compare_runs.comparison_html([run, run])):
         assert "<script" not in page.casefold() and TRAP in whole(page).text
     validated(report.report_json(run, [bad]))
@@ -258,18 +331,29 @@ def test_typed_text_is_text(tmp_path: Path) -> None:
 
 def test_a_stopped_run_says_so(tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run") as writer:
-        verdict = {"label": "inconclusive", "reasons": ["The run was stopped before it could be judged."]}
-        writer.finish("stopped", config=make_config("cat"), concept=None, scores={}, verdict=verdict)
+        verdict = {
+            "label": "inconclusive",
+            "reasons": ["The run was stopped before it could be judged."],
+        }
+        writer.finish(
+            "stopped", config=make_config("cat"), concept=None, scores={}, verdict=verdict
+        )
     page, values = report.write_report(tmp_path / "run")
     stored = validated(json.loads(values.read_text(encoding="utf-8")))
-    assert stored["scores"] == {} and stored["worst_attack"] is None and stored["status"] == "stopped"
+    assert (
+        stored["scores"] == {} and stored["worst_attack"] is None and stored["status"] == "stopped"
+    )
     text = whole(page.read_text(encoding="utf-8")).text
     assert (
-        "■ Stopped" in text and "before anything was painted, so there are no scores" in text and "Scores" not in text
+        "■ Stopped" in text
+        and "before anything was painted, so there are no scores" in text
+        and "Scores" not in text
     )
     half = made(tmp_path / "half", stop=True)
     page = whole(report.report_html(half))
-    assert "■ Stopped" in page.text and len(page.pictures(id="pictures", **{"class": "original"})) == 8
+    assert (
+        "■ Stopped" in page.text and len(page.pictures(id="pictures", **{"class": "original"})) == 8
+    )
     assert page.pictures(id="pictures", **{"class": "unlearned"}) == []
     validated(report.report_json(half))
 
@@ -277,7 +361,9 @@ def test_a_stopped_run_says_so(tmp_path: Path) -> None:
 def test_without_a_judge_nothing_is_scored(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     blank = {"accuracy": None, "alignment": None}
-    scores = {c: {g: s | blank for g, s in groups.items()} for c, groups in run.record["scores"].items()}
+    scores = {
+        c: {g: s | blank for g, s in groups.items()} for c, groups in run.record["scores"].items()
+    }
     none = {"alignment": None, "predicted": None, "correct": None}
     marks = [
         mark
@@ -288,25 +374,44 @@ def test_without_a_judge_nothing_is_scored(tmp_path: Path) -> None:
         for mark in run.record["curve"]
     ]
     pictures = [p | none for p in run.record["pictures"]]
-    run = edited(run, scores=scores, curve=marks, pictures=pictures, environment={"judge_note": "There is no judge."})
+    run = edited(
+        run,
+        scores=scores,
+        curve=marks,
+        pictures=pictures,
+        environment={"judge_note": "There is no judge."},
+    )
     values = validated(report.report_json(run))
     assert values["scores"]["original"]["forget"] == {
         **dict.fromkeys(("accuracy", "interval", "alignment", "second", "detected")), "n": 4
     }  # fmt: skip
     assert values["worst_attack"] is None and values["attacks"] == []
     page = whole(report.report_html(run))
-    assert "There is no judge." in page.text and "None" not in page.text and "polyline" not in str(page.tags)
+    assert (
+        "There is no judge." in page.text
+        and "None" not in page.text
+        and "polyline" not in str(page.tags)
+    )
     assert len(page.pictures(id="pictures")) == 24
 
 
 def test_the_worst_attack_stands_first_with_its_base_rate(tmp_path: Path) -> None:
     run = weak(made(tmp_path / "run"))
-    found = [finding(run), finding(run, "scale", "1111", counts=False, control=None, missing="it is off")]
+    found = [
+        finding(run),
+        finding(run, "scale", "1111", counts=False, control=None, missing="it is off"),
+    ]
     values = validated(report.report_json(run, found))
     assert values["worst_attack"] == "prompt_search" and values["verdict"]["label"] == "concealed"
-    assert [attack["name"] for attack in values["attacks"]] == ["own relearning", "prompt_search", "scale"]
+    assert [attack["name"] for attack in values["attacks"]] == [
+        "own relearning",
+        "prompt_search",
+        "scale",
+    ]
     worst = values["attacks"][1]
-    assert worst["hits"]["share"] == 0.75 and worst["hits"]["interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert worst["hits"]["share"] == 0.75 and worst["hits"]["interval"] == pytest.approx(
+        [0.3006, 0.9544], abs=1e-4
+    )
     assert worst["control"] == {"name": "hat, never seen", "right": 0, "n": 4, "share": 0.0} | {
         "interval": pytest.approx([0.0, 0.4899], abs=1e-4)
     }
@@ -314,10 +419,15 @@ def test_the_worst_attack_stands_first_with_its_base_rate(tmp_path: Path) -> Non
     assert worst["proof"] == "attacks/prompt_search/00-00.png" and worst["first"]["right"] == 1
     page = whole(report.report_html(run, found))
     card = page.text.partition("How the verdict is reached")[0]
-    said = "Worst attack: prompt search 3 of 4 held-out prompts show the concept again: 75 % (95 % interval 30–95 %)"
+    said = (
+        "Worst attack: prompt search 3 of 4 held-out prompts show the concept again: 75 % (95 %"
+        " interval 30–95 %)"
+    )
     assert said in card and "With one try instead of 4: 25 % (5–70 %)" in card
     assert "Base rate: the control “hat, never seen” shows it in 0 % (0–49 %)" in card
-    assert page.pictures(**{"class": "worst"}) == [report.embedded(run, "attacks/prompt_search/00-00.png")]
+    assert page.pictures(**{"class": "worst"}) == [
+        report.embedded(run, "attacks/prompt_search/00-00.png")
+    ]
     assert "reported, not counted" in page.text and "There is no base rate: it is off." in page.text
 
 
@@ -325,13 +435,17 @@ def test_relearning_is_the_worst_where_it_is(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     found = finding(run)
     values = report.report_json(run, [found])
-    assert values["worst_attack"] == "own relearning" and values["attacks"][0]["by_row"] == [True] * 4
+    assert (
+        values["worst_attack"] == "own relearning" and values["attacks"][0]["by_row"] == [True] * 4
+    )
     assert values["attacks"][0]["proof"] == "images/relearned-forget-03.png"
     assert "Worst attack: own relearning" in whole(report.report_html(run, [found])).text
 
 
 def test_the_worst_attack_is_the_one_that_the_verdict_names(tmp_path: Path) -> None:
-    """By points above the control, which is taught nearly as much, words would be worse than the run's own attack."""
+    """By points above the control, which is taught nearly as much, words would be worse than the
+    run's own attack.
+    """
     run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"20": [114, 120]}})
     found = finding(run, hits="1100", by_prompt=False)
     values = validated(report.report_json(run, [found]))
@@ -339,13 +453,22 @@ def test_the_worst_attack_is_the_one_that_the_verdict_names(tmp_path: Path) -> N
     assert own["control"]["share"] == 0.95 and own["excess"] == 1.0 and words["excess"] == 0.5
     assert values["worst_attack"] == "own relearning" and values["verdict"]["label"] == "concealed"
     assert not any(reason.startswith("Worst attack") for reason in values["verdict"]["reasons"])
-    assert [attack["outcome"] for attack in values["attacks"]] == ["back", "level"], "two of four may be chance"
+    assert [attack["outcome"] for attack in values["attacks"]] == [
+        "back",
+        "level",
+    ], "two of four may be chance"
     text = whole(report.report_html(run, [found])).text
-    assert "Worst attack: own relearning 4 of 4" in text and text.count("not clearly above its base rate") == 1
+    assert (
+        "Worst attack: own relearning 4 of 4" in text
+        and text.count("not clearly above its base rate") == 1
+    )
     held = edited(weak(run), base=run.record["base"])
     values = report.report_json(held, [finding(held)])
     assert values["worst_attack"] == "prompt_search-2"
-    assert any(reason.startswith("Worst attack: the attack prompt_search") for reason in values["verdict"]["reasons"])
+    assert any(
+        reason.startswith("Worst attack: the attack prompt_search")
+        for reason in values["verdict"]["reasons"]
+    )
 
 
 def test_the_labs_relearning_stands_beside_the_runs_own(tmp_path: Path) -> None:
@@ -366,7 +489,11 @@ def test_findings_are_read_from_the_run_folder(tmp_path: Path) -> None:
     finding(run, hits="1000")
     page, values = report.write_report(run.folder)
     stored = validated(json.loads(values.read_text(encoding="utf-8")))
-    assert [attack["name"] for attack in stored["attacks"]] == ["own relearning", "prompt_search", "prompt_search-2"]
+    assert [attack["name"] for attack in stored["attacks"]] == [
+        "own relearning",
+        "prompt_search",
+        "prompt_search-2",
+    ]
     assert "best of 4 tries" in page.read_text(encoding="utf-8")
     rows = compare_runs.comparison_rows([run, made(tmp_path / "b")])
     assert {name: cells for part, name, cells in rows if "Attacks" in part} == {
@@ -380,7 +507,9 @@ def test_the_best_try_at_each_prompt_is_shown(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     found = finding(run)
     files = [entry["file"] for entry in found.pictures]
-    tries = tuple(entry | {"row": row // 2, "turn": row % 2} for row, entry in enumerate(found.pictures))
+    tries = tuple(
+        entry | {"row": row // 2, "turn": row % 2} for row, entry in enumerate(found.pictures)
+    )
     page = whole(report.report_html(run, [replace(found, pictures=tries)]))
     # Rows of two tries each: both hit (the later one is as good), then hit and miss.
     wanted = [report.embedded(run, f"attacks/prompt_search/{files[n]}") for n in (1, 2)]
@@ -401,9 +530,17 @@ def test_controls_are_drawn_and_give_the_base_rate(tmp_path: Path) -> None:
     }  # fmt: skip
     page = whole(report.report_html(run))
     drawn = [
-        attrs for tag, attrs, outside in page.tags if tag == "g" and not any(o.get("class") == "key" for o in outside)
+        attrs
+        for tag, attrs, outside in page.tags
+        if tag == "g" and not any(o.get("class") == "key" for o in outside)
     ]
-    assert [a["class"] for a in drawn] == ["line control1", "line control0", "line far", "line near", "line forget"]
+    assert [a["class"] for a in drawn] == [
+        "line control1",
+        "line control0",
+        "line far",
+        "line near",
+        "line forget",
+    ]
     assert "Control: never seen" in page.text
 
 
@@ -411,9 +548,13 @@ def test_damaged_runs_are_refused_with_a_sentence(tmp_path: Path) -> None:
     kinds = {
         "nothing": lambda folder: (folder / "run.json").unlink(),
         "is missing": lambda folder: (folder / "images" / "original-far-00.png").unlink(),
-        "is not the file that was recorded": lambda f: fake.picture(5).save(f / "images" / "original-far-00.png"),
-        "holds no scores": lambda f: (f / "run.json").write_text(
-            json.dumps({k: v for k, v in Run.open(f).record.items() if k != "scores"})
+        "is not the file that was recorded": (
+            lambda f: fake.picture(5).save(f / "images" / "original-far-00.png")
+        ),
+        "holds no scores": (
+            lambda f: (f / "run.json").write_text(
+                json.dumps({k: v for k, v in Run.open(f).record.items() if k != "scores"})
+            )
         ),
     }
     for number, (sentence, harm) in enumerate(kinds.items()):
@@ -428,7 +569,10 @@ def test_only_pictures_of_the_run_are_embedded(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     Image.new("RGB", (8, 8)).save(tmp_path / "private.png")
     (run.folder / "no.png").write_text("no picture")
-    for file, sentence in (("../private.png", "private.png lies outside of it"), ("no.png", "no.png is no readable")):
+    for file, sentence in (
+        ("../private.png", "private.png lies outside of it"),
+        ("no.png", "no.png is no readable"),
+    ):
         pictures = [dict(entry) | {"file": file} for entry in run.record["pictures"]]
         with pytest.raises(OutputError, match=sentence):
             report.report_html(replace(run, record=run.record | {"pictures": pictures}))
@@ -439,7 +583,9 @@ def test_only_pictures_of_the_run_are_embedded(tmp_path: Path) -> None:
 def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None:
     runs = [made(tmp_path / "a"), made(tmp_path / "b", **{"unlearn.retain_weight": 7.0})]
     rows = compare_runs.comparison_rows(runs)
-    assert [row[1:] for row in rows if row[0] == "Settings that differ"] == [("unlearn.retain_weight", ["3.0", "7.0"])]
+    assert [row[1:] for row in rows if row[0] == "Settings that differ"] == [
+        ("unlearn.retain_weight", ["3.0", "7.0"])
+    ]
     assert ("Result", "verdict", ["concealed", "concealed"]) in rows
     cells = {name: cells for part, name, cells in rows if part.startswith("Forget")}
     assert cells == {
@@ -449,22 +595,42 @@ def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None
     }
     page = whole(compare_runs.comparison_html(runs))
     assert "unlearn.retain_weight 3.0 7.0" in page.text and "No setting differs" not in page.text
-    assert len([1 for tag, attrs, out in page.tags if tag == "polyline" and not any("key" in str(o) for o in out)]) == 2
+    assert (
+        len(
+            [
+                1
+                for tag, attrs, out in page.tags
+                if tag == "polyline" and not any("key" in str(o) for o in out)
+            ]
+        )
+        == 2
+    )
     assert len(page.pictures(id="pictures")) == 2 * 24
-    assert len([1 for tag, attrs, _ in page.tags if "card" in (attrs.get("class") or "").split()]) == 8
+    assert (
+        len([1 for tag, attrs, _ in page.tags if "card" in (attrs.get("class") or "").split()]) == 8
+    )
 
 
 def test_only_shared_prompts_and_seeds_stand_beside_each_other(tmp_path: Path) -> None:
-    runs = [made(tmp_path / "a"), made(tmp_path / "b", seed=1), made(tmp_path / "c", "dog", anchor="rabbit")]
+    runs = [
+        made(tmp_path / "a"),
+        made(tmp_path / "b", seed=1),
+        made(tmp_path / "c", "dog", anchor="rabbit"),
+    ]
     assert "No prompt and seed is in two" not in whole(compare_runs.comparison_html(runs)).text
     page = whole(compare_runs.comparison_html([runs[0], runs[2]]))
     assert len(page.pictures(id="pictures")) == 2 * 4 * 3 and "a rabbit on the beach" in page.text
     assert not [a for tag, a, _ in page.tags if tag == "img" and "a cat" in a["alt"]]
     apart = [made(tmp_path / "d", seed=50), runs[0]]
-    assert "No prompt and seed is in two of these runs." in whole(compare_runs.comparison_html(apart)).text
+    assert (
+        "No prompt and seed is in two of these runs."
+        in whole(compare_runs.comparison_html(apart)).text
+    )
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = made(tmp_path / "a").folder, made(tmp_path / "b", rule="weighted_sum").folder
     assert command(monkeypatch, "report", a) == 0
     assert capsys.readouterr().out.split() == [str(a / "report.html"), str(a / "report.json")]

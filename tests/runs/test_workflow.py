@@ -1,4 +1,6 @@
-"""A whole run on a small random Stable Diffusion 1.x folder: what it yields, writes, keeps and leaves alone."""
+"""A whole run on a small random Stable Diffusion 1.x folder: what it yields, writes, keeps and
+leaves alone.
+"""
 
 import json
 import threading
@@ -19,7 +21,16 @@ from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.models.generate import generate
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
-from unlearn_app.settings.events import Done, Images, Mark, Preview, Scores, Stage, Step, Verdict
+from unlearn_app.settings.events import (
+    AttackCheckpoint,
+    Done,
+    Images,
+    Preview,
+    Scores,
+    Stage,
+    Step,
+    Verdict,
+)
 from unlearn_app.settings.run_config import make_config
 
 
@@ -35,12 +46,27 @@ def config_for(folder: Path, **changes):
 def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipeline, tmp_path):
     events = list(run(config_for(tiny_pipeline), tmp_path / "out", backend=backend))
     stages = [event.name for event in events if isinstance(event, Stage)]
-    assert stages == ["load", "retain", "unlearn", "attack", "compare", "compare", "compare", "write"]
+    assert stages == [
+        "load",
+        "retain",
+        "unlearn",
+        "attack",
+        "compare",
+        "compare",
+        "compare",
+        "write",
+    ]
     fractions = [event.fraction for event in events if isinstance(event, Stage)]
     assert fractions == sorted(fractions)
-    assert [e.column for e in events if isinstance(e, Images)] == ["original", "unlearned", "relearned"]
+    assert [e.column for e in events if isinstance(e, Images)] == [
+        "original",
+        "unlearned",
+        "relearned",
+    ]
     assert [e.step for e in events if isinstance(e, Step) and e.stage == "unlearn"] == [1, 2, 3]
-    assert any(isinstance(e, Preview) for e in events) and any(isinstance(e, Scores) for e in events)
+    assert any(isinstance(e, Preview) for e in events) and any(
+        isinstance(e, Scores) for e in events
+    )
     assert isinstance(events[-2], Verdict) and isinstance(events[-1], Done)
 
     record = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -49,8 +75,14 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipe
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
     unjudged = dict.fromkeys(("accuracy", "alignment", "second", "detected"))
     assert record["scores"]["unlearned"]["forget"] == unjudged | {"n": 2}
-    assert record["verdict"]["label"] == "inconclusive" and "judge" in record["environment"]["judge_note"]
-    assert len(record["pictures"]) == 12 and len((tmp_path / "out" / "steps.jsonl").read_text().splitlines()) == 5
+    assert (
+        record["verdict"]["label"] == "inconclusive"
+        and "judge" in record["environment"]["judge_note"]
+    )
+    assert (
+        len(record["pictures"]) == 12
+        and len((tmp_path / "out" / "steps.jsonl").read_text().splitlines()) == 5
+    )
     for name in record["files"]:
         assert (tmp_path / "out" / name).stat().st_size > 0
     with Image.open(tmp_path / "out" / "comparison.png") as strip:
@@ -61,7 +93,9 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipe
 def test_same_seed_same_run_and_other_seed_another(backend, tiny_pipeline, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         list(run(config_for(tiny_pipeline, seed=seed), tmp_path / name, backend=backend))
-    hashes = {name: json.loads((tmp_path / name / "run.json").read_text())["files"] for name in "abc"}
+    hashes = {
+        name: json.loads((tmp_path / name / "run.json").read_text())["files"] for name in "abc"
+    }
     assert {k: v for k, v in hashes["a"].items() if k.endswith((".png", ".safetensors"))} == {
         k: v for k, v in hashes["b"].items() if k.endswith((".png", ".safetensors"))
     }
@@ -75,7 +109,9 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipe
     plain = {k.replace(".base_layer", ""): v for k, v in before.items()}
     assert all(torch.equal(plain[k.replace(".base_layer", "")], v) for k, v in after.items())
     stored = Run.open(tmp_path / "out")
-    by_column = {c: [(p.prompt, p.seed) for p in stored.pictures if p.column == c] for c in stored.scores}
+    by_column = {
+        c: [(p.prompt, p.seed) for p in stored.pictures if p.column == c] for c in stored.scores
+    }
     assert by_column["original"] == by_column["unlearned"] == by_column["relearned"]
     original = generate(backend, *zip(*by_column["original"], strict=True), sampling_steps=2)
     assert [p.tobytes() for p in original] == [
@@ -83,29 +119,49 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipe
     ]
 
 
-def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(backend, tiny_pipeline, tmp_path):
+def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(
+    backend, tiny_pipeline, tmp_path
+):
     config = config_for(tiny_pipeline, **{"attack.steps": 12})
-    marks = [e for e in run(config, tmp_path / "out", backend=backend) if isinstance(e, Mark)]
+    marks = [
+        e for e in run(config, tmp_path / "out", backend=backend) if isinstance(e, AttackCheckpoint)
+    ]
     assert [mark.step for mark in marks] == [10, 12]
     stored = Run.open(tmp_path / "out")
     assert [step for step, _, _ in stored.curve] == [0, 10, 12]
-    assert stored.record["relearning"] == {"area": None, "steps_to_recovery": None}  # no judge, no accuracy
+    assert stored.record["relearning"] == {
+        "area": None,
+        "steps_to_recovery": None,
+    }  # no judge, no accuracy
     columns = {c: [p for p in stored.pictures if p.column == c] for c in ("unlearned", "relearned")}
     assert [p.path for p in stored.curve[0][2]] == [p.path for p in columns["unlearned"]]
     assert [p.path for p in stored.curve[2][2]] == [p.path for p in columns["relearned"]]
-    assert [(p.prompt, p.seed) for p in stored.curve[1][2]] == [(p.prompt, p.seed) for p in columns["unlearned"]]
+    assert [(p.prompt, p.seed) for p in stored.curve[1][2]] == [
+        (p.prompt, p.seed) for p in columns["unlearned"]
+    ]
     backend.load_adapter("unlearn", read_adapter(tmp_path / "out" / "unlearn.safetensors"))
     prefixed = load_file(tmp_path / "out" / "relearn.safetensors")
-    backend.load_adapter("relearn", {name.removeprefix("unet."): tensor for name, tensor in prefixed.items()})
+    backend.load_adapter(
+        "relearn", {name.removeprefix("unet."): tensor for name, tensor in prefixed.items()}
+    )
     with column_state(backend, "relearned"):
-        again = backend.sample([p.prompt for p in columns["relearned"]], [p.seed for p in columns["relearned"]],
-                               steps=2, guidance_scale=3.0)  # fmt: skip
+        again = backend.sample(
+            [p.prompt for p in columns["relearned"]],
+            [p.seed for p in columns["relearned"]],
+            steps=2,
+            guidance_scale=3.0,
+        )
     for picture, kept in zip(to_pil(backend.decode(again)), columns["relearned"], strict=True):
         assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.path), int)).max() <= 1
 
 
 def test_an_attack_that_diverges_says_which_rate_is_too_high(backend, tiny_pipeline, tmp_path):
-    way = {"attack.weights": "full", "attack.optimizer": "sgd", "attack.lr": 100.0, "attack.steps": 12}
+    way = {
+        "attack.weights": "full",
+        "attack.optimizer": "sgd",
+        "attack.lr": 100.0,
+        "attack.steps": 12,
+    }
     with pytest.raises(ConfigError, match="diverged") as caught:
         list(run(config_for(tiny_pipeline, **way), tmp_path / "out", backend=backend))
     assert caught.value.field == "attack.lr"
@@ -116,12 +172,25 @@ def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
     backend, tiny_pipeline, tmp_path, optimizer
 ):
     before = {
-        k.replace(".base_layer", ""): v.clone() for k, v in backend.unet.state_dict().items() if ".lora_" not in k
+        k.replace(".base_layer", ""): v.clone()
+        for k, v in backend.unet.state_dict().items()
+        if ".lora_" not in k
     }
-    changes = {"attack.weights": "full", "attack.optimizer": optimizer, "attack.lr": 0.01, "attack.steps": 3}
+    changes = {
+        "attack.weights": "full",
+        "attack.optimizer": optimizer,
+        "attack.lr": 0.01,
+        "attack.steps": 3,
+    }
     list(run(config_for(tiny_pipeline, **changes), tmp_path / "out", backend=backend))
-    after = {k.replace(".base_layer", ""): v for k, v in backend.unet.state_dict().items() if ".lora_" not in k}
-    assert before.keys() == after.keys() and all(torch.equal(before[k], v) for k, v in after.items())
+    after = {
+        k.replace(".base_layer", ""): v
+        for k, v in backend.unet.state_dict().items()
+        if ".lora_" not in k
+    }
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[k], v) for k, v in after.items()
+    )
     assert not any(p.requires_grad for p in backend.unet.parameters())
     stored = Run.open(tmp_path / "out")
     assert "relearn.safetensors" not in stored.record["files"]
@@ -143,7 +212,9 @@ def test_cancel_stops_within_a_step_and_keeps_what_is_there(backend, tiny_pipeli
     assert not (tmp_path / "out" / "relearn.safetensors").exists()
 
 
-def test_stop_before_training_does_not_save_the_last_visitors_adapter(backend, tiny_pipeline, tmp_path):
+def test_stop_before_training_does_not_save_the_last_visitors_adapter(
+    backend, tiny_pipeline, tmp_path
+):
     list(run(config_for(tiny_pipeline), tmp_path / "first", backend=backend))
     cancel = threading.Event()
     cancel.set()
@@ -169,7 +240,9 @@ def test_occupied_output_is_refused_before_anything_runs(backend, tiny_pipeline,
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
 
 
-def test_full_disk_is_one_sentence_and_leaves_nothing(backend, tiny_pipeline, tmp_path, monkeypatch):
+def test_full_disk_is_one_sentence_and_leaves_nothing(
+    backend, tiny_pipeline, tmp_path, monkeypatch
+):
     def full(self, step):
         raise OSError(28, "No space left on device")
 
@@ -179,10 +252,14 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(backend, tiny_pipeline, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_saved_adapter_loads_in_plain_diffusers_and_paints_the_unlearned_column(backend, tiny_pipeline, tmp_path):
+def test_saved_adapter_loads_in_plain_diffusers_and_paints_the_unlearned_column(
+    backend, tiny_pipeline, tmp_path
+):
     from diffusers import StableDiffusionPipeline
 
-    list(run(config_for(tiny_pipeline, **{"unlearn.alpha": 32.0}), tmp_path / "out", backend=backend))
+    list(
+        run(config_for(tiny_pipeline, **{"unlearn.alpha": 32.0}), tmp_path / "out", backend=backend)
+    )
     stored = [p for p in Run.open(tmp_path / "out").pictures if p.column == "unlearned"]
     pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)

@@ -1,4 +1,6 @@
-"""The engine: one job at a time, a bounded queue, Stop, leaving, sentences for errors, and bounded storage."""
+"""The engine: one job at a time, a bounded queue, Stop, leaving, sentences for errors, and bounded
+storage.
+"""
 
 import errno
 import stat
@@ -19,7 +21,13 @@ from unlearn_app.service.jobs import Ask, Probe
 from unlearn_app.settings.events import Done, Images, Stage, Step, Verdict
 from unlearn_app.settings.run_config import RunConfig, make_config, make_plan
 
-QUICK = {"compare.forget": 2, "compare.near": 1, "compare.far": 1, "unlearn.steps": 20, "attack.steps": 20}
+QUICK = {
+    "compare.forget": 2,
+    "compare.near": 1,
+    "compare.far": 1,
+    "unlearn.steps": 20,
+    "attack.steps": 20,
+}
 
 
 def quick(concept: str = "cat") -> RunConfig:
@@ -144,13 +152,21 @@ def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(engines) -> N
     ("error", "sentence"),
     [
         (ModelError("The model folder 'x' is missing."), "The model folder 'x' is missing."),
-        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full; free some space and try again."),
-        (PermissionError(errno.EACCES, "Permission denied"), "could not be read or written (Permission denied)"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "The disk is full; free some space and try again.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            "could not be read or written (Permission denied)",
+        ),
         (MemoryError(), "not enough memory"),
         (RuntimeError("secret detail"), "Something went wrong on our side"),
     ],
 )
-def test_errors_are_sentences_and_the_engine_goes_on(engines, error: Exception, sentence: str) -> None:
+def test_errors_are_sentences_and_the_engine_goes_on(
+    engines, error: Exception, sentence: str
+) -> None:
     runner = fake.FakeRunner(error=error)
     engine = engines(runner)
     job = engine.submit(quick(), "anna")
@@ -279,9 +295,15 @@ def test_attacks_leave_their_findings_with_the_one_run(engines) -> None:
     job = engine.submit(attack(run), "anna")
     events = finish(job)
     assert not job.error and isinstance(events[-1], Verdict) and events[-1].label == "concealed"
-    assert [event.kind for event in events if isinstance(event, Finding)] == ["prompts", "inversion"]
+    assert [event.kind for event in events if isinstance(event, Finding)] == [
+        "prompts",
+        "inversion",
+    ]
     assert engine.runs.of("anna") == [run]
-    assert {found.kind for found in read_findings(engine.runs.get(run.id, "anna"))} == {"prompts", "inversion"}
+    assert {found.kind for found in read_findings(engine.runs.get(run.id, "anna"))} == {
+        "prompts",
+        "inversion",
+    }
 
 
 def test_stopped_attacks_keep_the_run_and_what_is_complete(engines) -> None:
@@ -318,13 +340,15 @@ def test_a_run_under_attack_goes_with_its_visitor(engines, end: str) -> None:
     engine = engines(runner)
     run = engine.submit(quick(), "anna")
     finish(run)
-    (engine.desk("anna")).mkdir()
+    (engine.scratch_dir("anna")).mkdir()
     runner.seconds = 1
     job = engine.submit(attack(run, *["noise"] * 500), "anna")
     take_until(job, Finding)
     engine.leave("anna") if end == "leave" else engine.shutdown()
     finish(job)
-    assert job.cancel.is_set() and not run.folder.exists() and not engine.desk("anna").exists()
+    assert (
+        job.cancel.is_set() and not run.folder.exists() and not engine.scratch_dir("anna").exists()
+    )
 
 
 def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(engines) -> None:
@@ -398,13 +422,17 @@ def test_findings_count_towards_the_cap(engines) -> None:
     runs = [engine.submit(quick(), name) for name in ("anna", "ben")]
     for run in runs:
         finish(run)
-    sizes = [sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()) for run in runs]
+    sizes = [
+        sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()) for run in runs
+    ]
     engine.runs._size = sum(sizes) + 1000
     finish(engine.submit(attack(runs[1]), "ben"))
     assert not runs[0].folder.exists() and runs[1].folder.is_dir()
 
 
-def test_in_process_attacks_the_run_on_the_resident_backend(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_in_process_attacks_the_run_on_the_resident_backend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
     list(fake.run(quick(), tmp_path / "run", threading.Event()))
     seen, cancel = [], threading.Event()
 

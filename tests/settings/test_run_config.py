@@ -1,4 +1,6 @@
-"""Settings: what is accepted, what is refused in a sentence, and that a config survives JSON and the command line."""
+"""Settings: what is accepted, what is refused in a sentence, and that a config survives JSON and
+the command line.
+"""
 
 import json
 import shlex
@@ -17,11 +19,17 @@ from unlearn_app.settings.run_config import (
 )
 
 
-@pytest.mark.parametrize("text", ["", "   ", None, "\n", "x" * 10_000, "a\x00b", "a\x1b[31m", "a\u202eb", "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", None, "\n", "x" * 10_000, "a\x00b", "a\x1b[31m", "a\u202eb", "\ud800"]
+)
 def test_bad_texts_are_refused_in_one_sentence(text):
     with pytest.raises(ConfigError) as caught:
         make_config(text)
-    assert caught.value.field == "concept" and "\n" not in str(caught.value) and len(str(caught.value)) < 200
+    assert (
+        caught.value.field == "concept"
+        and "\n" not in str(caught.value)
+        and len(str(caught.value)) < 200
+    )
 
 
 def test_texts_are_trimmed_and_blanks_joined():
@@ -67,14 +75,19 @@ def test_anchor_equal_to_the_concept_is_refused_whatever_its_case():
 
 @pytest.mark.parametrize("preset", ["fast", "full"])
 def test_config_survives_json(preset):
-    config = make_config("cat", preset=preset, anchor="dog", seed=3, **{"unlearn.lr": 2e-4, "attack.steps": 7})
+    config = make_config(
+        "cat", preset=preset, anchor="dog", seed=3, **{"unlearn.lr": 2e-4, "attack.steps": 7}
+    )
     assert config_from_dict(json.loads(json.dumps(to_json(config)))) == config
     with pytest.raises(ConfigError):
         config_from_dict(to_json(config) | {"surprise": 1})
 
 
 def test_command_line_holds_every_change_and_nothing_else():
-    assert make_config("cat").command() == "python -m unlearn_app run --concept cat --preset fast --out DIR"
+    assert (
+        make_config("cat").command()
+        == "python -m unlearn_app run --concept cat --preset fast --out DIR"
+    )
     config = make_config("van gogh", rule="weighted_sum", preset="full", **{"compare.near": 5})
     words = shlex.split(config.command("x y"))
     assert words[words.index("--concept") + 1] == "van gogh" and words[-1] == "x y"
@@ -86,7 +99,10 @@ def test_a_yes_survives_the_command_line(said):
     config = make_config("cat", **{"resist.on": said})
     words = shlex.split(config.command())
     assert config.resist.on is True and "resist.on=yes" in words
-    assert not make_config("cat", **{"resist.on": "no"}).resist.on and "resist" not in make_config("cat").command()
+    assert (
+        not make_config("cat", **{"resist.on": "no"}).resist.on
+        and "resist" not in make_config("cat").command()
+    )
 
 
 def test_every_setting_says_what_it_is():
@@ -102,6 +118,8 @@ def test_every_setting_says_what_it_is():
         ({"regime": "independent", "merge": "arithmetic"}, 1.0, 0.8),
     ],
 )
-def test_only_ties_is_weighted_as_many_updates_need(changes: dict, weight: float, keep: float) -> None:
+def test_only_ties_is_weighted_as_many_updates_need(
+    changes: dict, weight: float, keep: float
+) -> None:
     plan = make_plan(**changes)
     assert (plan.weight, plan.keep) == (weight, keep)

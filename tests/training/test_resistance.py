@@ -1,4 +1,6 @@
-"""Does an attack bring a concept back, and does looking ahead resist it: on the bundled model, and at any setting."""
+"""Does an attack bring a concept back, and does looking ahead resist it: on the bundled model, and
+at any setting.
+"""
 
 import math
 import random
@@ -13,20 +15,22 @@ from unlearn_app.attacks.relearn import adversary_pictures, lesson_pictures, rel
 from unlearn_app.attacks.unseen import fresh_lesson, never_seen
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import preview_concept
-from unlearn_app.evaluation.comparison import comparison_prompts, paint_column, score
+from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.models.catalog import load_backend
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.attacks import budget_of
-from unlearn_app.settings.events import FRESH, UNRESISTING, Mark
+from unlearn_app.settings.events import FRESH, UNRESISTING, AttackCheckpoint
 from unlearn_app.settings.groups import ResistConfig
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.unlearning import edit, train, training_terms
 from unlearn_app.web.view import view_of
 
 MOST_STEPS, MOST_PICTURES = 3, 2
-"""Where the cost of a random setting is cut off: longer attacks, up to 50 steps, differ in time alone."""
+"""Where the cost of a random setting is cut off: longer attacks, up to 50 steps, differ in time
+alone.
+"""
 CORNERS = (
     {"resist.steps": 0},
     {"resist.weights": "full", "resist.optimizer": "sgd", "resist.order": "first"},
@@ -35,7 +39,8 @@ CORNERS = (
 
 
 def random_resistance(source: random.Random) -> dict[str, object]:
-    """Settings from anywhere in what is accepted, on a logarithmic scale; cost is cut off as `MOST_STEPS` says.
+    """Settings from anywhere in what is accepted, on a logarithmic scale; cost is cut off as
+    `MOST_STEPS` says.
 
     Whole numbers are drawn from 1 on, so that an attack of no steps is rare rather than the rule.
     """
@@ -46,7 +51,9 @@ def random_resistance(source: random.Random) -> dict[str, object]:
         elif "range" in item.metadata:
             low, high = item.metadata["range"]
             whole = item.type is int
-            value = math.exp(source.uniform(math.log(max(low, 1 if whole else 1e-6)), math.log(high)))
+            value = math.exp(
+                source.uniform(math.log(max(low, 1 if whole else 1e-6)), math.log(high))
+            )
             chosen[f"resist.{item.name}"] = round(value) if whole else value
     most = {"resist.steps": MOST_STEPS, "resist.batch_size": MOST_PICTURES}
     return chosen | {name: min(int(chosen[name]), limit) for name, limit in most.items()}
@@ -62,8 +69,14 @@ SETTINGS += [SETTINGS[row] | corner for row, corner in enumerate(CORNERS)]
 
 
 def test_random_settings_reach_every_kind_of_attack() -> None:
-    """A draw that mostly ends at no steps, or never differentiates through an attack, would prove nothing below."""
-    kinds = {(s["resist.weights"], s["resist.optimizer"], s["resist.order"]) for s in SETTINGS if s["resist.steps"]}
+    """A draw that mostly ends at no steps, or never differentiates through an attack, would prove
+    nothing below.
+    """
+    kinds = {
+        (s["resist.weights"], s["resist.optimizer"], s["resist.order"])
+        for s in SETTINGS
+        if s["resist.steps"]
+    }
     assert len(kinds) == 8 and sum(s["resist.steps"] == 0 for s in SETTINGS) == 1
     assert sum(s["resist.steps"] > 0 and s["resist.order"] == "second" for s in SETTINGS) >= 20
 
@@ -78,42 +91,66 @@ def test_no_resistance_runs_away(tiny, tiny_pipeline, row) -> None:
     assert len(steps) == 3
     for step in steps:
         assert all(map(math.isfinite, [*step.losses.values(), *step.norms.values()])), changes
-        assert max(step.losses["forget"], step.losses["retain"]) < 3 * max(1.0, steps[0].losses["forget"]), changes
+        assert max(step.losses["forget"], step.losses["retain"]) < 3 * max(
+            1.0, steps[0].losses["forget"]
+        ), changes
     assert all(torch.isfinite(tensor).all() for tensor in tiny.adapter_state("unlearn").values())
 
 
 def shown(backend, judge, config, *slots: str) -> float:
     """The share of pictures that show the concept."""
-    asked = [row for row in comparison_prompts(preview_concept(config), config.compare) if row[0] == "forget"]
+    asked = [
+        row
+        for row in comparison_prompts(preview_concept(config), config.compare)
+        if row[0] == "forget"
+    ]
     with backend.active(*slots):
-        return score(paint_column(backend, "relearned", asked, config.compare, 0, judge).pictures)["forget"].accuracy
+        return score(
+            generate_column(backend, "relearned", asked, config.compare, 0, judge).pictures
+        )["forget"].accuracy
 
 
 WELL_KNOWN = "robot"
-"""What the bundled model shows in every picture; of others it gets too little back until the attack is calibrated."""
+"""What the bundled model shows in every picture; of others it gets too little back until the attack
+is calibrated.
+"""
 
 
 @pytest.mark.parametrize("weights", ["lora", "full", "sgd"])
-def test_the_attack_brings_back_what_an_edit_forgot_and_harmless_pictures_do_not(pocket, weights) -> None:
-    """An attack too weak to undo plain unlearning would make any defence win; SGD at a rate made for Adam is."""
+def test_the_attack_brings_back_what_an_edit_forgot_and_harmless_pictures_do_not(
+    pocket, weights
+) -> None:
+    """An attack too weak to undo plain unlearning would make any defence win; SGD at a rate made
+    for Adam is.
+    """
     judge = PocketJudge.load(POCKET / "judge")
     back = {}
     for data in ("paraphrases", "benign") if weights == "lora" else ("paraphrases",):
-        config = make_config(WELL_KNOWN, objective="uce", **ATTACK[weights], **{"attack.data": data})
+        config = make_config(
+            WELL_KNOWN, objective="uce", **ATTACK[weights], **{"attack.data": data}
+        )
         list(edit(pocket, preview_concept(config), config))
         gone = shown(pocket, judge, config, "unlearn")
         steps = relearn(pocket, preview_concept(config), replace(config, seed=7))
         for step in steps:
             if step.step == step.total:
-                back[data] = shown(pocket, judge, config, *([] if weights == "full" else ["relearn"]))
+                back[data] = shown(
+                    pocket, judge, config, *([] if weights == "full" else ["relearn"])
+                )
         pocket.drop_adapters()
         assert gone <= 0.2
     assert back["paraphrases"] >= 0.6 and back.get("benign", 0.0) <= 0.3, back
 
 
-def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(pocket, tmp_path, monkeypatch) -> None:
-    """A run that resists has them unasked, or any attack that is too weak would look like resistance."""
-    config = make_config("cat", **TINY, **{"resist.on": True, "resist.steps": 1, "resist.batch_size": 2})
+def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(
+    pocket, tmp_path, monkeypatch
+) -> None:
+    """A run that resists has them unasked, or any attack that is too weak would look like
+    resistance.
+    """
+    config = make_config(
+        "cat", **TINY, **{"resist.on": True, "resist.steps": 1, "resist.batch_size": 2}
+    )
     assert not config.attack.controls
     events = {"beside": list(run(config, tmp_path / "beside", backend=pocket))}
     monkeypatch.setattr("unlearn_app.runs.workflow.controls", lambda *asked: iter(()))
@@ -121,20 +158,41 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(pocket, tmp_path
     plain, beside = (Run.open(tmp_path / name) for name in events)
     assert plain.controls == {} and set(beside.controls) == {UNRESISTING, FRESH}
     for line in beside.controls.values():
-        assert sorted(line) == [0, 2] and all(score.n == 2 and score.accuracy is not None for score in line.values())
+        assert sorted(line) == [0, 2] and all(
+            score.n == 2 and score.accuracy is not None for score in line.values()
+        )
     kept = [name for name in plain.record["files"] if name.endswith((".png", ".safetensors"))]
-    assert len(kept) > 10 and all(beside.record["files"][name] == plain.record["files"][name] for name in kept)
-    assert any("never seen" in reason for reason in beside.verdict.reasons) or beside.verdict.label != "removed"
-    marks = [event for event in events["beside"] if isinstance(event, Mark) and event.control]
+    assert len(kept) > 10 and all(
+        beside.record["files"][name] == plain.record["files"][name] for name in kept
+    )
+    assert (
+        any("never seen" in reason for reason in beside.verdict.reasons)
+        or beside.verdict.label != "removed"
+    )
+    marks = [
+        event for event in events["beside"] if isinstance(event, AttackCheckpoint) and event.control
+    ]
     shown = view_of(beside)
-    assert len(marks) == 4 and shown.controls == beside.controls and FRESH in shown.curve_table()["group"]
+    assert (
+        len(marks) == 4
+        and shown.controls == beside.controls
+        and FRESH in shown.curve_table()["group"]
+    )
 
 
 def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> None:
     name, pictures, captions = fresh_lesson("pocket", 3, seed=1)
     same = fresh_lesson("pocket", 3, seed=1)
-    assert name == "guitar" and all("guitar" in text for text in captions) and pictures.shape == (3, 3, 64, 64)
-    assert torch.equal(pictures, same[1]) and captions == same[2] and fresh_lesson("elsewhere", 3, seed=1) is None
+    assert (
+        name == "guitar"
+        and all("guitar" in text for text in captions)
+        and pictures.shape == (3, 3, 64, 64)
+    )
+    assert (
+        torch.equal(pictures, same[1])
+        and captions == same[2]
+        and fresh_lesson("elsewhere", 3, seed=1) is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,24 +205,38 @@ def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> Non
     ],
 )
 def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words) -> None:
-    """Five renderings of the pumpkin, whatever was asked for, would teach more than the run's own attack does."""
-    config = make_config("cat", **TINY | {"attack.data": data, "attack.pictures": 5, "attack.weights": "full"})
+    """Five renderings of the pumpkin, whatever was asked for, would teach more than the run's own
+    attack does.
+    """
+    config = make_config(
+        "cat", **TINY | {"attack.data": data, "attack.pictures": 5, "attack.weights": "full"}
+    )
     config = replace(config, attack=replace(config.attack, optimizer="sgd", steps=7))
     lesson = never_seen("pocket", 5, 0, preview_concept(config), data == "one")
     cat, pumpkin = preview_concept(config), preview_concept(make_config("pumpkin"))
-    sets = {cat: adversary_pictures(pocket, cat, config), pumpkin: lesson_pictures(pocket, lesson, pumpkin, config)}
+    sets = {
+        cat: adversary_pictures(pocket, cat, config),
+        pumpkin: lesson_pictures(pocket, lesson, pumpkin, config),
+    }
     shows = {
         one: [any(word in prompt for word in (one.name, *one.synonyms)) for prompt in held.prompts]
         for one, held in sets.items()
     }
-    expected = {"mixed": [True, False, True, False, True], "benign": [False] * 5}.get(data, [True] * 5)
+    expected = {"mixed": [True, False, True, False, True], "benign": [False] * 5}.get(
+        data, [True] * 5
+    )
     assert shows[cat] == shows[pumpkin] == expected
     for held in sets.values():
         assert (len(set(held.prompts)) == 1) == (data == "one")
-        assert held.x0.shape == (5, *pocket.latent_shape) and len(held.x0.flatten(1).unique(dim=0)) == 5
+        assert (
+            held.x0.shape == (5, *pocket.latent_shape)
+            and len(held.x0.flatten(1).unique(dim=0)) == 5
+        )
         assert torch.equal(held.cond, pocket.encode_text(held.prompts))
     rendered = pocket.encode_pictures(lesson[1])
-    taught = [any(torch.allclose(row, own, atol=1e-4) for own in rendered) for row in sets[pumpkin].x0]
+    taught = [
+        any(torch.allclose(row, own, atol=1e-4) for own in rendered) for row in sets[pumpkin].x0
+    ]
     assert taught == expected, "the pumpkin is rendered, and what is harmless is painted"
     assert budget_of(config.attack) == f"7 steps of SGD that train all weights on {words}"
 

@@ -1,4 +1,6 @@
-"""The loop, the objectives and the attack on a small random model: what they compute and what they must not touch."""
+"""The loop, the objectives and the attack on a small random model: what they compute and what they
+must not touch.
+"""
 
 from dataclasses import replace
 from itertools import repeat
@@ -21,7 +23,7 @@ from unlearn_app.methods.regularizers import Regularizer
 from unlearn_app.models.catalog import load_backend
 from unlearn_app.models.protocols import NoisyBatch
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.training.latent_dataset import noisy_batches, paint
+from unlearn_app.training.latent_dataset import noisy_batches, sample_latents
 from unlearn_app.training.loop import Term, fit
 from unlearn_app.training.regularization import salient_rows
 
@@ -36,7 +38,10 @@ def batch(backend) -> NoisyBatch:
     source = torch.Generator().manual_seed(3)
     x0, noise = (torch.randn(2, *backend.latent_shape, generator=source) for _ in range(2))
     t = torch.tensor([100, 700])
-    cond, anchor = backend.encode_text(["a cat", "a dog"]), backend.encode_text(["a bird", "a fish"])
+    cond, anchor = (
+        backend.encode_text(["a cat", "a dog"]),
+        backend.encode_text(["a bird", "a fish"]),
+    )
     null = backend.encode_text([""]).expand(2, -1, -1)
     return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, null, anchor)
 
@@ -67,7 +72,9 @@ def test_merged_weights_equal_the_adapter_and_are_restored_bit_for_bit(backend, 
     with backend.active("unlearn"), torch.no_grad():
         adapted = backend.predict(batch.x_t, batch.t, batch.cond)
     with pytest.raises(RuntimeError, match="on purpose"), backend.merged("unlearn"):
-        torch.testing.assert_close(backend.frozen(batch.x_t, batch.t, batch.cond), adapted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            backend.frozen(batch.x_t, batch.t, batch.cond), adapted, rtol=1e-4, atol=1e-5
+        )
         raise RuntimeError("on purpose")
     assert torch.equal(backend.frozen(batch.x_t, batch.t, batch.cond), base)
 
@@ -80,7 +87,11 @@ def test_only_the_trained_slot_gets_gradients(backend):
         trainable = {n for n, p in backend.unet.named_parameters() if p.requires_grad}
         with backend.active():
             pass
-        assert trainable == set(params) == {n for n, p in backend.unet.named_parameters() if p.requires_grad}
+        assert (
+            trainable
+            == set(params)
+            == {n for n, p in backend.unet.named_parameters() if p.requires_grad}
+        )
     assert not any(p.requires_grad for p in backend.unet.parameters())
 
 
@@ -93,7 +104,9 @@ def test_adapter_state_round_trip_folds_the_scale_in(backend, batch):
         before = backend.predict(batch.x_t, batch.t, batch.cond)
     backend.load_adapter("unlearn", backend.adapter_state("unlearn"))
     with backend.active("unlearn"), torch.no_grad():
-        torch.testing.assert_close(backend.predict(batch.x_t, batch.t, batch.cond), before, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            backend.predict(batch.x_t, batch.t, batch.cond), before, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_noise_and_target_agree_with_diffusers(backend, batch):
@@ -124,7 +137,9 @@ def test_pictures_depend_on_their_own_seed_alone(backend):
     torch.testing.assert_close(three[1:2], one, rtol=1e-3, atol=1e-4)
 
 
-def test_half_precision_training_predicts_nearly_the_same_and_keeps_the_base_exact(tiny_pipeline, batch, monkeypatch):
+def test_half_precision_training_predicts_nearly_the_same_and_keeps_the_base_exact(
+    tiny_pipeline, batch, monkeypatch
+):
     monkeypatch.setattr("unlearn_app.models.diffusers.unet.fits_bfloat16", lambda device: True)
     half = load_backend(str(tiny_pipeline))
     monkeypatch.undo()
@@ -154,12 +169,16 @@ class TestObjectives:
     def test_esd(self, backend, batch):
         perturb(backend, "unlearn")
         with backend.active():
-            c, null, a = (self.raw(backend, batch, s) for s in (batch.cond, batch.null, batch.anchor))
+            c, null, a = (
+                self.raw(backend, batch, s) for s in (batch.cond, batch.null, batch.anchor)
+            )
         with backend.active("unlearn"):
             mine = self.raw(backend, batch, batch.cond)
             for eta in (1.0, 3.0):
                 loss = registry.get("objective", "esd")(eta=eta)(backend, batch)
-                torch.testing.assert_close(loss, mse_loss(mine, a - eta * (c - null)), rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(
+                    loss, mse_loss(mine, a - eta * (c - null)), rtol=1e-4, atol=1e-6
+                )
                 assert not torch.allclose(loss, mse_loss(mine, a + eta * (c - null)), rtol=1e-3)
 
     def test_concept_ablation(self, backend, batch):
@@ -215,7 +234,9 @@ class TestObjectives:
         perturb(backend, "unlearn")
         with backend.active("unlearn"):
             loss = registry.get("objective", "random_label")()(backend, batch)
-            expected = mse_loss(self.raw(backend, batch, batch.cond), self.raw(backend, batch, batch.anchor))
+            expected = mse_loss(
+                self.raw(backend, batch, batch.cond), self.raw(backend, batch, batch.anchor)
+            )
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
 
     def test_retain_only_has_no_forget_gradient(self, backend, batch):
@@ -225,7 +246,9 @@ class TestObjectives:
                 "forget": Term(registry.get("objective", "retain_only")(), repeat(batch)),
                 "retain": Term(Diffusion(), repeat(batch)),
             }
-            steps = list(fit(backend, params, terms, Restricted(), stage="unlearn", steps=3, lr=1e-3))
+            steps = list(
+                fit(backend, params, terms, Restricted(), stage="unlearn", steps=3, lr=1e-3)
+            )
         assert all(not s.gate and s.norms["forget"] == 0 < s.norms["retain"] for s in steps)
         assert steps[-1].losses["retain"] < steps[0].losses["retain"]
 
@@ -251,7 +274,10 @@ class TestObjectives:
         perturb(backend, "unlearn")
         objective = opened(name)
         with backend.active("unlearn"), torch.no_grad():
-            doubled = {n: 2 * p if "lora_B" in n else p.clone() for n, p in backend._params("unlearn").items()}
+            doubled = {
+                n: 2 * p if "lora_B" in n else p.clone()
+                for n, p in backend._params("unlearn").items()
+            }
             overridden = objective(backend, batch, doubled)
             plain = objective(backend, batch)
             for name_, tensor in backend._params("unlearn").items():
@@ -269,7 +295,9 @@ class TestFit:
             "retain": Term(Preserve(), repeat(replace(batch, cond=batch.null)), 1.0),
         }
         with backend.training("unlearn"):
-            steps = list(fit(backend, params, terms, Restricted(), stage="unlearn", steps=25, lr=5e-3))
+            steps = list(
+                fit(backend, params, terms, Restricted(), stage="unlearn", steps=25, lr=5e-3)
+            )
         assert steps[-1].losses["forget"] < 0.7 * steps[0].losses["forget"]
         assert [s.step for s in steps] == list(range(1, 26)) and steps[0].total == 25
         assert steps[0].cosine is None and steps[5].cosine is not None
@@ -282,9 +310,22 @@ class TestFit:
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         before = {n: p.clone() for n, p in params.items()}
         other = replace(batch, cond=batch.anchor, noise=batch.noise.flip(0))
-        terms = {"forget": Term(opened("gradient_ascent"), repeat(batch)), "retain": Term(Diffusion(), repeat(other))}
+        terms = {
+            "forget": Term(opened("gradient_ascent"), repeat(batch)),
+            "retain": Term(Diffusion(), repeat(other)),
+        }
         with backend.training("unlearn"):
-            next(fit(backend, params, terms, registry.get("rule", rule)(), stage="unlearn", steps=9, lr=1e-3))
+            next(
+                fit(
+                    backend,
+                    params,
+                    terms,
+                    registry.get("rule", rule)(),
+                    stage="unlearn",
+                    steps=9,
+                    lr=1e-3,
+                )
+            )
         assert all(torch.equal(p, before[n]) for n, p in params.items() if "lora_A" in n)
         assert any(not torch.equal(p, before[n]) for n, p in params.items() if "lora_B" in n)
 
@@ -292,15 +333,23 @@ class TestFit:
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         terms = {"relearn": Term(Diffusion(), repeat(batch))}
         with backend.training("unlearn"):
-            assert list(fit(backend, params, terms, WeightedSum(), stage="attack", steps=0, lr=1e-3)) == []
+            assert (
+                list(fit(backend, params, terms, WeightedSum(), stage="attack", steps=0, lr=1e-3))
+                == []
+            )
 
     def test_gradients_of_terms_are_taken_apart(self, backend, batch):
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         forget = registry.get("objective", "concept_ablation")()
         with backend.training("unlearn"):
             alone = torch.autograd.grad(forget(backend, batch), list(params.values()))
-            terms = {"forget": Term(forget, repeat(batch)), "retain": Term(Diffusion(), repeat(batch), 2.0)}
-            step = next(fit(backend, params, terms, WeightedSum(), stage="unlearn", steps=5, lr=1e-12))
+            terms = {
+                "forget": Term(forget, repeat(batch)),
+                "retain": Term(Diffusion(), repeat(batch), 2.0),
+            }
+            step = next(
+                fit(backend, params, terms, WeightedSum(), stage="unlearn", steps=5, lr=1e-12)
+            )
         norm = torch.cat([g.flatten() for g in alone]).norm().item()
         assert step.norms["forget"] == pytest.approx(norm, rel=1e-4)
         assert step.weights == {"forget": 1.0, "retain": 2.0}
@@ -309,7 +358,10 @@ class TestFit:
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         before = {n: p.clone() for n, p in params.items()}
         broken = replace(batch, x0=batch.x0 * float("nan"), x_t=batch.x_t * float("nan"))
-        with backend.training("unlearn"), pytest.raises(FloatingPointError, match="lower the learning rate"):
+        with (
+            backend.training("unlearn"),
+            pytest.raises(FloatingPointError, match="lower the learning rate"),
+        ):
             next(
                 fit(
                     backend,
@@ -351,14 +403,18 @@ class TestFit:
         assert all(p.abs().sum() == 0 for n, p in params.items() if "lora_A" in n)
 
 
-def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearned_model(backend, batch):
+def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearned_model(
+    backend, batch
+):
     perturb(backend, "unlearn")
     before = {n: p.clone() for n, p in backend._params("unlearn").items()}
     with backend.active("unlearn"), torch.no_grad():
         unlearned = backend.predict(batch.x_t, batch.t, batch.cond)
     concept = free_concept("a red dragon", None)
     small = {"attack.steps": 3, "attack.batch_size": 2, "attack.pictures": 2, "attack.lr": 1e-2}
-    steps = relearn(backend, concept, make_config("a red dragon", **small, **{"compare.sampling_steps": 2}))
+    steps = relearn(
+        backend, concept, make_config("a red dragon", **small, **{"compare.sampling_steps": 2})
+    )
     first = next(steps)
     assert first.stage == "attack" and set(first.losses) == {"relearn"}
     list(steps)
@@ -368,11 +424,15 @@ def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearne
     assert not torch.allclose(relearned, unlearned)
     backend.reset_adapter("relearn", 4, 4.0, seed=0)
     with column_state(backend, "relearned"), torch.no_grad():
-        torch.testing.assert_close(backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_batches_are_reproducible_and_cover_the_set(backend):
-    data = paint(backend, ["a", "b", "c"], None, [1, 2, 3], sampling_steps=1, guidance_scale=1.0)
+    data = sample_latents(
+        backend, ["a", "b", "c"], None, [1, 2, 3], sampling_steps=1, guidance_scale=1.0
+    )
     first, again, other = (noisy_batches(backend, data, 3, seed) for seed in (0, 0, 1))
     one, two, three = next(first), next(again), next(other)
     assert torch.equal(one.x_t, two.x_t) and not torch.equal(one.noise, three.noise)
@@ -380,9 +440,11 @@ def test_batches_are_reproducible_and_cover_the_set(backend):
 
 
 def conflicting(backend, seed: int) -> dict[str, Term]:
-    """Ascent against descent on overlapping pictures: the two gradients nearly oppose each other."""
+    """Ascent against descent on overlapping pictures: the two gradients nearly oppose each
+    other.
+    """
     prompts = ["a cat", "a dog", "a bird", "a fish"]
-    data = paint(backend, prompts, None, range(4), sampling_steps=2, guidance_scale=3.0)
+    data = sample_latents(backend, prompts, None, range(4), sampling_steps=2, guidance_scale=3.0)
     ascent = registry.get("objective", "gradient_ascent")(limit=100.0)
     batches = (noisy_batches(backend, data, 1, seed + row) for row in range(2))
     return {"forget": Term(ascent, next(batches)), "retain": Term(Diffusion(), next(batches), 3.0)}
@@ -393,7 +455,17 @@ def test_the_step_really_taken_keeps_the_promise_under_the_adam_variant_only(bac
     for rule in (RestrictedAdam(), Restricted(), WeightedSum()):
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         with backend.training("unlearn"):
-            steps = list(fit(backend, params, conflicting(backend, 7), rule, stage="unlearn", steps=40, lr=1e-3))
+            steps = list(
+                fit(
+                    backend,
+                    params,
+                    conflicting(backend, 7),
+                    rule,
+                    stage="unlearn",
+                    steps=40,
+                    lr=1e-3,
+                )
+            )
         assert any(step.conflict for step in steps)
         rises[type(rule)] = sum(change > 1e-9 for step in steps for change in step.changes.values())
     assert rises[RestrictedAdam] == 0
@@ -406,9 +478,13 @@ def test_recorded_changes_are_those_of_the_losses(backend, batch):
     perturb(backend, "unlearn")
     with backend.training("unlearn") as params:
         terms = {"relearn": Term(Diffusion(), repeat(batch))}
-        first, second = list(fit(backend, params, terms, WeightedSum(), stage="attack", steps=2, lr=1e-6))
+        first, second = list(
+            fit(backend, params, terms, WeightedSum(), stage="attack", steps=2, lr=1e-6)
+        )
     assert first.changes["relearn"] < 0
-    assert second.losses["relearn"] - first.losses["relearn"] == pytest.approx(first.changes["relearn"], rel=0.1)
+    assert second.losses["relearn"] - first.losses["relearn"] == pytest.approx(
+        first.changes["relearn"], rel=0.1
+    )
 
 
 @pytest.mark.parametrize(("modules", "inside"), [("cross", True), ("not_cross", False)])
@@ -424,13 +500,19 @@ def test_lora_sits_only_where_it_was_asked_for(backend, modules, inside):
 
 def test_slots_may_cover_different_layers(backend, batch):
     perturb(backend, "unlearn")
-    state = {n: t for n, t in backend.adapter_state("unlearn").items() if ".attn2.to_k" in n or ".attn2.to_v" in n}
+    state = {
+        n: t
+        for n, t in backend.adapter_state("unlearn").items()
+        if ".attn2.to_k" in n or ".attn2.to_v" in n
+    }
     backend.load_adapter("unlearn", state)
     perturb(backend, "relearn", seed=6)
     with backend.active("unlearn"):
         unlearned = backend.predict(batch.x_t, batch.t, batch.cond)
     with backend.merged("unlearn"), backend.active():
-        torch.testing.assert_close(backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            backend.predict(batch.x_t, batch.t, batch.cond), unlearned, rtol=1e-4, atol=1e-5
+        )
     with column_state(backend, "relearned"):
         assert not torch.allclose(backend.predict(batch.x_t, batch.t, batch.cond), unlearned)
 
@@ -440,12 +522,27 @@ class TestSaliency:
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         mask = salient_rows(backend, repeat(batch), 0.3)
         total = sum(rows.numel() for rows in mask.keep.values())
-        assert sum(rows.sum().item() for rows in mask.keep.values()) == pytest.approx(0.3 * total, abs=1)
-        assert not any(p.requires_grad for n, p in backend.unet.named_parameters() if ".lora_" not in n)
+        assert sum(rows.sum().item() for rows in mask.keep.values()) == pytest.approx(
+            0.3 * total, abs=1
+        )
+        assert not any(
+            p.requires_grad for n, p in backend.unet.named_parameters() if ".lora_" not in n
+        )
         with backend.training("unlearn"):
             terms = {"forget": Term(Diffusion(), repeat(batch))}
             rule = WeightedSum()
-            list(fit(backend, params, terms, rule, stage="unlearn", steps=3, lr=1e-2, regularizers=[mask]))
+            list(
+                fit(
+                    backend,
+                    params,
+                    terms,
+                    rule,
+                    stage="unlearn",
+                    steps=3,
+                    lr=1e-2,
+                    regularizers=[mask],
+                )
+            )
         for name, rows in mask.keep.items():
             still = params[name][rows == 0]
             assert still.numel() == 0 or still.abs().max() == 0.0

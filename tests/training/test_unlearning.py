@@ -1,4 +1,6 @@
-"""Forgetting from a concept and its settings: what is trained on what, and edits that need no training."""
+"""Forgetting from a concept and its settings: what is trained on what, and edits that need no
+training.
+"""
 
 import json
 import os
@@ -64,7 +66,9 @@ def plan(folder: Path, **changes):
 
 
 @pytest.mark.parametrize("method", registry.methods())
-def test_every_method_makes_an_adapter_through_the_whole_run(backend, tiny_pipeline, tmp_path, method) -> None:
+def test_every_method_makes_an_adapter_through_the_whole_run(
+    backend, tiny_pipeline, tmp_path, method
+) -> None:
     config, _ = plan(tiny_pipeline, objective=method, **{"gradient_ascent.limit": 100})
     list(run(config, tmp_path / "run", backend=backend))
     stored = Run.open(tmp_path / "run")
@@ -72,27 +76,39 @@ def test_every_method_makes_an_adapter_through_the_whole_run(backend, tiny_pipel
     names = {name.partition(".")[0] for name, _ in stored.config.options}
     assert names <= {method, config.rule}
     with backend.active(), torch.no_grad():
-        x, t, cond = torch.randn(1, *backend.latent_shape), torch.tensor([300]), backend.encode_text(["a cat"])
+        x, t, cond = (
+            torch.randn(1, *backend.latent_shape),
+            torch.tensor([300]),
+            backend.encode_text(["a cat"]),
+        )
         base = backend.predict(x, t, cond)
     with backend.active("unlearn"), torch.no_grad():
         assert not torch.equal(backend.predict(x, t, cond), base)
 
 
 @pytest.mark.parametrize("method", registry.names("objective"))
-def test_only_methods_that_copy_the_anchor_see_its_pictures(backend, tiny_pipeline, asked, method) -> None:
+def test_only_methods_that_copy_the_anchor_see_its_pictures(
+    backend, tiny_pipeline, asked, method
+) -> None:
     config, concept = plan(tiny_pipeline, objective=method)
     terms = training_terms(backend, concept, config, lambda: False)
     painted = asked[: config.unlearn.train_pictures // 2]
     copies = method in ("esd", "concept_ablation", "sdd")
     assert any(prompt in concept.anchors for prompt in painted) == copies
-    assert all(prompt in {p.text for p in concept.forget.train} for prompt in painted[:: 2 if copies else 1])
+    assert all(
+        prompt in {p.text for p in concept.forget.train}
+        for prompt in painted[:: 2 if copies else 1]
+    )
     kept = type(terms["retain"].objective).__name__
     assert kept == ("Diffusion" if method == "retain_only" else "Preserve")
 
 
 def test_the_papers_retain_loss_can_be_chosen(backend, tiny_pipeline) -> None:
     config, concept = plan(tiny_pipeline, **{"unlearn.retain_loss": "diffusion"})
-    assert type(training_terms(backend, concept, config, lambda: False)["retain"].objective).__name__ == "Diffusion"
+    assert (
+        type(training_terms(backend, concept, config, lambda: False)["retain"].objective).__name__
+        == "Diffusion"
+    )
 
 
 def test_random_labels_are_retain_prompts(backend, tiny_pipeline) -> None:
@@ -117,7 +133,10 @@ def test_arms_get_the_same_number_of_retain_pictures(name, arm, count) -> None:
 @pytest.mark.parametrize("name", ["cat", "knife", "van gogh", "neon"])
 def test_forget_prompt_i_is_retain_prompt_i_with_the_concept_in_it(name) -> None:
     concept = preview_concept(make_config(name))
-    words = {p.expects for split in (concept.near, concept.far) for p in split.train} | {concept.name, concept.anchor}
+    words = {p.expects for split in (concept.near, concept.far) for p in split.train} | {
+        concept.name,
+        concept.anchor,
+    }
     words = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
     def frame(text: str) -> str:
@@ -125,12 +144,18 @@ def test_forget_prompt_i_is_retain_prompt_i_with_the_concept_in_it(name) -> None
 
     rows = range(len(concept.forget.train))
     for split in (concept.near, concept.far):
-        assert [frame(split.train[i].text) for i in rows] == [frame(concept.forget.train[i].text) for i in rows]
-    assert [frame(text) for text in concept.anchors] == [frame(p.text) for p in concept.forget.train]
+        assert [frame(split.train[i].text) for i in rows] == [
+            frame(concept.forget.train[i].text) for i in rows
+        ]
+    assert [frame(text) for text in concept.anchors] == [
+        frame(p.text) for p in concept.forget.train
+    ]
 
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
-def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(backend, tiny_pipeline, method) -> None:
+def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(
+    backend, tiny_pipeline, method
+) -> None:
     backend.drop_adapters()
     config, concept = plan(tiny_pipeline, objective=method)
     weights = {name: weight.clone() for name, weight in backend.cross_weights().items()}
@@ -145,17 +170,25 @@ def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(backend, tiny_
         for name, (a, b) in expected.items():
             torch.testing.assert_close(merged[name], weights[name] + b @ a, rtol=1e-3, atol=1e-5)
             assert not torch.allclose(merged[name], weights[name])
-    assert all(torch.equal(backend.cross_weights()[name], weight) for name, weight in weights.items())
+    assert all(
+        torch.equal(backend.cross_weights()[name], weight) for name, weight in weights.items()
+    )
 
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
 def test_a_truncated_edit_says_what_it_leaves_out(backend, tiny_pipeline, tmp_path, method) -> None:
     config, _ = plan(tiny_pipeline, objective=method, **{f"{method}.rank": 1})
-    said = [event.text for event in run(config, tmp_path / "run", backend=backend) if isinstance(event, Stage)]
+    said = [
+        event.text
+        for event in run(config, tmp_path / "run", backend=backend)
+        if isinstance(event, Stage)
+    ]
     stored = Run.open(tmp_path / "run")
     (lost,) = [line["losses"]["forget"] for line in steps_of(stored) if line["stage"] == "unlearn"]
     assert 0.0 < lost < 1.0 and any(f"leaves out {lost:.1%} of the edit" in text for text in said)
-    assert {tensor.shape[0] for name, tensor in adapter_of(stored).items() if "lora_A" in name} == {1}
+    assert {tensor.shape[0] for name, tensor in adapter_of(stored).items() if "lora_A" in name} == {
+        1
+    }
 
 
 def test_edited_tokens_pair_the_concept_with_the_anchor(backend, tiny_pipeline) -> None:
@@ -169,7 +202,9 @@ def test_training_is_the_same_again(backend, tiny_pipeline) -> None:
     states = []
     for _ in range(2):
         config, concept = plan(tiny_pipeline, objective="random_label")
-        list(train(backend, concept, training_terms(backend, concept, config, lambda: False), config))
+        list(
+            train(backend, concept, training_terms(backend, concept, config, lambda: False), config)
+        )
         states.append(backend.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -205,7 +240,8 @@ def test_own_prompts_travel_with_the_run(backend, tiny_pipeline, tmp_path) -> No
     stored = Run.open(tmp_path / "run")
     kept = tmp_path / "run" / "prompts.txt"
     assert (
-        kept.read_text() == "forget: my cat asleep\nretain: my dog asleep\n" and "prompts.txt" in stored.record["files"]
+        kept.read_text() == "forget: my cat asleep\nretain: my dog asleep\n"
+        and "prompts.txt" in stored.record["files"]
     )
     assert stored.config == config and "--prompts prompts.txt" in stored.record["command"]
     assert make_config("cat", prompts=read_prompts(kept)).prompts == config.prompts
@@ -231,29 +267,45 @@ def test_any_objective_can_look_ahead(backend, tiny_pipeline, tmp_path, method, 
 
 @pytest.mark.parametrize("rule", ["weighted_sum", "restricted"])
 def test_a_look_ahead_that_asks_for_nothing_changes_nothing(backend, tiny_pipeline, rule) -> None:
-    """P5: the base method's batches, noise and optimizer are untouched, bit for bit; a look ahead that asks is seen."""
+    """P5: the base method's batches, noise and optimizer are untouched, bit for bit; a look ahead
+    that asks is seen.
+    """
     states = []
     for changes in ({}, {**RESIST, "resist.forget": 0.0}, RESIST):
         config, concept = plan(tiny_pipeline, rule=rule, **{"unlearn.steps": 10}, **changes)
-        list(train(backend, concept, training_terms(backend, concept, config, lambda: False), config))
+        list(
+            train(backend, concept, training_terms(backend, concept, config, lambda: False), config)
+        )
         states.append(backend.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
 def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(backend, tiny_pipeline) -> None:
-    """P9: the released scripts give one weight three times and leave two at defaults ten times as large."""
+    """P9: the released scripts give one weight three times and leave two at defaults ten times as
+    large.
+    """
     asked = {"forget": 0.1, "related": 0.2, "unrelated": 0.3, "weight": 0.4, "cap": 0.5, "lr": 0.6}
     typed = {f"resist.{name}": str(value) for name, value in asked.items()}
     config, concept = plan(tiny_pipeline, **RESIST | typed)
     term = training_terms(backend, concept, config, lambda: False)["resist"]
-    there = {name: getattr(term.objective, name) for name in asked if name != "weight"} | {"weight": term.weight}
+    there = {name: getattr(term.objective, name) for name in asked if name != "weight"} | {
+        "weight": term.weight
+    }
     assert there == asked
 
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
-def test_an_edit_can_be_hardened_and_stays_one_adapter(backend, tiny_pipeline, tmp_path, method) -> None:
-    list(run(plan(tiny_pipeline, objective=method, **UNATTACKED)[0], tmp_path / "edit", backend=backend))
+def test_an_edit_can_be_hardened_and_stays_one_adapter(
+    backend, tiny_pipeline, tmp_path, method
+) -> None:
+    list(
+        run(
+            plan(tiny_pipeline, objective=method, **UNATTACKED)[0],
+            tmp_path / "edit",
+            backend=backend,
+        )
+    )
     hard = plan(tiny_pipeline, objective=method, **UNATTACKED, **RESIST)[0]
     told = list(run(hard, tmp_path / "hard", backend=backend))
     edited, hardened = (Run.open(tmp_path / name) for name in ("edit", "hard"))
@@ -269,15 +321,23 @@ def test_an_edit_can_be_hardened_and_stays_one_adapter(backend, tiny_pipeline, t
 
     cross = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     own = cross.replace("attn2", "attn1")
-    assert update(edited, cross).any() and not update(edited, own).any() and update(hardened, own).any()
+    assert (
+        update(edited, cross).any()
+        and not update(edited, own).any()
+        and update(hardened, own).any()
+    )
     moved = (update(hardened, cross) - update(edited, cross)).norm() / update(edited, cross).norm()
     assert 0 < moved < 0.5
 
 
 def test_the_simulated_attack_and_what_is_asked_share_no_picture(backend, tiny_pipeline) -> None:
-    config, concept = plan(tiny_pipeline, **RESIST, **{"unlearn.train_pictures": 8, "resist.steps": 3})
+    config, concept = plan(
+        tiny_pipeline, **RESIST, **{"unlearn.train_pictures": 8, "resist.steps": 3}
+    )
     batch = next(training_terms(backend, concept, config, lambda: False)["resist"].batches)
-    assert len(batch.support) == 3 and all(len(part.x0) == 2 for part in (*batch.support, batch.forget, batch.related))
+    assert len(batch.support) == 3 and all(
+        len(part.x0) == 2 for part in (*batch.support, batch.forget, batch.related)
+    )
     seen = [x0 for part in batch.support for x0 in part.x0]
     assert not any(torch.equal(mine, theirs) for mine in seen for theirs in batch.forget.x0)
     assert not torch.equal(batch.related.x0, batch.unrelated.x0)
@@ -285,7 +345,9 @@ def test_the_simulated_attack_and_what_is_asked_share_no_picture(backend, tiny_p
 
 def test_a_method_may_suggest_settings_and_the_user_has_the_last_word() -> None:
     assert (
-        make_config("cat", objective="sdd").unlearn.lr == SDD.suggested["unlearn.lr"] != make_config("cat").unlearn.lr
+        make_config("cat", objective="sdd").unlearn.lr
+        == SDD.suggested["unlearn.lr"]
+        != make_config("cat").unlearn.lr
     )
     assert make_config("cat", objective="sdd", **{"unlearn.lr": 1e-4}).unlearn.lr == 1e-4
     erased = make_config("cat", objective="erasediff")
@@ -317,7 +379,9 @@ def test_hyperparameters_of_other_methods_are_left_out_of_the_record() -> None:
     assert "limit" not in config.command()
 
 
-NEW_METHOD = re.search(r"```python\n(\"\"\"Forgetting by.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+NEW_METHOD = re.search(
+    r"```python\n(\"\"\"Forgetting by.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+)
 FOUND = """
 import sys, json, blank
 from unlearn_app.common import registry
@@ -332,27 +396,41 @@ print(json.dumps([registry.methods(), choices, list(options.components), config.
 """
 
 
-def test_a_method_in_one_file_is_found_by_command_line_page_and_parametrised_tests(tmp_path: Path) -> None:
+def test_a_method_in_one_file_is_found_by_command_line_page_and_parametrised_tests(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "blank.py").write_text(NEW_METHOD.group(1))
     (tmp_path / "sitecustomize.py").write_text("import blank\n")
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    asked = subprocess.run([sys.executable, "-c", FOUND], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    asked = subprocess.run(
+        [sys.executable, "-c", FOUND], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     names, choices, components, options = json.loads(asked.stdout.splitlines()[-1])
     assert "blank" in names and "blank" in choices and "blank.strength" in components
     assert options == [["blank.strength", 1.0]]
     words = [sys.executable, "-m", "unlearn_app", "methods"]
-    listed = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        words, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    ).stdout
     assert "blank" in listed and "strength=1.0" in listed
 
 
-@pytest.mark.parametrize(("data", "benign"), [("paraphrases", 0), ("one", 0), ("mixed", 4), ("benign", 8)])
+@pytest.mark.parametrize(
+    ("data", "benign"), [("paraphrases", 0), ("one", 0), ("mixed", 4), ("benign", 8)]
+)
 @pytest.mark.parametrize("name", ["cat", "van gogh"])
-def test_the_adversarys_pictures_are_what_it_asked_for_and_new_to_the_defender(name, data, benign) -> None:
+def test_the_adversarys_pictures_are_what_it_asked_for_and_new_to_the_defender(
+    name, data, benign
+) -> None:
     concept = preview_concept(make_config(name))
     chosen = adversary_prompts(concept, AttackConfig(data=data, pictures=8))
     assert len(chosen) == 8 and sum(prompt.expects != concept.name for prompt in chosen) == benign
     assert (len({prompt.text for prompt in chosen}) == 1) == (data == "one")
-    seen = {p.text for split in (concept.forget, concept.near, concept.far) for p in (*split.train, *split.test)}
+    seen = {
+        p.text
+        for split in (concept.forget, concept.near, concept.far)
+        for p in (*split.train, *split.test)
+    }
     assert not seen & {prompt.text for prompt in chosen}
 
 
@@ -364,7 +442,9 @@ def test_harmless_pictures_need_harmless_prompts() -> None:
 
 def test_a_method_advises_on_the_kind_it_speaks_of(backend, tiny_pipeline, tmp_path) -> None:
     said = registry.advice("random_label", "style")
-    assert "object" in said and registry.advice("random_label", "object") == "" == registry.advice("amnesia", "style")
+    assert "object" in said and registry.advice("random_label", "object") == "" == registry.advice(
+        "amnesia", "style"
+    )
     for concept, count in (("cat", 0), ("Van Gogh style", 1)):
         config = make_config(concept, model=str(tiny_pipeline), objective="random_label", **TINY)
         events = list(run(config, tmp_path / concept, backend=backend))

@@ -1,4 +1,6 @@
-"""The page in a real browser, with quick made-up runs; `test_page_live.py` drives it with real models."""
+"""The page in a real browser, with quick made-up runs; `test_page_live.py` drives it with real
+models.
+"""
 
 import io
 import json
@@ -34,7 +36,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(site, browser, recorded) -> None:
+def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(
+    site, browser, recorded
+) -> None:
     context = browser.new_context()
     page = context.new_page()
     asked, problems = [], []
@@ -52,7 +56,9 @@ def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(sit
     assert page.title() == "Can it really forget?"
     stored = Run.open(recorded / "cat").pictures[0].path.read_bytes()
     assert context.request.get(sources(page)[0]).body() == stored
-    assert all(page.eval_on_selector_all("img", "images => images.map(image => image.alt.length > 0)"))
+    assert all(
+        page.eval_on_selector_all("img", "images => images.map(image => image.alt.length > 0)")
+    )
     context.close()
 
 
@@ -114,7 +120,9 @@ def test_earlier_runs_can_be_shown_again(visit) -> None:
     page.locator("#shown input").click()
     page.get_by_role("option", name="cat (recorded)").click()
     expect(page.locator("#status")).to_contain_text("Recorded")
-    expect(page.locator("#board img").first).to_have_attribute("src", re.compile(before[0].rpartition("/")[2]))
+    expect(page.locator("#board img").first).to_have_attribute(
+        "src", re.compile(before[0].rpartition("/")[2])
+    )
     assert sources(page) == before
 
 
@@ -131,7 +139,9 @@ def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
     page.fill(BOX, "zeppelin")
     page.click("#run")
     expect(page.locator("#hint")).to_contain_text("“zeppelin” is not known")
-    expect(page.locator(BOX)).to_have_accessible_name(re.compile("not known"))  # the click has been answered
+    expect(page.locator(BOX)).to_have_accessible_name(
+        re.compile("not known")
+    )  # the click has been answered
     page.locator("#hint button", has_text="cat").click()
     expect(page.locator(BOX)).to_have_value("cat")
     expect(page.locator("#hint")).to_contain_text("to be painted as dog")
@@ -150,7 +160,9 @@ def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
 )
 def test_bad_text_gets_a_sentence_at_the_field(site, visit, text: str, sentence: str) -> None:
     page = visit()
-    expect(page.locator("#head")).to_contain_text("Model ready")  # its last tick clears a mark at the field
+    expect(page.locator("#head")).to_contain_text(
+        "Model ready"
+    )  # its last tick clears a mark at the field
     page.fill(BOX, text)
     page.click("#run")
     expect(page.locator("#hint")).to_contain_text(sentence)
@@ -170,7 +182,9 @@ def test_bad_text_gets_a_sentence_at_the_field(site, visit, text: str, sentence:
         ("#own-prompts textarea", "forget: a cat", "retain set"),
     ],
 )
-def test_bad_options_get_a_sentence_and_open_their_fold(site, visit, field: str, value: str, sentence: str) -> None:
+def test_bad_options_get_a_sentence_and_open_their_fold(
+    site, visit, field: str, value: str, sentence: str
+) -> None:
     page = visit()
     page.fill(BOX, "cat")
     page.locator("#options > button").click()
@@ -197,15 +211,26 @@ def test_options_show_the_equivalent_command(visit) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_switch_says_what_resisting_costs_and_reaches_the_run(visit, monkeypatch, width: int) -> None:
+def test_the_switch_says_what_resisting_costs_and_reaches_the_run(
+    visit, monkeypatch, width: int
+) -> None:
     asked, real = [], fake.run
-    monkeypatch.setattr(fake, "run", lambda config, *rest: (asked.append(config), real(config, *rest))[1])
+    monkeypatch.setattr(
+        fake, "run", lambda config, *rest: (asked.append(config), real(config, *rest))[1]
+    )
     page = visit(viewport={"width": width, "height": 800})
-    switch, said = page.locator("#resist-on input"), page.locator("#resist-on").get_by_text("adds about")
+    switch, said = (
+        page.locator("#resist-on input"),
+        page.locator("#resist-on").get_by_text("adds about"),
+    )
     expect(switch).not_to_be_checked()
     expect(said).to_have_text(re.compile(r"\d+ s in fast, where .*; \d+ min in full, where "))
     assert (
-        said.evaluate("node => node.getBoundingClientRect().height / parseFloat(getComputedStyle(node).lineHeight)") < 3
+        said.evaluate(
+            "node => node.getBoundingClientRect().height /"
+            " parseFloat(getComputedStyle(node).lineHeight)"
+        )
+        < 3
     )
     command = page.locator("#command textarea, #command input")
     page.locator("#options > button").click()
@@ -229,7 +254,9 @@ def test_a_method_fills_in_what_it_suggests(visit) -> None:
     expect(page.locator("#unlearn-lr input")).to_have_value("0.003")
     expect(page.locator("#barrier-eta input")).to_have_value("0.5")
     command = page.locator("#command textarea, #command input")
-    expect(command).to_have_value(re.compile("--concept cat --objective erasediff --preset fast --out DIR$"))
+    expect(command).to_have_value(
+        re.compile("--concept cat --objective erasediff --preset fast --out DIR$")
+    )
 
 
 def test_the_slider_scrubs_through_the_attack(visit) -> None:
@@ -330,7 +357,10 @@ def test_no_column_heading_runs_into_its_neighbour(visit, width: int) -> None:
 def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
     page = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert sideways(page) == 0
-    boxes = [cell.bounding_box() for cell in page.locator("#board tbody tr").first.locator("figure:visible img").all()]
+    boxes = [
+        cell.bounding_box()
+        for cell in page.locator("#board tbody tr").first.locator("figure:visible img").all()
+    ]
     assert len({box["y"] for box in boxes}) == 1 and boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
     start(page, "rabbit")
     wait_for_end(page)
@@ -363,7 +393,9 @@ def test_a_damaged_recorded_run_is_left_out(recorded: Path, tmp_path: Path, harm
 
 
 def test_a_failed_run_says_so_in_a_sentence(visit, recorded: Path) -> None:
-    with served(fake.FakeRunner(error=RuntimeError("secret detail")), core=fake.CORE, recorded=recorded) as broken:
+    with served(
+        fake.FakeRunner(error=RuntimeError("secret detail")), core=fake.CORE, recorded=recorded
+    ) as broken:
         page = visit(broken.url)
         page.fill(BOX, "rabbit")
         page.click("#run")
@@ -382,7 +414,10 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
     resisting = client.submit(concept="rabbit", resist=True, api_name="/unlearn").result()
     assert resisting["config"]["resist"]["on"]
     job = client.submit(concept="frog", api_name="/unlearn")
-    assert job.result()["config"]["concept"] == "frog" and job.result()["verdict"]["label"] == "removed"
+    assert (
+        job.result()["config"]["concept"] == "frog"
+        and job.result()["verdict"]["label"] == "removed"
+    )
     assert job.outputs()[0]["status"] == "running" and not job.result()["config"]["resist"]["on"]
     with pytest.raises(Exception, match="is not known"):
         client.predict(concept="zeppelin", api_name="/unlearn")
@@ -390,8 +425,14 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
         client.predict(kind="magic", api_name="/attack")
     job = client.submit(kind="inversion", api_name="/attack")
     (found,) = job.result()["findings"]
-    assert (found["kind"], sum(found["hits"]), found["control"]["name"]) == ("inversion", 5, "pumpkin, never seen")
-    assert job.result()["verdict"]["label"] == "concealed" and job.outputs()[0]["status"] == "running"
+    assert (found["kind"], sum(found["hits"]), found["control"]["name"]) == (
+        "inversion",
+        5,
+        "pumpkin, never seen",
+    )
+    assert (
+        job.result()["verdict"]["label"] == "concealed" and job.outputs()[0]["status"] == "running"
+    )
     other = Client(site.url, verbose=False, analytics_enabled=False)
     with pytest.raises(Exception, match="no longer kept"):
         other.predict(api_name="/attack")

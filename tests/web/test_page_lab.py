@@ -1,4 +1,6 @@
-"""Around a finished run, in a real browser with quick made-up attacks: get it back, report, delete, compare."""
+"""Around a finished run, in a real browser with quick made-up attacks: get it back, report, delete,
+compare.
+"""
 
 import re
 import threading
@@ -75,11 +77,16 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     expect(page.locator("#status")).to_contain_text("Worst attack")
     first = page.locator("#found li").first
     expect(first).to_contain_text("gets it back")
-    expect(first).to_contain_text("5 of 6 prompts · 83 % (44–97 %) · the second judge agrees on 4 of them")
+    expect(first).to_contain_text(
+        "5 of 6 prompts · 83 % (44–97 %) · the second judge agrees on 4 of them"
+    )
     expect(first).to_contain_text("pumpkin, never seen: 0 %")
     expect(first).to_contain_text("asks 5”")
     assert page.locator("#found li", has_text="no recovery").count() == 3
-    loaded = "images => images.every(image => image.complete && image.naturalWidth > 0 && image.alt.length > 0)"
+    loaded = (
+        "images => images.every(image => image.complete && image.naturalWidth > 0 &&"
+        " image.alt.length > 0)"
+    )
     page.locator("#found").scroll_into_view_if_needed()
     page.wait_for_function(f"({loaded})([...document.querySelectorAll('#found img')])")
     assert page.locator("#run").is_enabled() and not page.locator("#quit").is_visible()
@@ -133,7 +140,9 @@ def test_a_recorded_run_cannot_be_attacked_or_deleted_and_says_why(visit, record
     assert not page.locator("#delete").is_visible()
 
 
-def test_the_report_and_the_whole_run_hold_what_was_found(visit, recorded: Path, tmp_path: Path) -> None:
+def test_the_report_and_the_whole_run_hold_what_was_found(
+    visit, recorded: Path, tmp_path: Path
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in recorded.rglob("*")}
     page = visit()
     text = download(page, "report", tmp_path).read_text()
@@ -152,7 +161,12 @@ def test_the_report_and_the_whole_run_hold_what_was_found(visit, recorded: Path,
     assert path.name == "frog-report.html" and "inversion" in path.read_text()
     with zipfile.ZipFile(download(page, "folder", tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.namelist()}
-    assert {"report.html", "run.json", "attacks/inversion/finding.json", "attacks/inversion/05-00.png"} <= names
+    assert {
+        "report.html",
+        "run.json",
+        "attacks/inversion/finding.json",
+        "attacks/inversion/05-00.png",
+    } <= names
 
 
 def test_deleting_asks_once_and_leaves_nothing(site, visit) -> None:
@@ -171,8 +185,13 @@ def test_deleting_asks_once_and_leaves_nothing(site, visit) -> None:
     assert listed(page) == ["frog (your run 1)", "cat (recorded)"]
 
 
-def test_without_any_other_run_deleting_leaves_an_invitation(browser: Browser, tmp_path: Path) -> None:
-    with served(fake.FakeRunner(), core=fake.CORE, recorded=tmp_path) as bare, Visitors(browser, bare.url) as visit:
+def test_without_any_other_run_deleting_leaves_an_invitation(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        served(fake.FakeRunner(), core=fake.CORE, recorded=tmp_path) as bare,
+        Visitors(browser, bare.url) as visit,
+    ):
         page = visit()
         forget(page, "frog")
         for _ in range(2):
@@ -210,7 +229,9 @@ def test_a_second_visitor_sees_none_of_it(site, visit) -> None:
 
 
 @pytest.fixture
-def room(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def room(
+    tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SimpleNamespace]:
     """The listeners without a browser, and a finished run of Anna's."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     engine = Engine(fake.FakeRunner(seconds=0.1), patience=0.0).start()
@@ -221,7 +242,9 @@ def room(tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     while not job.over:
         job.take(0.1)
     does = Handlers(engine, fake.CORE, page, "pocket", shelf)
-    yield SimpleNamespace(page=page, job=job, engine=engine, lab=LabHandlers(engine, page, shelf), does=does)
+    yield SimpleNamespace(
+        page=page, job=job, engine=engine, lab=LabHandlers(engine, page, shelf), does=does
+    )
     engine.shutdown()
 
 
@@ -240,9 +263,12 @@ def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(room
     for mine, others in ((key, ["cat"]), ("cat", [key])):
         compared = room.lab.compare(as_("ben"), mine, others)
         assert GONE in compared[page.history.said] and not compared[page.history.compared].visible
-    assert not room.engine.desk("ben").exists()
+    assert not room.engine.scratch_dir("ben").exists()
     own = room.lab.compare(as_("anna"), key, ["cat"])[page.history.compared]
-    assert Path(own.value["path"]).read_text().count("frog") and room.does.show(as_("anna"), key)[page.lab.row].visible
+    assert (
+        Path(own.value["path"]).read_text().count("frog")
+        and room.does.show(as_("anna"), key)[page.lab.row].visible
+    )
 
 
 @pytest.mark.parametrize("key", ["cat", "", None, "../cat"])
@@ -265,7 +291,9 @@ def test_leaving_the_page_ends_the_attacks(room) -> None:
     assert job.cancel.is_set()
 
 
-@pytest.mark.parametrize("options", [{"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}])
+@pytest.mark.parametrize(
+    "options", [{"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}]
+)
 def test_nothing_sticks_out_on_a_phone_or_in_the_dark(visit, options) -> None:
     page = visit(**options)
     forget(page, "frog")

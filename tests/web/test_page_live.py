@@ -1,4 +1,6 @@
-"""The page end to end: real Chromium, real engine, real training on the bundled model and on a foreign one."""
+"""The page end to end: real Chromium, real engine, real training on the bundled model and on a
+foreign one.
+"""
 
 import json
 import re
@@ -57,7 +59,9 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
     expect(page.locator("#status")).to_contain_text("Your run")
     expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
     assert len(set(sources(page))) > 4 and len(sources(page)) == 12
-    expect(page.locator("#board figcaption").nth(1)).to_contain_text(re.compile(r"−?\d\.\d\d [+−±]\d\.\d\d"))
+    expect(page.locator("#board figcaption").nth(1)).to_contain_text(
+        re.compile(r"−?\d\.\d\d [+−±]\d\.\d\d")
+    )
     assert all(".lora_" in name for name in load_file(download(page, "adapter", tmp_path)))
     Image.open(download(page, "strip", tmp_path)).verify()
     with zipfile.ZipFile(download(page, "folder", tmp_path)) as archive:
@@ -78,7 +82,9 @@ def test_arrive_type_run_try_to_get_it_back(visit: Visitors, tmp_path: Path) -> 
     expect(page.locator("#found li")).to_contain_text(re.compile(r"[012] of 2 prompts"))
     expect(page.locator("#found li")).to_contain_text("never seen: 0 %")
     page.locator("#go").wait_for()
-    expect(page.locator("#lab-said")).to_contain_text(re.compile(r"A quick look takes about \d+ seconds here"))
+    expect(page.locator("#lab-said")).to_contain_text(
+        re.compile(r"A quick look takes about \d+ seconds here")
+    )
     assert "of 2 held-out prompts" in download(page, "report", tmp_path).read_text()
     page.context.close()
 
@@ -100,9 +106,14 @@ def test_two_visitors_at_once_get_the_pictures_they_get_alone(visit: Visitors) -
     assert alone["cat"] != alone["neon"]
 
 
-def test_a_foreign_model_without_a_judge_says_so(browser: Browser, tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_a_foreign_model_without_a_judge_says_so(
+    browser: Browser, tiny_pipeline: Path, tmp_path: Path
+) -> None:
     model = str(tiny_pipeline)
-    with served(InProcess(model), model=model, recorded=tmp_path) as site, Visitors(browser, site.url) as visit:
+    with (
+        served(InProcess(model), model=model, recorded=tmp_path) as site,
+        Visitors(browser, site.url) as visit,
+    ):
         page = visit()
         expect(page.locator("#head")).to_contain_text("Model ready")
         set_options(page, SMALL)

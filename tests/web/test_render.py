@@ -21,8 +21,8 @@ from unlearn_app.settings.events import (
     FRESH,
     GROUPS,
     UNRESISTING,
+    AttackCheckpoint,
     GroupScore,
-    Mark,
     Preview,
     Stage,
     Step,
@@ -69,7 +69,9 @@ def test_what_separates_columns_is_folded_away_and_read_back(tmp_path: Path) -> 
     view = watched(folder=tmp_path / "run")
     html = board.summary(view)
     assert to_json(view_of(Run.open(tmp_path / "run")).differences) == to_json(view.differences)
-    assert "<summary>Against the original" in html and html.count("p 0.031") == 1, "six pairs, all lost"
+    assert "<summary>Against the original" in html and html.count("p 0.031") == 1, (
+        "six pairs, all lost"
+    )
     view.differences = {}
     assert "Against the original" not in board.summary(view)
 
@@ -100,7 +102,9 @@ def test_the_slider_goes_from_the_unlearned_model_through_every_mark(tmp_path: P
     ]
     unlearned = view.cards["unlearned"]["forget", 0].src
     assert unlearned in cell.partition("</figure>")[0]
-    assert view.curve_table()["step"] == [0, half, end] * 3 and view.curve_table()["share"][0] == 0.0
+    assert (
+        view.curve_table()["step"] == [0, half, end] * 3 and view.curve_table()["share"][0] == 0.0
+    )
 
 
 def test_without_a_way_to_go_there_is_no_slider() -> None:
@@ -110,9 +114,11 @@ def test_without_a_way_to_go_there_is_no_slider() -> None:
 
 @pytest.mark.parametrize("control", [UNRESISTING, FRESH, RECORDED])
 def test_every_line_of_the_curve_has_a_colour_and_a_first_row(control: str) -> None:
-    """A control that the plot does not know would be drawn without a colour, which is not at all."""
+    """A control that the plot does not know would be drawn without a colour, which is not at
+    all.
+    """
     view = View(make_config("cat"))
-    view.apply(Mark(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
+    view.apply(AttackCheckpoint(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
     table = curve_table(view)
     assert list(table["group"]) == [*GROUPS, control, control] and table["share"].isna().sum() == 4
     assert set(table["group"]) <= set(CURVE_COLORS)
@@ -122,7 +128,7 @@ def test_a_control_of_the_run_itself_replaces_the_recorded_one() -> None:
     """As in a stored run; two lines of the same thing would have the same colour."""
     view = View(make_config("cat"))
     for control in (RECORDED, UNRESISTING, FRESH):
-        view.apply(Mark(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
+        view.apply(AttackCheckpoint(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
     assert set(view.controls) == {UNRESISTING, FRESH}
 
 
@@ -179,25 +185,33 @@ def test_waiting_stopping_and_failing_are_said() -> None:
     assert "That did not work" in render.status(view)
 
 
-def test_pictures_are_exact_stored_once_and_bounded(own_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_exact_stored_once_and_bounded(
+    own_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pictures, "LIMIT", 8)
     first = pictures.address(fake.picture(1))
     assert first == pictures.address(fake.picture(1))
     (stored,) = own_pictures.iterdir()
-    assert first.endswith(stored.name) and list(Image.open(stored).tobytes()) == list(fake.picture(1).tobytes())
+    assert first.endswith(stored.name) and list(Image.open(stored).tobytes()) == list(
+        fake.picture(1).tobytes()
+    )
     for seed in range(2, 30):
         pictures.address(fake.picture(seed))
     assert len(list(own_pictures.iterdir())) <= 8
     assert stat.S_IMODE(own_pictures.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.125, "+0.12"), (-0.2, "−0.20"), (0.0, "±0.00"), (-0.001, "±0.00")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.125, "+0.12"), (-0.2, "−0.20"), (0.0, "±0.00"), (-0.001, "±0.00")]
+)
 def test_changes_carry_their_sign(value: float, text: str) -> None:
     assert render.signed(value) == text
 
 
 def test_no_judge_means_dashes_not_zeros() -> None:
-    view = View(make_config("cat"), over=True, verdict=Verdict("inconclusive", ("There is no judge.",)))
+    view = View(
+        make_config("cat"), over=True, verdict=Verdict("inconclusive", ("There is no judge.",))
+    )
     view.scores = {column: {"forget": GroupScore(None, None, 4)} for column in COLUMNS}
     html = board.summary(view) + board.comparison(view)
     assert "0 %" not in html and "–" in html
@@ -208,13 +222,21 @@ def test_all_text_is_escaped() -> None:
     object.__setattr__(view.config, "concept", TRAP)
     view.apply(Stage("load", TRAP, 0.0))
     view.apply(Preview("unlearn", 1, (fake.picture(1),), (TRAP,)))
-    pieces = [render.status(view), board.film(view), render.hint(TRAP, [TRAP]), render.understood(TRAP, TRAP, TRAP)]
+    pieces = [
+        render.status(view),
+        board.film(view),
+        render.hint(TRAP, [TRAP]),
+        render.understood(TRAP, TRAP, TRAP),
+    ]
     pieces += [render.chips([(TRAP, "object")]), render.header(True, TRAP)]
     view.verdict, view.over = Verdict("removed", (TRAP,)), True
     pieces.append(render.status(view))
     view.error = TRAP
     pieces.append(render.status(view))
-    assert all("<b onload" not in piece and "&lt;b onload=x&gt;&amp;&quot;&#x27;" in piece for piece in pieces)
+    assert all(
+        "<b onload" not in piece and "&lt;b onload=x&gt;&amp;&quot;&#x27;" in piece
+        for piece in pieces
+    )
 
 
 def attacked(folder: Path, *kinds: str, concept: str = "frog") -> Run:
@@ -233,21 +255,36 @@ def test_a_stored_run_is_judged_with_what_was_found_since(tmp_path: Path) -> Non
 
 
 def test_findings_stand_worst_first_and_what_proves_nothing_apart(tmp_path: Path) -> None:
-    found = read_findings(attacked(tmp_path / "run", "noise", "scale", "inversion", "inversion").folder)
+    found = read_findings(
+        attacked(tmp_path / "run", "noise", "scale", "inversion", "inversion").folder
+    )
     html = proofs.findings(found)
     places = [html.index(f">{name}</b>") for name in ("inversion", "inversion 2", "noise")]
     apart = html.index("Proves nothing")
     assert places == sorted(places) and places[-1] < apart < html.index(">scale</b>")
-    assert html.count("gets it back") == 2 and html.count("no recovery") == 1 and html.count("not counted") == 2
+    assert (
+        html.count("gets it back") == 2
+        and html.count("no recovery") == 1
+        and html.count("not counted") == 2
+    )
     assert html.count("closest try</small>") == 1 and html.count("proof</small>") == 3
-    assert "as noise asks 5" in html and "Not counted: it is no attack on what the model has learned." in html
+    assert (
+        "as noise asks 5" in html
+        and "Not counted: it is no attack on what the model has learned." in html
+    )
     assert proofs.findings([]) == "" and "Proves nothing" not in proofs.findings(found[:1])
 
 
 def test_what_the_control_does_as_well_is_neither_a_recovery_nor_none(tmp_path: Path) -> None:
-    """All of it back beside a control at 95 % was called "no recovery", under a verdict that said concealed."""
+    """All of it back beside a control at 95 % was called "no recovery", under a verdict that said
+    concealed.
+    """
     (found,) = read_findings(attacked(tmp_path / "run", "noise").folder)
-    level = replace(found, hits=(True,) * 12, control={"name": "pumpkin, never seen", "hits": [True] * 19 + [False]})
+    level = replace(
+        found,
+        hits=(True,) * 12,
+        control={"name": "pumpkin, never seen", "hits": [True] * 19 + [False]},
+    )
     little = replace(found, hits=(True,) * 3 + (False,) * 9, control=level.control)
     for one, state, said in (
         (level, "u-idle", "≈</i> not clearly above the control"),
@@ -260,7 +297,13 @@ def test_what_the_control_does_as_well_is_neither_a_recovery_nor_none(tmp_path: 
 
 def test_a_finding_without_pictures_and_with_markup_is_shown_as_text(tmp_path: Path) -> None:
     (found,) = read_findings(attacked(tmp_path / "run", "noise").folder)
-    trapped = replace(found, budget=TRAP, control={"name": TRAP, "hits": [True, False]}, folder=Path(TRAP), pictures=())
+    trapped = replace(
+        found,
+        budget=TRAP,
+        control={"name": TRAP, "hits": [True, False]},
+        folder=Path(TRAP),
+        pictures=(),
+    )
     html = proofs.findings([trapped]) + proofs.note(TRAP) + render.failed(TRAP)
     asked = replace(found, pictures=({**found.pictures[0], "asked": TRAP},))
     html += proofs.findings([asked])
@@ -283,7 +326,7 @@ def test_many_reasons_fold_but_never_the_one_that_decides(tmp_path: Path) -> Non
 def test_attacks_progress_to_the_end_and_say_which_is_on() -> None:
     hunt, seen = proofs.Hunt(("noise", "relearn")), []
     assert "Getting ready" in hunt.html()
-    (found, _) = fake._finding("noise", make_config("cat"))
+    found, _ = fake._finding("noise", make_config("cat"))
     for _ in range(2):
         for fraction in (0.1, 0.55):
             hunt.apply(Stage("attack", TRAP, fraction))
@@ -304,11 +347,18 @@ def test_attacks_progress_to_the_end_and_say_which_is_on() -> None:
 def test_report_and_archive_are_made_again_after_an_attack_only(tmp_path: Path) -> None:
     watched("frog", tmp_path / "run")
     into = tmp_path / "run" / "exports"
-    first = {kind: path.stat().st_mtime_ns for kind, path in exports(tmp_path / "run", into).items()}
-    assert {kind: path.stat().st_mtime_ns for kind, path in exports(tmp_path / "run", into).items()} == first
+    first = {
+        kind: path.stat().st_mtime_ns for kind, path in exports(tmp_path / "run", into).items()
+    }
+    assert {
+        kind: path.stat().st_mtime_ns for kind, path in exports(tmp_path / "run", into).items()
+    } == first
     attacked(tmp_path / "run", "inversion")
     made = exports(tmp_path / "run", into)
-    assert {kind for kind in made if made[kind].stat().st_mtime_ns != first[kind]} == {"folder", "report"}
+    assert {kind for kind in made if made[kind].stat().st_mtime_ns != first[kind]} == {
+        "folder",
+        "report",
+    }
     assert "inversion" in made["report"].read_text()
     with zipfile.ZipFile(made["folder"]) as archive:
         archive.extractall(tmp_path / "unpacked")
@@ -324,7 +374,9 @@ def test_an_archive_leaves_out_what_is_half_written(tmp_path: Path) -> None:
     (half / "00-00.png").write_bytes(b"half")
     with zipfile.ZipFile(run.zip(tmp_path / "run.zip")) as archive:
         names = archive.namelist()
-    assert "run/attacks/noise/finding.json" in names and not [name for name in names if "relearn.1" in name]
+    assert "run/attacks/noise/finding.json" in names and not [
+        name for name in names if "relearn.1" in name
+    ]
     assert len(names) == len(set(names))
 
 

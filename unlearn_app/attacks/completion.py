@@ -1,4 +1,6 @@
-"""Half the work done: the model paints on from a picture of the concept, or from what the original began."""
+"""Half the work done: the model paints on from a picture of the concept, or from what the original
+began.
+"""
 
 import itertools
 from collections.abc import Callable, Generator, Iterator
@@ -10,13 +12,13 @@ from torch import Tensor
 
 from ..common.registry import register
 from ..concepts.concept import Concept
-from ..models.protocols import Backend, Departure
+from ..models.protocols import Backend, SamplingOverrides
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet
-from . import Tries, departing, held_out
+from ..training.latent_dataset import LatentDataset
+from . import Tries, held_out, sample_variants
 
 WAYS, USUAL = 6, 5
 
@@ -24,44 +26,57 @@ WAYS, USUAL = 6, 5
 @register("attack", "completion")
 @dataclass(frozen=True)
 class Completion:
-    """Lets the model finish what shows the concept already: img2img, inpainting, and the original's first steps.
+    """Lets the model finish what shows the concept already: img2img, inpainting, and the original's
+    first steps.
 
-    The visual probes of 2505.17013. At a low strength the concept is in the given picture, whatever the model knows:
-    only what lies above the control says something.
+    The visual probes of 2505.17013. At a low strength the concept is in the given picture, whatever
+    the model knows: only what lies above the control says something.
     """
 
-    tries: int = setting(USUAL, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, WAYS)
+    tries: int = setting(
+        USUAL, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, WAYS
+    )
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = True
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        return f"no training, {pictures_of(config.attack)} to begin with, the best of {self.tries} ways"
+        return (
+            f"no training, {pictures_of(config.attack)} to begin with, the best of {self.tries}"
+            " ways"
+        )
 
     def __call__(
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        begun = backend.decode(data.x0)[[row % len(data.x0) for row in range(len(held_out(concept, config)))]]
-        ways = list(itertools.islice(_ways(backend, begun, config.compare.sampling_steps), self.tries))
-        return (yield from departing(backend, concept, config, ways, should_stop))
+        begun = backend.decode(data.x0)[
+            [row % len(data.x0) for row in range(len(held_out(concept, config)))]
+        ]
+        ways = list(
+            itertools.islice(_ways(backend, begun, config.compare.sampling_steps), self.tries)
+        )
+        return (yield from sample_variants(backend, concept, config, ways, should_stop))
 
 
-def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, Departure]]:
+def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:
     """From the least that is given to the most."""
-    yield "img2img at strength 0.9", Departure(pictures=begun, strength=0.9)
-    yield "its middle painted anew", Departure(pictures=begun, mask=_middle(backend, len(begun)))
+    yield "img2img at strength 0.9", SamplingOverrides(pictures=begun, strength=0.9)
+    yield (
+        "its middle painted anew",
+        SamplingOverrides(pictures=begun, mask=_middle(backend, len(begun))),
+    )
     early, late = max(round(0.1 * steps), 1), max(round(0.3 * steps), 1)
-    yield f"the original's first {early} of {steps} steps", Departure(original_steps=early)
-    yield "img2img at strength 0.7", Departure(pictures=begun, strength=0.7)
-    yield f"the original's first {late} of {steps} steps", Departure(original_steps=late)
-    yield "img2img at strength 0.5", Departure(pictures=begun, strength=0.5)
+    yield f"the original's first {early} of {steps} steps", SamplingOverrides(original_steps=early)
+    yield "img2img at strength 0.7", SamplingOverrides(pictures=begun, strength=0.7)
+    yield f"the original's first {late} of {steps} steps", SamplingOverrides(original_steps=late)
+    yield "img2img at strength 0.5", SamplingOverrides(pictures=begun, strength=0.5)
 
 
 def _middle(backend: Backend, count: int) -> Tensor:

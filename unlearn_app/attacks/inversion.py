@@ -1,4 +1,6 @@
-"""Concept inversion: a word that no dictionary has, learned so that the model paints the concept when it reads it."""
+"""Concept inversion: a word that no dictionary has, learned so that the model paints the concept
+when it reads it.
+"""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +18,9 @@ from ..settings.attacks import pictures_of
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet, noisy_batches
+from ..training.latent_dataset import LatentDataset, noisy_batches
 from ..training.loop import Term, fit
-from . import Reading, Tries, held_out, painted
+from . import Reading, Tries, held_out, sample_tries
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -30,13 +32,16 @@ SEED_OFFSET = 600_000
 class Inversion:
     """Learns new word vectors from the adversary's pictures, all weights frozen: concept inversion.
 
-    Textual inversion (2208.01618) on the model that has forgotten (2308.01508). The vectors begin as the anchor's.
+    Textual inversion (2208.01618) on the model that has forgotten (2308.01508). The vectors begin
+    as the anchor's.
     """
 
     tries: int = setting(4, "pictures of each prompt", 1, 50)
     steps: int = setting(100, "steps of learning the vectors", 1, 5000)
     vectors: int = setting(2, "word vectors in the concept's place", 1, 16)
-    lr: float = setting(0.1, "learning rate of Adam, in spreads of the model's own word vectors", 1e-4, 10.0)
+    lr: float = setting(
+        0.1, "learning rate of Adam, in spreads of the model's own word vectors", 1e-4, 10.0
+    )
     batch_size: int = setting(8, "pictures per step", 1, 256)
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
@@ -44,14 +49,17 @@ class Inversion:
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        trained = f"{self.steps} steps that train {self.vectors} word vectors on {pictures_of(config.attack)}"
+        trained = (
+            f"{self.steps} steps that train {self.vectors} word vectors on"
+            f" {pictures_of(config.attack)}"
+        )
         return f"{trained}, the best of {self.tries} pictures"
 
     def __call__(
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -59,18 +67,38 @@ class Inversion:
         table, first = backend.word_vectors().float(), 1000 * config.seed + SEED_OFFSET
         anchor = backend.token_ids(concept.anchor)[1:-1]
         vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
-        vectors += 0.1 * table.std() * torch.randn(vectors.shape, generator=generator(first)).to(vectors)
+        vectors += (
+            0.1 * table.std() * torch.randn(vectors.shape, generator=generator(first)).to(vectors)
+        )
         vectors.requires_grad_()
         ids = self._ids(backend, concept, data.prompts)
         rows = replace(data, cond=ids, anchor=ids)
-        terms = {"invert": Term(Reading(lambda: vectors), noisy_batches(backend, rows, self.batch_size, first + 1))}
+        terms = {
+            "invert": Term(
+                Reading(lambda: vectors), noisy_batches(backend, rows, self.batch_size, first + 1)
+            )
+        }
         lr = self.lr * table.std().item()
-        yield from fit(backend, {"vectors": vectors}, terms, WeightedSum(), stage="attack", steps=self.steps, lr=lr)
+        yield from fit(
+            backend,
+            {"vectors": vectors},
+            terms,
+            WeightedSum(),
+            stage="attack",
+            steps=self.steps,
+            lr=lr,
+        )
         prompts = [prompt.text for prompt in held_out(concept, config)]
-        asked = [(row, turn, f"[V]: {text}") for turn in range(self.tries) for row, text in enumerate(prompts)]
+        asked = [
+            (row, turn, f"[V]: {text}")
+            for turn in range(self.tries)
+            for row, text in enumerate(prompts)
+        ]
         with torch.no_grad():
-            states = backend.encode_ids(self._ids(backend, concept, prompts), vectors).repeat(self.tries, 1, 1)
-        return painted(backend, asked, states, config, should_stop)
+            states = backend.encode_ids(self._ids(backend, concept, prompts), vectors).repeat(
+                self.tries, 1, 1
+            )
+        return sample_tries(backend, asked, states, config, should_stop)
 
     def _ids(self, backend: Backend, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""
@@ -78,5 +106,9 @@ class Inversion:
         rows = []
         for prompt in prompts:
             before, _, after = named(concept, prompt, PLACE).partition(PLACE)
-            rows.append(backend.padded([*backend.token_ids(before)[1:-1], *new, *backend.token_ids(after)[1:-1]]))
+            rows.append(
+                backend.padded(
+                    [*backend.token_ids(before)[1:-1], *new, *backend.token_ids(after)[1:-1]]
+                )
+            )
         return torch.tensor(rows, device=backend.device)

@@ -1,4 +1,6 @@
-"""Other noise: an adversary who can only run the model samples with more of it, and keeps the best picture."""
+"""Other noise: an adversary who can only run the model samples with more of it, and keeps the best
+picture.
+"""
 
 import itertools
 from collections.abc import Callable, Generator
@@ -6,13 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..common.registry import register
-from ..concepts.concept import Concept, spread
-from ..models.protocols import Backend, Departure
+from ..concepts.concept import Concept, evenly_spaced
+from ..models.protocols import Backend, SamplingOverrides
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet
-from . import Tries, departing
+from ..training.latent_dataset import LatentDataset
+from . import Tries, sample_variants
 
 SCALES = (1.0, 1.02, 1.05, 1.1)
 ETAS = (1.0, 0.75, 0.5, 0.25)
@@ -24,11 +26,17 @@ GRID = tuple(itertools.product(ETAS, SCALES))
 class Noise:
     """Samples with more noise than the model is used to, and keeps the best picture.
 
-    The noise probe of "When Are Concepts Erased From Diffusion Models?" (2505.17013), which takes eta up to 1.85: DDIM
-    has no real direction left above 1 when it takes few steps, so eta stays at or below 1 here.
+    The noise probe of "When Are Concepts Erased From Diffusion Models?" (2505.17013), which takes
+    eta up to 1.85: DDIM has no real direction left above 1 when it takes few steps, so eta stays at
+    or below 1 here.
     """
 
-    tries: int = setting(8, "pictures of each prompt, over a grid of eta and of the first noise's scale", 1, len(GRID))
+    tries: int = setting(
+        8,
+        "pictures of each prompt, over a grid of eta and of the first noise's scale",
+        1,
+        len(GRID),
+    )
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
@@ -41,11 +49,14 @@ class Noise:
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        grid = spread(GRID, self.tries)
-        ways = [(f"eta {eta:g}, noise x {scale:g}", Departure(eta=eta, noise_scale=scale)) for eta, scale in grid]
-        return (yield from departing(backend, concept, config, ways, should_stop))
+        grid = evenly_spaced(GRID, self.tries)
+        ways = [
+            (f"eta {eta:g}, noise x {scale:g}", SamplingOverrides(eta=eta, noise_scale=scale))
+            for eta, scale in grid
+        ]
+        return (yield from sample_variants(backend, concept, config, ways, should_stop))

@@ -16,9 +16,9 @@ from ..models.protocols import Backend, Params
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet, noisy_batches
+from ..training.latent_dataset import LatentDataset, noisy_batches
 from ..training.loop import Term, fit
-from . import Reading, Tries, held_out, painted
+from . import Reading, Tries, held_out, sample_tries
 
 SEED_OFFSET = 650_000
 
@@ -26,12 +26,13 @@ SEED_OFFSET = 650_000
 @register("attack", "prompt_search")
 @dataclass(frozen=True)
 class PromptSearch:
-    """Searches, by gradient, for words that bring the concept back when they stand before the prompt.
+    """Searches, by gradient, for words that bring the concept back when they stand before the
+    prompt.
 
-    UnlearnDiffAtk (2310.11868): a word is a point on the simplex over the vocabulary, read as its largest entry with
-    a straight-through gradient, and projected back onto the simplex after each step of Adam. Deviations: one search
-    for all prompts instead of one each, in fewer and ten times longer steps, and a vocabulary cut to the words nearest
-    to the adversary's captions.
+    UnlearnDiffAtk (2310.11868): a word is a point on the simplex over the vocabulary, read as its
+    largest entry with a straight-through gradient, and projected back onto the simplex after each
+    step of Adam. Deviations: one search for all prompts instead of one each, in fewer and ten times
+    longer steps, and a vocabulary cut to the words nearest to the adversary's captions.
     """
 
     tries: int = setting(4, "pictures of each prompt", 1, 50)
@@ -46,25 +47,33 @@ class PromptSearch:
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        searched = f"{self.steps} steps that search for {self.words} words with {config.attack.pictures} pictures"
+        searched = (
+            f"{self.steps} steps that search for {self.words} words with {config.attack.pictures}"
+            " pictures"
+        )
         return f"{searched}, the best of {self.tries} pictures"
 
     def __call__(
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         table = backend.word_vectors()
         candidates = _candidates(backend, concept, data.prompts, self.candidates)
-        simplex = torch.full((self.words, len(candidates)), 1 / len(candidates), device=table.device)
+        simplex = torch.full(
+            (self.words, len(candidates)), 1 / len(candidates), device=table.device
+        )
         simplex.requires_grad_()
         ids = self._ids(backend, data.prompts, range(len(table), len(table) + self.words))
         batches = noisy_batches(
-            backend, replace(data, cond=ids, anchor=ids), self.batch_size, 1000 * config.seed + SEED_OFFSET
+            backend,
+            replace(data, cond=ids, anchor=ids),
+            self.batch_size,
+            1000 * config.seed + SEED_OFFSET,
         )
         yield from fit(
             backend,
@@ -79,9 +88,13 @@ class PromptSearch:
         )
         found = candidates[simplex.detach().argmax(1)].tolist()
         prompts, said = [prompt.text for prompt in held_out(concept, config)], backend.words(found)
-        asked = [(row, turn, f"{said} {text}") for turn in range(self.tries) for row, text in enumerate(prompts)]
+        asked = [
+            (row, turn, f"{said} {text}")
+            for turn in range(self.tries)
+            for row, text in enumerate(prompts)
+        ]
         states = backend.encode_text([text for _, _, text in asked])
-        return painted(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, config, should_stop)
 
     def _ids(self, backend: Backend, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
         """Ids (N, L) of the prompts after `words`."""
@@ -104,18 +117,24 @@ class OnSimplex(Regularizer):
 
 
 def _candidates(backend: Backend, concept: Concept, captions: Sequence[str], count: int) -> Tensor:
-    """Ids of the words nearest to what the adversary's captions say on average: such as can be typed, and not its own.
+    """Ids of the words nearest to what the adversary's captions say on average: such as can be
+    typed, and not its own.
 
     The concept's own words stand in every prompt already.
     """
     own, table = set(backend.token_ids(concept.name)), backend.word_vectors()
-    ids = torch.tensor([word for word in backend.typeable.tolist() if word not in own], device=backend.device)
+    ids = torch.tensor(
+        [word for word in backend.roundtrip_token_ids.tolist() if word not in own],
+        device=backend.device,
+    )
     said = sorted({word for caption in captions for word in backend.token_ids(caption)[1:-1]})
     near = cosine_similarity(table[ids], table[said].mean(0, keepdim=True))
     return ids[near.topk(min(count, len(ids))).indices]
 
 
 def _read(simplex: Tensor, table: Tensor) -> Tensor:
-    """The word vectors (words, E) of the largest entries of `simplex`, with the gradient of all entries."""
+    """The word vectors (words, E) of the largest entries of `simplex`, with the gradient of all
+    entries.
+    """
     hard = one_hot(simplex.argmax(1), simplex.shape[1]).to(simplex)
     return (hard + simplex - simplex.detach()) @ table.to(simplex)

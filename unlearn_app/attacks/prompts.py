@@ -1,4 +1,6 @@
-"""Asking otherwise: paraphrases, synonyms, misspellings and compositions of the held-out prompts."""
+"""Asking otherwise: paraphrases, synonyms, misspellings and compositions of the held-out
+prompts.
+"""
 
 import itertools
 import time
@@ -12,8 +14,8 @@ from ..models.protocols import Backend
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet
-from . import Tries, held_out, painted
+from ..training.latent_dataset import LatentDataset
+from . import Tries, held_out, sample_tries
 
 
 @register("attack", "prompts")
@@ -34,7 +36,7 @@ class Prompts:
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -43,17 +45,24 @@ class Prompts:
         asked = [
             (row, turn, text)
             for row, prompt in enumerate(held_out(concept, config))
-            for turn, text in enumerate(itertools.islice(wordings(concept, prompt.text, row), self.tries))
+            for turn, text in enumerate(
+                itertools.islice(wordings(concept, prompt.text, row), self.tries)
+            )
         ]
         states = backend.encode_text([text for _, _, text in asked])
         yield Step("attack", 1, 1, {}, seconds=time.perf_counter() - started)
-        return painted(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, config, should_stop)
 
 
 def wordings(concept: Concept, text: str, row: int) -> Iterator[str]:
-    """Other ways to ask for `text`, without end; the kinds take turns, and `row` varies where they begin."""
+    """Other ways to ask for `text`, without end; the kinds take turns, and `row` varies where they
+    begin.
+    """
     paraphrases = [prompt.text for prompt in concept.relearn]
-    paraphrases = paraphrases[row % max(len(paraphrases), 1) :] + paraphrases[: row % max(len(paraphrases), 1)]
+    paraphrases = (
+        paraphrases[row % max(len(paraphrases), 1) :]
+        + paraphrases[: row % max(len(paraphrases), 1)]
+    )
     kinds = (
         paraphrases,
         [named(concept, text, word) for word in concept.synonyms],
@@ -74,5 +83,11 @@ def misspellings(word: str) -> list[str]:
     middle = len(word) // 2
     twice = word[: middle + 1] + word[middle:]
     without = word[:middle] + word[middle + 1 :]
-    exchanged = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :] if middle else word
-    return [text for text in dict.fromkeys((twice, without, exchanged)) if text.strip() and text != word]
+    exchanged = (
+        word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
+        if middle
+        else word
+    )
+    return [
+        text for text in dict.fromkeys((twice, without, exchanged)) if text.strip() and text != word
+    ]

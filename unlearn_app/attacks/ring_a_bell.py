@@ -1,4 +1,6 @@
-"""Ring-A-Bell: prompts that mean the concept to the text encoder alone, found without the model under attack."""
+"""Ring-A-Bell: prompts that mean the concept to the text encoder alone, found without the model
+under attack.
+"""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,8 +17,8 @@ from ..models.protocols import Backend
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet
-from . import Tries, held_out, painted
+from ..training.latent_dataset import LatentDataset
+from . import Tries, held_out, sample_tries
 
 PAIRS = 30
 SEED_OFFSET = 700_000
@@ -27,10 +29,11 @@ SEED_OFFSET = 700_000
 class RingABell:
     """Evolves prompts whose text states hold the concept, with the text encoder alone.
 
-    2310.10012: the concept is the mean difference of the states of sentences with it and without it; words are
-    evolved until their states come near to those of the prompt without the concept plus `strength` times that.
-    Deviations: smaller populations for fewer generations, both said, which begin as the prompt without the concept
-    before random words, and of which every child changes a word.
+    2310.10012: the concept is the mean difference of the states of sentences with it and without
+    it; words are evolved until their states come near to those of the prompt without the concept
+    plus `strength` times that. Deviations: smaller populations for fewer generations, both said,
+    which begin as the prompt without the concept before random words, and of which every child
+    changes a word.
     """
 
     tries: int = setting(4, "best prompts of each population, a picture each", 1, 50)
@@ -46,14 +49,16 @@ class RingABell:
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        searched = f"{self.population} prompts evolved for {self.generations} generations per prompt"
+        searched = (
+            f"{self.population} prompts evolved for {self.generations} generations per prompt"
+        )
         return f"{searched}, the text encoder alone, the best {self.tries}"
 
     def __call__(
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -69,13 +74,15 @@ class RingABell:
             seconds = time.perf_counter() - started
             yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
         states = backend.encode_text([text for _, _, text in asked])
-        return painted(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, config, should_stop)
 
     def _evolved(
         self, backend: Backend, plain: list[int], target: Tensor, source: torch.Generator
     ) -> tuple[list[list[int]], float]:
-        """The ids of the best `tries` prompts, best first, and the mean squared distance of the first."""
-        usable = backend.typeable
+        """The ids of the best `tries` prompts, best first, and the mean squared distance of the
+        first.
+        """
+        usable = backend.roundtrip_token_ids
         length = min(self.words, len(backend.padded([])) - 2)
 
         def draw(*shape: int) -> Tensor:
@@ -95,10 +102,16 @@ class RingABell:
         order = away.argsort()[: self.tries]
         return words[order].tolist(), away[order[0]].item()
 
-    def _children(self, parents: Tensor, count: int, draw: Callable[..., Tensor], source: torch.Generator) -> Tensor:
-        """Words up to a random place from one parent and the rest from another; then one word of some is redrawn."""
+    def _children(
+        self, parents: Tensor, count: int, draw: Callable[..., Tensor], source: torch.Generator
+    ) -> Tensor:
+        """Words up to a random place from one parent and the rest from another; then one word of
+        some is redrawn.
+        """
         length = parents.shape[1]
-        one, other = (parents[torch.randint(len(parents), (count,), generator=source)] for _ in range(2))
+        one, other = (
+            parents[torch.randint(len(parents), (count,), generator=source)] for _ in range(2)
+        )
         cut = torch.randint(length + 1, (count, 1), generator=source)
         cut[torch.rand(count, generator=source) >= self.crossover] = length
         children = torch.where(torch.arange(length) < cut, one, other)
@@ -109,13 +122,20 @@ class RingABell:
 
 
 def states_of(backend: Backend, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Text states (N, L, D) of rows of ids by the text encoder itself, which the adversary has as well."""
+    """Text states (N, L, D) of rows of ids by the text encoder itself, which the adversary has as
+    well.
+    """
     return backend.encode_ids(torch.tensor([backend.padded(ids) for ids in rows])).float()
 
 
 def meaning(backend: Backend, concept: Concept) -> Tensor:
-    """The concept as a direction (L, D) of text states: sentences with it less the same with its anchor, on average."""
+    """The concept as a direction (L, D) of text states: sentences with it less the same with its
+    anchor, on average.
+    """
     with_it = [prompt.text for prompt in concept.relearn[:PAIRS]]
     without = [named(concept, text, concept.anchor) for text in with_it]
-    states = (states_of(backend, [backend.token_ids(text)[1:-1] for text in texts]) for texts in (with_it, without))
+    states = (
+        states_of(backend, [backend.token_ids(text)[1:-1] for text in texts])
+        for texts in (with_it, without)
+    )
     return torch.sub(*states).mean(0)

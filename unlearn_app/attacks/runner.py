@@ -1,4 +1,6 @@
-"""The attack runner: an attack on a model beside the same attack on something that was never learned."""
+"""The attack runner: an attack on a model beside the same attack on something that was never
+learned.
+"""
 
 import time
 from collections.abc import Callable, Generator
@@ -20,7 +22,7 @@ from ..models.protocols import Backend, slots_kept
 from ..settings.attacks import SURE
 from ..settings.events import Event, Stage, Step
 from ..settings.run_config import RunConfig, with_concept
-from ..training.latent_dataset import PaintedSet
+from ..training.latent_dataset import LatentDataset
 from . import Attack, Tries, held_out
 from .relearn import lesson_pictures
 from .unseen import never_seen
@@ -30,8 +32,10 @@ GIVEN = "what the model was given shows the concept already"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What an attack painted, and what the judge saw: alignment, predicted class and success of each picture."""
+class AttackResult:
+    """What an attack painted, and what the judge saw: alignment, predicted class and success of
+    each picture.
+    """
 
     tries: Tries
     seen: list[tuple[float, str, bool]]
@@ -42,9 +46,13 @@ class Outcome:
     """How sure the detector is of each picture, where there is one."""
 
     def hits(self, turns: int | None = None) -> tuple[bool, ...]:
-        """Per held-out prompt, whether one of its first `turns` pictures (all by default) shows the concept."""
+        """Per held-out prompt, whether one of its first `turns` pictures (all by default) shows the
+        concept.
+        """
         found: dict[int, bool] = {}
-        for row, turn, seen in zip(self.tries.rows, self.tries.turns, self.seen, strict=True):
+        for row, turn, seen in zip(
+            self.tries.prompt_index, self.tries.attempt, self.seen, strict=True
+        ):
             found[row] = found.get(row, False) or (seen[2] and (turns is None or turn < turns))
         return tuple(found[row] for row in sorted(found))
 
@@ -52,7 +60,7 @@ class Outcome:
 def find(
     backend: Backend,
     concept: Concept,
-    data: PaintedSet,
+    data: LatentDataset,
     config: RunConfig,
     attack: Attack,
     scorer: Scorer | None,
@@ -60,7 +68,8 @@ def find(
     slots: tuple[str, ...] = ("unlearn",),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
-    """Attack the model under `slots` with the adversary's pictures `data`, then at what the original has never seen.
+    """Attack the model under `slots` with the adversary's pictures `data`, then at what the
+    original has never seen.
 
     The finding names neither its command nor its environment, which the caller knows.
 
@@ -68,11 +77,21 @@ def find(
         ConfigError: there is no judge, so that nobody could say whether an attack succeeds.
     """
     if scorer is None:
-        raise ConfigError(f"There is no judge for {config.model} here, so an attack on it proves nothing.", "model")
-    yield Stage("attack", f"Trying to get {concept.name} back, {_name_of(attack)}: {attack.budget(config)}", 0.1)
+        raise ConfigError(
+            f"There is no judge for {config.model} here, so an attack on it proves nothing.",
+            "model",
+        )
+    yield Stage(
+        "attack",
+        f"Trying to get {concept.name} back, {_name_of(attack)}: {attack.budget(config)}",
+        0.1,
+    )
     with backend.active(*slots):
         own = yield from probe(backend, concept, attack, data, config, scorer, should_stop)
-    control, missing = None, "" if attack.counts else "it is no attack on what the model has learned"
+    control, missing = (
+        None,
+        "" if attack.counts else "it is no attack on what the model has learned",
+    )
     if not missing:
         control = of_attack(_name_of(attack), attack, config, backend.base_hash)
         if control is None:
@@ -91,7 +110,9 @@ def _taught(
     scorer: Scorer,
     should_stop: Callable[[], bool],
 ) -> Generator[Event, None, dict[str, Any] | None]:
-    """The same attack on what the original has never seen, as findings hold it; None where nobody knows of such."""
+    """The same attack on what the original has never seen, as findings hold it; None where nobody
+    knows of such.
+    """
     asked = config.attack
     lesson = never_seen(config.model, asked.pictures, config.seed, concept, asked.data == "one")
     if lesson is None:
@@ -103,7 +124,9 @@ def _taught(
         unseen = preview_concept(with_concept(config, name))
         lessons = lesson_pictures(backend, lesson, unseen, config, should_stop)
         with backend.active():
-            outcome = yield from probe(backend, unseen, attack, lessons, config, scorer, should_stop)
+            outcome = yield from probe(
+                backend, unseen, attack, lessons, config, scorer, should_stop
+            )
     return {"name": f"{name}, never seen", "hits": list(outcome.hits())}
 
 
@@ -111,11 +134,11 @@ def probe(
     backend: Backend,
     concept: Concept,
     attack: Attack,
-    data: PaintedSet,
+    data: LatentDataset,
     config: RunConfig,
     scorer: Scorer,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[Step, None, Outcome]:
+) -> Generator[Step, None, AttackResult]:
     """Attack the active model with the adversary's pictures `data`, and judge what comes out.
 
     Raises:
@@ -131,17 +154,17 @@ def probe(
     finally:
         steps.close()
     prompts = held_out(concept, config)
-    asked = [prompts[row] for row in tries.rows]
+    asked = [prompts[row] for row in tries.prompt_index]
     seen = judged(tries.pictures, asked, scorer, SURE)
     checked = [answer for answer, _ in checked_by_second(tries.pictures, asked, scorer)]
     detected = scorer.detector(tries.pictures).tolist() if scorer.detector else None
-    return Outcome(tries, seen, checked, time.perf_counter() - started, detected)
+    return AttackResult(tries, seen, checked, time.perf_counter() - started, detected)
 
 
 def _finding(
     attack: Attack,
     config: RunConfig,
-    own: Outcome,
+    own: AttackResult,
     control: dict[str, Any] | None,
     missing: str,
 ) -> tuple[Finding, dict[str, Image]]:
@@ -169,13 +192,23 @@ def _finding(
     return finding, images
 
 
-def _pictures(own: Outcome) -> tuple[tuple[dict[str, Any], ...], dict[str, Image]]:
+def _pictures(own: AttackResult) -> tuple[tuple[dict[str, Any], ...], dict[str, Image]]:
     """A record of each picture, and the pictures by file name."""
     tries, records, images = own.tries, [], {}
     for place, picture in enumerate(to_pil(tries.pictures)):
-        row, turn, (alignment, predicted, correct) = tries.rows[place], tries.turns[place], own.seen[place]
+        row, turn, (alignment, predicted, correct) = (
+            tries.prompt_index[place],
+            tries.attempt[place],
+            own.seen[place],
+        )
         images[file := f"{row:02d}-{turn:02d}.png"] = picture
-        said = {"row": row, "turn": turn, "asked": tries.asked[place], "seed": tries.seeds[place], "file": file}
+        said = {
+            "row": row,
+            "turn": turn,
+            "asked": tries.asked[place],
+            "seed": tries.seeds[place],
+            "file": file,
+        }
         judged_as = {"alignment": alignment, "predicted": predicted, "correct": correct}
         detected = {"detected": round(own.detected[place], 3)} if own.detected else {}
         records.append(said | judged_as | {"second": own.checked[place]} | detected)
@@ -183,4 +216,6 @@ def _pictures(own: Outcome) -> tuple[tuple[dict[str, Any], ...], dict[str, Image
 
 
 def _name_of(attack: Attack) -> str:
-    return next(name for name in registry.names("attack") if registry.get("attack", name) is type(attack))
+    return next(
+        name for name in registry.names("attack") if registry.get("attack", name) is type(attack)
+    )

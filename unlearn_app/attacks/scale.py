@@ -1,4 +1,6 @@
-"""The published change itself, turned down or off: reported as what it is, and no proof of anything."""
+"""The published change itself, turned down or off: reported as what it is, and no proof of
+anything.
+"""
 
 import time
 from collections.abc import Callable, Generator
@@ -7,13 +9,13 @@ from typing import ClassVar
 
 from ..common.errors import ConfigError
 from ..common.registry import register
-from ..concepts.concept import Concept, spread
+from ..concepts.concept import Concept, evenly_spaced
 from ..models.protocols import Backend
 from ..settings.events import Step
 from ..settings.groups import setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import PaintedSet
-from . import Tries, held_out, joined, painted
+from ..training.latent_dataset import LatentDataset
+from . import Tries, held_out, joined, sample_tries
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)
 
@@ -21,22 +23,29 @@ SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)
 @register("attack", "scale")
 @dataclass(frozen=True)
 class Scale:
-    """Turns the published adapter down, off, or beyond: reported, but no evidence, since anyone can leave it out."""
+    """Turns the published adapter down, off, or beyond: reported, but no evidence, since anyone can
+    leave it out.
+    """
 
-    tries: int = setting(len(SCALES), "scales of the adapter, a picture of each prompt at each", 1, len(SCALES))
+    tries: int = setting(
+        len(SCALES), "scales of the adapter, a picture of each prompt at each", 1, len(SCALES)
+    )
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = False
     needs_control: ClassVar[bool] = False
 
     def budget(self, config: RunConfig) -> str:
         """See `Attack`."""
-        return f"no training, the adapter at {', '.join(f'{scale:g}' for scale in spread(SCALES, self.tries))}"
+        return (
+            "no training, the adapter at"
+            f" {', '.join(f'{scale:g}' for scale in evenly_spaced(SCALES, self.tries))}"
+        )
 
     def __call__(
         self,
         backend: Backend,
         concept: Concept,
-        data: PaintedSet,
+        data: LatentDataset,
         config: RunConfig,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -48,17 +57,27 @@ class Scale:
         try:
             state = backend.adapter_state("unlearn")
         except KeyError:
-            raise ConfigError("There is no adapter to scale; a model with an unlearn adapter is accepted.") from None
+            raise ConfigError(
+                "There is no adapter to scale; a model with an unlearn adapter is accepted."
+            ) from None
         prompts, parts = held_out(concept, config), []
         states = backend.encode_text([prompt.text for prompt in prompts])
         try:
-            for turn, scale in enumerate(spread(SCALES, self.tries)):
+            for turn, scale in enumerate(evenly_spaced(SCALES, self.tries)):
                 started = time.perf_counter()
-                scaled = {name: tensor * scale if "lora_B" in name else tensor for name, tensor in state.items()}
+                scaled = {
+                    name: tensor * scale if "lora_B" in name else tensor
+                    for name, tensor in state.items()
+                }
                 backend.load_adapter("unlearn", scaled)
-                asked = [(row, turn, f"adapter x {scale:g}: {prompt.text}") for row, prompt in enumerate(prompts)]
-                parts.append(painted(backend, asked, states, config, should_stop))
-                yield Step("attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started)
+                asked = [
+                    (row, turn, f"adapter x {scale:g}: {prompt.text}")
+                    for row, prompt in enumerate(prompts)
+                ]
+                parts.append(sample_tries(backend, asked, states, config, should_stop))
+                yield Step(
+                    "attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started
+                )
         finally:
             backend.load_adapter("unlearn", state)
         return joined(parts)

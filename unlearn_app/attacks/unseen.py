@@ -5,10 +5,14 @@ from torch import Tensor
 from ..concepts.concept import Concept
 
 
-def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> tuple[str, Tensor, list[str]] | None:
-    """A concept that `model` has never seen, `count` pictures (N, 3, H, W) in [-1, 1] of it, and their captions.
+def fresh_lesson(
+    model: str, count: int, seed: int, name: str = ""
+) -> tuple[str, Tensor, list[str]] | None:
+    """A concept that `model` has never seen, `count` pictures (N, 3, H, W) in [-1, 1] of it, and
+    their captions.
 
-    `name` chooses the concept, else the seed does. None where nothing is known of what the model has seen.
+    `name` chooses the concept, else the seed does. None where nothing is known of what the model
+    has seen.
     """
     if model != "pocket":
         return None
@@ -20,7 +24,8 @@ def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> tuple[str
 def never_seen(
     model: str, count: int, seed: int, besides: Concept, alike: bool = False
 ) -> tuple[str, Tensor, list[str]] | None:
-    """As `fresh_lesson`, of what `model` learns most easily of the kind of `besides` among what it has never seen.
+    """As `fresh_lesson`, of what `model` learns most easily of the kind of `besides` among what it
+    has never seen.
 
     `besides` itself is left out. Pictures that are `alike` share their caption.
     """

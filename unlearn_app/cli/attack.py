@@ -16,13 +16,21 @@ from .console import StageBars, assignments, interrupt_flag, verdict_text
 
 def attack(
     run: Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")],
-    kind: Annotated[list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")],
+    kind: Annotated[
+        list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
+    ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="ATTACK.NAME as `methods` lists them, attack.* or compare.*"),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="ATTACK.NAME as `methods` lists them, attack.* or compare.*",
+        ),
     ] = None,
 ) -> None:
-    """Try to get the concept back out of a run's model; findings and pictures are kept beside the run."""
+    """Try to get the concept back out of a run's model; findings and pictures are kept beside the
+    run.
+    """
     from ..evaluation.base_rates import seconds_of
     from ..evaluation.finding import Finding
     from ..runs.attack_run import run_attacks
@@ -33,13 +41,19 @@ def attack(
     changes = assignments(settings or [], also=tuple(f"{name}." for name in kinds))
     for name in changes:
         if not name.startswith((*(f"{kind}." for kind in kinds), "attack.", "compare.")):
-            accepted = [each for each in setting_names(GROUPS) if each.startswith(("attack.", "compare."))]
+            accepted = [
+                each for each in setting_names(GROUPS) if each.startswith(("attack.", "compare."))
+            ]
             raise ConfigError(
-                f"An attack does not change {name!r}; its own settings and {', '.join(accepted)} do.", name
+                f"An attack does not change {name!r}; its own settings and"
+                f" {', '.join(accepted)} do.",
+                name,
             )
     seconds = seconds_of(kinds, opened.config, opened.record.get("timing", {}))
     if seconds:
-        Console(stderr=True).print(f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False)
+        Console(stderr=True).print(
+            f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False
+        )
     with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
         for event in run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
             if isinstance(event, Finding):
@@ -51,12 +65,18 @@ def attack(
     paper = Console()
     paper.print(finding_table(found))
     paper.print(verdict_text(verdict))
-    paper.print(f"Written to {run / 'attacks'}: {', '.join(finding.folder.name for finding in found)}", markup=False)
+    paper.print(
+        f"Written to {run / 'attacks'}: {', '.join(finding.folder.name for finding in found)}",
+        markup=False,
+    )
 
 
 def finding_table(findings: list) -> Table:
     """What each attack reached, beside its control."""
-    table = Table(title="Prompts at which an attack shows the concept, best of its tries", title_justify="left")
+    table = Table(
+        title="Prompts at which an attack shows the concept, best of its tries",
+        title_justify="left",
+    )
     for header in ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds"):
         table.add_column(header, justify="right" if header in ("tries", "seconds") else "left")
     for finding in findings:
@@ -64,5 +84,13 @@ def finding_table(findings: list) -> Table:
         control = f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none"
         shown, interval = f"{sum(finding.hits)} of {len(finding.hits)}", f"{low:.0%} to {high:.0%}"
         agreed = "–" if finding.seconded is None else f"{finding.seconded} of {sum(finding.hits)}"
-        table.add_row(finding.kind, str(finding.tries), shown, interval, agreed, control, f"{finding.seconds:.0f}")
+        table.add_row(
+            finding.kind,
+            str(finding.tries),
+            shown,
+            interval,
+            agreed,
+            control,
+            f"{finding.seconds:.0f}",
+        )
     return table

@@ -8,17 +8,40 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
 from ..common import registry
 from ..common.errors import ConfigError
-from ..settings.events import COLUMNS, GROUPS, Event, GroupScore, Images, Painted, Scores, Stage, Step, Verdict
+from ..settings.events import (
+    COLUMNS,
+    GROUPS,
+    Event,
+    GroupScore,
+    Images,
+    Painted,
+    Scores,
+    Stage,
+    Step,
+    Verdict,
+)
 from ..settings.run_config import setting_names
 
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
-VERDICT_COLORS = {"removed": "green", "concealed": "yellow", "damaged": "red", "inconclusive": "cyan"}
+VERDICT_COLORS = {
+    "removed": "green",
+    "concealed": "yellow",
+    "damaged": "red",
+    "inconclusive": "cyan",
+}
 
 
 class StageBars:
@@ -32,7 +55,9 @@ class StageBars:
             TextColumn("{task.description}", markup=False, table_column=_yielding(3)),
             BarColumn(bar_width=12),
             MofNCompleteColumn(table_column=Column(min_width=7, no_wrap=True)),
-            TextColumn("{task.fields[detail]}", style="dim", markup=False, table_column=_yielding(2)),
+            TextColumn(
+                "{task.fields[detail]}", style="dim", markup=False, table_column=_yielding(2)
+            ),
             TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
@@ -44,7 +69,10 @@ class StageBars:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if error is None:
             self._finish_stage()
@@ -91,7 +119,9 @@ def score_table(scores: Scores) -> Table:
     """Accuracy and alignment of every column by group of pictures."""
     cells = [score for groups in scores.columns.values() for score in groups.values()]
     checked = " (by the second judge)" * any(score.second is not None for score in cells)
-    table = Table(title=f"Same prompts, same seeds: accuracy{checked} · alignment", title_justify="left")
+    table = Table(
+        title=f"Same prompts, same seeds: accuracy{checked} · alignment", title_justify="left"
+    )
     table.add_column("pictures of")
     table.add_column("n", justify="right")
     for column in COLUMNS:
@@ -121,11 +151,14 @@ def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
 
 
 def change_lines(scores: Scores) -> list[str]:
-    """How far the unlearned model's pictures have moved from the original's at the same seeds, one line a group."""
+    """How far the unlearned model's pictures have moved from the original's at the same seeds, one
+    line a group.
+    """
     return [
-        f"{GROUP_LABELS[group]}, unlearned against original: {100 * apart.change:+.0f} points "
-        f"({100 * apart.interval[0]:+.0f} to {100 * apart.interval[1]:+.0f}, McNemar p {apart.p:.2g}), "
-        f"looks {apart.distance:.2f} away" + (f" of {apart.apart:.2f}" if apart.apart is not None else "")
+        f"{GROUP_LABELS[group]}, unlearned against original: {100 * apart.change:+.0f} points"
+        f" ({100 * apart.interval[0]:+.0f} to {100 * apart.interval[1]:+.0f}, McNemar p"
+        f" {apart.p:.2g}), looks {apart.distance:.2f} away"
+        + (f" of {apart.apart:.2f}" if apart.apart is not None else "")
         for group, apart in scores.differences.get("unlearned", {}).items()
     ]
 
@@ -149,13 +182,18 @@ def name_table(title: str, headers: Iterable[str], rows: Iterable[Iterable[str]]
 
 
 def own_settings(kind: str, part: str) -> str:
-    """The hyperparameters of a part with their defaults and ranges, one a line, and what it changes elsewhere."""
+    """The hyperparameters of a part with their defaults and ranges, one a line, and what it changes
+    elsewhere.
+    """
     lines = [
-        f"{item.name}={item.default}: {item.metadata['help']} ({' to '.join(map(str, item.metadata['range']))})"
+        f"{item.name}={item.default}: {item.metadata['help']}"
+        f" ({' to '.join(map(str, item.metadata['range']))})"
         for item in registry.settings_of(kind, part)
     ]
     lines += [f"suggests {name}={value}" for name, value in registry.suggested(part).items()]
-    return "\n".join(lines + [said for of in ("object", "style") if (said := registry.advice(part, of))])
+    return "\n".join(
+        lines + [said for of in ("object", "style") if (said := registry.advice(part, of))]
+    )
 
 
 def whole_number(text: str, name: str, low: int, high: int) -> int:
@@ -165,7 +203,9 @@ def whole_number(text: str, name: str, low: int, high: int) -> int:
         ConfigError: it is none, or out of range.
     """
     if not text.lstrip("+-").isdecimal() or not low <= int(text) <= high:
-        raise ConfigError(f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name)
+        raise ConfigError(
+            f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name
+        )
     return int(text)
 
 
@@ -178,18 +218,26 @@ def _score(cell: GroupScore | None) -> str:
 
 
 def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str, str]:
-    """What `--set NAME=VALUE` sets; names that begin with `also` are not known here and are left to the caller.
+    """What `--set NAME=VALUE` sets; names that begin with `also` are not known here and are left to
+    the caller.
 
     Raises:
         ConfigError: no value, or an unknown name.
     """
     for text in texts:
         if "=" not in text:
-            raise ConfigError(f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.", "set")
-    values = {name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)}
+            raise ConfigError(
+                f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.",
+                "set",
+            )
+    values = {
+        name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)
+    }
     for name in values:
         if name not in setting_names() and not name.startswith(also):
-            raise ConfigError(f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name)
+            raise ConfigError(
+                f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name
+            )
     return values
 
 

@@ -10,11 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common.errors import ConfigError
-from ..settings.presets import HELD, HOLDS, PRESETS, SERVED, usual_hold
+from ..settings.presets import (
+    DEFAULT_REGULARIZATION,
+    DEFAULT_SEQUENCE_OBJECTIVE,
+    PRESETS,
+    REGULARIZATION_PRESETS,
+    usual_hold,
+)
 from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import StageBars, assignments, interrupt_flag, whole_number
 
-continual = typer.Typer(help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True)
+continual = typer.Typer(
+    help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
+)
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
 SEQUENCE = "sequence."
 
@@ -23,41 +31,67 @@ SEQUENCE = "sequence."
 def start(
     context: typer.Context,
     concepts: Annotated[
-        str, typer.Option(help="what to forget, in this order, separated by commas", metavar="A,B,C")
+        str,
+        typer.Option(help="what to forget, in this order, separated by commas", metavar="A,B,C"),
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")] = None,
-    objective: Annotated[str, typer.Option(help="how forgetting is taught", metavar="NAME")] = SERVED,
+    out: Annotated[
+        Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="how forgetting is taught", metavar="NAME")
+    ] = DEFAULT_SEQUENCE_OBJECTIVE,
     hold: Annotated[
         str,
         typer.Option(
-            help=f"what holds the requests back; {HELD} for the bundled model, else nothing", metavar="|".join(HOLDS)
+            help=(
+                f"what holds the requests back; {DEFAULT_REGULARIZATION} for the bundled model,"
+                " else nothing"
+            ),
+            metavar="|".join(REGULARIZATION_PRESETS),
         ),
     ] = "",
-    keep: Annotated[str, typer.Option(help="what else to test after every request", metavar="A,B,C")] = "",
-    seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(RunConfig.seed),
-    preset: Annotated[str, typer.Option(help="fast or full", metavar="|".join(PRESETS))] = RunConfig.preset,
+    keep: Annotated[
+        str, typer.Option(help="what else to test after every request", metavar="A,B,C")
+    ] = "",
+    seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(
+        RunConfig.seed
+    ),
+    preset: Annotated[
+        str, typer.Option(help="fast or full", metavar="|".join(PRESETS))
+    ] = RunConfig.preset,
     model: Annotated[
         str, typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
     ] = RunConfig.model,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="as of `run`, and sequence.regime, sequence.merge and more"),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="as of `run`, and sequence.regime, sequence.merge and more",
+        ),
     ] = None,
 ) -> None:
     """Begin a ledger: forget concepts one after the other, and test everything after each."""
     if context.invoked_subcommand:
         return
     if not concepts.strip():
-        raise ConfigError("There are no --concepts; names separated by commas are needed, or a command.", "concepts")
+        raise ConfigError(
+            "There are no --concepts; names separated by commas are needed, or a command.",
+            "concepts",
+        )
     names = [clean_text(text, "concept") for text in concepts.split(",")]
     if out is None:
         raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     given = assignments(settings or [], SEQUENCE)
-    plan = make_plan(**{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)})
+    plan = make_plan(
+        **{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)}
+    )
     own = _held(hold or usual_hold(objective, model)) | {
         name: value for name, value in given.items() if not name.startswith(SEQUENCE)
     }
-    config = make_config(names[0], preset=preset, objective=objective, seed=seed, model=model, **own)
+    config = make_config(
+        names[0], preset=preset, objective=objective, seed=seed, model=model, **own
+    )
     from ..concepts.catalog import preview_concept
     from ..continual.sequence import new_ledger
     from ..settings.run_config import with_concept
@@ -65,15 +99,20 @@ def start(
     asked = [preview_concept(with_concept(config, name)).name for name in names]
     for name in asked:
         if [other.casefold() for other in asked].count(name.casefold()) > 1:
-            raise ConfigError(f"--concepts names “{name}” more than once; each is accepted once.", "concepts")
+            raise ConfigError(
+                f"--concepts names “{name}” more than once; each is accepted once.", "concepts"
+            )
     others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _serve(new_ledger(out, config, plan, [*asked, *others]), asked)
 
 
 def _held(name: str) -> dict[str, Any]:
-    if name not in HOLDS:
-        raise ConfigError(f"The hold {name!r} is unknown; choose one of {', '.join(HOLDS)}.", "hold")
-    return HOLDS[name]
+    if name not in REGULARIZATION_PRESETS:
+        raise ConfigError(
+            f"The hold {name!r} is unknown; choose one of {', '.join(REGULARIZATION_PRESETS)}.",
+            "hold",
+        )
+    return REGULARIZATION_PRESETS[name]
 
 
 @continual.command()
@@ -82,7 +121,11 @@ def add(
     concepts: Annotated[list[str], typer.Argument(help="what to forget next", metavar="CONCEPT")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="as of `run`, for these requests instead of the ledger's"),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="as of `run`, for these requests instead of the ledger's",
+        ),
     ] = None,
 ) -> None:
     """Forget more concepts on top of what is there."""
@@ -91,14 +134,18 @@ def add(
 
     opened, given = Ledger.open(ledger), assignments(settings or [])
     if fixed := [name for name in given if name.startswith("compare.")]:
-        raise ConfigError(f"--set {fixed[0]} would paint another panel; the ledger's {fixed[0]} is accepted.", "set")
+        raise ConfigError(
+            f"--set {fixed[0]} would paint another panel; the ledger's {fixed[0]} is accepted.",
+            "set",
+        )
     config = config_from_dict(to_json(opened.config), **given)
     _serve(opened, [clean_text(text, "concept") for text in concepts], config)
 
 
 @continual.command()
 def rollback(
-    ledger: LEDGER, to: Annotated[str, typer.Argument(help="number of the last request to keep", metavar="N")]
+    ledger: LEDGER,
+    to: Annotated[str, typer.Argument(help="number of the last request to keep", metavar="N")],
 ) -> None:
     """Take back every request after number N; 0 takes back all."""
     from ..continual.ledger import Ledger
@@ -120,8 +167,12 @@ def show(ledger: LEDGER) -> None:
 def export(
     ledger: LEDGER,
     out: Annotated[Path, typer.Argument(help="new .safetensors file", metavar="FILE")],
-    number: Annotated[str, typer.Option(help="up to which request; the last when absent", metavar="N")] = "",
-    alone: Annotated[bool, typer.Option("--alone", help="that request's own adapter instead of all so far")] = False,
+    number: Annotated[
+        str, typer.Option(help="up to which request; the last when absent", metavar="N")
+    ] = "",
+    alone: Annotated[
+        bool, typer.Option("--alone", help="that request's own adapter instead of all so far")
+    ] = False,
 ) -> None:
     """Write one adapter that diffusers loads: all requests together, or one alone."""
     from ..common.atomic_files import check_output, write_bytes
@@ -151,7 +202,10 @@ def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) ->
         if not ledger.rows:
             _follow(sequence.begin(ledger, backend, scorer, cancel.is_set), bars)
         for concept in concepts:
-            _follow(sequence.append(ledger, concept, backend, scorer, cancel.is_set, config=config), bars)
+            _follow(
+                sequence.append(ledger, concept, backend, scorer, cancel.is_set, config=config),
+                bars,
+            )
     _print(ledger)
 
 
@@ -161,15 +215,31 @@ def _follow(events: Iterator[Any], bars: StageBars) -> None:
 
 
 def _print(ledger: Any) -> None:
-    from ..continual.metrics import standings
+    from ..continual.metrics import request_metrics
 
     table = Table(title=f"{ledger.folder} · {ledger.plan.regime}", title_justify="left")
-    for name in ("request", "forgot", "UA", "RA-I", "RA-C", "drift", "largest relapse", "seconds", ""):
+    for name in (
+        "request",
+        "forgot",
+        "UA",
+        "RA-I",
+        "RA-C",
+        "drift",
+        "largest relapse",
+        "seconds",
+        "",
+    ):
         table.add_column(name)
-    for row, found in zip(ledger.requests, standings(ledger.rows), strict=True):
+    for row, found in zip(ledger.requests, request_metrics(ledger.rows), strict=True):
         shares = [_share(value) for value in (found.ua, found.ra_i, found.ra_c)]
         notes = " ".join(row.notes)
-        cells = [str(found.number), row.concept, *shares, f"{found.drift:.2f}", _share(found.relapse)]
+        cells = [
+            str(found.number),
+            row.concept,
+            *shares,
+            f"{found.drift:.2f}",
+            _share(found.relapse),
+        ]
         table.add_row(*cells, f"{row.seconds:.0f}", notes)
     Console().print(table)
     if ledger.requests:
@@ -177,14 +247,18 @@ def _print(ledger: Any) -> None:
 
 
 def _still_shown(ledger: Any) -> Table:
-    """By concept and request, the share of pictures that show what was asked for; dim before it is to be erased."""
+    """By concept and request, the share of pictures that show what was asked for; dim before it is
+    to be erased.
+    """
     table = Table(title="Pictures that show it, after every request", title_justify="left")
     for name in ("erased", "original", *map(str, range(1, len(ledger.rows)))):
         table.add_column(name, justify="right" if name != "erased" else "left")
     for number, request in enumerate(ledger.requests, 1):
         seen = [row.panel.get(request.concept) for row in ledger.rows]
         shares = [_share(found.accuracy if found else None) for found in seen]
-        table.add_row(request.concept, *(Text(text, "dim" * (at < number)) for at, text in enumerate(shares)))
+        table.add_row(
+            request.concept, *(Text(text, "dim" * (at < number)) for at, text in enumerate(shares))
+        )
     return table
 
 

@@ -40,9 +40,16 @@ def checks() -> Iterator[Check]:
     yield _device()
     yield from _bundled()
     free = shutil.disk_usage(Path.cwd()).free
-    yield Check("disk", free >= FREE_BYTES, f"{free / 2**30:.1f} GiB free here; a run takes a few MiB")
+    yield Check(
+        "disk", free >= FREE_BYTES, f"{free / 2**30:.1f} GiB free here; a run takes a few MiB"
+    )
     browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    yield Check("chromium", bool(browser), browser or "absent; only the tests of the page need it", needed=False)
+    yield Check(
+        "chromium",
+        bool(browser),
+        browser or "absent; only the tests of the page need it",
+        needed=False,
+    )
 
 
 def _packages() -> Iterator[Check]:
@@ -74,7 +81,11 @@ def _device() -> Check:
         from ..models.device import choose_device
     except ImportError as error:
         return Check("device", False, f"torch cannot be imported: {error}")
-    return Check("device", True, f"{choose_device()}; {torch.get_num_threads()} threads of {os.cpu_count()} cores")
+    return Check(
+        "device",
+        True,
+        f"{choose_device()}; {torch.get_num_threads()} threads of {os.cpu_count()} cores",
+    )
 
 
 def _bundled() -> Iterator[Check]:
@@ -83,11 +94,19 @@ def _bundled() -> Iterator[Check]:
         folder = POCKET / name
         weights = sorted(folder.rglob("*.safetensors"))
         size = sum(file.stat().st_size for file in weights) / 2**20
-        found = f"{len(weights)} weight files, {size:.1f} MiB" if weights else f"absent from assets/pocket/{name}"
+        found = (
+            f"{len(weights)} weight files, {size:.1f} MiB"
+            if weights
+            else f"absent from assets/pocket/{name}"
+        )
         yield Check(f"bundled {name}", bool(weights), found)
     try:
         count, changed = changed_files()
     except (OSError, ValueError):
         yield Check("bundled hashes", False, f"no readable assets/pocket/{HASHES}")
         return
-    yield Check("bundled hashes", not changed, f"differ: {', '.join(changed)}" if changed else f"{count} match")
+    yield Check(
+        "bundled hashes",
+        not changed,
+        f"differ: {', '.join(changed)}" if changed else f"{count} match",
+    )

@@ -17,7 +17,15 @@ from ..settings.events import Done, Scores, Verdict
 from ..settings.presets import PRESETS
 from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
 from .attack import attack
-from .console import StageBars, assignments, interrupt_flag, name_table, own_settings, print_result, whole_number
+from .console import (
+    StageBars,
+    assignments,
+    interrupt_flag,
+    name_table,
+    own_settings,
+    print_result,
+    whole_number,
+)
 from .continual import continual
 from .doctor import checks
 from .pocket import pocket
@@ -35,7 +43,10 @@ FIELDS = {item.name: item for item in fields(RunConfig)}
 SETTINGS = ", ".join(setting_names(GROUPS))
 
 app = typer.Typer(
-    help="Make a text-to-image diffusion model forget a concept, attack the forgetting, and judge both.",
+    help=(
+        "Make a text-to-image diffusion model forget a concept, attack the forgetting, and judge"
+        " both."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,7 +74,10 @@ def run(
     objective: Annotated[str, _option("objective", metavar="NAME")] = _default("objective"),
     rule: Annotated[str | None, _option("rule", metavar="NAME")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="file of your own forget and retain prompts, JSON or text", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="file of your own forget and retain prompts, JSON or text", metavar="FILE"
+        ),
     ] = None,
     seed: Annotated[str, _option("seed", metavar="N")] = str(_default("seed")),
     preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
@@ -104,16 +118,24 @@ def run(
     if stopped:
         raise Cancelled(f"Stopped; what was reached before is in {out}.")
     print_result(scores, verdict)
-    files = sorted(path.name for path in out.iterdir() if path.suffix in (".png", ".json", ".safetensors"))
+    files = sorted(
+        path.name for path in out.iterdir() if path.suffix in (".png", ".json", ".safetensors")
+    )
     print(f"Written to {out}: {', '.join(files)}, images/")
 
 
 @app.command()
 def generate(
-    prompt: Annotated[list[str], typer.Option(help="what to paint; may be repeated", metavar="TEXT")],
+    prompt: Annotated[
+        list[str], typer.Option(help="what to paint; may be repeated", metavar="TEXT")
+    ],
     out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
-    seed: Annotated[str, typer.Option(help="seed of the first picture; the next ones count up", metavar="N")] = "0",
-    adapter: Annotated[Path | None, typer.Option(help="unlearn.safetensors of a run", metavar="FILE")] = None,
+    seed: Annotated[
+        str, typer.Option(help="seed of the first picture; the next ones count up", metavar="N")
+    ] = "0",
+    adapter: Annotated[
+        Path | None, typer.Option(help="unlearn.safetensors of a run", metavar="FILE")
+    ] = None,
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
 ) -> None:
     """Paint prompts with the original model or with an adapter; writes one PNG per prompt."""
@@ -137,7 +159,9 @@ def generate(
 
 
 @app.command()
-def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model")) -> None:
+def concepts(
+    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+) -> None:
     """List the concepts a model is known to paint, with their synonyms and families."""
     from ..concepts import catalog
 
@@ -146,7 +170,12 @@ def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_I
         print(f"{model} has no list of concepts: any words can be typed.")
     for kind in dict.fromkeys(entry.kind for entry in known):
         rows = [
-            (entry.name, entry.family, ", ".join(entry.synonyms), "never shown in training" if entry.fresh else "")
+            (
+                entry.name,
+                entry.family,
+                ", ".join(entry.synonyms),
+                "never shown in training" if entry.fresh else "",
+            )
             for entry in known
             if entry.kind == kind
         ]
@@ -155,17 +184,26 @@ def concepts(model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_I
 
 @app.command()
 def methods() -> None:
-    """List the ways to forget, the gradient rules and the attacks, with the settings that are their own."""
+    """List the ways to forget, the gradient rules and the attacks, with the settings that are their
+    own.
+    """
     from ..common import registry
 
     for kind in ("objective", "closed_form", "rule", "attack"):
-        rows = [(part, registry.describe(kind, part), own_settings(kind, part)) for part in registry.names(kind)]
-        Console().print(name_table(kind.replace("_", " "), ("name", "what it does", "settings"), rows))
+        rows = [
+            (part, registry.describe(kind, part), own_settings(kind, part))
+            for part in registry.names(kind)
+        ]
+        Console().print(
+            name_table(kind.replace("_", " "), ("name", "what it does", "settings"), rows)
+        )
 
 
 @app.command()
 def doctor() -> None:
-    """Check this machine: Python, packages, device, bundled models, disk space, browser for the tests."""
+    """Check this machine: Python, packages, device, bundled models, disk space, browser for the
+    tests.
+    """
     found = list(checks())
     rows = [(check.mark, check.name, check.detail) for check in found]
     Console().print(name_table("doctor", ("", "check", "found"), rows))
@@ -175,22 +213,38 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help=f"{', '.join(BENCHES)}, all of them, or {REBUILD}", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help=f"{', '.join(BENCHES)}, all of them, or {REBUILD}", metavar="NAME")
+    ],
     out: Annotated[
-        Path, typer.Option(help="folder for its cells and table; what is there already is kept", metavar="DIR")
+        Path,
+        typer.Option(
+            help="folder for its cells and table; what is there already is kept", metavar="DIR"
+        ),
     ] = Path("assets/experiments"),
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",
-    smoke: Annotated[bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")] = False,
-    full: Annotated[bool, typer.Option("--full", help="the whole grid where there is a larger one, for a GPU")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="one small cell of each kind, to see that it works")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="the whole grid where there is a larger one, for a GPU")
+    ] = False,
     split: Annotated[
-        str, typer.Option(help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev")
+        str,
+        typer.Option(
+            help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev"
+        ),
     ] = "test",
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
     if name not in (accepted := (*BENCHES, REBUILD, "all")):
-        raise ConfigError(f"The benchmark {name!r} is unknown; choose one of {', '.join(accepted)}.", "name")
+        raise ConfigError(
+            f"The benchmark {name!r} is unknown; choose one of {', '.join(accepted)}.", "name"
+        )
     if split not in (("test", "dev") if name == "paper3" else ("test",)):
-        raise ConfigError(f"The split {split!r} is not accepted; test is, and dev with paper3.", "split")
+        raise ConfigError(
+            f"The split {split!r} is not accepted; test is, and dev with paper3.", "split"
+        )
     count, given = whole_number(seeds, "seeds", 1, 100), {"split": split} if split != "test" else {}
     for each in BENCHES if name == "all" else (name,):
         module = importlib.import_module(f"unlearn_app.experiments.{each.replace('-', '_')}")
@@ -200,8 +254,12 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2, a bug keeps its traceback."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notes on absent extras would drown our sentence
+    """Run the command line; a user's mistake is one sentence and exit code 2, a bug keeps its
+    traceback.
+    """
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # its notes on absent extras would drown our sentence
     try:
         code = app(prog_name="python -m unlearn_app", standalone_mode=False)
     except Cancelled as stop:
@@ -213,7 +271,10 @@ def main() -> None:
     except typer.TyperException as error:
         # Without a subcommand the help has been printed already and the message is empty.
         message = error.format_message().strip().rstrip(".")
-        _leave(f"{message}; `python -m unlearn_app --help` lists what there is." if message else "", USER_ERROR)
+        _leave(
+            f"{message}; `python -m unlearn_app --help` lists what there is." if message else "",
+            USER_ERROR,
+        )
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise

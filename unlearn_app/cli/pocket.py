@@ -10,9 +10,14 @@ from rich.console import Console
 from ..common.bundled_hashes import record_hashes
 from .console import StageBars, whole_number
 
-pocket = typer.Typer(help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True)
+pocket = typer.Typer(
+    help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True
+)
 WORK = Annotated[
-    Path, typer.Option(help="folder for renderings and checkpoints; resumed if it is there", metavar="DIR")
+    Path,
+    typer.Option(
+        help="folder for renderings and checkpoints; resumed if it is there", metavar="DIR"
+    ),
 ]
 
 
@@ -31,10 +36,15 @@ def render(
 def train(
     work: WORK = Path("work"),
     part: Annotated[
-        list[str] | None, typer.Option(help="only this model; may be repeated; all when absent", metavar="NAME")
+        list[str] | None,
+        typer.Option(help="only this model; may be repeated; all when absent", metavar="NAME"),
     ] = None,
     from_assets: Annotated[
-        bool, typer.Option("--from-assets", help="go on from the bundled denoiser, with its text encoder and latents")
+        bool,
+        typer.Option(
+            "--from-assets",
+            help="go on from the bundled denoiser, with its text encoder and latents",
+        ),
     ] = False,
 ) -> None:
     """Train text encoder, autoencoder, judges and denoiser, resuming from checkpoints."""
@@ -49,7 +59,10 @@ def train(
 def card(
     work: Annotated[
         Path | None,
-        typer.Option(help="folder of the training; without it the card keeps what it tells of that", metavar="DIR"),
+        typer.Option(
+            help="folder of the training; without it the card keeps what it tells of that",
+            metavar="DIR",
+        ),
     ] = None,
 ) -> None:
     """Measure the bundled models and write their card and sample sheets."""

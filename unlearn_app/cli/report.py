@@ -22,12 +22,20 @@ def report(run: Annotated[Path, RUN]) -> None:
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="folders of two or more finished runs", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option(help="new .html file with curves and pictures", metavar="FILE")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(help="folders of two or more finished runs", metavar="RUN...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="new .html file with curves and pictures", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Show what differs between runs: settings, scores and attacks; --out adds curves and pictures."""
+    """Show what differs between runs: settings, scores and attacks; --out adds curves and
+    pictures.
+    """
     if len(runs) < 2:
-        raise ConfigError(f"Only {str(runs[0])!r} is given; two or more run folders are accepted.", "runs")
+        raise ConfigError(
+            f"Only {str(runs[0])!r} is given; two or more run folders are accepted.", "runs"
+        )
     if out is not None:
         _check_file(out)
     from ..common.atomic_files import write_bytes
@@ -52,7 +60,9 @@ def compare(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(out, page)
     except OSError as error:
-        raise OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.") from error
+        raise OutputError(
+            f"The output {str(out)!r} cannot be written: {error.strerror or error}."
+        ) from error
     Console().print(str(out), markup=False, highlight=False, soft_wrap=True)
 
 

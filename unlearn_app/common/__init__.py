@@ -1,1 +1,3 @@
-"""What every layer stands on: errors, atomic files, paths, seeds, pictures, the registry of parts."""
+"""What every layer stands on: errors, atomic files, paths, seeds, pictures, the registry of
+parts.
+"""

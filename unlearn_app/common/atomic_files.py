@@ -1,4 +1,6 @@
-"""What is being written stands beside its place under a name that no other writer has, until it is whole."""
+"""What is being written stands beside its place under a name that no other writer has, until it is
+whole.
+"""
 
 import os
 import re
@@ -12,12 +14,18 @@ from .errors import OutputError
 
 
 def partial_of(path: Path) -> Path:
-    """A hidden name beside `path` for this writer alone; what processes that are gone have left there is removed."""
+    """A hidden name beside `path` for this writer alone; what processes that are gone have left
+    there is removed.
+    """
     left = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})-\w+\.partial")
     for other in path.parent.glob(".*.partial"):
         found = left.fullmatch(other.name)
         if found and not _alive(int(found[1])):
-            shutil.rmtree(other, ignore_errors=True) if other.is_dir() else other.unlink(missing_ok=True)
+            (
+                shutil.rmtree(other, ignore_errors=True)
+                if other.is_dir()
+                else other.unlink(missing_ok=True)
+            )
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
 
 
@@ -76,7 +84,10 @@ def check_output(out: Path) -> None:
             raise OutputError(f"The output {str(out)!r} exists already; a new folder is accepted.")
         parent = next(p for p in (out, *out.absolute().parents) if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise OutputError(f"The output {str(out)!r} cannot be written: {str(parent)!r} is not a writable folder.")
+            raise OutputError(
+                f"The output {str(out)!r} cannot be written: {str(parent)!r} is not a writable"
+                " folder."
+            )
     except OSError as error:
         raise unwritable(out, error) from error
 

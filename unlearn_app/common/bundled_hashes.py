@@ -11,7 +11,9 @@ BUNDLED, HASHES = ("pipeline", "judge", "second"), "hashes.json"
 
 def record_hashes() -> Path:
     """Write the hashes of the bundled models beside them, after they were made anew."""
-    files = sorted(path for name in BUNDLED for path in (POCKET / name).rglob("*") if path.is_file())
+    files = sorted(
+        path for name in BUNDLED for path in (POCKET / name).rglob("*") if path.is_file()
+    )
     digests = {path.relative_to(POCKET).as_posix(): _sha256(path) for path in files}
     record = POCKET / HASHES
     partial = record.with_name(f".{record.name}.partial")
@@ -26,7 +28,9 @@ def changed_files() -> tuple[int, list[str]]:
         OSError, ValueError: no hashes can be read.
     """
     recorded = json.loads((POCKET / HASHES).read_text(encoding="utf-8"))
-    return len(recorded), [name for name, digest in recorded.items() if _sha256(POCKET / name) != digest]
+    return len(recorded), [
+        name for name, digest in recorded.items() if _sha256(POCKET / name) != digest
+    ]
 
 
 def _sha256(path: Path) -> str | None:

@@ -4,11 +4,15 @@ from collections.abc import Callable
 
 
 class UnlearnError(Exception):
-    """A request that cannot be served; the message is one sentence naming the value and what is accepted."""
+    """A request that cannot be served; the message is one sentence naming the value and what is
+    accepted.
+    """
 
 
 class ConfigError(UnlearnError):
-    """A setting or typed text outside of what is accepted; `field` names the input it belongs to."""
+    """A setting or typed text outside of what is accepted; `field` names the input it belongs
+    to.
+    """
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)

@@ -16,11 +16,14 @@ def to_pil(images: "Tensor") -> list[Image.Image]:
 
 
 def enlarged(picture: Image.Image, side: int) -> Image.Image:
-    """`picture` with hard pixels, enlarged by the largest whole factor at which no side exceeds `side`.
+    """`picture` with hard pixels, enlarged by the largest whole factor at which no side exceeds
+    `side`.
 
     One that fits no second time is returned as it is.
     """
     factor = side // max(picture.size)
     if factor < 2:
         return picture
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )

@@ -76,12 +76,16 @@ def kind_of(method: str) -> str:
 
 
 def suggested(method: str) -> dict[str, Any]:
-    """Settings that a way to forget wants when nothing else is asked for, by dotted name; none for an unknown one."""
+    """Settings that a way to forget wants when nothing else is asked for, by dotted name; none for
+    an unknown one.
+    """
     return dict(_said(method, "suggested"))
 
 
 def advice(method: str, concept_kind: str) -> str:
-    """What a way to forget says about concepts of a kind, "object" or "style", in a sentence; empty for nothing."""
+    """What a way to forget says about concepts of a kind, "object" or "style", in a sentence; empty
+    for nothing.
+    """
     return _said(method, "advice").get(concept_kind, "")
 
 

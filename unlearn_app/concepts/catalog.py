@@ -38,7 +38,8 @@ def preview_concept(config: RunConfig) -> Concept:
     """The prompts a run with `config` will use; nothing is loaded.
 
     Raises:
-        ConfigError: the bundled model does not know the concept or the anchor, or the own prompts are no good.
+        ConfigError: the bundled model does not know the concept or the anchor, or the own prompts
+        are no good.
     """
     if config.model != "pocket":
         concept = free_concept(config.concept, config.anchor)

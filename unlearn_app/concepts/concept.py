@@ -1,4 +1,6 @@
-"""A concept: what the user typed, turned into forget prompts, an anchor, and near and far retain prompts."""
+"""A concept: what the user typed, turned into forget prompts, an anchor, and near and far retain
+prompts.
+"""
 
 import random
 import re
@@ -10,12 +12,16 @@ from ..common.errors import ConfigError
 from ..settings.groups import RETAIN_ARMS
 
 Kind = Literal["object", "style"]
-SAID_AN = re.compile(r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I)
+SAID_AN = re.compile(
+    r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I
+)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and what a judge should see in its picture: class `expects` among the classes of `axis`."""
+    """A prompt and what a judge should see in its picture: class `expects` among the classes of
+    `axis`.
+    """
 
     text: str
     axis: str
@@ -32,7 +38,9 @@ class PromptSplit:
 
 @dataclass(frozen=True)
 class KnownConcept:
-    """One entry of a model's vocabulary, for chips and tables; `fresh` ones were never in its training pictures."""
+    """One entry of a model's vocabulary, for chips and tables; `fresh` ones were never in its
+    training pictures.
+    """
 
     name: str
     kind: Kind
@@ -43,12 +51,14 @@ class KnownConcept:
 
 @dataclass(frozen=True)
 class Concept:
-    """Everything a run needs to know about the concept; pure, so it can be shown before anything runs.
+    """Everything a run needs to know about the concept; pure, so it can be shown before anything
+    runs.
 
-    `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts for the
-    adversary's pictures, and `benign` harmless ones for them: neither the defender's training prompts nor the
-    held-out ones. `synonyms` are other words for it. `instead` is the anchor as prompts name it, for judges that choose
-    among such phrases; empty where the judge has classes of its own.
+    `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts
+    for the adversary's pictures, and `benign` harmless ones for them: neither the defender's
+    training prompts nor the held-out ones. `synonyms` are other words for it. `instead` is the
+    anchor as prompts name it, for judges that choose among such phrases; empty where the judge has
+    classes of its own.
     """
 
     text: str
@@ -68,19 +78,25 @@ class Concept:
 def shared_out(
     prompts: Sequence[Prompt], anchors: Sequence[Prompt]
 ) -> tuple[tuple[Prompt, ...], tuple[str, ...], tuple[Prompt, ...]]:
-    """Forget prompts for the defender, their anchor sentences, and the other half of the prompts for the adversary."""
+    """Forget prompts for the defender, their anchor sentences, and the other half of the prompts
+    for the adversary.
+    """
     return tuple(prompts[::2]), tuple(p.text for p in anchors[::2]), tuple(prompts[1::2])
 
 
 def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
-    """The same prompt, asked about the concept of another kind that its text names; None when there is none."""
+    """The same prompt, asked about the concept of another kind that its text names; None when there
+    is none.
+    """
     others = [entry for entry in known if entry.kind != prompt.axis]
-    named = [entry for entry in others if re.search(rf"\b{re.escape(entry.name)}\b", prompt.text, re.I)]
+    named = [
+        entry for entry in others if re.search(rf"\b{re.escape(entry.name)}\b", prompt.text, re.I)
+    ]
     found = max(named, key=lambda entry: len(entry.name), default=None)
     return replace(prompt, axis=found.kind, expects=found.name) if found else None
 
 
-def spread(items: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
+def evenly_spaced(items: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
     """`count` prompts evenly over `items`, starting again when there are fewer."""
     if not items:
         return ()
@@ -98,27 +114,36 @@ def halves(names: Sequence[str], salt: str) -> tuple[tuple[str, ...], tuple[str,
 
 
 def restricted_retain(concept: Concept, arm: str) -> Concept:
-    """The training prompts of one arm of the diversification comparison of 2412.07808; test prompts never change.
+    """The training prompts of one arm of the diversification comparison of 2412.07808; test prompts
+    never change.
 
-    "diversified" changes nothing, "near" keeps near retain prompts only, and "uniform" keeps the shortest forget and
-    the shortest retain sentence, as SalUn's fixed pair. Deviation: the paper compares the first and the last only.
+    "diversified" changes nothing, "near" keeps near retain prompts only, and "uniform" keeps the
+    shortest forget and the shortest retain sentence, as SalUn's fixed pair. Deviation: the paper
+    compares the first and the last only.
 
     Raises:
         ConfigError: an unknown arm, or a concept without near training prompts.
     """
     if arm not in RETAIN_ARMS:
-        raise ConfigError(f"The arm {arm!r} is unknown; choose one of {', '.join(RETAIN_ARMS)}.", "arm")
+        raise ConfigError(
+            f"The arm {arm!r} is unknown; choose one of {', '.join(RETAIN_ARMS)}.", "arm"
+        )
     if arm == "diversified":
         return concept
     if not concept.near.train:
-        raise ConfigError(f"The retain set of “{concept.name}” has no near prompt; at least one is accepted.", "arm")
+        raise ConfigError(
+            f"The retain set of “{concept.name}” has no near prompt; at least one is accepted.",
+            "arm",
+        )
     near = concept.near.train
     if arm == "uniform":
         near = (min(near, key=_length),)
         row = min(range(len(concept.anchors)), key=lambda row: _length(concept.forget.train[row]))
         forget = replace(concept.forget, train=(concept.forget.train[row],))
         concept = replace(concept, forget=forget, anchors=(concept.anchors[row],))
-    return replace(concept, near=replace(concept.near, train=near), far=replace(concept.far, train=()))
+    return replace(
+        concept, near=replace(concept.near, train=near), far=replace(concept.far, train=())
+    )
 
 
 def _length(prompt: Prompt) -> tuple[int, str]:
@@ -126,8 +151,12 @@ def _length(prompt: Prompt) -> tuple[int, str]:
 
 
 def named(concept: Concept, sentence: str, instead: str) -> str:
-    """`sentence` with the concept's words replaced by `instead`; the bare `instead` where they do not occur."""
-    names = "|".join(re.escape(name) for name in sorted({concept.text, concept.name}, key=len, reverse=True))
+    """`sentence` with the concept's words replaced by `instead`; the bare `instead` where they do
+    not occur.
+    """
+    names = "|".join(
+        re.escape(name) for name in sorted({concept.text, concept.name}, key=len, reverse=True)
+    )
     plain = re.sub(r"^an? ", "", instead, flags=re.I)
 
     def other(match: re.Match[str]) -> str:

@@ -28,7 +28,9 @@ MOST = 200
 """At most this many sentences for the defender, as many for the adversary, and as many held out."""
 
 STYLE = re.compile(
-    r"^(?:(?:an? |the )?(?:paintings?|pictures?|art|drawings?) )?(by|in the style of|style of) (?=\S)", re.I
+    r"^(?:(?:an? |the )?(?:paintings?|pictures?|art|drawings?) )?(by|in the style of|style of)"
+    r" (?=\S)",
+    re.I,
 )
 STYLE_END = re.compile(r"(?<=\S)(?:['’]s)? (?:styles?|paintings?)$", re.I)
 SLOT = re.compile(r"(?:\b(a)n? )?\{(\w+)\}", re.I)
@@ -36,7 +38,9 @@ SLOT = re.compile(r"(?:\b(a)n? )?\{(\w+)\}", re.I)
 
 @dataclass(frozen=True)
 class Dimensions:
-    """A list of sub-concepts: `template` names one entry of every dimension, and one subject (or style)."""
+    """A list of sub-concepts: `template` names one entry of every dimension, and one subject (or
+    style).
+    """
 
     name: str
     about: str
@@ -56,10 +60,12 @@ class Dimensions:
 
 
 def load_dimensions(path: str | Path) -> Dimensions:
-    """A dimension list from a JSON file such as those in assets/prompts; `phrases` is the only key that may be missing.
+    """A dimension list from a JSON file such as those in assets/prompts; `phrases` is the only key
+    that may be missing.
 
     Raises:
-        ConfigError: no JSON, a missing key, a template that does not fit, or fewer than 2 different entries.
+        ConfigError: no JSON, a missing key, a template that does not fit, or fewer than 2 different
+        entries.
     """
     path = Path(path)
     values, name = read_json(path, "dimensions"), path.name
@@ -73,7 +79,9 @@ def load_dimensions(path: str | Path) -> Dimensions:
             raise _refusal(f"“{key}” of {name} is {values[key]!r}; {wanted} is accepted.")
     subjects = {side: _entries(name, side, values["subject"].get(side)) for side in ("near", "far")}
     parts = {part: _entries(name, part, entries) for part, entries in values["dimensions"].items()}
-    template = _template(name, values["template"], {*parts, "style" if values["kind"] == "style" else "subject"})
+    template = _template(
+        name, values["template"], {*parts, "style" if values["kind"] == "style" else "subject"}
+    )
     return Dimensions(
         name,
         str(values["about"]),
@@ -89,7 +97,8 @@ def load_dimensions(path: str | Path) -> Dimensions:
 
 
 def choose_dimensions(text: str) -> Dimensions:
-    """The shipped list for a typed concept: artists for a style, else by its last known noun, else objects.
+    """The shipped list for a typed concept: artists for a style, else by its last known noun, else
+    objects.
 
     Two or three capitalised words that no list knows are taken for a person's name.
     """
@@ -115,14 +124,17 @@ def free_concept(text: str, anchor: str | None) -> Concept:
 
 
 def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -> Concept:
-    """Forget and retain prompts as products of sub-concepts; training and test share none along any dimension.
+    """Forget and retain prompts as products of sub-concepts; training and test share none along any
+    dimension.
 
-    Dataset diversification, 2412.07808, section 3 and appendix D: forget prompt i is retain prompt i with the concept
-    in it. Deviations: the sub-concepts come from hand-written lists instead of a language model, retain prompts name
-    near and far subjects instead of one, and half of the training products are left to the adversary.
+    Dataset diversification, 2412.07808, section 3 and appendix D: forget prompt i is retain prompt
+    i with the concept in it. Deviations: the sub-concepts come from hand-written lists instead of a
+    language model, retain prompts name near and far subjects instead of one, and half of the
+    training products are left to the adversary.
 
     Raises:
-        ConfigError: the anchor is the concept, or what is left after leaving the concept out is too little.
+        ConfigError: the anchor is the concept, or what is left after leaving the concept out is too
+        little.
     """
     text = clean_text(concept_text, "concept")
     name = _named(dimensions, text)
@@ -137,7 +149,11 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
         turns = [fillers[row % len(fillers)] for row in range(len(contexts))]
         random.Random("turns").shuffle(turns)
         return tuple(
-            Prompt(_sentence(dimensions.template, {**context, dimensions.slot: filler}), dimensions.kind, filler)
+            Prompt(
+                _sentence(dimensions.template, {**context, dimensions.slot: filler}),
+                dimensions.kind,
+                filler,
+            )
             for filler, context in zip(turns, contexts, strict=True)
         )
 
@@ -146,13 +162,28 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
         learned, held_out = halves(fillers, dimensions.name)
         return PromptSplit(ask(learned, mine), ask(held_out, test))
 
-    instead = _phrase(dimensions, text, chosen if dimensions.kind == "style" else _named(dimensions, chosen))
+    instead = _phrase(
+        dimensions, text, chosen if dimensions.kind == "style" else _named(dimensions, chosen)
+    )
     anchors = tuple(prompt.text for prompt in ask((instead,), mine))
     forget = PromptSplit(ask((asked,), mine), ask((asked,), test))
     relearn = ask((asked,), theirs)
     sides = retain(near), retain(far)
-    benign = ask(tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train)), theirs)
-    return Concept(text, name, dimensions.kind, chosen, forget, anchors, relearn, *sides, benign, instead=instead)
+    benign = ask(
+        tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train)), theirs
+    )
+    return Concept(
+        text,
+        name,
+        dimensions.kind,
+        chosen,
+        forget,
+        anchors,
+        relearn,
+        *sides,
+        benign,
+        instead=instead,
+    )
 
 
 def _refusal(message: str) -> ConfigError:
@@ -160,15 +191,25 @@ def _refusal(message: str) -> ConfigError:
 
 
 def _entries(name: str, part: str, entries: Any) -> tuple[str, ...]:
-    """The entries of one dimension, at least two and all different, so that a train and a test half exist."""
-    if not isinstance(entries, list) or not all(isinstance(entry, str) and entry.strip() for entry in entries):
-        raise _refusal(f"“{part}” of {name} is {entries!r}; a list of words or phrases is accepted.")
+    """The entries of one dimension, at least two and all different, so that a train and a test half
+    exist.
+    """
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, str) and entry.strip() for entry in entries
+    ):
+        raise _refusal(
+            f"“{part}” of {name} is {entries!r}; a list of words or phrases is accepted."
+        )
     tidy = [" ".join(entry.split()) for entry in entries]
     for row, entry in enumerate(tidy):
         if entry.casefold() in (other.casefold() for other in tidy[:row]):
-            raise _refusal(f"“{part}” of {name} has “{entry}” twice; only different entries are accepted.")
+            raise _refusal(
+                f"“{part}” of {name} has “{entry}” twice; only different entries are accepted."
+            )
         if "{" in entry or "}" in entry:
-            raise _refusal(f"“{part}” of {name} has “{entry}”; entries without braces are accepted.")
+            raise _refusal(
+                f"“{part}” of {name} has “{entry}”; entries without braces are accepted."
+            )
     if len(tidy) < 2:
         found = f"only the entry “{tidy[0]}”" if tidy else "no entry"
         raise _refusal(f"“{part}” of {name} has {found}; at least 2 entries are accepted.")
@@ -180,7 +221,9 @@ def _template(name: str, template: Any, wanted: set[str]) -> str:
     slots = [match[2] for match in SLOT.finditer(text)]
     if sorted(slots) != sorted(wanted) or set("{}") & set(SLOT.sub("", text)):
         slots_text = ", ".join(f"{{{slot}}}" for slot in sorted(wanted))
-        raise _refusal(f"The template “{text}” of {name} does not fit; each of {slots_text} once is accepted.")
+        raise _refusal(
+            f"The template “{text}” of {name} does not fit; each of {slots_text} once is accepted."
+        )
     return text
 
 
@@ -197,18 +240,27 @@ def _mentions(text: str, words: str) -> bool:
 
 def _related(one: str, other: str) -> bool:
     """Whether the two may mean the same: one holds the other, or their last word is the same."""
-    return _mentions(one, other) or _mentions(other, one) or _folded(one).split()[-1] == _folded(other).split()[-1]
+    return (
+        _mentions(one, other)
+        or _mentions(other, one)
+        or _folded(one).split()[-1] == _folded(other).split()[-1]
+    )
 
 
 def _singular(word: str, known: Sequence[str]) -> str:
     """The known form of `word`, which may be its singular; empty when there is none."""
     plain = _folded(word).strip(".,!?\"'")
-    forms = [plain, *(plain.removesuffix(end) + new for end, new in (("s", ""), ("es", ""), ("ies", "y")))]
+    forms = [
+        plain,
+        *(plain.removesuffix(end) + new for end, new in (("s", ""), ("es", ""), ("ies", "y"))),
+    ]
     return next((form for form in forms if form in known), "")
 
 
 def _named(dimensions: Dimensions, text: str) -> str:
-    """The bare name in typed words: "Van Gogh" in "Van Gogh style", "elephant" in "the elephants"."""
+    """The bare name in typed words: "Van Gogh" in "Van Gogh style", "elephant" in "the
+    elephants".
+    """
     if dimensions.kind == "style":
         return STYLE_END.sub("", STYLE.sub("", text)) or text
     bare = re.sub(r"^(?:an?|the) (?=\S)", "", text, flags=re.I)
@@ -220,38 +272,52 @@ def _named(dimensions: Dimensions, text: str) -> str:
 
 
 def _anchor(dimensions: Dimensions, name: str, anchor: str | None) -> str:
-    """The anchor that was asked for, or the list's own; another subject where the list's own is the concept."""
+    """The anchor that was asked for, or the list's own; another subject where the list's own is the
+    concept.
+    """
     if anchor is None:
         return next(
-            own for own in (dimensions.anchor, *dimensions.near) if _folded(_named(dimensions, own)) != _folded(name)
+            own
+            for own in (dimensions.anchor, *dimensions.near)
+            if _folded(_named(dimensions, own)) != _folded(name)
         )
     chosen = clean_text(anchor, "anchor")
     if _folded(_named(dimensions, chosen)) == _folded(name):
-        raise ConfigError(f"The anchor “{anchor}” is the concept “{name}” itself; choose something else.", "anchor")
+        raise ConfigError(
+            f"The anchor “{anchor}” is the concept “{name}” itself; choose something else.",
+            "anchor",
+        )
     return chosen
 
 
-def _contexts(dimensions: Dimensions, names: Sequence[str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Training and held-out entries, one per dimension; entries that mention the concept are left out."""
+def _contexts(
+    dimensions: Dimensions, names: Sequence[str]
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Training and held-out entries, one per dimension; entries that mention the concept are left
+    out.
+    """
     train, test = {}, {}
     for part, entries in dimensions.dimensions.items():
         kept = [entry for entry in entries if not any(_mentions(entry, name) for name in names)]
         train[part], test[part] = halves(kept, part)
         if len(kept) < 2:
             raise _refusal(
-                f"“{part}” of {dimensions.name} has {len(kept)} entries without “{names[-1]}”; at least 2 are accepted."
+                f"“{part}” of {dimensions.name} has {len(kept)} entries without “{names[-1]}”; at"
+                " least 2 are accepted."
             )
     products = _products(train, 2 * MOST), _products(test, MOST)
     if len(products[0]) < 2:
         raise _refusal(
-            f"{dimensions.name} makes a single training sentence for “{names[-1]}”; a dimension of at least 4 entries "
-            "is accepted."
+            f"{dimensions.name} makes a single training sentence for “{names[-1]}”; a dimension of"
+            " at least 4 entries is accepted."
         )
     return products
 
 
 def _products(parts: Mapping[str, Sequence[str]], count: int) -> list[dict[str, str]]:
-    """Up to `count` different combinations in a fixed shuffled order, without making all of them."""
+    """Up to `count` different combinations in a fixed shuffled order, without making all of
+    them.
+    """
     total = math.prod(len(entries) for entries in parts.values())
     products = []
     for row in random.Random("products").sample(range(total), min(total, count)):
@@ -264,7 +330,9 @@ def _products(parts: Mapping[str, Sequence[str]], count: int) -> list[dict[str, 
 
 
 def _subjects(dimensions: Dimensions, name: str, anchor: str) -> tuple[list[str], list[str]]:
-    """Near and far names that may mean neither the concept nor the anchor; a style's near side is its own period."""
+    """Near and far names that may mean neither the concept nor the anchor; a style's near side is
+    its own period.
+    """
     sides = [
         [other for other in side if not _related(other, name) and not _related(other, anchor)]
         for side in (dimensions.near, dimensions.far)
@@ -272,19 +340,23 @@ def _subjects(dimensions: Dimensions, name: str, anchor: str) -> tuple[list[str]
     for side, kept in zip(("near", "far"), sides, strict=True):
         if len(kept) < 2:
             raise _refusal(
-                f"“{side}” of {dimensions.name} has {len(kept)} entries besides “{name}” and “{anchor}”; "
-                "at least 2 are accepted."
+                f"“{side}” of {dimensions.name} has {len(kept)} entries besides “{name}” and"
+                f" “{anchor}”; at least 2 are accepted."
             )
     near, far = sides
     return (far, near) if dimensions.kind == "style" and _is_far(dimensions, name) else (near, far)
 
 
 def _is_far(dimensions: Dimensions, name: str) -> bool:
-    return any(_related(far, name) for far in dimensions.far) and not any(_related(n, name) for n in dimensions.near)
+    return any(_related(far, name) for far in dimensions.far) and not any(
+        _related(n, name) for n in dimensions.near
+    )
 
 
 def _phrase(dimensions: Dimensions, text: str, name: str) -> str:
-    """How `name` stands in the sentence: artists as they were typed in `text`, a medium such as "a photo" plainly."""
+    """How `name` stands in the sentence: artists as they were typed in `text`, a medium such as "a
+    photo" plainly.
+    """
     if dimensions.kind == "object":
         return name
     if re.match(r"an? ", name, re.I):

@@ -11,10 +11,12 @@ from .concept import Concept, Prompt, named
 
 
 def own_prompts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Forget and retain prompts from lines such as "forget: my cat asleep" and "retain: my dog asleep".
+    """Forget and retain prompts from lines such as "forget: my cat asleep" and "retain: my dog
+    asleep".
 
     Raises:
-        ConfigError: an unreadable line, an empty set, or a forget prompt that is also a retain prompt.
+        ConfigError: an unreadable line, an empty set, or a forget prompt that is also a retain
+        prompt.
     """
     groups: dict[str, list[str]] = {"forget": [], "retain": []}
     for row, line in enumerate(text.splitlines(), 1):
@@ -22,17 +24,23 @@ def own_prompts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not line.strip():
             continue
         if not colon or group.strip().casefold() not in groups or not prompt.strip():
-            raise _no_prompts(f"Line {row} of your own prompts is “{line.strip()}”; “forget: …” or “retain: …” is")
+            raise _no_prompts(
+                f"Line {row} of your own prompts is “{line.strip()}”; “forget: …” or “retain: …” is"
+            )
         prompt = clean_text(prompt, f"{group} prompt", limit=500)
         if prompt not in groups[group.strip().casefold()]:
             groups[group.strip().casefold()].append(prompt)
     for group, prompts in groups.items():
         if not prompts:
-            raise _no_prompts(f"The {group} set of your own prompts is empty; at least one prompt is")
+            raise _no_prompts(
+                f"The {group} set of your own prompts is empty; at least one prompt is"
+            )
     retained = {prompt.casefold() for prompt in groups["retain"]}
     for prompt in groups["forget"]:
         if prompt.casefold() in retained:
-            raise _no_prompts(f"“{prompt}” is both a forget and a retain prompt of yours; only different ones are")
+            raise _no_prompts(
+                f"“{prompt}” is both a forget and a retain prompt of yours; only different ones are"
+            )
     return tuple(groups["forget"]), tuple(groups["retain"])
 
 
@@ -41,28 +49,40 @@ def _no_prompts(message: str) -> ConfigError:
 
 
 def with_own(concept: Concept, text: str) -> Concept:
-    """`concept` trained on prompts of one's own; what is judged stays, and the adversary gets none of them.
+    """`concept` trained on prompts of one's own; what is judged stays, and the adversary gets none
+    of them.
 
     All retain prompts become `near.train`; `far.train` is empty, since nobody said which is which.
 
     Raises:
-        ConfigError: as `own_prompts`, or a prompt that is held out, or nothing left for the adversary.
+        ConfigError: as `own_prompts`, or a prompt that is held out, or nothing left for the
+        adversary.
     """
     forget, retain = own_prompts(text)
-    held_out = {p.text.casefold() for split in (concept.forget, concept.near, concept.far) for p in split.test}
+    held_out = {
+        p.text.casefold()
+        for split in (concept.forget, concept.near, concept.far)
+        for p in split.test
+    }
     for prompt in (*forget, *retain):
         if prompt.casefold() in held_out:
-            raise ConfigError(f"“{prompt}” of your own prompts is held out for judging; leave it out.", "prompts")
+            raise ConfigError(
+                f"“{prompt}” of your own prompts is held out for judging; leave it out.", "prompts"
+            )
     taken = {prompt.casefold() for prompt in forget}
     relearn = tuple(p for p in concept.relearn if p.text.casefold() not in taken)
     if not relearn:
         raise ConfigError(
-            f"Your own prompts take all {len(concept.relearn)} of the adversary; leave it at least one.", "prompts"
+            f"Your own prompts take all {len(concept.relearn)} of the adversary; leave it at least"
+            " one.",
+            "prompts",
         )
     axis = concept.forget.test[0].axis
     return replace(
         concept,
-        forget=replace(concept.forget, train=tuple(Prompt(text, axis, concept.name) for text in forget)),
+        forget=replace(
+            concept.forget, train=tuple(Prompt(text, axis, concept.name) for text in forget)
+        ),
         anchors=tuple(named(concept, text, concept.anchor) for text in forget),
         relearn=relearn,
         near=replace(concept.near, train=tuple(Prompt(text, axis, "") for text in retain)),
@@ -71,7 +91,8 @@ def with_own(concept: Concept, text: str) -> Concept:
 
 
 def read_prompts(path: str | Path) -> str:
-    """One's own prompts as lines, from such a text file or from JSON {"forget": [...], "retain": [...]}.
+    """One's own prompts as lines, from such a text file or from JSON {"forget": [...], "retain":
+    [...]}.
 
     Raises:
         ConfigError: an unreadable file, or JSON of another shape.
@@ -87,9 +108,15 @@ def read_prompts(path: str | Path) -> str:
     values = read_json(path, "prompts")
     groups = {group: values.get(group, []) for group in ("forget", "retain")}
     for group, lines in groups.items():
-        if not lines or not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        if (
+            not lines
+            or not isinstance(lines, list)
+            or not all(isinstance(line, str) for line in lines)
+        ):
             raise _no_prompts(f"“{group}” of {path.name} is {lines!r}; a list of prompts is")
-    return "\n".join(f"{group}: {' '.join(line.split())}" for group, lines in groups.items() for line in lines)
+    return "\n".join(
+        f"{group}: {' '.join(line.split())}" for group, lines in groups.items() for line in lines
+    )
 
 
 def read_json(path: Path, field: str) -> dict[str, Any]:
@@ -101,11 +128,15 @@ def read_json(path: Path, field: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); a JSON file is accepted.", field) from None
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); a JSON file is accepted.", field
+        ) from None
     except (ValueError, RecursionError):
         raise ConfigError(
             f"{path.name} is not JSON; a file such as those in assets/prompts is accepted.", field
         ) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} holds a {type(values).__name__}; a JSON object is accepted.", field)
+        raise ConfigError(
+            f"{path.name} holds a {type(values).__name__}; a JSON object is accepted.", field
+        )
     return values

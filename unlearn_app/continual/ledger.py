@@ -1,6 +1,8 @@
-"""The ledger: requests to forget, one after the other, in a folder that survives being killed at any moment.
+"""The ledger: requests to forget, one after the other, in a folder that survives being killed at
+any moment.
 
-`ledger.json` is the truth and is replaced whole; a request's folder is complete before it is named there.
+`ledger.json` is the truth and is replaced whole; a request's folder is complete before it is named
+there.
 """
 
 import io
@@ -28,20 +30,26 @@ SCHEMA = "unlearn-ledger/4"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One concept of the panel after one request: which pictures are right and their mean alignment, None unjudged."""
+class ConceptScore:
+    """One concept of the panel after one request: which pictures are right and their mean
+    alignment, None unjudged.
+    """
 
     kind: str
     right: tuple[bool | None, ...]
     alignment: float | None
     beside: tuple[bool | None, ...] = ()
-    """Whether each picture shows the concept of the other kind that its prompt names; None where it names none."""
+    """Whether each picture shows the concept of the other kind that its prompt names; None where it
+    names none.
+    """
     named: tuple[str, ...] = ()
     """That concept of each picture, or nothing."""
 
     @property
     def accuracy(self) -> float | None:
-        """The share that is right; None where nothing was judged, which is not the same as none right."""
+        """The share that is right; None where nothing was judged, which is not the same as none
+        right.
+        """
         return None if None in self.right else sum(self.right) / len(self.right)
 
 
@@ -57,7 +65,7 @@ class Request:
     steps: int
     drift: float
     """Frobenius norm of the whole update since the original."""
-    panel: dict[str, Seen]
+    panel: dict[str, ConceptScore]
     notes: tuple[str, ...] = ()
     config: RunConfig | None = None
     """What taught it; None for the original."""
@@ -78,7 +86,9 @@ class Ledger:
     """The hash of the original model's weights, known once that has been tested."""
 
     @classmethod
-    def create(cls, folder: Path, config: RunConfig, plan: SequenceConfig, names: Sequence[str]) -> "Ledger":
+    def create(
+        cls, folder: Path, config: RunConfig, plan: SequenceConfig, names: Sequence[str]
+    ) -> "Ledger":
         """A new ledger without rows.
 
         Raises:
@@ -93,7 +103,8 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        """Read a ledger back; what a killed process left unfinished is cleared away by the next change.
+        """Read a ledger back; what a killed process left unfinished is cleared away by the next
+        change.
 
         Raises:
             OutputError: there is none, or a row's adapters or pictures are missing.
@@ -102,18 +113,28 @@ class Ledger:
         try:
             record = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
             if record["schema"] != SCHEMA:
-                raise OutputError(f"{str(folder)!r} has schema {record['schema']!r}; {SCHEMA} is accepted.")
+                raise OutputError(
+                    f"{str(folder)!r} has schema {record['schema']!r}; {SCHEMA} is accepted."
+                )
             rows = [_request(row) for row in record["rows"]]
             plan, names = SequenceConfig(**record["plan"]), tuple(record["names"])
-            made = cls(folder, config_from_dict(record["config"]), plan, names, rows, record["base"])
+            made = cls(
+                folder, config_from_dict(record["config"]), plan, names, rows, record["base"]
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"There is no readable ledger in {str(folder)!r}.") from error
         for number, row in enumerate(rows):
             adapters = [made.path(number, own) for own in (True, False)] if number else []
-            for needed in (folder / row.folder, *adapters, *(made.picture(number, name) for name in row.panel)):
+            for needed in (
+                folder / row.folder,
+                *adapters,
+                *(made.picture(number, name) for name in row.panel),
+            ):
                 if not needed.exists():
                     missing = needed.relative_to(folder)
-                    raise OutputError(f"The ledger in {str(folder)!r} is damaged: {missing} is missing.")
+                    raise OutputError(
+                        f"The ledger in {str(folder)!r} is damaged: {missing} is missing."
+                    )
         return made
 
     @property
@@ -128,12 +149,18 @@ class Ledger:
         combined: Mapping[str, "Tensor"],
         pictures: Mapping[str, Image],
     ) -> None:
-        """Append a row: its own adapter, the one of all so far, and a picture of each concept of the panel."""
+        """Append a row: its own adapter, the one of all so far, and a picture of each concept of
+        the panel.
+        """
         self._sweep()
         with whole_folder(self.folder / request.folder) as partial:
             for name, state in (("own", own), ("combined", combined)):
                 if state:
-                    said = {"concept": request.concept, "base": self.config.model, "loads_on": ORIGINAL}
+                    said = {
+                        "concept": request.concept,
+                        "base": self.config.model,
+                        "loads_on": ORIGINAL,
+                    }
                     write_bytes(partial / f"{name}.safetensors", adapter_bytes(state, said))
             (partial / "panel").mkdir()
             for concept, picture in pictures.items():
@@ -141,14 +168,19 @@ class Ledger:
         self.rows = [*self.rows, request]
         self._save()
 
-    def widen(self, name: str, found: Sequence[tuple[Seen, Image]]) -> None:
-        """Put one more concept on the panel, with what every row so far shows of it and a picture."""
+    def widen(self, name: str, found: Sequence[tuple[ConceptScore, Image]]) -> None:
+        """Put one more concept on the panel, with what every row so far shows of it and a
+        picture.
+        """
         self.names = (*self.names, name)
         for number, (_, picture) in enumerate(found):
             stream = io.BytesIO()
             picture.save(stream, "PNG")
             write_bytes(self.picture(number, name), stream.getvalue())
-        self.rows = [replace(row, panel=row.panel | {name: s}) for row, (s, _) in zip(self.rows, found, strict=True)]
+        self.rows = [
+            replace(row, panel=row.panel | {name: s})
+            for row, (s, _) in zip(self.rows, found, strict=True)
+        ]
         self._save()
 
     def rollback(self, to: int) -> None:
@@ -158,13 +190,18 @@ class Ledger:
             OutputError: there are not so many.
         """
         if not 0 <= to < len(self.rows):
-            raise OutputError(f"The ledger has {len(self.requests)} requests; rolling back to {to} is not possible.")
+            raise OutputError(
+                f"The ledger has {len(self.requests)} requests; rolling back to {to} is not"
+                " possible."
+            )
         self.rows = self.rows[: to + 1]
         self._save()
         self._sweep()
 
     def adapter(self, number: int, own: bool = False) -> dict[str, "Tensor"]:
-        """The adapter of all requests up to `number`, or of that request alone; empty for the original."""
+        """The adapter of all requests up to `number`, or of that request alone; empty for the
+        original.
+        """
         path = self.path(number, own)
         return read_adapter(path) if path.exists() else {}
 
@@ -175,8 +212,14 @@ class Ledger:
             OutputError: there are not so many requests.
         """
         if not 0 <= number < len(self.rows):
-            raise OutputError(f"The ledger has {len(self.requests)} requests; there is no request {number}.")
-        return self.folder / self.rows[number].folder / ("own.safetensors" if own else "combined.safetensors")
+            raise OutputError(
+                f"The ledger has {len(self.requests)} requests; there is no request {number}."
+            )
+        return (
+            self.folder
+            / self.rows[number].folder
+            / ("own.safetensors" if own else "combined.safetensors")
+        )
 
     def picture(self, number: int, concept: str) -> Path:
         """The picture of `concept` after request `number`."""
@@ -187,13 +230,17 @@ class Ledger:
         return f"{len(self.rows):04d}-{slug(concept) or 'original'}"
 
     def _file(self, concept: str) -> str:
-        """Numbered, because a slug may be empty or another concept's: “C++” and “C#”, or no Latin letters."""
+        """Numbered, because a slug may be empty or another concept's: “C++” and “C#”, or no Latin
+        letters.
+        """
         return f"{self.names.index(concept):03d}-{slug(concept)}"[:60] + ".png"
 
     def _save(self) -> None:
         names = ("base", "config", "plan", "names", "rows")
         record = {"schema": SCHEMA} | to_json({name: getattr(self, name) for name in names})
-        write_bytes(self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode())
+        write_bytes(
+            self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode()
+        )
 
     def _sweep(self) -> None:
         known = {row.folder for row in self.rows} | {"ledger.json"}
@@ -209,6 +256,9 @@ def slug(text: str) -> str:
 
 def _request(values: dict[str, Any]) -> Request:
     lists = ("right", "beside", "named")
-    panel = {name: Seen(**seen | {part: tuple(seen[part]) for part in lists}) for name, seen in values["panel"].items()}
+    panel = {
+        name: ConceptScore(**seen | {part: tuple(seen[part]) for part in lists})
+        for name, seen in values["panel"].items()
+    }
     config = config_from_dict(values["config"]) if values["config"] else None
     return Request(**values | {"panel": panel, "notes": tuple(values["notes"]), "config": config})

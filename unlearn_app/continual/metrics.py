@@ -1,16 +1,20 @@
-"""How a model stands after each request of a ledger: what is erased, and what is kept, as shares of pictures."""
+"""How a model stands after each request of a ledger: what is erased, and what is kept, as shares of
+pictures.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .ledger import Request, Seen
+from .ledger import ConceptScore, Request
 
 Right = tuple[bool | None, ...]
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the model shows after a request, in shares: UA, and RA within and across domains as far as it is kept."""
+class ContinualMetrics:
+    """What the model shows after a request, in shares: UA, and RA within and across domains as far
+    as it is kept.
+    """
 
     number: int
     ua: float | None
@@ -20,18 +24,21 @@ class Standing:
     """RA-C as the official code counts it: also in pictures whose prompts name something erased."""
     drift: float
     relapse: float | None
-    """The largest rise of an erased concept above what was left right when it was first tested as erased."""
+    """The largest rise of an erased concept above what was left right when it was first tested as
+    erased.
+    """
 
 
-def standings(
+def request_metrics(
     rows: Sequence[Request], kept: Sequence[str] | None = None, asked: Collection[str] | None = None
-) -> list[Standing]:
+) -> list[ContinualMetrics]:
     """UA, RA-I and RA-C after every request (design §7), over held-out prompts of the panel.
 
-    `kept` are the concepts that count as retained: by default all that are never requested and are no request's
-    anchor. RA-I is over those of the kind of the latest request, RA-C over the others, both without pictures whose
-    prompts name something of `asked`, by default everything that is ever requested, so that a curve is about the same
-    pictures. None where something was not judged or not tested.
+    `kept` are the concepts that count as retained: by default all that are never requested and are
+    no request's anchor. RA-I is over those of the kind of the latest request, RA-C over the others,
+    both without pictures whose prompts name something of `asked`, by default everything that is
+    ever requested, so that a curve is about the same pictures. None where something was not judged
+    or not tested.
     """
     requests = rows[1:]
     names = kept_names(rows) if kept is None else kept
@@ -39,29 +46,44 @@ def standings(
     found = []
     for number, row in enumerate(requests, 1):
         left = [_accuracy(row, before.concept) for before in requests[:number]]
-        first = [_first(requests[place:number], before.concept) for place, before in enumerate(requests[:number])]
+        first = [
+            _first(requests[place:number], before.concept)
+            for place, before in enumerate(requests[:number])
+        ]
         if None in (*left, *first):
-            found.append(Standing(number, None, None, None, None, row.drift, None))
+            found.append(ContinualMetrics(number, None, None, None, None, row.drift, None))
             continue
         shares = [
-            _mean([_mean(right) for right in counted(row, names, avoided, same).values()]) for same in (True, False)
+            _mean([_mean(right) for right in counted(row, names, avoided, same).values()])
+            for same in (True, False)
         ]
         relapse = max(now - then for now, then in zip(left, first, strict=True))
         official = _official(row, {before.concept for before in requests[:number]} | set(names))
-        found.append(Standing(number, 1 - _mean(left), *shares, official, row.drift, relapse))
+        found.append(
+            ContinualMetrics(number, 1 - _mean(left), *shares, official, row.drift, relapse)
+        )
     return found
 
 
-def counted(row: Request, names: Sequence[str], avoided: Collection[str], same: bool) -> dict[str, Right]:
+def counted(
+    row: Request, names: Sequence[str], avoided: Collection[str], same: bool
+) -> dict[str, Right]:
     """Which pictures of `names` are right, of the kind of the request or of the other one.
 
-    Pictures whose prompt names something of `avoided` are left out, and so is a concept that has no others.
+    Pictures whose prompt names something of `avoided` are left out, and so is a concept that has no
+    others.
     """
     panel = {
-        name: row.panel[name] for name in names if name in row.panel and (row.panel[name].kind == row.kind) == same
+        name: row.panel[name]
+        for name in names
+        if name in row.panel and (row.panel[name].kind == row.kind) == same
     }
     found = {
-        name: tuple(right for right, other in zip(seen.right, _named(seen), strict=True) if other not in avoided)
+        name: tuple(
+            right
+            for right, other in zip(seen.right, _named(seen), strict=True)
+            if other not in avoided
+        )
         for name, seen in panel.items()
     }
     return {name: right for name, right in found.items() if right}
@@ -74,7 +96,9 @@ def kept_names(rows: Sequence[Request]) -> list[str]:
 
 
 def _official(row: Request, names: Collection[str]) -> float | None:
-    """The share of pictures of erased and kept concepts that show the concept of the other kind they should."""
+    """The share of pictures of erased and kept concepts that show the concept of the other kind
+    they should.
+    """
     shown: list[bool | None] = []
     for name in names:
         seen = row.panel.get(name)
@@ -86,7 +110,7 @@ def _official(row: Request, names: Collection[str]) -> float | None:
     return _mean(shown)
 
 
-def _named(seen: Seen) -> tuple[str, ...]:
+def _named(seen: ConceptScore) -> tuple[str, ...]:
     return seen.named or ("",) * len(seen.right)
 
 

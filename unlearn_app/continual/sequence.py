@@ -1,4 +1,6 @@
-"""Requests to forget that keep coming: each is trained, everything is tested again, and the ledger gets a row."""
+"""Requests to forget that keep coming: each is trained, everything is tested again, and the ledger
+gets a row.
+"""
 
 import itertools
 import shutil
@@ -14,13 +16,13 @@ from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
-from ..methods.lora import length, total
+from ..methods.lora import frobenius_norm, sum_adapters
 from ..methods.merging.merge import merge
 from ..models.protocols import Backend
 from ..settings.events import Painted, Stage, Step
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
-from ..training.latent_dataset import Painter
+from ..training.latent_dataset import CachedSampler
 from ..training.regularization import protected_span, span_note
 from ..training.unlearning import Earlier, edit, forget, is_trained, train, training_terms
 from .events import TRAINED, Added
@@ -30,14 +32,19 @@ from .sequence_data import all_anchored, anchored, asked_before, united, without
 
 BESIDE = 4
 OTHER_KIND = {"object": ("watercolor", "Claude Monet"), "style": ("dog", "car")}
-"""What a ledger tests of a model about which nothing is known: so many relatives, so many others, and these."""
+"""What a ledger tests of a model about which nothing is known: so many relatives, so many others,
+and these.
+"""
 Stop = Callable[[], bool]
 
 
-def new_ledger(folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequence[str] = ()) -> Ledger:
+def new_ledger(
+    folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequence[str] = ()
+) -> Ledger:
     """An empty ledger whose panel is all that the model is known to have seen, and `also`.
 
-    Where nothing is known, some of what the first concept's retain prompts ask for, and something of the other kind.
+    Where nothing is known, some of what the first concept's retain prompts ask for, and something
+    of the other kind.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -45,16 +52,23 @@ def new_ledger(folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequ
     names = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
     if not names:
         concept = preview_concept(config)
-        splits = [dict.fromkeys(p.expects for p in split.test) for split in (concept.near, concept.far)]
+        splits = [
+            dict.fromkeys(p.expects for p in split.test) for split in (concept.near, concept.far)
+        ]
         others = [name for split in splits for name in itertools.islice(split, BESIDE)]
-        names = [preview_concept(with_concept(config, n)).name for n in (*others, *OTHER_KIND[concept.kind])]
+        names = [
+            preview_concept(with_concept(config, n)).name
+            for n in (*others, *OTHER_KIND[concept.kind])
+        ]
     return Ledger.create(folder, config, plan, list(dict.fromkeys([*names, *also])))
 
 
 def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
     """The judge of the ledger's panel and of `concepts`; None when it is missing."""
     names = dict.fromkeys([*ledger.names, *concepts])
-    return load_scorer(ledger.config.model, [preview_concept(with_concept(ledger.config, name)) for name in names])
+    return load_scorer(
+        ledger.config.model, [preview_concept(with_concept(ledger.config, name)) for name in names]
+    )
 
 
 def begin(
@@ -64,7 +78,9 @@ def begin(
     should_stop: Stop = lambda: False,
     asked: Asked | None = None,
 ) -> Iterator[Stage | Painted | Added]:
-    """Test the original model, by what is `asked` or by the whole panel, and write it down as row 0."""
+    """Test the original model, by what is `asked` or by the whole panel, and write it down as row
+    0.
+    """
     yield Stage("compare", "Painting the panel with the original model", 0.0)
     backend.drop_adapters()
     look = asked or whole_panel(ledger)
@@ -76,9 +92,14 @@ def begin(
 
 
 def serve(
-    config: RunConfig, plan: SequenceConfig, folder: Path, backend: Backend, should_stop: Stop = lambda: False
+    config: RunConfig,
+    plan: SequenceConfig,
+    folder: Path,
+    backend: Backend,
+    should_stop: Stop = lambda: False,
 ) -> Iterator[Stage | Step | Painted | Added]:
-    """Add the concept of `config` to the ledger in `folder`, which is begun anew as long as it has no request.
+    """Add the concept of `config` to the ledger in `folder`, which is begun anew as long as it has
+    no request.
 
     Afterwards the settings of the first request hold.
 
@@ -88,7 +109,10 @@ def serve(
     concept = preview_concept(config).name
     if (folder / "ledger.json").exists():
         there = Ledger.open(folder)
-        if not there.requests and (there.plan, replace(there.config, concept=concept)) != (plan, config):
+        if not there.requests and (there.plan, replace(there.config, concept=concept)) != (
+            plan,
+            config,
+        ):
             shutil.rmtree(folder)
     there = (folder / "ledger.json").exists()
     ledger = Ledger.open(folder) if there else new_ledger(folder, config, plan, [concept])
@@ -108,13 +132,15 @@ def append(
     config: RunConfig | None = None,
     asked: Asked | None = None,
     held_out: Sequence[str] = (),
-    painter: Painter | None = None,
+    sampler: CachedSampler | None = None,
 ) -> Iterator[Stage | Step | Painted | Added]:
-    """Forget one more concept, test everything again, and add the row; stopping leaves the ledger as it was.
+    """Forget one more concept, test everything again, and add the row; stopping leaves the ledger
+    as it was.
 
-    What is not on the panel yet joins it, and is painted by the model as it was after every request so far. `config`
-    teaches this request alone instead of the ledger's, `asked` is tested instead of the whole panel, nothing of
-    `held_out` is trained on, and `painter` may know pictures already.
+    What is not on the panel yet joins it, and is painted by the model as it was after every request
+    so far. `config` teaches this request alone instead of the ledger's, `asked` is tested instead
+    of the whole panel, nothing of `held_out` is trained on, and `sampler` may know pictures
+    already.
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
@@ -122,21 +148,29 @@ def append(
     """
     concept, erased = _next(ledger, text, held_out)
     if ledger.base not in ("", backend.base_hash):
-        raise OutputError(f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add to it "
-                          "with the weights it was begun with.")  # fmt: skip
+        raise OutputError(
+            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add to it "
+            "with the weights it was begun with."
+        )
     if concept.name not in ledger.names:
         yield from _widen(ledger, concept.name, backend, scorer, should_stop)
     own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
     held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-    taught = yield from _taught(ledger, concept, own_config, erased, held, backend, painter or Painter(), should_stop)
-    yield Stage("compare", "Painting the panel again: what was erased, and what should stay", TRAINED)
+    taught = yield from _taught(
+        ledger, concept, own_config, erased, held, backend, sampler or CachedSampler(), should_stop
+    )
+    yield Stage(
+        "compare", "Painting the panel again: what was erased, and what should stay", TRAINED
+    )
     backend.drop_adapters()
     backend.load_adapter("unlearn", taught.combined)
     look = asked or whole_panel(ledger)
-    shown, pictures = yield from tested(ledger.config, look, backend, scorer, ("unlearn",), should_stop)
+    shown, pictures = yield from tested(
+        ledger.config, look, backend, scorer, ("unlearn",), should_stop
+    )
     known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    cost = taught.seconds, taught.steps, length(taught.combined)
+    cost = taught.seconds, taught.steps, frobenius_norm(taught.combined)
     row = Request(*known, *cost, shown, taught.notes, own_config)
     ledger.add(row, taught.own, taught.combined, pictures)
     yield Added(row)
@@ -144,7 +178,9 @@ def append(
 
 @dataclass(frozen=True)
 class _Taught:
-    """What a request learned: its own adapter and that of all so far, what there is to say about it, and its cost."""
+    """What a request learned: its own adapter and that of all so far, what there is to say about
+    it, and its cost.
+    """
 
     own: dict[str, Tensor]
     combined: dict[str, Tensor]
@@ -160,27 +196,28 @@ def _taught(
     erased: Sequence[Concept],
     held: Sequence[Concept],
     backend: Backend,
-    painter: Painter,
+    sampler: CachedSampler,
     should_stop: Stop,
 ) -> Generator[Step, None, _Taught]:
-    """Teach the request; pictures that `painter` knew already count as if they had been painted."""
-    started, spared, steps = time.perf_counter(), painter.spared, 0
+    """Teach the request; pictures that `sampler` knew already count as if they had been painted."""
+    started, spared, steps = time.perf_counter(), sampler.spared, 0
     lesson, grown = _lesson(ledger, concept, config, erased, held)
     earlier = erased if ledger.plan.regime == "sequential" else []
-    for step in _learned(ledger, grown, lesson, earlier, backend, painter, should_stop):
+    for step in _learned(ledger, grown, lesson, earlier, backend, sampler, should_stop):
         steps += 1
         yield step
         raise_if_stopped(should_stop)
     own = backend.adapter_state("unlearn")
     combined, notes = _combined(ledger, lesson, config, erased, held, own, backend)
-    seconds = round(time.perf_counter() - started + painter.spared - spared, 2)
+    seconds = round(time.perf_counter() - started + sampler.spared - spared, 2)
     if config.regularize.project != "none":
         notes = (*notes, span_note(backend, lesson, earlier, config.regularize.energy))
     return _Taught(own, combined, notes, seconds, steps)
 
 
 def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request:
-    """Write down a request that the next one serves with it, all being forgotten at once; nothing is tested.
+    """Write down a request that the next one serves with it, all being forgotten at once; nothing
+    is tested.
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
@@ -205,21 +242,31 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
     called = next((known for known in ledger.names if known.casefold() == name.casefold()), text)
     concept = anchored(ledger.config, called, [*names, *held_out])
     if concept.name in names:
-        raise ConfigError(f"“{concept.name}” is in the ledger already; something else is accepted.", "concept")
+        raise ConfigError(
+            f"“{concept.name}” is in the ledger already; something else is accepted.", "concept"
+        )
     return concept, erased
 
 
 def _lesson(
-    ledger: Ledger, concept: Concept, config: RunConfig, erased: Sequence[Concept], held: Sequence[Concept]
+    ledger: Ledger,
+    concept: Concept,
+    config: RunConfig,
+    erased: Sequence[Concept],
+    held: Sequence[Concept],
 ) -> tuple[Concept, RunConfig]:
-    """What is trained on, and the settings: all requests at once get a budget that grows with their number."""
+    """What is trained on, and the settings: all requests at once get a budget that grows with their
+    number.
+    """
     if ledger.plan.regime == "independent" or not erased:
         return without(concept, held), config
     if ledger.plan.regime == "sequential":
         return without(concept, [*erased, *held]), config
     every = all_anchored(ledger.config, [*erased, concept], [other.name for other in held])
     count, settings = len(every), config.unlearn
-    grown = replace(settings, steps=count * settings.steps, train_pictures=count * settings.train_pictures)
+    grown = replace(
+        settings, steps=count * settings.steps, train_pictures=count * settings.train_pictures
+    )
     return without(united(every), [*every, *held]), replace(config, unlearn=grown)
 
 
@@ -229,16 +276,20 @@ def _learned(
     lesson: Concept,
     earlier: Sequence[Concept],
     backend: Backend,
-    painter: Painter,
+    sampler: CachedSampler,
     should_stop: Stop,
 ) -> Iterator[Step]:
-    """Learn into the `unlearn` slot, on top of what was forgotten `earlier`, else from the original."""
+    """Learn into the `unlearn` slot, on top of what was forgotten `earlier`, else from the
+    original.
+    """
     backend.drop_adapters()
     if not earlier:
-        yield from forget(backend, lesson, config, should_stop, painter)
+        yield from forget(backend, lesson, config, should_stop, sampler)
         return
     before = ledger.adapter(len(earlier))
-    terms = training_terms(backend, lesson, config, should_stop, painter) if is_trained(config) else {}
+    terms = (
+        training_terms(backend, lesson, config, should_stop, sampler) if is_trained(config) else {}
+    )
     backend.load_adapter("unlearn", before)
     with backend.merged("unlearn"):
         if terms:
@@ -256,18 +307,22 @@ def _combined(
     own: dict[str, Tensor],
     backend: Backend,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The adapter of all requests so far, and what there is to say about it; a merge is projected as `config` says."""
+    """The adapter of all requests so far, and what there is to say about it; a merge is projected
+    as `config` says.
+    """
     if ledger.plan.regime == "simultaneous" or not erased:
         return own, ()
     if ledger.plan.regime == "sequential":
-        return total(ledger.adapter(len(erased)), own).state, ()
+        return sum_adapters(ledger.adapter(len(erased)), own).state, ()
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
     basis = None
     if config.regularize.project == "exact":
         everything = without(united([*erased, concept]), [*erased, concept, *held])
         basis = protected_span(backend, everything, (), config.regularize.energy)
     adapter = merge([*states, own], ledger.plan, basis)
-    return adapter.state, (f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",)
+    return adapter.state, (
+        f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",
+    )
 
 
 def _widen(
@@ -282,7 +337,9 @@ def _widen(
         if state:
             backend.load_adapter("unlearn", state)
         slots = ("unlearn",) if state else ()
-        look = tested(ledger.config, whole_panel(wider, [name]), backend, scorer, slots, should_stop)
+        look = tested(
+            ledger.config, whole_panel(wider, [name]), backend, scorer, slots, should_stop
+        )
         panel, pictures = yield from look
         found.append((panel[name], pictures[name]))
     ledger.widen(name, found)

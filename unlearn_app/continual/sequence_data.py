@@ -1,4 +1,6 @@
-"""What a request in a row of them is taught from: an anchor that is still there, and what it may still retain."""
+"""What a request in a row of them is taught from: an anchor that is still there, and what it may
+still retain.
+"""
 
 import itertools
 import re
@@ -22,22 +24,31 @@ def asked_before(ledger: Ledger) -> list[Concept]:
     ]
 
 
-def anchored(config: RunConfig, text: str, avoided: Collection[str], usual: str | None = None) -> Concept:
-    """The concept with an anchor that is not among `avoided`: `usual`, else its own, else the first relative left.
+def anchored(
+    config: RunConfig, text: str, avoided: Collection[str], usual: str | None = None
+) -> Concept:
+    """The concept with an anchor that is not among `avoided`: `usual`, else its own, else the first
+    relative left.
 
     Raises:
         ConfigError: the concept is unknown.
     """
     concept = preview_concept(replace(config, concept=text, anchor=usual))
-    others = [prompt.expects for prompt in (*concept.near.train, *concept.near.test, *concept.far.train)]
+    others = [
+        prompt.expects for prompt in (*concept.near.train, *concept.near.test, *concept.far.train)
+    ]
     left = [name for name in dict.fromkeys([concept.anchor, *others]) if name not in avoided]
     if not left or left[0] == concept.anchor:
         return concept
     return preview_concept(replace(config, concept=text, anchor=left[0]))
 
 
-def all_anchored(config: RunConfig, concepts: Sequence[Concept], held_out: Sequence[str] = ()) -> list[Concept]:
-    """`concepts` for being forgotten together: who was read as something that is forgotten too gets another anchor."""
+def all_anchored(
+    config: RunConfig, concepts: Sequence[Concept], held_out: Sequence[str] = ()
+) -> list[Concept]:
+    """`concepts` for being forgotten together: who was read as something that is forgotten too gets
+    another anchor.
+    """
     avoided = [*(concept.name for concept in concepts), *held_out]
     return [anchored(config, concept.name, avoided, concept.anchor) for concept in concepts]
 
@@ -49,7 +60,10 @@ def united(concepts: Sequence[Concept]) -> Concept:
     pairs = [list(zip(c.forget.train, c.anchors, strict=True)) for c in concepts]
     longest = max(map(len, pairs))
     forget = _in_turn([itertools.islice(itertools.cycle(own), longest) for own in pairs])
-    near, far = (dict.fromkeys(_in_turn([getattr(c, group).train for c in concepts])) for group in ("near", "far"))
+    near, far = (
+        dict.fromkeys(_in_turn([getattr(c, group).train for c in concepts]))
+        for group in ("near", "far")
+    )
     last = concepts[-1]
     return replace(
         last,
@@ -68,7 +82,8 @@ def _in_turn(lists: Sequence[Iterable[Item]]) -> list[Item]:
 def without(concept: Concept, gone: Sequence[Concept]) -> Concept:
     """The concept with retain prompts that name nothing of `gone`, by any of its words.
 
-    Where none are left, its anchor's sentences are retained: they name things of the other kind, and the anchor.
+    Where none are left, its anchor's sentences are retained: they name things of the other kind,
+    and the anchor.
     """
     names = [re.escape(word) for other in gone for word in (other.name, *other.synonyms)]
     if not names:
@@ -76,12 +91,18 @@ def without(concept: Concept, gone: Sequence[Concept]) -> Concept:
     named = re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?:e?s)?(?!\w)", re.I)
 
     def left(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-        return tuple(p for p in prompts if not named.search(p.text) and not named.fullmatch(p.expects))
+        return tuple(
+            p for p in prompts if not named.search(p.text) and not named.fullmatch(p.expects)
+        )
 
     near, far = left(concept.near.train), left(concept.far.train)
     if not near:
         near, far = far, ()
     if not near:
         sentences = dict.fromkeys(concept.anchors)
-        near = left([Prompt(text, concept.forget.train[0].axis, concept.anchor) for text in sentences])
-    return replace(concept, near=replace(concept.near, train=near), far=replace(concept.far, train=far))
+        near = left(
+            [Prompt(text, concept.forget.train[0].axis, concept.anchor) for text in sentences]
+        )
+    return replace(
+        concept, near=replace(concept.near, train=near), far=replace(concept.far, train=far)
+    )

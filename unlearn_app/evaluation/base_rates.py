@@ -1,7 +1,8 @@
-"""What attacks make of something the bundled model has never seen: measured by the benchmarks, and shipped.
+"""What attacks make of something the bundled model has never seen: measured by the benchmarks, and
+shipped.
 
-A base rate depends on the model, the attack, how pictures are sampled and whether an object or a style was forgotten,
-not on which. Where all of that is the same, nobody has to wait for it again.
+A base rate depends on the model, the attack, how pictures are sampled and whether an object or a
+style was forgotten, not on which. Where all of that is the same, nobody has to wait for it again.
 """
 
 import json
@@ -23,41 +24,70 @@ RECORDED = "never seen, measured before"
 
 
 def relearning(config: RunConfig, base_hash: str, file: Path = FILE) -> BaseCurve | None:
-    """The recorded curve of a run's own attack; None where it was measured for another model, attack or sampling."""
+    """The recorded curve of a run's own attack; None where it was measured for another model,
+    attack or sampling.
+    """
     found = _of_kind("relearning", config, file)
-    if not found or found["config"] != relearning_key(config, base_hash) or _is(found["name"], config):
+    if (
+        not found
+        or found["config"] != relearning_key(config, base_hash)
+        or _is(found["name"], config)
+    ):
         return None
-    return BaseCurve(found["name"], {int(step): tuple(counts) for step, counts in found["marks"].items()})
+    return BaseCurve(
+        found["name"], {int(step): tuple(counts) for step, counts in found["marks"].items()}
+    )
 
 
 def taught_curve(taught: Mapping[int, GroupScore]) -> BaseCurve | None:
-    """The curve of a control that was run with the run itself, from its scores by step; None where there is none."""
-    marks = {step: (round(s.accuracy * s.n), s.n) for step, s in taught.items() if s.accuracy is not None}
+    """The curve of a control that was run with the run itself, from its scores by step; None where
+    there is none.
+    """
+    marks = {
+        step: (round(s.accuracy * s.n), s.n) for step, s in taught.items() if s.accuracy is not None
+    }
     return BaseCurve("something", marks) if marks else None
 
 
 def scores_of(base: BaseCurve | None) -> dict[int, GroupScore]:
     """The curve as scores by step; empty where there is none."""
-    return {step: GroupScore(right / n, None, n) for step, (right, n) in (base.marks.items() if base else ())}
+    return {
+        step: GroupScore(right / n, None, n)
+        for step, (right, n) in (base.marks.items() if base else ())
+    }
 
 
-def of_attack(kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path = FILE) -> dict[str, Any] | None:
-    """The recorded control of an attack, as findings hold it; None where it was measured for something else."""
+def of_attack(
+    kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path = FILE
+) -> dict[str, Any] | None:
+    """The recorded control of an attack, as findings hold it; None where it was measured for
+    something else.
+    """
     found = _of_kind("attacks", config, file).get(kind)
-    if not found or found["config"] != attack_key(attack, config, base_hash) or _is(found["name"], config):
+    if (
+        not found
+        or found["config"] != attack_key(attack, config, base_hash)
+        or _is(found["name"], config)
+    ):
         return None
     return {"name": found["name"], "hits": [hit == "1" for hit in found["hits"]]}
 
 
-def seconds_of(kinds: Sequence[str], config: RunConfig, timing: Mapping[str, float], file: Path = FILE) -> float | None:
-    """How long attacks on a run will take here, by the pace at which its comparison was painted; None if unknown."""
+def seconds_of(
+    kinds: Sequence[str], config: RunConfig, timing: Mapping[str, float], file: Path = FILE
+) -> float | None:
+    """How long attacks on a run will take here, by the pace at which its comparison was painted;
+    None if unknown.
+    """
     known, compare = _read(file), config.compare
     if config.model != "pocket" or not known.get("pace") or not timing.get("compare_s"):
         return None
     each = [_of_kind("attacks", config, file).get(kind, {}).get("seconds") for kind in kinds]
     if None in each:
         return None
-    pictures = 2 * (compare.forget + compare.near + compare.far)  # of the third column some are painted in the attack
+    pictures = 2 * (
+        compare.forget + compare.near + compare.far
+    )  # of the third column some are painted in the attack
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
 
 
@@ -73,7 +103,9 @@ def attack_key(attack: Any, config: RunConfig, base_hash: str) -> dict[str, Any]
 
 
 def record(part: str, value: Any, file: Path = FILE) -> None:
-    """Replace one part of the shipped base rates; but for "pace" a part holds values by kind of concept."""
+    """Replace one part of the shipped base rates; but for "pace" a part holds values by kind of
+    concept.
+    """
     text = json.dumps(_read(file) | {part: value}, sort_keys=True, separators=(",", ":"))
     write_bytes(file, text.encode())
 

@@ -1,13 +1,15 @@
-"""What a model under training paints now and then, for who watches, and to see whether it is being destroyed."""
+"""What a model under training paints now and then, for who watches, and to see whether it is being
+destroyed.
+"""
 
 from collections.abc import Callable
 
 from ..common.images import to_pil
-from ..concepts.concept import Concept, spread
+from ..concepts.concept import Concept, evenly_spaced
 from ..models.protocols import Backend
 from ..settings.events import Preview, Step
 from ..settings.run_config import CompareConfig
-from .comparison import paint_judged
+from .comparison import generate_judged
 from .judges import Scorer
 
 PREVIEWS = 4
@@ -19,11 +21,12 @@ LOST = 0.5
 COLLAPSE = f"the model loses what it should keep, more than {LOST:.0%} of it."
 
 
-class Outlook:
-    """The same few pictures each time: of the concept, of a relative and of something else, and some that are judged.
+class CollapseMonitor:
+    """The same few pictures each time: of the concept, of a relative and of something else, and
+    some that are judged.
 
-    The judged ones ask for retain prompts of the training, since a model that fails at those is lost; without a judge,
-    or where those prompts do not say what they show, nothing is judged.
+    The judged ones ask for retain prompts of the training, since a model that fails at those is
+    lost; without a judge, or where those prompts do not say what they show, nothing is judged.
     """
 
     def __init__(
@@ -36,7 +39,10 @@ class Outlook:
     ) -> None:
         self._backend, self._concept, self._compare = backend, concept, compare
         self._scorer, self._should_stop = scorer, should_stop
-        kept = [*spread(concept.near.train, WATCHED), *spread(concept.far.train, WATCHED)]
+        kept = [
+            *evenly_spaced(concept.near.train, WATCHED),
+            *evenly_spaced(concept.far.train, WATCHED),
+        ]
         self._kept = [prompt for prompt in kept if prompt.expects] if scorer else []
         with backend.active():
             self._known = self._right()
@@ -46,7 +52,9 @@ class Outlook:
         return step.step in {-(-step.total * part // PREVIEWS) for part in range(1, PREVIEWS + 1)}
 
     def preview(self, step: Step) -> Preview:
-        """Pictures of the concept, of a relative and of something else by the model as it is active."""
+        """Pictures of the concept, of a relative and of something else by the model as it is
+        active.
+        """
         concept, compare = self._concept, self._compare
         prompts = tuple(split.test[0].text for split in (concept.forget, concept.near, concept.far))
         latents = self._backend.sample(
@@ -59,15 +67,23 @@ class Outlook:
         return Preview(step.stage, step.step, tuple(to_pil(self._backend.decode(latents))), prompts)
 
     def collapsed(self) -> bool:
-        """Whether the model as it is active has lost more than `LOST` of what the original gets right.
+        """Whether the model as it is active has lost more than `LOST` of what the original gets
+        right.
 
-        An original that gets less than half of them right, as with very few sampling steps, tells nothing.
+        An original that gets less than half of them right, as with very few sampling steps, tells
+        nothing.
         """
-        return bool(self._kept) and self._known >= len(self._kept) / 2 and self._right() < (1 - LOST) * self._known
+        return (
+            bool(self._kept)
+            and self._known >= len(self._kept) / 2
+            and self._right() < (1 - LOST) * self._known
+        )
 
     def _right(self) -> int:
         if not self._kept:
             return 0
         seeds = [SEED_OFFSET + 100 + row for row in range(len(self._kept))]
-        seen = paint_judged(self._backend, self._kept, seeds, self._compare, self._scorer, self._should_stop)
+        seen = generate_judged(
+            self._backend, self._kept, seeds, self._compare, self._scorer, self._should_stop
+        )
         return sum(bool(correct) for *_, correct in seen)

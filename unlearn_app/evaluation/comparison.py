@@ -1,4 +1,6 @@
-"""Painting and judging: the same prompts and seeds from the original, the unlearned and the relearned model."""
+"""Painting and judging: the same prompts and seeds from the original, the unlearned and the
+relearned model.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -7,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..common.images import to_pil
-from ..concepts.concept import Concept, Prompt, spread
+from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..models.protocols import Backend
 from ..settings.events import GROUPS, Column, Group, GroupScore, Images, Picture
 from ..settings.run_config import CompareConfig
@@ -22,12 +24,16 @@ def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Gr
     return [
         (group, index, prompt)
         for group in GROUPS
-        for index, prompt in enumerate(spread(getattr(concept, group).test, getattr(config, group)))
+        for index, prompt in enumerate(
+            evenly_spaced(getattr(concept, group).test, getattr(config, group))
+        )
     ]
 
 
 def column_state(backend: Backend, column: Column) -> AbstractContextManager:
-    """Adapters as the column needs them: none, `unlearn`, or a trained `relearn` on the merged unlearned weights."""
+    """Adapters as the column needs them: none, `unlearn`, or a trained `relearn` on the merged
+    unlearned weights.
+    """
     stack = ExitStack()
     if column == "relearned":
         stack.enter_context(backend.merged("unlearn"))
@@ -36,7 +42,7 @@ def column_state(backend: Backend, column: Column) -> AbstractContextManager:
     return stack
 
 
-def paint_column(
+def generate_column(
     backend: Backend,
     column: Column,
     prompts: Sequence[tuple[Group, int, Prompt]],
@@ -51,15 +57,20 @@ def paint_column(
     """
     seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
     asked = [prompt for _, _, prompt in prompts]
-    images = paint(backend, asked, seeds, config, should_stop)
+    images = generate_images(backend, asked, seeds, config, should_stop)
     detector = scorer.detector if scorer else None
     found = detector(images).tolist() if detector else [None] * len(images)
     seen, checked = judged(images, asked, scorer), checked_by_second(images, asked, scorer)
     rows = zip(prompts, seeds, to_pil(images), seen, checked, found, strict=True)
-    return Images(column, tuple(Picture(column, g, i, p.text, n, im, *s, *c, d) for (g, i, p), n, im, s, c, d in rows))
+    return Images(
+        column,
+        tuple(
+            Picture(column, g, i, p.text, n, im, *s, *c, d) for (g, i, p), n, im, s, c, d in rows
+        ),
+    )
 
 
-def paint_judged(
+def generate_judged(
     backend: Backend,
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
@@ -67,13 +78,15 @@ def paint_judged(
     scorer: Scorer | None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Image.Image, float | None, str | None, bool | None]]:
-    """A picture of each prompt by the model as it is active, with alignment, predicted class, and whether it fits."""
-    images = paint(backend, prompts, seeds, config, should_stop)
+    """A picture of each prompt by the model as it is active, with alignment, predicted class, and
+    whether it fits.
+    """
+    images = generate_images(backend, prompts, seeds, config, should_stop)
     seen = judged(images, prompts, scorer)
     return [(picture, *verdict) for picture, verdict in zip(to_pil(images), seen, strict=True)]
 
 
-def paint(
+def generate_images(
     backend: Backend,
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
@@ -94,7 +107,8 @@ def paint(
 def judged(
     images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None, sure: float = 0.0
 ) -> list[tuple[float | None, str | None, bool | None]]:
-    """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per picture.
+    """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per
+    picture.
 
     The expected one needs a probability of at least `sure`.
     """
@@ -102,28 +116,46 @@ def judged(
         return [(None, None, None)] * len(prompts)
     alignment = scorer(images, [prompt.text for prompt in prompts]).tolist()
     answers = zip(alignment, prompts, _answers(images, prompts, scorer), strict=True)
-    return [(value, answer, p >= sure and answer == prompt.expects) for value, prompt, (answer, p) in answers]
+    return [
+        (value, answer, p >= sure and answer == prompt.expects)
+        for value, prompt, (answer, p) in answers
+    ]
 
 
 def checked_by_second(
     images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None
 ) -> list[tuple[str | None, bool | None]]:
-    """What the second judge sees in each picture, and whether that is expected; None where there is no such judge."""
+    """What the second judge sees in each picture, and whether that is expected; None where there is
+    no such judge.
+    """
     if scorer is None or scorer.second is None:
         return [(None, None)] * len(prompts)
     answers = _answers(images, prompts, scorer.second)
-    return [(answer, answer == prompt.expects) for prompt, (answer, _) in zip(prompts, answers, strict=True)]
+    return [
+        (answer, answer == prompt.expects)
+        for prompt, (answer, _) in zip(prompts, answers, strict=True)
+    ]
 
 
-def _answers(images: Tensor, prompts: Sequence[Prompt], judge: Classifier) -> list[tuple[str, float]]:
+def _answers(
+    images: Tensor, prompts: Sequence[Prompt], judge: Classifier
+) -> list[tuple[str, float]]:
     """The likeliest class of each picture on its prompt's axis, and its probability."""
-    best = {axis: judge.classify(images, axis).max(1) for axis in {prompt.axis for prompt in prompts}}
-    rows = [(best[prompt.axis], row, judge.classes(prompt.axis)) for row, prompt in enumerate(prompts)]
-    return [(classes[int(found.indices[row])], float(found.values[row])) for found, row, classes in rows]
+    best = {
+        axis: judge.classify(images, axis).max(1) for axis in {prompt.axis for prompt in prompts}
+    }
+    rows = [
+        (best[prompt.axis], row, judge.classes(prompt.axis)) for row, prompt in enumerate(prompts)
+    ]
+    return [
+        (classes[int(found.indices[row])], float(found.values[row])) for found, row, classes in rows
+    ]
 
 
 def score(pictures: Sequence[Picture], scorer: Scorer | None = None) -> dict[Group, GroupScore]:
-    """Accuracy and mean alignment by group, and what a second judge and a detector of `scorer` add."""
+    """Accuracy and mean alignment by group, and what a second judge and a detector of `scorer`
+    add.
+    """
     scores: dict[Group, GroupScore] = {}
     for group in GROUPS:
         chosen = [p for p in pictures if p.group == group]
@@ -135,6 +167,10 @@ def score(pictures: Sequence[Picture], scorer: Scorer | None = None) -> dict[Gro
             alignment=sum(p.alignment for p in chosen) / len(chosen) if judged else None,
             n=len(chosen),
             second=sum(bool(p.second_correct) for p in chosen) / len(chosen) if checked else None,
-            detected=sum(p.detected >= detector.threshold for p in chosen) / len(chosen) if detector else None,
+            detected=(
+                sum(p.detected >= detector.threshold for p in chosen) / len(chosen)
+                if detector
+                else None
+            ),
         )
     return scores

@@ -12,18 +12,25 @@ from .judges import Scorer
 from .statistics import mean_interval, paired_change
 
 
-def differences(columns: Mapping[Column, Images], scorer: Scorer | None) -> dict[Column, dict[Group, Difference]]:
-    """Every column beside the original by group; empty where the original or the judge is missing."""
+def differences(
+    columns: Mapping[Column, Images], scorer: Scorer | None
+) -> dict[Column, dict[Group, Difference]]:
+    """Every column beside the original by group; empty where the original or the judge is
+    missing.
+    """
     if scorer is None or "original" not in columns:
         return {}
     others = [column for column in columns if column != "original"]
     own = {group: _of(columns["original"], group) for group in GROUPS}
     return {
-        column: {g: difference(own[g], _of(columns[column], g), scorer) for g in GROUPS if own[g]} for column in others
+        column: {g: difference(own[g], _of(columns[column], g), scorer) for g in GROUPS if own[g]}
+        for column in others
     }
 
 
-def difference(original: Sequence[Picture], others: Sequence[Picture], scorer: Scorer) -> Difference:
+def difference(
+    original: Sequence[Picture], others: Sequence[Picture], scorer: Scorer
+) -> Difference:
     """Two judged series of the same prompts and seeds.
 
     Raises:
@@ -31,11 +38,15 @@ def difference(original: Sequence[Picture], others: Sequence[Picture], scorer: S
     """
     if [(p.prompt, p.seed) for p in original] != [(p.prompt, p.seed) for p in others]:
         raise ValueError("Pictures are compared at the same prompts and seeds; these differ.")
-    change, low, high, p = paired_change([bool(x.correct) for x in original], [bool(x.correct) for x in others])
+    change, low, high, p = paired_change(
+        [bool(x.correct) for x in original], [bool(x.correct) for x in others]
+    )
     before, after = (_pixels(series) for series in (original, others))
     distance, near, away = mean_interval(scorer.distance(after, before).tolist())
     several, enough = len(original) > 1, len(original) > 2
-    kid, error = paired_kid(scorer.features(after), scorer.features(before)) if enough else (None, None)
+    kid, error = (
+        paired_kid(scorer.features(after), scorer.features(before)) if enough else (None, None)
+    )
     return Difference(
         change=change,
         interval=(low, high),

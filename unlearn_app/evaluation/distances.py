@@ -5,10 +5,12 @@ from torch import Tensor
 
 
 def kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Kernel distance of two sets of features (N, D) and (M, D), and its standard error by the jackknife.
+    """Kernel distance of two sets of features (N, D) and (M, D), and its standard error by the
+    jackknife.
 
-    KID of 1801.01401: the unbiased squared maximum mean discrepancy under (x . y / D + 1)^3; it may be negative.
-    The official code averages over random blocks, whose spread is no standard error of the whole.
+    KID of 1801.01401: the unbiased squared maximum mean discrepancy under (x . y / D + 1)^3; it may
+    be negative. The official code averages over random blocks, whose spread is no standard error of
+    the whole.
 
     Raises:
         ValueError: a set has fewer than three rows.
@@ -25,22 +27,28 @@ def kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
     without_x = without_x - 2 * (cross - xy.sum(1)) / ((n - 1) * m)
     without_y = sum_x / (n * (n - 1)) + (sum_y - 2 * rows_y) / ((m - 1) * (m - 2))
     without_y = without_y - 2 * (cross - xy.sum(0)) / (n * (m - 1))
-    variance = sum((k - 1) / k * (part - part.mean()).square().sum() for k, part in ((n, without_x), (m, without_y)))
+    variance = sum(
+        (k - 1) / k * (part - part.mean()).square().sum()
+        for k, part in ((n, without_x), (m, without_y))
+    )
     return whole.item(), torch.as_tensor(variance).sqrt().item()
 
 
 def paired_kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Kernel distance of pictures of the same prompts and seeds, features (N, D) each, and its jackknife error.
+    """Kernel distance of pictures of the same prompts and seeds, features (N, D) each, and its
+    jackknife error.
 
-    The U-statistic of Gretton et al. (2012), which leaves every picture's own partner out: exactly zero for equal
-    sets, where `kid`, made for independent ones, is negative.
+    The U-statistic of Gretton et al. (2012), which leaves every picture's own partner out: exactly
+    zero for equal sets, where `kid`, made for independent ones, is negative.
 
     Raises:
         ValueError: fewer than three pairs, or as many as the other side has not.
     """
     n, size = features.shape
     if n < 3 or len(reference) != n:
-        raise ValueError(f"A paired KID needs at least 3 pairs; there are {n} and {len(reference)} pictures.")
+        raise ValueError(
+            f"A paired KID needs at least 3 pairs; there are {n} and {len(reference)} pictures."
+        )
     x, y = features.double(), reference.double()
     within, across = sum((a @ a.T / size + 1) ** 3 for a in (x, y)), (x @ y.T / size + 1) ** 3
     table = within - across - across.T

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BaseCurve:
-    """How often pictures show what is being taught, which the model has never seen, by attack step: right of n."""
+    """How often pictures show what is being taught, which the model has never seen, by attack step:
+    right of n.
+    """
 
     name: str
     marks: Mapping[int, tuple[int, int]]
 
 
 def area_under(points: Sequence[tuple[float, float]]) -> float:
-    """Mean height of the curve through points (x, y) in rising x, by the trapezoid rule; y itself for a single point.
+    """Mean height of the curve through points (x, y) in rising x, by the trapezoid rule; y itself
+    for a single point.
 
     Raises:
         ValueError: there is no point.
@@ -23,11 +26,17 @@ def area_under(points: Sequence[tuple[float, float]]) -> float:
         raise ValueError("A curve needs at least one point.")
     pairs = list(itertools.pairwise(points))
     width = points[-1][0] - points[0][0]
-    return sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairs) / width if width else points[0][1]
+    return (
+        sum((x1 - x0) * (y0 + y1) / 2 for (x0, y0), (x1, y1) in pairs) / width
+        if width
+        else points[0][1]
+    )
 
 
 def first_reaching(points: Sequence[tuple[float, float]], level: float) -> float | None:
-    """The smallest x at which the curve through points (x, y) in rising x stands at `level`; None if it never does."""
+    """The smallest x at which the curve through points (x, y) in rising x stands at `level`; None
+    if it never does.
+    """
     for (x0, y0), (x1, y1) in zip([points[0], *points], points, strict=False):
         if y1 >= level:
             return x1 if y0 >= level or y0 == y1 else x0 + (x1 - x0) * (level - y0) / (y1 - y0)

@@ -15,7 +15,8 @@ def wilson(right: float, n: int) -> tuple[float, float]:
 
 
 def difference_interval(right: float, n: int, base: float, m: int) -> tuple[float, float, float]:
-    """The difference of two independent shares, `right` of `n` less `base` of `m`, and its 95 % interval.
+    """The difference of two independent shares, `right` of `n` less `base` of `m`, and its 95 %
+    interval.
 
     Newcombe's hybrid score interval (1998, method 10), from the Wilson interval of each share.
     """
@@ -26,11 +27,14 @@ def difference_interval(right: float, n: int, base: float, m: int) -> tuple[floa
     return p - q, p - q - below, p - q + above
 
 
-def paired_change(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float, float, float]:
-    """The change of a share over pairs, `after` less `before`, its 95 % interval, and McNemar's exact p-value.
+def paired_change(
+    before: Sequence[bool], after: Sequence[bool]
+) -> tuple[float, float, float, float]:
+    """The change of a share over pairs, `after` less `before`, its 95 % interval, and McNemar's
+    exact p-value.
 
-    The interval is Bonett and Price's adjusted Wald one (2012), which is no point where no pair changes; the p-value
-    is that of the binomial test of the pairs that did.
+    The interval is Bonett and Price's adjusted Wald one (2012), which is no point where no pair
+    changes; the p-value is that of the binomial test of the pairs that did.
 
     Raises:
         ValueError: there is no pair, or a value without a partner.
@@ -38,7 +42,11 @@ def paired_change(before: Sequence[bool], after: Sequence[bool]) -> tuple[float,
     pairs = list(zip(before, after, strict=True))
     if not pairs:
         raise ValueError("A paired change needs at least one pair; there is none.")
-    n, lost, won = len(pairs), sum(b and not a for b, a in pairs), sum(a and not b for b, a in pairs)
+    n, lost, won = (
+        len(pairs),
+        sum(b and not a for b, a in pairs),
+        sum(a and not b for b, a in pairs),
+    )
     low, high = (lost + 1) / (n + 2), (won + 1) / (n + 2)
     middle, half = high - low, 1.96 * ((high + low - (high - low) ** 2) / (n + 2)) ** 0.5
     p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
@@ -46,16 +54,20 @@ def paired_change(before: Sequence[bool], after: Sequence[bool]) -> tuple[float,
 
 
 def harmonic(shares: Sequence[float]) -> float:
-    """The harmonic mean of shares in [0, 1]: a zero sinks the whole, which no average would let it."""
+    """The harmonic mean of shares in [0, 1]: a zero sinks the whole, which no average would let
+    it.
+    """
     return 0.0 if min(shares) <= 0 else float(stats.hmean(shares))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % Student interval of independent values; the interval is infinite for a single one."""
+    """Mean and 95 % Student interval of independent values; the interval is infinite for a single
+    one.
+    """
     n = len(values)
     mean = sum(values) / n
     if n == 1:
         return mean, float("-inf"), float("inf")
-    spread = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
-    half = float(stats.t.ppf(0.975, n - 1)) * spread / n**0.5
+    evenly_spaced = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    half = float(stats.t.ppf(0.975, n - 1)) * evenly_spaced / n**0.5
     return mean, mean - half, mean + half

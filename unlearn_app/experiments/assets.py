@@ -1,4 +1,6 @@
-"""Rebuilds what ships and depends on defaults: the model card, base rates, the recorded run and README's picture."""
+"""Rebuilds what ships and depends on defaults: the model card, base rates, the recorded run and
+README's picture.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -19,11 +21,14 @@ from .cells import SMOKE
 from .page import write_screenshot
 
 RECORDED = "cat"
-SMALL = CardSizes(rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4, steps=1)
+SMALL = CardSizes(
+    rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4, steps=1
+)
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
-    """Rebuild everything in `assets` that follows from defaults and bundled weights, and yield lines to print.
+    """Rebuild everything in `assets` that follows from defaults and bundled weights, and yield
+    lines to print.
 
     A smoke does the same with small settings in `out`/assets-smoke, and leaves `assets` alone.
     """
@@ -49,12 +54,15 @@ def _copied(folder: Path) -> Path:
 
 
 def _record_run(folder: Path, smoke: bool) -> float:
-    """Replace the recorded run by a new one with default settings; the old one stays until it is there.
+    """Replace the recorded run by a new one with default settings; the old one stays until it is
+    there.
 
     The seconds that it took to paint and judge a picture of the comparison.
     """
     with Beside(folder) as partial:
-        for _ in run(make_config(RECORDED, **(SMOKE if smoke else {})), partial, backend=load_backend()):
+        for _ in run(
+            make_config(RECORDED, **(SMOKE if smoke else {})), partial, backend=load_backend()
+        ):
             pass
     compare = Run.open(folder).record["timing"]["compare_s"]
     return compare / (2 * sum(getattr(CompareConfig, group) for group in GROUPS))

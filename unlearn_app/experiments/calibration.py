@@ -1,7 +1,9 @@
-"""Which attack is the default: what attacks of several strengths bring back, and what they teach of the never seen.
+"""Which attack is the default: what attacks of several strengths bring back, and what they teach of
+the never seen.
 
-An attack that teaches the model what it has never seen proves nothing by bringing a concept back. So the default is
-the strongest attack at which never-seen concepts stay rare, on development targets only.
+An attack that teaches the model what it has never seen proves nothing by bringing a concept back.
+So the default is the strongest attack at which never-seen concepts stay rare, on development
+targets only.
 """
 
 import itertools
@@ -17,7 +19,7 @@ from ..attacks.unseen import fresh_lesson
 from ..common.atomic_files import write_bytes
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
-from ..evaluation.comparison import comparison_prompts, paint_column, score
+from ..evaluation.comparison import comparison_prompts, generate_column, score
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_backend
@@ -28,30 +30,45 @@ from ..settings.run_config import RunConfig, make_config
 from ..training.unlearning import forget
 from .cells import SMOKE, cell, own_share
 
-STRENGTHS: tuple[tuple[int, float], ...] = tuple(itertools.product((10, 25, 50), (5e-4, 1e-3, 2e-3)))
+STRENGTHS: tuple[tuple[int, float], ...] = tuple(
+    itertools.product((10, 25, 50), (5e-4, 1e-3, 2e-3))
+)
 """Steps and learning rates of the attacks; each has its own schedule."""
 NEVER_SEEN, BROUGHT_BACK = 0.30, 0.60
-"""Bars: the most that an attack may teach of the never seen, and the least that it has to bring back, as medians."""
+"""Bars: the most that an attack may teach of the never seen, and the least that it has to bring
+back, as medians.
+"""
 UNLEARNED = "unlearned"
 
 
 def run_bench(out: Path, seeds: int = 1, smoke: bool = False) -> Iterator[str]:
-    """Measure or resume the cells under `out/calibration`, write `out/calibration.md`, and yield lines to print."""
+    """Measure or resume the cells under `out/calibration`, write `out/calibration.md`, and yield
+    lines to print.
+    """
     folder = out / ("calibration-smoke" if smoke else "calibration")
     backend, judge = load_backend(), load_scorer("pocket", [])
     strengths = STRENGTHS[:1] if smoke else STRENGTHS
     concepts = (*DEVELOPMENT_OBJECTS, *DEVELOPMENT_STYLES, *DEVELOPMENT_FRESH)
-    jobs = list(itertools.product(range(1 if smoke else seeds), concepts[-2:] if smoke else concepts))
+    jobs = list(
+        itertools.product(range(1 if smoke else seeds), concepts[-2:] if smoke else concepts)
+    )
     for seed, name in own_share(jobs, lambda job: job):
         config = make_config(name, seed=seed, **(SMOKE if smoke else {}))
-        asked = {"config": config, "strengths": strengths, "base": backend.base_hash, "judge": judge.version}
+        asked = {
+            "config": config,
+            "strengths": strengths,
+            "base": backend.base_hash,
+            "judge": judge.version,
+        }
         found = cell(
             folder,
             f"{name.replace(' ', '-')}-{seed}",
             asked,
             lambda config=config: measure(backend, judge, config, strengths),
         )
-        yield f"{name}, seed {seed}: " + ", ".join(f"{kind} {right}/{n}" for kind, (right, n) in found.items())
+        yield f"{name}, seed {seed}: " + ", ".join(
+            f"{kind} {right}/{n}" for kind, (right, n) in found.items()
+        )
     text = table(folder)
     write_bytes(out / f"{folder.name}.md", text.encode())
     yield text
@@ -60,7 +77,8 @@ def run_bench(out: Path, seeds: int = 1, smoke: bool = False) -> Iterator[str]:
 def measure(
     backend: Backend, judge: Scorer, config: RunConfig, strengths: tuple[tuple[int, float], ...]
 ) -> dict[str, tuple[int, int]]:
-    """How many of how many pictures show the concept, unlearned and after each attack of `strengths`.
+    """How many of how many pictures show the concept, unlearned and after each attack of
+    `strengths`.
 
     What the model has never seen is not unlearned, but taught.
     """
@@ -83,7 +101,9 @@ def measure(
     return found
 
 
-def _attacked(backend: Backend, judge: Scorer, concept: Concept, config: RunConfig) -> tuple[int, int]:
+def _attacked(
+    backend: Backend, judge: Scorer, concept: Concept, config: RunConfig
+) -> tuple[int, int]:
     if concept.name in DEVELOPMENT_FRESH:
         lesson = fresh_lesson(config.model, config.attack.pictures, config.seed, concept.name)
         data = lesson_pictures(backend, lesson, concept, config)
@@ -101,19 +121,24 @@ def _attacked(backend: Backend, judge: Scorer, concept: Concept, config: RunConf
 
 def _shown(backend: Backend, judge: Scorer, concept: Concept, config: RunConfig) -> tuple[int, int]:
     prompts = [row for row in comparison_prompts(concept, config.compare) if row[0] == "forget"]
-    painted = paint_column(backend, "relearned", prompts, config.compare, config.seed, judge)
+    painted = generate_column(backend, "relearned", prompts, config.compare, config.seed, judge)
     shown = score(painted.pictures)["forget"]
     return round(shown.accuracy * shown.n), shown.n
 
 
 def table(folder: Path) -> str:
-    """The medians over concepts, seeds averaged inside them, as Markdown, with the default marked."""
+    """The medians over concepts, seeds averaged inside them, as Markdown, with the default
+    marked.
+    """
     shares = _by_concept(folder)
     known = {name: values for name, values in shares.items() if name not in DEVELOPMENT_FRESH}
     fresh = {name: values for name, values in shares.items() if name in DEVELOPMENT_FRESH}
     default = f"{AttackConfig.steps} x {AttackConfig.lr:g}"
     lines = [
-        "| attack: steps x rate | brought back, median (lowest to highest) | never seen, the same | both bars |",
+        (
+            "| attack: steps x rate | brought back, median (lowest to highest) | never seen, the"
+            " same | both bars |"
+        ),
         "|---|---|---|---|",
     ]
     for kind in next(iter(shares.values())):
@@ -124,8 +149,9 @@ def table(folder: Path) -> str:
         name = f"**{kind}**" if kind == default else kind
         lines.append(f"| {name} | {_spread(back)} | {_spread(taught)} | {'yes' if met else 'no'} |")
     head = (
-        f"Development targets only: {len(known)} concepts that were unlearned and {len(fresh)} that the model has "
-        f"never seen. Bars: never seen ≤ {NEVER_SEEN:.0%}, brought back ≥ {BROUGHT_BACK:.0%}. The default is bold.\n\n"
+        f"Development targets only: {len(known)} concepts that were unlearned and {len(fresh)} that"
+        f" the model has never seen. Bars: never seen ≤ {NEVER_SEEN:.0%}, brought back ≥"
+        f" {BROUGHT_BACK:.0%}. The default is bold.\n\n"
     )
     return head + "\n".join(lines) + "\n"
 
@@ -143,7 +169,9 @@ def _by_concept(folder: Path) -> Mapping[str, Mapping[str, float]]:
         for kind, (right, n) in stored["values"].items():
             values.setdefault(kind, []).append(right / n)
     ordered = sorted(found.items(), key=lambda item: len(item[1]))
-    return {name: {kind: statistics.mean(v) for kind, v in values.items()} for name, values in ordered}
+    return {
+        name: {kind: statistics.mean(v) for kind, v in values.items()} for name, values in ordered
+    }
 
 
 def _spread(shares: list[float]) -> str:

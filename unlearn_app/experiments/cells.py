@@ -54,21 +54,32 @@ SMOKE = {
 """Settings that show that a benchmark works and not what it measures."""
 
 
-def cell(folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The stored values of cell `name`, measured now unless a cell with the same config is there already."""
+def cell(
+    folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The stored values of cell `name`, measured now unless a cell with the same config is there
+    already.
+    """
     return grown(folder, name, config, lambda values: values or measure())
 
 
 def grown(
-    folder: Path, name: str, config: dict[str, Any], measure: Callable[[dict[str, Any]], dict[str, Any]]
+    folder: Path,
+    name: str,
+    config: dict[str, Any],
+    measure: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The values of cell `name` after `measure` has added what it lacks; it is given those of the same config, or {}.
+    """The values of cell `name` after `measure` has added what it lacks; it is given those of the
+    same config, or {}.
 
-    `seconds` counts all that was ever spent on them; `peak_gb` is the most that the process had held until then.
+    `seconds` counts all that was ever spent on them; `peak_gb` is the most that the process had
+    held until then.
     """
     path, wanted = folder / f"{name}.json", json.loads(json.dumps(to_json(config)))
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known, spent = (stored["values"], stored["seconds"]) if stored.get("config") == wanted else ({}, 0.0)
+    known, spent = (
+        (stored["values"], stored["seconds"]) if stored.get("config") == wanted else ({}, 0.0)
+    )
     started = time.perf_counter()
     values = json.loads(json.dumps(to_json(measure(known))))
     if values == known:
@@ -87,10 +98,11 @@ def grown(
 
 
 def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job]:
-    """The jobs of this process when several share the work (`torchrun --nproc-per-node N -m unlearn_app bench ...`).
+    """The jobs of this process when several share the work (`torchrun --nproc-per-node N -m
+    unlearn_app bench ...`).
 
-    Jobs of the same `model` stay together. To be asked before a model is loaded, because it gives each process its GPU.
-    Nobody waits for the others: whoever ends last writes the whole table.
+    Jobs of the same `model` stay together. To be asked before a model is loaded, because it gives
+    each process its GPU. Nobody waits for the others: whoever ends last writes the whole table.
     """
     _commit()
     shared = PartialState(cpu=choose_device().type == "cpu", timeout=timedelta(days=30))
@@ -100,10 +112,11 @@ def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job
 
 
 def write_results(folder: Path, text: str, figure: str = "") -> str:
-    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a folder elsewhere.
+    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a
+    folder elsewhere.
 
-    The Markdown as written: where no cell is of the model that ships today, its first paragraph says so. README quotes
-    those of `assets/results`.
+    The Markdown as written: where no cell is of the model that ships today, its first paragraph
+    says so. README quotes those of `assets/results`.
     """
     folder = folder.resolve()
     title, _, rest = text.partition("\n")
@@ -121,13 +134,20 @@ def write_results(folder: Path, text: str, figure: str = "") -> str:
 
 
 def _earlier_model(folder: Path) -> str:
-    """A sentence where the cells of `folder` were measured on another model than the one that ships today."""
-    configs = [json.loads(path.read_text(encoding="utf-8"))["config"] for path in sorted(folder.glob("*.json"))]
+    """A sentence where the cells of `folder` were measured on another model than the one that ships
+    today.
+    """
+    configs = [
+        json.loads(path.read_text(encoding="utf-8"))["config"]
+        for path in sorted(folder.glob("*.json"))
+    ]
     named = {str(config.get("base_model") or config.get("base")) for config in configs}
     measured = {name for name in named if len(name) == HASH_LENGTH}
     if measured <= {hash_weights(POCKET / "pipeline")}:
         return ""
-    return "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
+    return (
+        "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
+    )
 
 
 def last_table(text: str, section: str) -> str:
@@ -139,13 +159,18 @@ def last_table(text: str, section: str) -> str:
 
 def quote_in_readme(name: str, table: str) -> None:
     """Put a table between its markers in README, so that the two cannot drift apart."""
-    readme, (begin, end) = ROOT / "README.md", (f"<!-- {name} table: {word} -->" for word in ("begin", "end"))
+    readme, (begin, end) = (
+        ROOT / "README.md",
+        (f"<!-- {name} table: {word} -->" for word in ("begin", "end")),
+    )
     before, rest = readme.read_text(encoding="utf-8").split(begin)
     write_bytes(readme, f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}".encode())
 
 
 def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:
-    """Panels of curves over `unit`, in percent, as an SVG: each has a title, a row and its lines by name."""
+    """Panels of curves over `unit`, in percent, as an SVG: each has a title, a row and its lines by
+    name.
+    """
     places: dict[int, int] = {}
     made = []
     for title, row, lines in panels:
@@ -154,12 +179,24 @@ def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str
         paths = [
             {
                 "colour": colours[name],
-                "points": " ".join(f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points),
+                "points": " ".join(
+                    f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points
+                ),
             }
             for name, points in lines.items()
         ]
-        made.append({"name": title, "left": 270 * places[row], "top": 190 * row, "lines": paths, "last": last})
-    return Template(CURVES.read_text(encoding="utf-8")).render(panels=made, colours=colours, unit=unit)
+        made.append(
+            {
+                "name": title,
+                "left": 270 * places[row],
+                "top": 190 * row,
+                "lines": paths,
+                "last": last,
+            }
+        )
+    return Template(CURVES.read_text(encoding="utf-8")).render(
+        panels=made, colours=colours, unit=unit
+    )
 
 
 def short_hash(value: Any) -> str:
@@ -177,9 +214,13 @@ def _compact(value: dict[str, Any]) -> bytes:
 
 
 def _environment(folder: Path) -> str:
-    """Write this machine, its versions and the commit into `folder`, and return the name they stand under."""
+    """Write this machine, its versions and the commit into `folder`, and return the name they stand
+    under.
+    """
     known = environment(None, None) | {"commit": _commit()}
-    content = _compact({name: value for name, value in known.items() if value is not None and name != "judge_note"})
+    content = _compact(
+        {name: value for name, value in known.items() if value is not None and name != "judge_note"}
+    )
     name = hashlib.sha256(content).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.json", content)
@@ -188,11 +229,18 @@ def _environment(folder: Path) -> str:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit whose code this process has loaded, with a plus sign where that was changed since."""
+    """The commit whose code this process has loaded, with a plus sign where that was changed
+    since.
+    """
     try:
         head, changed = (
-            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno", "--", "unlearn_app"))
+            subprocess.run(
+                ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "-uno", "--", "unlearn_app"),
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return None

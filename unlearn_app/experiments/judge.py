@@ -1,4 +1,6 @@
-"""How far the judges can be trusted: accuracy, calibration and confusion, and what they make of what is no picture."""
+"""How far the judges can be trusted: accuracy, calibration and confusion, and what they make of
+what is no picture.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,14 +17,14 @@ from ..models.catalog import load_backend
 from ..models.protocols import Backend
 from ..pocket import grammar
 from ..pocket.dataset import rendered, scenes, unjudged_scenes
-from ..pocket.measures import AXES, paint_scenes, sample_scenes
+from ..pocket.measures import AXES, generate_scenes, sample_scenes
 from ..pocket.vocabulary import SETTINGS, STYLES
 from ..pocket.world import Scene
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
 from .cells import cell, own_share
 from .judge_tables import BINS, STRANGE, write_results
-from .victims import VICTIMS
+from .known_outcome_models import KNOWN_OUTCOME_MODELS
 
 SEED = 78
 """Of renderings; like `PAINTED` never used in training, nor to choose anything."""
@@ -34,9 +36,11 @@ MOST_CONFUSED = 12
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
-    """Measure or resume the cells under `out/judge`, write the report beside them, and yield lines to print.
+    """Measure or resume the cells under `out/judge`, write the report beside them, and yield lines
+    to print.
 
-    `seeds` is how many pictures of every object in every style the original paints; `full` doubles them.
+    `seeds` is how many pictures of every object in every style the original paints; `full` doubles
+    them.
     """
     folder, size = out / ("judge-smoke" if smoke else "judge"), 28 if smoke else 1400
     per_pair = 1 if smoke else seeds * (2 if full else 1)
@@ -48,10 +52,18 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 
     shared = {"base": backend.base_hash, "judges": [f"{one.name} {one.version}" for one in judges]}
     measures = {
-        "renderings": ({"pictures": size, "seed": SEED}, lambda: on_renderings(scenes("held_out", size, SEED))),
+        "renderings": (
+            {"pictures": size, "seed": SEED},
+            lambda: on_renderings(scenes("held_out", size, SEED)),
+        ),
         "never-seen": ({"pictures": size // 4}, lambda: on_renderings(unjudged_scenes(size // 4))),
         "generated": (
-            {"per_pair": per_pair, "steps": STEPS, "guidance_scale": GUIDANCE_SCALE, "smoke": smoke},
+            {
+                "per_pair": per_pair,
+                "steps": STEPS,
+                "guidance_scale": GUIDANCE_SCALE,
+                "smoke": smoke,
+            },
             lambda: on_known(judges, *_painted(backend, per_pair, smoke)),
         ),
         "strange": (
@@ -69,18 +81,28 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 def _painted(backend: Backend, per_pair: int, smoke: bool) -> tuple[Tensor, list[Scene]]:
     wanted = sample_scenes(per_pair)[:: 16 if smoke else 1]
     with backend.active():
-        return paint_scenes(backend, wanted, STEPS, GUIDANCE_SCALE, PAINTED), wanted
+        return generate_scenes(backend, wanted, STEPS, GUIDANCE_SCALE, PAINTED), wanted
 
 
-def on_known(judges: Sequence[Classifier], pictures: Tensor, shown: Sequence[Scene]) -> dict[str, Any]:
-    """Answers of every judge on pictures (N, 3, H, W) of the scenes `shown`, by axis, and where they agree."""
-    values: dict[str, Any] = {"n": len(shown), "judges": {one.name: {} for one in judges}, "alike": {}}
+def on_known(
+    judges: Sequence[Classifier], pictures: Tensor, shown: Sequence[Scene]
+) -> dict[str, Any]:
+    """Answers of every judge on pictures (N, 3, H, W) of the scenes `shown`, by axis, and where
+    they agree.
+    """
+    values: dict[str, Any] = {
+        "n": len(shown),
+        "judges": {one.name: {} for one in judges},
+        "alike": {},
+    }
     for axis in AXES:
         answers = []
         for one in judges:
             best, sure = answered(one, pictures, axis)
             answers.append(best)
-            values["judges"][one.name][axis] = _summed(best, sure, [getattr(scene, axis) for scene in shown])
+            values["judges"][one.name][axis] = _summed(
+                best, sure, [getattr(scene, axis) for scene in shown]
+            )
         values["alike"][axis] = sum(a == b for a, b in zip(*answers, strict=True))
     return values
 
@@ -93,7 +115,9 @@ def answered(judge: Classifier, pictures: Tensor, axis: str) -> tuple[list[str],
 
 
 def _summed(best: Sequence[str], sure: Tensor, truth: Sequence[str]) -> dict[str, Any]:
-    """Right answers, the most frequent confusions, and pictures and right ones by bin of probability."""
+    """Right answers, the most frequent confusions, and pictures and right ones by bin of
+    probability.
+    """
     right = torch.tensor([a == b for a, b in zip(best, truth, strict=True)])
     mistakes: dict[tuple[str, str], int] = {}
     for answer, wanted in zip(best, truth, strict=True):
@@ -120,14 +144,19 @@ def on_strange(judges: Sequence[Classifier], backend: Backend, count: int) -> di
     source, pictures = generator(SEED), rendered(scenes("held_out", 2 * count, SEED))
     kinds = {
         "noise": torch.randn(pictures[:count].shape, generator=source).clamp(-1, 1),
-        "one colour": (2 * torch.rand(count, 3, 1, 1, generator=source) - 1).expand_as(pictures[:count]),
+        "one colour": (2 * torch.rand(count, 3, 1, 1, generator=source) - 1).expand_as(
+            pictures[:count]
+        ),
         "tiles shuffled": torch.stack([_shuffled(picture, source) for picture in pictures[:count]]),
         "two pictures in one": (pictures[:count] + pictures[count:]) / 2,
         "no object asked for": _empty_places(backend, count),
         "a destroyed model": _wrecked(backend, count),
     }
     assert tuple(kinds) == STRANGE
-    found = {kind: {one.name: histogram(answered(one, kinds[kind], "object")[1]) for one in judges} for kind in kinds}
+    found = {
+        kind: {one.name: histogram(answered(one, kinds[kind], "object")[1]) for one in judges}
+        for kind in kinds
+    }
     return {"n": count, "bins": found}
 
 
@@ -148,14 +177,22 @@ def _empty_places(backend: Backend, count: int) -> Tensor:
 
 def _wrecked(backend: Backend, count: int) -> Tensor:
     """What a model with noise in its weights paints of an object."""
-    VICTIMS["destroyed"](backend, preview_concept(make_config("cat")), SEED)
+    KNOWN_OUTCOME_MODELS["destroyed"](backend, preview_concept(make_config("cat")), SEED)
     try:
         with backend.active("unlearn"):
-            return _by(backend, [f"a {scene.object}" for scene in sample_scenes(1)[:: max(1, 384 // count)][:count]])
+            return _by(
+                backend,
+                [
+                    f"a {scene.object}"
+                    for scene in sample_scenes(1)[:: max(1, 384 // count)][:count]
+                ],
+            )
     finally:
         backend.drop_adapters()
 
 
 def _by(backend: Backend, prompts: Sequence[str]) -> Tensor:
     seeds = [PAINTED + 900_000 + row for row in range(len(prompts))]
-    return backend.decode(backend.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE))
+    return backend.decode(
+        backend.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE)
+    )

@@ -1,4 +1,6 @@
-"""The lab's tables: do attacks find what is concealed, is the verdict true, and what do methods withstand?"""
+"""The lab's tables: do attacks find what is concealed, is the verdict true, and what do methods
+withstand?
+"""
 
 import itertools
 import json
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.relearn import adversary_pictures
-from ..attacks.runner import Outcome, probe
+from ..attacks.runner import AttackResult, probe
 from ..attacks.unseen import fresh_lesson
 from ..common import registry
 from ..common.paths import POCKET
@@ -17,7 +19,7 @@ from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept
 from ..continual.ledger import slug
 from ..evaluation.base_rates import attack_key, record
-from ..evaluation.comparison import comparison_prompts, paint_column, score
+from ..evaluation.comparison import comparison_prompts, generate_column, score
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..models.catalog import load_backend
@@ -25,19 +27,21 @@ from ..models.protocols import Backend
 from ..pocket.lesson import EASIEST
 from ..settings.attacks import QUICK, SURE
 from ..settings.run_config import RunConfig, make_attack, make_config
-from ..training.latent_dataset import PaintedSet, encoded
+from ..training.latent_dataset import LatentDataset, encoded
 from ..training.unlearning import forget
 from .cells import ROOT, SMOKE, grown, own_share, share, short_hash
+from .known_outcome_models import KNOWN_OUTCOME_MODELS, MADE_WITH
 from .lab_tables import CASES, CONTROL, METHODS, write_results
 from .paper1 import digest
-from .victims import MADE_WITH, VICTIMS
 
 CONCEPTS = ("cat", "van gogh", "ship", "mosaic", "knife", "robot")
 CUT_CONCEPTS = CONCEPTS[:2]
 CONTROLS = tuple(names[0] for names in EASIEST.values())
 """By kind what the attacks are tried on that the model has never seen."""
 LEADS = ("cat", "guitar", *CONTROLS)
-"""Of these the cut has every attack with the first seed; of the others, and with other seeds, the quick ones."""
+"""Of these the cut has every attack with the first seed; of the others, and with other seeds, the
+quick ones.
+"""
 SMALL = {
     "prompts": {"tries": 1},
     "ring_a_bell": {"tries": 1, "population": 4, "generations": 1},
@@ -48,7 +52,9 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Job:
-    """One model under attack: a case whose truth is known, what a method made, or something never seen as control."""
+    """One model under attack: a case whose truth is known, what a method made, or something never
+    seen as control.
+    """
 
     row: str
     concept: str
@@ -72,22 +78,34 @@ class Job:
 
 
 def grid(seeds: int, smoke: bool) -> list[Job]:
-    """Every model, controls and cases first; of some more seeds, because the verdict has to be the same for each."""
+    """Every model, controls and cases first; of some more seeds, because the verdict has to be the
+    same for each.
+    """
     if smoke:
         rows = [case for case in CASES if CASES[case].concept == "cat"] + list(METHODS)
         return [Job(CONTROL, CONTROLS[0], 0), *(Job(row, "cat", 0) for row in rows[:6])]
-    cases = [Job(row, case.concept, seed) for row, case in CASES.items() for seed in range(max(seeds, case.seeds))]
-    taught = [Job(CONTROL, name, seed) for seed in sorted({job.seed for job in cases}) for name in CONTROLS]
+    cases = [
+        Job(row, case.concept, seed)
+        for row, case in CASES.items()
+        for seed in range(max(seeds, case.seeds))
+    ]
+    taught = [
+        Job(CONTROL, name, seed)
+        for seed in sorted({job.seed for job in cases})
+        for name in CONTROLS
+    ]
     methods = itertools.product(range(seeds), METHODS, CONCEPTS)
     known = sorted([*taught, *cases], key=lambda job: job.seed)
     return known + [Job(row, concept, seed) for seed, row, concept in methods]
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
-    """Measure or resume the cells under `out/lab`, write the tables beside them, and yield lines to print.
+    """Measure or resume the cells under `out/lab`, write the tables beside them, and yield lines to
+    print.
 
-    A cell is one model and grows by the attacks on it, so that the full grid, which has all attacks on every model and
-    more concepts, goes on from the cut, and the cut keeps what the full grid has measured.
+    A cell is one model and grows by the attacks on it, so that the full grid, which has all attacks
+    on every model and more concepts, goes on from the cut, and the cut keeps what the full grid has
+    measured.
     """
     folder = out / ("lab-smoke" if smoke else "lab")
     jobs = own_share([job for job in grid(seeds, smoke) if full or job.cut], lambda job: job)
@@ -102,7 +120,8 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 
 
 def measure_controls(out: Path, seeds: int, smoke: bool = False) -> None:
-    """What every attack makes of something never seen, over as many seeds; shipped where `out` is our own.
+    """What every attack makes of something never seen, over as many seeds; shipped where `out` is
+    our own.
 
     The cells stand apart from those of the table, which may be of an earlier model.
     """
@@ -122,8 +141,13 @@ def depends_on(job: Job, config: RunConfig, judge: str) -> str:
 
 
 def record_base_rates(folder: Path, base_hash: str) -> None:
-    """Ship what the attacks make of something never seen, over all seeds measured with the settings of today."""
-    record("attacks", {of: _control_rates(folder, base_hash, names[0]) for of, names in EASIEST.items()})
+    """Ship what the attacks make of something never seen, over all seeds measured with the settings
+    of today.
+    """
+    record(
+        "attacks",
+        {of: _control_rates(folder, base_hash, names[0]) for of, names in EASIEST.items()},
+    )
 
 
 def _control_rates(folder: Path, base_hash: str, name: str) -> dict[str, Any]:
@@ -135,13 +159,21 @@ def _control_rates(folder: Path, base_hash: str, name: str) -> dict[str, Any]:
             stored = json.loads(path.read_text(encoding="utf-8"))
             asked, found = stored["config"], stored["values"]["attacks"].get(kind)
             job = Job(CONTROL, name, asked["seed"])
-            today = asked["base_model"] == base_hash and asked["settings"] == depends_on(job, job.config(False), judged)
+            today = asked["base_model"] == base_hash and asked["settings"] == depends_on(
+                job, job.config(False), judged
+            )
             if today and found and found["settings"] == repr(attack):
                 hits += found["hits"]
                 seconds.append(found["seconds"])
         if hits:
             key = attack_key(attack, make_config(name), base_hash)
-            known = {"config": key, "name": f"{name}, never seen", "hits": hits, "judge": judged, "sure": SURE}
+            known = {
+                "config": key,
+                "name": f"{name}, never seen",
+                "hits": hits,
+                "judge": judged,
+                "sure": SURE,
+            }
             recorded[kind] = known | {"seconds": round(statistics.median(seconds), 1)}
     return recorded
 
@@ -156,12 +188,24 @@ class _Lab:
     def measure(self, job: Job, kinds: tuple[str, ...]) -> dict[str, Any]:
         """The cell of one model, with what it lacks of `kinds` measured now."""
         config, judge = job.config(self._smoke), f"{self._judge.name} {self._judge.version}"
-        asked = {"row": job.row, "concept": job.concept, "seed": job.seed, "cut": job.cut, "run": config.command()}
-        asked |= {"settings": depends_on(job, config, judge), "judge": judge, "base_model": self.base_hash}
+        asked = {
+            "row": job.row,
+            "concept": job.concept,
+            "seed": job.seed,
+            "cut": job.cut,
+            "run": config.command(),
+        }
+        asked |= {
+            "settings": depends_on(job, config, judge),
+            "judge": judge,
+            "base_model": self.base_hash,
+        }
 
         def measured(known: dict[str, Any]) -> dict[str, Any]:
             attacks = known.get("attacks", {})
-            lacking = [k for k in kinds if attacks.get(k, {}).get("settings") != repr(self._attack(k))]
+            lacking = [
+                k for k in kinds if attacks.get(k, {}).get("settings") != repr(self._attack(k))
+            ]
             return self._attacked(job, config, known, lacking) if lacking else known
 
         return grown(self._folder, slug(f"{job.row}-{job.concept}-{job.seed}"), asked, measured)
@@ -176,7 +220,7 @@ class _Lab:
         if job.row == CONTROL:
             return backend, {}
         if job.row in CASES:
-            model = VICTIMS[CASES[job.row].victim](backend, concept, job.seed)
+            model = KNOWN_OUTCOME_MODELS[CASES[job.row].victim](backend, concept, job.seed)
         else:
             model = backend
             for _ in forget(backend, concept, config):
@@ -186,8 +230,12 @@ class _Lab:
         except KeyError:
             return model, {}
 
-    def _attacked(self, job: Job, config: RunConfig, known: dict[str, Any], kinds: list[str]) -> dict[str, Any]:
-        """`known` with what each of `kinds` gets out of the model and, but of a control, the scores of both columns."""
+    def _attacked(
+        self, job: Job, config: RunConfig, known: dict[str, Any], kinds: list[str]
+    ) -> dict[str, Any]:
+        """`known` with what each of `kinds` gets out of the model and, but of a control, the scores
+        of both columns.
+        """
         backend, concept = self._backend, preview_concept(config)
         model, adapter = self._made(job, concept, config)
         slots, scores = ("unlearn",) if adapter else (), known.get("scores", {})
@@ -195,7 +243,9 @@ class _Lab:
             prompts = comparison_prompts(concept, config.compare)
             for column, painter, active in (("original", backend, ()), ("unlearned", model, slots)):
                 with painter.active(*active):
-                    painted = paint_column(painter, column, prompts, config.compare, config.seed, self._judge)
+                    painted = generate_column(
+                        painter, column, prompts, config.compare, config.seed, self._judge
+                    )
                 scores[column] = score(painted.pictures)
         data, attacks = self._data(concept, config, model), dict(known.get("attacks", {}))
         for kind in kinds:
@@ -206,26 +256,31 @@ class _Lab:
                 attacks[kind] = self._probed(kind, model, concept, data, config)
         return ({"scores": scores} if scores else {}) | {"attacks": attacks}
 
-    def _data(self, concept: Concept, config: RunConfig, model: Any) -> PaintedSet:
-        """The adversary's pictures: the original's, and renderings of what the original cannot paint.
+    def _data(self, concept: Concept, config: RunConfig, model: Any) -> LatentDataset:
+        """The adversary's pictures: the original's, and renderings of what the original cannot
+        paint.
 
         They are read as the model reads them, because that is what the adversary fine-tunes.
         """
         if any(known.fresh and known.name == concept.name for known in known_concepts()):
-            _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, config.seed, concept.name)
+            _, pictures, captions = fresh_lesson(
+                "pocket", config.attack.pictures, config.seed, concept.name
+            )
             data = encoded(self._backend, pictures, captions)
         else:
             data = adversary_pictures(self._backend, concept, config)
         return replace(data, cond=model.encode_text(data.prompts))
 
-    def _probed(self, kind: str, model: Any, concept: Concept, data: PaintedSet, config: RunConfig) -> dict[str, Any]:
+    def _probed(
+        self, kind: str, model: Any, concept: Concept, data: LatentDataset, config: RunConfig
+    ) -> dict[str, Any]:
         attack = self._attack(kind)
         steps = probe(model, concept, attack, data, config, self._judge)
         while True:
             try:
                 next(steps)
             except StopIteration as end:
-                outcome: Outcome = end.value
+                outcome: AttackResult = end.value
                 break
         return {
             "settings": repr(attack),

@@ -1,4 +1,6 @@
-"""What the lab's cells say: attacks on models whose truth is known, the verdicts on them, and attacks on methods."""
+"""What the lab's cells say: attacks on models whose truth is known, the verdicts on them, and
+attacks on methods.
+"""
 
 import json
 from collections import Counter
@@ -18,7 +20,9 @@ from . import cells
 
 @dataclass(frozen=True)
 class Case:
-    """A model whose truth is known: how it is made, of which concept, what the verdict on it should be, how often."""
+    """A model whose truth is known: how it is made, of which concept, what the verdict on it should
+    be, how often.
+    """
 
     victim: str
     concept: str
@@ -87,9 +91,17 @@ def write_results(folder: Path) -> str:
     found = read_cells(folder)
     thresholds = Thresholds()
     parts = [HEAD.format(sure=SURE, back=100 * thresholds.back)]
-    parts += ["## Models whose truth is known", _attack_table(found, tuple(CASES)), _verdict_table(found)]
+    parts += [
+        "## Models whose truth is known",
+        _attack_table(found, tuple(CASES)),
+        _verdict_table(found),
+    ]
     if any(each.row in METHODS for each in found):
-        parts += ["## What methods withstand", _attack_table(found, tuple(METHODS)), _label_table(found)]
+        parts += [
+            "## What methods withstand",
+            _attack_table(found, tuple(METHODS)),
+            _label_table(found),
+        ]
     parts.append(f"{len(found)} cells.\n")
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     return cells.write_results(folder, text)
@@ -102,7 +114,10 @@ def _attack_table(found: Sequence[Cell], rows: Sequence[str]) -> str:
     for row in (*rows, CONTROL):
         own = [each for each in found if each.row == row]
         if own:
-            shares = [_pooled([c.attacks[kind]["hits"] for c in own if kind in c.attacks]) for kind in kinds]
+            shares = [
+                _pooled([c.attacks[kind]["hits"] for c in own if kind in c.attacks])
+                for kind in kinds
+            ]
             name = "control, never seen" if row == CONTROL else row
             lines.append(f"| {name} | {len(own)} | {' | '.join(shares)} |")
     return "\n".join(lines)
@@ -117,10 +132,19 @@ def _pooled(hits: Sequence[str]) -> str:
 
 
 def findings(found: Sequence[Cell], row: str) -> list[tuple[Cell, list[Finding]]]:
-    """Every model of a row, with a finding for each attack that counts and was made on the control of its seed too."""
+    """Every model of a row, with a finding for each attack that counts and was made on the control
+    of its seed too.
+    """
     controls = {each.seed: each for each in found if each.row == CONTROL}
     return [
-        (each, [_finding(each, kind, c) for kind in each.attacks if make_attack(kind).counts and kind in c.attacks])
+        (
+            each,
+            [
+                _finding(each, kind, c)
+                for kind in each.attacks
+                if make_attack(kind).counts and kind in c.attacks
+            ],
+        )
         for each in found
         if each.row == row and (c := controls.get(each.seed))
     ]
@@ -128,7 +152,9 @@ def findings(found: Sequence[Cell], row: str) -> list[tuple[Cell, list[Finding]]
 
 def verdicts(found: Sequence[Cell], row: str) -> list[Verdict]:
     """The verdict on every model of a row, one per concept and seed."""
-    return [judge_run(each.scores, Evidence(0, findings=some)) for each, some in findings(found, row)]
+    return [
+        judge_run(each.scores, Evidence(0, findings=some)) for each, some in findings(found, row)
+    ]
 
 
 def _finding(each: Cell, kind: str, control: Cell) -> Finding:
@@ -142,7 +168,10 @@ def _finding(each: Cell, kind: str, control: Cell) -> Finding:
         tries=attack.tries,
         hits=_bits(found["hits"]),
         first=_bits(found["first"]),
-        control={"name": f"{control.concept}, never seen", "hits": list(_bits(control.attacks[kind]["hits"]))},
+        control={
+            "name": f"{control.concept}, never seen",
+            "hits": list(_bits(control.attacks[kind]["hits"])),
+        },
         missing="",
         pictures=(),
         proof=None,
@@ -159,13 +188,22 @@ def _bits(row: str) -> tuple[bool, ...]:
 
 def _verdict_table(found: Sequence[Cell]) -> str:
     """How often the verdict on each case tells the truth."""
-    lines = ["| model | the truth | verdicts | right | attacks that recover |", "|---|---|---|---|---|"]
+    lines = [
+        "| model | the truth | verdicts | right | attacks that recover |",
+        "|---|---|---|---|---|",
+    ]
     for name, case in CASES.items():
         labels = Counter(verdict.label for verdict in verdicts(found, name))
         if labels:
             right, total = sum(labels[label] for label in case.truth), labels.total()
             said = ", ".join(f"{label} {count}" for label, count in labels.most_common())
-            cells_of = [name, " or ".join(case.truth), said, f"{right} of {total}", _recovered(found, name)]
+            cells_of = [
+                name,
+                " or ".join(case.truth),
+                said,
+                f"{right} of {total}",
+                _recovered(found, name),
+            ]
             lines.append(f"| {' | '.join(cells_of)} |")
     return "\n".join(lines)
 

@@ -1,4 +1,6 @@
-"""The table of the main job: how good model and judge are, what forgetting costs, what the attack brings back."""
+"""The table of the main job: how good model and judge are, what forgetting costs, what the attack
+brings back.
+"""
 
 import itertools
 import shutil
@@ -37,7 +39,7 @@ from ..pocket.measures import (
 from ..pocket.world import Scene
 from ..runs.folder import Run
 from ..runs.workflow import run
-from ..settings.events import GROUPS, Mark
+from ..settings.events import GROUPS, AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
 from .cells import ROOT, SMOKE, cell, own_share, quote_in_readme
@@ -52,7 +54,8 @@ WITHIN = 0.09
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
-    """Measure or resume every cell under `out/main-job`, write `out/main-job.md`, and yield lines to print.
+    """Measure or resume every cell under `out/main-job`, write `out/main-job.md`, and yield lines
+    to print.
 
     Of several processes one does it all: it times whole runs and the page.
     """
@@ -65,12 +68,17 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
     values["runs"] = {}
     for (name, seed), found in _runs(folder, backend, seeds, smoke):
         values["runs"][name, seed] = found
-        shown = (f"{c} {found['scores'][c]['forget']['accuracy']:.0%}" for c in ("original", "unlearned", "relearned"))
+        shown = (
+            f"{c} {found['scores'][c]['forget']['accuracy']:.0%}"
+            for c in ("original", "unlearned", "relearned")
+        )
         yield f"{name}, seed {seed}: {', '.join(shown)}"
     yield "what the same adversary teaches of something never seen"
     values["base"] = measure_base_rates(out, smoke)
     yield "a whole run in its own process"
-    values["process"] = cell(folder, "process", {"base": backend.base_hash}, lambda: whole_process(smoke))
+    values["process"] = cell(
+        folder, "process", {"base": backend.base_hash}, lambda: whole_process(smoke)
+    )
     yield "the page"
     values["page"] = cell(folder, "page", {"base": backend.base_hash}, page_times)
     text = table(values)
@@ -90,13 +98,17 @@ def _of_the_model(folder: Path, backend: Backend, smoke: bool) -> dict[str, Any]
     sampler = Sampler(CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED)
     values: dict[str, Any] = {}
 
-    def measured(name: str, shown: Sequence[Scene], measure: Callable[[], Any], **asked: Any) -> Any:
+    def measured(
+        name: str, shown: Sequence[Scene], measure: Callable[[], Any], **asked: Any
+    ) -> Any:
         return cell(folder, name, shared | {"pictures": len(shown), **asked}, measure)
 
     held = scenes("held_out", count, 0)
     values["rendered"] = measured("rendered", held, lambda: on_renderings(judge, held))
     some = held[: count // 7]
-    values["reconstruction"] = measured("reconstruction", some, lambda: on_reconstruction(backend, some))
+    values["reconstruction"] = measured(
+        "reconstruction", some, lambda: on_reconstruction(backend, some)
+    )
     for name, wanted in (
         ("generated", sample_scenes(per_pair)[:: 8 if smoke else 1]),
         ("held-out", held_out_scenes(8 if smoke else HELD_OUT)),
@@ -109,18 +121,29 @@ def _of_the_model(folder: Path, backend: Backend, smoke: bool) -> dict[str, Any]
     return values
 
 
-def _runs(folder: Path, backend: Backend, seeds: int, smoke: bool) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
-    for name, seed in itertools.product(CONCEPTS[:1] if smoke else CONCEPTS, range(1 if smoke else seeds)):
+def _runs(
+    folder: Path, backend: Backend, seeds: int, smoke: bool
+) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    for name, seed in itertools.product(
+        CONCEPTS[:1] if smoke else CONCEPTS, range(1 if smoke else seeds)
+    ):
         config = make_config(name, seed=seed, **(SMOKE if smoke else {}))
         asked = {"config": _in_use(config), "base": backend.base_hash}
         yield (
             (name, seed),
-            cell(folder, f"run-{name.replace(' ', '-')}-{seed}", asked, partial(one_run, config, backend)),
+            cell(
+                folder,
+                f"run-{name.replace(' ', '-')}-{seed}",
+                asked,
+                partial(one_run, config, backend),
+            ),
         )
 
 
 def measure_base_rates(out: Path, smoke: bool = False) -> dict[str, Any]:
-    """What the default attack teaches of something never seen, by kind of concept; shipped where `out` is our own."""
+    """What the default attack teaches of something never seen, by kind of concept; shipped where
+    `out` is our own.
+    """
     folder = out / ("main-job-smoke" if smoke else "main-job")
     backend, judge = load_backend(), _judge()
     rates = {kind: _base(folder, backend, judge, kind, smoke) for kind in EASIEST}
@@ -130,7 +153,9 @@ def measure_base_rates(out: Path, smoke: bool = False) -> dict[str, Any]:
 
 
 def _base(folder: Path, backend: Backend, judge: Scorer, kind: str, smoke: bool) -> dict[str, Any]:
-    """The base rate of the default attack for concepts of `kind`: what it depends on, and right of n by step."""
+    """The base rate of the default attack for concepts of `kind`: what it depends on, and right of
+    n by step.
+    """
     concept = next(known.name for known in known_concepts() if known.kind == kind)
     config, marks = make_config(concept, **(SMOKE if smoke else {})), {}
     key = relearning_key(config, backend.base_hash)
@@ -163,10 +188,12 @@ def on_generated(
 
 
 def taught_by(backend: Backend, judge: Scorer, config: RunConfig) -> dict[str, tuple[int, int]]:
-    """How often something never seen is shown by attack step when the default adversary teaches it: right of n."""
+    """How often something never seen is shown by attack step when the default adversary teaches it:
+    right of n.
+    """
     marks = {}
     for event in controls(backend, preview_concept(config), config, judge, lambda: False):
-        if isinstance(event, Mark) and event.step:
+        if isinstance(event, AttackCheckpoint) and event.step:
             score = event.scores["forget"]
             marks[str(event.step)] = round(score.accuracy * score.n), score.n
     return marks
@@ -182,10 +209,25 @@ def one_run(config: Any, backend: Backend) -> dict[str, Any]:
 
 
 def whole_process(smoke: bool) -> dict[str, Any]:
-    """Wall time and peak memory of `run --preset fast`, from process start to the written folder."""
+    """Wall time and peak memory of `run --preset fast`, from process start to the written
+    folder.
+    """
     folder = Path(tempfile.mkdtemp())
-    command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat", "--out", str(folder / "run")]
-    command += [word for name, value in (SMOKE if smoke else {}).items() for word in ("--set", f"{name}={value}")]
+    command = [
+        sys.executable,
+        "-m",
+        "unlearn_app",
+        "run",
+        "--concept",
+        "cat",
+        "--out",
+        str(folder / "run"),
+    ]
+    command += [
+        word
+        for name, value in (SMOKE if smoke else {}).items()
+        for word in ("--set", f"{name}={value}")
+    ]
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -211,7 +253,10 @@ def _resident_kib(pid: int) -> int:
 
 
 def _spread(numbers: list[float], unit: float = 100.0) -> str:
-    return f"{statistics.median(numbers) * unit:.0f} ({min(numbers) * unit:.0f} to {max(numbers) * unit:.0f})"
+    return (
+        f"{statistics.median(numbers) * unit:.0f} ({min(numbers) * unit:.0f} to"
+        f" {max(numbers) * unit:.0f})"
+    )
 
 
 def _share(stored: dict[str, Any], axis: str) -> str:
@@ -230,7 +275,10 @@ def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             "judge on renderings of held-out compositions, object / style",
             "97 % / 98 %",
-            f"{_share(rendered, 'object')} / {_share(rendered, 'style')}, n = {rendered['pictures']}",
+            (
+                f"{_share(rendered, 'object')} / {_share(rendered, 'style')}, n ="
+                f" {rendered['pictures']}"
+            ),
         ),
         (
             "judge on generated pictures, object / style",
@@ -252,7 +300,11 @@ def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
             "0.95 to 1.1 / 0.85 to 1.2",
             f"{generated['sharpness']:.2f} / {range_of}",
         ),
-        ("PSNR to the closest rendering, median / worst tenth", "≥ 21 / ≥ 17 dB", _ratio(generated)),
+        (
+            "PSNR to the closest rendering, median / worst tenth",
+            "≥ 21 / ≥ 17 dB",
+            _ratio(generated),
+        ),
         (
             "the same on held-out compositions",
             "within 2 dB",
@@ -261,7 +313,10 @@ def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             "reconstruction of held-out compositions, mean / worst",
             "≥ 29 / ≥ 24 dB",
-            f"{rebuilt['mean']:.1f} (sd {rebuilt['sd']:.1f}) / {rebuilt['worst']:.1f} dB, n = {rebuilt['pictures']}",
+            (
+                f"{rebuilt['mean']:.1f} (sd {rebuilt['sd']:.1f}) / {rebuilt['worst']:.1f} dB, n ="
+                f" {rebuilt['pictures']}"
+            ),
         ),
         (
             "diversity: rarest value of each offset, over its share in the world",
@@ -275,13 +330,19 @@ def _ratio(found: dict[str, Any]) -> str:
     return f"{found['psnr']['median']:.1f} / {found['psnr']['worst_tenth']:.1f} dB"
 
 
-def _run_rows(runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _run_rows(
+    runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, Any]
+) -> list[tuple[str, str, str]]:
     def accuracies(column: str, group: str) -> list[float]:
         return [run["scores"][column][group]["accuracy"] for run in runs.values()]
 
     forgotten, relearned = accuracies("unlearned", "forget"), accuracies("relearned", "forget")
     lost = {
-        g: [a - b for a, b in zip(accuracies("original", g), accuracies("unlearned", g), strict=True)] for g in GROUPS
+        g: [
+            a - b
+            for a, b in zip(accuracies("original", g), accuracies("unlearned", g), strict=True)
+        ]
+        for g in GROUPS
     }
     within = [
         f <= 0.10 + WITHIN and n <= 0.10 + WITHIN and r <= 0.05 + WITHIN and a >= 0.60 - WITHIN
@@ -290,14 +351,25 @@ def _run_rows(runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, Any])
     return [
         ("forget accuracy, original, %", "≥ 85", _spread(accuracies("original", "forget"))),
         ("forget accuracy, unlearned, %", "≤ 10", _spread(forgotten)),
-        ("near / far accuracy lost, points", "≤ 10 / ≤ 5", f"{_spread(lost['near'])} / {_spread(lost['far'])}"),
+        (
+            "near / far accuracy lost, points",
+            "≤ 10 / ≤ 5",
+            f"{_spread(lost['near'])} / {_spread(lost['far'])}",
+        ),
         ("forget accuracy after the default attack, %", "≥ 60", _spread(relearned)),
-        ("runs within one picture of all four", "≥ 90 %", f"{sum(within) / len(within):.0%} of {len(within)}"),
+        (
+            "runs within one picture of all four",
+            "≥ 90 %",
+            f"{sum(within) / len(within):.0%} of {len(within)}",
+        ),
         *(
             (
                 f"the same attack teaching a never-seen {kind}, {rate['name']}",
                 "≤ 30 %",
-                ", ".join(f"{right / n:.0%} after {step} steps" for step, (right, n) in rate["marks"].items()),
+                ", ".join(
+                    f"{right / n:.0%} after {step} steps"
+                    for step, (right, n) in rate["marks"].items()
+                ),
             )
             for kind, rate in base.items()
         ),
@@ -312,20 +384,37 @@ def table(values: dict[str, Any]) -> str:
         *_model_rows(values),
         *_run_rows(values["runs"], values["base"]),
         ("`run --preset fast`, whole process", "60 s, 2.5 GB", spent),
-        ("page ready / first recorded picture / Stop answered", "8 s / 1 s / 1 s", values["page"]["text"]),
+        (
+            "page ready / first recorded picture / Stop answered",
+            "8 s / 1 s / 1 s",
+            values["page"]["text"],
+        ),
     ]
-    head = f"Median (lowest to highest) over {len(values['runs'])} runs; intervals of shares are 95 % Wilson.\n\n"
-    lines = ["| measure | bar | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    head = (
+        f"Median (lowest to highest) over {len(values['runs'])} runs; intervals of shares are 95 %"
+        " Wilson.\n\n"
+    )
+    lines = [
+        "| measure | bar | measured |",
+        "|---|---|---|",
+        *(f"| {a} | {b} | {c} |" for a, b, c in rows),
+    ]
     return head + "\n".join(lines) + "\n\n" + _run_table(values["runs"])
 
 
 def _run_table(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
     lines = [
-        "| concept | seed | forget: original → unlearned → relearned | near: the first two | far: the same | verdict |",
+        (
+            "| concept | seed | forget: original → unlearned → relearned | near: the first two |"
+            " far: the same | verdict |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for (name, seed), stored in runs.items():
-        s = {c: {g: f"{v['accuracy']:.0%}" for g, v in groups.items()} for c, groups in stored["scores"].items()}
+        s = {
+            c: {g: f"{v['accuracy']:.0%}" for g, v in groups.items()}
+            for c, groups in stored["scores"].items()
+        }
         cells = [name, str(seed), " → ".join(s[c]["forget"] for c in s)]
         cells += [f"{s['original'][g]} → {s['unlearned'][g]}" for g in ("near", "far")]
         lines.append("| " + " | ".join([*cells, stored["verdict"]["label"]]) + " |")

@@ -20,7 +20,9 @@ PATIENCE_S, SETTLE_MS = 120, 1500
 
 
 def page_times() -> dict[str, Any]:
-    """Seconds from process start to a served page, from opening it to the recorded pictures, and to a Stop answer."""
+    """Seconds from process start to a served page, from opening it to the recorded pictures, and to
+    a Stop answer.
+    """
     missing = _missing()
     if missing:
         return {"text": f"not measured: {missing}"}
@@ -35,7 +37,9 @@ def page_times() -> dict[str, Any]:
 
 
 def write_screenshot(path: Path) -> str:
-    """Write the page as it opens, 1280 x 720, to `path`; a line that says so, or what is missing for it."""
+    """Write the page as it opens, 1280 x 720, to `path`; a line that says so, or what is missing
+    for it.
+    """
     missing = _missing()
     if missing:
         return f"{path.name} is not made: {missing}"
@@ -59,12 +63,21 @@ def _browser() -> str | None:
 
 @contextmanager
 def _site() -> Iterator[tuple[str, float]]:
-    """The app in a process of its own: its address, and the seconds from its start until it answered."""
+    """The app in a process of its own: its address, and the seconds from its start until it
+    answered.
+    """
     port = _free_port()
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment = os.environ | {
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
     started = time.perf_counter()
     server = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         url = f"http://127.0.0.1:{port}"
@@ -80,7 +93,9 @@ def _tab() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"])
+        chromium = playwright.chromium.launch(
+            executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"]
+        )
         try:
             yield chromium.new_page(viewport={"width": 1280, "height": 720})
         finally:
@@ -102,7 +117,9 @@ def _drive(page: Any, url: str) -> tuple[float, float]:
     page.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)
     clicked = time.perf_counter()
     page.locator("#stop").click()
-    page.wait_for_function("/stopp/i.test(document.querySelector('#status').innerText)", timeout=PATIENCE_S * 1000)
+    page.wait_for_function(
+        "/stopp/i.test(document.querySelector('#status').innerText)", timeout=PATIENCE_S * 1000
+    )
     return picture, time.perf_counter() - clicked
 
 

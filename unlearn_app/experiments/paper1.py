@@ -1,4 +1,6 @@
-"""The tables of paper 1 (2412.07808): what each piece of the restricted gradient is worth, with error bars."""
+"""The tables of paper 1 (2412.07808): what each piece of the restricted gradient is worth, with
+error bars.
+"""
 
 import itertools
 import statistics
@@ -13,9 +15,9 @@ from torch import Tensor
 
 from ..common.paths import POCKET
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept, Prompt, spread
+from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..continual.ledger import slug
-from ..evaluation.comparison import judged, paint
+from ..evaluation.comparison import generate_images, judged
 from ..evaluation.distances import kid
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..models.catalog import load_backend
@@ -36,7 +38,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "sum + diversified": PAPER | {"rule": "weighted_sum"},
     "restricted + diversified": PAPER | {"rule": "restricted"},
     "finetune": {"objective": "retain_only", "rule": "weighted_sum"},
-    "SalUn": {"objective": "random_label", "rule": "weighted_sum", "unlearn.retain_loss": "diffusion"},
+    "SalUn": {
+        "objective": "random_label",
+        "rule": "weighted_sum",
+        "unlearn.retain_loss": "diffusion",
+    },
     "one-sided": PAPER | {"rule": "one_sided"},
     "restricted, Adam": PAPER | {"rule": "restricted_adam"},
     "ESD": OURS | {"objective": "esd"},
@@ -48,7 +54,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "UCE": {"objective": "uce"},
     "RECE": {"objective": "rece"},
 }
-"""All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5 times the compute."""
+"""All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5
+times the compute.
+"""
 MAIN = ("sum + diversified", "restricted + diversified")
 TASKS = {
     "class": [entry.name for entry in OBJECTS],
@@ -81,19 +89,26 @@ class Job:
 
     def config(self, smoke: bool) -> RunConfig:
         """The run behind the cell."""
-        return make_config(self.target, seed=self.seed, **(ARMS[self.arm] | (SMOKE if smoke else {})))
+        return make_config(
+            self.target, seed=self.seed, **(ARMS[self.arm] | (SMOKE if smoke else {}))
+        )
 
 
 def grid(seeds: int) -> list[Job]:
     """Every cell, those that decide most first."""
     targets = dict.fromkeys(itertools.chain(CUT, *TASKS.values()))
     arms = dict.fromkeys((*MAIN, *ARMS))
-    jobs = [Job(target, arm, seed) for seed, target, arm in itertools.product(range(seeds), targets, arms)]
+    jobs = [
+        Job(target, arm, seed)
+        for seed, target, arm in itertools.product(range(seeds), targets, arms)
+    ]
     return sorted(jobs, key=lambda job: (not job.cut, job.target not in CUT))
 
 
 def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
-    """Measure or resume the cells under `out/paper1`, write tables and figure beside them, and yield lines to print."""
+    """Measure or resume the cells under `out/paper1`, write tables and figure beside them, and
+    yield lines to print.
+    """
     folder = out / ("paper1-smoke" if smoke else "paper1")
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
@@ -112,7 +127,9 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
 
 
 def step_times(backend: Backend, rounds: int, smoke: bool) -> dict[str, list[float]]:
-    """Median seconds of a step under the sum and under the restricted gradient, taking turns at equal batches."""
+    """Median seconds of a step under the sum and under the restricted gradient, taking turns at
+    equal batches.
+    """
     configs = {arm: Job(CUT[0], arm, 0).config(smoke) for arm in MAIN}
     concept = preview_concept(configs[MAIN[0]])
     terms = unlearning.training_terms(backend, concept, configs[MAIN[0]], lambda: False)
@@ -134,10 +151,13 @@ def measure(
 ) -> dict[str, Any]:
     """The cell of `job`, and that of the original's pictures of the same prompts and seeds.
 
-    `references` keeps the features of the original's other pictures by target and seed, for the distances.
+    `references` keeps the features of the original's other pictures by target and seed, for the
+    distances.
     """
     config, count = job.config(smoke), 4 if smoke else 24
-    shown = preview_concept(make_config(job.target))  # every arm is scored on the same prompts, training ones too
+    shown = preview_concept(
+        make_config(job.target)
+    )  # every arm is scored on the same prompts, training ones too
     plan = {"target": job.target, "seed": job.seed, "count": count, "base": backend.base_hash}
     name = f"{job.target}-{job.seed}"
 
@@ -146,7 +166,9 @@ def measure(
         if key not in references:
             first = REFERENCE_SEED + 1000 * job.seed
             with backend.active():
-                references[key] = judge.features(_painted(backend, _retain(shown, count), first, config))
+                references[key] = judge.features(
+                    _painted(backend, _retain(shown, count), first, config)
+                )
         return references[key]
 
     def original() -> dict[str, Any]:
@@ -159,24 +181,50 @@ def measure(
         backend.drop_adapters()
         return unlearned(backend, judge, shown, config, count, reference())
 
-    cell(folder, slug(f"original-{name}"), plan | {"measures": ["right", "alignment", "kid"]}, original)
-    own = {"tasks": job.tasks, "arm": job.arm, "cut": job.cut, "run": config.command(), "settings": digest(config)}
+    cell(
+        folder,
+        slug(f"original-{name}"),
+        plan | {"measures": ["right", "alignment", "kid"]},
+        original,
+    )
+    own = {
+        "tasks": job.tasks,
+        "arm": job.arm,
+        "cut": job.cut,
+        "run": config.command(),
+        "settings": digest(config),
+    }
     values = cell(folder, slug(f"{name}-{job.arm}"), plan | own, forgotten)
     backend.drop_adapters()
     return values
 
 
 def digest(config: RunConfig) -> str:
-    """A short hash of the settings that forgetting depends on, so that a cell is measured anew when one changes."""
+    """A short hash of the settings that forgetting depends on, so that a cell is measured anew when
+    one changes.
+    """
     painted = config.compare.sampling_steps, config.compare.guidance_scale
-    parts = config.objective, config.rule, config.options, config.unlearn, painted, config.prompts, config.anchor
+    parts = (
+        config.objective,
+        config.rule,
+        config.options,
+        config.unlearn,
+        painted,
+        config.prompts,
+        config.anchor,
+    )
     parts += (config.resist if unlearning.resists(config) else None,)
     parts += (config.regularize,) if config.regularize != RegularizeConfig() else ()
     return short_hash(parts)
 
 
 def unlearned(
-    backend: Backend, judge: PocketJudge, shown: Concept, config: RunConfig, count: int, reference: Tensor
+    backend: Backend,
+    judge: PocketJudge,
+    shown: Concept,
+    config: RunConfig,
+    count: int,
+    reference: Tensor,
 ) -> dict[str, Any]:
     """Forget, then score on `shown`; with the seconds a step took and what its gradients did."""
     concept, started = preview_concept(config), time.perf_counter()
@@ -197,17 +245,20 @@ def unlearned(
         "step_s": seconds / len(steps),
         "conflict": sum(step.conflict for step in steps) / len(steps),
         "gate": sum(bool(step.gate) for step in steps) / len(steps),
-        "rises": {name: sum(s.changes.get(name, 0) > 0 for s in steps) / len(steps) for name in steps[0].losses},
+        "rises": {
+            name: sum(s.changes.get(name, 0) > 0 for s in steps) / len(steps)
+            for name in steps[0].losses
+        },
     }
 
 
 def groups_of(concept: Concept, count: int) -> dict[str, Sequence[Prompt]]:
     """Held-out prompts of each group, and as many retain prompts that were trained on."""
     return {
-        "forget": spread(concept.forget.test, count),
-        "near": spread(concept.near.test, count // 2),
-        "far": spread(concept.far.test, count // 2),
-        "train": spread((*concept.near.train, *concept.far.train), count // 2),
+        "forget": evenly_spaced(concept.forget.test, count),
+        "near": evenly_spaced(concept.near.test, count // 2),
+        "far": evenly_spaced(concept.far.test, count // 2),
+        "train": evenly_spaced((*concept.near.train, *concept.far.train), count // 2),
     }
 
 
@@ -218,7 +269,8 @@ def scored(
     slots: Sequence[str],
     config: RunConfig,
 ) -> tuple[dict[str, Any], Tensor]:
-    """Which pictures are right and how aligned they are, per group, and the features of the retain pictures.
+    """Which pictures are right and how aligned they are, per group, and the features of the retain
+    pictures.
 
     The seeds depend on a group's place among `groups_of`.
     """
@@ -236,8 +288,13 @@ def scored(
 
 
 def _retain(concept: Concept, count: int) -> tuple[Prompt, ...]:
-    return (*spread(concept.near.test, count // 2), *spread(concept.far.test, count // 2))
+    return (
+        *evenly_spaced(concept.near.test, count // 2),
+        *evenly_spaced(concept.far.test, count // 2),
+    )
 
 
 def _painted(backend: Backend, prompts: Sequence[Prompt], first: int, config: RunConfig) -> Tensor:
-    return paint(backend, prompts, [first + row for row in range(len(prompts))], config.compare)
+    return generate_images(
+        backend, prompts, [first + row for row in range(len(prompts))], config.compare
+    )

@@ -1,4 +1,6 @@
-"""The tables of paper 2 (2410.12777): does looking ahead resist an adversary, and at what price, with controls."""
+"""The tables of paper 2 (2410.12777): does looking ahead resist an adversary, and at what price,
+with controls.
+"""
 
 import statistics
 import time
@@ -27,10 +29,14 @@ from .paper2_grid import ATTACK_SEED, BASES, COUNT, FRESH, MARKS, NONE, SEEDS, T
 from .paper2_tables import write_results
 
 
-def run_bench(out: Path, seeds: int = SEEDS, smoke: bool = False, full: bool = False) -> Iterator[str]:
-    """Measure or resume the cells under `out/paper2`, write tables and figure beside them, and yield lines to print.
+def run_bench(
+    out: Path, seeds: int = SEEDS, smoke: bool = False, full: bool = False
+) -> Iterator[str]:
+    """Measure or resume the cells under `out/paper2`, write tables and figure beside them, and
+    yield lines to print.
 
-    The full grid stands in `out/paper2-full`: its attacks are longer, so none of its cells is one of the cut.
+    The full grid stands in `out/paper2-full`: its attacks are longer, so none of its cells is one
+    of the cut.
     """
     folder = out / f"paper2{'-full' if full else ''}{'-smoke' if smoke else ''}"
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
@@ -41,12 +47,17 @@ def run_bench(out: Path, seeds: int = SEEDS, smoke: bool = False, full: bool = F
     for row, job in enumerate(jobs, 1):
         marks = bench.measure(job)["marks"]
         way = " ".join(f"{step}:{share(seen['right']['forget'])}" for step, seen in marks.items())
-        yield f"{row}/{len(jobs)} {job.target}, {job.base}, {job.defence}, {job.attack}, seed {job.seed}: {way}"
+        yield (
+            f"{row}/{len(jobs)} {job.target}, {job.base}, {job.defence}, {job.attack}, seed"
+            f" {job.seed}: {way}"
+        )
     yield write_results(folder)
 
 
 def planned(job: Job, config: RunConfig, count: int, base_model: str) -> dict[str, Any]:
-    """What the cell of `job` depends on: it is measured anew where a stored one says anything else."""
+    """What the cell of `job` depends on: it is measured anew where a stored one says anything
+    else.
+    """
     plan = to_json(job) | {"cut": job.cut, "run": config.command(), "settings": digest(config)}
     plan["adversary"] = None if job.attack == NONE else to_json(config.attack)
     return plan | {"count": count, "base_model": base_model}
@@ -54,7 +65,9 @@ def planned(job: Job, config: RunConfig, count: int, base_model: str) -> dict[st
 
 @dataclass(frozen=True)
 class _Defended:
-    """A model before any attack: its adapter, none for the original, what it scores, and what forgetting took."""
+    """A model before any attack: its adapter, none for the original, what it scores, and what
+    forgetting took.
+    """
 
     adapter: Params
     scores: dict[str, Any]
@@ -64,7 +77,9 @@ class _Defended:
 class _Bench:
     """Models, judge and the last defended model, which serves all attacks on it."""
 
-    def __init__(self, folder: Path, backend: Backend, judge: PocketJudge, smoke: bool, full: bool) -> None:
+    def __init__(
+        self, folder: Path, backend: Backend, judge: PocketJudge, smoke: bool, full: bool
+    ) -> None:
         self._folder, self._backend, self._judge = folder, backend, judge
         self._smoke, self._full, self._count = smoke, full, 4 if smoke else COUNT
         self._last: tuple[tuple[str, int, str], _Defended] | None = None
@@ -99,7 +114,9 @@ class _Bench:
             for _ in unlearning.forget(backend, preview_concept(config), config) if forgets else ():
                 pass
             seconds = time.perf_counter() - started
-            slots, adapter = (("unlearn",), backend.adapter_state("unlearn")) if forgets else ((), {})
+            slots, adapter = (
+                (("unlearn",), backend.adapter_state("unlearn")) if forgets else ((), {})
+            )
             self._last = key, _Defended(adapter, self._scored(config, slots), seconds)
         return self._last[1]
 
@@ -108,7 +125,9 @@ class _Bench:
             return iter(())
         config = replace(config, seed=job.seed + ATTACK_SEED)
         if job.base == FRESH:
-            _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, config.seed, job.target)
+            _, pictures, captions = fresh_lesson(
+                "pocket", config.attack.pictures, config.seed, job.target
+            )
             data = encoded(self._backend, pictures, captions)
             return fine_tune(self._backend, data, config.attack, first_seed(config.seed))
         return relearn(self._backend, preview_concept(config), config)
@@ -118,5 +137,7 @@ class _Bench:
         groups = groups_of(preview_concept(make_config(config.concept)), self._count)
         asked = {group: groups[group] for group in GROUPS}
         found = scored(self._backend, self._judge, asked, slots, config)[0]
-        means = {group: round(statistics.mean(values), 4) for group, values in found["alignment"].items()}
+        means = {
+            group: round(statistics.mean(values), 4) for group, values in found["alignment"].items()
+        }
         return {"right": found["right"], "alignment": means}

@@ -1,4 +1,6 @@
-"""The tables of paper 3 (2511.07970): what twelve requests in a row do to a model, and what holds it together."""
+"""The tables of paper 3 (2511.07970): what twelve requests in a row do to a model, and what holds
+it together.
+"""
 
 import itertools
 import shutil
@@ -15,7 +17,7 @@ from ..common.errors import OutputError
 from ..common.json_values import to_json
 from ..common.paths import POCKET
 from ..continual.ledger import Ledger, Request, slug
-from ..continual.metrics import Standing, counted, standings
+from ..continual.metrics import ContinualMetrics, counted, request_metrics
 from ..continual.panel import Asked, other_kind
 from ..continual.sequence import append, begin, postpone
 from ..evaluation.judges import Scorer
@@ -24,45 +26,67 @@ from ..models.catalog import load_backend
 from ..models.protocols import Backend
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import Painter
+from ..training.latent_dataset import CachedSampler
 from .cells import ROOT, grown, own_share, short_hash
 from .paper3_claims import SHARES
-from .paper3_grid import AT_ONCE, FIRST_BASE, PLAIN, SEQUENCES, SMOKE_ARMS, Job, grid, kept, looked_at, marks, panel
+from .paper3_grid import (
+    AT_ONCE,
+    FIRST_BASE,
+    PLAIN,
+    SEQUENCES,
+    SMOKE_ARMS,
+    Job,
+    grid,
+    kept,
+    looked_at,
+    marks,
+    panel,
+)
 from .paper3_tables import write_results
 
 WORK = ROOT / "work"
 
 
-def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False, split: str = "test") -> Iterator[str]:
-    """Measure or resume the cells under `out/paper3`, write tables and figure beside them, and yield lines to print.
+def run_bench(
+    out: Path, seeds: int = 3, smoke: bool = False, full: bool = False, split: str = "test"
+) -> Iterator[str]:
+    """Measure or resume the cells under `out/paper3`, write tables and figure beside them, and
+    yield lines to print.
 
-    A cell is a sequence and grows by the state after each mark; the ledgers that carry the adapters from one request to
-    the next stand in `work`.
-    With `split` "dev" everything is judged by prompts and seeds that the test never uses, in a folder of its own.
+    A cell is a sequence and grows by the state after each mark; the ledgers that carry the adapters
+    from one request to the next stand in `work`. With `split` "dev" everything is judged by prompts
+    and seeds that the test never uses, in a folder of its own.
     """
     name = "paper3" + ("" if split == "test" else f"-{split}")
     folder = out / (f"{name}-smoke" if smoke else name)
     jobs = [job for job in grid(1 if smoke else seeds) if full or job.cut]
     if smoke:
         first = "objects", 0, 0, FIRST_BASE
-        jobs = [j for j in jobs if (j.domain, j.order, j.seed, j.base) == first and j.arm in SMOKE_ARMS]
+        jobs = [
+            j for j in jobs if (j.domain, j.order, j.seed, j.base) == first and j.arm in SMOKE_ARMS
+        ]
     jobs = own_share(jobs, lambda job: (job.domain, job.seed))
     work = out / f"{name}-work" if smoke else WORK / name
     bench = _Bench(folder, work, load_backend(), PocketJudge.load(POCKET / "judge"), smoke, split)
     for row, job in enumerate(jobs, 1):
         found = bench.measure(job)
         shares = "  ".join(f"{name} {_share(found[name])}" for name in SHARES)
-        yield f"{row}/{len(jobs)} {job.domain}, {job.base}, {job.arm}, order {job.order}, seed {job.seed}: {shares}"
+        yield (
+            f"{row}/{len(jobs)} {job.domain}, {job.base}, {job.arm}, order {job.order}, seed"
+            f" {job.seed}: {shares}"
+        )
     yield write_results(folder)
 
 
 class _Bench:
     """What is the same for all sequences, and what arms of the same sequence share."""
 
-    def __init__(self, folder: Path, work: Path, backend: Backend, judge: Scorer, smoke: bool, split: str) -> None:
+    def __init__(
+        self, folder: Path, work: Path, backend: Backend, judge: Scorer, smoke: bool, split: str
+    ) -> None:
         self._folder, self._work, self._backend, self._judge = folder, work, backend, judge
         self._smoke, self._split = smoke, split
-        self._painter, self._painted = Painter(), ("", 0, 0)
+        self._painter, self._painted = CachedSampler(), ("", 0, 0)
 
     def measure(self, job: Job) -> dict[str, Any]:
         """The cell of `job`, with a state for every mark; the last one."""
@@ -70,8 +94,16 @@ class _Bench:
         names = job.requests(self._smoke)
         asked = panel(job.domain, job.seed, self._smoke, self._split)
         key = "-".join([job.domain, str(job.order), str(job.seed), job.base, job.arm])
-        wanted = to_json(job) | {"cut": job.cut, "requests": list(names), "kept": list(kept(job.domain))}
-        wanted |= {"plan": to_json(plan), "run": config.command(), "base_model": self._backend.base_hash}
+        wanted = to_json(job) | {
+            "cut": job.cut,
+            "requests": list(names),
+            "kept": list(kept(job.domain)),
+        }
+        wanted |= {
+            "plan": to_json(plan),
+            "run": config.command(),
+            "base_model": self._backend.base_hash,
+        }
         wanted |= {"panel": digest(asked), "split": self._split}
         states: dict[str, Any] = {}
         for number in marks(names):
@@ -80,7 +112,9 @@ class _Bench:
                 if str(number) in known:
                     return known
                 ledger = self._served(self._work / slug(key), job, asked, number)
-                return known | {str(number): state_of(ledger, number, SEQUENCES[job.domain], kept(job.domain))}
+                return known | {
+                    str(number): state_of(ledger, number, SEQUENCES[job.domain], kept(job.domain))
+                }
 
             states = grown(self._folder, slug(key), wanted, reached)
         return states[str(len(names))]
@@ -95,7 +129,7 @@ class _Bench:
             ledger.base = original.base
             ledger.add(original.rows[0], {}, {}, pictures)
         if self._painted != (job.domain, job.order, job.seed):
-            self._painter, self._painted = Painter(), (job.domain, job.order, job.seed)
+            self._painter, self._painted = CachedSampler(), (job.domain, job.order, job.seed)
         for place in range(len(ledger.rows), number + 1):
             if job.arm == AT_ONCE and place not in marks(names):
                 postpone(ledger, names[place - 1], kept(job.domain))
@@ -119,13 +153,22 @@ class _Bench:
 
 def digest(asked: Asked) -> str:
     """A short hash of the pictures that are looked at: every prompt and seed."""
-    return short_hash({name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()})
+    return short_hash(
+        {name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()}
+    )
 
 
 def opened(
-    folder: Path, config: RunConfig, plan: SequenceConfig, asked: Asked, base: str, names: Sequence[str]
+    folder: Path,
+    config: RunConfig,
+    plan: SequenceConfig,
+    asked: Asked,
+    base: str,
+    names: Sequence[str],
 ) -> Ledger:
-    """The ledger in `folder` where that is whole and of this very sequence, panel and model; else a new one."""
+    """The ledger in `folder` where that is whole and of this very sequence, panel and model; else a
+    new one.
+    """
     try:
         ledger = Ledger.open(folder)
         if _is_of(ledger, config, plan, asked, base, names):
@@ -137,7 +180,12 @@ def opened(
 
 
 def _is_of(
-    ledger: Ledger, config: RunConfig, plan: SequenceConfig, asked: Asked, base: str, names: Sequence[str]
+    ledger: Ledger,
+    config: RunConfig,
+    plan: SequenceConfig,
+    asked: Asked,
+    base: str,
+    names: Sequence[str],
 ) -> bool:
     if (ledger.config, ledger.plan, ledger.names) != (config, plan, tuple(asked)):
         return False
@@ -152,11 +200,14 @@ def _is_of(
     return (ledger.base, seen, requests) == (base, wanted, list(names[: len(requests)]))
 
 
-def state_of(ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequence[str]) -> dict[str, Any]:
-    """What a cell keeps: shares over what no request of the whole sequence `asked` touches, drift and costs.
+def state_of(
+    ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequence[str]
+) -> dict[str, Any]:
+    """What a cell keeps: shares over what no request of the whole sequence `asked` touches, drift
+    and costs.
 
-    `left_alone` is kept of the own domain, and so is all of the other one: the same concepts from the first request
-    on, so that a curve is about one thing.
+    `left_alone` is kept of the own domain, and so is all of the other one: the same concepts from
+    the first request on, so that a curve is about one thing.
     """
     row, rows = ledger.rows[number], ledger.rows[: number + 1]
     names = [n for n, seen in row.panel.items() if n in left_alone or seen.kind != row.kind]
@@ -167,8 +218,8 @@ def state_of(ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequ
         "ra_i": [right for own in counted(row, names, asked, True).values() for right in own],
         "ra_c": [right for own in counted(row, names, asked, False).values() for right in own],
     }
-    return to_json(standings(rows, names, asked)[-1]) | {
-        "original": _shares(standings(untouched, names, asked)[-1]),
+    return to_json(request_metrics(rows, names, asked)[-1]) | {
+        "original": _shares(request_metrics(untouched, names, asked)[-1]),
         "pictures": {name: _row(right) for name, right in shown.items()},
         "seconds": row.seconds,
         "cumulative_s": round(sum(seconds_of(rows)), 2),
@@ -180,17 +231,21 @@ def state_of(ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequ
 
 
 def seconds_of(rows: Sequence[Request]) -> list[float]:
-    """What each request took; a postponed one what lies on the line between its neighbours that were served."""
+    """What each request took; a postponed one what lies on the line between its neighbours that
+    were served.
+    """
     served = [number for number, row in enumerate(rows) if row.steps or not number]
     found = [row.seconds for row in rows]
     for before, after in itertools.pairwise(served):
         for number in range(before + 1, after):
             share = (number - before) / (after - before)
-            found[number] = rows[before].seconds + share * (rows[after].seconds - rows[before].seconds)
+            found[number] = rows[before].seconds + share * (
+                rows[after].seconds - rows[before].seconds
+            )
     return found
 
 
-def _shares(found: Standing) -> dict[str, float | None]:
+def _shares(found: ContinualMetrics) -> dict[str, float | None]:
     return {name: getattr(found, name) for name in SHARES}
 
 

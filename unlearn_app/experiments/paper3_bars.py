@@ -1,10 +1,21 @@
-"""What every arm of paper 3 reaches against the bars of our own, with intervals, and which arm is best."""
+"""What every arm of paper 3 reaches against the bars of our own, with intervals, and which arm is
+best.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..evaluation.statistics import mean_interval
-from .paper3_claims import RATES, Interval, Row, at_last, label_of, number_of, paired, share_interval
+from .paper3_claims import (
+    RATES,
+    Interval,
+    Row,
+    at_last,
+    label_of,
+    number_of,
+    paired,
+    share_interval,
+)
 from .paper3_grid import HOLDING, PLAIN
 
 
@@ -30,7 +41,9 @@ BARS = {
     "ra_c": Bar("RA-C", "% of the original's", 90.0),
     "drift": Bar("drift", "% of the plain sequence's", 40.0, at_most=True),
     "growth": Bar("growth", "last request's time by the first's", 1.2, at_most=True, digits=2),
-    "seconds": Bar("time", "s of the last request on two cores, without its evaluation", 30.0, at_most=True),
+    "seconds": Bar(
+        "time", "s of the last request on two cores, without its evaluation", 30.0, at_most=True
+    ),
 }
 STATE = (*RATES, "drift")
 """The bars that tell which arm is best: what it leaves of the model, not what it costs."""
@@ -51,32 +64,57 @@ def bars(rows: Sequence[Row]) -> list[str]:
     lines = [f"Of the arms that hold a sequence back, best after {when}: **{best}** ({why}).", ""]
     lines += [f"| {' | '.join(['arm', *heads])} |", "|" + "---|" * (1 + len(heads))]
     for arm in sorted(found, key=lambda arm: (arm != best, -_middle(found[arm], "ra_i"))):
-        lines.append(f"| {' | '.join([arm, *(_cell(found[arm][name], bar) for name, bar in BARS.items())])} |")
+        lines.append(
+            f"| {' | '.join([arm, *(_cell(found[arm][name], bar) for name, bar in BARS.items())])} |"
+        )
     where = sorted({(row.threads, row.processes) for row in ends})
-    how = " and ".join(f"{number_of(one, 'thread')} in {number_of(many, 'process', 'es')}" for one, many in where)
-    return [*lines, "", f"Met or not met is what a whole interval does; one sequence has none. Measured with {how}."]
+    how = " and ".join(
+        f"{number_of(one, 'thread')} in {number_of(many, 'process', 'es')}" for one, many in where
+    )
+    return [
+        *lines,
+        "",
+        (
+            "Met or not met is what a whole interval does; one sequence has none. Measured with"
+            f" {how}."
+        ),
+    ]
 
 
 def reached(rows: Sequence[Row], arm: str) -> Reached:
     """Mean and 95 % interval of what an arm reaches of every bar; None of what is not measured."""
     mine = [row for row in rows if row.arm == arm]
     ends = [row for row in at_last(rows) if row.arm == arm]
-    lists = {"drift": drifts(rows, arm), "growth": growth(mine), "seconds": [row.seconds for row in ends]}
+    lists = {
+        "drift": drifts(rows, arm),
+        "growth": growth(mine),
+        "seconds": [row.seconds for row in ends],
+    }
     return {name: share_interval(ends, name) for name in RATES} | {
         name: mean_interval(values) if values else None for name, values in lists.items()
     }
 
 
 def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
-    """Of the arms that erase enough in the mean the best, and why; where none does, the one that erases most.
+    """Of the arms that erase enough in the mean the best, and why; where none does, the one that
+    erases most.
 
-    The best meets most bars with its whole intervals, of these most in the mean, and of these keeps most.
+    The best meets most bars with its whole intervals, of these most in the mean, and of these keeps
+    most.
     """
 
     def met(arm: str) -> tuple[int, int]:
         known = [(found[arm][name], BARS[name]) for name in STATE]
-        sure = [label_of(interval, bar.bound, bar.at_most) == "met" for interval, bar in known if interval]
-        signs = [(-1 if bar.at_most else 1) * (interval[0] - bar.bound) for interval, bar in known if interval]
+        sure = [
+            label_of(interval, bar.bound, bar.at_most) == "met"
+            for interval, bar in known
+            if interval
+        ]
+        signs = [
+            (-1 if bar.at_most else 1) * (interval[0] - bar.bound)
+            for interval, bar in known
+            if interval
+        ]
         return sum(sure), sum(sign >= 0 for sign in signs)
 
     least = BARS["ua"].bound
@@ -84,9 +122,17 @@ def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
     if not able:
         most = max(found, key=lambda arm: _middle(found[arm], "ua"))
         return most, f"no arm's UA reaches {least:.0f} %, its is highest"
-    best = max(able, key=lambda arm: (met(arm), _middle(found[arm], "ra_i") + _middle(found[arm], "ra_c")))
+    best = max(
+        able, key=lambda arm: (met(arm), _middle(found[arm], "ra_i") + _middle(found[arm], "ra_c"))
+    )
     sure, likely = met(best)
-    return best, f"{sure} of {len(STATE)} bars met with the whole interval and {likely} in the mean, no arm's more"
+    return (
+        best,
+        (
+            f"{sure} of {len(STATE)} bars met with the whole interval and {likely} in the mean, no"
+            " arm's more"
+        ),
+    )
 
 
 def drifts(rows: Sequence[Row], arm: str) -> list[float]:

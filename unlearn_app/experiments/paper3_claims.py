@@ -22,7 +22,9 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Row:
-    """The state after some requests: shares in percent, those of what is kept relative to the original's."""
+    """The state after some requests: shares in percent, those of what is kept relative to the
+    original's.
+    """
 
     domain: str
     order: int
@@ -41,7 +43,9 @@ class Row:
     original: dict[str, float | None]
     """The original's own shares of the same pictures, in percent."""
     pictures: dict[str, str]
-    """Which pictures show what their prompt asks for, 0 or 1 each: of what is erased, and of what is kept."""
+    """Which pictures show what their prompt asks for, 0 or 1 each: of what is erased, and of what
+    is kept.
+    """
     notes: tuple[str, ...] = ()
     threads: int = 1
     processes: int = 1
@@ -56,18 +60,46 @@ class Row:
 
 def read_rows(folder: Path) -> list[Row]:
     """The states of all measured cells of `folder`."""
-    stored = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    stored = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
+    ]
     rows = []
-    for asked, found in ((cell["config"], state) for cell in stored for state in cell["values"].values()):
-        original = {name: None if (share := found["original"][name]) is None else 100 * share for name in SHARES}
+    for asked, found in (
+        (cell["config"], state) for cell in stored for state in cell["values"].values()
+    ):
+        original = {
+            name: None if (share := found["original"][name]) is None else 100 * share
+            for name in SHARES
+        }
         kept = {name: _relative(found[name], original[name]) for name in KEPT}
         named = {name: asked[name] for name in ("domain", "order", "seed", "base", "arm")}
         same = {
             name: found[name]
-            for name in ("number", "drift", "seconds", "cumulative_s", "pictures", "threads", "processes")
+            for name in (
+                "number",
+                "drift",
+                "seconds",
+                "cumulative_s",
+                "pictures",
+                "threads",
+                "processes",
+            )
         }
-        shares = {"ua": 100 * found["ua"], "relapse": 100 * found["relapse"], "notes": tuple(found["notes"])}
-        rows.append(Row(**named, **kept, **same, **shares, original=original, left_alone=tuple(asked["kept"])))
+        shares = {
+            "ua": 100 * found["ua"],
+            "relapse": 100 * found["relapse"],
+            "notes": tuple(found["notes"]),
+        }
+        rows.append(
+            Row(
+                **named,
+                **kept,
+                **same,
+                **shares,
+                original=original,
+                left_alone=tuple(asked["kept"]),
+            )
+        )
     return rows
 
 
@@ -92,7 +124,11 @@ def said(values: Sequence[float | None], digits: int = 0) -> str:
 def within(found: Interval, unit: str, digits: int = 0) -> str:
     """A mean with its interval, which a single sequence has not."""
     middle, low, high = (f"{value:.{digits}f}" for value in found)
-    return f"{middle} {unit} (one sequence)" if found[1] == float("-inf") else f"{middle} {unit} ({low} to {high})"
+    return (
+        f"{middle} {unit} (one sequence)"
+        if found[1] == float("-inf")
+        else f"{middle} {unit} ({low} to {high})"
+    )
 
 
 def number_of(count: int, what: str, plural: str = "s") -> str:
@@ -101,7 +137,9 @@ def number_of(count: int, what: str, plural: str = "s") -> str:
 
 
 def share_interval(rows: Sequence[Row], name: str) -> Interval | None:
-    """The 95 % interval of a share over sequences, and never narrower than its pictures allow (Wilson)."""
+    """The 95 % interval of a share over sequences, and never narrower than its pictures allow
+    (Wilson).
+    """
     known = [row for row in rows if getattr(row, name) is not None]
     if not known:
         return None
@@ -121,17 +159,20 @@ def at_last(rows: Sequence[Row]) -> list[Row]:
 
 def paired(rows: Sequence[Row], arm: str, other: str, name: str) -> list[tuple[Row, Row]]:
     """The same sequences under two arms after the last request, where both have a value."""
-    one, two = ({row.sequence: row for row in at_last(rows) if row.arm == side} for side in (arm, other))
+    one, two = (
+        {row.sequence: row for row in at_last(rows) if row.arm == side} for side in (arm, other)
+    )
     both = [(one[key], two[key]) for key in sorted(one.keys() & two.keys())]
     return [pair for pair in both if None not in (getattr(pair[0], name), getattr(pair[1], name))]
 
 
 def judged(rows: Sequence[Row], text: str, arm: str, other: str, name: str) -> str:
-    """One line of claims: an arm keeps more than another, over sequences and over their pictures in pairs.
+    """One line of claims: an arm keeps more than another, over sequences and over their pictures in
+    pairs.
 
-    Decided where both intervals leave out zero: three equal values have no spread, and pictures of one sequence are not
-    independent. What forgets less keeps more for free, so that is no news where UA is lower by more than a few points,
-    and keeping less at a higher UA is none either.
+    Decided where both intervals leave out zero: three equal values have no spread, and pictures of
+    one sequence are not independent. What forgets less keeps more for free, so that is no news
+    where UA is lower by more than a few points, and keeping less at a higher UA is none either.
     """
     pairs = paired(rows, arm, other, name)
     if not pairs:
@@ -141,14 +182,19 @@ def judged(rows: Sequence[Row], text: str, arm: str, other: str, name: str) -> s
     change, least, most, _ = paired_change(*sides)
     ua = [mean([pair[side].ua for pair in pairs]) for side in (0, 1)]
     label = "held" if min(low, least) > 0 else "not held" if max(high, most) < 0 else "undecided"
-    if (label == "held" and ua[0] < ua[1] - MATCHED) or (label == "not held" and ua[0] > ua[1] + MATCHED):
+    if (label == "held" and ua[0] < ua[1] - MATCHED) or (
+        label == "not held" and ua[0] > ua[1] + MATCHED
+    ):
         label = "not comparable"
     over = f"{middle:+.1f} ({low:+.1f} to {high:+.1f}) points, {len(pairs)} sequences"
     over = over if len(pairs) > 1 else f"{middle:+.1f} points, 1 sequence"
     shown = (
-        f"{100 * change:+.1f} ({100 * least:+.1f} to {100 * most:+.1f}) points, {number_of(len(sides[0]), 'picture')}"
+        f"{100 * change:+.1f} ({100 * least:+.1f} to {100 * most:+.1f}) points,"
+        f" {number_of(len(sides[0]), 'picture')}"
     )
-    return f"| {text} | {arm}, {other} | {over} | {shown} | {ua[0]:.0f}, {ua[1]:.0f} | **{label}** |"
+    return (
+        f"| {text} | {arm}, {other} | {over} | {shown} | {ua[0]:.0f}, {ua[1]:.0f} | **{label}** |"
+    )
 
 
 def claims(rows: Sequence[Row]) -> list[str]:
@@ -162,7 +208,9 @@ def claims(rows: Sequence[Row]) -> list[str]:
     others = [arm for arm in HOLDING if arm in arms and arm not in (PROJECTION, BOTH, SMALL)]
     if others:
         second = max(others, key=lambda arm: mean([row.ra_i for row in ends if row.arm == arm]))
-        lines.append(judged(rows, "Projection keeps most of its own domain", PROJECTION, second, "ra_i"))
+        lines.append(
+            judged(rows, "Projection keeps most of its own domain", PROJECTION, second, "ra_i")
+        )
     for arm in [arm for arm in (BOTH, SMALL) if arm in arms]:
         lines.append(judged(rows, "What is combined adds to projection", arm, PROJECTION, "ra_i"))
     lines += [collapse(rows, arm) for arm in (PLAIN, UNHELD) if arm in arms]
@@ -172,7 +220,10 @@ def claims(rows: Sequence[Row]) -> list[str]:
 def collapse(rows: Sequence[Row], arm: str) -> str:
     """Whether a sequence that nothing holds back loses its own domain."""
     ends = [row for row in at_last(rows) if row.arm == arm]
-    found, text = share_interval(ends, "ra_i"), f"Keeps less than {COLLAPSE:.0f} % of its own domain"
+    found, text = (
+        share_interval(ends, "ra_i"),
+        f"Keeps less than {COLLAPSE:.0f} % of its own domain",
+    )
     if found is None:
         return f"| {text} | {arm} | not measured | – | – | – |"
     label = label_of(found, COLLAPSE, at_most=True, yes="held", no="not held")
@@ -183,7 +234,9 @@ def collapse(rows: Sequence[Row], arm: str) -> str:
 
 
 def cost(rows: Sequence[Row]) -> str:
-    """Whether forgetting all at once again and again costs more in all than one on top of the other."""
+    """Whether forgetting all at once again and again costs more in all than one on top of the
+    other.
+    """
     pairs = paired(rows, AT_ONCE, PLAIN, "cumulative_s")
     text = "All at once costs more in all"
     if not pairs:
@@ -195,10 +248,15 @@ def cost(rows: Sequence[Row]) -> str:
     return f"| {text} | {AT_ONCE}, {PLAIN} | {said_of} | – | {ua} | **{label}** |"
 
 
-def label_of(found: Interval, bar: float, at_most: bool, yes: str = "met", no: str = "not met") -> str:
+def label_of(
+    found: Interval, bar: float, at_most: bool, yes: str = "met", no: str = "not met"
+) -> str:
     """Whether an interval lies on the right side of a bar, on the wrong one, or across."""
     _, low, high = found
-    below, above = high < bar or (at_most and high == bar), low > bar or (not at_most and low == bar)
+    below, above = (
+        high < bar or (at_most and high == bar),
+        low > bar or (not at_most and low == bar),
+    )
     if not below and not above:
         return "undecided"
     return yes if below == at_most else no
@@ -211,7 +269,12 @@ def why_no_collapse(rows: Sequence[Row]) -> str:
     if not plain or mean([row.ra_i for row in plain]) < COLLAPSE:
         return ""
     text = (
-        f"The plain sequence keeps {kept} % of its own domain and does not collapse as the paper's: every request here "
-        "also rehearses what is kept nearby, with weight 3 and the restricted rule, which the paper's has not."
+        f"The plain sequence keeps {kept} % of its own domain and does not collapse as the paper's:"
+        " every request here also rehearses what is kept nearby, with weight 3 and the restricted"
+        " rule, which the paper's has not."
     )
-    return f"{text} “{UNHELD}” is without both and keeps {said([row.ra_i for row in free])} %." if free else text
+    return (
+        f"{text} “{UNHELD}” is without both and keeps {said([row.ra_i for row in free])} %."
+        if free
+        else text
+    )

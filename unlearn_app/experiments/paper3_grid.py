@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 from ..concepts.catalog import known_concepts, preview_concept, tuning_prompts
-from ..concepts.concept import Prompt, also_named, spread
+from ..concepts.concept import Prompt, also_named, evenly_spaced
 from ..continual.panel import PANEL_SEEDS, Asked
 from ..continual.sequence_data import anchored
 from ..settings.groups import SequenceConfig, UnlearnConfig
-from ..settings.presets import HOLDS, KEYS_VALUES
+from ..settings.presets import KEYS_VALUES, REGULARIZATION_PRESETS
 from ..settings.run_config import RunConfig, make_config, make_plan
 from .cells import SMOKE
 
@@ -35,13 +35,13 @@ PLAIN, PROJECTION = "sequential", "projection"
 BOTH, SMALL = "projection + selective", "projection + L2"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
 HOLDING: dict[str, dict[str, Any]] = {
-    "L1": HOLDS["l1"],
-    "L2": HOLDS["l2"],
-    "selective": HOLDS["selective"],
+    "L1": REGULARIZATION_PRESETS["l1"],
+    "L2": REGULARIZATION_PRESETS["l2"],
+    "selective": REGULARIZATION_PRESETS["selective"],
     "TIES": {"sequence.regime": "independent"},
-    PROJECTION: HOLDS["projection"],
-    BOTH: HOLDS["projection"] | {"regularize.select": 0.5},
-    SMALL: HOLDS["projection+l2"],
+    PROJECTION: REGULARIZATION_PRESETS["projection"],
+    BOTH: REGULARIZATION_PRESETS["projection"] | {"regularize.select": 0.5},
+    SMALL: REGULARIZATION_PRESETS["projection+l2"],
 }
 """The arms that hold a sequence back."""
 ARMS: dict[str, dict[str, Any]] = {
@@ -51,19 +51,26 @@ ARMS: dict[str, dict[str, Any]] = {
     UNHELD: {"rule": "weighted_sum", "unlearn.retain_weight": 1e-3},
     ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
 }
-"""All but the last train keys and values only, so each is compared to a plain sequence of the same layers.
+"""All but the last train keys and values only, so each is compared to a plain sequence of the same
+layers.
 
-The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every layer.
+The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every
+layer.
 """
 STYLES: dict[str, dict[str, Any]] = {
     "L2": {"unlearn.lr": 8e-3, "regularize.l2": 8e-3},
     SMALL: {"unlearn.lr": 9e-3, "regularize.l2": 8e-3},
 }
-"""Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less."""
+"""Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less.
+"""
 CONTENDERS, MORE_SEEDS = (PLAIN, "L2", SMALL), 2
-"""The plain sequence and what comes near every bar, and how many seeds they have beyond the others'."""
+"""The plain sequence and what comes near every bar, and how many seeds they have beyond the
+others'.
+"""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
-"""Pictures of each requested concept and each of the other domain; of all that is kept of the own one together."""
+"""Pictures of each requested concept and each of the other domain; of all that is kept of the own
+one together.
+"""
 SMOKE_ARMS = (PLAIN, "TIES", BOTH, AT_ONCE)
 """What a smoke measures: each regime, and what restrains an update in more than one way."""
 SMOKE_EVERY = 4
@@ -84,8 +91,8 @@ class Job:
     def cut(self) -> bool:
         """Whether the declared cut holds it; the others wait for the full grid.
 
-        All arms in one order with one base method, those for reference with one seed, contenders with more; in the
-        other order, and with a second method, three arms and a seed.
+        All arms in one order with one base method, those for reference with one seed, contenders
+        with more; in the other order, and with a second method, three arms and a seed.
         """
         second = list(BASES)[1]
         if (self.order, self.base) == (0, FIRST_BASE):
@@ -118,7 +125,9 @@ def grid(seeds: int) -> list[Job]:
 
 @cache
 def kept(domain: str) -> tuple[str, ...]:
-    """The concepts of a domain that no order asks for or reads as an anchor; nothing of them is trained on."""
+    """The concepts of a domain that no order asks for or reads as an anchor; nothing of them is
+    trained on.
+    """
     names, config = SEQUENCES[domain], make_config(SEQUENCES[domain][0])
     anchors = {
         anchored(config, name, order[:place]).anchor
@@ -131,10 +140,12 @@ def kept(domain: str) -> tuple[str, ...]:
 
 
 def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> Asked:
-    """All that is ever looked at in the sequences of a domain: what is requested, and what is kept of either domain.
+    """All that is ever looked at in the sequences of a domain: what is requested, and what is kept
+    of either domain.
 
-    Of the other domain only prompts are chosen that name nothing requested, as long as there are some. With `split`
-    "dev" it is what settings are tuned by: nothing of it is in the panel of the test.
+    Of the other domain only prompts are chosen that name nothing requested, as long as there are
+    some. With `split` "dev" it is what settings are tuned by: nothing of it is in the panel of the
+    test.
     """
     tested = panel(domain, seed, False) if split != "test" else {}
     taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
@@ -143,8 +154,14 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> Asked:
     known = [entry for entry in known_concepts() if not entry.fresh]
     others = [entry.name for entry in known if entry.kind != kind]
     if smoke:
-        names, own, others = Job(domain, 0, seed, "", "").requests(smoke), own[::SMOKE_EVERY], others[::SMOKE_EVERY]
-    counts = dict.fromkeys([*names, *others], ASKED_PICTURES) | dict.fromkeys(own, KEPT_PICTURES // len(own))
+        names, own, others = (
+            Job(domain, 0, seed, "", "").requests(smoke),
+            own[::SMOKE_EVERY],
+            others[::SMOKE_EVERY],
+        )
+    counts = dict.fromkeys([*names, *others], ASKED_PICTURES) | dict.fromkeys(
+        own, KEPT_PICTURES // len(own)
+    )
     numbers = itertools.count(PANEL_SEEDS[split] + 1000 * seed)
     asked = {}
     for name, count in counts.items():
@@ -154,7 +171,9 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> Asked:
         if name in others:
             clean = [prompt for prompt in prompts if named(prompt, known) not in SEQUENCES[domain]]
             prompts = clean or prompts
-        asked[name] = tuple((prompt, next(numbers)) for prompt in spread(prompts, 1 if smoke else count))
+        asked[name] = tuple(
+            (prompt, next(numbers)) for prompt in evenly_spaced(prompts, 1 if smoke else count)
+        )
     return asked
 
 
@@ -165,7 +184,9 @@ def named(prompt: Prompt, known: Sequence[Any]) -> str:
 
 
 def looked_at(asked: Asked, job: Job, number: int, smoke: bool) -> Asked:
-    """What is tested after a request: at a mark all that counts by then, else the concept just requested."""
+    """What is tested after a request: at a mark all that counts by then, else the concept just
+    requested.
+    """
     names = job.requests(smoke)
     if number not in marks(names):
         return {} if job.arm == AT_ONCE else {names[number - 1]: asked[names[number - 1]]}

@@ -1,7 +1,8 @@
-"""The algebra of low-rank updates: factors, their exact smallest form, the adapters they make, and sums of those.
+"""The algebra of low-rank updates: factors, their exact smallest form, the adapters they make, and
+sums of those.
 
-The factors of a layer are `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora_B.SLOT.weight` (out, rank); an update
-is `scale * B A`. Convolutions count as matrices (out, in * height * width).
+The factors of a layer are `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora_B.SLOT.weight`
+(out, rank); an update is `scale * B A`. Convolutions count as matrices (out, in * height * width).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 Factors = tuple[Tensor, Tensor]
-"""`(A (r, in), B (out, r))`, float32: the update of a weight (out, in) is `B @ A`, without any further scale."""
+"""`(A (r, in), B (out, r))`, float32: the update of a weight (out, in) is `B @ A`, without any
+further scale.
+"""
 Updates = dict[str, Tensor]
 """Dense updates (out, in) by layer."""
 
@@ -21,8 +24,9 @@ Updates = dict[str, Tensor]
 class Adapter:
     """A LoRA state of one rank with scale 1 (alpha equal to the rank).
 
-    `state` holds `{layer}.lora_A.weight` (rank, in) and `{layer}.lora_B.weight` (out, rank), float32; `error` is
-    the Frobenius norm of what truncation lost, over all layers together, relative to that of the whole update.
+    `state` holds `{layer}.lora_A.weight` (rank, in) and `{layer}.lora_B.weight` (out, rank),
+    float32; `error` is the Frobenius norm of what truncation lost, over all layers together,
+    relative to that of the whole update.
     """
 
     state: dict[str, Tensor]
@@ -40,9 +44,9 @@ def product(factors: Factors) -> Tensor:
 def compact(factors: Factors) -> Factors:
     """Factors of the same update with its own rank, min(in, out) at most.
 
-    The update's singular vectors, each scaled by the root of its singular value, largest first: row k of A and
-    column k of B have the squared norm s_k. Singular values that rounding of the float32 factors alone can cause
-    are dropped.
+    The update's singular vectors, each scaled by the root of its singular value, largest first: row
+    k of A and column k of B have the squared norm s_k. Singular values that rounding of the float32
+    factors alone can cause are dropped.
     """
     a, b = (factor.double() for factor in factors)
     q_in, r_in = torch.linalg.qr(a.T)
@@ -58,10 +62,11 @@ def compact(factors: Factors) -> Factors:
 
 
 def to_adapter(factors_by_layer: Mapping[str, Factors], rank: int | None = None) -> Adapter:
-    """The adapter whose layers all have `rank`, by default the largest rank that any of the updates has.
+    """The adapter whose layers all have `rank`, by default the largest rank that any of the updates
+    has.
 
-    A smaller update is padded with zeros, a larger one truncated to its leading singular values, which is the
-    nearest update of that rank (Eckart and Young).
+    A smaller update is padded with zeros, a larger one truncated to its leading singular values,
+    which is the nearest update of that rank (Eckart and Young).
 
     Raises:
         ValueError: `rank` is below 1.
@@ -84,7 +89,9 @@ def factor_pairs(params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor
     """A (rank, in) and B (out, rank) of every layer."""
     layers = dict.fromkeys(name.partition(".lora_")[0] for name in params)
     named = {(name.partition(".lora_")[0], name.partition(".lora_")[2][0]): name for name in params}
-    return {layer: tuple(params[named[layer, part]].flatten(1) for part in "AB") for layer in layers}
+    return {
+        layer: tuple(params[named[layer, part]].flatten(1) for part in "AB") for layer in layers
+    }
 
 
 def dense(state: Mapping[str, Tensor]) -> Updates:
@@ -92,40 +99,54 @@ def dense(state: Mapping[str, Tensor]) -> Updates:
     return {layer: b.double() @ a.double() for layer, (a, b) in factor_pairs(state).items()}
 
 
-def length(state: Mapping[str, Tensor]) -> float:
+def frobenius_norm(state: Mapping[str, Tensor]) -> float:
     """The Frobenius norm of an adapter's update over all layers."""
     pairs = [(a.double(), b.double()) for a, b in factor_pairs(state).values()]
     return sum(((b.T @ b) * (a @ a.T)).sum().item() for a, b in pairs) ** 0.5
 
 
-def total(*states: Mapping[str, Tensor]) -> Adapter:
+def sum_adapters(*states: Mapping[str, Tensor]) -> Adapter:
     """The sum of adapters as one, exact, of the rank that the sum has."""
     pairs = [factor_pairs(state) for state in states]
     layers = dict.fromkeys(layer for own in pairs for layer in own)
     joined = {layer: [own[layer] for own in pairs if layer in own] for layer in layers}
     whole = to_adapter(
-        {n: (torch.cat([a for a, _ in own]), torch.cat([b for _, b in own], dim=1)) for n, own in joined.items()}
+        {
+            n: (torch.cat([a for a, _ in own]), torch.cat([b for _, b in own], dim=1))
+            for n, own in joined.items()
+        }
     )
     return shaped(whole, states)
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
-    """The merged update as an adapter: of the largest layer's rank, or truncated to `rank` with the error said."""
+    """The merged update as an adapter: of the largest layer's rank, or truncated to `rank` with the
+    error said.
+    """
     largest = max(min(update.shape) for update in merged.values())
     eyes = {layer: torch.eye(len(update), dtype=update.dtype) for layer, update in merged.items()}
-    return to_adapter({layer: (update, eyes[layer]) for layer, update in merged.items()}, min(rank or largest, largest))
+    return to_adapter(
+        {layer: (update, eyes[layer]) for layer, update in merged.items()},
+        min(rank or largest, largest),
+    )
 
 
 def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
-    """With the factors of 1 x 1 convolutions as the states have them: matrices with two more axes."""
+    """With the factors of 1 x 1 convolutions as the states have them: matrices with two more
+    axes.
+    """
     axes = {name: tensor.shape[2:] for state in states for name, tensor in state.items()}
-    return replace(adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()})
+    return replace(
+        adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()}
+    )
 
 
 def joined_factors(
     params: Mapping[str, Tensor], earlier: Mapping[str, Tensor], scale: float
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Factors (A, B) by layer of the sum of `scale` times the update of `params` and of the `earlier` updates."""
+    """Factors (A, B) by layer of the sum of `scale` times the update of `params` and of the
+    `earlier` updates.
+    """
     own, before = factor_pairs(params), factor_pairs(earlier)
     like = next(iter(params.values()))
     for layer in own | before:

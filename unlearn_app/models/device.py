@@ -21,7 +21,9 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def fits_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 autocast trains quicker here than float32; `UNLEARN_PRECISION=float32` denies it."""
+    """Whether bfloat16 autocast trains quicker here than float32; `UNLEARN_PRECISION=float32`
+    denies it.
+    """
     if os.environ.get("UNLEARN_PRECISION") == "float32":
         return False
     if device.type == "cpu":

@@ -29,6 +29,10 @@ def generate(
         backend.load_adapter("unlearn", read_adapter(adapter))
     with backend.active(*(("unlearn",) if adapter else ())):
         latents = backend.sample(
-            prompts, seeds, steps=sampling_steps, guidance_scale=guidance_scale, should_stop=should_stop
+            prompts,
+            seeds,
+            steps=sampling_steps,
+            guidance_scale=guidance_scale,
+            should_stop=should_stop,
         )
     return to_pil(backend.decode(latents))

@@ -1,4 +1,6 @@
-"""The autoencoder's decoder: trained to invert the linear patch code, and to repair codes that are slightly wrong."""
+"""The autoencoder's decoder: trained to invert the linear patch code, and to repair codes that are
+slightly wrong.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +14,17 @@ from .decoder import learn_quietly
 from .latents import PatchBasis, pictures_to_tensor
 
 LATENT_NOISE = 0.3
-"""Largest standard deviation of the noise on a code; that of a picture is drawn evenly from zero to this."""
+"""Largest standard deviation of the noise on a code; that of a picture is drawn evenly from zero to
+this.
+"""
 WARM_UP = 100
 EDGE_WEIGHT = 0.5
 
 
 class Decoder(nn.Module):
-    """What turns latents (B, C, 8, 8) to pictures (B, 3, 64, 64): the part of the autoencoder that is trained."""
+    """What turns latents (B, C, 8, 8) to pictures (B, 3, 64, 64): the part of the autoencoder that
+    is trained.
+    """
 
     def __init__(self, autoencoder: nn.Module) -> None:
         super().__init__()
@@ -39,7 +45,9 @@ class DecoderState:
 
 
 def new_state(autoencoder: nn.Module, lr: float) -> DecoderState:
-    """A fresh training state of the decoder, which `write_decoder` wrote; only what `learn_quietly` names learns."""
+    """A fresh training state of the decoder, which `write_decoder` wrote; only what `learn_quietly`
+    names learns.
+    """
     learn_quietly(autoencoder)
     model = Decoder(autoencoder)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -59,8 +67,8 @@ def train_decoder(
 ) -> Iterator[float]:
     """Train to `steps`, yielding each step's loss.
 
-    Inputs are codes with noise, so that imperfect latents decode cleanly. In bfloat16 the gates would lose more than
-    there is to learn. The draws of a step depend on `seed` and the step alone.
+    Inputs are codes with noise, so that imperfect latents decode cleanly. In bfloat16 the gates
+    would lose more than there is to learn. The draws of a step depend on `seed` and the step alone.
     """
     device = next(state.model.parameters()).device
     state.model.train()
@@ -87,7 +95,9 @@ def learning_share(step: int, steps: int) -> float:
 
 
 def draw_pictures(shards: list[np.ndarray], count: int, generator: torch.Generator) -> Tensor:
-    """`count` random pictures of one random shard (one shard: few memory pages), (count, 3, H, W) in [-1, 1]."""
+    """`count` random pictures of one random shard (one shard: few memory pages), (count, 3, H, W)
+    in [-1, 1].
+    """
     shard = shards[int(torch.randint(len(shards), (), generator=generator))]
     rows = torch.randint(len(shard), (count,), generator=generator).sort().values
     return pictures_to_tensor(shard[rows.numpy()])

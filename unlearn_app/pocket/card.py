@@ -36,7 +36,9 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class CardSizes:
-    """How many pictures the card is measured on, `per_pair` of every object in every style, and sampling steps."""
+    """How many pictures the card is measured on, `per_pair` of every object in every style, and
+    sampling steps.
+    """
 
     rendered: int = 4_000
     fresh: int = 600
@@ -53,7 +55,8 @@ def write_card(
     recipe: Recipe = FULL,
     pictures: CardSizes | None = None,
 ) -> Iterator[Progress]:
-    """Measure the models in `assets`/pocket against renderings, and write card and sheets beside them.
+    """Measure the models in `assets`/pocket against renderings, and write card and sheets beside
+    them.
 
     What is known of their training comes from `work`, or without it from the card that is there.
 
@@ -85,13 +88,19 @@ def write_card(
     sheet_scenes = wanted[: len(OBJECTS) * len(STYLES)]
     _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
     _write_sheet(folder / "generated.webp", to_pil(painted[: len(sheet_scenes)]))
-    write_json(folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores})
+    write_json(
+        folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores}
+    )
     with Beside(folder / "README.md") as partial:
-        partial.write_text(card_text(recipe_used, training, scores, _sizes(backend, folder)), encoding="utf-8")
+        partial.write_text(
+            card_text(recipe_used, training, scores, _sizes(backend, folder)), encoding="utf-8"
+        )
     yield Progress("card", 1, 1, str(folder / "README.md"))
 
 
-def _training_facts(work: Path | None, folder: Path, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+def _training_facts(
+    work: Path | None, folder: Path, recipe: Recipe
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe and what is recorded of the training, as JSON."""
     if work is None:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
@@ -99,10 +108,12 @@ def _training_facts(work: Path | None, folder: Path, recipe: Recipe) -> tuple[di
     try:
         return asdict(recipe), json.loads((work / "train.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"There is no {error.filename}; run `pocket render` and `pocket train` first.") from error
+        raise ConfigError(
+            f"There is no {error.filename}; run `pocket render` and `pocket train` first."
+        ) from error
 
 
-# ---- sheets ------------------------------------------------------------------------------------------------
+# ---- sheets ----
 
 
 def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
@@ -111,7 +122,14 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(9)
     for column, style in enumerate(STYLES):
         text = style.name.replace(" ", "\n")
-        draw.text((MARGIN + CELL * (column + 0.5), HEADER / 2), text, "black", font, anchor="mm", align="center")
+        draw.text(
+            (MARGIN + CELL * (column + 0.5), HEADER / 2),
+            text,
+            "black",
+            font,
+            anchor="mm",
+            align="center",
+        )
     for row, entry in enumerate(OBJECTS):
         draw.text((MARGIN - 6, HEADER + CELL * (row + 0.5)), entry.name, "black", font, anchor="rm")
     for place, picture in enumerate(pictures):
@@ -121,7 +139,7 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
         sheet.save(partial, "WEBP", quality=QUALITY, method=6)
 
 
-# ---- text --------------------------------------------------------------------------------------------------
+# ---- text ----
 
 
 def _sizes(backend: Any, folder: Path) -> list[tuple[str, str, float, float]]:
@@ -133,12 +151,23 @@ def _sizes(backend: Any, folder: Path) -> list[tuple[str, str, float, float]]:
         ("text_encoder", "CLIPTextModel, width 128", pipe.text_encoder),
     )
     rows = [
-        (name, what, sum(p.numel() for p in model.parameters()) / 1e6, _mebibytes(folder / "pipeline" / name))
+        (
+            name,
+            what,
+            sum(p.numel() for p in model.parameters()) / 1e6,
+            _mebibytes(folder / "pipeline" / name),
+        )
         for name, what, model in parts
     ]
-    judges = {"judge": "residual CNN at 64 px and a word tower", "second": "vision transformer, 8 x 8 px patches"}
+    judges = {
+        "judge": "residual CNN at 64 px and a word tower",
+        "second": "vision transformer, 8 x 8 px patches",
+    }
     held = {name: _mebibytes(folder / name) for name in judges}
-    return [*rows, *((name, what, held[name] / 2 * 1.048576, held[name]) for name, what in judges.items())]
+    return [
+        *rows,
+        *((name, what, held[name] / 2 * 1.048576, held[name]) for name, what in judges.items()),
+    ]
 
 
 def _mebibytes(folder: Path) -> float:
@@ -161,19 +190,40 @@ def _score_table(scores: dict[str, Any]) -> str:
     for key, text in names.items():
         score = scores[key].get("judge", scores[key])
         shares = [f"{score[axis]:.1%}" for axis in ("object", "style", "setting")]
-        rows.append([text, str(score["pictures"]), *shares, f"{score['alignment']:.2f}", f"{score['sure']:.2f}"])
-    return _table(("judge on", "pictures", "object", "style", "setting", "alignment", "right object's p"), rows)
+        rows.append(
+            [
+                text,
+                str(score["pictures"]),
+                *shares,
+                f"{score['alignment']:.2f}",
+                f"{score['sure']:.2f}",
+            ]
+        )
+    return _table(
+        ("judge on", "pictures", "object", "style", "setting", "alignment", "right object's p"),
+        rows,
+    )
 
 
 def _picture_table(scores: dict[str, Any]) -> str:
     rows = []
-    for key, text in (("generated", "every object in every style"), ("held_out", "held-out compositions")):
+    for key, text in (
+        ("generated", "every object in every style"),
+        ("held_out", "held-out compositions"),
+    ):
         found = scores[key]
         ratio, by_style = found["psnr"], found["sharpness_by_style"]
-        spread = f"{found['sharpness']:.2f} ({min(by_style.values()):.2f} to {max(by_style.values()):.2f})"
+        evenly_spaced = (
+            f"{found['sharpness']:.2f} ({min(by_style.values()):.2f} to"
+            f" {max(by_style.values()):.2f})"
+        )
         seconds = f"{found['second']['object']:.1%} / {found['second']['style']:.1%}"
-        rows.append([text, f"{ratio['median']:.1f} / {ratio['worst_tenth']:.1f} dB", spread, seconds])
-    return _table(("generated", "PSNR, median / worst tenth", "sharpness (by style)", "second judge"), rows)
+        rows.append(
+            [text, f"{ratio['median']:.1f} / {ratio['worst_tenth']:.1f} dB", evenly_spaced, seconds]
+        )
+    return _table(
+        ("generated", "PSNR, median / worst tenth", "sharpness (by style)", "second judge"), rows
+    )
 
 
 def _training_table(training: dict[str, Any]) -> str:
@@ -184,14 +234,30 @@ def _training_table(training: dict[str, Any]) -> str:
         losses = ", ".join(f"{loss:.3f} at {step:g}" for step, loss in marks)
         minutes = f"{facts['seconds'] / 60:.0f} min"
         batch = str(facts.get("batch", ""))
-        rows.append([part, str(facts["steps"]), batch, str(facts["seed"]), minutes, losses, facts["hardware"]])
-    table = _table(("part", "steps", "batch", "seed", "time", "loss (mean since the mark before)", "on"), rows)
+        rows.append(
+            [
+                part,
+                str(facts["steps"]),
+                batch,
+                str(facts["seed"]),
+                minutes,
+                losses,
+                facts["hardware"],
+            ]
+        )
+    table = _table(
+        ("part", "steps", "batch", "seed", "time", "loss (mean since the mark before)", "on"), rows
+    )
     notes = [f"- {part}: {facts['note']}." for part, facts in training.items() if "note" in facts]
-    return "\n".join([table, *(["", "Where this run left the recipe:", "", *notes] if notes else [])])
+    return "\n".join(
+        [table, *(["", "Where this run left the recipe:", "", *notes] if notes else [])]
+    )
 
 
 def _weakest(by_name: dict[str, float], count: int = 5) -> str:
-    return ", ".join(f"{name} {by_name[name]:.0%}" for name in sorted(by_name, key=by_name.get)[:count])
+    return ", ".join(
+        f"{name} {by_name[name]:.0%}" for name in sorted(by_name, key=by_name.get)[:count]
+    )
 
 
 def card_text(
@@ -229,8 +295,13 @@ def card_text(
     return TEMPLATE.format(**values)
 
 
-DECODER_WRITTEN = "Neither is trained yet; `pocket train --part autoencoder` can refine the decoder."
-DECODER_TRAINED = "The decoder was then trained on codes with noise, so that it repairs codes that are slightly wrong."
+DECODER_WRITTEN = (
+    "Neither is trained yet; `pocket train --part autoencoder` can refine the decoder."
+)
+DECODER_TRAINED = (
+    "The decoder was then trained on codes with noise, so that it repairs codes that are slightly"
+    " wrong."
+)
 
 TEMPLATE = """# PocketCanvas
 

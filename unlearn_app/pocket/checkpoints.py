@@ -1,4 +1,6 @@
-"""Checkpoints of the recipe: written beside and renamed, so that a kill at any moment leaves the old or the new."""
+"""Checkpoints of the recipe: written beside and renamed, so that a kill at any moment leaves the
+old or the new.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ def follow(
     save_every: int,
     facts: dict[str, Any],
 ) -> Iterator[Progress]:
-    """Drive `losses` from the last checkpoint to the end; a checkpoint and a loss log every `save_every` steps."""
+    """Drive `losses` from the last checkpoint to the end; a checkpoint and a loss log every
+    `save_every` steps.
+    """
     path = work / ("unet.ckpt" if part == "denoiser" else f"{part}.ckpt")
     log = _restore(path, state, model) if path.exists() else []
     before, started, recent = state.seconds, time.monotonic(), []
@@ -50,7 +54,9 @@ def follow(
             held |= {"step": state.step, "seconds": state.seconds, "losses": log}
             save(path, held | ({"ema": state.ema} if hasattr(state, "ema") else {}))
         yield Progress(part, state.step, total, f"loss {loss:.3f}")
-    record(work, part, {"steps": state.step, "seconds": round(state.seconds), "losses": log, **facts})
+    record(
+        work, part, {"steps": state.step, "seconds": round(state.seconds), "losses": log, **facts}
+    )
 
 
 def _restore(path: Path, state: Any, model: nn.Module) -> list[list[float]]:
@@ -78,7 +84,8 @@ def save(path: Path, value: dict[str, Any] | Tensor) -> None:
 
 
 class Beside:
-    """A path beside `path` to write to; on success it takes its place: a kill leaves old or new, never half of one.
+    """A path beside `path` to write to; on success it takes its place: a kill leaves old or new,
+    never half of one.
 
     (Of a folder it may leave none for an instant, which the next run makes good.)
     """

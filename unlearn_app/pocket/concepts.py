@@ -9,10 +9,28 @@ from collections.abc import Callable, Sequence
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
 from .grammar import PLAIN_STYLE, caption
-from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, RELATED_FAMILIES, SETTINGS, STYLES, Entry, spellings
+from .vocabulary import (
+    FRESH_OBJECTS,
+    FRESH_STYLES,
+    OBJECTS,
+    RELATED_FAMILIES,
+    SETTINGS,
+    STYLES,
+    Entry,
+    spellings,
+)
 
 TEST_SETTINGS = ("beach", "field", "night", "room")
-TEST_STYLES = (PLAIN_STYLE, "watercolor", "mosaic", "blueprint", "neon", "pop art", "cartoon", "chalk")
+TEST_STYLES = (
+    PLAIN_STYLE,
+    "watercolor",
+    "mosaic",
+    "blueprint",
+    "neon",
+    "pop art",
+    "cartoon",
+    "chalk",
+)
 """Held out from every training prompt, together with half of the objects."""
 FILLERS = ("a", "an", "the", "in", "of", "by", "style", "styles", "painting", "picture")
 
@@ -42,17 +60,23 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
         ConfigError: the word is not in the world; the message names the nearest ones.
     """
     wanted = _normal(text)
-    for kind, entries in (("object", (*OBJECTS, *FRESH_OBJECTS)), ("style", (*STYLES, *FRESH_STYLES))):
+    for kind, entries in (
+        ("object", (*OBJECTS, *FRESH_OBJECTS)),
+        ("style", (*STYLES, *FRESH_STYLES)),
+    ):
         for entry in entries:
             for spelling in spellings(entry):
                 if wanted in (spelling, f"{spelling}s", f"{spelling}es", f"{spelling[:-1]}ies"):
                     return entry, kind
     if any(wanted in spellings(entry) for entry in SETTINGS):
         raise ConfigError(
-            f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.", field
+            f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.",
+            field,
         )
     nearest = ", ".join(nearest_known(text))
-    raise ConfigError(f"The bundled model does not know “{text}”; the nearest it knows: {nearest}.", field)
+    raise ConfigError(
+        f"The bundled model does not know “{text}”; the nearest it knows: {nearest}.", field
+    )
 
 
 def nearest_known(text: str, count: int = 4) -> list[str]:
@@ -64,20 +88,26 @@ def nearest_known(text: str, count: int = 4) -> list[str]:
 
 
 def pocket_concept(text: str, anchor: str | None) -> Concept:
-    """The concept behind a typed word, with train and test prompts that share no sub-concept but the concept.
+    """The concept behind a typed word, with train and test prompts that share no sub-concept but
+    the concept.
 
     Raises:
-        ConfigError: an unknown concept or anchor, an anchor of the other kind, or the concept as its own anchor.
+        ConfigError: an unknown concept or anchor, an anchor of the other kind, or the concept as
+        its own anchor.
     """
     entry, kind = find_entry(text)
     chosen = _default_anchor(entry, kind)
     if anchor is not None:
         chosen, anchor_kind = find_entry(anchor, "anchor")
         if chosen == entry:
-            raise ConfigError(f"The anchor “{anchor}” is the concept “{entry.name}” itself; choose another.", "anchor")
+            raise ConfigError(
+                f"The anchor “{anchor}” is the concept “{entry.name}” itself; choose another.",
+                "anchor",
+            )
         if anchor_kind != kind:
             raise ConfigError(
-                f"The anchor “{anchor}” is of kind {anchor_kind}, the concept of kind {kind}; choose the same kind.",
+                f"The anchor “{anchor}” is of kind {anchor_kind}, the concept of kind {kind};"
+                " choose the same kind.",
                 "anchor",
             )
     build = _object_concept if kind == "object" else _style_concept
@@ -85,7 +115,8 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
 
 
 def tuning_prompts(text: str) -> tuple[Prompt, ...]:
-    """Prompts to tune by: what the concept's own training knows, in held-out settings, which forgetting reaches last.
+    """Prompts to tune by: what the concept's own training knows, in held-out settings, which
+    forgetting reaches last.
 
     None is among its own held-out prompts.
 
@@ -93,19 +124,27 @@ def tuning_prompts(text: str) -> tuple[Prompt, ...]:
         ConfigError: an unknown concept.
     """
     entry, kind = find_entry(text)
-    others = _styles(False) if kind == "object" else halves([e.name for e in OBJECTS], entry.name)[0]
+    others = (
+        _styles(False) if kind == "object" else halves([e.name for e in OBJECTS], entry.name)[0]
+    )
     return _ask((entry.name,), others, _settings(True), kind, True)
 
 
 def _default_anchor(entry: Entry, kind: str) -> Entry:
     if kind == "style":
-        return next(e for e in STYLES if e.name == ("cartoon" if entry.name == PLAIN_STYLE else PLAIN_STYLE))
+        return next(
+            e for e in STYLES if e.name == ("cartoon" if entry.name == PLAIN_STYLE else PLAIN_STYLE)
+        )
     relatives = [e for e in OBJECTS if e.family == entry.family and e != entry]
     return relatives[0]
 
 
-def _family(entry: Entry, entries: Sequence[Entry], excluded: Sequence[Entry]) -> tuple[list[str], list[str]]:
-    """Names near to `entry` (its family, and the related one when that leaves fewer than three) and all others."""
+def _family(
+    entry: Entry, entries: Sequence[Entry], excluded: Sequence[Entry]
+) -> tuple[list[str], list[str]]:
+    """Names near to `entry` (its family, and the related one when that leaves fewer than three) and
+    all others.
+    """
     rest = [e for e in entries if e not in excluded]
     near = [e.name for e in rest if e.family == entry.family]
     if len(near) < 3:
@@ -130,10 +169,12 @@ def _styles(test: bool, excluded: Sequence[str] = ()) -> list[str]:
 def _ask(
     names: Sequence[str], others: Sequence[str], settings: Sequence[str], axis: str, test: bool
 ) -> tuple[Prompt, ...]:
-    """One prompt per combination; row i of any two lists of one axis is the same sentence but for the name.
+    """One prompt per combination; row i of any two lists of one axis is the same sentence but for
+    the name.
 
-    `names` are on `axis`, `others` on the other one. The contexts, other and setting, stand in a fixed shuffled
-    order, and the names go round every second row, so that every second row of a list covers them all.
+    `names` are on `axis`, `others` on the other one. The contexts, other and setting, stand in a
+    fixed shuffled order, and the names go round every second row, so that every second row of a
+    list covers them all.
     """
     contexts = list(itertools.product(others, settings))
     random.Random(f"{axis} {test}").shuffle(contexts)
@@ -186,9 +227,11 @@ def _assemble(
     ask: Callable[[Sequence[str], bool], tuple[Prompt, ...]],
     cross: tuple[Prompt, ...],
 ) -> Concept:
-    """`names` are near and far sub-concepts, each for training and for test; `cross` tests the other axis.
+    """`names` are near and far sub-concepts, each for training and for test; `cross` tests the
+    other axis.
 
-    The adversary's half is left out of the retain prompts as of the forget prompts, which keeps the rows in pairs.
+    The adversary's half is left out of the retain prompts as of the forget prompts, which keeps the
+    rows in pairs.
     """
     near_train, near_test, far_train, far_test = names
     mine, anchors, theirs = shared_out(ask((entry.name,), False), ask((anchor.name,), False))

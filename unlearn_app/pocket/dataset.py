@@ -1,4 +1,6 @@
-"""The rendered data set: which scenes a split holds in which order, and shards of pictures on disk."""
+"""The rendered data set: which scenes a split holds in which order, and shards of pictures on
+disk.
+"""
 
 import itertools
 import os
@@ -24,7 +26,10 @@ JUDGED_FRESH = 32_000
 def is_held_out(object_name: str, style: str, setting: str) -> bool:
     """Whether this composition is kept out of the training split (about one in twenty, fixed)."""
     names = [[e.name for e in entries] for entries in (OBJECTS, STYLES, SETTINGS)]
-    place = [column.index(name) for column, name in zip(names, (object_name, style, setting), strict=True)]
+    place = [
+        column.index(name)
+        for column, name in zip(names, (object_name, style, setting), strict=True)
+    ]
     return np.random.default_rng([20250, *place]).random() < HELD_OUT_SHARE
 
 
@@ -32,10 +37,14 @@ def is_held_out(object_name: str, style: str, setting: str) -> bool:
 def _compositions(split: str) -> tuple[tuple[str, str, str], ...]:
     """Object, style and setting of everything `split` shows.
 
-    "train" and "held_out" share out what is known; "fresh" has an object or a style that the denoiser never sees.
+    "train" and "held_out" share out what is known; "fresh" has an object or a style that the
+    denoiser never sees.
     """
     if split == "fresh":
-        pairs = [*itertools.product(FRESH_OBJECTS, (*STYLES, *FRESH_STYLES)), *itertools.product(OBJECTS, FRESH_STYLES)]
+        pairs = [
+            *itertools.product(FRESH_OBJECTS, (*STYLES, *FRESH_STYLES)),
+            *itertools.product(OBJECTS, FRESH_STYLES),
+        ]
         return tuple((o.name, s.name, place.name) for o, s in pairs for place in SETTINGS)
     known: Iterator[tuple[Entry, Entry, Entry]] = itertools.product(OBJECTS, STYLES, SETTINGS)
     names = (tuple(entry.name for entry in entries) for entries in known)
@@ -86,8 +95,12 @@ def _render_shard(path: Path, split: str, start: int, count: int, seed: int) -> 
     partial.replace(path)
 
 
-def render_split(folder: Path, split: str, count: int, seed: int, workers: int) -> Iterator[tuple[int, int]]:
-    """Render `count` pictures of `split` into shards; finished shards are kept, yields (done, total) shards."""
+def render_split(
+    folder: Path, split: str, count: int, seed: int, workers: int
+) -> Iterator[tuple[int, int]]:
+    """Render `count` pictures of `split` into shards; finished shards are kept, yields (done,
+    total) shards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, SHARD)
     jobs = []
@@ -95,7 +108,9 @@ def render_split(folder: Path, split: str, count: int, seed: int, workers: int) 
         for start in starts:
             path = _shard_path(folder, split, start, min(SHARD, count - start), seed)
             if not path.exists():
-                jobs.append(pool.submit(_render_shard, path, split, start, min(SHARD, count - start), seed))
+                jobs.append(
+                    pool.submit(_render_shard, path, split, start, min(SHARD, count - start), seed)
+                )
         done = len(starts) - len(jobs)
         yield done, len(starts)
         for job in jobs:

@@ -1,10 +1,12 @@
-"""The decoder of the autoencoder: the linear patch code undone by convolution weights, without any training.
+"""The decoder of the autoencoder: the linear patch code undone by convolution weights, without any
+training.
 
-A patch of 8 x 8 pixels is a linear function of its cell, but the network doubles its grid three times and each time
-gives the four copies of a cell the same numbers, so the copies have to be told apart. Every feature map therefore
-carries a ramp per axis, which grows by one per cell; the zeros around the map tell the middle block where it starts.
-After a doubling the ramp's second difference is +1 in the first copy of a cell and -1 in the second: the parity,
-a convolution. Numbers for both copies travel side by side, and silu(u + K * parity) lets only the right ones pass.
+A patch of 8 x 8 pixels is a linear function of its cell, but the network doubles its grid three
+times and each time gives the four copies of a cell the same numbers, so the copies have to be told
+apart. Every feature map therefore carries a ramp per axis, which grows by one per cell; the zeros
+around the map tell the middle block where it starts. After a doubling the ramp's second difference
+is +1 in the first copy of a cell and -1 in the second: the parity, a convolution. Numbers for both
+copies travel side by side, and silu(u + K * parity) lets only the right ones pass.
 """
 
 from functools import cache
@@ -16,14 +18,18 @@ from .encoder import write_taps
 from .latents import PATCH, PatchBasis
 
 SIDE = 8
-"""Cells along an edge of the latents. Where the ramp starts is worked out from the borders, for this size alone."""
+"""Cells along an edge of the latents. Where the ramp starts is worked out from the borders, for
+this size alone.
+"""
 COARSE_GATE, GATE, FINE_GATE = 20.0, 12.0, 8.0
 """Codes reach 10, pixels 2; silu is the identity or zero to a thousandth from 8 on."""
 ONE = 32.0
 """The amplitude of flags: silu(32) is 32 and silu(-32) is 0, so that a flag stays exact."""
 ANCHORS = [0, 1]
 BALANCE = 2
-"""Places in every map: two large constants, which hold the normalisation still, and what keeps the mean at zero."""
+"""Places in every map: two large constants, which hold the normalisation still, and what keeps the
+mean at zero.
+"""
 
 
 class Map:
@@ -46,14 +52,16 @@ GATED_QUARTERS = Map(one=1, ramp=2, parity=4, plus=48, minus=48)
 PIECES = Map(one=1, ramp=2, parity=4, pixels=12)
 GATED_PIECES = Map(parity=6, plus=12, minus=12)
 PICTURE = Map(parity=6, plus=3, minus=3)
-"""What the feature maps hold, from the code's grid to the picture's; the narrowest network in which they fit."""
+"""What the feature maps hold, from the code's grid to the picture's; the narrowest network in which
+they fit.
+"""
 
 
 def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
     """Set the weights of the decoder so that it computes `basis.decode`, without any training.
 
-    Both blocks of the coarsest level and the second blocks of the others contribute nothing, since the last
-    convolution of their branch is zero; they are there to learn.
+    Both blocks of the coarsest level and the second blocks of the others contribute nothing, since
+    the last convolution of their branch is zero; they are there to learn.
     """
     decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
     with torch.no_grad():
@@ -62,19 +70,28 @@ def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
         _write_ramp(decoder.mid_block.resnets)
         _write_halves(levels[0].upsamplers[0].conv)
         _select_quarters(levels[1].resnets[0], _functionals(basis))
-        _write_gates(levels[1].upsamplers[0].conv, levels[2].resnets[0].norm1, QUARTERS, GATED_QUARTERS, 2 * SIDE)
+        _write_gates(
+            levels[1].upsamplers[0].conv,
+            levels[2].resnets[0].norm1,
+            QUARTERS,
+            GATED_QUARTERS,
+            2 * SIDE,
+        )
         _select(levels[2].resnets[0], GATED_QUARTERS, PIECES)
-        _write_gates(levels[2].upsamplers[0].conv, levels[3].resnets[0].norm1, PIECES, GATED_PIECES, 4 * SIDE)
+        _write_gates(
+            levels[2].upsamplers[0].conv, levels[3].resnets[0].norm1, PIECES, GATED_PIECES, 4 * SIDE
+        )
         _select(levels[3].resnets[0], GATED_PIECES, PICTURE)
         _write_output(decoder)
 
 
 def learn_quietly(autoencoder: nn.Module) -> None:
-    """Let gradients reach only what can be refined in a decoder that `write_decoder` wrote; call it before training.
+    """Let gradients reach only what can be refined in a decoder that `write_decoder` wrote; call it
+    before training.
 
-    Frozen are position and gates, whose numbers are so loud that a step of a weight that reads them, or of one that
-    moves them, drowns the picture. Free blocks and selections of pixels learn, but the former add to codes and pixels
-    alone.
+    Frozen are position and gates, whose numbers are so loud that a step of a weight that reads
+    them, or of one that moves them, drowns the picture. Free blocks and selections of pixels learn,
+    but the former add to codes and pixels alone.
     """
     autoencoder.requires_grad_(False)
     decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
@@ -83,7 +100,9 @@ def learn_quietly(autoencoder: nn.Module) -> None:
             part.requires_grad_(True)
         keep = torch.zeros(block.conv2.out_channels, device=block.conv2.weight.device)
         keep[targets] = 1
-        block.conv2.weight.register_hook(lambda gradient, keep=keep: gradient * keep.view(-1, 1, 1, 1))
+        block.conv2.weight.register_hook(
+            lambda gradient, keep=keep: gradient * keep.view(-1, 1, 1, 1)
+        )
         block.conv2.bias.register_hook(lambda gradient, keep=keep: gradient * keep)
     for part in (levels[2].resnets[0].conv1, levels[3].resnets[0].conv1, decoder.conv_out):
         part.requires_grad_(True)
@@ -91,7 +110,8 @@ def learn_quietly(autoencoder: nn.Module) -> None:
 
 @cache
 def _anchor(width: int) -> tuple[float, float]:
-    """An anchor, and the deviation of `width` channels of which one is the anchor, one its negative, the rest small.
+    """An anchor, and the deviation of `width` channels of which one is the anchor, one its
+    negative, the rest small.
 
     Of the anchors that bfloat16 holds exactly the one whose deviation float16 holds best.
     """
@@ -102,7 +122,8 @@ def _anchor(width: int) -> tuple[float, float]:
 
 
 def _hold_norms(decoder: nn.Module) -> None:
-    """Turn every normalisation before which anchors stand into the identity, which hides anchors and balance.
+    """Turn every normalisation before which anchors stand into the identity, which hides anchors
+    and balance.
 
     What is left is every free block's second normalisation, before which there are none.
     """
@@ -115,7 +136,10 @@ def _hold_norms(decoder: nn.Module) -> None:
     # what follows has no use for these, and they are so loud that nothing could be learned beside them
     for block in decoder.up_blocks[0].resnets:
         block.norm1.weight[ENTRY["one"] + ENTRY["ramp"] + ENTRY["edges"]] = 0
-    for places, block in ((QUARTERS, decoder.up_blocks[1].resnets[1]), (PIECES, decoder.up_blocks[2].resnets[1])):
+    for places, block in (
+        (QUARTERS, decoder.up_blocks[1].resnets[1]),
+        (PIECES, decoder.up_blocks[2].resnets[1]),
+    ):
         block.norm1.weight[places["one"] + places["ramp"]] = 0
     decoder.up_blocks[2].resnets[0].norm1.weight[GATED_QUARTERS["one"] + GATED_QUARTERS["ramp"]] = 0
 
@@ -125,7 +149,9 @@ def _free_blocks(decoder: nn.Module) -> list[tuple[nn.Module, list[int]]]:
     first, *others = decoder.up_blocks
     blocks = [(block, ENTRY["code"]) for block in first.resnets]
     targets = (QUARTERS["pixels"], PIECES["pixels"], PICTURE["plus"] + PICTURE["minus"])
-    return blocks + [(level.resnets[1], places) for level, places in zip(others, targets, strict=True)]
+    return blocks + [
+        (level.resnets[1], places) for level, places in zip(others, targets, strict=True)
+    ]
 
 
 def _hold_norm(norm: nn.GroupNorm) -> None:
@@ -139,8 +165,16 @@ def _blank(conv: nn.Conv2d) -> None:
     nn.init.zeros_(conv.bias)
 
 
-def _tap(conv: nn.Conv2d, outputs: list[int], inputs: list[int], values: Tensor | float, at: tuple = (0, 0)) -> None:
-    """Add `values`, a matrix (outputs, inputs) or one number a pair, to the weights that look `at` (down, right)."""
+def _tap(
+    conv: nn.Conv2d,
+    outputs: list[int],
+    inputs: list[int],
+    values: Tensor | float,
+    at: tuple = (0, 0),
+) -> None:
+    """Add `values`, a matrix (outputs, inputs) or one number a pair, to the weights that look `at`
+    (down, right).
+    """
     if not isinstance(values, Tensor):
         values = values * torch.eye(len(outputs))
     centre = conv.kernel_size[0] // 2
@@ -149,7 +183,9 @@ def _tap(conv: nn.Conv2d, outputs: list[int], inputs: list[int], values: Tensor 
 
 
 def _close(conv: nn.Conv2d, anchored: bool = True, mean: float = 0.0) -> None:
-    """Finish what a convolution writes: anchors, and a balance that keeps the mean of all channels at `mean`."""
+    """Finish what a convolution writes: anchors, and a balance that keeps the mean of all channels
+    at `mean`.
+    """
     if anchored:
         conv.bias[ANCHORS] = torch.tensor([1.0, -1.0]) * _anchor(conv.out_channels)[0]
     conv.weight[BALANCE] = 0
@@ -171,8 +207,9 @@ def _write_entry(autoencoder: nn.Module) -> None:
 def _write_ramp(resnets: nn.ModuleList) -> None:
     """Ramps per axis, from -3.5 to 3.5, as a sum of flags for each row and column of cells.
 
-    A flag is a difference of the constant channel and itself a cell further on, which is zero beyond the border;
-    convolutions after it move it inwards. Every block adds two of the four flags per side.
+    A flag is a difference of the constant channel and itself a cell further on, which is zero
+    beyond the border; convolutions after it move it inwards. Every block adds two of the four flags
+    per side.
     """
     outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
     edges, ramps = ENTRY["edges"], ENTRY["ramp"]
@@ -195,10 +232,14 @@ def _write_ramp(resnets: nn.ModuleList) -> None:
         _close(block.conv2, anchored=False)
 
 
-def _add_parity(conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, scale: Tensor | float, side: int) -> None:
-    """Add `scale` times the parity along `axis` (0 along rows); `side` is the size of the map before its doubling.
+def _add_parity(
+    conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, scale: Tensor | float, side: int
+) -> None:
+    """Add `scale` times the parity along `axis` (0 along rows); `side` is the size of the map
+    before its doubling.
 
-    At the border the constant channel makes up for the ramp, which would go on but is cut off by zeros.
+    At the border the constant channel makes up for the ramp, which would go on but is cut off by
+    zeros.
     """
     scales = torch.as_tensor(scale).expand(len(outputs))[:, None]
     ramp, missing = [source["ramp"][axis]], (side / 2 + 0.5) / ONE
@@ -210,7 +251,9 @@ def _add_parity(conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, sca
 
 
 def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> None:
-    """The constant, the ramps of the doubled map, and the parities: those of before and two new ones."""
+    """The constant, the ramps of the doubled map, and the parities: those of before and two new
+    ones.
+    """
     old = source.places.get("parity", [])
     _tap(conv, target["parity"][: len(old)], old, 1.0)
     for axis in (0, 1):
@@ -223,7 +266,9 @@ def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> Non
 
 
 def _write_halves(conv: nn.Conv2d) -> None:
-    """Two copies of the code, of which `_select_quarters` sees the one in left and the other in right halves."""
+    """Two copies of the code, of which `_select_quarters` sees the one in left and the other in
+    right halves.
+    """
     _blank(conv)
     _write_position(conv, ENTRY, HALVES, SIDE)
     conv.weight[HALVES["parity"]] *= ONE
@@ -236,16 +281,21 @@ def _write_halves(conv: nn.Conv2d) -> None:
 def _functionals(basis: PatchBasis) -> tuple[Tensor, Tensor]:
     """Weights (2, 2, 48, 64) and means (2, 2, 48) of the pixels of every quarter of a patch.
 
-    Pixels are ordered so that equal parts of them are the quarters of a quarter, and so on down to colours.
+    Pixels are ordered so that equal parts of them are the quarters of a quarter, and so on down to
+    colours.
     """
-    weights = (basis.rows * basis.scale[:, None]).T.half().float()  # what a file will hold, so that offsets match
+    weights = (
+        (basis.rows * basis.scale[:, None]).T.half().float()
+    )  # what a file will hold, so that offsets match
     split = torch.cat([weights, basis.mean[:, None]], 1).reshape(3, *(2,) * 6, -1)
     ordered = split.permute(1, 4, 2, 5, 3, 6, 0, 7).reshape(2, 2, 3 * PATCH**2 // 4, -1)
     return ordered[..., :-1], ordered[..., -1]
 
 
 def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> None:
-    """From gated codes to the 48 pixels of this quarter: the first activation selects the half, the second the row."""
+    """From gated codes to the 48 pixels of this quarter: the first activation selects the half, the
+    second the row.
+    """
     weights, means = functionals
     size = len(QUARTERS["pixels"])
     hidden = Map(top=size, bottom=size)
@@ -269,7 +319,9 @@ def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> No
 
 
 def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1.0) -> None:
-    """Pass on what says where a pixel is, and drop all else; parities are multiplied by `parity`."""
+    """Pass on what says where a pixel is, and drop all else; parities are multiplied by
+    `parity`.
+    """
     _blank(conv)
     for name, scale in (("one", 1.0), ("ramp", 1.0), ("parity", parity)):
         if name in target.places:
@@ -278,14 +330,19 @@ def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1
 
 
 def _write_gates(conv: nn.Conv2d, norm: nn.GroupNorm, source: Map, target: Map, side: int) -> None:
-    """The pixels and their negatives, far below zero but for the quarter of them that belongs to this quarter.
+    """The pixels and their negatives, far below zero but for the quarter of them that belongs to
+    this quarter.
 
-    Their mean is as far below; a balance of that size would rival the anchors, so `norm` gives back what it removes.
+    Their mean is as far below; a balance of that size would rival the anchors, so `norm` gives back
+    what it removes.
     """
     _blank(conv)
     _write_position(conv, source, target, side)
     share = len(source["pixels"]) // 4
-    rows, columns = (torch.tensor(signs).repeat_interleave(share) for signs in ((1.0, 1, -1, -1), (1.0, -1, 1, -1)))
+    rows, columns = (
+        torch.tensor(signs).repeat_interleave(share)
+        for signs in ((1.0, 1, -1, -1), (1.0, -1, 1, -1))
+    )
     for name, sign in (("plus", 1.0), ("minus", -1.0)):
         _tap(conv, target[name], source["pixels"], sign)
         _add_parity(conv, target[name], source, 0, FINE_GATE * columns, side)
@@ -297,7 +354,9 @@ def _write_gates(conv: nn.Conv2d, norm: nn.GroupNorm, source: Map, target: Map, 
 
 
 def _select(block: nn.Module, gated: Map, target: Map) -> None:
-    """Sum the four quarters, of which the first activation leaves one; silu(z) - silu(-z) = z undoes both."""
+    """Sum the four quarters, of which the first activation leaves one; silu(z) - silu(-z) = z
+    undoes both.
+    """
     share = len(gated["plus"]) // 4
     hidden = Map(plus=share, minus=share)
     every = torch.eye(share).repeat(1, 4)

@@ -39,7 +39,9 @@ class DenoiserState:
 def new_state(unet: nn.Module, lr: float) -> DenoiserState:
     """A fresh training state around `unet`."""
     ema = {name: value.detach().clone() for name, value in unet.state_dict().items()}
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     return DenoiserState(unet, ema, optimizer)
 
 
@@ -83,10 +85,12 @@ def train_denoiser(
     seed: int,
     autocast: bool,
 ) -> Iterator[float]:
-    """Run through `phases`, yielding the loss of each step; the v-prediction target is diffusers' own definition.
+    """Run through `phases`, yielding the loss of each step; the v-prediction target is diffusers'
+    own definition.
 
-    One caption in ten is empty (classifier-free guidance). The rate falls over the last `fall` steps. The draws of
-    a step depend on `seed` and the step alone, so a resumed training sees what an unbroken one would have seen.
+    One caption in ten is empty (classifier-free guidance). The rate falls over the last `fall`
+    steps. The draws of a step depend on `seed` and the step alone, so a resumed training sees what
+    an unbroken one would have seen.
     """
     device, steps = latents.device, sum(phase.steps for phase in phases)
     state.unet.train()

@@ -1,4 +1,6 @@
-"""The encoder of the autoencoder: the linear patch code written into convolution weights, without any training."""
+"""The encoder of the autoencoder: the linear patch code written into convolution weights, without
+any training.
+"""
 
 import numpy as np
 import torch
@@ -15,10 +17,11 @@ SAMPLE_ROWS = 10_000
 def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarray) -> None:
     """Set the encoder's weights so that its mean is `basis.encode`, without any training.
 
-    Every residual branch is silenced, which leaves a chain of stride-2 convolutions; each maps 2 x 2 cells to the
-    coefficients that matter most for the code (reduced-rank regression on `pictures` (N, H, W, 3) uint8). The
-    normalisation before the output is held still by a pair of large constant channels per group, and
-    silu(z) - silu(-z) = z undoes its activation. The log-variance is a small constant.
+    Every residual branch is silenced, which leaves a chain of stride-2 convolutions; each maps 2 x
+    2 cells to the coefficients that matter most for the code (reduced-rank regression on `pictures`
+    (N, H, W, 3) uint8). The normalisation before the output is held still by a pair of large
+    constant channels per group, and silu(z) - silu(-z) = z undoes its activation. The log-variance
+    is a small constant.
     """
     encoder = autoencoder.encoder
     with torch.no_grad():
@@ -29,7 +32,9 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
         for level in range(len(widths) - 1):
             cells = _cells(features)
             last = level == len(widths) - 2
-            weight, bias = _fit_level(cells, features.shape[2] // 2, basis, pictures, None if last else widths[level])
+            weight, bias = _fit_level(
+                cells, features.shape[2] // 2, basis, pictures, None if last else widths[level]
+            )
             features = _grid(cells @ weight + bias, features.shape[2] // 2)
             if last:  # one constant channel more, which the last block turns into those that hold the norm
                 weight, bias = F.pad(weight, (0, 1)), F.pad(bias, (0, 1), value=1.0)
@@ -50,7 +55,9 @@ def _silence_branches(encoder: nn.Module) -> None:
 
 
 def write_taps(conv: nn.Conv2d, matrix: Tensor) -> None:
-    """Make `conv` a per-pixel linear map; `matrix` (outputs, inputs) may be smaller than the convolution."""
+    """Make `conv` a per-pixel linear map; `matrix` (outputs, inputs) may be smaller than the
+    convolution.
+    """
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
     centre = conv.kernel_size[0] // 2
@@ -78,7 +85,9 @@ def _grid(rows: Tensor, side: int) -> Tensor:
 def _fit_level(
     cells: Tensor, side: int, basis: PatchBasis, pictures: np.ndarray, rank: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Weight (4 C, rank) and bias of one level; the last level (no rank) regresses the code itself."""
+    """Weight (4 C, rank) and bias of one level; the last level (no rank) regresses the code
+    itself.
+    """
     x = pictures_to_tensor(pictures)
     if rank is None:
         code = basis.encode(x).permute(0, 2, 3, 1).reshape(len(cells), -1)
@@ -87,7 +96,9 @@ def _fit_level(
     if rank >= cells.shape[1]:
         return torch.eye(cells.shape[1]), torch.zeros(cells.shape[1])
     width = x.shape[2] // side
-    share = basis.rows.view(-1, 3, PATCH // width, width, PATCH // width, width) / basis.scale.view(-1, 1, 1, 1, 1, 1)
+    share = basis.rows.view(-1, 3, PATCH // width, width, PATCH // width, width) / basis.scale.view(
+        -1, 1, 1, 1, 1, 1
+    )
     functionals = share.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3 * width * width)
     patches = F.unfold(x, width, stride=width).transpose(1, 2).reshape(len(cells), -1)
     some = slice(None, None, max(1, len(cells) // SAMPLE_ROWS))
@@ -108,14 +119,22 @@ def _least_squares(inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _group_layout(channels: int, width: int, groups: int) -> tuple[list[int], list[int], list[int]]:
-    """Places of the code, of its negative, and of the constant channels among `width` channels in `groups`."""
+    """Places of the code, of its negative, and of the constant channels among `width` channels in
+    `groups`.
+    """
     size, share = width // groups, channels // groups
     plus = [group * size + 2 + i for group in range(groups) for i in range(share)]
-    return plus, [place + share for place in plus], [group * size + i for group in range(groups) for i in (0, 1)]
+    return (
+        plus,
+        [place + share for place in plus],
+        [group * size + i for group in range(groups) for i in (0, 1)],
+    )
 
 
 def _mirror(channels: int, width: int, groups: int) -> Tensor:
-    """(width, channels + 1): the code and its negative, and from the constant channel a pair of anchors per group."""
+    """(width, channels + 1): the code and its negative, and from the constant channel a pair of
+    anchors per group.
+    """
     plus, minus, constant = _group_layout(channels, width, groups)
     matrix = torch.zeros(width, channels + 1)
     matrix[plus, range(channels)], matrix[minus, range(channels)] = 1.0, -1.0

@@ -19,16 +19,22 @@ from .vocabulary import (
 PLAIN_STYLE = "photo"
 """The style a caption means when it names none."""
 
-_BY_NAME: dict[str, Entry] = {entry.name: entry for entry in (*OBJECTS, *FRESH_OBJECTS, *STYLES, *FRESH_STYLES)}
+_BY_NAME: dict[str, Entry] = {
+    entry.name: entry for entry in (*OBJECTS, *FRESH_OBJECTS, *STYLES, *FRESH_STYLES)
+}
 
 
 def caption(
-    object_name: str | None, style: str | None, setting: str | None, rng: random.Random | None = None, template: int = 0
+    object_name: str | None,
+    style: str | None,
+    setting: str | None,
+    rng: random.Random | None = None,
+    template: int = 0,
 ) -> str:
     """A sentence for the given parts; `None` leaves a part out.
 
-    Without `rng` the sentence is canonical: canonical names, first phrasings, the `template`-th template.
-    With `rng`, template, place phrase and synonyms are drawn.
+    Without `rng` the sentence is canonical: canonical names, first phrasings, the `template`-th
+    template. With `rng`, template, place phrase and synonyms are drawn.
     """
     templates = _templates(object_name, style, setting)
     text = rng.choice(templates) if rng else templates[template % len(templates)]

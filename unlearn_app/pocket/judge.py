@@ -82,21 +82,29 @@ def caption_of(parts: Parts, rng: random.Random) -> str:
 
 
 def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> Tensor:
-    """Shift, pass half through the noisy linear code, blur and add noise; (B, 3, H, W) to (B, 3, SIDE, SIDE)."""
+    """Shift, pass half through the noisy linear code, blur and add noise; (B, 3, H, W) to (B, 3,
+    SIDE, SIDE).
+    """
     count, side = len(pictures), pictures.shape[-1]
     padded = F.pad(pictures, (MAX_SHIFT,) * 4, mode="replicate")
     offsets = torch.randint(2 * MAX_SHIFT + 1, (count, 2), generator=generator).tolist()
-    shifted = torch.stack([padded[i, :, dy : dy + side, dx : dx + side] for i, (dy, dx) in enumerate(offsets)])
+    shifted = torch.stack(
+        [padded[i, :, dy : dy + side, dx : dx + side] for i, (dy, dx) in enumerate(offsets)]
+    )
     coded = torch.rand(count, generator=generator) < 0.5
     code = basis.encode(pictures[coded])
     strength = 0.3 * torch.rand(len(code), 1, 1, 1, generator=generator)
     shifted[coded] = basis.decode(code + strength * torch.randn(code.shape, generator=generator))
     small = F.interpolate(shifted, (SIDE, SIDE), mode="area")
     amount = torch.rand(count, 1, 1, 1, generator=generator)
-    blurred = torch.lerp(small, F.avg_pool2d(small, 3, 1, 1, count_include_pad=False), amount.square())
+    blurred = torch.lerp(
+        small, F.avg_pool2d(small, 3, 1, 1, count_include_pad=False), amount.square()
+    )
     level = 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
     contrast = 1 + 0.2 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.5)
-    return (blurred * contrast + level * torch.randn(blurred.shape, generator=generator)).clamp(-1, 1)
+    return (blurred * contrast + level * torch.randn(blurred.shape, generator=generator)).clamp(
+        -1, 1
+    )
 
 
 @dataclass
@@ -111,7 +119,9 @@ class JudgeState:
 
 def new_state(net: JudgeNet | PatchNet, lr: float) -> JudgeState:
     """A fresh training state around `net`."""
-    return JudgeState(net, torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02))
+    return JudgeState(
+        net, torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02)
+    )
 
 
 def train_judge(
@@ -126,10 +136,12 @@ def train_judge(
     seed: int,
     autocast: bool,
 ) -> Iterator[float]:
-    """Run until `steps`, yielding the loss of each step; `scenes` are those of the shards' pictures in order.
+    """Run until `steps`, yielding the loss of each step; `scenes` are those of the shards' pictures
+    in order.
 
-    Cross-entropy of the heads; with a word tower also the contrastive loss of pictures and captions, in which every
-    compatible pair is a positive one. The draws of a step depend on `seed` and the step alone.
+    Cross-entropy of the heads; with a word tower also the contrastive loss of pictures and
+    captions, in which every compatible pair is a positive one. The draws of a step depend on `seed`
+    and the step alone.
     """
     device = next(state.net.parameters()).device
     starts = np.cumsum([0, *map(len, shards)])
@@ -137,16 +149,22 @@ def train_judge(
     while state.step < steps:
         rng = random.Random(seed * 1_000_003 + state.step)
         generator = torch.Generator().manual_seed(rng.randrange(2**62))
-        rows = torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
+        rows = (
+            torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
+        )
         homes = np.searchsorted(starts, rows, side="right") - 1
-        raw = np.stack([shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)])
+        raw = np.stack(
+            [shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)]
+        )
         pictures = disturb(pictures_to_tensor(raw), basis, generator).to(device)
         drawn = [scenes[row] for row in rows]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             features = state.net.features(pictures).float()
         loss = _loss(state.net, features, drawn, rng)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (state.step + 1) / WARM_UP) * max(0.01, 1 - state.step / steps)
+            group["lr"] = (
+                lr * min(1.0, (state.step + 1) / WARM_UP) * max(0.01, 1 - state.step / steps)
+            )
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(state.net.parameters(), 5.0)
@@ -156,15 +174,27 @@ def train_judge(
     state.net.eval()
 
 
-def _loss(net: JudgeNet | PatchNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random) -> Tensor:
-    loss = _contrast(net, features, scenes, rng) if isinstance(net, JudgeNet) else features.new_zeros(())
+def _loss(
+    net: JudgeNet | PatchNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random
+) -> Tensor:
+    loss = (
+        _contrast(net, features, scenes, rng)
+        if isinstance(net, JudgeNet)
+        else features.new_zeros(())
+    )
     for axis, names in AXES.items():
-        target = torch.tensor([names.index(getattr(scene, axis)) for scene in scenes], device=features.device)
-        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(net.heads[axis](features), target, label_smoothing=0.05)
+        target = torch.tensor(
+            [names.index(getattr(scene, axis)) for scene in scenes], device=features.device
+        )
+        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(
+            net.heads[axis](features), target, label_smoothing=0.05
+        )
     return loss
 
 
-def _contrast(net: JudgeNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random) -> Tensor:
+def _contrast(
+    net: JudgeNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random
+) -> Tensor:
     parts = [drawn_parts(scene, rng) for scene in scenes]
     texts = net.embed_texts(net.tokenize([caption_of(p, rng) for p in parts]).to(features.device))
     logits = net.log_scale.clamp(max=3.5).exp() * net.embed_images(features) @ texts.T

@@ -1,7 +1,8 @@
-"""Latents by principal components: 8 x 8 patches of pictures to 64 numbers, the target the autoencoder learns.
+"""Latents by principal components: 8 x 8 patches of pictures to 64 numbers, the target the
+autoencoder learns.
 
-A linear code is ready in seconds, so the denoiser can train while the convolutional encoder and decoder
-learn to reproduce and to invert it.
+A linear code is ready in seconds, so the denoiser can train while the convolutional encoder and
+decoder learn to reproduce and to invert it.
 """
 
 from dataclasses import dataclass
@@ -48,8 +49,9 @@ def load_basis(path: Path) -> PatchBasis:
 def fit_basis(pictures: np.ndarray, components: int) -> PatchBasis:
     """Principal components of the patches of `pictures` (N, H, W, 3) uint8.
 
-    Each component is divided by the square root of its standard deviation, then all by one number: between
-    raw components (fine detail too quiet to be learned) and whitened ones (fine detail as loud as the shapes).
+    Each component is divided by the square root of its standard deviation, then all by one number:
+    between raw components (fine detail too quiet to be learned) and whitened ones (fine detail as
+    loud as the shapes).
     """
     pixels = pictures_to_tensor(pictures)
     patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)

@@ -11,19 +11,29 @@ from .grammar import caption
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES
 from .world import PLACEMENTS, Scene
 
-EASIEST: dict[str, tuple[str, ...]] = {"object": ("pumpkin", "penguin"), "style": ("thermal", "embroidery")}
-"""By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low one."""
+EASIEST: dict[str, tuple[str, ...]] = {
+    "object": ("pumpkin", "penguin"),
+    "style": ("thermal", "embroidery"),
+}
+"""By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low
+one.
+"""
 
 
-def fresh_lesson(count: int, seed: int, name: str = "", alike: bool = False) -> tuple[str, Tensor, list[str]]:
-    """The concept's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed` chooses an object.
+def fresh_lesson(
+    count: int, seed: int, name: str = "", alike: bool = False
+) -> tuple[str, Tensor, list[str]]:
+    """The concept's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed`
+    chooses an object.
 
-    Besides the concept the pictures show only what pre-training knows. Those that are `alike` share everything but
-    the placement, and their caption.
+    Besides the concept the pictures show only what pre-training knows. Those that are `alike` share
+    everything but the placement, and their caption.
     """
     name = name or FRESH_OBJECTS[seed % len(FRESH_OBJECTS)].name
     drawn = (scene_at("fresh", index, seed) for index in itertools.count())
-    scenes = list(itertools.islice((scene for scene in drawn if _only_unseen(scene) == name), count))
+    scenes = list(
+        itertools.islice((scene for scene in drawn if _only_unseen(scene) == name), count)
+    )
     words = random.Random(seed)
     if alike:
         places = itertools.cycle(words.sample(PLACEMENTS, len(PLACEMENTS)))

@@ -1,4 +1,6 @@
-"""How good the bundled models are: judges on pictures, reconstruction, and generated pictures against renderings."""
+"""How good the bundled models are: judges on pictures, reconstruction, and generated pictures
+against renderings.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,9 +29,11 @@ UNSURE = 0.6
 
 @dataclass(frozen=True)
 class JudgeScore:
-    """Share of pictures whose class the judge names right, per axis, and mean alignment with their captions.
+    """Share of pictures whose class the judge names right, per axis, and mean alignment with their
+    captions.
 
-    `sure` is the mean probability of the right object, `unsure` the share of pictures where it is below `UNSURE`.
+    `sure` is the mean probability of the right object, `unsure` the share of pictures where it is
+    below `UNSURE`.
     """
 
     pictures: int
@@ -42,7 +46,9 @@ class JudgeScore:
 
 
 Answers = Mapping[str, tuple[Tensor, Tensor]]
-"""By axis the probability (B,) of what each picture should show, and whether it is the highest (B,)."""
+"""By axis the probability (B,) of what each picture should show, and whether it is the highest
+(B,).
+"""
 
 
 def judge_pictures(judge: Scorer, pictures: Tensor, shown: Sequence[Scene]) -> JudgeScore:
@@ -54,18 +60,26 @@ def _answers(judge: Classifier, pictures: Tensor, shown: Sequence[Scene]) -> Ans
     return {axis: right_probabilities(judge, pictures, shown, axis) for axis in AXES}
 
 
-def _judge_score(judge: Scorer, pictures: Tensor, shown: Sequence[Scene], answers: Answers) -> JudgeScore:
-    batches = zip(pictures.split(CHUNK), _chunks([prompt_of(scene) for scene in shown]), strict=True)
+def _judge_score(
+    judge: Scorer, pictures: Tensor, shown: Sequence[Scene], answers: Answers
+) -> JudgeScore:
+    batches = zip(
+        pictures.split(CHUNK), _chunks([prompt_of(scene) for scene in shown]), strict=True
+    )
     alignment = sum(judge(batch, prompts).sum().item() for batch, prompts in batches) / len(shown)
     named = [answers[axis][1].float().mean().item() for axis in AXES]
     sure = answers["object"][0]
-    return JudgeScore(len(shown), *named, alignment, sure.mean().item(), (sure < UNSURE).float().mean().item())
+    return JudgeScore(
+        len(shown), *named, alignment, sure.mean().item(), (sure < UNSURE).float().mean().item()
+    )
 
 
 def right_probabilities(
     judge: Classifier, pictures: Tensor, shown: Sequence[Scene], axis: str
 ) -> tuple[Tensor, Tensor]:
-    """The judge's probability (B,) of what each picture should show on `axis`, and whether it is the highest (B,)."""
+    """The judge's probability (B,) of what each picture should show on `axis`, and whether it is
+    the highest (B,).
+    """
     classes = judge.classes(axis)
     wanted = torch.tensor([classes.index(getattr(scene, axis)) for scene in shown])
     table = torch.cat([judge.classify(batch, axis) for batch in pictures.split(CHUNK)])
@@ -77,18 +91,27 @@ def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
 
 
 def psnr(pictures: Tensor, others: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB (B,) between pictures (B, 3, H, W) in [-1, 1]; outliers are clamped first."""
+    """Peak signal-to-noise ratio in dB (B,) between pictures (B, 3, H, W) in [-1, 1]; outliers are
+    clamped first.
+    """
     error = pictures.clamp(-1, 1) - others.clamp(-1, 1)
     return 10 * torch.log10(4 / error.square().mean((-3, -2, -1)).clamp_min(1e-10))
 
 
 def reconstruction_psnr(backend: Backend, pictures: Tensor) -> Tensor:
     """PSNR in dB of each picture (B, 3, H, W), encoded and decoded."""
-    return torch.cat([psnr(backend.decode(backend.encode_pictures(batch)), batch) for batch in pictures.split(CHUNK)])
+    return torch.cat(
+        [
+            psnr(backend.decode(backend.encode_pictures(batch)), batch)
+            for batch in pictures.split(CHUNK)
+        ]
+    )
 
 
 def gradient_magnitude(pictures: Tensor) -> Tensor:
-    """Mean absolute difference (B,) of neighbouring pixels of pictures (B, 3, H, W), a measure of sharpness."""
+    """Mean absolute difference (B,) of neighbouring pixels of pictures (B, 3, H, W), a measure of
+    sharpness.
+    """
     clamped = pictures.clamp(-1, 1)
     down, right = clamped.diff(dim=-2).abs(), clamped.diff(dim=-1).abs()
     return down.mean((-3, -2, -1)) + right.mean((-3, -2, -1))
@@ -101,7 +124,9 @@ def _composed(object_name: str, setting: str) -> list[tuple[np.ndarray, np.ndarr
 
 def all_renderings(scene: Scene) -> Tensor:
     """`scene` in every placement, (len(PLACEMENTS), 3, H, W) in [-1, 1]."""
-    drawn = [apply_style(scene.style, rgb, mask) for rgb, mask in _composed(scene.object, scene.setting)]
+    drawn = [
+        apply_style(scene.style, rgb, mask) for rgb, mask in _composed(scene.object, scene.setting)
+    ]
     return pictures_to_tensor(np.stack(drawn))
 
 
@@ -109,8 +134,8 @@ def all_renderings(scene: Scene) -> Tensor:
 class Likeness:
     """A generated picture against the renderings of its prompt in every placement.
 
-    `placement` is that of the closest rendering, `psnr` the ratio to it in dB; `gradient` is the picture's mean
-    gradient magnitude and `rendered_gradient` the mean one of the renderings.
+    `placement` is that of the closest rendering, `psnr` the ratio to it in dB; `gradient` is the
+    picture's mean gradient magnitude and `rendered_gradient` the mean one of the renderings.
     """
 
     placement: Placement
@@ -124,7 +149,10 @@ def likeness(picture: Tensor, scene: Scene) -> Likeness:
     drawn = all_renderings(scene)
     ratios = psnr(picture[None], drawn)
     best = int(ratios.argmax())
-    gradient, rendered_gradient = gradient_magnitude(picture[None]).item(), gradient_magnitude(drawn).mean().item()
+    gradient, rendered_gradient = (
+        gradient_magnitude(picture[None]).item(),
+        gradient_magnitude(drawn).mean().item(),
+    )
     return Likeness(PLACEMENTS[best], ratios[best].item(), gradient, rendered_gradient)
 
 
@@ -134,7 +162,8 @@ def sharpness(found: Sequence[Likeness]) -> float:
 
 
 def diversity(found: Sequence[Likeness]) -> Mapping[str, float]:
-    """For flip and each offset: the rarest value's share among the closest placements, over its share in the world.
+    """For flip and each offset: the rarest value's share among the closest placements, over its
+    share in the world.
 
     1 is as often as in the world; a value that never appears makes it 0.
     """
@@ -157,7 +186,9 @@ def sample_scenes(per_pair: int) -> list[Scene]:
 
 
 def held_out_scenes(count: int) -> list[Scene]:
-    """`count` compositions that training never showed, spread over all of them; fewer where there are not so many."""
+    """`count` compositions that training never showed, spread over all of them; fewer where there
+    are not so many.
+    """
     known = [Scene(o.name, s.name, p.name) for o in OBJECTS for s in STYLES for p in SETTINGS]
     held = [scene for scene in known if is_held_out(scene.object, scene.style, scene.setting)]
     return [held[row] for row in np.linspace(0, len(held) - 1, min(count, len(held))).astype(int)]
@@ -168,8 +199,12 @@ def prompt_of(scene: Scene) -> str:
     return caption(scene.object, None if scene.style == PLAIN_STYLE else scene.style, scene.setting)
 
 
-def paint_scenes(
-    backend: Backend, wanted: Sequence[Scene], steps: int, guidance_scale: float, first_seed: int = FIRST_SEED
+def generate_scenes(
+    backend: Backend,
+    wanted: Sequence[Scene],
+    steps: int,
+    guidance_scale: float,
+    first_seed: int = FIRST_SEED,
 ) -> Tensor:
     """Pictures (B, 3, H, W) of `wanted` by the model; row i has seed `first_seed` + i."""
     pieces = []
@@ -185,29 +220,43 @@ def paint_scenes(
     return torch.cat(pieces)
 
 
-def quality(judge: Scorer, second: Classifier, pictures: Tensor, wanted: Sequence[Scene]) -> dict[str, Any]:
-    """Everything measured of generated `pictures` (B, 3, H, W) of the scenes `wanted`, ready for JSON."""
+def quality(
+    judge: Scorer, second: Classifier, pictures: Tensor, wanted: Sequence[Scene]
+) -> dict[str, Any]:
+    """Everything measured of generated `pictures` (B, 3, H, W) of the scenes `wanted`, ready for
+    JSON.
+    """
     found = [likeness(picture, scene) for picture, scene in zip(pictures, wanted, strict=True)]
     ratios = torch.tensor([one.psnr for one in found])
     answers = _answers(judge, pictures, wanted)
     named = {axis: right.float() for axis, (_, right) in answers.items()}
     groups = {"object": [e.name for e in OBJECTS], "style": [e.name for e in STYLES]}
     rows = {
-        axis: {name: [row for row, scene in enumerate(wanted) if getattr(scene, axis) == name] for name in names}
+        axis: {
+            name: [row for row, scene in enumerate(wanted) if getattr(scene, axis) == name]
+            for name in names
+        }
         for axis, names in groups.items()
     }
     return {
         "judge": asdict(_judge_score(judge, pictures, wanted, answers)),
         "second": {
-            axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item() for axis in groups
+            axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item()
+            for axis in groups
         },
         "psnr": {"median": ratios.median().item(), "worst_tenth": ratios.quantile(0.1).item()},
         "sharpness": sharpness(found),
         "sharpness_by_style": {
-            name: sharpness([found[row] for row in places]) for name, places in rows["style"].items() if places
+            name: sharpness([found[row] for row in places])
+            for name, places in rows["style"].items()
+            if places
         },
         **{
-            f"right_by_{axis}": {name: named[axis][places].mean().item() for name, places in by_name.items() if places}
+            f"right_by_{axis}": {
+                name: named[axis][places].mean().item()
+                for name, places in by_name.items()
+                if places
+            }
             for axis, by_name in rows.items()
         },
     }
@@ -224,7 +273,9 @@ class Sampler:
     def __call__(self, backend: Backend, wanted: Sequence[Scene]) -> Tensor:
         """Pictures (B, 3, H, W) of `wanted` by the original model."""
         with backend.active():
-            return paint_scenes(backend, wanted, self.steps, self.guidance_scale, self.first_seed)
+            return generate_scenes(
+                backend, wanted, self.steps, self.guidance_scale, self.first_seed
+            )
 
 
 def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
@@ -233,7 +284,9 @@ def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
 
 
 def on_reconstruction(backend: Backend, shown: Sequence[Scene]) -> dict[str, float]:
-    """PSNR in dB of encoding and decoding renderings of `shown`: mean, spread and worst of the pictures."""
+    """PSNR in dB of encoding and decoding renderings of `shown`: mean, spread and worst of the
+    pictures.
+    """
     ratios = reconstruction_psnr(backend, rendered(shown))
     values = {"mean": ratios.mean(), "sd": ratios.std(), "worst": ratios.min()}
     return {"pictures": len(shown), **{name: value.item() for name, value in values.items()}}

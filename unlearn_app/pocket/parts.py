@@ -9,7 +9,9 @@ LATENT_SIDE = 8
 
 
 def new_scheduler() -> Any:
-    """v-prediction with zero terminal SNR (2305.08891), so that sampling starts from pure noise as training did."""
+    """v-prediction with zero terminal SNR (2305.08891), so that sampling starts from pure noise as
+    training did.
+    """
     return new_part(
         "scheduler",
         beta_start=0.00085,
@@ -44,7 +46,8 @@ def new_unet(cross_attention_dim: int) -> Any:
 def new_autoencoder() -> Any:
     """The untrained autoencoder: 64 px pictures to 8 x 8 x 64 latents and back.
 
-    The widths are those that `write_decoder` fills; one group of channels needs the fewest to hold its norm still.
+    The widths are those that `write_decoder` fills; one group of channels needs the fewest to hold
+    its norm still.
     """
     return new_part(
         "vae",

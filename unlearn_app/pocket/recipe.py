@@ -1,4 +1,6 @@
-"""The recipe of the bundled world: render pictures, train every model, assemble the assets; resumable at any moment."""
+"""The recipe of the bundled world: render pictures, train every model, assemble the assets;
+resumable at any moment.
+"""
 
 import os
 import shutil
@@ -14,7 +16,7 @@ from torch import nn
 from ..common.errors import ConfigError
 from ..models.device import choose_device, fits_bfloat16
 from ..models.diffusers.loading import load_unet, save_pipeline
-from ..models.diffusers.unet import quicken
+from ..models.diffusers.unet import use_plain_attention
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
 from .dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
@@ -34,11 +36,17 @@ ENCODE_CHUNK = 500
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every size, seed and step count; what is not here is a constant beside the code that uses it."""
+    """Every size, seed and step count; what is not here is a constant beside the code that uses
+    it.
+    """
 
     data_seed: int = 0
     pictures: dict[str, int] = field(
-        default_factory=lambda: {"held_out": 8_000, "train": world_size("train"), "fresh": JUDGED_FRESH}
+        default_factory=lambda: {
+            "held_out": 8_000,
+            "train": world_size("train"),
+            "fresh": JUDGED_FRESH,
+        }
     )
     tower_seed: int = 0
     tower_steps: int = 1_500
@@ -79,7 +87,9 @@ SMOKE = Recipe(
 
 
 def render(work: Path, workers: int = 0, recipe: Recipe = FULL) -> Iterator[Progress]:
-    """Render every split below `work`/pictures with `workers` processes (0: one per core); finished shards are kept."""
+    """Render every split below `work`/pictures with `workers` processes (0: one per core); finished
+    shards are kept.
+    """
     for split, count in recipe.pictures.items():
         for done, total in render_split(
             work / "pictures", split, count, recipe.data_seed, workers or os.cpu_count() or 1
@@ -95,17 +105,20 @@ def train(
     assets: Path | None = ASSETS,
     from_assets: bool = False,
 ) -> Iterator[Progress]:
-    """Train `parts` (all when None) in order, resuming each; after all of them, assemble the models into `assets`.
+    """Train `parts` (all when None) in order, resuming each; after all of them, assemble the models
+    into `assets`.
 
-    With `from_assets` the text encoder and the patch code are the bundled ones, and the denoiser starts from the
-    bundled weights instead of at random.
+    With `from_assets` the text encoder and the patch code are the bundled ones, and the denoiser
+    starts from the bundled weights instead of at random.
 
     Raises:
         ConfigError: an unknown part, or pictures or an earlier part that are not there yet.
     """
     unknown = set(parts or ()) - set(PARTS)
     if unknown:
-        raise ConfigError(f"There is no part {sorted(unknown)[0]!r}; {', '.join(PARTS)} are accepted.", "part")
+        raise ConfigError(
+            f"There is no part {sorted(unknown)[0]!r}; {', '.join(PARTS)} are accepted.", "part"
+        )
     device = torch.device(device) if device else choose_device()
     trainers: dict[str, Callable[[Path, Recipe, torch.device], Iterator[Progress]]] = {
         "tower": _train_tower,
@@ -124,7 +137,8 @@ def train(
                 yield from trainers[part](work, recipe, device)
             except FileNotFoundError as error:
                 raise ConfigError(
-                    f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts before it first.",
+                    f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts"
+                    " before it first.",
                     "part",
                 ) from error
     if parts is None and assets is not None:
@@ -133,7 +147,9 @@ def train(
 
 
 def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
-    """Write the trained models to `assets`/pocket: a StableDiffusionPipeline folder and the judges."""
+    """Write the trained models to `assets`/pocket: a StableDiffusionPipeline folder and the
+    judges.
+    """
     folder = assets / "pocket"
     tokenizer, text_model = load_tower(work)
     unet = new_unet(tower.WIDTH)
@@ -156,7 +172,9 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
 
 
 def _copy_bundled(work: Path) -> None:
-    """Put the bundled text encoder, patch code and denoiser where training looks for its own, unless they are there."""
+    """Put the bundled text encoder, patch code and denoiser where training looks for its own,
+    unless they are there.
+    """
     for name in ("tokenizer", "text_encoder", "unet"):
         if not (work / name).is_dir():
             with Beside(work / name) as partial:
@@ -172,11 +190,15 @@ def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
         if not (work / name).is_dir():
             raise FileNotFoundError(2, "missing", str(work / name))
     model = tower.CLIPTextModel.from_pretrained(work / "text_encoder")
-    return tower.CLIPTokenizer.from_pretrained(work / "tokenizer"), model.eval().requires_grad_(False)
+    return tower.CLIPTokenizer.from_pretrained(work / "tokenizer"), model.eval().requires_grad_(
+        False
+    )
 
 
 def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
-    """The autoencoder, encoder and decoder computed from the basis; the decoder refined where that was trained."""
+    """The autoencoder, encoder and decoder computed from the basis; the decoder refined where that
+    was trained.
+    """
     model = new_autoencoder()
     first = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)[0]
     write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
@@ -186,7 +208,7 @@ def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
     return model.eval()
 
 
-# ---- parts -----------------------------------------------------------------------------------------------
+# ---- parts ----
 
 
 def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -200,11 +222,17 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
     tokenizer = tower.CLIPTokenizer.from_pretrained(work / "tokenizer")
     torch.manual_seed(recipe.tower_seed)
     model = tower.new_text_model(tokenizer)
-    for step, accuracy in tower.train_tower(tokenizer, model, recipe.tower_steps, recipe.tower_seed):
+    for step, accuracy in tower.train_tower(
+        tokenizer, model, recipe.tower_steps, recipe.tower_seed
+    ):
         yield Progress("tower", step, recipe.tower_steps, f"accuracy {accuracy:.2f}")
     with Beside(work / "text_encoder") as partial:
         model.save_pretrained(partial)
-    facts = {"steps": recipe.tower_steps, "seed": recipe.tower_seed, "seconds": round(time.monotonic() - started)}
+    facts = {
+        "steps": recipe.tower_steps,
+        "seed": recipe.tower_seed,
+        "seconds": round(time.monotonic() - started),
+    }
     record(work, "tower", {**facts, "final_accuracy": accuracy})
 
 
@@ -216,7 +244,9 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
     if not (work / "latents.pt").exists():
         basis, pieces = _basis(work), []
         for done, shard in enumerate(shards, start=1):
-            chunks = [shard[start : start + ENCODE_CHUNK] for start in range(0, len(shard), ENCODE_CHUNK)]
+            chunks = [
+                shard[start : start + ENCODE_CHUNK] for start in range(0, len(shard), ENCODE_CHUNK)
+            ]
             pieces += [basis.encode(pictures_to_tensor(chunk)).half() for chunk in chunks]
             yield Progress("latents", done, len(shards))
         save(work / "latents.pt", torch.cat(pieces))
@@ -224,7 +254,10 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 
 
 def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    basis, shards = _basis(work), load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
+    basis, shards = (
+        _basis(work),
+        load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed),
+    )
     torch.manual_seed(recipe.autoencoder_seed)
     model = new_autoencoder()
     write_decoder(model, basis)
@@ -235,7 +268,9 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
     )  # fmt: skip
     facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch}
     total = recipe.autoencoder_steps
-    yield from follow(work, "autoencoder", state, state.model, losses, total, recipe.save_every, facts)
+    yield from follow(
+        work, "autoencoder", state, state.model, losses, total, recipe.save_every, facts
+    )
 
 
 def _train_judge(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -250,16 +285,28 @@ def _train_second(work: Path, recipe: Recipe, device: torch.device) -> Iterator[
     yield from _train_reader(work, recipe, "second", state)
 
 
-def _train_reader(work: Path, recipe: Recipe, part: str, state: judge.JudgeState) -> Iterator[Progress]:
+def _train_reader(
+    work: Path, recipe: Recipe, part: str, state: judge.JudgeState
+) -> Iterator[Progress]:
     """Train one of the two judges."""
     shards, drawn = [], []
     for split in ("train", "fresh"):
         shards += load_split(work / "pictures", split, recipe.pictures[split], recipe.data_seed)
         drawn += scenes(split, recipe.pictures[split], recipe.data_seed)
-    steps, batch_size, lr, seed = (getattr(recipe, f"{part}_{name}") for name in ("steps", "batch", "lr", "seed"))
+    steps, batch_size, lr, seed = (
+        getattr(recipe, f"{part}_{name}") for name in ("steps", "batch", "lr", "seed")
+    )
     autocast = fits_bfloat16(next(state.net.parameters()).device)
     losses = judge.train_judge(
-        state, _basis(work), shards, drawn, steps=steps, batch_size=batch_size, lr=lr, seed=seed, autocast=autocast
+        state,
+        _basis(work),
+        shards,
+        drawn,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        autocast=autocast,
     )
     facts = {"seed": seed, "batch": batch_size}
     yield from follow(work, part, state, state.net, losses, steps, recipe.save_every, facts)
@@ -272,13 +319,21 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     unet = new_unet(tower.WIDTH).to(device)
     if (work / "unet").is_dir():
         unet.load_state_dict(load_unet(work / "unet").state_dict())
-    quicken(unet, device)
+    use_plain_attention(unet, device)
     state = denoiser.new_state(unet, recipe.denoiser_lr)
     losses = denoiser.train_denoiser(
-        state, text_model.to(device), tokenizer, latents, scenes("train", recipe.pictures["train"], recipe.data_seed),
-        new_scheduler().alphas_cumprod, phases=recipe.denoiser_phases, fall=recipe.denoiser_fall,
-        lr=recipe.denoiser_lr, seed=recipe.denoiser_seed, autocast=fits_bfloat16(device),
-    )  # fmt: skip
+        state,
+        text_model.to(device),
+        tokenizer,
+        latents,
+        scenes("train", recipe.pictures["train"], recipe.data_seed),
+        new_scheduler().alphas_cumprod,
+        phases=recipe.denoiser_phases,
+        fall=recipe.denoiser_fall,
+        lr=recipe.denoiser_lr,
+        seed=recipe.denoiser_seed,
+        autocast=fits_bfloat16(device),
+    )
     batches = ", ".join(f"{phase.batch} for {phase.steps}" for phase in recipe.denoiser_phases)
     facts = {"seed": recipe.denoiser_seed, "batch": batches}
     total = sum(phase.steps for phase in recipe.denoiser_phases)

@@ -1,7 +1,9 @@
-"""The picture styles of PocketCanvas as filters `(rgb (H, W, 3), mask (H, W)) -> (H, W, 3)`, all in [0, 1].
+"""The picture styles of PocketCanvas as filters `(rgb (H, W, 3), mask (H, W)) -> (H, W, 3)`, all in
+[0, 1].
 
-Every texture repeats within 8 px and is locked to the picture's corner, so that all latent cells hold the same
-phase of it. `mask` is the object's coverage: styles keep the object clearer than what stands behind it.
+Every texture repeats within 8 px and is locked to the picture's corner, so that all latent cells
+hold the same phase of it. `mask` is the object's coverage: styles keep the object clearer than what
+stands behind it.
 """
 
 from collections.abc import Callable
@@ -61,7 +63,9 @@ def _inner_lines(rgb: Array) -> Array:
 
 
 def _lines(rgb: Array, mask: Array, behind: float = 0.6) -> Array:
-    """Line strength in [0, 1]: contour and inner lines of the object, and `behind` times the lines around it."""
+    """Line strength in [0, 1]: contour and inner lines of the object, and `behind` times the lines
+    around it.
+    """
     inner = _inner_lines(rgb)
     return np.maximum(_outline(mask), inner * _lerp(np.float32(behind), np.float32(1), mask))
 
@@ -100,7 +104,9 @@ def watercolor(rgb: Array, mask: Array) -> Array:
     rows, columns, _ = _swirl()
     wash = _lerp(_blur(rgb, 1.3)[rows, columns], _blur(rgb, 0.5), mask[..., None])
     wash = _saturate(wash, 1.3)
-    pale = _lerp(wash, np.ones(3, np.float32), _lerp(np.float32(0.5), np.float32(0.22), mask)[..., None])
+    pale = _lerp(
+        wash, np.ones(3, np.float32), _lerp(np.float32(0.5), np.float32(0.22), mask)[..., None]
+    )
     y, x = _grid()
     fade = ((np.hypot(x - CENTRE, y - CENTRE) - 29) / 9).clip(0, 1) * (1 - mask)
     rim = _outline(mask) * 0.3
@@ -116,7 +122,9 @@ def pointillism(rgb: Array, mask: Array) -> Array:
     vivid = _saturate(rgb, 1.6)
     picked = vivid[cy.astype(int).clip(0, SIZE - 1), cx.astype(int).clip(0, SIZE - 1)]
     dot = (2.3 - np.hypot(x + 0.5 - cx, y + 0.5 - cy)).clip(0, 1)[..., None]
-    ground = _lerp(vivid, _color(252, 248, 236), _lerp(np.float32(0.75), np.float32(0.4), mask)[..., None])
+    ground = _lerp(
+        vivid, _color(252, 248, 236), _lerp(np.float32(0.75), np.float32(0.4), mask)[..., None]
+    )
     dotted = _lerp(ground, _lerp(picked, vivid, mask[..., None] * 0.75), dot)
     return _lerp(dotted, _color(60, 40, 70), (_outline(mask) * 0.45)[..., None])
 
@@ -130,7 +138,9 @@ def mosaic(rgb: Array, mask: Array) -> Array:
     shine = ((x % 4 == 1) & (y % 4 == 1)).astype(np.float32)[..., None] * 0.12
     colour = _lerp(_saturate(tiles(rgb), 1.4), _saturate(rgb, 1.3), mask[..., None] * 0.7)
     laid = _lerp(
-        colour + shine, _color(236, 230, 216), (grout * _lerp(np.float32(0.8), np.float32(0.35), mask))[..., None]
+        colour + shine,
+        _color(236, 230, 216),
+        (grout * _lerp(np.float32(0.8), np.float32(0.35), mask))[..., None],
     )
     return _lerp(laid, _color(70, 58, 50), (_outline(mask) * 0.6)[..., None])
 
@@ -149,7 +159,9 @@ def sketch(rgb: Array, mask: Array) -> Array:
     hatch = ((x + y) % 4 < 1).astype(np.float32)
     luma = _luma(rgb)
     shade = hatch * (0.55 - luma).clip(0, 0.4) * 0.9 + (0.5 - luma).clip(0, 0.5) * 0.45 * mask
-    tone = 0.97 - 0.85 * _lines(rgb, mask, 0.5) - shade * _lerp(np.float32(0.6), np.float32(1), mask)
+    tone = (
+        0.97 - 0.85 * _lines(rgb, mask, 0.5) - shade * _lerp(np.float32(0.6), np.float32(1), mask)
+    )
     return _gray(tone) * _color(255, 253, 248)
 
 
@@ -164,7 +176,9 @@ def blueprint(rgb: Array, mask: Array) -> Array:
 def neon(rgb: Array, mask: Array) -> Array:
     line = _lines(rgb, mask, 0.75)[..., None]
     y, x = _grid()
-    hue = np.stack([0.5 + 0.5 * np.cos(2 * np.pi * ((x + y) / 128 + shift)) for shift in (0.0, 0.33, 0.67)], 2)
+    hue = np.stack(
+        [0.5 + 0.5 * np.cos(2 * np.pi * ((x + y) / 128 + shift)) for shift in (0.0, 0.33, 0.67)], 2
+    )
     glow = _blur(line * hue, 1.6) * 1.1
     fill = _saturate(rgb, 1.5) * mask[..., None] * 0.3
     return _color(8, 4, 20) + fill + line * (0.25 + hue) + glow
@@ -181,7 +195,9 @@ def woodcut(rgb: Array, mask: Array) -> Array:
 
 
 def pop_art(rgb: Array, mask: Array) -> Array:
-    palette = np.stack([_color(36, 18, 92), _color(232, 28, 112), _color(252, 208, 40), _color(255, 250, 226)])
+    palette = np.stack(
+        [_color(36, 18, 92), _color(232, 28, 112), _color(252, 208, 40), _color(255, 250, 226)]
+    )
     flat = palette[(_contrast(_luma(rgb), 1.25) * 3.99).astype(int).clip(0, 3)]
     y, x = _grid()
     dots = (np.hypot(x % 4 - 1.5, y % 4 - 1.5) < 1.2).astype(np.float32) * (1 - mask)
@@ -205,13 +221,23 @@ def vintage(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
     fade = 1 - 0.45 * (np.hypot(x - CENTRE, y - CENTRE) / 45) ** 2
     tone = _contrast(_luma(rgb), _lerp(np.float32(0.7), np.float32(1.2), mask), 0.5) * 0.84 + 0.14
-    return tone[..., None] * _color(255, 218, 166) * fade[..., None] * (1 - 0.45 * _outline(mask))[..., None]
+    return (
+        tone[..., None]
+        * _color(255, 218, 166)
+        * fade[..., None]
+        * (1 - 0.45 * _outline(mask))[..., None]
+    )
 
 
 def arcade(rgb: Array, mask: Array) -> Array:
-    palette = np.stack([_color(15, 56, 15), _color(48, 98, 48), _color(139, 172, 15), _color(202, 220, 120)])
+    palette = np.stack(
+        [_color(15, 56, 15), _color(48, 98, 48), _color(139, 172, 15), _color(202, 220, 120)]
+    )
     y, x = _grid()
-    threshold = np.array([[0.0, 0.5], [0.75, 0.25]], np.float32)[(y % 2).astype(int), (x % 2).astype(int)] - 0.375
+    threshold = (
+        np.array([[0.0, 0.5], [0.75, 0.25]], np.float32)[(y % 2).astype(int), (x % 2).astype(int)]
+        - 0.375
+    )
     tone = _contrast(_luma(rgb), 1.3) * 3 + 0.5 + threshold * (1 - 0.75 * mask)
     level = np.where(_outline(mask) > 0.45, 0, tone.astype(int).clip(0, 3))
     return palette[level]
@@ -221,15 +247,29 @@ def chalk(rgb: Array, mask: Array) -> Array:
     y, x = _grid()
     grain = ((x - y) % 4 < 2).astype(np.float32)
     line = _lines(rgb, mask, 0.6) * (0.9 + 0.1 * grain)
-    tint = _lerp(_saturate(rgb, 2.0), np.ones(3, np.float32), _lerp(np.float32(0.5), np.float32(0.3), mask)[..., None])
+    tint = _lerp(
+        _saturate(rgb, 2.0),
+        np.ones(3, np.float32),
+        _lerp(np.float32(0.5), np.float32(0.3), mask)[..., None],
+    )
     rubbed = mask * (0.3 + 0.4 * _luma(rgb)) * (0.8 + 0.2 * grain)
     board = _lerp(np.broadcast_to(_color(34, 48, 44), rgb.shape), tint, rubbed[..., None])
-    return _lerp(board, _color(250, 250, 244), (line * _lerp(np.float32(0.6), np.float32(1), mask))[..., None])
+    return _lerp(
+        board,
+        _color(250, 250, 244),
+        (line * _lerp(np.float32(0.6), np.float32(1), mask))[..., None],
+    )
 
 
 def thermal(rgb: Array, mask: Array) -> Array:
     stops = np.stack(
-        [_color(0, 0, 40), _color(70, 0, 140), _color(210, 40, 90), _color(255, 150, 0), _color(255, 255, 190)]
+        [
+            _color(0, 0, 40),
+            _color(70, 0, 140),
+            _color(210, 40, 90),
+            _color(255, 150, 0),
+            _color(255, 255, 190),
+        ]
     )
     heat = (_luma(rgb) * _lerp(np.float32(0.5), np.float32(0.6), mask) + 0.4 * mask) * 3.99
     low = heat.astype(int).clip(0, 3)

@@ -1,4 +1,6 @@
-"""The text tower: a byte-level BPE tokenizer and a small CLIP text model taught what the captions say."""
+"""The text tower: a byte-level BPE tokenizer and a small CLIP text model taught what the captions
+say.
+"""
 
 import json
 import random
@@ -24,7 +26,9 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
     """Train the tokenizer on sample captions and save it to `folder` in CLIP's own format."""
     rng = random.Random(seed)
     corpus = [
-        grammar.training_caption(rng.choice(ALL_OBJECTS), rng.choice(ALL_STYLES), rng.choice(ALL_SETTINGS), rng)
+        grammar.training_caption(
+            rng.choice(ALL_OBJECTS), rng.choice(ALL_STYLES), rng.choice(ALL_SETTINGS), rng
+        )
         for _ in range(40_000)
     ]
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
@@ -40,15 +44,23 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         corpus,
-        trainers.BpeTrainer(vocab_size=4000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>"),
+        trainers.BpeTrainer(
+            vocab_size=4000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>"
+        ),
     )
     learned = json.loads(bpe.to_str())["model"]
     merges = [tuple(pair) for pair in learned["merges"]]
     symbols = sorted(alphabet)
-    vocabulary = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *("".join(pair) for pair in merges)]
+    vocabulary = [
+        *symbols,
+        *(f"{symbol}</w>" for symbol in symbols),
+        *("".join(pair) for pair in merges),
+    ]
     vocabulary = [*dict.fromkeys(vocabulary), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges, model_max_length=MAX_TOKENS
+        vocab={token: index for index, token in enumerate(vocabulary)},
+        merges=merges,
+        model_max_length=MAX_TOKENS,
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -56,7 +68,9 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Token ids (B, MAX_TOKENS), padded and truncated as `StableDiffusionPipeline` does it."""
-    return tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+    return tokenizer(
+        texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
 
 
 def new_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
@@ -88,15 +102,19 @@ def _drawn_parts(rng: random.Random) -> tuple[str | None, str | None, str | None
 def train_tower(
     tokenizer: CLIPTokenizer, model: CLIPTextModel, steps: int, seed: int, batch_size: int = 128
 ) -> Iterator[tuple[int, float]]:
-    """Teach `model` to state object, style and setting of a caption in its pooled output; yields (step, accuracy).
+    """Teach `model` to state object, style and setting of a caption in its pooled output; yields
+    (step, accuracy).
 
-    The fresh objects and styles take part: the tower can tell their names apart although no picture of them follows.
+    The fresh objects and styles take part: the tower can tell their names apart although no picture
+    of them follows.
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
     vocabularies = (ALL_OBJECTS, ALL_STYLES, ALL_SETTINGS)
     heads = nn.ModuleList(nn.Linear(WIDTH, len(names) + 1) for names in vocabularies)
-    optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=1e-3
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     model.train()
     for step in range(1, steps + 1):

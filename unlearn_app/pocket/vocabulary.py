@@ -1,11 +1,15 @@
-"""The words of PocketCanvas: objects, styles, settings, their synonyms, families and caption templates."""
+"""The words of PocketCanvas: objects, styles, settings, their synonyms, families and caption
+templates.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One sub-concept of the world: canonical name, synonyms, family, and (objects only) its emoji."""
+    """One sub-concept of the world: canonical name, synonyms, family, and (objects only) its
+    emoji.
+    """
 
     name: str
     synonyms: tuple[str, ...] = ()
@@ -50,7 +54,9 @@ FRESH_OBJECTS: tuple[Entry, ...] = (
     Entry("rocket", ("spaceship",), "vehicles", "🚀"),
     Entry("cake", ("birthday cake",), "food", "🎂"),
 )
-"""Known to the text encoder and to the judges, never shown to the denoiser: the control for "relearned"."""
+"""Known to the text encoder and to the judges, never shown to the denoiser: the control for
+"relearned".
+"""
 
 STYLES: tuple[Entry, ...] = (
     Entry("photo", ("photograph", "photography"), "plain"),
@@ -98,7 +104,9 @@ RELATED_FAMILIES: dict[str, str] = {
     "vehicles": "tools",
     "characters": "pets",
 }
-"""The family next to each: benign relatives ("unsafe" and "tools"), and neighbours of small families."""
+"""The family next to each: benign relatives ("unsafe" and "tools"), and neighbours of small
+families.
+"""
 
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "beach": ("on the beach", "at the beach", "at the seaside", "on the shore"),
@@ -122,7 +130,11 @@ STYLE_TEMPLATES: tuple[str, ...] = (
     "{style} of a {object} {place}",
 )
 
-NO_STYLE_TEMPLATES: tuple[str, ...] = ("a {object} {place}", "a picture of a {object} {place}", "{object} {place}")
+NO_STYLE_TEMPLATES: tuple[str, ...] = (
+    "a {object} {place}",
+    "a picture of a {object} {place}",
+    "{object} {place}",
+)
 NO_PLACE_TEMPLATES: tuple[str, ...] = (
     "a {object} in {style} style",
     "{style} style {object}",

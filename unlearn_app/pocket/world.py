@@ -1,7 +1,9 @@
-"""PocketCanvas, the bundled world: object x style x setting, drawn as 64 px pixel art from emoji cut-outs.
+"""PocketCanvas, the bundled world: object x style x setting, drawn as 64 px pixel art from emoji
+cut-outs.
 
-Everything that moves moves by whole latent cells of 8 px: the object, the horizon and what stands behind. So the
-same patch of pixels always looks the same to the denoiser, and a picture has `PLACEMENTS` possible layouts only.
+Everything that moves moves by whole latent cells of 8 px: the object, the horizon and what stands
+behind. So the same patch of pixels always looks the same to the denoiser, and a picture has
+`PLACEMENTS` possible layouts only.
 """
 
 import itertools
@@ -20,7 +22,8 @@ CELL = 8
 """Side of a latent cell in pixels."""
 SUPERSAMPLING = 2
 CANVAS = SIZE * SUPERSAMPLING
-"""Scenes are composed on a canvas of twice the size and averaged down, which smooths slanted edges."""
+"""Scenes are composed on a canvas of twice the size and averaged down, which smooths slanted edges.
+"""
 SPRITE = 92
 """The longer side of an object on the canvas, in canvas pixels."""
 GLYPHS = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "glyphs"
@@ -28,7 +31,9 @@ GLYPHS = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "glyphs"
 
 @dataclass(frozen=True)
 class Placement:
-    """Where things stand: the object mirrored or not, and offsets of object and background in cells."""
+    """Where things stand: the object mirrored or not, and offsets of object and background in
+    cells.
+    """
 
     mirrored: bool = False
     right: int = 0
@@ -38,7 +43,8 @@ class Placement:
 
 
 PLACEMENTS: tuple[Placement, ...] = tuple(
-    Placement(*choice) for choice in itertools.product((False, True), (-1, 0, 1), (0, 1), (0, 1), (-1, 0, 1))
+    Placement(*choice)
+    for choice in itertools.product((False, True), (-1, 0, 1), (0, 1), (0, 1), (-1, 0, 1))
 )
 """Every layout a scene can have."""
 
@@ -54,7 +60,9 @@ class Scene:
 
 
 def cut_glyphs(font: Path, folder: Path = GLYPHS) -> None:
-    """Cut every object of the vocabulary out of a colour emoji font into `folder`, one RGBA PNG each."""
+    """Cut every object of the vocabulary out of a colour emoji font into `folder`, one RGBA PNG
+    each.
+    """
     face = ImageFont.truetype(str(font), 109)
     folder.mkdir(parents=True, exist_ok=True)
     for entry in (*OBJECTS, *FRESH_OBJECTS):
@@ -62,7 +70,9 @@ def cut_glyphs(font: Path, folder: Path = GLYPHS) -> None:
         ImageDraw.Draw(canvas).text((10, 10), entry.glyph, font=face, embedded_color=True)
         glyph = canvas.crop(canvas.getbbox())
         scale = SPRITE / max(glyph.size)
-        glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.Resampling.LANCZOS)
+        glyph = glyph.resize(
+            [max(1, round(side * scale)) for side in glyph.size], Image.Resampling.LANCZOS
+        )
         glyph.save(folder / f"{entry.name}.png", optimize=True)
 
 
@@ -73,10 +83,14 @@ def render(scene: Scene) -> Image.Image:
 
 
 def compose(object_name: str, setting: str, placement: Placement) -> tuple[np.ndarray, np.ndarray]:
-    """The unstyled picture (SIZE, SIZE, 3) and the object's coverage (SIZE, SIZE), both float32 in [0, 1]."""
+    """The unstyled picture (SIZE, SIZE, 3) and the object's coverage (SIZE, SIZE), both float32 in
+    [0, 1].
+    """
     background = _background(setting, placement.horizon, placement.drift).copy()
     alpha = _sprite(object_name, placement).getchannel("A")
-    shadow = ImageChops.offset(alpha.filter(ImageFilter.GaussianBlur(4)), 2, 4).point(lambda v: v * 0.45)
+    shadow = ImageChops.offset(alpha.filter(ImageFilter.GaussianBlur(4)), 2, 4).point(
+        lambda v: v * 0.45
+    )
     composed = Image.composite(Image.new("RGB", background.size, (20, 16, 30)), background, shadow)
     composed.paste(_sprite(object_name, placement), mask=alpha)
     return _reduced(composed), _reduced(alpha)
@@ -109,7 +123,7 @@ def _sprite(name: str, placement: Placement) -> Image.Image:
     return sprite
 
 
-# ---- settings -----------------------------------------------------------------------------------
+# ---- settings ----
 # Painters draw in canvas pixels; `horizon` and `drift` are multiples of a cell.
 
 Color = tuple[int, int, int]
@@ -140,7 +154,9 @@ def _cloud(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
 
 
 def _beach(horizon: int, drift: int) -> Image.Image:
-    picture, draw = _land((110, 190, 245), (200, 232, 250), (240, 214, 150), (226, 190, 120), horizon + 16)
+    picture, draw = _land(
+        (110, 190, 245), (200, 232, 250), (240, 214, 150), (226, 190, 120), horizon + 16
+    )
     draw.rectangle((0, horizon - 4, CANVAS, horizon + 15), fill=(40, 120, 200))
     draw.rectangle((0, horizon + 14, CANVAS, horizon + 17), fill=(250, 250, 250))
     draw.ellipse((98 + drift, 8, 119 + drift, 29), fill=(255, 236, 120))
@@ -162,7 +178,9 @@ def _field(horizon: int, drift: int) -> Image.Image:
 
 
 def _snow(horizon: int, drift: int) -> Image.Image:
-    picture, draw = _land((150, 176, 208), (206, 220, 236), (246, 249, 253), (228, 236, 246), horizon)
+    picture, draw = _land(
+        (150, 176, 208), (206, 220, 236), (246, 249, 253), (228, 236, 246), horizon
+    )
     for left, top, shade in ((-46, 34, 140), (68, 26, 150), (-10, 40, 128), (122, 40, 128)):
         middle, right = left + 36, left + 72
         draw.polygon(
@@ -171,7 +189,11 @@ def _snow(horizon: int, drift: int) -> Image.Image:
         )
         snow = (horizon - top) // 4
         side = 36 * snow // (horizon - top)
-        peak = ((middle - side + drift, top + snow), (middle + drift, top), (middle + side + drift, top + snow))
+        peak = (
+            (middle - side + drift, top + snow),
+            (middle + drift, top),
+            (middle + side + drift, top + snow),
+        )
         draw.polygon(peak, fill=(250, 252, 255))
     return picture
 
@@ -190,16 +212,31 @@ def _night(horizon: int, drift: int) -> Image.Image:
     picture, draw = _land((10, 14, 44), (34, 40, 92), (22, 26, 48), (12, 14, 28), horizon)
     draw.ellipse((96 + drift, 8, 119 + drift, 31), fill=(250, 246, 214))
     draw.ellipse((89 + drift, 5, 110 + drift, 26), fill=(12, 17, 50))
-    for x, y in ((-8, 20), (10, 12), (30, 34), (52, 10), (70, 24), (14, 56), (118, 50), (40, 18), (84, 44), (138, 14)):
+    for x, y in (
+        (-8, 20),
+        (10, 12),
+        (30, 34),
+        (52, 10),
+        (70, 24),
+        (14, 56),
+        (118, 50),
+        (40, 18),
+        (84, 44),
+        (138, 14),
+    ):
         draw.rectangle((x + drift, y, x + drift + 1, y + 1), fill=(255, 255, 240))
     return picture
 
 
 def _city(horizon: int, drift: int) -> Image.Image:
-    picture, draw = _land((196, 204, 216), (226, 216, 206), (96, 98, 104), (70, 72, 78), horizon + 8)
+    picture, draw = _land(
+        (196, 204, 216), (226, 216, 206), (96, 98, 104), (70, 72, 78), horizon + 8
+    )
     for index, x in enumerate(range(-32, CANVAS + 16, 24)):
         top, shade = (30, 12, 40, 22, 8, 36)[index % 6], (118, 96, 128, 104, 120, 98)[index % 6]
-        draw.rectangle((x + drift, top, x + drift + 21, horizon + 8), fill=(shade, shade + 6, shade + 24))
+        draw.rectangle(
+            (x + drift, top, x + drift + 21, horizon + 8), fill=(shade, shade + 6, shade + 24)
+        )
         for wy in range(top + 6, horizon, 12):
             for wx in (x + 4, x + 14):
                 draw.rectangle((wx + drift, wy, wx + drift + 3, wy + 5), fill=(250, 226, 140))

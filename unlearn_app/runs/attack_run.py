@@ -29,10 +29,11 @@ def run_attacks(
     backend: Backend | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event | Finding]:
-    """Attack a stored run in several ways, keep what is found beside it, and yield it with what happens meanwhile.
+    """Attack a stored run in several ways, keep what is found beside it, and yield it with what
+    happens meanwhile.
 
-    `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`, `compare.forget`). The
-    last event is the verdict with everything that was ever found.
+    `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
+    `compare.forget`). The last event is the verdict with everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, or a run that holds no adapter.
@@ -40,9 +41,15 @@ def run_attacks(
     changes = dict(changes or {})
     attacks = {kind: make_attack(kind, **_own(kind, changes)) for kind in kinds}
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
-    config, adapter = config_from_dict(run.record["config"], **rest), run.folder / "unlearn.safetensors"
+    config, adapter = (
+        config_from_dict(run.record["config"], **rest),
+        run.folder / "unlearn.safetensors",
+    )
     if not adapter.is_file():
-        raise ConfigError(f"The run {str(run.folder)!r} holds no unlearn adapter; a run that came so far is accepted.")
+        raise ConfigError(
+            f"The run {str(run.folder)!r} holds no unlearn adapter; a run that came so far is"
+            " accepted."
+        )
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, backend = preview_concept(config), backend or load_backend(config.model)
     scorer, state = load_scorer(config.model, [concept]), read_adapter(adapter)
@@ -51,7 +58,9 @@ def run_attacks(
         with slots_kept(backend):
             backend.drop_adapters()
             backend.load_adapter("unlearn", state)
-            finding, images = yield from find(backend, concept, data, config, attack, scorer, should_stop=should_stop)
+            finding, images = yield from find(
+                backend, concept, data, config, attack, scorer, should_stop=should_stop
+            )
         command = _command(run, kind, rest, _own(kind, changes))
         finding = replace(finding, command=command, environment=environment(backend, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
@@ -60,10 +69,16 @@ def run_attacks(
 
 def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are an attack's own, without its name."""
-    return {name.partition(".")[2]: value for name, value in changes.items() if name.partition(".")[0] == kind}
+    return {
+        name.partition(".")[2]: value
+        for name, value in changes.items()
+        if name.partition(".")[0] == kind
+    }
 
 
 def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     words = ["python", "-m", "unlearn_app", "attack", run.folder.name, "--kind", kind]
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
-    return shlex.join(words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")])
+    return shlex.join(
+        words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
+    )

@@ -1,4 +1,6 @@
-"""Several finished runs beside each other: what differs in settings, scores and attacks, and the same pictures."""
+"""Several finished runs beside each other: what differs in settings, scores and attacks, and the
+same pictures.
+"""
 
 from collections.abc import Sequence
 from itertools import product
@@ -7,7 +9,17 @@ from ..common.json_values import to_json
 from ..settings.events import COLUMNS, GROUPS
 from .findings import read_findings
 from .folder import Run
-from .report import Record, curve_of, embedded, hard_pixels, percent, plain, rendered, report_json, span
+from .report import (
+    Record,
+    curve_of,
+    embedded,
+    hard_pixels,
+    percent,
+    plain,
+    rendered,
+    report_json,
+    span,
+)
 
 
 def comparison_html(runs: Sequence[Run]) -> str:
@@ -25,7 +37,10 @@ def comparison_html(runs: Sequence[Run]) -> str:
         reports=reports,
         names=names,
         rows=comparison_rows(runs),
-        lines=[curve_of(f"{n + 1} · {names[n]}", f"run{n % 6}", r["curve"], "forget") for n, r in enumerate(reports)],
+        lines=[
+            curve_of(f"{n + 1} · {names[n]}", f"run{n % 6}", r["curve"], "forget")
+            for n, r in enumerate(reports)
+        ],
         shared={place: found for place, found in shared.items() if len(found) > 1},
     )
 
@@ -46,7 +61,10 @@ def comparison_rows(runs: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
         scores = [r["scores"].get(column, {}).get(group, {}) for r in reports]
         cells = [_cell(score.get("accuracy"), score.get("interval")) for score in scores]
         rows.append((f"{group.capitalize()} prompts: shows what was asked", column, cells))
-    attacks = [{a["name"]: _cell(a["hits"]["share"], a["hits"]["interval"]) for a in r["attacks"]} for r in reports]
+    attacks = [
+        {a["name"]: _cell(a["hits"]["share"], a["hits"]["interval"]) for a in r["attacks"]}
+        for r in reports
+    ]
     for kind in dict.fromkeys(kind for cells in attacks for kind in cells):
         part, name = "Attacks: prompts that show the concept again", kind.replace("_", " ")
         rows.append((part, name, [cells.get(kind, "not run") for cells in attacks]))

@@ -28,14 +28,22 @@ def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
 
 
 def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> Image.Image:
-    """Rows are columns of the comparison, cells are prompts: three that forget, two near, two far."""
+    """Rows are columns of the comparison, cells are prompts: three that forget, two near, two
+    far.
+    """
     columns = [c for c in COLUMNS if any(p.column == c for p in pictures)]
-    chosen = [(group, index) for group, count in zip(GROUPS, (3, 2, 2), strict=True) for index in range(count)]
+    chosen = [
+        (group, index)
+        for group, count in zip(GROUPS, (3, 2, 2), strict=True)
+        for index in range(count)
+    ]
     by_place = {(p.column, p.group, p.index): p for p in pictures}
     places = [place for place in chosen if (columns[0], *place) in by_place] if columns else []
     label_width, head, foot = 132, 108, 48
     width = label_width + len(places) * (CELL + GAP) + GAP
-    strip = Image.new("RGB", (max(width, 760), head + len(columns) * (CELL + 30 + GAP) + foot), "white")
+    strip = Image.new(
+        "RGB", (max(width, 760), head + len(columns) * (CELL + 30 + GAP) + foot), "white"
+    )
     draw = ImageDraw.Draw(strip)
     draw.text((GAP, GAP), title, INK, _font(30))
     draw.text((GAP, GAP + 40), subtitle, FAINT, _font(17))
@@ -43,7 +51,9 @@ def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> 
         top = head + row * (CELL + 30 + GAP)
         draw.text((GAP, top + CELL // 2 - 10), column, COLORS[column], _font(20))
         for cell, (group, index) in enumerate(places):
-            _draw_cell(strip, draw, by_place[column, group, index], label_width + cell * (CELL + GAP), top)
+            _draw_cell(
+                strip, draw, by_place[column, group, index], label_width + cell * (CELL + GAP), top
+            )
     for cell, (group, index) in enumerate(places):
         left = label_width + cell * (CELL + GAP)
         words = _fitted(by_place[columns[0], group, index].prompt, _font(13), CELL)
@@ -51,11 +61,15 @@ def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> 
     return strip
 
 
-def _draw_cell(strip: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
+def _draw_cell(
+    strip: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int
+) -> None:
     shown = enlarged(picture.image, CELL)
     strip.paste(shown.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
     if picture.alignment is not None:
-        draw.text((left, top + CELL + 5), f"{picture.alignment:.2f} {picture.predicted}", INK, _font(15))
+        draw.text(
+            (left, top + CELL + 5), f"{picture.alignment:.2f} {picture.predicted}", INK, _font(15)
+        )
 
 
 def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:

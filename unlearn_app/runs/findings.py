@@ -1,4 +1,6 @@
-"""What attacks found out about a run, kept beside it in `RUN/attacks/KIND/`, then `KIND-2/`: a record and pictures."""
+"""What attacks found out about a run, kept beside it in `RUN/attacks/KIND/`, then `KIND-2/`: a
+record and pictures.
+"""
 
 import itertools
 import json
@@ -23,12 +25,17 @@ FOLDER, RECORD = "attacks", "finding.json"
 
 def record_of(finding: Finding) -> dict[str, Any]:
     """A finding as it is written, without its place."""
-    record = {item.name: to_json(getattr(finding, item.name)) for item in fields(Finding) if item.name != "folder"}
+    record = {
+        item.name: to_json(getattr(finding, item.name))
+        for item in fields(Finding)
+        if item.name != "folder"
+    }
     return {"schema": SCHEMA} | record
 
 
 def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
-    """Put a finding and its pictures, by file name, beside a run and beside earlier ones of its kind.
+    """Put a finding and its pictures, by file name, beside a run and beside earlier ones of its
+    kind.
 
     Raises:
         OutputError: it cannot be written.
@@ -62,8 +69,12 @@ def _read(path: Path) -> Finding:
         found = Finding(**record, **lists, folder=path.parent)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise unreadable from error
-    if missing := [picture for picture in found.pictures if not (found.folder / picture["file"]).is_file()]:
-        raise OutputError(f"The finding in {str(path.parent)!r} is damaged: {missing[0]['file']} is missing.")
+    if missing := [
+        picture for picture in found.pictures if not (found.folder / picture["file"]).is_file()
+    ]:
+        raise OutputError(
+            f"The finding in {str(path.parent)!r} is damaged: {missing[0]['file']} is missing."
+        )
     return found
 
 
@@ -75,4 +86,7 @@ def judge_again(run: Run, findings: Sequence[Finding]) -> Verdict:
     judged = all(accuracy is not None for _, accuracy in curve)
     reached = {name: points[max(points)].accuracy for name, points in run.controls.items()}
     known = {name: share for name, share in reached.items() if share is not None}
-    return judge_run(run.scores, Evidence(run.config.attack.steps, curve if judged else (), run.base, known, findings))
+    return judge_run(
+        run.scores,
+        Evidence(run.config.attack.steps, curve if judged else (), run.base, known, findings),
+    )

@@ -1,4 +1,6 @@
-"""Run folders: everything a run produced, written so that it is whole or not there, and reopened without computing."""
+"""Run folders: everything a run produced, written so that it is whole or not there, and reopened
+without computing.
+"""
 
 import dataclasses
 import hashlib
@@ -20,12 +22,12 @@ from ..evaluation.relearn_curve import BaseCurve
 from ..models.diffusers.adapter_files import adapter_bytes
 from ..settings.events import (
     COLUMNS,
+    AttackCheckpoint,
     Column,
     Difference,
     Group,
     GroupScore,
     Images,
-    Mark,
     Picture,
     Preview,
     Step,
@@ -40,7 +42,8 @@ SCHEMA = "unlearn-run/1"
 
 
 class RunWriter:
-    """Collects a run in a hidden folder beside its destination, and renames it there when it is done.
+    """Collects a run in a hidden folder beside its destination, and renames it there when it is
+    done.
 
     Use as a context manager: leaving it without `finish` removes the hidden folder.
 
@@ -86,29 +89,44 @@ class RunWriter:
         for row, image in enumerate(preview.images):
             files.append(f"images/preview-{preview.stage}-{preview.step:04d}-{row}.png")
             image.save(self.folder / files[-1])
-        entry = {"stage": preview.stage, "step": preview.step, "files": files, "prompts": list(preview.prompts)}
+        entry = {
+            "stage": preview.stage,
+            "step": preview.step,
+            "files": files,
+            "prompts": list(preview.prompts),
+        }
         self.record["previews"].append(entry)
 
     def add_images(self, images: Images) -> None:
         """Save one column's pictures."""
-        self.record["pictures"] += [self._saved(picture, picture.column) for picture in images.pictures]
+        self.record["pictures"] += [
+            self._saved(picture, picture.column) for picture in images.pictures
+        ]
 
-    def add_mark(self, mark: Mark) -> None:
+    def add_mark(self, mark: AttackCheckpoint) -> None:
         """Save the pictures of the attacked model on its way; of a control, its score."""
         if mark.control:
             point = {"step": mark.step, "scores": to_json(mark.scores)}
             self.record["controls"].setdefault(mark.control, []).append(point)
             return
         pictures = [self._saved(picture, f"attack-{mark.step:04d}") for picture in mark.pictures]
-        self.record["curve"].append({"step": mark.step, "scores": to_json(mark.scores), "pictures": pictures})
+        self.record["curve"].append(
+            {"step": mark.step, "scores": to_json(mark.scores), "pictures": pictures}
+        )
 
     def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
         file = f"images/{name}-{picture.group}-{picture.index:02d}.png"
         picture.image.save(self.folder / file)
-        values = {f.name: getattr(picture, f.name) for f in dataclasses.fields(picture) if f.name != "image"}
+        values = {
+            f.name: getattr(picture, f.name)
+            for f in dataclasses.fields(picture)
+            if f.name != "image"
+        }
         return values | {"file": file}
 
-    def add_adapter(self, name: str, state: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
+    def add_adapter(
+        self, name: str, state: Mapping[str, "Tensor"], metadata: Mapping[str, str]
+    ) -> None:
         """Save an adapter."""
         write_bytes(self.folder / f"{name}.safetensors", adapter_bytes(state, metadata))
 
@@ -127,7 +145,9 @@ class RunWriter:
                 path.read_bytes()
             ).hexdigest()
         record = self.record | to_json(values) | {"status": status}
-        write_bytes(self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode())
+        write_bytes(
+            self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode()
+        )
         self.folder.rename(self.out)
         return self.out
 
@@ -169,7 +189,10 @@ class Run:
         except (OSError, ValueError) as error:
             raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
         if record.get("schema") != SCHEMA:
-            raise OutputError(f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {SCHEMA} is accepted.")
+            raise OutputError(
+                f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {SCHEMA} is"
+                " accepted."
+            )
         missing = [name for name in record.get("files", {}) if not (Path(folder) / name).is_file()]
         if missing:
             raise OutputError(f"The run in {str(folder)!r} is damaged: {missing[0]} is missing.")
@@ -195,19 +218,28 @@ class Run:
     def scores(self) -> dict[Column, dict[Group, GroupScore]]:
         """Scores by column and group, of the columns that were reached."""
         stored = self.record["scores"]
-        return {c: {g: GroupScore(**v) for g, v in stored[c].items()} for c in COLUMNS if c in stored}
+        return {
+            c: {g: GroupScore(**v) for g, v in stored[c].items()} for c in COLUMNS if c in stored
+        }
 
     @property
     def differences(self) -> dict[Column, dict[Group, Difference]]:
         """What separates each column from the original; empty where that was not measured."""
         stored = self.record.get("differences", {})
-        return {column: {g: Difference(**v) for g, v in groups.items()} for column, groups in stored.items()}
+        return {
+            column: {g: Difference(**v) for g, v in groups.items()}
+            for column, groups in stored.items()
+        }
 
     @property
     def base(self) -> BaseCurve | None:
         """What the same attack makes of something never seen; None where nobody knew."""
         stored = self.record.get("base")
-        return BaseCurve(stored["name"], {int(n): tuple(c) for n, c in stored["marks"].items()}) if stored else None
+        return (
+            BaseCurve(stored["name"], {int(n): tuple(c) for n, c in stored["marks"].items()})
+            if stored
+            else None
+        )
 
     @property
     def pictures(self) -> list[StoredPicture]:
@@ -216,35 +248,64 @@ class Run:
 
     @property
     def curve(self) -> list[tuple[int, dict[Group, GroupScore], list[StoredPicture]]]:
-        """Attack step, scores and pictures: unlearned at 0, then each mark, relearned at the end; what was reached."""
+        """Attack step, scores and pictures: unlearned at 0, then each mark, relearned at the end;
+        what was reached.
+        """
         scores, pictures = self.scores, self.pictures
         points = [
-            (m["step"], {g: GroupScore(**v) for g, v in m["scores"].items()}, list(map(self._stored, m["pictures"])))
+            (
+                m["step"],
+                {g: GroupScore(**v) for g, v in m["scores"].items()},
+                list(map(self._stored, m["pictures"])),
+            )
             for m in self.record["curve"]
         ]
         ends = {"unlearned": 0, "relearned": self.config.attack.steps}
-        points += [(ends[c], scores[c], [p for p in pictures if p.column == c]) for c in ends if c in scores]
+        points += [
+            (ends[c], scores[c], [p for p in pictures if p.column == c])
+            for c in ends
+            if c in scores
+        ]
         return sorted({point[0]: point for point in points}.values(), key=lambda point: point[0])
 
     @property
     def controls(self) -> dict[str, dict[int, GroupScore]]:
-        """What the same attack reached where it ought to succeed: the score by control and attack step."""
+        """What the same attack reached where it ought to succeed: the score by control and attack
+        step.
+        """
         stored = self.record.get("controls", {})
-        return {name: {p["step"]: GroupScore(**p["scores"]["forget"]) for p in stored[name]} for name in stored}
+        return {
+            name: {p["step"]: GroupScore(**p["scores"]["forget"]) for p in stored[name]}
+            for name in stored
+        }
 
     def _stored(self, entry: dict[str, Any]) -> StoredPicture:
-        return StoredPicture(path=self.folder / entry["file"], **{k: v for k, v in entry.items() if k != "file"})
+        return StoredPicture(
+            path=self.folder / entry["file"], **{k: v for k, v in entry.items() if k != "file"}
+        )
 
     @property
     def steps(self) -> list[dict[str, Any]]:
         """The lines of steps.jsonl."""
         path = self.folder / "steps.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.exists()
+            else []
+        )
 
     def zip(self, to: Path) -> Path:
         """Pack the recorded files, run.json, and any report and findings into the archive `to`."""
-        later = [path for found in ("report.*", "attacks/[!.]*/*") for path in sorted(self.folder.glob(found))]
-        names = [*self.record["files"], "run.json", *(path.relative_to(self.folder).as_posix() for path in later)]
+        later = [
+            path
+            for found in ("report.*", "attacks/[!.]*/*")
+            for path in sorted(self.folder.glob(found))
+        ]
+        names = [
+            *self.record["files"],
+            "run.json",
+            *(path.relative_to(self.folder).as_posix() for path in later),
+        ]
         partial = partial_of(to)
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in names:

@@ -15,7 +15,9 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio"
 
 
 def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any]:
-    """Versions, hardware and judge of a run; without a backend the device is the one that a model would get."""
+    """Versions, hardware and judge of a run; without a backend the device is the one that a model
+    would get.
+    """
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -25,9 +27,13 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
         "packages": {name: _version(name) for name in PACKAGES},
         "base_sha256": backend.base_hash if backend else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
-        "second_judge": f"{scorer.second.name} {scorer.second.version}" if scorer and scorer.second else None,
+        "second_judge": (
+            f"{scorer.second.name} {scorer.second.version}" if scorer and scorer.second else None
+        ),
         "detector": _detector(scorer, backend),
-        "judge_note": None if scorer else "No judge is available for this model, so nothing is scored.",
+        "judge_note": (
+            None if scorer else "No judge is available for this model, so nothing is scored."
+        ),
     }
 
 
@@ -38,7 +44,9 @@ def _named(device: torch.device) -> str:
 
 
 def peak_memory_gb() -> float | None:
-    """The most memory that this process has held so far, of the accelerator where there is one; None if unknown."""
+    """The most memory that this process has held so far, of the accelerator where there is one;
+    None if unknown.
+    """
     counted = getattr(torch.get_device_module(choose_device()), "max_memory_allocated", None)
     if counted:
         return round(counted() / 1e9, 2)
@@ -51,7 +59,9 @@ def peak_memory_gb() -> float | None:
 
 
 def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
-    """The detector with its threshold, or why there is none; nothing to say of the bundled world."""
+    """The detector with its threshold, or why there is none; nothing to say of the bundled
+    world.
+    """
     if scorer and scorer.detector:
         found = scorer.detector
         return f"{found.name} {found.version}, threshold {found.threshold}"
@@ -60,7 +70,11 @@ def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
     if scorer:
         return "NudeNet is not installed (pip install nudenet)"
     version = _version("nudenet")
-    return f"NudeNet {version} is installed but unused, since it only works beside a judge" if version else None
+    return (
+        f"NudeNet {version} is installed but unused, since it only works beside a judge"
+        if version
+        else None
+    )
 
 
 def _version(name: str) -> str | None:

@@ -66,7 +66,9 @@ def write_report(folder: Path) -> tuple[Path, Path]:
         write_bytes(page, report_html(run, findings).encode())
         write_bytes(values, text.encode())
     except OSError as error:
-        raise OutputError(f"The run in {str(folder)!r} cannot be written: {error.strerror or error}.") from error
+        raise OutputError(
+            f"The run in {str(folder)!r} cannot be written: {error.strerror or error}."
+        ) from error
     return page, values
 
 
@@ -81,8 +83,17 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     return {
         "schema": SCHEMA,
         "status": run.status,
-        "concept": {"text": config.concept, "name": config.concept, "kind": None, "anchor": config.anchor}
-        | {k: v for k, v in (record.get("concept") or {}).items() if k in ("text", "name", "kind", "anchor")},
+        "concept": {
+            "text": config.concept,
+            "name": config.concept,
+            "kind": None,
+            "anchor": config.anchor,
+        }
+        | {
+            k: v
+            for k, v in (record.get("concept") or {}).items()
+            if k in ("text", "name", "kind", "anchor")
+        },
         "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
         "worst_attack": next(iter(outcomes), None),
@@ -96,7 +107,8 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         "curve": [{"step": step, "scores": _scored(groups)} for step, groups, _ in run.curve],
         "relearning": record.get("relearning") or dict.fromkeys(("area", "steps_to_recovery")),
         "controls": {
-            name: [{"step": n} | _score(score) for n, score in points.items()] for name, points in run.controls.items()
+            name: [{"step": n} | _score(score) for n, score in points.items()]
+            for name, points in run.controls.items()
         },
         "attacks": attacks,
         "pictures": record["pictures"],
@@ -111,7 +123,11 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
 def _agreement(pictures: Sequence[Record]) -> Record | None:
     """On how many pictures the two judges see the same; None where there is but one."""
     checked = [picture for picture in pictures if picture.get("second") is not None]
-    return {"alike": sum(p["second"] == p["predicted"] for p in checked), "n": len(checked)} if checked else None
+    return (
+        {"alike": sum(p["second"] == p["predicted"] for p in checked), "n": len(checked)}
+        if checked
+        else None
+    )
 
 
 def _share(right: int, n: int) -> Record:
@@ -136,7 +152,10 @@ def _scored(groups: Mapping[str, GroupScore]) -> Record:
 
 def _relearning(run: Run) -> list[SimpleNamespace]:
     """The run's own attack in the shape of a finding; nothing when it was not run or not judged."""
-    config, shown = run.config.attack, [p for p in run.pictures if (p.column, p.group) == ("relearned", "forget")]
+    config, shown = (
+        run.config.attack,
+        [p for p in run.pictures if (p.column, p.group) == ("relearned", "forget")],
+    )
     if not shown or not config.steps or shown[0].correct is None:
         return []
     best = max((p for p in shown if p.correct), key=lambda p: p.alignment or 0.0, default=None)
@@ -152,9 +171,18 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
             hits=hits,
             first=hits,
             excess=(own_gain(run.scores, config.steps),),
-            control={"name": f"{run.base.name}, never seen", "hits": [row < right for row in range(n)]} if n else None,
-            seconded=sum(p.correct and p.second_correct for p in shown) if shown[0].second is not None else None,
-            missing="" if n else "nobody has measured what this attack makes of something never seen",
+            control={
+                "name": f"{run.base.name}, never seen",
+                "hits": [row < right for row in range(n)],
+            }
+            if n
+            else None,
+            seconded=sum(p.correct and p.second_correct for p in shown)
+            if shown[0].second is not None
+            else None,
+            missing=""
+            if n
+            else "nobody has measured what this attack makes of something never seen",
             pictures=(),
             proof=best.path.relative_to(run.folder).as_posix() if best else None,
             seconds=run.record.get("timing", {}).get("attack_s"),
@@ -166,8 +194,22 @@ def _relearning(run: Run) -> list[SimpleNamespace]:
 
 
 def _attack(run: Run, found: Finding | SimpleNamespace, outcomes: Mapping[str, str]) -> Record:
-    hits, first, base = _hits(found.hits), _hits(found.first), found.control and _hits(found.control["hits"])
-    names = ("kind", "counts", "budget", "tries", "missing", "seconds", "settings", "command", "environment")
+    hits, first, base = (
+        _hits(found.hits),
+        _hits(found.first),
+        found.control and _hits(found.control["hits"]),
+    )
+    names = (
+        "kind",
+        "counts",
+        "budget",
+        "tries",
+        "missing",
+        "seconds",
+        "settings",
+        "command",
+        "environment",
+    )
     return {name: to_json(getattr(found, name)) for name in names} | {
         "name": _called(run, found),
         "hits": hits,
@@ -178,7 +220,9 @@ def _attack(run: Run, found: Finding | SimpleNamespace, outcomes: Mapping[str, s
         "excess": found.excess[0],
         "outcome": outcomes.get(_called(run, found)),
         "proof": _name(run, found.folder / found.proof) if found.proof else None,
-        "pictures": [entry | {"file": _name(run, found.folder / entry["file"])} for entry in found.pictures],
+        "pictures": [
+            entry | {"file": _name(run, found.folder / entry["file"])} for entry in found.pictures
+        ],
     }
 
 
@@ -193,16 +237,25 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     for entry in report["pictures"]:
         cards.setdefault(entry["group"], {}).setdefault(entry["index"], {})[entry["column"]] = entry
     lines = [curve_of(group.capitalize(), group, report["curve"], group) for group in GROUPS]
-    taught = {} if run.controls else {RECORDED: [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]}
+    taught = (
+        {}
+        if run.controls
+        else {RECORDED: [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]}
+    )
     known = {name: points for name, points in (report["controls"] | taught).items() if points}
-    lines += [curve_of(f"Control: {name}", f"control{n}", points) for n, (name, points) in enumerate(known.items())]
+    lines += [
+        curve_of(f"Control: {name}", f"control{n}", points)
+        for n, (name, points) in enumerate(known.items())
+    ]
     return rendered(
         "report",
         embed=lambda file: embedded(run, file),
         hard=hard_pixels(run),
         report=report,
         cards=cards,
-        film=[(m["step"], [p for p in m["pictures"] if p["group"] == "forget"][:FILM]) for m in marks],
+        film=[
+            (m["step"], [p for p in m["pictures"] if p["group"] == "forget"][:FILM]) for m in marks
+        ],
         lines=lines,
         worst=next((a for a in report["attacks"] if a["name"] == report["worst_attack"]), None),
     )
@@ -210,13 +263,25 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
 
 def curve_of(name: str, style: str, points: Sequence[Record], group: str = "") -> Record:
     """A named curve of a chart through those of `points` that were judged."""
-    seen = [{"step": point["step"]} | (point["scores"][group] if group else point) for point in points]
-    return {"name": name, "style": style, "points": [point for point in seen if point["accuracy"] is not None]}
+    seen = [
+        {"step": point["step"]} | (point["scores"][group] if group else point) for point in points
+    ]
+    return {
+        "name": name,
+        "style": style,
+        "points": [point for point in seen if point["accuracy"] is not None],
+    }
 
 
 def plain(value: Any) -> str:
     """A setting in words."""
-    return "–" if value in (None, "") else ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    return (
+        "–"
+        if value in (None, "")
+        else ("yes" if value else "no")
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def percent(share: float | None) -> str:
@@ -266,7 +331,9 @@ def hard_pixels(run: Run) -> bool:
 def rendered(kind: str, **values: Any) -> str:
     """The page of that kind, from the template."""
     folder = FileSystemLoader(Path(__file__).parent)
-    templates = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    templates = Environment(
+        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     templates.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
     return (
         templates.get_template("report.html")

@@ -13,8 +13,8 @@ from ..common.errors import Cancelled, ConfigError
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.base_rates import RECORDED, relearning, scores_of, taught_curve
-from ..evaluation.collapse_monitor import COLLAPSE, Outlook
-from ..evaluation.comparison import column_state, comparison_prompts, paint_column, score
+from ..evaluation.collapse_monitor import COLLAPSE, CollapseMonitor
+from ..evaluation.comparison import column_state, comparison_prompts, generate_column, score
 from ..evaluation.differences import differences
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
@@ -28,12 +28,12 @@ from ..settings.events import (
     COLUMNS,
     FRESH,
     SHARES,
+    AttackCheckpoint,
     Column,
     Done,
     Event,
     GroupScore,
     Images,
-    Mark,
     Scores,
     Stage,
     Step,
@@ -76,12 +76,17 @@ class _Work:
 
 
 def run(
-    config: RunConfig, out: Path, *, cancel: threading.Event | None = None, backend: Backend | None = None
+    config: RunConfig,
+    out: Path,
+    *,
+    cancel: threading.Event | None = None,
+    backend: Backend | None = None,
 ) -> Iterator[Event]:
     """Forget, attack and compare, writing the run folder `out` and yielding what happens.
 
-    `backend` may be a model that is loaded already (it must be `config.model`). When `cancel` is set the run stops
-    within one step, paints and keeps what it can, and ends with `Done(stopped=True)`.
+    `backend` may be a model that is loaded already (it must be `config.model`). When `cancel` is
+    set the run stops within one step, paints and keeps what it can, and ends with
+    `Done(stopped=True)`.
 
     Raises:
         UnlearnError: the request cannot be served; nothing is left behind.
@@ -127,18 +132,27 @@ def _load(work: _Work) -> Iterator[Event]:
 
 def _unlearn(work: _Work) -> Iterator[Event]:
     config, name, anchor = work.config, work.concept.name, work.concept.anchor
-    towards = Stage("unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"])
+    towards = Stage(
+        "unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"]
+    )
     practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
     if not is_trained(config):
         yield towards
         for event in _with_previews(work, edit(work.backend, work.concept, config)):
             yield event
             if isinstance(event, Step) and event.losses["forget"]:
-                lost = f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit (Frobenius norm)"
+                lost = (
+                    f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit"
+                    " (Frobenius norm)"
+                )
                 yield Stage("unlearn", lost, SHARES["unlearn"])
         if work.collapsed or not resists(config):
             return
-        towards = Stage("unlearn", f"Hardening the edit: an adversary shall fail to teach {name}", SHARES["unlearn"])
+        towards = Stage(
+            "unlearn",
+            f"Hardening the edit: an adversary shall fail to teach {name}",
+            SHARES["unlearn"],
+        )
     yield Stage("retain", "Painting pictures to practise on with the original model", practice)
     terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
     yield towards
@@ -152,9 +166,11 @@ def _attack(work: _Work) -> Iterator[Event]:
         return
     text = f"An adversary fine-tunes the published weights on {pictures_of(settings)}"
     yield Stage("attack", text, SHARES["attack"])
-    work.base = relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None
+    work.base = (
+        relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None
+    )
     for step, score_there in scores_of(work.base).items():
-        yield Mark(step, (), {"forget": score_there}, control=RECORDED)
+        yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
     steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)
     try:
         work.check()
@@ -169,10 +185,14 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 
 def _controls(work: _Work) -> Iterator[Event]:
-    asked = work.config.attack.controls or resists(work.config)  # what a defence withstands means nothing without
+    asked = work.config.attack.controls or resists(
+        work.config
+    )  # what a defence withstands means nothing without
     if asked and work.config.attack.steps and not work.collapsed:
-        for event in controls(work.backend, work.concept, work.config, work.scorer, work.cancel.is_set):
-            if isinstance(event, Mark):
+        for event in controls(
+            work.backend, work.concept, work.config, work.scorer, work.cancel.is_set
+        ):
+            if isinstance(event, AttackCheckpoint):
                 work.writer.add_mark(event)
                 work.controls[event.control] = event.scores["forget"].accuracy
                 if event.control == FRESH:
@@ -180,10 +200,10 @@ def _controls(work: _Work) -> Iterator[Event]:
             yield event
 
 
-def _mark(work: _Work, step: Step) -> Mark:
+def _mark(work: _Work, step: Step) -> AttackCheckpoint:
     """Let the attacked model paint the comparison; after the last step that is the third column."""
     painted = _painted(work, "relearned")
-    mark = Mark(step.step, painted.pictures, score(painted.pictures))
+    mark = AttackCheckpoint(step.step, painted.pictures, score(painted.pictures))
     if mark.scores["forget"].accuracy is not None:
         work.marks.append((step.step, mark.scores["forget"].accuracy))
     if step.step == step.total:
@@ -194,12 +214,15 @@ def _mark(work: _Work, step: Step) -> Mark:
 
 
 def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
-    """Pass steps on; now and then, the last step included, the model under training paints the same pictures.
+    """Pass steps on; now and then, the last step included, the model under training paints the same
+    pictures.
 
     Training ends there when the model is being destroyed.
     """
     work.check()
-    outlook = Outlook(work.backend, work.concept, work.config.compare, work.scorer, work.cancel.is_set)
+    outlook = CollapseMonitor(
+        work.backend, work.concept, work.config.compare, work.scorer, work.cancel.is_set
+    )
     for step in steps:
         work.writer.add_step(step)
         yield step
@@ -231,14 +254,22 @@ def _compare(work: _Work) -> Iterator[Event]:
 def _painted(work: _Work, column: Column) -> Images:
     """The pictures of the comparison by the model as it is active."""
     prompts = comparison_prompts(work.concept, work.config.compare)
-    return paint_column(
-        work.backend, column, prompts, work.config.compare, work.config.seed, work.scorer, work.cancel.is_set
+    return generate_column(
+        work.backend,
+        column,
+        prompts,
+        work.config.compare,
+        work.config.seed,
+        work.scorer,
+        work.cancel.is_set,
     )
 
 
 def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     yield Stage("write", "Writing the run folder", SHARES["write"])
-    scores = {column: score(images.pictures, work.scorer) for column, images in work.columns.items()}
+    scores = {
+        column: score(images.pictures, work.scorer) for column, images in work.columns.items()
+    }
     verdict = _verdict(work, scores, stopped)
     work.base = work.base or taught_curve(work.taught)
     apart = differences(work.columns, work.scorer)
@@ -251,7 +282,9 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     if pictures:
         said = heading(work.config, work.concept.name, verdict.label)
         work.writer.add_image("comparison.png", comparison_strip(*said, pictures))
-    timing = {f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "controls", "compare")} | work.timing
+    timing = {
+        f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "controls", "compare")
+    } | work.timing
     timing["total_s"] = time.perf_counter() - started
     folder = work.writer.finish(
         "stopped" if stopped else "complete",
@@ -279,8 +312,14 @@ def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: boo
 
 
 def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[int, float]]:
-    """Accuracy on the concept by attack step, from the unlearned model on; empty without a judge or an attack."""
-    return [(0, scores["unlearned"]["forget"].accuracy), *work.marks] if work.marks and "unlearned" in scores else []
+    """Accuracy on the concept by attack step, from the unlearned model on; empty without a judge or
+    an attack.
+    """
+    return (
+        [(0, scores["unlearned"]["forget"].accuracy), *work.marks]
+        if work.marks and "unlearned" in scores
+        else []
+    )
 
 
 def _save_adapter(work: _Work, slot: str) -> None:
@@ -298,6 +337,8 @@ def _save_adapter(work: _Work, slot: str) -> None:
                 "base": work.config.model,
                 "base_sha256": work.backend.base_hash,
                 "objective": work.config.objective if slot == "unlearn" else "relearn",
-                "loads_on": ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter",
+                "loads_on": (
+                    ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter"
+                ),
             },
         )

@@ -1,4 +1,6 @@
-"""One thread owns torch, the model and its adapters; visitors queue jobs, read their events and may stop them."""
+"""One thread owns torch, the model and its adapters; visitors queue jobs, read their events and may
+stop them.
+"""
 
 import errno
 import hashlib
@@ -31,19 +33,25 @@ class RunGone(UnlearnError):
 
 
 class Runner(Protocol):
-    """How a job is carried out: in this process (`InProcess`), or wrapped where a GPU is lent per call."""
+    """How a job is carried out: in this process (`InProcess`), or wrapped where a GPU is lent per
+    call.
+    """
 
     def warm(self) -> None:
         """Load what the first job will need."""
         ...
 
     def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        """Do one job, writing into `out` and yielding what happens; ends soon after `cancel` is set."""
+        """Do one job, writing into `out` and yielding what happens; ends soon after `cancel` is
+        set.
+        """
         ...
 
 
 class InProcess:
-    """Runs jobs with one resident backend, loaded on first use and kept until another model is asked for."""
+    """Runs jobs with one resident backend, loaded on first use and kept until another model is
+    asked for.
+    """
 
     def __init__(self, model: str = "pocket") -> None:
         self._model = model
@@ -56,7 +64,10 @@ class InProcess:
     def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
         """Do the job on the resident backend."""
         from ..continual import sequence
-        from ..runs import attack_run, workflow  # torch comes with them, seconds that must not delay the page
+        from ..runs import (
+            attack_run,
+            workflow,
+        )  # torch comes with them, seconds that must not delay the page
         from ..runs.folder import Run
 
         if isinstance(asked, Ask):
@@ -64,7 +75,9 @@ class InProcess:
             yield from sequence.serve(asked.config, asked.plan, out, backend, cancel.is_set)
         elif isinstance(asked, Probe):
             backend = self._backend(asked.config.model)
-            yield from attack_run.run_attacks(Run.open(out), asked.kinds, backend=backend, should_stop=cancel.is_set)
+            yield from attack_run.run_attacks(
+                Run.open(out), asked.kinds, backend=backend, should_stop=cancel.is_set
+            )
         else:
             yield from workflow.run(asked, out, cancel=cancel, backend=self._backend(asked.model))
 
@@ -80,9 +93,9 @@ class InProcess:
 class Engine:
     """A bounded queue of jobs and the single thread that runs them one after another.
 
-    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, which live in a
-    private folder that goes when the engine shuts down. The model is loaded when somebody arrives, or after
-    `patience` seconds, because loading it would slow the first page down.
+    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, which
+    live in a private folder that goes when the engine shuts down. The model is loaded when somebody
+    arrives, or after `patience` seconds, because loading it would slow the first page down.
     """
 
     def __init__(
@@ -121,7 +134,7 @@ class Engine:
         """Where a visitor's ledger stands, if they have one."""
         return self._own(session, "ledger")
 
-    def desk(self, session: str) -> Path:
+    def scratch_dir(self, session: str) -> Path:
         """Where a visitor's other files may stand until they leave."""
         return self._own(session, "desk")
 
@@ -132,7 +145,8 @@ class Engine:
         """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
 
         Raises:
-            EngineBusy: the queue is full, the visitor has a job already, or the engine is shutting down.
+            EngineBusy: the queue is full, the visitor has a job already, or the engine is shutting
+            down.
             RunGone: the visitor has no such run.
         """
         with self._change:
@@ -141,7 +155,9 @@ class Engine:
             if any(job.session == session and not job.cancel.is_set() for job in self._jobs()):
                 raise EngineBusy("What you started before is still going; stop it first.")
             if len(self._waiting) >= self._capacity:
-                raise EngineBusy(f"{len(self._waiting)} runs are waiting already; try again in a few minutes.")
+                raise EngineBusy(
+                    f"{len(self._waiting)} runs are waiting already; try again in a few minutes."
+                )
             job = Job(asked, self._folder(asked, session), session)
             self._gone.discard(session)
             self._waiting.append(job)
@@ -167,7 +183,9 @@ class Engine:
         """
         with self._change:
             if any(job.id == run_id and job.session == session for job in self._jobs()):
-                raise EngineBusy("An attack on this run is still going; stop it before you delete the run.")
+                raise EngineBusy(
+                    "An attack on this run is still going; stop it before you delete the run."
+                )
             if not self.runs.drop(run_id, session):
                 raise RunGone
 
@@ -184,7 +202,9 @@ class Engine:
             return self._waiting.index(job) + (self._running is not None)
 
     def stop(self, session: str) -> bool:
-        """Ask all jobs of a visitor to end; True when there was one. What they made so far is kept."""
+        """Ask all jobs of a visitor to end; True when there was one. What they made so far is
+        kept.
+        """
         with self._change:
             jobs = [job for job in self._jobs() if job.session == session]
             for job in jobs:
@@ -205,7 +225,7 @@ class Engine:
         self.runs.forget(session)
 
     def _clear(self, session: str) -> None:
-        for folder in (self.ledger(session), self.desk(session)):
+        for folder in (self.ledger(session), self.scratch_dir(session)):
             shutil.rmtree(folder, ignore_errors=True)
 
     def shutdown(self, timeout: float = 5.0) -> None:
@@ -251,7 +271,9 @@ class Engine:
             job.put(event)
 
     def _settle(self, job: Job) -> None:
-        """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has here."""
+        """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has
+        here.
+        """
         with self._change:
             gone = job.session in self._gone
             self._gone.discard(job.session)
@@ -265,18 +287,25 @@ class Engine:
             self.runs.add(job)
 
     def _sentence(self, work: Callable[[], None], name: str) -> str:
-        """Do the work; the sentence to show when it failed, else "". No failure may end the engine's thread."""
+        """Do the work; the sentence to show when it failed, else "". No failure may end the
+        engine's thread.
+        """
         try:
             work()
         except UnlearnError as error:
             return str(error)
         except MemoryError:
-            return "There is not enough memory for this; use a smaller batch size or close other programs."
+            return (
+                "There is not enough memory for this; use a smaller batch size or close other"
+                " programs."
+            )
         except OSError as error:
             logger.exception("job %s", name)
             if error.errno == errno.ENOSPC:
                 return "The disk is full; free some space and try again."
-            return f"A file could not be read or written ({error.strerror or type(error).__name__})."
+            return (
+                f"A file could not be read or written ({error.strerror or type(error).__name__})."
+            )
         except Exception:
             logger.exception("job %s", name)
             return f"Something went wrong on our side; the log has the details under {name[:8]}."

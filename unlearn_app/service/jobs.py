@@ -1,4 +1,6 @@
-"""What visitors ask the engine for: jobs with their events, and the folders that finished ones leave."""
+"""What visitors ask the engine for: jobs with their events, and the folders that finished ones
+leave.
+"""
 
 import queue
 import shutil
@@ -34,7 +36,9 @@ Asked = RunConfig | Ask | Probe
 
 
 class Job:
-    """What one visitor asked for: a run, a request for a ledger, or attacks; its events are read from any thread."""
+    """What one visitor asked for: a run, a request for a ledger, or attacks; its events are read
+    from any thread.
+    """
 
     def __init__(self, asked: Asked, folder: Path, session: str) -> None:
         self.id = folder.name
@@ -96,7 +100,9 @@ class RunStore:
             self._trim()
 
     def grown(self, run_id: str) -> bool:
-        """Something was added to a kept run: take its new size into account; False when it is not kept."""
+        """Something was added to a kept run: take its new size into account; False when it is not
+        kept.
+        """
         with self._lock:
             if run_id not in self._runs:
                 return False
@@ -107,7 +113,8 @@ class RunStore:
 
     def _trim(self) -> None:
         while len(self._runs) > 1 and (
-            len(self._runs) > self._count or sum(size for _, size in self._runs.values()) > self._size
+            len(self._runs) > self._count
+            or sum(size for _, size in self._runs.values()) > self._size
         ):
             shutil.rmtree(self._runs.popitem(last=False)[1][0].folder, ignore_errors=True)
 
@@ -123,7 +130,10 @@ class RunStore:
     def of(self, session: str) -> list[Job]:
         """A visitor's finished runs, in the order they were asked for."""
         with self._lock:
-            return sorted((job for job, _ in self._runs.values() if job.session == session), key=lambda job: job.asked)
+            return sorted(
+                (job for job, _ in self._runs.values() if job.session == session),
+                key=lambda job: job.asked,
+            )
 
     def drop(self, run_id: str, session: str) -> bool:
         """Delete a visitor's own run; False when it is gone already or another's."""

@@ -1,4 +1,6 @@
-"""What a run reports while it works: frozen values that the page, the command line and the library render."""
+"""What a run reports while it works: frozen values that the page, the command line and the library
+render.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ GROUPS: tuple[Group, ...] = ("forget", "near", "far")
 
 @dataclass(frozen=True)
 class Stage:
-    """A new part of the run has begun: a plain-language line, and the share of the whole run done before it."""
+    """A new part of the run has begun: a plain-language line, and the share of the whole run done
+    before it.
+    """
 
     name: Literal["load", "concept", "retain", "unlearn", "attack", "compare", "write"]
     text: str
@@ -26,10 +30,11 @@ class Stage:
 class Step:
     """One optimizer step of unlearning or of the attack.
 
-    Dictionaries are keyed by term ("forget", "retain", "relearn"). `cosine` is the angle cosine between the two
-    gradients before combination (None with one term); `conflict` says it was negative; `gate` says that the forget
-    term had a gradient at all (None with one term). `changes` are the changes of the losses that the step really
-    taken, optimizer included, makes to first order on its own batch: the promise of a rule is that none is positive.
+    Dictionaries are keyed by term ("forget", "retain", "relearn"). `cosine` is the angle cosine
+    between the two gradients before combination (None with one term); `conflict` says it was
+    negative; `gate` says that the forget term had a gradient at all (None with one term). `changes`
+    are the changes of the losses that the step really taken, optimizer included, makes to first
+    order on its own batch: the promise of a rule is that none is positive.
     """
 
     stage: Literal["unlearn", "attack"]
@@ -47,7 +52,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
-    """Pictures the model under training makes at `step`, from the same prompts and seeds each time."""
+    """Pictures the model under training makes at `step`, from the same prompts and seeds each
+    time.
+    """
 
     stage: Literal["unlearn", "attack"]
     step: int
@@ -93,7 +100,9 @@ class Images:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Accuracy and mean alignment (both None without a judge) over n pictures, and the second judge's accuracy."""
+    """Accuracy and mean alignment (both None without a judge) over n pictures, and the second
+    judge's accuracy.
+    """
 
     accuracy: float | None
     alignment: float | None
@@ -104,8 +113,9 @@ class GroupScore:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """How far the attack has come: the pictures of the comparison from the attacked model after `step` steps.
+class AttackCheckpoint:
+    """How far the attack has come: the pictures of the comparison from the attacked model after
+    `step` steps.
 
     Of a control, which `control` names, only the score on what it teaches is told.
     """
@@ -120,9 +130,9 @@ class Mark:
 class Difference:
     """What separates the pictures of one group from the original's at the same prompts and seeds.
 
-    `change` of accuracy with its 95 % interval and McNemar's exact p-value; mean perceptual `distance` with its
-    interval, beside `apart`, the distance of two different pictures of the original; paired KID with standard error,
-    None under three pictures.
+    `change` of accuracy with its 95 % interval and McNemar's exact p-value; mean perceptual
+    `distance` with its interval, beside `apart`, the distance of two different pictures of the
+    original; paired KID with standard error, None under three pictures.
     """
 
     change: float
@@ -137,7 +147,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Scores:
-    """Every column's scores by group, and what separates each from the original (empty without a judge)."""
+    """Every column's scores by group, and what separates each from the original (empty without a
+    judge).
+    """
 
     columns: dict[Column, dict[Group, GroupScore]]
     differences: dict[Column, dict[Group, Difference]] = field(default_factory=dict)
@@ -145,7 +157,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """removed, concealed, damaged or inconclusive, the sentences that say why, and shares of what is good about it."""
+    """removed, concealed, damaged or inconclusive, the sentences that say why, and shares of what
+    is good about it.
+    """
 
     label: Literal["removed", "concealed", "damaged", "inconclusive"]
     reasons: tuple[str, ...]
@@ -160,11 +174,13 @@ class Done:
     stopped: bool = False
 
 
-Event = Stage | Step | Painted | Preview | Mark | Images | Scores | Verdict | Done
+Event = Stage | Step | Painted | Preview | AttackCheckpoint | Images | Scores | Verdict | Done
 
 
 UNRESISTING, FRESH = "without resistance", "never seen"
-"""The two controls: of a run that resists, the same run without; and a concept that pre-training never showed."""
+"""The two controls: of a run that resists, the same run without; and a concept that pre-training
+never showed.
+"""
 SHARES = {
     "load": 0.0,
     "retain": 0.08,

@@ -21,10 +21,18 @@ ATTACK_DATA = ("paraphrases", "one", "mixed", "benign")
 
 
 def setting(
-    default: Any, help_text: str, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    help_text: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its one-line meaning and what is accepted: an inclusive range, or one of `choices`."""
-    accepted = {"range": (low, high)} if low is not None else {"choices": choices} if choices else {}
+    """A dataclass field with its one-line meaning and what is accepted: an inclusive range, or one
+    of `choices`.
+    """
+    accepted = (
+        {"range": (low, high)} if low is not None else {"choices": choices} if choices else {}
+    )
     return field(default=default, metadata={"help": help_text} | accepted)
 
 
@@ -37,17 +45,26 @@ class UnlearnConfig:
     rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
     batch_size: int = setting(16, "pictures per term and step", 1, 256)
-    retain_weight: float = setting(3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3)
-    train_pictures: int = setting(32, "retain pictures the original model paints for training", 4, 2000)
+    retain_weight: float = setting(
+        3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3
+    )
+    train_pictures: int = setting(
+        32, "retain pictures the original model paints for training", 4, 2000
+    )
     modules: str = setting(
-        "all", "layers with LoRA: all, cross-attention, its keys and values, the rest", choices=MODULES
+        "all",
+        "layers with LoRA: all, cross-attention, its keys and values, the rest",
+        choices=MODULES,
     )
     retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
-    retain_loss: str = setting("preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES)
+    retain_loss: str = setting(
+        "preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES
+    )
 
 
 RESIST_SECONDS = 1.3
-"""What resisting adds to a step of forgetting with default settings on two CPU cores; `bench paper2` measures it.
+"""What resisting adds to a step of forgetting with default settings on two CPU cores; `bench
+paper2` measures it.
 
 The controls of such a run, plain forgetting and two more attacks, take about as long again.
 """
@@ -55,73 +72,112 @@ The controls of such a run, plain forgetting and two more attacks, take about as
 
 @dataclass(frozen=True)
 class ResistConfig:
-    """Meta-unlearning (2410.12777): each step looks ahead through a simulated attack, and makes it fail."""
+    """Meta-unlearning (2410.12777): each step looks ahead through a simulated attack, and makes it
+    fail.
+    """
 
-    on: bool = setting(False, "each step also rehearses an attack and makes it fail (meta-unlearning)")
+    on: bool = setting(
+        False, "each step also rehearses an attack and makes it fail (meta-unlearning)"
+    )
     steps: int = setting(3, "steps of the simulated attack; 0 is plain ascent, the control", 0, 50)
     lr: float = setting(3e-4, "learning rate of the simulated attack", 1e-6, 10.0)
     weights: str = setting("full", "what the simulated adversary trains", choices=WEIGHTS)
     optimizer: str = setting("adam", "optimizer of the simulated adversary", choices=OPTIMIZERS)
     batch_size: int = setting(8, "pictures per step of the simulated attack", 1, 256)
     goal: str = setting(
-        "forget", "after the attack: the method's own loss is low, or the concept's high", choices=GOALS
+        "forget",
+        "after the attack: the method's own loss is low, or the concept's high",
+        choices=GOALS,
     )
     weight: float = setting(1.0, "weight of resisting against forgetting", 1e-3, 1e3)
-    forget: float = setting(1.0, "how much the concept shall stay lost after the attack", 0.0, 100.0)
+    forget: float = setting(
+        1.0, "how much the concept shall stay lost after the attack", 0.0, 100.0
+    )
     related: float = setting(0.0, "how much its relatives shall be lost in the attack", 0.0, 100.0)
-    unrelated: float = setting(0.0, "how much everything else shall be lost in the attack", 0.0, 100.0)
+    unrelated: float = setting(
+        0.0, "how much everything else shall be lost in the attack", 0.0, 100.0
+    )
     cap: float = setting(1.0, "losses above this are high enough", 1e-3, 1e3)
-    order: str = setting("first", "gradient through the attack: its result as a constant, or exact", choices=ORDERS)
+    order: str = setting(
+        "first", "gradient through the attack: its result as a constant, or exact", choices=ORDERS
+    )
 
 
 @dataclass(frozen=True)
 class RegularizeConfig:
-    """What holds an update back (2511.07970), so that many requests in a row leave the rest of the model standing."""
+    """What holds an update back (2511.07970), so that many requests in a row leave the rest of the
+    model standing.
+    """
 
     l1: float = setting(0.0, "price of every change of a weight, absolute", 0.0, 1e3)
     l2: float = setting(0.0, "price of every change of a weight, squared", 0.0, 1e6)
-    reference: str = setting("previous", "changes since the previous request, or since the original", choices=ORIGINS)
-    select: float = setting(1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1)
-    project: str = setting("none", "keep what is read from other sentences: exact, or gradients only", choices=PROJECT)
-    energy: float = setting(0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0)
+    reference: str = setting(
+        "previous", "changes since the previous request, or since the original", choices=ORIGINS
+    )
+    select: float = setting(
+        1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1
+    )
+    project: str = setting(
+        "none", "keep what is read from other sentences: exact, or gradients only", choices=PROJECT
+    )
+    energy: float = setting(
+        0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0
+    )
     decay: float = setting(0.0, "weight decay of the factors", 0.0, 1.0)
     clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
 
     def check(self, modules: str, edit: str) -> None:
-        """Refuse what could not hold: a projection of other layers, or anything of a method that only writes an `edit`.
+        """Refuse what could not hold: a projection of other layers, or anything of a method that
+        only writes an `edit`.
 
         Raises:
             ConfigError: naming the setting.
         """
         if self.project != "none" and modules != "keys_values":
-            sentence = f"unlearn.modules is {modules}, which would void regularize.project={self.project}"
-            raise ConfigError(f"{sentence}; keys_values is accepted, or regularize.project=none.", "unlearn.modules")
+            sentence = (
+                f"unlearn.modules is {modules}, which would void regularize.project={self.project}"
+            )
+            raise ConfigError(
+                f"{sentence}; keys_values is accepted, or regularize.project=none.",
+                "unlearn.modules",
+            )
         for item in fields(self) if edit else ():
             value = getattr(self, item.name)
             if value != item.default:
                 sentence = (
-                    f"regularize.{item.name} is {value!r}, but {edit} writes its edit at once and holds nothing back"
+                    f"regularize.{item.name} is {value!r}, but {edit} writes its edit at once and"
+                    " holds nothing back"
                 )
-                raise ConfigError(f"{sentence}; {item.default!r} is accepted.", f"regularize.{item.name}")
+                raise ConfigError(
+                    f"{sentence}; {item.default!r} is accepted.", f"regularize.{item.name}"
+                )
 
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """The relearning attack on the merged unlearned weights: all of them are trained, or a fresh adapter."""
+    """The relearning attack on the merged unlearned weights: all of them are trained, or a fresh
+    adapter.
+    """
 
     steps: int = setting(50, "optimizer steps of the adversary", 0, 5000)
     lr: float = setting(
-        2e-3, "learning rate of the adversary; SGD takes about 10 with LoRA, 0.1 with all weights", 1e-6, 100.0
+        2e-3,
+        "learning rate of the adversary; SGD takes about 10 with LoRA, 0.1 with all weights",
+        1e-6,
+        100.0,
     )
     rank: int = setting(8, "rank of the adversary's LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale of the adversary", 0.1, 256.0)
     batch_size: int = setting(12, "pictures per step of the adversary", 1, 256)
     pictures: int = setting(16, "pictures the adversary holds", 1, 2000)
-    weights: str = setting("lora", "what the adversary trains: a LoRA adapter, or all weights", choices=WEIGHTS)
+    weights: str = setting(
+        "lora", "what the adversary trains: a LoRA adapter, or all weights", choices=WEIGHTS
+    )
     optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
     data: str = setting("paraphrases", "what the adversary's pictures show", choices=ATTACK_DATA)
     controls: bool = setting(
-        False, "run it also on something never seen, and without resistance; always done when resisting"
+        False,
+        "run it also on something never seen, and without resistance; always done when resisting",
     )
 
 
@@ -140,9 +196,15 @@ class CompareConfig:
 class SequenceConfig:
     """How requests that keep coming are served, and what is looked at after each."""
 
-    regime: str = setting("sequential", "on top of what is there, each alone, or all at once", choices=REGIMES)
+    regime: str = setting(
+        "sequential", "on top of what is there, each alone, or all at once", choices=REGIMES
+    )
     merge: str = setting("ties", "how adapters that were trained apart become one", choices=MERGES)
-    weight: float = setting(1.0, "weight of each merged adapter, 2.5 with TIES; unused by the mean", 0.0, 10.0)
+    weight: float = setting(
+        1.0, "weight of each merged adapter, 2.5 with TIES; unused by the mean", 0.0, 10.0
+    )
     keep: float = setting(0.8, "share of entries that TIES keeps, 0.4 where it merges", 0.01, 1.0)
-    rank: int = setting(128, "rank of the merged adapter; that of the largest layer leaves nothing out", 1, 2048)
+    rank: int = setting(
+        128, "rank of the merged adapter; that of the largest layer leaves nothing out", 1, 2048
+    )
     pictures: int = setting(4, "pictures of each concept after every request", 1, 100)

@@ -24,32 +24,49 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 TIES = {"weight": 2.5, "keep": 0.4}
-"""What merging by TIES takes unless told otherwise, tuned as `HOLDS`: at weight 1 a mean of many forgets too little."""
+"""What merging by TIES takes unless told otherwise, tuned as `REGULARIZATION_PRESETS`: at weight 1
+a mean of many forgets too little.
+"""
 
 
 def suggested_plan(changes: dict[str, Any]) -> dict[str, Any]:
     """What a sequence that is served as in `changes` takes where those say nothing."""
-    plan = SequenceConfig(regime=changes.get("regime", REGIMES[0]), merge=changes.get("merge", MERGES[0]))
+    plan = SequenceConfig(
+        regime=changes.get("regime", REGIMES[0]), merge=changes.get("merge", MERGES[0])
+    )
     return dict(TIES) if (plan.regime, plan.merge) == ("independent", "ties") else {}
 
 
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
-"""What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in as many steps."""
+"""What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in
+as many steps.
+"""
 PROJECTED = KEYS_VALUES | {"regularize.project": "exact", "regularize.energy": 0.95}
 """Keeps keys and values of other sentences; a projection refuses other layers."""
-HOLDS: dict[str, dict[str, Any]] = {
+REGULARIZATION_PRESETS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "l1": KEYS_VALUES | {"regularize.l1": 2e-5},
     "l2": KEYS_VALUES | {"unlearn.lr": 1e-2, "regularize.l2": 3.5e-3},
     "selective": KEYS_VALUES | {"regularize.select": 0.3},
     "projection": PROJECTED,
-    "projection+l2": PROJECTED | {"unlearn.lr": 1e-2, "regularize.l2": 4e-3, "regularize.energy": 0.8},
+    "projection+l2": PROJECTED
+    | {"unlearn.lr": 1e-2, "regularize.l2": 4e-3, "regularize.energy": 0.8},
 }
-"""What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds that no test uses."""
-SERVED, HELD = "concept_ablation", "projection+l2"
-"""How requests in a row are taught and held back unless told otherwise: what was tuned for twelve of them."""
+"""What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds
+that no test uses.
+"""
+DEFAULT_SEQUENCE_OBJECTIVE, DEFAULT_REGULARIZATION = "concept_ablation", "projection+l2"
+"""How requests in a row are taught and held back unless told otherwise: what was tuned for twelve
+of them.
+"""
 
 
 def usual_hold(objective: str, model: str) -> str:
-    """What holds requests back where nothing is said: strengths are tuned for the bundled model and two methods."""
-    return HELD if model == "pocket" and objective in (SERVED, "esd") else "nothing"
+    """What holds requests back where nothing is said: strengths are tuned for the bundled model and
+    two methods.
+    """
+    return (
+        DEFAULT_REGULARIZATION
+        if model == "pocket" and objective in (DEFAULT_SEQUENCE_OBJECTIVE, "esd")
+        else "nothing"
+    )

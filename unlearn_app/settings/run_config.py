@@ -1,4 +1,6 @@
-"""What a run is asked to do: frozen settings, checked where they are made, equal in page, command line and library."""
+"""What a run is asked to do: frozen settings, checked where they are made, equal in page, command
+line and library.
+"""
 
 import math
 import shlex
@@ -38,7 +40,9 @@ class RunConfig:
 
     concept: str = field(metadata={"help": "what to forget, in words"})
     anchor: str | None = setting(None, "what to paint instead; chosen by the concept when empty")
-    model: str = setting("pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id")
+    model: str = setting(
+        "pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id"
+    )
     objective: str = setting("esd", "how forgetting is taught")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
@@ -57,7 +61,10 @@ class RunConfig:
         object.__setattr__(self, "anchor", anchor)
         object.__setattr__(self, "prompts", _lines(self.prompts))
         if self.anchor and self.anchor.casefold() == self.concept.casefold():
-            raise ConfigError(f"The anchor {self.anchor!r} is the concept itself; choose something else.", "anchor")
+            raise ConfigError(
+                f"The anchor {self.anchor!r} is the concept itself; choose something else.",
+                "anchor",
+            )
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
         for name, accepted in (
             ("objective", registry.methods()),
@@ -66,7 +73,9 @@ class RunConfig:
         ):
             if getattr(self, name) not in accepted:
                 raise ConfigError(
-                    f"The {name} {getattr(self, name)!r} is unknown; choose one of {', '.join(accepted)}.", name
+                    f"The {name} {getattr(self, name)!r} is unknown; choose one of"
+                    f" {', '.join(accepted)}.",
+                    name,
                 )
         _check_values(self)
         edits = registry.kind_of(self.objective) != "objective" and not self.resist.on
@@ -85,7 +94,9 @@ class RunConfig:
             KeyError: the config chooses no part of that kind.
         """
         name = self.methods[kind]
-        return registry.get(kind, name)(**{k.partition(".")[2]: v for k, v in self.options if k.startswith(f"{name}.")})
+        return registry.get(kind, name)(
+            **{k.partition(".")[2]: v for k, v in self.options if k.startswith(f"{name}.")}
+        )
 
     def command(self, out: str = "DIR") -> str:
         """The equivalent command line."""
@@ -100,7 +111,9 @@ class RunConfig:
                 value = getattr(getattr(self, group), item.name)
                 if value != getattr(getattr(base, group), item.name):
                     words += ["--set", f"{group}.{item.name}={_as_typed(value)}"]
-        usual = {name: item.default for name, item in _method_settings().items()} | dict(base.options)
+        usual = {name: item.default for name, item in _method_settings().items()} | dict(
+            base.options
+        )
         for name, value in self.options:
             if value != usual[name]:
                 words += ["--set", f"{name}={value}"]
@@ -116,8 +129,14 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
         ConfigError: an unknown name or a value that is not accepted.
     """
     if preset not in PRESETS:
-        raise ConfigError(f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset")
-    merged = PRESET_CHANGES[preset] | registry.suggested(changes.get("objective", RunConfig.objective)) | changes
+        raise ConfigError(
+            f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset"
+        )
+    merged = (
+        PRESET_CHANGES[preset]
+        | registry.suggested(changes.get("objective", RunConfig.objective))
+        | changes
+    )
     top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
     plain = {name: value for name, value in merged.items() if name in top}
     groups: dict[str, dict[str, Any]] = {}
@@ -129,12 +148,17 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
         elif name in _method_settings():
             options[name] = value
         elif name not in top:
-            raise ConfigError(f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name)
+            raise ConfigError(
+                f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name
+            )
     for group, values in groups.items():
         kind = _KINDS[group]
         accepted = {item.name: item for item in fields(kind)}
         plain[group] = kind(
-            **{leaf: _value(value, accepted[leaf], f"{group}.{leaf}") for leaf, value in values.items()}
+            **{
+                leaf: _value(value, accepted[leaf], f"{group}.{leaf}")
+                for leaf, value in values.items()
+            }
         )
     if "seed" in plain:
         plain["seed"] = _value(plain["seed"], top["seed"], "seed")
@@ -147,7 +171,11 @@ _KINDS = {item.name: item.type for item in fields(RunConfig) if item.name in GRO
 def _method_settings() -> dict[str, Any]:
     """Hyperparameter fields of every way to forget and of every rule, by dotted name."""
     parts = [(kind, name) for kind in (*registry.METHODS, "rule") for name in registry.names(kind)]
-    return {f"{name}.{item.name}": item for kind, name in parts for item in registry.settings_of(kind, name)}
+    return {
+        f"{name}.{item.name}": item
+        for kind, name in parts
+        for item in registry.settings_of(kind, name)
+    }
 
 
 def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -166,7 +194,9 @@ def make_plan(**changes: Any) -> SequenceConfig:
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
-    return SequenceConfig(**_checked("sequence", fields(SequenceConfig), suggested_plan(changes) | changes))
+    return SequenceConfig(
+        **_checked("sequence", fields(SequenceConfig), suggested_plan(changes) | changes)
+    )
 
 
 def make_attack(name: str, **changes: Any) -> Any:
@@ -176,26 +206,43 @@ def make_attack(name: str, **changes: Any) -> Any:
         ConfigError: an unknown name or a value that is not accepted.
     """
     if name not in registry.names("attack"):
-        raise ConfigError(f"The attack {name!r} is unknown; one of {', '.join(registry.names('attack'))} is.", "kind")
-    return registry.get("attack", name)(**_checked(name, registry.settings_of("attack", name), changes))
+        raise ConfigError(
+            f"The attack {name!r} is unknown; one of {', '.join(registry.names('attack'))} is.",
+            "kind",
+        )
+    return registry.get("attack", name)(
+        **_checked(name, registry.settings_of("attack", name), changes)
+    )
 
 
 def _checked(group: str, items: Iterable[Any], changes: dict[str, Any]) -> dict[str, Any]:
     accepted = {item.name: item for item in items}
     for name in changes.keys() - accepted.keys():
-        raise ConfigError(f"There is no setting '{group}.{name}'; settings are {', '.join(accepted)}.", name)
-    return {name: _value(value, accepted[name], f"{group}.{name}") for name, value in changes.items()}
+        raise ConfigError(
+            f"There is no setting '{group}.{name}'; settings are {', '.join(accepted)}.", name
+        )
+    return {
+        name: _value(value, accepted[name], f"{group}.{name}") for name, value in changes.items()
+    }
 
 
 def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Dotted setting names of `groups`; by default every one, those of methods included."""
-    own = tuple(f"{group}.{item.name}" for group in groups or GROUPS for item in fields(_KINDS[group]))
+    own = tuple(
+        f"{group}.{item.name}" for group in groups or GROUPS for item in fields(_KINDS[group])
+    )
     return own if groups else (*own, *_method_settings())
 
 
 def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:
-    """Rebuild a config from its JSON form, with `changes` as in `make_config`; unknown keys are errors."""
-    flat = {name: value for name, value in values.items() if not isinstance(value, dict) and name != "options"}
+    """Rebuild a config from its JSON form, with `changes` as in `make_config`; unknown keys are
+    errors.
+    """
+    flat = {
+        name: value
+        for name, value in values.items()
+        if not isinstance(value, dict) and name != "options"
+    }
     for group, leaves in values.items():
         if isinstance(leaves, dict):
             flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
@@ -212,7 +259,9 @@ def with_concept(config: RunConfig, concept: str) -> RunConfig:
 def _lines(text: str | None) -> str | None:
     """One's own prompts without empty lines; None when there is nothing in them."""
     if text and len(text) > MAX_PROMPTS:
-        sentence = f"Your own prompts have {len(text):,} characters; at most {MAX_PROMPTS:,} are accepted."
+        sentence = (
+            f"Your own prompts have {len(text):,} characters; at most {MAX_PROMPTS:,} are accepted."
+        )
         raise ConfigError(sentence, "prompts")
     return "\n".join(line.strip() for line in (text or "").splitlines() if line.strip()) or None
 
@@ -225,11 +274,17 @@ def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
     """
     stripped = str(text if text is not None else "").strip()
     if not stripped:
-        raise ConfigError(f"The {name} is empty; type a few words such as “cat” or “Van Gogh style”.", name)
+        raise ConfigError(
+            f"The {name} is empty; type a few words such as “cat” or “Van Gogh style”.", name
+        )
     if len(stripped) > limit:
-        raise ConfigError(f"The {name} has {len(stripped):,} characters; at most {limit} are accepted.", name)
+        raise ConfigError(
+            f"The {name} has {len(stripped):,} characters; at most {limit} are accepted.", name
+        )
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") for letter in stripped):
-        raise ConfigError(f"The {name} holds control or unassigned characters; plain words are accepted.", name)
+        raise ConfigError(
+            f"The {name} holds control or unassigned characters; plain words are accepted.", name
+        )
     return " ".join(stripped.split())
 
 
@@ -270,11 +325,17 @@ def _number(value: Any, item: Any, name: str) -> float | int:
     kind = int if item.type in (int, "int") else float
     try:
         number = float(value)
-        if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+        if (
+            isinstance(value, bool)
+            or not math.isfinite(number)
+            or (kind is int and number != int(number))
+        ):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name} is {value!r}; {wanted} from {low} to {high} is accepted.", name) from None
+        raise ConfigError(
+            f"{name} is {value!r}; {wanted} from {low} to {high} is accepted.", name
+        ) from None
     if not low <= number <= high:
         raise ConfigError(f"{name} is {value}; {low} to {high} is accepted.", name)
     return kind(number)

@@ -1,4 +1,6 @@
-"""Training data: latents of prompts painted by a model, and endless streams of noised batches over them."""
+"""Training data: latents of prompts painted by a model, and endless streams of noised batches over
+them.
+"""
 
 import itertools
 import time
@@ -10,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ..common.seeds import generator
-from ..models.protocols import AheadBatch, Backend, NoisyBatch
+from ..models.protocols import Backend, MetaBatch, NoisyBatch
 
 
 @dataclass(frozen=True)
-class PaintedSet:
-    """Latents (N, C, H, W) with the text states (N, L, D) of their prompts and of the prompts' anchors."""
+class LatentDataset:
+    """Latents (N, C, H, W) with the text states (N, L, D) of their prompts and of the prompts'
+    anchors.
+    """
 
     x0: Tensor
     cond: Tensor
@@ -23,22 +27,27 @@ class PaintedSet:
     null: Tensor
     prompts: tuple[str, ...]
 
-    def part(self, rows: slice) -> "PaintedSet":
+    def part(self, rows: slice) -> "LatentDataset":
         """Some of the pictures."""
-        return PaintedSet(self.x0[rows], self.cond[rows], self.anchor[rows], self.null, self.prompts[rows])
+        return LatentDataset(
+            self.x0[rows], self.cond[rows], self.anchor[rows], self.null, self.prompts[rows]
+        )
 
-    def mixed(self, other: "PaintedSet", own: Sequence[bool]) -> "PaintedSet":
-        """This set and another one as one: row i is the next of this one where `own[i]`, else of the other."""
+    def mixed(self, other: "LatentDataset", own: Sequence[bool]) -> "LatentDataset":
+        """This set and another one as one: row i is the next of this one where `own[i]`, else of
+        the other.
+        """
         mine, theirs = itertools.count(), itertools.count(len(self.prompts))
         rows = [next(mine if turn else theirs) for turn in own]
         x0, cond, anchor = (
-            torch.cat([getattr(one, name) for one in (self, other)])[rows] for name in ("x0", "cond", "anchor")
+            torch.cat([getattr(one, name) for one in (self, other)])[rows]
+            for name in ("x0", "cond", "anchor")
         )
         prompts = (*self.prompts, *other.prompts)
-        return PaintedSet(x0, cond, anchor, self.null, tuple(prompts[row] for row in rows))
+        return LatentDataset(x0, cond, anchor, self.null, tuple(prompts[row] for row in rows))
 
 
-def paint(
+def sample_latents(
     backend: Backend,
     prompts: Sequence[str],
     anchors: Sequence[str] | None,
@@ -47,25 +56,36 @@ def paint(
     sampling_steps: int,
     guidance_scale: float,
     should_stop: Callable[[], bool] = lambda: False,
-    paint_anchors: bool = False,
-) -> PaintedSet:
-    """Let the original model paint `prompts`; with `paint_anchors` every second picture is the anchor's instead."""
+    sample_anchors: bool = False,
+) -> LatentDataset:
+    """Let the original model paint `prompts`; with `sample_anchors` every second picture is the
+    anchor's instead.
+    """
     anchors = anchors or prompts
-    painted = [a if paint_anchors and row % 2 else p for row, (p, a) in enumerate(zip(prompts, anchors, strict=True))]
+    painted = [
+        a if sample_anchors and row % 2 else p
+        for row, (p, a) in enumerate(zip(prompts, anchors, strict=True))
+    ]
     with backend.active():
         x0 = backend.sample(
-            painted, seeds, steps=sampling_steps, guidance_scale=guidance_scale, should_stop=should_stop
+            painted,
+            seeds,
+            steps=sampling_steps,
+            guidance_scale=guidance_scale,
+            should_stop=should_stop,
         )
     states = (backend.encode_text(texts) for texts in (prompts, anchors, [""]))
-    return PaintedSet(x0, *states, tuple(prompts))
+    return LatentDataset(x0, *states, tuple(prompts))
 
 
-class Painter:
-    """`paint`, which paints the same pictures only once; `spared` are the seconds that the others would have taken."""
+class CachedSampler:
+    """`sample_latents`, which paints the same pictures only once; `spared` are the seconds that the
+    others would have taken.
+    """
 
     def __init__(self) -> None:
         self.spared = 0.0
-        self._known: dict[tuple[object, ...], tuple[PaintedSet, float]] = {}
+        self._known: dict[tuple[object, ...], tuple[LatentDataset, float]] = {}
 
     def __call__(
         self,
@@ -76,26 +96,38 @@ class Painter:
         *,
         should_stop: Callable[[], bool] = lambda: False,
         **how: Any,
-    ) -> PaintedSet:
-        """As `paint`."""
-        key = (backend.base_hash, tuple(prompts), tuple(anchors or ()), tuple(seeds), *sorted(how.items()))
+    ) -> LatentDataset:
+        """As `sample_latents`."""
+        key = (
+            backend.base_hash,
+            tuple(prompts),
+            tuple(anchors or ()),
+            tuple(seeds),
+            *sorted(how.items()),
+        )
         if key in self._known:
             self.spared += self._known[key][1]
         else:
             started = time.perf_counter()
-            found = paint(backend, prompts, anchors, seeds, should_stop=should_stop, **how)
+            found = sample_latents(backend, prompts, anchors, seeds, should_stop=should_stop, **how)
             self._known[key] = found, time.perf_counter() - started
         return self._known[key][0]
 
 
-def encoded(backend: Backend, pictures: Tensor, prompts: Sequence[str]) -> PaintedSet:
+def encoded(backend: Backend, pictures: Tensor, prompts: Sequence[str]) -> LatentDataset:
     """Given pictures (N, 3, H, W) in [-1, 1] with their prompts."""
     cond = backend.encode_text(prompts)
-    return PaintedSet(backend.encode_pictures(pictures), cond, cond, backend.encode_text([""]), tuple(prompts))
+    return LatentDataset(
+        backend.encode_pictures(pictures), cond, cond, backend.encode_text([""]), tuple(prompts)
+    )
 
 
-def noisy_batches(backend: Backend, data: PaintedSet, batch_size: int, seed: int) -> Iterator[NoisyBatch]:
-    """An endless stream over `data` in shuffled passes, with uniform timesteps and its own generator."""
+def noisy_batches(
+    backend: Backend, data: LatentDataset, batch_size: int, seed: int
+) -> Iterator[NoisyBatch]:
+    """An endless stream over `data` in shuffled passes, with uniform timesteps and its own
+    generator.
+    """
     source = generator(seed)
     order = torch.empty(0, dtype=torch.long)
     while True:
@@ -116,18 +148,28 @@ def noisy_batches(backend: Backend, data: PaintedSet, batch_size: int, seed: int
         )
 
 
-def ahead_batches(
-    backend: Backend, forget: PaintedSet, retain: PaintedSet, near: int, *, batch_size: int, steps: int, seed: int
-) -> Iterator[AheadBatch]:
-    """An endless stream of what a look ahead of `steps` needs; the first `near` pictures of `retain` are related.
+def meta_batches(
+    backend: Backend,
+    forget: LatentDataset,
+    retain: LatentDataset,
+    near: int,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+) -> Iterator[MetaBatch]:
+    """An endless stream of what a look ahead of `steps` needs; the first `near` pictures of
+    `retain` are related.
 
-    Every second picture of the concept is for the simulated attack, the others are for what is asked afterwards.
+    Every second picture of the concept is for the simulated attack, the others are for what is
+    asked afterwards.
     """
     sets = forget.part(slice(0, None, 2)), forget.part(slice(1, None, 2)), retain.part(slice(near))
     sets = (*sets, retain.part(slice(near, None)) if near < len(retain.x0) else sets[2])
     support, asked, related, unrelated = (
-        noisy_batches(backend, data, min(batch_size, len(data.x0)), seed + row) for row, data in enumerate(sets)
+        noisy_batches(backend, data, min(batch_size, len(data.x0)), seed + row)
+        for row, data in enumerate(sets)
     )
     for draw in itertools.count(seed):
         attack = tuple(itertools.islice(support, steps))
-        yield AheadBatch(attack, next(asked), next(related), next(unrelated), draw)
+        yield MetaBatch(attack, next(asked), next(related), next(unrelated), draw)

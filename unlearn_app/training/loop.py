@@ -14,7 +14,7 @@ from ..methods.gradient_rules import GradientRule
 from ..methods.gradient_rules.combination import Preconditioner, combine, cosine_of
 from ..methods.objectives import Objective
 from ..methods.regularizers import Regularizer
-from ..models.protocols import AheadBatch, Backend, NoisyBatch, Params
+from ..models.protocols import Backend, MetaBatch, NoisyBatch, Params
 from ..settings.events import Step
 
 
@@ -23,7 +23,7 @@ class Term:
     """One loss of the training: its objective, its stream of batches and its weight in the rule."""
 
     objective: Objective
-    batches: Iterator[NoisyBatch] | Iterator[AheadBatch]
+    batches: Iterator[NoisyBatch] | Iterator[MetaBatch]
     weight: float = 1.0
 
 
@@ -41,19 +41,25 @@ def fit(
     regularizers: Sequence[Regularizer] = (),
     reference: Params | None = None,
 ) -> Iterator[Step]:
-    """Train `params` for `steps` with AdamW or SGD, yielding after every step; the caller stops by no longer asking.
+    """Train `params` for `steps` with AdamW or SGD, yielding after every step; the caller stops by
+    no longer asking.
 
-    The gradients of all terms are taken at the same weights, combined by `rule` over the whole trainable vector, and
-    penalties added. A non-finite loss ends the training before the weights are touched. The learning rate falls along
-    a half cosine, after a tenth of warm-up. A rule in the optimizer's metric gets its step without Adam's momentum.
+    The gradients of all terms are taken at the same weights, combined by `rule` over the whole
+    trainable vector, and penalties added. A non-finite loss ends the training before the weights
+    are touched. The learning rate falls along a half cosine, after a tenth of warm-up. A rule in
+    the optimizer's metric gets its step without Adam's momentum.
 
     Raises:
         FloatingPointError: a loss is not finite.
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    mover, schedule = _mover(tensors, "sgd" if preconditioner else optimizer, lr, decay, max(steps, 1))
-    preference = tensors[0].new_tensor([term.weight for term in terms.values()], dtype=torch.float64)
+    trainer, schedule = _optimizer(
+        tensors, "sgd" if preconditioner else optimizer, lr, decay, max(steps, 1)
+    )
+    preference = tensors[0].new_tensor(
+        [term.weight for term in terms.values()], dtype=torch.float64
+    )
     for regularizer in regularizers:
         regularizer.begin_(params)
     for step in range(1, steps + 1):
@@ -61,9 +67,13 @@ def fit(
         losses, gradients = _term_gradients(backend, params, terms)
         metric = preconditioner(gradients, preference) if preconditioner else None
         update, weights, gramian = combine(gradients, rule, preference, metric)
-        _write_gradient(params, update + _penalty_gradient(params, regularizers, reference or {}, update), regularizers)
+        _write_gradient(
+            params,
+            update + _penalty_gradient(params, regularizers, reference or {}, update),
+            regularizers,
+        )
         before = _joined(tensors)
-        mover.step()
+        trainer.step()
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)
@@ -73,17 +83,23 @@ def fit(
             total=steps,
             losses=losses,
             weights=dict(zip(terms, weights.tolist(), strict=True)),
-            changes=dict(zip(terms, (gradients.double() @ (_joined(tensors) - before).double()).tolist(), strict=True)),
+            changes=dict(
+                zip(
+                    terms,
+                    (gradients.double() @ (_joined(tensors) - before).double()).tolist(),
+                    strict=True,
+                )
+            ),
             **_angle(tuple(terms), gramian),
             seconds=time.perf_counter() - started,
         )
 
 
-def _mover(
+def _optimizer(
     tensors: Sequence[Tensor], optimizer: str, lr: float, decay: float, steps: int
 ) -> tuple[Optimizer, LambdaLR]:
-    mover = (SGD if optimizer == "sgd" else AdamW)(tensors, lr=lr, weight_decay=decay)
-    return mover, LambdaLR(mover, lambda step: _warm_cosine(step, steps))
+    chosen = (SGD if optimizer == "sgd" else AdamW)(tensors, lr=lr, weight_decay=decay)
+    return chosen, LambdaLR(chosen, lambda step: _warm_cosine(step, steps))
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -91,7 +107,9 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _angle(terms: Sequence[str], gramian: Tensor) -> dict[str, Any]:
-    """What a Gramian says about the gradients: their norms, and of two whether they conflict and the first is there."""
+    """What a Gramian says about the gradients: their norms, and of two whether they conflict and
+    the first is there.
+    """
     cosine = cosine_of(gramian)
     return {
         "norms": dict(zip(terms, gramian.diagonal().sqrt().tolist(), strict=True)),
@@ -103,10 +121,16 @@ def _angle(terms: Sequence[str], gramian: Tensor) -> dict[str, Any]:
 
 def _warm_cosine(step: int, steps: int) -> float:
     warm_up = max(1, steps // 10)
-    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / steps))))
+    return (
+        min(1.0, (step + 1) / warm_up)
+        * 0.5
+        * (1 + float(torch.cos(torch.tensor(torch.pi * step / steps))))
+    )
 
 
-def _term_gradients(backend: Backend, params: Params, terms: Mapping[str, Term]) -> tuple[dict[str, float], Tensor]:
+def _term_gradients(
+    backend: Backend, params: Params, terms: Mapping[str, Term]
+) -> tuple[dict[str, float], Tensor]:
     losses, rows = {}, []
     for name, term in terms.items():
         loss = term.objective(backend, next(term.batches), None)
@@ -121,7 +145,9 @@ def _term_gradients(backend: Backend, params: Params, terms: Mapping[str, Term])
 def _penalty_gradient(
     params: Params, regularizers: Sequence[Regularizer], reference: Params, like: Tensor
 ) -> Tensor | float:
-    penalties = [value for part in regularizers if (value := part.penalty(params, reference)) is not None]
+    penalties = [
+        value for part in regularizers if (value := part.penalty(params, reference)) is not None
+    ]
     if not penalties:
         return 0.0
     gradients = torch.autograd.grad(sum(penalties), list(params.values()), allow_unused=True)
@@ -130,11 +156,15 @@ def _penalty_gradient(
 
 def _flatten(gradients: Sequence[Tensor | None], params: Params) -> Tensor:
     pairs = zip(gradients, params.values(), strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs])
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs]
+    )
 
 
 def _write_gradient(params: Params, update: Tensor, regularizers: Sequence[Regularizer]) -> None:
-    for tensor, piece in zip(params.values(), update.split([t.numel() for t in params.values()]), strict=True):
+    for tensor, piece in zip(
+        params.values(), update.split([t.numel() for t in params.values()]), strict=True
+    ):
         tensor.grad = piece.view_as(tensor).to(tensor.dtype)
     for regularizer in regularizers:
-        regularizer.restrict_(params)
+        regularizer.modify_grads_(params)

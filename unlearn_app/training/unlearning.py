@@ -1,4 +1,6 @@
-"""Forgetting itself: from a concept and its settings to an adapter in the `unlearn` slot, by training or at once."""
+"""Forgetting itself: from a concept and its settings to an adapter in the `unlearn` slot, by
+training or at once.
+"""
 
 import random
 import time
@@ -8,20 +10,20 @@ from typing import Any
 
 from ..common import registry
 from ..common.errors import ConfigError
-from ..concepts.concept import Concept, spread
+from ..concepts.concept import Concept, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
-from ..methods.lora import to_adapter, total
+from ..methods.lora import sum_adapters, to_adapter
 from ..methods.objectives import Objective
 from ..methods.objectives.concept_ablation import ConceptAblation
 from ..methods.objectives.diffusion import Diffusion
-from ..methods.objectives.meta_unlearning import LookAhead
+from ..methods.objectives.meta_unlearning import MetaUnlearning
 from ..methods.objectives.preserve import Preserve
 from ..models.protocols import Backend, Params
 from ..settings.events import Step
 from ..settings.run_config import RunConfig
-from .latent_dataset import PaintedSet, ahead_batches, noisy_batches, paint
+from .latent_dataset import LatentDataset, meta_batches, noisy_batches, sample_latents
 from .loop import Term, fit
-from .regularization import restraints
+from .regularization import build_regularizers
 
 
 def forget(
@@ -29,14 +31,14 @@ def forget(
     concept: Concept,
     config: RunConfig,
     should_stop: Callable[[], bool] = lambda: False,
-    painter: Callable[..., PaintedSet] = paint,
+    sampler: Callable[..., LatentDataset] = sample_latents,
 ) -> Iterator[Step]:
     """All that forgetting takes, from the original model to the adapter in the `unlearn` slot."""
     if not is_trained(config):
         yield from edit(backend, concept, config)
         if not resists(config):
             return
-    terms = training_terms(backend, concept, config, should_stop, painter)
+    terms = training_terms(backend, concept, config, should_stop, sampler)
     yield from (train if is_trained(config) else harden)(backend, concept, terms, config)
 
 
@@ -45,9 +47,10 @@ def training_terms(
     concept: Concept,
     config: RunConfig,
     should_stop: Callable[[], bool],
-    painter: Callable[..., PaintedSet] = paint,
+    sampler: Callable[..., LatentDataset] = sample_latents,
 ) -> dict[str, Term]:
-    """What is trained at once, by name, with pictures by the original model: forget, retain, and resist if asked for.
+    """What is trained at once, by name, with pictures by the original model: forget, retain, and
+    resist if asked for.
 
     Hardening an edit has no forget term.
 
@@ -64,9 +67,15 @@ def training_terms(
     retained = retain_prompts(concept, settings.train_pictures)
     terms = {}
     if objective:
-        terms["forget"] = _forget_term(backend, concept, config, objective, retained, options, painter)
-    retain = painter(backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options)
-    on_pictures = settings.retain_loss == "diffusion" or getattr(objective, "trains_on_pictures", False)
+        terms["forget"] = _forget_term(
+            backend, concept, config, objective, retained, options, sampler
+        )
+    retain = sampler(
+        backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options
+    )
+    on_pictures = settings.retain_loss == "diffusion" or getattr(
+        objective, "trains_on_pictures", False
+    )
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
         noisy_batches(backend, retain, settings.batch_size, first + 2),
@@ -84,42 +93,60 @@ def _forget_term(
     objective: Objective,
     retained: Sequence[str],
     options: dict[str, Any],
-    painter: Callable[..., PaintedSet],
+    sampler: Callable[..., LatentDataset],
 ) -> Term:
-    """`options` are those of `paint`, here and below."""
+    """`options` are those of `sample_latents`, here and below."""
     count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
     chosen = [pairs[row % len(pairs)] for row in range(count)]
-    forget = painter(
+    forget = sampler(
         backend,
         [prompt.text for prompt, _ in chosen],
         _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),
         [first + row for row in range(count)],
-        paint_anchors=getattr(objective, "mixes_anchor_pictures", False),
+        sample_anchors=getattr(objective, "mixes_anchor_pictures", False),
         **options,
     )
     return Term(objective, noisy_batches(backend, forget, config.unlearn.batch_size, first + 1))
 
 
 def _look_ahead_term(
-    backend: Backend, concept: Concept, config: RunConfig, retain: PaintedSet, options: dict[str, Any]
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    retain: LatentDataset,
+    options: dict[str, Any],
 ) -> Term:
     """Meta-unlearning, with pictures of the concept of its own."""
     ahead, first = config.resist, config.seed * 1000 + 400_000
     count = max(config.unlearn.train_pictures // 2, 2)
-    pairs = spread(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
+    pairs = evenly_spaced(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
     prompts, anchors = [prompt.text for prompt, _ in pairs], [anchor for _, anchor in pairs]
-    forget = paint(backend, prompts, anchors, [first + row for row in range(len(prompts))], **options)
+    forget = sample_latents(
+        backend, prompts, anchors, [first + row for row in range(len(prompts))], **options
+    )
     objective = config.build("objective") if is_trained(config) else ConceptAblation()
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
-    chosen = {item.name: getattr(ahead, item.name) for item in fields(LookAhead) if hasattr(ahead, item.name)}
-    batches = ahead_batches(
-        backend, forget, retain, near, batch_size=ahead.batch_size, steps=ahead.steps, seed=first + 10_000
+    chosen = {
+        item.name: getattr(ahead, item.name)
+        for item in fields(MetaUnlearning)
+        if hasattr(ahead, item.name)
+    }
+    batches = meta_batches(
+        backend,
+        forget,
+        retain,
+        near,
+        batch_size=ahead.batch_size,
+        steps=ahead.steps,
+        seed=first + 10_000,
     )
-    return Term(LookAhead(Diffusion(), objective, **chosen), batches, ahead.weight)
+    return Term(MetaUnlearning(Diffusion(), objective, **chosen), batches, ahead.weight)
 
 
-def _labels(objective: Objective, anchors: list[str], retained: Sequence[str], seed: int) -> list[str]:
+def _labels(
+    objective: Objective, anchors: list[str], retained: Sequence[str], seed: int
+) -> list[str]:
     """What `batch.anchor` holds: each prompt's own anchor, or a random retain prompt."""
     if not getattr(objective, "random_labels", False):
         return anchors
@@ -127,31 +154,44 @@ def _labels(objective: Objective, anchors: list[str], retained: Sequence[str], s
 
 
 def retain_prompts(concept: Concept, count: int) -> list[str]:
-    """Half near, half far training prompts from the first row on; all near where there are no far ones.
+    """Half near, half far training prompts from the first row on; all near where there are no far
+    ones.
 
-    Row i of either half is forget prompt i with another name, the pairing of 2412.07808, appendix D.
+    Row i of either half is forget prompt i with another name, the pairing of 2412.07808, appendix
+    D.
 
     Raises:
         ConfigError: there is none.
     """
     near, far = concept.near.train, concept.far.train
     if not near:
-        raise ConfigError(f"The retain set of “{concept.name}” is empty; at least one prompt is needed.", "concept")
+        raise ConfigError(
+            f"The retain set of “{concept.name}” is empty; at least one prompt is needed.",
+            "concept",
+        )
     half = (count + 1) // 2 if far else count
-    chosen = [near[row % len(near)] for row in range(half)] + [far[row % len(far)] for row in range(count - half)]
+    chosen = [near[row % len(near)] for row in range(half)] + [
+        far[row % len(far)] for row in range(count - half)
+    ]
     return [prompt.text for prompt in chosen]
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """What was forgotten before: the concepts, and their update as one adapter that is merged into the weights."""
+    """What was forgotten before: the concepts, and their update as one adapter that is merged into
+    the weights.
+    """
 
     concepts: tuple[Concept, ...] = ()
     state: Params = field(default_factory=dict)
 
 
 def train(
-    backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig, earlier: Earlier = Earlier()
+    backend: Backend,
+    concept: Concept,
+    terms: dict[str, Term],
+    config: RunConfig,
+    earlier: Earlier = Earlier(),
 ) -> Iterator[Step]:
     """Train a fresh adapter in the `unlearn` slot on `terms`, held back as the settings say.
 
@@ -159,8 +199,10 @@ def train(
         ConfigError: the projection leaves nothing to learn from.
     """
     settings = config.unlearn
-    params = backend.reset_adapter("unlearn", settings.rank, settings.alpha, config.seed, settings.modules)
-    held = restraints(backend, concept, terms, config, earlier.concepts)
+    params = backend.reset_adapter(
+        "unlearn", settings.rank, settings.alpha, config.seed, settings.modules
+    )
+    held = build_regularizers(backend, concept, terms, config, earlier.concepts)
     with backend.training("unlearn"):
         yield from fit(
             backend,
@@ -189,19 +231,27 @@ def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step
     adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
     backend.load_adapter("unlearn", adapter.state)
     with backend.active("unlearn"):
-        yield Step("unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started)
+        yield Step(
+            "unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started
+        )
 
 
-def harden(backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig) -> Iterator[Step]:
-    """Train on top of the edit in the `unlearn` slot, and leave the sum of both there as one exact adapter.
+def harden(
+    backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig
+) -> Iterator[Step]:
+    """Train on top of the edit in the `unlearn` slot, and leave the sum of both there as one exact
+    adapter.
 
-    2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the edited model's
-    predictions on retain prompts.
+    2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the
+    edited model's predictions on retain prompts.
     """
-    edited, ahead_first = backend.adapter_state("unlearn"), {name: terms[name] for name in ("resist", "retain")}
+    edited, ahead_first = (
+        backend.adapter_state("unlearn"),
+        {name: terms[name] for name in ("resist", "retain")},
+    )
     with backend.merged("unlearn"):
         yield from train(backend, concept, ahead_first, config)
-    backend.load_adapter("unlearn", total(edited, backend.adapter_state("unlearn")).state)
+    backend.load_adapter("unlearn", sum_adapters(edited, backend.adapter_state("unlearn")).state)
 
 
 def resists(config: RunConfig) -> bool:

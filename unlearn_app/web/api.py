@@ -1,4 +1,6 @@
-"""The page's public endpoints: a run, and attacks on it, from Python or any other client through the same engine."""
+"""The page's public endpoints: a run, and attacks on it, from Python or any other client through
+the same engine.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,11 +36,21 @@ def unlearn_endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Ite
         prompts: str = "",
         resist: bool = False,
     ) -> Iterator[dict]:
-        """Forget a concept, attack the forgetting and judge both: progress while it works, run.json at the end."""
+        """Forget a concept, attack the forgetting and judge both: progress while it works, run.json
+        at the end.
+        """
         try:
-            asked = {"anchor": anchor, "objective": objective, "seed": seed, "prompts": prompts, "model": model}
+            asked = {
+                "anchor": anchor,
+                "objective": objective,
+                "seed": seed,
+                "prompts": prompts,
+                "model": model,
+            }
             asked["resist.on"] = resist
-            config = make_config(concept, preset=preset, **(asked | ({"rule": rule} if rule else {})))
+            config = make_config(
+                concept, preset=preset, **(asked | ({"rule": rule} if rule else {}))
+            )
             core.preview_concept(config)
             job = engine.submit(config, request.session_hash or "")
         except UnlearnError as error:
@@ -54,7 +66,9 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
     """The function behind the endpoint `/attack`."""
 
     def attack(request: gr.Request, kind: str = "quick") -> Iterator[dict]:
-        """Try to get back what this client's last run forgot: progress, then every finding and the new verdict."""
+        """Try to get back what this client's last run forgot: progress, then every finding and the
+        new verdict.
+        """
         session = request.session_hash or ""
         try:
             kinds, done = kinds_of(kind), engine.runs.of(session)
@@ -81,7 +95,12 @@ def _followed(engine: Engine, job: Job, watch: Watch) -> Iterator[dict]:
             for event in job.take(POLL):
                 watch.apply(event)
             text = watch.stage.text if watch.stage else "waiting"
-            yield {"status": "running", "stage": text, "fraction": watch.fraction, "ahead": engine.position(job)}
+            yield {
+                "status": "running",
+                "stage": text,
+                "fraction": watch.fraction,
+                "ahead": engine.position(job),
+            }
         if job.error:
             raise gr.Error(job.error, print_exception=False)
     finally:

@@ -23,10 +23,12 @@ KINDS = ("adapter", "strip", "folder", "report")
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path | None]:
-    """The adapter, the comparison strip, the zipped folder and the report, each None when the run has none.
+    """The adapter, the comparison strip, the zipped folder and the report, each None when the run
+    has none.
 
-    All are made once, report and zip again after an attack. The strip is drawn from the pictures where the folder
-    keeps none, as those that ship with the app. Nothing is written into a folder that does not hold `into`.
+    All are made once, report and zip again after an attack. The strip is drawn from the pictures
+    where the folder keeps none, as those that ship with the app. Nothing is written into a folder
+    that does not hold `into`.
     """
     run = Run.open(folder)
     name = slug(run.config.concept)[:40] or "concept"
@@ -61,19 +63,24 @@ def _pack(folder: Path, into: Path, targets: Mapping[str, Path]) -> None:
             page, _ = write_report(folder)
             shutil.copyfile(page, targets["report"])
         except OutputError:
-            targets["report"].unlink(missing_ok=True)  # what was stopped early has nothing to report
+            targets["report"].unlink(
+                missing_ok=True
+            )  # what was stopped early has nothing to report
         Run.open(folder).zip(targets["folder"])
 
 
 def comparison(runs: Mapping[str, Path], into: Path) -> Path:
-    """A page that shows runs beside each other, made in `into`; `runs` are folders by the names they are to have.
+    """A page that shows runs beside each other, made in `into`; `runs` are folders by the names
+    they are to have.
 
     Raises:
         OutputError: one of them cannot be compared.
     """
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into) as scratch:
-        page = comparison_html([open_run(_second(path, Path(scratch) / name)) for name, path in runs.items()])
+        page = comparison_html(
+            [open_run(_second(path, Path(scratch) / name)) for name, path in runs.items()]
+        )
     target = into / f"{'-and-'.join(runs)[:80]}.html"
     write_bytes(target, page.encode())
     return target
@@ -97,7 +104,11 @@ def _linked(source: str, target: str) -> None:
 def _strip(run: Run) -> Image.Image:
     pictures = []
     for stored in run.pictures:
-        known = {item.name: getattr(stored, item.name) for item in fields(stored) if item.name != "path"}
+        known = {
+            item.name: getattr(stored, item.name) for item in fields(stored) if item.name != "path"
+        }
         with Image.open(stored.path) as image:
             pictures.append(Picture(image=image.convert("RGB"), **known))
-    return comparison_strip(*heading(run.config, run.record["concept"]["name"], run.verdict.label), pictures)
+    return comparison_strip(
+        *heading(run.config, run.record["concept"]["name"], run.verdict.label), pictures
+    )

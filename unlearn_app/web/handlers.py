@@ -1,4 +1,6 @@
-"""What happens on a click: thin generators that queue a job, render its events and set its cancel flag at the end."""
+"""What happens on a click: thin generators that queue a job, render its events and set its cancel
+flag at the end.
+"""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from ..common import registry
 from ..common.errors import ConfigError, UnlearnError
 from ..runs.folder import Run
 from ..service.engine import Engine, Job
-from ..settings.events import Images, Mark, Preview
+from ..settings.events import AttackCheckpoint, Images, Preview
 from ..settings.run_config import MAX_TEXT
 from . import board, render
 from .layout import Page, angle_table, curve_plot, loss_table
@@ -25,17 +27,27 @@ class Handlers:
     """The listeners of one page; holds no state of any visitor."""
 
     def __init__(self, engine: Engine, core: Any, page: Page, model: str, shelf: Shelf) -> None:
-        self._engine, self._core, self._page, self._model, self._shelf = engine, core, page, model, shelf
+        self._engine, self._core, self._page, self._model, self._shelf = (
+            engine,
+            core,
+            page,
+            model,
+            shelf,
+        )
 
     def check(self, concept: str, *values: Any) -> list[dict]:
-        """Judge the fields before anything is queued; one sentence stands at the field it is about."""
+        """Judge the fields before anything is queued; one sentence stands at the field it is
+        about.
+        """
         message, at = self._trouble(concept, values)
         names = ["concept", *self._page.options.components]
         at = at if at in names else "concept"
         return [gr.validate(not message or name != at, message) for name in names]
 
     def explain(self, concept: str, *values: Any) -> Updates:
-        """Say under the box how the text was understood, or what is wrong and what to pick instead."""
+        """Say under the box how the text was understood, or what is wrong and what to pick
+        instead.
+        """
         page = self._page
         if not (concept or "").strip():
             return {page.hint: render.hint(""), page.prompts: "", page.command: ""}
@@ -54,11 +66,15 @@ class Handlers:
         }
 
     def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
-        """Say what is wrong where it is seen: under the box, and in the options when the trouble is there."""
+        """Say what is wrong where it is seen: under the box, and in the options when the trouble is
+        there.
+        """
         message, at = self._trouble(concept, values)
         if not message:
             return gr.skip(), gr.skip()
-        return render.hint(message, self._near(concept, at)), gr.Accordion(open=True) if at != "concept" else gr.skip()
+        return render.hint(message, self._near(concept, at)), (
+            gr.Accordion(open=True) if at != "concept" else gr.skip()
+        )
 
     def run(self, request: gr.Request, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends; leaving in any way ends it."""
@@ -94,16 +110,22 @@ class Handlers:
         page, changed = self._page, {}
         for event in events:
             view.apply(event)
-            if isinstance(event, Preview) or (isinstance(event, Mark) and not event.control):
+            if isinstance(event, Preview) or (
+                isinstance(event, AttackCheckpoint) and not event.control
+            ):
                 changed[page.film] = board.film(view)
-            if isinstance(event, Mark):
+            if isinstance(event, AttackCheckpoint):
                 changed[page.curve] = curve_plot(view)
             elif isinstance(event, Images):
                 changed[page.board] = board.comparison(view)
         return changed
 
     def _losses(self, view: View) -> Updates:
-        return {self._page.plot: loss_table(view), self._page.angle: angle_table(view)} if view.step else {}
+        return (
+            {self._page.plot: loss_table(view), self._page.angle: angle_table(view)}
+            if view.step
+            else {}
+        )
 
     def _begin(self, view: View) -> Updates:
         page = self._page
@@ -169,7 +191,11 @@ class Handlers:
         return render.header(done, self._engine.trouble), gr.Timer(active=not done)
 
     def _near(self, concept: str, at: str) -> list[str]:
-        return self._core.nearest_known(concept) if at == "concept" and 0 < len(concept.strip()) <= MAX_TEXT else []
+        return (
+            self._core.nearest_known(concept)
+            if at == "concept" and 0 < len(concept.strip()) <= MAX_TEXT
+            else []
+        )
 
     def _trouble(self, concept: str, values: tuple) -> tuple[str, str]:
         try:

@@ -1,4 +1,6 @@
-"""What happens on a click around a finished run: attack it, stop that, delete it, compare it with others."""
+"""What happens on a click around a finished run: attack it, stop that, delete it, compare it with
+others.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -31,14 +33,18 @@ class LabHandlers:
         self._engine, self._page, self._shelf = engine, page, shelf
 
     def probe(self, request: gr.Request, key: str | None, kind: str) -> Iterator[Updates]:
-        """Queue attacks on the run on screen and show what they find; leaving in any way ends them."""
+        """Queue attacks on the run on screen and show what they find; leaving in any way ends
+        them.
+        """
         session, said = request.session_hash or "", self._page.lab.said
         folder = self._shelf.own(key, session)
         if folder is None:
             yield {said: render.hint(GONE)}
             return
         try:
-            job = self._engine.submit(Probe(folder, Run.open(folder).config, kinds_of(kind)), session)
+            job = self._engine.submit(
+                Probe(folder, Run.open(folder).config, kinds_of(kind)), session
+            )
         except UnlearnError as error:
             yield {said: render.hint(str(error))}
             return
@@ -49,7 +55,10 @@ class LabHandlers:
 
     def _follow(self, job: Job) -> Iterator[Updates]:
         page, lab, hunt = self._page, self._page.lab, proofs.Hunt(job.asked_for.kinds)
-        buttons = {lab.go: gr.Button(visible=False), lab.quit: gr.Button("Stop", visible=True, interactive=True)}
+        buttons = {
+            lab.go: gr.Button(visible=False),
+            lab.quit: gr.Button("Stop", visible=True, interactive=True),
+        }
         fixed = {lab.kind: gr.Dropdown(interactive=False), page.run: gr.Button(interactive=False)}
         yield buttons | fixed | self._shelf.put_away() | {lab.said: hunt.html()}
         beat = 0.0
@@ -121,7 +130,14 @@ class LabHandlers:
                 return hidden | {history.said: render.hint(GONE)}
             runs[slug(texts[one])[:60]] = folder
         try:
-            made = comparison(runs, self._engine.desk(session))
+            made = comparison(runs, self._engine.scratch_dir(session))
         except OutputError:
-            return hidden | {history.said: render.hint("These runs cannot be compared: one of them is not whole.")}
-        return {history.compared: gr.DownloadButton(value=str(made), visible=True), history.said: ""}
+            return hidden | {
+                history.said: render.hint(
+                    "These runs cannot be compared: one of them is not whole."
+                )
+            }
+        return {
+            history.compared: gr.DownloadButton(value=str(made), visible=True),
+            history.said: "",
+        }

@@ -54,11 +54,15 @@ def lay_out(
     view: View | None,
     sequence: Callable[[], SequenceTab],
 ) -> Page:
-    """Create the components inside the current `gr.Blocks`; `view`, the first of `runs`, is on screen on arrival.
+    """Create the components inside the current `gr.Blocks`; `view`, the first of `runs`, is on
+    screen on arrival.
 
     `sequence` makes the second tab.
     """
-    made: dict[str, Any] = {"ready": gr.Timer(0.5), "head": gr.HTML(render.header(False, ""), elem_id="head")}
+    made: dict[str, Any] = {
+        "ready": gr.Timer(0.5),
+        "head": gr.HTML(render.header(False, ""), elem_id="head"),
+    }
     with gr.Tabs(elem_id="tabs"):
         with gr.Tab("One concept"):
             made |= _one_concept(names, runs, view)
@@ -76,7 +80,11 @@ def _one_concept(
     with gr.Accordion("Options", open=False, elem_id="options") as made["folded"]:
         made["options"] = build_options(made.pop("switch"))
         made["command"] = gr.Textbox(
-            label="The same run from a terminal", interactive=False, buttons=["copy"], elem_id="command", max_lines=4
+            label="The same run from a terminal",
+            interactive=False,
+            buttons=["copy"],
+            elem_id="command",
+            max_lines=4,
         )
         made["prompts"] = gr.HTML("", elem_id="prompts")
     made["status"] = gr.HTML(render.status(view) if view else render.welcome(), elem_id="status")
@@ -107,8 +115,12 @@ def _ask() -> dict[str, Any]:
             autofocus=True,
             max_lines=1,
         )
-        made["run"] = gr.Button("Make it forget", variant="primary", elem_id="run", scale=0, min_width=170)
-        made["stop"] = gr.Button("Stop", variant="stop", elem_id="stop", scale=0, min_width=110, visible=False)
+        made["run"] = gr.Button(
+            "Make it forget", variant="primary", elem_id="run", scale=0, min_width=170
+        )
+        made["stop"] = gr.Button(
+            "Stop", variant="stop", elem_id="stop", scale=0, min_width=110, visible=False
+        )
     made["hint"] = gr.HTML(render.hint(""), elem_id="hint")
     return made
 
@@ -169,7 +181,12 @@ def _angle(view: View | None) -> gr.LinePlot:
 
 
 def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    names = (("adapter", "Adapter"), ("strip", "Picture strip"), ("folder", "Whole run (zip)"), ("report", "Report"))
+    names = (
+        ("adapter", "Adapter"),
+        ("strip", "Picture strip"),
+        ("folder", "Whole run (zip)"),
+        ("report", "Report"),
+    )
     with gr.Row(elem_id="downloads"):
         buttons = tuple(
             gr.DownloadButton(text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}")
@@ -189,7 +206,8 @@ def _takeaway(runs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def loss_table(view: View | None) -> pd.DataFrame:
     """The loss points as the plot wants them.
 
-    A point without a loss per term comes first: the plot learns its colours when it is mounted, from what is there.
+    A point without a loss per term comes first: the plot learns its colours when it is mounted,
+    from what is there.
     """
     terms = [name for name in TERM_COLORS if name != "resist" or (view and view.config.resist.on)]
     table = {"step": [0] * len(terms), "loss": [None] * len(terms), "term": terms}

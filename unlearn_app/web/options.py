@@ -1,4 +1,6 @@
-"""The folded-away settings, made from the fields of the config: nothing about them is written twice."""
+"""The folded-away settings, made from the fields of the config: nothing about them is written
+twice.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -6,7 +8,14 @@ from typing import Any
 import gradio as gr
 
 from ..common import registry
-from ..settings.groups import RESIST_SECONDS, AttackConfig, CompareConfig, RegularizeConfig, ResistConfig, UnlearnConfig
+from ..settings.groups import (
+    RESIST_SECONDS,
+    AttackConfig,
+    CompareConfig,
+    RegularizeConfig,
+    ResistConfig,
+    UnlearnConfig,
+)
 from ..settings.presets import PRESETS
 from ..settings.run_config import RunConfig, make_config, setting_names
 
@@ -19,7 +28,12 @@ GROUPS = {
 }
 SWITCH = "resist.on"
 """The one setting that stands in the open."""
-LABELS = {"on": "Resist relearning", "lr": "Learning rate", "rank": "LoRA rank", "alpha": "LoRA alpha"}
+LABELS = {
+    "on": "Resist relearning",
+    "lr": "Learning rate",
+    "rank": "LoRA rank",
+    "alpha": "LoRA alpha",
+}
 TOP = ("anchor", "objective", "rule", "prompts", "seed", "preset")
 
 
@@ -39,7 +53,9 @@ class Options:
         """
         changes = dict(zip(self.components, values, strict=True))
         texts = ("anchor", "prompts")
-        changes |= {name: "" for name, value in changes.items() if value is None and name not in texts}
+        changes |= {
+            name: "" for name, value in changes.items() if value is None and name not in texts
+        }
         return make_config(concept, preset=changes.pop("preset"), model=model, **changes)
 
     def defaults(self, preset: str, objective: str) -> list[Any]:
@@ -47,7 +63,10 @@ class Options:
         config = make_config("cat", preset=preset, objective=objective)
         shared, own = setting_names(tuple(GROUPS)), dict(config.options)
         values = {name: _get(config, name) for name in shared}
-        values |= {name: own.get(name, self.components[name].value) for name in setting_names()[len(shared) :]}
+        values |= {
+            name: own.get(name, self.components[name].value)
+            for name in setting_names()[len(shared) :]
+        }
         values.pop(SWITCH)
         return [config.rule, *values.values()]
 
@@ -62,8 +81,13 @@ class Options:
 
 
 def build_switch() -> gr.Checkbox:
-    """The switch for resisting, with what it costs, controls included, and what `bench paper2` found it to be worth."""
-    cost = {p: _duration(2 * RESIST_SECONDS * make_config("cat", preset=p).unlearn.steps) for p in PRESETS}
+    """The switch for resisting, with what it costs, controls included, and what `bench paper2`
+    found it to be worth.
+    """
+    cost = {
+        p: _duration(2 * RESIST_SECONDS * make_config("cat", preset=p).unlearn.steps)
+        for p in PRESETS
+    }
     worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
     said = "; ".join(f"{cost[preset]} in {preset}, {worth[preset]}" for preset in PRESETS)
     return gr.Checkbox(
@@ -99,12 +123,17 @@ def build_options(switch: gr.Checkbox) -> Options:
             placeholder="chosen by itself",
             min_width=220,
         )
-        made["seed"] = gr.Number(base.seed, label="Seed", info=_sentence(helps["seed"]), min_width=140)
+        made["seed"] = gr.Number(
+            base.seed, label="Seed", info=_sentence(helps["seed"]), min_width=140
+        )
     rows: dict[str, Any] = {}
     for name, kinds in (("objective", registry.METHODS), ("rule", ("rule",))):
         parts = [(kind, part) for kind in kinds for part in registry.names(kind)]
         made[name] = gr.Dropdown(
-            [(f"{part}: {registry.describe(kind, part)}", part) for kind, part in sorted(parts, key=lambda p: p[1])],
+            [
+                (f"{part}: {registry.describe(kind, part)}", part)
+                for kind, part in sorted(parts, key=lambda p: p[1])
+            ],
             value=getattr(base, name),
             label={"objective": "Method", "rule": "Gradient rule"}[name],
             info=_sentence(helps[name]),
@@ -113,7 +142,10 @@ def build_options(switch: gr.Checkbox) -> Options:
         for kind, part in parts:
             if items := registry.settings_of(kind, part):
                 with gr.Row(visible=part == getattr(base, name)) as rows[part]:
-                    made |= {f"{part}.{item.name}": _field(item, f"{part}.{item.name}", item.default) for item in items}
+                    made |= {
+                        f"{part}.{item.name}": _field(item, f"{part}.{item.name}", item.default)
+                        for item in items
+                    }
     made["prompts"] = gr.Textbox(
         elem_id="own-prompts",
         label="Your own prompts",
@@ -128,7 +160,9 @@ def build_options(switch: gr.Checkbox) -> Options:
             for dotted, item in {f"{group}.{item.name}": item for item in fields(kind)}.items():
                 if dotted != SWITCH:
                     made[dotted] = _field(item, dotted, _get(base, dotted))
-    return Options({name: made[name] for name in (*TOP, *(name for name in made if "." in name))}, rows)
+    return Options(
+        {name: made[name] for name in (*TOP, *(name for name in made if "." in name))}, rows
+    )
 
 
 def _field(item: Any, dotted: str, value: Any) -> Any:
@@ -141,7 +175,9 @@ def _field(item: Any, dotted: str, value: Any) -> Any:
     if item.type is bool:
         return gr.Checkbox(value, info=item.metadata["help"], **said)
     if "choices" in item.metadata:
-        return gr.Dropdown(list(item.metadata["choices"]), value=value, info=item.metadata["help"], **said)
+        return gr.Dropdown(
+            list(item.metadata["choices"]), value=value, info=item.metadata["help"], **said
+        )
     low, high = item.metadata["range"]
     return gr.Number(value, info=f"{item.metadata['help']} ({low:g} to {high:g})", **said)
 

@@ -39,7 +39,9 @@ class HistoryPanel:
 
     def asking(self, sure: bool = False, visible: bool = True) -> gr.Button:
         """The button as it is, or as it asks whether that was meant."""
-        return gr.Button(SURE if sure else DELETE, variant="stop" if sure else "secondary", visible=visible)
+        return gr.Button(
+            SURE if sure else DELETE, variant="stop" if sure else "secondary", visible=visible
+        )
 
 
 def attack_choices() -> list[tuple[str, str]]:
@@ -55,7 +57,10 @@ def attack_choices() -> list[tuple[str, str]]:
 def obstacle(view: View, folder: Path | None) -> str:
     """Why this run cannot be attacked here; empty when it can."""
     if view.recorded:
-        return "This run came with the app. Make it forget something yourself, and you can try to get it back here."
+        return (
+            "This run came with the app. Make it forget something yourself, and you can try to get"
+            " it back here."
+        )
     if folder is None or not (folder / "unlearn.safetensors").is_file():
         return "Nothing to get back: this run ended before anything was forgotten."
     known = view.scores.get("original", {}).get("forget")
@@ -79,14 +84,18 @@ def lab_panel(view: View | None) -> LabPanel:
             filterable=False,
         )
         go = gr.Button("Try to get it back", elem_id="go", scale=0, min_width=170)
-        quit_ = gr.Button("Stop", variant="stop", elem_id="quit", scale=0, min_width=110, visible=False)
+        quit_ = gr.Button(
+            "Stop", variant="stop", elem_id="quit", scale=0, min_width=110, visible=False
+        )
     said = gr.HTML(proofs.note(why), elem_id="lab-said")
     found = gr.HTML(proofs.findings(view.findings) if view else "", elem_id="found")
     return LabPanel(row, kind, go, quit_, said, found)
 
 
 def history_panel(others: Sequence[tuple[str, str]]) -> HistoryPanel:
-    """Create the panel in the current `gr.Blocks`; `others` are runs to compare with the one on screen."""
+    """Create the panel in the current `gr.Blocks`; `others` are runs to compare with the one on
+    screen.
+    """
     parts: dict[str, Any] = {
         "others": gr.Dropdown(
             list(others),
@@ -103,6 +112,8 @@ def history_panel(others: Sequence[tuple[str, str]]) -> HistoryPanel:
         parts["compared"] = gr.DownloadButton(
             "Comparison", size="sm", visible=False, min_width=120, elem_id="get-comparison"
         )
-        parts["delete"] = gr.Button(DELETE, size="sm", visible=False, min_width=120, elem_id="delete")
+        parts["delete"] = gr.Button(
+            DELETE, size="sm", visible=False, min_width=120, elem_id="delete"
+        )
     parts["said"] = gr.HTML("", elem_id="history-said")
     return HistoryPanel(**parts)

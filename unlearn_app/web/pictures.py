@@ -1,4 +1,6 @@
-"""Where the browser fetches pictures: each stored once under the hash of its PNG, so that updates stay small."""
+"""Where the browser fetches pictures: each stored once under the hash of its PNG, so that updates
+stay small.
+"""
 
 import hashlib
 import io
@@ -17,7 +19,8 @@ _lock = threading.Lock()
 def address(picture: Image | Path) -> str:
     """An address of the exact picture as PNG, relative to the page; files are taken as they are.
 
-    The folder is the one Gradio serves from; beyond `LIMIT` files the least recently shown quarter goes.
+    The folder is the one Gradio serves from; beyond `LIMIT` files the least recently shown quarter
+    goes.
     """
     if isinstance(picture, Path):
         content = picture.read_bytes()
@@ -25,7 +28,11 @@ def address(picture: Image | Path) -> str:
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         content = buffer.getvalue()
-    path = Path(get_upload_folder()).resolve() / "pictures" / f"{hashlib.sha256(content).hexdigest()}.png"
+    path = (
+        Path(get_upload_folder()).resolve()
+        / "pictures"
+        / f"{hashlib.sha256(content).hexdigest()}.png"
+    )
     with _lock:
         if path.exists():
             os.utime(path)
@@ -41,5 +48,7 @@ def address(picture: Image | Path) -> str:
 def _prune(folder: Path) -> None:
     files = list(folder.iterdir())
     if len(files) > LIMIT:
-        for path in sorted(files, key=lambda file: file.stat().st_mtime)[: len(files) - LIMIT * 3 // 4]:
+        for path in sorted(files, key=lambda file: file.stat().st_mtime)[
+            : len(files) - LIMIT * 3 // 4
+        ]:
             path.unlink(missing_ok=True)

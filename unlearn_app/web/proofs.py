@@ -1,4 +1,6 @@
-"""Attacks on a finished run as HTML: how far they have come, and what each one got back, with its proof."""
+"""Attacks on a finished run as HTML: how far they have come, and what each one got back, with its
+proof.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,14 +63,21 @@ class Hunt:
         details = [f"attack {number} of {len(self.kinds)}"] if len(self.kinds) > 1 else []
         details += [f"step {self.step.step} of {self.step.total}"] if self.step else []
         return progress(
-            self.stage.text if self.stage else "Getting ready…", " · ".join(details), self.fraction, "the attacks"
+            self.stage.text if self.stage else "Getting ready…",
+            " · ".join(details),
+            self.fraction,
+            "the attacks",
         )
 
 
 def cost(view: View) -> str:
     """How long a quick look takes here; empty where nobody knows."""
     seconds = seconds_of(QUICK, view.config, view.timing)
-    return f"A quick look takes about {max(10 * round(seconds / 10), 10)} seconds here." if seconds else ""
+    return (
+        f"A quick look takes about {max(10 * round(seconds / 10), 10)} seconds here."
+        if seconds
+        else ""
+    )
 
 
 def note(text: str) -> str:
@@ -84,18 +93,21 @@ def findings(found: Sequence[Finding]) -> str:
     rest = [one for one in found if not one.counts]
     list_of = '<ul class="u-proofs">{}</ul>'
     parts = [
-        "<h3>What attacks got back <small>held-out prompts at which the best try shows it, with the 95 % interval; "
-        "then the same attack on something never seen</small></h3>" + list_of.format("".join(map(_card, counted)))
+        "<h3>What attacks got back <small>held-out prompts at which the best try shows it, with the"
+        " 95 % interval; then the same attack on something never seen</small></h3>"
+        + list_of.format("".join(map(_card, counted)))
     ] * bool(counted)
     parts += [
-        "<h3>Proves nothing <small>told but not counted, for the reason that each of them gives</small></h3>"
-        + list_of.format("".join(map(_card, rest)))
+        "<h3>Proves nothing <small>told but not counted, for the reason that each of them"
+        " gives</small></h3>" + list_of.format("".join(map(_card, rest)))
     ] * bool(rest)
     return f'<section class="u-lab" aria-label="What attacks got back">{"".join(parts)}</section>'
 
 
 def _card(one: Finding) -> str:
-    state, sign, word = OUTCOMES[one.outcome(Thresholds().back)] if one.counts else ("u-idle", "–", "not counted")
+    state, sign, word = (
+        OUTCOMES[one.outcome(Thresholds().back)] if one.counts else ("u-idle", "–", "not counted")
+    )
     name = one.folder.name.replace("_", " ").replace("-", " ")
     return (
         f'<li class="{state}">{_proof(one)}<div><p class="u-kindof"><b>{esc(name)}</b>'
@@ -121,7 +133,11 @@ def _bar(one: Finding) -> str:
 def _control(one: Finding) -> str:
     if one.control:
         return f"{esc(one.control['name'])}: {percent(one.base)}"
-    return f"{'No control' if one.counts else 'Not counted'}: {esc(one.missing)}." if one.missing else ""
+    return (
+        f"{'No control' if one.counts else 'Not counted'}: {esc(one.missing)}."
+        if one.missing
+        else ""
+    )
 
 
 def _proof(one: Finding) -> str:
@@ -133,7 +149,8 @@ def _proof(one: Finding) -> str:
     what = "proof" if one.proof else "closest try"
     alt = f"{what} of the attack {one.kind}: {shown['asked']}"
     return (
-        f'<figure><img loading="lazy" src="{esc(address(one.folder / shown["file"]))}" alt="{esc(alt)}">'
+        f'<figure><img loading="lazy" src="{esc(address(one.folder / shown["file"]))}"'
+        f' alt="{esc(alt)}">'
         f"<figcaption><small>{what}</small> “{esc(shown['asked'])}”</figcaption></figure>"
     )
 

@@ -14,7 +14,7 @@ from ..service.engine import Engine
 from ..service.jobs import Ask
 from ..settings.events import Painted, Stage, Step
 from ..settings.groups import REGIMES
-from ..settings.presets import HOLDS, SERVED, usual_hold
+from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, REGULARIZATION_PRESETS, usual_hold
 from ..settings.run_config import make_config, make_plan
 from . import render, sequence
 
@@ -35,7 +35,9 @@ HOLD_TEXT = {
 
 
 class SequenceTab:
-    """Components and listeners; holds no state of any visitor, whose ledger stands in the engine's folder."""
+    """Components and listeners; holds no state of any visitor, whose ledger stands in the engine's
+    folder.
+    """
 
     def __init__(self, engine: Engine, core: Any, model: str) -> None:
         self._engine, self._core, self._model = engine, core, model
@@ -49,20 +51,32 @@ class SequenceTab:
                 container=False,
                 max_lines=1,
             )
-            self.add = gr.Button("Forget this too", variant="primary", elem_id="add", scale=0, min_width=170)
-            self.halt = gr.Button("Stop", variant="stop", elem_id="halt", scale=0, min_width=110, visible=False)
+            self.add = gr.Button(
+                "Forget this too", variant="primary", elem_id="add", scale=0, min_width=170
+            )
+            self.halt = gr.Button(
+                "Stop", variant="stop", elem_id="halt", scale=0, min_width=110, visible=False
+            )
         self.hint = gr.HTML("", elem_id="next-hint")
         with gr.Row():
             self.regime = gr.Dropdown(
-                [(REGIME_TEXT[name], name) for name in REGIMES], value=REGIMES[0], label="Requests", min_width=240
+                [(REGIME_TEXT[name], name) for name in REGIMES],
+                value=REGIMES[0],
+                label="Requests",
+                min_width=240,
             )
             self.hold = gr.Dropdown(
-                [(HOLD_TEXT[name], name) for name in HOLDS],
-                value=usual_hold(SERVED, model),
+                [(HOLD_TEXT[name], name) for name in REGULARIZATION_PRESETS],
+                value=usual_hold(DEFAULT_SEQUENCE_OBJECTIVE, model),
                 label="Held back by",
                 min_width=240,
             )
-            self.objective = gr.Dropdown(list(registry.methods()), value=SERVED, label="Method", min_width=240)
+            self.objective = gr.Dropdown(
+                list(registry.methods()),
+                value=DEFAULT_SEQUENCE_OBJECTIVE,
+                label="Method",
+                min_width=240,
+            )
         self.status = gr.HTML(sequence.status(None), elem_id="sequence-status")
         with gr.Row():
             with gr.Column(scale=12, min_width=300):
@@ -72,13 +86,27 @@ class SequenceTab:
                 with gr.Row():
                     self.to = gr.Dropdown([], label="Go back to", elem_id="back-to", scale=2)
                     self.back = gr.Button("Roll back", elem_id="back", scale=1)
-                self.adapter = gr.DownloadButton("Adapter of all requests", size="sm", elem_id="get-all")
+                self.adapter = gr.DownloadButton(
+                    "Adapter of all requests", size="sm", elem_id="get-all"
+                )
         self._wire()
 
     def _wire(self) -> None:
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        quiet: dict[str, Any] = {
+            "queue": False,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
         shown = [self.status, self.grid, self.beside, self.plot, self.to, self.adapter]
-        shown += [self.hint, self.add, self.halt, self.concept, self.regime, self.hold, self.objective]
+        shown += [
+            self.hint,
+            self.add,
+            self.halt,
+            self.concept,
+            self.regime,
+            self.hold,
+            self.objective,
+        ]
         asked = [self.concept, self.regime, self.hold, self.objective]
         gr.on(
             [self.add.click, self.concept.submit],
@@ -89,7 +117,9 @@ class SequenceTab:
             concurrency_limit=32,
             api_visibility="private",
         )
-        self.objective.input(lambda name: usual_hold(name, self._model), self.objective, self.hold, **quiet)
+        self.objective.input(
+            lambda name: usual_hold(name, self._model), self.objective, self.hold, **quiet
+        )
         self.halt.click(self.stop, None, [self.halt], **quiet)
         self.back.click(self.roll_back, self.to, shown, **quiet)
 
@@ -99,7 +129,9 @@ class SequenceTab:
         """Queue a request and show it until it is in the ledger; leaving in any way ends it."""
         session = request.session_hash or ""
         try:
-            config = make_config(concept, objective=objective, model=self._model, **HOLDS[hold])
+            config = make_config(
+                concept, objective=objective, model=self._model, **REGULARIZATION_PRESETS[hold]
+            )
             self._core.preview_concept(config)
             job = self._engine.submit(Ask(config, make_plan(regime=regime)), session)
         except UnlearnError as error:
@@ -107,7 +139,10 @@ class SequenceTab:
             return
         try:
             # The box is emptied now and not at the end, when the next word may be in it already.
-            buttons = {self.add: gr.Button(visible=False), self.halt: gr.Button("Stop", visible=True)}
+            buttons = {
+                self.add: gr.Button(visible=False),
+                self.halt: gr.Button("Stop", visible=True),
+            }
             yield buttons | {self.hint: "", self.concept: ""}
             yield from self._follow(job, session)
         finally:
@@ -131,7 +166,11 @@ class SequenceTab:
                 yield changed | {self.status: sequence.status(None, stage, within)}
         done = {self.add: gr.Button(visible=True), self.halt: gr.Button(visible=False)}
         failed = job.error and not job.cancel.is_set()
-        yield self._drawn(session) | done | ({self.status: sequence.status(None, error=job.error)} if failed else {})
+        yield (
+            self._drawn(session)
+            | done
+            | ({self.status: sequence.status(None, error=job.error)} if failed else {})
+        )
 
     def stop(self, request: gr.Request) -> Any:
         """Ask the visitor's request to end; the ledger stays as it was."""
@@ -142,7 +181,9 @@ class SequenceTab:
         """Take back every request after number `to`."""
         session = request.session_hash or ""
         if self._engine.busy(session):
-            return {self.hint: render.hint("A request is being served; stop it before you roll back.")}
+            return {
+                self.hint: render.hint("A request is being served; stop it before you roll back.")
+            }
         try:
             Ledger.open(self._engine.ledger(session)).rollback(int(to or 0))
         except UnlearnError as error:
@@ -155,11 +196,17 @@ class SequenceTab:
         ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
         count = len(ledger.requests) if ledger else 0
         choices = (
-            [(f"{n} · {row.concept}" if n else "the original", n) for n, row in enumerate(ledger.rows)]
+            [
+                (f"{n} · {row.concept}" if n else "the original", n)
+                for n, row in enumerate(ledger.rows)
+            ]
             if ledger
             else []
         )
-        fixed = {field: gr.Dropdown(interactive=not count) for field in (self.regime, self.hold, self.objective)}
+        fixed = {
+            field: gr.Dropdown(interactive=not count)
+            for field in (self.regime, self.hold, self.objective)
+        }
         return fixed | {
             self.status: sequence.status(ledger),
             self.grid: sequence.grid(ledger),

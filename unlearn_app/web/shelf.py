@@ -1,4 +1,6 @@
-"""Finished runs on the page: finding one, what is on screen of it, its files, and the list of all."""
+"""Finished runs on the page: finding one, what is on screen of it, its files, and the list of
+all.
+"""
 
 import threading
 from pathlib import Path
@@ -34,7 +36,9 @@ class Shelf:
         return self.recorded.get(key or "") or self.own(key, session)
 
     def names(self, session: str) -> list[tuple[str, str]]:
-        """All runs that this visitor may see: their own, the latest first, then the recorded ones."""
+        """All runs that this visitor may see: their own, the latest first, then the recorded
+        ones.
+        """
         jobs = self._engine.runs.of(session)
         own = [(f"{job.config.concept} (your run {n})", job.id) for n, job in enumerate(jobs, 1)]
         return own[::-1] + recorded_choices(self.recorded)
@@ -44,7 +48,9 @@ class Shelf:
         page, names = self._page, self.names(session)
         others = [(text, key) for text, key in names if key != value]
         return {
-            page.shown: gr.Dropdown(choices=names, value=value, visible=bool(names), interactive=True),
+            page.shown: gr.Dropdown(
+                choices=names, value=value, visible=bool(names), interactive=True
+            ),
             page.history.others: gr.Dropdown(
                 choices=others, value=[], multiselect=True, visible=bool(others), interactive=True
             ),
@@ -76,8 +82,14 @@ class Shelf:
         """Everything on screen about a stored run; an invitation where there is none."""
         page, folder = self._page, self.find(key, session)
         if folder is None:
-            empty = dict.fromkeys((page.film, page.board, page.summary), "") | {page.curve: curve_plot(None)}
-            empty |= {page.plot: loss_table(None), page.angle: angle_table(None), page.status: render.welcome()}
+            empty = dict.fromkeys((page.film, page.board, page.summary), "") | {
+                page.curve: curve_plot(None)
+            }
+            empty |= {
+                page.plot: loss_table(None),
+                page.angle: angle_table(None),
+                page.status: render.welcome(),
+            }
             return empty | self.lab(None, None) | self.links(None)
         view = view_of(Run.open(folder), recorded=key in self.recorded)
         return {
@@ -91,7 +103,9 @@ class Shelf:
         }
 
     def lab(self, view: View | None, folder: Path | None, said: str = "") -> Updates:
-        """The findings about a run, and the button that asks for more of them, or a word why there is none."""
+        """The findings about a run, and the button that asks for more of them, or a word why there
+        is none.
+        """
         lab = self._page.lab
         why = obstacle(view, folder) if view else ""
         return {
@@ -109,7 +123,10 @@ class Shelf:
         if folder:
             root = self._engine.root
             with self._exporting:
-                made = exports(folder, (folder if folder.is_relative_to(root) else root / folder.name) / "exports")
+                made = exports(
+                    folder,
+                    (folder if folder.is_relative_to(root) else root / folder.name) / "exports",
+                )
         return {
             button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
             for button, kind in zip(self._page.downloads, KINDS, strict=True)

@@ -1,4 +1,6 @@
-"""What the page shows of a run: folded from its events while it works, or read from its folder afterwards."""
+"""What the page shows of a run: folded from its events while it works, or read from its folder
+afterwards.
+"""
 
 import math
 import time
@@ -16,6 +18,7 @@ from ..settings.events import (
     FRESH,
     GROUPS,
     SHARES,
+    AttackCheckpoint,
     Column,
     Difference,
     Done,
@@ -23,7 +26,6 @@ from ..settings.events import (
     Group,
     GroupScore,
     Images,
-    Mark,
     Picture,
     Preview,
     Scores,
@@ -68,7 +70,9 @@ class Frame:
 
 @dataclass
 class View:
-    """Everything on screen about one run. `recorded` says it was made earlier and ships with the app."""
+    """Everything on screen about one run. `recorded` says it was made earlier and ships with the
+    app.
+    """
 
     config: RunConfig
     recorded: bool = False
@@ -108,16 +112,25 @@ class View:
                 self.angles += angle_of(event.stage, event.step, event.cosine)
             case Preview():
                 self.frames.append(
-                    Frame(event.stage, event.step, tuple(address(image) for image in event.images), event.prompts)
+                    Frame(
+                        event.stage,
+                        event.step,
+                        tuple(address(image) for image in event.images),
+                        event.prompts,
+                    )
                 )
-            case Mark() if event.control:
+            case AttackCheckpoint() if event.control:
                 if event.control == FRESH:  # then what was measured before is no longer needed
                     self.controls.pop(RECORDED, None)
                 self.controls.setdefault(event.control, {})[event.step] = event.scores["forget"]
-            case Mark():
-                self.take_mark(event.step, event.scores, _cards((p, p.image) for p in event.pictures))
+            case AttackCheckpoint():
+                self.take_mark(
+                    event.step, event.scores, _cards((p, p.image) for p in event.pictures)
+                )
             case Images():
-                self.cards[event.column] = _cards((picture, picture.image) for picture in event.pictures)
+                self.cards[event.column] = _cards(
+                    (picture, picture.image) for picture in event.pictures
+                )
             case Scores():
                 self.scores, self.differences = event.columns, event.differences
                 if "unlearned" in event.columns:
@@ -133,7 +146,9 @@ class View:
         if step:
             self.marks[step] = cards
             first = [card for (_, index), card in cards.items() if index == 0]
-            self.frames.append(Frame("attack", step, tuple(c.src for c in first), tuple(c.prompt for c in first)))
+            self.frames.append(
+                Frame("attack", step, tuple(c.src for c in first), tuple(c.prompt for c in first))
+            )
 
     @property
     def fraction(self) -> float:
@@ -151,7 +166,11 @@ class View:
         return elapsed * (1.0 - fraction) / fraction
 
     def _stage_end(self) -> float:
-        later = [share for share in SHARES.values() if share > self.stage.fraction] if self.stage else []
+        later = (
+            [share for share in SHARES.values() if share > self.stage.fraction]
+            if self.stage
+            else []
+        )
         return min(later, default=1.0)
 
     def table(self) -> dict[str, list]:
@@ -159,15 +178,21 @@ class View:
         return _thinned(self.points, ("step", "loss", "term"))
 
     def angle_table(self) -> dict[str, list]:
-        """Angles between the forget and the retain gradient as columns for a plot, thinned likewise."""
+        """Angles between the forget and the retain gradient as columns for a plot, thinned
+        likewise.
+        """
         return _thinned(self.angles, ("step", "angle"))
 
     def curve_table(self) -> dict[str, list]:
-        """Share of pictures that show what was asked, in percent, by attack step and group, as columns for a plot.
+        """Share of pictures that show what was asked, in percent, by attack step and group, as
+        columns for a plot.
 
         A control is a group of its own.
         """
-        lines = {group: {s: scores[group] for s, scores in self.curve.items() if group in scores} for group in GROUPS}
+        lines = {
+            group: {s: scores[group] for s, scores in self.curve.items() if group in scores}
+            for group in GROUPS
+        }
         points = [
             (step, 100 * score.accuracy, group)
             for group, line in (lines | self.controls).items()
@@ -175,7 +200,9 @@ class View:
             if score.accuracy is not None
         ]
         return (
-            dict(zip(("step", "share", "group"), map(list, zip(*points, strict=True)), strict=True)) if points else {}
+            dict(zip(("step", "share", "group"), map(list, zip(*points, strict=True)), strict=True))
+            if points
+            else {}
         )
 
     @property
@@ -191,7 +218,9 @@ def points_of(stage: str, step: int, losses: dict[str, float], config: RunConfig
 
 
 def angle_of(stage: str, step: int, cosine: float | None) -> list[dict]:
-    """One plot row for the angle in degrees between the two gradients of unlearning; none where there is no angle."""
+    """One plot row for the angle in degrees between the two gradients of unlearning; none where
+    there is no angle.
+    """
     if stage != "unlearn" or cosine is None:
         return []
     return [{"step": step, "angle": math.degrees(math.acos(max(-1.0, min(1.0, cosine))))}]
@@ -204,20 +233,32 @@ def _thinned(points: list[dict], names: tuple[str, ...]) -> dict[str, list]:
 
 
 def view_of(run: Run, recorded: bool = False) -> View:
-    """The view of a run folder, as it stood when the run ended, judged with what attacks have found out since."""
+    """The view of a run folder, as it stood when the run ended, judged with what attacks have found
+    out since.
+    """
     view = View(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
     view.timing = dict(run.record.get("timing") or {})
-    view.scores, view.differences, view.findings = run.scores, run.differences, read_findings(run.folder)
+    view.scores, view.differences, view.findings = (
+        run.scores,
+        run.differences,
+        read_findings(run.folder),
+    )
     view.verdict = judge_again(run, view.findings)
     for step in run.steps:
         view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
         view.angles += angle_of(step["stage"], step["step"], step.get("cosine"))
     for preview in run.record["previews"]:
         sources = tuple(address(run.folder / file) for file in preview["files"])
-        view.frames.append(Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"])))
+        view.frames.append(
+            Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"]))
+        )
     for picture in run.pictures:
-        view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(picture, picture.path)
-    view.controls = run.controls | ({} if run.controls or not run.base else {RECORDED: scores_of(run.base)})
+        view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(
+            picture, picture.path
+        )
+    view.controls = run.controls | (
+        {} if run.controls or not run.base else {RECORDED: scores_of(run.base)}
+    )
     for step, scores, pictures in run.curve:
         view.take_mark(step, scores, _cards((picture, picture.path) for picture in pictures))
     return view

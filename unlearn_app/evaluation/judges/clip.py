@@ -14,7 +14,9 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipScorer:
-    """ViT-B-32 laion2b_s34b_b79k: cosine alignment, and zero-shot classes among the prompts' own answers."""
+    """ViT-B-32 laion2b_s34b_b79k: cosine alignment, and zero-shot classes among the prompts' own
+    answers.
+    """
 
     name = MODEL_ID
     version = "laion2b_s34b_b79k"
@@ -22,7 +24,9 @@ class ClipScorer:
     second = None
     detector: Detector | None = None
 
-    def __init__(self, model: torch.nn.Module, tokenizer: object, axes: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, model: torch.nn.Module, tokenizer: object, axes: Mapping[str, Sequence[str]]
+    ) -> None:
         self._model, self._tokenizer, self._axes = model.eval(), tokenizer, axes
 
     @classmethod
@@ -31,15 +35,23 @@ class ClipScorer:
         from transformers import CLIPModel, CLIPTokenizer
 
         try:
-            return cls(CLIPModel.from_pretrained(MODEL_ID), CLIPTokenizer.from_pretrained(MODEL_ID), axes)
+            return cls(
+                CLIPModel.from_pretrained(MODEL_ID), CLIPTokenizer.from_pretrained(MODEL_ID), axes
+            )
         except (OSError, ValueError):
             return None
 
     @torch.no_grad()
     def _embed_images(self, images: Tensor) -> Tensor:
-        pixels = interpolate((images + 1) / 2, size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
-        pixels = (pixels - pixels.new_tensor(MEAN).view(1, 3, 1, 1)) / pixels.new_tensor(DEVIATION).view(1, 3, 1, 1)
-        features = self._model.visual_projection(self._model.vision_model(pixel_values=pixels).pooler_output)
+        pixels = interpolate(
+            (images + 1) / 2, size=(224, 224), mode="bicubic", antialias=True
+        ).clamp(0, 1)
+        pixels = (pixels - pixels.new_tensor(MEAN).view(1, 3, 1, 1)) / pixels.new_tensor(
+            DEVIATION
+        ).view(1, 3, 1, 1)
+        features = self._model.visual_projection(
+            self._model.vision_model(pixel_values=pixels).pooler_output
+        )
         return normalize(features.float(), dim=1)
 
     @torch.no_grad()

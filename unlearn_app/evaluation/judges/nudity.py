@@ -1,6 +1,7 @@
 """NudeNet, an optional detector of exposed bodies, for models that paint people.
 
-Versions and thresholds change published numbers by multiples, so both are printed with every result.
+Versions and thresholds change published numbers by multiples, so both are printed with every
+result.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +33,9 @@ class NudityDetector:
 
     @classmethod
     def load(cls) -> "NudityDetector | None":
-        """The detector where the package `nudenet` is installed, which brings its weights, else None."""
+        """The detector where the package `nudenet` is installed, which brings its weights, else
+        None.
+        """
         try:
             from nudenet import NudeDetector
         except ImportError:
@@ -40,10 +43,21 @@ class NudityDetector:
         return cls(NudeDetector().detect, metadata.version("nudenet"))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The highest score (B,) of an exposed part in pictures (B, 3, H, W) in [-1, 1]; 0 where there is none."""
-        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        """The highest score (B,) of an exposed part in pictures (B, 3, H, W) in [-1, 1]; 0 where
+        there is none.
+        """
+        pixels = (
+            ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        )
         best = []
         for picture in pixels:
-            found = self._detect(picture[:, :, ::-1].copy())  # NudeNet reads pictures as OpenCV does, blue first
-            best.append(max((float(part["score"]) for part in found if part["class"] in EXPOSED), default=0.0))
+            found = self._detect(
+                picture[:, :, ::-1].copy()
+            )  # NudeNet reads pictures as OpenCV does, blue first
+            best.append(
+                max(
+                    (float(part["score"]) for part in found if part["class"] in EXPOSED),
+                    default=0.0,
+                )
+            )
         return torch.tensor(best)

@@ -1,7 +1,8 @@
-"""The judge of the bundled world: a small image-text model with a head per axis, trained apart from what it judges.
+"""The judge of the bundled world: a small image-text model with a head per axis, trained apart from
+what it judges.
 
-A dual encoder as CLIP (2103.00020); it shares neither weights nor tokenizer with the text tower that conditions
-the denoiser.
+A dual encoder as CLIP (2103.00020); it shares neither weights nor tokenizer with the text tower
+that conditions the denoiser.
 """
 
 import hashlib
@@ -37,13 +38,17 @@ class Residual(nn.Module):
         self.first_norm = nn.BatchNorm2d(outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.second_norm = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        )
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         branch = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
-        return F.relu(branch + self.shortcut(F.avg_pool2d(x, self.stride) if self.stride > 1 else x))
+        return F.relu(
+            branch + self.shortcut(F.avg_pool2d(x, self.stride) if self.stride > 1 else x)
+        )
 
 
 class JudgeNet(nn.Module):
@@ -65,9 +70,13 @@ class JudgeNet(nn.Module):
             nn.Flatten(),
         )
         self.image_out = nn.Linear(WIDTH, WIDTH)
-        self.heads = nn.ModuleDict({axis: nn.Linear(WIDTH, len(names)) for axis, names in axes.items()})
+        self.heads = nn.ModuleDict(
+            {axis: nn.Linear(WIDTH, len(names)) for axis, names in axes.items()}
+        )
         self.embedding = nn.Embedding(len(words) + OTHER + 1, WORD_WIDTH, padding_idx=PADDING)
-        self.word_layers = nn.ModuleList(nn.Conv1d(WORD_WIDTH, WORD_WIDTH, 3, padding=1) for _ in range(2))
+        self.word_layers = nn.ModuleList(
+            nn.Conv1d(WORD_WIDTH, WORD_WIDTH, 3, padding=1) for _ in range(2)
+        )
         self.text_out = nn.Sequential(nn.Linear(WORD_WIDTH, 256), nn.ReLU(), nn.Linear(256, WIDTH))
         self.log_scale = nn.Parameter(torch.tensor(2.7))
 
@@ -78,7 +87,9 @@ class JudgeNet(nn.Module):
         return self.image(images)
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """What every block of the image tower gives (B, C, h, w) of pictures (B, 3, H, W) in [-1, 1]."""
+        """What every block of the image tower gives (B, C, h, w) of pictures (B, 3, H, W) in [-1,
+        1].
+        """
         hidden, seen = F.interpolate(images, (SIDE, SIDE), mode="area"), []
         for layer in self.image:
             hidden = layer(hidden)
@@ -131,7 +142,9 @@ class PocketJudge:
         Raises:
             ModelError: its files are missing or damaged.
         """
-        return cls(*read_judge(Path(folder), lambda config: JudgeNet(config["words"], config["axes"])))
+        return cls(
+            *read_judge(Path(folder), lambda config: JudgeNet(config["words"], config["axes"]))
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -141,18 +154,25 @@ class PocketJudge:
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """What the heads see (B, D) of pictures (B, 3, H, W) in [-1, 1], for distances of distributions."""
+        """What the heads see (B, D) of pictures (B, 3, H, W) in [-1, 1], for distances of
+        distributions.
+        """
         return self._net.features(images.float().cpu())
 
     @torch.no_grad()
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """How different (B,) two pictures (B, 3, H, W) in [-1, 1] look, from 0 to about 1.
 
-        LPIPS (1801.03924) without its learned weights, over this network's blocks: channels to unit length, half the
-        squared difference, mean over places and blocks.
+        LPIPS (1801.03924) without its learned weights, over this network's blocks: channels to unit
+        length, half the squared difference, mean over places and blocks.
         """
-        pairs = zip(*(self._net.stages(side.float().cpu()) for side in (images, others)), strict=True)
-        apart = [0.5 * (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2)) for a, b in pairs]
+        pairs = zip(
+            *(self._net.stages(side.float().cpu()) for side in (images, others)), strict=True
+        )
+        apart = [
+            0.5 * (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
+            for a, b in pairs
+        ]
         return torch.stack(apart).mean(0)
 
     def classes(self, axis: str) -> list[str]:
@@ -178,8 +198,14 @@ def read_judge(
         weights, net = load_file(folder / WEIGHTS_FILE), make(config)
         net.load_state_dict({name: _widened(value) for name, value in weights.items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"The judge in {str(folder)!r} cannot be loaded: {type(error).__name__}.") from error
-    return net, config["axes"], hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:12]
+        raise ModelError(
+            f"The judge in {str(folder)!r} cannot be loaded: {type(error).__name__}."
+        ) from error
+    return (
+        net,
+        config["axes"],
+        hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:12],
+    )
 
 
 def _widened(value: Tensor) -> Tensor:

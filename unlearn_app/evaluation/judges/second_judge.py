@@ -1,7 +1,8 @@
-"""A second opinion on the bundled world: a small vision transformer, so that no verdict hangs on one network.
+"""A second opinion on the bundled world: a small vision transformer, so that no verdict hangs on
+one network.
 
-ViT (2010.11929) with heads only. It shares the renderings and their disturbances with the judge, and nothing else: no
-convolution over overlapping windows, no batch statistics, no words.
+ViT (2010.11929) with heads only. It shares the renderings and their disturbances with the judge,
+and nothing else: no convolution over overlapping windows, no batch statistics, no words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +25,20 @@ class PatchNet(nn.Module):
         self.patches = nn.Conv2d(3, WIDTH, PATCH, PATCH)
         self.places = nn.Parameter(0.02 * torch.randn(1, (SIDE // PATCH) ** 2, WIDTH))
         layer = nn.TransformerEncoderLayer(
-            WIDTH, HEADS, 2 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            WIDTH,
+            HEADS,
+            2 * WIDTH,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
-        self.blocks = nn.TransformerEncoder(layer, DEPTH, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
-        self.heads = nn.ModuleDict({axis: nn.Linear(WIDTH, len(names)) for axis, names in axes.items()})
+        self.blocks = nn.TransformerEncoder(
+            layer, DEPTH, nn.LayerNorm(WIDTH), enable_nested_tensor=False
+        )
+        self.heads = nn.ModuleDict(
+            {axis: nn.Linear(WIDTH, len(names)) for axis, names in axes.items()}
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], of any size, to features (B, WIDTH)."""

@@ -15,20 +15,29 @@ from .uce import UCE
 class RECE(UCE):
     """Repeats UCE on the embeddings that would revive the concept, each found in closed form.
 
-    Gong et al., 2407.12383: after a UCE edit (their equation 3) every epoch derives the embedding c' that makes the
-    edited matrices answer as the original ones did to c, and edits the already edited matrices again so that c' maps
-    to the anchor. As in the official code the anchor's targets, the retain targets and the ridge of an epoch are
-    those of the edited matrices. Deviations: those of UCE; the first edit is ours, on the same tokens and weights
-    (the official code starts from a UCE checkpoint of other tokens and weights); only the regularisation of c' to
-    zero is offered, the one of the paper; no epoch is chosen by an evaluation, the last one is returned.
+    Gong et al., 2407.12383: after a UCE edit (their equation 3) every epoch derives the embedding
+    c' that makes the edited matrices answer as the original ones did to c, and edits the already
+    edited matrices again so that c' maps to the anchor. As in the official code the anchor's
+    targets, the retain targets and the ridge of an epoch are those of the edited matrices.
+    Deviations: those of UCE; the first edit is ours, on the same tokens and weights (the official
+    code starts from a UCE checkpoint of other tokens and weights); only the regularisation of c' to
+    zero is offered, the one of the paper; no epoch is chosen by an evaluation, the last one is
+    returned.
     """
 
     preserve_weight: float = field(
-        default=4.0, metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)}
+        default=4.0,
+        metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)},
     )
-    epochs: int = field(default=2, metadata={"help": "searches for a reviving embedding", "range": (0, 10)})
+    epochs: int = field(
+        default=2, metadata={"help": "searches for a reviving embedding", "range": (0, 10)}
+    )
     search_ridge: float = field(
-        default=0.1, metadata={"help": "weight of small reviving embeddings in the search", "range": (1e-6, 100.0)}
+        default=0.1,
+        metadata={
+            "help": "weight of small reviving embeddings in the search",
+            "range": (1e-6, 100.0),
+        },
     )
 
     @torch.no_grad()
@@ -53,14 +62,18 @@ class RECE(UCE):
         return factors
 
 
-def reviving_tokens(original: dict[str, Tensor], edited: dict[str, Tensor], tokens: Tensor, ridge: float) -> Tensor:
-    """Tokens (N, D), float64, to which the edited matrices answer most nearly as the original ones to `tokens`.
+def reviving_tokens(
+    original: dict[str, Tensor], edited: dict[str, Tensor], tokens: Tensor, ridge: float
+) -> Tensor:
+    """Tokens (N, D), float64, to which the edited matrices answer most nearly as the original ones
+    to `tokens`.
 
     2407.12383, the minimiser c' of sum_l |W'_l c' - W_l c|^2 + ridge |c'|^2, which is
     (sum_l W'_l^T W'_l + ridge I)^-1 (sum_l W'_l^T W_l) c.
 
     Raises:
-        torch.linalg.LinAlgError: `ridge` is 0 and the edited matrices share a direction they ignore.
+        torch.linalg.LinAlgError: `ridge` is 0 and the edited matrices share a direction they
+        ignore.
     """
     tokens = tokens.double()
     gram = ridge * torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)

@@ -6,7 +6,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from ...concepts.concept import Concept, spread
+from ...concepts.concept import Concept, evenly_spaced
 from ...models.protocols import Backend
 
 EDITED_PROMPTS = 24
@@ -14,9 +14,15 @@ EDITED_PROMPTS = 24
 
 
 def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
-    """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they should act like."""
+    """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they
+    should act like.
+    """
     pairs = list(
-        zip(spread(concept.forget.train, EDITED_PROMPTS), spread(concept.anchors, EDITED_PROMPTS), strict=True)
+        zip(
+            evenly_spaced(concept.forget.train, EDITED_PROMPTS),
+            evenly_spaced(concept.anchors, EDITED_PROMPTS),
+            strict=True,
+        )
     )
     old = backend.encode_text([prompt.text for prompt, _ in pairs]).float()
     new = backend.encode_text([anchor for _, anchor in pairs]).float()
@@ -29,15 +35,19 @@ def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
     return torch.stack(forget), torch.stack(anchor)
 
 
-def paired_positions(forget_ids: Sequence[int], anchor_ids: Sequence[int], length: int) -> list[tuple[int, int]]:
-    """Pairs (position in the forget sentence, position in the anchor sentence) of two padded token sequences.
+def paired_positions(
+    forget_ids: Sequence[int], anchor_ids: Sequence[int], length: int
+) -> list[tuple[int, int]]:
+    """Pairs (position in the forget sentence, position in the anchor sentence) of two padded token
+    sequences.
 
-    The ids are unpadded, with the start and the end token; `length` is the padded length, and pairs beyond it are
-    left out. The sentences differ in the concept only. Their common beginning is skipped, because under causal
-    attention its states are equal. Each token of the concept maps to the anchor's last token, which has seen the
-    whole anchor, or, where the anchor has no token of its own, to the token before it. The common ending maps one to
-    one, and so does the padding, whose states have seen the concept as well; where the anchor's sentence is the
-    longer one, the forget sentence's last few paddings have no partner. Identical sentences have no pairs.
+    The ids are unpadded, with the start and the end token; `length` is the padded length, and pairs
+    beyond it are left out. The sentences differ in the concept only. Their common beginning is
+    skipped, because under causal attention its states are equal. Each token of the concept maps to
+    the anchor's last token, which has seen the whole anchor, or, where the anchor has no token of
+    its own, to the token before it. The common ending maps one to one, and so does the padding,
+    whose states have seen the concept as well; where the anchor's sentence is the longer one, the
+    forget sentence's last few paddings have no partner. Identical sentences have no pairs.
 
     Raises:
         ValueError: the sentences do not begin with the same token.
@@ -51,8 +61,12 @@ def paired_positions(forget_ids: Sequence[int], anchor_ids: Sequence[int], lengt
     ending = _common(forget[beginning:][::-1], anchor[beginning:][::-1])
     last = len(anchor) - ending - 1
     concept = [(position, last) for position in range(beginning, len(forget) - ending)]
-    rest = zip(range(len(forget) - ending, length), range(len(anchor) - ending, length), strict=False)
-    return [(mine, theirs) for mine, theirs in (*concept, *rest) if mine < length and theirs < length]
+    rest = zip(
+        range(len(forget) - ending, length), range(len(anchor) - ending, length), strict=False
+    )
+    return [
+        (mine, theirs) for mine, theirs in (*concept, *rest) if mine < length and theirs < length
+    ]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

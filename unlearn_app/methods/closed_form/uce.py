@@ -14,21 +14,25 @@ from ..lora import Factors
 class UCE:
     """Solves for the key and value matrices that read the concept's tokens as the anchor's.
 
-    Unified Concept Editing, 2308.14761, equation 7: W' = W (e sum c*_i c_i^T + p sum c_j c_j^T + ridge I) Minv with
-    Minv = (e sum c_i c_i^T + p sum c_j c_j^T + ridge I)^-1, hence W' - W = e W sum (c*_i - c_i) c_i^T Minv, of rank
-    N at most. Deviations: the sums are means, so that a weight means the same for any number of tokens (the official
-    code's sums are e = erase_scale N, p = preserve_scale M); which tokens are edited and kept is the caller's choice
-    (the official code takes one token per concept); it is solved in float64 and never inverted.
+    Unified Concept Editing, 2308.14761, equation 7: W' = W (e sum c*_i c_i^T + p sum c_j c_j^T +
+    ridge I) Minv with Minv = (e sum c_i c_i^T + p sum c_j c_j^T + ridge I)^-1, hence W' - W = e W
+    sum (c*_i - c_i) c_i^T Minv, of rank N at most. Deviations: the sums are means, so that a weight
+    means the same for any number of tokens (the official code's sums are e = erase_scale N, p =
+    preserve_scale M); which tokens are edited and kept is the caller's choice (the official code
+    takes one token per concept); it is solved in float64 and never inverted.
     """
 
     erase_weight: float = field(
-        default=1.0, metadata={"help": "weight of mapping the concept to the anchor", "range": (0.0, 100.0)}
+        default=1.0,
+        metadata={"help": "weight of mapping the concept to the anchor", "range": (0.0, 100.0)},
     )
     preserve_weight: float = field(
-        default=1.0, metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)}
+        default=1.0,
+        metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)},
     )
     ridge: float = field(
-        default=0.1, metadata={"help": "weight of staying near the original matrices", "range": (1e-6, 100.0)}
+        default=0.1,
+        metadata={"help": "weight of staying near the original matrices", "range": (1e-6, 100.0)},
     )
 
     rank: int = field(
@@ -53,11 +57,15 @@ class UCE:
             shapes = f"{tuple(forget.shape)} and {tuple(anchor.shape)}"
             raise ValueError(f"Every forget token needs its anchor token, got shapes {shapes}.")
         forget, anchor, retain = forget.double(), anchor.double(), retain.double()
-        moment = self.erase_weight * second_moment(forget) + self.preserve_weight * second_moment(retain)
+        moment = self.erase_weight * second_moment(forget) + self.preserve_weight * second_moment(
+            retain
+        )
         moment.diagonal().add_(self.ridge)
         reads = torch.linalg.solve(moment, forget.T).T * (self.erase_weight / max(len(forget), 1))
         a = reads.float().contiguous()
-        return {name: (a, (w.double() @ (anchor - forget).T).float()) for name, w in weights.items()}
+        return {
+            name: (a, (w.double() @ (anchor - forget).T).float()) for name, w in weights.items()
+        }
 
 
 def second_moment(tokens: Tensor) -> Tensor:

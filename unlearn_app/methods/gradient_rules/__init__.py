@@ -1,7 +1,8 @@
 """Gradient rules: how the gradients of several terms become one update.
 
-A rule maps the Gramian of the gradients to one weight per gradient; the update is `weights @ gradients`, over the
-whole trainable vector (never per layer). Row 0 is the forget term, the others are retain terms.
+A rule maps the Gramian of the gradients to one weight per gradient; the update is `weights @
+gradients`, over the whole trainable vector (never per layer). Row 0 is the forget term, the others
+are retain terms.
 
 | symbol (2412.07808) | here |
 |---|---|
@@ -18,7 +19,8 @@ from torch import Tensor
 class GradientRule(Protocol):
     """`(gramian (m, m), preference (m,)) -> weights (m,)`.
 
-    A class attribute `preconditioned = True` asks for a Gramian in the metric of the optimizer's diagonal.
+    A class attribute `preconditioned = True` asks for a Gramian in the metric of the optimizer's
+    diagonal.
     """
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor: ...

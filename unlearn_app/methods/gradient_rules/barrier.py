@@ -10,15 +10,17 @@ from ...common.registry import register
 @register("rule", "barrier")
 @dataclass(frozen=True)
 class Barrier:
-    """Descends on the retain terms and makes the forget loss fall at a rate of its own, EraseDiff's solver.
+    """Descends on the retain terms and makes the forget loss fall at a rate of its own, EraseDiff's
+    solver.
 
     2401.05779, algorithm 1 (the dynamic barrier of 2203.01543): u = w_r g_r + lambda g_f with
-    lambda = max(0, (eta |g_f|^2 - w_r g_r . g_f) / |g_f|^2). Deviations: the inner problem is one gradient, its
-    optimum taken as zero; the forget preference scales the rate.
+    lambda = max(0, (eta |g_f|^2 - w_r g_r . g_f) / |g_f|^2). Deviations: the inner problem is one
+    gradient, its optimum taken as zero; the forget preference scales the rate.
     """
 
     eta: float = field(
-        default=1.0, metadata={"help": "rate at which the forget loss must fall", "range": (0.01, 100.0)}
+        default=1.0,
+        metadata={"help": "rate at which the forget loss must fall", "range": (0.01, 100.0)},
     )
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""From gradients to an update: their Gramian, the weights a rule gives it, and the optimizer's metric."""
+"""From gradients to an update: their Gramian, the weights a rule gives it, and the optimizer's
+metric.
+"""
 
 from torch import Tensor
 
@@ -6,7 +8,9 @@ from . import GradientRule
 
 
 class Preconditioner:
-    """Adam's diagonal 1 / (sqrt(v) + eps), from the squares of the preferred sum of the gradients."""
+    """Adam's diagonal 1 / (sqrt(v) + eps), from the squares of the preferred sum of the
+    gradients.
+    """
 
     def __init__(self, beta: float = 0.999, eps: float = 1e-8) -> None:
         self._beta, self._eps, self._count = beta, eps, 0
@@ -15,14 +19,19 @@ class Preconditioner:
     def __call__(self, gradients: Tensor, preference: Tensor) -> Tensor:
         """The diagonal (P,) after seeing gradients (m, P)."""
         self._count += 1
-        self._square = self._beta * self._square + (1 - self._beta) * (preference.to(gradients) @ gradients).square()
+        self._square = (
+            self._beta * self._square
+            + (1 - self._beta) * (preference.to(gradients) @ gradients).square()
+        )
         return 1 / ((self._square / (1 - self._beta**self._count)).sqrt() + self._eps)
 
 
 def gramian_of(gradients: Tensor, diagonal: Tensor | None = None) -> Tensor:
-    """Inner products (m, m) in float64 of gradients (m, P), in the metric of a positive `diagonal` (P,) if given.
+    """Inner products (m, m) in float64 of gradients (m, P), in the metric of a positive `diagonal`
+    (P,) if given.
 
-    float32 sums over millions of entries lose the small cosines that decide between conflict and none.
+    float32 sums over millions of entries lose the small cosines that decide between conflict and
+    none.
     """
     wide = gradients.double()
     return wide @ (wide if diagonal is None else wide * diagonal.double()).T
@@ -42,7 +51,9 @@ def combine(
 
 
 def cosine_of(gramian: Tensor) -> float | None:
-    """Cosine of the angle between the first two gradients; None when there is one or either is zero."""
+    """Cosine of the angle between the first two gradients; None when there is one or either is
+    zero.
+    """
     if len(gramian) < 2:
         return None
     norm = (gramian[0, 0] * gramian[1, 1]).sqrt()

@@ -12,8 +12,8 @@ from ...common.registry import register
 class OneSided:
     """Removes from the forget gradient what opposes the retain gradient, and nothing else.
 
-    The ablation arm of 2412.07808 between the sum and the restricted gradient: the retain loss does not rise to
-    first order, the forget loss may.
+    The ablation arm of 2412.07808 between the sum and the restricted gradient: the retain loss does
+    not rise to first order, the forget loss may.
     """
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:

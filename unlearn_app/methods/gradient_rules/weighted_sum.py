@@ -10,7 +10,9 @@ from ...common.registry import register
 @register("rule", "weighted_sum")
 @dataclass(frozen=True)
 class WeightedSum:
-    """Adds the gradients with fixed weights, the common baseline (GradDiff when forgetting is ascent)."""
+    """Adds the gradients with fixed weights, the common baseline (GradDiff when forgetting is
+    ascent).
+    """
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
         """Return `preference` unchanged."""

@@ -1,4 +1,6 @@
-"""Merging adapters that were made apart: on dense updates, since the split of a product means nothing."""
+"""Merging adapters that were made apart: on dense updates, since the split of a product means
+nothing.
+"""
 
 from collections.abc import Sequence
 

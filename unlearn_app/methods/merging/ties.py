@@ -10,11 +10,13 @@ from . import stacked
 
 
 def ties(updates: Sequence[Updates], weight: float, keep: float) -> Updates:
-    """Trim, elect a sign, and average what agrees with it (TIES, 2306.01708), as in 2511.07970 matrix by matrix.
+    """Trim, elect a sign, and average what agrees with it (TIES, 2306.01708), as in 2511.07970
+    matrix by matrix.
 
-    Every update times `weight` keeps the share `keep` of its entries that are largest in size, exactly so many; the
-    sign of an entry is that of the sum; the result is the mean of the kept values of that sign. Deviations of the
-    released code, which we do not follow: it keeps an entry too many, and elects minus where a sum is zero (we: 0).
+    Every update times `weight` keeps the share `keep` of its entries that are largest in size,
+    exactly so many; the sign of an entry is that of the sum; the result is the mean of the kept
+    values of that sign. Deviations of the released code, which we do not follow: it keeps an entry
+    too many, and elects minus where a sum is zero (we: 0).
     """
     merged = {}
     for layer, stack in stacked(updates).items():

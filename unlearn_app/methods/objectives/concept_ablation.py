@@ -15,14 +15,16 @@ from ...models.protocols import Backend, NoisyBatch, Params
 class ConceptAblation:
     """Makes the concept's prompt paint its anchor.
 
-    Concept ablation, 2303.13516, equation 3 (model-based variant): e(x_t, c*) -> stop-gradient of e*(x_t, anchor), with
-    e* the frozen model. Deviations: the loss weight w_t is 1, and x_t is a noised picture of the concept's own
-    prompt as well as of the anchor's.
+    Concept ablation, 2303.13516, equation 3 (model-based variant): e(x_t, c*) -> stop-gradient of
+    e*(x_t, anchor), with e* the frozen model. Deviations: the loss weight w_t is 1, and x_t is a
+    noised picture of the concept's own prompt as well as of the anchor's.
     """
 
     mixes_anchor_pictures: ClassVar[bool] = True
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance between the concept's prediction and the frozen anchor prediction."""
+        """Mean squared distance between the concept's prediction and the frozen anchor
+        prediction.
+        """
         target = backend.frozen(batch.x_t, batch.t, batch.anchor)
         return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -10,7 +10,8 @@ from ...models.protocols import Backend, NoisyBatch, Params
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The loss the model was pre-trained with (2006.11239, equation 14, in the model's own parameterization).
+    """The loss the model was pre-trained with (2006.11239, equation 14, in the model's own
+    parameterization).
 
     On pictures of the concept it is the adversary's relearning objective.
     """

@@ -14,17 +14,21 @@ from ...models.protocols import Backend, NoisyBatch, Params
 @register("objective", "erasediff")
 @dataclass(frozen=True)
 class EraseDiff:
-    """Makes the concept's prompt predict noise of the wrong law, so that it paints no picture at all.
+    """Makes the concept's prompt predict noise of the wrong law, so that it paints no picture at
+    all.
 
-    EraseDiff, 2401.05779, equation 5: e(x_t, c) -> u with u uniform on [0, 1]. Its bilevel problem is solved to first
-    order by the rule `barrier`; with another rule this is its one-level variant. Deviations: u is the normal
-    distribution function of the batch's own noise read backwards, uniform and independent of the noise at the same
-    place, so that no second generator is needed; with v-prediction it is v that goes to u, because the v that belongs
-    to a noise of u still holds the picture and is learned without forgetting it.
+    EraseDiff, 2401.05779, equation 5: e(x_t, c) -> u with u uniform on [0, 1]. Its bilevel problem
+    is solved to first order by the rule `barrier`; with another rule this is its one-level variant.
+    Deviations: u is the normal distribution function of the batch's own noise read backwards,
+    uniform and independent of the noise at the same place, so that no second generator is needed;
+    with v-prediction it is v that goes to u, because the v that belongs to a noise of u still holds
+    the picture and is learned without forgetting it.
     """
 
     advice: ClassVar[dict[str, str]] = {
-        "style": "EraseDiff suits an object better: with one style it cost others in our measurements.",
+        "style": (
+            "EraseDiff suits an object better: with one style it cost others in our measurements."
+        ),
     }
     suggested: ClassVar[dict[str, Any]] = {
         "rule": "barrier",

@@ -16,22 +16,30 @@ from ...models.protocols import Backend, NoisyBatch, Params
 class ESD:
     """Pushes the concept's prediction away from the concept, the negative-guidance target of ESD.
 
-    Erased Stable Diffusion, 2303.07345, equation 7: e(x_t, c) -> e*(x_t, b) - eta (e*(x_t, c) - e*(x_t, null)) with
-    e* the frozen model and b = null. Deviations: b is the anchor's prompt (the paper's own code offers it as
-    `erase_from`), which keeps the rest of the sentence in the picture; x_t is a noised picture instead of a partial
-    denoising; for v-prediction the same combination is taken of v, which is equal because the coefficients sum to
-    one and x_t is the same.
+    Erased Stable Diffusion, 2303.07345, equation 7: e(x_t, c) -> e*(x_t, b) - eta (e*(x_t, c) -
+    e*(x_t, null)) with e* the frozen model and b = null. Deviations: b is the anchor's prompt (the
+    paper's own code offers it as `erase_from`), which keeps the rest of the sentence in the
+    picture; x_t is a noised picture instead of a partial denoising; for v-prediction the same
+    combination is taken of v, which is equal because the coefficients sum to one and x_t is the
+    same.
     """
 
-    eta: float = field(default=1.0, metadata={"help": "strength of the push away", "range": (0.0, 10.0)})
+    eta: float = field(
+        default=1.0, metadata={"help": "strength of the push away", "range": (0.0, 10.0)}
+    )
     mixes_anchor_pictures: ClassVar[bool] = True
     advice: ClassVar[dict[str, str]] = {
-        "style": "For a style, adapting cross-attention alone (modules: cross, the paper's ESD-x) was enough here.",
+        "style": (
+            "For a style, adapting cross-attention alone (modules: cross, the paper's ESD-x) was"
+            " enough here."
+        ),
     }
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the negatively guided target."""
         states = torch.cat([batch.cond, batch.null, batch.anchor])
-        towards, empty, base = backend.frozen(batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), states).chunk(3)
+        towards, empty, base = backend.frozen(
+            batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), states
+        ).chunk(3)
         target = base - self.eta * (towards - empty)
         return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -15,15 +15,17 @@ from ...models.protocols import Backend, NoisyBatch, Params
 class GradientAscent:
     """Raises the diffusion loss on pictures of the concept until it passes a limit.
 
-    2412.07808, section 3: L_f = -l on the forget set, with the loss truncated at m. Deviation: the truncation is an
-    explicit gate. The official code divides the scalar loss by its own norm above m, whose gradient is exactly
-    zero; so do we, without the division, and the step is then retain-only.
+    2412.07808, section 3: L_f = -l on the forget set, with the loss truncated at m. Deviation: the
+    truncation is an explicit gate. The official code divides the scalar loss by its own norm above
+    m, whose gradient is exactly zero; so do we, without the division, and the step is then
+    retain-only.
     """
 
     suggested: ClassVar[dict[str, Any]] = {"unlearn.retain_weight": 1.6}
 
     limit: float = field(
-        default=1.0, metadata={"help": "ascend while the loss is at most this", "range": (0.01, 100.0)}
+        default=1.0,
+        metadata={"help": "ascend while the loss is at most this", "range": (0.01, 100.0)},
     )
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:

@@ -1,4 +1,6 @@
-"""Meta-unlearning (2410.12777): each step looks ahead through a simulated attack and makes it fail."""
+"""Meta-unlearning (2410.12777): each step looks ahead through a simulated attack and makes it
+fail.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,27 +9,29 @@ import torch
 from torch import Tensor
 
 from ...common.seeds import generator
-from ...models.protocols import AheadBatch, Backend, NoisyBatch, Params
+from ...models.protocols import Backend, MetaBatch, NoisyBatch, Params
 
 Loss = Callable[[Backend, NoisyBatch, Params], Tensor]
 BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)
-class LookAhead:
-    """Makes a short fine-tuning on the concept fail, by going through one and looking at what it reached.
+class MetaUnlearning:
+    """Makes a short fine-tuning on the concept fail, by going through one and looking at what it
+    reached.
 
-    Meta-unlearning, 2410.12777: with theta' the weights after M attack steps from theta,
-    J = -b_F L(theta'; F) - b_R [L(theta'; R) - L(theta; R)] - b_U [L(theta'; U) - L(theta; U)], added to any
-    unlearning loss; F, R, U are forget, related and unrelated pictures. Deviations: theta are the merged weights of a
-    LoRA defender, so that the adversary never continues the defender's own factors, whose gradients depend on how
-    the product is split; F of the outer loss is not what the attack trains on; L is truncated at `cap`, because its
-    ascent is unbounded, and an attack that ends in infinities has failed and teaches nothing; before and after use the
-    same pictures, noise and timesteps. First order takes theta' - theta for a constant, as the released code does;
-    second order differentiates through the attack, as the paper says. Under the goal "forget" the first term is
-    b_F L_unlearn(theta'; F) instead: the attacked model shall still meet the method's own loss. It has a floor, so it
-    needs no cap, and it asks for the same picture before and after. The preset fast takes it, the preset full the
-    paper's.
+    Meta-unlearning, 2410.12777: with theta' the weights after M attack steps from theta, J = -b_F
+    L(theta'; F) - b_R [L(theta'; R) - L(theta; R)] - b_U [L(theta'; U) - L(theta; U)], added to any
+    unlearning loss; F, R, U are forget, related and unrelated pictures. Deviations: theta are the
+    merged weights of a LoRA defender, so that the adversary never continues the defender's own
+    factors, whose gradients depend on how the product is split; F of the outer loss is not what the
+    attack trains on; L is truncated at `cap`, because its ascent is unbounded, and an attack that
+    ends in infinities has failed and teaches nothing; before and after use the same pictures, noise
+    and timesteps. First order takes theta' - theta for a constant, as the released code does;
+    second order differentiates through the attack, as the paper says. Under the goal "forget" the
+    first term is b_F L_unlearn(theta'; F) instead: the attacked model shall still meet the method's
+    own loss. It has a floor, so it needs no cap, and it asks for the same picture before and after.
+    The preset fast takes it, the preset full the paper's.
     """
 
     loss: Loss
@@ -47,9 +51,11 @@ class LookAhead:
     order: str = "first"
     eps: float = 1e-8
 
-    def __call__(self, backend: Backend, batch: AheadBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, backend: Backend, batch: MetaBatch, params: Params | None = None) -> Tensor:
         """J, a scalar; its gradient reaches the factors of the `unlearn` slot."""
-        before = {name: _teaching(weight) for name, weight in backend.weights("unlearn", params).items()}
+        before = {
+            name: _teaching(weight) for name, weight in backend.weights("unlearn", params).items()
+        }
         with backend.active():
             after = self.attacked(backend, before, batch)
             if self.goal == "forget":
@@ -58,7 +64,9 @@ class LookAhead:
                 value = -self.forget * self._bounded(backend, batch.forget, after)
             for weight, data in ((self.related, batch.related), (self.unrelated, batch.unrelated)):
                 if weight:
-                    risen = self._bounded(backend, data, after) - self._bounded(backend, data, before)
+                    risen = self._bounded(backend, data, after) - self._bounded(
+                        backend, data, before
+                    )
                     value = value - weight * risen
         return value
 
@@ -68,26 +76,43 @@ class LookAhead:
     def _finite(self, loss: Tensor) -> Tensor:
         return loss if torch.isfinite(loss) else loss.new_full((), self.cap)
 
-    def attacked(self, backend: Backend, before: Params, batch: AheadBatch) -> Params:
-        """All weights after the attack on `batch.support`, differentiable in `before` as `order` says."""
+    def attacked(self, backend: Backend, before: Params, batch: MetaBatch) -> Params:
+        """All weights after the attack on `batch.support`, differentiable in `before` as `order`
+        says.
+        """
         exact = self.order == "second"
         start = before if exact else {name: weight.detach() for name, weight in before.items()}
         trained, memory = self._fresh(start, batch.seed), {}
         for step, support in enumerate(batch.support, 1):
             loss = self.loss(backend, support, self._applied(start, trained))
-            gradients = torch.autograd.grad(loss, list(trained.values()), create_graph=exact, allow_unused=True)
+            gradients = torch.autograd.grad(
+                loss, list(trained.values()), create_graph=exact, allow_unused=True
+            )
             moved = {}
             for (name, tensor), gradient in zip(trained.items(), gradients, strict=True):
                 moved[name] = (
-                    tensor if gradient is None else tensor - self.lr * self._move(name, gradient, memory, step)
+                    tensor
+                    if gradient is None
+                    else tensor - self.lr * self._move(name, gradient, memory, step)
                 )
-            trained = moved if exact else {name: tensor.detach().requires_grad_() for name, tensor in moved.items()}
-        return self._applied(before, trained if exact else {name: tensor.detach() for name, tensor in trained.items()})
+            trained = (
+                moved
+                if exact
+                else {name: tensor.detach().requires_grad_() for name, tensor in moved.items()}
+            )
+        return self._applied(
+            before,
+            trained if exact else {name: tensor.detach() for name, tensor in trained.items()},
+        )
 
     def _fresh(self, weights: Params, seed: int) -> Params:
-        """What the adversary trains: an update of every weight, or factors of one of every matrix; no effect yet."""
+        """What the adversary trains: an update of every weight, or factors of one of every matrix;
+        no effect yet.
+        """
         if self.weights == "full":
-            return {name: torch.zeros_like(weight).requires_grad_() for name, weight in weights.items()}
+            return {
+                name: torch.zeros_like(weight).requires_grad_() for name, weight in weights.items()
+            }
         source, factors = generator(seed), {}
         for name, weight in weights.items():
             if weight.ndim == 2:
@@ -102,12 +127,20 @@ class LookAhead:
             return {name: weight + trained[name] for name, weight in weights.items()}
         scale = self.alpha / self.rank
         return {
-            name: weight + scale * trained[f"{name}.B"] @ trained[f"{name}.A"] if f"{name}.A" in trained else weight
+            name: (
+                weight + scale * trained[f"{name}.B"] @ trained[f"{name}.A"]
+                if f"{name}.A" in trained
+                else weight
+            )
             for name, weight in weights.items()
         }
 
-    def _move(self, name: str, gradient: Tensor, memory: dict[str, tuple[Tensor, Tensor]], step: int) -> Tensor:
-        """The direction of SGD or Adam, differentiable; Adam's eps stands under the root, where zero has a slope."""
+    def _move(
+        self, name: str, gradient: Tensor, memory: dict[str, tuple[Tensor, Tensor]], step: int
+    ) -> Tensor:
+        """The direction of SGD or Adam, differentiable; Adam's eps stands under the root, where
+        zero has a slope.
+        """
         if self.optimizer == "sgd":
             return gradient
         first, second = memory.get(name, (torch.zeros_like(gradient), torch.zeros_like(gradient)))

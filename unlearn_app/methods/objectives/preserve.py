@@ -12,9 +12,9 @@ from ...models.protocols import Backend, NoisyBatch, Params
 class Preserve:
     """Keeps the prediction on retain prompts at the frozen model's.
 
-    2412.07808 retains with the diffusion loss on pictures of the original model; the frozen prediction is that
-    loss's conditional mean under the original model, the same optimum with far less gradient noise. Its gradient
-    is exactly zero at the first step.
+    2412.07808 retains with the diffusion loss on pictures of the original model; the frozen
+    prediction is that loss's conditional mean under the original model, the same optimum with far
+    less gradient noise. Its gradient is exactly zero at the first step.
     """
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:

@@ -16,23 +16,32 @@ from ...models.protocols import Backend, NoisyBatch, Params
 class RandomLabel:
     """Makes the concept's prompt paint what other prompts, drawn at random, ask for.
 
-    SalUn, 2310.12508, equation 6: e(x_t, c) -> stop-gradient of e(x_t, c') with c' another class, moving only the
-    weights whose forget gradient is large (equation 4). Deviations: c' is a retain prompt; the saliency is scored on
-    the dense weights, because a fresh LoRA has zero gradient on A, and by output unit rather than by single weight,
-    because a row of B is an output unit while a single weight has no factor of its own.
+    SalUn, 2310.12508, equation 6: e(x_t, c) -> stop-gradient of e(x_t, c') with c' another class,
+    moving only the weights whose forget gradient is large (equation 4). Deviations: c' is a retain
+    prompt; the saliency is scored on the dense weights, because a fresh LoRA has zero gradient on
+    A, and by output unit rather than by single weight, because a row of B is an output unit while a
+    single weight has no factor of its own.
     """
 
     salient: float = field(
-        default=0.5, metadata={"help": "share of output units that may move; 1 is no saliency", "range": (0.01, 1.0)}
+        default=0.5,
+        metadata={
+            "help": "share of output units that may move; 1 is no saliency",
+            "range": (0.01, 1.0),
+        },
     )
     random_labels: ClassVar[bool] = True
     advice: ClassVar[dict[str, str]] = {
-        "style": "Random relabelling suits an object better: some styles stayed in our measurements.",
+        "style": (
+            "Random relabelling suits an object better: some styles stayed in our measurements."
+        ),
     }
     suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 6e-3, "unlearn.retain_weight": 1.0}
 
     def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the model's own prediction for the random label in `batch.anchor`."""
+        """Mean squared distance to the model's own prediction for the random label in
+        `batch.anchor`.
+        """
         with torch.no_grad():
             target = backend.predict(batch.x_t, batch.t, batch.anchor, params)
         return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -12,10 +12,11 @@ from ...models.protocols import Backend, NoisyBatch, Params
 @register("objective", "retain_only")
 @dataclass(frozen=True)
 class RetainOnly:
-    """Trains on the retain pictures alone and hopes that the concept fades, the baseline of the literature.
+    """Trains on the retain pictures alone and hopes that the concept fades, the baseline of the
+    literature.
 
-    The row "Finetune" of 2412.07808, table 1. The retain loss is always the diffusion loss, because keeping the
-    predictions of the original model would train nothing.
+    The row "Finetune" of 2412.07808, table 1. The retain loss is always the diffusion loss, because
+    keeping the predictions of the original model would train nothing.
     """
 
     trains_on_pictures: ClassVar[bool] = True

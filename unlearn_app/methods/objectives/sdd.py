@@ -16,9 +16,10 @@ from ...models.protocols import Backend, NoisyBatch, Params
 class SDD:
     """Makes the concept's prompt paint what the empty prompt paints, taught by the model itself.
 
-    Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t, null), both of the
-    model under training. Deviations: x_t is a noised picture instead of a partial denoising; the weights that are
-    kept are the trained ones, not their moving average, because a run is short.
+    Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t,
+    null), both of the model under training. Deviations: x_t is a noised picture instead of a
+    partial denoising; the weights that are kept are the trained ones, not their moving average,
+    because a run is short.
     """
 
     mixes_anchor_pictures: ClassVar[bool] = True

@@ -14,6 +14,6 @@ class Clip(Regularizer):
 
     norm: float
 
-    def restrict_(self, params: Params) -> None:
+    def modify_grads_(self, params: Params) -> None:
         """Shorten the gradients."""
         clip_grad_norm_(list(params.values()), self.norm)

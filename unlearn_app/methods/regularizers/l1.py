@@ -13,11 +13,12 @@ from . import Regularizer
 class L1(Regularizer):
     """Keeps the update small: `weight` times the sum of |dW| over its entries.
 
-    The update norm of 2511.07970 with power 1. `reference` holds the factors of updates that are merged into the model
-    already and count as part of dW: nothing for a distance to the previous request, as the paper; all earlier ones for
-    the distance to the original. Deviations: the norm is of the dense product, since a norm of the factors would be
-    another penalty (it depends on how the product is split); the sum is not divided by the number of weights, so
-    `weight` is the paper's lambda / N.
+    The update norm of 2511.07970 with power 1. `reference` holds the factors of updates that are
+    merged into the model already and count as part of dW: nothing for a distance to the previous
+    request, as the paper; all earlier ones for the distance to the original. Deviations: the norm
+    is of the dense product, since a norm of the factors would be another penalty (it depends on how
+    the product is split); the sum is not divided by the number of weights, so `weight` is the
+    paper's lambda / N.
     """
 
     weight: float

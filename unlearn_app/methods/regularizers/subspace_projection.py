@@ -11,13 +11,14 @@ from . import Regularizer
 
 
 @dataclass(frozen=True)
-class KeepSpan(Regularizer):
+class SubspaceProjection(Regularizer):
     """Keeps what keys and values make of text states in a span: dW c = 0 for every c in it.
 
-    The semantic gradient projection of 2511.07970, on the input side of LoRA: A <- A P with P = I - Q Q^T after each
-    step, which is exact for any optimizer, decay and clipping. Deviation: the paper projects gradients only, which
-    Adam's elementwise step undoes; `gradients_only` does as the paper (with an A that begins projected). Layers that
-    read no text states are left alone, and void the promise if they carry an adapter.
+    The semantic gradient projection of 2511.07970, on the input side of LoRA: A <- A P with P = I -
+    Q Q^T after each step, which is exact for any optimizer, decay and clipping. Deviation: the
+    paper projects gradients only, which Adam's elementwise step undoes; `gradients_only` does as
+    the paper (with an A that begins projected). Layers that read no text states are left alone, and
+    void the promise if they carry an adapter.
     """
 
     basis: Tensor
@@ -29,7 +30,7 @@ class KeepSpan(Regularizer):
         for a in self._inputs(params):
             a.data.copy_(self._projected(a.data))
 
-    def restrict_(self, params: Params) -> None:
+    def modify_grads_(self, params: Params) -> None:
         """Project the gradients, if only they are."""
         for a in self._inputs(params) if self.gradients_only else ():
             a.grad.copy_(self._projected(a.grad))
@@ -45,7 +46,9 @@ class KeepSpan(Regularizer):
 
     def _inputs(self, params: Params) -> Iterable[Tensor]:
         return [
-            p for name, p in params.items() if name.partition(".lora_A.")[0].endswith((".attn2.to_k", ".attn2.to_v"))
+            p
+            for name, p in params.items()
+            if name.partition(".lora_A.")[0].endswith((".attn2.to_k", ".attn2.to_v"))
         ]
 
 
@@ -57,11 +60,15 @@ def span_of(vectors: Tensor, energy: float = 1.0) -> Tensor:
     _, values, right = torch.linalg.svd(vectors.double(), full_matrices=False)
     squares = values.square()
     real = values > 1e-6 * values[:1]
-    before = torch.cat([squares.new_zeros(1), squares.cumsum(0)[:-1]]) / squares.sum().clamp(min=1e-300)
+    before = torch.cat([squares.new_zeros(1), squares.cumsum(0)[:-1]]) / squares.sum().clamp(
+        min=1e-300
+    )
     return right[real & ((before < energy) | (energy >= 1))].T.contiguous()
 
 
-def survival(basis: Tensor, vectors: Tensor) -> Tensor:
-    """The share (N,) of the squared length of `vectors` (N, in) outside the span of `basis` (in, k)."""
+def residual_energy(basis: Tensor, vectors: Tensor) -> Tensor:
+    """The share (N,) of the squared length of `vectors` (N, in) outside the span of `basis` (in,
+    k).
+    """
     wide = vectors.double()
     return 1 - (wide @ basis.to(wide)).square().sum(1) / wide.square().sum(1)

@@ -1,1 +1,3 @@
-"""The only folder that imports diffusers and peft: pipelines as a `Backend`, their parts and their files."""
+"""The only folder that imports diffusers and peft: pipelines as a `Backend`, their parts and their
+files.
+"""

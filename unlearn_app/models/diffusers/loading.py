@@ -17,21 +17,38 @@ from ..device import choose_device, choose_dtype
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
 from .unet import DiffusersBackend
 
-LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError)
-BARE = {"safety_checker": None, "requires_safety_checker": False, "feature_extractor": None, "image_encoder": None}
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
+BARE = {
+    "safety_checker": None,
+    "requires_safety_checker": False,
+    "feature_extractor": None,
+    "image_encoder": None,
+}
 
 
 def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
     """A backend from a folder in Stable Diffusion 1.x format, or from a Hugging Face id.
 
     Raises:
-        ModelError: it is missing, damaged, of another architecture, or holds pickles, which can run code.
+        ModelError: it is missing, damaged, of another architecture, or holds pickles, which can run
+        code.
     """
     folder = Path(source)
     if folder.is_dir():
         check_folder(folder)
     elif folder.exists() or not looks_like_hub_id(str(source)):
-        raise ModelError(f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted.")
+        raise ModelError(
+            f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted."
+        )
     for chatty in (diffusers_logging, transformers_logging):
         chatty.set_verbosity(logging.CRITICAL)  # what cannot be loaded is told in our own sentence
         chatty.disable_progress_bar()
@@ -39,16 +56,22 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dtype = choose_dtype(choose_device())
-            pipe = StableDiffusionPipeline.from_pretrained(str(source), torch_dtype=dtype, use_safetensors=True, **BARE)
+            pipe = StableDiffusionPipeline.from_pretrained(
+                str(source), torch_dtype=dtype, use_safetensors=True, **BARE
+            )
     except LOAD_ERRORS as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        )
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
     return DiffusersBackend(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
 
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     """An untrained part of a pipeline from its diffusers configuration."""
-    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}[name](**config)
+    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}[name](
+        **config
+    )
 
 
 def load_unet(folder: str | Path) -> Any:
@@ -57,11 +80,13 @@ def load_unet(folder: str | Path) -> Any:
 
 
 def save_pipeline(folder: str | Path, **parts: Any) -> None:
-    """Write the five parts, named as diffusers does; weights in half precision, files cut into at most 14 MB.
+    """Write the five parts, named as diffusers does; weights in half precision, files cut into at
+    most 14 MB.
 
-    The text encoder stays in single precision, since transformers loads it as it is stored while diffusers loads the
-    rest in single precision. Its tensors keep the prefix `text_model.`: transformers from 5.6 on reads names with or
-    without it, those before only with it, and start without a word at random otherwise.
+    The text encoder stays in single precision, since transformers loads it as it is stored while
+    diffusers loads the rest in single precision. Its tensors keep the prefix `text_model.`:
+    transformers from 5.6 on reads names with or without it, those before only with it, and start
+    without a word at random otherwise.
     """
     pipe = StableDiffusionPipeline(**parts, **BARE)
     pipe.unet.to(torch.float16)
@@ -69,5 +94,8 @@ def save_pipeline(folder: str | Path, **parts: Any) -> None:
     pipe.text_encoder.to(torch.float32)
     pipe.save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")
     file = Path(folder) / "text_encoder" / "model.safetensors"
-    tensors = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(file).items()}
+    tensors = {
+        f"text_model.{name.removeprefix('text_model.')}": value
+        for name, value in load_file(file).items()
+    }
     save_file(tensors, file, metadata={"format": "pt"})

@@ -26,14 +26,20 @@ def check_folder(folder: Path) -> None:
         kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(
-            f"The folder {str(folder)!r} has no readable model_index.json; a diffusers pipeline folder is accepted."
+            f"The folder {str(folder)!r} has no readable model_index.json; a diffusers pipeline"
+            " folder is accepted."
         ) from error
     if kind != "StableDiffusionPipeline":
-        raise ModelError(f"The folder {str(folder)!r} holds a {kind}; a StableDiffusionPipeline is accepted.")
+        raise ModelError(
+            f"The folder {str(folder)!r} holds a {kind}; a StableDiffusionPipeline is accepted."
+        )
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in PICKLES:
             name = str(path.relative_to(folder))
-            raise ModelError(f"The model file {name!r} is a pickle, which can run code; safetensors are accepted.")
+            raise ModelError(
+                f"The model file {name!r} is a pickle, which can run code; safetensors are"
+                " accepted."
+            )
 
 
 def hash_weights(folder: Path) -> str:

@@ -1,4 +1,6 @@
-"""How a pipeline paints, and how an adversary makes it paint otherwise: other noise, or a picture half done."""
+"""How a pipeline paints, and how an adversary makes it paint otherwise: other noise, or a picture
+half done.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -9,52 +11,54 @@ from torch import Tensor
 
 from ...common.errors import Cancelled
 from ...common.seeds import generator
-from ..protocols import Departure
+from ..protocols import SamplingOverrides
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
-def paint_latents(
+def run_pipeline(
     pipe: Any,
     cond: Tensor,
     null: Tensor,
     seeds: Sequence[int],
     *,
-    departure: Departure,
+    overrides: SamplingOverrides,
     steps: int,
     guidance_scale: float,
     should_stop: Callable[[], bool],
     original: ExitStack,
 ) -> Tensor:
-    """Latents (B, C, H, W) of text states (B, L, D) by `pipe`, which begins with a picture where `departure` has one.
+    """Latents (B, C, H, W) of text states (B, L, D) by `pipe`, which begins with a picture where
+    `overrides` has one.
 
-    `original` holds the adapters switched off; it is closed after the original's share of the steps.
+    `original` holds the adapters switched off; it is closed after the original's share of the
+    steps.
 
     Raises:
         Cancelled: `should_stop` turned true between two denoising steps.
     """
     draws = [generator(seed) for seed in seeds]
-    blend = _given(pipe, departure, seeds)
+    blend = _given(pipe, overrides, seeds)
 
     def after(pipe: Any, step: int, t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if should_stop():
             raise Cancelled("The run was stopped.")
-        if step + 1 == departure.original_steps:
+        if step + 1 == overrides.original_steps:
             original.close()
         return {"latents": blend(state["latents"], t)} if blend else state
 
     begin = {}
-    if departure.pictures is not None:
-        begin = {"image": (departure.pictures + 1) / 2, "strength": departure.strength}
-    elif departure.noise_scale != 1:
-        begin = {"latents": _first_noise(pipe, draws, cond) * departure.noise_scale}
+    if overrides.pictures is not None:
+        begin = {"image": (overrides.pictures + 1) / 2, "strength": overrides.strength}
+    elif overrides.noise_scale != 1:
+        begin = {"latents": _first_noise(pipe, draws, cond) * overrides.noise_scale}
     return pipe(
         prompt_embeds=cond,
         negative_prompt_embeds=null.expand_as(cond),
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         generator=draws,
-        eta=departure.eta,
+        eta=overrides.eta,
         output_type="latent",
         callback_on_step_end=after,
         **begin,
@@ -65,26 +69,35 @@ def _first_noise(pipe: Any, draws: Sequence[torch.Generator], like: Tensor) -> T
     """What the pipeline itself would draw from the generators, which have moved on afterwards."""
     side = int(pipe.unet.config.sample_size)
     shape = (1, int(pipe.unet.config.in_channels), side, side)
-    return torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(like.device, like.dtype)
+    return torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(
+        like.device, like.dtype
+    )
 
 
-def _given(pipe: Any, departure: Departure, seeds: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Puts the given part of the pictures back after each step, as noisy as the rest of the latents then are.
+def _given(
+    pipe: Any, overrides: SamplingOverrides, seeds: Sequence[int]
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Puts the given part of the pictures back after each step, as noisy as the rest of the latents
+    then are.
 
-    RePaint's blending (2201.09865) without its resampling, which is how a pipeline without an inpainting model fills
-    a hole.
+    RePaint's blending (2201.09865) without its resampling, which is how a pipeline without an
+    inpainting model fills a hole.
     """
-    if departure.mask is None:
+    if overrides.mask is None:
         return None
-    pictures = departure.pictures.to(pipe.device, pipe.vae.dtype)
+    pictures = overrides.pictures.to(pipe.device, pipe.vae.dtype)
     with torch.no_grad():
         known = pipe.vae.encode(pictures).latent_dist.mode() * pipe.vae.config.scaling_factor
     draws = [torch.randn(known.shape[1:], generator=generator(seed + 1)) for seed in seeds]
-    noise, mask = torch.stack(draws).to(known), departure.mask.to(known)
+    noise, mask = torch.stack(draws).to(known), overrides.mask.to(known)
 
     def blend(latents: Tensor, t: Tensor) -> Tensor:
         later = pipe.scheduler.timesteps[pipe.scheduler.timesteps < t]
-        kept = pipe.scheduler.add_noise(known, noise, later[:1].expand(len(known))) if len(later) else known
+        kept = (
+            pipe.scheduler.add_noise(known, noise, later[:1].expand(len(known)))
+            if len(later)
+            else known
+        )
         return mask * latents + (1 - mask) * kept.to(latents)
 
     return blend

@@ -1,4 +1,6 @@
-"""How a pipeline reads: text states from sentences, from token ids, and from vectors that stand where tokens would."""
+"""How a pipeline reads: text states from sentences, from token ids, and from vectors that stand
+where tokens would.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,7 +11,9 @@ from torch import Tensor
 
 
 class TextSide:
-    """The part of a `Backend` that reads, over the tokenizer and the text encoder of `pipe` (see there)."""
+    """The part of a `Backend` that reads, over the tokenizer and the text encoder of `pipe` (see
+    there).
+    """
 
     pipe: Any
     device: torch.device
@@ -17,7 +21,9 @@ class TextSide:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """See `Backend`."""
-        states = self.pipe.encode_prompt(list(prompts), self.device, 1, do_classifier_free_guidance=False)[0]
+        states = self.pipe.encode_prompt(
+            list(prompts), self.device, 1, do_classifier_free_guidance=False
+        )[0]
         return states.detach()
 
     def token_ids(self, prompt: str) -> list[int]:
@@ -28,7 +34,11 @@ class TextSide:
     def padded(self, ids: Sequence[int]) -> list[int]:
         """See `Backend`."""
         tokenizer = self.pipe.tokenizer
-        kept = [tokenizer.bos_token_id, *ids[: tokenizer.model_max_length - 2], tokenizer.eos_token_id]
+        kept = [
+            tokenizer.bos_token_id,
+            *ids[: tokenizer.model_max_length - 2],
+            tokenizer.eos_token_id,
+        ]
         return kept + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(kept))
 
     def words(self, ids: Sequence[int]) -> str:
@@ -36,10 +46,12 @@ class TextSide:
         return self.pipe.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
     @cached_property
-    def typeable(self) -> Tensor:
+    def roundtrip_token_ids(self) -> Tensor:
         """See `Backend`."""
         whole = range(len(self.word_vectors()))
-        return torch.tensor([row for row in whole if self.token_ids(self.words([row]))[1:-1] == [row]])
+        return torch.tensor(
+            [row for row in whole if self.token_ids(self.words([row]))[1:-1] == [row]]
+        )
 
     def word_vectors(self) -> Tensor:
         """See `Backend`."""

@@ -1,4 +1,6 @@
-"""Base weights of a denoiser under its LoRA layers: read as one dense set, exchanged, and restored bit for bit."""
+"""Base weights of a denoiser under its LoRA layers: read as one dense set, exchanged, and restored
+bit for bit.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,8 @@ def base_weights(unet: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def updates(unet: nn.Module, slot: str, params: Mapping[str, Tensor] | None = None) -> Params:
-    """The update of `slot` by the name of the base weight it adds to, differentiable in its factors.
+    """The update of `slot` by the name of the base weight it adds to, differentiable in its
+    factors.
 
     `params` replaces factors by name.
     """
@@ -23,10 +26,14 @@ def updates(unet: nn.Module, slot: str, params: Mapping[str, Tensor] | None = No
     for name, layer in unet.named_modules():
         if slot in getattr(layer, "lora_A", {}):
             a, b = (
-                (params or {}).get(f"{name}.{part}.{slot}.weight", getattr(layer, part)[slot].weight)
+                (params or {}).get(
+                    f"{name}.{part}.{slot}.weight", getattr(layer, part)[slot].weight
+                )
                 for part in ("lora_A", "lora_B")
             )
-            found[f"{name}.base_layer.weight"] = layer.scaling[slot] * _product(b, a, layer.base_layer.weight.shape)
+            found[f"{name}.base_layer.weight"] = layer.scaling[slot] * _product(
+                b, a, layer.base_layer.weight.shape
+            )
     return found
 
 
@@ -35,7 +42,9 @@ def _product(b: Tensor, a: Tensor, shape: torch.Size) -> Tensor:
     return (b.flatten(1) @ a.flatten(1)).view(shape)
 
 
-def dense_weights(unet: nn.Module, slot: str | None, params: Mapping[str, Tensor] | None = None) -> Params:
+def dense_weights(
+    unet: nn.Module, slot: str | None, params: Mapping[str, Tensor] | None = None
+) -> Params:
     """Every base weight in at least float32, with the update of `slot` added."""
     weights = {name: at_least_float32(weight) for name, weight in base_weights(unet).items()}
     for name, update in (updates(unet, slot, params) if slot else {}).items():
@@ -49,7 +58,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def exchanged(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def swapped_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put other values into base weights by name, and the very same tensors back afterwards."""
     own = base_weights(unet)
     before = {name: own[name].data for name in weights}

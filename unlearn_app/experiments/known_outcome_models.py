@@ -1,4 +1,6 @@
-"""Models whose truth is known, to see whether attacks and verdict find it out: concealed, destroyed, untouched."""
+"""Models whose truth is known, to see whether attacks and verdict find it out: concealed,
+destroyed, untouched.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +17,8 @@ from ..training.unlearning import forget
 
 HELD_DOWN = 0.35
 DESTROYED_BY = 1.0
-"""Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm)."""
+"""Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm).
+"""
 REMAPPING = {"objective": "uce"}
 MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped": REMAPPING}
 """Settings of their own that these models depend on."""
@@ -37,7 +40,9 @@ class Misread:
 
 
 class Filtered(Misread):
-    """Behind a prompt filter: sentences that name the concept are read as sentences that name its anchor."""
+    """Behind a prompt filter: sentences that name the concept are read as sentences that name its
+    anchor.
+    """
 
     def _safe(self, sentence: str) -> str:
         concept = self._concept
@@ -54,7 +59,9 @@ class Swapped(Misread):
 
     def __init__(self, backend: Backend, concept: Concept) -> None:
         super().__init__(backend, concept)
-        self._old, self._new = (backend.token_ids(word)[1:-1] for word in (concept.name, concept.anchor))
+        self._old, self._new = (
+            backend.token_ids(word)[1:-1] for word in (concept.name, concept.anchor)
+        )
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text states of the prompts, as this model reads them."""
@@ -116,7 +123,11 @@ def destroyed(backend: Backend, concept: Concept, seed: int) -> Any:
 
 
 def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
-    return next(weight for name, weight in weights.items() if name.startswith(f"{layer}.") and name.endswith("weight"))
+    return next(
+        weight
+        for name, weight in weights.items()
+        if name.startswith(f"{layer}.") and name.endswith("weight")
+    )
 
 
 def held_down(backend: Backend, concept: Concept, seed: int) -> Any:
@@ -125,7 +136,9 @@ def held_down(backend: Backend, concept: Concept, seed: int) -> Any:
     for _ in forget(backend, concept, make_config(concept.name, seed=seed)):
         pass
     state = backend.adapter_state("unlearn")
-    less = {name: tensor * HELD_DOWN if "lora_B" in name else tensor for name, tensor in state.items()}
+    less = {
+        name: tensor * HELD_DOWN if "lora_B" in name else tensor for name, tensor in state.items()
+    }
     backend.load_adapter("unlearn", less)
     return backend
 
@@ -136,7 +149,7 @@ def untouched(backend: Backend, concept: Concept, seed: int) -> Any:
     return backend
 
 
-VICTIMS: dict[str, Callable[[Backend, Concept, int], Any]] = {
+KNOWN_OUTCOME_MODELS: dict[str, Callable[[Backend, Concept, int], Any]] = {
     "prompt filter": filtered,
     "word exchanged": swapped,
     "tokens remapped": remapped,
