@@ -295,7 +295,7 @@ class DiffusersBackend(TextSide):
             with self._mixed(), ExitStack() as original:
                 if overrides.original_steps:
                     original.enter_context(self.active())
-                how |= {"departure": overrides.rows(rows), "original": original}
+                how |= {"overrides": overrides.rows(rows), "original": original}
                 latents.append(run_pipeline(pipe, states[rows], null, seeds[rows], **how))
         return torch.cat(latents).float()
 
