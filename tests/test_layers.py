@@ -56,7 +56,7 @@ LIGHT = ("settings", "concepts", "service", "cli", "web")
 
 MAX_FUNCTION = 50
 """Lines of a function; a file is one idea, however long."""
-SELF_NAMED = {"pocket.styles"}
+SELF_NAMED = {"pocket.world.styles"}
 """One function per entry of a vocabulary, each named as that entry: a docstring would repeat the
 name.
 """

@@ -13,7 +13,7 @@ from unlearn_app.attacks import runner
 from unlearn_app.cli import main as cli
 from unlearn_app.common import registry
 from unlearn_app.experiments import cells
-from unlearn_app.pocket import vocabulary
+from unlearn_app.pocket.world import vocabulary
 from unlearn_app.settings import run_config as config
 
 ROOT = Path(__file__).resolve().parent.parent

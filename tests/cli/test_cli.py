@@ -335,7 +335,8 @@ def test_pocket_commands_drive_the_recipe(
     command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from unlearn_app.common import bundled_hashes
-    from unlearn_app.pocket import card, recipe
+    from unlearn_app.pocket import card
+    from unlearn_app.pocket.training import recipe
 
     asked = []
 

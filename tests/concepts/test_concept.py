@@ -8,7 +8,7 @@ from unlearn_app.common.errors import ConfigError
 from unlearn_app.concepts.concept import evenly_spaced, restricted_retain
 from unlearn_app.concepts.diversification import free_concept
 from unlearn_app.pocket.concepts import find_entry, known_concepts, nearest_known, pocket_concept
-from unlearn_app.pocket.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
+from unlearn_app.pocket.world.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
 from unlearn_app.settings.groups import RETAIN_ARMS
 
 NAMES = [entry.name for entry in (*OBJECTS, *STYLES)]

@@ -10,9 +10,9 @@ from PIL import Image
 from unlearn_app.common.paths import POCKET
 from unlearn_app.evaluation.differences import difference, differences
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
-from unlearn_app.pocket.latents import pictures_to_tensor
-from unlearn_app.pocket.vocabulary import OBJECTS
-from unlearn_app.pocket.world import PLACEMENTS, Scene, render
+from unlearn_app.pocket.training.latents import pictures_to_tensor
+from unlearn_app.pocket.world.rendering import PLACEMENTS, Scene, render
+from unlearn_app.pocket.world.vocabulary import OBJECTS
 from unlearn_app.settings.events import Images, Picture
 
 NAMES = [entry.name for entry in OBJECTS[:8]]

@@ -19,9 +19,9 @@ from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.nudity import EXPOSED, NudityDetector
 from unlearn_app.evaluation.judges.second_judge import PatchNet, SecondJudge
 from unlearn_app.models.device import choose_device
-from unlearn_app.pocket.dataset import rendered
-from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
-from unlearn_app.pocket.world import PLACEMENTS, Scene
+from unlearn_app.pocket.world.dataset import rendered
+from unlearn_app.pocket.world.rendering import PLACEMENTS, Scene
+from unlearn_app.pocket.world.vocabulary import OBJECTS, STYLES
 from unlearn_app.runs import provenance
 from unlearn_app.runs.provenance import environment
 from unlearn_app.settings.events import Picture

@@ -46,7 +46,7 @@ from unlearn_app.experiments.paper3_grid import (
     panel,
 )
 from unlearn_app.experiments.paper3_tables import figure, notes, summary, table
-from unlearn_app.pocket.vocabulary import OBJECTS, STYLES
+from unlearn_app.pocket.world.vocabulary import OBJECTS, STYLES
 from unlearn_app.settings.run_config import make_config, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from unlearn_app.common.paths import POCKET
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
-from unlearn_app.pocket.dataset import is_held_out, rendered, scenes
 from unlearn_app.pocket.measures import (
     all_renderings,
     diversity,
@@ -21,7 +20,8 @@ from unlearn_app.pocket.measures import (
     quality,
     sharpness,
 )
-from unlearn_app.pocket.world import PLACEMENTS, Placement, Scene
+from unlearn_app.pocket.world.dataset import is_held_out, rendered, scenes
+from unlearn_app.pocket.world.rendering import PLACEMENTS, Placement, Scene
 
 SCENE = Scene("robot", "mosaic", "city")
 

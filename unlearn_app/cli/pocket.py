@@ -27,7 +27,7 @@ def render(
     workers: Annotated[str, typer.Option(help="processes; 0 is one per core", metavar="N")] = "0",
 ) -> None:
     """Render the training pictures from the bundled glyphs."""
-    from ..pocket import recipe
+    from ..pocket.training import recipe
 
     _show_progress(recipe.render(work, whole_number(workers, "workers", 0, 1024)))
 
@@ -48,7 +48,7 @@ def train(
     ] = False,
 ) -> None:
     """Train text encoder, autoencoder, judges and denoiser, resuming from checkpoints."""
-    from ..pocket import recipe
+    from ..pocket.training import recipe
 
     _show_progress(recipe.train(work, part, from_assets=from_assets))
     if not part:

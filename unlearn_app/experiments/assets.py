@@ -10,7 +10,7 @@ from ..common.paths import ASSETS, POCKET
 from ..evaluation.base_rates import record
 from ..models.catalog import load_backend
 from ..pocket.card import CardSizes, write_card
-from ..pocket.checkpoints import Beside
+from ..pocket.training.checkpoints import Beside
 from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import GROUPS

@@ -24,7 +24,7 @@ from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
-from ..pocket.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
+from ..pocket.world.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.groups import AttackConfig
 from ..settings.run_config import RunConfig, make_config
 from ..training.unlearning import forget

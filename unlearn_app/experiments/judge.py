@@ -15,11 +15,11 @@ from ..evaluation.judges import Classifier
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
-from ..pocket import grammar
-from ..pocket.dataset import rendered, scenes, unjudged_scenes
 from ..pocket.measures import AXES, generate_scenes, sample_scenes
-from ..pocket.vocabulary import SETTINGS, STYLES
-from ..pocket.world import Scene
+from ..pocket.world import grammar
+from ..pocket.world.dataset import rendered, scenes, unjudged_scenes
+from ..pocket.world.rendering import Scene
+from ..pocket.world.vocabulary import SETTINGS, STYLES
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
 from .cells import cell, own_share

@@ -25,7 +25,6 @@ from ..evaluation.judges.second_judge import SecondJudge
 from ..evaluation.statistics import wilson
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
-from ..pocket.dataset import scenes
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
     Sampler,
@@ -36,7 +35,8 @@ from ..pocket.measures import (
     quality,
     sample_scenes,
 )
-from ..pocket.world import Scene
+from ..pocket.world.dataset import scenes
+from ..pocket.world.rendering import Scene
 from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import GROUPS, AttackCheckpoint

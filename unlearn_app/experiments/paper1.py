@@ -22,7 +22,7 @@ from ..evaluation.distances import kid
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
-from ..pocket.vocabulary import OBJECTS, STYLES
+from ..pocket.world.vocabulary import OBJECTS, STYLES
 from ..settings.events import GROUPS
 from ..settings.groups import RegularizeConfig
 from ..settings.run_config import RunConfig, make_config

@@ -18,7 +18,7 @@ from ..continual.ledger import slug
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..models.catalog import load_backend
 from ..models.protocols import Backend, Params
-from ..pocket.vocabulary import FRESH_OBJECTS
+from ..pocket.world.vocabulary import FRESH_OBJECTS
 from ..settings.events import GROUPS, Step
 from ..settings.run_config import RunConfig, make_config
 from ..training import unlearning

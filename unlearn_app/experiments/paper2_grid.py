@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from ..pocket.vocabulary import FRESH_OBJECTS
+from ..pocket.world.vocabulary import FRESH_OBJECTS
 from ..settings.presets import PRESET_CHANGES
 from ..settings.run_config import RunConfig, make_config
 from .cells import SMOKE

@@ -10,11 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..common.errors import ConfigError
 from ..common.images import to_pil
+from ..common.paths import ASSETS
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.diffusers.loading import load_pipeline
-from .checkpoints import Beside, Progress, write_json
-from .dataset import scenes, unjudged_scenes
 from .measures import (
     Sampler,
     held_out_scenes,
@@ -25,9 +24,11 @@ from .measures import (
     quality,
     sample_scenes,
 )
-from .recipe import ASSETS, FULL, Recipe
-from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
-from .world import PLACEMENTS, Scene, render
+from .training.checkpoints import Beside, Progress, write_json
+from .training.recipe import FULL, Recipe
+from .world.dataset import scenes, unjudged_scenes
+from .world.rendering import PLACEMENTS, Scene, render
+from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 
 GUIDANCE_SCALE = 2.0
 CELL, MARGIN, HEADER = 64, 76, 30
@@ -309,7 +310,7 @@ A pocket-size world and the models that generate and judge it: {objects}, drawn 
 pixels. `pipeline/` is a plain `StableDiffusionPipeline` folder (v-prediction, zero terminal SNR); `judge/` is an
 image-text judge that shares neither weights nor tokenizer with it, and `second/` a small vision transformer that checks
 the judge. They exist so that concept unlearning, relearning and their measurement run on a laptop, offline. The words
-are those of `unlearn_app/pocket/vocabulary.py`, no others.
+are those of `unlearn_app/pocket/world/vocabulary.py`, no others.
 
 ```python
 from diffusers import StableDiffusionPipeline
@@ -360,7 +361,7 @@ compositions of object, style and setting one in twenty is held out of its train
 {training}
 
 Everything is made again, on a CPU or a GPU, by `python -m unlearn_app pocket render`, `train` and `card`; every seed
-and size is in `unlearn_app/pocket/recipe.py`, every loss in `card.json`. `train --from-assets` goes on from the bundled
+and size is in `unlearn_app/pocket/training/recipe.py`, every loss in `card.json`. `train --from-assets` goes on from the bundled
 denoiser. Renderings are the same on any machine with the same Pillow and NumPy; trained weights agree only
 approximately between machines.
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
-from .grammar import PLAIN_STYLE, caption
-from .vocabulary import (
+from .world.grammar import PLAIN_STYLE, caption
+from .world.vocabulary import (
     FRESH_OBJECTS,
     FRESH_STYLES,
     OBJECTS,

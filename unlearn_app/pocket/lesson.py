@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .dataset import rendered, scene_at
-from .grammar import caption
-from .vocabulary import FRESH_OBJECTS, FRESH_STYLES
-from .world import PLACEMENTS, Scene
+from .world.dataset import rendered, scene_at
+from .world.grammar import caption
+from .world.rendering import PLACEMENTS, Scene
+from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES
 
 EASIEST: dict[str, tuple[str, ...]] = {
     "object": ("pumpkin", "penguin"),

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..evaluation.judges import Classifier, Scorer
 from ..models.protocols import Backend
-from .dataset import is_held_out, rendered
-from .grammar import PLAIN_STYLE, caption
-from .latents import pictures_to_tensor
-from .vocabulary import OBJECTS, SETTINGS, STYLES
-from .world import PLACEMENTS, Placement, Scene, apply_style, compose
+from .training.latents import pictures_to_tensor
+from .world.dataset import is_held_out, rendered
+from .world.grammar import PLAIN_STYLE, caption
+from .world.rendering import PLACEMENTS, Placement, Scene, apply_style, compose
+from .world.vocabulary import OBJECTS, SETTINGS, STYLES
 
 AXES = ("object", "style", "setting")
 CHUNK = 64

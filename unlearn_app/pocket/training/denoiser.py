@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import grammar
+from ..world import grammar
+from ..world.rendering import Scene
 from .tower import tokenize
-from .world import Scene
 
 WARM_UP = 300
 EMA_DECAY, EMA_EVERY = 0.9995, 5

@@ -16,17 +16,17 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
-from unlearn_app.pocket import recipe
-from unlearn_app.pocket.checkpoints import Beside, load
-from unlearn_app.pocket.dataset import scene_at
-from unlearn_app.pocket.encoder import write_encoder
-from unlearn_app.pocket.latents import fit_basis, pictures_to_tensor
-from unlearn_app.pocket.parts import new_autoencoder
-from unlearn_app.pocket.world import render
+from unlearn_app.pocket.training import recipe
+from unlearn_app.pocket.training.checkpoints import Beside, load
+from unlearn_app.pocket.training.encoder import write_encoder
+from unlearn_app.pocket.training.latents import fit_basis, pictures_to_tensor
+from unlearn_app.pocket.training.parts import new_autoencoder
+from unlearn_app.pocket.world.dataset import scene_at
+from unlearn_app.pocket.world.rendering import render
 
-ROOT = Path(__file__).resolve().parents[2]
 JUDGES = {"judge": PocketJudge, "second": SecondJudge}
 MEGABYTES_15 = 15 * 2**20
 TRAIN = """
@@ -35,7 +35,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from unlearn_app.pocket import recipe
+from unlearn_app.pocket.training import recipe
 torch.set_num_threads(1)
 for progress in recipe.train(Path(sys.argv[1]), ["denoiser"], "cpu", recipe.SMOKE):
     print(progress.stage, progress.done, flush=True)

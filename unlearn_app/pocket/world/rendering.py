@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
+from ...common.paths import POCKET
 from .styles import SIZE, STYLE_FILTERS
 from .vocabulary import FRESH_OBJECTS, OBJECTS
 
@@ -26,7 +27,7 @@ CANVAS = SIZE * SUPERSAMPLING
 """
 SPRITE = 92
 """The longer side of an object on the canvas, in canvas pixels."""
-GLYPHS = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "glyphs"
+GLYPHS = POCKET / "glyphs"
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..evaluation.judges.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
-from ..evaluation.judges.second_judge import PatchNet
-from . import grammar
-from .latents import PatchBasis, pictures_to_tensor
-from .vocabulary import (
+from ...evaluation.judges.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
+from ...evaluation.judges.second_judge import PatchNet
+from ..world import grammar
+from ..world.rendering import Scene
+from ..world.vocabulary import (
     FRESH_OBJECTS,
     FRESH_STYLES,
     NO_OBJECT_TEMPLATES,
@@ -29,7 +29,7 @@ from .vocabulary import (
     STYLES,
     spellings,
 )
-from .world import Scene
+from .latents import PatchBasis, pictures_to_tensor
 
 AXES: dict[str, tuple[str, ...]] = {
     "object": tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS)),

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearn_app.pocket import autoencoder, decoder
-from unlearn_app.pocket.dataset import scene_at
-from unlearn_app.pocket.latents import PatchBasis, fit_basis, pictures_to_tensor
-from unlearn_app.pocket.parts import new_autoencoder
-from unlearn_app.pocket.world import render
+from unlearn_app.pocket.training import autoencoder, decoder
+from unlearn_app.pocket.training.latents import PatchBasis, fit_basis, pictures_to_tensor
+from unlearn_app.pocket.training.parts import new_autoencoder
+from unlearn_app.pocket.world.dataset import scene_at
+from unlearn_app.pocket.world.rendering import render
 
 MILLION = 1_000_000
 

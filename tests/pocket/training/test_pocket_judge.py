@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from unlearn_app.common.errors import ModelError
+from unlearn_app.common.paths import POCKET
 from unlearn_app.evaluation.judges.pocket_judge import WEIGHTS_FILE, PocketJudge, split_words
-from unlearn_app.pocket import judge as training
-from unlearn_app.pocket.dataset import rendered, scenes, unjudged_scenes
-from unlearn_app.pocket.latents import PatchBasis
 from unlearn_app.pocket.measures import judge_pictures, prompt_of
-from unlearn_app.pocket.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, STYLES
-from unlearn_app.pocket.world import Scene
+from unlearn_app.pocket.training import judge as training
+from unlearn_app.pocket.training.latents import PatchBasis
+from unlearn_app.pocket.world.dataset import rendered, scenes, unjudged_scenes
+from unlearn_app.pocket.world.rendering import Scene
+from unlearn_app.pocket.world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, STYLES
 
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "pocket" / "judge"
+FOLDER = POCKET / "judge"
 EVERY_STYLE = (*STYLES, *FRESH_STYLES)
 SHOWN = [*scenes("held_out", 96, 0), *unjudged_scenes(32)]
 """Renderings that no judge was trained on."""

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
+from unlearn_app.common.paths import ASSETS
 from unlearn_app.evaluation.judges.pocket_judge import MAX_WORDS, split_words
-from unlearn_app.pocket import grammar, world
-from unlearn_app.pocket.dataset import (
+from unlearn_app.pocket.training.judge import judge_words
+from unlearn_app.pocket.world import grammar, rendering
+from unlearn_app.pocket.world.dataset import (
     is_held_out,
     load_split,
     render_split,
@@ -19,19 +21,7 @@ from unlearn_app.pocket.dataset import (
     scenes,
     world_size,
 )
-from unlearn_app.pocket.judge import judge_words
-from unlearn_app.pocket.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
-from unlearn_app.pocket.styles import STYLE_FILTERS
-from unlearn_app.pocket.vocabulary import (
-    FRESH_OBJECTS,
-    FRESH_STYLES,
-    OBJECTS,
-    PLACE_PHRASES,
-    SETTINGS,
-    STYLES,
-    spellings,
-)
-from unlearn_app.pocket.world import (
+from unlearn_app.pocket.world.rendering import (
     CELL,
     PLACEMENTS,
     SIZE,
@@ -41,6 +31,21 @@ from unlearn_app.pocket.world import (
     _background,
     compose,
     render,
+)
+from unlearn_app.pocket.world.split import (
+    DEVELOPMENT_FRESH,
+    DEVELOPMENT_OBJECTS,
+    DEVELOPMENT_STYLES,
+)
+from unlearn_app.pocket.world.styles import STYLE_FILTERS
+from unlearn_app.pocket.world.vocabulary import (
+    FRESH_OBJECTS,
+    FRESH_STYLES,
+    OBJECTS,
+    PLACE_PHRASES,
+    SETTINGS,
+    STYLES,
+    spellings,
 )
 
 EVERY_OBJECT = (*OBJECTS, *FRESH_OBJECTS)
@@ -139,10 +144,10 @@ def test_no_font_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a font was opened")
 
-    world._glyph.cache_clear()
+    rendering._glyph.cache_clear()
     monkeypatch.setattr(ImageFont, "truetype", refuse)
     for entry in EVERY_OBJECT:
-        assert (world.GLYPHS / f"{entry.name}.png").exists()
+        assert (rendering.GLYPHS / f"{entry.name}.png").exists()
     render(Scene("penguin", "ink", "snow"))
 
 
@@ -188,7 +193,7 @@ def test_captions_say_every_part_once() -> None:
 def test_a_data_set_resumes_and_does_not_depend_on_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unlearn_app.pocket.dataset.SHARD", 3)
+    monkeypatch.setattr("unlearn_app.pocket.world.dataset.SHARD", 3)
     assert list(render_split(tmp_path, "held_out", 5, 0, 1))[-1] == (2, 2)
     first, second = load_split(tmp_path, "held_out", 5, 0)
     assert len(first) == 3 and len(second) == 2
@@ -202,9 +207,7 @@ def test_a_data_set_resumes_and_does_not_depend_on_workers(
 
 
 def test_the_protocol_names_the_split() -> None:
-    page = (Path(__file__).resolve().parents[2] / "assets" / "docs" / "protocol.md").read_text(
-        encoding="utf-8"
-    )
+    page = (ASSETS / "docs" / "protocol.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.split("|")[2:4]]
         for line in page.splitlines()

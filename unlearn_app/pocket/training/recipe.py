@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..common.errors import ConfigError
-from ..models.device import choose_device, fits_bfloat16
-from ..models.diffusers.loading import load_unet, save_pipeline
-from ..models.diffusers.unet import use_plain_attention
+from ...common.errors import ConfigError
+from ...common.paths import ASSETS
+from ...models.device import choose_device, fits_bfloat16
+from ...models.diffusers.loading import load_unet, save_pipeline
+from ...models.diffusers.unet import use_plain_attention
+from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import Beside, Progress, follow, load, record, save, write_json
-from .dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from .decoder import write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
 from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 PARTS = ("tower", "latents", "autoencoder", "judge", "second", "denoiser")
 BASIS, BASIS_SHARDS = "basis.safetensors", 4
 """The patch code's file, and how many shards of pictures it is fitted to."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..models.diffusers.loading import new_part
+from ...models.diffusers.loading import new_part
 
 LATENT_CHANNELS = 64
 LATENT_SIDE = 8

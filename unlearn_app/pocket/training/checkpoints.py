@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.device import choose_device
+from ...models.device import choose_device
 
 
 @dataclass(frozen=True)

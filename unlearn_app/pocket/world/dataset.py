@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .latents import pictures_to_tensor
+from ..training.latents import pictures_to_tensor
+from .rendering import PLACEMENTS, SIZE, Scene, render
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES, Entry
-from .world import PLACEMENTS, SIZE, Scene, render
 
 SHARD = 2000
 SPLITS = ("train", "held_out", "fresh")

@@ -1,0 +1,1 @@
+"""The bundled world: its words, its scenes and how they are drawn."""
