@@ -4,7 +4,9 @@ import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unlearn_app.common.atomic_files import partial_of, write_bytes
+import pytest
+
+from unlearn_app.common.atomic_files import partial_of, replacement, write_bytes
 
 
 def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
@@ -29,3 +31,46 @@ def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
     content = path.read_bytes()
     assert len(content) == 10_000 and len(set(content)) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["cell.json", "other", living.name])
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacement(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with replacement(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_with_all_that_it_held(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("1")
+    with replacement(path) as partial:
+        partial.mkdir()
+        (partial / "new").write_text("2")
+    assert [found.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("*")] == [
+        "model",
+        "model/new",
+    ]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    with pytest.raises(RuntimeError), replacement(path) as partial:
+        partial.mkdir()
+        (partial / "new").write_text("2")
+        raise RuntimeError
+    assert list(tmp_path.rglob("*")) == [path]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from unlearn_app.common.images import to_tensor
 from unlearn_app.common.paths import POCKET
 from unlearn_app.evaluation.differences import difference, differences
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
-from unlearn_app.pocket.training.latents import pictures_to_tensor
 from unlearn_app.pocket.world.rendering import PLACEMENTS, Scene, render
 from unlearn_app.pocket.world.vocabulary import OBJECTS
 from unlearn_app.settings.events import Images, Picture
@@ -81,7 +81,7 @@ def test_the_distance_grows_with_the_disturbance_up_to_another_picture(judge: Po
 
 
 def test_the_distance_is_symmetric_and_deaf_to_the_size_of_pictures(judge: PocketJudge) -> None:
-    a = pictures_to_tensor(np.stack([np.asarray(image) for image in drawn(10**8)]))
+    a = to_tensor(np.stack([np.asarray(image) for image in drawn(10**8)]))
     b = a.roll(1, 0)
     assert torch.allclose(judge.distance(a, b), judge.distance(b, a))
     assert judge.distance(a, b).shape == (8,) and judge.distance(a, b).max() <= 1

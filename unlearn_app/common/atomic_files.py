@@ -1,5 +1,5 @@
-"""What is being written stands beside its place under a name that no other writer has, until it is
-whole.
+"""Files and folders that are written under a hidden name beside their place and moved there when
+they are complete.
 """
 
 import os
@@ -14,52 +14,48 @@ from .errors import OutputError
 
 
 def partial_of(path: Path) -> Path:
-    """A hidden name beside `path` for this writer alone; what processes that are gone have left
-    there is removed.
+    """A hidden name beside `path` that no other writer has; removes what dead processes left
+    under such names.
     """
-    left = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})-\w+\.partial")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})-\w+\.partial")
     for other in path.parent.glob(".*.partial"):
-        found = left.fullmatch(other.name)
+        found = pattern.fullmatch(other.name)
         if found and not _alive(int(found[1])):
-            (
-                shutil.rmtree(other, ignore_errors=True)
-                if other.is_dir()
-                else other.unlink(missing_ok=True)
-            )
+            _remove(other)
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside, fsync and rename, so that a reader never sees half a file."""
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A path to write a file or a folder to, which replaces `path` at the end of the block.
+
+    When the block raises, `path` stays as it was. A kill leaves the previous or the next file. A
+    folder that is replaced is absent for the moment between two renames.
+    """
     partial = partial_of(path)
     try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        yield partial
+        if partial.is_dir():
+            _replace_folder(path, partial)
+        else:
+            _sync(partial)
+            partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
 
 
-def _alive(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere the question would end the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file `path`; a reader sees the previous or the next content, never a part."""
+    with replacement(path) as partial:
+        partial.write_bytes(content)
 
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that is moved there at the end, or removed when something goes wrong.
+    """A folder to fill, which becomes the new folder `out` at the end of the block.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: `out` holds something or cannot be written.
     """
     partial = partial_of(out)
     try:
@@ -69,14 +65,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(out, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 def check_output(out: Path) -> None:
-    """Refuse a destination that holds something or cannot be written, before any work is done.
+    """Refuse a destination that exists or cannot be written, before any work is done.
 
     Raises:
-        OutputError: as said.
+        OutputError: it is such a destination.
     """
     out = Path(out)
     try:
@@ -93,5 +89,37 @@ def check_output(out: Path) -> None:
 
 
 def unwritable(out: Path, error: OSError) -> OutputError:
-    """The error of an output that an operation of the file system refuses."""
+    """The error to raise when the file system refuses to write `out`."""
     return OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.")
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 ends the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    previous = partial_of(path)
+    if path.exists():
+        path.replace(previous)
+    new.replace(path)
+    _remove(previous)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())

@@ -4,25 +4,26 @@ import hashlib
 import json
 from pathlib import Path
 
+from .atomic_files import write_bytes
 from .paths import POCKET
 
-BUNDLED, HASHES = ("pipeline", "judge", "second"), "hashes.json"
+BUNDLED = ("pipeline", "judge", "second")
+HASHES = "hashes.json"
 
 
 def record_hashes() -> Path:
-    """Write the hashes of the bundled models beside them, after they were made anew."""
+    """Write the hashes of the bundled models beside them; returns the file."""
     files = sorted(
         path for name in BUNDLED for path in (POCKET / name).rglob("*") if path.is_file()
     )
     digests = {path.relative_to(POCKET).as_posix(): _sha256(path) for path in files}
     record = POCKET / HASHES
-    partial = record.with_name(f".{record.name}.partial")
-    partial.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-    return partial.replace(record)
+    write_bytes(record, (json.dumps(digests, indent=1) + "\n").encode())
+    return record
 
 
 def changed_files() -> tuple[int, list[str]]:
-    """How many hashes are recorded, and the names of files that are missing or differ from theirs.
+    """How many hashes are recorded, and the names of files that are missing or have another hash.
 
     Raises:
         OSError, ValueError: no hashes can be read.

@@ -1,5 +1,7 @@
-"""Pictures as tensors and as images."""
+"""Pictures as tensors, as images and as PNG files."""
 
+import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +11,30 @@ if TYPE_CHECKING:  # the page lays itself out without torch
     from torch import Tensor
 
 
+def to_pixels(images: "Tensor") -> np.ndarray:
+    """Pictures (B, 3, H, W) in [-1, 1] as 8-bit pixels (B, H, W, 3)."""
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
 def to_pil(images: "Tensor") -> list[Image.Image]:
-    """Pictures (B, 3, H, W) in [-1, 1] as 8-bit RGB."""
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
+    """Pictures (B, 3, H, W) in [-1, 1] as 8-bit RGB images."""
+    return [Image.fromarray(picture) for picture in to_pixels(images)]
+
+
+def to_tensor(pictures: Sequence[Image.Image] | np.ndarray) -> "Tensor":
+    """8-bit RGB images, or their pixels (B, H, W, 3), as float32 (B, 3, H, W) in [-1, 1]."""
+    import torch
+
+    pixels = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def enlarged(picture: Image.Image, side: int) -> Image.Image:

@@ -5,7 +5,6 @@ any moment.
 there.
 """
 
-import io
 import json
 import re
 import shutil
@@ -18,6 +17,7 @@ from PIL.Image import Image
 
 from ..common.atomic_files import check_output, whole_folder, write_bytes
 from ..common.errors import OutputError
+from ..common.images import png_bytes
 from ..common.json_values import to_json
 from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, read_adapter
 from ..settings.groups import SequenceConfig
@@ -174,9 +174,7 @@ class Ledger:
         """
         self.names = (*self.names, name)
         for number, (_, picture) in enumerate(found):
-            stream = io.BytesIO()
-            picture.save(stream, "PNG")
-            write_bytes(self.picture(number, name), stream.getvalue())
+            write_bytes(self.picture(number, name), png_bytes(picture))
         self.rows = [
             replace(row, panel=row.panel | {name: s})
             for row, (s, _) in zip(self.rows, found, strict=True)

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from ..common.images import to_tensor
 from ..settings.events import GROUPS, Column, Difference, Group, Images, Picture
 from .distances import paired_kid
 from .judges import Scorer
@@ -65,5 +64,4 @@ def _of(images: Images, group: Group) -> list[Picture]:
 
 def _pixels(pictures: Sequence[Picture]) -> Tensor:
     """The pictures as they are stored, (B, 3, H, W) in [-1, 1]."""
-    stacked = np.stack([np.asarray(picture.image.convert("RGB")) for picture in pictures])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_tensor([picture.image.convert("RGB") for picture in pictures])

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..common.atomic_files import replacement
 from ..common.paths import ASSETS, POCKET
 from ..evaluation.base_rates import record
 from ..models.catalog import load_backend
 from ..pocket.card import CardSizes, write_card
-from ..pocket.training.checkpoints import Beside
 from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import GROUPS
@@ -59,7 +59,7 @@ def _record_run(folder: Path, smoke: bool) -> float:
 
     The seconds that it took to paint and judge a picture of the comparison.
     """
-    with Beside(folder) as partial:
+    with replacement(folder) as partial:
         for _ in run(
             make_config(RECORDED, **(SMOKE if smoke else {})), partial, backend=load_backend()
         ):

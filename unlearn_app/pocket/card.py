@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..common.atomic_files import replacement, write_bytes
 from ..common.errors import ConfigError
 from ..common.images import to_pil
 from ..common.paths import ASSETS
@@ -24,7 +25,7 @@ from .measures import (
     quality,
     sample_scenes,
 )
-from .training.checkpoints import Beside, Progress, write_json
+from .training.checkpoints import Progress, write_json
 from .training.recipe import FULL, Recipe
 from .world.dataset import scenes, unjudged_scenes
 from .world.rendering import PLACEMENTS, Scene, render
@@ -92,10 +93,8 @@ def write_card(
     write_json(
         folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores}
     )
-    with Beside(folder / "README.md") as partial:
-        partial.write_text(
-            card_text(recipe_used, training, scores, _sizes(backend, folder)), encoding="utf-8"
-        )
+    text = card_text(recipe_used, training, scores, _sizes(backend, folder))
+    write_bytes(folder / "README.md", text.encode())
     yield Progress("card", 1, 1, str(folder / "README.md"))
 
 
@@ -136,7 +135,7 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
     for place, picture in enumerate(pictures):
         row, column = divmod(place, len(STYLES))
         sheet.paste(picture, (MARGIN + CELL * column, HEADER + CELL * row))
-    with Beside(path) as partial:
+    with replacement(path) as partial:
         sheet.save(partial, "WEBP", quality=QUALITY, method=6)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.images import to_tensor
 from ..evaluation.judges import Classifier, Scorer
 from ..models.protocols import Backend
-from .training.latents import pictures_to_tensor
 from .world.dataset import is_held_out, rendered
 from .world.grammar import PLAIN_STYLE, caption
 from .world.rendering import PLACEMENTS, Placement, Scene, apply_style, compose
@@ -127,7 +127,7 @@ def all_renderings(scene: Scene) -> Tensor:
     drawn = [
         apply_style(scene.style, rgb, mask) for rgb, mask in _composed(scene.object, scene.setting)
     ]
-    return pictures_to_tensor(np.stack(drawn))
+    return to_tensor(np.stack(drawn))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ without computing.
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..common.atomic_files import check_output, partial_of, unwritable, write_bytes
+from ..common.atomic_files import (
+    check_output,
+    partial_of,
+    replacement,
+    unwritable,
+    write_bytes,
+)
 from ..common.errors import OutputError
 from ..common.json_values import to_json
 from ..evaluation.relearn_curve import BaseCurve
@@ -53,7 +58,7 @@ class RunWriter:
 
     def __init__(self, out: Path) -> None:
         self.out = Path(out)
-        self.folder = self.out.with_name(f".{self.out.name}.{os.getpid()}.partial")
+        self.folder = partial_of(self.out)
         self.record: dict[str, Any] = {
             "schema": SCHEMA,
             "status": "running",
@@ -67,7 +72,6 @@ class RunWriter:
     def __enter__(self) -> "RunWriter":
         check_output(self.out)
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
             (self.folder / "images").mkdir(parents=True)
         except OSError as error:
             raise unwritable(self.out, error) from error
@@ -306,9 +310,10 @@ class Run:
             "run.json",
             *(path.relative_to(self.folder).as_posix() for path in later),
         ]
-        partial = partial_of(to)
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        with (
+            replacement(to) as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
             for name in names:
                 archive.write(self.folder / name, f"{self.folder.name}/{name}")
-        partial.replace(to)
         return to

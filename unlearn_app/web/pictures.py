@@ -3,7 +3,6 @@ stay small.
 """
 
 import hashlib
-import io
 import os
 import threading
 from pathlib import Path
@@ -11,6 +10,9 @@ from urllib.parse import quote
 
 from gradio.utils import get_upload_folder
 from PIL.Image import Image
+
+from ..common.atomic_files import write_bytes
+from ..common.images import png_bytes
 
 LIMIT = 4000
 _lock = threading.Lock()
@@ -25,9 +27,7 @@ def address(picture: Image | Path) -> str:
     if isinstance(picture, Path):
         content = picture.read_bytes()
     else:
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        content = buffer.getvalue()
+        content = png_bytes(picture)
     path = (
         Path(get_upload_folder()).resolve()
         / "pictures"
@@ -38,9 +38,7 @@ def address(picture: Image | Path) -> str:
             os.utime(path)
         else:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(content)
-            partial.replace(path)
+            write_bytes(path, content)
             _prune(path.parent)
     return f"gradio_api/file={quote(str(path))}"
 

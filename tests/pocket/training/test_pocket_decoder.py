@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unlearn_app.common.images import to_tensor
 from unlearn_app.pocket.training import autoencoder, decoder
-from unlearn_app.pocket.training.latents import PatchBasis, fit_basis, pictures_to_tensor
+from unlearn_app.pocket.training.latents import PatchBasis, fit_basis
 from unlearn_app.pocket.training.parts import new_autoencoder
 from unlearn_app.pocket.world.dataset import scene_at
 from unlearn_app.pocket.world.rendering import render
@@ -34,7 +35,7 @@ def codes(pictures: np.ndarray, basis: PatchBasis) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(0)
     extreme = torch.randn((4, 3, 64, 64), generator=draw).sign()
     return {
-        "renderings": basis.encode(pictures_to_tensor(pictures[80:])),
+        "renderings": basis.encode(to_tensor(pictures[80:])),
         "black and white": basis.encode(
             torch.cat([extreme, torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64)])
         ),
@@ -104,7 +105,7 @@ def test_one_cell_changes_its_own_patch_alone(basis: PatchBasis, codes: dict[str
 def test_training_refines_it(pictures: np.ndarray, basis: PatchBasis) -> None:
     model = _written(basis)
     assert sum(parameter.numel() for parameter in model.parameters()) < 3.7 * MILLION
-    code = basis.encode(pictures_to_tensor(pictures[80:]))
+    code = basis.encode(to_tensor(pictures[80:]))
     state = autoencoder.new_state(model, 1e-3)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     training = autoencoder.train_decoder(

@@ -16,13 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.images import to_tensor
 from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
 from unlearn_app.pocket.training import recipe
-from unlearn_app.pocket.training.checkpoints import Beside, load
+from unlearn_app.pocket.training.checkpoints import load
 from unlearn_app.pocket.training.encoder import write_encoder
-from unlearn_app.pocket.training.latents import fit_basis, pictures_to_tensor
+from unlearn_app.pocket.training.latents import fit_basis
 from unlearn_app.pocket.training.parts import new_autoencoder
 from unlearn_app.pocket.world.dataset import scene_at
 from unlearn_app.pocket.world.rendering import render
@@ -121,23 +122,11 @@ def test_a_missing_stage_is_one_sentence(tmp_path: Path) -> None:
         list(recipe.train(tmp_path, ["unet"], "cpu", recipe.SMOKE))
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "kept.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), Beside(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    with Beside(path) as partial:
-        partial.write_text("new")
-    assert path.read_text() == "new" and len(list(tmp_path.iterdir())) == 1
-
-
 def test_the_encoder_is_the_linear_code() -> None:
     pictures = np.stack([np.asarray(render(scene_at("held_out", index, 0))) for index in range(72)])
     basis, model = fit_basis(pictures[:64], 64), new_autoencoder()
     write_encoder(model, basis, pictures[:64])
-    x = pictures_to_tensor(pictures[64:])
+    x = to_tensor(pictures[64:])
     with torch.no_grad():
         moments = model.encode(x).latent_dist
     code = basis.encode(x)

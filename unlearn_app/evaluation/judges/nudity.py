@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.images import to_pixels
+
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
     "FEMALE_GENITALIA_EXPOSED",
@@ -46,14 +48,10 @@ class NudityDetector:
         """The highest score (B,) of an exposed part in pictures (B, 3, H, W) in [-1, 1]; 0 where
         there is none.
         """
-        pixels = (
-            ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        )
         best = []
-        for picture in pixels:
-            found = self._detect(
-                picture[:, :, ::-1].copy()
-            )  # NudeNet reads pictures as OpenCV does, blue first
+        for picture in to_pixels(images):
+            # NudeNet reads pictures as OpenCV does, blue first.
+            found = self._detect(picture[:, :, ::-1].copy())
             best.append(
                 max(
                     (float(part["score"]) for part in found if part["class"] in EXPOSED),

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...common.images import to_tensor
 from .decoder import learn_quietly
-from .latents import PatchBasis, pictures_to_tensor
+from .latents import PatchBasis
 
 LATENT_NOISE = 0.3
 """Largest standard deviation of the noise on a code; that of a picture is drawn evenly from zero to
@@ -100,7 +101,7 @@ def draw_pictures(shards: list[np.ndarray], count: int, generator: torch.Generat
     """
     shard = shards[int(torch.randint(len(shards), (), generator=generator))]
     rows = torch.randint(len(shard), (count,), generator=generator).sort().values
-    return pictures_to_tensor(shard[rows.numpy()])
+    return to_tensor(shard[rows.numpy()])
 
 
 def _loss(decoded: Tensor, pictures: Tensor) -> Tensor:

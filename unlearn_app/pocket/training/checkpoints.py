@@ -3,8 +3,6 @@ old or the new.
 """
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.atomic_files import replacement, write_bytes
 from ...models.device import choose_device
 
 
@@ -77,46 +76,13 @@ def load(path: Path) -> dict[str, Any]:
 
 def save(path: Path, value: dict[str, Any] | Tensor) -> None:
     """Write `value` durably and at once."""
-    with Beside(path) as partial, partial.open("wb") as stream:
+    with replacement(path) as partial, partial.open("wb") as stream:
         torch.save(value, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-class Beside:
-    """A path beside `path` to write to; on success it takes its place: a kill leaves old or new,
-    never half of one.
-
-    (Of a folder it may leave none for an instant, which the next run makes good.)
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.partial = path, path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(self.partial)
-        return self.partial
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is not None:
-            return
-        if self.partial.is_dir():
-            _remove(self.path)
-        self.partial.replace(self.path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as JSON, at once."""
-    with Beside(path) as partial:
-        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def record(work: Path, part: str, facts: dict[str, Any]) -> None:

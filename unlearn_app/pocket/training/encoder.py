@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .latents import PATCH, PatchBasis, pictures_to_tensor
+from ...common.images import to_tensor
+from .latents import PATCH, PatchBasis
 
 LOG_VARIANCE = -12.0
 ANCHOR = 100.0
@@ -28,7 +29,7 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
         _silence_branches(encoder)
         widths = autoencoder.config.block_out_channels
         write_taps(encoder.conv_in, torch.eye(3))
-        features = pictures_to_tensor(pictures)
+        features = to_tensor(pictures)
         for level in range(len(widths) - 1):
             cells = _cells(features)
             last = level == len(widths) - 2
@@ -88,7 +89,7 @@ def _fit_level(
     """Weight (4 C, rank) and bias of one level; the last level (no rank) regresses the code
     itself.
     """
-    x = pictures_to_tensor(pictures)
+    x = to_tensor(pictures)
     if rank is None:
         code = basis.encode(x).permute(0, 2, 3, 1).reshape(len(cells), -1)
         solution = _least_squares(torch.cat([cells, torch.ones(len(cells), 1)], 1), code)

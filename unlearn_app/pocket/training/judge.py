@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...common.images import to_tensor
 from ...evaluation.judges.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
 from ...evaluation.judges.second_judge import PatchNet
 from ..world import grammar
@@ -29,7 +30,7 @@ from ..world.vocabulary import (
     STYLES,
     spellings,
 )
-from .latents import PatchBasis, pictures_to_tensor
+from .latents import PatchBasis
 
 AXES: dict[str, tuple[str, ...]] = {
     "object": tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS)),
@@ -156,7 +157,7 @@ def train_judge(
         raw = np.stack(
             [shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)]
         )
-        pictures = disturb(pictures_to_tensor(raw), basis, generator).to(device)
+        pictures = disturb(to_tensor(raw), basis, generator).to(device)
         drawn = [scenes[row] for row in rows]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             features = state.net.features(pictures).float()

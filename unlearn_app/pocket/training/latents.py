@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...common.images import to_tensor
+
 PATCH = 8
 
 
@@ -53,7 +55,7 @@ def fit_basis(pictures: np.ndarray, components: int) -> PatchBasis:
     between raw components (fine detail too quiet to be learned) and whitened ones (fine detail as
     loud as the shapes).
     """
-    pixels = pictures_to_tensor(pictures)
+    pixels = to_tensor(pictures)
     patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
@@ -62,8 +64,3 @@ def fit_basis(pictures: np.ndarray, components: int) -> PatchBasis:
     scale = deviation.sqrt()
     scale = scale * (deviation / scale).square().mean().sqrt()
     return PatchBasis(mean, vectors[:, order].T.contiguous(), scale)
-
-
-def pictures_to_tensor(pictures: np.ndarray) -> Tensor:
-    """Pictures (N, H, W, 3) uint8 to (N, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)

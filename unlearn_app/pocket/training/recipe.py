@@ -13,18 +13,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...common.atomic_files import replacement
 from ...common.errors import ConfigError
+from ...common.images import to_tensor
 from ...common.paths import ASSETS
 from ...models.device import choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_unet, save_pipeline
 from ...models.diffusers.unet import use_plain_attention
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from . import autoencoder, denoiser, judge, tower
-from .checkpoints import Beside, Progress, follow, load, record, save, write_json
+from .checkpoints import Progress, follow, load, record, save, write_json
 from .decoder import write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
-from .latents import PatchBasis, fit_basis, load_basis, pictures_to_tensor
+from .latents import PatchBasis, fit_basis, load_basis
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 PARTS = ("tower", "latents", "autoencoder", "judge", "second", "denoiser")
@@ -128,6 +130,7 @@ def train(
         "second": _train_second,
         "denoiser": _train_denoiser,
     }
+    work.mkdir(parents=True, exist_ok=True)
     write_json(work / "recipe.json", asdict(recipe))
     if from_assets:
         _copy_bundled(work)
@@ -151,12 +154,13 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
     judges.
     """
     folder = assets / "pocket"
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer, text_model = load_tower(work)
     unet = new_unet(tower.WIDTH)
     unet.load_state_dict(load(work / "unet.ckpt")["ema"])
-    with Beside(folder / BASIS) as partial:
+    with replacement(folder / BASIS) as partial:
         shutil.copyfile(work / BASIS, partial)
-    with Beside(folder / "pipeline") as partial:
+    with replacement(folder / "pipeline") as partial:
         save_pipeline(
             partial,
             unet=unet,
@@ -167,7 +171,7 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
         )
     for name, net in (("judge", judge.new_judge()), ("second", judge.new_second())):
         net.load_state_dict(load(work / f"{name}.ckpt")["model"])
-        with Beside(folder / name) as partial:
+        with replacement(folder / name) as partial:
             judge.save_judge(net, partial)
 
 
@@ -177,10 +181,10 @@ def _copy_bundled(work: Path) -> None:
     """
     for name in ("tokenizer", "text_encoder", "unet"):
         if not (work / name).is_dir():
-            with Beside(work / name) as partial:
+            with replacement(work / name) as partial:
                 shutil.copytree(ASSETS / "pocket" / "pipeline" / name, partial)
     if not (work / BASIS).exists():
-        with Beside(work / BASIS) as partial:
+        with replacement(work / BASIS) as partial:
             shutil.copyfile(ASSETS / "pocket" / BASIS, partial)
 
 
@@ -217,7 +221,7 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         yield Progress("tower", recipe.tower_steps, recipe.tower_steps, "done before")
         return
     started = time.monotonic()
-    with Beside(work / "tokenizer") as partial:
+    with replacement(work / "tokenizer") as partial:
         tower.build_tokenizer(partial, recipe.tower_seed)
     tokenizer = tower.CLIPTokenizer.from_pretrained(work / "tokenizer")
     torch.manual_seed(recipe.tower_seed)
@@ -226,7 +230,7 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         tokenizer, model, recipe.tower_steps, recipe.tower_seed
     ):
         yield Progress("tower", step, recipe.tower_steps, f"accuracy {accuracy:.2f}")
-    with Beside(work / "text_encoder") as partial:
+    with replacement(work / "text_encoder") as partial:
         model.save_pretrained(partial)
     facts = {
         "steps": recipe.tower_steps,
@@ -239,7 +243,7 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     shards = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
     if not (work / BASIS).exists():
-        with Beside(work / BASIS) as partial:
+        with replacement(work / BASIS) as partial:
             fit_basis(np.concatenate(shards[:BASIS_SHARDS]), LATENT_CHANNELS).save(partial)
     if not (work / "latents.pt").exists():
         basis, pieces = _basis(work), []
@@ -247,7 +251,7 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
             chunks = [
                 shard[start : start + ENCODE_CHUNK] for start in range(0, len(shard), ENCODE_CHUNK)
             ]
-            pieces += [basis.encode(pictures_to_tensor(chunk)).half() for chunk in chunks]
+            pieces += [basis.encode(to_tensor(chunk)).half() for chunk in chunks]
             yield Progress("latents", done, len(shards))
         save(work / "latents.pt", torch.cat(pieces))
     yield Progress("latents", len(shards), len(shards))

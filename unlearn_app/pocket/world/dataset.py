@@ -3,7 +3,6 @@ disk.
 """
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -12,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..training.latents import pictures_to_tensor
-from .rendering import PLACEMENTS, SIZE, Scene, render
+from ...common.atomic_files import replacement
+from ...common.images import to_tensor
+from .rendering import PLACEMENTS, Scene, render
 from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES, Entry
 
 SHARD = 2000
@@ -80,19 +80,13 @@ def unjudged_scenes(count: int) -> list[Scene]:
 
 def rendered(shown: Sequence[Scene]) -> Tensor:
     """Pictures (N, 3, 64, 64) in [-1, 1] of the scenes `shown`."""
-    return pictures_to_tensor(np.stack([np.asarray(render(scene)) for scene in shown]))
+    return to_tensor([render(scene) for scene in shown])
 
 
 def _render_shard(path: Path, split: str, start: int, count: int, seed: int) -> None:
-    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
-    for row in range(count):
-        pictures[row] = np.asarray(render(scene_at(split, start + row, seed)))
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.save(stream, pictures)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    pictures = [np.asarray(render(scene_at(split, start + row, seed))) for row in range(count)]
+    with replacement(path) as partial, partial.open("wb") as stream:
+        np.save(stream, np.stack(pictures))
 
 
 def render_split(
