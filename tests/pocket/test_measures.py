@@ -13,11 +13,11 @@ from unlearn_app.evaluation.judges.second_judge import SecondJudge
 from unlearn_app.pocket.measures import (
     all_renderings,
     diversity,
+    generation_scores,
     gradient_magnitude,
     held_out_scenes,
     likeness,
     psnr,
-    quality,
     sharpness,
 )
 from unlearn_app.pocket.world.dataset import is_held_out, rendered, scenes
@@ -100,8 +100,8 @@ def test_renderings_have_the_best_quality_and_others_scenes_a_bad_one() -> None:
     shown = scenes("held_out", 24, 0)
     pictures = rendered(shown)
     best, worst = (
-        quality(judge, second, pictures, shown),
-        quality(judge, second, pictures.roll(1, 0), shown),
+        generation_scores(judge, second, pictures, shown),
+        generation_scores(judge, second, pictures.roll(1, 0), shown),
     )
     assert best["judge"]["object"] == 1
     assert best["psnr"]["worst_tenth"] > 90

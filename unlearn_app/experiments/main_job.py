@@ -27,12 +27,12 @@ from ..models.catalog import load_backend
 from ..models.protocols import Backend
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
-    Sampler,
+    SceneSampler,
+    generation_scores,
     held_out_scenes,
     on_one_prompt,
     on_reconstruction,
     on_renderings,
-    quality,
     sample_scenes,
 )
 from ..pocket.world.dataset import scenes
@@ -95,7 +95,9 @@ def _of_the_model(folder: Path, backend: Backend, smoke: bool) -> dict[str, Any]
     judge, second = _judge(), SecondJudge.load(POCKET / "second")
     count, per_pair = (28, 1) if smoke else (1400, 2)
     shared = {"base": backend.base_hash, "judge": judge.version, "second": second.version}
-    sampler = Sampler(CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED)
+    sampler = SceneSampler(
+        CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED
+    )
     values: dict[str, Any] = {}
 
     def measured(
@@ -181,10 +183,14 @@ def _judge() -> Any:
 
 
 def on_generated(
-    backend: Backend, judge: Scorer, second: Classifier, wanted: Sequence[Scene], sampler: Sampler
+    backend: Backend,
+    judge: Scorer,
+    second: Classifier,
+    wanted: Sequence[Scene],
+    sampler: SceneSampler,
 ) -> dict[str, Any]:
     """Everything measured of pictures of `wanted` by the original model."""
-    return quality(judge, second, sampler(backend, wanted), wanted)
+    return generation_scores(judge, second, sampler(backend, wanted), wanted)
 
 
 def taught_by(backend: Backend, judge: Scorer, config: RunConfig) -> dict[str, tuple[int, int]]:

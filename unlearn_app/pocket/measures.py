@@ -1,5 +1,5 @@
-"""How good the bundled models are: judges on pictures, reconstruction, and generated pictures
-against renderings.
+"""How good the bundled models are: judges, reconstruction, and generated pictures compared with
+renderings.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from ..models.protocols import Backend
 from .world.dataset import is_held_out, rendered
 from .world.grammar import PLAIN_STYLE, caption
 from .world.rendering import PLACEMENTS, Placement, Scene, apply_style, compose
-from .world.vocabulary import OBJECTS, SETTINGS, STYLES
+from .world.vocabulary import OBJECTS, SETTINGS, STYLES, Entry
 
 AXES = ("object", "style", "setting")
 CHUNK = 64
@@ -29,8 +29,8 @@ UNSURE = 0.6
 
 @dataclass(frozen=True)
 class JudgeScore:
-    """Share of pictures whose class the judge names right, per axis, and mean alignment with their
-    captions.
+    """What a judge says of pictures: the share that it classifies right on each axis, and their
+    mean alignment with their captions.
 
     `sure` is the mean probability of the right object, `unsure` the share of pictures where it is
     below `UNSURE`.
@@ -46,7 +46,7 @@ class JudgeScore:
 
 
 Answers = Mapping[str, tuple[Tensor, Tensor]]
-"""By axis the probability (B,) of what each picture should show, and whether it is the highest
+"""By axis, the probability (B,) of what each picture should show, and whether it is the highest
 (B,).
 """
 
@@ -69,9 +69,8 @@ def _judge_score(
     alignment = sum(judge(batch, prompts).sum().item() for batch, prompts in batches) / len(shown)
     named = [answers[axis][1].float().mean().item() for axis in AXES]
     sure = answers["object"][0]
-    return JudgeScore(
-        len(shown), *named, alignment, sure.mean().item(), (sure < UNSURE).float().mean().item()
-    )
+    unsure = (sure < UNSURE).float()
+    return JudgeScore(len(shown), *named, alignment, sure.mean().item(), unsure.mean().item())
 
 
 def right_probabilities(
@@ -113,8 +112,9 @@ def gradient_magnitude(pictures: Tensor) -> Tensor:
     sharpness.
     """
     clamped = pictures.clamp(-1, 1)
-    down, right = clamped.diff(dim=-2).abs(), clamped.diff(dim=-1).abs()
-    return down.mean((-3, -2, -1)) + right.mean((-3, -2, -1))
+    down = clamped.diff(dim=-2).abs().mean((-3, -2, -1))
+    right = clamped.diff(dim=-1).abs().mean((-3, -2, -1))
+    return down + right
 
 
 @cache
@@ -149,11 +149,12 @@ def likeness(picture: Tensor, scene: Scene) -> Likeness:
     drawn = all_renderings(scene)
     ratios = psnr(picture[None], drawn)
     best = int(ratios.argmax())
-    gradient, rendered_gradient = (
-        gradient_magnitude(picture[None]).item(),
-        gradient_magnitude(drawn).mean().item(),
+    return Likeness(
+        placement=PLACEMENTS[best],
+        psnr=ratios[best].item(),
+        gradient=gradient_magnitude(picture[None]).item(),
+        rendered_gradient=gradient_magnitude(drawn).mean().item(),
     )
-    return Likeness(PLACEMENTS[best], ratios[best].item(), gradient, rendered_gradient)
 
 
 def sharpness(found: Sequence[Likeness]) -> float:
@@ -162,10 +163,10 @@ def sharpness(found: Sequence[Likeness]) -> float:
 
 
 def diversity(found: Sequence[Likeness]) -> Mapping[str, float]:
-    """For flip and each offset: the rarest value's share among the closest placements, over its
-    share in the world.
+    """For mirroring and each offset, how often its rarest value appears, over its share in the
+    world.
 
-    1 is as often as in the world; a value that never appears makes it 0.
+    1 is as often as in the world, 0 means that a value never appears.
     """
     result = {}
     for item in fields(Placement):
@@ -176,7 +177,7 @@ def diversity(found: Sequence[Likeness]) -> Mapping[str, float]:
 
 
 def sample_scenes(per_pair: int) -> list[Scene]:
-    """Every object in every style, `per_pair` times, settings going round."""
+    """Every object in every style, `per_pair` times; the settings take turns."""
     return [
         Scene(o.name, s.name, SETTINGS[(i + j + 3 * k) % len(SETTINGS)].name)
         for k in range(per_pair)
@@ -186,8 +187,8 @@ def sample_scenes(per_pair: int) -> list[Scene]:
 
 
 def held_out_scenes(count: int) -> list[Scene]:
-    """`count` compositions that training never showed, spread over all of them; fewer where there
-    are not so many.
+    """`count` compositions that training never shows, evenly spaced; all of them if there are
+    fewer.
     """
     known = [Scene(o.name, s.name, p.name) for o in OBJECTS for s in STYLES for p in SETTINGS]
     held = [scene for scene in known if is_held_out(scene.object, scene.style, scene.setting)]
@@ -220,51 +221,49 @@ def generate_scenes(
     return torch.cat(pieces)
 
 
-def quality(
+def generation_scores(
     judge: Scorer, second: Classifier, pictures: Tensor, wanted: Sequence[Scene]
 ) -> dict[str, Any]:
-    """Everything measured of generated `pictures` (B, 3, H, W) of the scenes `wanted`, ready for
-    JSON.
-    """
+    """Every score of generated `pictures` (B, 3, H, W) of the scenes `wanted`, as JSON values."""
     found = [likeness(picture, scene) for picture, scene in zip(pictures, wanted, strict=True)]
     ratios = torch.tensor([one.psnr for one in found])
     answers = _answers(judge, pictures, wanted)
-    named = {axis: right.float() for axis, (_, right) in answers.items()}
-    groups = {"object": [e.name for e in OBJECTS], "style": [e.name for e in STYLES]}
-    rows = {
-        axis: {
-            name: [row for row, scene in enumerate(wanted) if getattr(scene, axis) == name]
-            for name in names
-        }
-        for axis, names in groups.items()
+    second_right = {
+        axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item()
+        for axis in ("object", "style")
     }
+    objects = _rows_by(wanted, "object", OBJECTS)
+    styles = _rows_by(wanted, "style", STYLES)
     return {
         "judge": asdict(_judge_score(judge, pictures, wanted, answers)),
-        "second": {
-            axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item()
-            for axis in groups
-        },
+        "second": second_right,
         "psnr": {"median": ratios.median().item(), "worst_tenth": ratios.quantile(0.1).item()},
         "sharpness": sharpness(found),
         "sharpness_by_style": {
-            name: sharpness([found[row] for row in places])
-            for name, places in rows["style"].items()
-            if places
+            name: sharpness([found[row] for row in rows]) for name, rows in styles.items()
         },
-        **{
-            f"right_by_{axis}": {
-                name: named[axis][places].mean().item()
-                for name, places in by_name.items()
-                if places
-            }
-            for axis, by_name in rows.items()
-        },
+        "right_by_object": _shares(answers["object"][1], objects),
+        "right_by_style": _shares(answers["style"][1], styles),
     }
 
 
+def _rows_by(scenes: Sequence[Scene], axis: str, entries: Sequence[Entry]) -> dict[str, list[int]]:
+    """The indices of the scenes with each of `entries`, without those that no scene has."""
+    rows = {
+        entry.name: [row for row, scene in enumerate(scenes) if getattr(scene, axis) == entry.name]
+        for entry in entries
+    }
+    return {name: found for name, found in rows.items() if found}
+
+
+def _shares(right: Tensor, rows: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """The share of `right` (B,) in each group of rows."""
+    return {name: right[group].float().mean().item() for name, group in rows.items()}
+
+
 @dataclass(frozen=True)
-class Sampler:
-    """How the measured pictures are made; picture i has seed `first_seed` + i."""
+class SceneSampler:
+    """How pictures are sampled for a measure; picture i has seed `first_seed` + i."""
 
     steps: int
     guidance_scale: float
@@ -284,15 +283,13 @@ def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
 
 
 def on_reconstruction(backend: Backend, shown: Sequence[Scene]) -> dict[str, float]:
-    """PSNR in dB of encoding and decoding renderings of `shown`: mean, spread and worst of the
-    pictures.
-    """
+    """PSNR in dB of renderings of `shown`, encoded and decoded: mean, standard deviation, worst."""
     ratios = reconstruction_psnr(backend, rendered(shown))
     values = {"mean": ratios.mean(), "sd": ratios.std(), "worst": ratios.min()}
     return {"pictures": len(shown), **{name: value.item() for name, value in values.items()}}
 
 
-def on_one_prompt(backend: Backend, sampler: Sampler, count: int) -> dict[str, float]:
+def on_one_prompt(backend: Backend, sampler: SceneSampler, count: int) -> dict[str, float]:
     """`diversity` of `count` pictures of one prompt."""
     wanted = [Scene("cat", PLAIN_STYLE, "field")] * count
     pictures = sampler(backend, wanted)

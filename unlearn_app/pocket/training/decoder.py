@@ -1,5 +1,4 @@
-"""The decoder of the autoencoder: the linear patch code undone by convolution weights, without any
-training.
+"""The decoder of the autoencoder: the linear patch code inverted by computed convolution weights.
 
 A patch of 8 x 8 pixels is a linear function of its cell, but the network doubles its grid three
 times and each time gives the four copies of a cell the same numbers, so the copies have to be told
@@ -14,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from .encoder import write_taps
+from .encoder import blank, write_taps
 from .latents import PATCH, PatchBasis
 
 SIDE = 8
@@ -27,16 +26,17 @@ ONE = 32.0
 """The amplitude of flags: silu(32) is 32 and silu(-32) is 0, so that a flag stays exact."""
 ANCHORS = [0, 1]
 BALANCE = 2
-"""Places in every map: two large constants, which hold the normalisation still, and what keeps the
-mean at zero.
+"""Channels of every map: two large constants, which make the statistics of the normalisation
+constant, and one that keeps the mean at zero.
 """
 
 
 class Map:
-    """Places of named groups of channels in one feature map, behind the anchors and the balance."""
+    """The channel indices of named groups in one feature map, after the anchors and the balance."""
 
     def __init__(self, **sizes: int) -> None:
-        self.end, self.places = BALANCE + 1, {}
+        self.end = BALANCE + 1
+        self.places = {}
         for name, size in sizes.items():
             self.places[name] = list(range(self.end, self.end + size))
             self.end += size
@@ -52,18 +52,19 @@ GATED_QUARTERS = Map(one=1, ramp=2, parity=4, plus=48, minus=48)
 PIECES = Map(one=1, ramp=2, parity=4, pixels=12)
 GATED_PIECES = Map(parity=6, plus=12, minus=12)
 PICTURE = Map(parity=6, plus=3, minus=3)
-"""What the feature maps hold, from the code's grid to the picture's; the narrowest network in which
-they fit.
+"""The channels of the feature maps, from the grid of the code to that of the picture; the widths of
+the network are the smallest that hold them.
 """
 
 
 def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
     """Set the weights of the decoder so that it computes `basis.decode`, without any training.
 
-    Both blocks of the coarsest level and the second blocks of the others contribute nothing, since
-    the last convolution of their branch is zero; they are there to learn.
+    Both blocks of the coarsest level and the second blocks of the others, the free blocks, add
+    nothing: the last convolution of their branch is zero until they are trained.
     """
-    decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
+    decoder = autoencoder.decoder
+    levels = decoder.up_blocks
     with torch.no_grad():
         _hold_norms(decoder)
         _write_entry(autoencoder)
@@ -85,16 +86,16 @@ def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
         _write_output(decoder)
 
 
-def learn_quietly(autoencoder: nn.Module) -> None:
-    """Let gradients reach only what can be refined in a decoder that `write_decoder` wrote; call it
-    before training.
+def freeze_position_and_gates(autoencoder: nn.Module) -> None:
+    """Freeze what must not change in a decoder that `write_decoder` wrote; call it before training.
 
-    Frozen are position and gates, whose numbers are so loud that a step of a weight that reads
-    them, or of one that moves them, drowns the picture. Free blocks and selections of pixels learn,
-    but the former add to codes and pixels alone.
+    Frozen are position and gates: their numbers are so large that one update of a weight that
+    reads or makes them destroys the picture. Free blocks and the selections of pixels are trained,
+    and free blocks add to codes and pixels only.
     """
     autoencoder.requires_grad_(False)
-    decoder, levels = autoencoder.decoder, autoencoder.decoder.up_blocks
+    decoder = autoencoder.decoder
+    levels = decoder.up_blocks
     for block, targets in _free_blocks(decoder):
         for part in (block.conv1, block.norm2, block.conv2):
             part.requires_grad_(True)
@@ -122,18 +123,17 @@ def _anchor(width: int) -> tuple[float, float]:
 
 
 def _hold_norms(decoder: nn.Module) -> None:
-    """Turn every normalisation before which anchors stand into the identity, which hides anchors
-    and balance.
+    """Make every normalisation of a map with anchors the identity, except that anchors and balance
+    become zero.
 
-    What is left is every free block's second normalisation, before which there are none.
+    The second normalisation of every free block has no anchors and is left as it is.
     """
     for module in decoder.modules():
         if hasattr(module, "conv_shortcut"):
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
+            blank(module.conv2)
             _hold_norm(module.norm1)
     _hold_norm(decoder.conv_norm_out)
-    # what follows has no use for these, and they are so loud that nothing could be learned beside them
+    # The next layers do not use these, and next to numbers this large nothing could be learned.
     for block in decoder.up_blocks[0].resnets:
         block.norm1.weight[ENTRY["one"] + ENTRY["ramp"] + ENTRY["edges"]] = 0
     for places, block in (
@@ -145,7 +145,7 @@ def _hold_norms(decoder: nn.Module) -> None:
 
 
 def _free_blocks(decoder: nn.Module) -> list[tuple[nn.Module, list[int]]]:
-    """Blocks that contribute nothing yet, and the channels to which they may add."""
+    """The free blocks, and the channels to which each may add."""
     first, *others = decoder.up_blocks
     blocks = [(block, ENTRY["code"]) for block in first.resnets]
     targets = (QUARTERS["pixels"], PIECES["pixels"], PICTURE["plus"] + PICTURE["minus"])
@@ -158,11 +158,6 @@ def _hold_norm(norm: nn.GroupNorm) -> None:
     nn.init.constant_(norm.weight, _anchor(norm.num_channels)[1])
     nn.init.zeros_(norm.bias)
     norm.weight[[*ANCHORS, BALANCE]] = 0
-
-
-def _blank(conv: nn.Conv2d) -> None:
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
 
 
 def _tap(
@@ -198,7 +193,7 @@ def _write_entry(autoencoder: nn.Module) -> None:
     """The code as it comes, and the constant."""
     conv = autoencoder.decoder.conv_in
     write_taps(autoencoder.post_quant_conv, torch.eye(len(ENTRY["code"])))
-    _blank(conv)
+    blank(conv)
     _tap(conv, ENTRY["code"], range(len(ENTRY["code"])), 1.0)
     conv.bias[ENTRY["one"]] = ONE
     _close(conv)
@@ -214,8 +209,8 @@ def _write_ramp(resnets: nn.ModuleList) -> None:
     outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
     edges, ramps = ENTRY["edges"], ENTRY["ramp"]
     for distance, block in zip((0, 2), resnets, strict=True):
-        _blank(block.conv1)
-        _blank(block.conv2)
+        blank(block.conv1)
+        blank(block.conv2)
         _hold_norm(block.norm2)
         for side, (edge, out) in enumerate(zip(edges, outward, strict=True)):
             if distance == 0:
@@ -269,7 +264,7 @@ def _write_halves(conv: nn.Conv2d) -> None:
     """Two copies of the code, of which `_select_quarters` sees the one in left and the other in
     right halves.
     """
-    _blank(conv)
+    blank(conv)
     _write_position(conv, ENTRY, HALVES, SIDE)
     conv.weight[HALVES["parity"]] *= ONE
     for name, sign in (("left", 1), ("right", -1)):
@@ -284,9 +279,8 @@ def _functionals(basis: PatchBasis) -> tuple[Tensor, Tensor]:
     Pixels are ordered so that equal parts of them are the quarters of a quarter, and so on down to
     colours.
     """
-    weights = (
-        (basis.rows * basis.scale[:, None]).T.half().float()
-    )  # what a file will hold, so that offsets match
+    # Rounded as in a saved file, so that the offsets match.
+    weights = (basis.rows * basis.scale[:, None]).T.half().float()
     split = torch.cat([weights, basis.mean[:, None]], 1).reshape(3, *(2,) * 6, -1)
     ordered = split.permute(1, 4, 2, 5, 3, 6, 0, 7).reshape(2, 2, 3 * PATCH**2 // 4, -1)
     return ordered[..., :-1], ordered[..., -1]
@@ -299,7 +293,7 @@ def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> No
     weights, means = functionals
     size = len(QUARTERS["pixels"])
     hidden = Map(top=size, bottom=size)
-    _blank(block.conv1)
+    blank(block.conv1)
     for row, (name, sign) in enumerate((("top", 1), ("bottom", -1))):
         shift = means[row] - COARSE_GATE * weights[row].sum(-1)
         for column, half in enumerate(("left", "right")):
@@ -310,7 +304,7 @@ def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> No
         block.conv1.bias[hidden[name]] = shift[1] - sign * GATE
     _close(block.conv1)
     _hold_norm(block.norm2)
-    _blank(block.conv2)
+    blank(block.conv2)
     for name in ("top", "bottom"):
         _tap(block.conv2, QUARTERS["pixels"], hidden[name], 1.0)
     block.conv2.bias[QUARTERS["pixels"]] = -GATE
@@ -322,7 +316,7 @@ def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1
     """Pass on what says where a pixel is, and drop all else; parities are multiplied by
     `parity`.
     """
-    _blank(conv)
+    blank(conv)
     for name, scale in (("one", 1.0), ("ramp", 1.0), ("parity", parity)):
         if name in target.places:
             _tap(conv, target[name], source[name], scale)
@@ -336,7 +330,7 @@ def _write_gates(conv: nn.Conv2d, norm: nn.GroupNorm, source: Map, target: Map, 
     Their mean is as far below; a balance of that size would rival the anchors, so `norm` gives back
     what it removes.
     """
-    _blank(conv)
+    blank(conv)
     _write_position(conv, source, target, side)
     share = len(source["pixels"]) // 4
     rows, columns = (
@@ -360,8 +354,8 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
     share = len(gated["plus"]) // 4
     hidden = Map(plus=share, minus=share)
     every = torch.eye(share).repeat(1, 4)
-    _blank(block.conv1)
-    _blank(block.conv2)
+    blank(block.conv1)
+    blank(block.conv2)
     for name, sign in (("plus", 1.0), ("minus", -1.0)):
         _tap(block.conv1, hidden[name], gated["plus"], sign * every)
         _tap(block.conv1, hidden[name], gated["minus"], -sign * every)
@@ -376,6 +370,6 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
 
 def _write_output(decoder: nn.Module) -> None:
     """The picture from its activated channels and their negatives: silu(z) - silu(-z) = z."""
-    _blank(decoder.conv_out)
+    blank(decoder.conv_out)
     for name, sign in (("plus", 1.0), ("minus", -1.0)):
         _tap(decoder.conv_out, range(3), PICTURE[name], sign)

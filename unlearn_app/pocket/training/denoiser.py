@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from ..world import grammar
 from ..world.rendering import Scene
+from .checkpoints import TrainingState, draws_of
 from .tower import tokenize
 
 WARM_UP = 300
-EMA_DECAY, EMA_EVERY = 0.9995, 5
+EMA_DECAY = 0.9995
+EMA_EVERY = 5
 FINAL_RATE = 0.03
 EMPTY_CAPTIONS = 0.1
 
@@ -25,24 +27,13 @@ class Phase:
     batch: int
 
 
-@dataclass
-class DenoiserState:
-    """Everything a resumed training needs."""
-
-    unet: nn.Module
-    ema: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-
-
-def new_state(unet: nn.Module, lr: float) -> DenoiserState:
-    """A fresh training state around `unet`."""
+def new_state(unet: nn.Module, lr: float) -> TrainingState:
+    """The state before the first step; `lr` is the peak learning rate."""
     ema = {name: value.detach().clone() for name, value in unet.state_dict().items()}
     optimizer = torch.optim.AdamW(
         unet.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    return DenoiserState(unet, ema, optimizer)
+    return TrainingState(unet, optimizer, ema)
 
 
 def learning_rate(step: int, steps: int, fall: int, peak: float) -> float:
@@ -53,7 +44,7 @@ def learning_rate(step: int, steps: int, fall: int, peak: float) -> float:
 
 
 def batch_at(step: int, phases: Sequence[Phase]) -> int:
-    """The batch size of `step`; the last phase goes on for ever."""
+    """The batch size of `step`; that of the last phase after the end."""
     for phase in phases:
         if step < phase.steps:
             return phase.batch
@@ -62,17 +53,17 @@ def batch_at(step: int, phases: Sequence[Phase]) -> int:
 
 
 @torch.no_grad()
-def _update_ema(state: DenoiserState) -> None:
-    """Move the average every `EMA_EVERY` steps by what as many single steps would."""
+def _update_ema(state: TrainingState) -> None:
+    """Every `EMA_EVERY` steps, move the average as far as that many single updates would."""
     if state.step % EMA_EVERY:
         return
     decay = min(EMA_DECAY, (1 + state.step) / (10 + state.step)) ** EMA_EVERY
-    current = state.unet.state_dict()
+    current = state.model.state_dict()
     torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - decay)
 
 
 def train_denoiser(
-    state: DenoiserState,
+    state: TrainingState,
     text_model: nn.Module,
     tokenizer: object,
     latents: Tensor,
@@ -85,31 +76,26 @@ def train_denoiser(
     seed: int,
     autocast: bool,
 ) -> Iterator[float]:
-    """Run through `phases`, yielding the loss of each step; the v-prediction target is diffusers'
-    own definition.
+    """Train through `phases` and yield the loss of each step.
 
-    One caption in ten is empty (classifier-free guidance). The rate falls over the last `fall`
-    steps. The draws of a step depend on `seed` and the step alone, so a resumed training sees what
-    an unbroken one would have seen.
+    The target is v as in Salimans & Ho (2202.00512) and diffusers. One caption in ten is empty, for
+    classifier-free guidance. The learning rate falls over the last `fall` steps. A resumed training
+    draws what an unbroken one would.
     """
-    device, steps = latents.device, sum(phase.steps for phase in phases)
-    state.unet.train()
+    device = latents.device
+    steps = sum(phase.steps for phase in phases)
+    state.model.train()
     while state.step < steps:
-        rng = random.Random(seed * 1_000_003 + state.step)
-        generator = torch.Generator().manual_seed(rng.randrange(2**62))
+        rng, generator = draws_of(seed, state.step)
         rows = torch.randint(len(latents), (batch_at(state.step, phases),), generator=generator)
         captions = [_caption(scenes[row], rng) for row in rows.tolist()]
         with torch.no_grad():
             cond = text_model(tokenize(tokenizer, captions).to(device)).last_hidden_state
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            loss = v_loss(state.unet, latents[rows].float(), cond, alphas_cumprod, generator).mean()
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, steps, fall, lr)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(state.unet.parameters(), 1.0)
-        state.optimizer.step()
-        state.step += 1
+            loss = v_loss(
+                state.model, latents[rows].float(), cond, alphas_cumprod, generator
+            ).mean()
+        state.update(loss, learning_rate(state.step, steps, fall, lr), max_norm=1.0)
         _update_ema(state)
         yield loss.item()
 
@@ -121,7 +107,7 @@ def v_loss(
     alphas_cumprod: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Squared error (B,) of predicted v at random timesteps, spread evenly over the batch."""
+    """Squared error (B,) of the predicted v at random timesteps, spread evenly over the batch."""
     count = len(x0)
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count

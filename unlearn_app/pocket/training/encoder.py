@@ -1,6 +1,4 @@
-"""The encoder of the autoencoder: the linear patch code written into convolution weights, without
-any training.
-"""
+"""The encoder of the autoencoder: the linear patch code, computed as convolution weights."""
 
 import numpy as np
 import torch
@@ -18,15 +16,15 @@ SAMPLE_ROWS = 10_000
 def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarray) -> None:
     """Set the encoder's weights so that its mean is `basis.encode`, without any training.
 
-    Every residual branch is silenced, which leaves a chain of stride-2 convolutions; each maps 2 x
-    2 cells to the coefficients that matter most for the code (reduced-rank regression on `pictures`
-    (N, H, W, 3) uint8). The normalisation before the output is held still by a pair of large
-    constant channels per group, and silu(z) - silu(-z) = z undoes its activation. The log-variance
-    is a small constant.
+    Every residual branch is zero, which leaves a chain of stride-2 convolutions. Each maps 2 x 2
+    cells to the coefficients that matter most for the code, by reduced-rank regression on
+    `pictures` (N, H, W, 3) uint8. Before the output stands a normalisation: each of its groups has
+    a pair of large constant channels, the anchors, which make its statistics constant. The
+    activation is undone by silu(z) - silu(-z) = z. The log-variance is a small constant.
     """
     encoder = autoencoder.encoder
     with torch.no_grad():
-        _silence_branches(encoder)
+        _blank_branches(encoder)
         widths = autoencoder.config.block_out_channels
         write_taps(encoder.conv_in, torch.eye(3))
         features = to_tensor(pictures)
@@ -37,39 +35,43 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
                 cells, features.shape[2] // 2, basis, pictures, None if last else widths[level]
             )
             features = _grid(cells @ weight + bias, features.shape[2] // 2)
-            if last:  # one constant channel more, which the last block turns into those that hold the norm
-                weight, bias = F.pad(weight, (0, 1)), F.pad(bias, (0, 1), value=1.0)
+            if last:
+                # One more channel is constant; the last block makes the anchors of it.
+                weight = F.pad(weight, (0, 1))
+                bias = F.pad(bias, (0, 1), value=1.0)
             _write_downsampler(encoder.down_blocks[level].downsamplers[0].conv, weight, bias)
         mirror = _mirror(basis.rows.shape[0], widths[-1], autoencoder.config.norm_num_groups)
         write_taps(encoder.down_blocks[-1].resnets[0].conv_shortcut, mirror)
         _write_output(autoencoder, basis.rows.shape[0])
 
 
-def _silence_branches(encoder: nn.Module) -> None:
+def _blank_branches(encoder: nn.Module) -> None:
     for module in encoder.modules():
         if hasattr(module, "conv_shortcut"):
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
+            blank(module.conv2)
             nn.init.zeros_(module.conv1.weight)
             if module.conv_shortcut is not None:
                 write_taps(module.conv_shortcut, torch.eye(module.conv_shortcut.in_channels))
 
 
+def blank(layer: nn.Conv2d | nn.GroupNorm) -> None:
+    """Set weight and bias to zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
 def write_taps(conv: nn.Conv2d, matrix: Tensor) -> None:
-    """Make `conv` a per-pixel linear map; `matrix` (outputs, inputs) may be smaller than the
-    convolution.
-    """
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    """Make `conv` the per-pixel linear map `matrix` (outputs, inputs) of its first channels."""
+    blank(conv)
     centre = conv.kernel_size[0] // 2
     conv.weight[: matrix.shape[0], : matrix.shape[1], centre, centre] = matrix
 
 
 def _write_downsampler(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     """`weight` (4 * inputs, outputs) over the cell's taps in the order of `_cells`."""
-    inputs, outputs = len(weight) // 4, weight.shape[1]
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    inputs = len(weight) // 4
+    outputs = weight.shape[1]
+    blank(conv)
     conv.weight[:outputs, :inputs, :2, :2] = weight.T.reshape(outputs, inputs, 2, 2)
     conv.bias[:outputs] = bias
 
@@ -86,8 +88,8 @@ def _grid(rows: Tensor, side: int) -> Tensor:
 def _fit_level(
     cells: Tensor, side: int, basis: PatchBasis, pictures: np.ndarray, rank: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Weight (4 C, rank) and bias of one level; the last level (no rank) regresses the code
-    itself.
+    """Weight (4 C, rank) and bias of one level; without a rank, of the last level, whose output is
+    the code.
     """
     x = to_tensor(pictures)
     if rank is None:
@@ -120,26 +122,26 @@ def _least_squares(inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _group_layout(channels: int, width: int, groups: int) -> tuple[list[int], list[int], list[int]]:
-    """Places of the code, of its negative, and of the constant channels among `width` channels in
+    """The indices of the code, of its negative and of the anchors among `width` channels in
     `groups`.
     """
-    size, share = width // groups, channels // groups
+    size = width // groups
+    share = channels // groups
     plus = [group * size + 2 + i for group in range(groups) for i in range(share)]
-    return (
-        plus,
-        [place + share for place in plus],
-        [group * size + i for group in range(groups) for i in (0, 1)],
-    )
+    minus = [place + share for place in plus]
+    anchors = [group * size + i for group in range(groups) for i in (0, 1)]
+    return plus, minus, anchors
 
 
 def _mirror(channels: int, width: int, groups: int) -> Tensor:
-    """(width, channels + 1): the code and its negative, and from the constant channel a pair of
-    anchors per group.
+    """The matrix (width, channels + 1) that makes the code, its negative, and of the constant
+    channel a pair of anchors per group.
     """
-    plus, minus, constant = _group_layout(channels, width, groups)
+    plus, minus, anchors = _group_layout(channels, width, groups)
     matrix = torch.zeros(width, channels + 1)
-    matrix[plus, range(channels)], matrix[minus, range(channels)] = 1.0, -1.0
-    matrix[constant, channels] = torch.tensor([ANCHOR, -ANCHOR]).repeat(groups)
+    matrix[plus, range(channels)] = 1.0
+    matrix[minus, range(channels)] = -1.0
+    matrix[anchors, channels] = torch.tensor([ANCHOR, -ANCHOR]).repeat(groups)
     return matrix
 
 
@@ -147,11 +149,11 @@ def _write_output(autoencoder: nn.Module, channels: int) -> None:
     encoder, groups = autoencoder.encoder, autoencoder.config.norm_num_groups
     width = encoder.conv_norm_out.num_channels
     plus, minus, _ = _group_layout(channels, width, groups)
-    nn.init.zeros_(encoder.conv_norm_out.weight)
-    nn.init.zeros_(encoder.conv_norm_out.bias)
+    blank(encoder.conv_norm_out)
     encoder.conv_norm_out.weight[plus + minus] = ANCHOR * (2 * groups / width) ** 0.5
     taps = torch.zeros(2 * channels, width)
-    taps[range(channels), plus], taps[range(channels), minus] = 1.0, -1.0
+    taps[range(channels), plus] = 1.0
+    taps[range(channels), minus] = -1.0
     write_taps(encoder.conv_out, taps)
     encoder.conv_out.bias[channels:] = LOG_VARIANCE
     write_taps(autoencoder.quant_conv, torch.eye(2 * channels))

@@ -1,15 +1,14 @@
-"""Training of both judges on rendered pictures, disturbed the way generated pictures are."""
+"""Training of both judges on rendered pictures, with errors like those of generated ones."""
 
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...common.images import to_tensor
@@ -30,6 +29,7 @@ from ..world.vocabulary import (
     STYLES,
     spellings,
 )
+from .checkpoints import TrainingState, draws_of
 from .latents import PatchBasis
 
 AXES: dict[str, tuple[str, ...]] = {
@@ -65,8 +65,12 @@ def new_second() -> PatchNet:
     return PatchNet(AXES)
 
 
+NETS = {"judge": new_judge, "second": new_second}
+"""The untrained networks by the name of their part."""
+
+
 def drawn_parts(scene: Scene, rng: random.Random) -> Parts:
-    """What a caption of `scene` tells: mostly all of it; the plain style is often left unsaid."""
+    """The parts of `scene` that a caption names: mostly all; the plain style often goes unnamed."""
     draw = rng.random()
     if draw < 0.05:
         return None, scene.style, scene.setting
@@ -75,7 +79,7 @@ def drawn_parts(scene: Scene, rng: random.Random) -> Parts:
 
 
 def caption_of(parts: Parts, rng: random.Random) -> str:
-    """A sentence for `parts`; an object left out is sometimes an unknown word instead."""
+    """A sentence for `parts`; a missing object is sometimes replaced by an unknown word."""
     text = grammar.caption(*parts, rng)
     if parts[0] is None and rng.random() < 0.5:
         return f"{rng.choice(('a', 'an'))} {UNKNOWN_WORD}, {text}"
@@ -108,25 +112,14 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
     )
 
 
-@dataclass
-class JudgeState:
-    """Everything a resumed training needs."""
-
-    net: JudgeNet | PatchNet
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-
-
-def new_state(net: JudgeNet | PatchNet, lr: float) -> JudgeState:
-    """A fresh training state around `net`."""
-    return JudgeState(
-        net, torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02)
-    )
+def new_state(net: JudgeNet | PatchNet, lr: float) -> TrainingState:
+    """The state before the first step; `lr` is the peak learning rate."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02)
+    return TrainingState(net, optimizer)
 
 
 def train_judge(
-    state: JudgeState,
+    state: TrainingState,
     basis: PatchBasis,
     shards: Sequence[np.ndarray],
     scenes: Sequence[Scene],
@@ -137,19 +130,18 @@ def train_judge(
     seed: int,
     autocast: bool,
 ) -> Iterator[float]:
-    """Run until `steps`, yielding the loss of each step; `scenes` are those of the shards' pictures
-    in order.
+    """Train until `steps` and yield the loss of each step; `scenes` are those of the pictures in
+    `shards`, in order.
 
-    Cross-entropy of the heads; with a word tower also the contrastive loss of pictures and
-    captions, in which every compatible pair is a positive one. The draws of a step depend on `seed`
-    and the step alone.
+    The loss is the cross-entropy of the heads, and for a judge with a word tower also a contrastive
+    loss, in which every caption that is true of a picture is a positive one. The draws of a step
+    depend on `seed` and the step alone.
     """
-    device = next(state.net.parameters()).device
+    device = next(state.model.parameters()).device
     starts = np.cumsum([0, *map(len, shards)])
-    state.net.train()
+    state.model.train()
     while state.step < steps:
-        rng = random.Random(seed * 1_000_003 + state.step)
-        generator = torch.Generator().manual_seed(rng.randrange(2**62))
+        rng, generator = draws_of(seed, state.step)
         rows = (
             torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
         )
@@ -160,19 +152,12 @@ def train_judge(
         pictures = disturb(to_tensor(raw), basis, generator).to(device)
         drawn = [scenes[row] for row in rows]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            features = state.net.features(pictures).float()
-        loss = _loss(state.net, features, drawn, rng)
-        for group in state.optimizer.param_groups:
-            group["lr"] = (
-                lr * min(1.0, (state.step + 1) / WARM_UP) * max(0.01, 1 - state.step / steps)
-            )
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(state.net.parameters(), 5.0)
-        state.optimizer.step()
-        state.step += 1
+            features = state.model.features(pictures).float()
+        loss = _loss(state.model, features, drawn, rng)
+        warm_up = min(1.0, (state.step + 1) / WARM_UP)
+        state.update(loss, lr * warm_up * max(0.01, 1 - state.step / steps), max_norm=5.0)
         yield loss.item()
-    state.net.eval()
+    state.model.eval()
 
 
 def _loss(

@@ -1,5 +1,6 @@
-"""The recipe of the bundled world: render pictures, train every model, assemble the assets;
-resumable at any moment.
+"""The recipe of the bundled models: render pictures, train every model, assemble the assets.
+
+Every stage goes on from its last checkpoint.
 """
 
 import os
@@ -7,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,15 @@ from ...models.diffusers.loading import load_unet, save_pipeline
 from ...models.diffusers.unet import use_plain_attention
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from . import autoencoder, denoiser, judge, tower
-from .checkpoints import Progress, follow, load, record, save, write_json
+from .checkpoints import (
+    Progress,
+    checkpoint_path,
+    load,
+    record,
+    save,
+    train_with_checkpoints,
+    write_json,
+)
 from .decoder import write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
@@ -30,17 +40,18 @@ from .latents import PatchBasis, fit_basis, load_basis
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 PARTS = ("tower", "latents", "autoencoder", "judge", "second", "denoiser")
-BASIS, BASIS_SHARDS = "basis.safetensors", 4
-"""The patch code's file, and how many shards of pictures it is fitted to."""
+BASIS = "basis.safetensors"
+"""The file of the patch code."""
+BASIS_SHARDS = 4
+"""How many shards of pictures the patch code is fitted to."""
 ENCODER_PICTURES = 400
+"""How many pictures the encoder is fitted to."""
 ENCODE_CHUNK = 500
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every size, seed and step count; what is not here is a constant beside the code that uses
-    it.
-    """
+    """Every size, seed and step count; other constants stand beside the code that uses them."""
 
     data_seed: int = 0
     pictures: dict[str, int] = field(
@@ -85,7 +96,7 @@ SMOKE = Recipe(
     denoiser_fall=2,
     save_every=3,
 )
-"""A few steps of everything: does the recipe run, not does it learn."""
+"""A few steps of everything, to test that the recipe runs."""
 
 
 def render(work: Path, workers: int = 0, recipe: Recipe = FULL) -> Iterator[Progress]:
@@ -126,8 +137,8 @@ def train(
         "tower": _train_tower,
         "latents": _fit_latents,
         "autoencoder": _train_autoencoder,
-        "judge": _train_judge,
-        "second": _train_second,
+        "judge": partial(_train_judge, "judge"),
+        "second": partial(_train_judge, "second"),
         "denoiser": _train_denoiser,
     }
     work.mkdir(parents=True, exist_ok=True)
@@ -157,7 +168,7 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, text_model = load_tower(work)
     unet = new_unet(tower.WIDTH)
-    unet.load_state_dict(load(work / "unet.ckpt")["ema"])
+    unet.load_state_dict(load(checkpoint_path(work, "denoiser"))["ema"])
     with replacement(folder / BASIS) as partial:
         shutil.copyfile(work / BASIS, partial)
     with replacement(folder / "pipeline") as partial:
@@ -169,16 +180,15 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
             tokenizer=tokenizer,
             scheduler=new_scheduler(),
         )
-    for name, net in (("judge", judge.new_judge()), ("second", judge.new_second())):
-        net.load_state_dict(load(work / f"{name}.ckpt")["model"])
+    for name, new_net in judge.NETS.items():
+        net = new_net()
+        net.load_state_dict(load(checkpoint_path(work, name))["model"])
         with replacement(folder / name) as partial:
             judge.save_judge(net, partial)
 
 
 def _copy_bundled(work: Path) -> None:
-    """Put the bundled text encoder, patch code and denoiser where training looks for its own,
-    unless they are there.
-    """
+    """Copy the bundled text encoder, patch code and denoiser to `work`, unless they are there."""
     for name in ("tokenizer", "text_encoder", "unet"):
         if not (work / name).is_dir():
             with replacement(work / name) as partial:
@@ -193,22 +203,21 @@ def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
     for name in ("tokenizer", "text_encoder"):
         if not (work / name).is_dir():
             raise FileNotFoundError(2, "missing", str(work / name))
+    tokenizer = tower.CLIPTokenizer.from_pretrained(work / "tokenizer")
     model = tower.CLIPTextModel.from_pretrained(work / "text_encoder")
-    return tower.CLIPTokenizer.from_pretrained(work / "tokenizer"), model.eval().requires_grad_(
-        False
-    )
+    return tokenizer, model.eval().requires_grad_(False)
 
 
 def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
-    """The autoencoder, encoder and decoder computed from the basis; the decoder refined where that
-    was trained.
+    """The autoencoder: both halves computed from the basis, and the decoder's training if there
+    was one.
     """
     model = new_autoencoder()
-    first = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)[0]
-    write_encoder(model, _basis(work), first[:ENCODER_PICTURES])
+    write_encoder(model, _basis(work), _pictures(work, "train", recipe)[0][:ENCODER_PICTURES])
     write_decoder(model, _basis(work))
-    if (work / "autoencoder.ckpt").exists():
-        autoencoder.Decoder(model).load_state_dict(load(work / "autoencoder.ckpt")["model"])
+    trained = checkpoint_path(work, "autoencoder")
+    if trained.exists():
+        autoencoder.Decoder(model).load_state_dict(load(trained)["model"])
     return model.eval()
 
 
@@ -241,12 +250,13 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 
 
 def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    shards = load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed)
+    shards = _pictures(work, "train", recipe)
     if not (work / BASIS).exists():
         with replacement(work / BASIS) as partial:
             fit_basis(np.concatenate(shards[:BASIS_SHARDS]), LATENT_CHANNELS).save(partial)
     if not (work / "latents.pt").exists():
-        basis, pieces = _basis(work), []
+        basis = _basis(work)
+        pieces = []
         for done, shard in enumerate(shards, start=1):
             chunks = [
                 shard[start : start + ENCODE_CHUNK] for start in range(0, len(shard), ENCODE_CHUNK)
@@ -258,62 +268,48 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 
 
 def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    basis, shards = (
-        _basis(work),
-        load_split(work / "pictures", "train", recipe.pictures["train"], recipe.data_seed),
-    )
     torch.manual_seed(recipe.autoencoder_seed)
     model = new_autoencoder()
-    write_decoder(model, basis)
+    write_decoder(model, _basis(work))
     state = autoencoder.new_state(model.to(device), recipe.autoencoder_lr)
     losses = autoencoder.train_decoder(
-        state, basis, shards, steps=recipe.autoencoder_steps, batch_size=recipe.autoencoder_batch,
-        lr=recipe.autoencoder_lr, seed=recipe.autoencoder_seed,
-    )  # fmt: skip
+        state,
+        _basis(work),
+        _pictures(work, "train", recipe),
+        steps=recipe.autoencoder_steps,
+        batch_size=recipe.autoencoder_batch,
+        lr=recipe.autoencoder_lr,
+        seed=recipe.autoencoder_seed,
+    )
     facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch}
-    total = recipe.autoencoder_steps
-    yield from follow(
-        work, "autoencoder", state, state.model, losses, total, recipe.save_every, facts
+    yield from train_with_checkpoints(
+        work, "autoencoder", state, losses, recipe.autoencoder_steps, recipe.save_every, facts
     )
 
 
-def _train_judge(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    torch.manual_seed(recipe.judge_seed)
-    state = judge.new_state(judge.new_judge().to(device), recipe.judge_lr)
-    yield from _train_reader(work, recipe, "judge", state)
-
-
-def _train_second(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    torch.manual_seed(recipe.second_seed)
-    state = judge.new_state(judge.new_second().to(device), recipe.second_lr)
-    yield from _train_reader(work, recipe, "second", state)
-
-
-def _train_reader(
-    work: Path, recipe: Recipe, part: str, state: judge.JudgeState
-) -> Iterator[Progress]:
-    """Train one of the two judges."""
-    shards, drawn = [], []
+def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    """Train one of the two judges, "judge" or "second"."""
+    names = ("seed", "steps", "batch", "lr")
+    seed, steps, batch_size, lr = (getattr(recipe, f"{part}_{name}") for name in names)
+    torch.manual_seed(seed)
+    state = judge.new_state(judge.NETS[part]().to(device), lr)
+    shards, shown = [], []
     for split in ("train", "fresh"):
-        shards += load_split(work / "pictures", split, recipe.pictures[split], recipe.data_seed)
-        drawn += scenes(split, recipe.pictures[split], recipe.data_seed)
-    steps, batch_size, lr, seed = (
-        getattr(recipe, f"{part}_{name}") for name in ("steps", "batch", "lr", "seed")
-    )
-    autocast = fits_bfloat16(next(state.net.parameters()).device)
+        shards += _pictures(work, split, recipe)
+        shown += scenes(split, recipe.pictures[split], recipe.data_seed)
     losses = judge.train_judge(
         state,
         _basis(work),
         shards,
-        drawn,
+        shown,
         steps=steps,
         batch_size=batch_size,
         lr=lr,
         seed=seed,
-        autocast=autocast,
+        autocast=fits_bfloat16(device),
     )
     facts = {"seed": seed, "batch": batch_size}
-    yield from follow(work, part, state, state.net, losses, steps, recipe.save_every, facts)
+    yield from train_with_checkpoints(work, part, state, losses, steps, recipe.save_every, facts)
 
 
 def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -341,7 +337,13 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     batches = ", ".join(f"{phase.batch} for {phase.steps}" for phase in recipe.denoiser_phases)
     facts = {"seed": recipe.denoiser_seed, "batch": batches}
     total = sum(phase.steps for phase in recipe.denoiser_phases)
-    yield from follow(work, "denoiser", state, state.unet, losses, total, recipe.save_every, facts)
+    yield from train_with_checkpoints(
+        work, "denoiser", state, losses, total, recipe.save_every, facts
+    )
+
+
+def _pictures(work: Path, split: str, recipe: Recipe) -> list[np.ndarray]:
+    return load_split(work / "pictures", split, recipe.pictures[split], recipe.data_seed)
 
 
 def _basis(work: Path) -> PatchBasis:

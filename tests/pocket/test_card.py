@@ -1,0 +1,28 @@
+"""The card of the bundled models is what the template makes of card.json."""
+
+import json
+from typing import Any
+
+from unlearn_app.common.paths import POCKET
+from unlearn_app.pocket.card import card_text, part_sizes
+
+
+def rendered_card(pocket: Any, **training: Any) -> str:
+    card = json.loads((POCKET / "card.json").read_text(encoding="utf-8"))
+    sizes = part_sizes(pocket, POCKET)
+    return card_text(card["recipe"], card["training"] | training, card["scores"], sizes)
+
+
+def test_the_shipped_card_is_that_of_the_shipped_record(pocket: Any) -> None:
+    assert rendered_card(pocket) == (POCKET / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_training_has_a_row_and_its_note_a_line(pocket: Any) -> None:
+    losses = [[step, step / 10] for step in range(9)]
+    part = {"steps": 10, "batch": 2, "seed": 3, "seconds": 90, "losses": losses}
+    text = rendered_card(pocket, autoencoder={**part, "hardware": "a GPU", "note": "shorter"})
+    curve = "0.000 at 0, 0.200 at 2, 0.400 at 4, 0.600 at 6, 0.800 at 8"
+    assert f"| autoencoder | 10 | 2 | 3 | 2 min | {curve} | a GPU |\n" in text
+    assert "\n\nWhere this run left the recipe:\n\n- " in text
+    assert "\n- autoencoder: shorter.\n" in text
+    assert "The decoder was then trained on codes with noise" in text
