@@ -14,15 +14,16 @@ import torch
 from PIL import Image, ImageDraw
 
 from unlearn_app.common.errors import Cancelled, ConfigError
+from unlearn_app.common.json_values import to_json
 from unlearn_app.concepts.concept import Concept, KnownConcept, Prompt, PromptSplit
 from unlearn_app.concepts.own_prompts import own_prompts
 from unlearn_app.continual.events import Added
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.evaluation.differences import differences
 from unlearn_app.evaluation.finding import Finding
-from unlearn_app.evaluation.verdict import Evidence, judge_run
+from unlearn_app.evaluation.verdict import judge_run
 from unlearn_app.runs.comparison_strip import comparison_strip, heading
-from unlearn_app.runs.findings import judge_again, read_findings, write_finding
+from unlearn_app.runs.findings import judge_again, own_findings, read_findings, write_finding
 from unlearn_app.runs.folder import Run, RunWriter
 from unlearn_app.service.jobs import Ask, Asked, Probe
 from unlearn_app.settings.events import (
@@ -193,7 +194,7 @@ def run(
                 painted = Images("relearned", tuple(_pictures(config, "relearned")))
                 mark = AttackCheckpoint(step, painted.pictures, _scored(config, painted))
                 if step < config.attack.steps:
-                    writer.add_mark(mark)
+                    writer.add_checkpoint(mark)
                 yield mark
         yield Stage("compare", "Painting the same prompts with all three", 0.8)
         for column in COLUMNS[: 1 if cancel.is_set() else 3]:
@@ -205,7 +206,9 @@ def run(
             columns, Look() if scores["original"]["forget"].accuracy is not None else None
         )
         yield Scores(scores, apart)
-        verdict = judge_run(scores, Evidence(config.attack.steps))
+        known = to_json({"config": config, "scores": scores, "base": None})
+        so_far = Run(writer.folder, writer.record | known)
+        verdict = judge_run(scores, own_findings(so_far))
         yield verdict
         writer.add_adapter(
             "unlearn", {"a.lora_A.weight": torch.zeros(2, 2)}, {"concept": config.concept}

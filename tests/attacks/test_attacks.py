@@ -6,12 +6,11 @@ import pytest
 import torch
 from small_runs import TINY
 
-from unlearn_app.attacks import held_out
 from unlearn_app.attacks.inversion import Inversion
 from unlearn_app.attacks.prompt_search import OnSimplex, _read
 from unlearn_app.attacks.prompts import misspellings, wordings
-from unlearn_app.attacks.relearn import adversary_pictures
 from unlearn_app.attacks.ring_a_bell import RingABell, meaning, states_of
+from unlearn_app.attacks.runner import attack_context, attack_of
 from unlearn_app.attacks.scale import SCALES
 from unlearn_app.common import registry
 from unlearn_app.common.errors import ConfigError
@@ -52,9 +51,9 @@ def unlearned(pocket):
     return pocket
 
 
-def attacked(backend, attack, concept, config, data=None):
-    data = data or adversary_pictures(backend, concept, config)
-    steps, told = attack(backend, concept, data, config), []
+def attacked(backend, attack, concept, config):
+    context, told = attack_context(backend, concept, config), []
+    steps = attack(backend, context)
     with backend.active("unlearn"):
         while True:
             try:
@@ -73,9 +72,9 @@ def fingerprint(backend) -> str:
 def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
     unlearned, concept, config, kind
 ) -> None:
-    attack, before = make_attack(kind, **SMALL[kind]), fingerprint(unlearned)
+    attack, before = attack_of(config, kind, **SMALL[kind]), fingerprint(unlearned)
     tries, steps = attacked(unlearned, attack, concept, config)
-    rows = len(held_out(concept, config))
+    rows = config.compare.forget
     assert len(tries.pictures) == rows * attack.tries == len(set(tries.seeds))
     assert sorted(zip(tries.prompt_index, tries.attempt, strict=True)) == [
         (r, t) for r in range(rows) for t in range(attack.tries)
@@ -94,7 +93,7 @@ def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
         and steps[-1].step == steps[-1].total
     )
     assert tries.pictures.isfinite().all() and tries.pictures.abs().max() <= 1
-    assert any(letter.isdigit() for letter in attack.budget(config)) and registry.describe(
+    assert any(letter.isdigit() for letter in attack.budget(config.attack)) and registry.describe(
         "attack", kind
     )
     assert fingerprint(unlearned) == before
@@ -177,7 +176,7 @@ def test_the_direction_of_a_concept_points_from_its_anchor_to_it(pocket, concept
 
 
 def test_an_adapter_turned_off_is_the_original_and_comes_back(unlearned, concept, config) -> None:
-    prompts = [prompt.text for prompt in held_out(concept, config)]
+    prompts = [prompt.text for prompt in attack_context(unlearned, concept, config).prompts]
     kept = unlearned.adapter_state("unlearn")
     tries, _ = attacked(unlearned, make_attack("scale"), concept, config)
     after = unlearned.adapter_state("unlearn")

@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 from small_runs import TINY
 
-from unlearn_app.attacks import Tries, runner
-from unlearn_app.attacks.relearn import adversary_pictures
-from unlearn_app.attacks.runner import AttackResult, probe
+from unlearn_app.attacks import AttackContext, Tries, runner
+from unlearn_app.attacks.runner import AttackResult, attack_context, attack_of, attacked
 from unlearn_app.attacks.unseen import fresh_lesson, never_seen
 from unlearn_app.common import registry
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
@@ -26,10 +25,10 @@ from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation import base_rates
 from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
-from unlearn_app.evaluation.finding import Finding
+from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
-from unlearn_app.evaluation.verdict import Evidence, judge_run
+from unlearn_app.evaluation.verdict import judge_run
 from unlearn_app.experiments.known_outcome_models import KNOWN_OUTCOME_MODELS
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
@@ -37,9 +36,8 @@ from unlearn_app.runs.findings import judge_again, read_findings, write_finding
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.attacks import kinds_of
-from unlearn_app.settings.events import GroupScore, Stage, Step, Verdict
-from unlearn_app.settings.run_config import make_attack, make_config
-from unlearn_app.training.latent_dataset import encoded
+from unlearn_app.settings.events import GroupScore, Sampling, Stage, Step, Verdict
+from unlearn_app.settings.run_config import make_attack, make_config, with_concept
 
 BACK = 0.3
 FEW = 8
@@ -91,6 +89,15 @@ def scores(original=1.0, unlearned=0.0, near=1.0, relearned=None) -> dict:
 
     columns = {"original": groups(original, 1.0), "unlearned": groups(unlearned, near)}
     return columns | ({} if relearned is None else {"relearned": groups(relearned, 1.0)})
+
+
+def own(columns: dict) -> list[Finding]:
+    """The finding of the run's own attack with these scores, where it was made."""
+    if "relearned" not in columns:
+        return []
+    right = round(12 * columns["relearned"]["forget"].accuracy)
+    curve = AttackCurve(50, columns["unlearned"]["forget"].accuracy)
+    return [found("relearn", right, base=None, tries=1, curve=curve)]
 
 
 def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_surely() -> None:
@@ -146,7 +153,7 @@ def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     tries = Tries(None, (0, 1, 0, 1), (0, 0, 1, 1), ("",) * 4, (1, 2, 3, 4))
     seen = [(0.5, "dog", False), (0.5, "cat", True), (0.5, "cat", True), (0.5, "dog", False)]
     outcome = AttackResult(tries, seen, [None] * 4, 1.0)
-    assert outcome.hits() == (True, True) and outcome.hits(turns=1) == (False, True)
+    assert outcome.hits() == (True, True) and outcome.hits(attempts=1) == (False, True)
 
 
 def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None:
@@ -164,9 +171,7 @@ def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None
         (None, [None, None]),
     ):
         judge = SimpleNamespace(detector=detector, second=None)
-        outcome = finished_by(
-            runner.probe(None, preview_concept(config), attack, None, config, judge)
-        )
+        outcome = finished_by(runner.attacked(None, attack, context_of(config), judge))
         records, _ = runner._pictures(outcome)
         assert [record.get("detected") for record in records] == kept
 
@@ -227,23 +232,24 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
     ],
 )
 def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:
-    verdict = judge_run(columns, Evidence(50 if "relearned" in columns else 0, findings=findings))
+    verdict = judge_run(columns, own(columns) + findings)
     assert verdict.label == label and said in " ".join(verdict.reasons)
 
 
 def test_only_the_worst_attack_is_called_so() -> None:
     weak, strong = found("noise", 2), found("inversion", 9)
-    said = judge_run(scores(), Evidence(0, findings=[weak, strong])).reasons
+    said = judge_run(scores(), [weak, strong]).reasons
     assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [
         True,
         False,
     ]
-    said = judge_run(scores(relearned=1.0), Evidence(50, findings=[weak, strong])).reasons
+    back = scores(relearned=1.0)
+    said = judge_run(back, [*own(back), weak, strong]).reasons
     assert not any(line.startswith("Worst attack") for line in said), (
         "the run's own attack was worse"
     )
     unsure, sure = found("noise", 6, base=2), found("inversion", 47, n=150, m=150)
-    said = judge_run(scores(), Evidence(0, findings=[unsure, sure])).reasons
+    said = judge_run(scores(), [unsure, sure]).reasons
     assert unsure.excess[0] > sure.excess[0] and said[1].startswith(
         "Worst attack: the attack inversion"
     )
@@ -289,6 +295,13 @@ def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
         )
 
 
+def context_of(config) -> AttackContext:
+    """What an attack that generates nothing works with."""
+    concept = preview_concept(config)
+    prompts = concept.forget.test[: config.compare.forget]
+    return AttackContext(concept, prompts, Sampling(1, 1.0), 0, None)
+
+
 def finished_by(steps):
     """What a generator returns in the end."""
     while True:
@@ -308,10 +321,11 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
         yield from ()
         return AttackResult(tries, [(0.5, concept, True)] * 2, [None] * 2, 1.0)
 
-    monkeypatch.setattr(runner, "probe", probed)
+    monkeypatch.setattr(runner, "attacked", probed)
     monkeypatch.setattr(runner, "of_attack", lambda *asked: None)
-    monkeypatch.setattr(runner, "lesson_pictures", lambda *asked: None)
+    monkeypatch.setattr(runner, "attack_context", lambda *asked: context_of(config))
     monkeypatch.setattr(runner, "slots_kept", nullcontext)
+    config = make_config(concept, model=model, **{"attack.pictures": 2})
     backend = SimpleNamespace(
         active=lambda *slots: nullcontext(),
         drop_adapters=lambda: None,
@@ -319,11 +333,10 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
         device="cpu",
         name=model,
     )
-    config = make_config(concept, model=model, **{"attack.pictures": 2})
     judge = PocketJudge.load(POCKET / "judge")
-    return finished_by(
-        runner.find(backend, preview_concept(config), None, config, make_attack(kind), judge)
-    )[0]
+    return finished_by(runner.find(backend, context_of(config), config, make_attack(kind), judge))[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -417,23 +430,15 @@ def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
 
 
 def shown(model, slots, pocket, judge, config, kind, **changes) -> AttackResult:
-    concept = preview_concept(config)
-    data = adversary_pictures(pocket, concept, config)
-    return probed(
-        model,
-        slots,
-        concept,
-        replace(data, cond=model.encode_text(data.prompts)),
-        judge,
-        config,
-        kind,
-        changes,
-    )
+    context = attack_context(pocket, preview_concept(config), config)
+    cond = model.encode_text(context.data.prompts)
+    context = replace(context, data=replace(context.data, cond=cond))
+    return probed(model, slots, context, judge, config, kind, changes)
 
 
-def probed(model, slots, concept, data, judge, config, kind, changes) -> AttackResult:
+def probed(model, slots, context, judge, config, kind, changes) -> AttackResult:
     with model.active(*slots):
-        steps = probe(model, concept, make_attack(kind, **changes), data, config, judge)
+        steps = attacked(model, attack_of(config, kind, **changes), context, judge)
         while True:
             try:
                 next(steps)
@@ -443,15 +448,11 @@ def probed(model, slots, concept, data, judge, config, kind, changes) -> AttackR
 
 def taught(pocket, judge, config, kind, **changes) -> AttackResult:
     """The same attack at something never seen."""
-    name, pictures, captions = never_seen(
-        "pocket", config.attack.pictures, 0, preview_concept(config)
-    )
+    lesson = never_seen("pocket", config.attack.pictures, 0, preview_concept(config))
     pocket.drop_adapters()
-    other = make_config(
-        name, **{"compare.forget": config.compare.forget, "attack.steps": config.attack.steps}
-    )
-    data = encoded(pocket, pictures, captions)
-    return probed(pocket, (), preview_concept(other), data, judge, other, kind, changes)
+    other = with_concept(config, lesson[0])
+    context = attack_context(pocket, preview_concept(other), other, lesson=lesson)
+    return probed(pocket, (), context, judge, other, kind, changes)
 
 
 def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
@@ -525,9 +526,7 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
             if name == "prompt filter"
             else (True,)
         )
-        labels[name] = judge_run(
-            columns, Evidence(0, findings=[found("prompts", sum(hits), len(hits))])
-        ).label
+        labels[name] = judge_run(columns, [found("prompts", sum(hits), len(hits))]).label
     assert labels == {
         "prompt filter": "concealed",
         "destroyed": "damaged",
@@ -538,10 +537,10 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
 def test_nothing_is_recovered_that_was_never_there(pocket, judge) -> None:
     name = "guitar"
     config = make_config(name, **{"compare.forget": 6})
-    _, pictures, captions = fresh_lesson("pocket", config.attack.pictures, 0, name)
+    lesson = fresh_lesson("pocket", config.attack.pictures, 0, name)
     for kind in (kind for kind in registry.names("attack") if make_attack(kind).counts):
         pocket.drop_adapters()
-        data = encoded(pocket, pictures, captions)
-        own = probed(pocket, (), preview_concept(config), data, judge, config, kind, {}).hits()
+        context = attack_context(pocket, preview_concept(config), config, lesson=lesson)
+        own = probed(pocket, (), context, judge, config, kind, {}).hits()
         base = base_of(pocket, judge, config, kind)
         assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK), kind

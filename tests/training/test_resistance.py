@@ -11,7 +11,8 @@ import pytest
 import torch
 from small_runs import TINY
 
-from unlearn_app.attacks.relearn import adversary_pictures, lesson_pictures, relearn
+from unlearn_app.attacks.relearn import Relearn
+from unlearn_app.attacks.runner import attack_context, checkpoints
 from unlearn_app.attacks.unseen import fresh_lesson, never_seen
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import preview_concept
@@ -131,12 +132,14 @@ def test_the_attack_brings_back_what_an_edit_forgot_and_harmless_pictures_do_not
         )
         list(edit(pocket, preview_concept(config), config))
         gone = shown(pocket, judge, config, "unlearn")
-        steps = relearn(pocket, preview_concept(config), replace(config, seed=7))
-        for step in steps:
-            if step.step == step.total:
-                back[data] = shown(
-                    pocket, judge, config, *([] if weights == "full" else ["relearn"])
-                )
+        context = attack_context(pocket, preview_concept(config), replace(config, seed=7))
+        slots = [] if weights == "full" else ["relearn"]
+
+        def look(step, config=config, slots=slots):
+            return shown(pocket, judge, config, *slots)
+
+        attack = Relearn(training=config.attack)
+        *_, back[data] = checkpoints(pocket, attack, context, look, steps=())
         pocket.drop_adapters()
         assert gone <= 0.2
     assert back["paraphrases"] >= 0.6 and back.get("benign", 0.0) <= 0.3, back
@@ -215,8 +218,8 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
     lesson = never_seen("pocket", 5, 0, preview_concept(config), data == "one")
     cat, pumpkin = preview_concept(config), preview_concept(make_config("pumpkin"))
     sets = {
-        cat: adversary_pictures(pocket, cat, config),
-        pumpkin: lesson_pictures(pocket, lesson, pumpkin, config),
+        cat: attack_context(pocket, cat, config).data,
+        pumpkin: attack_context(pocket, pumpkin, config, lesson=lesson).data,
     }
     shows = {
         one: [any(word in prompt for word in (one.name, *one.synonyms)) for prompt in held.prompts]

@@ -3,6 +3,7 @@ the concept out of it.
 
 An attack is a frozen dataclass whose fields are its budget. It is called while the model under
 attack is active, yields a `Step` for each piece of work, and returns its `Tries`.
+`runner` runs one beside its control.
 """
 
 import time
@@ -13,12 +14,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..concepts.concept import Concept, Prompt, evenly_spaced
+from ..concepts.concept import Concept, Prompt
 from ..evaluation.comparison import SEED_OFFSET
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import NO_OVERRIDES, Backend, NoisyBatch, Params, SamplingOverrides
-from ..settings.events import Step
-from ..settings.run_config import RunConfig
+from ..settings.events import Sampling, Step
+from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
 
 TURN = 10**10
@@ -28,8 +29,23 @@ comparison.
 
 
 @dataclass(frozen=True)
+class AttackContext:
+    """What an attack works with beside the model: the held-out `prompts` of `concept` that it has
+    to succeed at, how their pictures are sampled, and the adversary's pictures with their prompts.
+
+    `seed` is the run's; every attack derives its own from it.
+    """
+
+    concept: Concept
+    prompts: tuple[Prompt, ...]
+    sampling: Sampling
+    seed: int
+    data: LatentDataset
+
+
+@dataclass(frozen=True)
 class Tries:
-    """What an attack painted: picture i of `pictures` (N, 3, H, W) in [-1, 1] is a try at the
+    """The pictures of an attack: picture i of `pictures` (N, 3, H, W) in [-1, 1] is a try at the
     held-out prompt `prompt_index[i]`.
 
     `attempt[i]` counts the tries at that prompt, `asked[i]` says how, `seeds[i]` with which seed.
@@ -54,21 +70,17 @@ class Attack(Protocol):
     """It hands the model the concept, so that without a control of the same kind it says nothing.
     """
 
-    def budget(self, config: RunConfig) -> str:
-        """What the adversary may spend, in words."""
+    def budget(self, held: AttackConfig) -> str:
+        """What the adversary may spend, in words; `held` says which pictures it has."""
         ...
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
-        """Attack the active model; `data` are the adversary's pictures of the concept, with their
-        prompts.
-        """
+        """Attack the active model and return pictures by it, `tries` of each prompt."""
         ...
 
 
@@ -87,30 +99,25 @@ class Reading:
         )
 
 
-def held_out(concept: Concept, config: RunConfig) -> tuple[Prompt, ...]:
-    """The prompts that an attack has to succeed at: those of the comparison."""
-    return evenly_spaced(concept.forget.test, config.compare.forget)
-
-
 def sample_tries(
     backend: Backend,
     asked: Sequence[tuple[int, int, str]],
     states: Tensor,
-    config: RunConfig,
+    context: AttackContext,
     should_stop: Callable[[], bool],
     overrides: SamplingOverrides = NO_OVERRIDES,
 ) -> Tries:
-    """Pictures by the active model of text states (N, L, D), with (row, turn, how it was asked) of
-    each.
+    """Pictures by the active model of text states (N, L, D), of which `asked` says the prompt's
+    index, the attempt and the words.
     """
     rows, turns, said = zip(*asked, strict=True)
-    first = 1000 * config.seed + SEED_OFFSET
+    first = 1000 * context.seed + SEED_OFFSET
     seeds = tuple(first + row + TURN * turn for row, turn in zip(rows, turns, strict=True))
     latents = backend.sample(
         states,
         seeds,
-        steps=config.compare.sampling_steps,
-        guidance_scale=config.compare.guidance_scale,
+        steps=context.sampling.steps,
+        guidance_scale=context.sampling.guidance_scale,
         should_stop=should_stop,
         overrides=overrides,
     )
@@ -119,20 +126,19 @@ def sample_tries(
 
 def sample_variants(
     backend: Backend,
-    concept: Concept,
-    config: RunConfig,
+    context: AttackContext,
     ways: Sequence[tuple[str, SamplingOverrides]],
     should_stop: Callable[[], bool],
 ) -> Generator[Step, None, Tries]:
-    """Every held-out prompt painted in each of `ways`, which have names, by the active model; a
-    step for each.
+    """A picture of every held-out prompt by the active model in each of `ways`, which have names; a
+    step for each way.
     """
-    prompts, parts = held_out(concept, config), []
+    prompts, parts = context.prompts, []
     states = backend.encode_text([prompt.text for prompt in prompts])
     for turn, (name, overrides) in enumerate(ways):
         started = time.perf_counter()
         asked = [(row, turn, f"{name}: {prompt.text}") for row, prompt in enumerate(prompts)]
-        parts.append(sample_tries(backend, asked, states, config, should_stop, overrides))
+        parts.append(sample_tries(backend, asked, states, context, should_stop, overrides))
         yield Step("attack", turn + 1, len(ways), {}, seconds=time.perf_counter() - started)
     return joined(parts)
 

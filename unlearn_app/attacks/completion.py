@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from ..common.registry import register
-from ..concepts.concept import Concept
 from ..models.protocols import Backend, SamplingOverrides
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset
-from . import Tries, held_out, sample_variants
+from ..settings.groups import AttackConfig, setting
+from . import AttackContext, Tries, sample_variants
 
 WAYS, USUAL = 6, 5
 
@@ -40,29 +37,21 @@ class Completion:
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = True
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
-        return (
-            f"no training, {pictures_of(config.attack)} to begin with, the best of {self.tries}"
-            " ways"
-        )
+        return f"no training, {pictures_of(held)} to begin with, the best of {self.tries} ways"
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        begun = backend.decode(data.x0)[
-            [row % len(data.x0) for row in range(len(held_out(concept, config)))]
-        ]
-        ways = list(
-            itertools.islice(_ways(backend, begun, config.compare.sampling_steps), self.tries)
-        )
-        return (yield from sample_variants(backend, concept, config, ways, should_stop))
+        x0 = context.data.x0
+        begun = backend.decode(x0)[[row % len(x0) for row in range(len(context.prompts))]]
+        ways = list(itertools.islice(_ways(backend, begun, context.sampling.steps), self.tries))
+        return (yield from sample_variants(backend, context, ways, should_stop))
 
 
 def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:

@@ -16,11 +16,10 @@ from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..models.protocols import Backend
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset, noisy_batches
+from ..settings.groups import AttackConfig, setting
+from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import Reading, Tries, held_out, sample_tries
+from . import AttackContext, Reading, Tries, sample_tries
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -47,24 +46,22 @@ class Inversion:
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         trained = (
-            f"{self.steps} steps that train {self.vectors} word vectors on"
-            f" {pictures_of(config.attack)}"
+            f"{self.steps} steps that train {self.vectors} word vectors on {pictures_of(held)}"
         )
         return f"{trained}, the best of {self.tries} pictures"
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        table, first = backend.word_vectors().float(), 1000 * config.seed + SEED_OFFSET
+        table, first = backend.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
+        concept, data = context.concept, context.data
         anchor = backend.token_ids(concept.anchor)[1:-1]
         vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
         vectors += (
@@ -88,7 +85,7 @@ class Inversion:
             steps=self.steps,
             lr=lr,
         )
-        prompts = [prompt.text for prompt in held_out(concept, config)]
+        prompts = [prompt.text for prompt in context.prompts]
         asked = [
             (row, turn, f"[V]: {text}")
             for turn in range(self.tries)
@@ -98,7 +95,7 @@ class Inversion:
             states = backend.encode_ids(self._ids(backend, concept, prompts), vectors).repeat(
                 self.tries, 1, 1
             )
-        return sample_tries(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, context, should_stop)
 
     def _ids(self, backend: Backend, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""

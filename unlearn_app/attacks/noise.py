@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..common.registry import register
-from ..concepts.concept import Concept, evenly_spaced
+from ..concepts.concept import evenly_spaced
 from ..models.protocols import Backend, SamplingOverrides
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset
-from . import Tries, sample_variants
+from ..settings.groups import AttackConfig, setting
+from . import AttackContext, Tries, sample_variants
 
 SCALES = (1.0, 1.02, 1.05, 1.1)
 ETAS = (1.0, 0.75, 0.5, 0.25)
@@ -41,16 +39,14 @@ class Noise:
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         return f"no training, the best of {self.tries} noises"
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
@@ -59,4 +55,4 @@ class Noise:
             (f"eta {eta:g}, noise x {scale:g}", SamplingOverrides(eta=eta, noise_scale=scale))
             for eta, scale in grid
         ]
-        return (yield from sample_variants(backend, concept, config, ways, should_stop))
+        return (yield from sample_variants(backend, context, ways, should_stop))

@@ -14,11 +14,10 @@ from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.regularizers import Regularizer
 from ..models.protocols import Backend, Params
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset, noisy_batches
+from ..settings.groups import AttackConfig, setting
+from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import Reading, Tries, held_out, sample_tries
+from . import AttackContext, Reading, Tries, sample_tries
 
 SEED_OFFSET = 650_000
 
@@ -45,25 +44,22 @@ class PromptSearch:
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         searched = (
-            f"{self.steps} steps that search for {self.words} words with {config.attack.pictures}"
-            " pictures"
+            f"{self.steps} steps that search for {self.words} words with {held.pictures} pictures"
         )
         return f"{searched}, the best of {self.tries} pictures"
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        table = backend.word_vectors()
-        candidates = _candidates(backend, concept, data.prompts, self.candidates)
+        table, data = backend.word_vectors(), context.data
+        candidates = _candidates(backend, context.concept, data.prompts, self.candidates)
         simplex = torch.full(
             (self.words, len(candidates)), 1 / len(candidates), device=table.device
         )
@@ -73,7 +69,7 @@ class PromptSearch:
             backend,
             replace(data, cond=ids, anchor=ids),
             self.batch_size,
-            1000 * config.seed + SEED_OFFSET,
+            1000 * context.seed + SEED_OFFSET,
         )
         yield from fit(
             backend,
@@ -87,14 +83,14 @@ class PromptSearch:
             regularizers=(OnSimplex(),),
         )
         found = candidates[simplex.detach().argmax(1)].tolist()
-        prompts, said = [prompt.text for prompt in held_out(concept, config)], backend.words(found)
+        prompts, said = [prompt.text for prompt in context.prompts], backend.words(found)
         asked = [
             (row, turn, f"{said} {text}")
             for turn in range(self.tries)
             for row, text in enumerate(prompts)
         ]
         states = backend.encode_text([text for _, _, text in asked])
-        return sample_tries(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, context, should_stop)
 
     def _ids(self, backend: Backend, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
         """Ids (N, L) of the prompts after `words`."""

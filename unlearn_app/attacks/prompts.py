@@ -12,10 +12,8 @@ from ..common.registry import register
 from ..concepts.concept import Concept, named
 from ..models.protocols import Backend
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset
-from . import Tries, held_out, sample_tries
+from ..settings.groups import AttackConfig, setting
+from . import AttackContext, Tries, sample_tries
 
 
 @register("attack", "prompts")
@@ -28,30 +26,28 @@ class Prompts:
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         return f"no training, {self.tries} wordings of each prompt"
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         started = time.perf_counter()
         asked = [
             (row, turn, text)
-            for row, prompt in enumerate(held_out(concept, config))
+            for row, prompt in enumerate(context.prompts)
             for turn, text in enumerate(
-                itertools.islice(wordings(concept, prompt.text, row), self.tries)
+                itertools.islice(wordings(context.concept, prompt.text, row), self.tries)
             )
         ]
         states = backend.encode_text([text for _, _, text in asked])
         yield Step("attack", 1, 1, {}, seconds=time.perf_counter() - started)
-        return sample_tries(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, context, should_stop)
 
 
 def wordings(concept: Concept, text: str, row: int) -> Iterator[str]:

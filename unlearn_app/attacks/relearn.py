@@ -3,10 +3,8 @@
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
-
-from torch import Tensor
 
 from ..common.errors import ConfigError
 from ..common.registry import register
@@ -15,15 +13,13 @@ from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import Backend, Params
 from ..settings.attacks import budget_of
-from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import AttackConfig, RunConfig
+from ..settings.events import Sampling, Step
+from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
 from ..training.loop import Term, fit
-from . import Tries, held_out, sample_tries
+from . import AttackContext, Tries, sample_tries
+from .unseen import Lesson
 
-MARKS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
-"""Attack steps after which an attacked model is looked at; the last step is always one."""
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison
 uses.
@@ -37,104 +33,95 @@ class Relearn:
     original model.
 
     The threat model of 2410.12777: the adversary holds the published weights and some pictures,
-    never the defender's own factors. Its settings are those of the run's own attack.
+    never the defender's own factors.
     """
 
     tries: int = setting(1, "pictures of each prompt", 1, 50)
+    training: AttackConfig = field(default=AttackConfig(), repr=False)
+    """How it trains: the `attack` settings of a run."""
     by_prompt: ClassVar[bool] = False
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
-        spent = budget_of(config.attack)
+        spent = budget_of(self.training)
         return spent if self.tries == 1 else f"{spent}, the best of {self.tries} pictures"
 
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
-        """See `Attack`; between two steps the attacked model is the active one, and a trained slot
-        stays.
+        """See `Attack`; between two steps the model under attack is active with what was trained.
+
+        All trained weights are restored when the generator is closed; the `relearn` slot stays.
         """
-        prompts = [prompt.text for prompt in held_out(concept, config)]
+        prompts = [prompt.text for prompt in context.prompts]
         asked = [
             (row, turn, text) for turn in range(self.tries) for row, text in enumerate(prompts)
         ]
-        states, steps = backend.encode_text([text for _, _, text in asked]), config.attack.steps
-        with closing(fine_tune(backend, data, config.attack, first_seed(config.seed))) as lessons:
-            yield from itertools.islice(lessons, steps)
-            return sample_tries(backend, asked, states, config, should_stop)
-
-
-def relearn(
-    backend: Backend,
-    concept: Concept,
-    config: RunConfig,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Step]:
-    """The attack of a run: train the `relearn` slot, or all weights, on the merged `unlearn` slot.
-
-    The pictures are painted by the original model before the merge, on the first `next`. Between
-    two steps the attacked model is the active one; all trained weights are gone when the generator
-    is closed, a trained slot stays.
-    """
-    data = adversary_pictures(backend, concept, config, should_stop)
-    yield from fine_tune(backend, data, config.attack, first_seed(config.seed))
+        states = backend.encode_text([text for _, _, text in asked])
+        training = fine_tune(backend, context.data, self.training, first_seed(context.seed))
+        with closing(training):
+            yield from itertools.islice(training, self.training.steps)
+            return sample_tries(backend, asked, states, context, should_stop)
 
 
 def adversary_pictures(
     backend: Backend,
     concept: Concept,
-    config: RunConfig,
+    held: AttackConfig,
+    sampling: Sampling,
+    seed: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> LatentDataset:
-    """What the adversary holds: pictures by the original model, of prompts and seeds that are new
-    to the defender.
+    """The `held.pictures` pictures that the adversary of a run with `seed` holds, of `held.data`.
+
+    The original model samples them, from prompts and seeds that the defender does not use.
     """
-    return _painted(backend, adversary_prompts(concept, config.attack), config, should_stop)
+    return _sampled(backend, adversary_prompts(concept, held), sampling, seed, should_stop)
 
 
 def lesson_pictures(
     backend: Backend,
-    lesson: tuple[str, Tensor, list[str]],
+    lesson: Lesson,
     unseen: Concept,
-    config: RunConfig,
+    held: AttackConfig,
+    sampling: Sampling,
+    seed: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> LatentDataset:
-    """The same set for a control: what shows `unseen` comes from `lesson`, harmless ones are the
-    original's pictures.
-
-    `lesson` is its name, as many pictures as the adversary holds, and their captions.
+    """As `adversary_pictures`, where the model has never seen the concept: those that show `unseen`
+    come from `lesson`, which holds `held.pictures` of it.
     """
     _, pictures, captions = lesson
-    asked = adversary_prompts(unseen, config.attack)
+    asked = adversary_prompts(unseen, held)
     shown = [prompt.expects == unseen.name for prompt in asked]
     if all(shown):
         return encoded(backend, pictures, captions)
-    harmless = _painted(
-        backend, [p for p, own in zip(asked, shown, strict=True) if not own], config, should_stop
-    )
+    others = [p for p, own in zip(asked, shown, strict=True) if not own]
+    harmless = _sampled(backend, others, sampling, seed, should_stop)
     if not any(shown):
         return harmless
     return encoded(backend, pictures[: sum(shown)], captions[: sum(shown)]).mixed(harmless, shown)
 
 
-def _painted(
-    backend: Backend, asked: Sequence[Prompt], config: RunConfig, should_stop: Callable[[], bool]
+def _sampled(
+    backend: Backend,
+    asked: Sequence[Prompt],
+    sampling: Sampling,
+    seed: int,
+    should_stop: Callable[[], bool],
 ) -> LatentDataset:
-    first = first_seed(config.seed)
     return sample_latents(
         backend,
         [prompt.text for prompt in asked],
         None,
-        [first + row for row in range(len(asked))],
-        sampling_steps=config.compare.sampling_steps,
-        guidance_scale=config.compare.guidance_scale,
+        [first_seed(seed) + row for row in range(len(asked))],
+        sampling_steps=sampling.steps,
+        guidance_scale=sampling.guidance_scale,
         should_stop=should_stop,
     )
 

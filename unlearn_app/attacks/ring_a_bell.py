@@ -15,10 +15,8 @@ from ..common.seeds import generator
 from ..concepts.concept import Concept, named
 from ..models.protocols import Backend
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset
-from . import Tries, held_out, sample_tries
+from ..settings.groups import AttackConfig, setting
+from . import AttackContext, Tries, sample_tries
 
 PAIRS = 30
 SEED_OFFSET = 700_000
@@ -47,7 +45,7 @@ class RingABell:
     counts: ClassVar[bool] = True
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         searched = (
             f"{self.population} prompts evolved for {self.generations} generations per prompt"
@@ -57,14 +55,13 @@ class RingABell:
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        prompts, direction = held_out(concept, config), meaning(backend, concept)
-        source, asked = generator(1000 * config.seed + SEED_OFFSET), []
+        concept, prompts = context.concept, context.prompts
+        direction = meaning(backend, concept)
+        source, asked = generator(1000 * context.seed + SEED_OFFSET), []
         for row, prompt in enumerate(prompts):
             started = time.perf_counter()
             plain = backend.token_ids(named(concept, prompt.text, concept.anchor))[1:-1]
@@ -74,7 +71,7 @@ class RingABell:
             seconds = time.perf_counter() - started
             yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
         states = backend.encode_text([text for _, _, text in asked])
-        return sample_tries(backend, asked, states, config, should_stop)
+        return sample_tries(backend, asked, states, context, should_stop)
 
     def _evolved(
         self, backend: Backend, plain: list[int], target: Tensor, source: torch.Generator

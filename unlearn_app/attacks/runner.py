@@ -1,11 +1,13 @@
-"""The attack runner: an attack on a model beside the same attack on something that was never
-learned.
+"""The attack runner: an attack on a model, beside the same attack on what the model has never seen.
+
+A run's own attack, the attacks on a finished run and the experiments all go through it.
 """
 
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from PIL.Image import Image
 
@@ -13,63 +15,166 @@ from ..common import registry
 from ..common.errors import ConfigError, raise_if_stopped
 from ..common.images import to_pil
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept
+from ..concepts.concept import Concept, evenly_spaced
 from ..evaluation.base_rates import of_attack
-from ..evaluation.comparison import checked_by_second, judged
+from ..evaluation.comparison import (
+    checked_by_second,
+    comparison_prompts,
+    generate_column,
+    judged,
+    sampling_of,
+    score,
+)
 from ..evaluation.finding import Finding
 from ..evaluation.judges import Scorer
 from ..models.protocols import Backend, slots_kept
 from ..settings.attacks import SURE
-from ..settings.events import Event, Stage, Step
-from ..settings.run_config import RunConfig, with_concept
-from ..training.latent_dataset import LatentDataset
-from . import Attack, Tries, held_out
-from .relearn import lesson_pictures
-from .unseen import never_seen
+from ..settings.events import FRESH, SHARES, UNRESISTING, AttackCheckpoint, Event, Stage, Step
+from ..settings.run_config import RunConfig, make_attack, with_concept
+from ..training.unlearning import forget, resists
+from . import Attack, AttackContext, Tries
+from .relearn import Relearn, adversary_pictures, lesson_pictures
+from .unseen import Lesson, never_seen
 
+CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
+"""Attack steps after which an attacked model is looked at; the last step is always one."""
 GIVEN = "what the model was given shows the concept already"
 """Why a finding without a control may say nothing."""
+
+Seen = TypeVar("Seen")
+ShouldStop = Callable[[], bool]
+
+
+def never() -> bool:
+    """False: nothing asks to stop."""
+    return False
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack painted, and what the judge saw: alignment, predicted class and success of
-    each picture.
+    """The pictures of an attack, and what the judges say of each: alignment, predicted class and
+    success, the second judge's class, and how sure the detector is where there is one.
     """
 
     tries: Tries
     seen: list[tuple[float, str, bool]]
     checked: list[str | None]
-    """What the second judge saw."""
     seconds: float
     detected: list[float] | None = None
-    """How sure the detector is of each picture, where there is one."""
 
-    def hits(self, turns: int | None = None) -> tuple[bool, ...]:
-        """Per held-out prompt, whether one of its first `turns` pictures (all by default) shows the
-        concept.
+    def hits(self, attempts: int | None = None) -> tuple[bool, ...]:
+        """Per held-out prompt, whether one of its first `attempts` pictures (all by default) shows
+        the concept.
         """
         found: dict[int, bool] = {}
-        for row, turn, seen in zip(
-            self.tries.prompt_index, self.tries.attempt, self.seen, strict=True
-        ):
-            found[row] = found.get(row, False) or (seen[2] and (turns is None or turn < turns))
-        return tuple(found[row] for row in sorted(found))
+        rows = zip(self.tries.prompt_index, self.tries.attempt, self.seen, strict=True)
+        for prompt, attempt, (_, _, success) in rows:
+            counted = attempts is None or attempt < attempts
+            found[prompt] = found.get(prompt, False) or (success and counted)
+        return tuple(found[prompt] for prompt in sorted(found))
+
+
+def attack_of(config: RunConfig, kind: str, **changes: Any) -> Attack:
+    """An attack on a run with `config`, with its settings checked; fine-tuning trains as the run's
+    own attack does.
+
+    Raises:
+        ConfigError: an unknown name or a value that is not accepted.
+    """
+    attack = make_attack(kind, **changes)
+    return replace(attack, training=config.attack) if isinstance(attack, Relearn) else attack
+
+
+def attack_context(
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    should_stop: ShouldStop = never,
+    lesson: Lesson | None = None,
+) -> AttackContext:
+    """What attacks on `concept` work with in a run with `config`.
+
+    The adversary's pictures are sampled by the original model now, or come from `lesson` where the
+    model has never seen the concept.
+    """
+    sampling = sampling_of(config.compare)
+    settings = (config.attack, sampling, config.seed)
+    if lesson:
+        data = lesson_pictures(backend, lesson, concept, *settings, should_stop)
+    else:
+        data = adversary_pictures(backend, concept, *settings, should_stop)
+    prompts = evenly_spaced(concept.forget.test, config.compare.forget)
+    return AttackContext(concept, prompts, sampling, config.seed, data)
+
+
+def checkpoints(
+    backend: Backend,
+    attack: Relearn,
+    context: AttackContext,
+    look: Callable[[Step], Seen],
+    should_stop: ShouldStop = never,
+    steps: Sequence[int] = CHECKPOINTS,
+) -> Iterator[Step | Seen]:
+    """The steps of the attack, and after those of `steps` and the last what `look` returns, which
+    is called while the attacked model is active.
+
+    Raises:
+        Cancelled: `should_stop` turned true between two steps.
+    """
+    training = attack(backend, context, should_stop)
+    try:
+        raise_if_stopped(should_stop)
+        for step in training:
+            yield step
+            if step.step in (*steps, step.total):
+                yield look(step)
+            raise_if_stopped(should_stop)
+            if step.step == step.total:
+                return
+    finally:
+        training.close()
+
+
+def attacked(
+    backend: Backend,
+    attack: Attack,
+    context: AttackContext,
+    scorer: Scorer,
+    should_stop: ShouldStop = never,
+) -> Generator[Step, None, AttackResult]:
+    """Attack the active model, yielding the attack's steps, and judge the pictures it returns.
+
+    Raises:
+        Cancelled: `should_stop` turned true between two steps.
+    """
+    started, steps = time.perf_counter(), attack(backend, context, should_stop)
+    try:
+        while True:
+            raise_if_stopped(should_stop)
+            yield next(steps)
+    except StopIteration as end:
+        tries: Tries = end.value
+    finally:
+        steps.close()
+    asked = [context.prompts[index] for index in tries.prompt_index]
+    seen = judged(tries.pictures, asked, scorer, SURE)
+    checked = [answer for answer, _ in checked_by_second(tries.pictures, asked, scorer)]
+    detected = scorer.detector(tries.pictures).tolist() if scorer.detector else None
+    return AttackResult(tries, seen, checked, time.perf_counter() - started, detected)
 
 
 def find(
     backend: Backend,
-    concept: Concept,
-    data: LatentDataset,
+    context: AttackContext,
     config: RunConfig,
     attack: Attack,
     scorer: Scorer | None,
     *,
     slots: tuple[str, ...] = ("unlearn",),
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
-    """Attack the model under `slots` with the adversary's pictures `data`, then at what the
-    original has never seen.
+    """Attack the model under `slots`, then the original at what it has never seen; returns the
+    finding and its pictures by file name.
 
     The finding names neither its command nor its environment, which the caller knows.
 
@@ -81,25 +186,81 @@ def find(
             f"There is no judge for {config.model} here, so an attack on it proves nothing.",
             "model",
         )
-    yield Stage(
-        "attack",
-        f"Trying to get {concept.name} back, {_name_of(attack)}: {attack.budget(config)}",
-        0.1,
-    )
+    kind, name = name_of(attack), context.concept.name
+    budget = attack.budget(config.attack)
+    yield Stage("attack", f"Trying to get {name} back, {kind}: {budget}", 0.1)
     with backend.active(*slots):
-        own = yield from probe(backend, concept, attack, data, config, scorer, should_stop)
-    control, missing = (
-        None,
-        "" if attack.counts else "it is no attack on what the model has learned",
-    )
-    if not missing:
-        control = of_attack(_name_of(attack), attack, config, backend.base_hash)
+        own = yield from attacked(backend, attack, context, scorer, should_stop)
+    control, missing = None, "it is no attack on what the model has learned"
+    if attack.counts:
+        control = of_attack(kind, attack, config, backend.base_hash)
         if control is None:
-            control = yield from _taught(backend, concept, config, attack, scorer, should_stop)
+            control = yield from _taught(
+                backend, context.concept, config, attack, scorer, should_stop
+            )
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
             missing += f", and {GIVEN}"
     return _finding(attack, config, own, control, missing)
+
+
+def controls(
+    backend: Backend,
+    concept: Concept,
+    config: RunConfig,
+    scorer: Scorer | None,
+    should_stop: ShouldStop = never,
+) -> Iterator[Stage | AttackCheckpoint]:
+    """The run's own attack where it ought to succeed, as far as either applies: on the model that
+    forgot the concept without resisting, and on the original at what it has never seen.
+
+    Both adversaries have the budget and the settings of the run's own. The adapter slots hold
+    afterwards what they held before.
+    """
+    curve = partial(_control_curve, backend, config, scorer, should_stop)
+    with slots_kept(backend):
+        if resists(config):
+            said = f"For comparison: the same attack on {concept.name} without resistance"
+            yield Stage("attack", said, SHARES["controls"])
+            plain = replace(config, resist=replace(config.resist, on=False))
+            for _ in forget(backend, concept, plain, should_stop):
+                raise_if_stopped(should_stop)
+            context = attack_context(backend, concept, config, should_stop)
+            yield from curve(UNRESISTING, ("unlearn",), context)
+        if lesson := _lesson(concept, config):
+            said = f"For comparison: the same attack teaches {lesson[0]}, which was never seen"
+            yield Stage("attack", said, SHARES["controls"])
+            backend.drop_adapters()
+            unseen = preview_concept(with_concept(config, lesson[0]))
+            context = attack_context(backend, unseen, config, should_stop, lesson)
+            yield from curve(FRESH, (), context)
+
+
+def _control_curve(
+    backend: Backend,
+    config: RunConfig,
+    scorer: Scorer | None,
+    should_stop: ShouldStop,
+    name: str,
+    before: tuple[str, ...],
+    context: AttackContext,
+) -> Iterator[AttackCheckpoint]:
+    """The scores on the concept of the model under the slots `before`, and on the attack's way."""
+    asked = comparison_prompts(context.concept, config.compare)
+    prompts = [row for row in asked if row[0] == "forget"]
+
+    def look(step: int) -> AttackCheckpoint:
+        shown = generate_column(
+            backend, "relearned", prompts, config.compare, config.seed, scorer, should_stop
+        )
+        scores = {"forget": score(shown.pictures)["forget"]}
+        return AttackCheckpoint(step, (), scores, control=name)
+
+    with backend.active(*before):
+        yield look(0)
+    attack = Relearn(training=config.attack)
+    events = checkpoints(backend, attack, context, lambda step: look(step.step), should_stop)
+    yield from (event for event in events if isinstance(event, AttackCheckpoint))
 
 
 def _taught(
@@ -108,13 +269,12 @@ def _taught(
     config: RunConfig,
     attack: Attack,
     scorer: Scorer,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where nobody
     knows of such.
     """
-    asked = config.attack
-    lesson = never_seen(config.model, asked.pictures, config.seed, concept, asked.data == "one")
+    lesson = _lesson(concept, config)
     if lesson is None:
         return None
     name = lesson[0]
@@ -122,43 +282,16 @@ def _taught(
     with slots_kept(backend):
         backend.drop_adapters()
         unseen = preview_concept(with_concept(config, name))
-        lessons = lesson_pictures(backend, lesson, unseen, config, should_stop)
+        context = attack_context(backend, unseen, config, should_stop, lesson)
         with backend.active():
-            outcome = yield from probe(
-                backend, unseen, attack, lessons, config, scorer, should_stop
-            )
-    return {"name": f"{name}, never seen", "hits": list(outcome.hits())}
+            result = yield from attacked(backend, attack, context, scorer, should_stop)
+    return {"name": f"{name}, never seen", "hits": list(result.hits())}
 
 
-def probe(
-    backend: Backend,
-    concept: Concept,
-    attack: Attack,
-    data: LatentDataset,
-    config: RunConfig,
-    scorer: Scorer,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[Step, None, AttackResult]:
-    """Attack the active model with the adversary's pictures `data`, and judge what comes out.
-
-    Raises:
-        Cancelled: `should_stop` turned true between two steps.
-    """
-    started, steps = time.perf_counter(), attack(backend, concept, data, config, should_stop)
-    try:
-        while True:
-            raise_if_stopped(should_stop)
-            yield next(steps)
-    except StopIteration as end:
-        tries: Tries = end.value
-    finally:
-        steps.close()
-    prompts = held_out(concept, config)
-    asked = [prompts[row] for row in tries.prompt_index]
-    seen = judged(tries.pictures, asked, scorer, SURE)
-    checked = [answer for answer, _ in checked_by_second(tries.pictures, asked, scorer)]
-    detected = scorer.detector(tries.pictures).tolist() if scorer.detector else None
-    return AttackResult(tries, seen, checked, time.perf_counter() - started, detected)
+def _lesson(concept: Concept, config: RunConfig) -> Lesson | None:
+    """Pictures of a concept that the model has never seen, as many as the adversary holds."""
+    held = config.attack
+    return never_seen(config.model, held.pictures, config.seed, concept, held.data == "one")
 
 
 def _finding(
@@ -169,17 +302,18 @@ def _finding(
     missing: str,
 ) -> tuple[Finding, dict[str, Image]]:
     """The finding, and its pictures by file name."""
-    kind, (pictures, images) = _name_of(attack), _pictures(own)
+    kind, (pictures, images) = name_of(attack), _pictures(own)
     hits = [picture for picture in pictures if picture["correct"]]
+    settings = registry.settings_of("attack", kind)
     finding = Finding(
         kind=kind,
-        settings={f"{kind}.{item.name}": getattr(attack, item.name) for item in fields(attack)},
-        budget=attack.budget(config),
+        settings={f"{kind}.{item.name}": getattr(attack, item.name) for item in settings},
+        budget=attack.budget(config.attack),
         counts=attack.counts and not (attack.needs_control and control is None),
         by_prompt=attack.by_prompt,
         tries=attack.tries,
         hits=own.hits(),
-        first=own.hits(turns=1),
+        first=own.hits(attempts=1),
         control=control,
         missing=missing,
         pictures=pictures,
@@ -196,26 +330,29 @@ def _pictures(own: AttackResult) -> tuple[tuple[dict[str, Any], ...], dict[str, 
     """A record of each picture, and the pictures by file name."""
     tries, records, images = own.tries, [], {}
     for place, picture in enumerate(to_pil(tries.pictures)):
-        row, turn, (alignment, predicted, correct) = (
-            tries.prompt_index[place],
-            tries.attempt[place],
-            own.seen[place],
-        )
-        images[file := f"{row:02d}-{turn:02d}.png"] = picture
-        said = {
-            "row": row,
-            "turn": turn,
+        alignment, predicted, correct = own.seen[place]
+        prompt, attempt = tries.prompt_index[place], tries.attempt[place]
+        file = f"{prompt:02d}-{attempt:02d}.png"
+        images[file] = picture
+        record = {
+            "row": prompt,
+            "turn": attempt,
             "asked": tries.asked[place],
             "seed": tries.seeds[place],
             "file": file,
+            "alignment": alignment,
+            "predicted": predicted,
+            "correct": correct,
+            "second": own.checked[place],
         }
-        judged_as = {"alignment": alignment, "predicted": predicted, "correct": correct}
-        detected = {"detected": round(own.detected[place], 3)} if own.detected else {}
-        records.append(said | judged_as | {"second": own.checked[place]} | detected)
+        if own.detected:
+            record["detected"] = round(own.detected[place], 3)
+        records.append(record)
     return tuple(records), images
 
 
-def _name_of(attack: Attack) -> str:
+def name_of(attack: Attack) -> str:
+    """The name under which the class of `attack` is registered."""
     return next(
         name for name in registry.names("attack") if registry.get("attack", name) is type(attack)
     )

@@ -9,13 +9,11 @@ from typing import ClassVar
 
 from ..common.errors import ConfigError
 from ..common.registry import register
-from ..concepts.concept import Concept, evenly_spaced
+from ..concepts.concept import evenly_spaced
 from ..models.protocols import Backend
 from ..settings.events import Step
-from ..settings.groups import setting
-from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset
-from . import Tries, held_out, joined, sample_tries
+from ..settings.groups import AttackConfig, setting
+from . import AttackContext, Tries, joined, sample_tries
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)
 
@@ -34,7 +32,7 @@ class Scale:
     counts: ClassVar[bool] = False
     needs_control: ClassVar[bool] = False
 
-    def budget(self, config: RunConfig) -> str:
+    def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         return (
             "no training, the adapter at"
@@ -44,9 +42,7 @@ class Scale:
     def __call__(
         self,
         backend: Backend,
-        concept: Concept,
-        data: LatentDataset,
-        config: RunConfig,
+        context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`.
@@ -60,7 +56,7 @@ class Scale:
             raise ConfigError(
                 "There is no adapter to scale; a model with an unlearn adapter is accepted."
             ) from None
-        prompts, parts = held_out(concept, config), []
+        prompts, parts = context.prompts, []
         states = backend.encode_text([prompt.text for prompt in prompts])
         try:
             for turn, scale in enumerate(evenly_spaced(SCALES, self.tries)):
@@ -74,7 +70,7 @@ class Scale:
                     (row, turn, f"adapter x {scale:g}: {prompt.text}")
                     for row, prompt in enumerate(prompts)
                 ]
-                parts.append(sample_tries(backend, asked, states, config, should_stop))
+                parts.append(sample_tries(backend, asked, states, context, should_stop))
                 yield Step(
                     "attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started
                 )

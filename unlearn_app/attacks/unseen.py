@@ -4,10 +4,11 @@ from torch import Tensor
 
 from ..concepts.concept import Concept
 
+Lesson = tuple[str, Tensor, list[str]]
+"""The name of a concept, pictures (N, 3, H, W) in [-1, 1] of it, and a caption of each."""
 
-def fresh_lesson(
-    model: str, count: int, seed: int, name: str = ""
-) -> tuple[str, Tensor, list[str]] | None:
+
+def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> Lesson | None:
     """A concept that `model` has never seen, `count` pictures (N, 3, H, W) in [-1, 1] of it, and
     their captions.
 
@@ -23,7 +24,7 @@ def fresh_lesson(
 
 def never_seen(
     model: str, count: int, seed: int, besides: Concept, alike: bool = False
-) -> tuple[str, Tensor, list[str]] | None:
+) -> Lesson | None:
     """As `fresh_lesson`, of what `model` learns most easily of the kind of `besides` among what it
     has never seen.
 

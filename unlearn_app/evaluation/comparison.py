@@ -11,12 +11,17 @@ from torch import Tensor
 from ..common.images import to_pil
 from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..models.protocols import Backend
-from ..settings.events import GROUPS, Column, Group, GroupScore, Images, Picture
+from ..settings.events import GROUPS, Column, Group, GroupScore, Images, Picture, Sampling
 from ..settings.run_config import CompareConfig
 from .judges import Classifier, Scorer
 
 SEED_OFFSET = 900_000
 """Evaluation seeds start here; training seeds never reach it."""
+
+
+def sampling_of(config: CompareConfig) -> Sampling:
+    """How the pictures of a comparison are sampled."""
+    return Sampling(config.sampling_steps, config.guidance_scale)
 
 
 def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Group, int, Prompt]]:

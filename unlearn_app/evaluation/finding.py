@@ -1,12 +1,30 @@
 """What one attack got out of a model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from .relearn_curve import BaseCurve
 from .statistics import difference_interval, wilson
 
 Outcome = Literal["back", "level", "held"]
+
+
+@dataclass(frozen=True)
+class AttackCurve:
+    """The way of a run's own attack: `points` hold the accuracy on the concept by attack step, from
+    the unlearned model, which has accuracy `before`, to the last of `steps`.
+
+    `taught` is what the same attack makes of a concept that the model has never seen, and
+    `controls` the accuracy that it reached in the end where it ought to succeed, by control.
+    """
+
+    steps: int
+    before: float
+    points: tuple[tuple[int, float], ...] = ()
+    taught: BaseCurve | None = None
+    controls: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -18,7 +36,7 @@ class Finding:
     the judge sees it, `first` whether the first one does. `control` has the same `hits` of the
     control and its `name`; `missing` says why there is none. `counts` is False of what is reported
     but proves nothing; `by_prompt` True of what only words the prompt otherwise. `sure` is how sure
-    the judge had to be, `proof` the picture to look at.
+    the judge had to be, `proof` the picture to look at. Only a run's own attack has a `curve`.
     """
 
     kind: str
@@ -33,11 +51,12 @@ class Finding:
     missing: str
     pictures: tuple[dict[str, Any], ...]
     proof: str | None
-    seconds: float
+    seconds: float | None
     command: str
     environment: dict[str, Any]
     sure: float
     folder: Path = field(default=Path(), compare=False)
+    curve: AttackCurve | None = None
 
     @property
     def share(self) -> float:
@@ -88,15 +107,23 @@ class Finding:
             else self
         )
 
+    @property
+    def points(self) -> float:
+        """How far the verdict counts it: `share` above the control, or above nothing; of a run's
+        own attack, above the unlearned model.
+        """
+        return self.share - self.curve.before if self.curve else self.excess[0]
+
     def recovers(self, back: float) -> bool:
-        """Whether it brings back more than `back` above the control, beyond what chance
+        """Whether its `points` are more than `back`; beside a control also beyond what chance
         explains.
         """
-        above, low, _ = self.excess
-        return above > back and low > 0
+        return self.points > back and (self.curve is not None or self.excess[1] > 0)
 
     def outcome(self, back: float) -> Outcome:
         """What it amounts to: "level" shows the concept in more than `back`, but not clearly more
         than the control.
         """
-        return "back" if self.recovers(back) else "level" if self.share > back else "held"
+        if self.recovers(back):
+            return "back"
+        return "level" if self.share > back and self.curve is None else "held"

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks.relearn import fine_tune, first_seed, lesson_pictures, relearn
+from ..attacks.relearn import Relearn
+from ..attacks.runner import attack_context, checkpoints
 from ..attacks.unseen import fresh_lesson
 from ..common.atomic_files import write_bytes
 from ..concepts.catalog import preview_concept
@@ -25,6 +26,7 @@ from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_backend
 from ..models.protocols import Backend
 from ..pocket.world.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
+from ..settings.events import Step
 from ..settings.groups import AttackConfig
 from ..settings.run_config import RunConfig, make_config
 from ..training.unlearning import forget
@@ -104,19 +106,17 @@ def measure(
 def _attacked(
     backend: Backend, judge: Scorer, concept: Concept, config: RunConfig
 ) -> tuple[int, int]:
+    lesson = None
     if concept.name in DEVELOPMENT_FRESH:
         lesson = fresh_lesson(config.model, config.attack.pictures, config.seed, concept.name)
-        data = lesson_pictures(backend, lesson, concept, config)
-        training = fine_tune(backend, data, config.attack, first_seed(config.seed))
-    else:
-        training = relearn(backend, concept, config)
-    try:
-        for step in training:
-            if step.step == step.total:
-                return _shown(backend, judge, concept, config)
-        raise RuntimeError("an attack of no steps was measured")
-    finally:
-        training.close()
+    context = attack_context(backend, concept, config, lesson=lesson)
+    attack = Relearn(training=config.attack)
+
+    def look(step: Step) -> tuple[int, int]:
+        return _shown(backend, judge, concept, config)
+
+    *_, shown = checkpoints(backend, attack, context, look, steps=())
+    return shown
 
 
 def _shown(backend: Backend, judge: Scorer, concept: Concept, config: RunConfig) -> tuple[int, int]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks.relearn import adversary_pictures
-from ..attacks.runner import AttackResult, probe
+from ..attacks import AttackContext
+from ..attacks.runner import AttackResult, attack_context, attack_of, attacked
 from ..attacks.unseen import fresh_lesson
 from ..common import registry
 from ..common.paths import POCKET
@@ -27,7 +27,6 @@ from ..models.protocols import Backend
 from ..pocket.lesson import EASIEST
 from ..settings.attacks import QUICK, SURE
 from ..settings.run_config import RunConfig, make_attack, make_config
-from ..training.latent_dataset import LatentDataset, encoded
 from ..training.unlearning import forget
 from .cells import ROOT, SMOKE, grown, own_share, share, short_hash
 from .known_outcome_models import KNOWN_OUTCOME_MODELS, MADE_WITH
@@ -211,7 +210,10 @@ class _Lab:
         return grown(self._folder, slug(f"{job.row}-{job.concept}-{job.seed}"), asked, measured)
 
     def _attack(self, kind: str) -> Any:
-        return make_attack(kind, **(SMALL.get(kind, {}) if self._smoke else {}))
+        return make_attack(kind, **self._small(kind))
+
+    def _small(self, kind: str) -> dict[str, int]:
+        return SMALL.get(kind, {}) if self._smoke else {}
 
     def _made(self, job: Job, concept: Concept, config: RunConfig) -> tuple[Any, dict[str, Any]]:
         """The model under attack and its adapter, if it has one."""
@@ -247,35 +249,33 @@ class _Lab:
                         painter, column, prompts, config.compare, config.seed, self._judge
                     )
                 scores[column] = score(painted.pictures)
-        data, attacks = self._data(concept, config, model), dict(known.get("attacks", {}))
+        context, attacks = self._context(concept, config, model), dict(known.get("attacks", {}))
         for kind in kinds:
             backend.drop_adapters()
             if adapter:
                 backend.load_adapter("unlearn", adapter)
             with model.active(*slots):
-                attacks[kind] = self._probed(kind, model, concept, data, config)
+                attacks[kind] = self._attack_on(kind, model, context, config)
         return ({"scores": scores} if scores else {}) | {"attacks": attacks}
 
-    def _data(self, concept: Concept, config: RunConfig, model: Any) -> LatentDataset:
-        """The adversary's pictures: the original's, and renderings of what the original cannot
-        paint.
+    def _context(self, concept: Concept, config: RunConfig, model: Any) -> AttackContext:
+        """What the attacks work with; renderings are the pictures of what the original has never
+        seen.
 
         They are read as the model reads them, because that is what the adversary fine-tunes.
         """
+        lesson = None
         if any(known.fresh and known.name == concept.name for known in known_concepts()):
-            _, pictures, captions = fresh_lesson(
-                "pocket", config.attack.pictures, config.seed, concept.name
-            )
-            data = encoded(self._backend, pictures, captions)
-        else:
-            data = adversary_pictures(self._backend, concept, config)
-        return replace(data, cond=model.encode_text(data.prompts))
+            lesson = fresh_lesson("pocket", config.attack.pictures, config.seed, concept.name)
+        context = attack_context(self._backend, concept, config, lesson=lesson)
+        cond = model.encode_text(context.data.prompts)
+        return replace(context, data=replace(context.data, cond=cond))
 
-    def _probed(
-        self, kind: str, model: Any, concept: Concept, data: LatentDataset, config: RunConfig
+    def _attack_on(
+        self, kind: str, model: Any, context: AttackContext, config: RunConfig
     ) -> dict[str, Any]:
-        attack = self._attack(kind)
-        steps = probe(model, concept, attack, data, config, self._judge)
+        attack = attack_of(config, kind, **self._small(kind))
+        steps = attacked(model, attack, context, self._judge)
         while True:
             try:
                 next(steps)
@@ -285,6 +285,6 @@ class _Lab:
         return {
             "settings": repr(attack),
             "hits": "".join(str(int(hit)) for hit in outcome.hits()),
-            "first": "".join(str(int(hit)) for hit in outcome.hits(turns=1)),
+            "first": "".join(str(int(hit)) for hit in outcome.hits(attempts=1)),
             "seconds": round(outcome.seconds, 2),
         }

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..attacks.runner import attack_of
 from ..evaluation.finding import Finding
 from ..evaluation.statistics import wilson
-from ..evaluation.verdict import Evidence, Thresholds, judge_run
+from ..evaluation.verdict import Thresholds, judge_run
 from ..settings.attacks import SURE
 from ..settings.events import GroupScore, Verdict
 from ..settings.run_config import make_attack, make_config
@@ -152,17 +153,16 @@ def findings(found: Sequence[Cell], row: str) -> list[tuple[Cell, list[Finding]]
 
 def verdicts(found: Sequence[Cell], row: str) -> list[Verdict]:
     """The verdict on every model of a row, one per concept and seed."""
-    return [
-        judge_run(each.scores, Evidence(0, findings=some)) for each, some in findings(found, row)
-    ]
+    return [judge_run(each.scores, some) for each, some in findings(found, row)]
 
 
 def _finding(each: Cell, kind: str, control: Cell) -> Finding:
-    attack, found = make_attack(kind), each.attacks[kind]
+    config = make_config(each.concept)
+    attack, found = attack_of(config, kind), each.attacks[kind]
     return Finding(
         kind=kind,
         settings={},
-        budget=attack.budget(make_config(each.concept)),
+        budget=attack.budget(config.attack),
         counts=attack.counts,
         by_prompt=attack.by_prompt,
         tries=attack.tries,

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..attacks.controls import controls
+from ..attacks.runner import controls
 from ..common.json_values import to_json
 from ..common.paths import POCKET
 from ..concepts.catalog import known_concepts, preview_concept
@@ -198,7 +198,7 @@ def taught_by(backend: Backend, judge: Scorer, config: RunConfig) -> dict[str, t
     right of n.
     """
     marks = {}
-    for event in controls(backend, preview_concept(config), config, judge, lambda: False):
+    for event in controls(backend, preview_concept(config), config, judge):
         if isinstance(event, AttackCheckpoint) and event.step:
             score = event.scores["forget"]
             marks[str(event.step)] = round(score.accuracy * score.n), score.n

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks.relearn import fine_tune, first_seed, relearn
+from ..attacks.relearn import Relearn
+from ..attacks.runner import attack_context, checkpoints
 from ..attacks.unseen import fresh_lesson
 from ..common.json_values import to_json
 from ..common.paths import POCKET
@@ -22,7 +23,6 @@ from ..pocket.world.vocabulary import FRESH_OBJECTS
 from ..settings.events import GROUPS, Step
 from ..settings.run_config import RunConfig, make_config
 from ..training import unlearning
-from ..training.latent_dataset import encoded
 from .cells import cell, own_share, share
 from .paper1 import digest, groups_of, scored
 from .paper2_grid import ATTACK_SEED, BASES, COUNT, FRESH, MARKS, NONE, SEEDS, TARGETS, Job, grid
@@ -98,9 +98,9 @@ class _Bench:
             backend.load_adapter("unlearn", defended.adapter)
         marks = {0: defended.scores}
         slots = () if config.attack.weights == "full" else ("relearn",)
-        for step in self._attack(job, config):
-            if step.step in MARKS or step.step == step.total:
-                marks[step.step] = self._scored(config, slots)
+        for event in self._attack(job, config, slots):
+            if not isinstance(event, Step):
+                marks |= event
         backend.drop_adapters()
         return {"marks": marks, "unlearn_s": round(defended.seconds, 2)}
 
@@ -120,17 +120,23 @@ class _Bench:
             self._last = key, _Defended(adapter, self._scored(config, slots), seconds)
         return self._last[1]
 
-    def _attack(self, job: Job, config: RunConfig) -> Iterator[Step]:
+    def _attack(
+        self, job: Job, config: RunConfig, slots: tuple[str, ...]
+    ) -> Iterator[Step | dict[int, Any]]:
+        """The steps of the attack, and the scores at each of `MARKS` by step."""
         if job.attack == NONE:
-            return iter(())
-        config = replace(config, seed=job.seed + ATTACK_SEED)
+            return
+        asked = replace(config, seed=job.seed + ATTACK_SEED)
+        lesson = None
         if job.base == FRESH:
-            _, pictures, captions = fresh_lesson(
-                "pocket", config.attack.pictures, config.seed, job.target
-            )
-            data = encoded(self._backend, pictures, captions)
-            return fine_tune(self._backend, data, config.attack, first_seed(config.seed))
-        return relearn(self._backend, preview_concept(config), config)
+            lesson = fresh_lesson("pocket", asked.attack.pictures, asked.seed, job.target)
+        context = attack_context(self._backend, preview_concept(asked), asked, lesson=lesson)
+        attack = Relearn(training=asked.attack)
+
+        def look(step: Step) -> dict[int, Any]:
+            return {step.step: self._scored(config, slots)}
+
+        yield from checkpoints(self._backend, attack, context, look, steps=MARKS)
 
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
         """Which pictures are right, and the mean alignment, by group."""

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..attacks.relearn import adversary_pictures
-from ..attacks.runner import find
+from ..attacks.runner import attack_context, attack_of, find
 from ..common.errors import ConfigError
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
@@ -15,7 +14,7 @@ from ..models.catalog import load_backend
 from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Backend, slots_kept
 from ..settings.events import Event, Stage
-from ..settings.run_config import config_from_dict, make_attack
+from ..settings.run_config import config_from_dict
 from .findings import judge_again, read_findings, write_finding
 from .folder import Run
 from .provenance import environment
@@ -39,12 +38,10 @@ def run_attacks(
         UnlearnError: an unknown attack or setting, no judge, or a run that holds no adapter.
     """
     changes = dict(changes or {})
-    attacks = {kind: make_attack(kind, **_own(kind, changes)) for kind in kinds}
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
-    config, adapter = (
-        config_from_dict(run.record["config"], **rest),
-        run.folder / "unlearn.safetensors",
-    )
+    config = config_from_dict(run.record["config"], **rest)
+    attacks = {kind: attack_of(config, kind, **_own(kind, changes)) for kind in kinds}
+    adapter = run.folder / "unlearn.safetensors"
     if not adapter.is_file():
         raise ConfigError(
             f"The run {str(run.folder)!r} holds no unlearn adapter; a run that came so far is"
@@ -53,13 +50,13 @@ def run_attacks(
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, backend = preview_concept(config), backend or load_backend(config.model)
     scorer, state = load_scorer(config.model, [concept]), read_adapter(adapter)
-    data = adversary_pictures(backend, concept, config, should_stop)
+    context = attack_context(backend, concept, config, should_stop)
     for kind, attack in attacks.items():
         with slots_kept(backend):
             backend.drop_adapters()
             backend.load_adapter("unlearn", state)
             finding, images = yield from find(
-                backend, concept, data, config, attack, scorer, should_stop=should_stop
+                backend, context, config, attack, scorer, should_stop=should_stop
             )
         command = _command(run, kind, rest, _own(kind, changes))
         finding = replace(finding, command=command, environment=environment(backend, scorer))

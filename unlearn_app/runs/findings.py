@@ -14,10 +14,11 @@ from PIL.Image import Image
 from ..common.atomic_files import whole_folder, write_bytes
 from ..common.errors import OutputError
 from ..common.json_values import to_json
-from ..evaluation.finding import Finding
-from ..evaluation.verdict import Evidence, judge_run
+from ..evaluation.finding import AttackCurve, Finding
+from ..evaluation.verdict import judge_run
+from ..settings.attacks import budget_of
 from ..settings.events import Verdict
-from .folder import Run
+from .folder import Run, StoredPicture
 
 SCHEMA = "unlearn-finding/1"
 FOLDER, RECORD = "attacks", "finding.json"
@@ -28,7 +29,7 @@ def record_of(finding: Finding) -> dict[str, Any]:
     record = {
         item.name: to_json(getattr(finding, item.name))
         for item in fields(Finding)
-        if item.name != "folder"
+        if item.name not in ("folder", "curve")
     }
     return {"schema": SCHEMA} | record
 
@@ -78,15 +79,81 @@ def _read(path: Path) -> Finding:
     return found
 
 
+def own_findings(run: Run) -> list[Finding]:
+    """The finding of the run's own attack, whose pictures are those of the third column; none where
+    it was not run or not judged.
+    """
+    config, environment = run.config, run.record.get("environment", {})
+    shown = [p for p in run.pictures if (p.column, p.group) == ("relearned", "forget")]
+    if not config.attack.steps or not shown or shown[0].correct is None:
+        return []
+    best = max((p for p in shown if p.correct), key=lambda p: p.alignment or 0.0, default=None)
+    hits, curve = tuple(bool(p.correct) for p in shown), own_curve(run)
+    right, n = curve.taught.marks.get(curve.steps, (0, 0)) if curve.taught else (0, 0)
+    missing = "nobody has measured what this attack makes of something never seen"
+    return [
+        Finding(
+            kind="relearn",
+            settings=to_json(config.attack),
+            budget=budget_of(config.attack),
+            counts=True,
+            by_prompt=False,
+            tries=1,
+            hits=hits,
+            first=hits,
+            control=_taught(curve.taught.name, right, n) if n else None,
+            missing="" if n else missing,
+            pictures=tuple(_as_try(run, picture) for picture in shown),
+            proof=_file(run, best) if best else None,
+            seconds=run.record.get("timing", {}).get("attack_s"),
+            command=run.record.get("command") or config.command(),
+            environment=environment,
+            sure=0.0,
+            folder=run.folder,
+            curve=curve,
+        )
+    ]
+
+
+def own_curve(run: Run) -> AttackCurve:
+    """The way of the run's own attack, which was judged."""
+    points = tuple((step, groups["forget"].accuracy) for step, groups, _ in run.curve)
+    reached = {name: line[max(line)].accuracy for name, line in run.controls.items()}
+    return AttackCurve(
+        steps=run.config.attack.steps,
+        before=run.scores["unlearned"]["forget"].accuracy,
+        points=points,
+        taught=run.base,
+        controls={name: share for name, share in reached.items() if share is not None},
+    )
+
+
+def _taught(name: str, right: int, n: int) -> dict[str, Any]:
+    """The control of a finding: `right` of `n` pictures show what was taught."""
+    return {"name": f"{name}, never seen", "hits": [row < right for row in range(n)]}
+
+
+def _as_try(run: Run, picture: StoredPicture) -> dict[str, Any]:
+    """A picture of the third column as findings hold theirs."""
+    return {
+        "row": picture.index,
+        "turn": 0,
+        "asked": picture.prompt,
+        "seed": picture.seed,
+        "file": _file(run, picture),
+        "alignment": picture.alignment,
+        "predicted": picture.predicted,
+        "correct": picture.correct,
+        "second": picture.second,
+    }
+
+
+def _file(run: Run, picture: StoredPicture) -> str:
+    return picture.path.relative_to(run.folder).as_posix()
+
+
 def judge_again(run: Run, findings: Sequence[Finding]) -> Verdict:
     """The verdict on a stored run with what attacks have found out since."""
     if run.status != "complete" or not findings:
         return run.verdict
-    curve = [(step, groups["forget"].accuracy) for step, groups, _ in run.curve]
-    judged = all(accuracy is not None for _, accuracy in curve)
-    reached = {name: points[max(points)].accuracy for name, points in run.controls.items()}
-    known = {name: share for name, share in reached.items() if share is not None}
-    return judge_run(
-        run.scores,
-        Evidence(run.config.attack.steps, curve if judged else (), run.base, known, findings),
-    )
+    return judge_run(run.scores, [*own_findings(run), *findings])

@@ -107,16 +107,16 @@ class RunWriter:
             self._saved(picture, picture.column) for picture in images.pictures
         ]
 
-    def add_mark(self, mark: AttackCheckpoint) -> None:
-        """Save the pictures of the attacked model on its way; of a control, its score."""
-        if mark.control:
-            point = {"step": mark.step, "scores": to_json(mark.scores)}
-            self.record["controls"].setdefault(mark.control, []).append(point)
+    def add_checkpoint(self, found: AttackCheckpoint) -> None:
+        """Save the pictures and scores of the attacked model on its way; of a control, its
+        score.
+        """
+        point = {"step": found.step, "scores": to_json(found.scores)}
+        if found.control:
+            self.record["controls"].setdefault(found.control, []).append(point)
             return
-        pictures = [self._saved(picture, f"attack-{mark.step:04d}") for picture in mark.pictures]
-        self.record["curve"].append(
-            {"step": mark.step, "scores": to_json(mark.scores), "pictures": pictures}
-        )
+        pictures = [self._saved(picture, f"attack-{found.step:04d}") for picture in found.pictures]
+        self.record["curve"].append(point | {"pictures": pictures})
 
     def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
         file = f"images/{name}-{picture.group}-{picture.index:02d}.png"

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,10 +17,9 @@ from ..common.json_values import to_json
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding
 from ..evaluation.statistics import harmonic, wilson
-from ..evaluation.verdict import AXES, Thresholds, own_gain, ranked
-from ..settings.attacks import budget_of
+from ..evaluation.verdict import AXES, Thresholds, ranked
 from ..settings.events import COLUMNS, GROUPS, GroupScore
-from .findings import judge_again, read_findings
+from .findings import judge_again, own_findings, read_findings
 from .folder import Run
 
 SCHEMA = "unlearn-report/1"
@@ -75,9 +73,9 @@ def write_report(folder: Path) -> tuple[Path, Path]:
 def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     """What there is to know of a run but its pictures, as report.schema.json describes it."""
     record, config = run.record, run.config
-    counted = ranked(findings, own_gain(run.scores, config.attack.steps))
-    outcomes = {_called(run, one.finding or run): one.outcome for one in counted}
-    attacks = [_attack(run, found, outcomes) for found in (*_relearning(run), *findings)]
+    found = [*own_findings(run), *findings]
+    attacks = [_attack(run, one) for one in found]
+    worst = next(iter(ranked(found)), None)
     verdict = judge_again(run, findings)
     shares = verdict.axes
     return {
@@ -96,7 +94,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         },
         "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
-        "worst_attack": next(iter(outcomes), None),
+        "worst_attack": worst and _called(worst),
         "scores": {column: _scored(groups) for column, groups in run.scores.items()},
         "agreement": _agreement(record["pictures"]),
         "differences": record.get("differences", {}),
@@ -150,50 +148,7 @@ def _scored(groups: Mapping[str, GroupScore]) -> Record:
     return {group: _score(score) for group, score in groups.items()}
 
 
-def _relearning(run: Run) -> list[SimpleNamespace]:
-    """The run's own attack in the shape of a finding; nothing when it was not run or not judged."""
-    config, shown = (
-        run.config.attack,
-        [p for p in run.pictures if (p.column, p.group) == ("relearned", "forget")],
-    )
-    if not shown or not config.steps or shown[0].correct is None:
-        return []
-    best = max((p for p in shown if p.correct), key=lambda p: p.alignment or 0.0, default=None)
-    hits = tuple(bool(p.correct) for p in shown)
-    right, n = run.base.marks.get(config.steps, (0, 0)) if run.base else (0, 0)
-    return [
-        SimpleNamespace(
-            kind="relearn",
-            settings=to_json(config),
-            budget=budget_of(config),
-            counts=True,
-            tries=1,
-            hits=hits,
-            first=hits,
-            excess=(own_gain(run.scores, config.steps),),
-            control={
-                "name": f"{run.base.name}, never seen",
-                "hits": [row < right for row in range(n)],
-            }
-            if n
-            else None,
-            seconded=sum(p.correct and p.second_correct for p in shown)
-            if shown[0].second is not None
-            else None,
-            missing=""
-            if n
-            else "nobody has measured what this attack makes of something never seen",
-            pictures=(),
-            proof=best.path.relative_to(run.folder).as_posix() if best else None,
-            seconds=run.record.get("timing", {}).get("attack_s"),
-            command=run.record.get("command") or run.config.command(),
-            environment=run.record.get("environment", {}),
-            folder=run.folder,
-        )
-    ]
-
-
-def _attack(run: Run, found: Finding | SimpleNamespace, outcomes: Mapping[str, str]) -> Record:
+def _attack(run: Run, found: Finding) -> Record:
     hits, first, base = (
         _hits(found.hits),
         _hits(found.first),
@@ -210,24 +165,25 @@ def _attack(run: Run, found: Finding | SimpleNamespace, outcomes: Mapping[str, s
         "command",
         "environment",
     )
+    pictures = [] if found.curve else found.pictures  # those of the run stand with its own
     return {name: to_json(getattr(found, name)) for name in names} | {
-        "name": _called(run, found),
+        "name": _called(found),
         "hits": hits,
         "by_row": list(found.hits),
         "first": first,
         "seconded": found.seconded,
         "control": {"name": found.control["name"]} | base if base else None,
-        "excess": found.excess[0],
-        "outcome": outcomes.get(_called(run, found)),
+        "excess": found.points,
+        "outcome": found.outcome(Thresholds().back) if found.counts else None,
         "proof": _name(run, found.folder / found.proof) if found.proof else None,
         "pictures": [
-            entry | {"file": _name(run, found.folder / entry["file"])} for entry in found.pictures
+            entry | {"file": _name(run, found.folder / entry["file"])} for entry in pictures
         ],
     }
 
 
-def _called(run: Run, found: Finding | SimpleNamespace | Run) -> str:
-    return OWN if found.folder == run.folder else found.folder.name
+def _called(found: Finding) -> str:
+    return OWN if found.curve else found.folder.name
 
 
 def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:

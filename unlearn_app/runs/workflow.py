@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from ..attacks.controls import controls
-from ..attacks.relearn import MARKS, relearn
+from ..attacks.relearn import Relearn
+from ..attacks.runner import attack_context, checkpoints, controls
 from ..common import registry
 from ..common.errors import Cancelled, ConfigError
+from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.base_rates import RECORDED, relearning, scores_of, taught_curve
@@ -19,7 +21,7 @@ from ..evaluation.differences import differences
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..evaluation.relearn_curve import BaseCurve
-from ..evaluation.verdict import Evidence, Thresholds, judge_run, recovery
+from ..evaluation.verdict import Thresholds, judge_run, recovery
 from ..models.catalog import load_backend
 from ..models.diffusers.adapter_files import ORIGINAL
 from ..models.protocols import Backend
@@ -32,6 +34,7 @@ from ..settings.events import (
     Column,
     Done,
     Event,
+    Group,
     GroupScore,
     Images,
     Scores,
@@ -42,7 +45,8 @@ from ..settings.events import (
 from ..settings.run_config import OWN_PROMPTS, RunConfig
 from ..training.unlearning import edit, harden, is_trained, resists, train, training_terms
 from .comparison_strip import comparison_strip, heading
-from .folder import RunWriter
+from .findings import own_findings
+from .folder import Run, RunWriter
 from .provenance import environment
 
 
@@ -56,10 +60,6 @@ class _Work:
     cancel: threading.Event
     timing: dict[str, float] = field(default_factory=dict)
     columns: dict[str, Images] = field(default_factory=dict)
-    marks: list[tuple[int, float]] = field(default_factory=list)
-    """Attack step and accuracy on the concept."""
-    controls: dict[str, float | None] = field(default_factory=dict)
-    """What the same attack reached where it ought to succeed: the last accuracy by control."""
     taught: dict[int, GroupScore] = field(default_factory=dict)
     """The scores of the control that teaches something never seen, by attack step."""
     base: BaseCurve | None = None
@@ -166,22 +166,17 @@ def _attack(work: _Work) -> Iterator[Event]:
         return
     text = f"An adversary fine-tunes the published weights on {pictures_of(settings)}"
     yield Stage("attack", text, SHARES["attack"])
-    work.base = (
-        relearning(work.config, work.backend.base_hash) if work.scorer and settings.steps else None
-    )
+    if not settings.steps:
+        return
+    work.base = relearning(work.config, work.backend.base_hash) if work.scorer else None
     for step, score_there in scores_of(work.base).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
-    steps = relearn(work.backend, work.concept, work.config, work.cancel.is_set)
-    try:
-        work.check()
-        for step in steps:
-            work.writer.add_step(step)
-            yield step
-            if step.step in (*MARKS, step.total):
-                yield _mark(work, step)
-            work.check()
-    finally:
-        steps.close()
+    stop, attack = work.cancel.is_set, Relearn(training=settings)
+    context = attack_context(work.backend, work.concept, work.config, stop)
+    for event in checkpoints(work.backend, attack, context, partial(_look, work), stop):
+        if isinstance(event, Step):
+            work.writer.add_step(event)
+        yield event
 
 
 def _controls(work: _Work) -> Iterator[Event]:
@@ -193,24 +188,21 @@ def _controls(work: _Work) -> Iterator[Event]:
             work.backend, work.concept, work.config, work.scorer, work.cancel.is_set
         ):
             if isinstance(event, AttackCheckpoint):
-                work.writer.add_mark(event)
-                work.controls[event.control] = event.scores["forget"].accuracy
+                work.writer.add_checkpoint(event)
                 if event.control == FRESH:
                     work.taught[event.step] = event.scores["forget"]
             yield event
 
 
-def _mark(work: _Work, step: Step) -> AttackCheckpoint:
-    """Let the attacked model paint the comparison; after the last step that is the third column."""
-    painted = _painted(work, "relearned")
-    mark = AttackCheckpoint(step.step, painted.pictures, score(painted.pictures))
-    if mark.scores["forget"].accuracy is not None:
-        work.marks.append((step.step, mark.scores["forget"].accuracy))
+def _look(work: _Work, step: Step) -> AttackCheckpoint:
+    """The comparison by the attacked model; after the last step that is the third column."""
+    column = _generated(work, "relearned")
+    checkpoint = AttackCheckpoint(step.step, column.pictures, score(column.pictures))
     if step.step == step.total:
-        work.relearned = painted
+        work.relearned = column
     else:
-        work.writer.add_mark(mark)
-    return mark
+        work.writer.add_checkpoint(checkpoint)
+    return checkpoint
 
 
 def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
@@ -246,12 +238,12 @@ def _compare(work: _Work) -> Iterator[Event]:
             work.columns[column] = work.relearned
         else:  # an attack of no steps leaves the unlearned model
             with column_state(work.backend, "original" if column == "original" else "unlearned"):
-                work.columns[column] = _painted(work, column)
+                work.columns[column] = _generated(work, column)
         work.writer.add_images(work.columns[column])
         yield work.columns[column]
 
 
-def _painted(work: _Work, column: Column) -> Images:
+def _generated(work: _Work, column: Column) -> Images:
     """The pictures of the comparison by the model as it is active."""
     prompts = comparison_prompts(work.concept, work.config.compare)
     return generate_column(
@@ -270,8 +262,9 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     scores = {
         column: score(images.pictures, work.scorer) for column, images in work.columns.items()
     }
-    verdict = _verdict(work, scores, stopped)
-    work.base = work.base or taught_curve(work.taught)
+    so_far = _so_far(work, scores)
+    verdict = _verdict(so_far, stopped)
+    base = work.base or taught_curve(work.taught)
     apart = differences(work.columns, work.scorer)
     if scores:
         yield Scores(scores, apart)
@@ -295,31 +288,33 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         differences=apart,
-        base=work.base,
+        base=base,
         verdict=verdict,
         thresholds=Thresholds(),
-        relearning=recovery(_curve(work, scores), scores),
+        relearning=_recovery(so_far),
     )
     yield Done(folder, stopped)
 
 
-def _verdict(work: _Work, scores: dict[str, dict[str, GroupScore]], stopped: bool) -> Verdict:
+def _so_far(work: _Work, scores: dict[Column, dict[Group, GroupScore]]) -> Run:
+    """The run as its folder holds it before it is judged.
+
+    What its own control teaches is no `base` yet: the verdict names it among the controls.
+    """
+    known = {"config": work.config, "scores": scores, "base": work.base}
+    return Run(work.writer.folder, work.writer.record | to_json(known))
+
+
+def _verdict(so_far: Run, stopped: bool) -> Verdict:
     if stopped:
         return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
-    reached = {name: share for name, share in work.controls.items() if share is not None}
-    steps = work.config.attack.steps
-    return judge_run(scores, Evidence(steps, _curve(work, scores), work.base, reached))
+    return judge_run(so_far.scores, own_findings(so_far))
 
 
-def _curve(work: _Work, scores: dict[str, dict[str, GroupScore]]) -> list[tuple[int, float]]:
-    """Accuracy on the concept by attack step, from the unlearned model on; empty without a judge or
-    an attack.
-    """
-    return (
-        [(0, scores["unlearned"]["forget"].accuracy), *work.marks]
-        if work.marks and "unlearned" in scores
-        else []
-    )
+def _recovery(so_far: Run) -> dict[str, float | None]:
+    """What is told of the curve of the run's own attack; None where it was not judged."""
+    own = own_findings(so_far)
+    return recovery(own[0].curve.points if own else (), so_far.scores)
 
 
 def _save_adapter(work: _Work, slot: str) -> None:

@@ -16,6 +16,14 @@ GROUPS: tuple[Group, ...] = ("forget", "near", "far")
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a picture is sampled: denoising steps, and the scale of classifier-free guidance."""
+
+    steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True)
 class Stage:
     """A new part of the run has begun: a plain-language line, and the share of the whole run done
     before it.
