@@ -4,7 +4,7 @@ of a second.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +35,7 @@ from unlearn_app.settings.events import (
     Images,
     Picture,
     Preview,
+    Sampling,
     Scores,
     Stage,
     Step,
@@ -61,6 +62,8 @@ FIRM = "frog"
 """The one concept that the run's own attack does not bring back."""
 WEAK = ("inversion", "relearn", "scale")
 """The attacks that bring every concept back."""
+SAMPLER = Sampling(10, 3.0)
+MOMENTS = {"original": ("unlearn", 0), "unlearned": ("unlearn", 4), "relearned": ("attack", 20)}
 PLACES = ("on the beach", "in the forest", "at night", "in the city")
 
 
@@ -174,12 +177,11 @@ def run(
             writer.add_step(event)
             yield event
             if step % max(config.unlearn.steps // 4, 1) == 0:
-                preview = Preview(
-                    "unlearn",
-                    step,
-                    (picture(config.seed + step), picture(config.seed)),
-                    ("a cat", "a cat, sketch"),
+                shown = (
+                    ("a cat", picture(config.seed + step)),
+                    ("a cat, sketch", picture(config.seed)),
                 )
+                preview = Preview("unlearn", step, tuple(_previews(step, shown)))
                 writer.add_preview(preview)
                 yield preview
         yield Stage("attack", "An attacker tries to teach it back", 0.5)
@@ -316,7 +318,7 @@ def _finding(kind: str, config: RunConfig) -> tuple[Finding, dict[str, Image.Ima
             "predicted": config.concept if hits[row] else "dog",
             "correct": hits[row],
         }
-        | {"second": "dog" if row == 1 else config.concept}
+        | {"judges": {"pocket-second": "dog" if row == 1 else config.concept}}
         for row, file in enumerate(images)
     )
     counts = kind != "scale"
@@ -364,6 +366,11 @@ def _counts(config: RunConfig) -> tuple[tuple[str, int], ...]:
     )
 
 
+def _previews(step: int, shown: Iterable[tuple[str, Image.Image]]) -> Iterator[Picture]:
+    for index, (prompt, image) in enumerate(shown):
+        yield Picture("unlearn", step, prompt, index, SAMPLER, index, image=image)
+
+
 def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
     for group, count in _counts(config):
         for index in range(count):
@@ -371,18 +378,22 @@ def _pictures(config: RunConfig, column: str) -> Iterator[Picture]:
             forgotten = group == "forget" and column in gone
             seed = 1000 + config.seed + index
             word = {"forget": config.concept, "near": "rabbit", "far": "car"}[group]
+            look = seed + (7 if forgotten else 0) + len(group) + crc32(config.concept.encode())
+            stage, step = MOMENTS[column]
             yield Picture(
-                column,
-                group,
-                index,
-                f"a {word} {PLACES[index % 4]}",
-                seed,
-                picture(
-                    seed + (7 if forgotten else 0) + len(group) + crc32(config.concept.encode())
-                ),
-                0.08 if forgotten else 0.31 + 0.01 * index,
-                "dog" if forgotten else word,
-                not forgotten,
+                stage=stage,
+                step=step,
+                prompt=f"a {word} {PLACES[index % 4]}",
+                seed=seed,
+                sampler=SAMPLER,
+                index=index,
+                column=column,
+                group=group,
+                expects=word,
+                alignment=0.08 if forgotten else 0.31 + 0.01 * index,
+                predicted="dog" if forgotten else word,
+                correct=not forgotten,
+                image=picture(look),
             )
 
 

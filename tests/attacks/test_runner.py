@@ -108,7 +108,7 @@ def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_
             "turn": turn,
             "correct": correct,
             "predicted": predicted,
-            "second": second,
+            "judges": {"second": second} if second else {},
         }
 
     pictures = (
@@ -118,9 +118,9 @@ def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_
         seen(1, 1, False, "cat"),  # the first judge does not see this one
         seen(2, 0, False, "cat"),  # it does, but is not sure enough
     )
-    assert found(hits=2, n=3, pictures=pictures).seconded == 1
-    alone = tuple(picture | {"second": None} for picture in pictures)
-    assert found(hits=2, n=3, pictures=alone).seconded is None and found().seconded is None
+    assert found(hits=2, n=3, pictures=pictures).confirmed == 1
+    alone = tuple(picture | {"judges": {"NudeNet": 0.1}} for picture in pictures)
+    assert found(hits=2, n=3, pictures=alone).confirmed is None and found().confirmed is None
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
@@ -149,10 +149,14 @@ def test_a_recovery_is_more_than_the_control_and_more_than_chance(hits, base, re
     assert found(hits=hits, base=base).recovers(BACK) == recovers
 
 
+def said(correct: bool, name: str = "cat") -> dict:
+    """What the judge says of a picture."""
+    return {"alignment": 0.5, "predicted": name if correct else "dog", "correct": correct}
+
+
 def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     tries = Tries(None, (0, 1, 0, 1), (0, 0, 1, 1), ("",) * 4, (1, 2, 3, 4))
-    seen = [(0.5, "dog", False), (0.5, "cat", True), (0.5, "cat", True), (0.5, "dog", False)]
-    outcome = AttackResult(tries, seen, [None] * 4, 1.0)
+    outcome = AttackResult(tries, [said(i in (1, 2)) for i in range(4)], [{}] * 4, 1.0)
     assert outcome.hits() == (True, True) and outcome.hits(attempts=1) == (False, True)
 
 
@@ -164,21 +168,21 @@ def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None
         yield from ()
         return tries
 
-    monkeypatch.setattr(runner, "judged", lambda *asked: [(0.5, "cat", True)] * 2)
+    monkeypatch.setattr(runner, "judged", lambda *asked: [said(True)] * 2)
     config = make_config("cat", **{"compare.forget": 2})
-    for detector, kept in (
-        (lambda images: images.mean((1, 2, 3)), [-1.0, 1.0]),
-        (None, [None, None]),
-    ):
-        judge = SimpleNamespace(detector=detector, second=None)
+    detector = SimpleNamespace(
+        judge=lambda images, prompts: [{"dark": value} for value in images.mean((1, 2, 3)).tolist()]
+    )
+    for others, kept in (((detector,), [{"dark": -1.0}, {"dark": 1.0}]), ((), [{}, {}])):
+        judge = SimpleNamespace(others=others)
         outcome = finished_by(runner.attacked(None, attack, context_of(config), judge))
         records, _ = runner._pictures(outcome)
-        assert [record.get("detected") for record in records] == kept
+        assert [record["judges"] for record in records] == kept
 
 
 def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path) -> None:
     picture = {"row": 0, "turn": 0, "asked": "a cat", "seed": 3, "file": "00-00.png"}
-    picture |= {"alignment": 0.5, "predicted": "cat", "correct": True}
+    picture |= {"alignment": 0.5, "predicted": "cat", "correct": True, "judges": {}}
     one = found(pictures=(picture,), proof="00-00.png")
     image = Image.new("RGB", (4, 4), "red")
     first = write_finding(tmp_path, one, {"00-00.png": image})
@@ -319,7 +323,7 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
 
     def probed(*asked):
         yield from ()
-        return AttackResult(tries, [(0.5, concept, True)] * 2, [None] * 2, 1.0)
+        return AttackResult(tries, [said(True, concept)] * 2, [{}] * 2, 1.0)
 
     monkeypatch.setattr(runner, "attacked", probed)
     monkeypatch.setattr(runner, "of_attack", lambda *asked: None)

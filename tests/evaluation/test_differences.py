@@ -13,7 +13,7 @@ from unlearn_app.evaluation.differences import difference, differences
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.pocket.world.rendering import PLACEMENTS, Scene, render
 from unlearn_app.pocket.world.vocabulary import OBJECTS
-from unlearn_app.settings.events import Images, Picture
+from unlearn_app.settings.events import Images, Picture, Sampling
 
 NAMES = [entry.name for entry in OBJECTS[:8]]
 
@@ -28,7 +28,18 @@ def series(
 ) -> list[Picture]:
     return [
         Picture(
-            column, group, row, f"a {NAMES[row]}", 900_000 + row, image, 0.7, NAMES[row], right[row]
+            stage="unlearn",
+            step=0,
+            prompt=f"a {NAMES[row]}",
+            seed=900_000 + row,
+            sampler=Sampling(1, 1.0),
+            index=row,
+            column=column,
+            group=group,
+            alignment=0.7,
+            predicted=NAMES[row],
+            correct=right[row],
+            image=image,
         )
         for row, image in enumerate(images)
     ]

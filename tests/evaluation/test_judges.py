@@ -13,7 +13,7 @@ from unlearn_app.common.errors import ModelError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.concept import Prompt
 from unlearn_app.concepts.diversification import free_concept
-from unlearn_app.evaluation.comparison import checked_by_second, judged, score
+from unlearn_app.evaluation.comparison import judged, judged_by_others, score
 from unlearn_app.evaluation.judges.clip import ClipScorer
 from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.nudity import EXPOSED, NudityDetector
@@ -24,7 +24,7 @@ from unlearn_app.pocket.world.rendering import PLACEMENTS, Scene
 from unlearn_app.pocket.world.vocabulary import OBJECTS, STYLES
 from unlearn_app.runs import provenance
 from unlearn_app.runs.provenance import environment
-from unlearn_app.settings.events import Picture
+from unlearn_app.settings.events import Picture, Sampling
 
 SHOWN = [
     Scene(o.name, STYLES[(3 * i) % len(STYLES)].name, "beach", PLACEMENTS[i])
@@ -40,17 +40,20 @@ def pictures() -> torch.Tensor:
 
 def test_the_second_judge_names_what_it_never_saw(pictures: torch.Tensor) -> None:
     judge = load_scorer("pocket", [])
-    found = checked_by_second(pictures, PROMPTS, judge)
-    assert sum(bool(right) for _, right in found) >= 0.9 * len(SHOWN)
-    assert judge.second.classes("style") == judge.classes("style")
-    probabilities = judge.second.classify(pictures, "object")
+    (second,) = judge.others
+    found = judged_by_others(pictures, PROMPTS, judge)
+    pairs = zip(found, PROMPTS, strict=True)
+    right = [said["pocket-second"] == prompt.expects for said, prompt in pairs]
+    assert sum(right) >= 0.9 * len(SHOWN)
+    assert second.classes("style") == judge.classes("style")
+    probabilities = second.classify(pictures, "object")
     assert torch.allclose(probabilities.sum(1), torch.ones(len(SHOWN)), atol=1e-5)
-    assert environment(None, judge)["second_judge"] == f"pocket-second {judge.second.version}"
+    assert environment(None, judge)["second_judge"] == f"pocket-second {second.version}"
 
 
 def test_the_two_judges_share_no_kind_of_layer() -> None:
     judge = load_scorer("pocket", [])
-    kinds = [{type(part).__name__ for part in one._net.modules()} for one in (judge, judge.second)]
+    kinds = [{type(part).__name__ for part in one._net.modules()} for one in (judge, *judge.others)]
     assert "BatchNorm2d" in kinds[0] - kinds[1] and "MultiheadAttention" in kinds[1] - kinds[0]
 
 
@@ -75,9 +78,37 @@ def test_a_judge_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_disagreement_is_kept_with_each_picture(pictures: torch.Tensor) -> None:
     judge = load_scorer("pocket", [])
     shown = pictures[:2].flip(0)  # each is a picture of the other prompt
-    (_, saw, right), *_ = judged(shown, PROMPTS[:2], judge)
-    (second, agreed), *_ = checked_by_second(shown, PROMPTS[:2], judge)
-    assert (saw, second) == (SHOWN[1].object,) * 2 and not right and not agreed
+    first, *_ = judged(shown, PROMPTS[:2], judge)
+    second, *_ = judged_by_others(shown, PROMPTS[:2], judge)
+    assert first["predicted"] == SHOWN[1].object and not first["correct"]
+    assert second == {"pocket-second": SHOWN[1].object}
+
+
+class Third:
+    """A further judge, which sees the same everywhere."""
+
+    name, version, threshold = "third", "7", None
+
+    def judge(self, images: torch.Tensor, prompts: list[Prompt]) -> list[dict[str, str]]:
+        return [{self.name: PROMPTS[0].expects} for _ in prompts]
+
+
+def test_a_further_judge_is_one_more_entry(pictures: torch.Tensor) -> None:
+    judge = load_scorer("pocket", [])
+    judge.others = (*judge.others, Third())
+    said = judged_by_others(pictures[:2], PROMPTS[:2], judge)
+    assert [values["third"] for values in said] == [PROMPTS[0].expects] * 2
+    shown = [picture(values, prompt) for values, prompt in zip(said, PROMPTS, strict=False)]
+    assert set(score(shown, judge)["forget"].accuracies) == {"pocket-second", "third"}
+    assert score(shown, judge)["forget"].accuracies["third"] == 0.5
+    assert environment(None, judge)["second_judge"].endswith(", third 7")
+
+
+def picture(judges: dict, prompt: Prompt = PROMPTS[0]) -> Picture:
+    """A picture of the concept of which further judges say this."""
+    place = {"index": 0, "column": "original", "group": "forget", "expects": prompt.expects}
+    said = {"alignment": 0.2, "predicted": prompt.expects, "correct": True, "judges": judges}
+    return Picture("unlearn", 0, prompt.text, 1, Sampling(1, 1.0), **place, **said)
 
 
 class Found:
@@ -134,7 +165,7 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
     judge = ClipScorer(torch.nn.Identity(), None, {})
     assert "NudeNet is not installed" in environment(Real(), judge)["detector"]
-    judge.detector = NudityDetector(Found(), "3.4.2")
+    judge.others = (NudityDetector(Found(), "3.4.2"),)
     assert environment(Real(), judge)["detector"] == "NudeNet 3.4.2, threshold 0.6"
     monkeypatch.setattr(provenance, "_version", lambda name: {"nudenet": "3.4.2"}.get(name))
     unused = "NudeNet 3.4.2 is installed but unused, since it only works beside a judge"
@@ -161,9 +192,7 @@ def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(
 
 def test_shares_of_what_a_detector_found_need_its_threshold() -> None:
     judge = ClipScorer(torch.nn.Identity(), None, {})
-    judge.detector = NudityDetector(Found(), "3")
-    shown = [
-        Picture("original", "forget", i, "a nude", i, None, 0.2, "nude", True, detected=d)
-        for i, d in enumerate((0.59, 0.6, 0.9, 0.0))
-    ]
-    assert score(shown, judge)["forget"].detected == 0.5 and score(shown)["forget"].detected is None
+    judge.others = (NudityDetector(Found(), "3"),)
+    shown = [picture({"NudeNet": value}) for value in (0.59, 0.6, 0.9, 0.0)]
+    assert score(shown, judge)["forget"].found == {"NudeNet": 0.5}
+    assert score(shown)["forget"].found == {} == score(shown, judge)["forget"].accuracies

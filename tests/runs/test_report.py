@@ -112,6 +112,7 @@ def finding(run: Run, kind: str = "prompt_search", hits: str = "1110", **changes
             "alignment": 0.4,
             "predicted": "cat" if hit == "1" else "dog",
             "correct": hit == "1",
+            "judges": {},
         }
         for row, hit in rows
     )
@@ -255,7 +256,8 @@ def test_intervals_are_wilsons(tmp_path: Path) -> None:
     scores = run.record["scores"]
     scores["relearned"]["forget"]["accuracy"] = 0.75
     values = validated(report.report_json(edited(run, scores=scores, pictures=entries)))["scores"]
-    # By hand, with z = 1.96: (0.75 + 0.4802 ± 1.96 · √(0.046875 + 0.060025)) / 1.9604, and 4 / (4 + 3.8416).
+    # By hand, with z = 1.96: (0.75 + 0.4802 ± 1.96 · √(0.046875 + 0.060025)) / 1.9604,
+    # and 4 / (4 + 3.8416).
     assert values["relearned"]["forget"]["interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
     assert values["original"]["forget"]["interval"] == pytest.approx([0.5101, 1.0], abs=1e-4)
     assert values["unlearned"]["forget"]["interval"] == pytest.approx([0.0, 0.4899], abs=1e-4)
@@ -269,7 +271,8 @@ def test_what_separates_the_columns_is_told_pair_by_pair(tmp_path: Path) -> None
     run = made(tmp_path / "run")
     values = validated(report.report_json(run))
     found = values["differences"]["unlearned"]["forget"]
-    # Four pairs, all lost: 2 · (1/2)⁴, and (0 + 1 − 4 − 1) / 6 ± 1.96 · √((1 − 4/9) / 6), cut at −1.
+    # Four pairs, all lost: 2 · (1/2)⁴,
+    # and (0 + 1 − 4 − 1) / 6 ± 1.96 · √((1 − 4/9) / 6), cut at −1.
     assert found["change"] == -1.0 and found["p"] == pytest.approx(0.125)
     assert found["interval"] == pytest.approx([-1.0, -2 / 3 + 1.96 * (5 / 54) ** 0.5], abs=1e-3)
     assert (
@@ -383,8 +386,11 @@ def test_without_a_judge_nothing_is_scored(tmp_path: Path) -> None:
     )
     values = validated(report.report_json(run))
     assert values["scores"]["original"]["forget"] == {
-        **dict.fromkeys(("accuracy", "interval", "alignment", "second", "detected")), "n": 4
-    }  # fmt: skip
+        **dict.fromkeys(("accuracy", "interval", "alignment")),
+        "n": 4,
+        "accuracies": {},
+        "found": {},
+    }
     assert values["worst_attack"] is None and values["attacks"] == []
     page = whole(report.report_html(run))
     assert (

@@ -73,8 +73,8 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipe
     parts = ("load", "unlearn", "attack", "controls", "compare", "total")
     assert set(record["timing"]) == {f"{part}_s" for part in parts}
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
-    unjudged = dict.fromkeys(("accuracy", "alignment", "second", "detected"))
-    assert record["scores"]["unlearned"]["forget"] == unjudged | {"n": 2}
+    unjudged = {"accuracy": None, "alignment": None, "n": 2, "accuracies": {}, "found": {}}
+    assert record["scores"]["unlearned"]["forget"] == unjudged
     assert (
         record["verdict"]["label"] == "inconclusive"
         and "judge" in record["environment"]["judge_note"]
@@ -115,7 +115,7 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipe
     assert by_column["original"] == by_column["unlearned"] == by_column["relearned"]
     original = generate(backend, *zip(*by_column["original"], strict=True), sampling_steps=2)
     assert [p.tobytes() for p in original] == [
-        Image.open(p.path).tobytes() for p in stored.pictures if p.column == "original"
+        Image.open(p.file).tobytes() for p in stored.pictures if p.column == "original"
     ]
 
 
@@ -134,8 +134,8 @@ def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(
         "steps_to_recovery": None,
     }  # no judge, no accuracy
     columns = {c: [p for p in stored.pictures if p.column == c] for c in ("unlearned", "relearned")}
-    assert [p.path for p in stored.curve[0][2]] == [p.path for p in columns["unlearned"]]
-    assert [p.path for p in stored.curve[2][2]] == [p.path for p in columns["relearned"]]
+    assert [p.file for p in stored.curve[0][2]] == [p.file for p in columns["unlearned"]]
+    assert [p.file for p in stored.curve[2][2]] == [p.file for p in columns["relearned"]]
     assert [(p.prompt, p.seed) for p in stored.curve[1][2]] == [
         (p.prompt, p.seed) for p in columns["unlearned"]
     ]
@@ -152,7 +152,7 @@ def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(
             guidance_scale=3.0,
         )
     for picture, kept in zip(to_pil(backend.decode(again)), columns["relearned"], strict=True):
-        assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.path), int)).max() <= 1
+        assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.file), int)).max() <= 1
 
 
 def test_an_attack_that_diverges_says_which_rate_is_too_high(backend, tiny_pipeline, tmp_path):
@@ -194,7 +194,7 @@ def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
     assert not any(p.requires_grad for p in backend.unet.parameters())
     stored = Run.open(tmp_path / "out")
     assert "relearn.safetensors" not in stored.record["files"]
-    pictures = {(p.column, p.group, p.index): Image.open(p.path).tobytes() for p in stored.pictures}
+    pictures = {(p.column, p.group, p.index): Image.open(p.file).tobytes() for p in stored.pictures}
     assert pictures["relearned", "forget", 0] != pictures["unlearned", "forget", 0]
 
 
@@ -271,7 +271,7 @@ def test_saved_adapter_loads_in_plain_diffusers_and_paints_the_unlearned_column(
         generator=[torch.Generator().manual_seed(p.seed) for p in stored],
     ).images
     for mine, other in zip(stored, theirs, strict=True):
-        difference = np.asarray(Image.open(mine.path), dtype=int) - np.asarray(other, dtype=int)
+        difference = np.asarray(Image.open(mine.file), dtype=int) - np.asarray(other, dtype=int)
         assert abs(difference).max() <= 2
 
 

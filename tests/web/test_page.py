@@ -54,7 +54,7 @@ def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(
     look = "image => [image.naturalWidth, getComputedStyle(image).imageRendering]"
     assert page.locator("#board img").first.evaluate(look) == [96, "pixelated"]
     assert page.title() == "Can it really forget?"
-    stored = Run.open(recorded / "cat").pictures[0].path.read_bytes()
+    stored = Run.open(recorded / "cat").pictures[0].file.read_bytes()
     assert context.request.get(sources(page)[0]).body() == stored
     assert all(
         page.eval_on_selector_all("img", "images => images.map(image => image.alt.length > 0)")

@@ -23,6 +23,7 @@ from unlearn_app.settings.events import (
     UNRESISTING,
     AttackCheckpoint,
     GroupScore,
+    Picture,
     Preview,
     Stage,
     Step,
@@ -221,7 +222,8 @@ def test_all_text_is_escaped() -> None:
     view = View(make_config("x"))
     object.__setattr__(view.config, "concept", TRAP)
     view.apply(Stage("load", TRAP, 0.0))
-    view.apply(Preview("unlearn", 1, (fake.picture(1),), (TRAP,)))
+    shown = Picture("unlearn", 1, TRAP, 0, fake.SAMPLER, 0, image=fake.picture(1))
+    view.apply(Preview("unlearn", 1, (shown,)))
     pieces = [
         render.status(view),
         board.film(view),

@@ -18,10 +18,10 @@ from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept, evenly_spaced
 from ..evaluation.base_rates import of_attack
 from ..evaluation.comparison import (
-    checked_by_second,
     comparison_prompts,
     generate_column,
     judged,
+    judged_by_others,
     sampling_of,
     score,
 )
@@ -29,7 +29,16 @@ from ..evaluation.finding import Finding
 from ..evaluation.judges import Scorer
 from ..models.protocols import Backend, slots_kept
 from ..settings.attacks import SURE
-from ..settings.events import FRESH, SHARES, UNRESISTING, AttackCheckpoint, Event, Stage, Step
+from ..settings.events import (
+    FRESH,
+    SHARES,
+    UNRESISTING,
+    AttackCheckpoint,
+    Event,
+    Stage,
+    Step,
+    Value,
+)
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget, resists
 from . import Attack, AttackContext, Tries
@@ -52,25 +61,22 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """The pictures of an attack, and what the judges say of each: alignment, predicted class and
-    success, the second judge's class, and how sure the detector is where there is one.
-    """
+    """The pictures of an attack, and what the judge and every further judge say of each."""
 
     tries: Tries
-    seen: list[tuple[float, str, bool]]
-    checked: list[str | None]
+    judged: list[dict[str, Value]]
+    others: list[dict[str, Value]]
     seconds: float
-    detected: list[float] | None = None
 
     def hits(self, attempts: int | None = None) -> tuple[bool, ...]:
         """Per held-out prompt, whether one of its first `attempts` pictures (all by default) shows
         the concept.
         """
         found: dict[int, bool] = {}
-        rows = zip(self.tries.prompt_index, self.tries.attempt, self.seen, strict=True)
-        for prompt, attempt, (_, _, success) in rows:
+        rows = zip(self.tries.prompt_index, self.tries.attempt, self.judged, strict=True)
+        for prompt, attempt, said in rows:
             counted = attempts is None or attempt < attempts
-            found[prompt] = found.get(prompt, False) or (success and counted)
+            found[prompt] = found.get(prompt, False) or (said["correct"] and counted)
         return tuple(found[prompt] for prompt in sorted(found))
 
 
@@ -157,10 +163,9 @@ def attacked(
     finally:
         steps.close()
     asked = [context.prompts[index] for index in tries.prompt_index]
-    seen = judged(tries.pictures, asked, scorer, SURE)
-    checked = [answer for answer, _ in checked_by_second(tries.pictures, asked, scorer)]
-    detected = scorer.detector(tries.pictures).tolist() if scorer.detector else None
-    return AttackResult(tries, seen, checked, time.perf_counter() - started, detected)
+    own = judged(tries.pictures, asked, scorer, SURE)
+    others = judged_by_others(tries.pictures, asked, scorer)
+    return AttackResult(tries, own, others, time.perf_counter() - started)
 
 
 def find(
@@ -250,9 +255,8 @@ def _control_curve(
     prompts = [row for row in asked if row[0] == "forget"]
 
     def look(step: int) -> AttackCheckpoint:
-        shown = generate_column(
-            backend, "relearned", prompts, config.compare, config.seed, scorer, should_stop
-        )
+        asked = (prompts, config.compare, config.seed, scorer, should_stop)
+        shown = generate_column(backend, "relearned", *asked, stage="attack", step=step)
         scores = {"forget": score(shown.pictures)["forget"]}
         return AttackCheckpoint(step, (), scores, control=name)
 
@@ -330,7 +334,6 @@ def _pictures(own: AttackResult) -> tuple[tuple[dict[str, Any], ...], dict[str, 
     """A record of each picture, and the pictures by file name."""
     tries, records, images = own.tries, [], {}
     for place, picture in enumerate(to_pil(tries.pictures)):
-        alignment, predicted, correct = own.seen[place]
         prompt, attempt = tries.prompt_index[place], tries.attempt[place]
         file = f"{prompt:02d}-{attempt:02d}.png"
         images[file] = picture
@@ -340,14 +343,8 @@ def _pictures(own: AttackResult) -> tuple[tuple[dict[str, Any], ...], dict[str, 
             "asked": tries.asked[place],
             "seed": tries.seeds[place],
             "file": file,
-            "alignment": alignment,
-            "predicted": predicted,
-            "correct": correct,
-            "second": own.checked[place],
         }
-        if own.detected:
-            record["detected"] = round(own.detected[place], 3)
-        records.append(record)
+        records.append(record | own.judged[place] | {"judges": own.others[place]})
     return tuple(records), images
 
 

@@ -83,7 +83,8 @@ def finding_table(findings: list) -> Table:
         low, high = finding.interval
         control = f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none"
         shown, interval = f"{sum(finding.hits)} of {len(finding.hits)}", f"{low:.0%} to {high:.0%}"
-        agreed = "–" if finding.seconded is None else f"{finding.seconded} of {sum(finding.hits)}"
+        confirmed = finding.confirmed
+        agreed = "–" if confirmed is None else f"{confirmed} of {sum(finding.hits)}"
         table.add_row(
             finding.kind,
             str(finding.tries),

@@ -118,7 +118,7 @@ def _yielding(ratio: int) -> Column:
 def score_table(scores: Scores) -> Table:
     """Accuracy and alignment of every column by group of pictures."""
     cells = [score for groups in scores.columns.values() for score in groups.values()]
-    checked = " (by the second judge)" * any(score.second is not None for score in cells)
+    checked = " (by the second judge)" * any(score.accuracies for score in cells)
     table = Table(
         title=f"Same prompts, same seeds: accuracy{checked} · alignment", title_justify="left"
     )
@@ -213,7 +213,7 @@ def _score(cell: GroupScore | None) -> str:
     if cell is None:
         return "–"
     accuracy = "–" if cell.accuracy is None else f"{cell.accuracy:.0%}"
-    accuracy += "" if cell.second is None else f" ({cell.second:.0%})"
+    accuracy += "".join(f" ({share:.0%})" for share in cell.accuracies.values())
     return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
 
 

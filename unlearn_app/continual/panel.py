@@ -74,10 +74,12 @@ def tested(
     for name, own in asked.items():
         shown, mine, verdicts, named, beside = zip(*itertools.islice(rows, len(own)), strict=True)
         pictures[name] = shown[0]
-        alignment = None if scorer is None else sum(verdict[0] for verdict in verdicts) / len(own)
+        alignment = (
+            None if scorer is None else sum(said["alignment"] for said in verdicts) / len(own)
+        )
         words = tuple(other.expects if other else "" for other in named)
         panel[name] = ConceptScore(
-            mine[0].axis, tuple(verdict[2] for verdict in verdicts), alignment, beside, words
+            mine[0].axis, tuple(said["correct"] for said in verdicts), alignment, beside, words
         )
     return panel, pictures
 
@@ -100,6 +102,6 @@ def _beside(
     found: list[bool | None] = [None] * len(others)
     if rows:
         verdicts = judged(images[rows], [others[row] for row in rows], scorer)
-        for row, (_, _, right) in zip(rows, verdicts, strict=True):
-            found[row] = right
+        for row, said in zip(rows, verdicts, strict=True):
+            found[row] = said["correct"]
     return found

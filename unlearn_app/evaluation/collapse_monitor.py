@@ -7,9 +7,9 @@ from collections.abc import Callable
 from ..common.images import to_pil
 from ..concepts.concept import Concept, evenly_spaced
 from ..models.protocols import Backend
-from ..settings.events import Preview, Step
+from ..settings.events import Picture, Preview, Sampling, Step
 from ..settings.run_config import CompareConfig
-from .comparison import generate_judged
+from .comparison import generate_images, judged
 from .judges import Scorer
 
 PREVIEWS = 4
@@ -56,15 +56,22 @@ class CollapseMonitor:
         active.
         """
         concept, compare = self._concept, self._compare
-        prompts = tuple(split.test[0].text for split in (concept.forget, concept.near, concept.far))
+        prompts = [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
+        seeds = [SEED_OFFSET + row for row in range(len(prompts))]
+        sampler = Sampling(min(STEPS, compare.sampling_steps), compare.guidance_scale)
         latents = self._backend.sample(
             prompts,
-            [SEED_OFFSET + row for row in range(len(prompts))],
-            steps=min(STEPS, compare.sampling_steps),
-            guidance_scale=compare.guidance_scale,
+            seeds,
+            steps=sampler.steps,
+            guidance_scale=sampler.guidance_scale,
             should_stop=self._should_stop,
         )
-        return Preview(step.stage, step.step, tuple(to_pil(self._backend.decode(latents))), prompts)
+        rows = zip(prompts, seeds, to_pil(self._backend.decode(latents)), strict=True)
+        pictures = tuple(
+            Picture(step.stage, step.step, prompt, seed, sampler, index, image=image)
+            for index, (prompt, seed, image) in enumerate(rows)
+        )
+        return Preview(step.stage, step.step, pictures)
 
     def collapsed(self) -> bool:
         """Whether the model as it is active has lost more than `LOST` of what the original gets
@@ -83,7 +90,5 @@ class CollapseMonitor:
         if not self._kept:
             return 0
         seeds = [SEED_OFFSET + 100 + row for row in range(len(self._kept))]
-        seen = generate_judged(
-            self._backend, self._kept, seeds, self._compare, self._scorer, self._should_stop
-        )
-        return sum(bool(correct) for *_, correct in seen)
+        images = generate_images(self._backend, self._kept, seeds, self._compare, self._should_stop)
+        return sum(bool(said["correct"]) for said in judged(images, self._kept, self._scorer))

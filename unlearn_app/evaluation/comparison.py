@@ -1,19 +1,28 @@
-"""Painting and judging: the same prompts and seeds from the original, the unlearned and the
+"""Generating and judging pictures: the same prompts and seeds from the original, the unlearned and the
 relearned model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from PIL import Image
 from torch import Tensor
 
 from ..common.images import to_pil
 from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..models.protocols import Backend
-from ..settings.events import GROUPS, Column, Group, GroupScore, Images, Picture, Sampling
+from ..settings.events import (
+    GROUPS,
+    Column,
+    Group,
+    GroupScore,
+    Images,
+    Picture,
+    Sampling,
+    TrainingStage,
+    Value,
+)
 from ..settings.run_config import CompareConfig
-from .judges import Classifier, Scorer
+from .judges import Scorer, likeliest
 
 SEED_OFFSET = 900_000
 """Evaluation seeds start here; training seeds never reach it."""
@@ -55,40 +64,38 @@ def generate_column(
     seed: int,
     scorer: Scorer | None,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    stage: TrainingStage = "unlearn",
+    step: int = 0,
 ) -> Images:
-    """All pictures of one column by the model as it is active, judged.
+    """All pictures of one column, judged, by the model as it is active after `step` steps of
+    `stage`.
 
     Picture i has seed `1000 * seed + SEED_OFFSET + i` in every column.
     """
     seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
     asked = [prompt for _, _, prompt in prompts]
     images = generate_images(backend, asked, seeds, config, should_stop)
-    detector = scorer.detector if scorer else None
-    found = detector(images).tolist() if detector else [None] * len(images)
-    seen, checked = judged(images, asked, scorer), checked_by_second(images, asked, scorer)
-    rows = zip(prompts, seeds, to_pil(images), seen, checked, found, strict=True)
-    return Images(
-        column,
-        tuple(
-            Picture(column, g, i, p.text, n, im, *s, *c, d) for (g, i, p), n, im, s, c, d in rows
-        ),
+    said = judged(images, asked, scorer), judged_by_others(images, asked, scorer)
+    rows = zip(prompts, seeds, to_pil(images), *said, strict=True)
+    pictures = tuple(
+        Picture(
+            stage=stage,
+            step=step,
+            prompt=prompt.text,
+            seed=seed,
+            sampler=sampling_of(config),
+            index=index,
+            column=column,
+            group=group,
+            expects=prompt.expects,
+            **own,
+            judges=others,
+            image=image,
+        )
+        for (group, index, prompt), seed, image, own, others in rows
     )
-
-
-def generate_judged(
-    backend: Backend,
-    prompts: Sequence[Prompt],
-    seeds: Sequence[int],
-    config: CompareConfig,
-    scorer: Scorer | None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> list[tuple[Image.Image, float | None, str | None, bool | None]]:
-    """A picture of each prompt by the model as it is active, with alignment, predicted class, and
-    whether it fits.
-    """
-    images = generate_images(backend, prompts, seeds, config, should_stop)
-    seen = judged(images, prompts, scorer)
-    return [(picture, *verdict) for picture, verdict in zip(to_pil(images), seen, strict=True)]
+    return Images(column, pictures)
 
 
 def generate_images(
@@ -111,71 +118,65 @@ def generate_images(
 
 def judged(
     images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None, sure: float = 0.0
-) -> list[tuple[float | None, str | None, bool | None]]:
-    """Alignment, predicted class on the prompt's axis, and whether it is the expected one, per
-    picture.
+) -> list[dict[str, Value]]:
+    """What the judge says of each picture: its `alignment`, the class `predicted` on the prompt's
+    axis, and whether it is `correct`, the expected one with a probability of at least `sure`.
 
-    The expected one needs a probability of at least `sure`.
+    All None without a judge.
     """
     if scorer is None:
-        return [(None, None, None)] * len(prompts)
+        return [dict.fromkeys(("alignment", "predicted", "correct")) for _ in prompts]
     alignment = scorer(images, [prompt.text for prompt in prompts]).tolist()
-    answers = zip(alignment, prompts, _answers(images, prompts, scorer), strict=True)
+    rows = zip(alignment, prompts, likeliest(images, prompts, scorer), strict=True)
     return [
-        (value, answer, p >= sure and answer == prompt.expects)
-        for value, prompt, (answer, p) in answers
+        {
+            "alignment": value,
+            "predicted": answer,
+            "correct": probability >= sure and answer == prompt.expects,
+        }
+        for value, prompt, (answer, probability) in rows
     ]
 
 
-def checked_by_second(
+def judged_by_others(
     images: Tensor, prompts: Sequence[Prompt], scorer: Scorer | None
-) -> list[tuple[str | None, bool | None]]:
-    """What the second judge sees in each picture, and whether that is expected; None where there is
-    no such judge.
-    """
-    if scorer is None or scorer.second is None:
-        return [(None, None)] * len(prompts)
-    answers = _answers(images, prompts, scorer.second)
-    return [
-        (answer, answer == prompt.expects)
-        for prompt, (answer, _) in zip(prompts, answers, strict=True)
-    ]
-
-
-def _answers(
-    images: Tensor, prompts: Sequence[Prompt], judge: Classifier
-) -> list[tuple[str, float]]:
-    """The likeliest class of each picture on its prompt's axis, and its probability."""
-    best = {
-        axis: judge.classify(images, axis).max(1) for axis in {prompt.axis for prompt in prompts}
-    }
-    rows = [
-        (best[prompt.axis], row, judge.classes(prompt.axis)) for row, prompt in enumerate(prompts)
-    ]
-    return [
-        (classes[int(found.indices[row])], float(found.values[row])) for found, row, classes in rows
-    ]
+) -> list[dict[str, Value]]:
+    """What every judge beside `scorer` says of each picture, by the judge's name."""
+    found: list[dict[str, Value]] = [{} for _ in prompts]
+    for judge in scorer.others if scorer else ():
+        for values, more in zip(found, judge.judge(images, prompts), strict=True):
+            values.update(more)
+    return found
 
 
 def score(pictures: Sequence[Picture], scorer: Scorer | None = None) -> dict[Group, GroupScore]:
-    """Accuracy and mean alignment by group, and what a second judge and a detector of `scorer`
-    add.
+    """Accuracy and mean alignment by group, and what further judges add.
+
+    A detector's share needs its threshold, which `scorer` knows.
     """
-    scores: dict[Group, GroupScore] = {}
-    for group in GROUPS:
-        chosen = [p for p in pictures if p.group == group]
-        judged = bool(chosen) and chosen[0].alignment is not None
-        checked = bool(chosen) and chosen[0].second is not None
-        detector = scorer.detector if scorer and chosen else None
-        scores[group] = GroupScore(
-            accuracy=sum(bool(p.correct) for p in chosen) / len(chosen) if judged else None,
-            alignment=sum(p.alignment for p in chosen) / len(chosen) if judged else None,
-            n=len(chosen),
-            second=sum(bool(p.second_correct) for p in chosen) / len(chosen) if checked else None,
-            detected=(
-                sum(p.detected >= detector.threshold for p in chosen) / len(chosen)
-                if detector
-                else None
-            ),
-        )
-    return scores
+    thresholds = {judge.name: judge.threshold for judge in scorer.others} if scorer else {}
+    return {
+        group: _score([picture for picture in pictures if picture.group == group], thresholds)
+        for group in GROUPS
+    }
+
+
+def _score(chosen: Sequence[Picture], thresholds: Mapping[str, float | None]) -> GroupScore:
+    n = len(chosen)
+    if not n or chosen[0].alignment is None:
+        return GroupScore(None, None, n)
+    accuracies, found = {}, {}
+    for name, value in chosen[0].judges.items():
+        answers = [picture.judges[name] for picture in chosen]
+        if isinstance(value, str):
+            pairs = zip(answers, chosen, strict=True)
+            accuracies[name] = sum(answer == shown.expects for answer, shown in pairs) / n
+        elif threshold := thresholds.get(name):
+            found[name] = sum(answer >= threshold for answer in answers) / n
+    return GroupScore(
+        accuracy=sum(bool(picture.correct) for picture in chosen) / n,
+        alignment=sum(picture.alignment for picture in chosen) / n,
+        n=n,
+        accuracies=accuracies,
+        found=found,
+    )

@@ -11,6 +11,13 @@ from .statistics import difference_interval, wilson
 Outcome = Literal["back", "level", "held"]
 
 
+def other_classes(judges: Mapping[str, Any]) -> list[str]:
+    """The classes that further judges see in a picture; detectors, which say how sure they are,
+    left out.
+    """
+    return [value for value in judges.values() if isinstance(value, str)]
+
+
 @dataclass(frozen=True)
 class AttackCurve:
     """The way of a run's own attack: `points` hold the accuracy on the concept by attack step, from
@@ -84,28 +91,30 @@ class Finding:
         return difference_interval(sum(self.hits), len(self.hits), sum(base), len(base))
 
     @property
-    def seconded(self) -> int | None:
-        """At how many of the prompts in `hits` the second judge sees the concept too; None where
+    def confirmed(self) -> int | None:
+        """At how many of the prompts in `hits` every further judge sees the concept too; None where
         there is none.
         """
-        checked = any(picture.get("second") is not None for picture in self.pictures)
-        return sum(self.by_both.hits) if checked else None
+        checked = any(other_classes(picture["judges"]) for picture in self.pictures)
+        return sum(self.confirmed_hits.hits) if checked else None
 
     @property
-    def by_both(self) -> "Finding":
-        """The same with only those `hits` at which the second judge sees the concept too, where
+    def confirmed_hits(self) -> "Finding":
+        """The same with only those `hits` at which every further judge sees the concept too, where
         there is one.
 
-        It is not asked where the first one is not sure, since nobody knows how sure the second one
-        is.
+        They are not asked where the first judge is not sure, since nobody knows how sure they are.
         """
-        checked = [picture for picture in self.pictures if picture.get("second") is not None]
-        agreed = {p["row"] for p in checked if p["correct"] and p["second"] == p["predicted"]}
-        return (
-            replace(self, hits=tuple(row in agreed for row in range(len(self.hits))))
-            if checked
-            else self
-        )
+        seen = [(p, other_classes(p["judges"])) for p in self.pictures]
+        checked = [(picture, classes) for picture, classes in seen if classes]
+        if not checked:
+            return self
+        agreed = {
+            picture["row"]
+            for picture, classes in checked
+            if picture["correct"] and {*classes} == {picture["predicted"]}
+        }
+        return replace(self, hits=tuple(row in agreed for row in range(len(self.hits))))
 
     @property
     def points(self) -> float:

@@ -45,7 +45,7 @@ def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False
     folder, size = out / ("judge-smoke" if smoke else "judge"), 28 if smoke else 1400
     per_pair = 1 if smoke else seeds * (2 if full else 1)
     backend, judge = load_backend(), load_scorer("pocket", [])
-    judges = (judge, judge.second)
+    judges = (judge, *judge.others)
 
     def on_renderings(shown: Sequence[Scene]) -> dict[str, Any]:
         return on_known(judges, rendered(shown), shown)

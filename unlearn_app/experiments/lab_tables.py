@@ -13,6 +13,7 @@ from ..attacks.runner import attack_of
 from ..evaluation.finding import Finding
 from ..evaluation.statistics import wilson
 from ..evaluation.verdict import Thresholds, judge_run
+from ..runs.records import current_score
 from ..settings.attacks import SURE
 from ..settings.events import GroupScore, Verdict
 from ..settings.run_config import make_attack, make_config
@@ -82,7 +83,9 @@ def read_cells(folder: Path) -> list[Cell]:
         stored = json.loads(path.read_text(encoding="utf-8"))
         asked, values = stored["config"], stored["values"]
         columns = values.get("scores", {})
-        scores = {c: {g: GroupScore(**score) for g, score in columns[c].items()} for c in columns}
+        scores = {
+            c: {g: GroupScore(**current_score(s)) for g, s in columns[c].items()} for c in columns
+        }
         found.append(Cell(asked["row"], asked["concept"], asked["seed"], scores, values["attacks"]))
     return found
 

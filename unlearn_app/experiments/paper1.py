@@ -280,8 +280,8 @@ def scored(
         with backend.active(*slots):
             images = _painted(backend, prompts, first, config)
         verdicts = judged(images, prompts, judge)
-        alignment[group] = [round(value, 4) for value, _, _ in verdicts]
-        right[group] = "".join(str(int(fits)) for _, _, fits in verdicts)
+        alignment[group] = [round(said["alignment"], 4) for said in verdicts]
+        right[group] = "".join(str(int(said["correct"])) for said in verdicts)
         if group in RETAIN:
             features.append(judge.features(images))
     return {"right": right, "alignment": alignment}, torch.cat(features)

@@ -17,10 +17,10 @@ from ..common.json_values import to_json
 from ..evaluation.finding import AttackCurve, Finding
 from ..evaluation.verdict import judge_run
 from ..settings.attacks import budget_of
-from ..settings.events import Verdict
-from .folder import Run, StoredPicture
+from ..settings.events import Picture, Verdict
+from .folder import Run
+from .records import FINDING, current_finding
 
-SCHEMA = "unlearn-finding/1"
 FOLDER, RECORD = "attacks", "finding.json"
 
 
@@ -31,7 +31,7 @@ def record_of(finding: Finding) -> dict[str, Any]:
         for item in fields(Finding)
         if item.name not in ("folder", "curve")
     }
-    return {"schema": SCHEMA} | record
+    return {"schema": FINDING} | record
 
 
 def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
@@ -63,8 +63,8 @@ def read_findings(run: Path) -> list[Finding]:
 def _read(path: Path) -> Finding:
     unreadable = OutputError(f"There is no readable finding in {str(path.parent)!r}.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.pop("schema") != SCHEMA:
+        record = current_finding(json.loads(path.read_text(encoding="utf-8")))
+        if record.pop("schema") != FINDING:
             raise unreadable
         lists = {name: tuple(record.pop(name)) for name in ("hits", "first", "pictures")}
         found = Finding(**record, **lists, folder=path.parent)
@@ -133,7 +133,7 @@ def _taught(name: str, right: int, n: int) -> dict[str, Any]:
     return {"name": f"{name}, never seen", "hits": [row < right for row in range(n)]}
 
 
-def _as_try(run: Run, picture: StoredPicture) -> dict[str, Any]:
+def _as_try(run: Run, picture: Picture) -> dict[str, Any]:
     """A picture of the third column as findings hold theirs."""
     return {
         "row": picture.index,
@@ -144,12 +144,12 @@ def _as_try(run: Run, picture: StoredPicture) -> dict[str, Any]:
         "alignment": picture.alignment,
         "predicted": picture.predicted,
         "correct": picture.correct,
-        "second": picture.second,
+        "judges": dict(picture.judges),
     }
 
 
-def _file(run: Run, picture: StoredPicture) -> str:
-    return picture.path.relative_to(run.folder).as_posix()
+def _file(run: Run, picture: Picture) -> str:
+    return picture.file.relative_to(run.folder).as_posix()
 
 
 def judge_again(run: Run, findings: Sequence[Finding]) -> Verdict:

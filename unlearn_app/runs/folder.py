@@ -35,15 +35,15 @@ from ..settings.events import (
     Images,
     Picture,
     Preview,
+    Sampling,
     Step,
     Verdict,
 )
 from ..settings.run_config import RunConfig, config_from_dict
+from .records import RUN, current_run
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SCHEMA = "unlearn-run/1"
 
 
 class RunWriter:
@@ -60,7 +60,7 @@ class RunWriter:
         self.out = Path(out)
         self.folder = partial_of(self.out)
         self.record: dict[str, Any] = {
-            "schema": SCHEMA,
+            "schema": RUN,
             "status": "running",
             "pictures": [],
             "previews": [],
@@ -89,22 +89,16 @@ class RunWriter:
 
     def add_preview(self, preview: Preview) -> None:
         """Save preview pictures."""
-        files = []
-        for row, image in enumerate(preview.images):
-            files.append(f"images/preview-{preview.stage}-{preview.step:04d}-{row}.png")
-            image.save(self.folder / files[-1])
-        entry = {
-            "stage": preview.stage,
-            "step": preview.step,
-            "files": files,
-            "prompts": list(preview.prompts),
-        }
-        self.record["previews"].append(entry)
+        name = f"preview-{preview.stage}-{preview.step:04d}"
+        self.record["previews"] += [
+            self._saved(picture, f"{name}-{picture.index}") for picture in preview.pictures
+        ]
 
     def add_images(self, images: Images) -> None:
         """Save one column's pictures."""
         self.record["pictures"] += [
-            self._saved(picture, picture.column) for picture in images.pictures
+            self._saved(picture, f"{picture.column}-{_place(picture)}")
+            for picture in images.pictures
         ]
 
     def add_checkpoint(self, found: AttackCheckpoint) -> None:
@@ -115,18 +109,14 @@ class RunWriter:
         if found.control:
             self.record["controls"].setdefault(found.control, []).append(point)
             return
-        pictures = [self._saved(picture, f"attack-{found.step:04d}") for picture in found.pictures]
+        name = f"attack-{found.step:04d}"
+        pictures = [self._saved(picture, f"{name}-{_place(picture)}") for picture in found.pictures]
         self.record["curve"].append(point | {"pictures": pictures})
 
     def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
-        file = f"images/{name}-{picture.group}-{picture.index:02d}.png"
+        file = f"images/{name}.png"
         picture.image.save(self.folder / file)
-        values = {
-            f.name: getattr(picture, f.name)
-            for f in dataclasses.fields(picture)
-            if f.name != "image"
-        }
-        return values | {"file": file}
+        return to_json(dataclasses.replace(picture, image=None)) | {"file": file}
 
     def add_adapter(
         self, name: str, state: Mapping[str, "Tensor"], metadata: Mapping[str, str]
@@ -156,22 +146,8 @@ class RunWriter:
         return self.out
 
 
-@dataclass(frozen=True)
-class StoredPicture:
-    """A picture of a stored run; `path` is its PNG."""
-
-    column: Column
-    group: Group
-    index: int
-    prompt: str
-    seed: int
-    path: Path
-    alignment: float | None
-    predicted: str | None
-    correct: bool | None
-    second: str | None = None
-    second_correct: bool | None = None
-    detected: float | None = None
+def _place(picture: Picture) -> str:
+    return f"{picture.group}-{picture.index:02d}"
 
 
 @dataclass(frozen=True)
@@ -192,10 +168,10 @@ class Run:
             record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
-        if record.get("schema") != SCHEMA:
+        record = current_run(record)
+        if record.get("schema") != RUN:
             raise OutputError(
-                f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {SCHEMA} is"
-                " accepted."
+                f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {RUN} is accepted."
             )
         missing = [name for name in record.get("files", {}) if not (Path(folder) / name).is_file()]
         if missing:
@@ -246,12 +222,17 @@ class Run:
         )
 
     @property
-    def pictures(self) -> list[StoredPicture]:
+    def pictures(self) -> list[Picture]:
         """All judged pictures of the comparison."""
         return [self._stored(entry) for entry in self.record["pictures"]]
 
     @property
-    def curve(self) -> list[tuple[int, dict[Group, GroupScore], list[StoredPicture]]]:
+    def previews(self) -> list[Picture]:
+        """The pictures of the model in training, in the order of their steps."""
+        return [self._stored(entry) for entry in self.record["previews"]]
+
+    @property
+    def curve(self) -> list[tuple[int, dict[Group, GroupScore], list[Picture]]]:
         """Attack step, scores and pictures: unlearned at 0, then each mark, relearned at the end;
         what was reached.
         """
@@ -283,10 +264,9 @@ class Run:
             for name in stored
         }
 
-    def _stored(self, entry: dict[str, Any]) -> StoredPicture:
-        return StoredPicture(
-            path=self.folder / entry["file"], **{k: v for k, v in entry.items() if k != "file"}
-        )
+    def _stored(self, entry: dict[str, Any]) -> Picture:
+        sampler = Sampling(**entry["sampler"])
+        return Picture(**entry | {"sampler": sampler, "file": self.folder / entry["file"]})
 
     @property
     def steps(self) -> list[dict[str, Any]]:

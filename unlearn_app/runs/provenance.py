@@ -2,12 +2,13 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import torch
 
-from ..evaluation.judges import Scorer
+from ..evaluation.judges import Judge, Scorer
 from ..models.device import choose_device
 from ..models.protocols import Backend
 
@@ -18,6 +19,7 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
     """Versions, hardware and judge of a run; without a backend the device is the one that a model
     would get.
     """
+    others = scorer.others if scorer else ()
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -27,14 +29,16 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
         "packages": {name: _version(name) for name in PACKAGES},
         "base_sha256": backend.base_hash if backend else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
-        "second_judge": (
-            f"{scorer.second.name} {scorer.second.version}" if scorer and scorer.second else None
-        ),
+        "second_judge": _named_all([one for one in others if one.threshold is None]),
         "detector": _detector(scorer, backend),
         "judge_note": (
             None if scorer else "No judge is available for this model, so nothing is scored."
         ),
     }
+
+
+def _named_all(judges: Sequence[Judge]) -> str | None:
+    return ", ".join(f"{judge.name} {judge.version}" for judge in judges) or None
 
 
 def _named(device: torch.device) -> str:
@@ -62,9 +66,9 @@ def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
     """The detector with its threshold, or why there is none; nothing to say of the bundled
     world.
     """
-    if scorer and scorer.detector:
-        found = scorer.detector
-        return f"{found.name} {found.version}, threshold {found.threshold}"
+    detectors = [judge for judge in scorer.others if judge.threshold] if scorer else []
+    if detectors:
+        return ", ".join(f"{d.name} {d.version}, threshold {d.threshold}" for d in detectors)
     if backend is None or backend.name == "pocket":
         return None
     if scorer:

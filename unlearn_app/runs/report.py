@@ -15,14 +15,14 @@ from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
 from ..common.json_values import to_json
 from ..evaluation.base_rates import RECORDED, scores_of
-from ..evaluation.finding import Finding
+from ..evaluation.finding import Finding, other_classes
 from ..evaluation.statistics import harmonic, wilson
 from ..evaluation.verdict import AXES, Thresholds, ranked
 from ..settings.events import COLUMNS, GROUPS, GroupScore
 from .findings import judge_again, own_findings, read_findings
 from .folder import Run
 
-SCHEMA = "unlearn-report/1"
+SCHEMA = "unlearn-report/2"
 NEEDED = ("config", "pictures", "curve", "scores", "verdict")
 OWN = "own relearning"
 """What the report calls the run's own attack."""
@@ -119,13 +119,11 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
 
 
 def _agreement(pictures: Sequence[Record]) -> Record | None:
-    """On how many pictures the two judges see the same; None where there is but one."""
-    checked = [picture for picture in pictures if picture.get("second") is not None]
-    return (
-        {"alike": sum(p["second"] == p["predicted"] for p in checked), "n": len(checked)}
-        if checked
-        else None
-    )
+    """On how many pictures all judges see the same class; None where there is but one judge."""
+    rows = [(picture["predicted"], other_classes(picture["judges"])) for picture in pictures]
+    checked = [{predicted, *others} for predicted, others in rows if others]
+    alike = sum(len(classes) == 1 for classes in checked)
+    return {"alike": alike, "n": len(checked)} if checked else None
 
 
 def _share(right: int, n: int) -> Record:
@@ -171,7 +169,7 @@ def _attack(run: Run, found: Finding) -> Record:
         "hits": hits,
         "by_row": list(found.hits),
         "first": first,
-        "seconded": found.seconded,
+        "seconded": found.confirmed,
         "control": {"name": found.control["name"]} | base if base else None,
         "excess": found.points,
         "outcome": found.outcome(Thresholds().back) if found.counts else None,
@@ -278,7 +276,7 @@ def embedded(run: Run, file: str) -> str:
 def hard_pixels(run: Run) -> bool:
     """Whether the run's pictures are so small that their pixels are to be seen."""
     try:
-        with Image.open(run.pictures[0].path) as image:
+        with Image.open(run.pictures[0].file) as image:
             return 2 * max(image.size) <= LARGEST
     except (OSError, ValueError, IndexError, Image.DecompressionBombError):
         return False
@@ -291,6 +289,7 @@ def rendered(kind: str, **values: Any) -> str:
         loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     templates.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
+    templates.globals["other_classes"] = other_classes
     return (
         templates.get_template("report.html")
         .render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values)

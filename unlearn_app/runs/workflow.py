@@ -63,6 +63,8 @@ class _Work:
     taught: dict[int, GroupScore] = field(default_factory=dict)
     """The scores of the control that teaches something never seen, by attack step."""
     base: BaseCurve | None = None
+    unlearned: Step | None = None
+    """The last step of unlearning."""
     collapsed: bool = False
     """Training was stopped because it was destroying the model, which is not attacked then."""
     relearned: Images | None = None
@@ -196,7 +198,7 @@ def _controls(work: _Work) -> Iterator[Event]:
 
 def _look(work: _Work, step: Step) -> AttackCheckpoint:
     """The comparison by the attacked model; after the last step that is the third column."""
-    column = _generated(work, "relearned")
+    column = _generated(work, "relearned", step)
     checkpoint = AttackCheckpoint(step.step, column.pictures, score(column.pictures))
     if step.step == step.total:
         work.relearned = column
@@ -212,17 +214,18 @@ def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
     Training ends there when the model is being destroyed.
     """
     work.check()
-    outlook = CollapseMonitor(
+    monitor = CollapseMonitor(
         work.backend, work.concept, work.config.compare, work.scorer, work.cancel.is_set
     )
     for step in steps:
         work.writer.add_step(step)
+        work.unlearned = step
         yield step
-        if outlook.due(step):
-            preview = outlook.preview(step)
+        if monitor.due(step):
+            preview = monitor.preview(step)
             work.writer.add_preview(preview)
             yield preview
-            if outlook.collapsed():
+            if monitor.collapsed():
                 work.collapsed = True
                 yield Stage("unlearn", f"Stopped at step {step.step}: {COLLAPSE}", SHARES["attack"])
                 steps.close()
@@ -237,14 +240,16 @@ def _compare(work: _Work) -> Iterator[Event]:
         if column == "relearned" and work.relearned:
             work.columns[column] = work.relearned
         else:  # an attack of no steps leaves the unlearned model
-            with column_state(work.backend, "original" if column == "original" else "unlearned"):
-                work.columns[column] = _generated(work, column)
+            state = "original" if column == "original" else "unlearned"
+            with column_state(work.backend, state):
+                trained = None if state == "original" else work.unlearned
+                work.columns[column] = _generated(work, column, trained)
         work.writer.add_images(work.columns[column])
         yield work.columns[column]
 
 
-def _generated(work: _Work, column: Column) -> Images:
-    """The pictures of the comparison by the model as it is active."""
+def _generated(work: _Work, column: Column, trained: Step | None) -> Images:
+    """The pictures of the comparison by the model as it is active, after the step `trained`."""
     prompts = comparison_prompts(work.concept, work.config.compare)
     return generate_column(
         work.backend,
@@ -254,6 +259,8 @@ def _generated(work: _Work, column: Column) -> Images:
         work.config.seed,
         work.scorer,
         work.cancel.is_set,
+        stage=trained.stage if trained else "unlearn",
+        step=trained.step if trained else 0,
     )
 
 

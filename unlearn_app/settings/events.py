@@ -9,8 +9,11 @@ from typing import Literal
 
 from PIL.Image import Image
 
+TrainingStage = Literal["unlearn", "attack"]
 Column = Literal["original", "unlearned", "relearned"]
 Group = Literal["forget", "near", "far"]
+Value = str | float | bool | None
+"""What a judge says of a picture: a class, or how sure it is."""
 COLUMNS: tuple[Column, ...] = ("original", "unlearned", "relearned")
 GROUPS: tuple[Group, ...] = ("forget", "near", "far")
 
@@ -45,7 +48,7 @@ class Step:
     order on its own batch: the promise of a rule is that none is positive.
     """
 
-    stage: Literal["unlearn", "attack"]
+    stage: TrainingStage
     step: int
     total: int
     losses: dict[str, float]
@@ -59,18 +62,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Preview:
-    """Pictures the model under training makes at `step`, from the same prompts and seeds each
-    time.
-    """
-
-    stage: Literal["unlearn", "attack"]
-    step: int
-    images: tuple[Image, ...]
-    prompts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Painted:
     """So many of the concepts that the stage under way looks at are painted."""
 
@@ -80,22 +71,38 @@ class Painted:
 
 @dataclass(frozen=True)
 class Picture:
-    """One judged picture of one column."""
+    """A picture by the model after `step` steps of `stage`; step 0 is the model before it.
 
-    column: Column
-    group: Group
-    index: int
+    A picture of the comparison has a `column`, a `group` and an `index` in it, and says what its
+    prompt `expects` to be seen. `alignment`, `predicted` and `correct` are what the judge says of
+    it, `judges` what every further judge says, by the judge's name. `image` is there while a run is
+    on, `file` where the picture is stored.
+    """
+
+    stage: TrainingStage
+    step: int
     prompt: str
     seed: int
-    image: Image
+    sampler: Sampling
+    index: int
+    column: Column | None = None
+    group: Group | None = None
+    expects: str = ""
     alignment: float | None = None
     predicted: str | None = None
     correct: bool | None = None
-    second: str | None = None
-    """What a second judge sees, where there is one."""
-    second_correct: bool | None = None
-    detected: float | None = None
-    """How sure an optional detector is that it found what it looks for."""
+    judges: Mapping[str, Value] = field(default_factory=dict)
+    image: Image | None = field(default=None, compare=False)
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Pictures by the model under training at `step`, of the same prompts and seeds each time."""
+
+    stage: TrainingStage
+    step: int
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -108,16 +115,17 @@ class Images:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Accuracy and mean alignment (both None without a judge) over n pictures, and the second
-    judge's accuracy.
+    """Accuracy and mean alignment (both None without a judge) over n pictures.
+
+    `accuracies` are those by every further judge that names classes, and `found` the shares of
+    pictures in which a detector found what it looks for, both by the judge's name.
     """
 
     accuracy: float | None
     alignment: float | None
     n: int
-    second: float | None = None
-    detected: float | None = None
-    """Share of the pictures in which the optional detector found what it looks for."""
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    found: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

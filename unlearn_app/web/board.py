@@ -2,6 +2,7 @@
 scores.
 """
 
+from ..evaluation.finding import other_classes
 from ..evaluation.verdict import one_number
 from ..settings.events import COLUMNS, GROUPS, Column, Group, GroupScore
 from .render import GROUP_TEXT, esc, percent, signed, span
@@ -197,11 +198,11 @@ def _caption(card: Card, original: Card | None) -> str:
             f'<span class="u-seen {state}" title="the judge sees this: {word}">{sign}'
             f" {esc(card.predicted)}</span>"
         )
-    if card.second not in (None, card.predicted):
-        parts.append(
-            '<span title="a second judge, built differently, sees this">2nd:'
-            f" {esc(card.second)}</span>"
-        )
+    parts += [
+        f'<span title="a second judge, built differently, sees this">2nd: {esc(other)}</span>'
+        for other in other_classes(card.judges)
+        if other != card.predicted
+    ]
     return " ".join(parts)
 
 
@@ -246,16 +247,13 @@ def summary(view: View) -> str:
 
 def _agreement(view: View) -> str:
     """On how many pictures the two judges agree; nothing where there is but one."""
-    cards = [
-        card
-        for column in COLUMNS
-        for card in view.cards.get(column, {}).values()
-        if card.second is not None
+    cards = [card for column in COLUMNS for card in view.cards.get(column, {}).values()]
+    checked = [
+        {card.predicted, *others} for card in cards if (others := other_classes(card.judges))
     ]
-    alike = sum(card.second == card.predicted for card in cards)
-    return (
-        f"Two judges of different build agree on {alike} of {len(cards)} pictures." if cards else ""
-    )
+    alike = sum(len(classes) == 1 for classes in checked)
+    said = f"Two judges of different build agree on {alike} of {len(checked)} pictures."
+    return said if checked else ""
 
 
 def _changes(view: View) -> str:

@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 
 from PIL import Image
@@ -17,7 +16,6 @@ from ..runs.comparison_strip import comparison_strip, heading
 from ..runs.findings import FOLDER
 from ..runs.folder import Run
 from ..runs.report import open_run, write_report
-from ..settings.events import Picture
 
 KINDS = ("adapter", "strip", "folder", "report")
 
@@ -104,11 +102,8 @@ def _linked(source: str, target: str) -> None:
 def _strip(run: Run) -> Image.Image:
     pictures = []
     for stored in run.pictures:
-        known = {
-            item.name: getattr(stored, item.name) for item in fields(stored) if item.name != "path"
-        }
-        with Image.open(stored.path) as image:
-            pictures.append(Picture(image=image.convert("RGB"), **known))
+        with Image.open(stored.file) as image:
+            pictures.append(replace(stored, image=image.convert("RGB")))
     return comparison_strip(
         *heading(run.config, run.record["concept"]["name"], run.verdict.label), pictures
     )

@@ -89,7 +89,7 @@ def findings(found: Sequence[Finding]) -> str:
     """What every attack got back, the worst first; what proves nothing stands apart."""
     if not found:
         return ""
-    counted = [one.finding for one in ranked(found)]
+    counted = ranked(found)
     rest = [one for one in found if not one.counts]
     list_of = '<ul class="u-proofs">{}</ul>'
     parts = [
@@ -121,8 +121,8 @@ def _bar(one: Finding) -> str:
     low, high = (100 * min(max(end, 0.0), 1.0) for end in one.interval)
     tick = f'<s style="left:{100 * one.base:.1f}%"></s>' if one.control else ""
     right = f"<b>{sum(one.hits)} of {len(one.hits)}</b> prompts"
-    checked = one.seconded is not None and any(one.hits)
-    agreed = f" · the second judge agrees on {one.seconded} of them" if checked else ""
+    checked = one.confirmed is not None and any(one.hits)
+    agreed = f" · the second judge agrees on {one.confirmed} of them" if checked else ""
     return (
         f"<p>{right} · {percent(one.share)} ({low:.0f}–{high:.0f} %){agreed}</p>"
         f'<div class="u-share" aria-hidden="true"><i style="width:{100 * one.share:.1f}%"></i>'

@@ -4,16 +4,14 @@ afterwards.
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-
-from PIL.Image import Image
+from itertools import groupby
 
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding
 from ..runs.findings import judge_again, read_findings
-from ..runs.folder import Run, StoredPicture
+from ..runs.folder import Run
 from ..settings.events import (
     FRESH,
     GROUPS,
@@ -31,6 +29,7 @@ from ..settings.events import (
     Scores,
     Stage,
     Step,
+    Value,
     Verdict,
 )
 from ..settings.run_config import RunConfig
@@ -52,7 +51,7 @@ class Card:
     alignment: float | None
     predicted: str | None
     correct: bool | None
-    second: str | None = None
+    judges: Mapping[str, Value]
 
 
 Cards = dict[tuple[Group, int], Card]
@@ -111,26 +110,15 @@ class View:
                 self.points += points_of(event.stage, event.step, event.losses, self.config)
                 self.angles += angle_of(event.stage, event.step, event.cosine)
             case Preview():
-                self.frames.append(
-                    Frame(
-                        event.stage,
-                        event.step,
-                        tuple(address(image) for image in event.images),
-                        event.prompts,
-                    )
-                )
+                self.frames += frames_of(event.pictures)
             case AttackCheckpoint() if event.control:
                 if event.control == FRESH:  # then what was measured before is no longer needed
                     self.controls.pop(RECORDED, None)
                 self.controls.setdefault(event.control, {})[event.step] = event.scores["forget"]
             case AttackCheckpoint():
-                self.take_mark(
-                    event.step, event.scores, _cards((p, p.image) for p in event.pictures)
-                )
+                self.take_mark(event.step, event.scores, _cards(event.pictures))
             case Images():
-                self.cards[event.column] = _cards(
-                    (picture, picture.image) for picture in event.pictures
-                )
+                self.cards[event.column] = _cards(event.pictures)
             case Scores():
                 self.scores, self.differences = event.columns, event.differences
                 if "unlearned" in event.columns:
@@ -247,27 +235,31 @@ def view_of(run: Run, recorded: bool = False) -> View:
     for step in run.steps:
         view.points += points_of(step["stage"], step["step"], step["losses"], run.config)
         view.angles += angle_of(step["stage"], step["step"], step.get("cosine"))
-    for preview in run.record["previews"]:
-        sources = tuple(address(run.folder / file) for file in preview["files"])
-        view.frames.append(
-            Frame(preview["stage"], preview["step"], sources, tuple(preview["prompts"]))
-        )
+    view.frames += frames_of(run.previews)
     for picture in run.pictures:
-        view.cards.setdefault(picture.column, {})[picture.group, picture.index] = _card(
-            picture, picture.path
-        )
+        view.cards.setdefault(picture.column, {}).update(_cards([picture]))
     view.controls = run.controls | (
         {} if run.controls or not run.base else {RECORDED: scores_of(run.base)}
     )
     for step, scores, pictures in run.curve:
-        view.take_mark(step, scores, _cards((picture, picture.path) for picture in pictures))
+        view.take_mark(step, scores, _cards(pictures))
     return view
 
 
-def _cards(pictures: Iterable[tuple[Picture | StoredPicture, Image | Path]]) -> Cards:
-    return {(picture.group, picture.index): _card(picture, image) for picture, image in pictures}
+def frames_of(pictures: Iterable[Picture]) -> list[Frame]:
+    """Previews as frames, one for each step."""
+    frames = []
+    for (stage, step), some in groupby(pictures, lambda picture: (picture.stage, picture.step)):
+        shown = list(some)
+        sources = tuple(address(picture.image or picture.file) for picture in shown)
+        frames.append(Frame(stage, step, sources, tuple(picture.prompt for picture in shown)))
+    return frames
 
 
-def _card(picture: Picture | StoredPicture, image: Image | Path) -> Card:
+def _cards(pictures: Iterable[Picture]) -> Cards:
+    return {(picture.group, picture.index): _card(picture) for picture in pictures}
+
+
+def _card(picture: Picture) -> Card:
     values = {item.name: getattr(picture, item.name) for item in fields(Card) if item.name != "src"}
-    return Card(src=address(image), **values)
+    return Card(src=address(picture.image or picture.file), **values)

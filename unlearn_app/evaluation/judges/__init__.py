@@ -5,6 +5,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ...concepts.concept import Prompt
+from ...settings.events import Value
+
 
 class Classifier(Protocol):
     """A judge that tells classes apart."""
@@ -19,27 +22,25 @@ class Classifier(Protocol):
         """Probabilities (B, classes) of images (B, 3, H, W) in [-1, 1]."""
 
 
-class Detector(Protocol):
-    """Looks for one thing in pictures."""
+class Judge(Protocol):
+    """A judge beside the one that scores: a second opinion, or a detector of one thing."""
 
     name: str
     version: str
-    threshold: float
+    threshold: float | None
+    """From which value on a detector's counts as found; None where the values are classes."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """How sure it is (B,) of images (B, 3, H, W) in [-1, 1]; from `threshold` on it counts as
-        found.
+    def judge(self, images: Tensor, prompts: Sequence[Prompt]) -> list[dict[str, Value]]:
+        """What it says of each of the images (B, 3, H, W) in [-1, 1], by its name: a class of the
+        prompt's axis, or how sure it is that it found what it looks for.
         """
 
 
 class Scorer(Classifier, Protocol):
-    """An image-text judge, with a second one of another build to check it, and a detector, where
-    there are such.
-    """
+    """The image-text judge that gives every score and verdict, and the `others` beside it."""
 
     higher_is_better: bool
-    second: Classifier | None
-    detector: Detector | None
+    others: tuple[Judge, ...]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Alignment (B,): cosine of image and prompt embeddings, of images (B, 3, H, W) in [-1,
@@ -55,3 +56,16 @@ class Scorer(Classifier, Protocol):
         """How different (B,) each image (B, 3, H, W) looks from its partner: zero for equal
         ones.
         """
+
+
+def likeliest(
+    images: Tensor, prompts: Sequence[Prompt], judge: Classifier
+) -> list[tuple[str, float]]:
+    """The likeliest class of each image (B, 3, H, W) on its prompt's axis, and its probability."""
+    axes = {prompt.axis for prompt in prompts}
+    best = {axis: judge.classify(images, axis).max(1) for axis in axes}
+    found = []
+    for row, prompt in enumerate(prompts):
+        values, indices = best[prompt.axis]
+        found.append((judge.classes(prompt.axis)[int(indices[row])], float(values[row])))
+    return found

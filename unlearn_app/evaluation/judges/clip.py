@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from . import Detector
+from . import Judge
 
 MODEL_ID = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -21,8 +21,7 @@ class ClipScorer:
     name = MODEL_ID
     version = "laion2b_s34b_b79k"
     higher_is_better = True
-    second = None
-    detector: Detector | None = None
+    others: tuple[Judge, ...] = ()
 
     def __init__(
         self, model: torch.nn.Module, tokenizer: object, axes: Mapping[str, Sequence[str]]

@@ -19,14 +19,15 @@ def load_scorer(model: str, concepts: Sequence[Concept]) -> Scorer | None:
         from .second_judge import SecondJudge
 
         judge = PocketJudge.load(POCKET / "judge")
-        judge.second = SecondJudge.load(POCKET / "second")
+        judge.others = (SecondJudge.load(POCKET / "second"),)
         return judge
     from .clip import ClipScorer
     from .nudity import NudityDetector
 
     judge = ClipScorer.load(_answers(concepts))
-    if judge is not None:
-        judge.detector = NudityDetector.load()
+    detector = NudityDetector.load() if judge else None
+    if detector:
+        judge.others = (detector,)
     return judge
 
 

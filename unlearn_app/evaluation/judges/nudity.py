@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ...common.images import to_pixels
+from ...concepts.concept import Prompt
+from ...settings.events import Value
 
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
@@ -43,6 +45,10 @@ class NudityDetector:
         except ImportError:
             return None
         return cls(NudeDetector().detect, metadata.version("nudenet"))
+
+    def judge(self, images: Tensor, prompts: Sequence[Prompt]) -> list[dict[str, Value]]:
+        """See `Judge`: how sure NudeNet is of an exposed part."""
+        return [{self.name: value} for value in self(images).tolist()]
 
     def __call__(self, images: Tensor) -> Tensor:
         """The highest score (B,) of an exposed part in pictures (B, 3, H, W) in [-1, 1]; 0 where

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.errors import ModelError
-from . import Classifier
+from . import Judge
 
 SIDE = 64
 WIDTH = 128
@@ -129,8 +129,7 @@ class PocketJudge:
 
     name = "pocket-judge"
     higher_is_better = True
-    second: Classifier | None = None
-    detector = None
+    others: tuple[Judge, ...] = ()
 
     def __init__(self, net: JudgeNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version

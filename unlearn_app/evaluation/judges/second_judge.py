@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...concepts.concept import Prompt
+from ...settings.events import Value
+from . import likeliest
 from .pocket_judge import SIDE, read_judge
 
 PATCH, WIDTH, DEPTH, HEADS = 8, 56, 3, 4
@@ -51,6 +54,7 @@ class SecondJudge:
     """The second judge, ready to classify; it knows no words and so has no alignment."""
 
     name = "pocket-second"
+    threshold = None
 
     def __init__(self, net: PatchNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
@@ -63,6 +67,10 @@ class SecondJudge:
             ModelError: its files are missing or damaged.
         """
         return cls(*read_judge(Path(folder), lambda config: PatchNet(config["axes"])))
+
+    def judge(self, images: Tensor, prompts: Sequence[Prompt]) -> list[dict[str, Value]]:
+        """See `Judge`: the likeliest class of the prompt's axis."""
+        return [{self.name: answer} for answer, _ in likeliest(images, prompts, self)]
 
     def classes(self, axis: str) -> list[str]:
         """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""

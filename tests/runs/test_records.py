@@ -1,0 +1,142 @@
+"""Records of the first version are read as those that are written now."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unlearn_app.common.errors import OutputError
+from unlearn_app.common.paths import ROOT
+from unlearn_app.runs.findings import read_findings
+from unlearn_app.runs.folder import Run
+from unlearn_app.runs.records import current_score
+from unlearn_app.settings.events import GroupScore, Sampling
+
+COMPARE = {"sampling_steps": 10, "guidance_scale": 3.0}
+FIRST = {
+    "schema": "unlearn-run/1",
+    "status": "complete",
+    "config": {
+        "concept": "cat",
+        "unlearn": {"steps": 30},
+        "attack": {"steps": 20},
+        "compare": COMPARE,
+    },
+    "scores": {
+        "original": {
+            group: {"accuracy": 1.0, "alignment": 0.5, "n": 1, "second": 0.0, "detected": 0.25}
+            for group in ("forget", "near", "far")
+        }
+    },
+    "previews": [
+        {"stage": "unlearn", "step": 8, "files": ["a.png", "b.png"], "prompts": ["a cat", "a dog"]}
+    ],
+    "curve": [],
+    "controls": {},
+    "files": {},
+}
+
+
+def stored(column: str, **said: object) -> dict[str, object]:
+    """A picture as the first version kept it."""
+    place = {"column": column, "group": "forget", "index": 0, "prompt": "a cat", "seed": 900_000}
+    judge = {"alignment": 0.5, "predicted": "cat", "correct": True, "file": "c.png"}
+    none = {"second": None, "second_correct": None, "detected": None}
+    return place | judge | none | said
+
+
+def opened(folder: Path, **values: object) -> Run:
+    (folder / "run.json").write_text(json.dumps(FIRST | {"pictures": []} | values))
+    return Run.open(folder)
+
+
+def test_what_further_judges_said_stands_under_their_names(tmp_path: Path) -> None:
+    said = {"second": "dog", "second_correct": False, "detected": 0.5}
+    (picture,) = opened(tmp_path, pictures=[stored("original", **said)]).pictures
+    assert picture.judges == {"pocket-second": "dog", "NudeNet": 0.5}
+    assert picture.expects == "cat"
+
+
+def test_one_judge_leaves_no_entry(tmp_path: Path) -> None:
+    (picture,) = opened(tmp_path, pictures=[stored("original")]).pictures
+    assert picture.judges == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "moment"),
+    [("original", ("unlearn", 0)), ("unlearned", ("unlearn", 30)), ("relearned", ("attack", 20))],
+)
+def test_a_picture_says_when_and_how_it_was_made(tmp_path: Path, column: str, moment) -> None:
+    (picture,) = opened(tmp_path, pictures=[stored(column)]).pictures
+    assert (picture.stage, picture.step) == moment
+    assert picture.sampler == Sampling(10, 3.0)
+    assert picture.file == tmp_path / "c.png"
+
+
+def test_previews_are_pictures_like_any_other(tmp_path: Path) -> None:
+    first, second = opened(tmp_path).previews
+    assert (first.stage, first.step, first.prompt, first.seed) == ("unlearn", 8, "a cat", 800_000)
+    assert second.file == tmp_path / "b.png" and second.seed == 800_001
+    assert first.sampler == Sampling(6, 3.0)
+
+
+def test_the_pictures_on_the_attacks_way_say_its_step(tmp_path: Path) -> None:
+    scores = FIRST["scores"]["original"]
+    curve = [{"step": 10, "scores": scores, "pictures": [stored("relearned")]}]
+    ((step, groups, (picture,)),) = opened(tmp_path, curve=curve, scores={}).curve
+    assert (picture.stage, picture.step) == ("attack", 10) and step == 10
+    assert groups["near"].accuracies == {"pocket-second": 0.0}
+
+
+def test_scores_hold_the_shares_of_further_judges_by_name(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    score = run.scores["original"]["forget"]
+    assert score == GroupScore(1.0, 0.5, 1, {"pocket-second": 0.0}, {"NudeNet": 0.25})
+    plain = {"accuracy": 1.0, "alignment": 0.5, "n": 1}
+    assert GroupScore(**current_score(plain)) == GroupScore(1.0, 0.5, 1)
+    again = current_score(current_score(plain | {"second": 0.5}))
+    assert again["accuracies"] == {"pocket-second": 0.5}
+
+
+def test_the_recorded_run_opens_with_all_its_pictures() -> None:
+    folder = ROOT / "assets" / "recorded" / "cat"
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    run = Run.open(folder)
+    assert len(run.pictures) == len(record["pictures"])
+    assert all("pocket-second" in picture.judges for picture in run.pictures)
+
+
+def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"unlearn-run/9.*unlearn-run/2 is accepted"):
+        opened(tmp_path, schema="unlearn-run/9")
+
+
+def test_a_finding_of_the_first_version_is_read(tmp_path: Path) -> None:
+    picture = {"row": 0, "turn": 0, "asked": "a cat", "seed": 3, "file": "00-00.png"}
+    picture |= {"alignment": 0.5, "predicted": "cat", "correct": True, "second": "dog"}
+    record = {
+        "schema": "unlearn-finding/1",
+        "kind": "noise",
+        "settings": {},
+        "budget": "",
+        "counts": True,
+        "by_prompt": False,
+        "tries": 1,
+        "hits": [True],
+        "first": [True],
+        "control": None,
+        "missing": "",
+        "pictures": [picture],
+        "proof": None,
+        "seconds": 1.0,
+        "command": "",
+        "environment": {},
+        "sure": 0.6,
+    }
+    folder = tmp_path / "attacks" / "noise"
+    folder.mkdir(parents=True)
+    (folder / "00-00.png").write_bytes(b"")
+    (folder / "finding.json").write_text(json.dumps(record))
+    (found,) = read_findings(tmp_path)
+    assert found.pictures[0]["judges"] == {"pocket-second": "dog"}
+    assert found.confirmed == 0
