@@ -1,5 +1,5 @@
-"""Generating and judging pictures: the same prompts and seeds from the original, the unlearned and the
-relearned model.
+"""Pictures of the comparison: the same prompts and seeds by the original, the unlearned and the
+relearned model, judged.
 """
 
 from collections.abc import Callable, Mapping, Sequence

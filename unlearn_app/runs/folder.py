@@ -170,8 +170,9 @@ class Run:
             raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
         record = current_run(record)
         if record.get("schema") != RUN:
+            schema = record.get("schema")
             raise OutputError(
-                f"The run in {str(folder)!r} has schema {record.get('schema')!r}; {RUN} is accepted."
+                f"The run in {str(folder)!r} has schema {schema!r}; {RUN} is accepted."
             )
         missing = [name for name in record.get("files", {}) if not (Path(folder) / name).is_file()]
         if missing:
