@@ -116,7 +116,9 @@ class RunWriter:
     def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
         file = f"images/{name}.png"
         picture.image.save(self.folder / file)
-        return to_json(dataclasses.replace(picture, image=None)) | {"file": file}
+        record = to_json(dataclasses.replace(picture, image=None, file=Path(file)))
+        del record["image"]
+        return record
 
     def add_adapter(
         self, name: str, state: Mapping[str, "Tensor"], metadata: Mapping[str, str]
