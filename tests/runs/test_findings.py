@@ -1,0 +1,52 @@
+"""The run's own attack as a finding like any other, read from what the run has stored."""
+
+import pytest
+
+from unlearn_app.common.paths import ROOT
+from unlearn_app.evaluation.finding import Finding
+from unlearn_app.evaluation.verdict import judge_run, ranked
+from unlearn_app.runs.findings import own_findings, record_of
+from unlearn_app.runs.folder import Run
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return Run.open(ROOT / "assets" / "recorded" / "cat")
+
+
+@pytest.fixture(scope="module")
+def own(run: Run) -> Finding:
+    (finding,) = own_findings(run)
+    return finding
+
+
+def test_it_counts_what_the_third_column_shows_above_the_second(run: Run, own: Finding) -> None:
+    shown = run.scores["relearned"]["forget"].accuracy
+    assert own.share == shown
+    assert own.points == shown - run.scores["unlearned"]["forget"].accuracy
+    assert ranked([own]) == [own]
+
+
+def test_its_curve_goes_from_the_unlearned_model_to_the_last_step(run: Run, own: Finding) -> None:
+    steps = [step for step, _ in own.curve.points]
+    assert steps[0] == 0 and steps[-1] == own.curve.steps == run.config.attack.steps
+    assert own.curve.points[-1][1] == own.share
+
+
+def test_its_pictures_are_those_of_the_run(run: Run, own: Finding) -> None:
+    assert all((run.folder / picture["file"]).is_file() for picture in own.pictures)
+    assert [picture["correct"] for picture in own.pictures] == list(own.hits)
+    assert own.proof in {picture["file"] for picture in own.pictures if picture["correct"]}
+
+
+def test_the_verdict_of_a_run_follows_from_its_record(run: Run) -> None:
+    assert judge_run(run.scores, own_findings(run)) == run.verdict
+
+
+def test_a_run_that_was_not_attacked_has_none(run: Run) -> None:
+    config = run.record["config"] | {"attack": run.record["config"]["attack"] | {"steps": 0}}
+    assert own_findings(Run(run.folder, run.record | {"config": config})) == []
+
+
+def test_what_is_derived_from_the_run_is_not_stored_with_a_finding(own: Finding) -> None:
+    assert not {"curve", "folder"} & set(record_of(own))
