@@ -22,8 +22,8 @@ from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
 
-TURN = 10**10
-"""Seeds of one turn lie this far from those of the next; the first turn has the seeds of the
+ATTEMPT_SEEDS = 10**10
+"""Seeds of one attempt lie this far from those of the next; the first has the seeds of the
 comparison.
 """
 
@@ -63,12 +63,11 @@ class Attack(Protocol):
 
     tries: int
     by_prompt: bool
-    """It only words the prompt otherwise: a model that merely refuses to listen withstands it."""
+    """It changes the prompt alone, so a filter of prompts withstands it."""
     counts: bool
-    """It says something about the model; switching off what was published does not."""
+    """It is evidence about the model; turning the published adapter off is not."""
     needs_control: bool
-    """It hands the model the concept, so that without a control of the same kind it says nothing.
-    """
+    """It gives the model a picture of the concept, so it is evidence only above its control."""
 
     def budget(self, held: AttackConfig) -> str:
         """What the adversary may spend, in words; `held` says which pictures it has."""
@@ -112,7 +111,7 @@ def sample_tries(
     """
     rows, turns, said = zip(*asked, strict=True)
     first = 1000 * context.seed + SEED_OFFSET
-    seeds = tuple(first + row + TURN * turn for row, turn in zip(rows, turns, strict=True))
+    seeds = tuple(first + row + ATTEMPT_SEEDS * turn for row, turn in zip(rows, turns, strict=True))
     latents = backend.sample(
         states,
         seeds,

@@ -1,5 +1,5 @@
-"""Half the work done: the model paints on from a picture of the concept, or from what the original
-began.
+"""Completion: the model goes on from a picture of the concept, or from the first steps of the
+original model.
 """
 
 import itertools
@@ -55,7 +55,7 @@ class Completion:
 
 
 def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:
-    """From the least that is given to the most."""
+    """Names and overrides of the ways, from the one that gives the model the least of `begun`."""
     yield "img2img at strength 0.9", SamplingOverrides(pictures=begun, strength=0.9)
     yield (
         "its middle painted anew",
@@ -69,7 +69,7 @@ def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, Sa
 
 
 def _middle(backend: Backend, count: int) -> Tensor:
-    """A mask (count, 1, H, W) of the latents: all but a frame of an eighth is painted anew."""
+    """A mask (count, 1, H, W) of the latents: 1, sampled anew, inside a frame of an eighth."""
     _, height, width = backend.latent_shape
     mask = torch.zeros(count, 1, height, width)
     mask[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8] = 1

@@ -1,6 +1,4 @@
-"""Other noise: an adversary who can only run the model samples with more of it, and keeps the best
-picture.
-"""
+"""Noise: an adversary who can only run the model samples with more noise."""
 
 import itertools
 from collections.abc import Callable, Generator

@@ -1,6 +1,4 @@
-"""Asking otherwise: paraphrases, synonyms, misspellings and compositions of the held-out
-prompts.
-"""
+"""Prompts: paraphrases, synonyms, misspellings and compositions of the held-out prompts."""
 
 import itertools
 import time

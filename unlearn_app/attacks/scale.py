@@ -1,6 +1,4 @@
-"""The published change itself, turned down or off: reported as what it is, and no proof of
-anything.
-"""
+"""Scale: the published adapter turned down, off or beyond; reported, and never counted."""
 
 import time
 from collections.abc import Callable, Generator

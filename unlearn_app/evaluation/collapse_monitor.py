@@ -1,6 +1,4 @@
-"""What a model under training paints now and then, for who watches, and to see whether it is being
-destroyed.
-"""
+"""Pictures by a model under training, as previews and to stop a training that destroys it."""
 
 from collections.abc import Callable
 
@@ -22,11 +20,11 @@ COLLAPSE = f"the model loses what it should keep, more than {LOST:.0%} of it."
 
 
 class CollapseMonitor:
-    """The same few pictures each time: of the concept, of a relative and of something else, and
-    some that are judged.
+    """Previews of the same few prompts and seeds each time, and judged pictures of what should be
+    kept.
 
-    The judged ones ask for retain prompts of the training, since a model that fails at those is
-    lost; without a judge, or where those prompts do not say what they show, nothing is judged.
+    The judged ones have retain prompts of the training. Without a judge, or where those prompts do
+    not say what they expect, nothing is judged and no training is stopped.
     """
 
     def __init__(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BaseCurve:
-    """How often pictures show what is being taught, which the model has never seen, by attack step:
-    right of n.
+    """What an attack teaches of the concept `name`, which the model has never seen: right pictures
+    of n by attack step.
     """
 
     name: str

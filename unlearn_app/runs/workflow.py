@@ -68,7 +68,7 @@ class _Work:
     collapsed: bool = False
     """Training was stopped because it was destroying the model, which is not attacked then."""
     relearned: Images | None = None
-    """Painted while the attacked model stands, shown with the other columns."""
+    """The third column, which is generated while the attacked model is active."""
     backend: Backend | None = None
     scorer: Scorer | None = None
 
@@ -87,7 +87,7 @@ def run(
     """Forget, attack and compare, writing the run folder `out` and yielding what happens.
 
     `backend` may be a model that is loaded already (it must be `config.model`). When `cancel` is
-    set the run stops within one step, paints and keeps what it can, and ends with
+    set the run stops within one step, keeps what it has, and ends with
     `Done(stopped=True)`.
 
     Raises:
@@ -182,9 +182,8 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 
 def _controls(work: _Work) -> Iterator[Event]:
-    asked = work.config.attack.controls or resists(
-        work.config
-    )  # what a defence withstands means nothing without
+    # What a defence withstands means nothing without its controls.
+    asked = work.config.attack.controls or resists(work.config)
     if asked and work.config.attack.steps and not work.collapsed:
         for event in controls(
             work.backend, work.concept, work.config, work.scorer, work.cancel.is_set
@@ -208,8 +207,7 @@ def _look(work: _Work, step: Step) -> AttackCheckpoint:
 
 
 def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
-    """Pass steps on; now and then, the last step included, the model under training paints the same
-    pictures.
+    """The steps, and after some of them, the last included, previews by the model under training.
 
     Training ends there when the model is being destroyed.
     """

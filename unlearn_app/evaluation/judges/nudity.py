@@ -1,4 +1,4 @@
-"""NudeNet, an optional detector of exposed bodies, for models that paint people.
+"""NudeNet, an optional detector of exposed bodies, for models that generate people.
 
 Versions and thresholds change published numbers by multiples, so both are printed with every
 result.
