@@ -142,7 +142,7 @@ def test_concepts_with_the_same_slug_or_none_have_pictures_of_their_own(tmp_path
         "", "", "", ledger.next_folder(""), 0.0, 0, 0.0, dict.fromkeys(names, seen("object", 4))
     )
     ledger.add(row, {}, {}, shown)
-    ledger.widen("兎", [(seen("object", 4), Image.new("RGB", (8, 8), (9, 0, 0)))])
+    ledger.extend_panel("兎", [(seen("object", 4), Image.new("RGB", (8, 8), (9, 0, 0)))])
     opened = Ledger.open(ledger.folder)
     found = [Image.open(opened.picture(0, name)).getpixel((0, 0))[0] for name in opened.names]
     assert found == [0, 1, 2, 3, 4, 9]
@@ -176,7 +176,8 @@ while True:
     if len(ledger.rows) > 6:
         ledger.rollback(2)
     number = len(ledger.rows)
-    ledger.add(request(ledger, f"c{{number}}"), adapter(number), adapter(10 + number), pictures(number))
+    row = request(ledger, f"c{{number}}")
+    ledger.add(row, adapter(number), adapter(10 + number), pictures(number))
 """
 
 
@@ -244,7 +245,7 @@ def test_a_concept_joins_the_panel_with_what_earlier_models_showed(tmp_path: Pat
     found = [
         (seen("object", number), Image.new("RGB", (8, 8), (number, 0, 0))) for number in range(4)
     ]
-    ledger.widen("robot", found)
+    ledger.extend_panel("robot", found)
     opened = Ledger.open(ledger.folder)
     assert opened.names == (*NAMES, "robot")
     for number, row in enumerate(opened.rows):
@@ -268,10 +269,10 @@ def test_pictures_that_name_something_requested_do_not_count_as_kept(tmp_path: P
         )
     one, two = request_metrics(Ledger.open(ledger.folder).rows)
     assert one.ra_c == two.ra_c == 1.0, "2 of 4 are right, and 2 of those 2 that count"
-    assert request_metrics(ledger.rows, asked=["cat", "dog", "car"])[1].ra_c == 1.0, (
+    assert request_metrics(ledger.rows, requested=["cat", "dog", "car"])[1].ra_c == 1.0, (
         "mosaic has no picture left"
     )
-    assert request_metrics(ledger.rows, asked=[])[1].ra_c == 0.75
+    assert request_metrics(ledger.rows, requested=[])[1].ra_c == 0.75
 
 
 def test_the_official_retained_share_counts_what_is_erased_and_kept_only(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from unlearn_app.continual import panel, sequence
 from unlearn_app.continual.events import Added
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.continual.metrics import request_metrics
-from unlearn_app.continual.sequence import append, begin, new_ledger, postpone, serve
-from unlearn_app.continual.sequence_data import without
+from unlearn_app.continual.sequence import add_original, append, new_ledger, postpone, run_request
+from unlearn_app.continual.sequence_data import drop_retain_prompts
 from unlearn_app.evaluation.judges.clip import ClipScorer
 from unlearn_app.methods.lora import as_adapter, dense, sum_adapters
 from unlearn_app.methods.merging.ties import ties
@@ -30,7 +30,7 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     span_of,
 )
 from unlearn_app.models.catalog import load_backend
-from unlearn_app.settings.events import Painted, Stage, Step
+from unlearn_app.settings.events import PanelProgress, Stage, Step
 from unlearn_app.settings.presets import REGULARIZATION_PRESETS
 from unlearn_app.settings.run_config import config_from_dict, make_config, make_plan, with_concept
 from unlearn_app.training import regularization
@@ -49,7 +49,7 @@ def ledger_of(
 ) -> Ledger:
     config = make_config("cat", model=str(pipeline), **(TINY | changes))
     made = Ledger.create(folder, config, make_plan(**{"pictures": 1} | (plan or {})), NAMES)
-    list(begin(made, backend, None))
+    list(add_original(made, backend, None))
     for concept in concepts:
         list(append(made, concept, backend, None))
     return made
@@ -146,9 +146,15 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(
 def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tmp_path) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, backend=backend)
     told = list(append(made, "cat", backend, None))
-    assert [type(event) for event in told] == [Stage, *[Step] * 3, Stage, *[Painted] * 3, Added]
-    assert [event for event in told if isinstance(event, Painted)] == [
-        Painted(done, 3) for done in (1, 2, 3)
+    assert [type(event) for event in told] == [
+        Stage,
+        *[Step] * 3,
+        Stage,
+        *[PanelProgress] * 3,
+        Added,
+    ]
+    assert [event for event in told if isinstance(event, PanelProgress)] == [
+        PanelProgress(done, 3) for done in (1, 2, 3)
     ]
 
 
@@ -179,18 +185,18 @@ def test_serving_begins_a_ledger_and_adds_to_it(backend, tiny_pipeline, tmp_path
     three, five = (
         make_config("cat", model=str(tiny_pipeline), **TINY | {"unlearn.steps": n}) for n in (3, 5)
     )
-    assert sum(isinstance(event, Added) for event in serve(three, plan, folder, backend)) == 2
+    assert sum(isinstance(event, Added) for event in run_request(three, plan, folder, backend)) == 2
     assert (
         sum(
             isinstance(event, Added)
-            for event in serve(with_concept(five, "dog"), plan, folder, backend)
+            for event in run_request(with_concept(five, "dog"), plan, folder, backend)
         )
         == 1
     )
     ledger = Ledger.open(folder)
     assert [(row.concept, row.steps) for row in ledger.requests] == [("cat", 3), ("dog", 3)]
     ledger.rollback(0)
-    list(serve(five, plan, folder, backend))
+    list(run_request(five, plan, folder, backend))
     assert [(row.concept, row.steps) for row in Ledger.open(folder).requests] == [("cat", 5)]
 
 
@@ -226,7 +232,7 @@ def test_something_new_joins_the_panel_as_if_it_had_been_there(
     assert made.names == (*NAMES, "tower") and all("tower" in row.panel for row in made.rows)
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     other = Ledger.create(tmp_path / "other", config, make_plan(pictures=1), (*NAMES, "tower"))
-    list(begin(other, backend, None))
+    list(add_original(other, backend, None))
     for name in ("cat", "tower"):
         list(append(other, name, backend, None))
     for number in range(3):
@@ -279,8 +285,8 @@ def test_what_else_a_prompt_names_is_judged_in_its_own_picture() -> None:
         "dog",
         "cat",
     ]
-    assert panel._beside(images, others, Judge()) == [True, None, False, False, True]
-    assert panel._beside(images, others, None) == [None] * 5
+    assert panel._right(images, others, Judge()) == [True, None, False, False, True]
+    assert panel._right(images, others, None) == [None] * 5
 
 
 def test_the_judge_of_a_ledger_knows_what_was_erased_before(
@@ -353,7 +359,7 @@ def test_what_a_projection_protects_is_hardly_read_differently(backend, tiny_pip
     """
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
-    lesson = without(cat, [dog])
+    lesson = drop_retain_prompts(cat, [dog])
     erased = regularization.read_states(backend, [prompt.text for prompt in dog.forget.train[:4]])
     protected = torch.cat([backend.encode_text([""])[0].float(), erased]).double()
     basis = regularization.protected_span(backend, lesson, [dog], 0.9)

@@ -12,13 +12,13 @@ from small_runs import TINY
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.concepts.concept import Prompt, PromptSplit
 from unlearn_app.continual.ledger import Ledger, Request
-from unlearn_app.continual.sequence import _lesson
+from unlearn_app.continual.sequence import _training_task
 from unlearn_app.continual.sequence_data import (
-    all_anchored,
-    anchored,
-    asked_before,
-    united,
-    without,
+    drop_retain_prompts,
+    merged_concept,
+    requested_concepts,
+    with_allowed_anchor,
+    with_allowed_anchors,
 )
 from unlearn_app.experiments.paper3_grid import SEQUENCES, kept
 from unlearn_app.settings.run_config import make_config, make_plan, with_concept
@@ -28,7 +28,7 @@ from unlearn_app.training.unlearning import retain_prompts
 def test_all_at_once_trains_on_every_concept_in_turn(tiny_pipeline) -> None:
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
-    both = without(united([cat, dog]), [cat, dog])
+    both = drop_retain_prompts(merged_concept([cat, dog]), [cat, dog])
     assert "cat" in both.forget.train[0].text and "dog" in both.forget.train[1].text
     assert (
         len(both.anchors) == len(both.forget.train) >= len(cat.forget.train) + len(dog.forget.train)
@@ -38,18 +38,18 @@ def test_all_at_once_trains_on_every_concept_in_turn(tiny_pipeline) -> None:
 
 def test_an_anchor_is_never_something_that_was_erased() -> None:
     config = make_config("cat")
-    assert anchored(config, "kitty", []).anchor == "dog"
-    other = anchored(config, "cat", ["dog"])
+    assert with_allowed_anchor(config, "kitty", []).anchor == "dog"
+    other = with_allowed_anchor(config, "cat", ["dog"])
     assert other.anchor in ("rabbit", "bear", "fish", "butterfly", "frog") and other.name == "cat"
     assert not any("dog" in text for text in other.anchors)
-    assert anchored(config, "mosaic", ["photo"]).anchor not in ("photo", "mosaic")
+    assert with_allowed_anchor(config, "mosaic", ["photo"]).anchor not in ("photo", "mosaic")
 
 
 def test_what_was_erased_is_no_retain_prompt(tiny_pipeline) -> None:
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat = preview_concept(config)
     name = cat.near.train[0].expects
-    kept = without(cat, [preview_concept(with_concept(config, name))])
+    kept = drop_retain_prompts(cat, [preview_concept(with_concept(config, name))])
     assert any(name in prompt.text for prompt in cat.near.train)
     assert not any(name in prompt.text for split in (kept.near, kept.far) for prompt in split.train)
     assert kept.near.test == cat.near.test and kept.near.train
@@ -70,9 +70,9 @@ def test_every_request_of_the_benchmark_has_something_to_retain_that_names_nothi
     config, names = make_config("cat"), SEQUENCES[domain][::turn]
     gone = [preview_concept(with_concept(config, name)) for name in kept(domain)]
     for place, name in enumerate(names):
-        concept = anchored(config, name, [*names[:place], *kept(domain)])
+        concept = with_allowed_anchor(config, name, [*names[:place], *kept(domain)])
         assert concept.anchor not in (*names[: place + 1], *kept(domain))
-        prompts = retain_prompts(without(concept, gone), 32)
+        prompts = retain_prompts(drop_retain_prompts(concept, gone), 32)
         assert prompts
         for other in (*names[:place], *kept(domain)):
             assert not [text for text in prompts if re.search(rf"\b{other}\b", text)], (name, other)
@@ -88,17 +88,17 @@ def test_no_anchor_of_what_is_forgotten_at_once_is_forgotten_itself(
     config, names = make_config("cat"), SEQUENCES[domain][::turn]
     rows, moved = [Request("", "", "", "x", 0.0, 0, 0.0, {})], 0
     for place, name in enumerate(names):
-        own = anchored(config, name, [*names[:place], *kept(domain)])
+        own = with_allowed_anchor(config, name, [*names[:place], *kept(domain)])
         ledger = Ledger(tmp_path, config, make_plan(regime="simultaneous"), (), rows)
-        erased = asked_before(ledger)
+        erased = requested_concepts(ledger)
         assert [concept.anchor for concept in erased] == [row.anchor for row in rows[1:]]
-        every = all_anchored(config, [*erased, own], kept(domain))
+        every = with_allowed_anchors(config, [*erased, own], kept(domain))
         assert not {concept.anchor for concept in every} & {*names[: place + 1], *kept(domain)}
         moved += [concept.anchor for concept in every] != [
             concept.anchor for concept in (*erased, own)
         ]
         held = [preview_concept(with_concept(config, name)) for name in kept(domain)]
-        lesson, grown = _lesson(ledger, own, config, erased, held)
+        lesson, grown = _training_task(ledger, own, config, erased, held)
         assert not [
             text
             for text in lesson.anchors
@@ -116,5 +116,7 @@ def test_a_word_that_only_begins_like_an_erased_one_stays() -> None:
     cat, car = (preview_concept(make_config(name)) for name in ("cat", "car"))
     words = ("a cartoon", "a car at night", "two cars", "an automobile", "a scar", "a carp")
     prompts = tuple(Prompt(text, "object", "") for text in words)
-    found = without(replace(cat, near=PromptSplit(prompts, ()), far=PromptSplit((), ())), [car])
+    found = drop_retain_prompts(
+        replace(cat, near=PromptSplit(prompts, ()), far=PromptSplit((), ())), [car]
+    )
     assert [prompt.text for prompt in found.near.train] == ["a cartoon", "a scar", "a carp"]

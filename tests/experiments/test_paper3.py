@@ -12,7 +12,7 @@ from PIL import Image
 from unlearn_app.concepts.catalog import known_concepts, preview_concept
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.panel import other_kind
-from unlearn_app.continual.sequence_data import anchored
+from unlearn_app.continual.sequence_data import with_allowed_anchor
 from unlearn_app.experiments import paper3
 from unlearn_app.experiments.paper3_bars import BARS, bars, drifts, growth
 from unlearn_app.experiments.paper3_claims import (
@@ -359,7 +359,7 @@ def test_what_counts_as_kept_is_no_anchor_in_any_order_and_has_many_pictures() -
     assert kept("styles") == ("ink", "arcade", "chalk")
     for domain, names in SEQUENCES.items():
         anchors = {
-            anchored(make_config("cat"), name, order[:place]).anchor
+            with_allowed_anchor(make_config("cat"), name, order[:place]).anchor
             for order in (names, names[::-1])
             for place, name in enumerate(order)
         }

@@ -27,7 +27,7 @@ from ..settings.events import (
     Event,
     GroupScore,
     Images,
-    Painted,
+    PanelProgress,
     Scores,
     Stage,
     Step,
@@ -97,7 +97,7 @@ class StageBars:
         elif isinstance(event, Step):
             losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
             self.advance(event.step, event.total, losses)
-        elif isinstance(event, Painted):
+        elif isinstance(event, PanelProgress):
             self.advance(event.done, event.total)
         elif isinstance(event, Images):
             self.advance(1, 1, f"{len(event.pictures)} pictures")

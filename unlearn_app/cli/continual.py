@@ -200,7 +200,7 @@ def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) ->
         backend = load_backend(ledger.config.model)
         scorer = sequence.load_judge(ledger, concepts)
         if not ledger.rows:
-            _follow(sequence.begin(ledger, backend, scorer, cancel.is_set), bars)
+            _follow(sequence.add_original(ledger, backend, scorer, cancel.is_set), bars)
         for concept in concepts:
             _follow(
                 sequence.append(ledger, concept, backend, scorer, cancel.is_set, config=config),

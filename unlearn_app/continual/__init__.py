@@ -1,1 +1,1 @@
-"""Requests to forget that keep coming: the ledger, the sequence, and how the model stands."""
+"""Sequences of requests to forget: the ledger, the sequence and its metrics."""

@@ -1,11 +1,11 @@
-"""What a sequence of requests reports beside the events of a run."""
+"""Events of a sequence of requests, besides those of a run."""
 
 from dataclasses import dataclass
 
 from .ledger import Request
 
 TRAINED = 0.4
-"""How far a request is when it is trained."""
+"""The share of a request's work that is done when it is trained."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
-"""The ledger: requests to forget, one after the other, in a folder that survives being killed at
-any moment.
+"""The ledger: a sequence of requests to forget, in a folder that a kill at any moment leaves valid.
 
-`ledger.json` is the truth and is replaced whole; a request's folder is complete before it is named
-there.
+`ledger.json` lists the requests and is replaced at once; the folder of a request is complete before
+it is listed.
 """
 
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,25 +30,23 @@ SCHEMA = "unlearn-ledger/4"
 
 @dataclass(frozen=True)
 class ConceptScore:
-    """One concept of the panel after one request: which pictures are right and their mean
-    alignment, None unjudged.
-    """
+    """One concept of the panel after one request; values are None without a judge."""
 
     kind: str
     right: tuple[bool | None, ...]
+    """Whether each picture shows the concept."""
     alignment: float | None
-    beside: tuple[bool | None, ...] = ()
+    """Mean alignment of the pictures with their prompts."""
+    other_kind_right: tuple[bool | None, ...] = ()
     """Whether each picture shows the concept of the other kind that its prompt names; None where it
     names none.
     """
     named: tuple[str, ...] = ()
-    """That concept of each picture, or nothing."""
+    """The name of that concept for each picture, or ""."""
 
     @property
     def accuracy(self) -> float | None:
-        """The share that is right; None where nothing was judged, which is not the same as none
-        right.
-        """
+        """The share of pictures that show the concept; None without a judge."""
         return None if None in self.right else sum(self.right) / len(self.right)
 
 
@@ -68,22 +65,22 @@ class Request:
     panel: dict[str, ConceptScore]
     notes: tuple[str, ...] = ()
     config: RunConfig | None = None
-    """What taught it; None for the original."""
+    """The settings of its training; None for the original."""
 
 
 @dataclass
 class Ledger:
-    """An ordered list of requests with their adapters and what the model shows after each."""
+    """The requests in order, with their adapters and the scores of the model after each."""
 
     folder: Path
     config: RunConfig
-    """What teaches a request that brings no settings of its own, and how the panel is painted."""
+    """The settings of requests without their own, and of sampling the panel."""
     plan: SequenceConfig
     names: tuple[str, ...]
-    """The panel: the concepts that are tested after every request."""
+    """The panel: the concepts that are evaluated after every request."""
     rows: list[Request]
     base: str = ""
-    """The hash of the original model's weights, known once that has been tested."""
+    """The hash of the original model's weights, or "" before row 0 is there."""
 
     @classmethod
     def create(
@@ -103,8 +100,7 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> "Ledger":
-        """Read a ledger back; what a killed process left unfinished is cleared away by the next
-        change.
+        """Read a ledger; the next change removes what a killed process left unfinished.
 
         Raises:
             OutputError: there is none, or a row's adapters or pictures are missing.
@@ -116,26 +112,30 @@ class Ledger:
                 raise OutputError(
                     f"{str(folder)!r} has schema {record['schema']!r}; {SCHEMA} is accepted."
                 )
-            rows = [_request(row) for row in record["rows"]]
-            plan, names = SequenceConfig(**record["plan"]), tuple(record["names"])
             made = cls(
-                folder, config_from_dict(record["config"]), plan, names, rows, record["base"]
+                folder=folder,
+                config=config_from_dict(record["config"]),
+                plan=SequenceConfig(**record["plan"]),
+                names=tuple(record["names"]),
+                rows=[_request(row) for row in record["rows"]],
+                base=record["base"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"There is no readable ledger in {str(folder)!r}.") from error
-        for number, row in enumerate(rows):
-            adapters = [made.path(number, own) for own in (True, False)] if number else []
-            for needed in (
-                folder / row.folder,
-                *adapters,
-                *(made.picture(number, name) for name in row.panel),
-            ):
-                if not needed.exists():
-                    missing = needed.relative_to(folder)
-                    raise OutputError(
-                        f"The ledger in {str(folder)!r} is damaged: {missing} is missing."
-                    )
+        missing = [path.relative_to(folder) for path in made._files() if not path.exists()]
+        if missing:
+            raise OutputError(f"The ledger in {str(folder)!r} is damaged: {missing[0]} is missing.")
         return made
+
+    def _files(self) -> Iterator[Path]:
+        """What the folder must hold beside `ledger.json`."""
+        for number, row in enumerate(self.rows):
+            yield self.folder / row.folder
+            if number:
+                yield self.path(number, own=True)
+                yield self.path(number)
+            for name in row.panel:
+                yield self.picture(number, name)
 
     @property
     def requests(self) -> list[Request]:
@@ -149,43 +149,41 @@ class Ledger:
         combined: Mapping[str, "Tensor"],
         pictures: Mapping[str, Image],
     ) -> None:
-        """Append a row: its own adapter, the one of all so far, and a picture of each concept of
-        the panel.
+        """Append a row with its own adapter, the adapter of all requests so far, and a picture of
+        each concept.
         """
-        self._sweep()
+        metadata = {
+            "concept": request.concept,
+            "base": self.config.model,
+            "loads_on": ORIGINAL,
+        }
+        self._remove_unlisted()
         with whole_folder(self.folder / request.folder) as partial:
             for name, state in (("own", own), ("combined", combined)):
                 if state:
-                    said = {
-                        "concept": request.concept,
-                        "base": self.config.model,
-                        "loads_on": ORIGINAL,
-                    }
-                    write_bytes(partial / f"{name}.safetensors", adapter_bytes(state, said))
+                    write_bytes(partial / f"{name}.safetensors", adapter_bytes(state, metadata))
             (partial / "panel").mkdir()
             for concept, picture in pictures.items():
                 picture.save(partial / "panel" / self._file(concept))
         self.rows = [*self.rows, request]
         self._save()
 
-    def widen(self, name: str, found: Sequence[tuple[ConceptScore, Image]]) -> None:
-        """Put one more concept on the panel, with what every row so far shows of it and a
-        picture.
-        """
+    def extend_panel(self, name: str, found: Sequence[tuple[ConceptScore, Image]]) -> None:
+        """Add a concept to the panel, with its score and picture after every request so far."""
         self.names = (*self.names, name)
         for number, (_, picture) in enumerate(found):
             write_bytes(self.picture(number, name), png_bytes(picture))
         self.rows = [
-            replace(row, panel=row.panel | {name: s})
-            for row, (s, _) in zip(self.rows, found, strict=True)
+            replace(row, panel=row.panel | {name: score})
+            for row, (score, _) in zip(self.rows, found, strict=True)
         ]
         self._save()
 
     def rollback(self, to: int) -> None:
-        """Forget every request after number `to`; 0 leaves the original.
+        """Remove every request after number `to`; 0 leaves the original.
 
         Raises:
-            OutputError: there are not so many.
+            OutputError: there is no request `to`.
         """
         if not 0 <= to < len(self.rows):
             raise OutputError(
@@ -194,30 +192,27 @@ class Ledger:
             )
         self.rows = self.rows[: to + 1]
         self._save()
-        self._sweep()
+        self._remove_unlisted()
 
     def adapter(self, number: int, own: bool = False) -> dict[str, "Tensor"]:
-        """The adapter of all requests up to `number`, or of that request alone; empty for the
+        """The adapter of all requests up to `number`, or of its `own` alone; empty for the
         original.
         """
         path = self.path(number, own)
         return read_adapter(path) if path.exists() else {}
 
     def path(self, number: int, own: bool = False) -> Path:
-        """Where `adapter` reads; nothing is there for the original.
+        """The file that `adapter` reads; the original has none.
 
         Raises:
-            OutputError: there are not so many requests.
+            OutputError: there is no request `number`.
         """
         if not 0 <= number < len(self.rows):
             raise OutputError(
                 f"The ledger has {len(self.requests)} requests; there is no request {number}."
             )
-        return (
-            self.folder
-            / self.rows[number].folder
-            / ("own.safetensors" if own else "combined.safetensors")
-        )
+        name = "own.safetensors" if own else "combined.safetensors"
+        return self.folder / self.rows[number].folder / name
 
     def picture(self, number: int, concept: str) -> Path:
         """The picture of `concept` after request `number`."""
@@ -228,19 +223,23 @@ class Ledger:
         return f"{len(self.rows):04d}-{slug(concept) or 'original'}"
 
     def _file(self, concept: str) -> str:
-        """Numbered, because a slug may be empty or another concept's: “C++” and “C#”, or no Latin
-        letters.
-        """
+        """A file name with a number: a slug may be empty, or the same for “C++” and “C#”."""
         return f"{self.names.index(concept):03d}-{slug(concept)}"[:60] + ".png"
 
     def _save(self) -> None:
-        names = ("base", "config", "plan", "names", "rows")
-        record = {"schema": SCHEMA} | to_json({name: getattr(self, name) for name in names})
+        record = {
+            "schema": SCHEMA,
+            "base": self.base,
+            "config": to_json(self.config),
+            "plan": to_json(self.plan),
+            "names": list(self.names),
+            "rows": [_stored(row) for row in self.rows],
+        }
         write_bytes(
             self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode()
         )
 
-    def _sweep(self) -> None:
+    def _remove_unlisted(self) -> None:
         known = {row.folder for row in self.rows} | {"ledger.json"}
         for path in self.folder.iterdir():
             if path.name not in known:
@@ -248,15 +247,33 @@ class Ledger:
 
 
 def slug(text: str) -> str:
-    """A file name made of a concept."""
+    """A file name made of a concept: its letters a-z and digits, with hyphens between."""
     return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")
 
 
+STORED_NAMES = {"other_kind_right": "beside"}
+"""Fields of `ConceptScore` that have another name in `ledger.json`."""
+
+
+def _stored(request: Request) -> dict[str, Any]:
+    """The request as JSON."""
+    values = to_json(request)
+    for name, score in values["panel"].items():
+        values["panel"][name] = {STORED_NAMES.get(key, key): score[key] for key in score}
+    return values
+
+
 def _request(values: dict[str, Any]) -> Request:
-    lists = ("right", "beside", "named")
+    """The request of what `_stored` returns."""
     panel = {
-        name: ConceptScore(**seen | {part: tuple(seen[part]) for part in lists})
-        for name, seen in values["panel"].items()
+        name: ConceptScore(
+            kind=score["kind"],
+            right=tuple(score["right"]),
+            alignment=score["alignment"],
+            other_kind_right=tuple(score["beside"]),
+            named=tuple(score["named"]),
+        )
+        for name, score in values["panel"].items()
     }
     config = config_from_dict(values["config"]) if values["config"] else None
     return Request(**values | {"panel": panel, "notes": tuple(values["notes"]), "config": config})

@@ -1,5 +1,5 @@
-"""How a model stands after each request of a ledger: what is erased, and what is kept, as shares of
-pictures.
+"""Metrics of a model after each request of a ledger: what is erased and what is retained, as shares
+of pictures.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,8 +12,8 @@ Right = tuple[bool | None, ...]
 
 @dataclass(frozen=True)
 class ContinualMetrics:
-    """What the model shows after a request, in shares: UA, and RA within and across domains as far
-    as it is kept.
+    """The metrics after request `number`, in [0, 1]: unlearning accuracy, and retained accuracy in
+    the domain of the request (RA-I) and in the other one (RA-C).
     """
 
     number: int
@@ -21,28 +21,29 @@ class ContinualMetrics:
     ra_i: float | None
     ra_c: float | None
     ra_c_official: float | None
-    """RA-C as the official code counts it: also in pictures whose prompts name something erased."""
+    """RA-C as the official code counts it, with pictures whose prompts name something erased."""
     drift: float
+    """Frobenius norm of the whole update since the original."""
     relapse: float | None
-    """The largest rise of an erased concept above what was left right when it was first tested as
-    erased.
-    """
+    """The largest rise of an erased concept's accuracy since it was first evaluated as erased."""
 
 
 def request_metrics(
-    rows: Sequence[Request], kept: Sequence[str] | None = None, asked: Collection[str] | None = None
+    rows: Sequence[Request],
+    kept: Sequence[str] | None = None,
+    requested: Collection[str] | None = None,
 ) -> list[ContinualMetrics]:
-    """UA, RA-I and RA-C after every request (design §7), over held-out prompts of the panel.
+    """UA, RA-I and RA-C after every request, over the held-out prompts of the panel.
 
-    `kept` are the concepts that count as retained: by default all that are never requested and are
-    no request's anchor. RA-I is over those of the kind of the latest request, RA-C over the others,
-    both without pictures whose prompts name something of `asked`, by default everything that is
-    ever requested, so that a curve is about the same pictures. None where something was not judged
-    or not tested.
+    `kept` are the concepts that count as retained, by default those that are never requested and no
+    anchor. RA-I is over those of the kind of the request, RA-C over the others. Pictures whose
+    prompts name something of `requested`, by default every requested concept, are left out, so that
+    all points of a curve are about the same pictures. A value is None where something was not
+    judged or not evaluated.
     """
     requests = rows[1:]
     names = kept_names(rows) if kept is None else kept
-    avoided = {row.concept for row in requests} if asked is None else asked
+    avoided = {row.concept for row in requests} if requested is None else requested
     found = []
     for number, row in enumerate(requests, 1):
         left = [_accuracy(row, before.concept) for before in requests[:number]]
@@ -68,10 +69,11 @@ def request_metrics(
 def counted(
     row: Request, names: Sequence[str], avoided: Collection[str], same: bool
 ) -> dict[str, Right]:
-    """Which pictures of `names` are right, of the kind of the request or of the other one.
+    """By concept of `names`, which pictures are right; only concepts of the `same` kind as the
+    request, or of the other kind.
 
-    Pictures whose prompt names something of `avoided` are left out, and so is a concept that has no
-    others.
+    Pictures whose prompt names something of `avoided` are left out, and so are concepts without any
+    other picture.
     """
     panel = {
         name: row.panel[name]
@@ -96,14 +98,14 @@ def kept_names(rows: Sequence[Request]) -> list[str]:
 
 
 def _official(row: Request, names: Collection[str]) -> float | None:
-    """The share of pictures of erased and kept concepts that show the concept of the other kind
-    they should.
+    """The share of pictures of erased and kept concepts that show what their prompt names of the
+    other kind.
     """
     shown: list[bool | None] = []
     for name in names:
         seen = row.panel.get(name)
         if seen and seen.kind == row.kind:
-            shown += [right for right in seen.beside if right is not None]
+            shown += [right for right in seen.other_kind_right if right is not None]
         elif seen:
             pairs = zip(seen.right, _named(seen), strict=True)
             shown += [right for right, other in pairs if not other or other in names]

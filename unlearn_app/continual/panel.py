@@ -1,4 +1,4 @@
-"""What is looked at after every request: the same prompts and seeds, painted and judged."""
+"""The panel: the same prompts and seeds, generated and judged after every request."""
 
 import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -13,95 +13,86 @@ from ..concepts.concept import Prompt, also_named, evenly_spaced
 from ..evaluation.comparison import generate_images, judged
 from ..evaluation.judges import Scorer
 from ..models.protocols import Backend
-from ..settings.events import Painted
+from ..settings.events import PanelProgress
 from ..settings.run_config import RunConfig, with_concept
 from .ledger import ConceptScore, Ledger
 
 PANEL_SEEDS = {"test": 2_000_000, "dev": 3_000_000}
-"""The panel's pictures have seeds of their own, the same after every request."""
-Asked = Mapping[str, Sequence[tuple[Prompt, int]]]
-"""Prompts with their seeds by concept; the first picture of each concept is kept."""
+"""The first seeds of the panel's pictures, which no other picture has."""
+PanelPrompts = Mapping[str, Sequence[tuple[Prompt, int]]]
+"""Prompts and seeds by concept; the first picture of each concept is stored."""
 
 
-def whole_panel(ledger: Ledger, names: Sequence[str] = ()) -> Asked:
-    """The panel of a ledger, or what it asks of `names`: picture i of concept j has the same seed
-    ever after.
+def panel_prompts(ledger: Ledger, names: Sequence[str] = ()) -> PanelPrompts:
+    """The prompts of `names`, by default of the whole panel; a picture has the same seed after
+    every request.
     """
-    count, first = ledger.plan.pictures, PANEL_SEEDS["test"] + 1000 * ledger.config.seed
-    asked = {}
+    count = ledger.plan.pictures
+    first = PANEL_SEEDS["test"] + 1000 * ledger.config.seed
+    prompts = {}
     for name in names or ledger.names:
-        prompts = evenly_spaced(
-            preview_concept(with_concept(ledger.config, name)).forget.test, count
-        )
+        concept = preview_concept(with_concept(ledger.config, name))
         seed = first + count * ledger.names.index(name)
-        asked[name] = tuple((prompt, seed + row) for row, prompt in enumerate(prompts))
-    return asked
+        own = evenly_spaced(concept.forget.test, count)
+        prompts[name] = tuple((prompt, seed + row) for row, prompt in enumerate(own))
+    return prompts
 
 
-def tested(
+def evaluate_panel(
     config: RunConfig,
-    asked: Asked,
+    prompts: PanelPrompts,
     backend: Backend,
     scorer: Scorer | None,
     slots: Sequence[str],
     should_stop: Callable[[], bool] = lambda: False,
-) -> Generator[Painted, None, tuple[dict[str, ConceptScore], dict[str, Image]]]:
-    """What the model shows of everything that is asked, and one picture of each concept; told as it
-    is painted.
+) -> Generator[PanelProgress, None, tuple[dict[str, ConceptScore], dict[str, Image]]]:
+    """Generate and judge the pictures of `prompts` with the adapters in `slots`.
 
-    Every concept is painted by itself, because rounding depends on what else is in a batch, and the
-    panel may grow.
+    Returns the score and the first picture of each concept. Every concept is a batch of its own:
+    rounding depends on the batch, and the panel may grow.
     """
-    prompts = [prompt for own in asked.values() for prompt, _ in own]
-    painted: list[Tensor] = []
-    for own in asked.values():
+    batches: list[Tensor] = []
+    for own in prompts.values():
         with backend.active(*slots):
-            painted.append(
+            batches.append(
                 generate_images(backend, *zip(*own, strict=True), config.compare, should_stop)
             )
-        yield Painted(len(painted), len(asked))
-    images = torch.cat(painted)
-    others = other_kind(config, prompts)
-    seen = zip(
-        to_pil(images),
-        prompts,
-        judged(images, prompts, scorer),
-        others,
-        _beside(images, others, scorer),
-        strict=True,
-    )
-    panel, pictures, rows = {}, {}, iter(seen)
-    for name, own in asked.items():
-        shown, mine, verdicts, named, beside = zip(*itertools.islice(rows, len(own)), strict=True)
-        pictures[name] = shown[0]
-        alignment = (
-            None if scorer is None else sum(said["alignment"] for said in verdicts) / len(own)
-        )
-        words = tuple(other.expects if other else "" for other in named)
+        yield PanelProgress(len(batches), len(prompts))
+    asked = [prompt for own in prompts.values() for prompt, _ in own]
+    images = torch.cat(batches)
+    others = other_kind(config, asked)
+    rows = zip(judged(images, asked, scorer), others, _right(images, others, scorer), strict=True)
+    panel = {}
+    for name, own in prompts.items():
+        verdicts, named, right = zip(*itertools.islice(rows, len(own)), strict=True)
+        alignments = [said["alignment"] for said in verdicts]
         panel[name] = ConceptScore(
-            mine[0].axis, tuple(said["correct"] for said in verdicts), alignment, beside, words
+            kind=own[0][0].axis,
+            right=tuple(said["correct"] for said in verdicts),
+            alignment=None if scorer is None else sum(alignments) / len(alignments),
+            other_kind_right=right,
+            named=tuple(other.expects if other else "" for other in named),
         )
+    pictures = {name: to_pil(batch[:1])[0] for name, batch in zip(prompts, batches, strict=True)}
     return panel, pictures
 
 
 def other_kind(config: RunConfig, prompts: Sequence[Prompt]) -> list[Prompt | None]:
-    """Each prompt asked about the concept of the other kind that it names; None where it names
-    none.
+    """For each prompt the concept of the other kind that it names, as a prompt that expects it, or
+    None.
     """
     known = [entry for entry in known_concepts(config.model) if not entry.fresh]
     return [also_named(prompt, known) for prompt in prompts]
 
 
-def _beside(
-    images: Tensor, others: Sequence[Prompt | None], scorer: Scorer | None
+def _right(
+    images: Tensor, prompts: Sequence[Prompt | None], scorer: Scorer | None
 ) -> list[bool | None]:
-    """Whether each picture shows what its prompt of `others` asks for; None without one or a
-    judge.
-    """
-    rows = [row for row, other in enumerate(others) if other]
-    found: list[bool | None] = [None] * len(others)
+    """Whether each picture shows what its prompt expects; None without a prompt or a judge."""
+    rows = [row for row, prompt in enumerate(prompts) if prompt]
+    found: list[bool | None] = [None] * len(prompts)
     if rows:
-        verdicts = judged(images[rows], [others[row] for row in rows], scorer)
+        verdicts = judged(images[rows], [prompts[row] for row in rows], scorer)
         for row, said in zip(rows, verdicts, strict=True):
             found[row] = said["correct"]
     return found

@@ -1,11 +1,11 @@
-"""Requests to forget that keep coming: each is trained, everything is tested again, and the ledger
+"""A sequence of requests to forget: each is trained, the panel is evaluated again, and the ledger
 gets a row.
 """
 
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..evaluation.judges.loading import load_scorer
 from ..methods.lora import frobenius_norm, sum_adapters
 from ..methods.merging.merge import merge
 from ..models.protocols import Backend
-from ..settings.events import Painted, Stage, Step
+from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
 from ..training.latent_dataset import CachedSampler
@@ -27,13 +27,19 @@ from ..training.regularization import protected_span, span_note
 from ..training.unlearning import Earlier, edit, forget, is_trained, train, training_terms
 from .events import TRAINED, Added
 from .ledger import Ledger, Request
-from .panel import Asked, tested, whole_panel
-from .sequence_data import all_anchored, anchored, asked_before, united, without
+from .panel import PanelPrompts, evaluate_panel, panel_prompts
+from .sequence_data import (
+    drop_retain_prompts,
+    merged_concept,
+    requested_concepts,
+    with_allowed_anchor,
+    with_allowed_anchors,
+)
 
-BESIDE = 4
+RELATIVES = 4
 OTHER_KIND = {"object": ("watercolor", "Claude Monet"), "style": ("dog", "car")}
-"""What a ledger tests of a model about which nothing is known: so many relatives, so many others,
-and these.
+"""The panel of a model whose concepts are unknown: so many near and far relatives of the first
+request, and these of the other kind.
 """
 Stop = Callable[[], bool]
 
@@ -41,10 +47,10 @@ Stop = Callable[[], bool]
 def new_ledger(
     folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequence[str] = ()
 ) -> Ledger:
-    """An empty ledger whose panel is all that the model is known to have seen, and `also`.
+    """An empty ledger whose panel holds the known concepts of the model, and `also`.
 
-    Where nothing is known, some of what the first concept's retain prompts ask for, and something
-    of the other kind.
+    For a model whose concepts are unknown it holds some relatives of the concept of `config` and
+    some concepts of the other kind.
 
     Raises:
         OutputError: the folder exists or cannot be written.
@@ -52,14 +58,11 @@ def new_ledger(
     names = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
     if not names:
         concept = preview_concept(config)
-        splits = [
-            dict.fromkeys(p.expects for p in split.test) for split in (concept.near, concept.far)
-        ]
-        others = [name for split in splits for name in itertools.islice(split, BESIDE)]
-        names = [
-            preview_concept(with_concept(config, n)).name
-            for n in (*others, *OTHER_KIND[concept.kind])
-        ]
+        names = [*OTHER_KIND[concept.kind]]
+        for split in (concept.far, concept.near):
+            expected = dict.fromkeys(prompt.expects for prompt in split.test)
+            names = [*itertools.islice(expected, RELATIVES), *names]
+        names = [preview_concept(with_concept(config, name)).name for name in names]
     return Ledger.create(folder, config, plan, list(dict.fromkeys([*names, *also])))
 
 
@@ -71,54 +74,54 @@ def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
     )
 
 
-def begin(
+def add_original(
     ledger: Ledger,
     backend: Backend,
     scorer: Scorer | None,
     should_stop: Stop = lambda: False,
-    asked: Asked | None = None,
-) -> Iterator[Stage | Painted | Added]:
-    """Test the original model, by what is `asked` or by the whole panel, and write it down as row
-    0.
+    prompts: PanelPrompts | None = None,
+) -> Iterator[Stage | PanelProgress | Added]:
+    """Evaluate the original model and add it to the ledger as row 0.
+
+    `prompts` replace those of the whole panel.
     """
     yield Stage("compare", "Painting the panel with the original model", 0.0)
-    backend.drop_adapters()
-    look = asked or whole_panel(ledger)
-    panel, pictures = yield from tested(ledger.config, look, backend, scorer, (), should_stop)
+    slots = _load(backend, {})
+    panel, pictures = yield from evaluate_panel(
+        ledger.config, prompts or panel_prompts(ledger), backend, scorer, slots, should_stop
+    )
     row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
     ledger.base = backend.base_hash
     ledger.add(row, {}, {}, pictures)
     yield Added(row)
 
 
-def serve(
+def run_request(
     config: RunConfig,
     plan: SequenceConfig,
     folder: Path,
     backend: Backend,
     should_stop: Stop = lambda: False,
-) -> Iterator[Stage | Step | Painted | Added]:
-    """Add the concept of `config` to the ledger in `folder`, which is begun anew as long as it has
-    no request.
+) -> Iterator[Stage | Step | PanelProgress | Added]:
+    """Forget the concept of `config` and add it to the ledger in `folder`.
 
-    Afterwards the settings of the first request hold.
+    A ledger without requests is replaced when `config` or `plan` differ from its own; afterwards
+    the settings of the first request hold.
 
     Raises:
         ConfigError: as `append`.
     """
     concept = preview_concept(config).name
-    if (folder / "ledger.json").exists():
-        there = Ledger.open(folder)
-        if not there.requests and (there.plan, replace(there.config, concept=concept)) != (
-            plan,
-            config,
-        ):
+    ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
+    if ledger and not ledger.requests:
+        own = (ledger.plan, replace(ledger.config, concept=concept))
+        if own != (plan, config):
             shutil.rmtree(folder)
-    there = (folder / "ledger.json").exists()
-    ledger = Ledger.open(folder) if there else new_ledger(folder, config, plan, [concept])
+            ledger = None
+    ledger = ledger or new_ledger(folder, config, plan, [concept])
     scorer = load_judge(ledger, [concept])
     if not ledger.rows:
-        yield from begin(ledger, backend, scorer, should_stop)
+        yield from add_original(ledger, backend, scorer, should_stop)
     yield from append(ledger, concept, backend, scorer, should_stop)
 
 
@@ -130,17 +133,16 @@ def append(
     should_stop: Stop = lambda: False,
     *,
     config: RunConfig | None = None,
-    asked: Asked | None = None,
+    prompts: PanelPrompts | None = None,
     held_out: Sequence[str] = (),
     sampler: CachedSampler | None = None,
-) -> Iterator[Stage | Step | Painted | Added]:
-    """Forget one more concept, test everything again, and add the row; stopping leaves the ledger
+) -> Iterator[Stage | Step | PanelProgress | Added]:
+    """Forget one more concept, evaluate the panel again and add the row; stopping leaves the ledger
     as it was.
 
-    What is not on the panel yet joins it, and is painted by the model as it was after every request
-    so far. `config` teaches this request alone instead of the ledger's, `asked` is tested instead
-    of the whole panel, nothing of `held_out` is trained on, and `sampler` may know pictures
-    already.
+    A concept that is not on the panel is added to it, with pictures of the model after every
+    request so far. `config` replaces the ledger's settings for this request, `prompts` replace
+    those of the whole panel, and nothing of `held_out` is trained on.
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
@@ -149,38 +151,54 @@ def append(
     concept, erased = _next(ledger, text, held_out)
     if ledger.base not in ("", backend.base_hash):
         raise OutputError(
-            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add to it "
-            "with the weights it was begun with."
+            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add"
+            " to it with the weights it was begun with."
         )
     if concept.name not in ledger.names:
-        yield from _widen(ledger, concept.name, backend, scorer, should_stop)
+        yield from _extend_panel(ledger, concept.name, backend, scorer, should_stop)
     own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
     held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-    taught = yield from _taught(
+    trained = yield from _train_request(
         ledger, concept, own_config, erased, held, backend, sampler or CachedSampler(), should_stop
     )
     yield Stage(
         "compare", "Painting the panel again: what was erased, and what should stay", TRAINED
     )
-    backend.drop_adapters()
-    backend.load_adapter("unlearn", taught.combined)
-    look = asked or whole_panel(ledger)
-    shown, pictures = yield from tested(
-        ledger.config, look, backend, scorer, ("unlearn",), should_stop
+    slots = _load(backend, trained.combined)
+    panel, pictures = yield from evaluate_panel(
+        ledger.config, prompts or panel_prompts(ledger), backend, scorer, slots, should_stop
     )
-    known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    cost = taught.seconds, taught.steps, frobenius_norm(taught.combined)
-    row = Request(*known, *cost, shown, taught.notes, own_config)
-    ledger.add(row, taught.own, taught.combined, pictures)
+    row = Request(
+        concept.name,
+        concept.kind,
+        concept.anchor,
+        ledger.next_folder(concept.name),
+        trained.seconds,
+        trained.steps,
+        frobenius_norm(trained.combined),
+        panel,
+        trained.notes,
+        own_config,
+    )
+    ledger.add(row, trained.own, trained.combined, pictures)
     yield Added(row)
 
 
-@dataclass(frozen=True)
-class _Taught:
-    """What a request learned: its own adapter and that of all so far, what there is to say about
-    it, and its cost.
+def _load(backend: Backend, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Make the adapter `state` the only one, none if it is empty; returns the slots to sample
+    with.
     """
+    backend.drop_adapters()
+    if not state:
+        return ()
+    backend.load_adapter("unlearn", state)
+    return ("unlearn",)
+
+
+@dataclass(frozen=True)
+class _TrainedRequest:
+    """Its own adapter, the adapter of all requests so far, notes for the ledger, and the cost."""
 
     own: dict[str, Tensor]
     combined: dict[str, Tensor]
@@ -189,7 +207,7 @@ class _Taught:
     steps: int
 
 
-def _taught(
+def _train_request(
     ledger: Ledger,
     concept: Concept,
     config: RunConfig,
@@ -198,49 +216,60 @@ def _taught(
     backend: Backend,
     sampler: CachedSampler,
     should_stop: Stop,
-) -> Generator[Step, None, _Taught]:
-    """Teach the request; pictures that `sampler` knew already count as if they had been painted."""
-    started, spared, steps = time.perf_counter(), sampler.spared, 0
-    lesson, grown = _lesson(ledger, concept, config, erased, held)
+) -> Generator[Step, None, _TrainedRequest]:
+    """Train the request; its seconds include what sampling the cached pictures would take."""
+    started = time.perf_counter() + sampler.spared
+    task, task_config = _training_task(ledger, concept, config, erased, held)
     earlier = erased if ledger.plan.regime == "sequential" else []
-    for step in _learned(ledger, grown, lesson, earlier, backend, sampler, should_stop):
+    steps = 0
+    for step in _training_steps(ledger, task_config, task, earlier, backend, sampler, should_stop):
         steps += 1
         yield step
         raise_if_stopped(should_stop)
     own = backend.adapter_state("unlearn")
-    combined, notes = _combined(ledger, lesson, config, erased, held, own, backend)
-    seconds = round(time.perf_counter() - started + sampler.spared - spared, 2)
+    combined, notes = _combined(ledger, task, config, erased, held, own, backend)
+    seconds = round(time.perf_counter() + sampler.spared - started, 2)
     if config.regularize.project != "none":
-        notes = (*notes, span_note(backend, lesson, earlier, config.regularize.energy))
-    return _Taught(own, combined, notes, seconds, steps)
+        notes = (*notes, span_note(backend, task, earlier, config.regularize.energy))
+    return _TrainedRequest(own, combined, notes, seconds, steps)
 
 
 def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request:
-    """Write down a request that the next one serves with it, all being forgotten at once; nothing
-    is tested.
+    """Add a request that is trained together with the next one, in the regime "simultaneous".
+
+    The row has the adapters of the row before and no scores.
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
     """
     concept, _ = _next(ledger, text, held_out)
     last = len(ledger.rows) - 1
-    known = concept.name, concept.kind, concept.anchor, ledger.next_folder(concept.name)
-    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
-    row = Request(*known, 0.0, 0, ledger.rows[last].drift, {}, (), config)
+    row = Request(
+        concept.name,
+        concept.kind,
+        concept.anchor,
+        ledger.next_folder(concept.name),
+        0.0,
+        0,
+        ledger.rows[last].drift,
+        {},
+        (),
+        replace(ledger.config, concept=concept.name, anchor=concept.anchor),
+    )
     ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
     return row
 
 
 def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, list[Concept]]:
-    """What is to be forgotten, with an anchor that is still there, and what was forgotten before.
+    """The requested concept, with an anchor that is not erased, and the concepts erased before.
 
-    Where any words are taken, capitals make no other concept: it is called as on the panel.
+    A concept that differs from one on the panel by capitals only is the one on the panel.
     """
-    erased = asked_before(ledger)
+    erased = requested_concepts(ledger)
     names = [other.name for other in erased]
     name = preview_concept(with_concept(ledger.config, text)).name
-    called = next((known for known in ledger.names if known.casefold() == name.casefold()), text)
-    concept = anchored(ledger.config, called, [*names, *held_out])
+    known = next((other for other in ledger.names if other.casefold() == name.casefold()), text)
+    concept = with_allowed_anchor(ledger.config, known, [*names, *held_out])
     if concept.name in names:
         raise ConfigError(
             f"“{concept.name}” is in the ledger already; something else is accepted.", "concept"
@@ -248,54 +277,56 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
     return concept, erased
 
 
-def _lesson(
+def _training_task(
     ledger: Ledger,
     concept: Concept,
     config: RunConfig,
     erased: Sequence[Concept],
     held: Sequence[Concept],
 ) -> tuple[Concept, RunConfig]:
-    """What is trained on, and the settings: all requests at once get a budget that grows with their
-    number.
+    """The concept whose prompts are trained on, and the settings.
+
+    In the regime "simultaneous" it is all requests as one, with steps and pictures in proportion
+    to their number.
     """
     if ledger.plan.regime == "independent" or not erased:
-        return without(concept, held), config
+        return drop_retain_prompts(concept, held), config
     if ledger.plan.regime == "sequential":
-        return without(concept, [*erased, *held]), config
-    every = all_anchored(ledger.config, [*erased, concept], [other.name for other in held])
-    count, settings = len(every), config.unlearn
-    grown = replace(
-        settings, steps=count * settings.steps, train_pictures=count * settings.train_pictures
+        return drop_retain_prompts(concept, [*erased, *held]), config
+    every = with_allowed_anchors(ledger.config, [*erased, concept], [other.name for other in held])
+    unlearn = replace(
+        config.unlearn,
+        steps=len(every) * config.unlearn.steps,
+        train_pictures=len(every) * config.unlearn.train_pictures,
     )
-    return without(united(every), [*every, *held]), replace(config, unlearn=grown)
+    task = drop_retain_prompts(merged_concept(every), [*every, *held])
+    return task, replace(config, unlearn=unlearn)
 
 
-def _learned(
+def _training_steps(
     ledger: Ledger,
     config: RunConfig,
-    lesson: Concept,
+    task: Concept,
     earlier: Sequence[Concept],
     backend: Backend,
     sampler: CachedSampler,
     should_stop: Stop,
 ) -> Iterator[Step]:
-    """Learn into the `unlearn` slot, on top of what was forgotten `earlier`, else from the
-    original.
-    """
+    """Train the `unlearn` slot on top of the requests `earlier`; without any, on the original."""
     backend.drop_adapters()
     if not earlier:
-        yield from forget(backend, lesson, config, should_stop, sampler)
+        yield from forget(backend, task, config, should_stop, sampler)
         return
     before = ledger.adapter(len(earlier))
     terms = (
-        training_terms(backend, lesson, config, should_stop, sampler) if is_trained(config) else {}
+        training_terms(backend, task, config, should_stop, sampler) if is_trained(config) else {}
     )
     backend.load_adapter("unlearn", before)
     with backend.merged("unlearn"):
         if terms:
-            yield from train(backend, lesson, terms, config, Earlier(tuple(earlier), before))
+            yield from train(backend, task, terms, config, Earlier(tuple(earlier), before))
         else:
-            yield from edit(backend, lesson, config)
+            yield from edit(backend, task, config)
 
 
 def _combined(
@@ -307,9 +338,7 @@ def _combined(
     own: dict[str, Tensor],
     backend: Backend,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The adapter of all requests so far, and what there is to say about it; a merge is projected
-    as `config` says.
-    """
+    """The adapter of all requests so far, projected as `config` says, and notes on it."""
     if ledger.plan.regime == "simultaneous" or not erased:
         return own, ()
     if ledger.plan.regime == "sequential":
@@ -317,29 +346,26 @@ def _combined(
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
     basis = None
     if config.regularize.project == "exact":
-        everything = without(united([*erased, concept]), [*erased, concept, *held])
-        basis = protected_span(backend, everything, (), config.regularize.energy)
+        every = [*erased, concept]
+        protected = drop_retain_prompts(merged_concept(every), [*every, *held])
+        basis = protected_span(backend, protected, (), config.regularize.energy)
     adapter = merge([*states, own], ledger.plan, basis)
     return adapter.state, (
         f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",
     )
 
 
-def _widen(
+def _extend_panel(
     ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, should_stop: Stop
-) -> Iterator[Stage | Painted]:
-    """Put `name` on the panel, with what the model showed of it after every request so far."""
+) -> Iterator[Stage | PanelProgress]:
+    """Add `name` to the panel, with its score and picture after every request so far."""
     yield Stage("compare", f"Painting {name} after every request so far", 0.0)
-    wider, found = replace(ledger, names=(*ledger.names, name)), []
+    prompts = panel_prompts(replace(ledger, names=(*ledger.names, name)), [name])
+    found = []
     for number in range(len(ledger.rows)):
-        backend.drop_adapters()
-        state = ledger.adapter(number)
-        if state:
-            backend.load_adapter("unlearn", state)
-        slots = ("unlearn",) if state else ()
-        look = tested(
-            ledger.config, whole_panel(wider, [name]), backend, scorer, slots, should_stop
+        slots = _load(backend, ledger.adapter(number))
+        panel, pictures = yield from evaluate_panel(
+            ledger.config, prompts, backend, scorer, slots, should_stop
         )
-        panel, pictures = yield from look
         found.append((panel[name], pictures[name]))
-    ledger.widen(name, found)
+    ledger.extend_panel(name, found)

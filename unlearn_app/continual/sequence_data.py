@@ -1,5 +1,5 @@
-"""What a request in a row of them is taught from: an anchor that is still there, and what it may
-still retain.
+"""What a request of a sequence is trained on: an anchor that is not erased, and retain prompts that
+name nothing erased.
 """
 
 import itertools
@@ -16,24 +16,26 @@ from .ledger import Ledger
 Item = TypeVar("Item")
 
 
-def asked_before(ledger: Ledger) -> list[Concept]:
-    """The concepts of all requests so far, with the anchors that they were served with."""
+def requested_concepts(ledger: Ledger) -> list[Concept]:
+    """The concepts of all requests so far, with their recorded anchors."""
     return [
         preview_concept(replace(ledger.config, concept=row.concept, anchor=row.anchor or None))
         for row in ledger.requests
     ]
 
 
-def anchored(
-    config: RunConfig, text: str, avoided: Collection[str], usual: str | None = None
+def with_allowed_anchor(
+    config: RunConfig, text: str, avoided: Collection[str], preferred: str | None = None
 ) -> Concept:
-    """The concept with an anchor that is not among `avoided`: `usual`, else its own, else the first
-    relative left.
+    """The concept with an anchor that is not in `avoided`.
+
+    It is `preferred`, else the usual anchor, else the first relative that is allowed; if none is,
+    the preferred or usual one.
 
     Raises:
         ConfigError: the concept is unknown.
     """
-    concept = preview_concept(replace(config, concept=text, anchor=usual))
+    concept = preview_concept(replace(config, concept=text, anchor=preferred))
     others = [
         prompt.expects for prompt in (*concept.near.train, *concept.near.test, *concept.far.train)
     ]
@@ -43,18 +45,18 @@ def anchored(
     return preview_concept(replace(config, concept=text, anchor=left[0]))
 
 
-def all_anchored(
+def with_allowed_anchors(
     config: RunConfig, concepts: Sequence[Concept], held_out: Sequence[str] = ()
 ) -> list[Concept]:
-    """`concepts` for being forgotten together: who was read as something that is forgotten too gets
-    another anchor.
-    """
+    """`concepts` to be forgotten together, with anchors that are none of them and not held out."""
     avoided = [*(concept.name for concept in concepts), *held_out]
-    return [anchored(config, concept.name, avoided, concept.anchor) for concept in concepts]
+    return [
+        with_allowed_anchor(config, concept.name, avoided, concept.anchor) for concept in concepts
+    ]
 
 
-def united(concepts: Sequence[Concept]) -> Concept:
-    """All concepts as one: their training prompts take turns."""
+def merged_concept(concepts: Sequence[Concept]) -> Concept:
+    """All concepts as one, whose training prompts are taken from them in turn."""
     if len(concepts) == 1:
         return concepts[0]
     pairs = [list(zip(c.forget.train, c.anchors, strict=True)) for c in concepts]
@@ -79,11 +81,10 @@ def _in_turn(lists: Sequence[Iterable[Item]]) -> list[Item]:
     return [item for row in itertools.zip_longest(*lists) for item in row if item is not None]
 
 
-def without(concept: Concept, gone: Sequence[Concept]) -> Concept:
-    """The concept with retain prompts that name nothing of `gone`, by any of its words.
+def drop_retain_prompts(concept: Concept, gone: Sequence[Concept]) -> Concept:
+    """The concept without the retain prompts that name something of `gone` or a synonym of it.
 
-    Where none are left, its anchor's sentences are retained: they name things of the other kind,
-    and the anchor.
+    If none are left, the sentences of the anchor are retained instead.
     """
     names = [re.escape(word) for other in gone for word in (other.name, *other.synonyms)]
     if not names:

@@ -18,8 +18,8 @@ from ..common.json_values import to_json
 from ..common.paths import POCKET
 from ..continual.ledger import Ledger, Request, slug
 from ..continual.metrics import ContinualMetrics, counted, request_metrics
-from ..continual.panel import Asked, other_kind
-from ..continual.sequence import append, begin, postpone
+from ..continual.panel import PanelPrompts, other_kind
+from ..continual.sequence import add_original, append, postpone
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..models.catalog import load_backend
@@ -119,7 +119,7 @@ class _Bench:
             states = grown(self._folder, slug(key), wanted, reached)
         return states[str(len(names))]
 
-    def _served(self, folder: Path, job: Job, asked: Asked, number: int) -> Ledger:
+    def _served(self, folder: Path, job: Job, asked: PanelPrompts, number: int) -> Ledger:
         """The ledger in `folder` with at least `number` requests, begun or continued."""
         (config, plan), names = job.settings(self._smoke), job.requests(self._smoke)
         ledger = opened(folder, config, plan, asked, self._backend.base_hash, names)
@@ -135,23 +135,23 @@ class _Bench:
                 postpone(ledger, names[place - 1], kept(job.domain))
                 continue
             look = looked_at(asked, job, place, self._smoke)
-            how = {"asked": look, "held_out": kept(job.domain), "painter": self._painter}
+            how = {"prompts": look, "held_out": kept(job.domain), "painter": self._painter}
             for _ in append(ledger, names[place - 1], self._backend, self._judge, **how):
                 pass
         return ledger
 
-    def _original(self, job: Job, asked: Asked) -> Ledger:
+    def _original(self, job: Job, asked: PanelPrompts) -> Ledger:
         """What the original model shows, painted once for all arms of a domain and seed."""
         first = replace(job, order=0, base=FIRST_BASE, arm=PLAIN)
         folder = self._work / slug(f"original-{job.domain}-{job.seed}")
         ledger = opened(folder, *first.settings(self._smoke), asked, self._backend.base_hash, ())
         if not ledger.rows:
-            for _ in begin(ledger, self._backend, self._judge, asked=asked):
+            for _ in add_original(ledger, self._backend, self._judge, prompts=asked):
                 pass
         return ledger
 
 
-def digest(asked: Asked) -> str:
+def digest(asked: PanelPrompts) -> str:
     """A short hash of the pictures that are looked at: every prompt and seed."""
     return short_hash(
         {name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()}
@@ -162,7 +162,7 @@ def opened(
     folder: Path,
     config: RunConfig,
     plan: SequenceConfig,
-    asked: Asked,
+    asked: PanelPrompts,
     base: str,
     names: Sequence[str],
 ) -> Ledger:
@@ -183,7 +183,7 @@ def _is_of(
     ledger: Ledger,
     config: RunConfig,
     plan: SequenceConfig,
-    asked: Asked,
+    asked: PanelPrompts,
     base: str,
     names: Sequence[str],
 ) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..concepts.catalog import known_concepts, preview_concept, tuning_prompts
 from ..concepts.concept import Prompt, also_named, evenly_spaced
-from ..continual.panel import PANEL_SEEDS, Asked
-from ..continual.sequence_data import anchored
+from ..continual.panel import PANEL_SEEDS, PanelPrompts
+from ..continual.sequence_data import with_allowed_anchor
 from ..settings.groups import SequenceConfig, UnlearnConfig
 from ..settings.presets import KEYS_VALUES, REGULARIZATION_PRESETS
 from ..settings.run_config import RunConfig, make_config, make_plan
@@ -130,7 +130,7 @@ def kept(domain: str) -> tuple[str, ...]:
     """
     names, config = SEQUENCES[domain], make_config(SEQUENCES[domain][0])
     anchors = {
-        anchored(config, name, order[:place]).anchor
+        with_allowed_anchor(config, name, order[:place]).anchor
         for order in (names, names[::-1])
         for place, name in enumerate(order)
     }
@@ -139,7 +139,7 @@ def kept(domain: str) -> tuple[str, ...]:
     return tuple(name for name in known if name not in names and name not in anchors)
 
 
-def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> Asked:
+def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelPrompts:
     """All that is ever looked at in the sequences of a domain: what is requested, and what is kept
     of either domain.
 
@@ -183,7 +183,7 @@ def named(prompt: Prompt, known: Sequence[Any]) -> str:
     return other.expects if other else ""
 
 
-def looked_at(asked: Asked, job: Job, number: int, smoke: bool) -> Asked:
+def looked_at(asked: PanelPrompts, job: Job, number: int, smoke: bool) -> PanelPrompts:
     """What is tested after a request: at a mark all that counts by then, else the concept just
     requested.
     """

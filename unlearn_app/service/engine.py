@@ -72,7 +72,7 @@ class InProcess:
 
         if isinstance(asked, Ask):
             backend = self._backend(asked.config.model)
-            yield from sequence.serve(asked.config, asked.plan, out, backend, cancel.is_set)
+            yield from sequence.run_request(asked.config, asked.plan, out, backend, cancel.is_set)
         elif isinstance(asked, Probe):
             backend = self._backend(asked.config.model)
             yield from attack_run.run_attacks(

@@ -62,8 +62,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Painted:
-    """So many of the concepts that the stage under way looks at are painted."""
+class PanelProgress:
+    """How many concepts of the panel have their pictures, and how many there are."""
 
     done: int
     total: int
@@ -190,7 +190,7 @@ class Done:
     stopped: bool = False
 
 
-Event = Stage | Step | Painted | Preview | AttackCheckpoint | Images | Scores | Verdict | Done
+Event = Stage | Step | PanelProgress | Preview | AttackCheckpoint | Images | Scores | Verdict | Done
 
 
 UNRESISTING, FRESH = "without resistance", "never seen"

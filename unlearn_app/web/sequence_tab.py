@@ -12,7 +12,7 @@ from ..continual.events import TRAINED, Added
 from ..continual.ledger import Ledger
 from ..service.engine import Engine
 from ..service.jobs import Ask
-from ..settings.events import Painted, Stage, Step
+from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import REGIMES
 from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, REGULARIZATION_PRESETS, usual_hold
 from ..settings.run_config import make_config, make_plan
@@ -157,7 +157,7 @@ class SequenceTab:
                     stage, start, within = event.text, event.fraction, event.fraction
                 elif isinstance(event, Step):
                     within = event.step / event.total * TRAINED
-                elif isinstance(event, Painted):
+                elif isinstance(event, PanelProgress):
                     within = start + event.done / event.total * (1 - start)
                 elif isinstance(event, Added):
                     changed = self._drawn(session)
