@@ -1,11 +1,11 @@
 """The decoder of the autoencoder: the linear patch code inverted by computed convolution weights.
 
 A patch of 8 x 8 pixels is a linear function of its cell, but the network doubles its grid three
-times and each time gives the four copies of a cell the same numbers, so the copies have to be told
-apart. Every feature map therefore carries a ramp per axis, which grows by one per cell; the zeros
-around the map tell the middle block where it starts. After a doubling the ramp's second difference
-is +1 in the first copy of a cell and -1 in the second: the parity, a convolution. Numbers for both
-copies travel side by side, and silu(u + K * parity) lets only the right ones pass.
+times, each time with four equal copies of every cell, and must make different pixels of them. Every
+feature map therefore has a ramp per axis, which grows by one per cell and starts at the zero
+padding of the middle block. After a doubling its second difference, a convolution, is +1 in the
+first copy of a cell and -1 in the second: the parity. Every map holds the numbers of both copies,
+and silu(u + K * parity) passes those of the right copy and sets the others to zero.
 """
 
 from functools import cache
@@ -17,13 +17,13 @@ from .encoder import blank, write_taps
 from .latents import PATCH, PatchBasis
 
 SIDE = 8
-"""Cells along an edge of the latents. Where the ramp starts is worked out from the borders, for
-this size alone.
-"""
+"""Cells along an edge of the latents, the only size that the computed ramp is right for."""
 COARSE_GATE, GATE, FINE_GATE = 20.0, 12.0, 8.0
-"""Codes reach 10, pixels 2; silu is the identity or zero to a thousandth from 8 on."""
+"""Added before silu to pass or to remove a number. Codes reach 10 and pixels 2, and from 8 on silu
+is the identity or zero to a thousandth.
+"""
 ONE = 32.0
-"""The amplitude of flags: silu(32) is 32 and silu(-32) is 0, so that a flag stays exact."""
+"""The value of a flag that is set: silu(32) is 32 and silu(-32) is 0, so that it stays exact."""
 ANCHORS = [0, 1]
 BALANCE = 2
 """Channels of every map: two large constants, which make the statistics of the normalisation
@@ -111,10 +111,9 @@ def freeze_position_and_gates(autoencoder: nn.Module) -> None:
 
 @cache
 def _anchor(width: int) -> tuple[float, float]:
-    """An anchor, and the deviation of `width` channels of which one is the anchor, one its
-    negative, the rest small.
+    """The value of the anchors, and the standard deviation of `width` channels with these anchors.
 
-    Of the anchors that bfloat16 holds exactly the one whose deviation float16 holds best.
+    Of the values that are exact in bfloat16, it is the one whose deviation float16 rounds least.
     """
     anchors = torch.arange(16384.0, 32768.0, 128.0, dtype=torch.float64)
     deviations = anchors * (2 / width) ** 0.5
@@ -167,8 +166,8 @@ def _tap(
     values: Tensor | float,
     at: tuple = (0, 0),
 ) -> None:
-    """Add `values`, a matrix (outputs, inputs) or one number a pair, to the weights that look `at`
-    (down, right).
+    """Add `values`, a matrix (outputs, inputs) or one number for its diagonal, to the weights for
+    the pixel `at` (down, right) of the output's.
     """
     if not isinstance(values, Tensor):
         values = values * torch.eye(len(outputs))
@@ -177,9 +176,9 @@ def _tap(
     conv.weight[rows[:, None], columns, centre + at[0], centre + at[1]] += values
 
 
-def _close(conv: nn.Conv2d, anchored: bool = True, mean: float = 0.0) -> None:
-    """Finish what a convolution writes: anchors, and a balance that keeps the mean of all channels
-    at `mean`.
+def _set_anchors_and_balance(conv: nn.Conv2d, anchored: bool = True, mean: float = 0.0) -> None:
+    """Complete a convolution: set the anchors, and the balance so that all channels have the mean
+    `mean`.
     """
     if anchored:
         conv.bias[ANCHORS] = torch.tensor([1.0, -1.0]) * _anchor(conv.out_channels)[0]
@@ -190,21 +189,22 @@ def _close(conv: nn.Conv2d, anchored: bool = True, mean: float = 0.0) -> None:
 
 
 def _write_entry(autoencoder: nn.Module) -> None:
-    """The code as it comes, and the constant."""
+    """Pass on the code, and set the constant channel."""
     conv = autoencoder.decoder.conv_in
     write_taps(autoencoder.post_quant_conv, torch.eye(len(ENTRY["code"])))
     blank(conv)
     _tap(conv, ENTRY["code"], range(len(ENTRY["code"])), 1.0)
     conv.bias[ENTRY["one"]] = ONE
-    _close(conv)
+    _set_anchors_and_balance(conv)
 
 
 def _write_ramp(resnets: nn.ModuleList) -> None:
-    """Ramps per axis, from -3.5 to 3.5, as a sum of flags for each row and column of cells.
+    """Make the ramp of each axis, from -3.5 to 3.5, as a sum of flags for rows and columns of
+    cells.
 
-    A flag is a difference of the constant channel and itself a cell further on, which is zero
-    beyond the border; convolutions after it move it inwards. Every block adds two of the four flags
-    per side.
+    The flag of the outermost cells is the constant channel minus its neighbour, which is zero
+    beyond the border; each further convolution moves a flag one cell inwards. Every block adds two
+    of the four flags of each side.
     """
     outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
     edges, ramps = ENTRY["edges"], ENTRY["ramp"]
@@ -223,21 +223,21 @@ def _write_ramp(resnets: nn.ModuleList) -> None:
             _tap(block.conv2, [axis], [edge], value)
             _tap(block.conv2, [axis], [edge], value - sign / ONE, out)
             _tap(block.conv2, [edge], [edge], 1.0, out)
-        _close(block.conv1)
-        _close(block.conv2, anchored=False)
+        _set_anchors_and_balance(block.conv1)
+        _set_anchors_and_balance(block.conv2, anchored=False)
 
 
 def _add_parity(
     conv: nn.Conv2d, outputs: list[int], source: Map, axis: int, scale: Tensor | float, side: int
 ) -> None:
     """Add `scale` times the parity along `axis` (0 along rows); `side` is the size of the map
-    before its doubling.
+    before the doubling.
 
-    At the border the constant channel makes up for the ramp, which would go on but is cut off by
-    zeros.
+    At the border, where the zero padding cuts off the ramp, the constant channel replaces it.
     """
     scales = torch.as_tensor(scale).expand(len(outputs))[:, None]
-    ramp, missing = [source["ramp"][axis]], (side / 2 + 0.5) / ONE
+    ramp = [source["ramp"][axis]]
+    missing = (side / 2 + 0.5) / ONE
     for sign in (-1, 1):
         at = (0, sign) if axis == 0 else (sign, 0)
         _tap(conv, outputs, ramp, -scales, at)
@@ -246,9 +246,7 @@ def _add_parity(
 
 
 def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> None:
-    """The constant, the ramps of the doubled map, and the parities: those of before and two new
-    ones.
-    """
+    """Write the constant, the ramps of the doubled map, the parities of before and two new ones."""
     old = source.places.get("parity", [])
     _tap(conv, target["parity"][: len(old)], old, 1.0)
     for axis in (0, 1):
@@ -261,8 +259,8 @@ def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> Non
 
 
 def _write_halves(conv: nn.Conv2d) -> None:
-    """Two copies of the code, of which `_select_quarters` sees the one in left and the other in
-    right halves.
+    """Two copies of the code, one positive in left and one in right halves only, for
+    `_select_quarters`.
     """
     blank(conv)
     _write_position(conv, ENTRY, HALVES, SIDE)
@@ -270,14 +268,13 @@ def _write_halves(conv: nn.Conv2d) -> None:
     for name, sign in (("left", 1), ("right", -1)):
         _tap(conv, HALVES[name], ENTRY["code"], 1.0)
         _add_parity(conv, HALVES[name], ENTRY, 0, sign * COARSE_GATE, SIDE)
-    _close(conv)
+    _set_anchors_and_balance(conv)
 
 
 def _functionals(basis: PatchBasis) -> tuple[Tensor, Tensor]:
     """Weights (2, 2, 48, 64) and means (2, 2, 48) of the pixels of every quarter of a patch.
 
-    Pixels are ordered so that equal parts of them are the quarters of a quarter, and so on down to
-    colours.
+    Pixels are ordered by quarters of the quarter, then by quarters of these, then by colours.
     """
     # Rounded as in a saved file, so that the offsets match.
     weights = (basis.rows * basis.scale[:, None]).T.half().float()
@@ -287,8 +284,8 @@ def _functionals(basis: PatchBasis) -> tuple[Tensor, Tensor]:
 
 
 def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> None:
-    """From gated codes to the 48 pixels of this quarter: the first activation selects the half, the
-    second the row.
+    """From the two copies of the code to the 48 pixels of this quarter: the first activation
+    selects left or right, the second top or bottom.
     """
     weights, means = functionals
     size = len(QUARTERS["pixels"])
@@ -302,54 +299,49 @@ def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> No
         _tap(block.conv1, hidden[name], flag_x, (shift[0] - shift[1])[:, None] / ONE)
         _tap(block.conv1, hidden[name], flag_y, torch.full((size, 1), 2 * sign * GATE / ONE))
         block.conv1.bias[hidden[name]] = shift[1] - sign * GATE
-    _close(block.conv1)
+    _set_anchors_and_balance(block.conv1)
     _hold_norm(block.norm2)
     blank(block.conv2)
     for name in ("top", "bottom"):
         _tap(block.conv2, QUARTERS["pixels"], hidden[name], 1.0)
     block.conv2.bias[QUARTERS["pixels"]] = -GATE
-    _close(block.conv2, anchored=False)
+    _set_anchors_and_balance(block.conv2, anchored=False)
     _write_shortcut(block.conv_shortcut, HALVES, QUARTERS, 1 / ONE)
 
 
 def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1.0) -> None:
-    """Pass on what says where a pixel is, and drop all else; parities are multiplied by
-    `parity`.
-    """
+    """Pass on the channels of position only; parities are multiplied by `parity`."""
     blank(conv)
     for name, scale in (("one", 1.0), ("ramp", 1.0), ("parity", parity)):
         if name in target.places:
             _tap(conv, target[name], source[name], scale)
-    _close(conv)
+    _set_anchors_and_balance(conv)
 
 
 def _write_gates(conv: nn.Conv2d, norm: nn.GroupNorm, source: Map, target: Map, side: int) -> None:
-    """The pixels and their negatives, far below zero but for the quarter of them that belongs to
-    this quarter.
+    """The pixels and their negatives, far below zero except for those that belong to this quarter.
 
-    Their mean is as far below; a balance of that size would rival the anchors, so `norm` gives back
-    what it removes.
+    Their mean is far below zero too. A balance of that size would be as large as the anchors, so
+    the mean is left as it is, and the bias of `norm` adds what the normalisation subtracts.
     """
     blank(conv)
     _write_position(conv, source, target, side)
     share = len(source["pixels"]) // 4
-    rows, columns = (
-        torch.tensor(signs).repeat_interleave(share)
-        for signs in ((1.0, 1, -1, -1), (1.0, -1, 1, -1))
-    )
+    rows = torch.tensor([1.0, 1, -1, -1]).repeat_interleave(share)
+    columns = torch.tensor([1.0, -1, 1, -1]).repeat_interleave(share)
     for name, sign in (("plus", 1.0), ("minus", -1.0)):
         _tap(conv, target[name], source["pixels"], sign)
         _add_parity(conv, target[name], source, 0, FINE_GATE * columns, side)
         _add_parity(conv, target[name], source, 1, FINE_GATE * rows, side)
         conv.bias[target[name]] = -2 * FINE_GATE
     mean = (conv.bias.sum() / len(conv.bias)).round().item()
-    _close(conv, mean=mean)
+    _set_anchors_and_balance(conv, mean=mean)
     norm.bias[BALANCE + 1 :] = mean
 
 
 def _select(block: nn.Module, gated: Map, target: Map) -> None:
-    """Sum the four quarters, of which the first activation leaves one; silu(z) - silu(-z) = z
-    undoes both.
+    """Sum the four quarters, of which the first activation passes one; silu(z) - silu(-z) = z
+    undoes both activations.
     """
     share = len(gated["plus"]) // 4
     hidden = Map(plus=share, minus=share)
@@ -362,9 +354,9 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
         for output, way in (("pixels", 1.0), ("plus", 1.0), ("minus", -1.0)):
             if output in target.places:
                 _tap(block.conv2, target[output], hidden[name], sign * way)
-    _close(block.conv1)
+    _set_anchors_and_balance(block.conv1)
     _hold_norm(block.norm2)
-    _close(block.conv2, anchored=False)
+    _set_anchors_and_balance(block.conv2, anchored=False)
     _write_shortcut(block.conv_shortcut, gated, target)
 
 

@@ -37,7 +37,7 @@ def new_state(unet: nn.Module, lr: float) -> TrainingState:
 
 
 def learning_rate(step: int, steps: int, fall: int, peak: float) -> float:
-    """Warm-up, plateau, then a linear fall to `FINAL_RATE` of `peak` over the last `fall` steps."""
+    """Warm-up, plateau, and a linear fall to `FINAL_RATE` of `peak` over the last `fall` steps."""
     if step < WARM_UP:
         return peak * (step + 1) / WARM_UP
     return peak * max(FINAL_RATE, min(1.0, (steps - step) / max(1, fall)))

@@ -87,8 +87,8 @@ def caption_of(parts: Parts, rng: random.Random) -> str:
 
 
 def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> Tensor:
-    """Shift, pass half through the noisy linear code, blur and add noise; (B, 3, H, W) to (B, 3,
-    SIDE, SIDE).
+    """Pictures (B, 3, H, W), shifted or coded with noise, blurred, and with noise and another
+    contrast, (B, 3, SIDE, SIDE).
     """
     count, side = len(pictures), pictures.shape[-1]
     padded = F.pad(pictures, (MAX_SHIFT,) * 4, mode="replicate")
@@ -190,7 +190,7 @@ def _contrast(
 
 
 def compatible(scenes: Sequence[Scene], parts: Sequence[Parts]) -> Tensor:
-    """(B, B) ones where the caption with `parts` of a column is true of the scene of a row."""
+    """A matrix (B, B) with ones where the caption of a column is true of the scene of a row."""
     said = [(o, s or grammar.PLAIN_STYLE, p) for o, s, p in parts]
     table = torch.ones(len(scenes), len(parts))
     for place, axis in enumerate(AXES):

@@ -1,8 +1,7 @@
-"""Latents by principal components: 8 x 8 patches of pictures to 64 numbers, the target the
-autoencoder learns.
+"""The patch code: the principal components of 8 x 8 patches, which the autoencoder computes.
 
-A linear code is ready in seconds, so the denoiser can train while the convolutional encoder and
-decoder learn to reproduce and to invert it.
+It maps a patch linearly to 64 numbers and is fitted in seconds, so that the denoiser can be trained
+before the autoencoder is.
 """
 
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ PATCH = 8
 
 @dataclass(frozen=True)
 class PatchBasis:
-    """Mean (192,), orthonormal rows (64, 192) and a scale per component (64,)."""
+    """Mean (192,), orthonormal rows (64, 192) and scale (64,) of the components."""
 
     mean: Tensor
     rows: Tensor
@@ -34,7 +33,7 @@ class PatchBasis:
         return F.conv2d(pictures, kernel, shift, stride=PATCH)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to the linear reconstruction (B, 3, H, W); blocky at patch borders."""
+        """Latents (B, 64, H/8, W/8) to pictures (B, 3, H, W); borders of patches are visible."""
         patches = torch.einsum("bkyx,kp->bpyx", latents, self.rows * self.scale[:, None])
         return F.pixel_shuffle(patches + self.mean[:, None, None], PATCH)
 
@@ -51,9 +50,9 @@ def load_basis(path: Path) -> PatchBasis:
 def fit_basis(pictures: np.ndarray, components: int) -> PatchBasis:
     """Principal components of the patches of `pictures` (N, H, W, 3) uint8.
 
-    Each component is divided by the square root of its standard deviation, then all by one number:
-    between raw components (fine detail too quiet to be learned) and whitened ones (fine detail as
-    loud as the shapes).
+    Each component is divided by the square root of its standard deviation, and all by one number
+    that makes the variance about 1. Without the first, fine detail is too weak to be learned;
+    divided by the whole deviation, it is as strong as the shapes.
     """
     pixels = to_tensor(pictures)
     patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)

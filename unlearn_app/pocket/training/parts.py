@@ -9,8 +9,8 @@ LATENT_SIDE = 8
 
 
 def new_scheduler() -> Any:
-    """v-prediction with zero terminal SNR (2305.08891), so that sampling starts from pure noise as
-    training did.
+    """v-prediction with zero terminal SNR (2305.08891): the last timestep of training is pure
+    noise, as the first of sampling.
     """
     return new_part(
         "scheduler",
@@ -46,8 +46,8 @@ def new_unet(cross_attention_dim: int) -> Any:
 def new_autoencoder() -> Any:
     """The untrained autoencoder: 64 px pictures to 8 x 8 x 64 latents and back.
 
-    The widths are those that `write_decoder` fills; one group of channels needs the fewest to hold
-    its norm still.
+    The widths are those that `write_decoder` needs, with one group of channels in every
+    normalisation, because every group needs anchors of its own.
     """
     return new_part(
         "vae",

@@ -1,6 +1,4 @@
-"""The text tower: a byte-level BPE tokenizer and a small CLIP text model taught what the captions
-say.
-"""
+"""The text tower: a byte-level BPE tokenizer and a small CLIP text model, trained on captions."""
 
 import json
 import random
@@ -102,11 +100,11 @@ def _drawn_parts(rng: random.Random) -> tuple[str | None, str | None, str | None
 def train_tower(
     tokenizer: CLIPTokenizer, model: CLIPTextModel, steps: int, seed: int, batch_size: int = 128
 ) -> Iterator[tuple[int, float]]:
-    """Teach `model` to state object, style and setting of a caption in its pooled output; yields
+    """Train `model` to classify object, style and setting of a caption by its pooled output; yields
     (step, accuracy).
 
-    The fresh objects and styles take part: the tower can tell their names apart although no picture
-    of them follows.
+    The captions name fresh objects and styles too, so that the tower tells them apart although the
+    denoiser never sees them.
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)

@@ -1,6 +1,4 @@
-"""The rendered data set: which scenes a split holds in which order, and shards of pictures on
-disk.
-"""
+"""The rendered data set: the scenes of each split in order, and their pictures in shards."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -35,10 +33,10 @@ def is_held_out(object_name: str, style: str, setting: str) -> bool:
 
 @cache
 def _compositions(split: str) -> tuple[tuple[str, str, str], ...]:
-    """Object, style and setting of everything `split` shows.
+    """Object, style and setting of everything that `split` shows.
 
-    "train" and "held_out" share out what is known; "fresh" has an object or a style that the
-    denoiser never sees.
+    "train" and "held_out" divide the known compositions; those of "fresh" have an object or a style
+    that the denoiser never sees.
     """
     if split == "fresh":
         pairs = [
@@ -62,7 +60,7 @@ def _order(split: str, seed: int) -> np.ndarray:
 
 
 def scene_at(split: str, index: int, seed: int) -> Scene:
-    """The scene at `index` of `split`, whose scenes are shuffled by `seed` and then go round."""
+    """The scene at `index` of `split` in the order of `seed`, which repeats after the last one."""
     place = int(_order(split, seed)[index % world_size(split)])
     composition, placement = divmod(place, len(PLACEMENTS))
     return Scene(*_compositions(split)[composition], PLACEMENTS[placement])
@@ -74,7 +72,7 @@ def scenes(split: str, count: int, seed: int) -> list[Scene]:
 
 
 def unjudged_scenes(count: int) -> list[Scene]:
-    """`count` scenes of what the denoiser never sees that no judge is trained on either."""
+    """`count` scenes that neither the denoiser nor a judge is trained on."""
     return [scene_at("fresh", JUDGED_FRESH + index, 0) for index in range(count)]
 
 
@@ -92,34 +90,33 @@ def _render_shard(path: Path, split: str, start: int, count: int, seed: int) -> 
 def render_split(
     folder: Path, split: str, count: int, seed: int, workers: int
 ) -> Iterator[tuple[int, int]]:
-    """Render `count` pictures of `split` into shards; finished shards are kept, yields (done,
-    total) shards.
+    """Render the first `count` pictures of `split` into shards, of which finished ones are kept;
+    yields (done, total) shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, count, SHARD)
-    jobs = []
+    shards = _shards(folder, split, count, seed)
+    missing = [shard for shard in shards if not shard[0].exists()]
     with ProcessPoolExecutor(max_workers=workers) as pool:
-        for start in starts:
-            path = _shard_path(folder, split, start, min(SHARD, count - start), seed)
-            if not path.exists():
-                jobs.append(
-                    pool.submit(_render_shard, path, split, start, min(SHARD, count - start), seed)
-                )
-        done = len(starts) - len(jobs)
-        yield done, len(starts)
-        for job in jobs:
+        jobs = [
+            pool.submit(_render_shard, path, split, start, size, seed)
+            for path, start, size in missing
+        ]
+        kept = len(shards) - len(missing)
+        yield kept, len(shards)
+        for done, job in enumerate(jobs, start=kept + 1):
             job.result()
-            done += 1
-            yield done, len(starts)
+            yield done, len(shards)
 
 
-def _shard_path(folder: Path, split: str, start: int, count: int, seed: int) -> Path:
-    return folder / f"{split}-seed{seed}-{start:07d}-{count}.npy"
+def _shards(folder: Path, split: str, count: int, seed: int) -> list[tuple[Path, int, int]]:
+    """File, first index and size of every shard."""
+    sizes = [(start, min(SHARD, count - start)) for start in range(0, count, SHARD)]
+    return [
+        (folder / f"{split}-seed{seed}-{start:07d}-{size}.npy", start, size)
+        for start, size in sizes
+    ]
 
 
 def load_split(folder: Path, split: str, count: int, seed: int) -> list[np.ndarray]:
     """Memory-mapped shards, each (N, 64, 64, 3) uint8, of a rendered split, in index order."""
-    return [
-        np.load(_shard_path(folder, split, start, min(SHARD, count - start), seed), mmap_mode="r")
-        for start in range(0, count, SHARD)
-    ]
+    return [np.load(path, mmap_mode="r") for path, _, _ in _shards(folder, split, count, seed)]

@@ -1,9 +1,7 @@
-"""PocketCanvas, the bundled world: object x style x setting, drawn as 64 px pixel art from emoji
-cut-outs.
+"""PocketCanvas, the bundled world: object x style x setting, drawn as 64 px pixel art from emoji.
 
-Everything that moves moves by whole latent cells of 8 px: the object, the horizon and what stands
-behind. So the same patch of pixels always looks the same to the denoiser, and a picture has
-`PLACEMENTS` possible layouts only.
+The object, the horizon and the background move by whole latent cells of 8 px only. So the same
+pixels always have the same latents, and a scene has few layouts: `PLACEMENTS`.
 """
 
 import itertools
@@ -23,7 +21,7 @@ CELL = 8
 """Side of a latent cell in pixels."""
 SUPERSAMPLING = 2
 CANVAS = SIZE * SUPERSAMPLING
-"""Scenes are composed on a canvas of twice the size and averaged down, which smooths slanted edges.
+"""Side of the canvas on which a scene is composed before it is averaged down, which smooths edges.
 """
 SPRITE = 92
 """The longer side of an object on the canvas, in canvas pixels."""
@@ -32,9 +30,7 @@ GLYPHS = POCKET / "glyphs"
 
 @dataclass(frozen=True)
 class Placement:
-    """Where things stand: the object mirrored or not, and offsets of object and background in
-    cells.
-    """
+    """Whether the object is mirrored, and the offsets of object and background in cells."""
 
     mirrored: bool = False
     right: int = 0
@@ -52,7 +48,7 @@ PLACEMENTS: tuple[Placement, ...] = tuple(
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in one picture and where."""
+    """What one picture shows, and where."""
 
     object: str
     style: str
@@ -125,7 +121,7 @@ def _sprite(name: str, placement: Placement) -> Image.Image:
 
 
 # ---- settings ----
-# Painters draw in canvas pixels; `horizon` and `drift` are multiples of a cell.
+# All sizes are canvas pixels; `horizon` and `drift` are multiples of a cell.
 
 Color = tuple[int, int, int]
 Land = tuple[Image.Image, ImageDraw.ImageDraw]
@@ -134,7 +130,7 @@ Land = tuple[Image.Image, ImageDraw.ImageDraw]
 @cache
 def _background(setting: str, horizon: int, drift: int) -> Image.Image:
     step = CELL * SUPERSAMPLING
-    return SETTING_PAINTERS[setting](5 * step + step * horizon, step * drift)
+    return BACKGROUNDS[setting](5 * step + step * horizon, step * drift)
 
 
 def _gradient(top: Color, bottom: Color, height: int = CANVAS) -> Image.Image:
@@ -255,7 +251,7 @@ def _room(horizon: int, drift: int) -> Image.Image:
     return picture
 
 
-SETTING_PAINTERS: dict[str, Callable[[int, int], Image.Image]] = {
+BACKGROUNDS: dict[str, Callable[[int, int], Image.Image]] = {
     "beach": _beach,
     "forest": _forest,
     "field": _field,

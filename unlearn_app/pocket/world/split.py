@@ -1,4 +1,4 @@
-"""Which concepts anything may be tuned on, and which are kept for tests: fixed once,
+"""The concepts that anything may be tuned on; all others are for tests. Fixed in
 `assets/docs/protocol.md`.
 """
 

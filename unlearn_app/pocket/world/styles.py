@@ -1,9 +1,9 @@
 """The picture styles of PocketCanvas as filters `(rgb (H, W, 3), mask (H, W)) -> (H, W, 3)`, all in
 [0, 1].
 
-Every texture repeats within 8 px and is locked to the picture's corner, so that all latent cells
-hold the same phase of it. `mask` is the object's coverage: styles keep the object clearer than what
-stands behind it.
+Every texture has a period that divides 8 px and starts at the picture's corner, so that it is the
+same in all latent cells. `mask` is the object's coverage: styles keep the object clearer than the
+background.
 """
 
 from collections.abc import Callable
