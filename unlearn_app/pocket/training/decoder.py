@@ -207,7 +207,8 @@ def _write_ramp(resnets: nn.ModuleList) -> None:
     of the four flags of each side.
     """
     outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
-    edges, ramps = ENTRY["edges"], ENTRY["ramp"]
+    edges = ENTRY["edges"]
+    ramps = ENTRY["ramp"]
     for distance, block in zip((0, 2), resnets, strict=True):
         blank(block.conv1)
         blank(block.conv2)
@@ -218,7 +219,8 @@ def _write_ramp(resnets: nn.ModuleList) -> None:
                 _tap(block.conv1, [edge], ENTRY["one"], -1.0, out)
             else:
                 _tap(block.conv1, [edge], [edge], 1.0, out)
-            axis, sign = ramps[side // 2], 2 * (side % 2) - 1
+            axis = ramps[side // 2]
+            sign = 2 * (side % 2) - 1
             value = sign * (SIDE / 2 - 0.5 - distance) / ONE
             _tap(block.conv2, [axis], [edge], value)
             _tap(block.conv2, [axis], [edge], value - sign / ONE, out)

@@ -105,7 +105,8 @@ def _fit_level(
     functionals = share.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3 * width * width)
     patches = F.unfold(x, width, stride=width).transpose(1, 2).reshape(len(cells), -1)
     some = slice(None, None, max(1, len(cells) // SAMPLE_ROWS))
-    cells, patches = cells[some], patches[some]
+    cells = cells[some]
+    patches = patches[some]
     solution = _least_squares(cells, patches @ functionals.T)
     covariance = cells.T @ cells / len(cells)
     values, vectors = torch.linalg.eigh(solution.T @ covariance @ solution)
@@ -146,7 +147,8 @@ def _mirror(channels: int, width: int, groups: int) -> Tensor:
 
 
 def _write_output(autoencoder: nn.Module, channels: int) -> None:
-    encoder, groups = autoencoder.encoder, autoencoder.config.norm_num_groups
+    encoder = autoencoder.encoder
+    groups = autoencoder.config.norm_num_groups
     width = encoder.conv_norm_out.num_channels
     plus, minus, _ = _group_layout(channels, width, groups)
     blank(encoder.conv_norm_out)

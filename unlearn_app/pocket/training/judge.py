@@ -90,7 +90,8 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
     """Pictures (B, 3, H, W), shifted or coded with noise, blurred, and with noise and another
     contrast, (B, 3, SIDE, SIDE).
     """
-    count, side = len(pictures), pictures.shape[-1]
+    count = len(pictures)
+    side = pictures.shape[-1]
     padded = F.pad(pictures, (MAX_SHIFT,) * 4, mode="replicate")
     offsets = torch.randint(2 * MAX_SHIFT + 1, (count, 2), generator=generator).tolist()
     shifted = torch.stack(

@@ -293,7 +293,8 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
     seed, steps, batch_size, lr = (getattr(recipe, f"{part}_{name}") for name in names)
     torch.manual_seed(seed)
     state = judge.new_state(judge.NETS[part]().to(device), lr)
-    shards, shown = [], []
+    shards = []
+    shown = []
     for split in ("train", "fresh"):
         shards += _pictures(work, split, recipe)
         shown += scenes(split, recipe.pictures[split], recipe.data_seed)

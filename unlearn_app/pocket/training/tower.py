@@ -119,7 +119,8 @@ def train_tower(
         parts = [_drawn_parts(rng) for _ in range(batch_size)]
         ids = tokenize(tokenizer, [grammar.caption(*p, rng) for p in parts])
         pooled = model(ids).pooler_output
-        loss, right = pooled.new_zeros(()), torch.ones(batch_size, dtype=torch.bool)
+        loss = pooled.new_zeros(())
+        right = torch.ones(batch_size, dtype=torch.bool)
         for names, head, column in zip(vocabularies, heads, zip(*parts, strict=True), strict=True):
             target = torch.tensor([names.index(name) if name else len(names) for name in column])
             logits = head(pooled)

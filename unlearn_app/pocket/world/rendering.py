@@ -179,7 +179,8 @@ def _snow(horizon: int, drift: int) -> Image.Image:
         (150, 176, 208), (206, 220, 236), (246, 249, 253), (228, 236, 246), horizon
     )
     for left, top, shade in ((-46, 34, 140), (68, 26, 150), (-10, 40, 128), (122, 40, 128)):
-        middle, right = left + 36, left + 72
+        middle = left + 36
+        right = left + 72
         draw.polygon(
             ((left + drift, horizon), (middle + drift, top), (right + drift, horizon)),
             fill=(shade, shade + 18, shade + 44),
@@ -230,7 +231,8 @@ def _city(horizon: int, drift: int) -> Image.Image:
         (196, 204, 216), (226, 216, 206), (96, 98, 104), (70, 72, 78), horizon + 8
     )
     for index, x in enumerate(range(-32, CANVAS + 16, 24)):
-        top, shade = (30, 12, 40, 22, 8, 36)[index % 6], (118, 96, 128, 104, 120, 98)[index % 6]
+        top = (30, 12, 40, 22, 8, 36)[index % 6]
+        shade = (118, 96, 128, 104, 120, 98)[index % 6]
         draw.rectangle(
             (x + drift, top, x + drift + 21, horizon + 8), fill=(shade, shade + 6, shade + 24)
         )
