@@ -135,7 +135,7 @@ class _Bench:
                 postpone(ledger, names[place - 1], kept(job.domain))
                 continue
             look = looked_at(asked, job, place, self._smoke)
-            how = {"prompts": look, "held_out": kept(job.domain), "painter": self._painter}
+            how = {"prompts": look, "held_out": kept(job.domain), "sampler": self._painter}
             for _ in append(ledger, names[place - 1], self._backend, self._judge, **how):
                 pass
         return ledger
