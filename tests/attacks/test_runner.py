@@ -442,12 +442,7 @@ def shown(model, slots, pocket, judge, config, kind, **changes) -> AttackResult:
 
 def probed(model, slots, context, judge, config, kind, changes) -> AttackResult:
     with model.active(*slots):
-        steps = attacked(model, attack_of(config, kind, **changes), context, judge)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return finished_by(attacked(model, attack_of(config, kind, **changes), context, judge))
 
 
 def taught(pocket, judge, config, kind, **changes) -> AttackResult:
