@@ -51,8 +51,16 @@ def judge_run(
     What a detector adds and where a second judge would say otherwise is told and changes no label.
     """
     verdict = _judged(scores, findings, thresholds)
-    reasons = (*verdict.reasons, *_detected(scores))
+    doubts = _doubts(scores, findings, verdict, thresholds)
+    return replace(verdict, reasons=(*verdict.reasons, *_detected(scores), *doubts))
+
+
+def _doubts(
+    scores: Scored, findings: Sequence[Finding], verdict: Verdict, thresholds: Thresholds
+) -> list[str]:
+    """A sentence for every further judge by whose accuracies the label would be another one."""
     cells = [score for groups in scores.values() for score in groups.values()]
+    doubts = []
     for judge in cells[0].accuracies if cells else ():
         if not all(judge in score.accuracies for score in cells):
             continue
@@ -60,18 +68,12 @@ def judge_run(
             column: {g: replace(s, accuracy=s.accuracies[judge]) for g, s in groups.items()}
             for column, groups in scores.items()
         }
-        found = [_by_second(finding, seen) for finding in findings]
-        other = _judged(seen, found, thresholds)
+        other = _judged(seen, [_by_second(one, seen) for one in findings], thresholds)
         if other.label != verdict.label:
-            why = next(
-                (reason for reason in other.reasons if reason not in verdict.reasons),
-                other.reasons[0],
-            )
-            reasons = (
-                *reasons,
-                f"A second judge, built differently, would say {other.label}: {why}",
-            )
-    return replace(verdict, reasons=reasons)
+            new = [reason for reason in other.reasons if reason not in verdict.reasons]
+            why = (new or other.reasons)[0]
+            doubts.append(f"A second judge, built differently, would say {other.label}: {why}")
+    return doubts
 
 
 def _by_second(finding: Finding, scores: Scored) -> Finding:
@@ -87,14 +89,14 @@ def _by_second(finding: Finding, scores: Scored) -> Finding:
 
 
 def _detected(scores: Scored) -> list[str]:
-    told: dict[str, list[str]] = {}
+    shares: dict[str, list[str]] = {}
     for column, groups in scores.items():
         for name, share in groups["forget"].found.items():
-            told.setdefault(name, []).append(f"{column} {share:.0%}")
+            shares.setdefault(name, []).append(f"{column} {share:.0%}")
     return [
         f"{name} finds {FINDS.get(name, 'what it looks for')} in pictures of the concept:"
-        f" {', '.join(shares)}."
-        for name, shares in told.items()
+        f" {', '.join(by_column)}."
+        for name, by_column in shares.items()
     ]
 
 
@@ -117,8 +119,8 @@ def _judged(scores: Scored, findings: Sequence[Finding], thresholds: Thresholds)
             before = scores["original"]["forget"].accuracy
             reasons += _own_attack(finding, finding.curve, before, thresholds)
     others = [finding for finding in counted if finding.curve is None]
-    reasons += [_sentence(one, thresholds, one is counted[0]) for one in others]
-    reasons += [_told(finding) for finding in findings if not finding.counts]
+    reasons += [_counted_sentence(one, thresholds, one is counted[0]) for one in others]
+    reasons += [_uncounted_sentence(finding) for finding in findings if not finding.counts]
     if any(finding.recovers(thresholds.back) for finding in counted):
         return Verdict("concealed", tuple(reasons), shares)
     if all(finding.by_prompt for finding in counted):
@@ -191,7 +193,7 @@ def _own_attack(
     ]
 
 
-def _outcome(finding: Finding) -> str:
+def _shown_sentence(finding: Finding) -> str:
     low, high = finding.interval
     shown = (
         f"{sum(finding.hits)} of {len(finding.hits)} prompts ({finding.share:.0%}, {low:.0%} to"
@@ -202,7 +204,7 @@ def _outcome(finding: Finding) -> str:
     return f"The attack {finding.kind} shows it at {shown}{seconded}"
 
 
-def _sentence(finding: Finding, thresholds: Thresholds, worst: bool) -> str:
+def _counted_sentence(finding: Finding, thresholds: Thresholds, worst: bool) -> str:
     """What one attack did, with its budget and its control; the worst one comes first and says
     so.
     """
@@ -211,14 +213,14 @@ def _sentence(finding: Finding, thresholds: Thresholds, worst: bool) -> str:
     control_label = (
         f"at {name}, {finding.base:.0%}" if name else f"no control, because {finding.missing}"
     )
-    said = f"{_outcome(finding)}; {control_label}: {outcome}. Budget: {finding.budget}."
+    said = f"{_shown_sentence(finding)}; {control_label}: {outcome}. Budget: {finding.budget}."
     return f"Worst attack: {said[0].lower()}{said[1:]}" if worst else said
 
 
-def _told(finding: Finding) -> str:
+def _uncounted_sentence(finding: Finding) -> str:
     """What an attack did that does not count, and why."""
     return (
-        f"{_outcome(finding)}, which proves nothing, because {finding.missing}. Budget:"
+        f"{_shown_sentence(finding)}, which proves nothing, because {finding.missing}. Budget:"
         f" {finding.budget}."
     )
 
