@@ -39,7 +39,7 @@ anywhere.
 """
 
 APART = {"objectives", "closed_form", "gradient_rules", "regularizers", "merging"}
-"""Folders of `methods` that know nothing of each other; what they share is `methods.lora`."""
+"""Folders of `methods` that know nothing of each other; what they share is `models.lora`."""
 
 LIBRARY_HOMES = {
     "diffusers": "models.diffusers",
@@ -211,7 +211,7 @@ def test_methods_know_nothing_of_each_other() -> None:
             others = {
                 other.split(".")[1] for other in own_imports(module) if other.startswith("methods.")
             }
-            assert others <= {parts[1], "lora"}, f"{module} imports {sorted(others)}"
+            assert others <= {parts[1]}, f"{module} imports {sorted(others)}"
 
 
 def test_module_imports_have_no_cycle() -> None:
@@ -220,6 +220,23 @@ def test_module_imports_have_no_cycle() -> None:
     while ready := {module for module, below in graph.items() if below <= done} - done:
         done |= ready
     assert done == set(graph), f"these import each other in a circle: {sorted(set(graph) - done)}"
+
+
+LAYER_WORDS = {
+    "attn2": ("models.diffusers",),
+    "to_k": ("models.diffusers",),
+    "alphas_cumprod": ("models.diffusers", "models.parameterization", "pocket"),
+    "prediction_type": ("models.diffusers", "models.parameterization", "pocket"),
+}
+"""Names of one library's layers and schedulers, and who may know them."""
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_names_of_layers_and_schedulers_stay_with_the_models(module: str) -> None:
+    text = NAMES[module].read_text(encoding="utf-8")
+    for word, homes in LAYER_WORDS.items():
+        if not any(module == home or module.startswith(f"{home}.") for home in homes):
+            assert not re.search(rf"\b{word}\b", text), f"{module} knows {word}; ask the model"
 
 
 @pytest.mark.parametrize("module", NAMES)
@@ -232,7 +249,7 @@ def test_heavy_libraries_have_one_home(module: str) -> None:
         assert "torch" not in used, "the surface computes nothing: no torch"
     if folder(module) == "methods":
         assert not used & {"transformers", "diffusers", "peft"}, (
-            "methods see the Backend protocol, not a library"
+            "methods see protocols of a model, not a library"
         )
     assert not used & {"pickle", "dill", "cloudpickle", "joblib"}, (
         "weights are safetensors, records are JSON"

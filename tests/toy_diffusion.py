@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unlearn_app.models.conditioning import Conditioning
+from unlearn_app.models.parameterization import Epsilon
 from unlearn_app.models.protocols import MetaBatch, NoisyBatch, Params
 
 DIM, WIDTH, TIMES, RANK = 16, 64, 50, 4
@@ -16,12 +18,9 @@ SPREAD = 0.3
 
 
 class Toy:
-    """Three clouds of points, of which two are close; as much of a `Backend` as objectives and
-    training ask for.
+    """Three clouds of points, of which two are close, as a `Denoiser`: all that objectives and the
+    loop ask for.
     """
-
-    timesteps = TIMES
-    latent_shape = (DIM, 1, 1)
 
     def __init__(self, seed: int, steps: int = 1500) -> None:
         self.source = torch.Generator().manual_seed(seed)
@@ -32,6 +31,7 @@ class Toy:
         self.names[RELATED] = 0.5 * self.names[FORGET] + 0.85 * self.names[RELATED]
         self.names[NULL] = 0.0
         self.alphas = torch.cumprod(1 - torch.linspace(1e-3, 0.2, TIMES), 0)
+        self.parameterization = Epsilon(self.alphas)
         shapes = {"inside": (WIDTH, DIM + 16 + 8), "outside": (DIM, WIDTH)}
         shapes |= {
             f"{part}{block}": (WIDTH, WIDTH) for block in range(2) for part in ("up", "down")
@@ -50,7 +50,8 @@ class Toy:
         for _ in range(steps):
             kinds = torch.randint(1, 4, (96,), generator=self.source)
             batch = self.batch(kinds)
-            cond = batch.cond * (torch.rand(96, 1, 1, generator=self.source) > 0.15)
+            kept = torch.rand(96, 1, 1, generator=self.source) > 0.15
+            cond = Conditioning(batch.cond.states * kept)
             mover.zero_grad()
             F.mse_loss(self.predict(batch.x_t, batch.t, cond, weights), batch.noise).backward()
             mover.step()
@@ -61,17 +62,16 @@ class Toy:
         drawn = self.means[kinds - 1] + SPREAD * torch.randn(len(kinds), DIM, generator=self.source)
         return drawn.view(-1, DIM, 1, 1)
 
-    def states(self, kinds: Tensor) -> Tensor:
-        return self.names[kinds].unsqueeze(1)
+    def cond(self, kinds: Tensor) -> Conditioning:
+        return Conditioning(self.names[kinds].unsqueeze(1))
 
     def batch(self, kinds: Tensor, x0: Tensor | None = None) -> NoisyBatch:
         x0 = self.points(kinds) if x0 is None else x0
         noise = torch.randn(x0.shape, generator=self.source)
         t = torch.randint(TIMES, (len(kinds),), generator=self.source)
-        null, anchor = (self.states(torch.full_like(kinds, kind)) for kind in (NULL, RELATED))
-        return NoisyBatch(
-            x0, noise, t, self.add_noise(x0, noise, t), self.states(kinds), null, anchor
-        )
+        null, anchor = (self.cond(torch.full_like(kinds, kind)) for kind in (NULL, RELATED))
+        x_t = self.parameterization.add_noise(x0, noise, t)
+        return NoisyBatch(x0, noise, t, x_t, self.cond(kinds), null, anchor)
 
     def of(self, kind: int, count: int = 32) -> NoisyBatch:
         return self.batch(torch.full((count,), kind))
@@ -89,25 +89,20 @@ class Toy:
         support = tuple(self.of(FORGET) for _ in range(steps))
         return MetaBatch(support, self.of(FORGET), self.of(RELATED), self.of(UNRELATED), seed=0)
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        kept = self.alphas[t].view(-1, 1, 1, 1)
-        return kept.sqrt() * x0 + (1 - kept).sqrt() * noise
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        return noise
-
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
+    def predict(
+        self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None
+    ) -> Tensor:
         w = params if params is not None and "inside" in params else self.weights("unlearn", params)
         angle = t.float().view(-1, 1) / TIMES * torch.arange(1, 9) * torch.pi
         hidden = F.linear(
-            torch.cat([x_t.flatten(1), angle.sin(), angle.cos(), cond[:, 0]], 1), w["inside"]
+            torch.cat([x_t.flatten(1), angle.sin(), angle.cos(), cond.states[:, 0]], 1), w["inside"]
         )
         for block in range(2):
             hidden = hidden + F.linear(F.silu(F.linear(hidden, w[f"up{block}"])), w[f"down{block}"])
         return F.linear(F.silu(hidden), w["outside"]).view(x_t.shape)
 
     @torch.no_grad()
-    def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         return self.predict(x_t, t, cond, self.original)
 
     def adapter(self) -> Params:
@@ -148,11 +143,11 @@ class Toy:
         for time in reversed(range(TIMES)):
             t = torch.full((count,), time)
             named, null = (
-                self.predict(x, t, self.states(k)) for k in (kinds, torch.full_like(kinds, NULL))
+                self.predict(x, t, self.cond(k)) for k in (kinds, torch.full_like(kinds, NULL))
             )
             noise = null + guidance_scale * (named - null)
-            kept, before = self.alphas[time], self.alphas[time - 1] if time else torch.tensor(1.0)
-            x0 = (x - (1 - kept).sqrt() * noise) / kept.sqrt()
+            before = self.alphas[time - 1] if time else torch.tensor(1.0)
+            x0 = self.parameterization.to_x0(x, noise, t)
             x = before.sqrt() * x0 + (1 - before).sqrt() * noise
         apart = torch.cdist(x.flatten(1), self.means)
         near = apart.argmin(1) == kind - 1

@@ -63,7 +63,7 @@ def attacked(backend, attack, concept, config):
 
 
 def fingerprint(backend) -> str:
-    parts = [*backend.unet.state_dict().items(), *backend.pipe.text_encoder.state_dict().items()]
+    parts = [*backend.network.state_dict().items(), *backend.pipe.text_encoder.state_dict().items()]
     kept = [t.numpy().tobytes() for name, t in sorted(parts) if ".relearn." not in name]
     return hashlib.sha256(b"".join(kept)).hexdigest()
 

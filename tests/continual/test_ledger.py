@@ -18,7 +18,7 @@ from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import ConfigError, OutputError
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.metrics import request_metrics
-from unlearn_app.methods.lora import frobenius_norm
+from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.settings.run_config import make_config, make_plan
 from unlearn_app.web import sequence
 

@@ -22,7 +22,6 @@ from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.continual.sequence import add_original, append, new_ledger, postpone, run_request
 from unlearn_app.continual.sequence_data import drop_retain_prompts
 from unlearn_app.evaluation.judges.clip import ClipScorer
-from unlearn_app.methods.lora import as_adapter, dense, sum_adapters
 from unlearn_app.methods.merging.ties import ties
 from unlearn_app.methods.regularizers.subspace_projection import (
     SubspaceProjection,
@@ -30,6 +29,7 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     span_of,
 )
 from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.lora import as_adapter, dense, sum_adapters
 from unlearn_app.settings.events import PanelProgress, Stage, Step
 from unlearn_app.settings.presets import REGULARIZATION_PRESETS
 from unlearn_app.settings.run_config import config_from_dict, make_config, make_plan, with_concept
@@ -361,11 +361,11 @@ def test_what_a_projection_protects_is_hardly_read_differently(backend, tiny_pip
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
     lesson = drop_retain_prompts(cat, [dog])
     erased = regularization.read_states(backend, [prompt.text for prompt in dog.forget.train[:4]])
-    protected = torch.cat([backend.encode_text([""])[0].float(), erased]).double()
+    protected = torch.cat([backend.encode_text([""]).states[0].float(), erased]).double()
     basis = regularization.protected_span(backend, lesson, [dog], 0.9)
     assert residual_energy(basis, protected).mean() < 0.15
     params = backend.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
-    held, leaks = SubspaceProjection(basis), {}
+    held, leaks = SubspaceProjection(basis, tuple(backend.cross_weights())), {}
     for name in ("free", "held"):
         for row, tensor in enumerate(params.values()):
             tensor.data = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(row))

@@ -8,7 +8,7 @@ import torch
 from unlearn_app.methods.closed_form.rece import RECE, reviving_tokens
 from unlearn_app.methods.closed_form.tokens import paired_positions
 from unlearn_app.methods.closed_form.uce import UCE
-from unlearn_app.methods.lora import compact, product, to_adapter
+from unlearn_app.models.lora import compact, product, to_adapter
 
 WIDTH = 8
 NONE = torch.zeros(0, WIDTH)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearn_app.methods.lora import Updates, as_adapter, dense
 from unlearn_app.methods.merging.mean import uniform
 from unlearn_app.methods.merging.task_arithmetic import arithmetic
 from unlearn_app.methods.merging.ties import ties
 from unlearn_app.methods.regularizers.subspace_projection import span_of
+from unlearn_app.models.lora import Updates, as_adapter, dense
 
 
 def update(seed: int, layer: str = "a") -> Updates:

@@ -12,6 +12,7 @@ from torch import Tensor
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.protocols import MetaBatch, NoisyBatch
 
 LOSS = Diffusion()
@@ -23,7 +24,7 @@ SMOOTH = MetaUnlearning(LOSS, lr=0.02, optimizer="sgd", rank=2, alpha=3.0, cap=1
 def backend(tiny_pipeline: Path):
     """The small model in float64, with a defender's adapter that is not the identity."""
     made = load_backend(str(tiny_pipeline))
-    made.unet.double()
+    made.network.double()
     params = made.reset_adapter("unlearn", 2, 2.0, 0)
     source = torch.Generator().manual_seed(5)
     for tensor in params.values():
@@ -37,9 +38,10 @@ def noisy(backend, seed: int) -> NoisyBatch:
         torch.randn(2, *backend.latent_shape, generator=source, dtype=torch.float64)
         for _ in range(2)
     )
-    t = torch.randint(backend.timesteps, (2,), generator=source)
-    cond = torch.randn(2, 4, 32, generator=source, dtype=torch.float64)
-    return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, cond, cond)
+    t = backend.parameterization.draw_timesteps(2, source)
+    cond = Conditioning(torch.randn(2, 4, 32, generator=source, dtype=torch.float64))
+    x_t = backend.parameterization.add_noise(x0, noise, t)
+    return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
 def ahead(backend, steps: int = 1) -> MetaBatch:
@@ -112,15 +114,14 @@ def curvature_along(backend, batch: NoisyBatch, direction: dict[str, Tensor]) ->
 
 def parts_of(batch: NoisyBatch) -> list[NoisyBatch]:
     """The pictures of a set, each as a set of its own."""
-    rows = [
-        {n: tensor[row : row + 1] for n, tensor in vars(batch).items()}
-        for row in range(len(batch.t))
-    ]
-    return [NoisyBatch(**row) for row in rows]
+    count = len(batch.t)
+    pieces = {name: part.chunk(count) for name, part in vars(batch).items()}
+    return [NoisyBatch(**{n: parts[row] for n, parts in pieces.items()}) for row in range(count)]
 
 
 def twice(batch: NoisyBatch) -> NoisyBatch:
-    return NoisyBatch(**{name: torch.cat([tensor, tensor]) for name, tensor in vars(batch).items()})
+    cat = {Tensor: torch.cat, Conditioning: Conditioning.cat}
+    return NoisyBatch(**{n: cat[type(part)]([part, part]) for n, part in vars(batch).items()})
 
 
 def slope(backend, objective, batch, direction: list[Tensor], h: float = 1e-5) -> float:
@@ -256,16 +257,16 @@ def test_nothing_is_moved_or_left_behind(backend, order, weights) -> None:
     """P7: no weight changes, no gradient stays, and the adversary starts afresh each time."""
     from unlearn_app.models.diffusers.weights import base_weights
 
-    before = {name: weight.detach().clone() for name, weight in backend.unet.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in backend.network.named_parameters()}
     objective, batch = (
         replace(SMOOTH, order=order, weights=weights, optimizer="adam"),
         ahead(backend, 2),
     )
     first, again = (gradient(backend, objective, batch) for _ in range(2))
     assert torch.equal(first, again) and first.abs().sum() > 0
-    for name, weight in backend.unet.named_parameters():
+    for name, weight in backend.network.named_parameters():
         assert torch.equal(weight, before[name]) and weight.grad is None
-    assert not any(weight.requires_grad for weight in base_weights(backend.unet).values())
+    assert not any(weight.requires_grad for weight in base_weights(backend.network).values())
 
 
 def test_a_lora_adversarys_first_step_is_the_projected_gradient(backend) -> None:

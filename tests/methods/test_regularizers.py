@@ -25,11 +25,13 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     span_of,
 )
 from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.protocols import NoisyBatch, Params
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.loop import Term, fit
 
-A, B = "down.attn2.to_k.lora_A.unlearn.weight", "down.attn2.to_k.lora_B.unlearn.weight"
+LAYER = "down.attn2.to_k"
+A, B = f"{LAYER}.lora_A.unlearn.weight", f"{LAYER}.lora_B.unlearn.weight"
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -85,8 +87,9 @@ def backend(tiny_pipeline: Path):
 
 def noisy(backend) -> NoisyBatch:
     x0, noise = (random(2, *backend.latent_shape, seed=seed).float() for seed in (1, 2))
-    t, cond = torch.tensor([100, 700]), random(2, 4, 32, seed=3).float()
-    return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, cond, cond)
+    t, cond = torch.tensor([100, 700]), Conditioning(random(2, 4, 32, seed=3).float())
+    x_t = backend.parameterization.add_noise(x0, noise, t)
+    return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
 def trained(
@@ -136,6 +139,11 @@ def leak(params: Params, vectors: Tensor, parts: tuple[str, ...] = ("to_k", "to_
 KEPT = random(5, 32, seed=9)
 
 
+def readers(backend) -> tuple[str, ...]:
+    """The layers that read text states."""
+    return tuple(backend.cross_weights())
+
+
 class TestKeepSpan:
     @pytest.mark.parametrize("warm", [False, True])
     def test_a_span_is_kept_through_adam_with_decay_and_clipping(self, backend, warm) -> None:
@@ -144,7 +152,14 @@ class TestKeepSpan:
         inside = random(6, 5, seed=11) @ KEPT
         assert (
             leak(
-                trained(backend, SubspaceProjection(basis), Clip(0.1), warm=warm, decay=0.1), inside
+                trained(
+                    backend,
+                    SubspaceProjection(basis, readers(backend)),
+                    Clip(0.1),
+                    warm=warm,
+                    decay=0.1,
+                ),
+                inside,
             )
             < 1e-5
         )
@@ -157,7 +172,7 @@ class TestKeepSpan:
         found = leak(
             trained(
                 backend,
-                SubspaceProjection(span_of(KEPT), gradients_only=True),
+                SubspaceProjection(span_of(KEPT), readers(backend), gradients_only=True),
                 Clip(0.1),
                 decay=0.1,
             ),
@@ -171,14 +186,17 @@ class TestKeepSpan:
         """
         outside = random(3, 32, seed=12)
         outside -= outside @ span_of(KEPT) @ span_of(KEPT).T
-        assert leak(trained(backend, SubspaceProjection(span_of(KEPT))), outside) > 1e-2
+        assert (
+            leak(trained(backend, SubspaceProjection(span_of(KEPT), readers(backend))), outside)
+            > 1e-2
+        )
 
     def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, backend) -> None:
         """T5, through the whole UNet: adapters on keys and values only, every token of the sentence
         protected.
         """
-        batch, cond = noisy(backend), KEPT[:4].float()[None].expand(2, -1, -1)
-        params = trained(backend, SubspaceProjection(span_of(KEPT)))
+        batch, cond = noisy(backend), Conditioning(KEPT[:4].float()[None]).expand(2)
+        params = trained(backend, SubspaceProjection(span_of(KEPT), readers(backend)))
         with torch.no_grad():
             for name, tensor in backend._params("unlearn").items():
                 if not name.partition(".lora_")[0].endswith(("to_k", "to_v")):
@@ -197,7 +215,8 @@ class TestKeepSpan:
         """T6, with momentum: the two variants part ways with Adam alone."""
         basis = span_of(random(2, 7, seed=3))
         reached = []
-        for held in (SubspaceProjection(basis), SubspaceProjection(basis, gradients_only=True)):
+        for gradients_only in (False, True):
+            held = SubspaceProjection(basis, (LAYER,), gradients_only)
             params = one_layer()
             own = mover(params.values(), lr=0.05, **({"momentum": 0.9} if mover is SGD else {}))
             held.begin_(params)
@@ -214,7 +233,7 @@ class TestKeepSpan:
         """T7: of B A (P x) by A, and of B A x at A P by A, projected."""
         basis, x = span_of(random(2, 7, seed=3)), random(7, 4, seed=5)
         inside, outside = one_layer(), one_layer()
-        held = SubspaceProjection(basis, gradients_only=True)
+        held = SubspaceProjection(basis, (LAYER,), gradients_only=True)
         (outside[B] @ outside[A] @ (x - basis @ basis.T @ x)).sin().sum().backward()
         held.begin_(inside)
         (inside[B] @ inside[A] @ x).sin().sum().backward()
@@ -233,13 +252,13 @@ class TestKeepSpan:
             if ".lora_B." in n
         }
         mask = best_rows(scores, 0.3)
-        found = trained(backend, mask, SubspaceProjection(span_of(KEPT)))
+        found = trained(backend, mask, SubspaceProjection(span_of(KEPT), readers(backend)))
         assert leak(found, KEPT) < 1e-5
         assert all((found[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
         assert any(found[name].any() for name in mask.keep)
 
 
-def _predict(backend, batch: NoisyBatch, cond: Tensor) -> Tensor:
+def _predict(backend, batch: NoisyBatch, cond: Conditioning) -> Tensor:
     with backend.active("unlearn"):
         return backend.predict(batch.x_t, batch.t, cond)
 

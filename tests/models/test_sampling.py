@@ -54,8 +54,8 @@ def test_more_noise_is_what_diffusers_makes_of_it(backend, eta, scale) -> None:
             * scale
         )
         expected = pipe(
-            prompt_embeds=backend.encode_text(PROMPTS),
-            negative_prompt_embeds=backend.encode_text(["", ""]),
+            prompt_embeds=backend.encode_text(PROMPTS).states,
+            negative_prompt_embeds=backend.encode_text(["", ""]).states,
             num_inference_steps=4,
             guidance_scale=3.0,
             latents=latents,
@@ -155,7 +155,7 @@ def test_chunks_get_their_own_pictures(backend) -> None:
 
 def test_states_of_ids_are_those_of_the_sentence(backend) -> None:
     ids = torch.tensor([backend.padded(backend.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
-    assert torch.equal(backend.encode_ids(ids), backend.encode_text(PROMPTS))
+    assert torch.equal(backend.encode_ids(ids).states, backend.encode_text(PROMPTS).states)
     assert backend.words(backend.token_ids("a cat")).replace(" ", "") == "acat"
     typed = backend.roundtrip_token_ids.tolist()
     assert 20 < len(typed) < len(backend.word_vectors()), (
@@ -176,12 +176,12 @@ def test_a_vector_stands_where_a_token_would(backend) -> None:
     before, token = table.clone(), int(ids[0, 2])
     extra = table[[token]].clone().requires_grad_()
     replaced = torch.where(ids == token, len(table), ids)
-    states = backend.encode_ids(replaced, extra)
-    torch.testing.assert_close(states, backend.encode_ids(ids))
+    states = backend.encode_ids(replaced, extra).states
+    torch.testing.assert_close(states, backend.encode_ids(ids).states)
     states.square().sum().backward()
     assert extra.grad.abs().sum() > 0
     assert torch.equal(backend.word_vectors(), before) and len(backend.word_vectors()) == len(
         before
     )
-    moved = backend.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0)))
+    moved = backend.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0))).states
     assert not torch.allclose(moved[:, 2:], states.detach()[:, 2:], atol=1e-3)

@@ -103,9 +103,9 @@ def test_same_seed_same_run_and_other_seed_another(backend, tiny_pipeline, tmp_p
 
 
 def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipeline, tmp_path):
-    before = {k: v.clone() for k, v in backend.unet.state_dict().items() if ".lora_" not in k}
+    before = {k: v.clone() for k, v in backend.network.state_dict().items() if ".lora_" not in k}
     list(run(config_for(tiny_pipeline), tmp_path / "out", backend=backend))
-    after = {k: v for k, v in backend.unet.state_dict().items() if ".lora_" not in k}
+    after = {k: v for k, v in backend.network.state_dict().items() if ".lora_" not in k}
     plain = {k.replace(".base_layer", ""): v for k, v in before.items()}
     assert all(torch.equal(plain[k.replace(".base_layer", "")], v) for k, v in after.items())
     stored = Run.open(tmp_path / "out")
@@ -173,7 +173,7 @@ def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
 ):
     before = {
         k.replace(".base_layer", ""): v.clone()
-        for k, v in backend.unet.state_dict().items()
+        for k, v in backend.network.state_dict().items()
         if ".lora_" not in k
     }
     changes = {
@@ -185,13 +185,13 @@ def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
     list(run(config_for(tiny_pipeline, **changes), tmp_path / "out", backend=backend))
     after = {
         k.replace(".base_layer", ""): v
-        for k, v in backend.unet.state_dict().items()
+        for k, v in backend.network.state_dict().items()
         if ".lora_" not in k
     }
     assert before.keys() == after.keys() and all(
         torch.equal(before[k], v) for k, v in after.items()
     )
-    assert not any(p.requires_grad for p in backend.unet.parameters())
+    assert not any(p.requires_grad for p in backend.network.parameters())
     stored = Run.open(tmp_path / "out")
     assert "relearn.safetensors" not in stored.record["files"]
     pictures = {(p.column, p.group, p.index): Image.open(p.file).tobytes() for p in stored.pictures}

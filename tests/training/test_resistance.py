@@ -235,7 +235,7 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
             held.x0.shape == (5, *pocket.latent_shape)
             and len(held.x0.flatten(1).unique(dim=0)) == 5
         )
-        assert torch.equal(held.cond, pocket.encode_text(held.prompts))
+        assert torch.equal(held.cond.states, pocket.encode_text(held.prompts).states)
     rendered = pocket.encode_pictures(lesson[1])
     taught = [
         any(torch.allclose(row, own, atol=1e-4) for own in rendered) for row in sets[pumpkin].x0

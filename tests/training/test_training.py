@@ -43,8 +43,9 @@ def batch(backend) -> NoisyBatch:
         backend.encode_text(["a cat", "a dog"]),
         backend.encode_text(["a bird", "a fish"]),
     )
-    null = backend.encode_text([""]).expand(2, -1, -1)
-    return NoisyBatch(x0, noise, t, backend.add_noise(x0, noise, t), cond, null, anchor)
+    null = backend.encode_text([""]).expand(2)
+    x_t = backend.parameterization.add_noise(x0, noise, t)
+    return NoisyBatch(x0, noise, t, x_t, cond, null, anchor)
 
 
 def perturb(backend, slot: str, seed: int = 5) -> None:
@@ -85,15 +86,15 @@ def test_only_the_trained_slot_gets_gradients(backend):
     perturb(backend, "relearn")
     with backend.training("relearn") as params:
         assert all(p.requires_grad for p in params.values())
-        trainable = {n for n, p in backend.unet.named_parameters() if p.requires_grad}
+        trainable = {n for n, p in backend.network.named_parameters() if p.requires_grad}
         with backend.active():
             pass
         assert (
             trainable
             == set(params)
-            == {n for n, p in backend.unet.named_parameters() if p.requires_grad}
+            == {n for n, p in backend.network.named_parameters() if p.requires_grad}
         )
-    assert not any(p.requires_grad for p in backend.unet.parameters())
+    assert not any(p.requires_grad for p in backend.network.parameters())
 
 
 def test_adapter_state_round_trip_folds_the_scale_in(backend, batch):
@@ -113,22 +114,8 @@ def test_adapter_state_round_trip_folds_the_scale_in(backend, batch):
 def test_noise_and_target_agree_with_diffusers(backend, batch):
     scheduler = backend.pipe.scheduler
     torch.testing.assert_close(batch.x_t, scheduler.add_noise(batch.x0, batch.noise, batch.t))
-    assert torch.equal(backend.target(batch.x0, batch.noise, batch.t), batch.noise)
-
-
-def test_v_target_agrees_with_diffusers(backend, batch):
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    kept = backend.pipe.scheduler, backend._alphas_cumprod
-    try:
-        backend.pipe.scheduler, backend._alphas_cumprod = scheduler, scheduler.alphas_cumprod
-        torch.testing.assert_close(
-            backend.target(batch.x0, batch.noise, batch.t),
-            scheduler.get_velocity(batch.x0, batch.noise, batch.t),
-        )
-    finally:
-        backend.pipe.scheduler, backend._alphas_cumprod = kept
+    target = backend.parameterization.target(batch.x0, batch.noise, batch.t)
+    assert torch.equal(target, batch.noise)
 
 
 def test_pictures_depend_on_their_own_seed_alone(backend):
@@ -165,7 +152,7 @@ class TestObjectives:
 
     def raw(self, backend, batch, cond):
         with torch.no_grad():
-            return backend.unet(batch.x_t, batch.t, cond).sample
+            return backend.network(batch.x_t, batch.t, cond.states).sample
 
     def test_esd(self, backend, batch):
         perturb(backend, "unlearn")
@@ -289,7 +276,7 @@ class TestObjectives:
 
 class TestFit:
     def test_loss_falls_and_the_forget_term_wins_nothing_from_frozen_weights(self, backend, batch):
-        before = {n: p.clone() for n, p in backend.unet.named_parameters() if ".lora_" not in n}
+        before = {n: p.clone() for n, p in backend.network.named_parameters() if ".lora_" not in n}
         params = backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         terms = {
             "forget": Term(registry.get("objective", "concept_ablation")(), repeat(batch)),
@@ -303,7 +290,7 @@ class TestFit:
         assert [s.step for s in steps] == list(range(1, 26)) and steps[0].total == 25
         assert steps[0].cosine is None and steps[5].cosine is not None
         assert all(s.conflict == (s.cosine is not None and s.cosine < 0) for s in steps)
-        after = dict(backend.unet.named_parameters())
+        after = dict(backend.network.named_parameters())
         assert all(torch.equal(p, after[n]) for n, p in before.items())
 
     @pytest.mark.parametrize("rule", registry.names("rule"))
@@ -527,7 +514,7 @@ class TestSaliency:
             0.3 * total, abs=1
         )
         assert not any(
-            p.requires_grad for n, p in backend.unet.named_parameters() if ".lora_" not in n
+            p.requires_grad for n, p in backend.network.named_parameters() if ".lora_" not in n
         )
         with backend.training("unlearn"):
             terms = {"forget": Term(Diffusion(), repeat(batch))}
@@ -553,7 +540,7 @@ class TestSaliency:
         backend.reset_adapter("unlearn", 4, 4.0, seed=0)
         mask = salient_rows(backend, repeat(batch), 1e-9)
         (name,) = [name for name, rows in mask.keep.items() if rows.any()]
-        layer = backend.unet.get_submodule(name.partition(".lora_B.")[0]).get_base_layer()
+        layer = backend.network.get_submodule(name.partition(".lora_B.")[0]).get_base_layer()
         layer.weight.requires_grad_(True)
         with backend.active():
             (gradient,) = torch.autograd.grad(Diffusion()(backend, batch), [layer.weight])

@@ -114,8 +114,9 @@ def test_the_papers_retain_loss_can_be_chosen(backend, tiny_pipeline) -> None:
 def test_random_labels_are_retain_prompts(backend, tiny_pipeline) -> None:
     config, concept = plan(tiny_pipeline, objective="random_label")
     batch = next(training_terms(backend, concept, config, lambda: False)["forget"].batches)
-    states = backend.encode_text(retain_prompts(concept, config.unlearn.train_pictures))
-    for row in batch.anchor:
+    prompts = retain_prompts(concept, config.unlearn.train_pictures)
+    states = backend.encode_text(prompts).states
+    for row in batch.anchor.states:
         assert any(torch.allclose(row, state, atol=1e-5) for state in states)
 
 
@@ -161,7 +162,7 @@ def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(
     weights = {name: weight.clone() for name, weight in backend.cross_weights().items()}
     assert weights and all(name.endswith((".attn2.to_k", ".attn2.to_v")) for name in weights)
     forget, anchor = edited_tokens(backend, concept)
-    retained = backend.encode_text(retain_prompts(concept, 24)).flatten(0, 1)
+    retained = backend.encode_text(retain_prompts(concept, 24)).states.flatten(0, 1)
     expected = config.build("closed_form")(weights, forget, anchor, retained)
     (step,) = edit(backend, concept, config)
     assert step.losses["forget"] == pytest.approx(0.0, abs=1e-5)

@@ -17,7 +17,16 @@ from torch import Tensor
 from ..concepts.concept import Concept, Prompt
 from ..evaluation.comparison import SEED_OFFSET
 from ..methods.objectives.diffusion import Diffusion
-from ..models.protocols import NO_OVERRIDES, Backend, NoisyBatch, Params, SamplingOverrides
+from ..models.conditioning import Conditioning
+from ..models.protocols import (
+    NO_OVERRIDES,
+    Backend,
+    Model,
+    NoisyBatch,
+    Params,
+    SamplingOverrides,
+    token_access,
+)
 from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
@@ -85,35 +94,40 @@ class Attack(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """The diffusion loss of pictures whose `cond` holds token ids, of which some read what `extra`
-    gives.
+    """The diffusion loss of pictures prompted by token ids, of which some read the rows of `extra`.
+
+    `batch.cond` comes from `with_ids`.
     """
 
     extra: Callable[[], Tensor]
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Model, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """The loss, a scalar, differentiable in what `extra` is made of."""
-        return Diffusion()(
-            backend, replace(batch, cond=backend.encode_ids(batch.cond, self.extra())), params
-        )
+        cond = token_access(model, "The attack").encode_ids(batch.cond.extras["ids"], self.extra())
+        return Diffusion()(model, replace(batch, cond=cond), params)
+
+
+def with_ids(data: LatentDataset, ids: Tensor) -> LatentDataset:
+    """`data` whose prompts are also token ids (N, L), for `Reading`."""
+    return replace(data, cond=replace(data.cond, extras={"ids": ids}))
 
 
 def sample_tries(
     backend: Backend,
     asked: Sequence[tuple[int, int, str]],
-    states: Tensor,
+    cond: Conditioning,
     context: AttackContext,
     should_stop: Callable[[], bool],
     overrides: SamplingOverrides = NO_OVERRIDES,
 ) -> Tries:
-    """Pictures by the active model of text states (N, L, D), of which `asked` says the prompt's
+    """Pictures by the active model of the N rows of `cond`, of which `asked` says the prompt's
     index, the attempt and the words.
     """
     rows, turns, said = zip(*asked, strict=True)
     first = 1000 * context.seed + SEED_OFFSET
     seeds = tuple(first + row + ATTEMPT_SEEDS * turn for row, turn in zip(rows, turns, strict=True))
     latents = backend.sample(
-        states,
+        cond,
         seeds,
         steps=context.sampling.steps,
         guidance_scale=context.sampling.guidance_scale,
@@ -133,11 +147,11 @@ def sample_variants(
     step for each way.
     """
     prompts, parts = context.prompts, []
-    states = backend.encode_text([prompt.text for prompt in prompts])
+    cond = backend.encode_text([prompt.text for prompt in prompts])
     for turn, (name, overrides) in enumerate(ways):
         started = time.perf_counter()
         asked = [(row, turn, f"{name}: {prompt.text}") for row, prompt in enumerate(prompts)]
-        parts.append(sample_tries(backend, asked, states, context, should_stop, overrides))
+        parts.append(sample_tries(backend, asked, cond, context, should_stop, overrides))
         yield Step("attack", turn + 1, len(ways), {}, seconds=time.perf_counter() - started)
     return joined(parts)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..common.registry import register
-from ..models.protocols import Backend, SamplingOverrides
+from ..models.protocols import Model, Sampler, SamplingOverrides
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
@@ -43,23 +43,23 @@ class Completion:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         x0 = context.data.x0
-        begun = backend.decode(x0)[[row % len(x0) for row in range(len(context.prompts))]]
-        ways = list(itertools.islice(_ways(backend, begun, context.sampling.steps), self.tries))
-        return (yield from sample_variants(backend, context, ways, should_stop))
+        begun = model.decode(x0)[[row % len(x0) for row in range(len(context.prompts))]]
+        ways = list(itertools.islice(_ways(model, begun, context.sampling.steps), self.tries))
+        return (yield from sample_variants(model, context, ways, should_stop))
 
 
-def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:
+def _ways(model: Sampler, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:
     """Names and overrides of the ways, from the one that gives the model the least of `begun`."""
     yield "img2img at strength 0.9", SamplingOverrides(pictures=begun, strength=0.9)
     yield (
         "its middle painted anew",
-        SamplingOverrides(pictures=begun, mask=_middle(backend, len(begun))),
+        SamplingOverrides(pictures=begun, mask=_middle(model, len(begun))),
     )
     early, late = max(round(0.1 * steps), 1), max(round(0.3 * steps), 1)
     yield f"the original's first {early} of {steps} steps", SamplingOverrides(original_steps=early)
@@ -68,9 +68,9 @@ def _ways(backend: Backend, begun: Tensor, steps: int) -> Iterator[tuple[str, Sa
     yield "img2img at strength 0.5", SamplingOverrides(pictures=begun, strength=0.5)
 
 
-def _middle(backend: Backend, count: int) -> Tensor:
+def _middle(model: Sampler, count: int) -> Tensor:
     """A mask (count, 1, H, W) of the latents: 1, sampled anew, inside a frame of an eighth."""
-    _, height, width = backend.latent_shape
+    _, height, width = model.latent_shape
     mask = torch.zeros(count, 1, height, width)
     mask[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8] = 1
     return mask

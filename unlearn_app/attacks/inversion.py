@@ -3,7 +3,7 @@ when it reads it.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,13 +13,13 @@ from ..common.registry import register
 from ..common.seeds import generator
 from ..concepts.concept import Concept, named
 from ..methods.gradient_rules.weighted_sum import WeightedSum
-from ..models.protocols import Backend
+from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import AttackContext, Reading, Tries, sample_tries
+from . import AttackContext, Reading, Tries, sample_tries, with_ids
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -55,29 +55,29 @@ class Inversion:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        table, first = backend.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
+        tokens = token_access(model, "Concept inversion")
+        table, first = tokens.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
         concept, data = context.concept, context.data
-        anchor = backend.token_ids(concept.anchor)[1:-1]
+        anchor = tokens.token_ids(concept.anchor)[1:-1]
         vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
         vectors += (
             0.1 * table.std() * torch.randn(vectors.shape, generator=generator(first)).to(vectors)
         )
         vectors.requires_grad_()
-        ids = self._ids(backend, concept, data.prompts)
-        rows = replace(data, cond=ids, anchor=ids)
+        rows = with_ids(data, self._ids(tokens, concept, data.prompts))
         terms = {
             "invert": Term(
-                Reading(lambda: vectors), noisy_batches(backend, rows, self.batch_size, first + 1)
+                Reading(lambda: vectors), noisy_batches(model, rows, self.batch_size, first + 1)
             )
         }
         lr = self.lr * table.std().item()
         yield from fit(
-            backend,
+            model,
             {"vectors": vectors},
             terms,
             WeightedSum(),
@@ -92,20 +92,19 @@ class Inversion:
             for row, text in enumerate(prompts)
         ]
         with torch.no_grad():
-            states = backend.encode_ids(self._ids(backend, concept, prompts), vectors).repeat(
-                self.tries, 1, 1
-            )
-        return sample_tries(backend, asked, states, context, should_stop)
+            cond = tokens.encode_ids(self._ids(tokens, concept, prompts), vectors)
+        return sample_tries(model, asked, cond.repeat(self.tries), context, should_stop)
 
-    def _ids(self, backend: Backend, concept: Concept, prompts: Sequence[str]) -> Tensor:
+    def _ids(self, tokens: TokenAccess, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""
-        new = list(range(len(backend.word_vectors()), len(backend.word_vectors()) + self.vectors))
+        known = len(tokens.word_vectors())
+        new = list(range(known, known + self.vectors))
         rows = []
         for prompt in prompts:
             before, _, after = named(concept, prompt, PLACE).partition(PLACE)
             rows.append(
-                backend.padded(
-                    [*backend.token_ids(before)[1:-1], *new, *backend.token_ids(after)[1:-1]]
+                tokens.padded(
+                    [*tokens.token_ids(before)[1:-1], *new, *tokens.token_ids(after)[1:-1]]
                 )
             )
-        return torch.tensor(rows, device=backend.device)
+        return torch.tensor(rows, device=tokens.device)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..common.registry import register
 from ..concepts.concept import evenly_spaced
-from ..models.protocols import Backend, SamplingOverrides
+from ..models.protocols import Model, SamplingOverrides
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import AttackContext, Tries, sample_variants
@@ -43,7 +43,7 @@ class Noise:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -53,4 +53,4 @@ class Noise:
             (f"eta {eta:g}, noise x {scale:g}", SamplingOverrides(eta=eta, noise_scale=scale))
             for eta, scale in grid
         ]
-        return (yield from sample_variants(backend, context, ways, should_stop))
+        return (yield from sample_variants(model, context, ways, should_stop))

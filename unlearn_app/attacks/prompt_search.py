@@ -1,7 +1,7 @@
 """Prompt search: words before the prompt, found by gradient, that bring the concept back."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,12 +12,12 @@ from ..common.registry import register
 from ..concepts.concept import Concept
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.regularizers import Regularizer
-from ..models.protocols import Backend, Params
+from ..models.protocols import Model, Params, TokenAccess, token_access
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import AttackContext, Reading, Tries, sample_tries
+from . import AttackContext, Reading, Tries, sample_tries, with_ids
 
 SEED_OFFSET = 650_000
 
@@ -53,26 +53,27 @@ class PromptSearch:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
-        table, data = backend.word_vectors(), context.data
-        candidates = _candidates(backend, context.concept, data.prompts, self.candidates)
+        tokens, data = token_access(model, "Prompt search"), context.data
+        table = tokens.word_vectors()
+        candidates = _candidates(tokens, context.concept, data.prompts, self.candidates)
         simplex = torch.full(
             (self.words, len(candidates)), 1 / len(candidates), device=table.device
         )
         simplex.requires_grad_()
-        ids = self._ids(backend, data.prompts, range(len(table), len(table) + self.words))
+        ids = self._ids(tokens, data.prompts, range(len(table), len(table) + self.words))
         batches = noisy_batches(
-            backend,
-            replace(data, cond=ids, anchor=ids),
+            model,
+            with_ids(data, ids),
             self.batch_size,
             1000 * context.seed + SEED_OFFSET,
         )
         yield from fit(
-            backend,
+            model,
             {"simplex": simplex},
             {"search": Term(Reading(lambda: _read(simplex, table[candidates])), batches)},
             WeightedSum(),
@@ -83,19 +84,19 @@ class PromptSearch:
             regularizers=(OnSimplex(),),
         )
         found = candidates[simplex.detach().argmax(1)].tolist()
-        prompts, said = [prompt.text for prompt in context.prompts], backend.words(found)
+        prompts, said = [prompt.text for prompt in context.prompts], tokens.words(found)
         asked = [
             (row, turn, f"{said} {text}")
             for turn in range(self.tries)
             for row, text in enumerate(prompts)
         ]
-        states = backend.encode_text([text for _, _, text in asked])
-        return sample_tries(backend, asked, states, context, should_stop)
+        cond = model.encode_text([text for _, _, text in asked])
+        return sample_tries(model, asked, cond, context, should_stop)
 
-    def _ids(self, backend: Backend, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
+    def _ids(self, tokens: TokenAccess, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
         """Ids (N, L) of the prompts after `words`."""
-        rows = [backend.padded([*words, *backend.token_ids(prompt)[1:-1]]) for prompt in prompts]
-        return torch.tensor(rows, device=backend.device)
+        rows = [tokens.padded([*words, *tokens.token_ids(prompt)[1:-1]]) for prompt in prompts]
+        return torch.tensor(rows, device=tokens.device)
 
 
 class OnSimplex(Regularizer):
@@ -112,18 +113,20 @@ class OnSimplex(Regularizer):
             tensor.copy_((tensor - surplus.gather(1, last)).clamp_min(0))
 
 
-def _candidates(backend: Backend, concept: Concept, captions: Sequence[str], count: int) -> Tensor:
+def _candidates(
+    tokens: TokenAccess, concept: Concept, captions: Sequence[str], count: int
+) -> Tensor:
     """Ids of the words nearest to what the adversary's captions say on average: such as can be
     typed, and not its own.
 
     The concept's own words stand in every prompt already.
     """
-    own, table = set(backend.token_ids(concept.name)), backend.word_vectors()
+    own, table = set(tokens.token_ids(concept.name)), tokens.word_vectors()
     ids = torch.tensor(
-        [word for word in backend.roundtrip_token_ids.tolist() if word not in own],
-        device=backend.device,
+        [word for word in tokens.roundtrip_token_ids.tolist() if word not in own],
+        device=tokens.device,
     )
-    said = sorted({word for caption in captions for word in backend.token_ids(caption)[1:-1]})
+    said = sorted({word for caption in captions for word in tokens.token_ids(caption)[1:-1]})
     near = cosine_similarity(table[ids], table[said].mean(0, keepdim=True))
     return ids[near.topk(min(count, len(ids))).indices]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..common.registry import register
 from ..concepts.concept import Concept, named
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import AttackContext, Tries, sample_tries
@@ -30,7 +30,7 @@ class Prompts:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -43,9 +43,9 @@ class Prompts:
                 itertools.islice(wordings(context.concept, prompt.text, row), self.tries)
             )
         ]
-        states = backend.encode_text([text for _, _, text in asked])
+        cond = model.encode_text([text for _, _, text in asked])
         yield Step("attack", 1, 1, {}, seconds=time.perf_counter() - started)
-        return sample_tries(backend, asked, states, context, should_stop)
+        return sample_tries(model, asked, cond, context, should_stop)
 
 
 def wordings(concept: Concept, text: str, row: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from ..common.registry import register
 from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
-from ..models.protocols import Backend, Params
+from ..models.protocols import Adapters, Model, Params
 from ..settings.attacks import budget_of
 from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig, setting
@@ -50,7 +50,7 @@ class Relearn:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -62,15 +62,15 @@ class Relearn:
         asked = [
             (row, turn, text) for turn in range(self.tries) for row, text in enumerate(prompts)
         ]
-        states = backend.encode_text([text for _, _, text in asked])
-        training = fine_tune(backend, context.data, self.training, first_seed(context.seed))
+        cond = model.encode_text([text for _, _, text in asked])
+        training = fine_tune(model, context.data, self.training, first_seed(context.seed))
         with closing(training):
             yield from itertools.islice(training, self.training.steps)
-            return sample_tries(backend, asked, states, context, should_stop)
+            return sample_tries(model, asked, cond, context, should_stop)
 
 
 def adversary_pictures(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     held: AttackConfig,
     sampling: Sampling,
@@ -81,11 +81,11 @@ def adversary_pictures(
 
     The original model samples them, from prompts and seeds that the defender does not use.
     """
-    return _sampled(backend, adversary_prompts(concept, held), sampling, seed, should_stop)
+    return _sampled(model, adversary_prompts(concept, held), sampling, seed, should_stop)
 
 
 def lesson_pictures(
-    backend: Backend,
+    model: Model,
     lesson: Lesson,
     unseen: Concept,
     held: AttackConfig,
@@ -100,23 +100,23 @@ def lesson_pictures(
     asked = adversary_prompts(unseen, held)
     shown = [prompt.expects == unseen.name for prompt in asked]
     if all(shown):
-        return encoded(backend, pictures, captions)
+        return encoded(model, pictures, captions)
     others = [p for p, own in zip(asked, shown, strict=True) if not own]
-    harmless = _sampled(backend, others, sampling, seed, should_stop)
+    harmless = _sampled(model, others, sampling, seed, should_stop)
     if not any(shown):
         return harmless
-    return encoded(backend, pictures[: sum(shown)], captions[: sum(shown)]).mixed(harmless, shown)
+    return encoded(model, pictures[: sum(shown)], captions[: sum(shown)]).mixed(harmless, shown)
 
 
 def _sampled(
-    backend: Backend,
+    model: Model,
     asked: Sequence[Prompt],
     sampling: Sampling,
     seed: int,
     should_stop: Callable[[], bool],
 ) -> LatentDataset:
     return sample_latents(
-        backend,
+        model,
         [prompt.text for prompt in asked],
         None,
         [first_seed(seed) + row for row in range(len(asked))],
@@ -131,18 +131,14 @@ def first_seed(seed: int) -> int:
     return 1000 * seed + SEED_OFFSET
 
 
-def fine_tune(
-    backend: Backend, data: LatentDataset, config: AttackConfig, seed: int
-) -> Iterator[Step]:
+def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int) -> Iterator[Step]:
     """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is
     empty.
     """
-    terms = {
-        "relearn": Term(Diffusion(), noisy_batches(backend, data, config.batch_size, seed + 1))
-    }
-    with adversary(backend, config, seed) as params:
+    terms = {"relearn": Term(Diffusion(), noisy_batches(model, data, config.batch_size, seed + 1))}
+    with adversary(model, config, seed) as params:
         yield from fit(
-            backend,
+            model,
             params,
             terms,
             WeightedSum(),
@@ -154,16 +150,16 @@ def fine_tune(
 
 
 @contextmanager
-def adversary(backend: Backend, config: AttackConfig, seed: int) -> Iterator[Params]:
+def adversary(model: Adapters, config: AttackConfig, seed: int) -> Iterator[Params]:
     """The attacked model, active, with what the adversary trains: all weights, or a fresh LoRA
     drawn from `seed`.
     """
     if config.weights == "full":
-        with backend.trainable_base_weights("unlearn") as params:
+        with model.trainable_base_weights("unlearn") as params:
             yield params
         return
-    backend.reset_adapter("relearn", config.rank, config.alpha, seed=seed)
-    with backend.merged("unlearn"), backend.training("relearn") as params:
+    model.reset_adapter("relearn", config.rank, config.alpha, seed=seed)
+    with model.merged("unlearn"), model.training("relearn") as params:
         yield params
 
 

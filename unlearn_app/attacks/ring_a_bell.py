@@ -13,7 +13,7 @@ from torch import Tensor
 from ..common.registry import register
 from ..common.seeds import generator
 from ..concepts.concept import Concept, named
-from ..models.protocols import Backend
+from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import AttackContext, Tries, sample_tries
@@ -54,39 +54,40 @@ class RingABell:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
         """See `Attack`."""
+        tokens = token_access(model, "Ring-A-Bell")
         concept, prompts = context.concept, context.prompts
-        direction = meaning(backend, concept)
+        direction = meaning(tokens, concept)
         source, asked = generator(1000 * context.seed + SEED_OFFSET), []
         for row, prompt in enumerate(prompts):
             started = time.perf_counter()
-            plain = backend.token_ids(named(concept, prompt.text, concept.anchor))[1:-1]
-            target = states_of(backend, [plain])[0] + self.strength * direction
-            found, distance = self._evolved(backend, plain, target, source)
-            asked += [(row, turn, backend.words(ids)) for turn, ids in enumerate(found)]
+            plain = tokens.token_ids(named(concept, prompt.text, concept.anchor))[1:-1]
+            target = states_of(tokens, [plain])[0] + self.strength * direction
+            found, distance = self._evolved(tokens, plain, target, source)
+            asked += [(row, turn, tokens.words(ids)) for turn, ids in enumerate(found)]
             seconds = time.perf_counter() - started
             yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
-        states = backend.encode_text([text for _, _, text in asked])
-        return sample_tries(backend, asked, states, context, should_stop)
+        cond = model.encode_text([text for _, _, text in asked])
+        return sample_tries(model, asked, cond, context, should_stop)
 
     def _evolved(
-        self, backend: Backend, plain: list[int], target: Tensor, source: torch.Generator
+        self, tokens: TokenAccess, plain: list[int], target: Tensor, source: torch.Generator
     ) -> tuple[list[list[int]], float]:
         """The ids of the best `tries` prompts, best first, and the mean squared distance of the
         first.
         """
-        usable = backend.roundtrip_token_ids
-        length = min(self.words, len(backend.padded([])) - 2)
+        usable = tokens.roundtrip_token_ids
+        length = min(self.words, len(tokens.padded([])) - 2)
 
         def draw(*shape: int) -> Tensor:
             return usable[torch.randint(len(usable), shape, generator=source)]
 
         def distances(words: Tensor) -> Tensor:
-            return (states_of(backend, words.tolist()) - target).square().mean((1, 2)).cpu()
+            return (states_of(tokens, words.tolist()) - target).square().mean((1, 2)).cpu()
 
         words = draw(self.population, length)
         words[1:, : len(plain)] = torch.tensor(plain[:length])
@@ -118,21 +119,22 @@ class RingABell:
         return children
 
 
-def states_of(backend: Backend, rows: Sequence[Sequence[int]]) -> Tensor:
+def states_of(tokens: TokenAccess, rows: Sequence[Sequence[int]]) -> Tensor:
     """Text states (N, L, D) of rows of ids by the text encoder itself, which the adversary has as
     well.
     """
-    return backend.encode_ids(torch.tensor([backend.padded(ids) for ids in rows])).float()
+    ids = torch.tensor([tokens.padded(row) for row in rows])
+    return tokens.encode_ids(ids).states.float()
 
 
-def meaning(backend: Backend, concept: Concept) -> Tensor:
+def meaning(tokens: TokenAccess, concept: Concept) -> Tensor:
     """The concept as a direction (L, D) of text states: sentences with it less the same with its
     anchor, on average.
     """
     with_it = [prompt.text for prompt in concept.relearn[:PAIRS]]
     without = [named(concept, text, concept.anchor) for text in with_it]
     states = (
-        states_of(backend, [backend.token_ids(text)[1:-1] for text in texts])
+        states_of(tokens, [tokens.token_ids(text)[1:-1] for text in texts])
         for texts in (with_it, without)
     )
     return torch.sub(*states).mean(0)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from ..common.errors import ConfigError
 from ..common.registry import register
 from ..concepts.concept import evenly_spaced
-from ..models.protocols import Backend
+from ..models.lora import scaled
+from ..models.protocols import Model
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import AttackContext, Tries, joined, sample_tries
@@ -39,7 +40,7 @@ class Scale:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         context: AttackContext,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[Step, None, Tries]:
@@ -49,29 +50,25 @@ class Scale:
             ConfigError: the model under attack has no adapter to turn down.
         """
         try:
-            state = backend.adapter_state("unlearn")
+            state = model.adapter_state("unlearn")
         except KeyError:
             raise ConfigError(
                 "There is no adapter to scale; a model with an unlearn adapter is accepted."
             ) from None
         prompts, parts = context.prompts, []
-        states = backend.encode_text([prompt.text for prompt in prompts])
+        cond = model.encode_text([prompt.text for prompt in prompts])
         try:
             for turn, scale in enumerate(evenly_spaced(SCALES, self.tries)):
                 started = time.perf_counter()
-                scaled = {
-                    name: tensor * scale if "lora_B" in name else tensor
-                    for name, tensor in state.items()
-                }
-                backend.load_adapter("unlearn", scaled)
+                model.load_adapter("unlearn", scaled(state, scale))
                 asked = [
                     (row, turn, f"adapter x {scale:g}: {prompt.text}")
                     for row, prompt in enumerate(prompts)
                 ]
-                parts.append(sample_tries(backend, asked, states, context, should_stop))
+                parts.append(sample_tries(model, asked, cond, context, should_stop))
                 yield Step(
                     "attack", turn + 1, self.tries, {}, seconds=time.perf_counter() - started
                 )
         finally:
-            backend.load_adapter("unlearn", state)
+            model.load_adapter("unlearn", state)
         return joined(parts)

@@ -16,8 +16,8 @@ from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
-from ..methods.lora import frobenius_norm, sum_adapters
 from ..methods.merging.merge import merge
+from ..models.lora import frobenius_norm, sum_adapters
 from ..models.protocols import Backend
 from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import SequenceConfig

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..common.seeds import generator
 from ..concepts.concept import Concept, named
+from ..models.conditioning import Conditioning
+from ..models.lora import layer_factors, scaled, update_of
 from ..models.protocols import Backend
 from ..settings.run_config import make_config
 from ..training.unlearning import forget
@@ -33,10 +35,12 @@ class Misread:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def sample(self, prompts: Sequence[str] | Tensor, seeds: Sequence[int], **how: Any) -> Tensor:
-        """Latents of prompts as this model reads them, or of text states."""
-        states = prompts if isinstance(prompts, Tensor) else self.encode_text(prompts)
-        return self._backend.sample(states, seeds, **how)
+    def sample(
+        self, prompts: Sequence[str] | Conditioning, seeds: Sequence[int], **how: Any
+    ) -> Tensor:
+        """Latents of prompts as this model reads them, or of their conditioning."""
+        cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
+        return self._backend.sample(cond, seeds, **how)
 
 
 class Filtered(Misread):
@@ -49,8 +53,8 @@ class Filtered(Misread):
         mentioned = re.search(rf"\b{re.escape(concept.name)}", sentence, re.I)
         return named(concept, sentence, concept.anchor) if mentioned else sentence
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text states of what is left of the prompts."""
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of what is left of the prompts."""
         return self._backend.encode_text([self._safe(prompt) for prompt in prompts])
 
 
@@ -63,13 +67,13 @@ class Swapped(Misread):
             backend.token_ids(word)[1:-1] for word in (concept.name, concept.anchor)
         )
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text states of the prompts, as this model reads them."""
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of the prompts, as this model reads them."""
         ids = [self._backend.padded(self._backend.token_ids(prompt)[1:-1]) for prompt in prompts]
         return self.encode_ids(torch.tensor(ids, device=self._backend.device))
 
-    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Text states of ids, as this model reads them."""
+    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
+        """The conditioning of ids, as this model reads them."""
         length = ids.shape[1]
         rows = [self._backend.padded(self._read(row)[1 : length - 1]) for row in ids.tolist()]
         return self._backend.encode_ids(torch.tensor(rows, device=ids.device), extra)
@@ -111,14 +115,10 @@ def destroyed(backend: Backend, concept: Concept, seed: int) -> Any:
     backend.drop_adapters()
     source, params = generator(seed), backend.reset_adapter("unlearn", 16, 16.0, seed)
     weights = backend.weights()
-    for name, tensor in params.items():
-        if ".lora_B." in name:
-            layer = name.partition(".lora_B.")[0]
-            other = params[name.replace("lora_B", "lora_A")]
-            wanted = DESTROYED_BY * _own(weights, layer).norm()
-            noise = torch.randn(tensor.shape, generator=source).to(tensor)
-            made = (noise.flatten(1) @ other.flatten(1)).norm()
-            tensor.data.copy_(noise * wanted / made)
+    for layer, (a, b) in layer_factors(params).items():
+        wanted = DESTROYED_BY * _own(weights, layer).norm()
+        noise = torch.randn(b.shape, generator=source).to(b)
+        b.data.copy_(noise * wanted / update_of((a, noise)).norm())
     return backend
 
 
@@ -136,10 +136,7 @@ def held_down(backend: Backend, concept: Concept, seed: int) -> Any:
     for _ in forget(backend, concept, make_config(concept.name, seed=seed)):
         pass
     state = backend.adapter_state("unlearn")
-    less = {
-        name: tensor * HELD_DOWN if "lora_B" in name else tensor for name, tensor in state.items()
-    }
-    backend.load_adapter("unlearn", less)
+    backend.load_adapter("unlearn", scaled(state, HELD_DOWN))
     return backend
 
 

@@ -1,10 +1,10 @@
 """Models by name."""
 
 from ..common.paths import POCKET
-from .protocols import Backend
+from .protocols import Model
 
 
-def load_backend(model: str = "pocket") -> Backend:
+def load_backend(model: str = "pocket") -> Model:
     """The bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
 
     Raises:

@@ -7,11 +7,11 @@ from PIL.Image import Image
 
 from ..common.images import to_pil
 from .diffusers.adapter_files import read_adapter
-from .protocols import Backend
+from .protocols import Model
 
 
 def generate(
-    backend: Backend,
+    model: Model,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -26,13 +26,13 @@ def generate(
         ModelError: the adapter file is missing, damaged or made for another model.
     """
     if adapter is not None:
-        backend.load_adapter("unlearn", read_adapter(adapter))
-    with backend.active(*(("unlearn",) if adapter else ())):
-        latents = backend.sample(
+        model.load_adapter("unlearn", read_adapter(adapter))
+    with model.active(*(("unlearn",) if adapter else ())):
+        latents = model.sample(
             prompts,
             seeds,
             steps=sampling_steps,
             guidance_scale=guidance_scale,
             should_stop=should_stop,
         )
-    return to_pil(backend.decode(latents))
+    return to_pil(model.decode(latents))

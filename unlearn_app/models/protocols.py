@@ -1,5 +1,8 @@
-"""The contract between the methods and a model: what every backend offers, and the batches they
+"""What methods, training and attacks may ask of a model, in small protocols, and the batches they
 train on.
+
+A function takes the narrowest protocol that it uses. A model offers all of them; `TokenAccess` is
+optional.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,28 +13,34 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..common.errors import ConfigError
+from .conditioning import Conditioning
+from .parameterization import Parameterization
+
 Slot = Literal["unlearn", "relearn"]
 SLOTS: tuple[Slot, ...] = ("unlearn", "relearn")
 Params = dict[str, Tensor]
-"""Trainable tensors of one adapter slot by name."""
+"""Tensors by name: an adapter slot's factors `LAYER.lora_A.SLOT.weight` (rank, in) and
+`LAYER.lora_B.SLOT.weight` (out, rank), or weights of the denoiser.
+"""
 
 
 @dataclass(frozen=True)
 class NoisyBatch:
     """One noised training batch.
 
-    `x0, noise, x_t` are latents (B, C, H, W); `t` (B,) counts from 0; `cond, null, anchor` are text
-    states (B, L, D) of the prompt, of the empty prompt and of the prompt with the anchor in the
-    concept's place.
+    `x0, noise, x_t` are latents (B, C, H, W) and `t` (B,) the timesteps of the model's
+    parameterization; `cond, null, anchor` have B rows: the prompt, the empty prompt, and the prompt
+    with the anchor in the concept's place.
     """
 
     x0: Tensor
     noise: Tensor
     t: Tensor
     x_t: Tensor
-    cond: Tensor
-    null: Tensor
-    anchor: Tensor
+    cond: Conditioning
+    null: Conditioning
+    anchor: Conditioning
 
 
 @dataclass(frozen=True)
@@ -76,122 +85,129 @@ class SamplingOverrides:
 NO_OVERRIDES = SamplingOverrides()
 
 
-class Backend(Protocol):
-    """A text-to-image diffusion model with two fixed adapter slots."""
+class Denoiser(Protocol):
+    """A network that predicts at noised latents: all that objectives and the loop ask for."""
 
-    name: str
-    base_hash: str
-    device: torch.device
-    timesteps: int
-    latent_shape: tuple[int, int, int]
-    roundtrip_token_ids: Tensor
-    """Ids of the tokens that are read again when their text is typed; bytes that are no letter are
-    not.
-    """
+    parameterization: Parameterization
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text states (B, L, D)."""
+    def predict(
+        self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None
+    ) -> Tensor:
+        """The prediction (B, C, H, W) with the active adapters, in at least float32.
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """`x_t` (B, C, H, W) of the model's forward process."""
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the model is trained to predict at `x_t`, in its own parameterization (epsilon or
-        v).
+        `params` replaces tensors by name; they may be all the weights, as `weights` returns them,
+        while no adapter is active.
         """
 
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor, params: Params | None = None) -> Tensor:
-        """The prediction with the active adapters, in at least float32; `params` replaces tensors
-        by name.
-
-        Under `active()` they may be all the weights, as `weights` returns them.
-        """
-
-    def frozen(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """The prediction of the original model: adapters off, no gradient."""
 
-    def token_ids(self, prompt: str) -> list[int]:
-        """Ids of the prompt's tokens with start and end, as they stand in the rows of its text
-        state.
+    def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
+        """All weights by name, in at least float32, with the update of `slot` added.
+
+        Differentiable in the slot's factors, of which `params` replaces some by name.
         """
 
-    def words(self, ids: Sequence[int]) -> str:
-        """The text of tokens, without start and end."""
+    def active(self, *slots: Slot) -> AbstractContextManager[None]:
+        """Use exactly `slots` for prediction and sampling; none is the original model."""
 
-    def word_vectors(self) -> Tensor:
-        """What the text encoder reads of each token: (V, E), one row per id."""
 
-    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Text states (B, L, D) of whole rows of ids (B, L), with start, end and padding, by the
-        encoder itself.
-
-        Ids from V on read the rows of `extra` (K, E) instead of a token's, and the states are
-        differentiable in them.
-        """
-
-    def padded(self, ids: Sequence[int]) -> list[int]:
-        """Ids between a start and an end token, cut or padded to the length that the text encoder
-        reads.
-        """
+class Adapters(Protocol):
+    """Two fixed LoRA slots over the weights of a denoiser."""
 
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
     ) -> Params:
-        """Put a fresh adapter into `slot` and return its tensors: B is zero, so the model is
+        """Put a fresh adapter into `slot` and return its factors: B is zero, so the model is
         unchanged.
 
         `modules` are the layers that carry it, as `UnlearnConfig.modules` names them.
-        """
-
-    def cross_weights(self) -> Params:
-        """The matrices (out, in) that turn text states into keys and values, by layer name."""
-
-    def base_weight_grads(self, slot: Slot) -> AbstractContextManager[Params]:
-        """Give the dense weights under the layers of `slot` gradients, by the names of the slot's B
-        factors.
         """
 
     def drop_adapters(self) -> None:
         """Empty both slots."""
 
     def adapter_state(self, slot: Slot) -> Params:
-        """A CPU copy of the adapter's tensors, in diffusers' file naming.
+        """A CPU copy of the adapter's factors, in diffusers' file naming, with scale 1.
 
         Raises:
             KeyError: the slot is empty.
         """
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
-        """Replace the adapter in `slot` by one that covers any of the layers, with one rank."""
+        """Replace the adapter in `slot` by one that covers any of the layers, with one rank.
 
-    def training(self, slot: Slot) -> AbstractContextManager[Params]:
-        """Activate `slot` alone with gradients, yielding its tensors."""
-
-    def active(self, *slots: Slot) -> AbstractContextManager[None]:
-        """Activate exactly `slots` for prediction and sampling; none is the original model."""
-
-    def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
-        """All weights of the denoiser by name, in at least float32, with the update of `slot`
-        added.
-
-        Differentiable in the slot's factors, of which `params` replaces some by name.
+        Raises:
+            ModelError: its factors do not fit this model.
         """
 
+    def training(self, slot: Slot) -> AbstractContextManager[Params]:
+        """Use `slot` alone, with gradients, and yield its factors."""
+
+    def merged(self, slot: Slot) -> AbstractContextManager[None]:
+        """Add the update of `slot` to the base weights; they are restored bit for bit."""
+
     def trainable_base_weights(self, slot: Slot | None = None) -> AbstractContextManager[Params]:
-        """All weights with the update of `slot` merged in, float32 copies to train; restored bit
-        for bit afterwards.
+        """All weights with the update of `slot` merged in, as float32 copies to train; the
+        originals are restored bit for bit.
 
         Adapters are off inside.
         """
 
-    def merged(self, slot: Slot) -> AbstractContextManager[None]:
-        """Add the update of `slot` into the base weights, and restore them bit for bit
-        afterwards.
+    def base_weight_grads(self, slot: Slot) -> AbstractContextManager[Params]:
+        """Give the dense weights under the layers of `slot` gradients, by the names of the slot's B
+        factors.
         """
+
+
+class TextEncoder(Protocol):
+    """What turns prompts into conditioning."""
+
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of each prompt, without gradients."""
+
+
+class TokenAccess(Protocol):
+    """The tokens behind the text states, and the matrices that read the states.
+
+    Optional: get it by `token_access`.
+    """
+
+    device: torch.device
+    roundtrip_token_ids: Tensor
+    """Ids of the tokens whose text, typed, is read as the same token."""
+
+    def token_ids(self, prompt: str) -> list[int]:
+        """Ids of the prompt's tokens with start and end, in the order of its text states."""
+
+    def words(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without start and end."""
+
+    def word_vectors(self) -> Tensor:
+        """The text encoder's embedding of each token: (V, E), one row per id."""
+
+    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
+        """The conditioning of whole rows of ids (B, L), with start, end and padding.
+
+        Ids from V on read the rows of `extra` (K, E) instead of a token's embedding; the states are
+        differentiable in them.
+        """
+
+    def padded(self, ids: Sequence[int]) -> list[int]:
+        """Ids between a start and an end token, cut or padded to the length L of text states."""
+
+    def cross_weights(self) -> Params:
+        """The matrices (out, D) that turn text states into keys and values, by layer name."""
+
+
+class Sampler(Protocol):
+    """Pictures from prompts, and between pictures and latents."""
+
+    latent_shape: tuple[int, int, int]
 
     def sample(
         self,
-        prompts: Sequence[str] | Tensor,
+        prompts: Sequence[str] | Conditioning,
         seeds: Sequence[int],
         *,
         steps: int,
@@ -200,8 +216,6 @@ class Backend(Protocol):
         overrides: SamplingOverrides = NO_OVERRIDES,
     ) -> Tensor:
         """Latents (B, C, H, W) under the active adapters, one generator per picture.
-
-        `prompts` may be text states (B, L, D).
 
         Raises:
             Cancelled: `should_stop` turned true between two denoising steps.
@@ -214,19 +228,45 @@ class Backend(Protocol):
         """Latents (B, C, H, W) of pictures (B, 3, H, W) in [-1, 1]."""
 
 
+class Model(Denoiser, Adapters, TextEncoder, Sampler, Protocol):
+    """A text-to-image diffusion model, for code that needs several of its sides."""
+
+    name: str
+    base_hash: str
+    device: torch.device
+
+
+Backend = Model
+
+
+def token_access(model: Model, wanted_by: str) -> TokenAccess:
+    """`model` as what gives access to its tokens.
+
+    Raises:
+        ConfigError: it gives none.
+    """
+    if not hasattr(model, "encode_ids"):
+        raise ConfigError(
+            f"{wanted_by} needs single tokens, which the model {model.name} does not offer; a model"
+            " whose text encoder reads rows of token ids is accepted.",
+            "model",
+        )
+    return model
+
+
 @contextmanager
-def slots_kept(backend: Backend) -> Iterator[None]:
-    """Whatever happens inside, the adapter slots hold afterwards what they held before."""
+def slots_kept(model: Adapters) -> Iterator[None]:
+    """Restore what the adapter slots hold, whatever happens inside."""
     before: dict[Slot, Params] = {}
     for slot in SLOTS:
         with suppress(KeyError):
-            before[slot] = backend.adapter_state(slot)
+            before[slot] = model.adapter_state(slot)
     try:
         yield
     finally:
-        backend.drop_adapters()
+        model.drop_adapters()
         for slot, state in before.items():
-            backend.load_adapter(slot, state)
+            model.load_adapter(slot, state)
 
 
 def in_chunks(count: int, size: int) -> Iterator[slice]:

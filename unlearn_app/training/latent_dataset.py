@@ -1,5 +1,5 @@
-"""Training data: latents of prompts painted by a model, and endless streams of noised batches over
-them.
+"""Training data: latents that a model samples of prompts, and endless streams of noised batches
+over them.
 """
 
 import itertools
@@ -12,26 +12,27 @@ import torch
 from torch import Tensor
 
 from ..common.seeds import generator
-from ..models.protocols import Backend, MetaBatch, NoisyBatch
+from ..models.conditioning import Conditioning
+from ..models.protocols import Denoiser, MetaBatch, Model, NoisyBatch
 
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """Latents (N, C, H, W) with the text states (N, L, D) of their prompts and of the prompts'
-    anchors.
+    """Latents (N, C, H, W) with the conditioning of their N prompts and of the N anchors' prompts.
+
+    `null` is the conditioning of the empty prompt, one row.
     """
 
     x0: Tensor
-    cond: Tensor
-    anchor: Tensor
-    null: Tensor
+    cond: Conditioning
+    anchor: Conditioning
+    null: Conditioning
     prompts: tuple[str, ...]
 
     def part(self, rows: slice) -> "LatentDataset":
         """Some of the pictures."""
-        return LatentDataset(
-            self.x0[rows], self.cond[rows], self.anchor[rows], self.null, self.prompts[rows]
-        )
+        cond, anchor = self.cond.rows(rows), self.anchor.rows(rows)
+        return LatentDataset(self.x0[rows], cond, anchor, self.null, self.prompts[rows])
 
     def mixed(self, other: "LatentDataset", own: Sequence[bool]) -> "LatentDataset":
         """This set and another one as one: row i is the next of this one where `own[i]`, else of
@@ -39,16 +40,15 @@ class LatentDataset:
         """
         mine, theirs = itertools.count(), itertools.count(len(self.prompts))
         rows = [next(mine if turn else theirs) for turn in own]
-        x0, cond, anchor = (
-            torch.cat([getattr(one, name) for one in (self, other)])[rows]
-            for name in ("x0", "cond", "anchor")
-        )
+        x0 = torch.cat([self.x0, other.x0])[rows]
+        cond = Conditioning.cat([self.cond, other.cond]).rows(rows)
+        anchor = Conditioning.cat([self.anchor, other.anchor]).rows(rows)
         prompts = (*self.prompts, *other.prompts)
         return LatentDataset(x0, cond, anchor, self.null, tuple(prompts[row] for row in rows))
 
 
 def sample_latents(
-    backend: Backend,
+    model: Model,
     prompts: Sequence[str],
     anchors: Sequence[str] | None,
     seeds: Sequence[int],
@@ -58,29 +58,29 @@ def sample_latents(
     should_stop: Callable[[], bool] = lambda: False,
     sample_anchors: bool = False,
 ) -> LatentDataset:
-    """Let the original model paint `prompts`; with `sample_anchors` every second picture is the
-    anchor's instead.
+    """Latents of `prompts` by the original model; with `sample_anchors` every second one is of the
+    anchor instead.
     """
     anchors = anchors or prompts
-    painted = [
+    sampled = [
         a if sample_anchors and row % 2 else p
         for row, (p, a) in enumerate(zip(prompts, anchors, strict=True))
     ]
-    with backend.active():
-        x0 = backend.sample(
-            painted,
+    with model.active():
+        x0 = model.sample(
+            sampled,
             seeds,
             steps=sampling_steps,
             guidance_scale=guidance_scale,
             should_stop=should_stop,
         )
-    states = (backend.encode_text(texts) for texts in (prompts, anchors, [""]))
+    states = (model.encode_text(texts) for texts in (prompts, anchors, [""]))
     return LatentDataset(x0, *states, tuple(prompts))
 
 
 class CachedSampler:
-    """`sample_latents`, which paints the same pictures only once; `spared` are the seconds that the
-    others would have taken.
+    """`sample_latents` that samples the same latents only once; `spared` are the seconds that
+    repetitions would have taken.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class CachedSampler:
 
     def __call__(
         self,
-        backend: Backend,
+        model: Model,
         prompts: Sequence[str],
         anchors: Sequence[str] | None,
         seeds: Sequence[int],
@@ -99,7 +99,7 @@ class CachedSampler:
     ) -> LatentDataset:
         """As `sample_latents`."""
         key = (
-            backend.base_hash,
+            model.base_hash,
             tuple(prompts),
             tuple(anchors or ()),
             tuple(seeds),
@@ -109,25 +109,23 @@ class CachedSampler:
             self.spared += self._known[key][1]
         else:
             started = time.perf_counter()
-            found = sample_latents(backend, prompts, anchors, seeds, should_stop=should_stop, **how)
+            found = sample_latents(model, prompts, anchors, seeds, should_stop=should_stop, **how)
             self._known[key] = found, time.perf_counter() - started
         return self._known[key][0]
 
 
-def encoded(backend: Backend, pictures: Tensor, prompts: Sequence[str]) -> LatentDataset:
+def encoded(model: Model, pictures: Tensor, prompts: Sequence[str]) -> LatentDataset:
     """Given pictures (N, 3, H, W) in [-1, 1] with their prompts."""
-    cond = backend.encode_text(prompts)
+    cond = model.encode_text(prompts)
     return LatentDataset(
-        backend.encode_pictures(pictures), cond, cond, backend.encode_text([""]), tuple(prompts)
+        model.encode_pictures(pictures), cond, cond, model.encode_text([""]), tuple(prompts)
     )
 
 
 def noisy_batches(
-    backend: Backend, data: LatentDataset, batch_size: int, seed: int
+    model: Denoiser, data: LatentDataset, batch_size: int, seed: int
 ) -> Iterator[NoisyBatch]:
-    """An endless stream over `data` in shuffled passes, with uniform timesteps and its own
-    generator.
-    """
+    """An endless stream over `data` in shuffled passes, with a generator of its own."""
     source = generator(seed)
     order = torch.empty(0, dtype=torch.long)
     while True:
@@ -136,20 +134,20 @@ def noisy_batches(
         rows, order = order[:batch_size].to(data.x0.device), order[batch_size:]
         x0 = data.x0[rows]
         noise = torch.randn(x0.shape, generator=source).to(x0)
-        t = torch.randint(backend.timesteps, (batch_size,), generator=source).to(x0.device)
+        t = model.parameterization.draw_timesteps(batch_size, source).to(x0.device)
         yield NoisyBatch(
             x0=x0,
             noise=noise,
             t=t,
-            x_t=backend.add_noise(x0, noise, t),
-            cond=data.cond[rows],
-            null=data.null.expand(batch_size, -1, -1),
-            anchor=data.anchor[rows],
+            x_t=model.parameterization.add_noise(x0, noise, t),
+            cond=data.cond.rows(rows),
+            null=data.null.expand(batch_size),
+            anchor=data.anchor.rows(rows),
         )
 
 
 def meta_batches(
-    backend: Backend,
+    model: Denoiser,
     forget: LatentDataset,
     retain: LatentDataset,
     near: int,
@@ -167,7 +165,7 @@ def meta_batches(
     sets = forget.part(slice(0, None, 2)), forget.part(slice(1, None, 2)), retain.part(slice(near))
     sets = (*sets, retain.part(slice(near, None)) if near < len(retain.x0) else sets[2])
     support, asked, related, unrelated = (
-        noisy_batches(backend, data, min(batch_size, len(data.x0)), seed + row)
+        noisy_batches(model, data, min(batch_size, len(data.x0)), seed + row)
         for row, data in enumerate(sets)
     )
     for draw in itertools.count(seed):

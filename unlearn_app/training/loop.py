@@ -14,7 +14,7 @@ from ..methods.gradient_rules import GradientRule
 from ..methods.gradient_rules.combination import Preconditioner, combine, cosine_of
 from ..methods.objectives import Objective
 from ..methods.regularizers import Regularizer
-from ..models.protocols import Backend, MetaBatch, NoisyBatch, Params
+from ..models.protocols import Denoiser, MetaBatch, NoisyBatch, Params
 from ..settings.events import Step
 
 
@@ -28,7 +28,7 @@ class Term:
 
 
 def fit(
-    backend: Backend,
+    model: Denoiser,
     params: Params,
     terms: Mapping[str, Term],
     rule: GradientRule,
@@ -41,8 +41,8 @@ def fit(
     regularizers: Sequence[Regularizer] = (),
     reference: Params | None = None,
 ) -> Iterator[Step]:
-    """Train `params` for `steps` with AdamW or SGD, yielding after every step; the caller stops by
-    no longer asking.
+    """Train `params` for `steps` with AdamW or SGD, yielding after every step; closing the iterator
+    stops the training.
 
     The gradients of all terms are taken at the same weights, combined by `rule` over the whole
     trainable vector, and penalties added. A non-finite loss ends the training before the weights
@@ -64,7 +64,7 @@ def fit(
         regularizer.begin_(params)
     for step in range(1, steps + 1):
         started = time.perf_counter()
-        losses, gradients = _term_gradients(backend, params, terms)
+        losses, gradients = _term_gradients(model, params, terms)
         metric = preconditioner(gradients, preference) if preconditioner else None
         update, weights, gramian = combine(gradients, rule, preference, metric)
         _write_gradient(
@@ -129,11 +129,11 @@ def _warm_cosine(step: int, steps: int) -> float:
 
 
 def _term_gradients(
-    backend: Backend, params: Params, terms: Mapping[str, Term]
+    model: Denoiser, params: Params, terms: Mapping[str, Term]
 ) -> tuple[dict[str, float], Tensor]:
     losses, rows = {}, []
     for name, term in terms.items():
-        loss = term.objective(backend, next(term.batches), None)
+        loss = term.objective(model, next(term.batches), None)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the {name} loss is {loss.item()}; lower the learning rate")
         gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)

@@ -50,7 +50,11 @@ def build_regularizers(
         found.append(important_rows(backend, forget, settings.select))
     if settings.project != "none":
         basis = protected_span(backend, concept, erased, settings.energy)
-        found.append(SubspaceProjection(basis, settings.project == "gradients"))
+        found.append(
+            SubspaceProjection(
+                basis, tuple(backend.cross_weights()), settings.project == "gradients"
+            )
+        )
     scale = config.unlearn.alpha / config.unlearn.rank
     found += [
         norm(weight, scale) for norm, weight in ((L1, settings.l1), (L2, settings.l2)) if weight
@@ -81,7 +85,7 @@ def protected_span(
         prompt for other in erased for prompt in evenly_spaced(other.forget.train, ERASED_PROMPTS)
     ]
     states = read_states(backend, [prompt.text for prompt in kept])
-    basis = span_of(torch.cat([states, backend.encode_text([""])[0].float()]), energy)
+    basis = span_of(torch.cat([states, backend.encode_text([""]).states[0].float()]), energy)
     left = _left(backend, concept, basis)
     if left < LEFT:
         sentence = (
@@ -97,7 +101,7 @@ def protected_span(
 def read_states(backend: Backend, texts: Sequence[str]) -> Tensor:
     """The states (N, D) of all tokens of some sentences, and the mean of each one's padding."""
     found = []
-    for text, states in zip(texts, backend.encode_text(texts).float(), strict=True):
+    for text, states in zip(texts, backend.encode_text(texts).states.float(), strict=True):
         own = len(backend.token_ids(text))
         found += (
             [states[:own]]

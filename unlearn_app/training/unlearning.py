@@ -12,13 +12,13 @@ from ..common import registry
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
-from ..methods.lora import sum_adapters, to_adapter
 from ..methods.objectives import Objective
 from ..methods.objectives.concept_ablation import ConceptAblation
 from ..methods.objectives.diffusion import Diffusion
 from ..methods.objectives.meta_unlearning import MetaUnlearning
 from ..methods.objectives.preserve import Preserve
-from ..models.protocols import Backend, Params
+from ..models.lora import sum_adapters, to_adapter
+from ..models.protocols import Model, Params
 from ..settings.events import Step
 from ..settings.run_config import RunConfig
 from .latent_dataset import LatentDataset, meta_batches, noisy_batches, sample_latents
@@ -27,7 +27,7 @@ from .regularization import build_regularizers
 
 
 def forget(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     config: RunConfig,
     should_stop: Callable[[], bool] = lambda: False,
@@ -35,15 +35,15 @@ def forget(
 ) -> Iterator[Step]:
     """All that forgetting takes, from the original model to the adapter in the `unlearn` slot."""
     if not is_trained(config):
-        yield from edit(backend, concept, config)
+        yield from edit(model, concept, config)
         if not resists(config):
             return
-    terms = training_terms(backend, concept, config, should_stop, sampler)
-    yield from (train if is_trained(config) else harden)(backend, concept, terms, config)
+    terms = training_terms(model, concept, config, should_stop, sampler)
+    yield from (train if is_trained(config) else harden)(model, concept, terms, config)
 
 
 def training_terms(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     config: RunConfig,
     should_stop: Callable[[], bool],
@@ -68,26 +68,26 @@ def training_terms(
     terms = {}
     if objective:
         terms["forget"] = _forget_term(
-            backend, concept, config, objective, retained, options, sampler
+            model, concept, config, objective, retained, options, sampler
         )
     retain = sampler(
-        backend, retained, None, [first + 300_000 + row for row in range(len(retained))], **options
+        model, retained, None, [first + 300_000 + row for row in range(len(retained))], **options
     )
     on_pictures = settings.retain_loss == "diffusion" or getattr(
         objective, "trains_on_pictures", False
     )
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
-        noisy_batches(backend, retain, settings.batch_size, first + 2),
+        noisy_batches(model, retain, settings.batch_size, first + 2),
         settings.retain_weight,
     )
     if resists(config):
-        terms["resist"] = _look_ahead_term(backend, concept, config, retain, options)
+        terms["resist"] = _look_ahead_term(model, concept, config, retain, options)
     return terms
 
 
 def _forget_term(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     config: RunConfig,
     objective: Objective,
@@ -100,18 +100,18 @@ def _forget_term(
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
     chosen = [pairs[row % len(pairs)] for row in range(count)]
     forget = sampler(
-        backend,
+        model,
         [prompt.text for prompt, _ in chosen],
         _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),
         [first + row for row in range(count)],
         sample_anchors=getattr(objective, "mixes_anchor_pictures", False),
         **options,
     )
-    return Term(objective, noisy_batches(backend, forget, config.unlearn.batch_size, first + 1))
+    return Term(objective, noisy_batches(model, forget, config.unlearn.batch_size, first + 1))
 
 
 def _look_ahead_term(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     config: RunConfig,
     retain: LatentDataset,
@@ -123,7 +123,7 @@ def _look_ahead_term(
     pairs = evenly_spaced(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
     prompts, anchors = [prompt.text for prompt, _ in pairs], [anchor for _, anchor in pairs]
     forget = sample_latents(
-        backend, prompts, anchors, [first + row for row in range(len(prompts))], **options
+        model, prompts, anchors, [first + row for row in range(len(prompts))], **options
     )
     objective = config.build("objective") if is_trained(config) else ConceptAblation()
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
@@ -133,7 +133,7 @@ def _look_ahead_term(
         if hasattr(ahead, item.name)
     }
     batches = meta_batches(
-        backend,
+        model,
         forget,
         retain,
         near,
@@ -187,7 +187,7 @@ class Earlier:
 
 
 def train(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     terms: dict[str, Term],
     config: RunConfig,
@@ -199,13 +199,13 @@ def train(
         ConfigError: the projection leaves nothing to learn from.
     """
     settings = config.unlearn
-    params = backend.reset_adapter(
+    params = model.reset_adapter(
         "unlearn", settings.rank, settings.alpha, config.seed, settings.modules
     )
-    held = build_regularizers(backend, concept, terms, config, earlier.concepts)
-    with backend.training("unlearn"):
+    held = build_regularizers(model, concept, terms, config, earlier.concepts)
+    with model.training("unlearn"):
         yield from fit(
-            backend,
+            model,
             params,
             terms,
             config.build("rule"),
@@ -218,26 +218,26 @@ def train(
         )
 
 
-def edit(backend: Backend, concept: Concept, config: RunConfig) -> Iterator[Step]:
+def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
     """Write the chosen closed-form edit into the `unlearn` slot as an exact adapter; one step.
 
     The step's loss is the share of the update (Frobenius norm) that a truncated rank leaves out.
     """
     started = time.perf_counter()
-    forget, anchor = edited_tokens(backend, concept)
-    retained = backend.encode_text(retain_prompts(concept, EDITED_PROMPTS))
+    forget, anchor = edited_tokens(model, concept)
+    retained = model.encode_text(retain_prompts(concept, EDITED_PROMPTS)).states
     method = config.build("closed_form")
-    factors = method(backend.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
+    factors = method(model.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
     adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
-    backend.load_adapter("unlearn", adapter.state)
-    with backend.active("unlearn"):
+    model.load_adapter("unlearn", adapter.state)
+    with model.active("unlearn"):
         yield Step(
             "unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started
         )
 
 
 def harden(
-    backend: Backend, concept: Concept, terms: dict[str, Term], config: RunConfig
+    model: Model, concept: Concept, terms: dict[str, Term], config: RunConfig
 ) -> Iterator[Step]:
     """Train on top of the edit in the `unlearn` slot, and leave the sum of both there as one exact
     adapter.
@@ -246,12 +246,12 @@ def harden(
     edited model's predictions on retain prompts.
     """
     edited, ahead_first = (
-        backend.adapter_state("unlearn"),
+        model.adapter_state("unlearn"),
         {name: terms[name] for name in ("resist", "retain")},
     )
-    with backend.merged("unlearn"):
-        yield from train(backend, concept, ahead_first, config)
-    backend.load_adapter("unlearn", sum_adapters(edited, backend.adapter_state("unlearn")).state)
+    with model.merged("unlearn"):
+        yield from train(model, concept, ahead_first, config)
+    model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
 
 
 def resists(config: RunConfig) -> bool:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..lora import Factors
+from ...models.lora import Factors
 
 
 class ClosedForm(Protocol):

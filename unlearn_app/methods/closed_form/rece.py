@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...common.registry import register
-from ..lora import Factors, product
+from ...models.lora import Factors, product
 from .uce import UCE
 
 

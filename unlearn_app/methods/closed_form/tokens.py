@@ -7,16 +7,20 @@ import torch
 from torch import Tensor
 
 from ...concepts.concept import Concept, evenly_spaced
-from ...models.protocols import Backend
+from ...models.protocols import Model, token_access
 
 EDITED_PROMPTS = 24
 """Sentences whose tokens a closed-form edit moves, and as many that it keeps."""
 
 
-def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
+def edited_tokens(model: Model, concept: Concept) -> tuple[Tensor, Tensor]:
     """States (N, D) of the tokens that carry the concept, and those of the anchor's sentence they
     should act like.
+
+    Raises:
+        ConfigError: the model offers no single tokens.
     """
+    tokens = token_access(model, "Pairing the tokens of concept and anchor")
     pairs = list(
         zip(
             evenly_spaced(concept.forget.train, EDITED_PROMPTS),
@@ -24,11 +28,11 @@ def edited_tokens(backend: Backend, concept: Concept) -> tuple[Tensor, Tensor]:
             strict=True,
         )
     )
-    old = backend.encode_text([prompt.text for prompt, _ in pairs]).float()
-    new = backend.encode_text([anchor for _, anchor in pairs]).float()
+    old = model.encode_text([prompt.text for prompt, _ in pairs]).states.float()
+    new = model.encode_text([anchor for _, anchor in pairs]).states.float()
     forget, anchor = [], []
     for row, (prompt, other) in enumerate(pairs):
-        ids = backend.token_ids(prompt.text), backend.token_ids(other)
+        ids = tokens.token_ids(prompt.text), tokens.token_ids(other)
         for position, target in paired_positions(*ids, length=old.shape[1]):
             forget.append(old[row, position])
             anchor.append(new[row, target])

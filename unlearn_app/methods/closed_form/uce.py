@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...common.registry import register
-from ..lora import Factors
+from ...models.lora import Factors
 
 
 @register("closed_form", "uce")

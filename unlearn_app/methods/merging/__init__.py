@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..lora import Updates
+from ...models.lora import Updates
 
 
 def stacked(updates: Sequence[Updates]) -> Updates:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..lora import Updates
+from ...models.lora import Updates
 from .task_arithmetic import arithmetic
 
 

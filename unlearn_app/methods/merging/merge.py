@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from ...models.lora import Adapter, as_adapter, dense, shaped
 from ...settings.groups import SequenceConfig
-from ..lora import Adapter, as_adapter, dense, shaped
 from .mean import uniform
 from .task_arithmetic import arithmetic
 from .ties import ties

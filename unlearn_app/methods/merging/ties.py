@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..lora import Updates
+from ...models.lora import Updates
 from . import stacked
 
 

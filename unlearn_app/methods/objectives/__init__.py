@@ -1,10 +1,10 @@
-"""Training objectives, one method per file: `(backend, batch, params) -> scalar`."""
+"""Training objectives, one method per file: `(model, batch, params) -> scalar`."""
 
 from typing import Protocol
 
 from torch import Tensor
 
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 class Objective(Protocol):
@@ -20,5 +20,5 @@ class Objective(Protocol):
     gradient.
     """
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """The loss to minimise, a scalar."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @register("objective", "concept_ablation")
@@ -22,9 +22,9 @@ class ConceptAblation:
 
     mixes_anchor_pictures: ClassVar[bool] = True
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance between the concept's prediction and the frozen anchor
         prediction.
         """
-        target = backend.frozen(batch.x_t, batch.t, batch.anchor)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+        target = model.frozen(batch.x_t, batch.t, batch.anchor)
+        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

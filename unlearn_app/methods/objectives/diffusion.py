@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The loss the model was pre-trained with (2006.11239, equation 14, in the model's own
-    parameterization).
+    """The loss that the model was pre-trained with, in its own parameterization (2006.11239,
+    equation 14, where that is epsilon).
 
     On pictures of the concept it is the adversary's relearning objective.
     """
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the model's training target."""
-        target = backend.target(batch.x0, batch.noise, batch.t)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+        """Mean squared distance to the model's training target, each row with its loss weight."""
+        learned = model.parameterization
+        target = learned.target(batch.x0, batch.noise, batch.t)
+        prediction = model.predict(batch.x_t, batch.t, batch.cond, params)
+        root = learned.loss_weight(batch.t).to(prediction).sqrt().view(-1, 1, 1, 1)
+        return mse_loss(root * prediction, root * target)

@@ -8,21 +8,20 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @register("objective", "erasediff")
 @dataclass(frozen=True)
 class EraseDiff:
-    """Makes the concept's prompt predict noise of the wrong law, so that it paints no picture at
-    all.
+    """Makes the concept's prompt predict uniform noise, so that it shows no picture at all.
 
     EraseDiff, 2401.05779, equation 5: e(x_t, c) -> u with u uniform on [0, 1]. Its bilevel problem
     is solved to first order by the rule `barrier`; with another rule this is its one-level variant.
     Deviations: u is the normal distribution function of the batch's own noise read backwards,
     uniform and independent of the noise at the same place, so that no second generator is needed;
-    with v-prediction it is v that goes to u, because the v that belongs to a noise of u still holds
-    the picture and is learned without forgetting it.
+    with v-prediction it is v that goes to u (with a flow, the velocity), because the v that belongs
+    to a noise of u still holds the picture and is learned without forgetting it.
     """
 
     advice: ClassVar[dict[str, str]] = {
@@ -37,7 +36,7 @@ class EraseDiff:
         "unlearn.retain_weight": 5.0,
     }
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance of the network's output to uniform noise."""
         uniform = torch.special.ndtr(batch.noise.float().flip(1, 2, 3))
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), uniform)
+        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), uniform)

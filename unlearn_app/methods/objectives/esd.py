@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.conditioning import Conditioning
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @register("objective", "esd")
@@ -19,9 +19,9 @@ class ESD:
     Erased Stable Diffusion, 2303.07345, equation 7: e(x_t, c) -> e*(x_t, b) - eta (e*(x_t, c) -
     e*(x_t, null)) with e* the frozen model and b = null. Deviations: b is the anchor's prompt (the
     paper's own code offers it as `erase_from`), which keeps the rest of the sentence in the
-    picture; x_t is a noised picture instead of a partial denoising; for v-prediction the same
-    combination is taken of v, which is equal because the coefficients sum to one and x_t is the
-    same.
+    picture; x_t is a noised picture instead of a partial denoising; for v-prediction and flows
+    the same combination is taken of what they predict, which is equal because the coefficients sum
+    to one and x_t is the same.
     """
 
     eta: float = field(
@@ -35,11 +35,11 @@ class ESD:
         ),
     }
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the negatively guided target."""
-        states = torch.cat([batch.cond, batch.null, batch.anchor])
-        towards, empty, base = backend.frozen(
-            batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), states
+        cond = Conditioning.cat([batch.cond, batch.null, batch.anchor])
+        towards, empty, base = model.frozen(
+            batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), cond
         ).chunk(3)
         target = base - self.eta * (towards - empty)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
+from .diffusion import Diffusion
 
 
 @register("objective", "gradient_ascent")
@@ -28,8 +28,7 @@ class GradientAscent:
         metadata={"help": "ascend while the loss is at most this", "range": (0.01, 100.0)},
     )
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """The negative diffusion loss; its gradient is exactly zero above `limit`."""
-        target = backend.target(batch.x0, batch.noise, batch.t)
-        loss = mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+        loss = Diffusion()(model, batch, params)
         return -loss if loss <= self.limit else 0.0 * loss - loss.detach()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ...common.seeds import generator
-from ...models.protocols import Backend, MetaBatch, NoisyBatch, Params
+from ...models.lora import update_of
+from ...models.protocols import Denoiser, MetaBatch, NoisyBatch, Params
 
-Loss = Callable[[Backend, NoisyBatch, Params], Tensor]
+Loss = Callable[[Denoiser, NoisyBatch, Params], Tensor]
 BETAS = (0.9, 0.999)
 
 
@@ -51,32 +52,30 @@ class MetaUnlearning:
     order: str = "first"
     eps: float = 1e-8
 
-    def __call__(self, backend: Backend, batch: MetaBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: MetaBatch, params: Params | None = None) -> Tensor:
         """J, a scalar; its gradient reaches the factors of the `unlearn` slot."""
         before = {
-            name: _teaching(weight) for name, weight in backend.weights("unlearn", params).items()
+            name: _teaching(weight) for name, weight in model.weights("unlearn", params).items()
         }
-        with backend.active():
-            after = self.attacked(backend, before, batch)
+        with model.active():
+            after = self.attacked(model, before, batch)
             if self.goal == "forget":
-                value = self.forget * self._finite(self.objective(backend, batch.forget, after))
+                value = self.forget * self._finite(self.objective(model, batch.forget, after))
             else:
-                value = -self.forget * self._bounded(backend, batch.forget, after)
+                value = -self.forget * self._bounded(model, batch.forget, after)
             for weight, data in ((self.related, batch.related), (self.unrelated, batch.unrelated)):
                 if weight:
-                    risen = self._bounded(backend, data, after) - self._bounded(
-                        backend, data, before
-                    )
+                    risen = self._bounded(model, data, after) - self._bounded(model, data, before)
                     value = value - weight * risen
         return value
 
-    def _bounded(self, backend: Backend, batch: NoisyBatch, weights: Params) -> Tensor:
-        return self._finite(self.loss(backend, batch, weights)).clamp(max=self.cap)
+    def _bounded(self, model: Denoiser, batch: NoisyBatch, weights: Params) -> Tensor:
+        return self._finite(self.loss(model, batch, weights)).clamp(max=self.cap)
 
     def _finite(self, loss: Tensor) -> Tensor:
         return loss if torch.isfinite(loss) else loss.new_full((), self.cap)
 
-    def attacked(self, backend: Backend, before: Params, batch: MetaBatch) -> Params:
+    def attacked(self, model: Denoiser, before: Params, batch: MetaBatch) -> Params:
         """All weights after the attack on `batch.support`, differentiable in `before` as `order`
         says.
         """
@@ -84,7 +83,7 @@ class MetaUnlearning:
         start = before if exact else {name: weight.detach() for name, weight in before.items()}
         trained, memory = self._fresh(start, batch.seed), {}
         for step, support in enumerate(batch.support, 1):
-            loss = self.loss(backend, support, self._applied(start, trained))
+            loss = self.loss(model, support, self._applied(start, trained))
             gradients = torch.autograd.grad(
                 loss, list(trained.values()), create_graph=exact, allow_unused=True
             )
@@ -128,7 +127,7 @@ class MetaUnlearning:
         scale = self.alpha / self.rank
         return {
             name: (
-                weight + scale * trained[f"{name}.B"] @ trained[f"{name}.A"]
+                weight + update_of((trained[f"{name}.A"], scale * trained[f"{name}.B"]))
                 if f"{name}.A" in trained
                 else weight
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Preserve:
     less gradient noise. Its gradient is exactly zero at the first step.
     """
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the frozen prediction."""
-        target = backend.frozen(batch.x_t, batch.t, batch.cond)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+        target = model.frozen(batch.x_t, batch.t, batch.cond)
+        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

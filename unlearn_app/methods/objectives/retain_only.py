@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @register("objective", "retain_only")
@@ -21,6 +21,6 @@ class RetainOnly:
 
     trains_on_pictures: ClassVar[bool] = True
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Zero, without a gradient."""
         return batch.x0.new_zeros(()).requires_grad_()

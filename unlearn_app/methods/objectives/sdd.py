@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Denoiser, NoisyBatch, Params
 
 
 @register("objective", "sdd")
@@ -25,8 +25,8 @@ class SDD:
     mixes_anchor_pictures: ClassVar[bool] = True
     suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 5e-3, "unlearn.retain_weight": 1.0}
 
-    def __call__(self, backend: Backend, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """Mean squared distance to the model's own unconditional prediction."""
         with torch.no_grad():
-            target = backend.predict(batch.x_t, batch.t, batch.null, params)
-        return mse_loss(backend.predict(batch.x_t, batch.t, batch.cond, params), target)
+            target = model.predict(batch.x_t, batch.t, batch.null, params)
+        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

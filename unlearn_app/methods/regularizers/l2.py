@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...models.lora import joined_factors, squared_norm
 from ...models.protocols import Params
-from ..lora import joined_factors
 from . import Regularizer
 
 
@@ -27,6 +27,6 @@ class L2(Regularizer):
     def penalty(self, params: Params, reference: Params) -> Tensor:
         """The penalty, a scalar."""
         total = next(iter(params.values())).new_zeros(())
-        for a, b in joined_factors(params, reference, self.scale):
-            total = total + ((b.T @ b) * (a @ a.T)).sum()
+        for factors in joined_factors(params, reference, self.scale):
+            total = total + squared_norm(factors)
         return self.weight * total

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...models.lora import layer_factors
 from ...models.protocols import Params
 from . import Regularizer
 
@@ -23,6 +24,8 @@ class SubspaceProjection(Regularizer):
 
     basis: Tensor
     """Q (in, k), orthonormal columns."""
+    layers: tuple[str, ...]
+    """Names of the layers that turn text states into keys and values."""
     gradients_only: bool = False
 
     def begin_(self, params: Params) -> None:
@@ -45,11 +48,7 @@ class SubspaceProjection(Regularizer):
         return (wide - wide @ basis @ basis.T).to(rows.dtype)
 
     def _inputs(self, params: Params) -> Iterable[Tensor]:
-        return [
-            p
-            for name, p in params.items()
-            if name.partition(".lora_A.")[0].endswith((".attn2.to_k", ".attn2.to_v"))
-        ]
+        return [a for layer, (a, _) in layer_factors(params).items() if layer in self.layers]
 
 
 def span_of(vectors: Tensor, energy: float = 1.0) -> Tensor:

@@ -1,3 +1,1 @@
-"""The only folder that imports diffusers and peft: pipelines as a `Backend`, their parts and their
-files.
-"""
+"""The only folder that imports diffusers and peft: pipelines as models, their parts and files."""

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from ...common.errors import ModelError
 from ..device import choose_device, choose_dtype
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
-from .unet import DiffusersBackend
+from .unet import StableDiffusion
 
 LOAD_ERRORS = (
     OSError,
@@ -35,8 +35,8 @@ BARE = {
 }
 
 
-def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
-    """A backend from a folder in Stable Diffusion 1.x format, or from a Hugging Face id.
+def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
+    """A model from a folder in Stable Diffusion 1.x format, or from a Hugging Face id.
 
     Raises:
         ModelError: it is missing, damaged, of another architecture, or holds pickles, which can run
@@ -64,7 +64,7 @@ def load_pipeline(source: str | Path, name: str) -> DiffusersBackend:
             str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         )
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
-    return DiffusersBackend(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
+    return StableDiffusion(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
 
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:

@@ -1,5 +1,5 @@
-"""How a pipeline paints, and how an adversary makes it paint otherwise: other noise, or a picture
-half done.
+"""Sampling with a pipeline, plain or as an adversary changes it: by other noise, given pictures, or
+the original's first steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...common.errors import Cancelled
 from ...common.seeds import generator
+from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
 
 Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -18,8 +19,8 @@ Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 def run_pipeline(
     pipe: Any,
-    cond: Tensor,
-    null: Tensor,
+    cond: Conditioning,
+    null: Conditioning,
     seeds: Sequence[int],
     *,
     overrides: SamplingOverrides,
@@ -28,11 +29,9 @@ def run_pipeline(
     should_stop: Callable[[], bool],
     original: ExitStack,
 ) -> Tensor:
-    """Latents (B, C, H, W) of text states (B, L, D) by `pipe`, which begins with a picture where
-    `overrides` has one.
+    """Latents (B, C, H, W) of `cond`, B rows, and `null`, one row, by `pipe`.
 
-    `original` holds the adapters switched off; it is closed after the original's share of the
-    steps.
+    `original` holds the adapters off and is closed after `overrides.original_steps`.
 
     Raises:
         Cancelled: `should_stop` turned true between two denoising steps.
@@ -51,10 +50,10 @@ def run_pipeline(
     if overrides.pictures is not None:
         begin = {"image": (overrides.pictures + 1) / 2, "strength": overrides.strength}
     elif overrides.noise_scale != 1:
-        begin = {"latents": _first_noise(pipe, draws, cond) * overrides.noise_scale}
+        begin = {"latents": _first_noise(pipe, draws, cond.states) * overrides.noise_scale}
     return pipe(
-        prompt_embeds=cond,
-        negative_prompt_embeds=null.expand_as(cond),
+        prompt_embeds=cond.states,
+        negative_prompt_embeds=null.states.expand_as(cond.states),
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         generator=draws,

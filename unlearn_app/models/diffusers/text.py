@@ -1,5 +1,5 @@
-"""How a pipeline reads: text states from sentences, from token ids, and from vectors that stand
-where tokens would.
+"""The text encoder of a pipeline: conditioning from sentences, from token ids, and from embeddings
+that stand where a token's would.
 """
 
 from collections.abc import Sequence
@@ -9,30 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..conditioning import Conditioning
 
-class TextSide:
-    """The part of a `Backend` that reads, over the tokenizer and the text encoder of `pipe` (see
-    there).
-    """
+
+class TokenizedText:
+    """`TextEncoder` and, but for the matrices, `TokenAccess` over the text encoder of `pipe`."""
 
     pipe: Any
     device: torch.device
 
     @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """See `Backend`."""
+    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
+        """See `TextEncoder`."""
         states = self.pipe.encode_prompt(
             list(prompts), self.device, 1, do_classifier_free_guidance=False
         )[0]
-        return states.detach()
+        return Conditioning(states.detach())
 
     def token_ids(self, prompt: str) -> list[int]:
-        """See `Backend`."""
+        """See `TokenAccess`."""
         tokenizer = self.pipe.tokenizer
         return tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
 
     def padded(self, ids: Sequence[int]) -> list[int]:
-        """See `Backend`."""
+        """See `TokenAccess`."""
         tokenizer = self.pipe.tokenizer
         kept = [
             tokenizer.bos_token_id,
@@ -42,31 +42,31 @@ class TextSide:
         return kept + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(kept))
 
     def words(self, ids: Sequence[int]) -> str:
-        """See `Backend`."""
+        """See `TokenAccess`."""
         return self.pipe.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
     @cached_property
     def roundtrip_token_ids(self) -> Tensor:
-        """See `Backend`."""
+        """See `TokenAccess`."""
         whole = range(len(self.word_vectors()))
         return torch.tensor(
             [row for row in whole if self.token_ids(self.words([row]))[1:-1] == [row]]
         )
 
     def word_vectors(self) -> Tensor:
-        """See `Backend`."""
+        """See `TokenAccess`."""
         return self.pipe.text_encoder.get_input_embeddings().weight.detach()
 
-    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Tensor:
-        """See `Backend`; the table of word vectors is lengthened for this one call.
+    def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
+        """See `TokenAccess`; the table of embeddings is longer for this one call.
 
         Textual inversion (2208.01618) lengthens it for good.
         """
         encoder, ids = self.pipe.text_encoder, ids.to(self.device)
         if extra is None:
             with torch.no_grad():
-                return encoder(ids)[0]
+                return Conditioning(encoder(ids)[0])
         table = encoder.get_input_embeddings().weight
         name = next(name for name, parameter in encoder.named_parameters() if parameter is table)
         longer = {name: torch.cat([table.detach(), extra.to(table)])}
-        return torch.func.functional_call(encoder, longer, (ids,))[0]
+        return Conditioning(torch.func.functional_call(encoder, longer, (ids,))[0])

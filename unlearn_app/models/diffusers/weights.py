@@ -1,4 +1,4 @@
-"""Base weights of a denoiser under its LoRA layers: read as one dense set, exchanged, and restored
+"""Base weights of a network under its LoRA layers: read as one dense set, replaced, and restored
 bit for bit.
 """
 
@@ -8,22 +8,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ..lora import update_of
 from ..protocols import Params
 
 
-def base_weights(unet: nn.Module) -> dict[str, nn.Parameter]:
+def base_weights(network: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter that belongs to no adapter, by name."""
-    return {name: weight for name, weight in unet.named_parameters() if ".lora_" not in name}
+    return {name: weight for name, weight in network.named_parameters() if ".lora_" not in name}
 
 
-def updates(unet: nn.Module, slot: str, params: Mapping[str, Tensor] | None = None) -> Params:
+def updates(network: nn.Module, slot: str, params: Mapping[str, Tensor] | None = None) -> Params:
     """The update of `slot` by the name of the base weight it adds to, differentiable in its
     factors.
 
     `params` replaces factors by name.
     """
     found = {}
-    for name, layer in unet.named_modules():
+    for name, layer in network.named_modules():
         if slot in getattr(layer, "lora_A", {}):
             a, b = (
                 (params or {}).get(
@@ -31,23 +32,17 @@ def updates(unet: nn.Module, slot: str, params: Mapping[str, Tensor] | None = No
                 )
                 for part in ("lora_A", "lora_B")
             )
-            found[f"{name}.base_layer.weight"] = layer.scaling[slot] * _product(
-                b, a, layer.base_layer.weight.shape
-            )
+            shape = layer.base_layer.weight.shape
+            found[f"{name}.base_layer.weight"] = layer.scaling[slot] * update_of((a, b)).view(shape)
     return found
 
 
-def _product(b: Tensor, a: Tensor, shape: torch.Size) -> Tensor:
-    """The update of a matrix or a convolution."""
-    return (b.flatten(1) @ a.flatten(1)).view(shape)
-
-
 def dense_weights(
-    unet: nn.Module, slot: str | None, params: Mapping[str, Tensor] | None = None
+    network: nn.Module, slot: str | None, params: Mapping[str, Tensor] | None = None
 ) -> Params:
     """Every base weight in at least float32, with the update of `slot` added."""
-    weights = {name: at_least_float32(weight) for name, weight in base_weights(unet).items()}
-    for name, update in (updates(unet, slot, params) if slot else {}).items():
+    weights = {name: at_least_float32(weight) for name, weight in base_weights(network).items()}
+    for name, update in (updates(network, slot, params) if slot else {}).items():
         weights[name] = weights[name] + update
     return weights
 
@@ -58,9 +53,9 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def swapped_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def swapped_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put other values into base weights by name, and the very same tensors back afterwards."""
-    own = base_weights(unet)
+    own = base_weights(network)
     before = {name: own[name].data for name in weights}
     try:
         for name, weight in weights.items():

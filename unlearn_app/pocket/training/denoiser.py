@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...models.parameterization import VPrediction
 from ..world import grammar
 from ..world.rendering import Scene
 from .checkpoints import TrainingState, draws_of
@@ -68,7 +69,7 @@ def train_denoiser(
     tokenizer: object,
     latents: Tensor,
     scenes: Sequence[Scene],
-    alphas_cumprod: Tensor,
+    parameterization: VPrediction,
     *,
     phases: Sequence[Phase],
     fall: int,
@@ -93,7 +94,7 @@ def train_denoiser(
             cond = text_model(tokenize(tokenizer, captions).to(device)).last_hidden_state
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = v_loss(
-                state.model, latents[rows].float(), cond, alphas_cumprod, generator
+                state.model, latents[rows].float(), cond, parameterization, generator
             ).mean()
         state.update(loss, learning_rate(state.step, steps, fall, lr), max_norm=1.0)
         _update_ema(state)
@@ -104,18 +105,16 @@ def v_loss(
     unet: nn.Module,
     x0: Tensor,
     cond: Tensor,
-    alphas_cumprod: Tensor,
+    parameterization: VPrediction,
     generator: torch.Generator,
 ) -> Tensor:
     """Squared error (B,) of the predicted v at random timesteps, spread evenly over the batch."""
     count = len(x0)
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    t = (places * len(alphas_cumprod)).long().to(x0.device)
-    alpha = alphas_cumprod.to(x0.device)[t].view(-1, 1, 1, 1)
-    signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
-    predicted = unet(signal * x0 + sigma * noise, t, cond).sample.float()
-    return (predicted - (signal * noise - sigma * x0)).square().mean((1, 2, 3))
+    t = (places * len(parameterization.alphas_cumprod)).long().to(x0.device)
+    predicted = unet(parameterization.add_noise(x0, noise, t), t, cond).sample.float()
+    return (predicted - parameterization.target(x0, noise, t)).square().mean((1, 2, 3))
 
 
 def _caption(scene: Scene, rng: random.Random) -> str:

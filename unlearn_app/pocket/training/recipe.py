@@ -22,6 +22,7 @@ from ...common.paths import ASSETS
 from ...models.device import choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_unet, save_pipeline
 from ...models.diffusers.unet import use_plain_attention
+from ...models.parameterization import parameterization_of
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from . import autoencoder, denoiser, judge, tower
 from .checkpoints import (
@@ -328,7 +329,7 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
         tokenizer,
         latents,
         scenes("train", recipe.pictures["train"], recipe.data_seed),
-        new_scheduler().alphas_cumprod,
+        parameterization_of(new_scheduler(), device),
         phases=recipe.denoiser_phases,
         fall=recipe.denoiser_fall,
         lr=recipe.denoiser_lr,

@@ -2,7 +2,8 @@
 sums of those.
 
 The factors of a layer are `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora_B.SLOT.weight`
-(out, rank); an update is `scale * B A`. Convolutions count as matrices (out, in * height * width).
+(out, rank), in files without the slot; an update is `scale * B A`. Convolutions count as matrices
+(out, in * height * width).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,10 +35,36 @@ class Adapter:
     error: float
 
 
+def update_of(factors: tuple[Tensor, Tensor]) -> Tensor:
+    """The update B A (out, in), in the precision of the factors and differentiable in them."""
+    a, b = factors
+    return b.flatten(1) @ a.flatten(1)
+
+
 def product(factors: Factors) -> Tensor:
     """The update (out, in), in float64."""
     a, b = factors
-    return b.double() @ a.double()
+    return update_of((a.double(), b.double()))
+
+
+def squared_norm(factors: tuple[Tensor, Tensor]) -> Tensor:
+    """The sum of squares of the update's entries, from matrices of the rank's size."""
+    a, b = factors
+    return ((b.T @ b) * (a @ a.T)).sum()
+
+
+def scaled(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """The factors of `scale` times an update: its B multiplied, its A as they are."""
+    return {
+        name: tensor * scale if ".lora_B." in name else tensor for name, tensor in state.items()
+    }
+
+
+def layer_factors(params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """A and B by layer, the very tensors of `params`."""
+    named = {(name.partition(".lora_")[0], name.partition(".lora_")[2][0]): name for name in params}
+    layers = dict.fromkeys(layer for layer, _ in named)
+    return {layer: tuple(params[named[layer, part]] for part in "AB") for layer in layers}
 
 
 @torch.no_grad()
@@ -86,23 +113,19 @@ def to_adapter(factors_by_layer: Mapping[str, Factors], rank: int | None = None)
 
 
 def factor_pairs(params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """A (rank, in) and B (out, rank) of every layer."""
-    layers = dict.fromkeys(name.partition(".lora_")[0] for name in params)
-    named = {(name.partition(".lora_")[0], name.partition(".lora_")[2][0]): name for name in params}
-    return {
-        layer: tuple(params[named[layer, part]].flatten(1) for part in "AB") for layer in layers
-    }
+    """A (rank, in) and B (out, rank) of every layer, as matrices."""
+    return {layer: (a.flatten(1), b.flatten(1)) for layer, (a, b) in layer_factors(params).items()}
 
 
 def dense(state: Mapping[str, Tensor]) -> Updates:
     """The updates of an adapter's state, float64."""
-    return {layer: b.double() @ a.double() for layer, (a, b) in factor_pairs(state).items()}
+    return {layer: product(factors) for layer, factors in factor_pairs(state).items()}
 
 
 def frobenius_norm(state: Mapping[str, Tensor]) -> float:
     """The Frobenius norm of an adapter's update over all layers."""
     pairs = [(a.double(), b.double()) for a, b in factor_pairs(state).values()]
-    return sum(((b.T @ b) * (a @ a.T)).sum().item() for a, b in pairs) ** 0.5
+    return sum(squared_norm(pair).item() for pair in pairs) ** 0.5
 
 
 def sum_adapters(*states: Mapping[str, Tensor]) -> Adapter:

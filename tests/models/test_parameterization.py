@@ -1,0 +1,119 @@
+"""Parameterizations against their definition in float64 and against diffusers; wrong ones fail."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from unlearn_app.common.errors import ModelError
+from unlearn_app.common.seeds import generator
+from unlearn_app.models.parameterization import (
+    Epsilon,
+    Flow,
+    Parameterization,
+    VPrediction,
+    parameterization_of,
+)
+
+ALPHAS = torch.cumprod(1 - torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64), 0)
+ALL = {"epsilon": Epsilon(ALPHAS), "v": VPrediction(ALPHAS), "flow": Flow(1000, 3.0)}
+
+
+def drawn(kind: Parameterization, count: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    source = generator(0)
+    x0, noise = (
+        torch.randn(count, 4, 3, 3, generator=source, dtype=torch.float64) for _ in range(2)
+    )
+    return x0, noise, kind.draw_timesteps(count, source)
+
+
+def inverts(to: Parameterization, made_by: Parameterization) -> bool:
+    """Whether `to` finds x0 and noise again from x_t and target of `made_by`."""
+    x0, noise, t = drawn(made_by)
+    x_t, target = made_by.add_noise(x0, noise, t), made_by.target(x0, noise, t)
+    found = to.to_x0(x_t, target, t.to(t.dtype)), to.to_noise(x_t, target, t)
+    return all(torch.allclose(*pair, atol=1e-8) for pair in zip(found, (x0, noise), strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_x0_and_noise_are_found_again(name: str) -> None:
+    assert inverts(ALL[name], ALL[name])
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("epsilon", "v"), ("v", "epsilon")])
+def test_another_parameterization_does_not_find_them(wrong: str, right: str) -> None:
+    assert not inverts(ALL[wrong], ALL[right])
+
+
+def test_a_flow_of_the_opposite_direction_does_not_find_them() -> None:
+    class Backwards(Flow):
+        def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+            return x0 - noise
+
+    assert not inverts(ALL["flow"], Backwards(1000, 3.0))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_row_has_weight_one(name: str) -> None:
+    weights = ALL[name].loss_weight(ALL[name].draw_timesteps(5, generator(0)))
+    assert torch.equal(weights, torch.ones(5))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDPMScheduler(),
+        DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2"),
+        DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+    ],
+)
+def test_noise_and_target_are_those_of_diffusers(scheduler) -> None:
+    kind = parameterization_of(scheduler)
+    x0, noise, t = (tensor.float() if tensor.ndim > 1 else tensor for tensor in drawn(kind))
+    torch.testing.assert_close(kind.add_noise(x0, noise, t), scheduler.add_noise(x0, noise, t))
+    velocity = scheduler.get_velocity(x0, noise, t)
+    expected = velocity if isinstance(kind, VPrediction) else noise
+    torch.testing.assert_close(kind.target(x0, noise, t), expected)
+
+
+def test_ddpm_timesteps_are_the_draws_of_randint() -> None:
+    expected = torch.randint(1000, (64,), generator=generator(7))
+    assert torch.equal(ALL["v"].draw_timesteps(64, generator(7)), expected)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_is_that_of_diffusers(shift: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    flow = parameterization_of(scheduler)
+    assert flow == Flow(1000, shift)
+    x0, noise, _ = (tensor.float() for tensor in drawn(flow))
+    t = flow.draw_timesteps(32, generator(1))
+    known = scheduler.timesteps
+    assert (t[:, None] - known).abs().min(1).values.max() < 1e-3, "these are the scheduler's own"
+    rows = (t[:, None] - known).abs().argmin(1)
+    x_t = scheduler.scale_noise(x0, known[rows], noise)
+    torch.testing.assert_close(flow.add_noise(x0, noise, t), x_t, rtol=1e-4, atol=1e-5)
+    sigma = scheduler.sigmas[rows].view(-1, 1, 1, 1)
+    torch.testing.assert_close(x_t - sigma * flow.target(x0, noise, t), x0, rtol=1e-4, atol=1e-5)
+
+
+def test_an_euler_step_of_diffusers_goes_where_the_flow_points() -> None:
+    """One step from pure noise to none along the target is x0."""
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(1)
+    flow = parameterization_of(scheduler)
+    x0, noise, _ = (tensor.float() for tensor in drawn(flow))
+    velocity = flow.target(x0, noise, scheduler.timesteps[:1])
+    reached = scheduler.step(velocity, scheduler.timesteps[0], noise).prev_sample
+    torch.testing.assert_close(reached, x0, rtol=1e-4, atol=1e-5)
+
+
+def test_shifting_that_depends_on_the_picture_is_left_out() -> None:
+    dynamic = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    assert parameterization_of(dynamic) == Flow(1000, 1.0)
+
+
+def test_an_unknown_prediction_type_is_refused() -> None:
+    scheduler = DDIMScheduler(prediction_type="sample")
+    with pytest.raises(ModelError, match="'sample'; epsilon, v_prediction or flow_prediction is"):
+        parameterization_of(scheduler)

@@ -1,0 +1,212 @@
+"""Two LoRA slots over any network, by peft: the part of a model that methods train and attacks
+undo.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from ...common.errors import ModelError
+from ...common.seeds import generator
+from ..conditioning import Conditioning
+from ..lora import scaled
+from ..protocols import Params, Slot
+from .weights import (
+    at_least_float32,
+    base_weights,
+    dense_weights,
+    swapped_weights,
+    updates,
+    with_gradients,
+)
+
+
+class AdaptedNetwork:
+    """`Adapters`, and `Denoiser` but for `predict`, over the layers of `network`.
+
+    `layers` is, by every value of `UnlearnConfig.modules`, a pattern of the names of the layers
+    that carry an adapter; those of `keys_values` are the ones that read text states.
+    """
+
+    def __init__(self, network: nn.Module, name: str, layers: Mapping[str, str]) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self.name = name
+        self._patterns = layers
+        self._configs: dict[Slot, LoraConfig] = {}
+        self._active: tuple[Slot, ...] = ()
+        self._trained: Slot | None = None
+
+    @torch.no_grad()
+    def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """See `Denoiser`."""
+        with self.active():
+            return self.predict(x_t, t, cond)
+
+    def cross_weights(self) -> Params:
+        """See `TokenAccess`."""
+        modules = dict(self.network.named_modules())
+        names = self._targets("keys_values")
+        bases = {name: modules.get(f"{name}.base_layer", modules[name]) for name in names}
+        return {name: layer.weight.detach() for name, layer in bases.items()}
+
+    def reset_adapter(
+        self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
+    ) -> Params:
+        """See `Adapters`."""
+        self._add(slot, rank, alpha, self._targets(modules))
+        source = generator(seed)
+        for name, tensor in self._params(slot).items():
+            fresh = torch.zeros(tensor.shape)
+            if ".lora_A." in name:
+                nn.init.kaiming_uniform_(fresh, a=5**0.5, generator=source)
+            tensor.data.copy_(fresh)
+        return self._params(slot)
+
+    def _targets(self, modules: str) -> list[str]:
+        """Names of the layers that `modules` stands for, as they are without adapters."""
+        names = (name.removesuffix(".base_layer") for name, _ in self.network.named_modules())
+        pattern = re.compile(self._patterns[modules])
+        return [name for name in dict.fromkeys(names) if pattern.search(name)]
+
+    def _add(self, slot: Slot, rank: int, alpha: float, layers: list[str]) -> None:
+        self._drop(slot)
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, target_modules=layers, init_lora_weights=False
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            inject_adapter_in_model(config, self.network, slot)
+        for tensor in self._params(slot).values():
+            tensor.data = tensor.data.float()
+        self._configs[slot] = config
+        self._apply()
+
+    def _params(self, slot: Slot) -> Params:
+        return {
+            name: p
+            for name, p in self.network.named_parameters()
+            if f".{slot}." in name and ".lora_" in name
+        }
+
+    def drop_adapters(self) -> None:
+        """See `Adapters`."""
+        for slot in tuple(self._configs):
+            self._drop(slot)
+
+    def _drop(self, slot: Slot) -> None:
+        if self._configs.pop(slot, None):
+            for layer in self._layers:
+                layer.delete_adapter(slot)
+            self.network.peft_config.pop(slot)
+
+    def adapter_state(self, slot: Slot) -> Params:
+        """See `Adapters`; the LoRA scale is folded into B, so that the file needs no alpha."""
+        config = self._configs[slot]
+        state = get_peft_model_state_dict(self.network, adapter_name=slot)
+        unscaled = scaled(state, config.lora_alpha / config.r)
+        return {name: tensor.detach().cpu().clone() for name, tensor in unscaled.items()}
+
+    def load_adapter(self, slot: Slot, state: Params) -> None:
+        """See `Adapters`."""
+        ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
+        if len(ranks) != 1:
+            raise ModelError(
+                f"The adapter has factors of ranks {sorted(ranks)}; one LoRA rank is accepted."
+            )
+        rank = ranks.pop()
+        layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
+        strange = ModelError(
+            f"The adapter does not fit the model {self.name}: it was made for other layers."
+        )
+        if not set(layers) <= set(self._targets("all")):
+            raise strange
+        self._add(slot, rank, float(rank), layers)
+        expected = get_peft_model_state_dict(self.network, adapter_name=slot)
+        shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+        if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
+            raise strange
+        set_peft_model_state_dict(self.network, state, adapter_name=slot)
+        self._apply()
+
+    @property
+    def _layers(self) -> list[BaseTunerLayer]:
+        return [module for module in self.network.modules() if isinstance(module, BaseTunerLayer)]
+
+    def _apply(self) -> None:
+        """Make `_active` and `_trained` true of every layer; peft flips requires_grad on each
+        switch.
+        """
+        for layer in self._layers:
+            layer.enable_adapters(bool(self._active))
+            layer.set_adapter(list(self._active), inference_mode=True)
+        for slot in self._configs:
+            for tensor in self._params(slot).values():
+                tensor.requires_grad_(slot == self._trained)
+
+    @contextmanager
+    def _switched(self, active: tuple[Slot, ...], trained: Slot | None) -> Iterator[None]:
+        before = self._active, self._trained
+        self._active, self._trained = active, trained
+        self._apply()
+        try:
+            yield
+        finally:
+            self._active, self._trained = before
+            self._apply()
+
+    @contextmanager
+    def active(self, *slots: Slot) -> Iterator[None]:
+        """See `Denoiser`."""
+        with self._switched(tuple(slots), self._trained):
+            yield
+
+    @contextmanager
+    def training(self, slot: Slot) -> Iterator[Params]:
+        """See `Adapters`."""
+        with self._switched((slot,), slot):
+            yield self._params(slot)
+
+    @contextmanager
+    def base_weight_grads(self, slot: Slot) -> Iterator[Params]:
+        """See `Adapters`."""
+        own = base_weights(self.network)
+        factors = [name for name in self._params(slot) if ".lora_B." in name]
+        dense = {
+            name: own[f"{name.partition('.lora_B.')[0]}.base_layer.weight"] for name in factors
+        }
+        with with_gradients(dense):
+            yield dense
+
+    def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
+        """See `Denoiser`."""
+        return dense_weights(self.network, slot, params)
+
+    @contextmanager
+    def merged(self, slot: Slot) -> Iterator[None]:
+        """See `Adapters`."""
+        own = base_weights(self.network)
+        with torch.no_grad():
+            sums = {
+                n: (at_least_float32(own[n]) + u).to(own[n].dtype)
+                for n, u in updates(self.network, slot).items()
+            }
+        with swapped_weights(self.network, sums):
+            yield
+
+    @contextmanager
+    def trainable_base_weights(self, slot: Slot | None = None) -> Iterator[Params]:
+        """See `Adapters`."""
+        copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
+        with (
+            self._switched((), None),
+            swapped_weights(self.network, copies),
+            with_gradients(base_weights(self.network)),
+        ):
+            yield base_weights(self.network)
