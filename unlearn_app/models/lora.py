@@ -67,6 +67,11 @@ def layer_factors(params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tenso
     return {layer: tuple(params[named[layer, part]] for part in "AB") for layer in layers}
 
 
+def join_factors(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Factors of the sum of the updates, of the sum of their ranks."""
+    return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+
+
 @torch.no_grad()
 def compact(factors: Factors) -> Factors:
     """Factors of the same update with its own rank, min(in, out) at most.
@@ -132,14 +137,8 @@ def sum_adapters(*states: Mapping[str, Tensor]) -> Adapter:
     """The sum of adapters as one, exact, of the rank that the sum has."""
     pairs = [factor_pairs(state) for state in states]
     layers = dict.fromkeys(layer for own in pairs for layer in own)
-    joined = {layer: [own[layer] for own in pairs if layer in own] for layer in layers}
-    whole = to_adapter(
-        {
-            n: (torch.cat([a for a, _ in own]), torch.cat([b for _, b in own], dim=1))
-            for n, own in joined.items()
-        }
-    )
-    return shaped(whole, states)
+    joined = {n: join_factors([own[n] for own in pairs if n in own]) for n in layers}
+    return shaped(to_adapter(joined), states)
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
@@ -175,4 +174,4 @@ def joined_factors(
     for layer in own | before:
         parts = [(a, scale * b) for a, b in [own[layer]]] if layer in own else []
         parts += [tuple(factor.to(like) for factor in before[layer])] if layer in before else []
-        yield torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
+        yield join_factors(parts)

@@ -41,58 +41,39 @@ def fit(
     regularizers: Sequence[Regularizer] = (),
     reference: Params | None = None,
 ) -> Iterator[Step]:
-    """Train `params` for `steps` with AdamW or SGD, yielding after every step; closing the iterator
-    stops the training.
+    """Train `params` and yield after each of `steps`; closing the iterator stops the training.
 
-    The gradients of all terms are taken at the same weights, combined by `rule` over the whole
-    trainable vector, and penalties added. A non-finite loss ends the training before the weights
-    are touched. The learning rate falls along a half cosine, after a tenth of warm-up. A rule in
-    the optimizer's metric gets its step without Adam's momentum.
+    The gradients of all terms are taken at the same weights and combined by `rule` over the whole
+    trainable vector, then penalties are added. The learning rate falls along a half cosine after a
+    tenth of warm-up. A rule in the optimizer's metric gets its step without Adam's momentum.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: a loss is not finite; the weights are as after the step before.
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    trainer, schedule = _optimizer(
-        tensors, "sgd" if preconditioner else optimizer, lr, decay, max(steps, 1)
-    )
-    preference = tensors[0].new_tensor(
-        [term.weight for term in terms.values()], dtype=torch.float64
-    )
+    kind = "sgd" if preconditioner else optimizer
+    stepper, schedule = _optimizer(tensors, kind, lr, decay, max(steps, 1))
+    weights = [term.weight for term in terms.values()]
+    preference = tensors[0].new_tensor(weights, dtype=torch.float64)
     for regularizer in regularizers:
         regularizer.begin_(params)
     for step in range(1, steps + 1):
         started = time.perf_counter()
         losses, gradients = _term_gradients(model, params, terms)
         metric = preconditioner(gradients, preference) if preconditioner else None
-        update, weights, gramian = combine(gradients, rule, preference, metric)
-        _write_gradient(
-            params,
-            update + _penalty_gradient(params, regularizers, reference or {}, update),
-            regularizers,
-        )
+        update, chosen, gramian = combine(gradients, rule, preference, metric)
+        penalty = _penalty_gradient(params, regularizers, reference or {}, update)
+        _write_gradient(params, update + penalty, regularizers)
         before = _joined(tensors)
-        trainer.step()
+        stepper.step()
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)
-        yield Step(
-            stage=stage,
-            step=step,
-            total=steps,
-            losses=losses,
-            weights=dict(zip(terms, weights.tolist(), strict=True)),
-            changes=dict(
-                zip(
-                    terms,
-                    (gradients.double() @ (_joined(tensors) - before).double()).tolist(),
-                    strict=True,
-                )
-            ),
-            **_angle(tuple(terms), gramian),
-            seconds=time.perf_counter() - started,
-        )
+        changes = gradients.double() @ (_joined(tensors) - before).double()
+        measured = _measured(tuple(terms), chosen, changes, gramian)
+        seconds = time.perf_counter() - started
+        yield Step(stage, step, steps, losses, **measured, seconds=seconds)
 
 
 def _optimizer(
@@ -106,12 +87,16 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def _angle(terms: Sequence[str], gramian: Tensor) -> dict[str, Any]:
-    """What a Gramian says about the gradients: their norms, and of two whether they conflict and
-    the first is there.
+def _measured(
+    terms: Sequence[str], weights: Tensor, changes: Tensor, gramian: Tensor
+) -> dict[str, Any]:
+    """What a step says of its terms: their weights in the update, the change of each loss to first
+    order, the norms of the gradients and, of the first two, whether they conflict.
     """
     cosine = cosine_of(gramian)
     return {
+        "weights": dict(zip(terms, weights.tolist(), strict=True)),
+        "changes": dict(zip(terms, changes.tolist(), strict=True)),
         "norms": dict(zip(terms, gramian.diagonal().sqrt().tolist(), strict=True)),
         "cosine": cosine,
         "conflict": cosine is not None and cosine < 0,

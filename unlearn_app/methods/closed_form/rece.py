@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...common.registry import register
-from ...models.lora import Factors, product
+from ...models.lora import Factors, join_factors, product
 from .uce import UCE
 
 
@@ -55,10 +55,7 @@ class RECE(UCE):
             edited = {name: w.double() + product(factors[name]) for name, w in weights.items()}
             reviving = reviving_tokens(weights, edited, forget, self.search_ridge)
             again = super().__call__(edited, reviving, anchor, retain)
-            factors = {
-                name: (torch.cat([a, again[name][0]]), torch.cat([b, again[name][1]], dim=1))
-                for name, (a, b) in factors.items()
-            }
+            factors = {name: join_factors([own, again[name]]) for name, own in factors.items()}
         return factors
 
 
