@@ -1,6 +1,4 @@
-"""Meta-unlearning (2410.12777): each step looks ahead through a simulated attack and makes it
-fail.
-"""
+"""Meta-unlearning (2410.12777): each step simulates an attack and makes it fail."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
