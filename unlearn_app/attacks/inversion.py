@@ -1,5 +1,5 @@
-"""Concept inversion: a word that no dictionary has, learned so that the model paints the concept
-when it reads it.
+"""Concept inversion: new word embeddings, learned so that the model generates the concept for
+them.
 """
 
 from collections.abc import Callable, Generator, Sequence

@@ -45,11 +45,10 @@ class NoisyBatch:
 
 @dataclass(frozen=True)
 class MetaBatch:
-    """What one look ahead needs: an attack's batches in order, and what is asked of the attacked
-    model.
+    """The batches of one simulated attack, and those that the attacked model is measured on.
 
-    `support` and `forget` are pictures of the concept and share none; `related` and `unrelated` are
-    harmless. `seed` draws the simulated adversary's fresh factors.
+    `support` are the attack's batches in order. `support` and `forget` show the concept and share
+    no picture; `related` and `unrelated` do not show it. `seed` draws the adversary's adapter.
     """
 
     support: tuple[NoisyBatch, ...]
@@ -61,12 +60,12 @@ class MetaBatch:
 
 @dataclass(frozen=True)
 class SamplingOverrides:
-    """How sampling departs from the plain DDIM of a prompt; by default not at all.
+    """How sampling differs from plain sampling of a prompt; by default not at all.
 
-    `eta` times DDIM's own share of fresh noise is added in each step, and the first noise is
-    scaled. The first `original_steps` are the original model's. `pictures` (B, 3, H, W) in [-1, 1]
-    are noised as far as `strength` (of 1, the whole way) and painted on from there; where `mask`
-    (B, 1, H, W) of the latents is 0 they stay.
+    Each step adds `eta` times DDIM's share of fresh noise, and the first noise is multiplied by
+    `noise_scale`. The original model takes the first `original_steps`. Sampling starts from
+    `pictures` (B, 3, H, W) in [-1, 1], noised to the share `strength` of the way; where `mask`
+    (B, 1, H, W) of the latents is 0 they are kept.
     """
 
     eta: float = 0.0

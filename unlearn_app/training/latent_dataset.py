@@ -156,18 +156,22 @@ def meta_batches(
     steps: int,
     seed: int,
 ) -> Iterator[MetaBatch]:
-    """An endless stream of what a look ahead of `steps` needs; the first `near` pictures of
+    """An endless stream of simulated attacks of `steps` batches; the first `near` pictures of
     `retain` are related.
 
-    Every second picture of the concept is for the simulated attack, the others are for what is
-    asked afterwards.
+    Every second picture of the concept is for the attack, the others measure the attacked model.
     """
-    sets = forget.part(slice(0, None, 2)), forget.part(slice(1, None, 2)), retain.part(slice(near))
-    sets = (*sets, retain.part(slice(near, None)) if near < len(retain.x0) else sets[2])
-    support, asked, related, unrelated = (
+    far = slice(near, None) if near < len(retain.x0) else slice(near)
+    sets = (
+        forget.part(slice(0, None, 2)),
+        forget.part(slice(1, None, 2)),
+        retain.part(slice(near)),
+        retain.part(far),
+    )
+    support, query, related, unrelated = (
         noisy_batches(model, data, min(batch_size, len(data.x0)), seed + row)
         for row, data in enumerate(sets)
     )
     for draw in itertools.count(seed):
         attack = tuple(itertools.islice(support, steps))
-        yield MetaBatch(attack, next(asked), next(related), next(unrelated), draw)
+        yield MetaBatch(attack, next(query), next(related), next(unrelated), draw)

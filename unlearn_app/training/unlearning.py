@@ -1,5 +1,5 @@
-"""Forgetting itself: from a concept and its settings to an adapter in the `unlearn` slot, by
-training or at once.
+"""Unlearning one concept: from its settings to an adapter in the `unlearn` slot, by training or in
+closed form.
 """
 
 import random
@@ -33,7 +33,7 @@ def forget(
     should_stop: Callable[[], bool] = lambda: False,
     sampler: Callable[..., LatentDataset] = sample_latents,
 ) -> Iterator[Step]:
-    """All that forgetting takes, from the original model to the adapter in the `unlearn` slot."""
+    """Unlearn `concept`, from the original model to an adapter in the `unlearn` slot."""
     if not is_trained(config):
         yield from edit(model, concept, config)
         if not resists(config):
@@ -49,10 +49,9 @@ def training_terms(
     should_stop: Callable[[], bool],
     sampler: Callable[..., LatentDataset] = sample_latents,
 ) -> dict[str, Term]:
-    """What is trained at once, by name, with pictures by the original model: forget, retain, and
-    resist if asked for.
+    """The terms of the training by name: forget, retain and, if the settings ask for it, resist.
 
-    Hardening an edit has no forget term.
+    Their pictures are samples of the original model. Hardening an edit has no forget term.
 
     Raises:
         ConfigError: the retain set is empty.
@@ -82,7 +81,7 @@ def training_terms(
         settings.retain_weight,
     )
     if resists(config):
-        terms["resist"] = _look_ahead_term(model, concept, config, retain, options)
+        terms["resist"] = _resist_term(model, concept, config, retain, options)
     return terms
 
 
@@ -95,7 +94,7 @@ def _forget_term(
     options: dict[str, Any],
     sampler: Callable[..., LatentDataset],
 ) -> Term:
-    """`options` are those of `sample_latents`, here and below."""
+    """The term that unlearns; `options` are those of `sample_latents`."""
     count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
     chosen = [pairs[row % len(pairs)] for row in range(count)]
@@ -110,15 +109,15 @@ def _forget_term(
     return Term(objective, noisy_batches(model, forget, config.unlearn.batch_size, first + 1))
 
 
-def _look_ahead_term(
+def _resist_term(
     model: Model,
     concept: Concept,
     config: RunConfig,
     retain: LatentDataset,
     options: dict[str, Any],
 ) -> Term:
-    """Meta-unlearning, with pictures of the concept of its own."""
-    ahead, first = config.resist, config.seed * 1000 + 400_000
+    """The meta-unlearning term, with its own pictures of the concept."""
+    settings, first = config.resist, config.seed * 1000 + 400_000
     count = max(config.unlearn.train_pictures // 2, 2)
     pairs = evenly_spaced(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
     prompts, anchors = [prompt.text for prompt, _ in pairs], [anchor for _, anchor in pairs]
@@ -128,40 +127,39 @@ def _look_ahead_term(
     objective = config.build("objective") if is_trained(config) else ConceptAblation()
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
     chosen = {
-        item.name: getattr(ahead, item.name)
+        item.name: getattr(settings, item.name)
         for item in fields(MetaUnlearning)
-        if hasattr(ahead, item.name)
+        if hasattr(settings, item.name)
     }
     batches = meta_batches(
         model,
         forget,
         retain,
         near,
-        batch_size=ahead.batch_size,
-        steps=ahead.steps,
+        batch_size=settings.batch_size,
+        steps=settings.steps,
         seed=first + 10_000,
     )
-    return Term(MetaUnlearning(Diffusion(), objective, **chosen), batches, ahead.weight)
+    return Term(MetaUnlearning(Diffusion(), objective, **chosen), batches, settings.weight)
 
 
 def _labels(
     objective: Objective, anchors: list[str], retained: Sequence[str], seed: int
 ) -> list[str]:
-    """What `batch.anchor` holds: each prompt's own anchor, or a random retain prompt."""
+    """The prompts of `batch.anchor`: each forget prompt's own anchor, or a random retain prompt."""
     if not getattr(objective, "random_labels", False):
         return anchors
     return random.Random(seed).choices(retained, k=len(anchors))
 
 
 def retain_prompts(concept: Concept, count: int) -> list[str]:
-    """Half near, half far training prompts from the first row on; all near where there are no far
-    ones.
+    """`count` training prompts, half near and half far; all near where there are no far ones.
 
     Row i of either half is forget prompt i with another name, the pairing of 2412.07808, appendix
     D.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there are no near ones.
     """
     near, far = concept.near.train, concept.far.train
     if not near:
@@ -178,9 +176,7 @@ def retain_prompts(concept: Concept, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Earlier:
-    """What was forgotten before: the concepts, and their update as one adapter that is merged into
-    the weights.
-    """
+    """Concepts unlearned before, and their update as one adapter, merged into the weights."""
 
     concepts: tuple[Concept, ...] = ()
     state: Params = field(default_factory=dict)
@@ -193,7 +189,7 @@ def train(
     config: RunConfig,
     earlier: Earlier = Earlier(),
 ) -> Iterator[Step]:
-    """Train a fresh adapter in the `unlearn` slot on `terms`, held back as the settings say.
+    """Train a fresh adapter in the `unlearn` slot on `terms`, regularized as the settings say.
 
     Raises:
         ConfigError: the projection leaves nothing to learn from.
@@ -219,9 +215,12 @@ def train(
 
 
 def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
-    """Write the chosen closed-form edit into the `unlearn` slot as an exact adapter; one step.
+    """Solve the closed-form edit and put it into the `unlearn` slot as an adapter; one step.
 
     The step's loss is the share of the update (Frobenius norm) that a truncated rank leaves out.
+
+    Raises:
+        ConfigError: the model offers no single tokens.
     """
     started = time.perf_counter()
     forget, anchor = edited_tokens(model, concept)
@@ -239,26 +238,23 @@ def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
 def harden(
     model: Model, concept: Concept, terms: dict[str, Term], config: RunConfig
 ) -> Iterator[Step]:
-    """Train on top of the edit in the `unlearn` slot, and leave the sum of both there as one exact
-    adapter.
+    """Train on top of the edit in the `unlearn` slot and leave the sum there as one exact adapter.
 
     2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the
     edited model's predictions on retain prompts.
     """
-    edited, ahead_first = (
-        model.adapter_state("unlearn"),
-        {name: terms[name] for name in ("resist", "retain")},
-    )
+    edited = model.adapter_state("unlearn")
+    resist_first = {name: terms[name] for name in ("resist", "retain")}
     with model.merged("unlearn"):
-        yield from train(model, concept, ahead_first, config)
+        yield from train(model, concept, resist_first, config)
     model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
 
 
 def resists(config: RunConfig) -> bool:
-    """Whether the simulated attack is part of forgetting."""
+    """Whether meta-unlearning is part of the training."""
     return config.resist.on
 
 
 def is_trained(config: RunConfig) -> bool:
-    """Whether the chosen way to forget trains; otherwise it has a closed form."""
+    """Whether the chosen method trains; otherwise it has a closed form."""
     return registry.kind_of(config.objective) == "objective"

@@ -1,12 +1,13 @@
 """Reliable and Efficient Concept Erasure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...common.registry import register
 from ...models.lora import Factors, join_factors, product
+from ...settings.groups import setting
 from .uce import UCE
 
 
@@ -25,19 +26,10 @@ class RECE(UCE):
     returned.
     """
 
-    preserve_weight: float = field(
-        default=4.0,
-        metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)},
-    )
-    epochs: int = field(
-        default=2, metadata={"help": "searches for a reviving embedding", "range": (0, 10)}
-    )
-    search_ridge: float = field(
-        default=0.1,
-        metadata={
-            "help": "weight of small reviving embeddings in the search",
-            "range": (1e-6, 100.0),
-        },
+    preserve_weight: float = setting(4.0, "weight of keeping the retain prompts", 0.0, 100.0)
+    epochs: int = setting(2, "searches for a reviving embedding", 0, 10)
+    search_ridge: float = setting(
+        0.1, "weight of small reviving embeddings in the search", 1e-6, 100.0
     )
 
     @torch.no_grad()

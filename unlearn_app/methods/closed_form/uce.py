@@ -1,12 +1,13 @@
 """Unified Concept Editing."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...common.registry import register
 from ...models.lora import Factors
+from ...settings.groups import setting
 
 
 @register("closed_form", "uce")
@@ -22,25 +23,12 @@ class UCE:
     takes one token per concept); it is solved in float64 and never inverted.
     """
 
-    erase_weight: float = field(
-        default=1.0,
-        metadata={"help": "weight of mapping the concept to the anchor", "range": (0.0, 100.0)},
-    )
-    preserve_weight: float = field(
-        default=1.0,
-        metadata={"help": "weight of keeping the retain prompts", "range": (0.0, 100.0)},
-    )
-    ridge: float = field(
-        default=0.1,
-        metadata={"help": "weight of staying near the original matrices", "range": (1e-6, 100.0)},
-    )
+    erase_weight: float = setting(1.0, "weight of mapping the concept to the anchor", 0.0, 100.0)
+    preserve_weight: float = setting(1.0, "weight of keeping the retain prompts", 0.0, 100.0)
+    ridge: float = setting(0.1, "weight of staying near the original matrices", 1e-6, 100.0)
 
-    rank: int = field(
-        default=0,
-        metadata={
-            "help": "rank of the adapter, which then leaves out a share; 0 is the edit's own",
-            "range": (0, 1024),
-        },
+    rank: int = setting(
+        0, "rank of the adapter, which then leaves out a share; 0 is the edit's own", 0, 1024
     )
 
     @torch.no_grad()

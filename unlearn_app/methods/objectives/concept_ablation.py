@@ -13,7 +13,7 @@ from ...models.protocols import Denoiser, NoisyBatch, Params
 @register("objective", "concept_ablation")
 @dataclass(frozen=True)
 class ConceptAblation:
-    """Makes the concept's prompt paint its anchor.
+    """Makes the concept's prompt generate its anchor.
 
     Concept ablation, 2303.13516, equation 3 (model-based variant): e(x_t, c*) -> stop-gradient of
     e*(x_t, anchor), with e* the frozen model. Deviations: the loss weight w_t is 1, and x_t is a

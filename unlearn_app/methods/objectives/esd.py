@@ -1,6 +1,6 @@
 """Erased Stable Diffusion."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.nn.functional import mse_loss
 from ...common.registry import register
 from ...models.conditioning import Conditioning
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from ...settings.groups import setting
 
 
 @register("objective", "esd")
@@ -24,9 +25,7 @@ class ESD:
     to one and x_t is the same.
     """
 
-    eta: float = field(
-        default=1.0, metadata={"help": "strength of the push away", "range": (0.0, 10.0)}
-    )
+    eta: float = setting(1.0, "strength of the push away", 0.0, 10.0)
     mixes_anchor_pictures: ClassVar[bool] = True
     advice: ClassVar[dict[str, str]] = {
         "style": (

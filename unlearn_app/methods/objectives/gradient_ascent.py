@@ -1,12 +1,13 @@
 """Gradient ascent on the concept's own loss."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from ...settings.groups import setting
 from .diffusion import Diffusion
 
 
@@ -23,10 +24,7 @@ class GradientAscent:
 
     suggested: ClassVar[dict[str, Any]] = {"unlearn.retain_weight": 1.6}
 
-    limit: float = field(
-        default=1.0,
-        metadata={"help": "ascend while the loss is at most this", "range": (0.01, 100.0)},
-    )
+    limit: float = setting(1.0, "ascend while the loss is at most this", 0.01, 100.0)
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """The negative diffusion loss; its gradient is exactly zero above `limit`."""

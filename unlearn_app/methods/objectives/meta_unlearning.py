@@ -16,8 +16,7 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True)
 class MetaUnlearning:
-    """Makes a short fine-tuning on the concept fail, by going through one and looking at what it
-    reached.
+    """Makes a short fine-tuning on the concept fail, by simulating one and training on its result.
 
     Meta-unlearning, 2410.12777: with theta' the weights after M attack steps from theta, J = -b_F
     L(theta'; F) - b_R [L(theta'; R) - L(theta; R)] - b_U [L(theta'; U) - L(theta; U)], added to any

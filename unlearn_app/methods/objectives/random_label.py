@@ -1,6 +1,6 @@
 """Random relabelling with saliency."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,12 +9,13 @@ from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from ...settings.groups import setting
 
 
 @register("objective", "random_label")
 @dataclass(frozen=True)
 class RandomLabel:
-    """Makes the concept's prompt paint what other prompts, drawn at random, ask for.
+    """Makes the concept's prompt generate what other prompts, drawn at random, describe.
 
     SalUn, 2310.12508, equation 6: e(x_t, c) -> stop-gradient of e(x_t, c') with c' another class,
     moving only the weights whose forget gradient is large (equation 4). Deviations: c' is a retain
@@ -23,12 +24,8 @@ class RandomLabel:
     single weight has no factor of its own.
     """
 
-    salient: float = field(
-        default=0.5,
-        metadata={
-            "help": "share of output units that may move; 1 is no saliency",
-            "range": (0.01, 1.0),
-        },
+    salient: float = setting(
+        0.5, "share of output units that may move; 1 is no saliency", 0.01, 1.0
     )
     random_labels: ClassVar[bool] = True
     advice: ClassVar[dict[str, str]] = {

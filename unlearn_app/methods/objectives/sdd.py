@@ -14,7 +14,7 @@ from ...models.protocols import Denoiser, NoisyBatch, Params
 @register("objective", "sdd")
 @dataclass(frozen=True)
 class SDD:
-    """Makes the concept's prompt paint what the empty prompt paints, taught by the model itself.
+    """Makes the concept's prompt generate what the empty prompt does, taught by the model itself.
 
     Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t,
     null), both of the model under training. Deviations: x_t is a noised picture instead of a
