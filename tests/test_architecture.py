@@ -11,7 +11,6 @@ BY_FILE = {
     "loss": ("methods/objectives", registry.names("objective")),
     "regularizer": ("methods/regularizers", ()),
     "merge": ("methods/merging", ("merge",)),
-    "judge": ("evaluation/judges", ("loading",)),
 }
 """Kinds whose parts are files without a name in the registry: their folder, and what in it is no
 part.
@@ -50,9 +49,9 @@ def test_the_rows_of_layers_are_those_that_are_held() -> None:
 
 
 def test_the_registered_parts_are_listed() -> None:
-    assert rows("objective", "closed form", "rule", "attack") == [
+    assert rows("objective", "closed form", "rule", "attack", "judge", "world") == [
         f"| {kind.replace('_', ' ')} | `{name}` | {registry.describe(kind, name)} |"
-        for kind in ("objective", "closed_form", "rule", "attack")
+        for kind in ("objective", "closed_form", "rule", "attack", "judge", "world")
         for name in registry.names(kind)
     ]
 

@@ -90,7 +90,7 @@ def test_the_page_loads_without_torch(tmp_path: Path) -> None:
 
 def test_the_command_line_is_light(tmp_path: Path) -> None:
     """`--help`, `import unlearn_app` and settings load neither torch nor gradio."""
-    names = ["unlearn_app", "unlearn_app.__main__", *named("settings", "concepts", "cli")]
+    names = ["unlearn_app", "unlearn_app.__main__", *named("settings", "concepts", "worlds", "cli")]
     heavy = ("torch", "gradio", "transformers", "diffusers", "peft")
     lines = "\n".join(f"importlib.import_module({name!r})" for name in names)
     code = (

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from unlearn_app.common import registry
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "unlearn_app"
 
@@ -28,15 +30,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 in the same row.
 """
 
-WORLD = "pocket"
-"""The bundled world stands beside the layers: it answers what they ask of a world, and is built by
-name.
+WORLDS = "worlds"
+"""The worlds stand beside the layers: they answer what the layers ask of a world, and nobody
+imports them, since `common.registry.world` builds them by name.
 """
+BUNDLED = "pocket"
+"""The bundled world itself, which its module in `WORLDS` and the experiments import."""
+BESIDE = {WORLDS, BUNDLED}
 WORLD_USES = {"common", "settings", "concepts", "models", "evaluation"}
-WORLD_BUILDERS = {"attacks.unseen", "cli.pocket", "concepts.catalog"}
-"""Modules that may import the world, inside a function; the experiments measure it and import it
-anywhere.
-"""
+BUNDLED_COMMANDS = "cli.pocket"
+"""The commands that train the bundled world import it, inside a function."""
 
 APART = {"objectives", "closed_form", "gradient_rules", "regularizers", "merging"}
 """Folders of `methods` that know nothing of each other; what they share is `models.lora`."""
@@ -51,7 +54,7 @@ LIBRARY_HOMES = {
 }
 """Libraries that one folder alone imports."""
 HEAVY = {"torch", "transformers", "diffusers", "peft", "accelerate"}
-LIGHT = ("settings", "concepts", "service", "cli", "web")
+LIGHT = ("settings", "concepts", "worlds", "service", "cli", "web")
 """Importing these folders loads nothing heavy, whatever their modules import in turn."""
 
 MAX_FUNCTION = 50
@@ -165,10 +168,12 @@ def may_import(module: str, other: str) -> bool:
     one, two = folder(module), folder(other)
     if one == two:
         return True
-    if two == WORLD:
-        return one == "experiments" or module in WORLD_BUILDERS
-    if one == WORLD:
+    if two == BUNDLED:
+        return one in (WORLDS, "experiments") or module == BUNDLED_COMMANDS
+    if one in BESIDE:
         return two in WORLD_USES
+    if two == WORLDS:
+        return False
     return level(two) < level(one)
 
 
@@ -179,7 +184,7 @@ def test_the_root_of_the_package_is_folders() -> None:
         for path in (ROOT / PACKAGE).iterdir()
         if path.is_dir() and path.name != "__pycache__"
     }
-    assert found == {name for row in LAYERS for name in row} | {WORLD}
+    assert found == {name for row in LAYERS for name in row} | BESIDE
 
 
 @pytest.mark.parametrize("module", NAMES)
@@ -189,19 +194,32 @@ def test_imports_go_down(module: str) -> None:
         return
     up = sorted(other for other in own_imports(module) if not may_import(module, other))
     assert not up, f"{module} may not import {up}"
-    worlds = [other for other in own_imports(module, top_only=True) if folder(other) == WORLD]
-    if folder(module) not in (WORLD, "experiments"):
-        assert not worlds, "the bundled world is imported where it is built, not at the top"
+    bundled = [other for other in own_imports(module, top_only=True) if folder(other) == BUNDLED]
+    if folder(module) not in (*BESIDE, "experiments"):
+        assert not bundled, "the bundled world is imported where it is trained, not at the top"
 
 
 @pytest.mark.parametrize("name", [name for row in LAYERS for name in row])
 def test_imports_go_down_all_the_way(name: str) -> None:
-    """What a folder reaches through others is below it too; the world is reached by name only, so
-    it is left out.
+    """What a folder reaches through others is below it too; worlds are reached by name only, so
+    they are left out.
     """
-    world = [module for module in NAMES if folder(module) == WORLD]
-    reached = {folder(m) for m in closure((m for m in NAMES if folder(m) == name), without=world)}
+    beside = [module for module in NAMES if folder(module) in BESIDE]
+    reached = {folder(m) for m in closure((m for m in NAMES if folder(m) == name), without=beside)}
     assert {other for other in reached if level(other) >= level(name)} == {name}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_nobody_compares_a_model_with_the_name_of_a_bundled_one(module: str) -> None:
+    """What depends on the world is asked of the world, which the registry builds."""
+    compared = [
+        name.value
+        for node in ast.walk(ast.parse(NAMES[module].read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Compare, ast.MatchValue))
+        for name in ast.walk(node)
+        if isinstance(name, ast.Constant)
+    ]
+    assert not set(registry.names("world")) & set(compared) - {registry.OPEN_WORLD}
 
 
 def test_methods_know_nothing_of_each_other() -> None:
@@ -291,7 +309,7 @@ def test_tests_mirror_the_tree() -> None:
         for path in (ROOT / "tests").iterdir()
         if path.is_dir() and path.name != "__pycache__"
     }
-    assert found == {name for row in LAYERS for name in row} | {WORLD}
+    assert found == {name for row in LAYERS for name in row} | BESIDE
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), (
         "files of tests have names of their own, whatever their folder"

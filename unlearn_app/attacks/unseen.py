@@ -1,38 +1,24 @@
-"""What a model has never seen, to teach it as a control."""
+"""Controls: concepts that a model has never seen, as pictures to teach it."""
 
-from torch import Tensor
-
-from ..concepts.concept import Concept
-
-Lesson = tuple[str, Tensor, list[str]]
-"""The name of a concept, pictures (N, 3, H, W) in [-1, 1] of it, and a caption of each."""
-
+from ..common.registry import world
+from ..concepts.concept import Concept, Lesson
 
 def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> Lesson | None:
-    """A concept that `model` has never seen, `count` pictures (N, 3, H, W) in [-1, 1] of it, and
-    their captions.
+    """`count` pictures of a concept that `model` has never seen; None where none is known.
 
-    `name` chooses the concept, else the seed does. None where nothing is known of what the model
-    has seen.
+    `name` chooses the concept, else the seed does.
     """
-    if model != "pocket":
-        return None
-    from ..pocket import lesson
-
-    return lesson.fresh_lesson(count, seed, name)
+    return world(model).lesson(count, seed, name)
 
 
 def never_seen(
     model: str, count: int, seed: int, besides: Concept, alike: bool = False
 ) -> Lesson | None:
-    """As `fresh_lesson`, of what `model` learns most easily of the kind of `besides` among what it
-    has never seen.
+    """`count` pictures of the never-seen concept of the kind of `besides`, itself left out, that
+    `model` learns in the fewest steps; None where none is known.
 
-    `besides` itself is left out. Pictures that are `alike` share their caption.
+    Pictures that are `alike` share their caption.
     """
-    if model != "pocket":
-        return None
-    from ..pocket import lesson
-
-    easiest = next(name for name in lesson.EASIEST[besides.kind] if name != besides.name)
-    return lesson.fresh_lesson(count, seed, easiest, alike)
+    known = world(model)
+    easiest = next((name for name in known.unseen(besides.kind) if name != besides.name), None)
+    return known.lesson(count, seed, easiest, alike) if easiest else None

@@ -15,7 +15,7 @@ from ..settings.presets import (
     DEFAULT_SEQUENCE_OBJECTIVE,
     PRESETS,
     REGULARIZATION_PRESETS,
-    usual_hold,
+    suggested_regularization,
 )
 from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import StageBars, assignments, interrupt_flag, whole_number
@@ -86,7 +86,7 @@ def start(
     plan = make_plan(
         **{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)}
     )
-    own = _held(hold or usual_hold(objective, model)) | {
+    own = _held(hold or suggested_regularization(objective, model)) | {
         name: value for name, value in given.items() if not name.startswith(SEQUENCE)
     }
     config = make_config(

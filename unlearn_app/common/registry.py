@@ -11,11 +11,15 @@ PACKAGES = {
     "closed_form": "methods.closed_form",
     "rule": "methods.gradient_rules",
     "attack": "attacks",
+    "judge": "evaluation.judges",
+    "world": "worlds",
 }
 """Where the parts of each kind live: one module each, found by listing the package."""
 METHODS = ("objective", "closed_form")
 """What `--objective` chooses among: objectives to train, and edits with a closed form."""
-_PARTS: dict[str, dict[str, type]] = {"objective": {}, "closed_form": {}, "rule": {}, "attack": {}}
+OPEN_WORLD = "open"
+"""The world of every model that has none of its own."""
+_PARTS: dict[str, dict[str, type]] = {kind: {} for kind in PACKAGES}
 
 
 def register(kind: str, name: str):
@@ -37,7 +41,7 @@ def _load(kind: str) -> None:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Registered names of "objective", "closed_form", "rule" or "attack", sorted."""
+    """Registered names of a kind in `PACKAGES`, sorted."""
     _load(kind)
     return tuple(sorted(_PARTS[kind]))
 
@@ -56,6 +60,11 @@ def describe(kind: str, name: str) -> str:
     """The first sentence of the part's docstring."""
     text = " ".join((get(kind, name).__doc__ or name).split())
     return text.split(". ")[0].rstrip(".") + "."
+
+
+def world(model: str) -> Any:
+    """The world of the model with that name, a `worlds.World`: its own, else the open one."""
+    return get("world", model if model in names("world") else OPEN_WORLD)(model)
 
 
 def methods() -> tuple[str, ...]:

@@ -6,12 +6,17 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..common.errors import ConfigError
 from ..settings.groups import RETAIN_ARMS
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Kind = Literal["object", "style"]
+Lesson = tuple[str, "Tensor", list[str]]
+"""The name of a concept, pictures (N, 3, H, W) in [-1, 1] of it, and a caption of each."""
 SAID_AN = re.compile(
     r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I
 )

@@ -1,4 +1,4 @@
-"""What attacks make of something the bundled model has never seen: measured by the benchmarks, and
+"""What attacks make of something a bundled model has never seen: measured by the benchmarks, and
 shipped.
 
 A base rate depends on the model, the attack, how pictures are sampled and whether an object or a
@@ -13,17 +13,20 @@ from typing import Any
 from ..common.atomic_files import write_bytes
 from ..common.json_values import to_json
 from ..common.paths import POCKET
+from ..common.registry import world
 from ..concepts.catalog import preview_concept
 from ..settings.events import GroupScore
 from ..settings.run_config import RunConfig
 from .relearn_curve import BaseCurve
 
-FILE = POCKET / "base_rates.json"
+NAME = "base_rates.json"
+FILE = POCKET / NAME
+"""Where the benchmarks record what they measure of the bundled model."""
 RECORDED = "never seen, measured before"
 """The control whose scores were not made in this run."""
 
 
-def relearning(config: RunConfig, base_hash: str, file: Path = FILE) -> BaseCurve | None:
+def relearning(config: RunConfig, base_hash: str, file: Path | None = None) -> BaseCurve | None:
     """The recorded curve of a run's own attack; None where it was measured for another model,
     attack or sampling.
     """
@@ -58,7 +61,7 @@ def scores_of(base: BaseCurve | None) -> dict[int, GroupScore]:
 
 
 def of_attack(
-    kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path = FILE
+    kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path | None = None
 ) -> dict[str, Any] | None:
     """The recorded control of an attack, as findings hold it; None where it was measured for
     something else.
@@ -74,13 +77,16 @@ def of_attack(
 
 
 def seconds_of(
-    kinds: Sequence[str], config: RunConfig, timing: Mapping[str, float], file: Path = FILE
+    kinds: Sequence[str],
+    config: RunConfig,
+    timing: Mapping[str, float],
+    file: Path | None = None,
 ) -> float | None:
-    """How long attacks on a run will take here, by the pace at which its comparison was painted;
-    None if unknown.
+    """Seconds that attacks on a run will take here, by the pace of its own comparison; None if
+    unknown.
     """
-    known, compare = _read(file), config.compare
-    if config.model != "pocket" or not known.get("pace") or not timing.get("compare_s"):
+    known, compare = _recorded(config, file), config.compare
+    if not known.get("pace") or not timing.get("compare_s"):
         return None
     each = [_of_kind("attacks", config, file).get(kind, {}).get("seconds") for kind in kinds]
     if None in each:
@@ -110,9 +116,17 @@ def record(part: str, value: Any, file: Path = FILE) -> None:
     write_bytes(file, text.encode())
 
 
-def _of_kind(part: str, config: RunConfig, file: Path) -> dict[str, Any]:
+def _of_kind(part: str, config: RunConfig, file: Path | None) -> dict[str, Any]:
     """What is recorded in `part` for concepts of the kind that `config` forgets."""
-    return _read(file).get(part, {}).get(preview_concept(config).kind, {})
+    return _recorded(config, file).get(part, {}).get(preview_concept(config).kind, {})
+
+
+def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
+    """What is recorded in `file`, by default that of the model's world; nothing where it has
+    none.
+    """
+    assets = world(config.model).assets
+    return _read(file or assets / NAME) if assets else {}
 
 
 def _is(name: str, config: RunConfig) -> bool:

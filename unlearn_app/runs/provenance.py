@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..common.registry import world
 from ..evaluation.judges import Judge, Scorer
 from ..models.device import choose_device
 from ..models.protocols import Backend
@@ -63,13 +64,13 @@ def peak_memory_gb() -> float | None:
 
 
 def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
-    """The detector with its threshold, or why there is none; nothing to say of the bundled
-    world.
+    """The detector with its threshold, or why there is none; None in a world with judges of its
+    own.
     """
     detectors = [judge for judge in scorer.others if judge.threshold] if scorer else []
     if detectors:
         return ", ".join(f"{d.name} {d.version}, threshold {d.threshold}" for d in detectors)
-    if backend is None or backend.name == "pocket":
+    if backend is None or world(backend.name).assets:
         return None
     if scorer:
         return "NudeNet is not installed (pip install nudenet)"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..common.registry import world
 from .groups import MERGES, REGIMES, SequenceConfig
 
 PRESETS = ("fast", "full")
@@ -61,12 +62,8 @@ of them.
 """
 
 
-def usual_hold(objective: str, model: str) -> str:
-    """What holds requests back where nothing is said: strengths are tuned for the bundled model and
-    two methods.
+def suggested_regularization(objective: str, model: str) -> str:
+    """The regularization preset of a sequence where the user names none: what suits the model's
+    world.
     """
-    return (
-        DEFAULT_REGULARIZATION
-        if model == "pocket" and objective in (DEFAULT_SEQUENCE_OBJECTIVE, "esd")
-        else "nothing"
-    )
+    return world(model).regularization_preset(objective)

@@ -14,7 +14,11 @@ from ..service.engine import Engine
 from ..service.jobs import Ask
 from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import REGIMES
-from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, REGULARIZATION_PRESETS, usual_hold
+from ..settings.presets import (
+    DEFAULT_SEQUENCE_OBJECTIVE,
+    REGULARIZATION_PRESETS,
+    suggested_regularization,
+)
 from ..settings.run_config import make_config, make_plan
 from . import render, sequence
 
@@ -67,7 +71,7 @@ class SequenceTab:
             )
             self.hold = gr.Dropdown(
                 [(HOLD_TEXT[name], name) for name in REGULARIZATION_PRESETS],
-                value=usual_hold(DEFAULT_SEQUENCE_OBJECTIVE, model),
+                value=suggested_regularization(DEFAULT_SEQUENCE_OBJECTIVE, model),
                 label="Held back by",
                 min_width=240,
             )
@@ -118,7 +122,10 @@ class SequenceTab:
             api_visibility="private",
         )
         self.objective.input(
-            lambda name: usual_hold(name, self._model), self.objective, self.hold, **quiet
+            lambda name: suggested_regularization(name, self._model),
+            self.objective,
+            self.hold,
+            **quiet,
         )
         self.halt.click(self.stop, None, [self.halt], **quiet)
         self.back.click(self.roll_back, self.to, shown, **quiet)

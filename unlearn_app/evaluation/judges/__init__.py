@@ -1,4 +1,10 @@
-"""Judges: they score pictures and never condition the model they judge."""
+"""Judges: they score pictures and never condition the model they judge.
+
+A judge is one file. Its class registers itself, says with `scores` whether it is a `Scorer` or a
+`Judge` beside one, and has a class method `for_world(world, concepts)`: the judge for pictures of
+`concepts` in a `worlds.World`, or None where it cannot judge them or is not installed. Of several
+scorers the first by name is used.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol

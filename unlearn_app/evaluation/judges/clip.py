@@ -1,11 +1,14 @@
 """OpenCLIP as the judge of real models, as 2412.07808 uses it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from ...common.registry import register
+from ...concepts.concept import Concept
 from . import Judge
 
 MODEL_ID = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
@@ -13,11 +16,13 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
+@register("judge", "clip")
 class ClipScorer:
-    """ViT-B-32 laion2b_s34b_b79k: cosine alignment, and zero-shot classes among the prompts' own
-    answers.
+    """OpenCLIP ViT-B-32 (laion2b_s34b_b79k), the judge of real models: cosine alignment, and
+    zero-shot classes among the prompts' own answers.
     """
 
+    scores: ClassVar[bool] = True
     name = MODEL_ID
     version = "laion2b_s34b_b79k"
     higher_is_better = True
@@ -27,6 +32,13 @@ class ClipScorer:
         self, model: torch.nn.Module, tokenizer: object, axes: Mapping[str, Sequence[str]]
     ) -> None:
         self._model, self._tokenizer, self._axes = model.eval(), tokenizer, axes
+
+    @classmethod
+    def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "ClipScorer | None":
+        """The scorer where the world has no judges of its own; it chooses among the prompts'
+        answers and the anchors.
+        """
+        return None if world.assets else cls.load(answers(concepts))
 
     @classmethod
     def load(cls, axes: Mapping[str, Sequence[str]]) -> "ClipScorer | None":
@@ -80,3 +92,20 @@ class ClipScorer:
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """One minus the cosine (B,) of the two embeddings."""
         return 1 - (self._embed_images(images) * self._embed_images(others)).sum(1)
+
+
+def answers(concepts: Sequence[Concept]) -> dict[str, list[str]]:
+    """By axis what the prompts of `concepts` ask for, and the anchors: a picture of one must not
+    count as the rest.
+    """
+    pairs = [
+        (p.axis, p.expects)
+        for c in concepts
+        for split in (c.forget, c.near, c.far)
+        for p in split.test
+    ]
+    pairs += [(c.forget.test[0].axis, c.instead) for c in concepts if c.instead]
+    axes: dict[str, list[str]] = {}
+    for axis, answer in dict.fromkeys(pairs):
+        axes.setdefault(axis, []).append(answer)
+    return axes

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.errors import ModelError
+from ...common.registry import register
+from ...concepts.concept import Concept
 from . import Judge
 
 SIDE = 64
@@ -124,15 +126,22 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
+@register("judge", "pocket_judge")
 class PocketJudge:
-    """The bundled judge, ready to score."""
+    """A small image-text model with a head per axis that judges the bundled world."""
 
+    scores: ClassVar[bool] = True
     name = "pocket-judge"
     higher_is_better = True
     others: tuple[Judge, ...] = ()
 
     def __init__(self, net: JudgeNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
+
+    @classmethod
+    def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "PocketJudge | None":
+        """The judge among the world's own."""
+        return cls.load(world.assets / "judge") if world.assets else None
 
     @classmethod
     def load(cls, folder: str | Path) -> "PocketJudge":

@@ -7,12 +7,14 @@ and nothing else: no convolution over overlapping windows, no batch statistics, 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...concepts.concept import Prompt
+from ...common.registry import register
+from ...concepts.concept import Concept, Prompt
 from ...settings.events import Value
 from . import likeliest
 from .pocket_judge import SIDE, read_judge
@@ -50,14 +52,23 @@ class PatchNet(nn.Module):
         return self.blocks(self.patches(images).flatten(2).transpose(1, 2) + self.places).mean(1)
 
 
+@register("judge", "second_judge")
 class SecondJudge:
-    """The second judge, ready to classify; it knows no words and so has no alignment."""
+    """A small vision transformer that checks the bundled judge; it knows no words, so it has no
+    alignment.
+    """
 
+    scores: ClassVar[bool] = False
     name = "pocket-second"
     threshold = None
 
     def __init__(self, net: PatchNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
+
+    @classmethod
+    def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "SecondJudge | None":
+        """The second judge among the world's own."""
+        return cls.load(world.assets / "second") if world.assets else None
 
     @classmethod
     def load(cls, folder: str | Path) -> "SecondJudge":

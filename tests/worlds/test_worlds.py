@@ -1,0 +1,62 @@
+"""Worlds: chosen by the name of the model, and what each says of its concepts and judges."""
+
+import pytest
+
+from unlearn_app.common import registry
+from unlearn_app.common.paths import POCKET
+from unlearn_app.concepts.catalog import known_concepts, nearest_known, tuning_prompts
+from unlearn_app.settings.presets import suggested_regularization
+from unlearn_app.settings.run_config import make_config
+from unlearn_app.worlds import World
+
+
+@pytest.mark.parametrize("model", ["some/model", "/a/folder", "Pocket", "pocket2", "open"])
+def test_a_model_without_a_world_of_its_own_is_in_the_open_one(model: str) -> None:
+    world = registry.world(model)
+    assert (type(world), world.model) == (registry.get("world", "open"), model)
+
+
+def test_a_bundled_model_is_in_the_world_of_its_name() -> None:
+    assert type(registry.world("pocket")) is registry.get("world", "pocket")
+
+
+def test_a_world_has_its_own_judges_and_base_rates_or_none() -> None:
+    assert registry.world("pocket").assets == POCKET
+    assert registry.world("some/model").assets is None
+
+
+def test_the_open_world_knows_no_concept_and_nothing_unseen() -> None:
+    world = registry.world("some/model")
+    assert known_concepts("some/model") == nearest_known("cat", "some/model") == []
+    assert world.unseen("object") == () and world.lesson(1, 0) is None
+
+
+def test_what_was_never_shown_is_known_and_fresh() -> None:
+    fresh = {(entry.kind, entry.name) for entry in known_concepts() if entry.fresh}
+    for kind in ("object", "style"):
+        unseen = registry.world("pocket").unseen(kind)
+        assert unseen and {(kind, name) for name in unseen} <= fresh
+
+
+def test_prompts_to_tune_by_are_the_adversarys_where_the_world_has_none() -> None:
+    config = make_config("cat", model="some/model")
+    assert tuning_prompts(config) == registry.world("some/model").concept("cat", None).relearn
+    assert all(prompt.expects == "cat" for prompt in tuning_prompts(make_config("cat")))
+
+
+@pytest.mark.parametrize(
+    ("objective", "model", "preset"),
+    [
+        ("concept_ablation", "pocket", "projection+l2"),
+        ("esd", "pocket", "projection+l2"),
+        ("erasediff", "pocket", "nothing"),
+        ("esd", "some/model", "nothing"),
+    ],
+)
+def test_a_sequence_is_regularized_as_was_tuned(objective: str, model: str, preset: str) -> None:
+    assert suggested_regularization(objective, model) == preset
+
+
+def test_a_world_says_that_it_cannot_load_until_it_can() -> None:
+    with pytest.raises(NotImplementedError):
+        World("x").load_backend()

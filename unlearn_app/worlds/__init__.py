@@ -1,0 +1,75 @@
+"""Worlds: what a model's pictures can show, and all that the rest of the program asks about that.
+
+A world is one module of this folder. `common.registry.world` builds it from the name of a model, in
+the one place where that name is looked at.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
+
+if TYPE_CHECKING:
+    from ..models.protocols import Backend
+
+
+@dataclass(frozen=True)
+class World:
+    """What models, concepts and evaluation ask of a world; its answers are those of one about which
+    nothing is known.
+    """
+
+    model: str
+    """The model's name, as settings hold it."""
+    assets: ClassVar[Path | None] = None
+    """The folder of the world's own judges and of its recorded base rates."""
+
+    def load_backend(self) -> "Backend":
+        """The model, ready to use.
+
+        Raises:
+            ModelError: it is missing, damaged or of a kind we refuse.
+        """
+        raise NotImplementedError
+
+    def concept(self, text: str, anchor: str | None) -> Concept:
+        """The concept behind typed words, with the prompts that a run uses.
+
+        Raises:
+            ConfigError: the world does not know the concept or the anchor.
+        """
+        raise NotImplementedError
+
+    def known_concepts(self) -> list[KnownConcept]:
+        """Every concept of the world; empty where any words are taken."""
+        return []
+
+    def nearest_known(self, text: str) -> list[str]:
+        """Names of known concepts closest to `text`."""
+        return []
+
+    def tuning_prompts(self, text: str) -> tuple[Prompt, ...]:
+        """Prompts to tune by, which a concept is neither trained nor tested with; empty where there
+        are none.
+        """
+        return ()
+
+    def unseen(self, kind: Kind) -> tuple[str, ...]:
+        """Concepts that the model was never shown, the one that is learned in the fewest steps
+        first.
+        """
+        return ()
+
+    def lesson(self, count: int, seed: int, name: str = "", alike: bool = False) -> Lesson | None:
+        """Pictures of a concept that the model was never shown; None where no such concept is
+        known.
+
+        `name` chooses the concept, else the seed does. Pictures that are `alike` share their
+        caption.
+        """
+        return None
+
+    def regularization_preset(self, objective: str) -> str:
+        """The preset that regularizes the requests of a sequence where the user names none."""
+        return "nothing"
