@@ -22,7 +22,9 @@ from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.continual.sequence import add_original, append, new_ledger, postpone, run_request
 from unlearn_app.continual.sequence_data import drop_retain_prompts
 from unlearn_app.evaluation.judges.clip import ClipScorer
-from unlearn_app.methods.merging.ties import ties
+from unlearn_app.methods.closed_form.tokens import edited_tokens
+from unlearn_app.methods.merging.ties import Ties
+from unlearn_app.methods.regularizers import RegularizedRun, subspace_projection
 from unlearn_app.methods.regularizers.subspace_projection import (
     SubspaceProjection,
     residual_energy,
@@ -33,7 +35,6 @@ from unlearn_app.models.lora import as_adapter, dense, sum_adapters
 from unlearn_app.settings.events import PanelProgress, Stage, Step
 from unlearn_app.settings.presets import REGULARIZATION_PRESETS
 from unlearn_app.settings.run_config import config_from_dict, make_config, make_plan, with_concept
-from unlearn_app.training import regularization
 from unlearn_app.training.latent_dataset import CachedSampler
 
 NAMES = ("cat", "dog", "horse")
@@ -95,7 +96,7 @@ def test_regimes_differ_in_what_the_second_request_starts_from(
     ], "the budget grows with the concepts"
     assert [row.steps for row in made["sequential"].requests] == [3, 3]
     states = [made["independent"].adapter(number, own=True) for number in (1, 2)]
-    expected = as_adapter(ties([dense(s) for s in states], 2.5, 0.4), 32)
+    expected = as_adapter(Ties(2.5, 0.4)([dense(s) for s in states]), 32)
     assert close(dense(made["independent"].adapter(2)), dense(expected.state))
     assert f"{expected.error:.1%}" in made["independent"].rows[2].notes[0]
 
@@ -105,8 +106,7 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(
 ) -> None:
     """T8: sequences add up, merges are projected again; without projection it is not kept."""
     basis = span_of(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)))
-    for module in (regularization, sequence):
-        monkeypatch.setattr(module, "protected_span", lambda *_: basis)
+    monkeypatch.setattr(subspace_projection, "protected_span", lambda *_: basis)
     keys_values = {"unlearn.modules": "keys_values"}
     held = keys_values | {"regularize.project": "exact"}
     cases = {
@@ -360,12 +360,14 @@ def test_what_a_projection_protects_is_hardly_read_differently(backend, tiny_pip
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
     lesson = drop_retain_prompts(cat, [dog])
-    erased = regularization.read_states(backend, [prompt.text for prompt in dog.forget.train[:4]])
+    erased = subspace_projection.read_states(backend, [p.text for p in dog.forget.train[:4]])
     protected = torch.cat([backend.encode_text([""]).states[0].float(), erased]).double()
-    basis = regularization.protected_span(backend, lesson, [dog], 0.9)
+    run = RegularizedRun(backend, lesson, lambda: edited_tokens(backend, lesson)[0], [dog])
+    basis = subspace_projection.protected_span(run, 0.9)
     assert residual_energy(basis, protected).mean() < 0.15
     params = backend.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
-    held, leaks = SubspaceProjection(basis, tuple(backend.cross_weights())), {}
+    layers, leaks = tuple(backend.cross_weights()), {}
+    held = SubspaceProjection("exact", basis=basis, layers=layers)
     for name in ("free", "held"):
         for row, tensor in enumerate(params.values()):
             tensor.data = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(row))

@@ -15,7 +15,7 @@ from unlearn_app.common.errors import ConfigError
 from unlearn_app.methods.gradient_rules.weighted_sum import WeightedSum
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.methods.regularizers import Regularizer
-from unlearn_app.methods.regularizers.gradient_clipping import Clip
+from unlearn_app.methods.regularizers.gradient_clipping import GradientClipping
 from unlearn_app.methods.regularizers.l1 import L1
 from unlearn_app.methods.regularizers.l2 import L2
 from unlearn_app.methods.regularizers.row_mask import RowMask, best_rows
@@ -154,8 +154,8 @@ class TestKeepSpan:
             leak(
                 trained(
                     backend,
-                    SubspaceProjection(basis, readers(backend)),
-                    Clip(0.1),
+                    SubspaceProjection("exact", basis=basis, layers=readers(backend)),
+                    GradientClipping(0.1),
                     warm=warm,
                     decay=0.1,
                 ),
@@ -163,7 +163,7 @@ class TestKeepSpan:
             )
             < 1e-5
         )
-        assert leak(trained(backend, Clip(0.1), warm=warm, decay=0.1), inside) > 1e-2
+        assert leak(trained(backend, GradientClipping(0.1), warm=warm, decay=0.1), inside) > 1e-2
 
     def test_projected_gradients_alone_do_not_keep_it(self, backend) -> None:
         """Adam's elementwise step leaves the subspace; the first step of a fresh adapter cannot
@@ -172,13 +172,13 @@ class TestKeepSpan:
         found = leak(
             trained(
                 backend,
-                SubspaceProjection(span_of(KEPT), readers(backend), gradients_only=True),
-                Clip(0.1),
+                SubspaceProjection("gradients", basis=span_of(KEPT), layers=readers(backend)),
+                GradientClipping(0.1),
                 decay=0.1,
             ),
             KEPT,
         )
-        assert 1e-4 < found < leak(trained(backend, Clip(0.1), decay=0.1), KEPT)
+        assert 1e-4 < found < leak(trained(backend, GradientClipping(0.1), decay=0.1), KEPT)
 
     def test_what_is_outside_is_learned(self, backend) -> None:
         """T4: a projection to nothing, or onto the span, would pass the tests above or fail
@@ -187,7 +187,13 @@ class TestKeepSpan:
         outside = random(3, 32, seed=12)
         outside -= outside @ span_of(KEPT) @ span_of(KEPT).T
         assert (
-            leak(trained(backend, SubspaceProjection(span_of(KEPT), readers(backend))), outside)
+            leak(
+                trained(
+                    backend,
+                    SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(backend)),
+                ),
+                outside,
+            )
             > 1e-2
         )
 
@@ -196,7 +202,9 @@ class TestKeepSpan:
         protected.
         """
         batch, cond = noisy(backend), Conditioning(KEPT[:4].float()[None]).expand(2)
-        params = trained(backend, SubspaceProjection(span_of(KEPT), readers(backend)))
+        params = trained(
+            backend, SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(backend))
+        )
         with torch.no_grad():
             for name, tensor in backend._params("unlearn").items():
                 if not name.partition(".lora_")[0].endswith(("to_k", "to_v")):
@@ -215,8 +223,8 @@ class TestKeepSpan:
         """T6, with momentum: the two variants part ways with Adam alone."""
         basis = span_of(random(2, 7, seed=3))
         reached = []
-        for gradients_only in (False, True):
-            held = SubspaceProjection(basis, (LAYER,), gradients_only)
+        for project in ("exact", "gradients"):
+            held = SubspaceProjection(project, basis=basis, layers=(LAYER,))
             params = one_layer()
             own = mover(params.values(), lr=0.05, **({"momentum": 0.9} if mover is SGD else {}))
             held.begin_(params)
@@ -233,7 +241,7 @@ class TestKeepSpan:
         """T7: of B A (P x) by A, and of B A x at A P by A, projected."""
         basis, x = span_of(random(2, 7, seed=3)), random(7, 4, seed=5)
         inside, outside = one_layer(), one_layer()
-        held = SubspaceProjection(basis, (LAYER,), gradients_only=True)
+        held = SubspaceProjection("gradients", basis=basis, layers=(LAYER,))
         (outside[B] @ outside[A] @ (x - basis @ basis.T @ x)).sin().sum().backward()
         held.begin_(inside)
         (inside[B] @ inside[A] @ x).sin().sum().backward()
@@ -252,7 +260,9 @@ class TestKeepSpan:
             if ".lora_B." in n
         }
         mask = best_rows(scores, 0.3)
-        found = trained(backend, mask, SubspaceProjection(span_of(KEPT), readers(backend)))
+        found = trained(
+            backend, mask, SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(backend))
+        )
         assert leak(found, KEPT) < 1e-5
         assert all((found[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
         assert any(found[name].any() for name in mask.keep)
@@ -343,7 +353,9 @@ class TestRows:
     def test_other_rows_never_move(self, backend) -> None:
         names = [n for n in backend.reset_adapter("unlearn", 4, 4.0, 0, "cross") if ".lora_B." in n]
         mask = RowMask(
-            {n: (torch.arange(backend._params("unlearn")[n].shape[0]) % 2).float() for n in names}
+            keep={
+                n: (torch.arange(backend._params("unlearn")[n].shape[0]) % 2).float() for n in names
+            }
         )
         found = trained(backend, mask, decay=0.1)
         assert all((found[n][::2] == 0).all() and found[n][1::2].any() for n in names)

@@ -3,6 +3,7 @@
 from ..common.registry import world
 from ..concepts.concept import Concept, Lesson
 
+
 def fresh_lesson(model: str, count: int, seed: int, name: str = "") -> Lesson | None:
     """`count` pictures of a concept that `model` has never seen; None where none is known.
 

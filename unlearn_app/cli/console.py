@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -186,14 +186,19 @@ def own_settings(kind: str, part: str) -> str:
     elsewhere.
     """
     lines = [
-        f"{item.name}={item.default}: {item.metadata['help']}"
-        f" ({' to '.join(map(str, item.metadata['range']))})"
+        f"{item.name}={item.default}: {item.metadata['help']}{_accepted(item.metadata)}"
         for item in registry.settings_of(kind, part)
     ]
     lines += [f"suggests {name}={value}" for name, value in registry.suggested(part).items()]
     return "\n".join(
         lines + [said for of in ("object", "style") if (said := registry.advice(part, of))]
     )
+
+
+def _accepted(metadata: Mapping[str, Any]) -> str:
+    if "range" in metadata:
+        return f" ({' to '.join(map(str, metadata['range']))})"
+    return f" ({', '.join(metadata['choices'])})" if "choices" in metadata else ""
 
 
 def whole_number(text: str, name: str, low: int, high: int) -> int:

@@ -184,12 +184,10 @@ def concepts(
 
 @app.command()
 def methods() -> None:
-    """List the ways to forget, the gradient rules and the attacks, with the settings that are their
-    own.
-    """
+    """List all methods, attacks, judges and worlds, with the settings that are their own."""
     from ..common import registry
 
-    for kind in ("objective", "closed_form", "rule", "attack"):
+    for kind in registry.PACKAGES:
         rows = [
             (part, registry.describe(kind, part), own_settings(kind, part))
             for part in registry.names(kind)

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -10,6 +10,8 @@ PACKAGES = {
     "objective": "methods.objectives",
     "closed_form": "methods.closed_form",
     "rule": "methods.gradient_rules",
+    "regularizer": "methods.regularizers",
+    "merge": "methods.merging",
     "attack": "attacks",
     "judge": "evaluation.judges",
     "world": "worlds",
@@ -105,4 +107,21 @@ def _said(method: str, attribute: str) -> dict[str, Any]:
 
 def settings_of(kind: str, name: str) -> tuple[Field, ...]:
     """The hyperparameters of a part: its dataclass fields that state a meaning."""
-    return tuple(item for item in fields(get(kind, name)) if "help" in item.metadata)
+    part = get(kind, name)
+    declared = fields(part) if is_dataclass(part) else ()
+    return tuple(item for item in declared if "help" in item.metadata)
+
+
+def shared_settings(kind: str) -> dict[str, Field]:
+    """The hyperparameters of all parts of a kind by name; parts that share one declare it alike."""
+    return {item.name: item for name in names(kind) for item in settings_of(kind, name)}
+
+
+def build(kind: str, name: str, group: Any) -> Any:
+    """The part with its hyperparameters taken from the attributes of `group`, a group of settings.
+
+    Raises:
+        KeyError: nothing is registered under that name.
+    """
+    chosen = {item.name: getattr(group, item.name) for item in settings_of(kind, name)}
+    return get(kind, name)(**chosen)

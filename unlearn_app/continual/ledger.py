@@ -19,11 +19,13 @@ from ..common.errors import OutputError
 from ..common.images import png_bytes
 from ..common.json_values import to_json
 from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, read_adapter
-from ..settings.groups import SequenceConfig
+from ..settings import groups
 from ..settings.run_config import RunConfig, config_from_dict
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..settings.groups import SequenceConfig
 
 SCHEMA = "unlearn-ledger/4"
 
@@ -75,7 +77,7 @@ class Ledger:
     folder: Path
     config: RunConfig
     """The settings of requests without their own, and of sampling the panel."""
-    plan: SequenceConfig
+    plan: "SequenceConfig"
     names: tuple[str, ...]
     """The panel: the concepts that are evaluated after every request."""
     rows: list[Request]
@@ -84,7 +86,7 @@ class Ledger:
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfig, plan: SequenceConfig, names: Sequence[str]
+        cls, folder: Path, config: RunConfig, plan: "SequenceConfig", names: Sequence[str]
     ) -> "Ledger":
         """A new ledger without rows.
 
@@ -115,7 +117,7 @@ class Ledger:
             made = cls(
                 folder=folder,
                 config=config_from_dict(record["config"]),
-                plan=SequenceConfig(**record["plan"]),
+                plan=groups.SequenceConfig(**record["plan"]),
                 names=tuple(record["names"]),
                 rows=[_request(row) for row in record["rows"]],
                 base=record["base"],

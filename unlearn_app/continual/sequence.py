@@ -16,14 +16,14 @@ from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
-from ..methods.merging.merge import merge
+from ..methods.merging import merge
 from ..models.lora import frobenius_norm, sum_adapters
 from ..models.protocols import Backend
 from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
 from ..training.latent_dataset import CachedSampler
-from ..training.regularization import protected_span, span_note
+from ..training.regularization import regularization_notes, restrict_merged
 from ..training.unlearning import Earlier, edit, forget, is_trained, train, training_terms
 from .events import TRAINED, Added
 from .ledger import Ledger, Request
@@ -229,8 +229,7 @@ def _train_request(
     own = backend.adapter_state("unlearn")
     combined, notes = _combined(ledger, task, config, erased, held, own, backend)
     seconds = round(time.perf_counter() + sampler.spared - started, 2)
-    if config.regularize.project != "none":
-        notes = (*notes, span_note(backend, task, earlier, config.regularize.energy))
+    notes += regularization_notes(backend, task, config, earlier)
     return _TrainedRequest(own, combined, notes, seconds, steps)
 
 
@@ -344,12 +343,13 @@ def _combined(
     if ledger.plan.regime == "sequential":
         return sum_adapters(ledger.adapter(len(erased)), own).state, ()
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
-    basis = None
-    if config.regularize.project == "exact":
-        every = [*erased, concept]
-        protected = drop_retain_prompts(merged_concept(every), [*every, *held])
-        basis = protected_span(backend, protected, (), config.regularize.energy)
-    adapter = merge([*states, own], ledger.plan, basis)
+    every = [*erased, concept]
+    protected = drop_retain_prompts(merged_concept(every), [*every, *held])
+    adapter = merge(
+        [*states, own],
+        ledger.plan,
+        lambda updates: restrict_merged(updates, backend, protected, config),
+    )
     return adapter.state, (
         f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",
     )

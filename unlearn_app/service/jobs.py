@@ -9,10 +9,13 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..settings.events import Event
-from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from ..settings.groups import SequenceConfig
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Ask:
     """One more request for a visitor's ledger, which `plan` begins when there is none."""
 
     config: RunConfig
-    plan: SequenceConfig
+    plan: "SequenceConfig"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""The groups of settings of a run, each value with its meaning and what is accepted."""
+"""The groups of settings of a run, each value with its meaning and what is accepted.
 
-from dataclasses import dataclass, field, fields
+`RegularizeConfig` and `SequenceConfig` hold the settings of every registered regularizer and merge.
+They are made when first asked for, because listing those loads torch.
+"""
+
+from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
 from typing import Any
 
+from ..common import registry
 from ..common.errors import ConfigError
 
 MODULES = ("all", "cross", "keys_values", "not_cross")
@@ -14,9 +20,7 @@ OPTIMIZERS = ("adam", "sgd")
 ORDERS = ("first", "second")
 GOALS = ("forget", "lose")
 ORIGINS = ("previous", "original")
-PROJECT = ("none", "exact", "gradients")
 REGIMES = ("sequential", "independent", "simultaneous")
-MERGES = ("ties", "uniform", "arithmetic")
 ATTACK_DATA = ("paraphrases", "one", "mixed", "benign")
 
 
@@ -104,56 +108,6 @@ class ResistConfig:
 
 
 @dataclass(frozen=True)
-class RegularizeConfig:
-    """What holds an update back (2511.07970), so that many requests in a row leave the rest of the
-    model standing.
-    """
-
-    l1: float = setting(0.0, "price of every change of a weight, absolute", 0.0, 1e3)
-    l2: float = setting(0.0, "price of every change of a weight, squared", 0.0, 1e6)
-    reference: str = setting(
-        "previous", "changes since the previous request, or since the original", choices=ORIGINS
-    )
-    select: float = setting(
-        1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1
-    )
-    project: str = setting(
-        "none", "keep what is read from other sentences: exact, or gradients only", choices=PROJECT
-    )
-    energy: float = setting(
-        0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0
-    )
-    decay: float = setting(0.0, "weight decay of the factors", 0.0, 1.0)
-    clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
-
-    def check(self, modules: str, edit: str) -> None:
-        """Refuse what could not hold: a projection of other layers, or anything of a method that
-        only writes an `edit`.
-
-        Raises:
-            ConfigError: naming the setting.
-        """
-        if self.project != "none" and modules != "keys_values":
-            sentence = (
-                f"unlearn.modules is {modules}, which would void regularize.project={self.project}"
-            )
-            raise ConfigError(
-                f"{sentence}; keys_values is accepted, or regularize.project=none.",
-                "unlearn.modules",
-            )
-        for item in fields(self) if edit else ():
-            value = getattr(self, item.name)
-            if value != item.default:
-                sentence = (
-                    f"regularize.{item.name} is {value!r}, but {edit} writes its edit at once and"
-                    " holds nothing back"
-                )
-                raise ConfigError(
-                    f"{sentence}; {item.default!r} is accepted.", f"regularize.{item.name}"
-                )
-
-
-@dataclass(frozen=True)
 class AttackConfig:
     """The relearning attack on the merged unlearned weights: all of them are trained, or a fresh
     adapter.
@@ -192,19 +146,103 @@ class CompareConfig:
     guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
 
 
-@dataclass(frozen=True)
-class SequenceConfig:
+class _Regularize:
+    """What regularizes an update (2511.07970), so that many requests in a row leave the rest of the
+    model as it is.
+    """
+
+    def parts(self) -> list[Any]:
+        """Every regularizer with its settings, in the order in which they are applied."""
+        names = registry.names("regularizer")
+        parts = [registry.build("regularizer", name, self) for name in names]
+        return sorted(parts, key=lambda part: part.order)
+
+    def check(self, modules: str, edit: str) -> None:
+        """Refuse what could not hold: on LoRA of other `modules`, or of a method that only writes
+        an `edit`.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        for part in self.parts():
+            part.check(modules)
+        for item in fields(self) if edit else ():
+            value = getattr(self, item.name)
+            if value != item.default:
+                sentence = (
+                    f"regularize.{item.name} is {value!r}, but {edit} writes its edit at once and"
+                    " holds nothing back"
+                )
+                raise ConfigError(
+                    f"{sentence}; {item.default!r} is accepted.", f"regularize.{item.name}"
+                )
+
+
+class _Sequence:
     """How requests that keep coming are served, and what is looked at after each."""
 
-    regime: str = setting(
-        "sequential", "on top of what is there, each alone, or all at once", choices=REGIMES
+
+@cache
+def _regularize_config(names: tuple[str, ...]) -> type:
+    return _made(
+        "RegularizeConfig",
+        _Regularize,
+        **registry.shared_settings("regularizer"),
+        reference=setting(
+            "previous", "changes since the previous request, or since the original", choices=ORIGINS
+        ),
+        decay=setting(0.0, "weight decay of the factors", 0.0, 1.0),
     )
-    merge: str = setting("ties", "how adapters that were trained apart become one", choices=MERGES)
-    weight: float = setting(
-        1.0, "weight of each merged adapter, 2.5 with TIES; unused by the mean", 0.0, 10.0
+
+
+@cache
+def _sequence_config(names: tuple[str, ...]) -> type:
+    return _made(
+        "SequenceConfig",
+        _Sequence,
+        regime=setting(
+            "sequential", "on top of what is there, each alone, or all at once", choices=REGIMES
+        ),
+        merge=setting("ties", "how adapters that were trained apart become one", choices=names),
+        **registry.shared_settings("merge"),
+        rank=setting(
+            128,
+            "rank of the merged adapter; that of the largest layer leaves nothing out",
+            1,
+            2048,
+        ),
+        pictures=setting(4, "pictures of each concept after every request", 1, 100),
     )
-    keep: float = setting(0.8, "share of entries that TIES keeps, 0.4 where it merges", 0.01, 1.0)
-    rank: int = setting(
-        128, "rank of the merged adapter; that of the largest layer leaves nothing out", 1, 2048
-    )
-    pictures: int = setting(4, "pictures of each concept after every request", 1, 100)
+
+
+def _made(name: str, base: type, **items: Any) -> type:
+    """A frozen dataclass of this module with these settings, of their own type or their default's."""
+    own = [
+        (
+            key,
+            item.type or type(item.default),
+            field(default=item.default, metadata=item.metadata),
+        )
+        for key, item in items.items()
+    ]
+    about = {"__module__": __name__, "__doc__": base.__doc__}
+    return make_dataclass(name, own, bases=(base,), namespace=about, frozen=True)
+
+
+_MADE = {
+    "RegularizeConfig": ("regularizer", _regularize_config),
+    "SequenceConfig": ("merge", _sequence_config),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MADE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    kind, make = _MADE[name]
+    return make(registry.names(kind))
+
+
+def group_class(group: str) -> type:
+    """The class of a group of settings, such as "unlearn"."""
+    name = f"{group.capitalize()}Config"
+    return globals()[name] if name in globals() else __getattr__(name)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from ..common.registry import world
-from .groups import MERGES, REGIMES, SequenceConfig
+from ..common import registry
 
 PRESETS = ("fast", "full")
 PRESET_CHANGES: dict[str, dict[str, Any]] = {
@@ -23,20 +22,6 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
         "compare.sampling_steps": 25,
     },
 }
-
-TIES = {"weight": 2.5, "keep": 0.4}
-"""What merging by TIES takes unless told otherwise, tuned as `REGULARIZATION_PRESETS`: at weight 1
-a mean of many forgets too little.
-"""
-
-
-def suggested_plan(changes: dict[str, Any]) -> dict[str, Any]:
-    """What a sequence that is served as in `changes` takes where those say nothing."""
-    plan = SequenceConfig(
-        regime=changes.get("regime", REGIMES[0]), merge=changes.get("merge", MERGES[0])
-    )
-    return dict(TIES) if (plan.regime, plan.merge) == ("independent", "ties") else {}
-
 
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
 """What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in
@@ -66,4 +51,4 @@ def suggested_regularization(objective: str, model: str) -> str:
     """The regularization preset of a sequence where the user names none: what suits the model's
     world.
     """
-    return world(model).regularization_preset(objective)
+    return registry.world(model).regularization_preset(objective)

@@ -11,17 +11,17 @@ from typing import Any
 
 from ..common import registry
 from ..common.errors import ConfigError
+from . import groups
 from .groups import (
     ANSWERS,
     AttackConfig,
     CompareConfig,
-    RegularizeConfig,
     ResistConfig,
-    SequenceConfig,
     UnlearnConfig,
+    group_class,
     setting,
 )
-from .presets import PRESET_CHANGES, PRESETS, suggested_plan
+from .presets import PRESET_CHANGES, PRESETS
 
 MAX_TEXT = 200
 MAX_PROMPTS = 20_000
@@ -49,7 +49,7 @@ class RunConfig:
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
-    regularize: RegularizeConfig = field(default_factory=RegularizeConfig)
+    regularize: "groups.RegularizeConfig" = field(default_factory=lambda: groups.RegularizeConfig())
     resist: ResistConfig = field(default_factory=ResistConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
@@ -139,20 +139,20 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     )
     top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
     plain = {name: value for name, value in merged.items() if name in top}
-    groups: dict[str, dict[str, Any]] = {}
+    grouped: dict[str, dict[str, Any]] = {}
     options: dict[str, Any] = {}
     for name, value in merged.items():
         group, _, leaf = name.partition(".")
         if name in setting_names(GROUPS):
-            groups.setdefault(group, {})[leaf] = value
+            grouped.setdefault(group, {})[leaf] = value
         elif name in _method_settings():
             options[name] = value
         elif name not in top:
             raise ConfigError(
                 f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name
             )
-    for group, values in groups.items():
-        kind = _KINDS[group]
+    for group, values in grouped.items():
+        kind = group_class(group)
         accepted = {item.name: item for item in fields(kind)}
         plain[group] = kind(
             **{
@@ -163,9 +163,6 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     if "seed" in plain:
         plain["seed"] = _value(plain["seed"], top["seed"], "seed")
     return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
-
-
-_KINDS = {item.name: item.type for item in fields(RunConfig) if item.name in GROUPS}
 
 
 def _method_settings() -> dict[str, Any]:
@@ -188,15 +185,19 @@ def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tupl
     return tuple(values.items())
 
 
-def make_plan(**changes: Any) -> SequenceConfig:
+def make_plan(**changes: Any) -> "groups.SequenceConfig":
     """How a sequence of requests is served, checked.
+
+    Where requests are trained apart, what their merge suggests stands between defaults and changes.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
-    return SequenceConfig(
-        **_checked("sequence", fields(SequenceConfig), suggested_plan(changes) | changes)
-    )
+    plan = groups.SequenceConfig
+    usual = {item.name: item.default for item in fields(plan)} | changes
+    if usual["regime"] == "independent" and usual["merge"] in registry.names("merge"):
+        changes = registry.get("merge", usual["merge"]).suggested | changes
+    return plan(**_checked("sequence", fields(plan), changes))
 
 
 def make_attack(name: str, **changes: Any) -> Any:
@@ -226,12 +227,14 @@ def _checked(group: str, items: Iterable[Any], changes: dict[str, Any]) -> dict[
     }
 
 
-def setting_names(groups: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Dotted setting names of `groups`; by default every one, those of methods included."""
+def setting_names(chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Dotted setting names of the `chosen` groups; by default every one, those of methods
+    included.
+    """
     own = tuple(
-        f"{group}.{item.name}" for group in groups or GROUPS for item in fields(_KINDS[group])
+        f"{group}.{item.name}" for group in chosen or GROUPS for item in fields(group_class(group))
     )
-    return own if groups else (*own, *_method_settings())
+    return own if chosen else (*own, *_method_settings())
 
 
 def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:

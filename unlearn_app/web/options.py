@@ -8,23 +8,16 @@ from typing import Any
 import gradio as gr
 
 from ..common import registry
-from ..settings.groups import (
-    RESIST_SECONDS,
-    AttackConfig,
-    CompareConfig,
-    RegularizeConfig,
-    ResistConfig,
-    UnlearnConfig,
-)
+from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
 from ..settings.presets import PRESETS
 from ..settings.run_config import RunConfig, make_config, setting_names
 
 GROUPS = {
-    "unlearn": ("Forgetting", UnlearnConfig),
-    "regularize": ("Holding back", RegularizeConfig),
-    "resist": ("Resisting relearning", ResistConfig),
-    "attack": ("Attack", AttackConfig),
-    "compare": ("Pictures", CompareConfig),
+    "unlearn": "Forgetting",
+    "regularize": "Holding back",
+    "resist": "Resisting relearning",
+    "attack": "Attack",
+    "compare": "Pictures",
 }
 SWITCH = "resist.on"
 """The one setting that stands in the open."""
@@ -154,10 +147,11 @@ def build_options(switch: gr.Checkbox) -> Options:
         lines=2,
         max_lines=8,
     )
-    for group, (title, kind) in GROUPS.items():
+    for group, title in GROUPS.items():
         gr.HTML(f"<h4>{title}</h4>")
         with gr.Row():
-            for dotted, item in {f"{group}.{item.name}": item for item in fields(kind)}.items():
+            for item in fields(group_class(group)):
+                dotted = f"{group}.{item.name}"
                 if dotted != SWITCH:
                     made[dotted] = _field(item, dotted, _get(base, dotted))
     return Options(

@@ -1,11 +1,19 @@
-"""The mean of the updates."""
+"""Merging by the mean."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ...common.registry import register
 from ...models.lora import Updates
-from .task_arithmetic import arithmetic
+from . import Merge
+from .task_arithmetic import TaskArithmetic
 
 
-def uniform(updates: Sequence[Updates]) -> Updates:
-    """The mean."""
-    return arithmetic(updates, 1 / len(updates))
+@register("merge", "uniform")
+@dataclass(frozen=True)
+class Mean(Merge):
+    """The mean of the updates."""
+
+    def __call__(self, updates: Sequence[Updates]) -> Updates:
+        """See `Merge`."""
+        return TaskArithmetic(1 / len(updates))(updates)

@@ -1,19 +1,31 @@
 """Gradient clipping: a gradient that is too long is shortened."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch.nn.utils import clip_grad_norm_
 
+from ...common.registry import register
 from ...models.protocols import Params
-from . import Regularizer
+from ...settings.groups import setting
+from . import RegularizedRun, Regularizer
 
 
+@register("regularizer", "gradient_clipping")
 @dataclass(frozen=True)
-class Clip(Regularizer):
-    """Scales a gradient that is longer than `norm` down to it, over all tensors together."""
+class GradientClipping(Regularizer):
+    """Scales a gradient whose Frobenius norm, over all tensors together, is above `clip` down to
+    it.
+    """
 
-    norm: float
+    clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
+    order: ClassVar[int] = 1
+    """After everything else that changes gradients."""
+
+    def build(self, run: RegularizedRun) -> "GradientClipping | None":
+        """See `Regularizer`."""
+        return self if self.clip else None
 
     def modify_grads_(self, params: Params) -> None:
         """Shorten the gradients."""
-        clip_grad_norm_(list(params.values()), self.norm)
+        clip_grad_norm_(list(params.values()), self.clip)

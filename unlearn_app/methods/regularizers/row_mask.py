@@ -1,15 +1,21 @@
 """Row mask: only some output units move."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ...models.protocols import Params
-from . import Regularizer
+from ...common.registry import register
+from ...models.protocols import Backend, NoisyBatch, Params
+from ...settings.groups import setting
+from . import RegularizedRun, Regularizer
+
+IMPORTANCE_BATCHES = 4
 
 
+@register("regularizer", "row_mask")
 @dataclass(frozen=True)
 class RowMask(Regularizer):
     """Lets only some output units move: the other rows of every B stay zero, and so do those of dW.
@@ -19,8 +25,25 @@ class RowMask(Regularizer):
     done on the input side.
     """
 
-    keep: Params
+    select: float = setting(
+        1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1
+    )
+    keep: Params = field(default_factory=dict)
     """0 or 1 for every row (out,), by the name of the B factor."""
+
+    def build(self, run: RegularizedRun) -> "RowMask | None":
+        """The mask of the `select` output units with the largest |W dL/dW| per weight, over all
+        layers together; None where nothing is forgotten by training.
+
+        A first-order Taylor score of the forget loss with gradients summed over batches, as
+        2511.07970. Deviations: rows instead of single weights; batches of training pictures instead
+        of the steps of one sampling.
+        """
+        if run.loss is None or self.select >= 1:
+            return None
+        found = dense_gradients(run.backend, run.loss, run.batches, IMPORTANCE_BATCHES)
+        scores = {n: (w * g).abs().flatten(1).mean(1) for n, (w, g) in found.items()}
+        return best_rows(scores, self.select)
 
     def project_(self, params: Params) -> None:
         """Zero the rows that may not move."""
@@ -44,9 +67,25 @@ def best_rows(scores: Mapping[str, Tensor], share: float) -> RowMask:
     chosen = torch.zeros(len(joined))
     chosen[joined.argsort(descending=True, stable=True)[: max(round(share * len(joined)), 1)]] = 1.0
     pieces = chosen.split([score.numel() for score in scores.values()])
-    return RowMask(
-        {
-            name: piece.to(score.device)
-            for (name, score), piece in zip(scores.items(), pieces, strict=True)
-        }
-    )
+    keep = {
+        name: piece.to(score.device)
+        for (name, score), piece in zip(scores.items(), pieces, strict=True)
+    }
+    return RowMask(share, keep)
+
+
+def dense_gradients(
+    backend: Backend,
+    loss: Callable[[Backend, NoisyBatch], Tensor],
+    batches: Iterator[NoisyBatch],
+    count: int,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Dense weights (out, ...) under the `unlearn` slot and the sum of their gradients over `count`
+    batches, by the name of the B factor.
+    """
+    with backend.active(), backend.base_weight_grads("unlearn") as weights:
+        total = [torch.zeros_like(weight) for weight in weights.values()]
+        for batch in itertools.islice(batches, count):
+            gradients = torch.autograd.grad(loss(backend, batch), list(weights.values()))
+            total = [before + gradient for before, gradient in zip(total, gradients, strict=True)]
+        return {n: (w.detach(), g) for (n, w), g in zip(weights.items(), total, strict=True)}

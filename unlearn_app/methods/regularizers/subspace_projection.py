@@ -1,32 +1,91 @@
 """Subspace projection: text states in a span keep their keys and values."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ...models.lora import layer_factors
-from ...models.protocols import Params
-from . import Regularizer
+from ...common.errors import ConfigError
+from ...common.registry import register
+from ...concepts.concept import evenly_spaced
+from ...models.lora import Updates, layer_factors
+from ...models.protocols import Model, Params, token_access
+from ...settings.groups import setting
+from . import RegularizedRun, Regularizer
+
+WANTED_BY = "The projection"
+RETAINED_PROMPTS = 24
+"""Near prompts whose tokens are protected, and as many far ones."""
+ERASED_PROMPTS = 4
+"""Prompts of each concept erased before whose tokens are protected."""
+LEFT = 0.05
+"""The least share of a concept's text states that must stay outside the protected span."""
 
 
+@register("regularizer", "subspace_projection")
 @dataclass(frozen=True)
 class SubspaceProjection(Regularizer):
     """Keeps what keys and values make of text states in a span: dW c = 0 for every c in it.
 
     The semantic gradient projection of 2511.07970, on the input side of LoRA: A <- A P with P = I -
     Q Q^T after each step, which is exact for any optimizer, decay and clipping. Deviation: the
-    paper projects gradients only, which Adam's elementwise step undoes; `gradients_only` does as
-    the paper (with an A that begins projected). Layers that read no text states are left alone, and
+    paper projects gradients only, which Adam's elementwise step undoes; `project` "gradients" does
+    as the paper (with an A that begins projected). Layers that read no text states are left alone, and
     void the promise if they carry an adapter.
     """
 
-    basis: Tensor
+    project: str = setting(
+        "none",
+        "keep what is read from other sentences: exact, or gradients only",
+        choices=("none", "exact", "gradients"),
+    )
+    energy: float = setting(
+        0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0
+    )
+    basis: Tensor | None = None
     """Q (in, k), orthonormal columns."""
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] = ()
     """Names of the layers that turn text states into keys and values."""
-    gradients_only: bool = False
+
+    def check(self, modules: str) -> None:
+        """Refuse a projection of layers that read no text states."""
+        if self.project != "none" and modules != "keys_values":
+            sentence = (
+                f"unlearn.modules is {modules}, which would void regularize.project={self.project}"
+            )
+            raise ConfigError(
+                f"{sentence}; keys_values is accepted, or regularize.project=none.",
+                "unlearn.modules",
+            )
+
+    def build(self, run: RegularizedRun) -> "SubspaceProjection | None":
+        """The projection out of the span of `protected_span`."""
+        if self.project == "none":
+            return None
+        layers = tuple(token_access(run.backend, WANTED_BY).cross_weights())
+        return replace(self, basis=protected_span(run, self.energy), layers=layers)
+
+    def note(self, run: RegularizedRun) -> str:
+        """How many directions the projection held, and how much it left of the concept."""
+        if self.project == "none":
+            return ""
+        basis = protected_span(run, self.energy)
+        size, held = basis.shape
+        return (
+            f"The projection held {held} of {size} directions and left {_left(run, basis):.1%} of"
+            " the concept's text states."
+        )
+
+    def restrict_merged(self, updates: Updates, run: RegularizedRun) -> Updates:
+        """The updates without what reads the protected span, which no merge keeps by itself."""
+        if self.project != "exact":
+            return updates
+        basis = protected_span(run, self.energy)
+        return {
+            layer: update - update @ basis.to(update) @ basis.T.to(update)
+            for layer, update in updates.items()
+        }
 
     def begin_(self, params: Params) -> None:
         """Project every A that reads text states."""
@@ -35,12 +94,12 @@ class SubspaceProjection(Regularizer):
 
     def modify_grads_(self, params: Params) -> None:
         """Project the gradients, if only they are."""
-        for a in self._inputs(params) if self.gradients_only else ():
+        for a in self._inputs(params) if self.project == "gradients" else ():
             a.grad.copy_(self._projected(a.grad))
 
     def project_(self, params: Params) -> None:
         """Project the factors, unless only gradients are."""
-        if not self.gradients_only:
+        if self.project != "gradients":
             self.begin_(params)
 
     def _projected(self, rows: Tensor) -> Tensor:
@@ -49,6 +108,56 @@ class SubspaceProjection(Regularizer):
 
     def _inputs(self, params: Params) -> Iterable[Tensor]:
         return [a for layer, (a, _) in layer_factors(params).items() if layer in self.layers]
+
+
+def protected_span(run: RegularizedRun, energy: float) -> Tensor:
+    """A basis (D, k) of the text states of retain prompts, of the empty one and of what was erased
+    before.
+
+    2511.07970 takes one mean vector of a prompt's tokens. Ours are all its tokens and the mean of
+    its padding, which the model reads too and which has seen the sentence, and of these the leading
+    directions, since a few hundred would span everything: what is protected keeps its keys and
+    values up to the energy that is left out. Padding by padding would leave next to nothing of the
+    concept, whose own padding is close to that of its relatives.
+
+    Raises:
+        ConfigError: less than a twentieth of the concept's own states is left outside.
+    """
+    concept = run.concept
+    kept = [
+        *evenly_spaced(concept.near.train, RETAINED_PROMPTS),
+        *evenly_spaced(concept.far.train, RETAINED_PROMPTS),
+    ]
+    for other in run.erased:
+        kept += evenly_spaced(other.forget.train, ERASED_PROMPTS)
+    states = read_states(run.backend, [prompt.text for prompt in kept])
+    basis = span_of(torch.cat([states, run.backend.encode_text([""]).states[0].float()]), energy)
+    left = _left(run, basis)
+    if left < LEFT:
+        sentence = (
+            f"The projection leaves {left:.1%} of “{concept.name}” to learn from and {LEFT:.0%} is"
+            " needed"
+        )
+        raise ConfigError(
+            f"{sentence}; regularize.energy below {energy:g} is accepted.", "regularize.energy"
+        )
+    return basis
+
+
+def read_states(model: Model, texts: Sequence[str]) -> Tensor:
+    """The states (N, D) of all tokens of some sentences, and the mean of each one's padding."""
+    found, tokens = [], token_access(model, WANTED_BY)
+    for text, states in zip(texts, model.encode_text(texts).states.float(), strict=True):
+        own = len(tokens.token_ids(text))
+        found.append(states[:own])
+        if own < len(states):
+            found.append(states[own:].mean(0, keepdim=True))
+    return torch.cat(found)
+
+
+def _left(run: RegularizedRun, basis: Tensor) -> float:
+    """The mean share of the concept's text states outside the span of `basis`."""
+    return residual_energy(basis, run.concept_states()).mean().item()
 
 
 def span_of(vectors: Tensor, energy: float = 1.0) -> Tensor:
