@@ -154,8 +154,7 @@ class _Regularize:
     def parts(self) -> list[Any]:
         """Every regularizer with its settings, in the order in which they are applied."""
         names = registry.names("regularizer")
-        parts = [registry.build("regularizer", name, self) for name in names]
-        return sorted(parts, key=lambda part: part.order)
+        return [registry.build("regularizer", name, self) for name in names]
 
     def check(self, modules: str, edit: str) -> None:
         """Refuse what could not hold: on LoRA of other `modules`, or of a method that only writes
