@@ -1,4 +1,4 @@
-"""Prompts of one's own: read from lines or a file, and put in the place of the generated ones."""
+"""The user's own prompts: read from lines or a file, they replace the generated ones."""
 
 import json
 from dataclasses import replace
@@ -49,10 +49,11 @@ def _no_prompts(message: str) -> ConfigError:
 
 
 def with_own(concept: Concept, text: str) -> Concept:
-    """`concept` trained on prompts of one's own; what is judged stays, and the adversary gets none
-    of them.
+    """`concept` with the user's own training prompts; the held-out prompts stay, and the adversary
+    gets none of the user's.
 
-    All retain prompts become `near.train`; `far.train` is empty, since nobody said which is which.
+    All retain prompts become `near.train`, and `far.train` is empty, since the user does not say
+    which are near.
 
     Raises:
         ConfigError: as `own_prompts`, or a prompt that is held out, or nothing left for the

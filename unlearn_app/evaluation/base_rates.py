@@ -1,8 +1,9 @@
-"""What attacks make of something a bundled model has never seen: measured by the benchmarks, and
-shipped.
+"""Base rates: what attacks achieve on a concept that a bundled model has never seen, measured by
+the benchmarks and shipped.
 
 A base rate depends on the model, the attack, how pictures are sampled and whether an object or a
-style was forgotten, not on which. Where all of that is the same, nobody has to wait for it again.
+style was forgotten, not on which concept. Where all of that is the same, the recorded rate is used
+instead of running the control.
 """
 
 import json
@@ -91,9 +92,8 @@ def seconds_of(
     each = [_of_kind("attacks", config, file).get(kind, {}).get("seconds") for kind in kinds]
     if None in each:
         return None
-    pictures = 2 * (
-        compare.forget + compare.near + compare.far
-    )  # of the third column some are painted in the attack
+    # Two columns: some pictures of the third one are generated during the attack.
+    pictures = 2 * (compare.forget + compare.near + compare.far)
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
 
 

@@ -1,4 +1,4 @@
-"""Pictures to teach what pre-training never showed: from the renderer, not from a model."""
+"""Pictures of concepts that pre-training never showed, from the renderer."""
 
 import itertools
 import random
@@ -15,8 +15,8 @@ EASIEST: dict[str, tuple[str, ...]] = {
     "object": ("pumpkin", "penguin"),
     "style": ("thermal", "embroidery"),
 }
-"""By kind what fine-tuning teaches in the fewest steps, so that a base rate taken from it is no low
-one.
+"""By kind the concepts that fine-tuning teaches in the fewest steps, fewest first: the strictest
+control for an attack.
 """
 
 

@@ -67,16 +67,16 @@ class UnlearnConfig:
 
 
 RESIST_SECONDS = 1.3
-"""What resisting adds to a step of forgetting with default settings on two CPU cores; `bench
-paper2` measures it.
+"""Seconds that resisting adds to an unlearning step with default settings on two CPU cores, as
+`bench paper2` measures.
 
-The controls of such a run, plain forgetting and two more attacks, take about as long again.
+The controls of such a run, plain unlearning and two more attacks, take about as long again.
 """
 
 
 @dataclass(frozen=True)
 class ResistConfig:
-    """Meta-unlearning (2410.12777): each step looks ahead through a simulated attack, and makes it
+    """Meta-unlearning (2410.12777): each step simulates an attack on its result and makes it
     fail.
     """
 
@@ -137,7 +137,7 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What is painted and judged for the three columns."""
+    """What is generated and judged for the three columns."""
 
     forget: int = setting(12, "pictures per column that ask for the concept", 1, 500)
     near: int = setting(10, "pictures per column of its closest relatives", 1, 500)
@@ -215,7 +215,7 @@ def _sequence_config(names: tuple[str, ...]) -> type:
 
 
 def _made(name: str, base: type, **items: Any) -> type:
-    """A frozen dataclass of this module with these settings, of their own type or their default's."""
+    """A frozen dataclass of this module with these settings."""
     own = [
         (
             key,

@@ -1,4 +1,4 @@
-"""Settings that go together: presets of a run, and what holds the requests of a sequence back."""
+"""Presets: settings of a run that go together, and the regularization of a sequence."""
 
 from typing import Any
 
@@ -38,12 +38,12 @@ REGULARIZATION_PRESETS: dict[str, dict[str, Any]] = {
     "projection+l2": PROJECTED
     | {"unlearn.lr": 1e-2, "regularize.l2": 4e-3, "regularize.energy": 0.8},
 }
-"""What may hold the requests of a sequence back, as settings of each; tuned on prompts and seeds
-that no test uses.
+"""Regularizations of the requests of a sequence by name, as settings of each request; tuned on
+prompts and seeds that no test uses.
 """
 DEFAULT_SEQUENCE_OBJECTIVE, DEFAULT_REGULARIZATION = "concept_ablation", "projection+l2"
-"""How requests in a row are taught and held back unless told otherwise: what was tuned for twelve
-of them.
+"""The objective and the regularization of a sequence unless the user names others; tuned for
+sequences of twelve requests.
 """
 
 

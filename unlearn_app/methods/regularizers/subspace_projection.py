@@ -31,8 +31,8 @@ class SubspaceProjection(Regularizer):
     The semantic gradient projection of 2511.07970, on the input side of LoRA: A <- A P with P = I -
     Q Q^T after each step, which is exact for any optimizer, decay and clipping. Deviation: the
     paper projects gradients only, which Adam's elementwise step undoes; `project` "gradients" does
-    as the paper (with an A that begins projected). Layers that read no text states are left alone, and
-    void the promise if they carry an adapter.
+    as the paper (with an A that begins projected). Layers that read no text states are left alone,
+    and void the promise if they carry an adapter.
     """
 
     project: str = setting(
@@ -163,7 +163,8 @@ def _left(run: RegularizedRun, basis: Tensor) -> float:
 def span_of(vectors: Tensor, energy: float = 1.0) -> Tensor:
     """An orthonormal basis (in, k), float64, of the leading directions of `vectors` (N, in).
 
-    As many as it takes to hold `energy` of the sum of squares; all that are not rounding at 1.
+    The fewest that hold the share `energy` of the sum of squares; at 1 all whose singular value is
+    not rounding error.
     """
     _, values, right = torch.linalg.svd(vectors.double(), full_matrices=False)
     squares = values.square()
