@@ -1,10 +1,11 @@
 """EraseDiff's dynamic barrier."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ...common.registry import register
+from ...settings.groups import setting
 
 
 @register("rule", "barrier")
@@ -18,10 +19,7 @@ class Barrier:
     gradient, its optimum taken as zero; the forget preference scales the rate.
     """
 
-    eta: float = field(
-        default=1.0,
-        metadata={"help": "rate at which the forget loss must fall", "range": (0.01, 100.0)},
-    )
+    eta: float = setting(1.0, "rate at which the forget loss must fall", 0.01, 100.0)
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
         """Weights of the original gradients."""
