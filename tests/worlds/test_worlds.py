@@ -7,7 +7,6 @@ from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import known_concepts, nearest_known, tuning_prompts
 from unlearn_app.settings.presets import suggested_regularization
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.worlds import World
 
 
 @pytest.mark.parametrize("model", ["some/model", "/a/folder", "Pocket", "pocket2", "open"])
@@ -55,8 +54,3 @@ def test_prompts_to_tune_by_are_the_adversarys_where_the_world_has_none() -> Non
 )
 def test_a_sequence_is_regularized_as_was_tuned(objective: str, model: str, preset: str) -> None:
     assert suggested_regularization(objective, model) == preset
-
-
-def test_a_world_says_that_it_cannot_load_until_it_can() -> None:
-    with pytest.raises(NotImplementedError):
-        World("x").load_backend()

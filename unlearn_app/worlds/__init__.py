@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
+from ..concepts.diversification import free_concept
 
 if TYPE_CHECKING:
     from ..models.protocols import Backend
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
-    """What models, concepts and evaluation ask of a world; its answers are those of one about which
-    nothing is known.
+    """What models, concepts and evaluation ask of a world; the answers here are those for a model
+    about whose pictures nothing is known.
     """
 
     model: str
     """The model's name, as settings hold it."""
     assets: ClassVar[Path | None] = None
-    """The folder of the world's own judges and of its recorded base rates."""
+    """The folder of a bundled model, with judges of its own and recorded base rates."""
 
     def load_backend(self) -> "Backend":
         """The model, ready to use.
@@ -31,7 +32,9 @@ class World:
         Raises:
             ModelError: it is missing, damaged or of a kind we refuse.
         """
-        raise NotImplementedError
+        from ..models.diffusers.loading import load_pipeline
+
+        return load_pipeline(self.assets / "pipeline" if self.assets else self.model, self.model)
 
     def concept(self, text: str, anchor: str | None) -> Concept:
         """The concept behind typed words, with the prompts that a run uses.
@@ -39,7 +42,7 @@ class World:
         Raises:
             ConfigError: the world does not know the concept or the anchor.
         """
-        raise NotImplementedError
+        return free_concept(text, anchor)
 
     def known_concepts(self) -> list[KnownConcept]:
         """Every concept of the world; empty where any words are taken."""
