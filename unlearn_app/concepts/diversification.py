@@ -145,17 +145,7 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
     asked = _phrase(dimensions, text, name)
 
     def ask(fillers: Sequence[str], contexts: Sequence[Mapping[str, str]]) -> tuple[Prompt, ...]:
-        """One prompt per context; the fillers take turns in a fixed shuffled order."""
-        turns = [fillers[row % len(fillers)] for row in range(len(contexts))]
-        random.Random("turns").shuffle(turns)
-        return tuple(
-            Prompt(
-                _sentence(dimensions.template, {**context, dimensions.slot: filler}),
-                dimensions.kind,
-                filler,
-            )
-            for filler, context in zip(turns, contexts, strict=True)
-        )
+        return _asked(dimensions, fillers, contexts)
 
     def retain(names: Sequence[str]) -> PromptSplit:
         fillers = [_phrase(dimensions, text, other) for other in names]
@@ -165,24 +155,36 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
     instead = _phrase(
         dimensions, text, chosen if dimensions.kind == "style" else _named(dimensions, chosen)
     )
-    anchors = tuple(prompt.text for prompt in ask((instead,), mine))
-    forget = PromptSplit(ask((asked,), mine), ask((asked,), test))
-    relearn = ask((asked,), theirs)
     sides = retain(near), retain(far)
-    benign = ask(
-        tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train)), theirs
-    )
+    shown = tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train))
     return Concept(
         text,
         name,
         dimensions.kind,
         chosen,
-        forget,
-        anchors,
-        relearn,
-        *sides,
-        benign,
+        forget=PromptSplit(ask((asked,), mine), ask((asked,), test)),
+        anchors=tuple(prompt.text for prompt in ask((instead,), mine)),
+        relearn=ask((asked,), theirs),
+        near=sides[0],
+        far=sides[1],
+        benign=ask(shown, theirs),
         instead=instead,
+    )
+
+
+def _asked(
+    dimensions: Dimensions, fillers: Sequence[str], contexts: Sequence[Mapping[str, str]]
+) -> tuple[Prompt, ...]:
+    """One prompt per context; the fillers take turns in a fixed shuffled order."""
+    turns = [fillers[row % len(fillers)] for row in range(len(contexts))]
+    random.Random("turns").shuffle(turns)
+    return tuple(
+        Prompt(
+            _sentence(dimensions.template, {**context, dimensions.slot: filler}),
+            dimensions.kind,
+            filler,
+        )
+        for filler, context in zip(turns, contexts, strict=True)
     )
 
 
