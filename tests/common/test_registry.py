@@ -35,8 +35,7 @@ JUDGE = '''
 class BrandNew:
     """A judge that stands in one file."""
 
-    role = "scorer"
-    second = detector = None
+    scores = True
 
     @classmethod
     def for_world(cls, world, concepts):

@@ -1,6 +1,7 @@
 """The judges that go with a model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ...common import registry
 from ...concepts.concept import Concept
@@ -14,7 +15,7 @@ def load_scorer(model: str, concepts: Sequence[Concept]) -> Scorer | None:
     world = registry.world(model)
     parts = [registry.get("judge", name) for name in registry.names("judge")]
 
-    def fitting(scores: bool) -> list:
+    def fitting(scores: bool) -> list[Any]:
         made = (part.for_world(world, concepts) for part in parts if part.scores == scores)
         return [judge for judge in made if judge is not None]
 
