@@ -40,7 +40,9 @@ REBUILD = "assets"
 """What rebuilds shipped files that depend on defaults, and measures no table."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 FIELDS = {item.name: item for item in fields(RunConfig)}
-SETTINGS = ", ".join(setting_names(GROUPS))
+FIXED = tuple(group for group in GROUPS if group != "regularize")
+"""Groups of settings that can be named without loading torch."""
+SETTINGS = ", ".join(setting_names(FIXED))
 
 app = typer.Typer(
     help=(
@@ -87,7 +89,8 @@ def run(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help=f"any of {SETTINGS}, METHOD.NAME; may be repeated",
+            help=f"any of {SETTINGS}, and METHOD.NAME and regularize.NAME of `methods`; may be"
+            " repeated",
         ),
     ] = None,
 ) -> None:
