@@ -12,7 +12,7 @@ from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
 from ..concepts.diversification import free_concept
 
 if TYPE_CHECKING:
-    from ..models.protocols import Backend
+    from ..models.protocols import Model
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class World:
     assets: ClassVar[Path | None] = None
     """The folder of a bundled model, with judges of its own and recorded base rates."""
 
-    def load_backend(self) -> "Backend":
+    def load_backend(self) -> "Model":
         """The model, ready to use.
 
         Raises:
