@@ -25,7 +25,7 @@ CARRIERS = r"\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|pro
 """Layers that may carry an adapter."""
 LAYERS = {
     "all": CARRIERS,
-    "cross": r"\.attn2\..*" + CARRIERS,
+    "cross": r"\.attn2" + CARRIERS,
     "keys_values": r"\.attn2\.to_[kv]$",
     "not_cross": r"^(?!.*\.attn2\.).*" + CARRIERS,
 }
