@@ -20,7 +20,7 @@ from unlearn_app.continual.sequence_data import (
     with_allowed_anchor,
     with_allowed_anchors,
 )
-from unlearn_app.experiments.paper3_grid import SEQUENCES, kept
+from unlearn_app.experiments.paper3.measure import SEQUENCES, kept
 from unlearn_app.settings.run_config import make_config, make_plan, with_concept
 from unlearn_app.training.unlearning import retain_prompts
 

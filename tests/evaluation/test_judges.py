@@ -177,7 +177,7 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert environment(Real(), None)["detector"] is None
 
 
-def test_a_bench_without_a_model_names_the_device_and_what_spreads_its_cells() -> None:
+def test_a_bench_without_a_model_names_the_device_and_its_packages() -> None:
     known = environment(None, None)
     assert known["device"].startswith(str(choose_device())) and known["packages"]["accelerate"]
 

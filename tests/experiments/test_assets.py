@@ -9,6 +9,7 @@ import pytest
 
 from unlearn_app.common.paths import ASSETS
 from unlearn_app.experiments import assets
+from unlearn_app.experiments.cells import Extent
 from unlearn_app.runs.folder import Run
 
 
@@ -24,7 +25,7 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
     monkeypatch.setattr(
         assets, "write_screenshot", lambda path: f"{path.relative_to(made)} is not taken here"
     )
-    said = list(assets.run_bench(tmp_path, seeds=1, smoke=True))
+    said = list(assets.rebuild(Extent(tmp_path, seeds=1, smoke=True)))
     assert said[-1] == "readme/page.png is not taken here"
     assert "384" in (made / "pocket" / "README.md").read_text(encoding="utf-8")
     assert Run.open(made / "recorded" / assets.RECORDED).verdict.label

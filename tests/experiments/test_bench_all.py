@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_app.experiments import paper1
-from unlearn_app.experiments.judge_tables import STRANGE
-from unlearn_app.experiments.paper3_claims import read_rows
-from unlearn_app.experiments.paper3_grid import SMOKE_ARMS
+from unlearn_app.experiments.judge import STRANGE
+from unlearn_app.experiments.paper1.measure import ARMS
+from unlearn_app.experiments.paper2 import measure as paper2
+from unlearn_app.experiments.paper2.report import read_curves
+from unlearn_app.experiments.paper3.measure import SMOKE_ARMS
+from unlearn_app.experiments.paper3.report import read_states
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
@@ -99,8 +101,21 @@ def test_every_table_is_written_and_every_cell_says_where_it_comes_from(killed) 
 def test_what_is_claimed_of_paper_1_stands_beside_every_arm(killed) -> None:
     out, _, printed = killed
     text = (out / "paper1-smoke.md").read_text()
-    assert all(f", {arm}, seed 0" in printed and f"| {arm} |" in text for arm in paper1.ARMS)
+    assert all(f", {arm}, seed 0" in printed and f"| {arm} |" in text for arm in ARMS)
     assert "What the paper claims" in text
+
+
+def test_every_defence_of_paper_2_is_measured(killed) -> None:
+    out, _, printed = killed
+    defences = (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT, paper2.NONE)
+    assert all(f", {defence}, " in printed for defence in defences)
+    text = (out / "paper2-smoke.md").read_text()
+    assert "What is claimed" in text
+    assert f"## {paper2.UNSEEN}" in text
+    assert "| original | " in text
+    found = read_curves(out / "paper2-smoke")
+    assert len(found) == 15
+    assert all(set(curve.forget) == {0, 2} for curve in found if curve.cell.attack != paper2.NONE)
 
 
 def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
@@ -110,7 +125,7 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
         shutil.copytree(out / name, tmp_path / name)
     before = cells(tmp_path)
     assert len(before) == len(SMOKE_ARMS) and 2 * len(SMOKE_ARMS) == len(
-        read_rows(tmp_path / "paper3-smoke")
+        read_states(tmp_path / "paper3-smoke")
     )
     last = tmp_path / "paper3-smoke" / "objects-0-0-concept-ablation-sequential.json"
     whole = json.loads(last.read_text())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearn_app.experiments import judge as bench
-from unlearn_app.experiments.judge_tables import BINS, auroc, calibration_error, coarse
+from unlearn_app.experiments.judge import BINS, auroc, calibration_error, coarse
 
 
 class Says:

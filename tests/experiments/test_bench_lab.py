@@ -5,12 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from unlearn_app.common import registry
-from unlearn_app.experiments import lab
-from unlearn_app.experiments.lab_tables import (
+from unlearn_app.experiments.cells import Extent, run_cells
+from unlearn_app.experiments.lab import measure as lab
+from unlearn_app.experiments.lab.report import (
     CASES,
     CONTROL,
     METHODS,
-    read_cells,
+    read_results,
     verdicts,
     write_results,
 )
@@ -58,7 +59,7 @@ def test_the_tables_say_what_the_cells_say(tmp_path) -> None:
             folder, "destroyed", "cat", seed, {"inversion": 9, "relearn": 12}, shares(0.0, near=0.2)
         )
         store(folder, "esd", "cat", seed, {"inversion": 9 * seed, "relearn": 12}, shares(0.0))
-    found = read_cells(folder)
+    found = read_results(folder)
     assert [v.label for v in verdicts(found, "concealed: prompt filter")] == ["concealed"] * 2
     assert [v.label for v in verdicts(found, "destroyed")] == ["damaged"] * 2
     assert [v.label for v in verdicts(found, "esd")] == ["removed", "concealed"]
@@ -81,7 +82,7 @@ def test_an_attack_without_its_control_and_one_that_proves_nothing_decide_nothin
     store(folder, CONTROL, "pumpkin", 0, {"inversion": 0}, None)
     store(folder, "esd", "cat", 0, {"inversion": 0, "completion": 12, "scale": 12}, shares(0.0))
     store(folder, "esd", "cat", 1, {"inversion": 12}, shares(0.0))
-    found = read_cells(folder)
+    found = read_results(folder)
     assert [verdict.label for verdict in verdicts(found, "esd")] == ["removed"]
     assert "| esd | 1 | removed 1 | none of 1 |" in write_results(folder)
 
@@ -90,39 +91,43 @@ def test_a_model_grows_by_the_attacks_on_it_and_keeps_what_it_has(tmp_path, monk
     """The cut after the full grid measures nothing again, and the full grid after the cut only what
     is new.
     """
-    bench = lab._Lab(
-        tmp_path,
-        SimpleNamespace(base_hash="abc"),
-        SimpleNamespace(name="judge", version="1"),
-        False,
-    )
+    judge = SimpleNamespace(name="judge", version="1")
+    bench = lab.Lab(Extent(tmp_path), SimpleNamespace(base_hash="abc"), judge)
     asked = []
 
-    def attacked(job, config, known, kinds) -> dict:
+    def measure(cell, known, shared):
+        kinds = bench._lacking(cell, known)
         asked.append(tuple(kinds))
         made = {
             kind: {"settings": repr(make_attack(kind)), "hits": "1", "seconds": 1.0}
             for kind in kinds
         }
-        return {"attacks": known.get("attacks", {}) | made}
+        yield {"attacks": known.get("attacks", {}) | made}
 
-    monkeypatch.setattr(bench, "_attacked", attacked)
-    job = lab.Job("the original", "cat", 1)
-    for kinds in (("noise",), ("noise", "prompts"), ("prompts",)):
-        found = bench.measure(job, kinds)
-    assert asked == [("noise",), ("prompts",)] and list(found["attacks"]) == ["noise", "prompts"]
-    bench._judge.version = "2"
-    assert list(bench.measure(job, ("noise",))["attacks"]) == ["noise"], "another judge begins anew"
+    monkeypatch.setattr(bench, "measure", measure)
+    cell = lab.AttackedModel("the original", "cat", 1)
+
+    def found(*kinds: str) -> list[str]:
+        monkeypatch.setattr(lab.AttackedModel, "kinds", lambda *_: kinds)
+        ((_, values),) = run_cells(bench, [cell])
+        return list(values["attacks"])
+
+    found("noise")
+    found("noise", "prompts")
+    assert found("prompts") == ["noise", "prompts"]
+    assert asked == [("noise",), ("prompts",)]
+    judge.version = "2"
+    assert found("noise") == ["noise"], "another judge begins anew"
 
 
 def test_what_a_cell_depends_on_is_in_its_hash() -> None:
-    job = lab.Job("destroyed", "cat", 0)
+    job = lab.AttackedModel("destroyed", "cat", 0)
     config = job.config(False)
     known = lab.depends_on(job, config, "judge 1")
     for changes in ({"attack.pictures": 17}, {"compare.forget": 13}, {"unlearn.lr": 1e-3}):
         assert lab.depends_on(job, make_config("cat", **changes), "judge 1") != known
     assert lab.depends_on(job, config, "judge 2") != known
-    assert lab.depends_on(lab.Job("the original", "cat", 0), config, "judge 1") != known
+    assert lab.depends_on(lab.AttackedModel("the original", "cat", 0), config, "judge 1") != known
 
 
 def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:

@@ -5,7 +5,7 @@ bars.
 import json
 from pathlib import Path
 
-from unlearn_app.experiments.calibration import table
+from unlearn_app.experiments.calibration import report
 from unlearn_app.settings.groups import AttackConfig
 
 DEFAULT = f"{AttackConfig.steps} x {AttackConfig.lr:g}"
@@ -20,7 +20,7 @@ def store(folder: Path, concept: str, seed: int, values: dict[str, tuple[int, in
 def lines(folder: Path) -> dict[str, str]:
     rows = [
         line
-        for line in table(folder).splitlines()
+        for line in report(folder).splitlines()
         if line.startswith("| ") and " x " in line.split("|")[1]
     ]
     return {row.split("|")[1].strip(): row for row in rows[1:]}

@@ -5,61 +5,71 @@ kind.
 import dataclasses
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from unlearn_app.common.json_values import to_json
-from unlearn_app.experiments import paper2, paper2_grid
-from unlearn_app.experiments.paper2_claims import CLAIMS, Row, judged, read_rows, worst
-from unlearn_app.experiments.paper2_grid import (
-    COUNT,
+from unlearn_app.experiments.cells import Extent
+from unlearn_app.experiments.paper2 import measure as paper2
+from unlearn_app.experiments.paper2.measure import (
+    ALONE,
     CUT_STEPS,
+    FAST_ALONE,
     FAST_META,
-    FAST_PLAIN,
-    FRESH,
     HARMLESS,
     MARKS,
     META,
     NONE,
     ORIGINAL,
-    PLAIN,
-    Job,
+    UNSEEN,
+    DefendedAttack,
     grid,
 )
-from unlearn_app.experiments.paper2_tables import curve_line, figure, write_results
-from unlearn_app.experiments.paper2_why import scope
+from unlearn_app.experiments.paper2.report import (
+    CLAIMS,
+    RelearnCurve,
+    curve_line,
+    figure,
+    judged,
+    read_curves,
+    report,
+    scope,
+    worst,
+    write_results,
+)
 from unlearn_app.settings.groups import RESIST_SECONDS, UnlearnConfig
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.options import build_switch
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "assets" / "experiments" / "paper2"
-BASE = Row(
-    "cat",
-    0,
-    "ESD",
-    PLAIN,
-    "LoRA 16",
+BASE = RelearnCurve(
+    DefendedAttack("cat", 0, "ESD", ALONE, "LoRA 16"),
     {0: 0, 50: 60, 100: 90},
     {0: 90, 50: 90, 100: 80},
     {0: 95, 50: 95, 100: 95},
     {"forget": {0: 0.2, 100: 0.6}, "near": {0: 0.75, 100: 0.5}, "far": {0: 0.75, 100: 0.5}},
     20.0,
 )
-DEFENCES = (*paper2_grid.DEFENCES, *paper2_grid.CONTROLS, *paper2_grid.SHORT)
+CELL = [field.name for field in dataclasses.fields(DefendedAttack)]
+DEFENCES = (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT)
 
 
-def rows(plain: dict[str, list[float]], meta: dict[str, list[float]]) -> list[Row]:
+def changed(base, **changes):
+    """A copy with other values; those of a curve's cell are given like its own."""
+    if isinstance(base, RelearnCurve):
+        cell = {name: changes.pop(name) for name in CELL if name in changes}
+        changes["cell"] = dataclasses.replace(base.cell, **cell)
+    return dataclasses.replace(base, **changes)
+
+
+def rows(plain: dict[str, list[float]], meta: dict[str, list[float]]) -> list[RelearnCurve]:
     """The share after 100 steps by attack, one value per target."""
     return [
-        dataclasses.replace(
-            BASE, target=str(n), defence=defence, attack=attack, forget={0: 0, 100: share}
-        )
-        for defence, shares in ((PLAIN, plain), (META, meta))
+        changed(BASE, target=str(n), defence=defence, attack=attack, forget={0: 0, 100: share})
+        for defence, shares in ((ALONE, plain), (META, meta))
         for attack, values in shares.items()
         for n, share in enumerate(values)
     ]
@@ -69,13 +79,13 @@ HALF, LESS = (
     next(
         claim
         for claim in CLAIMS
-        if (claim.measure, claim.factor, claim.step) == (worst, factor, 100)
+        if (claim.statistic, claim.factor, claim.step) == (worst, factor, 100)
     )
     for factor in (0.5, 1.0)
 )
 
 
-def seen(claim, shown: list[Row]) -> tuple[str, str, str]:
+def seen(claim, shown: list[RelearnCurve]) -> tuple[str, str, str]:
     """The sentence of a claim, what was measured, and the verdict."""
     sentence, base, said, label = (
         cell.strip() for cell in judged(claim, shown, "ESD").strip("| ").split("|")
@@ -127,12 +137,10 @@ def test_seeds_of_a_target_are_averaged_before_the_interval() -> None:
     """
     shares = [[45, 35], [35, 25], [25, 15]]
     shown = [
-        dataclasses.replace(
-            BASE, target=str(n), seed=seed, defence=defence, forget={0: 0, 100: share}
-        )
+        changed(BASE, target=str(n), seed=seed, defence=defence, forget={0: 0, 100: share})
         for n, own in enumerate(shares)
         for seed, meta in enumerate(own)
-        for defence, share in ((PLAIN, 50), (META, meta))
+        for defence, share in ((ALONE, 50), (META, meta))
     ]
     said = "30 against 50: -20 (-44.8 to +4.84) points, 3 targets, 6 pairs"
     assert seen(LESS, shown)[1:] == (said, "undecided")
@@ -151,32 +159,23 @@ def test_a_claim_on_the_way_says_so_and_that_it_explores() -> None:
     shown = rows({"LoRA 16": [90, 92]}, {"LoRA 16": [10, 12]})
     early = [claim for claim in CLAIMS if claim.step < 100]
     assert {claim.step for claim in early} == {10, 25} and all(
-        claim.measure is worst for claim in early
+        claim.statistic is worst for claim in early
     )
     for claim in early:
-        named = [
-            dataclasses.replace(row, defence=d)
-            for row in shown
-            for d in {claim.better, claim.worse}
-        ]
+        named = [changed(row, defence=d) for row in shown for d in {claim.better, claim.worse}]
         assert seen(claim, named)[0].endswith(
             f" in the first {claim.step} of its 100 steps (exploratory)"
         )
-    long = [dataclasses.replace(row, forget=row.forget | {300: 90}) for row in shown]
+    long = [changed(row, forget=row.forget | {300: 90}) for row in shown]
     assert seen(LESS, long)[0].endswith(" in the first 100 of its 300 steps")
 
 
 def test_an_equality_needs_the_whole_interval_inside_its_range() -> None:
     """A wide interval around zero shows nothing: it is undecided, not held."""
     same = next(claim for claim in CLAIMS if (claim.low, claim.high) == (-3, 3))
-    narrow = [
-        dataclasses.replace(BASE, target=str(n), defence=d) for n in range(4) for d in (PLAIN, META)
-    ]
+    narrow = [changed(BASE, target=str(n), defence=d) for n in range(4) for d in (ALONE, META)]
     assert seen(same, narrow)[2] == "held"
-    wide = [
-        dataclasses.replace(r, forget={0: 40.0 * (i % 4 == 1), 100: 0})
-        for i, r in enumerate(narrow)
-    ]
+    wide = [changed(r, forget={0: 40.0 * (i % 4 == 1), 100: 0}) for i, r in enumerate(narrow)]
     assert seen(same, wide)[2] == "undecided"
 
 
@@ -211,11 +210,9 @@ def test_eighty_percent_are_of_what_the_original_shows() -> None:
 def test_a_curve_that_never_gets_there_counts_as_beyond_its_end() -> None:
     """The median of those that do would say that one curve in three stands for all."""
     reaching = [{0: 0, 50: 80, 100: 90}, {0: 0, 50: 60, 100: 100}, {0: 0, 50: 0, 100: 10}]
-    shown = [
-        dataclasses.replace(BASE, target=str(n), forget=forget) for n, forget in enumerate(reaching)
-    ]
+    shown = [changed(BASE, target=str(n), forget=forget) for n, forget in enumerate(reaching)]
     assert cells_of(curve_line("x", shown, {}))[9] == "75 (2 of 3)"
-    never = dataclasses.replace(shown[2], target="3")
+    never = changed(shown[2], target="3")
     assert cells_of(curve_line("x", [shown[0], shown[2], never], {}))[9] == "> 100 (1 of 3)"
     assert cells_of(curve_line("x", [shown[2]], {}))[9] == "> 100 (0 of 1)"
 
@@ -226,7 +223,7 @@ def test_the_spread_of_a_curve_is_over_targets() -> None:
     """
     shares = [[80, 100], [90, 90], [80, 80]]
     shown = [
-        dataclasses.replace(BASE, target=str(n), seed=seed, forget={0: 0, 100: share})
+        changed(BASE, target=str(n), seed=seed, forget={0: 0, 100: share})
         for n, own in enumerate(shares)
         for seed, share in enumerate(own)
     ]
@@ -243,9 +240,9 @@ def test_forgetting_may_take_three_times_as_long() -> None:
     """
     times = {"cat": (10.0, 20.0), "dog": (20.0, 40.0), "ship": (10.0, 15.0)}
     shown = [
-        dataclasses.replace(BASE, target=target, defence=defence, unlearn_s=seconds)
+        changed(BASE, target=target, defence=defence, unlearn_s=seconds)
         for target, own in times.items()
-        for defence, seconds in zip((FAST_PLAIN, FAST_META), own, strict=True)
+        for defence, seconds in zip((FAST_ALONE, FAST_META), own, strict=True)
     ]
     claim = next(claim for claim in CLAIMS if claim.unit == "s")
     said = "25 against 3 × 13.3: -15 (-27.4 to -2.58) s, 3 targets, 3 pairs"
@@ -258,17 +255,17 @@ def test_meta_is_compared_with_every_control() -> None:
     """
     against = {
         other: [c for c in CLAIMS if (c.better, c.worse) == (META, other)]
-        for other in paper2_grid.CONTROLS
+        for other in paper2.CONTROLS
     }
     for claims in against.values():
         assert [(c.low, c.high) for c in claims].count((-3, 3)) == 1
-        assert [c.step for c in claims if c.measure is worst] == [100, 25]
+        assert [c.step for c in claims if c.statistic is worst] == [100, 25]
         assert sum(c.text.startswith("Attacks cost relatives more") for c in claims) == 1
 
 
 def test_claims_name_defences_that_exist() -> None:
     assert {name for claim in CLAIMS for name in (claim.better, claim.worse)} <= set(DEFENCES)
-    assert set(paper2_grid.CUT_ATTACKS) <= set(paper2_grid.ATTACKS) and paper2_grid.CUT.keys() == {
+    assert set(paper2.CUT_ATTACKS) <= set(paper2.ATTACKS) and paper2.CUT.keys() == {
         *DEFENCES,
         NONE,
     }
@@ -278,24 +275,22 @@ def test_the_cut_keeps_every_seed_and_control() -> None:
     jobs = [job for job in grid(3) if job.cut]
     known, attacks = (
         {(job.defence, job.attack) for job in jobs if job.base == "ESD"},
-        paper2_grid.CUT_ATTACKS,
+        paper2.CUT_ATTACKS,
     )
     left = {attack for defence, attack in set(itertools.product(DEFENCES, attacks)) - known}
     assert left == {HARMLESS, "all weights"} and ("meta", HARMLESS) in known
-    assert {
-        (control, attack) for control in paper2_grid.CONTROLS for attack in attacks[:2]
-    } <= known
-    for target, defence in itertools.product(paper2_grid.TARGETS, (*DEFENCES, NONE)):
+    assert {(control, attack) for control in paper2.CONTROLS for attack in attacks[:2]} <= known
+    for target, defence in itertools.product(paper2.TARGETS, (*DEFENCES, NONE)):
         assert {job.seed for job in jobs if (job.target, job.defence) == (target, defence)} == {
             0,
             1,
             2,
         }
     originals = {(job.target, job.defence, job.attack) for job in jobs if job.base == ORIGINAL}
-    assert originals == {(target, NONE, NONE) for target in paper2_grid.TARGETS}, (
+    assert originals == {(target, NONE, NONE) for target in paper2.TARGETS}, (
         "no fresh concept among them"
     )
-    assert len({job.target for job in jobs if job.base == FRESH}) >= 2
+    assert len({job.target for job in jobs if job.base == UNSEEN}) >= 2
     assert len(set(grid(3))) == len(grid(3)) > len(jobs) == 192 + 15
     models = [(job.target, job.seed, job.base, job.defence) for job in jobs]
     assert len([key for key, _ in itertools.groupby(models)]) == len(set(models)), (
@@ -321,36 +316,41 @@ def test_stored_cells_are_kept() -> None:
     cut, found = {job for job in grid(3) if job.cut}, 0
     for path in STORED.glob("*.json"):
         config = json.loads(path.read_text())["config"]
-        job = Job(**{field.name: config[field.name] for field in dataclasses.fields(Job)})
-        plan = paper2.planned(job, job.config(smoke=False, full=False), COUNT, config["base_model"])
+        job = DefendedAttack(
+            **{field.name: config[field.name] for field in dataclasses.fields(DefendedAttack)}
+        )
+        backend = SimpleNamespace(base_hash=config["base_model"])
+        plan = paper2.Paper2(Extent(STORED), backend, SimpleNamespace()).config(job)
         assert job in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
         found += 1
     assert found >= 156
 
 
+def curves_of(cells: set[DefendedAttack], last: int) -> list[RelearnCurve]:
+    forget = {0: 0, 50: 60, last: 90}
+    ends = dict.fromkeys(forget, 90)
+    alignment = {group: dict.fromkeys(forget, 0.5) for group in ("forget", "near", "far")}
+    return [RelearnCurve(cell, forget, ends, ends, alignment, 20.0) for cell in cells]
+
+
 def test_the_report_says_what_was_not_measured() -> None:
-    jobs = {job for job in grid(3) if job.cut and job.seed < 2}
-    text = scope(jobs, 100)
-    assert text.startswith(
+    cut = {cell for cell in grid(3) if cell.cut and cell.seed < 2}
+    text = report(STORED, curves_of(cut, 100))
+    said = (
         "138 of the 207 cells of a declared cut of the full grid are measured: unlearning by ESD; "
     )
-    assert (
-        "seeds 0, 1; attacks of 100 steps; at each mark 24 pictures of the concept, 12 of relatives"
-        " and 12 " in text
-    )
-    assert (
-        "- meta: LoRA 16, all weights, clean\n" in text
-        and "the one of LoRA 16 or all weights that" in text
-    )
-    assert "- bases: ESD-x; SDD; concept ablation; UCE; RECE\n" in text and text.endswith(
-        "attack steps: 200; 300"
-    )
+    assert f"\n{said}" in text
+    assert "seeds 0, 1; attacks of 100 steps; at each mark 24 pictures of the concept" in text
+    assert "24 pictures of the concept, 12 of relatives and 12 of everything else." in text
+    assert "- meta: LoRA 16, all weights, clean\n" in text
+    assert "the one of LoRA 16 or all weights that" in text
+    assert "- bases: ESD-x; SDD; concept ablation; UCE; RECE\n" in text
     assert "- attacks: one prompt; mixed; LoRA 4; " in text
+    assert "- attack steps: 200; 300\n" in text
     whole = grid(3)
-    assert scope(set(whole), 300).startswith(
-        f"{len(whole)} of the {len(whole)} cells of the full grid"
-    )
-    assert "Not measured" not in scope(set(whole), 300)
+    found = scope(set(whole), 300)
+    assert (found["done"], found["wanted"], found["full"]) == (len(whole), len(whole), True)
+    assert found["missing"] == {}
 
 
 def test_the_original_stands_above_the_models_made_of_it(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_the_original_stands_above_the_models_made_of_it(tmp_path: Path) -> None
         cell = {"config": config, "values": {"marks": marks, "unlearn_s": 1.0}}
         (folder / f"{base}.json").write_text(json.dumps(cell))
 
-    write("ESD", PLAIN, "LoRA 16", {"0": gone, "100": mark})
+    write("ESD", ALONE, "LoRA 16", {"0": gone, "100": mark})
     assert "not measured yet for 1 of 1 pairs" in write_results(folder)
     write(ORIGINAL, NONE, NONE, {"0": mark})
     text = write_results(folder)
@@ -386,7 +386,7 @@ def test_the_original_stands_above_the_models_made_of_it(tmp_path: Path) -> None
 
 def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
     plain, meta, none, strong, short, rehearsed = (
-        Job("cat", 0, "ESD", defence, "LoRA 16").config(smoke=False, full=False)
+        DefendedAttack("cat", 0, "ESD", defence, "LoRA 16").config(smoke=False, full=False)
         for defence in DEFENCES
     )
     assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == (
@@ -402,49 +402,20 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
     )
     assert meta.resist.related == 0, "the report says that self-destruct was not trained for"
     assert meta.unlearn == make_config("cat", preset="full").unlearn
-    assert dataclasses.replace(rehearsed, resist=short.resist) == short
+    assert changed(rehearsed, resist=short.resist) == short
     assert short.unlearn == make_config("cat").unlearn and (
         short.resist.on,
         rehearsed.resist.on,
     ) == (False, True)
-    fresh = Job("penguin", 0, FRESH, NONE, "LoRA 16").config(smoke=False, full=False)
+    fresh = DefendedAttack("penguin", 0, UNSEEN, NONE, "LoRA 16").config(smoke=False, full=False)
     assert fresh.attack == plain.attack == short.attack
-
-
-def test_two_processes_measure_every_defence_and_one_alone_finds_the_same_numbers(
-    tmp_path: Path,
-) -> None:
-    asked = ["unlearn_app", "bench", "paper2", "--smoke", "--out", str(tmp_path)]
-    alone, way = (
-        [sys.executable, "-m", *asked],
-        {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}},
-    )
-    both = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", *asked]
-    first = subprocess.run(both, capture_output=True, text=True, check=True, **way).stdout
-    assert all(f", {defence}, " in first for defence in (*DEFENCES, NONE))
-    text = (tmp_path / "paper2-smoke.md").read_text()
-    assert "What is claimed" in text and f"## {FRESH}" in text and "| original | " in text
-    assert (tmp_path / "paper2-smoke.svg").read_text().startswith("<svg")
-    cells = sorted((tmp_path / "paper2-smoke").iterdir())
-    assert len(cells) == 15 and len(read_rows(tmp_path / "paper2-smoke")) == 15
-    last = next(path for path in cells if path.name == "cat-0-esd-meta-lora-16.json")
-    values = json.loads(last.read_text())["values"]["marks"]
-    assert set(values) == {"0", "2"}
-    before = {path: path.stat().st_mtime_ns for path in cells}
-    last.unlink()
-    subprocess.run(alone, capture_output=True, check=True, **way)
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "paper2-smoke").iterdir()}
-    assert after.keys() == before.keys() and {
-        path for path in after if after[path] != before[path]
-    } == {last}
-    assert json.loads(last.read_text())["values"]["marks"] == values
 
 
 def test_the_price_on_the_page_is_the_measured_one() -> None:
     """By the fastest of equal runs: other work on a machine only lengthens them."""
-    rows = [row for row in read_rows(STORED) if row.base == "ESD"]
+    rows = [row for row in read_curves(STORED) if row.cell.base == "ESD"]
     meta, plain = (
-        min(r.unlearn_s for r in rows if r.defence == d) for d in (FAST_META, FAST_PLAIN)
+        min(r.unlearn_s for r in rows if r.cell.defence == d) for d in (FAST_META, FAST_ALONE)
     )
     assert pytest.approx((meta - plain) / UnlearnConfig.steps, rel=0.25) == RESIST_SECONDS
 
@@ -453,8 +424,8 @@ def test_readme_says_what_the_table_beside_it_says() -> None:
     """The table is written anew with every cell; the sentences on the bar and the head start are
     not.
     """
-    stored, said = read_rows(STORED), (ROOT / "README.md").read_text(encoding="utf-8")
-    early = dataclasses.replace(LESS, step=25)
+    stored, said = read_curves(STORED), (ROOT / "README.md").read_text(encoding="utf-8")
+    early = changed(LESS, step=25)
     assert early in CLAIMS
     assert ("The bar is not met" in said) == (seen(HALF, stored)[2] == "not held")
     assert ("within the first 25 of those steps less comes back" in said) == (
@@ -463,8 +434,8 @@ def test_readme_says_what_the_table_beside_it_says() -> None:
 
 
 def test_the_switch_says_what_the_table_says() -> None:
-    stored, said = read_rows(STORED), build_switch().info
-    full = dataclasses.replace(LESS, step=25)
+    stored, said = read_curves(STORED), build_switch().info
+    full = changed(LESS, step=25)
     (fast,) = (c for c in CLAIMS if (c.better, c.step) == (FAST_META, 25))
     assert ("full, where it slows the first 25" in said) == (seen(full, stored)[2] == "held")
     assert ("fast, where 25 attack steps undo it" in said) == (seen(fast, stored)[2] != "held")

@@ -13,50 +13,55 @@ from unlearn_app.concepts.catalog import known_concepts, preview_concept
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.panel import other_kind
 from unlearn_app.continual.sequence_data import with_allowed_anchor
-from unlearn_app.experiments import paper3
-from unlearn_app.experiments.paper3_bars import BARS, bars, drifts, growth
-from unlearn_app.experiments.paper3_claims import (
-    Row,
-    claims,
-    judged,
-    read_rows,
-    said,
-    share_interval,
-    why_no_collapse,
-)
-from unlearn_app.experiments.paper3_grid import (
+from unlearn_app.experiments.paper3 import measure as paper3
+from unlearn_app.experiments.paper3.measure import (
     ALL_LAYERS,
     ARMS,
     AT_ONCE,
-    BOTH,
     CONTENDERS,
     FIRST_BASE,
     HOLDING,
-    MARKS,
-    PLAIN,
     PROJECTION,
+    REQUEST_MARKS,
     SEQUENCES,
-    SMALL,
+    SEQUENTIAL,
     UNHELD,
-    Job,
+    WITH_L2,
+    WITH_SELECTION,
+    RequestSequence,
     grid,
     kept,
     looked_at,
     named,
     panel,
 )
-from unlearn_app.experiments.paper3_tables import figure, notes, summary, table
+from unlearn_app.experiments.paper3.report import (
+    BARS,
+    SequenceState,
+    bars,
+    claims,
+    drifts,
+    figure,
+    growth,
+    judged,
+    no_collapse,
+    notes,
+    read_states,
+    report,
+    share_interval,
+)
+from unlearn_app.experiments.tables import with_half
 from unlearn_app.pocket.world.vocabulary import OBJECTS, STYLES
 from unlearn_app.settings.run_config import make_config, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 RIGHT = "1" * 36 + "0" * 12
-BASE = Row(
+BASE = SequenceState(
     "objects",
     0,
     0,
     "concept ablation",
-    PLAIN,
+    SEQUENTIAL,
     12,
     100.0,
     20.0,
@@ -87,7 +92,7 @@ def arm(
     drift: float = 3.0,
     ua: float = 95.0,
     step: float = 1,
-) -> list[Row]:
+) -> list[SequenceState]:
     return [
         dataclasses.replace(
             BASE,
@@ -103,17 +108,15 @@ def arm(
     ]
 
 
-def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_with_its_interval() -> (
-    None
-):
+def test_the_best_arm_holds_a_sequence_back_and_meets_bars_with_its_intervals() -> None:
     """Forgetting all at once, or an arm for reference, is never the best; nor is one that forgets
     nothing.
     """
-    rows = [*arm(PLAIN, 20, 50, 10), *arm(PROJECTION, 96, 99), *arm("L1", 99, 99, 0.1, ua=10)]
+    rows = [*arm(SEQUENTIAL, 20, 50, 10), *arm(PROJECTION, 96, 99), *arm("L1", 99, 99, 0.1, ua=10)]
     rows += [
         row for name in (AT_ONCE, UNHELD, ALL_LAYERS) for row in arm(name, 100, 100, 0.1, ua=100)
     ]
-    best, told = bars(rows)[0], against(rows)
+    best, told = the_best(rows), against(rows)
     assert "**projection** (3 of 4 bars met with the whole interval and 4 in the mean, " in best
     assert next(iter(told)) == PROJECTION and set(told) == {row.arm for row in rows}, (
         "the others stand in the table"
@@ -133,41 +136,46 @@ def test_the_best_arm_must_hold_a_sequence_back_and_is_held_against_every_bar_wi
         and drift.endswith("), met")
         and costs == ["–", "20 (20 to 20), met"]
     )
-    worse = against([*arm(PLAIN, 20, 50, 10), *arm(PROJECTION, 30, drift=5)])[PROJECTION]
+    worse = against([*arm(SEQUENTIAL, 20, 50, 10), *arm(PROJECTION, 30, drift=5)])[PROJECTION]
     assert worse[1].endswith("), not met") and worse[3].endswith("), not met")
-    steady = bars([*arm(PLAIN, 20, 50, 10), *arm("TIES", 99, drift=9), *arm("L2", 90, drift=3)])
-    assert "**L2**" in steady[0], "what keeps more but drifts too far is not the best"
-    sure = bars(
-        [*arm(PLAIN, 20, 50, 10), *arm("L1", 99, drift=3, step=40), *arm("L2", 96, drift=3)]
+    steady = the_best(
+        [*arm(SEQUENTIAL, 20, 50, 10), *arm("TIES", 99, drift=9), *arm("L2", 90, drift=3)]
     )
-    assert "**L2** (3 of 4" in sure[0], "what keeps more but not surely enough is not the best"
-    none = bars([*arm(PLAIN, 20), *arm("L1", 50, ua=60), *arm("L2", 90, ua=20)])
-    assert "**L1** (no arm's UA reaches 90 %, its is highest)" in none[0]
-    assert "not measured" in bars([])[0] and "not measured" in bars(arm(PROJECTION, 90))[0]
+    assert "**L2**" in steady, "what keeps more but drifts too far is not the best"
+    sure = the_best(
+        [*arm(SEQUENTIAL, 20, 50, 10), *arm("L1", 99, drift=3, step=40), *arm("L2", 96, drift=3)]
+    )
+    assert "**L2** (3 of 4" in sure, "what keeps more but not surely enough is not the best"
+    none = the_best([*arm(SEQUENTIAL, 20), *arm("L1", 50, ua=60), *arm("L2", 90, ua=20)])
+    assert "**L1** (no arm's UA reaches 90 %, its is highest)" in none
+    assert bars([]) is None
+    assert bars(arm(PROJECTION, 90)) is None
+    missing = "The plain sequence, or every arm that holds it back, is not measured."
+    assert missing in report(ROOT, arm(PROJECTION, 90))
     single = [row for row in rows if not row.seed]
     assert against(single)[PROJECTION][0] == "95", "a single sequence has no interval"
     single += [row for row in arm("L2", 99, 99, drift=9) if not row.seed]
-    assert "**projection** (0 of 4" in bars(single)[0], "and its means decide"
+    assert "**projection** (0 of 4" in the_best(single), "and its means decide"
 
 
 def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
-    every = read_rows(ROOT / "assets" / "experiments" / "paper3")
+    every = read_states(ROOT / "assets" / "experiments" / "paper3")
     for domain, kept_by_plain in (("objects", (50, 80)), ("styles", (0, 15))):
         rows = [
             row for row in every if (row.domain, row.base, row.order) == (domain, FIRST_BASE, 0)
         ]
         told = against(rows)
-        assert "**L2** (4 of 4 bars met with the whole interval" in bars(rows)[0]
+        assert "**L2** (4 of 4 bars met with the whole interval" in the_best(rows)
         assert all(cell.endswith("), met") for cell in told["L2"])
         assert len({row.seed for row in rows if row.arm == "L2"}) == 5
-        assert kept_by_plain[0] < float(told[PLAIN][1].split()[0]) < kept_by_plain[1]
-        projection = judged(rows, "", PROJECTION, PLAIN, "ra_i")
+        assert kept_by_plain[0] < float(told[SEQUENTIAL][1].split()[0]) < kept_by_plain[1]
+        projection = judged(rows, "", PROJECTION, SEQUENTIAL, "ra_i")
         assert ("**held**" if domain == "styles" else "**undecided**") in projection
         assert (
             min(drifts(rows, PROJECTION)) > 100
             and float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
         )
-        mixed = [float(cell.split()[0]) for cell in told[SMALL][:4]]
+        mixed = [float(cell.split()[0]) for cell in told[WITH_L2][:4]]
         assert (
             (mixed[0] < 90) == (domain == "styles")
             and min(mixed[1], mixed[2]) > 90
@@ -176,34 +184,54 @@ def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
         last = [
             row for row in every if (row.domain, row.base, row.number) == (domain, "EraseDiff", 12)
         ]
-        assert {row.arm for row in last if row.arm != PLAIN} == {PROJECTION, SMALL}
-        assert all(row.ua < BARS["ua"].bound for row in last if row.arm != PLAIN)
+        assert {row.arm for row in last if row.arm != SEQUENTIAL} == {PROJECTION, WITH_L2}
+        assert all(row.ua < BARS["ua"].bound for row in last if row.arm != SEQUENTIAL)
 
 
-def against(rows: list[Row]) -> dict[str, list[str]]:
+def table_of(rows: list[SequenceState], heading: str, place: int = 0) -> list[str]:
+    """The lines of a table of the report under the first heading of that name."""
+    within = report(ROOT, rows).partition(f"# {heading}\n")[2].partition("\n#")[0]
+    tables = [part for part in within.split("\n\n") if part.strip().startswith("|")]
+    return tables[place].strip().splitlines()
+
+
+def the_best(rows: list[SequenceState]) -> str:
+    """The best arm of those that hold a sequence back, and why."""
+    found = bars(rows)
+    said = f"**{found['best']}** ({found['why']})"
+    assert f"best after {found['when']}: {said}." in report(ROOT, rows)
+    return said
+
+
+def against(rows: list[SequenceState]) -> dict[str, list[str]]:
     """What stands in the table of bars, by arm."""
-    lines = [line.strip("| ").split(" | ") for line in bars(rows) if line.startswith("|")][2:]
+    found = bars(rows)["reached"]
+    text = "\n".join(table_of(rows, "After 12 requests", place=1))
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [f"| {arm}" for arm in found]
+    lines = [
+        line.removeprefix("| ").removesuffix(" |").split(" | ") for line in text.splitlines()[2:]
+    ]
     return {name: cells for name, *cells in lines}
 
 
 @pytest.mark.parametrize(("ra_i", "label"), [(60, "held"), (5, "not held"), (22, "undecided")])
 def test_a_claim_is_decided_by_sequences_and_by_their_pictures(ra_i: float, label: str) -> None:
-    rows = [*arm(PLAIN, 20), *arm("L2", ra_i, step=3)]
-    assert f"**{label}**" in judged(rows, "keeps more", "L2", PLAIN, "ra_i")
-    assert "not measured" in judged(rows, "keeps more", "TIES", PLAIN, "ra_i")
+    rows = [*arm(SEQUENTIAL, 20), *arm("L2", ra_i, step=3)]
+    assert f"**{label}**" in judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
+    assert "not measured" in judged(rows, "keeps more", "TIES", SEQUENTIAL, "ra_i")
 
 
 def test_three_equal_values_decide_nothing_by_themselves() -> None:
     """The interval of three equal differences has no width; one picture more in each is no
     difference.
     """
-    rows = [*arm(PLAIN, 20), *arm("L2", 22.7)]
-    line = judged(rows, "keeps more", "L2", PLAIN, "ra_i")
+    rows = [*arm(SEQUENTIAL, 20), *arm("L2", 22.7)]
+    line = judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
     assert "+2.7 (+2.7 to +2.7) points, 3 sequences" in line and "**undecided**" in line
-    _, low, high = share_interval(arm(PLAIN, 100, step=0), "ra_i")
+    _, low, high = share_interval(arm(SEQUENTIAL, 100, step=0), "ra_i")
     assert low < 95 and high > 105
     assert "+2.7 points, 1 sequence |" in judged(
-        [r for r in rows if not r.seed], "", "L2", PLAIN, "ra_i"
+        [r for r in rows if not r.seed], "", "L2", SEQUENTIAL, "ra_i"
     )
 
 
@@ -220,15 +248,17 @@ def test_only_a_difference_that_forgetting_explains_is_not_comparable(
     ra_i: float, ua: float, label: str
 ) -> None:
     """Keeping more at a higher UA, or less at a lower one, is no less true for it."""
-    rows = [*arm(PLAIN, 20, ua=90), *arm("L2", ra_i, ua=ua)]
-    assert f"| {ua}, 90 | **{label}** |" in judged(rows, "keeps more", "L2", PLAIN, "ra_i")
+    rows = [*arm(SEQUENTIAL, 20, ua=90), *arm("L2", ra_i, ua=ua)]
+    assert f"| {ua}, 90 | **{label}** |" in judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
 
 
 def test_every_claim_of_the_paper_has_a_line() -> None:
     rows = [
         row
         for name in ARMS
-        for row in arm(name, {PLAIN: 80, PROJECTION: 90, BOTH: 97, UNHELD: 10}.get(name, 60))
+        for row in arm(
+            name, {SEQUENTIAL: 80, PROJECTION: 90, WITH_SELECTION: 97, UNHELD: 10}.get(name, 60)
+        )
     ]
     rows = [
         dataclasses.replace(row, cumulative_s=800.0) if row.arm == AT_ONCE else row for row in rows
@@ -240,23 +270,28 @@ def test_every_claim_of_the_paper_has_a_line() -> None:
     assert "projection, L1" in best and "**held**" in best
     both, small = [line for line in lines if "adds to projection" in line]
     assert (
-        f"{BOTH}, {PROJECTION}" in both and "**held**" in both and f"{SMALL}, {PROJECTION}" in small
+        f"{WITH_SELECTION}, {PROJECTION}" in both
+        and "**held**" in both
+        and f"{WITH_L2}, {PROJECTION}" in small
     )
     plain, free = [line for line in lines if "Keeps less than 50 %" in line]
     assert "**not held**" in plain and UNHELD in free and "**held**" in free
     (price,) = [line for line in lines if "costs more" in line]
     assert "3.3 times (3.3 to 3.3)" in price and "**held**" in price
-    assert "weight 3" in why_no_collapse(
-        rows
-    ) and "without both and keeps 11 ± 2 %" in why_no_collapse(rows)
-    assert why_no_collapse([*arm(PLAIN, 10), *arm(UNHELD, 10)]) == ""
+    assert no_collapse(rows) == {SEQUENTIAL: "81 ± 2", UNHELD: "11 ± 2"}
+    text = report(ROOT, rows)
+    assert "The plain sequence keeps 81 ± 2 % of its own domain and does not collapse" in text
+    assert "with weight 3" in text
+    assert "without both and keeps 11 ± 2 %" in text
+    assert no_collapse([*arm(SEQUENTIAL, 10), *arm(UNHELD, 10)]) == {}
+    assert "does not collapse" not in report(ROOT, [*arm(SEQUENTIAL, 10), *arm(UNHELD, 10)])
 
 
 def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
     noted = [
         dataclasses.replace(row, notes=("It leaves out 3 %.",)) for row in arm(PROJECTION, 85)[:1]
     ]
-    lines = table([*arm(PLAIN, 20), *noted, *arm(PROJECTION, 85)[1:]], 12)
+    lines = table_of([*arm(SEQUENTIAL, 20), *noted, *arm(PROJECTION, 85)[1:]], "After 12 requests")
     assert lines[2].startswith(
         "| projection | 95 ± 0 | 86 ± 2 (64 %, n = 144) | 95 ± 0 (71 %, n = 144) | 45 ± 0 (34 %) |"
     )
@@ -264,13 +299,13 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
         "| original | 10 ± 0 | 100 (75 %) |"
     )
     assert lines[4].endswith("| 3 |") and len(lines) == 5
-    assert notes(noted + arm(PLAIN, 20)) == ["- projection, seed 0: It leaves out 3 %."]
+    assert notes(noted + arm(SEQUENTIAL, 20)) == ["projection, seed 0: It leaves out 3 %."]
     again = dataclasses.replace(noted[0], seed=2)
-    assert notes([*noted, again]) == ["- projection, seeds 0, 2: It leaves out 3 %."]
-    assert not notes([*(dataclasses.replace(row, number=3) for row in noted), *arm(PLAIN, 20)]), (
-        "of the last alone"
-    )
-    assert said([]) == said([None]) == "–" and said([1.0]) == "1"
+    assert notes([*noted, again]) == ["projection, seeds 0, 2: It leaves out 3 %."]
+    assert not notes(
+        [*(dataclasses.replace(row, number=3) for row in noted), *arm(SEQUENTIAL, 20)]
+    ), "of the last alone"
+    assert with_half([]) == with_half([None]) == "–" and with_half([1.0]) == "1"
     svg = figure(
         [
             BASE,
@@ -290,13 +325,13 @@ def test_the_short_table_has_both_domains_side_by_side_after_the_last_request() 
     is a dash.
     """
     rows = [
-        *arm(PLAIN, 20, drift=15),
+        *arm(SEQUENTIAL, 20, drift=15),
         *arm(PROJECTION, 85),
         dataclasses.replace(BASE, domain="styles", ra_i=8.0),
     ]
-    noise = [dataclasses.replace(row, ra_i=1.0, **other) for row in arm(PLAIN, 20)
+    noise = [dataclasses.replace(row, ra_i=1.0, **other) for row in arm(SEQUENTIAL, 20)
              for other in ({"number": 3}, {"order": 1}, {"base": "ESD"})]  # fmt: skip
-    head, _, bar, first, last = summary(rows + noise)
+    head, _, bar, first, last = table_of(rows + noise, "In short")
     assert head.startswith("| arm | objects: UA, % | objects: RA-I, % |")
     assert head.endswith("| styles: drift, % | sequences |")
     assert bar == "| *bar* | ≥ 90 | ≥ 80 | ≥ 90 | ≤ 40 | ≥ 90 | ≥ 80 | ≥ 90 | ≤ 40 |  |"
@@ -304,22 +339,22 @@ def test_the_short_table_has_both_domains_side_by_side_after_the_last_request() 
     assert (
         last == "| sequential | 95 ± 0 | 21 ± 2 | 95 ± 0 | 100 ± 0 | 100 | 8 | 50 | 100 | 3 + 1 |"
     )
-    assert len(summary([])) == 3
+    assert len(table_of([], "In short")) == 3
 
 
 def test_what_a_request_costs_is_said_by_arm_and_with_the_threads_it_was_measured_with() -> None:
-    last = {PLAIN: 20.0, "L1": 23.0, "L2": 40.0}
+    last = {SEQUENTIAL: 20.0, "L1": 23.0, "L2": 40.0}
     ends = [
         dataclasses.replace(row, seconds=last[row.arm]) for name in last for row in arm(name, 50)
     ]
     rows = [*ends, *(dataclasses.replace(row, number=1, seconds=20.0) for row in ends)]
     assert growth([row for row in rows if row.arm == "L1"]) == pytest.approx([1.15] * 3)
     told = against(rows)
-    assert [cells[-2] for cells in (told[PLAIN], told["L1"], told["L2"])] == [
+    assert [cells[-2] for cells in (told[SEQUENTIAL], told["L1"], told["L2"])] == [
         "1.00 (1.00 to 1.00), met", "1.15 (1.15 to 1.15), met", "2.00 (2.00 to 2.00), not met"
     ]  # fmt: skip
     assert told["L1"][-1] == "23 (23 to 23), met" and told["L2"][-1] == "40 (40 to 40), not met"
-    assert bars(rows)[-1].endswith("Measured with 2 threads in 1 process.")
+    assert "Measured with 2 threads in 1 process.\n" in report(ROOT, rows)
 
 
 def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
@@ -341,9 +376,9 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     assert few == {
         (*way, 0, name)
         for way in ((1, "concept ablation"), (0, "EraseDiff"))
-        for name in (PLAIN, PROJECTION, SMALL)
+        for name in (SEQUENTIAL, PROJECTION, WITH_L2)
     }
-    one, two = (Job("objects", order, 0, "ESD", PLAIN) for order in (0, 1))
+    one, two = (RequestSequence("objects", order, 0, "ESD", SEQUENTIAL) for order in (0, 1))
     assert one.requests(False) == two.requests(False)[::-1]
     layers = {job.arm: job.settings(False)[0].unlearn.modules for job in jobs}
     rates = {job.arm: job.settings(False)[0].unlearn.lr for job in jobs if job.domain == "objects"}
@@ -351,7 +386,7 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     assert rates == dict.fromkeys(ARMS, 4e-3) | {
         ALL_LAYERS: 2e-3,
         "L2": 1e-2,
-        SMALL: 1e-2,
+        WITH_L2: 1e-2,
     }, "the plain sequence at its best rate"
 
 
@@ -399,8 +434,8 @@ def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
 
 def test_between_marks_only_the_latest_request_is_looked_at() -> None:
     asked, names = panel("objects", 0, False), SEQUENCES["objects"]
-    job = Job("objects", 0, 0, "concept ablation", PLAIN)
-    assert MARKS[:2] == (1, 3) and list(looked_at(asked, job, 2, False)) == [names[1]]
+    job = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
+    assert REQUEST_MARKS[:2] == (1, 3) and list(looked_at(asked, job, 2, False)) == [names[1]]
     third = looked_at(asked, job, 3, False)
     assert (
         set(names[:3]) < set(third)
@@ -425,7 +460,7 @@ def seen(asked, name: str, right: bool = True) -> ConceptScore:
 
 def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
     """A ledger of the benchmark, without training."""
-    job = Job("objects", 0, 0, "concept ablation", PLAIN)
+    job = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
     made = Ledger.create(folder, *job.settings(True), list(asked))
     made.base = base
     state = {f"x.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
@@ -451,7 +486,7 @@ def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(
     tmp_path: Path,
 ) -> None:
     names, asked = ("cat", "fish", "ship"), panel("objects", 0, True)
-    way = Job("objects", 0, 0, "concept ablation", PLAIN).settings(True)
+    way = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL).settings(True)
 
     def rows(made: Ledger, asked=asked, base: str = "hash", names=names) -> int:
         return len(paper3.opened(made.folder, *way, asked, base, names).rows)
@@ -504,4 +539,7 @@ def test_what_a_request_that_was_not_trained_would_have_taken_is_read_off_the_li
 def test_a_plan_of_the_benchmark_is_accepted() -> None:
     for job in grid(1):
         job.settings(False)
-    assert make_plan(pictures=4) == Job("objects", 0, 0, "ESD", PLAIN).settings(False)[1]
+    assert (
+        make_plan(pictures=4)
+        == RequestSequence("objects", 0, 0, "ESD", SEQUENTIAL).settings(False)[1]
+    )

@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +36,16 @@ from .report import compare, report
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
-BENCHES = ("main-job", "calibration", "judge", "paper1", "paper2", "paper3", "lab")
+BENCHES = {
+    "main-job": ("main_job", "MainJob"),
+    "calibration": ("calibration", "Calibration"),
+    "judge": ("judge", "JudgeExperiment"),
+    "paper1": ("paper1.measure", "Paper1"),
+    "paper2": ("paper2.measure", "Paper2"),
+    "paper3": ("paper3.measure", "Paper3"),
+    "lab": ("lab.measure", "Lab"),
+}
+"""The module and class of each benchmark."""
 REBUILD = "assets"
 """What rebuilds shipped files that depend on defaults, and measures no table."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -236,6 +246,13 @@ def bench(
             help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev"
         ),
     ] = "test",
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="measure cells side by side with Ray, here or at ADDRESS"),
+    ] = False,
+    address: Annotated[
+        str | None, typer.Argument(help="a Ray cluster, host:port or auto", metavar="ADDRESS")
+    ] = None,
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
     if name not in (accepted := (*BENCHES, REBUILD, "all")):
@@ -246,12 +263,30 @@ def bench(
         raise ConfigError(
             f"The split {split!r} is not accepted; test is, and dev with paper3.", "split"
         )
-    count, given = whole_number(seeds, "seeds", 1, 100), {"split": split} if split != "test" else {}
+    if address and not ray:
+        raise ConfigError(f"The address {address!r} is accepted with --ray only.", "address")
+    from ..experiments import cells
+
+    extent = cells.Extent(out.absolute(), whole_number(seeds, "seeds", 1, 100), smoke, full, split)
+    if name == REBUILD:
+        from ..experiments.assets import rebuild
+
+        _print_lines(rebuild(extent))
+        return
+    loop = cells.one_by_one
+    if ray:
+        from ..experiments.ray_tasks import LOCAL, ray_tasks
+
+        loop = ray_tasks(address or LOCAL)
     for each in BENCHES if name == "all" else (name,):
-        module = importlib.import_module(f"unlearn_app.experiments.{each.replace('-', '_')}")
-        more = given | ({"full": True} if full and each not in (*BENCHES[:2], REBUILD) else {})
-        for line in module.run_bench(out, count, smoke, **more):
-            print(line, flush=True)
+        module, kind = BENCHES[each]
+        experiment = getattr(importlib.import_module(f"unlearn_app.experiments.{module}"), kind)
+        _print_lines(cells.bench(experiment(extent), loop))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 def main() -> None:

@@ -16,29 +16,31 @@ from ..runs.workflow import run
 from ..settings.events import GROUPS
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
-from . import lab, main_job
-from .cells import SMOKE
+from .cells import SMOKE, Extent
+from .lab.measure import Controls
+from .main_job import MainJob
 from .page import write_screenshot
 
 RECORDED = "cat"
-SMALL = CardSizes(
+SMOKE_CARD = CardSizes(
     rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4, steps=1
 )
 
 
-def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
+def rebuild(extent: Extent) -> Iterator[str]:
     """Rebuild everything in `assets` that follows from defaults and bundled weights, and yield
     lines to print.
 
     A smoke does the same with small settings in `out`/assets-smoke, and leaves `assets` alone.
     """
-    assets = _copied(out / "assets-smoke") if smoke else ASSETS
+    smoke = extent.smoke
+    assets = _copied(extent.out / "assets-smoke") if smoke else ASSETS
     yield "card and sheets"
-    for _ in write_card(assets=assets, pictures=SMALL if smoke else None):
+    for _ in write_card(assets=assets, pictures=SMOKE_CARD if smoke else None):
         pass
     yield "base rates of what was never seen"
-    main_job.measure_base_rates(out, smoke)
-    lab.measure_controls(out, seeds, smoke)
+    MainJob(extent).ship_base_rates()
+    Controls(extent).ship()
     yield f"the recorded run, {RECORDED}"
     pace = _record_run(assets / "recorded" / RECORDED, smoke)
     if not smoke:
@@ -57,12 +59,11 @@ def _record_run(folder: Path, smoke: bool) -> float:
     """Replace the recorded run by a new one with default settings; the old one stays until it is
     there.
 
-    The seconds that it took to paint and judge a picture of the comparison.
+    Returns the seconds that it took to generate and judge a picture of the comparison.
     """
+    config = make_config(RECORDED, **(SMOKE if smoke else {}))
     with replacement(folder) as partial:
-        for _ in run(
-            make_config(RECORDED, **(SMOKE if smoke else {})), partial, backend=load_backend()
-        ):
+        for _ in run(config, partial, backend=load_backend()):
             pass
     compare = Run.open(folder).record["timing"]["compare_s"]
     return compare / (2 * sum(getattr(CompareConfig, group) for group in GROUPS))

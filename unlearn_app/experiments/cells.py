@@ -1,6 +1,9 @@
-"""Benchmark cells: one JSON file per measurement, kept when a benchmark is killed and resumed.
+"""Cells: one JSON file per measurement, kept when a benchmark is killed, and resumed.
 
-A cell names the machine and versions that it was measured with; they stand once, beside the tables.
+A cell is a frozen dataclass that says what is run, with its settings and seed. An experiment says
+which cells there are and how one is measured; this file stores them and runs what is lacking. A
+stored cell names the machine and versions that it was measured with, which stand once, beside the
+tables.
 """
 
 import functools
@@ -8,35 +11,22 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from datetime import timedelta
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from accelerate import PartialState
-from jinja2 import Template
+from typing import Any, ClassVar
 
 from ..common.atomic_files import write_bytes
 from ..common.json_values import to_json
 from ..common.paths import POCKET, ROOT
-from ..models.device import choose_device
-from ..models.diffusers.model_folder import hash_weights
+from ..continual.ledger import slug
+from ..evaluation.judges import Scorer
+from ..evaluation.judges.pocket_judge import PocketJudge
+from ..models.catalog import load_backend
+from ..models.protocols import Backend
 from ..runs.provenance import environment, peak_memory_gb
 
-Job = TypeVar("Job")
-Panel = tuple[str, int, Mapping[str, Sequence[tuple[float, float]]]]
-CURVES = Path(__file__).with_name("curves.svg")
-"""Panels of curves, as a template."""
-HASH_LENGTH = 64
-"""Of a model in the record of a cell, where "base" may also name a method."""
-QUOTED = {
-    "judge": "Right answers, and where both judges say the same",
-    "paper1": "What the paper claims",
-    "paper2": "What is claimed",
-    "paper3": "In short",
-    "lab": "Models whose truth is known",
-}
-"""The section of each report whose last table README quotes."""
 SMOKE = {
     "unlearn.steps": 2,
     "unlearn.train_pictures": 4,
@@ -54,149 +44,178 @@ SMOKE = {
 """Settings that show that a benchmark works and not what it measures."""
 
 
-def cell(
-    folder: Path, name: str, config: dict[str, Any], measure: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """The stored values of cell `name`, measured now unless a cell with the same config is there
-    already.
-    """
-    return grown(folder, name, config, lambda values: values or measure())
+@dataclass(frozen=True)
+class Extent:
+    """How much of a benchmark is measured, and the folder that holds its cells and tables."""
+
+    out: Path
+    seeds: int = 3
+    smoke: bool = False
+    full: bool = False
+    split: str = "test"
+
+    @property
+    def ships(self) -> bool:
+        """Whether what is measured replaces files that ship."""
+        return not self.smoke and self.out.resolve().is_relative_to(ROOT)
 
 
-def grown(
-    folder: Path,
-    name: str,
-    config: dict[str, Any],
-    measure: Callable[[dict[str, Any]], dict[str, Any]],
-) -> dict[str, Any]:
-    """The values of cell `name` after `measure` has added what it lacks; it is given those of the
-    same config, or {}.
+class Experiment(ABC):
+    """A benchmark: its cells, how a cell is measured, and its report; it holds model and judge."""
 
-    `seconds` counts all that was ever spent on them; `peak_gb` is the most that the process had
-    held until then.
-    """
-    path, wanted = folder / f"{name}.json", json.loads(json.dumps(to_json(config)))
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known, spent = (
-        (stored["values"], stored["seconds"]) if stored.get("config") == wanted else ({}, 0.0)
-    )
+    name: ClassVar[str]
+
+    def __init__(
+        self, extent: Extent, backend: Backend | None = None, judge: Scorer | None = None
+    ) -> None:
+        self.extent, self.smoke = extent, extent.smoke
+        self.backend = backend or load_backend()
+        self.judge = judge or PocketJudge.load(POCKET / "judge")
+
+    @property
+    def label(self) -> str:
+        """The name, with what keeps the cells of one extent apart from those of another."""
+        return self.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cells."""
+        return self.extent.out / f"{self.label}{'-smoke' if self.smoke else ''}"
+
+    @abstractmethod
+    def cells(self) -> list[Any]:
+        """All cells of the extent, in the order in which they are measured."""
+
+    def chosen(self, cells: Iterable[Any], small: Callable[[Any], bool]) -> list[Any]:
+        """The cells of a grid that belong to the extent: the declared cut, or all; of a smoke only
+        `small` ones.
+        """
+        some = [cell for cell in cells if self.extent.full or cell.cut]
+        return [cell for cell in some if not self.smoke or small(cell)]
+
+    def key(self, cell: Any) -> str:
+        """The name of the cell's file, without its ending: all of its fields."""
+        return slug("-".join(map(str, to_json(cell).values())))
+
+    @abstractmethod
+    def config(self, cell: Any) -> dict[str, Any]:
+        """What the values depend on; a stored cell with another config is measured anew."""
+
+    @abstractmethod
+    def measure(self, cell: Any, known: dict[str, Any], shared: Any) -> Iterator[Mapping[str, Any]]:
+        """All values of a cell, given the `known` ones; a cell that grows yields after each part.
+
+        `shared` is what `prepare` returned.
+        """
+
+    def lacks(self, cell: Any, known: Mapping[str, Any]) -> bool:
+        """Whether there is anything left to measure."""
+        return not known
+
+    def shared_by(self, cell: Any) -> Hashable:
+        """Cells with the same answer are given the same result of `prepare`; None needs none."""
+        return None
+
+    def prepare(self, cell: Any) -> Any:
+        """What several cells need and is made once."""
+        return None
+
+    def alone(self, cell: Any) -> bool:
+        """Whether the machine must do nothing else meanwhile, because the cell times something."""
+        return False
+
+    @abstractmethod
+    def line(self, cell: Any, values: Mapping[str, Any]) -> str:
+        """A line to print once the cell is measured."""
+
+    @abstractmethod
+    def report(self) -> str:
+        """Write the report on the stored cells, and return it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of a cell, and what they took where; sent from the process that measured them."""
+
+    values: dict[str, Any]
+    seconds: float
+    """Since this measurement began."""
+    peak_gb: float | None
+    """The most memory that the process had held until then."""
+    environment: dict[str, Any]
+
+
+Work = Mapping[Any, dict[str, Any]]
+"""Cells to be measured, each with the values that are known already."""
+Loop = Callable[[Experiment, Work], Iterator[tuple[Any, Measured]]]
+
+
+def measured(
+    experiment: Experiment, cell: Any, known: dict[str, Any], shared: Any
+) -> Iterator[Measured]:
+    """Measure one cell in this process."""
     started = time.perf_counter()
-    values = json.loads(json.dumps(to_json(measure(known))))
-    if values == known:
-        return known
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {
-        "config": wanted,
-        "values": values,
-        "seconds": round(spent + time.perf_counter() - started, 2),
-        "peak_gb": peak_memory_gb(),
-        "status": "complete",
-        "environment": _environment(folder.parent / "environments"),
-    }
-    write_bytes(path, _compact(record))
-    return values
+    for values in experiment.measure(cell, known, shared):
+        spent = time.perf_counter() - started
+        yield Measured(_plain(values), spent, peak_memory_gb(), _environment())
 
 
-def own_share(jobs: Sequence[Job], model: Callable[[Job], Hashable]) -> list[Job]:
-    """The jobs of this process when several share the work (`torchrun --nproc-per-node N -m
-    unlearn_app bench ...`).
+def one_by_one(experiment: Experiment, work: Work) -> Iterator[tuple[Any, Measured]]:
+    """Measure all cells in this process, one after the other."""
+    held: tuple[Hashable, Any] = None, None
+    for cell, known in work.items():
+        key = experiment.shared_by(cell)
+        if key != held[0]:
+            held = key, experiment.prepare(cell)
+        for found in measured(experiment, cell, known, held[1]):
+            yield cell, found
 
-    Jobs of the same `model` stay together. To be asked before a model is loaded, because it gives
-    each process its GPU. Nobody waits for the others: whoever ends last writes the whole table.
-    """
+
+def run_cells(
+    experiment: Experiment, cells: Iterable[Any], loop: Loop = one_by_one
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Cells with their values, stored ones first, the others as they are measured and stored."""
     _commit()
-    shared = PartialState(cpu=choose_device().type == "cpu", timeout=timedelta(days=30))
-    models = list(dict.fromkeys(map(model, jobs)))
-    own = set(models[shared.process_index :: shared.num_processes])
-    return [job for job in jobs if model(job) in own]
+    work: dict[Any, dict[str, Any]] = {}
+    spent: dict[Any, float] = {}
+    for cell in cells:
+        known, spent[cell] = stored(experiment, cell)
+        if experiment.lacks(cell, known):
+            work[cell] = known
+        else:
+            yield cell, known
+    for cell, found in loop(experiment, work):
+        _store(experiment, cell, found, spent[cell])
+        if not experiment.lacks(cell, found.values):
+            yield cell, found.values
 
 
-def write_results(folder: Path, text: str, figure: str = "") -> str:
-    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a
-    folder elsewhere.
+def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
+    """Measure or resume every cell, write the report, and yield lines to print."""
+    cells = experiment.cells()
+    for row, (cell, values) in enumerate(run_cells(experiment, cells, loop), 1):
+        yield f"{row}/{len(cells)} {experiment.line(cell, values)}"
+    yield experiment.report()
 
-    The Markdown as written: where no cell is of the model that ships today, its first paragraph
-    says so. README quotes those of `assets/results`.
+
+def stored(experiment: Experiment, cell: Any) -> tuple[dict[str, Any], float]:
+    """Values of a cell and the seconds that they took; none where its file has another config or is
+    missing.
     """
-    folder = folder.resolve()
-    title, _, rest = text.partition("\n")
-    note = _earlier_model(folder)
-    text = f"{title}\n\n{note}\n{rest}" if note else text
-    out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / f"{folder.name}.md", text.encode())
-    if figure:
-        write_bytes(out / f"{folder.name}.svg", figure.encode())
-    if out == ROOT / "assets" / "results" and folder.name in QUOTED:
-        table = last_table(text, QUOTED[folder.name])
-        quote_in_readme(folder.name, f"{note}\n\n{table}" if note else table)
-    return text
+    path = _path(experiment, cell)
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if record.get("config") != _plain(experiment.config(cell)):
+        return {}, 0.0
+    return record["values"], record["seconds"]
 
 
-def _earlier_model(folder: Path) -> str:
-    """A sentence where the cells of `folder` were measured on another model than the one that ships
-    today.
-    """
-    configs = [
-        json.loads(path.read_text(encoding="utf-8"))["config"]
+def read_cells(folder: Path) -> dict[str, tuple[dict[str, Any], Any]]:
+    """Config and values of every stored cell of a folder, by key in order."""
+    records = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("*.json"))
-    ]
-    named = {str(config.get("base_model") or config.get("base")) for config in configs}
-    measured = {name for name in named if len(name) == HASH_LENGTH}
-    if measured <= {hash_weights(POCKET / "pipeline")}:
-        return ""
-    return (
-        "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
-    )
-
-
-def last_table(text: str, section: str) -> str:
-    """The last table under the heading `section` of a Markdown text; empty where there is none."""
-    within = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    tables = [part.strip() for part in within.split("\n\n") if part.strip().startswith("|")]
-    return tables[-1] if tables else ""
-
-
-def quote_in_readme(name: str, table: str) -> None:
-    """Put a table between its markers in README, so that the two cannot drift apart."""
-    readme, (begin, end) = (
-        ROOT / "README.md",
-        (f"<!-- {name} table: {word} -->" for word in ("begin", "end")),
-    )
-    before, rest = readme.read_text(encoding="utf-8").split(begin)
-    write_bytes(readme, f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}".encode())
-
-
-def drawn(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:
-    """Panels of curves over `unit`, in percent, as an SVG: each has a title, a row and its lines by
-    name.
-    """
-    places: dict[int, int] = {}
-    made = []
-    for title, row, lines in panels:
-        places[row] = places.get(row, -1) + 1
-        last = max((x for points in lines.values() for x, _ in points), default=1) or 1
-        paths = [
-            {
-                "colour": colours[name],
-                "points": " ".join(
-                    f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points
-                ),
-            }
-            for name, points in lines.items()
-        ]
-        made.append(
-            {
-                "name": title,
-                "left": 270 * places[row],
-                "top": 190 * row,
-                "lines": paths,
-                "last": last,
-            }
-        )
-    return Template(CURVES.read_text(encoding="utf-8")).render(
-        panels=made, colours=colours, unit=unit
-    )
+    }
+    return {key: (record["config"], record["values"]) for key, record in records.items()}
 
 
 def short_hash(value: Any) -> str:
@@ -204,27 +223,44 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(to_json(value)).encode()).hexdigest()[:16]
 
 
-def share(right: str) -> str:
-    """The share of ones in a row of 0 and 1."""
-    return f"{right.count('1') / len(right):.0%}"
+def _path(experiment: Experiment, cell: Any) -> Path:
+    return experiment.folder / f"{experiment.key(cell)}.json"
 
 
-def _compact(value: dict[str, Any]) -> bytes:
+def _store(experiment: Experiment, cell: Any, found: Measured, spent: float) -> None:
+    """Write a cell; `seconds` counts all that was ever spent on it."""
+    folder = experiment.folder
+    environments = folder.parent / "environments"
+    for needed in (folder, environments):
+        needed.mkdir(parents=True, exist_ok=True)
+    content = _compact(found.environment)
+    name = hashlib.sha256(content).hexdigest()[:8]
+    write_bytes(environments / f"{name}.json", content)
+    record = {
+        "config": _plain(experiment.config(cell)),
+        "values": found.values,
+        "seconds": round(spent + found.seconds, 2),
+        "peak_gb": found.peak_gb,
+        "status": "complete",
+        "environment": name,
+    }
+    write_bytes(_path(experiment, cell), _compact(record))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(to_json(value)))
+
+
+def _compact(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _environment(folder: Path) -> str:
-    """Write this machine, its versions and the commit into `folder`, and return the name they stand
-    under.
-    """
+def _environment() -> dict[str, Any]:
+    """This machine, its versions and the commit."""
     known = environment(None, None) | {"commit": _commit()}
-    content = _compact(
-        {name: value for name, value in known.items() if value is not None and name != "judge_note"}
-    )
-    name = hashlib.sha256(content).hexdigest()[:8]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / f"{name}.json", content)
-    return name
+    return {
+        name: value for name, value in known.items() if value is not None and name != "judge_note"
+    }
 
 
 @functools.cache

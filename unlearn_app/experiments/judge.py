@@ -2,86 +2,118 @@
 what is no picture.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..common.paths import POCKET
 from ..common.seeds import generator
 from ..concepts.catalog import preview_concept
 from ..evaluation.judges import Classifier
-from ..evaluation.judges.loading import load_scorer
-from ..models.catalog import load_backend
+from ..evaluation.judges.second_judge import SecondJudge
 from ..models.protocols import Backend
 from ..pocket.measures import AXES, generate_scenes, sample_scenes
 from ..pocket.world import grammar
 from ..pocket.world.dataset import rendered, scenes, unjudged_scenes
 from ..pocket.world.rendering import Scene
 from ..pocket.world.vocabulary import SETTINGS, STYLES
+from ..settings.attacks import SURE
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
-from .cells import cell, own_share
-from .judge_tables import BINS, STRANGE, write_results
+from .cells import Experiment, read_cells
 from .known_outcome_models import KNOWN_OUTCOME_MODELS
+from .tables import render, share, write_report
 
 SEED = 78
-"""Of renderings; like `PAINTED` never used in training, nor to choose anything."""
-PAINTED = 5_000_000
+"""Of renderings; like `GENERATED` never used in training, nor to choose anything."""
+GENERATED = 5_000_000
 STEPS, GUIDANCE_SCALE = CompareConfig.sampling_steps, CompareConfig.guidance_scale
 TILE = 8
 CHUNK = 96
 MOST_CONFUSED = 12
+BINS = 50
+SHOWN_BINS = 10
+STRANGE = (
+    "noise",
+    "one colour",
+    "tiles shuffled",
+    "two pictures in one",
+    "no object asked for",
+    "a destroyed model",
+)
+KNOWN = {
+    "renderings": "renderings no training has seen",
+    "generated": "pictures by the original model",
+    "never-seen": "renderings of the four objects the model was never shown",
+}
 
 
-def run_bench(out: Path, seeds: int = 3, smoke: bool = False, full: bool = False) -> Iterator[str]:
-    """Measure or resume the cells under `out/judge`, write the report beside them, and yield lines
-    to print.
+@dataclass(frozen=True)
+class JudgedPictures:
+    """Pictures of one kind before the judges."""
 
-    `seeds` is how many pictures of every object in every style the original paints; `full` doubles
-    them.
+    kind: str
+
+
+class JudgeExperiment(Experiment):
+    """Ask both judges. `seeds` is how many pictures of every object in every style the original
+    generates; `full` doubles them.
     """
-    folder, size = out / ("judge-smoke" if smoke else "judge"), 28 if smoke else 1400
-    per_pair = 1 if smoke else seeds * (2 if full else 1)
-    backend, judge = load_backend(), load_scorer("pocket", [])
-    judges = (judge, *judge.others)
 
-    def on_renderings(shown: Sequence[Scene]) -> dict[str, Any]:
-        return on_known(judges, rendered(shown), shown)
+    name = "judge"
 
-    shared = {"base": backend.base_hash, "judges": [f"{one.name} {one.version}" for one in judges]}
-    measures = {
-        "renderings": (
-            {"pictures": size, "seed": SEED},
-            lambda: on_renderings(scenes("held_out", size, SEED)),
-        ),
-        "never-seen": ({"pictures": size // 4}, lambda: on_renderings(unjudged_scenes(size // 4))),
-        "generated": (
-            {
-                "per_pair": per_pair,
+    def __init__(self, *made: Any) -> None:
+        super().__init__(*made)
+        self.judges = self.judge, SecondJudge.load(POCKET / "second")
+        self._size = 28 if self.smoke else 1400
+        self._per_pair = 1 if self.smoke else self.extent.seeds * (2 if self.extent.full else 1)
+
+    def cells(self) -> list[JudgedPictures]:
+        kinds = ("renderings", "never-seen", "generated", "strange")
+        return [JudgedPictures(kind) for kind in kinds]
+
+    def config(self, cell: JudgedPictures) -> dict[str, Any]:
+        judges = [f"{one.name} {one.version}" for one in self.judges]
+        own = {
+            "renderings": {"pictures": self._size, "seed": SEED},
+            "never-seen": {"pictures": self._size // 4},
+            "generated": {
+                "per_pair": self._per_pair,
                 "steps": STEPS,
                 "guidance_scale": GUIDANCE_SCALE,
-                "smoke": smoke,
+                "smoke": self.smoke,
             },
-            lambda: on_known(judges, *_painted(backend, per_pair, smoke)),
-        ),
-        "strange": (
-            {"pictures": size // 7, "seed": SEED, "steps": STEPS},
-            lambda: on_strange(judges, backend, size // 7),
-        ),
-    }
-    for name in own_share(list(measures), lambda name: name):
-        asked, measure = measures[name]
-        cell(folder, name, shared | asked, measure)
-        yield f"judges on {name.replace('-', ' ')} pictures"
-    yield write_results(folder)
+            "strange": {"pictures": self._size // 7, "seed": SEED, "steps": STEPS},
+        }
+        return {"base": self.backend.base_hash, "judges": judges} | own[cell.kind]
 
+    def measure(
+        self, cell: JudgedPictures, known: dict[str, Any], shared: None
+    ) -> Iterator[dict[str, Any]]:
+        if cell.kind == "strange":
+            yield on_strange(self.judges, self.backend, self._size // 7)
+        elif cell.kind == "generated":
+            shown = sample_scenes(self._per_pair)[:: 16 if self.smoke else 1]
+            with self.backend.active():
+                pictures = generate_scenes(self.backend, shown, STEPS, GUIDANCE_SCALE, GENERATED)
+            yield on_known(self.judges, pictures, shown)
+        else:
+            shown = (
+                scenes("held_out", self._size, SEED)
+                if cell.kind == "renderings"
+                else unjudged_scenes(self._size // 4)
+            )
+            yield on_known(self.judges, rendered(shown), shown)
 
-def _painted(backend: Backend, per_pair: int, smoke: bool) -> tuple[Tensor, list[Scene]]:
-    wanted = sample_scenes(per_pair)[:: 16 if smoke else 1]
-    with backend.active():
-        return generate_scenes(backend, wanted, STEPS, GUIDANCE_SCALE, PAINTED), wanted
+    def line(self, cell: JudgedPictures, values: Mapping[str, Any]) -> str:
+        return f"judges on {cell.kind.replace('-', ' ')} pictures"
+
+    def report(self) -> str:
+        return write_results(self.folder)
 
 
 def on_known(
@@ -90,21 +122,16 @@ def on_known(
     """Answers of every judge on pictures (N, 3, H, W) of the scenes `shown`, by axis, and where
     they agree.
     """
-    values: dict[str, Any] = {
-        "n": len(shown),
-        "judges": {one.name: {} for one in judges},
-        "alike": {},
-    }
+    found: dict[str, dict[str, Any]] = {one.name: {} for one in judges}
+    alike = {}
     for axis in AXES:
-        answers = []
+        truth, answers = [getattr(scene, axis) for scene in shown], []
         for one in judges:
             best, sure = answered(one, pictures, axis)
             answers.append(best)
-            values["judges"][one.name][axis] = _summed(
-                best, sure, [getattr(scene, axis) for scene in shown]
-            )
-        values["alike"][axis] = sum(a == b for a, b in zip(*answers, strict=True))
-    return values
+            found[one.name][axis] = _summed(best, sure, truth)
+        alike[axis] = sum(a == b for a, b in zip(*answers, strict=True))
+    return {"n": len(shown), "judges": found, "alike": alike}
 
 
 def answered(judge: Classifier, pictures: Tensor, axis: str) -> tuple[list[str], Tensor]:
@@ -142,15 +169,17 @@ def histogram(probabilities: Tensor) -> list[int]:
 def on_strange(judges: Sequence[Classifier], backend: Backend, count: int) -> dict[str, Any]:
     """How sure every judge is of an object in pictures that hold none, or none that can be told."""
     source, pictures = generator(SEED), rendered(scenes("held_out", 2 * count, SEED))
+    some, others = pictures[:count], pictures[count:]
+    noise = torch.randn(some.shape, generator=source).clamp(-1, 1)
+    colours = 2 * torch.rand(count, 3, 1, 1, generator=source) - 1
+    shuffled = torch.stack([_shuffled(picture, source) for picture in some])
     kinds = {
-        "noise": torch.randn(pictures[:count].shape, generator=source).clamp(-1, 1),
-        "one colour": (2 * torch.rand(count, 3, 1, 1, generator=source) - 1).expand_as(
-            pictures[:count]
-        ),
-        "tiles shuffled": torch.stack([_shuffled(picture, source) for picture in pictures[:count]]),
-        "two pictures in one": (pictures[:count] + pictures[count:]) / 2,
+        "noise": noise,
+        "one colour": colours.expand_as(some),
+        "tiles shuffled": shuffled,
+        "two pictures in one": (some + others) / 2,
         "no object asked for": _empty_places(backend, count),
-        "a destroyed model": _wrecked(backend, count),
+        "a destroyed model": _destroyed(backend, count),
     }
     assert tuple(kinds) == STRANGE
     found = {
@@ -172,27 +201,79 @@ def _empty_places(backend: Backend, count: int) -> Tensor:
     pairs = [(STYLES[i % len(STYLES)].name, SETTINGS[i % len(SETTINGS)].name) for i in range(count)]
     prompts = [grammar.caption(None, style, setting) for style, setting in pairs]
     with backend.active():
-        return _by(backend, prompts)
+        return _generated(backend, prompts)
 
 
-def _wrecked(backend: Backend, count: int) -> Tensor:
-    """What a model with noise in its weights paints of an object."""
+def _destroyed(backend: Backend, count: int) -> Tensor:
+    """What a model with noise in its weights generates of an object."""
     KNOWN_OUTCOME_MODELS["destroyed"](backend, preview_concept(make_config("cat")), SEED)
+    asked = sample_scenes(1)[:: max(1, 384 // count)][:count]
     try:
         with backend.active("unlearn"):
-            return _by(
-                backend,
-                [
-                    f"a {scene.object}"
-                    for scene in sample_scenes(1)[:: max(1, 384 // count)][:count]
-                ],
-            )
+            return _generated(backend, [f"a {scene.object}" for scene in asked])
     finally:
         backend.drop_adapters()
 
 
-def _by(backend: Backend, prompts: Sequence[str]) -> Tensor:
-    seeds = [PAINTED + 900_000 + row for row in range(len(prompts))]
+def _generated(backend: Backend, prompts: Sequence[str]) -> Tensor:
+    seeds = [GENERATED + 900_000 + row for row in range(len(prompts))]
     return backend.decode(
         backend.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE)
     )
+
+
+def write_results(folder: Path) -> str:
+    """Write the report for the cells in `folder`, and return it."""
+    found = {kind: values for kind, (_, values) in read_cells(folder).items()}
+    text = render(
+        "judge.md",
+        sure=f"{SURE:.0%}",
+        known={KNOWN[kind]: found[kind] for kind in KNOWN if kind in found},
+        strange=found.get("strange", {}).get("bins", {}),
+        generated=found.get("generated", {}).get("judges", {}),
+        error=calibration_error,
+        bins=coarse,
+        refused=refused,
+        auroc=auroc,
+    )
+    return write_report(folder, text)
+
+
+def refused(bins: Sequence[int]) -> str:
+    """The share of pictures in a histogram whose likeliest object is not sure enough."""
+    return share(sum(bins[: round(SURE * BINS)]), sum(bins))
+
+
+def calibration_error(stored: Mapping[str, Any]) -> float:
+    """Expected calibration error over `SHOWN_BINS` bins: mean distance of probability and share of
+    right answers.
+
+    1706.04599, with the middle of each of the finer `BINS` for the probabilities in it.
+    """
+    rows = coarse(stored)
+    total = sum(n for n, _, _ in rows)
+    return sum(n / total * abs(mean - share) for n, mean, share in rows if n)
+
+
+def coarse(stored: Mapping[str, Any]) -> list[tuple[int, float, float]]:
+    """Pictures, mean probability and share of right answers by bin of probability, empty ones with
+    zeros.
+    """
+    width, rows = BINS // SHOWN_BINS, []
+    for start in range(0, BINS, width):
+        counts, right = (stored[part][start : start + width] for part in ("bins", "right_bins"))
+        n = sum(counts)
+        middle = sum(count * (start + place + 0.5) / BINS for place, count in enumerate(counts))
+        rows.append((n, middle / n, sum(right) / n) if n else (0, 0.0, 0.0))
+    return rows
+
+
+def auroc(known: Sequence[int], strange: Sequence[int]) -> float:
+    """Probability that a draw of the histogram `known` lies above one of `strange`, ties as halves
+    (Mann-Whitney).
+    """
+    below, won = 0, 0.0
+    for mine, other in zip(known, strange, strict=True):
+        won += mine * (below + other / 2)
+        below += other
+    return won / (sum(known) * sum(strange))

@@ -1,6 +1,4 @@
-"""The table of the main job: how good model and judge are, what forgetting costs, what the attack
-brings back.
-"""
+"""The main job: how good model and judge are, what forgetting costs, what attacks bring back."""
 
 import itertools
 import shutil
@@ -9,22 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..attacks.runner import controls
+from ..common.atomic_files import write_bytes
 from ..common.json_values import to_json
-from ..common.paths import POCKET
+from ..common.paths import POCKET, ROOT
 from ..concepts.catalog import known_concepts, preview_concept
 from ..evaluation.base_rates import record, relearning_key
-from ..evaluation.judges import Classifier, Scorer
 from ..evaluation.judges.second_judge import SecondJudge
-from ..evaluation.statistics import wilson
-from ..models.catalog import load_backend
-from ..models.protocols import Backend
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
     SceneSampler,
@@ -36,182 +30,196 @@ from ..pocket.measures import (
     sample_scenes,
 )
 from ..pocket.world.dataset import scenes
-from ..pocket.world.rendering import Scene
 from ..runs.folder import Run
 from ..runs.workflow import run
-from ..settings.events import GROUPS, AttackCheckpoint
+from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import ROOT, SMOKE, cell, own_share, quote_in_readme
+from .cells import SMOKE, Experiment, run_cells, stored
 from .page import page_times
+from .tables import median_of, quote_in_readme, render
 
 CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)
 BASE_SEEDS = 6
 GENERATED_SEED, HELD_OUT, DIVERSE = 4_000_000, 150, 200
 """Pictures from this seed on were never used to choose anything."""
-WITHIN = 0.09
-"""One picture of a comparison, as a share: runs within one picture of the bars are counted."""
+RETAIN_GROUPS = ("near", "far")
+RUN_BARS = {
+    "unlearned": (10, False),
+    "near": (10, False),
+    "far": (5, False),
+    "relearned": (60, True),
+}
+"""In percent and points, the most that a run may reach, or the least."""
+WITHIN = 9
+"""One picture of a comparison, in percent: runs within one picture of the bars are counted."""
+OF_THE_MODEL = ("rendered", "reconstruction", "generated", "held-out", "diversity")
+RUN, BASE, PROCESS, PAGE = "run", "base", "process", "page"
 
 
-def run_bench(out: Path, seeds: int = 3, smoke: bool = False) -> Iterator[str]:
-    """Measure or resume every cell under `out/main-job`, write `out/main-job.md`, and yield lines
-    to print.
+@dataclass(frozen=True)
+class JobPart:
+    """One measurement: of the bundled model, a run, a base rate, a whole process, or the page."""
 
-    Of several processes one does it all: it times whole runs and the page.
-    """
-    folder = out / ("main-job-smoke" if smoke else "main-job")
-    if not own_share([folder], str):
-        return
-    backend = load_backend()
-    yield "the bundled model"
-    values = _of_the_model(folder, backend, smoke)
-    values["runs"] = {}
-    for (name, seed), found in _runs(folder, backend, seeds, smoke):
-        values["runs"][name, seed] = found
-        shown = (
-            f"{c} {found['scores'][c]['forget']['accuracy']:.0%}"
-            for c in ("original", "unlearned", "relearned")
-        )
-        yield f"{name}, seed {seed}: {', '.join(shown)}"
-    yield "what the same adversary teaches of something never seen"
-    values["base"] = measure_base_rates(out, smoke)
-    yield "a whole run in its own process"
-    values["process"] = cell(
-        folder, "process", {"base": backend.base_hash}, lambda: whole_process(smoke)
-    )
-    yield "the page"
-    values["page"] = cell(folder, "page", {"base": backend.base_hash}, page_times)
-    text = table(values)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{folder.name}.md").write_text(text, encoding="utf-8")
-    if not smoke and out.resolve().is_relative_to(ROOT):
-        source = "Measured by `python -m unlearn_app bench main-job`. "
-        quote_in_readme("main-job", source + text.partition("\n\n| concept")[0])
-    yield text
+    kind: str
+    subject: str = ""
+    """The concept of a run, the kind of concept of a base rate."""
+    seed: int = 0
 
 
-def _of_the_model(folder: Path, backend: Backend, smoke: bool) -> dict[str, Any]:
-    """What is measured of the bundled model and its judges, before anything is forgotten."""
-    judge, second = _judge(), SecondJudge.load(POCKET / "second")
-    count, per_pair = (28, 1) if smoke else (1400, 2)
-    shared = {"base": backend.base_hash, "judge": judge.version, "second": second.version}
-    sampler = SceneSampler(
-        CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED
-    )
-    values: dict[str, Any] = {}
+class MainJob(Experiment):
+    """Everything that the page promises, timed on this machine."""
 
-    def measured(
-        name: str, shown: Sequence[Scene], measure: Callable[[], Any], **asked: Any
-    ) -> Any:
-        return cell(folder, name, shared | {"pictures": len(shown), **asked}, measure)
+    name = "main-job"
 
-    held = scenes("held_out", count, 0)
-    values["rendered"] = measured("rendered", held, lambda: on_renderings(judge, held))
-    some = held[: count // 7]
-    values["reconstruction"] = measured(
-        "reconstruction", some, lambda: on_reconstruction(backend, some)
-    )
-    for name, wanted in (
-        ("generated", sample_scenes(per_pair)[:: 8 if smoke else 1]),
-        ("held-out", held_out_scenes(8 if smoke else HELD_OUT)),
-    ):
-        measure = partial(on_generated, backend, judge, second, wanted, sampler)
-        values[name] = measured(name, wanted, measure, sampler=sampler)
-    same = range(DIVERSE // (8 if smoke else 1))
-    measure = partial(on_one_prompt, backend, sampler, len(same))
-    values["diversity"] = measured("diversity", same, measure, sampler=sampler)
-    return values
-
-
-def _runs(
-    folder: Path, backend: Backend, seeds: int, smoke: bool
-) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
-    for name, seed in itertools.product(
-        CONCEPTS[:1] if smoke else CONCEPTS, range(1 if smoke else seeds)
-    ):
-        config = make_config(name, seed=seed, **(SMOKE if smoke else {}))
-        asked = {"config": _in_use(config), "base": backend.base_hash}
-        yield (
-            (name, seed),
-            cell(
-                folder,
-                f"run-{name.replace(' ', '-')}-{seed}",
-                asked,
-                partial(one_run, config, backend),
-            ),
+    def __init__(self, *made: Any) -> None:
+        super().__init__(*made)
+        self.second = SecondJudge.load(POCKET / "second")
+        self._sampler = SceneSampler(
+            CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED
         )
 
+    def cells(self) -> list[JobPart]:
+        concepts = CONCEPTS[:1] if self.smoke else CONCEPTS
+        seeds = range(1 if self.smoke else self.extent.seeds)
+        runs = [JobPart(RUN, name, seed) for name, seed in itertools.product(concepts, seeds)]
+        model = [JobPart(kind) for kind in OF_THE_MODEL]
+        return [*model, *runs, *self.base_rates(), JobPart(PROCESS), JobPart(PAGE)]
 
-def measure_base_rates(out: Path, smoke: bool = False) -> dict[str, Any]:
-    """What the default attack teaches of something never seen, by kind of concept; shipped where
-    `out` is our own.
-    """
-    folder = out / ("main-job-smoke" if smoke else "main-job")
-    backend, judge = load_backend(), _judge()
-    rates = {kind: _base(folder, backend, judge, kind, smoke) for kind in EASIEST}
-    if not smoke and out.resolve().is_relative_to(ROOT):
-        record("relearning", rates)
-    return rates
+    def base_rates(self) -> list[JobPart]:
+        """The cells of what the default attack teaches of something never seen."""
+        seeds = range(1 if self.smoke else BASE_SEEDS)
+        return [JobPart(BASE, kind, seed) for kind, seed in itertools.product(EASIEST, seeds)]
+
+    def key(self, cell: JobPart) -> str:
+        if not cell.subject:
+            return cell.kind
+        return f"{cell.kind}-{cell.subject.replace(' ', '-')}-{cell.seed}"
+
+    def config(self, cell: JobPart) -> dict[str, Any]:
+        base = {"base": self.backend.base_hash}
+        if cell.kind == RUN:
+            return {"config": in_use(self._run(cell))} | base
+        if cell.kind == BASE:
+            run = self._run(cell)
+            key = relearning_key(run, self.backend.base_hash)
+            count = run.compare.forget
+            return {"key": key, "count": count, "seed": cell.seed, "judge": self.judge.version}
+        if cell.kind in (PROCESS, PAGE):
+            return base
+        pictures = {"pictures": len(self._asked(cell.kind))}
+        sampled = {} if cell.kind in OF_THE_MODEL[:2] else {"sampler": self._sampler}
+        versions = {"judge": self.judge.version, "second": self.second.version}
+        return base | versions | pictures | sampled
+
+    def alone(self, cell: JobPart) -> bool:
+        return True
+
+    def measure(
+        self, cell: JobPart, known: dict[str, Any], shared: None
+    ) -> Iterator[Mapping[str, Any]]:
+        asked = self._asked(cell.kind)
+        ways = {
+            "rendered": lambda: on_renderings(self.judge, asked),
+            "reconstruction": lambda: on_reconstruction(self.backend, asked),
+            "diversity": lambda: on_one_prompt(self.backend, self._sampler, len(asked)),
+            **dict.fromkeys(("generated", "held-out"), lambda: self._quality(asked)),
+            RUN: lambda: self._whole_run(cell),
+            BASE: lambda: self._taught(cell),
+            PROCESS: lambda: whole_process(self.smoke),
+            PAGE: page_times,
+        }
+        yield ways[cell.kind]()
+
+    def line(self, cell: JobPart, values: Mapping[str, Any]) -> str:
+        if cell.kind != RUN:
+            return " ".join(part for part in (cell.kind, cell.subject) if part)
+        shown = ", ".join(
+            f"{column} {groups['forget']['accuracy']:.0%}"
+            for column, groups in values["scores"].items()
+        )
+        return f"{cell.subject}, seed {cell.seed}: {shown}"
+
+    def report(self) -> str:
+        found = {cell: stored(self, cell)[0] for cell in self.cells()}
+        text = report(found, self.rates())
+        write_bytes(self.folder.with_name(f"{self.folder.name}.md"), text.encode())
+        if self.extent.ships:
+            self.record_base_rates()
+            source = "Measured by `python -m unlearn_app bench main-job`. "
+            quote_in_readme("main-job", source + text.partition("\n\n| concept")[0])
+        return text
+
+    def ship_base_rates(self) -> None:
+        """Measure or resume the base rates alone, and ship them where `out` is our own."""
+        for _ in run_cells(self, self.base_rates()):
+            pass
+        self.record_base_rates()
+
+    def record_base_rates(self) -> None:
+        """Ship the stored base rates."""
+        if self.extent.ships:
+            record("relearning", self.rates())
+
+    def rates(self) -> dict[str, Any]:
+        """By kind of concept what the base rate depends on, and right of all pictures by attack
+        step, over all seeds.
+        """
+        found: dict[str, Any] = {}
+        for cell in self.base_rates():
+            key = relearning_key(self._run(cell), self.backend.base_hash)
+            rate = {"config": key, "name": EASIEST[cell.subject][0], "marks": {}}
+            marks = found.setdefault(cell.subject, rate)["marks"]
+            for step, counts in stored(self, cell)[0].items():
+                before = marks.get(step, (0, 0))
+                marks[step] = tuple(a + b for a, b in zip(before, counts, strict=True))
+        return found
+
+    def _run(self, cell: JobPart) -> RunConfig:
+        concept = cell.subject
+        if cell.kind == BASE:
+            concept = next(known.name for known in known_concepts() if known.kind == cell.subject)
+        return make_config(concept, seed=cell.seed, **(SMOKE if self.smoke else {}))
+
+    def _asked(self, kind: str) -> Sequence[Any]:
+        """What is looked at: scenes, or repetitions of one prompt."""
+        size = 28 if self.smoke else 1400
+        if kind in ("rendered", "reconstruction"):
+            return scenes("held_out", size, 0)[: size if kind == "rendered" else size // 7]
+        if kind == "generated":
+            return sample_scenes(1)[::8] if self.smoke else sample_scenes(2)
+        if kind == "held-out":
+            return held_out_scenes(8 if self.smoke else HELD_OUT)
+        return range(DIVERSE // 8 if self.smoke else DIVERSE)
+
+    def _quality(self, shown: Sequence[Any]) -> Any:
+        return generation_scores(self.judge, self.second, self._sampler(self.backend, shown), shown)
+
+    def _whole_run(self, cell: JobPart) -> dict[str, Any]:
+        """Scores, verdict and timing of one run with the default settings."""
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in run(self._run(cell), Path(folder) / "run", backend=self.backend):
+                pass
+            made = Run.open(Path(folder) / "run").record
+        return {key: made[key] for key in ("scores", "verdict", "timing")}
+
+    def _taught(self, cell: JobPart) -> dict[str, tuple[int, int]]:
+        """How often something never seen is shown by attack step when the default adversary teaches
+        it: right of n.
+        """
+        config, marks = self._run(cell), {}
+        events = controls(self.backend, preview_concept(config), config, self.judge)
+        for event in events:
+            if isinstance(event, AttackCheckpoint) and event.step:
+                score = event.scores["forget"]
+                marks[str(event.step)] = round(score.accuracy * score.n), score.n
+        return marks
 
 
-def _base(folder: Path, backend: Backend, judge: Scorer, kind: str, smoke: bool) -> dict[str, Any]:
-    """The base rate of the default attack for concepts of `kind`: what it depends on, and right of
-    n by step.
-    """
-    concept = next(known.name for known in known_concepts() if known.kind == kind)
-    config, marks = make_config(concept, **(SMOKE if smoke else {})), {}
-    key = relearning_key(config, backend.base_hash)
-    for seed in range(1 if smoke else BASE_SEEDS):
-        asked = {"key": key, "count": config.compare.forget, "seed": seed, "judge": judge.version}
-        measure = partial(taught_by, backend, judge, replace(config, seed=seed))
-        for step, (right, n) in cell(folder, f"base-{kind}-{seed}", asked, measure).items():
-            before = marks.get(step, (0, 0))
-            marks[step] = before[0] + right, before[1] + n
-    return {"config": key, "name": EASIEST[kind][0], "marks": marks}
-
-
-def _in_use(config: RunConfig) -> dict[str, Any]:
+def in_use(config: RunConfig) -> dict[str, Any]:
     """The settings that a run depends on."""
     used = {"resist": config.resist.on, "regularize": config.regularize != RegularizeConfig()}
     return {name: value for name, value in to_json(config).items() if used.get(name, True)}
-
-
-def _judge() -> Any:
-    from ..evaluation.judges.pocket_judge import PocketJudge
-
-    return PocketJudge.load(POCKET / "judge")
-
-
-def on_generated(
-    backend: Backend,
-    judge: Scorer,
-    second: Classifier,
-    wanted: Sequence[Scene],
-    sampler: SceneSampler,
-) -> dict[str, Any]:
-    """Everything measured of pictures of `wanted` by the original model."""
-    return generation_scores(judge, second, sampler(backend, wanted), wanted)
-
-
-def taught_by(backend: Backend, judge: Scorer, config: RunConfig) -> dict[str, tuple[int, int]]:
-    """How often something never seen is shown by attack step when the default adversary teaches it:
-    right of n.
-    """
-    marks = {}
-    for event in controls(backend, preview_concept(config), config, judge):
-        if isinstance(event, AttackCheckpoint) and event.step:
-            score = event.scores["forget"]
-            marks[str(event.step)] = round(score.accuracy * score.n), score.n
-    return marks
-
-
-def one_run(config: Any, backend: Backend) -> dict[str, Any]:
-    """Scores, verdict and timing of one run with the default settings."""
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in run(config, Path(folder) / "run", backend=backend):
-            pass
-        record = Run.open(Path(folder) / "run").record
-    return {key: record[key] for key in ("scores", "verdict", "timing")}
 
 
 def whole_process(smoke: bool) -> dict[str, Any]:
@@ -219,25 +227,13 @@ def whole_process(smoke: bool) -> dict[str, Any]:
     folder.
     """
     folder = Path(tempfile.mkdtemp())
-    command = [
-        sys.executable,
-        "-m",
-        "unlearn_app",
-        "run",
-        "--concept",
-        "cat",
-        "--out",
-        str(folder / "run"),
-    ]
-    command += [
-        word
-        for name, value in (SMOKE if smoke else {}).items()
-        for word in ("--set", f"{name}={value}")
-    ]
-    started = time.perf_counter()
+    command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat"]
+    command += ["--out", str(folder / "run")]
+    for name, value in (SMOKE if smoke else {}).items():
+        command += ["--set", f"{name}={value}"]
+    started, peak = time.perf_counter(), 0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        peak = 0
         while process.poll() is None:
             peak = max(peak, _resident_kib(process.pid))
             time.sleep(0.2)
@@ -258,170 +254,36 @@ def _resident_kib(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
-def _spread(numbers: list[float], unit: float = 100.0) -> str:
-    return (
-        f"{statistics.median(numbers) * unit:.0f} ({min(numbers) * unit:.0f} to"
-        f" {max(numbers) * unit:.0f})"
-    )
+def report(found: Mapping[JobPart, Any], base: Mapping[str, Any]) -> str:
+    """The benchmark as Markdown, from its cells and base rates."""
+    runs = {cell: values for cell, values in found.items() if cell.kind == RUN}
+    parts = {cell.kind.replace("-", "_"): own for cell, own in found.items() if not cell.subject}
+    of_runs, within = medians([values["scores"] for values in runs.values()])
+    return render("main-job.md", **parts, runs=runs, base=base, of_runs=of_runs, within=within)
 
 
-def _share(stored: dict[str, Any], axis: str) -> str:
-    low, high = wilson(stored[axis] * stored["pictures"], stored["pictures"])
-    return f"{stored[axis]:.1%} ({low:.1%} to {high:.1%})"
-
-
-def _model_rows(values: dict[str, Any]) -> list[tuple[str, str, str]]:
-    generated, rebuilt = values["generated"], values["reconstruction"]
-    judged = generated["judge"]
-    by_style, varied = generated["sharpness_by_style"], values["diversity"]
-    blurred, speckled = min(by_style, key=by_style.get), max(by_style, key=by_style.get)
-    range_of = f"{blurred} {by_style[blurred]:.2f} to {speckled} {by_style[speckled]:.2f}"
-    rendered = values["rendered"]
-    return [
-        (
-            "judge on renderings of held-out compositions, object / style",
-            "97 % / 98 %",
-            (
-                f"{_share(rendered, 'object')} / {_share(rendered, 'style')}, n ="
-                f" {rendered['pictures']}"
-            ),
-        ),
-        (
-            "judge on generated pictures, object / style",
-            "99 % / 99 %",
-            f"{_share(judged, 'object')} / {_share(judged, 'style')}, n = {judged['pictures']}",
-        ),
-        (
-            "second judge on the same",
-            "98 % / 99 %",
-            f"{generated['second']['object']:.1%} / {generated['second']['style']:.1%}",
-        ),
-        (
-            "probability of the right object, mean / share below 0.6",
-            "≥ 0.95 / ≤ 3 %",
-            f"{judged['sure']:.2f} / {judged['unsure']:.1%}",
-        ),
-        (
-            "sharpness: gradient over that of renderings, all / by style",
-            "0.95 to 1.1 / 0.85 to 1.2",
-            f"{generated['sharpness']:.2f} / {range_of}",
-        ),
-        (
-            "PSNR to the closest rendering, median / worst tenth",
-            "≥ 21 / ≥ 17 dB",
-            _ratio(generated),
-        ),
-        (
-            "the same on held-out compositions",
-            "within 2 dB",
-            f"{_ratio(values['held-out'])}, n = {values['held-out']['judge']['pictures']}",
-        ),
-        (
-            "reconstruction of held-out compositions, mean / worst",
-            "≥ 29 / ≥ 24 dB",
-            (
-                f"{rebuilt['mean']:.1f} (sd {rebuilt['sd']:.1f}) / {rebuilt['worst']:.1f} dB, n ="
-                f" {rebuilt['pictures']}"
-            ),
-        ),
-        (
-            "diversity: rarest value of each offset, over its share in the world",
-            "≥ 0.5",
-            ", ".join(f"{name} {share:.2f}" for name, share in varied.items()),
-        ),
-    ]
-
-
-def _ratio(found: dict[str, Any]) -> str:
-    return f"{found['psnr']['median']:.1f} / {found['psnr']['worst_tenth']:.1f} dB"
-
-
-def _run_rows(
-    runs: dict[tuple[str, int], dict[str, Any]], base: dict[str, Any]
-) -> list[tuple[str, str, str]]:
-    def accuracies(column: str, group: str) -> list[float]:
-        return [run["scores"][column][group]["accuracy"] for run in runs.values()]
-
-    forgotten, relearned = accuracies("unlearned", "forget"), accuracies("relearned", "forget")
-    lost = {
-        g: [
-            a - b
-            for a, b in zip(accuracies("original", g), accuracies("unlearned", g), strict=True)
-        ]
-        for g in GROUPS
-    }
-    within = [
-        f <= 0.10 + WITHIN and n <= 0.10 + WITHIN and r <= 0.05 + WITHIN and a >= 0.60 - WITHIN
-        for f, n, r, a in zip(forgotten, lost["near"], lost["far"], relearned, strict=True)
-    ]
-    return [
-        ("forget accuracy, original, %", "≥ 85", _spread(accuracies("original", "forget"))),
-        ("forget accuracy, unlearned, %", "≤ 10", _spread(forgotten)),
-        (
-            "near / far accuracy lost, points",
-            "≤ 10 / ≤ 5",
-            f"{_spread(lost['near'])} / {_spread(lost['far'])}",
-        ),
-        ("forget accuracy after the default attack, %", "≥ 60", _spread(relearned)),
-        (
-            "runs within one picture of all four",
-            "≥ 90 %",
-            f"{sum(within) / len(within):.0%} of {len(within)}",
-        ),
-        *(
-            (
-                f"the same attack teaching a never-seen {kind}, {rate['name']}",
-                "≤ 30 %",
-                ", ".join(
-                    f"{right / n:.0%} after {step} steps"
-                    for step, (right, n) in rate["marks"].items()
-                ),
-            )
-            for kind, rate in base.items()
-        ),
-    ]
-
-
-def table(values: dict[str, Any]) -> str:
-    """The benchmark as Markdown."""
-    process = values["process"]
-    spent = f"{process['seconds']:.0f} s, {process['peak_gb']:.1f} GB"
-    rows = [
-        *_model_rows(values),
-        *_run_rows(values["runs"], values["base"]),
-        ("`run --preset fast`, whole process", "60 s, 2.5 GB", spent),
-        (
-            "page ready / first recorded picture / Stop answered",
-            "8 s / 1 s / 1 s",
-            values["page"]["text"],
-        ),
-    ]
-    head = (
-        f"Median (lowest to highest) over {len(values['runs'])} runs; intervals of shares are 95 %"
-        " Wilson.\n\n"
-    )
-    lines = [
-        "| measure | bar | measured |",
-        "|---|---|---|",
-        *(f"| {a} | {b} | {c} |" for a, b, c in rows),
-    ]
-    return head + "\n".join(lines) + "\n\n" + _run_table(values["runs"])
-
-
-def _run_table(runs: dict[tuple[str, int], dict[str, Any]]) -> str:
-    lines = [
-        (
-            "| concept | seed | forget: original → unlearned → relearned | near: the first two |"
-            " far: the same | verdict |"
-        ),
-        "|---|---|---|---|---|---|",
-    ]
-    for (name, seed), stored in runs.items():
-        s = {
-            c: {g: f"{v['accuracy']:.0%}" for g, v in groups.items()}
-            for c, groups in stored["scores"].items()
+def medians(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], float]:
+    """Medians over runs, in percent and points, and the share of runs within a picture of all
+    bars.
+    """
+    found: dict[str, list[float]] = {}
+    for columns in scores:
+        shown = {
+            column: {group: 100 * own["accuracy"] for group, own in groups.items()}
+            for column, groups in columns.items()
         }
-        cells = [name, str(seed), " → ".join(s[c]["forget"] for c in s)]
-        cells += [f"{s['original'][g]} → {s['unlearned'][g]}" for g in ("near", "far")]
-        lines.append("| " + " | ".join([*cells, stored["verdict"]["label"]]) + " |")
-    return "\n".join(lines) + "\n"
+        row = {column: groups["forget"] for column, groups in shown.items()}
+        row |= {
+            group: shown["original"][group] - shown["unlearned"][group] for group in RETAIN_GROUPS
+        }
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    near = [_near_the_bars(*row) for row in zip(*(found[name] for name in RUN_BARS), strict=True)]
+    return {name: median_of(own, ".0f") for name, own in found.items()}, statistics.mean(near)
+
+
+def _near_the_bars(*values: float) -> bool:
+    return all(
+        value >= bar - WITHIN if at_least else value <= bar + WITHIN
+        for value, (bar, at_least) in zip(values, RUN_BARS.values(), strict=True)
+    )

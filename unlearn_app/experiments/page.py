@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .cells import ROOT
+from ..common.paths import ROOT
 
 PATIENCE_S, SETTLE_MS = 120, 1500
 

@@ -5,39 +5,32 @@ each kind.
 import dataclasses
 import itertools
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from unlearn_app.experiments import (
-    judge_tables,
-    lab_tables,
-    paper1,
-    paper1_tables,
-    paper2_tables,
-    paper3_tables,
-)
-from unlearn_app.experiments.cells import cell
-from unlearn_app.experiments.paper1_tables import (
+from unlearn_app.experiments.cells import Extent
+from unlearn_app.experiments.claims import Claim
+from unlearn_app.experiments.paper1 import measure as paper1
+from unlearn_app.experiments.paper1.report import (
     CLAIMS,
-    Claim,
-    Row,
-    arm_line,
+    RemovalResult,
     best_arm,
     figure,
     judged,
-    read_rows,
+    read_results,
+    report,
     short_of,
-    step_time,
+    step_cost,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = Row(("class",), "cat", "a", 0, 95.0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
+BASE = RemovalResult(
+    ("class",), "cat", "a", 0, 95.0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0
+)
 
 
-def rows(better: list[float], worse: list[float]) -> list[Row]:
+def rows(better: list[float], worse: list[float]) -> list[RemovalResult]:
     """UA of two arms on the same targets."""
     return [
         dataclasses.replace(BASE, target=str(n), arm=arm, ua=value)
@@ -46,7 +39,7 @@ def rows(better: list[float], worse: list[float]) -> list[Row]:
     ]
 
 
-CLAIM = Claim("a forgets more", "class", "a", "b", lambda row: row.ua)
+CLAIM = Claim("a forgets more", "a", "b", lambda found: found.ua, task="class")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +84,7 @@ def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
 
 
 def test_every_arm_has_the_same_budget() -> None:
-    configs = [paper1.Job("cat", arm, 0).config(smoke=False).unlearn for arm in paper1.ARMS]
+    configs = [paper1.Removal("cat", arm, 0).config(smoke=False).unlearn for arm in paper1.ARMS]
     assert len({(c.steps, c.batch_size, c.train_pictures) for c in configs}) == 1
 
 
@@ -121,41 +114,33 @@ def test_rows_are_differences_to_the_original_of_the_same_seed(tmp_path: Path) -
     )
     arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
     stored(tmp_path, "a", arm, {"forget": "1000", "near": "01", "far": "11", "train": "11"}, 0.65)
-    (row,) = read_rows(tmp_path)
+    (row,) = read_results(tmp_path)
     assert (row.known, row.ua, row.ra_loss) == (75.0, 75.0, 25.0)
     assert row.held_out == pytest.approx(-0.05) and row.train == pytest.approx(-0.05)
     assert row.conflict == 25.0 and row.rises == 50.0
-    assert "| 75.0 | +25.0 | 75 / +25 | -0.050 |" in arm_line("sum", [row])
+    assert "| 75.0 | +25.0 | 75 / +25 | -0.050 |" in report(tmp_path, [row])
     assert figure([row]).count("<circle") == 2
-
-
-def test_a_cell_is_measured_once_and_again_when_its_config_changes(tmp_path: Path) -> None:
-    asked = []
-
-    def measure() -> dict:
-        asked.append(1)
-        return {"n": len(asked)}
-
-    assert (
-        cell(tmp_path, "x", {"a": 1}, measure) == cell(tmp_path, "x", {"a": 1}, measure) == {"n": 1}
-    )
-    assert cell(tmp_path, "x", {"a": 2}, measure) == {"n": 2}
 
 
 def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) -> None:
     """Rounds slow down together, so ratios agree where times do not."""
     seconds = {"sum + diversified": [1.0, 2.0, 4.0], "restricted + diversified": [1.1, 2.2, 4.4]}
     (tmp_path / "step-time.json").write_text(json.dumps({"config": {}, "values": seconds}))
-    (line,) = step_time(tmp_path)
-    assert "+10.0 % (+10.0 to +10.0)" in line and "2.20 s against 2.00 s" in line
-    assert step_time(tmp_path / "elsewhere") == []
+    cost = step_cost(tmp_path)
+    assert [cost[end] for end in ("mean", "low", "high")] == pytest.approx([10, 10, 10])
+    line = report(tmp_path, [])
+    assert "+10.0 % (+10.0 to +10.0)" in line
+    assert "2.20 s against 2.00 s" in line
+    assert step_cost(tmp_path / "elsewhere") is None
+    assert "A step under" not in report(tmp_path / "elsewhere", [])
 
 
 def test_unsafe_concepts_are_classes_measured_once() -> None:
     (job,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
     assert job.tasks == ("class", "unsafe") and not job.cut
     assert (
-        paper1.Job("bomb", paper1.MAIN[0], 0).cut and not paper1.Job("ink", paper1.MAIN[0], 0).cut
+        paper1.Removal("bomb", paper1.MAIN[0], 0).cut
+        and not paper1.Removal("ink", paper1.MAIN[0], 0).cut
     )
 
 
@@ -163,21 +148,37 @@ def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) ->
     """Held-out and training ones, although arms differ in what they train on."""
     scored, trained = [], set()
 
-    def note(backend, judge, shown, config, count, reference) -> dict:
-        scored.append(shown)
-        trained.add(paper1.preview_concept(config))
-        return {}
+    def note(backend, judge, groups, slots, config) -> tuple[dict, None]:
+        scored.append(repr(groups))
+        return {}, None
 
-    monkeypatch.setattr(paper1, "unlearned", note)
-    monkeypatch.setattr(paper1, "scored", lambda *_: ({}, None))
+    monkeypatch.setattr(
+        paper1, "unlearned", lambda _, config: trained.add(paper1.preview_concept(config)) or {}
+    )
+    monkeypatch.setattr(paper1, "scored", note)
     monkeypatch.setattr(paper1, "kid", lambda *_: (0.0, 0.0))
     backend = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
+    experiment = paper1.Paper1(Extent(tmp_path, smoke=True), backend, SimpleNamespace())
     for arm in paper1.ARMS:
-        paper1.measure(tmp_path, backend, None, paper1.Job("cat", arm, 0), True, {("cat", 0): None})
-    assert len(scored) == len(paper1.ARMS) and len(set(scored)) == 1 and len(trained) == 2
+        list(experiment.measure(paper1.Removal("cat", arm, 0), {}, None))
+    assert len(scored) == len(paper1.ARMS)
+    assert len(set(scored)) == 1
+    assert len(trained) == 2
 
 
-def test_arms_that_fall_short_are_named_with_their_targets() -> None:
+def test_the_original_stands_before_the_arms_of_its_target_and_seed(tmp_path: Path) -> None:
+    extent = Extent(tmp_path, seeds=2)
+    cells = paper1.Paper1(extent, SimpleNamespace(), SimpleNamespace()).cells()
+    assert cells[-1].arm == paper1.STEP_TIME
+    assert len(set(cells)) == len(cells)
+    known = set()
+    for cell in cells[:-1]:
+        if cell.arm == paper1.UNTOUCHED:
+            known.add((cell.target, cell.seed))
+        assert (cell.target, cell.seed) in known
+
+
+def test_arms_that_fall_short_are_named_with_their_targets(tmp_path: Path) -> None:
     good = [
         dataclasses.replace(BASE, target=name, ua=95.0, ra_loss=2.0)
         for name in ("cat", "ship", "knife")
@@ -185,19 +186,20 @@ def test_arms_that_fall_short_are_named_with_their_targets() -> None:
     weak = [dataclasses.replace(row, arm="SalUn", ua=60.0) for row in good[:2]]
     weak += [dataclasses.replace(row, arm="SalUn") for row in good[2:]]
     costly = [dataclasses.replace(row, arm="b", ra_loss=16.0) for row in good]
-    lines = short_of([*good, *weak, *costly])
-    assert [line.split("**")[1] for line in lines] == ["b", "SalUn"], "best first"
-    assert "misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns" in lines[1]
-    met = best_arm([dataclasses.replace(row, held_out=0.009) for row in good] + weak)
-    assert (
-        "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes"
-        in met
-    )
-    assert (
-        met.endswith(": met.")
-        and best_arm(weak).endswith("not met.")
-        and "three classes" in best_arm(good[:2])
-    )
+    found = [*good, *weak, *costly]
+    assert [short["arm"] for short in short_of(found)] == ["b", "SalUn"], "best first"
+    said = "**SalUn** misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns"
+    assert said in report(tmp_path, found)
+    near = [dataclasses.replace(row, held_out=0.009) for row in good] + weak
+    met = {"arm": "a", "medians": "95.0 / +2.0 / +0.009", "classes": 3, "met": True}
+    assert best_arm(near) == met
+    best = "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes"
+    assert best in report(tmp_path, near)
+    assert "within 0.01: met." in report(tmp_path, near)
+    assert not best_arm(weak)["met"]
+    assert "within 0.01: not met." in report(tmp_path, weak)
+    assert best_arm(good[:2]) is None
+    assert "three classes" in report(tmp_path, good[:2])
 
 
 def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
         kept = json.loads(path.read_text())
         kept["values"] |= {"kid": kid, "kid_se": error}
         path.write_text(json.dumps(kept))
-    (row,) = read_rows(tmp_path)
+    (row,) = read_results(tmp_path)
     assert row.kid == pytest.approx(0.4) and row.kid_se == pytest.approx(0.05)
 
 
@@ -238,28 +240,3 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
 def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
     plain, changed = paper1.make_config("cat"), paper1.make_config("cat", **changes)
     assert (paper1.digest(plain) == paper1.digest(changed)) == same
-
-
-@pytest.mark.parametrize(
-    ("name", "tables"),
-    [
-        ("judge", judge_tables),
-        ("paper1", paper1_tables),
-        ("paper2", paper2_tables),
-        ("paper3", paper3_tables),
-        ("lab", lab_tables),
-    ],
-)
-def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
-    name: str, tables, tmp_path: Path
-) -> None:
-    shutil.copytree(ROOT / "assets" / "experiments" / name, tmp_path / name)
-    results = ROOT / "assets" / "results"
-    assert tables.write_results(tmp_path / name) == (results / f"{name}.md").read_text(
-        encoding="utf-8"
-    )
-    assert [path.name for path in tmp_path.glob("*.svg")] == [
-        path.name for path in results.glob(f"{name}.svg")
-    ]
-    for path in tmp_path.glob("*.svg"):
-        assert path.read_bytes() == (results / path.name).read_bytes()

@@ -1,0 +1,1 @@
+"""The lab: do attacks find what is concealed, is the verdict true, what do methods withstand?"""

@@ -1,0 +1,427 @@
+"""What paper 3 is measured on: sequences of requests, arms, and the pictures that are looked at."""
+
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ...common.errors import OutputError
+from ...common.json_values import to_json
+from ...common.paths import ROOT
+from ...concepts.catalog import known_concepts, preview_concept, tuning_prompts
+from ...concepts.concept import Prompt, also_named, evenly_spaced
+from ...continual.ledger import Ledger, Request, slug
+from ...continual.metrics import ContinualMetrics, counted, request_metrics
+from ...continual.panel import PANEL_SEEDS, PanelPrompts, other_kind
+from ...continual.sequence import add_original, append, postpone
+from ...continual.sequence_data import with_allowed_anchor
+from ...settings.groups import SequenceConfig, UnlearnConfig
+from ...settings.presets import KEYS_VALUES, REGULARIZATION_PRESETS
+from ...settings.run_config import RunConfig, make_config, make_plan
+from ...training.latent_dataset import CachedSampler
+from ..cells import SMOKE, Experiment, short_hash
+from ..ray_tasks import processes
+
+RATES = ("ua", "ra_i", "ra_c")
+SHARES = (*RATES, "ra_c_official")
+SEQUENCES: dict[str, tuple[str, ...]] = {
+    "objects": ("cat", "fish", "ship", "burger", "sunflower", "ghost",
+                "rabbit", "frog", "airplane", "pizza", "sword", "tree"),
+    "styles": ("van gogh", "mosaic", "neon", "pop art", "sketch", "cartoon",
+               "watercolor", "stained glass", "blueprint", "woodcut", "vintage", "pointillism"),
+}  # fmt: skip
+"""In the first order; the second one is the reverse."""
+REQUEST_MARKS = (1, 3, 6, 9, 12)
+"""Requests after which the state is a cell."""
+BASES: dict[str, dict[str, Any]] = {
+    "concept ablation": {"objective": "concept_ablation"},
+    "EraseDiff": {"objective": "erasediff"},
+    "ESD": {"objective": "esd"},
+}
+FIRST_BASE = next(iter(BASES))
+"""The method that every arm is measured with."""
+SEQUENTIAL, PROJECTION = "sequential", "projection"
+WITH_SELECTION, WITH_L2 = "projection + selective", "projection + L2"
+UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
+HOLDING: dict[str, dict[str, Any]] = {
+    "L1": REGULARIZATION_PRESETS["l1"],
+    "L2": REGULARIZATION_PRESETS["l2"],
+    "selective": REGULARIZATION_PRESETS["selective"],
+    "TIES": {"sequence.regime": "independent"},
+    PROJECTION: REGULARIZATION_PRESETS["projection"],
+    WITH_SELECTION: REGULARIZATION_PRESETS["projection"] | {"regularize.select": 0.5},
+    WITH_L2: REGULARIZATION_PRESETS["projection+l2"],
+}
+"""The arms that hold a sequence back."""
+ARMS: dict[str, dict[str, Any]] = {
+    SEQUENTIAL: {},
+    **HOLDING,
+    AT_ONCE: {"sequence.regime": "simultaneous"},
+    UNHELD: {"rule": "weighted_sum", "unlearn.retain_weight": 1e-3},
+    ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
+}
+"""All but the last train keys and values only, so each is compared to a plain sequence of the same
+layers.
+
+The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every
+layer.
+"""
+STYLE_TUNING: dict[str, dict[str, Any]] = {
+    "L2": {"unlearn.lr": 8e-3, "regularize.l2": 8e-3},
+    WITH_L2: {"unlearn.lr": 9e-3, "regularize.l2": 8e-3},
+}
+"""Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less.
+"""
+CONTENDERS, MORE_SEEDS = (SEQUENTIAL, "L2", WITH_L2), 2
+"""The plain sequence and what comes near every bar, and how many seeds they have beyond the
+others'.
+"""
+ASKED_PICTURES, KEPT_PICTURES = 4, 48
+"""Pictures of each requested concept and each of the other domain; of all that is kept of the own
+one together.
+"""
+SMOKE_ARMS = (SEQUENTIAL, "TIES", WITH_SELECTION, AT_ONCE)
+"""What a smoke measures: each regime, and what restrains an update in more than one way."""
+SMOKE_EVERY = 4
+"""Of what is kept every this many is on the panel of a smoke, with one picture."""
+
+
+@dataclass(frozen=True)
+class RequestSequence:
+    """One sequence of requests under one arm."""
+
+    domain: str
+    order: int
+    seed: int
+    base: str
+    arm: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether the declared cut holds it; the others wait for the full grid.
+
+        All arms in one order with one base method, those for reference with one seed, contenders
+        with more; in the other order, and with a second method, three arms and a seed.
+        """
+        second = list(BASES)[1]
+        if (self.order, self.base) == (0, FIRST_BASE):
+            return self.seed == 0 or self.arm not in (UNHELD, ALL_LAYERS)
+        few = self.seed == 0 and self.arm in (SEQUENTIAL, PROJECTION, WITH_L2)
+        return few and (self.order, self.base) in ((1, FIRST_BASE), (0, second))
+
+    def requests(self, smoke: bool) -> tuple[str, ...]:
+        """What is asked for, in this order."""
+        names = SEQUENCES[self.domain][:: -1 if self.order else 1]
+        return names[:3] if smoke else names
+
+    def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
+        """How each request is trained, and how they follow each other."""
+        tuned = STYLE_TUNING.get(self.arm, {}) if self.domain == "styles" else {}
+        own = KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | tuned | (SMOKE if smoke else {})
+        plan = {n.partition(".")[2]: value for n, value in own.items() if n.startswith("sequence.")}
+        run = {name: value for name, value in own.items() if not name.startswith("sequence.")}
+        config = make_config(self.requests(smoke)[0], seed=self.seed, **run)
+        return config, make_plan(**{"pictures": ASKED_PICTURES} | plan)
+
+
+def grid(seeds: int) -> list[RequestSequence]:
+    """Every sequence, the declared cut first; arms of the same sequence follow each other."""
+    names = itertools.product(range(seeds + MORE_SEEDS), SEQUENCES, range(2), BASES, ARMS)
+    cells = [
+        RequestSequence(domain, order, seed, base, arm) for seed, domain, order, base, arm in names
+    ]
+    chosen = [c for c in cells if c.seed < seeds or (c.cut and c.arm in CONTENDERS)]
+    return sorted(chosen, key=lambda cell: (not cell.cut, cell.seed))
+
+
+@cache
+def kept(domain: str) -> tuple[str, ...]:
+    """The concepts of a domain that no order asks for or reads as an anchor; nothing of them is
+    trained on.
+    """
+    names, config = SEQUENCES[domain], make_config(SEQUENCES[domain][0])
+    anchors = {
+        with_allowed_anchor(config, name, order[:place]).anchor
+        for order in (names, names[::-1])
+        for place, name in enumerate(order)
+    }
+    kind = preview_concept(config).kind
+    known = [entry.name for entry in known_concepts() if not entry.fresh and entry.kind == kind]
+    return tuple(name for name in known if name not in names and name not in anchors)
+
+
+def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelPrompts:
+    """All that is ever looked at in the sequences of a domain: what is requested, and what is kept
+    of either domain.
+
+    Of the other domain only prompts are chosen that name nothing requested, as long as there are
+    some. With `split` "dev" it is what settings are tuned by: nothing of it is in the panel of the
+    test.
+    """
+    tested = panel(domain, seed, False) if split != "test" else {}
+    taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
+    own, names = kept(domain), SEQUENCES[domain]
+    kind = preview_concept(make_config(names[0])).kind
+    known = [entry for entry in known_concepts() if not entry.fresh]
+    others = [entry.name for entry in known if entry.kind != kind]
+    if smoke:
+        names = RequestSequence(domain, 0, seed, "", "").requests(smoke)
+        own, others = own[::SMOKE_EVERY], others[::SMOKE_EVERY]
+    counts = dict.fromkeys([*names, *others], ASKED_PICTURES)
+    counts |= dict.fromkeys(own, KEPT_PICTURES // len(own))
+    numbers = itertools.count(PANEL_SEEDS[split] + 1000 * seed)
+    asked = {}
+    for name, count in counts.items():
+        config = make_config(name)
+        askable = preview_concept(config).forget.test if split == "test" else tuning_prompts(config)
+        prompts = [prompt for prompt in askable if prompt.text not in taken]
+        if name in others:
+            clean = [prompt for prompt in prompts if named(prompt, known) not in SEQUENCES[domain]]
+            prompts = clean or prompts
+        chosen = evenly_spaced(prompts, 1 if smoke else count)
+        asked[name] = tuple((prompt, next(numbers)) for prompt in chosen)
+    return asked
+
+
+def named(prompt: Prompt, known: Sequence[Any]) -> str:
+    """What of the other kind a prompt names, or nothing."""
+    other = also_named(prompt, known)
+    return other.expects if other else ""
+
+
+def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bool) -> PanelPrompts:
+    """What is tested after a request: at a mark all that counts by then, else the concept just
+    requested.
+    """
+    names = cell.requests(smoke)
+    if number not in marks(names):
+        return {} if cell.arm == AT_ONCE else {names[number - 1]: asked[names[number - 1]]}
+    return {name: prompts for name, prompts in asked.items() if name not in names[number:]}
+
+
+def marks(names: Sequence[str]) -> list[int]:
+    """Requests after which the state of a sequence is kept."""
+    return [*(mark for mark in REQUEST_MARKS if mark < len(names)), len(names)]
+
+
+@dataclass(frozen=True)
+class Original:
+    """What the original model shows of a panel: the first row of every ledger."""
+
+    base: str
+    row: Request
+    pictures: Mapping[str, Image.Image]
+
+
+class Paper3(Experiment):
+    """Serve a sequence of requests. A cell grows by the state after each mark.
+
+    The ledgers that carry the adapters from one request to the next stand in `work`. With the split
+    "dev" everything is judged by prompts and seeds that the test never uses, in a folder of its
+    own.
+    """
+
+    name = "paper3"
+
+    def __init__(self, *made: Any) -> None:
+        super().__init__(*made)
+        self._sampler = CachedSampler()
+        self._sampled = "", 0, 0
+
+    @property
+    def label(self) -> str:
+        return self.name if self.extent.split == "test" else f"{self.name}-{self.extent.split}"
+
+    def cells(self) -> list[RequestSequence]:
+        cells = grid(1 if self.smoke else self.extent.seeds)
+        small = [RequestSequence("objects", 0, 0, FIRST_BASE, arm) for arm in SMOKE_ARMS]
+        return self.chosen(cells, small.__contains__)
+
+    def config(self, cell: RequestSequence) -> dict[str, Any]:
+        run, plan = cell.settings(self.smoke)
+        return to_json(cell) | {
+            "cut": cell.cut,
+            "requests": list(cell.requests(self.smoke)),
+            "kept": list(kept(cell.domain)),
+            "plan": to_json(plan),
+            "run": run.command(),
+            "base_model": self.backend.base_hash,
+            "panel": panel_digest(self._panel(cell)),
+            "split": self.extent.split,
+        }
+
+    def lacks(self, cell: RequestSequence, known: Mapping[str, Any]) -> bool:
+        return str(len(cell.requests(self.smoke))) not in known
+
+    def shared_by(self, cell: RequestSequence) -> tuple[str, int]:
+        return cell.domain, cell.seed
+
+    def prepare(self, cell: RequestSequence) -> Original:
+        first, asked = replace(cell, order=0, base=FIRST_BASE, arm=SEQUENTIAL), self._panel(cell)
+        folder = self._work / slug(f"original-{cell.domain}-{cell.seed}")
+        ledger = opened(folder, *first.settings(self.smoke), asked, self.backend.base_hash, ())
+        if not ledger.rows:
+            for _ in add_original(ledger, self.backend, self.judge, prompts=asked):
+                pass
+        pictures = {name: Image.open(ledger.picture(0, name)).copy() for name in asked}
+        return Original(ledger.base, ledger.rows[0], pictures)
+
+    def measure(
+        self, cell: RequestSequence, known: dict[str, Any], shared: Original
+    ) -> Iterator[dict[str, Any]]:
+        states = dict(known)
+        for number in marks(cell.requests(self.smoke)):
+            if str(number) not in states:
+                ledger = self._served(cell, number, shared)
+                left_alone = kept(cell.domain)
+                states[str(number)] = state_of(ledger, number, SEQUENCES[cell.domain], left_alone)
+                yield states
+
+    def line(self, cell: RequestSequence, values: Mapping[str, Any]) -> str:
+        last = values[str(len(cell.requests(self.smoke)))]
+        said = {name: "–" if last[name] is None else f"{last[name]:.0%}" for name in SHARES}
+        shares = "  ".join(f"{name} {share}" for name, share in said.items())
+        way = f"{cell.domain}, {cell.base}, {cell.arm}, order {cell.order}, seed {cell.seed}"
+        return f"{way}: {shares}"
+
+    def report(self) -> str:
+        from .report import write_results
+
+        return write_results(self.folder)
+
+    @property
+    def _work(self) -> Path:
+        if self.smoke:
+            return self.extent.out / f"{self.label}-work"
+        return ROOT / "work" / self.label
+
+    def _panel(self, cell: RequestSequence) -> PanelPrompts:
+        return panel(cell.domain, cell.seed, self.smoke, self.extent.split)
+
+    def _served(self, cell: RequestSequence, number: int, original: Original) -> Ledger:
+        """The ledger of a cell with at least `number` requests, begun or continued."""
+        settings, names = cell.settings(self.smoke), cell.requests(self.smoke)
+        asked, folder = self._panel(cell), self._work / self.key(cell)
+        ledger = opened(folder, *settings, asked, self.backend.base_hash, names)
+        if not ledger.rows:
+            ledger.base = original.base
+            ledger.add(original.row, {}, {}, original.pictures)
+        if self._sampled != (cell.domain, cell.order, cell.seed):
+            self._sampler, self._sampled = CachedSampler(), (cell.domain, cell.order, cell.seed)
+        for place in range(len(ledger.rows), number + 1):
+            if cell.arm == AT_ONCE and place not in marks(names):
+                postpone(ledger, names[place - 1], kept(cell.domain))
+                continue
+            look = looked_at(asked, cell, place, self.smoke)
+            how = {"prompts": look, "held_out": kept(cell.domain), "sampler": self._sampler}
+            for _ in append(ledger, names[place - 1], self.backend, self.judge, **how):
+                pass
+        return ledger
+
+
+def panel_digest(asked: PanelPrompts) -> str:
+    """A short hash of the pictures that are looked at: every prompt and seed."""
+    return short_hash(
+        {name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()}
+    )
+
+
+def opened(
+    folder: Path,
+    config: RunConfig,
+    plan: SequenceConfig,
+    asked: PanelPrompts,
+    base: str,
+    names: Sequence[str],
+) -> Ledger:
+    """The ledger in `folder` where that is whole and of this very sequence, panel and model; else a
+    new one.
+    """
+    try:
+        ledger = Ledger.open(folder)
+        if _is_of(ledger, config, plan, asked, base, names):
+            return ledger
+    except OutputError:
+        pass  # there is none, or it is damaged
+    shutil.rmtree(folder, ignore_errors=True)
+    return Ledger.create(folder, config, plan, list(asked))
+
+
+def _is_of(
+    ledger: Ledger,
+    config: RunConfig,
+    plan: SequenceConfig,
+    asked: PanelPrompts,
+    base: str,
+    names: Sequence[str],
+) -> bool:
+    if (ledger.config, ledger.plan, ledger.names) != (config, plan, tuple(asked)):
+        return False
+    if not ledger.rows:
+        return True
+    seen = {name: found.named for name, found in ledger.rows[0].panel.items()}
+    wanted = {}
+    for name, own in asked.items():
+        others = other_kind(config, [prompt for prompt, _ in own])
+        wanted[name] = tuple(other.expects if other else "" for other in others)
+    requests = [row.concept for row in ledger.requests]
+    return (ledger.base, seen, requests) == (base, wanted, list(names[: len(requests)]))
+
+
+def state_of(
+    ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequence[str]
+) -> dict[str, Any]:
+    """What a cell keeps: shares over what no request of the whole sequence `asked` touches, drift
+    and costs.
+
+    `left_alone` is kept of the own domain, and so is all of the other one: the same concepts from
+    the first request on, so that a curve is about one thing.
+    """
+    row, rows = ledger.rows[number], ledger.rows[: number + 1]
+    names = [n for n, seen in row.panel.items() if n in left_alone or seen.kind != row.kind]
+    untouched = [rows[0], *(replace(before, panel=rows[0].panel) for before in rows[1:])]
+    erased = [before.concept for before in rows[1:]]
+    shown = {
+        "ua": [right for name in erased for right in row.panel[name].right],
+        "ra_i": [right for own in counted(row, names, asked, True).values() for right in own],
+        "ra_c": [right for own in counted(row, names, asked, False).values() for right in own],
+    }
+    return to_json(request_metrics(rows, names, asked)[-1]) | {
+        "original": _shares(request_metrics(untouched, names, asked)[-1]),
+        "pictures": {name: _row(right) for name, right in shown.items()},
+        "seconds": row.seconds,
+        "cumulative_s": round(sum(seconds_of(rows)), 2),
+        "steps": sum(before.steps for before in rows),
+        "notes": list(row.notes),
+        "threads": torch.get_num_threads(),
+        "processes": processes(),
+    }
+
+
+def seconds_of(rows: Sequence[Request]) -> list[float]:
+    """What each request took; a postponed one what lies on the line between its neighbours that
+    were served.
+    """
+    served = [number for number, row in enumerate(rows) if row.steps or not number]
+    found = [row.seconds for row in rows]
+    for before, after in itertools.pairwise(served):
+        for number in range(before + 1, after):
+            share = (number - before) / (after - before)
+            found[number] = rows[before].seconds + share * (
+                rows[after].seconds - rows[before].seconds
+            )
+    return found
+
+
+def _shares(found: ContinualMetrics) -> dict[str, float | None]:
+    return {name: getattr(found, name) for name in SHARES}
+
+
+def _row(right: Sequence[bool | None]) -> str:
+    return "".join(str(int(bool(one))) for one in right)

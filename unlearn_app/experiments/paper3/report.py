@@ -1,0 +1,542 @@
+"""What the cells of paper 3 say: tables over the number of requests, bars, claims and curves."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from ...evaluation.statistics import mean_interval, paired_change, wilson
+from ..cells import read_cells
+from ..claims import HELD, Interval, above_zero, against_bar, grouped
+from ..tables import Panel, curves, number_of, render, with_half, write_report
+from .measure import (
+    AT_ONCE,
+    FIRST_BASE,
+    HOLDING,
+    PROJECTION,
+    RATES,
+    SEQUENCES,
+    SEQUENTIAL,
+    SHARES,
+    UNHELD,
+    WITH_L2,
+    WITH_SELECTION,
+)
+
+KEPT = SHARES[1:]
+"""Shares that are said in percent of the original's."""
+COLLAPSE = 50.0
+"""What keeps less than this percent of the original's has collapsed."""
+MATCHED = 5.0
+"""Points of UA that an arm may lack before keeping more is no news."""
+
+
+@dataclass(frozen=True)
+class SequenceState:
+    """The state after some requests: shares in percent, those of what is kept relative to the
+    original's.
+    """
+
+    domain: str
+    order: int
+    seed: int
+    base: str
+    arm: str
+    number: int
+    ua: float
+    ra_i: float | None
+    ra_c: float | None
+    ra_c_official: float | None
+    drift: float
+    relapse: float
+    seconds: float
+    cumulative_s: float
+    original: dict[str, float | None]
+    """The original's own shares of the same pictures, in percent."""
+    pictures: dict[str, str]
+    """Which pictures show what their prompt asks for, 0 or 1 each: of what is erased, and of what
+    is kept.
+    """
+    notes: tuple[str, ...] = ()
+    threads: int = 1
+    processes: int = 1
+    left_alone: tuple[str, ...] = ()
+    """What is kept of the own domain."""
+
+    @property
+    def sequence(self) -> tuple[str, int, int]:
+        """What is compared with the same of another arm."""
+        return self.domain, self.order, self.seed
+
+    @property
+    def section(self) -> tuple[str, str, int]:
+        """What is told apart in the report."""
+        return self.domain, self.base, self.order
+
+
+States = Sequence[SequenceState]
+_ASKED = ("domain", "order", "seed", "base", "arm")
+_FOUND = ("number", "drift", "seconds", "cumulative_s", "pictures", "threads", "processes")
+
+
+def read_states(folder: Path) -> list[SequenceState]:
+    """The states of all measured cells of `folder`."""
+    return [
+        _state(config, state)
+        for config, values in read_cells(folder).values()
+        for state in values.values()
+    ]
+
+
+def _state(config: dict[str, Any], found: dict[str, Any]) -> SequenceState:
+    original = {
+        name: None if (share := found["original"][name]) is None else 100 * share for name in SHARES
+    }
+    return SequenceState(
+        **{name: config[name] for name in _ASKED},
+        **{name: found[name] for name in _FOUND},
+        **{name: _relative(found[name], original[name]) for name in KEPT},
+        ua=100 * found["ua"],
+        relapse=100 * found["relapse"],
+        notes=tuple(found["notes"]),
+        original=original,
+        left_alone=tuple(config["kept"]),
+    )
+
+
+def _relative(share: float | None, original: float | None) -> float | None:
+    return None if share is None or not original else 1e4 * share / original
+
+
+def mean(values: Sequence[float | None]) -> float:
+    """The mean of what is known, 0 of nothing."""
+    return statistics.mean([value for value in values if value is not None] or [0.0])
+
+
+def within(found: Interval, unit: str, digits: int = 0) -> str:
+    """A mean with its interval, which a single sequence has not."""
+    middle, low, high = (f"{value:.{digits}f}" for value in found)
+    if found[1] == float("-inf"):
+        return f"{middle} {unit} (one sequence)"
+    return f"{middle} {unit} ({low} to {high})"
+
+
+def share_interval(found: States, name: str) -> Interval | None:
+    """The 95 % interval of a share over sequences, and never narrower than its pictures allow
+    (Wilson).
+    """
+    some = [state for state in found if getattr(state, name) is not None]
+    if not some:
+        return None
+    middle, low, high = mean_interval([getattr(state, name) for state in some])
+    right = "".join(state.pictures[name] for state in some)
+    shown = "0" if name == "ua" else "1"
+    scale = 100 if name == "ua" else 1e4 / mean([state.original[name] for state in some])
+    least, most = (scale * bound for bound in wilson(right.count(shown), len(right)))
+    return middle, min(low, least), max(high, most)
+
+
+def at_last(found: States) -> list[SequenceState]:
+    """The states after the last request."""
+    last = max((state.number for state in found), default=0)
+    return [state for state in found if state.number == last]
+
+
+def of_arm(found: States, arm: str) -> list[SequenceState]:
+    """The states of one arm."""
+    return [state for state in found if state.arm == arm]
+
+
+def paired(
+    found: States, arm: str, other: str, name: str
+) -> list[tuple[SequenceState, SequenceState]]:
+    """The same sequences under two arms after the last request, where both have a value."""
+    one, two = (
+        {state.sequence: state for state in of_arm(at_last(found), side)} for side in (arm, other)
+    )
+    both = [(one[key], two[key]) for key in sorted(one.keys() & two.keys())]
+    return [pair for pair in both if None not in (getattr(pair[0], name), getattr(pair[1], name))]
+
+
+def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
+    """One line of claims: an arm keeps more than another, over sequences and over their pictures in
+    pairs.
+
+    Decided where both intervals leave out zero: three equal values have no spread, and pictures of
+    one sequence are not independent. What forgets less keeps more for free, so that is no news
+    where UA is lower by more than a few points, and keeping less at a higher UA is none either.
+    """
+    pairs = paired(found, arm, other, name)
+    if not pairs:
+        return f"| {text} | {arm}, {other} | not measured | – | – | – |"
+    over = mean_interval([getattr(a, name) - getattr(b, name) for a, b in pairs])
+    sides = [[c == "1" for pair in pairs for c in pair[side].pictures[name]] for side in (1, 0)]
+    shown = [100 * end for end in paired_change(*sides)[:3]]
+    ua = [mean([pair[side].ua for pair in pairs]) for side in (0, 1)]
+    label = above_zero(over, shown)
+    lacking = {"held": ua[1] - ua[0], "not held": ua[0] - ua[1]}.get(label, 0.0)
+    if lacking > MATCHED:
+        label = "not comparable"
+    sequences = f"{over[0]:+.1f} points, 1 sequence"
+    if len(pairs) > 1:
+        sequences = f"{_points(over)}, {len(pairs)} sequences"
+    pictures = f"{_points(shown)}, {number_of(len(sides[0]), 'picture')}"
+    return (
+        f"| {text} | {arm}, {other} | {sequences} | {pictures} | {ua[0]:.0f}, {ua[1]:.0f} |"
+        f" **{label}** |"
+    )
+
+
+def _points(found: Sequence[float]) -> str:
+    return "{:+.1f} ({:+.1f} to {:+.1f}) points".format(*found)
+
+
+def claims(found: States) -> list[str]:
+    """All claims of the paper for one domain, order and base method, one line each."""
+    arms = dict.fromkeys(state.arm for state in found)
+    holding = [arm for arm in HOLDING if arm in arms]
+    lines = []
+    for arm in holding:
+        for text, name in (("its own domain", "ra_i"), ("the other domain", "ra_c")):
+            lines.append(judged(found, f"Keeps more of {text} than plain", arm, SEQUENTIAL, name))
+    others = [arm for arm in holding if arm not in (PROJECTION, WITH_SELECTION, WITH_L2)]
+    if others:
+        ends = at_last(found)
+        second = max(others, key=lambda arm: mean([end.ra_i for end in of_arm(ends, arm)]))
+        best = "Projection keeps most of its own domain"
+        lines.append(judged(found, best, PROJECTION, second, "ra_i"))
+    for arm in [arm for arm in (WITH_SELECTION, WITH_L2) if arm in arms]:
+        lines.append(judged(found, "What is combined adds to projection", arm, PROJECTION, "ra_i"))
+    lines += [collapse(found, arm) for arm in (SEQUENTIAL, UNHELD) if arm in arms]
+    return lines + ([cost(found)] if AT_ONCE in arms else [])
+
+
+def collapse(found: States, arm: str) -> str:
+    """Whether a sequence that nothing holds back loses its own domain."""
+    ends = of_arm(at_last(found), arm)
+    interval = share_interval(ends, "ra_i")
+    text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
+    if interval is None:
+        return f"| {text} | {arm} | not measured | – | – | – |"
+    label = against_bar(interval, COLLAPSE, at_most=True, words=HELD)
+    pictures = number_of(sum(len(end.pictures["ra_i"]) for end in ends), "picture")
+    over = f"{within(interval, '%')}, {number_of(len(ends), 'sequence')}"
+    ua = mean([end.ua for end in ends])
+    return f"| {text} | {arm} | {over} | {pictures} | {ua:.0f} | **{label}** |"
+
+
+def cost(found: States) -> str:
+    """Whether forgetting all at once again and again costs more in all than one on top of the
+    other.
+    """
+    pairs = paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
+    text = "All at once costs more in all"
+    if not pairs:
+        return f"| {text} | {AT_ONCE}, {SEQUENTIAL} | not measured | – | – | – |"
+    interval = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
+    label = against_bar(interval, 1.0, at_most=False, words=HELD)
+    ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
+    over = f"{within(interval, 'times', 1)}, {number_of(len(pairs), 'sequence')}"
+    return f"| {text} | {AT_ONCE}, {SEQUENTIAL} | {over} | – | {ua} | **{label}** |"
+
+
+def no_collapse(found: States) -> dict[str, str]:
+    """What the plain sequence and the one that nothing holds keep, where the plain one stands and
+    the paper's falls; empty where it falls too.
+    """
+    own = {arm: [end.ra_i for end in of_arm(at_last(found), arm)] for arm in (SEQUENTIAL, UNHELD)}
+    if not own[SEQUENTIAL] or mean(own[SEQUENTIAL]) < COLLAPSE:
+        return {}
+    return {arm: with_half(values) for arm, values in own.items() if values}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bound on how things stand after the last request."""
+
+    title: str
+    unit: str
+    bound: float
+    at_most: bool = False
+    digits: int = 0
+
+    @property
+    def text(self) -> str:
+        """The bound with its direction."""
+        return f"{'≤' if self.at_most else '≥'} {self.bound:g}"
+
+    def reached(self, value: float) -> bool:
+        """Whether a value lies on the right side."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def cell(self, found: Interval | None) -> str:
+        """An interval with its verdict, a dash for none; a single sequence has no interval."""
+        if found is None:
+            return "–"
+        middle, low, high = (f"{value:.{self.digits}f}" for value in found)
+        if found[1] == float("-inf"):
+            return middle
+        return f"{middle} ({low} to {high}), {against_bar(found, self.bound, self.at_most)}"
+
+
+BARS = {
+    "ua": Bar("UA", "% of what was asked for", 90.0),
+    "ra_i": Bar("RA-I", "% of the original's", 80.0),
+    "ra_c": Bar("RA-C", "% of the original's", 90.0),
+    "drift": Bar("drift", "% of the plain sequence's", 40.0, at_most=True),
+    "growth": Bar("growth", "last request's time by the first's", 1.2, at_most=True, digits=2),
+    "seconds": Bar(
+        "time", "s of the last request on two cores, without its evaluation", 30.0, at_most=True
+    ),
+}
+STATE = (*RATES, "drift")
+"""The bars that tell which arm is best: what it leaves of the model, not what it costs."""
+Reached = Mapping[str, Interval | None]
+
+
+def bars(found: States) -> dict[str, Any] | None:
+    """Which arm that holds a sequence back is best, and all arms against every bar; None where the
+    plain sequence, or every arm that holds it back, is not measured.
+    """
+    ends = at_last(found)
+    arms = dict.fromkeys(end.arm for end in ends)
+    holding = [arm for arm in HOLDING if arm in arms]
+    if not holding or SEQUENTIAL not in arms:
+        return None
+    reached_by = {arm: reached(found, arm) for arm in arms}
+    best, why = best_of({arm: reached_by[arm] for arm in holding})
+    ranked = sorted(arms, key=lambda arm: (arm != best, -_middle(reached_by[arm], "ra_i")))
+    how = [
+        f"{number_of(threads, 'thread')} in {number_of(processes, 'process', 'es')}"
+        for threads, processes in sorted({(end.threads, end.processes) for end in ends})
+    ]
+    return {
+        "best": best,
+        "why": why,
+        "when": number_of(ends[0].number, "request"),
+        "bars": BARS,
+        "reached": {arm: reached_by[arm] for arm in ranked},
+        "how": " and ".join(how),
+    }
+
+
+def reached(found: States, arm: str) -> Reached:
+    """Mean and 95 % interval of what an arm reaches of every bar; None of what is not measured."""
+    ends = of_arm(at_last(found), arm)
+    costs = {
+        "drift": drifts(found, arm),
+        "growth": growth(of_arm(found, arm)),
+        "seconds": [end.seconds for end in ends],
+    }
+    return {name: share_interval(ends, name) for name in RATES} | {
+        name: mean_interval(values) if values else None for name, values in costs.items()
+    }
+
+
+def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
+    """Of the arms that erase enough in the mean the best, and why; where none does, the one that
+    erases most.
+
+    The best meets most bars with its whole intervals, of these most in the mean, and of these keeps
+    most.
+    """
+
+    def met(arm: str) -> tuple[int, int]:
+        against = [(BARS[name], found[arm][name]) for name in STATE if found[arm][name]]
+        sure = [against_bar(own, bar.bound, bar.at_most) == "met" for bar, own in against]
+        return sum(sure), sum(bar.reached(own[0]) for bar, own in against)
+
+    def rank(arm: str) -> tuple[tuple[int, int], float]:
+        return met(arm), _middle(found[arm], "ra_i") + _middle(found[arm], "ra_c")
+
+    able = [arm for arm in found if BARS["ua"].reached(_middle(found[arm], "ua"))]
+    if not able:
+        most = max(found, key=lambda arm: _middle(found[arm], "ua"))
+        return most, f"no arm's UA reaches {BARS['ua'].bound:.0f} %, its is highest"
+    best = max(able, key=rank)
+    sure, likely = met(best)
+    why = f"{sure} of {len(STATE)} bars met with the whole interval and {likely} in the mean"
+    return best, f"{why}, no arm's more"
+
+
+def drifts(found: States, arm: str) -> list[float]:
+    """The drift of every sequence in percent of the plain one's."""
+    return [100 * a.drift / max(b.drift, 1e-9) for a, b in paired(found, arm, SEQUENTIAL, "drift")]
+
+
+def growth(found: States) -> list[float]:
+    """The time of the last request by that of the first, of every sequence that has both."""
+    first = {state.sequence: state.seconds for state in found if state.number == 1}
+    return [end.seconds / first[end.sequence] for end in at_last(found) if first.get(end.sequence)]
+
+
+def _middle(found: Reached, name: str) -> float:
+    return found[name][0] if found[name] else 0.0
+
+
+def by_arm(found: States) -> dict[str, list[SequenceState]]:
+    """The states of each arm, those first that keep most of their own domain."""
+    arms = grouped(found, attrgetter("arm"))
+    ranked = sorted(arms, key=lambda arm: -mean([state.ra_i for state in arms[arm]]))
+    return {arm: arms[arm] for arm in ranked}
+
+
+def originals(found: States) -> list[dict[str, float | None]]:
+    """What the original shows of every sequence, once."""
+    return list({state.sequence: state.original for state in found}.values())
+
+
+def kept_share(found: States, name: str) -> str:
+    """A share relative to the original's, and as it is with the number of its pictures."""
+    some = [state for state in found if getattr(state, name) is not None]
+    if not some:
+        return "–"
+    plain = [getattr(state, name) * state.original[name] / 100 for state in some]
+    count = sum(len(state.pictures.get(name, "")) for state in some)
+    number = f", n = {count}" if count else ""
+    return f"{with_half([getattr(state, name) for state in some])} ({percent(plain)}{number})"
+
+
+def percent(values: Sequence[float | None]) -> str:
+    """A mean in percent, a dash for nothing."""
+    known = [value for value in values if value is not None]
+    return f"{mean(known):.0f} %" if known else "–"
+
+
+def notes(found: States) -> list[str]:
+    """What there is to say about the last request of each sequence, the same of several in one
+    line.
+    """
+    said = [(end.arm, note, str(end.seed)) for end in at_last(found) for note in end.notes]
+    same = grouped(said, lambda one: one[:2])
+    seeds = {key: [seed for *_, seed in own] for key, own in same.items()}
+    return [
+        f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(own)}: {note}"
+        for (arm, note), own in seeds.items()
+    ]
+
+
+def last_of_first(found: States) -> dict[str, list[SequenceState]]:
+    """The states after the last request of the first order with the first method, by domain."""
+    first = [state for state in found if state.section[1:] == (FIRST_BASE, 0)]
+    domains = {domain: at_last([s for s in first if s.domain == domain]) for domain in SEQUENCES}
+    return {domain: ends for domain, ends in domains.items() if ends}
+
+
+def state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
+    """What an arm leaves of the model, a list for each of `STATE`; drift in percent of the plain
+    sequence's.
+    """
+    shares = [[getattr(end, name) for end in of_arm(ends, arm)] for name in RATES]
+    return [*shares, drifts(ends, arm)]
+
+
+def sections(found: States) -> dict[str, list[SequenceState]]:
+    """States by title, in the order in which the grid measures them."""
+    keys = grouped(found, attrgetter("section"))
+    ranked = sorted(keys, key=lambda key: (key[2], key[1] != FIRST_BASE, key))
+    return {title_of(*key): keys[key] for key in ranked}
+
+
+def title_of(domain: str, base: str, order: int) -> str:
+    """The title of a section."""
+    parts = (domain.capitalize(), base, "in reverse" if order else "")
+    return ", ".join(part for part in parts if part)
+
+
+def section(title: str, found: States) -> dict[str, Any]:
+    """What the report says of one domain, order and base method."""
+    last, *earlier = sorted({state.number for state in found}, reverse=True)
+    first = found[0]
+    return {
+        "title": title,
+        "requests": SEQUENCES[first.domain][:: -1 if first.order else 1][:last],
+        "domain": first.domain,
+        "kept": first.left_alone,
+        "after": number_of(last, "request"),
+        "states": [state for state in found if state.number == last],
+        "bars": bars(found),
+        "no_collapse": no_collapse(found),
+        "claims": claims(found),
+        "notes": notes(found),
+        "earlier": {
+            number_of(n, "request"): [state for state in found if state.number == n]
+            for n in earlier
+        },
+    }
+
+
+def report(folder: Path, found: States) -> str:
+    """The report on the states of `folder`, as Markdown."""
+    return render(
+        "paper3.md",
+        name=folder.name,
+        base=FIRST_BASE,
+        domains=last_of_first(found),
+        bars=[BARS[name] for name in STATE],
+        kept=KEPT,
+        by_arm=by_arm,
+        of_arm=of_arm,
+        originals=originals,
+        percent=percent,
+        kept_share=kept_share,
+        state_of_arm=state_of_arm,
+        sections=[section(title, some) for title, some in sections(found).items()],
+        plain=SEQUENTIAL,
+        unheld=UNHELD,
+    )
+
+
+def write_results(folder: Path) -> str:
+    """Write report and figure for the cells in `folder`, and return the report."""
+    found = read_states(folder)
+    return write_report(folder, report(folder, found), figure(found))
+
+
+COLOURS = (
+    "#c2570c",
+    "#0a8062",
+    "#0b6fb8",
+    "#8a5bd0",
+    "#b4231f",
+    "#7a8494",
+    "#946b00",
+    "#e0a800",
+    "#111827",
+    "#d0588f",
+    "#3fb6c8",
+)
+
+
+def figure(found: States) -> str:
+    """Curves over the number of requests, a row of panels for every section, one panel per measure;
+    an SVG.
+    """
+    colours = dict(zip(dict.fromkeys(state.arm for state in found), COLOURS, strict=False))
+    panels: list[Panel] = []
+    for place, mine in enumerate(sections(found).values()):
+        domain, base, order = mine[0].section
+        title = title_of(domain, base if base != FIRST_BASE else "", order)
+        panels += [(f"{title}: {BARS[name].title}", place, _lines(mine, name)) for name in RATES]
+        norms = _lines(mine, "drift")
+        largest = max(value for points in norms.values() for _, value in points) or 1.0
+        shares = {
+            arm: [(n, 100 * value / largest) for n, value in points]
+            for arm, points in norms.items()
+        }
+        panels.append((f"{title}: drift", place, shares))
+    return curves(panels, colours, "requests")
+
+
+def _lines(found: States, name: str) -> dict[str, list[tuple[float, float]]]:
+    """Means over sequences by arm and number of requests."""
+    ordered = sorted(found, key=attrgetter("number"))
+    return {
+        arm: [
+            (number, mean([getattr(state, name) for state in own]))
+            for number, own in grouped(some, attrgetter("number")).items()
+        ]
+        for arm, some in grouped(ordered, attrgetter("arm")).items()
+    }

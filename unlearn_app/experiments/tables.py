@@ -1,0 +1,164 @@
+"""Reports: numbers as words, Markdown tables, templates and figures, and where they are written.
+
+The text of a report is a template in `texts`; what it is given is computed beside the cells.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..common.atomic_files import write_bytes
+from ..common.paths import POCKET, ROOT
+from ..evaluation.statistics import mean_interval, wilson
+from ..models.diffusers.model_folder import hash_weights
+from .cells import read_cells
+
+Panel = tuple[str, int, Mapping[str, Sequence[tuple[float, float]]]]
+"""Title, row, and points of each line by name."""
+HASH_LENGTH = 64
+"""Of a model in the record of a cell, where "base" may also name a method."""
+QUOTED = {
+    "judge": "Right answers, and where both judges say the same",
+    "paper1": "What the paper claims",
+    "paper2": "What is claimed",
+    "paper3": "In short",
+    "lab": "Models whose truth is known",
+}
+"""The section of each report whose last table README quotes."""
+_TEXTS = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("texts")),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, **values: object) -> str:
+    """A template of `texts` with `values` in it."""
+    return _TEXTS.get_template(template).render(values)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
+
+
+def percent_of(right: str) -> str:
+    """The share of ones in a row of 0 and 1."""
+    return f"{right.count('1') / len(right):.0%}"
+
+
+def share(right: float, n: int, digits: int = 1) -> str:
+    """A share in percent with its 95 % Wilson interval."""
+    low, high = wilson(right, n)
+    return f"{right / n:.{digits}%} ({max(low, 0.0):.{digits}%} to {high:.{digits}%})"
+
+
+def with_half(
+    values: Sequence[float | None], digits: int = 0, sign: str = "", least: int = 2
+) -> str:
+    """The mean ± half of the 95 % Student interval of what is known, a dash for nothing; fewer than
+    `least` have no interval.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean, low, high = mean_interval(known)
+    half = f" ± {(high - low) / 2:.{digits}f}" if len(known) >= least else ""
+    return f"{mean:{sign}.{digits}f}{half}"
+
+
+def median_of(values: Sequence[float], form: str = ".0%") -> str:
+    """A median with the lowest and the highest value."""
+    if not values:
+        return "not measured"
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def number_of(count: int, what: str, plural: str = "s") -> str:
+    """A number with its noun."""
+    return f"{count} {what}{plural if count != 1 else ''}"
+
+
+_TEXTS.globals["share"] = share
+_TEXTS.filters |= {
+    "mean": statistics.mean,
+    "median": statistics.median,
+    "half": with_half,
+    "percent": percent_of,
+}
+
+
+def write_report(folder: Path, text: str, figure: str = "") -> str:
+    """Write `NAME.md` and `NAME.svg` for the cells in `folder` into `assets/results`, or beside a
+    folder elsewhere.
+
+    Returns the Markdown as written: where no cell is of the model that ships today, its first
+    paragraph says so. README quotes those of `assets/results`.
+    """
+    folder = folder.resolve()
+    title, _, rest = text.partition("\n")
+    note = _earlier_model(folder)
+    text = (f"{title}\n\n{note}\n{rest}" if note else text).rstrip("\n") + "\n"
+    out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / f"{folder.name}.md", text.encode())
+    if figure:
+        write_bytes(out / f"{folder.name}.svg", figure.encode())
+    if out == ROOT / "assets" / "results" and folder.name in QUOTED:
+        quoted = last_table(text, QUOTED[folder.name])
+        quote_in_readme(folder.name, f"{note}\n\n{quoted}" if note else quoted)
+    return text
+
+
+def _earlier_model(folder: Path) -> str:
+    """A sentence where the cells of `folder` were measured on another model than the one that ships
+    today.
+    """
+    configs = [config for config, _ in read_cells(folder).values()]
+    named = {str(config.get("base_model") or config.get("base")) for config in configs}
+    measured = {name for name in named if len(name) == HASH_LENGTH}
+    if measured <= {hash_weights(POCKET / "pipeline")}:
+        return ""
+    return (
+        "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
+    )
+
+
+def last_table(text: str, section: str) -> str:
+    """The last table under the heading `section` of a Markdown text; empty where there is none."""
+    within = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    tables = [part.strip() for part in within.split("\n\n") if part.strip().startswith("|")]
+    return tables[-1] if tables else ""
+
+
+def quote_in_readme(name: str, quoted: str) -> None:
+    """Put a table between its markers in README, so that the two cannot drift apart."""
+    readme = ROOT / "README.md"
+    begin, end = (f"<!-- {name} table: {word} -->" for word in ("begin", "end"))
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    write_bytes(readme, f"{before}{begin}\n{quoted}\n{end}{rest.split(end)[1]}".encode())
+
+
+def curves(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:
+    """Panels of curves over `unit`, in percent, as an SVG."""
+    places: dict[int, int] = {}
+    shown = []
+    for title, row, lines in panels:
+        places[row] = places.get(row, -1) + 1
+        last = max((x for points in lines.values() for x, _ in points), default=1) or 1
+        paths = [
+            {"colour": colours[name], "points": _path_points(points, last)}
+            for name, points in lines.items()
+        ]
+        place = {"left": 270 * places[row], "top": 190 * row}
+        shown.append({"name": title, **place, "lines": paths, "last": last})
+    return render("curves.svg", panels=shown, colours=colours, unit=unit)
+
+
+def _path_points(points: Sequence[tuple[float, float]], last: float) -> str:
+    return " ".join(f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points)
