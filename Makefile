@@ -11,7 +11,7 @@ PORT ?= 7860
 PYTEST_ARGS ?=
 
 help: ## list these commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 demo: $(VENV)/.installed ## install into .venv and open the page on 127.0.0.1:7860
 	@GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
@@ -19,6 +19,9 @@ demo: $(VENV)/.installed ## install into .venv and open the page on 127.0.0.1:78
 test: $(VENV)/.installed-tools ## install what tests need, find or install Chromium, run all tests
 	@chromium="$$(PYTHON=$(BIN)/python .ci/chromium)"; \
 	CHROMIUM="$$chromium" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed-tools ## run the tests that need neither browser nor training, in a minute
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -49,5 +52,5 @@ $(VENV)/.installed-ruff: .ci/requirements-test.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(ruff[^ ]*).*/\1/p' $<)"
 	@touch $@
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-fast lint format clean
 .DELETE_ON_ERROR:

@@ -16,6 +16,8 @@ from unlearn_app.service.engine import Engine, Runner
 from unlearn_app.web import build_demo, launch_kwargs
 
 BOX = "#concept textarea, #concept input"
+TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
+"""A concept that would run as markup or be filled in as a template."""
 PATIENCE = 120_000
 expect.set_options(timeout=PATIENCE)  # a busy machine is slow, not wrong
 DESKTOP = {"viewport": {"width": 1280, "height": 720}}

@@ -17,7 +17,7 @@ os.environ.update(
     GOMP_SPINCOUNT="2000",
     NO_PROXY="localhost,127.0.0.1",
     no_proxy="localhost,127.0.0.1",
-    # Colours and a width taken from the caller's terminal would make printed tables differ between machines.
+    # Tables printed in tests have neither the colours nor the width of the caller's terminal.
     NO_COLOR="1",
     COLUMNS="120",
 )
@@ -32,6 +32,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+SLOW_FIXTURES = {"browser", "pocket", "tiny_pipeline"}
+"""What uses one of these is marked as slow; other slow tests are marked where they stand."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a browser or train the bundled model."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +62,15 @@ def pocket() -> Iterator[Any]:
     backend = load_backend()
     yield backend
     backend.drop_adapters()
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Real runs with small settings, made when they are asked for, once for all processes."""
+    from recordings import Recordings
+
+    base = tmp_path_factory.getbasetemp()
+    return Recordings((base.parent if workers else base) / "recordings")
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+@pytest.mark.slow
 def test_the_core_imports_alone_without_network_or_page(tmp_path: Path) -> None:
     code = (
         GUARD.format(blocked=["gradio", "gradio_client"])
@@ -78,6 +79,7 @@ def named(*folders: str) -> list[str]:
     return [name for name in MODULES if name.split(".")[1:2] in [[folder] for folder in folders]]
 
 
+@pytest.mark.slow
 def test_the_page_loads_without_torch(tmp_path: Path) -> None:
     """Every module that lays it out: a visitor must not wait for the libraries of the model."""
     lines = "\n".join(f"importlib.import_module({name!r})" for name in named("service", "web"))

@@ -188,6 +188,7 @@ def test_the_counts_of_the_world() -> None:
     assert [int(number) for number in stated.groups()] == counts
 
 
+@pytest.mark.slow
 def test_the_python_example_is_ten_lines_and_runs(
     small: None, capsys: pytest.CaptureFixture
 ) -> None:
@@ -209,6 +210,7 @@ def test_the_python_example_is_ten_lines_and_runs(
         assert name in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", [line for line in commands() if " pocket " not in line and " bench " not in line]
 )

@@ -18,13 +18,11 @@ from small_runs import TINY
 
 from unlearn_app.attacks import AttackContext, Tries, runner
 from unlearn_app.attacks.runner import AttackResult, attack_context, attack_of, attacked
-from unlearn_app.attacks.unseen import fresh_lesson, never_seen
-from unlearn_app.common import registry
+from unlearn_app.attacks.unseen import never_seen
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation import base_rates
-from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
@@ -471,8 +469,6 @@ def held(pocket):
     ("victim", "kind", "changes"),
     [
         ("prompt filter", "prompts", {}),
-        ("prompt filter", "ring_a_bell", {}),
-        ("word exchanged", "prompt_search", {}),
         ("tokens remapped", "inversion", {}),
         ("held down", "noise", {}),
         ("held down", "completion", {}),
@@ -484,12 +480,10 @@ def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
 ) -> None:
     """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there.
 
-    The search of a prompt finds the exchanged word of few concepts of the bundled model; robot is
-    one of them.
+    Attacks that take minutes are held to this in the cells of `bench lab`.
     """
-    concept = "robot" if kind == "prompt_search" else "cat"
     config = make_config(
-        concept, **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6})
+        "cat", **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6})
     )
     if victim == "held down":
         model, slots = pocket, ("unlearn",)
@@ -502,44 +496,3 @@ def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
     base = base_of(pocket, judge, config, kind, **changes)
     finding = found(kind, sum(own), len(own), sum(base), len(base))
     assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
-
-
-def columns_of(model, slots, pocket, judge, config) -> dict:
-    prompts, columns = comparison_prompts(preview_concept(config), config.compare), {}
-    for column, painter, active in (("original", pocket, ()), ("unlearned", model, slots)):
-        with painter.active(*active):
-            columns[column] = score(
-                generate_column(painter, column, prompts, config.compare, 0, judge).pictures
-            )
-    return columns
-
-
-def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
-    config = make_config("cat", **{"compare.forget": 10})
-    concept, labels = preview_concept(config), {}
-    for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
-        model = KNOWN_OUTCOME_MODELS[name](pocket, concept, 0)
-        columns = columns_of(model, slots, pocket, judge, config)
-        hits = (
-            shown(model, slots, pocket, judge, config, "prompts").hits()
-            if name == "prompt filter"
-            else (True,)
-        )
-        labels[name] = judge_run(columns, [found("prompts", sum(hits), len(hits))]).label
-    assert labels == {
-        "prompt filter": "concealed",
-        "destroyed": "damaged",
-        "untouched": "inconclusive",
-    }
-
-
-def test_nothing_is_recovered_that_was_never_there(pocket, judge) -> None:
-    name = "guitar"
-    config = make_config(name, **{"compare.forget": 6})
-    lesson = fresh_lesson("pocket", config.attack.pictures, 0, name)
-    for kind in (kind for kind in registry.names("attack") if make_attack(kind).counts):
-        pocket.drop_adapters()
-        context = attack_context(pocket, preview_concept(config), config, lesson=lesson)
-        own = probed(pocket, (), context, judge, config, kind, {}).hits()
-        base = base_of(pocket, judge, config, kind)
-        assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK), kind

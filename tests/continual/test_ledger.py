@@ -2,8 +2,10 @@
 hand-made numbers.
 """
 
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.settings.run_config import make_config, make_plan
-from unlearn_app.web import sequence
+from unlearn_app.web import plots, sequence_table
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "dog", "car", "mosaic", "neon")
@@ -166,12 +168,20 @@ def test_the_command_line_prints_how_often_what_was_erased_still_appears(
 
 
 WORKER = """
-import sys
+import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_ledger import Ledger, adapter, pictures, request
+for _ in sys.stdin:
+    child = os.fork()  # the imports take seconds, so every worker is a copy of this process
+    if not child:
+        break
+    os.waitpid(child, 0)
+    print("dead", flush=True)
+else:
+    sys.exit()
 ledger = Ledger.open(Path(sys.argv[1]))
-print("open", flush=True)
+print(os.getpid(), flush=True)
 while True:
     if len(ledger.rows) > 6:
         ledger.rollback(2)
@@ -181,24 +191,29 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_ledger_that_opens_and_continues(tmp_path: Path) -> None:
-    """One process appends and rolls back as fast as it can; it is killed twenty times, wherever it
-    happens to be.
+    """Twenty processes, one after the other, append and roll back as fast as they can; each is
+    killed wherever it happens to be.
     """
     folder, source = filled(tmp_path / "ledger", ()).folder, random.Random(0)
     words = [sys.executable, "-c", WORKER.format(tests=str(Path(__file__).parent)), str(folder)]
     lengths = set()
-    for _ in range(20):
-        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
-            assert worker.stdout.readline() == "open\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=ROOT, text=True, bufsize=1, **pipes) as workers:
+        for _ in range(20):
+            workers.stdin.write("another\n")
+            worker = int(workers.stdout.readline())
             time.sleep(source.uniform(0, 0.15))
-            worker.kill()
-        ledger = Ledger.open(folder)
-        for number, row in enumerate(ledger.requests, 1):
-            assert row.concept == f"c{number}"
-            torch.testing.assert_close(ledger.adapter(number), adapter(10 + number))
-            assert Image.open(ledger.picture(number, "cat")).getpixel((0, 0))[0] == number * 20
-        lengths.add(len(ledger.rows))
+            os.kill(worker, signal.SIGKILL)
+            assert workers.stdout.readline() == "dead\n"
+            ledger = Ledger.open(folder)
+            for number, row in enumerate(ledger.requests, 1):
+                assert row.concept == f"c{number}"
+                torch.testing.assert_close(ledger.adapter(number), adapter(10 + number))
+                assert Image.open(ledger.picture(number, "cat")).getpixel((0, 0))[0] == number * 20
+            lengths.add(len(ledger.rows))
+        workers.stdin.close()
     assert len(lengths) > 1, "the process was never killed in different states"
 
 
@@ -327,5 +342,8 @@ def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
     (found,) = request_metrics(Ledger.open(ledger.folder).rows)
     shares = (found.ua, found.ra_i, found.ra_c, found.ra_c_official, found.relapse)
     assert shares == (None,) * 5 and found.drift == 2.0
-    assert "–" in sequence.status(ledger) and "100 %" not in sequence.status(ledger)
-    assert "/2</span>" not in sequence.grid(ledger) and len(sequence.curve_table(ledger)) == 3
+    assert "–" in sequence_table.status(ledger) and "100 %" not in sequence_table.status(ledger)
+    assert (
+        "/2</span>" not in sequence_table.sequence_table(ledger)
+        and len(plots.request_table(ledger)) == 3
+    )

@@ -12,6 +12,8 @@ from unlearn_app.experiments import assets
 from unlearn_app.experiments.cells import Extent
 from unlearn_app.runs.folder import Run
 
+pytestmark = pytest.mark.slow
+
 
 def shipped() -> dict[str, str]:
     files = [path for path in ASSETS.rglob("*") if path.is_file()]

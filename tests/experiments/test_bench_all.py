@@ -21,6 +21,8 @@ from unlearn_app.experiments.paper2.report import read_curves
 from unlearn_app.experiments.paper3.measure import SMOKE_ARMS
 from unlearn_app.experiments.paper3.report import read_states
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
 LATEST_KILL = 50

@@ -19,6 +19,8 @@ from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.protocols import NoisyBatch
 from unlearn_app.training.loop import Term, fit
 
+pytestmark = pytest.mark.slow
+
 SEEDS, STEPS, ATTACK = 3, 500, 25
 AHEAD = MetaUnlearning(Diffusion(), goal="lose", lr=1e-3, cap=1.0)
 ARMS = {

@@ -23,6 +23,8 @@ from unlearn_app.pocket.measures import (
 from unlearn_app.pocket.world.dataset import is_held_out, rendered, scenes
 from unlearn_app.pocket.world.rendering import PLACEMENTS, Placement, Scene
 
+pytestmark = pytest.mark.slow
+
 SCENE = Scene("robot", "mosaic", "city")
 
 

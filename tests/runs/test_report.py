@@ -7,16 +7,16 @@ import json
 import re
 import shutil
 import sys
-import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import fake_workflow as fake
 import jsonschema
 import pytest
 from PIL import Image
+from recordings import Recordings
+from recordings import picture as plain_picture
 
 from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import OutputError
@@ -24,7 +24,7 @@ from unlearn_app.evaluation.finding import Finding
 from unlearn_app.runs import compare_runs, report
 from unlearn_app.runs.findings import write_finding
 from unlearn_app.runs.folder import Run, RunWriter
-from unlearn_app.settings.events import COLUMNS
+from unlearn_app.settings.events import COLUMNS, Images
 from unlearn_app.settings.run_config import make_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +36,7 @@ SMALL = {
     "compare.forget": 4,
     "compare.near": 2,
     "compare.far": 2,
-    "unlearn.steps": 4,
-    "attack.steps": 20,
+    "attack.steps": 11,
 }
 TRAP = '<script>alert("1")</script>" onload="x'
 VOID = {"meta", "img", "br"}
@@ -84,13 +83,16 @@ class Page(HTMLParser):
         ]
 
 
-def made(folder: Path, concept: str = "cat", stop: bool = False, **changes: Any) -> Run:
-    """A made-up run; a stopped one has its original column only."""
-    cancel = threading.Event()
-    if stop:
-        cancel.set()
-    list(fake.run(make_config(concept, **{**SMALL, **changes}), folder, cancel))
-    return Run.open(folder)
+@pytest.fixture
+def made(recordings: Recordings):
+    """Copies a recorded run; one that was stopped has its original column only."""
+
+    def copied(folder: Path, stopped: bool = False) -> Run:
+        recording = recordings.run(make_config("cat", **SMALL), Images if stopped else None)
+        shutil.copytree(recording.folder, folder)
+        return Run.open(folder)
+
+    return copied
 
 
 def edited(run: Run, **values: Any) -> Run:
@@ -135,9 +137,8 @@ def finding(run: Run, kind: str = "prompt_search", hits: str = "1110", **changes
         "environment": {},
     }
     found = Finding(**{**values, **changes})
-    images = {
-        entry["file"]: fake.picture(900 + row + len(kind)) for row, entry in enumerate(pictures)
-    }
+    files = [entry["file"] for entry in pictures]
+    images = {file: plain_picture(900 + row + len(kind)) for row, file in enumerate(files)}
     return replace(found, folder=write_finding(run.folder, found, images))
 
 
@@ -250,7 +251,7 @@ def test_every_picture_is_there_once_in_its_column(recorded: Path) -> None:
         assert any(alt.startswith(name) for alt in alts)
 
 
-def test_intervals_are_wilsons(tmp_path: Path) -> None:
+def test_intervals_are_wilsons(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     entries = [dict(p) for p in run.record["pictures"]]
     scores = run.record["scores"]
@@ -267,7 +268,7 @@ def test_intervals_are_wilsons(tmp_path: Path) -> None:
     )
 
 
-def test_what_separates_the_columns_is_told_pair_by_pair(tmp_path: Path) -> None:
+def test_what_separates_the_columns_is_told_pair_by_pair(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     values = validated(report.report_json(run))
     found = values["differences"]["unlearned"]["forget"]
@@ -285,7 +286,7 @@ def test_what_separates_the_columns_is_told_pair_by_pair(tmp_path: Path) -> None
     validated(report.report_json(without))
 
 
-def test_a_mark_is_more_than_a_colour(tmp_path: Path) -> None:
+def test_a_mark_is_more_than_a_colour(made, tmp_path: Path) -> None:
     page = whole(report.report_html(made(tmp_path / "run")))
     signs = {
         attrs["class"].split()[-1]: attrs["title"]
@@ -299,7 +300,7 @@ def test_a_mark_is_more_than_a_colour(tmp_path: Path) -> None:
     assert "✕ dog" in page.text and "✓ cat" in page.text
 
 
-def test_typed_text_is_text(tmp_path: Path) -> None:
+def test_typed_text_is_text(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     config = run.record["config"] | {
         "concept": TRAP,
@@ -332,7 +333,7 @@ def test_typed_text_is_text(tmp_path: Path) -> None:
     validated(report.report_json(run, [bad]))
 
 
-def test_a_stopped_run_says_so(tmp_path: Path) -> None:
+def test_a_stopped_run_says_so(made, tmp_path: Path) -> None:
     with RunWriter(tmp_path / "run") as writer:
         verdict = {
             "label": "inconclusive",
@@ -352,7 +353,7 @@ def test_a_stopped_run_says_so(tmp_path: Path) -> None:
         and "before anything was painted, so there are no scores" in text
         and "Scores" not in text
     )
-    half = made(tmp_path / "half", stop=True)
+    half = made(tmp_path / "half", stopped=True)
     page = whole(report.report_html(half))
     assert (
         "■ Stopped" in page.text and len(page.pictures(id="pictures", **{"class": "original"})) == 8
@@ -361,7 +362,7 @@ def test_a_stopped_run_says_so(tmp_path: Path) -> None:
     validated(report.report_json(half))
 
 
-def test_without_a_judge_nothing_is_scored(tmp_path: Path) -> None:
+def test_without_a_judge_nothing_is_scored(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     blank = {"accuracy": None, "alignment": None}
     scores = {
@@ -401,7 +402,7 @@ def test_without_a_judge_nothing_is_scored(tmp_path: Path) -> None:
     assert len(page.pictures(id="pictures")) == 24
 
 
-def test_the_worst_attack_stands_first_with_its_base_rate(tmp_path: Path) -> None:
+def test_the_worst_attack_stands_first_with_its_base_rate(made, tmp_path: Path) -> None:
     run = weak(made(tmp_path / "run"))
     found = [
         finding(run),
@@ -437,7 +438,7 @@ def test_the_worst_attack_stands_first_with_its_base_rate(tmp_path: Path) -> Non
     assert "reported, not counted" in page.text and "There is no base rate: it is off." in page.text
 
 
-def test_relearning_is_the_worst_where_it_is(tmp_path: Path) -> None:
+def test_relearning_is_the_worst_where_it_is(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     found = finding(run)
     values = report.report_json(run, [found])
@@ -448,11 +449,11 @@ def test_relearning_is_the_worst_where_it_is(tmp_path: Path) -> None:
     assert "Worst attack: own relearning" in whole(report.report_html(run, [found])).text
 
 
-def test_the_worst_attack_is_the_one_that_the_verdict_names(tmp_path: Path) -> None:
+def test_the_worst_attack_is_the_one_that_the_verdict_names(made, tmp_path: Path) -> None:
     """By points above the control, which is taught nearly as much, words would be worse than the
     run's own attack.
     """
-    run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"20": [114, 120]}})
+    run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"11": [114, 120]}})
     found = finding(run, hits="1100", by_prompt=False)
     values = validated(report.report_json(run, [found]))
     own, words = values["attacks"]
@@ -477,7 +478,7 @@ def test_the_worst_attack_is_the_one_that_the_verdict_names(tmp_path: Path) -> N
     )
 
 
-def test_the_labs_relearning_stands_beside_the_runs_own(tmp_path: Path) -> None:
+def test_the_labs_relearning_stands_beside_the_runs_own(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     again = finding(run, "relearn", "1100", by_prompt=False)
     values = validated(report.report_json(run, [again]))
@@ -489,7 +490,7 @@ def test_the_labs_relearning_stands_beside_the_runs_own(tmp_path: Path) -> None:
     assert "2 of 4 held-out prompts" in page.text and len(page.pictures(**{"class": "strip"})) == 4
 
 
-def test_findings_are_read_from_the_run_folder(tmp_path: Path) -> None:
+def test_findings_are_read_from_the_run_folder(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     finding(run)
     finding(run, hits="1000")
@@ -509,7 +510,7 @@ def test_findings_are_read_from_the_run_folder(tmp_path: Path) -> None:
     }
 
 
-def test_the_best_try_at_each_prompt_is_shown(tmp_path: Path) -> None:
+def test_the_best_try_at_each_prompt_is_shown(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     found = finding(run)
     files = [entry["file"] for entry in found.pictures]
@@ -522,13 +523,13 @@ def test_the_best_try_at_each_prompt_is_shown(tmp_path: Path) -> None:
     assert page.pictures(**{"class": "strip"}) == wanted and "all 4 pictures" in page.text
 
 
-def test_controls_are_drawn_and_give_the_base_rate(tmp_path: Path) -> None:
+def test_controls_are_drawn_and_give_the_base_rate(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     points = [
         {"step": s, "scores": {"forget": {"accuracy": a, "alignment": 0.1, "n": 100}}}
-        for s, a in ((0, 0.0), (20, 0.55))
+        for s, a in ((0, 0.0), (11, 0.55))
     ]
-    base = {"name": "guitar", "marks": {"20": [55, 100]}}
+    base = {"name": "guitar", "marks": {"11": [55, 100]}}
     run = edited(run, controls={"without resistance": points, "never seen": points}, base=base)
     values = validated(report.report_json(run))
     assert values["attacks"][0]["control"] | {"interval": 0} == {
@@ -550,12 +551,12 @@ def test_controls_are_drawn_and_give_the_base_rate(tmp_path: Path) -> None:
     assert "Control: never seen" in page.text
 
 
-def test_damaged_runs_are_refused_with_a_sentence(tmp_path: Path) -> None:
+def test_damaged_runs_are_refused_with_a_sentence(made, tmp_path: Path) -> None:
     kinds = {
         "nothing": lambda folder: (folder / "run.json").unlink(),
         "is missing": lambda folder: (folder / "images" / "original-far-00.png").unlink(),
         "is not the file that was recorded": (
-            lambda f: fake.picture(5).save(f / "images" / "original-far-00.png")
+            lambda f: plain_picture(5).save(f / "images" / "original-far-00.png")
         ),
         "holds no scores": (
             lambda f: (f / "run.json").write_text(
@@ -571,7 +572,7 @@ def test_damaged_runs_are_refused_with_a_sentence(tmp_path: Path) -> None:
         assert not (folder / "report.html").exists() and not (folder / "report.json").exists()
 
 
-def test_only_pictures_of_the_run_are_embedded(tmp_path: Path) -> None:
+def test_only_pictures_of_the_run_are_embedded(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     Image.new("RGB", (8, 8)).save(tmp_path / "private.png")
     (run.folder / "no.png").write_text("no picture")
@@ -586,8 +587,11 @@ def test_only_pictures_of_the_run_are_embedded(tmp_path: Path) -> None:
         report.report_json(run, [finding(run, proof="../../../private.png")])
 
 
-def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None:
-    runs = [made(tmp_path / "a"), made(tmp_path / "b", **{"unlearn.retain_weight": 7.0})]
+def test_a_comparison_shows_the_one_setting_that_differs(made, tmp_path: Path) -> None:
+    runs = [made(tmp_path / "a"), made(tmp_path / "b")]
+    config = runs[1].record["config"]
+    other = config["unlearn"] | {"retain_weight": 7.0}
+    runs[1] = edited(runs[1], config=config | {"unlearn": other})
     rows = compare_runs.comparison_rows(runs)
     assert [row[1:] for row in rows if row[0] == "Settings that differ"] == [
         ("unlearn.retain_weight", ["3.0", "7.0"])
@@ -617,27 +621,28 @@ def test_a_comparison_shows_the_one_setting_that_differs(tmp_path: Path) -> None
     )
 
 
-def test_only_shared_prompts_and_seeds_stand_beside_each_other(tmp_path: Path) -> None:
-    runs = [
-        made(tmp_path / "a"),
-        made(tmp_path / "b", seed=1),
-        made(tmp_path / "c", "dog", anchor="rabbit"),
-    ]
-    assert "No prompt and seed is in two" not in whole(compare_runs.comparison_html(runs)).text
-    page = whole(compare_runs.comparison_html([runs[0], runs[2]]))
-    assert len(page.pictures(id="pictures")) == 2 * 4 * 3 and "a rabbit on the beach" in page.text
-    assert not [a for tag, a, _ in page.tags if tag == "img" and "a cat" in a["alt"]]
-    apart = [made(tmp_path / "d", seed=50), runs[0]]
-    assert (
-        "No prompt and seed is in two of these runs."
-        in whole(compare_runs.comparison_html(apart)).text
-    )
+def test_only_shared_prompts_and_seeds_stand_beside_each_other(made, tmp_path: Path) -> None:
+    cat, dog, later = (made(tmp_path / name) for name in "abc")
+    pictures = cat.record["pictures"]
+    asked = [p | {"prompt": "a dog"} if p["group"] == "forget" else p for p in pictures]
+    dog = edited(dog, pictures=asked)
+    later = edited(later, pictures=[p | {"seed": p["seed"] + 50} for p in pictures])
+    page = whole(compare_runs.comparison_html([cat, dog]))
+    shared = [p["prompt"] for p in pictures if p["group"] != "forget"]
+    assert len(page.pictures(id="pictures")) == 2 * len(shared)
+    alts = " ".join(attrs["alt"] for tag, attrs, _ in page.tags if tag == "img")
+    assert all(prompt in alts for prompt in shared)
+    assert not any(p["prompt"] in alts for p in pictures if p["group"] == "forget")
+    said = "No prompt and seed is in two of these runs."
+    assert said not in page.text
+    assert said in whole(compare_runs.comparison_html([cat, later])).text
 
 
 def test_the_commands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a, b = made(tmp_path / "a").folder, made(tmp_path / "b", rule="weighted_sum").folder
+    a, b = made(tmp_path / "a").folder, made(tmp_path / "b").folder
+    edited(Run.open(b), config=Run.open(b).record["config"] | {"rule": "weighted_sum"})
     assert command(monkeypatch, "report", a) == 0
     assert capsys.readouterr().out.split() == [str(a / "report.html"), str(a / "report.json")]
     out = tmp_path / "new" / "both.html"

@@ -3,12 +3,14 @@ storage.
 """
 
 import errno
+import functools
+import shutil
 import stat
 import threading
 import time
 
-import fake_workflow as fake
 import pytest
+from recordings import SMALL, Recordings, Replay, small
 
 from unlearn_app.common.errors import ModelError
 from unlearn_app.continual.ledger import Ledger
@@ -17,25 +19,20 @@ from unlearn_app.runs import attack_run
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine, EngineBusy, InProcess, Job, RunGone
-from unlearn_app.service.jobs import Ask, Probe
-from unlearn_app.settings.events import Done, Images, Stage, Step, Verdict
+from unlearn_app.service.jobs import AttackRequest, LedgerRequest
+from unlearn_app.settings.events import Done, Preview, Stage, Step, Verdict
 from unlearn_app.settings.run_config import RunConfig, make_config, make_plan
 
-QUICK = {
-    "compare.forget": 2,
-    "compare.near": 1,
-    "compare.far": 1,
-    "unlearn.steps": 20,
-    "attack.steps": 20,
-}
+STEPS = 1 + SMALL["attack.steps"]
+"""Of a method that takes one step, and of the attack."""
 
 
 def quick(concept: str = "cat") -> RunConfig:
-    """A run of four pictures and forty steps."""
-    return make_config(concept, **QUICK)
+    """The config of a recorded run."""
+    return small(make_config(concept))
 
 
-def finish(job: Job, seconds: float = 20.0) -> list:
+def finish(job: Job, seconds: float = 60.0) -> list:
     """All events of a job; fails when it does not end."""
     events, deadline = [], time.monotonic() + seconds
     while not job.over:
@@ -44,13 +41,22 @@ def finish(job: Job, seconds: float = 20.0) -> list:
     return events
 
 
+@pytest.fixture(scope="module")
+def replay(recordings: Recordings):
+    """Makes runners that replay recordings."""
+    recordings.run(quick("frog"))
+    for stop_after in (None, Preview):
+        recordings.run(quick(), stop_after)
+    return functools.partial(Replay, recordings)
+
+
 @pytest.fixture
-def engines():
+def engines(replay):
     """Makes started engines and shuts them down."""
     made: list[Engine] = []
 
     def make(runner=None, **options) -> Engine:
-        made.append(Engine(runner or fake.FakeRunner(), **({"patience": 0.0} | options)).start())
+        made.append(Engine(runner or replay(), **({"patience": 0.0} | options)).start())
         return made[-1]
 
     yield make
@@ -64,36 +70,38 @@ def test_a_job_yields_its_events_and_leaves_its_folder(engines) -> None:
     job = engine.submit(quick(), "anna")
     events = finish(job)
     assert isinstance(events[-1], Done) and not job.error
-    assert sum(isinstance(event, Step) for event in events) == 40
+    assert sum(isinstance(event, Step) for event in events) == STEPS
     assert Run.open(engine.runs.get(job.id, "anna")).config == quick()
     assert stat.S_IMODE(engine.root.stat().st_mode) == 0o700
 
 
-def test_jobs_never_overlap_and_keep_their_order(engines) -> None:
-    runner = fake.FakeRunner(seconds=0.1)
+def test_jobs_never_overlap_and_keep_their_order(replay, engines) -> None:
+    runner = replay(seconds=0.1)
     engine = engines(runner)
-    jobs = [engine.submit(quick(name), name) for name in ("cat", "dog", "rabbit", "bear")]
+    jobs = [
+        engine.submit(quick(name), f"visitor {n}") for n, name in enumerate(("cat", "frog") * 2)
+    ]
     for job in jobs:
         finish(job)
     assert not runner.overlapped
     assert runner.log == [(what, job.config.concept) for job in jobs for what in ("begin", "end")]
 
 
-def test_a_job_started_right_after_stop_waits_for_the_stopped_one(engines) -> None:
-    runner = fake.FakeRunner(seconds=5)
+def test_a_job_started_right_after_stop_waits_for_the_stopped_one(replay, engines) -> None:
+    runner = replay(seconds=5)
     engine = engines(runner)
     first = engine.submit(quick(), "anna")
     first.take(5)
     engine.stop("anna")
     runner.seconds = 0
-    second = engine.submit(quick("dog"), "anna")
+    second = engine.submit(quick("frog"), "anna")
     finish(second)
     finish(first)
     assert not runner.overlapped
 
 
-def test_position_counts_the_jobs_before_and_falls(engines) -> None:
-    engine = engines(fake.FakeRunner(seconds=30))
+def test_position_counts_the_jobs_before_and_falls(replay, engines) -> None:
+    engine = engines(replay(seconds=30))
     jobs = [engine.submit(quick(), name) for name in ("anna", "ben", "cem")]
     jobs[0].take(5)
     assert [engine.position(job) for job in jobs] == [0, 1, 2]
@@ -105,8 +113,8 @@ def test_position_counts_the_jobs_before_and_falls(engines) -> None:
     assert engine.position(jobs[2]) == 0
 
 
-def test_stop_keeps_what_is_there(engines) -> None:
-    engine = engines(fake.FakeRunner(seconds=60))
+def test_stop_keeps_what_is_there(replay, engines) -> None:
+    engine = engines(replay(seconds=60))
     job = engine.submit(quick(), "anna")
     seen = []
     while not any(isinstance(event, Step) for event in seen):
@@ -114,17 +122,17 @@ def test_stop_keeps_what_is_there(engines) -> None:
     assert engine.stop("anna")
     seen += finish(job)
     assert seen[-1] == Done(job.folder, stopped=True)
-    assert any(isinstance(event, Images) for event in seen)
+    assert any(isinstance(event, Preview) for event in seen)
     run = Run.open(engine.runs.get(job.id, "anna"))
-    assert run.status == "stopped" and 0 < len(run.steps) < 40
+    assert run.status == "stopped" and 0 < len(run.steps) < STEPS
 
 
 def test_stop_without_a_job_does_nothing(engines) -> None:
     assert not engines().stop("nobody")
 
 
-def test_leaving_ends_the_job_and_deletes_its_runs(engines) -> None:
-    engine = engines(fake.FakeRunner(seconds=0.1))
+def test_leaving_ends_the_job_and_deletes_its_runs(replay, engines) -> None:
+    engine = engines(replay(seconds=0.1))
     kept = engine.submit(quick(), "anna")
     finish(kept)
     engine._runner.seconds = 60
@@ -138,8 +146,8 @@ def test_leaving_ends_the_job_and_deletes_its_runs(engines) -> None:
     assert engine.position(waiting) == 0 and not waiting.over
 
 
-def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(engines) -> None:
-    engine = engines(fake.FakeRunner(seconds=30), waiting=1)
+def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(replay, engines) -> None:
+    engine = engines(replay(seconds=30), waiting=1)
     engine.submit(quick(), "anna").take(5)
     with pytest.raises(EngineBusy, match="still going"):
         engine.submit(quick(), "anna")
@@ -165,9 +173,9 @@ def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(engines) -> N
     ],
 )
 def test_errors_are_sentences_and_the_engine_goes_on(
-    engines, error: Exception, sentence: str
+    replay, engines, error: Exception, sentence: str
 ) -> None:
-    runner = fake.FakeRunner(error=error)
+    runner = replay(error=error)
     engine = engines(runner)
     job = engine.submit(quick(), "anna")
     finish(job)
@@ -178,14 +186,14 @@ def test_errors_are_sentences_and_the_engine_goes_on(
     assert isinstance(finish(after)[-1], Done) and not after.error
 
 
-def test_a_model_that_does_not_load_is_said(engines) -> None:
-    class Broken(fake.FakeRunner):
+def test_a_model_that_does_not_load_is_said(recordings, engines) -> None:
+    class Broken(Replay):
         def warm(self) -> None:
             raise ModelError("The model folder 'x' is missing.")
 
-    engine = engines(Broken())
+    engine = engines(Broken(recordings))
     assert engine.ready.wait(5)
-    assert engine.trouble == "The model folder 'x' is missing."
+    assert engine.load_error == "The model folder 'x' is missing."
 
 
 def test_the_model_loads_when_somebody_arrives(engines) -> None:
@@ -215,8 +223,8 @@ def test_the_least_recently_used_runs_go_first(engines, cap: dict) -> None:
     assert kept == ([True, False, True] if "keep_runs" in cap else [False, False, True])
 
 
-def test_shutdown_ends_jobs_and_refuses_new_ones() -> None:
-    engine = Engine(fake.FakeRunner(seconds=60)).start()
+def test_shutdown_ends_jobs_and_refuses_new_ones(replay) -> None:
+    engine = Engine(replay(seconds=60)).start()
     running, waiting = engine.submit(quick(), "anna"), engine.submit(quick(), "ben")
     running.take(5)
     engine.shutdown()
@@ -225,8 +233,8 @@ def test_shutdown_ends_jobs_and_refuses_new_ones() -> None:
         engine.submit(quick(), "cem")
 
 
-def test_one_thread_runs_everything(engines) -> None:
-    class Noting(fake.FakeRunner):
+def test_one_thread_runs_everything(recordings, engines) -> None:
+    class Noting(Replay):
         threads: set[int] = set()
 
         def warm(self) -> None:
@@ -237,18 +245,18 @@ def test_one_thread_runs_everything(engines) -> None:
                 self.threads.add(threading.get_ident())
                 yield event
 
-    runner = Noting()
+    runner = Noting(recordings)
     engine = engines(runner)
     for name in ("anna", "ben"):
         finish(engine.submit(quick(), name))
     assert len(runner.threads) == 1 and threading.get_ident() not in runner.threads
 
 
-def test_a_ledger_grows_by_request_and_goes_with_its_visitor(engines) -> None:
-    runner = fake.FakeRunner(seconds=0.05)
+def test_a_ledger_grows_by_request_and_goes_with_its_visitor(replay, engines) -> None:
+    runner = replay(seconds=0.05)
     engine = engines(runner)
     for concept in ("cat", "rabbit"):
-        job = engine.submit(Ask(make_config(concept), make_plan()), "anna")
+        job = engine.submit(LedgerRequest(make_config(concept), make_plan()), "anna")
         finish(job)
         assert not job.error and not engine.busy("anna")
     folder = engine.ledger("anna")
@@ -256,17 +264,17 @@ def test_a_ledger_grows_by_request_and_goes_with_its_visitor(engines) -> None:
     assert engine.runs.of("anna") == [] and engine.ledger("ben") != folder
     runner.gate.clear()
     running = engine.submit(quick(), "ben")
-    waiting = engine.submit(Ask(make_config("car"), make_plan()), "anna")
+    waiting = engine.submit(LedgerRequest(make_config("car"), make_plan()), "anna")
     engine.leave("anna")
     assert waiting.over and not folder.exists()
     runner.gate.set()
     finish(running)
 
 
-def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(engines) -> None:
-    runner = fake.FakeRunner(seconds=30)
+def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(replay, engines) -> None:
+    runner = replay(seconds=30)
     engine = engines(runner)
-    job = engine.submit(Ask(make_config("cat"), make_plan()), "anna")
+    job = engine.submit(LedgerRequest(make_config("cat"), make_plan()), "anna")
     while not (engine.ledger("anna") / "ledger.json").exists():
         time.sleep(0.02)
     engine.leave("anna")
@@ -274,9 +282,9 @@ def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(engines) -> None
     assert not engine.ledger("anna").exists()
 
 
-def attack(job: Job, *kinds: str) -> Probe:
+def attack(job: Job, *kinds: str) -> AttackRequest:
     """Attacks on what a job has left."""
-    return Probe(job.folder, job.config, kinds or ("prompts", "inversion"))
+    return AttackRequest(job.folder, job.config, kinds or ("prompts", "inversion"))
 
 
 def take_until(job: Job, kind: type) -> list:
@@ -306,8 +314,8 @@ def test_attacks_leave_their_findings_with_the_one_run(engines) -> None:
     }
 
 
-def test_stopped_attacks_keep_the_run_and_what_is_complete(engines) -> None:
-    runner = fake.FakeRunner(seconds=0.1)
+def test_stopped_attacks_keep_the_run_and_what_is_complete(replay, engines) -> None:
+    runner = replay(seconds=0.1)
     engine = engines(runner)
     run = engine.submit(quick(), "anna")
     finish(run)
@@ -325,7 +333,7 @@ def test_nobody_attacks_or_deletes_the_run_of_another(engines) -> None:
     engine = engines()
     run = engine.submit(quick(), "anna")
     finish(run)
-    elsewhere = Probe(engine.root / "other" / run.id, run.config, ("prompts",))
+    elsewhere = AttackRequest(engine.root / "other" / run.id, run.config, ("prompts",))
     for asked, session in ((attack(run), "ben"), (elsewhere, "anna")):
         with pytest.raises(RunGone, match="no longer kept"):
             engine.submit(asked, session)
@@ -335,8 +343,8 @@ def test_nobody_attacks_or_deletes_the_run_of_another(engines) -> None:
 
 
 @pytest.mark.parametrize("end", ["leave", "shutdown"])
-def test_a_run_under_attack_goes_with_its_visitor(engines, end: str) -> None:
-    runner = fake.FakeRunner(seconds=0.1)
+def test_a_run_under_attack_goes_with_its_visitor(replay, engines, end: str) -> None:
+    runner = replay(seconds=0.1)
     engine = engines(runner)
     run = engine.submit(quick(), "anna")
     finish(run)
@@ -351,10 +359,10 @@ def test_a_run_under_attack_goes_with_its_visitor(engines, end: str) -> None:
     )
 
 
-def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(engines) -> None:
-    class Late(fake.FakeRunner):
+def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(recordings, engines) -> None:
+    class Late(Replay):
         def __call__(self, asked, out, cancel):
-            if not isinstance(asked, Probe):
+            if not isinstance(asked, AttackRequest):
                 yield from super().__call__(asked, out, cancel)
                 return
             yield Stage("attack", "Trying", 0.1)
@@ -363,7 +371,7 @@ def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(engines) -> N
                 time.sleep(0.02)
             (out / "attacks" / "noise").mkdir(parents=True)
 
-    engine = engines(Late(seconds=0.1))
+    engine = engines(Late(recordings, seconds=0.1))
     run = engine.submit(quick(), "anna")
     finish(run)
     job = engine.submit(attack(run), "anna")
@@ -383,8 +391,8 @@ def test_leaving_takes_the_findings_too(engines) -> None:
     assert not run.folder.exists()
 
 
-def test_a_run_dropped_while_its_attack_waits_is_said_to_be_gone(engines) -> None:
-    runner = fake.FakeRunner(seconds=0)
+def test_a_run_dropped_while_its_attack_waits_is_said_to_be_gone(replay, engines) -> None:
+    runner = replay(seconds=0)
     engine = engines(runner, keep_runs=1)
     run = engine.submit(quick(), "anna")
     finish(run)
@@ -398,8 +406,8 @@ def test_a_run_dropped_while_its_attack_waits_is_said_to_be_gone(engines) -> Non
     assert not run.folder.exists() and engine.runs.of("anna") == []
 
 
-def test_deleting_takes_the_folder_but_not_from_under_an_attack(engines) -> None:
-    runner = fake.FakeRunner(seconds=0.1)
+def test_deleting_takes_the_folder_but_not_from_under_an_attack(replay, engines) -> None:
+    runner = replay(seconds=0.1)
     engine = engines(runner)
     run = engine.submit(quick(), "anna")
     finish(run)
@@ -431,9 +439,9 @@ def test_findings_count_towards_the_cap(engines) -> None:
 
 
 def test_in_process_attacks_the_run_on_the_resident_backend(
-    monkeypatch: pytest.MonkeyPatch, tmp_path
+    recordings, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    list(fake.run(quick(), tmp_path / "run", threading.Event()))
+    shutil.copytree(recordings.run(quick()).folder, tmp_path / "run")
     seen, cancel = [], threading.Event()
 
     def run_attacks(run, kinds, changes=None, *, backend, should_stop):
@@ -445,6 +453,6 @@ def test_in_process_attacks_the_run_on_the_resident_backend(
     monkeypatch.setattr(attack_run, "run_attacks", run_attacks)
     runner, backend = InProcess(), object()
     runner._loaded = ("pocket", backend)
-    asked = Probe(tmp_path / "run", quick(), ("noise",))
+    asked = AttackRequest(tmp_path / "run", quick(), ("noise",))
     assert list(runner(asked, tmp_path / "run", cancel)) == [Stage("load", "Loading", 0.0)]
     assert seen == [(tmp_path / "run", ("noise",), backend, False), True]

@@ -397,6 +397,7 @@ print(json.dumps([registry.methods(), choices, list(options.components), config.
 """
 
 
+@pytest.mark.slow
 def test_a_method_in_one_file_is_found_by_command_line_page_and_parametrised_tests(
     tmp_path: Path,
 ) -> None:

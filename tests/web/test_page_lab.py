@@ -1,39 +1,38 @@
-"""Around a finished run, in a real browser with quick made-up attacks: get it back, report, delete,
+"""Around a finished run, in a real browser with made-up attacks: get it back, report, delete,
 compare.
 """
 
 import re
-import threading
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_workflow as fake
 import gradio as gr
 import pytest
 from browsing import BOX, Visitors, download, served, sideways, start, wait_for_end
 from playwright.sync_api import Browser, Page, expect
+from recordings import Recordings, Replay, kept_finding
 
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web.handlers import Handlers
-from unlearn_app.web.lab_handlers import LabHandlers
+from unlearn_app.web.attack_handlers import AttackHandlers
 from unlearn_app.web.layout import lay_out
-from unlearn_app.web.panels import SURE
-from unlearn_app.web.shelf import GONE, Shelf
+from unlearn_app.web.run_list import GONE, RunList
+from unlearn_app.web.run_panels import SURE
 
-WHOLE = {"compare.forget": 2, "compare.near": 1, "compare.far": 1}
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one recorded run, which was attacked before it was recorded."""
+def recorded(recordings: Recordings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one run that comes with the page, and was attacked before."""
     root = tmp_path_factory.mktemp("recorded")
-    list(fake.run(make_config("cat"), root / "cat", threading.Event()))
-    list(fake.probe(root / "cat", ("noise",), threading.Event()))
+    shutil.copytree(recordings.run(make_config("cat")).folder, root / "cat")
+    kept_finding(Run.open(root / "cat"), "noise")
     return root
 
 
@@ -120,7 +119,7 @@ def test_stop_keeps_the_attacks_that_are_complete(site, visit) -> None:
     page.locator("#found li").first.wait_for()
     page.keyboard.press("Escape")
     page.locator("#go").wait_for()
-    expect(page.locator("#lab-said")).to_contain_text("Stopped. What was found until then is kept.")
+    expect(page.locator("#lab-said")).to_contain_text("Stopped. Results so far are saved.")
     count = page.locator("#found li").count()
     assert 1 <= count < 8
     (folder,) = [path for path in folders(site) if Run.open(path).config.concept == "frog"]
@@ -186,10 +185,10 @@ def test_deleting_asks_once_and_leaves_nothing(site, visit) -> None:
 
 
 def test_without_any_other_run_deleting_leaves_an_invitation(
-    browser: Browser, tmp_path: Path
+    recordings, browser: Browser, tmp_path: Path
 ) -> None:
     with (
-        served(fake.FakeRunner(), core=fake.CORE, recorded=tmp_path) as bare,
+        served(Replay(recordings), recorded=tmp_path) as bare,
         Visitors(browser, bare.url) as visit,
     ):
         page = visit()
@@ -229,21 +228,20 @@ def test_a_second_visitor_sees_none_of_it(site, visit) -> None:
 
 
 @pytest.fixture
-def room(
-    tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+def case(
+    recordings: Recordings, tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SimpleNamespace]:
     """The listeners without a browser, and a finished run of Anna's."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    engine = Engine(fake.FakeRunner(seconds=0.1), patience=0.0).start()
+    engine = Engine(Replay(recordings, seconds=0.1), patience=0.0).start()
     with gr.Blocks():
         page = lay_out([], [], None, lambda: None)
-    shelf = Shelf(engine, page, {"cat": recorded / "cat"})
-    job = engine.submit(make_config("frog", **WHOLE), "anna")
+    runs = RunList(engine, page, {"cat": recorded / "cat"})
+    job = engine.submit(make_config("frog"), "anna")
     while not job.over:
         job.take(0.1)
-    does = Handlers(engine, fake.CORE, page, "pocket", shelf)
     yield SimpleNamespace(
-        page=page, job=job, engine=engine, lab=LabHandlers(engine, page, shelf), does=does
+        page=page, job=job, engine=engine, runs=runs, attacks=AttackHandlers(engine, page, runs)
     )
     engine.shutdown()
 
@@ -252,42 +250,42 @@ def as_(session: str) -> SimpleNamespace:
     return SimpleNamespace(session_hash=session)
 
 
-def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(room) -> None:
-    page, key = room.page, room.job.id
-    shown = room.does.show(as_("ben"), key)
+def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case) -> None:
+    page, key = case.page, case.job.id
+    shown = case.runs.show(as_("ben"), key)
     assert list(shown) == [page.hint] and GONE in shown[page.hint]
-    (tried,) = room.lab.probe(as_("ben"), key, "quick")
-    assert GONE in tried[page.lab.said] and not room.engine.busy("ben")
-    deleted = room.lab.delete(as_("ben"), key, SURE)
-    assert GONE in deleted[page.history.said] and room.job.folder.is_dir()
+    (tried,) = case.attacks.try_attacks(as_("ben"), key, "quick")
+    assert GONE in tried[page.attacks.said] and not case.engine.busy("ben")
+    deleted = case.runs.delete(as_("ben"), key, SURE)
+    assert GONE in deleted[page.actions.said] and case.job.folder.is_dir()
     for mine, others in ((key, ["cat"]), ("cat", [key])):
-        compared = room.lab.compare(as_("ben"), mine, others)
-        assert GONE in compared[page.history.said] and not compared[page.history.compared].visible
-    assert not room.engine.scratch_dir("ben").exists()
-    own = room.lab.compare(as_("anna"), key, ["cat"])[page.history.compared]
+        compared = case.runs.compare(as_("ben"), mine, others)
+        assert GONE in compared[page.actions.said] and not compared[page.actions.compared].visible
+    assert not case.engine.scratch_dir("ben").exists()
+    own = case.runs.compare(as_("anna"), key, ["cat"])[page.actions.compared]
     assert (
         Path(own.value["path"]).read_text().count("frog")
-        and room.does.show(as_("anna"), key)[page.lab.row].visible
+        and case.runs.show(as_("anna"), key)[page.attacks.row].visible
     )
 
 
 @pytest.mark.parametrize("key", ["cat", "", None, "../cat"])
-def test_a_recorded_run_is_never_attacked_or_deleted(room, recorded: Path, key) -> None:
+def test_a_recorded_run_is_never_attacked_or_deleted(case, recorded: Path, key) -> None:
     before = sorted(recorded.rglob("*"))
-    (tried,) = room.lab.probe(as_("anna"), key, "quick")
-    assert GONE in tried[room.page.lab.said]
-    assert GONE in room.lab.delete(as_("anna"), key, SURE)[room.page.history.said]
-    assert sorted(recorded.rglob("*")) == before and room.job.folder.is_dir()
+    (tried,) = case.attacks.try_attacks(as_("anna"), key, "quick")
+    assert GONE in tried[case.page.attacks.said]
+    assert GONE in case.runs.delete(as_("anna"), key, SURE)[case.page.actions.said]
+    assert sorted(recorded.rglob("*")) == before and case.job.folder.is_dir()
 
 
-def test_leaving_the_page_ends_the_attacks(room) -> None:
-    room.engine._runner.seconds = 60
-    updates = room.lab.probe(as_("anna"), room.job.id, "all")
+def test_leaving_the_page_ends_the_attacks(case) -> None:
+    case.engine._runner.seconds = 60
+    updates = case.attacks.try_attacks(as_("anna"), case.job.id, "all")
     next(updates)
     next(updates)
-    assert room.engine.busy("anna")
+    assert case.engine.busy("anna")
     updates.close()
-    (job,) = [job for job in room.engine._jobs() if job.session == "anna"]
+    (job,) = [job for job in case.engine._jobs() if job.session == "anna"]
     assert job.cancel.is_set()
 
 

@@ -9,7 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Visitors, download, scores, served, set_options, sources, start, wait_for_end
+from browsing import (
+    BOX,
+    TRAP,
+    Visitors,
+    download,
+    scores,
+    served,
+    set_options,
+    sources,
+    start,
+    wait_for_end,
+)
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file
@@ -17,10 +28,10 @@ from safetensors.torch import load_file
 from unlearn_app.service.engine import InProcess
 
 SMALL = {
-    "unlearn.steps": 4,
+    "unlearn.steps": 2,
     "unlearn.batch_size": 2,
     "unlearn.train_pictures": 4,
-    "attack.steps": 4,
+    "attack.steps": 2,
     "attack.batch_size": 2,
     "attack.pictures": 2,
     "compare.forget": 2,
@@ -41,6 +52,7 @@ def test_arrive_type_run_stop(visit: Visitors) -> None:
     page = visit()
     expect(page.locator("#status")).to_contain_text("Recorded")
     expect(page.locator("#board img").first).to_be_visible()
+    set_options(page, SMALL | {"unlearn.steps": 40})
     start(page, "Kitty")
     expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of"))
     page.locator("#film img").first.wait_for()
@@ -106,20 +118,42 @@ def test_two_visitors_at_once_get_the_pictures_they_get_alone(visit: Visitors) -
     assert alone["cat"] != alone["neon"]
 
 
-def test_a_foreign_model_without_a_judge_says_so(
-    browser: Browser, tiny_pipeline: Path, tmp_path: Path
-) -> None:
-    model = str(tiny_pipeline)
+@pytest.fixture(scope="module")
+def foreign(browser: Browser, tiny_pipeline: Path, tmp_path_factory) -> Iterator[Visitors]:
+    """Visits the page with a small model that no judge knows."""
+    model, empty = str(tiny_pipeline), tmp_path_factory.mktemp("empty")
     with (
-        served(InProcess(model), model=model, recorded=tmp_path) as site,
-        Visitors(browser, site.url) as visit,
+        served(InProcess(model), model=model, recorded=empty) as site,
+        Visitors(browser, site.url) as visitors,
     ):
-        page = visit()
-        expect(page.locator("#head")).to_contain_text("Model ready")
-        set_options(page, SMALL)
-        start(page, "a red balloon")
-        wait_for_end(page)
-        expect(page.locator("#status")).to_contain_text("Inconclusive")
-        expect(page.locator("#status")).to_contain_text("judge")
-        assert len(sources(page)) == 12
-        assert load_file(download(page, "adapter", tmp_path))
+        yield visitors
+
+
+def test_a_foreign_model_without_a_judge_says_so(foreign: Visitors, tmp_path: Path) -> None:
+    page = foreign()
+    expect(page.locator("#head")).to_contain_text("Model ready")
+    set_options(page, SMALL)
+    start(page, "a red balloon")
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text("Inconclusive")
+    expect(page.locator("#status")).to_contain_text("judge")
+    assert len(sources(page)) == 12
+    assert load_file(download(page, "adapter", tmp_path))
+
+
+def test_typed_text_is_never_markup(foreign: Visitors) -> None:
+    page = foreign()
+    set_options(page, SMALL)
+    start(page, TRAP)
+    wait_for_end(page)
+    expect(page.locator("#status")).to_contain_text(TRAP)
+    expect(page.locator("#board th").filter(has_text=TRAP).first).to_be_visible()
+    page.fill(BOX, TRAP * 9)
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text("characters")
+    page.fill(BOX, "x")
+    page.locator("#options > button").click()
+    page.fill("#anchor textarea, #anchor input", "x" * 201 + TRAP)
+    page.click("#run")
+    expect(page.locator("#hint")).to_contain_text("characters")
+    assert page.evaluate("window.trapped") is None

@@ -11,7 +11,7 @@ from ..common.errors import ConfigError
 from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
 from ..settings.run_config import GROUPS, setting_names
-from .console import StageBars, assignments, interrupt_flag, verdict_text
+from .console import StageBars, assignments, interrupt_flag, set_option, table, verdict_text
 
 
 def attack(
@@ -20,12 +20,7 @@ def attack(
         list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
     ],
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="ATTACK.NAME as `methods` lists them, attack.* or compare.*",
-        ),
+        list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
     ] = None,
 ) -> None:
     """Try to get the concept back out of a run's model; findings and pictures are kept beside the
@@ -73,25 +68,21 @@ def attack(
 
 def finding_table(findings: list) -> Table:
     """What each attack reached, beside its control."""
-    table = Table(
-        title="Prompts at which an attack shows the concept, best of its tries",
-        title_justify="left",
-    )
-    for header in ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds"):
-        table.add_column(header, justify="right" if header in ("tries", "seconds") else "left")
+    rows = []
     for finding in findings:
         low, high = finding.interval
-        control = f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none"
-        shown, interval = f"{sum(finding.hits)} of {len(finding.hits)}", f"{low:.0%} to {high:.0%}"
-        confirmed = finding.confirmed
-        agreed = "–" if confirmed is None else f"{confirmed} of {sum(finding.hits)}"
-        table.add_row(
-            finding.kind,
-            str(finding.tries),
-            shown,
-            interval,
-            agreed,
-            control,
-            f"{finding.seconds:.0f}",
+        right, confirmed = sum(finding.hits), finding.confirmed
+        rows.append(
+            (
+                finding.kind,
+                str(finding.tries),
+                f"{right} of {len(finding.hits)}",
+                f"{low:.0%} to {high:.0%}",
+                "–" if confirmed is None else f"{confirmed} of {right}",
+                f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none",
+                f"{finding.seconds:.0f}",
+            )
         )
-    return table
+    title = "Prompts at which an attack shows the concept, best of its tries"
+    headers = ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds")
+    return table(title, headers, rows, right=("tries", "seconds"))

@@ -2,8 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 from rich.text import Text
+from typer import Option
 
 from ..common import registry
 from ..common.errors import ConfigError
@@ -119,18 +121,13 @@ def score_table(scores: Scores) -> Table:
     """Accuracy and alignment of every column by group of pictures."""
     cells = [score for groups in scores.columns.values() for score in groups.values()]
     checked = " (by the second judge)" * any(score.accuracies for score in cells)
-    table = Table(
-        title=f"Same prompts, same seeds: accuracy{checked} · alignment", title_justify="left"
-    )
-    table.add_column("pictures of")
-    table.add_column("n", justify="right")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
+    rows = []
     for group in GROUPS:
         cells = [scores.columns.get(column, {}).get(group) for column in COLUMNS]
         count = next((str(cell.n) for cell in cells if cell), "–")
-        table.add_row(GROUP_LABELS[group], count, *map(_score, cells))
-    return table
+        rows.append((GROUP_LABELS[group], count, *map(_score, cells)))
+    title = f"Same prompts, same seeds: accuracy{checked} · alignment"
+    return table(title, ("pictures of", "n", *COLUMNS), rows, right=("n", *COLUMNS))
 
 
 def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
@@ -171,14 +168,34 @@ def verdict_text(verdict: Verdict) -> Text:
     return text
 
 
-def name_table(title: str, headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A plain table of names; cells are shown as typed, never read as markup."""
-    table = Table(title=title, title_justify="left")
+def table(
+    title: str,
+    headers: Iterable[str],
+    rows: Iterable[Iterable[str | Text]],
+    right: Collection[str] = (),
+) -> Table:
+    """A table; cells are shown as typed, never read as markup. Columns in `right` end there."""
+    made = Table(title=title, title_justify="left")
     for header in headers:
-        table.add_column(header)
+        made.add_column(Text(header), justify="right" if header in right else "left")
     for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return made
+
+
+def percent(share: float | None) -> str:
+    """A share as whole per cent, or a dash."""
+    return "–" if share is None else f"{share:.0%}"
+
+
+def print_path(path: Path) -> None:
+    """A path on a line of its own, on standard output."""
+    Console().print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def set_option(text: str) -> Any:
+    """The option `--set NAME=VALUE` with this help."""
+    return Option("--set", metavar="NAME=VALUE", help=text)
 
 
 def own_settings(kind: str, part: str) -> str:
@@ -217,9 +234,9 @@ def whole_number(text: str, name: str, low: int, high: int) -> int:
 def _score(cell: GroupScore | None) -> str:
     if cell is None:
         return "–"
-    accuracy = "–" if cell.accuracy is None else f"{cell.accuracy:.0%}"
-    accuracy += "".join(f" ({share:.0%})" for share in cell.accuracies.values())
-    return f"{accuracy} · {'–' if cell.alignment is None else f'{cell.alignment:.2f}'}"
+    checked = "".join(f" ({share:.0%})" for share in cell.accuracies.values())
+    alignment = "–" if cell.alignment is None else f"{cell.alignment:.2f}"
+    return f"{percent(cell.accuracy)}{checked} · {alignment}"
 
 
 def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The commands under `continual`: requests to forget that keep coming, in a ledger."""
 
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common.errors import ConfigError
+from ..settings.groups import SequenceConfig
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
     DEFAULT_SEQUENCE_OBJECTIVE,
@@ -18,13 +19,24 @@ from ..settings.presets import (
     suggested_regularization,
 )
 from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
-from .console import StageBars, assignments, interrupt_flag, whole_number
+from .console import (
+    StageBars,
+    assignments,
+    interrupt_flag,
+    percent,
+    print_path,
+    set_option,
+    table,
+    whole_number,
+)
 
 continual = typer.Typer(
     help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
 )
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
 SEQUENCE = "sequence."
+NO_OUT = "There is no --out; a new folder for the ledger is needed."
+NO_CONCEPTS = "There are no --concepts; names separated by commas are needed, or a command."
 
 
 @continual.callback()
@@ -63,47 +75,31 @@ def start(
         str, typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
     ] = RunConfig.model,
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="as of `run`, and sequence.regime, sequence.merge and more",
-        ),
+        list[str] | None, set_option("as of `run`, and sequence.regime, sequence.merge and more")
     ] = None,
 ) -> None:
     """Begin a ledger: forget concepts one after the other, and test everything after each."""
     if context.invoked_subcommand:
         return
     if not concepts.strip():
-        raise ConfigError(
-            "There are no --concepts; names separated by commas are needed, or a command.",
-            "concepts",
-        )
+        raise ConfigError(NO_CONCEPTS, "concepts")
     names = [clean_text(text, "concept") for text in concepts.split(",")]
     if out is None:
-        raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
+        raise ConfigError(NO_OUT, "out")
+    known = {"preset": preset, "objective": objective, "seed": seed, "model": model}
     given = assignments(settings or [], SEQUENCE)
-    plan = make_plan(
-        **{n.removeprefix(SEQUENCE): v for n, v in given.items() if n.startswith(SEQUENCE)}
-    )
-    own = _held(hold or suggested_regularization(objective, model)) | {
-        name: value for name, value in given.items() if not name.startswith(SEQUENCE)
-    }
+    plan = _taken_plan(given)
     config = make_config(
-        names[0], preset=preset, objective=objective, seed=seed, model=model, **own
+        names[0], **known, **_held(hold or suggested_regularization(objective, model)) | given
     )
-    from ..concepts.catalog import preview_concept
-    from ..continual.sequence import new_ledger
-    from ..settings.run_config import with_concept
+    kept = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
+    _begin(out, config, plan, names, kept)
 
-    asked = [preview_concept(with_concept(config, name)).name for name in names]
-    for name in asked:
-        if [other.casefold() for other in asked].count(name.casefold()) > 1:
-            raise ConfigError(
-                f"--concepts names “{name}” more than once; each is accepted once.", "concepts"
-            )
-    others = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
-    _serve(new_ledger(out, config, plan, [*asked, *others]), asked)
+
+def _taken_plan(given: dict[str, str]) -> SequenceConfig:
+    """The plan that the settings of the sequence ask for, which are taken out of `given`."""
+    names = [name for name in given if name.startswith(SEQUENCE)]
+    return make_plan(**{name.removeprefix(SEQUENCE): given.pop(name) for name in names})
 
 
 def _held(name: str) -> dict[str, Any]:
@@ -115,17 +111,29 @@ def _held(name: str) -> dict[str, Any]:
     return REGULARIZATION_PRESETS[name]
 
 
+def _begin(
+    out: Path, config: RunConfig, plan: SequenceConfig, names: list[str], kept: list[str]
+) -> None:
+    """Make the ledger, whose panel has `kept` too, and forget the names."""
+    from ..concepts.catalog import preview_concept
+    from ..continual.sequence import new_ledger
+    from ..settings.run_config import with_concept
+
+    asked = [preview_concept(with_concept(config, name)).name for name in names]
+    for name in asked:
+        if [other.casefold() for other in asked].count(name.casefold()) > 1:
+            raise ConfigError(
+                f"--concepts names “{name}” more than once; each is accepted once.", "concepts"
+            )
+    _serve(new_ledger(out, config, plan, [*asked, *kept]), asked)
+
+
 @continual.command()
 def add(
     ledger: LEDGER,
     concepts: Annotated[list[str], typer.Argument(help="what to forget next", metavar="CONCEPT")],
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="as of `run`, for these requests instead of the ledger's",
-        ),
+        list[str] | None, set_option("as of `run`, for these requests instead of the ledger's")
     ] = None,
 ) -> None:
     """Forget more concepts on top of what is there."""
@@ -135,7 +143,7 @@ def add(
     opened, given = Ledger.open(ledger), assignments(settings or [])
     if fixed := [name for name in given if name.startswith("compare.")]:
         raise ConfigError(
-            f"--set {fixed[0]} would paint another panel; the ledger's {fixed[0]} is accepted.",
+            f"--set {fixed[0]} would generate another panel; the ledger's {fixed[0]} is accepted.",
             "set",
         )
     config = config_from_dict(to_json(opened.config), **given)
@@ -187,61 +195,43 @@ def export(
         raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
     check_output(out)
     write_bytes(out, opened.path(chosen, own=alone).read_bytes())
-    Console().print(str(out), markup=False, soft_wrap=True)
+    print_path(out)
 
 
 def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
-    """Work through the requests with a bar for each, and print how things stand."""
+    """Work through the requests with a bar for each, and print the ledger."""
     from ..continual import sequence
     from ..models.catalog import load_backend
 
     with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
         bars.begin(f"Loading the {ledger.config.model} model")
         backend = load_backend(ledger.config.model)
-        scorer = sequence.load_judge(ledger, concepts)
-        if not ledger.rows:
-            _follow(sequence.add_original(ledger, backend, scorer, cancel.is_set), bars)
-        for concept in concepts:
-            _follow(
-                sequence.append(ledger, concept, backend, scorer, cancel.is_set, config=config),
-                bars,
-            )
+        known = backend, sequence.load_judge(ledger, concepts), cancel.is_set
+        work = [] if ledger.rows else [sequence.add_original(ledger, *known)]
+        work += [sequence.append(ledger, name, *known, config=config) for name in concepts]
+        for event in itertools.chain.from_iterable(work):
+            bars.show(event)
     _print(ledger)
 
 
-def _follow(events: Iterator[Any], bars: StageBars) -> None:
-    for event in events:
-        bars.show(event)
-
-
 def _print(ledger: Any) -> None:
+    """How the model stood after every request, and where what was erased shows again."""
     from ..continual.metrics import request_metrics
 
-    table = Table(title=f"{ledger.folder} · {ledger.plan.regime}", title_justify="left")
-    for name in (
-        "request",
-        "forgot",
-        "UA",
-        "RA-I",
-        "RA-C",
-        "drift",
-        "largest relapse",
-        "seconds",
-        "",
-    ):
-        table.add_column(name)
-    for row, found in zip(ledger.requests, request_metrics(ledger.rows), strict=True):
-        shares = [_share(value) for value in (found.ua, found.ra_i, found.ra_c)]
-        notes = " ".join(row.notes)
-        cells = [
+    rows = [
+        (
             str(found.number),
             row.concept,
-            *shares,
+            *map(percent, (found.ua, found.ra_i, found.ra_c)),
             f"{found.drift:.2f}",
-            _share(found.relapse),
-        ]
-        table.add_row(*cells, f"{row.seconds:.0f}", notes)
-    Console().print(table)
+            percent(found.relapse),
+            f"{row.seconds:.0f}",
+            " ".join(row.notes),
+        )
+        for row, found in zip(ledger.requests, request_metrics(ledger.rows), strict=True)
+    ]
+    columns = ("request", "forgot", "UA", "RA-I", "RA-C", "drift", "largest relapse", "seconds", "")
+    Console().print(table(f"{ledger.folder} · {ledger.plan.regime}", columns, rows))
     if ledger.requests:
         Console().print(_still_shown(ledger))
 
@@ -250,17 +240,12 @@ def _still_shown(ledger: Any) -> Table:
     """By concept and request, the share of pictures that show what was asked for; dim before it is
     to be erased.
     """
-    table = Table(title="Pictures that show it, after every request", title_justify="left")
-    for name in ("erased", "original", *map(str, range(1, len(ledger.rows)))):
-        table.add_column(name, justify="right" if name != "erased" else "left")
+    rows = []
     for number, request in enumerate(ledger.requests, 1):
         seen = [row.panel.get(request.concept) for row in ledger.rows]
-        shares = [_share(found.accuracy if found else None) for found in seen]
-        table.add_row(
-            request.concept, *(Text(text, "dim" * (at < number)) for at, text in enumerate(shares))
-        )
-    return table
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+        shares = [percent(found.accuracy if found else None) for found in seen]
+        dimmed = [Text(text, "dim" * (at < number)) for at, text in enumerate(shares)]
+        rows.append((request.concept, *dimmed))
+    steps = ("original", *map(str, range(1, len(ledger.rows))))
+    title = "Pictures that show it, after every request"
+    return table(title, ("erased", *steps), rows, right=steps)

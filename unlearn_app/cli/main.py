@@ -22,9 +22,10 @@ from .console import (
     StageBars,
     assignments,
     interrupt_flag,
-    name_table,
     own_settings,
     print_result,
+    set_option,
+    table,
     whole_number,
 )
 from .continual import continual
@@ -32,7 +33,7 @@ from .doctor import checks
 from .pocket import pocket
 from .report import compare, report
 
-# Threads that spin while they wait slow other processes on the same cores badly; torch reads this when it loads.
+# Threads that spin while they wait slow other processes on the same cores; torch reads this early.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -96,11 +97,8 @@ def run(
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help=f"any of {SETTINGS}, and METHOD.NAME and regularize.NAME of `methods`; may be"
-            " repeated",
+        set_option(
+            f"any of {SETTINGS}, and METHOD.NAME and regularize.NAME of `methods`; may be repeated"
         ),
     ] = None,
 ) -> None:
@@ -140,7 +138,7 @@ def run(
 @app.command()
 def generate(
     prompt: Annotated[
-        list[str], typer.Option(help="what to paint; may be repeated", metavar="TEXT")
+        list[str], typer.Option(help="what to generate; may be repeated", metavar="TEXT")
     ],
     out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
     seed: Annotated[
@@ -151,7 +149,7 @@ def generate(
     ] = None,
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
 ) -> None:
-    """Paint prompts with the original model or with an adapter; writes one PNG per prompt."""
+    """Generate pictures with the original model or with an adapter; writes one PNG per prompt."""
     prompts = [clean_text(text, "prompt") for text in prompt]
     first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
     from ..common.atomic_files import check_output, whole_folder
@@ -175,7 +173,7 @@ def generate(
 def concepts(
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
 ) -> None:
-    """List the concepts a model is known to paint, with their synonyms and families."""
+    """List the concepts a model is known to show, with their synonyms and families."""
     from ..concepts import catalog
 
     known = catalog.known_concepts(model)
@@ -192,7 +190,7 @@ def concepts(
             for entry in known
             if entry.kind == kind
         ]
-        Console().print(name_table(f"{kind}s", ("name", "family", "also typed as", ""), rows))
+        Console().print(table(f"{kind}s", ("name", "family", "also typed as", ""), rows))
 
 
 @app.command()
@@ -205,9 +203,8 @@ def methods() -> None:
             (part, registry.describe(kind, part), own_settings(kind, part))
             for part in registry.names(kind)
         ]
-        Console().print(
-            name_table(kind.replace("_", " "), ("name", "what it does", "settings"), rows)
-        )
+        headers = ("name", "what it does", "settings")
+        Console().print(table(kind.replace("_", " "), headers, rows))
 
 
 @app.command()
@@ -217,7 +214,7 @@ def doctor() -> None:
     """
     found = list(checks())
     rows = [(check.mark, check.name, check.detail) for check in found]
-    Console().print(name_table("doctor", ("", "check", "found"), rows))
+    Console().print(table("doctor", ("", "check", "found"), rows))
     if not all(check.ok for check in found if check.needed):
         raise typer.Exit(1)
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..common.errors import ConfigError, OutputError
+from .console import print_path, table
 
 RUN = typer.Argument(help="folder of a finished run", metavar="RUN")
 
@@ -18,7 +18,7 @@ def report(run: Annotated[Path, RUN]) -> None:
     from ..runs.report import write_report
 
     for path in write_report(run):
-        Console().print(str(path), markup=False, highlight=False, soft_wrap=True)
+        print_path(path)
 
 
 def compare(
@@ -43,16 +43,15 @@ def compare(
     from ..runs.report import open_run
 
     opened = [open_run(folder) for folder in runs]
-    table, last = Table(title="Shares with 95 % Wilson intervals", title_justify="left"), None
-    for name in ("", *(run.folder.resolve().name for run in opened)):
-        table.add_column(Text(name))
+    names = ("", *(run.folder.resolve().name for run in opened))
+    shown, last = table("Shares with 95 % Wilson intervals", names, ()), None
     for part, name, cells in comparison_rows(opened):
         if part != last:
-            table.add_section()
-            table.add_row(Text(part, style="bold"))
+            shown.add_section()
+            shown.add_row(Text(part, style="bold"))
         last = part
-        table.add_row(Text(f"  {name}"), *map(Text, cells))
-    Console().print(table)
+        shown.add_row(Text(f"  {name}"), *map(Text, cells))
+    Console().print(shown)
     if out is None:
         return
     page = comparison_html(opened).encode()
@@ -63,7 +62,7 @@ def compare(
         raise OutputError(
             f"The output {str(out)!r} cannot be written: {error.strerror or error}."
         ) from error
-    Console().print(str(out), markup=False, highlight=False, soft_wrap=True)
+    print_path(out)
 
 
 def _check_file(out: Path) -> None:

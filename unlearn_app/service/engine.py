@@ -1,5 +1,5 @@
-"""One thread owns torch, the model and its adapters; visitors queue jobs, read their events and may
-stop them.
+"""The engine: one thread owns torch, the model and its adapters; visitors queue jobs, read their
+events and may stop them.
 """
 
 import errno
@@ -16,9 +16,11 @@ from typing import Any, Protocol
 from ..common.errors import UnlearnError
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
-from .jobs import Ask, Asked, Job, Probe, RunStore
+from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore
 
 logger = logging.getLogger(__name__)
+Flag = threading.Event
+NO_MEMORY = "There is not enough memory for this; use a smaller batch size or close other programs."
 
 
 class EngineBusy(UnlearnError):
@@ -38,11 +40,11 @@ class Runner(Protocol):
     """
 
     def warm(self) -> None:
-        """Load what the first job will need."""
+        """Load what the first job needs."""
         ...
 
-    def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        """Do one job, writing into `out` and yielding what happens; ends soon after `cancel` is
+    def __call__(self, request: JobRequest, out: Path, cancel: Flag) -> Iterator[Event]:
+        """Do one job, writing into `out` and yielding its events; ends soon after `cancel` is
         set.
         """
         ...
@@ -61,25 +63,23 @@ class InProcess:
         """Load the default model."""
         self._backend(self._model)
 
-    def __call__(self, asked: Asked, out: Path, cancel: threading.Event) -> Iterator[Event]:
+    def __call__(self, request: JobRequest, out: Path, cancel: Flag) -> Iterator[Event]:
         """Do the job on the resident backend."""
+        # torch comes with these, seconds that must not delay the page.
         from ..continual import sequence
-        from ..runs import (
-            attack_run,
-            workflow,
-        )  # torch comes with them, seconds that must not delay the page
+        from ..runs import attack_run, workflow
         from ..runs.folder import Run
 
-        if isinstance(asked, Ask):
-            backend = self._backend(asked.config.model)
-            yield from sequence.run_request(asked.config, asked.plan, out, backend, cancel.is_set)
-        elif isinstance(asked, Probe):
-            backend = self._backend(asked.config.model)
-            yield from attack_run.run_attacks(
-                Run.open(out), asked.kinds, backend=backend, should_stop=cancel.is_set
-            )
+        if isinstance(request, RunConfig):
+            backend = self._backend(request.model)
+            yield from workflow.run(request, out, cancel=cancel, backend=backend)
+            return
+        backend, stop = self._backend(request.config.model), cancel.is_set
+        if isinstance(request, LedgerRequest):
+            yield from sequence.run_request(request.config, request.plan, out, backend, stop)
         else:
-            yield from workflow.run(asked, out, cancel=cancel, backend=self._backend(asked.model))
+            run, kinds = Run.open(out), request.kinds
+            yield from attack_run.run_attacks(run, kinds, backend=backend, should_stop=stop)
 
     def _backend(self, model: str) -> Any:
         from ..models.catalog import load_backend
@@ -109,7 +109,8 @@ class Engine:
     ) -> None:
         self.root = Path()
         self.ready = threading.Event()
-        self.trouble = ""
+        self.load_error = ""
+        """Why the model could not be loaded, as a sentence."""
         self.runs = RunStore(keep_runs, keep_bytes)
         self._runner, self._capacity, self._patience = runner, waiting, patience
         self._arrived = threading.Event()
@@ -131,17 +132,17 @@ class Engine:
         self._arrived.set()
 
     def ledger(self, session: str) -> Path:
-        """Where a visitor's ledger stands, if they have one."""
-        return self._own(session, "ledger")
+        """The folder of a visitor's ledger, if they have one."""
+        return self._private(session, "ledger")
 
     def scratch_dir(self, session: str) -> Path:
-        """Where a visitor's other files may stand until they leave."""
-        return self._own(session, "desk")
+        """The folder for a visitor's other files, which goes when they leave."""
+        return self._private(session, "scratch")
 
-    def _own(self, session: str, what: str) -> Path:
+    def _private(self, session: str, what: str) -> Path:
         return self.root / f"{what}-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
 
-    def submit(self, asked: Asked, session: str) -> Job:
+    def submit(self, request: JobRequest, session: str) -> Job:
         """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
 
         Raises:
@@ -158,21 +159,22 @@ class Engine:
                 raise EngineBusy(
                     f"{len(self._waiting)} runs are waiting already; try again in a few minutes."
                 )
-            job = Job(asked, self._folder(asked, session), session)
+            job = Job(request, self._folder(request, session), session)
             self._gone.discard(session)
             self._waiting.append(job)
             self._arrived.set()
             self._change.notify_all()
             return job
 
-    def _folder(self, asked: Asked, session: str) -> Path:
-        if isinstance(asked, Ask):
+    def _folder(self, request: JobRequest, session: str) -> Path:
+        """Where the job writes."""
+        if isinstance(request, LedgerRequest):
             return self.ledger(session)
-        if isinstance(asked, Probe):
-            if self.runs.get(asked.folder.name, session) != asked.folder:
-                raise RunGone
-            return asked.folder
-        return self.root / uuid.uuid4().hex
+        if isinstance(request, RunConfig):
+            return self.root / uuid.uuid4().hex
+        if self.runs.get(request.folder.name, session) != request.folder:
+            raise RunGone
+        return request.folder
 
     def delete(self, run_id: str, session: str) -> None:
         """Delete a visitor's own run with everything that was found out about it.
@@ -249,7 +251,7 @@ class Engine:
     def _work(self) -> None:
         self._arrived.wait(self._patience)
         if not self._closed:
-            self.trouble = self._sentence(self._runner.warm, "start-up")
+            self.load_error = self._error_of(self._runner.warm, "start-up")
         self.ready.set()
         while True:
             with self._change:
@@ -257,20 +259,20 @@ class Engine:
                 if self._closed:
                     return
                 job = self._running = self._waiting.pop(0)
-            error = self._sentence(lambda job=job: self._run(job), job.id)
-            self._settle(job)
+            error = self._error_of(lambda job=job: self._run(job), job.id)
+            self._keep_or_delete(job)
             with self._change:
                 self._running = None
             # Last, so that a visitor who sees the end may submit again at once.
             job.end(error)
 
     def _run(self, job: Job) -> None:
-        if isinstance(job.asked_for, Probe) and self.runs.get(job.id, job.session) is None:
+        if isinstance(job.request, AttackRequest) and self.runs.get(job.id, job.session) is None:
             raise RunGone  # dropped for others while this waited
-        for event in self._runner(job.asked_for, job.folder, job.cancel):
+        for event in self._runner(job.request, job.folder, job.cancel):
             job.put(event)
 
-    def _settle(self, job: Job) -> None:
+    def _keep_or_delete(self, job: Job) -> None:
         """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has
         here.
         """
@@ -280,32 +282,28 @@ class Engine:
         if gone:
             shutil.rmtree(job.folder, ignore_errors=True)
             self._clear(job.session)
-        elif isinstance(job.asked_for, Probe):
-            if not self.runs.grown(job.id):
+        elif isinstance(job.request, AttackRequest):
+            if not self.runs.resized(job.id):
                 shutil.rmtree(job.folder, ignore_errors=True)
-        elif job.folder.is_dir() and isinstance(job.asked_for, RunConfig):
+        elif job.folder.is_dir() and isinstance(job.request, RunConfig):
             self.runs.add(job)
 
-    def _sentence(self, work: Callable[[], None], name: str) -> str:
-        """Do the work; the sentence to show when it failed, else "". No failure may end the
-        engine's thread.
+    def _error_of(self, work: Callable[[], None], name: str) -> str:
+        """Do the work, and return the sentence to show when it failed, else "". No failure may end
+        the engine's thread.
         """
         try:
             work()
         except UnlearnError as error:
             return str(error)
         except MemoryError:
-            return (
-                "There is not enough memory for this; use a smaller batch size or close other"
-                " programs."
-            )
+            return NO_MEMORY
         except OSError as error:
             logger.exception("job %s", name)
             if error.errno == errno.ENOSPC:
                 return "The disk is full; free some space and try again."
-            return (
-                f"A file could not be read or written ({error.strerror or type(error).__name__})."
-            )
+            reason = error.strerror or type(error).__name__
+            return f"A file could not be read or written ({reason})."
         except Exception:
             logger.exception("job %s", name)
             return f"Something went wrong on our side; the log has the details under {name[:8]}."

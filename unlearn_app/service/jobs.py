@@ -1,6 +1,4 @@
-"""What visitors ask the engine for: jobs with their events, and the folders that finished ones
-leave.
-"""
+"""What visitors ask the engine for, the jobs that come of it, and the folders of finished runs."""
 
 import queue
 import shutil
@@ -19,15 +17,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One more request for a visitor's ledger, which `plan` begins when there is none."""
+class LedgerRequest:
+    """One more concept to forget for a visitor's ledger, which `plan` begins when there is none."""
 
     config: RunConfig
     plan: "SequenceConfig"
 
 
 @dataclass(frozen=True)
-class Probe:
+class AttackRequest:
     """Attacks of these kinds on the finished run in `folder`, which had the settings `config`."""
 
     folder: Path
@@ -35,17 +33,15 @@ class Probe:
     kinds: tuple[str, ...]
 
 
-Asked = RunConfig | Ask | Probe
+JobRequest = RunConfig | LedgerRequest | AttackRequest
 
 
 class Job:
-    """What one visitor asked for: a run, a request for a ledger, or attacks; its events are read
-    from any thread.
-    """
+    """What one visitor asked for, with the events of it, which any thread may read."""
 
-    def __init__(self, asked: Asked, folder: Path, session: str) -> None:
+    def __init__(self, request: JobRequest, folder: Path, session: str) -> None:
         self.id = folder.name
-        self.asked_for = asked
+        self.request = request
         self.folder = folder
         self.session = session
         self.asked = time.monotonic()
@@ -57,7 +53,7 @@ class Job:
     @property
     def config(self) -> RunConfig:
         """The settings of the run, of the request, or of the run under attack."""
-        return self.asked_for if isinstance(self.asked_for, RunConfig) else self.asked_for.config
+        return self.request if isinstance(self.request, RunConfig) else self.request.config
 
     def put(self, event: Event) -> None:
         """Hand an event to the visitor."""
@@ -102,7 +98,7 @@ class RunStore:
             self._runs[job.id] = (job, size)
             self._trim()
 
-    def grown(self, run_id: str) -> bool:
+    def resized(self, run_id: str) -> bool:
         """Something was added to a kept run: take its new size into account; False when it is not
         kept.
         """

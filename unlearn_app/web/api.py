@@ -3,26 +3,25 @@ the same engine.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import gradio as gr
 
 from ..common.errors import UnlearnError
 from ..common.json_values import to_json
+from ..concepts.catalog import preview_concept
 from ..runs.findings import judge_again, read_findings, record_of
 from ..runs.folder import Run
 from ..service.engine import Engine, RunGone
-from ..service.jobs import Job, Probe
+from ..service.jobs import AttackRequest, Job
 from ..settings.attacks import kinds_of
+from ..settings.events import Event
 from ..settings.run_config import make_config
-from .proofs import Hunt
-from .view import View
-
-POLL = 0.5
-Watch = View | Hunt
+from .attack_progress import AttackProgress
+from .following import follow
+from .view_state import ViewState
 
 
-def unlearn_endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Iterator[dict]]:
+def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]]:
     """The function behind the endpoint `/unlearn`."""
 
     def unlearn(
@@ -39,25 +38,21 @@ def unlearn_endpoint(engine: Engine, core: Any, model: str) -> Callable[..., Ite
         """Forget a concept, attack the forgetting and judge both: progress while it works, run.json
         at the end.
         """
+        changes = {"objective": objective, "seed": seed, "prompts": prompts, "resist.on": resist}
+        if rule:
+            changes["rule"] = rule
         try:
-            asked = {
-                "anchor": anchor,
-                "objective": objective,
-                "seed": seed,
-                "prompts": prompts,
-                "model": model,
-            }
-            asked["resist.on"] = resist
-            config = make_config(
-                concept, preset=preset, **(asked | ({"rule": rule} if rule else {}))
-            )
-            core.preview_concept(config)
+            config = make_config(concept, preset=preset, anchor=anchor, model=model, **changes)
+            preview_concept(config)
             job = engine.submit(config, request.session_hash or "")
         except UnlearnError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        yield from _followed(engine, job, View(config))
-        folder = engine.runs.get(job.id, job.session)
-        yield Run.open(folder).record if folder else {"status": "stopped"}
+            raise _refused(str(error)) from error
+
+        def record() -> dict:
+            folder = engine.runs.get(job.id, job.session)
+            return Run.open(folder).record if folder else {"status": "stopped"}
+
+        yield from _progress(engine, job, ViewState(config), record)
 
     return unlearn
 
@@ -74,34 +69,48 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
             kinds, done = kinds_of(kind), engine.runs.of(session)
             if not done:
                 raise RunGone
-            job = engine.submit(Probe(done[-1].folder, done[-1].config, kinds), session)
+            job = engine.submit(AttackRequest(done[-1].folder, done[-1].config, kinds), session)
         except UnlearnError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        yield from _followed(engine, job, Hunt(kinds))
-        folder = engine.runs.get(job.id, session)
-        if folder is None:
-            raise gr.Error(str(RunGone()), print_exception=False)
-        found = read_findings(folder)
-        verdict = to_json(judge_again(Run.open(folder), found))
-        yield {"findings": [record_of(finding) for finding in found], "verdict": verdict}
+            raise _refused(str(error)) from error
+
+        def findings() -> dict:
+            folder = engine.runs.get(job.id, session)
+            if folder is None:
+                raise _refused(str(RunGone()))
+            found = read_findings(folder)
+            verdict = to_json(judge_again(Run.open(folder), found))
+            return {"findings": [record_of(finding) for finding in found], "verdict": verdict}
+
+        yield from _progress(engine, job, AttackProgress(kinds), findings)
 
     return attack
 
 
-def _followed(engine: Engine, job: Job, watch: Watch) -> Iterator[dict]:
-    """How far a job has come, until it ends; it also ends when nobody follows any more."""
-    try:
-        while not job.over:
-            for event in job.take(POLL):
-                watch.apply(event)
-            text = watch.stage.text if watch.stage else "waiting"
-            yield {
-                "status": "running",
-                "stage": text,
-                "fraction": watch.fraction,
-                "ahead": engine.position(job),
-            }
+def _progress(
+    engine: Engine, job: Job, state: ViewState | AttackProgress, result: Callable[[], dict]
+) -> Iterator[dict]:
+    """How far a job has come, until it ends, and its result."""
+
+    def take_in(events: list[Event]) -> dict:
+        for event in events:
+            state.apply(event)
+        return {}
+
+    def tell() -> dict:
+        return {
+            "status": "running",
+            "stage": state.stage.text if state.stage else "waiting",
+            "fraction": state.fraction,
+            "ahead": engine.position(job),
+        }
+
+    def last() -> dict:
         if job.error:
-            raise gr.Error(job.error, print_exception=False)
-    finally:
-        job.cancel.set()
+            raise _refused(job.error)
+        return result()
+
+    return follow(job, tell(), take_in, tell, last)
+
+
+def _refused(sentence: str) -> gr.Error:
+    return gr.Error(sentence, print_exception=False)

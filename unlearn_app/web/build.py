@@ -10,45 +10,40 @@ import gradio as gr
 
 from ..common.errors import OutputError
 from ..common.paths import ASSETS
-from ..concepts import catalog
+from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from .api import attack_endpoint, unlearn_endpoint
-from .handlers import Handlers
-from .lab_handlers import LabHandlers
-from .layout import lay_out
+from .attack_handlers import AttackHandlers
+from .following import QUIET, VISITORS, WORKING
+from .handlers import RunHandlers
+from .layout import Page, lay_out
+from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
-from .shelf import Shelf, recorded_choices
-from .view import view_of
+from .view_state import stored_state
 
 HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
-VISITORS = 32
 
 
-def build_demo(
-    engine: Engine, *, model: str = "pocket", core: Any = catalog, recorded: Path = RECORDED
-) -> gr.Blocks:
-    """The page around `engine`; `core` knows the concepts, as `concepts.catalog` does; `recorded`
-    holds runs.
-    """
-    runs = _readable(recorded)
-    first = view_of(Run.open(next(iter(runs.values()))), recorded=True) if runs else None
-    names = [(known.name, known.kind) for known in core.known_concepts(model) if not known.fresh]
+def build_demo(engine: Engine, *, model: str = "pocket", recorded: Path = RECORDED) -> gr.Blocks:
+    """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it."""
+    recordings = _readable(recorded)
+    runs = recorded_choices(recordings)
+    first = next(iter(recordings.values()), None)
+    state = stored_state(Run.open(first), recorded=True) if first else None
+    names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
     with gr.Blocks(
         title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)
     ) as demo:
-        page = lay_out(
-            names, recorded_choices(runs), first, lambda: SequenceTab(engine, core, model)
-        )
-        shelf = Shelf(engine, page, runs)
-        _wire(demo, page, Handlers(engine, core, page, model, shelf))
-        _wire_lab(page, LabHandlers(engine, page, shelf))
-        gr.api(
-            unlearn_endpoint(engine, core, model), api_name="unlearn", concurrency_limit=VISITORS
-        )
-        gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
+        page = lay_out(names, runs, state, lambda: SequenceTab(engine, model))
+        run_list = RunList(engine, page, recordings)
+        _wire(demo, page, RunHandlers(engine, page, model, run_list), run_list)
+        _wire_finished(page, AttackHandlers(engine, page, run_list), run_list)
+        endpoints = {"unlearn": unlearn_endpoint(engine, model), "attack": attack_endpoint(engine)}
+        for name, endpoint in endpoints.items():
+            gr.api(endpoint, api_name=name, concurrency_limit=VISITORS)
     return demo
 
 
@@ -92,84 +87,35 @@ def launch_kwargs() -> dict[str, Any]:
     }
 
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-
-def _on_screen(page: Any) -> list[Any]:
-    """What shows one run."""
-    shown = [
-        page.film,
-        page.board,
-        page.summary,
-        page.curve,
-        page.plot,
-        page.angle,
-        page.status,
-        page.shown,
-    ]
-    return [*shown, *page.downloads, *vars(page.lab).values(), *vars(page.history).values()]
-
-
-def _wire_lab(page: Any, does: LabHandlers) -> None:
-    lab, history, shown = page.lab, page.history, [page.run, *_on_screen(page)]
-    lab.go.click(
-        does.probe,
-        [page.shown, lab.kind],
-        shown,
-        show_progress="hidden",
-        concurrency_limit=VISITORS,
-        api_visibility="private",
-    )
-    lab.quit.click(does.stop, None, lab.quit, **QUIET)
-    history.delete.click(does.delete, [page.shown, history.delete], shown, **QUIET)
-    compared = [history.compared, history.said]
-    history.others.input(
-        does.compare, [page.shown, history.others], compared, trigger_mode="always_last", **QUIET
-    )
-
-
-def _wire(demo: gr.Blocks, page: Any, does: Handlers) -> None:
-    fields = [page.concept, *page.options.components.values()]
+def _wire(demo: gr.Blocks, page: Page, does: RunHandlers, runs: RunList) -> None:
+    """Connect the box, the buttons, the options and the list of runs with their listeners."""
+    parts = page.options.components
+    fields = [page.concept, *parts.values()]
     asked = [page.run.click, page.concept.submit]
-    result = [*_on_screen(page), page.hint]
-    # One after the other: whenever a listener starts, Gradio clears what a validator said of the same inputs.
+    result = [*page.of_one_run, page.hint]
+    # One after the other: a listener that starts clears what a validator said of the same inputs.
     refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **QUIET)
-    refused.then(
-        does.run,
-        fields,
-        [*result, page.run, page.stop, page.concept],
-        validator=does.check,
-        show_progress="hidden",
-        concurrency_limit=VISITORS,
-        api_visibility="private",
-    )
+    buttons = [page.run, page.stop, page.concept]
+    refused.then(does.run, fields, [*result, *buttons], validator=does.check, **WORKING)
     page.stop.click(does.stop, None, [page.stop, page.status], **QUIET)
-    said = [page.hint, page.prompts, page.command]
-    gr.on(
-        [field.change for field in fields],
-        does.explain,
-        fields,
-        said,
-        trigger_mode="always_last",
-        **QUIET,
-    )
-    asks = [page.options.components[name] for name in ("preset", "objective")]
-    gr.on(
-        [part.input for part in asks],
-        page.options.defaults,
-        asks,
-        page.options.suggested_fields,
-        **QUIET,
-    )
-    chosen = [page.options.components[name] for name in ("objective", "rule")]
-    gr.on(
-        [part.change for part in chosen],
-        page.options.reveal,
-        chosen,
-        list(page.options.rows.values()),
-        **QUIET,
-    )
-    page.shown.input(does.show, page.shown, result, **QUIET)
+    changed, said = [field.change for field in fields], [page.hint, page.prompts, page.command]
+    gr.on(changed, does.explain, fields, said, trigger_mode="always_last", **QUIET)
+    asks = [parts["preset"], parts["objective"]]
+    suggested = page.options.suggested_fields
+    gr.on([part.input for part in asks], page.options.defaults, asks, suggested, **QUIET)
+    chosen, rows = [parts["objective"], parts["rule"]], list(page.options.rows.values())
+    gr.on([part.change for part in chosen], page.options.reveal, chosen, rows, **QUIET)
+    page.shown.input(runs.show, page.shown, result, **QUIET)
     page.ready.tick(does.readiness, None, [page.head, page.ready], **QUIET)
     demo.load(does.arrive, page.shown, list(page.downloads), **QUIET)
     demo.unload(does.leave)
+
+
+def _wire_finished(page: Page, does: AttackHandlers, runs: RunList) -> None:
+    """Connect what may be done with a finished run with its listeners."""
+    panel, actions, shown = page.attacks, page.actions, [page.run, *page.of_one_run]
+    panel.go.click(does.try_attacks, [page.shown, panel.kind], shown, **WORKING)
+    panel.quit.click(does.stop, None, panel.quit, **QUIET)
+    actions.delete.click(runs.delete, [page.shown, actions.delete], shown, **QUIET)
+    others, compared = [page.shown, actions.others], [actions.compared, actions.said]
+    actions.others.input(runs.compare, others, compared, trigger_mode="always_last", **QUIET)

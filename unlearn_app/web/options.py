@@ -1,7 +1,6 @@
-"""The folded-away settings, made from the fields of the config: nothing about them is written
-twice.
-"""
+"""The folded-away settings, made from the fields of the config."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,23 +10,35 @@ from ..common import registry
 from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
 from ..settings.presets import PRESETS
 from ..settings.run_config import RunConfig, make_config, setting_names
+from .html import capitalized
 
-GROUPS = {
+SECTIONS = {
     "unlearn": "Forgetting",
-    "regularize": "Holding back",
+    "regularize": "Protection",
     "resist": "Resisting relearning",
     "attack": "Attack",
     "compare": "Pictures",
 }
+OWNERS = {"unlearn": "forgetting", "resist": "simulated attack", "compare": "pictures"}
+"""What a setting's section is called where another section has one of the same name."""
 SWITCH = "resist.on"
-"""The one setting that stands in the open."""
+"""The one setting that is not folded away."""
 LABELS = {
     "on": "Resist relearning",
     "lr": "Learning rate",
     "rank": "LoRA rank",
     "alpha": "LoRA alpha",
+    "retain": "Retain prompts",
+    "select": "Share of rows trained",
+    "project": "Projection",
+    "energy": "Energy of the projection",
+    "goal": "Goal of resisting",
+    "cap": "Largest loss that counts",
+    "order": "Order of derivatives",
 }
 TOP = ("anchor", "objective", "rule", "prompts", "seed", "preset")
+TEXTS = ("anchor", "prompts")
+HELP = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
 
 
 @dataclass(frozen=True)
@@ -35,32 +46,29 @@ class Options:
     """The setting components by config name, in the order handlers receive them."""
 
     components: dict[str, Any]
-    rows: dict[str, Any]
+    rows: dict[str, gr.Row]
     """The row of every part that has hyperparameters of its own; shown while the part is chosen."""
 
     def config(self, concept: str, values: tuple, model: str) -> RunConfig:
-        """The checked config of what stands in the fields.
+        """The checked config of the values in the fields.
 
         Raises:
             ConfigError: a value that is not accepted; `field` names its component.
         """
-        changes = dict(zip(self.components, values, strict=True))
-        texts = ("anchor", "prompts")
-        changes |= {
-            name: "" for name, value in changes.items() if value is None and name not in texts
+        changes = {
+            name: "" if value is None and name not in TEXTS else value
+            for name, value in zip(self.components, values, strict=True)
         }
         return make_config(concept, preset=changes.pop("preset"), model=model, **changes)
 
     def defaults(self, preset: str, objective: str) -> list[Any]:
-        """What preset and method put into the fields that are theirs."""
+        """The values that preset and method give to `suggested_fields`."""
         config = make_config("cat", preset=preset, objective=objective)
-        shared, own = setting_names(tuple(GROUPS)), dict(config.options)
-        values = {name: _get(config, name) for name in shared}
-        values |= {
-            name: own.get(name, self.components[name].value)
-            for name in setting_names()[len(shared) :]
-        }
-        values.pop(SWITCH)
+        shared, own = setting_names(tuple(SECTIONS)), dict(config.options)
+        values = {name: _value(config, name) for name in shared}
+        for name in setting_names()[len(shared) :]:
+            values[name] = own.get(name, self.components[name].value)
+        del values[SWITCH]
         return [config.rule, *values.values()]
 
     @property
@@ -68,7 +76,7 @@ class Options:
         """The components that a preset or a method fills in; the switch is the user's alone."""
         return [self.components[name] for name in ("rule", *setting_names()) if name != SWITCH]
 
-    def reveal(self, objective: str, rule: str) -> list[Any]:
+    def reveal(self, objective: str, rule: str) -> list[gr.Row]:
         """Which rows of hyperparameters are on the page."""
         return [gr.Row(visible=name in (objective, rule)) for name in self.rows]
 
@@ -77,16 +85,15 @@ def build_switch() -> gr.Checkbox:
     """The switch for resisting, with what it costs, controls included, and what `bench paper2`
     found it to be worth.
     """
-    cost = {
-        p: _duration(2 * RESIST_SECONDS * make_config("cat", preset=p).unlearn.steps)
-        for p in PRESETS
-    }
     worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
-    said = "; ".join(f"{cost[preset]} in {preset}, {worth[preset]}" for preset in PRESETS)
+    said = []
+    for preset in PRESETS:
+        seconds = 2 * RESIST_SECONDS * make_config("cat", preset=preset).unlearn.steps
+        said.append(f"{_duration(seconds)} in {preset}, {worth[preset]}")
     return gr.Checkbox(
         ResistConfig.on,
         label=LABELS["on"],
-        info=f"adds about {said}",
+        info=f"adds about {'; '.join(said)}",
         elem_id="resist-on",
         container=False,
     )
@@ -98,9 +105,9 @@ def _duration(seconds: float) -> str:
 
 def build_options(switch: gr.Checkbox) -> Options:
     """Create the components inside the current layout block; `switch` is there already."""
-    helps = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
     base = make_config("cat")
     made: dict[str, Any] = {SWITCH: switch}
+    rows: dict[str, gr.Row] = {}
     with gr.Row():
         made["preset"] = gr.Radio(
             list(PRESETS),
@@ -112,74 +119,83 @@ def build_options(switch: gr.Checkbox) -> Options:
         made["anchor"] = gr.Textbox(
             elem_id="anchor",
             label="Anchor",
-            info=_sentence(helps["anchor"]),
+            info=capitalized(HELP["anchor"]),
             placeholder="chosen by itself",
             min_width=220,
         )
         made["seed"] = gr.Number(
-            base.seed, label="Seed", info=_sentence(helps["seed"]), min_width=140
+            base.seed, label="Seed", info=capitalized(HELP["seed"]), min_width=140
         )
-    rows: dict[str, Any] = {}
-    for name, kinds in (("objective", registry.METHODS), ("rule", ("rule",))):
+    for name, label, kinds in (
+        ("objective", "Method", registry.METHODS),
+        ("rule", "Gradient rule", ("rule",)),
+    ):
+        chosen = getattr(base, name)
         parts = [(kind, part) for kind in kinds for part in registry.names(kind)]
-        made[name] = gr.Dropdown(
-            [
-                (f"{part}: {registry.describe(kind, part)}", part)
-                for kind, part in sorted(parts, key=lambda p: p[1])
-            ],
-            value=getattr(base, name),
-            label={"objective": "Method", "rule": "Gradient rule"}[name],
-            info=_sentence(helps[name]),
-            elem_id=name,
-        )
+        made[name] = _choice(name, label, parts, chosen)
         for kind, part in parts:
             if items := registry.settings_of(kind, part):
-                with gr.Row(visible=part == getattr(base, name)) as rows[part]:
-                    made |= {
-                        f"{part}.{item.name}": _field(item, f"{part}.{item.name}", item.default)
-                        for item in items
-                    }
+                with gr.Row(visible=part == chosen) as rows[part]:
+                    made |= _fields((f"{part}.{item.name}", item, item.default) for item in items)
     made["prompts"] = gr.Textbox(
         elem_id="own-prompts",
         label="Your own prompts",
-        info=_sentence(helps["prompts"]),
+        info=capitalized(HELP["prompts"]),
         placeholder="forget: my cat asleep on a chair\nretain: my dog asleep on a chair",
         lines=2,
         max_lines=8,
     )
-    for group, title in GROUPS.items():
+    for section, title in SECTIONS.items():
         gr.HTML(f"<h4>{title}</h4>")
+        names = {f"{section}.{item.name}": item for item in fields(group_class(section))}
+        names.pop(SWITCH, None)
         with gr.Row():
-            for item in fields(group_class(group)):
-                dotted = f"{group}.{item.name}"
-                if dotted != SWITCH:
-                    made[dotted] = _field(item, dotted, _get(base, dotted))
-    return Options(
-        {name: made[name] for name in (*TOP, *(name for name in made if "." in name))}, rows
+            made |= _fields((name, item, _value(base, name)) for name, item in names.items())
+    settings = (name for name in made if "." in name)
+    return Options({name: made[name] for name in (*TOP, *settings)}, rows)
+
+
+def _choice(name: str, label: str, parts: list[tuple[str, str]], chosen: str) -> gr.Dropdown:
+    """A choice among registered parts, given as kind and name."""
+    ordered = sorted(parts, key=lambda part: part[1])
+    return gr.Dropdown(
+        [(f"{part}: {registry.describe(kind, part)}", part) for kind, part in ordered],
+        value=chosen,
+        label=label,
+        info=capitalized(HELP[name]),
+        elem_id=name,
     )
 
 
-def _field(item: Any, dotted: str, value: Any) -> Any:
+def _fields(settings: Iterator[tuple[str, Any, Any]]) -> dict[str, Any]:
+    """A component for each setting, given by dotted name, dataclass field and value."""
+    return {name: _field(name, item, value) for name, item, value in settings}
+
+
+def _field(name: str, item: Any, value: Any) -> Any:
     """A number within its range, a choice, or a yes."""
     said = {
-        "label": LABELS.get(item.name, item.name.replace("_", " ").capitalize()),
+        "label": _label(name),
+        "info": item.metadata["help"],
         "min_width": 170,
-        "elem_id": dotted.replace(".", "-").replace("_", "-"),
+        "elem_id": name.replace(".", "-").replace("_", "-"),
     }
     if item.type is bool:
-        return gr.Checkbox(value, info=item.metadata["help"], **said)
+        return gr.Checkbox(value, **said)
     if "choices" in item.metadata:
-        return gr.Dropdown(
-            list(item.metadata["choices"]), value=value, info=item.metadata["help"], **said
-        )
+        return gr.Dropdown(list(item.metadata["choices"]), value=value, **said)
     low, high = item.metadata["range"]
-    return gr.Number(value, info=f"{item.metadata['help']} ({low:g} to {high:g})", **said)
+    return gr.Number(value, **said | {"info": f"{said['info']} ({low:g} to {high:g})"})
 
 
-def _get(config: RunConfig, name: str) -> Any:
-    group, _, leaf = name.partition(".")
-    return getattr(getattr(config, group), leaf)
+def _label(name: str) -> str:
+    """A label that no other setting has."""
+    section, _, leaf = name.partition(".")
+    label = LABELS.get(leaf, capitalized(leaf.replace("_", " ")))
+    alone = sum(other.endswith(f".{leaf}") for other in setting_names()) == 1
+    return label if alone else f"{label} ({OWNERS.get(section, section)})"
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _value(config: RunConfig, name: str) -> Any:
+    section, _, leaf = name.partition(".")
+    return getattr(getattr(config, section), leaf)

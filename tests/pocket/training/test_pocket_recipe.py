@@ -28,6 +28,8 @@ from unlearn_app.pocket.training.parts import new_autoencoder
 from unlearn_app.pocket.world.dataset import scene_at
 from unlearn_app.pocket.world.rendering import render
 
+pytestmark = pytest.mark.slow
+
 JUDGES = {"judge": PocketJudge, "second": SecondJudge}
 MEGABYTES_15 = 15 * 2**20
 TRAIN = """

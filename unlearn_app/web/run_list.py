@@ -1,0 +1,171 @@
+"""The finished runs that a visitor may see: the list of them, the one on screen, and its files."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from ..common.errors import OutputError, UnlearnError
+from ..continual.ledger import slug
+from ..runs.folder import Run
+from ..service.engine import Engine, RunGone
+from .attack_cards import attack_cards, cost
+from .comparison_table import comparison_table
+from .downloads import KINDS, comparison, exports
+from .following import Updates
+from .html import alert, note
+from .layout import Page
+from .plots import angle_plot, curve_plot, loss_plot
+from .preview_strip import preview_strip
+from .run_panels import SURE, obstacle
+from .score_table import score_table
+from .status import WELCOME, status
+from .view_state import ViewState, stored_state
+
+GONE = str(RunGone())
+DAMAGED = "These runs cannot be compared: one of them is not whole."
+
+
+class RunList:
+    """Runs that ship with the app, and those of each visitor, which are nobody else's."""
+
+    def __init__(self, engine: Engine, page: Page, recorded: dict[str, Path]) -> None:
+        self._engine, self._page, self.recorded = engine, page, recorded
+        self._exporting = threading.Lock()
+
+    def own(self, key: str | None, session: str) -> Path | None:
+        """The folder of a visitor's own run."""
+        return None if key in self.recorded else self._engine.runs.get(key or "", session)
+
+    def find(self, key: str | None, session: str) -> Path | None:
+        """The folder of a run that this visitor may see."""
+        return self.recorded.get(key or "") or self.own(key, session)
+
+    def names(self, session: str) -> list[tuple[str, str]]:
+        """Title and key of all runs that this visitor may see: their own, the latest first, then
+        the recorded ones.
+        """
+        jobs = self._engine.runs.of(session)
+        own = [(f"{job.config.concept} (your run {n})", job.id) for n, job in enumerate(jobs, 1)]
+        return own[::-1] + recorded_choices(self.recorded)
+
+    def choices(self, session: str, shown: str | None) -> Updates:
+        """The lists of runs when `shown` is on screen, and what may be done with it."""
+        page, names = self._page, self.names(session)
+        others = [(text, key) for text, key in names if key != shown]
+        return self._actions(self.own(shown, session) is not None) | {
+            page.shown: gr.Dropdown(
+                choices=names, value=shown, visible=bool(names), interactive=True
+            ),
+            page.actions.others: gr.Dropdown(
+                choices=others, value=[], multiselect=True, visible=bool(others), interactive=True
+            ),
+        }
+
+    def locked(self) -> Updates:
+        """The lists of runs while a job of this visitor goes on, when nothing may be done."""
+        lists = (self._page.shown, self._page.actions.others)
+        return self._actions(False) | {one: gr.Dropdown(interactive=False) for one in lists}
+
+    def _actions(self, deletable: bool) -> Updates:
+        actions = self._page.actions
+        return {
+            actions.compared: gr.DownloadButton(visible=False),
+            actions.delete: actions.delete_button(visible=deletable),
+            actions.said: "",
+        }
+
+    def stored(self, key: str | None, session: str) -> Updates:
+        """Everything on screen about a stored run; an invitation where there is none."""
+        folder = self.find(key, session)
+        state = stored_state(Run.open(folder), key in self.recorded) if folder else None
+        return self.on_screen(state, folder)
+
+    def on_screen(self, state: ViewState | None, folder: Path | None) -> Updates:
+        """Everything on screen about a run, which is kept in `folder` once it is over."""
+        page = self._page
+        return {
+            page.status: status(state) if state else WELCOME,
+            page.previews: preview_strip(state) if state else "",
+            page.comparison: comparison_table(state) if state else "",
+            page.scores: score_table(state) if state else "",
+            page.curve: curve_plot(state),
+            page.losses: loss_plot(state),
+            page.angles: angle_plot(state),
+            **self.attacks(state if folder else None, folder),
+            **self.links(folder),
+        }
+
+    def attacks(self, state: ViewState | None, folder: Path | None, said: str = "") -> Updates:
+        """The findings about a run, and the button that asks for more of them, or why there is
+        none.
+        """
+        panel = self._page.attacks
+        why = obstacle(state, folder) if state else ""
+        return {
+            panel.row: gr.Row(visible=state is not None and not why),
+            panel.kind: gr.Dropdown(interactive=True),
+            panel.go: gr.Button(visible=True),
+            panel.quit: gr.Button(visible=False),
+            panel.said: said or note(why or (cost(state) if state else "")),
+            panel.found: attack_cards(state.findings) if state else "",
+        }
+
+    def links(self, folder: Path | None) -> Updates:
+        """The download buttons of a run, hidden where it lacks the file."""
+        made: dict[str, Path | None] = dict.fromkeys(KINDS)
+        if folder:
+            root = self._engine.root
+            place = folder if folder.is_relative_to(root) else root / folder.name
+            with self._exporting:
+                made = exports(folder, place / "exports")
+        return {
+            button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
+            for button, kind in zip(self._page.downloads, KINDS, strict=True)
+        }
+
+    def show(self, request: gr.Request, key: str | None) -> Updates:
+        """Put a finished run on screen again."""
+        session = request.session_hash or ""
+        if self.find(key, session) is None:
+            return {self._page.hint: alert(GONE)}
+        return self.stored(key, session) | self.choices(session, key)
+
+    def delete(self, request: gr.Request, key: str | None, label: str) -> Updates:
+        """Ask whether that was meant; at the second click delete the run on screen, and show
+        another.
+        """
+        session, actions = request.session_hash or "", self._page.actions
+        if label != SURE:
+            return {actions.delete: actions.delete_button(sure=True)}
+        try:
+            self._engine.delete(key or "", session)
+        except UnlearnError as error:
+            return {actions.said: alert(str(error)), actions.delete: actions.delete_button()}
+        name = next(iter(self.names(session)), ("", None))[1]
+        said = {actions.said: note("Deleted.")}
+        return self.stored(name, session) | self.choices(session, name) | said
+
+    def compare(self, request: gr.Request, key: str | None, others: Sequence[str]) -> Updates:
+        """Make the page that shows the run on screen beside others, ready to be downloaded."""
+        session, actions = request.session_hash or "", self._page.actions
+        hidden = {actions.compared: gr.DownloadButton(visible=False), actions.said: ""}
+        if not others:
+            return hidden
+        titles, runs = {value: title for title, value in self.names(session)}, {}
+        for one in dict.fromkeys((key, *others)):
+            folder = self.find(one, session)
+            if folder is None or one not in titles:
+                return hidden | {actions.said: alert(GONE)}
+            runs[slug(titles[one])[:60]] = folder
+        try:
+            made = comparison(runs, self._engine.scratch_dir(session))
+        except OutputError:
+            return hidden | {actions.said: alert(DAMAGED)}
+        return hidden | {actions.compared: gr.DownloadButton(value=str(made), visible=True)}
+
+
+def recorded_choices(recorded: dict[str, Path]) -> list[tuple[str, str]]:
+    """The recorded runs as choices of the dropdown."""
+    return [(f"{name} (recorded)", name) for name in recorded]
