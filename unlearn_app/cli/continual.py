@@ -34,6 +34,9 @@ continual = typer.Typer(
     help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
 )
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
+SEED = typer.Option(help="seed of training and pictures", metavar="N")
+PRESET = typer.Option(help="fast or full", metavar="|".join(PRESETS))
+MODEL = typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
 SEQUENCE = "sequence."
 NO_OUT = "There is no --out; a new folder for the ledger is needed."
 NO_CONCEPTS = "There are no --concepts; names separated by commas are needed, or a command."
@@ -65,15 +68,9 @@ def start(
     keep: Annotated[
         str, typer.Option(help="what else to test after every request", metavar="A,B,C")
     ] = "",
-    seed: Annotated[str, typer.Option(help="seed of training and pictures", metavar="N")] = str(
-        RunConfig.seed
-    ),
-    preset: Annotated[
-        str, typer.Option(help="fast or full", metavar="|".join(PRESETS))
-    ] = RunConfig.preset,
-    model: Annotated[
-        str, typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
-    ] = RunConfig.model,
+    seed: Annotated[str, SEED] = str(RunConfig.seed),
+    preset: Annotated[str, PRESET] = RunConfig.preset,
+    model: Annotated[str, MODEL] = RunConfig.model,
     settings: Annotated[
         list[str] | None, set_option("as of `run`, and sequence.regime, sequence.merge and more")
     ] = None,
@@ -89,9 +86,8 @@ def start(
     known = {"preset": preset, "objective": objective, "seed": seed, "model": model}
     given = assignments(settings or [], SEQUENCE)
     plan = _taken_plan(given)
-    config = make_config(
-        names[0], **known, **_held(hold or suggested_regularization(objective, model)) | given
-    )
+    own = _held(hold or suggested_regularization(objective, model)) | given
+    config = make_config(names[0], **known, **own)
     kept = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _begin(out, config, plan, names, kept)
 

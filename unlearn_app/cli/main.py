@@ -54,6 +54,7 @@ FIELDS = {item.name: item for item in fields(RunConfig)}
 FIXED = tuple(group for group in GROUPS if group != "regularize")
 """Groups of settings that can be named without loading torch."""
 SETTINGS = ", ".join(setting_names(FIXED))
+OTHERS = "and METHOD.NAME and regularize.NAME of `methods`"
 
 app = typer.Typer(
     help=(
@@ -96,10 +97,7 @@ def run(
     preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
     model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
     settings: Annotated[
-        list[str] | None,
-        set_option(
-            f"any of {SETTINGS}, and METHOD.NAME and regularize.NAME of `methods`; may be repeated"
-        ),
+        list[str] | None, set_option(f"any of {SETTINGS}, {OTHERS}; may be repeated")
     ] = None,
 ) -> None:
     """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
