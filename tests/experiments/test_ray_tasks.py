@@ -36,6 +36,7 @@ def local_ray() -> Iterator[None]:
 
 
 @by_ray
+@pytest.mark.slow
 def test_a_cell_that_grows_and_shares_survives_its_worker(local_ray: None, tmp_path: Path) -> None:
     alone, spread = (SlowSums(Extent(tmp_path / name)) for name in ("alone", "spread"))
     cells = [Sum(4), Sum(5), Sum(2)]
@@ -78,6 +79,7 @@ def working(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 @by_ray
+@pytest.mark.slow
 def test_a_benchmark_by_ray_stores_and_says_what_the_plain_loop_does(tmp_path: Path) -> None:
     """With one thread in both, on whose number sums of floats depend; one of two workers is
     killed.
