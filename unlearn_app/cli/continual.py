@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common.errors import ConfigError
-from ..settings.groups import SequenceConfig
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
     DEFAULT_SEQUENCE_OBJECTIVE,
@@ -29,6 +28,9 @@ from .console import (
     table,
     whole_number,
 )
+
+if TYPE_CHECKING:
+    from ..settings.groups import SequenceConfig
 
 continual = typer.Typer(
     help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
@@ -92,7 +94,7 @@ def start(
     _begin(out, config, plan, names, kept)
 
 
-def _taken_plan(given: dict[str, str]) -> SequenceConfig:
+def _taken_plan(given: dict[str, str]) -> "SequenceConfig":
     """The plan that the settings of the sequence ask for, which are taken out of `given`."""
     names = [name for name in given if name.startswith(SEQUENCE)]
     return make_plan(**{name.removeprefix(SEQUENCE): given.pop(name) for name in names})
@@ -108,7 +110,7 @@ def _held(name: str) -> dict[str, Any]:
 
 
 def _begin(
-    out: Path, config: RunConfig, plan: SequenceConfig, names: list[str], kept: list[str]
+    out: Path, config: RunConfig, plan: "SequenceConfig", names: list[str], kept: list[str]
 ) -> None:
     """Make the ledger, whose panel has `kept` too, and forget the names."""
     from ..concepts.catalog import preview_concept
