@@ -121,28 +121,30 @@ def test_a_model_grows_by_the_attacks_on_it_and_keeps_what_it_has(tmp_path, monk
 
 
 def test_what_a_cell_depends_on_is_in_its_hash() -> None:
-    job = lab.AttackedModel("destroyed", "cat", 0)
-    config = job.config(False)
-    known = lab.depends_on(job, config, "judge 1")
+    cell = lab.AttackedModel("destroyed", "cat", 0)
+    config = cell.config(False)
+    known = lab.depends_on(cell, config, "judge 1")
     for changes in ({"attack.pictures": 17}, {"compare.forget": 13}, {"unlearn.lr": 1e-3}):
-        assert lab.depends_on(job, make_config("cat", **changes), "judge 1") != known
-    assert lab.depends_on(job, config, "judge 2") != known
+        assert lab.depends_on(cell, make_config("cat", **changes), "judge 1") != known
+    assert lab.depends_on(cell, config, "judge 2") != known
     assert lab.depends_on(lab.AttackedModel("the original", "cat", 0), config, "judge 1") != known
 
 
 def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:
-    cut = [job for job in lab.grid(3, smoke=False) if job.cut]
+    cut = [cell for cell in lab.grid(3, smoke=False) if cell.cut]
     four = ("concealed: prompt filter", "destroyed", "the original", "never learned")
-    assert all(len({job.seed for job in cut if job.row == row}) == 10 for row in four)
-    assert {job.row for job in cut} == {*CASES, *METHODS, CONTROL}
-    assert {job.seed for job in cut if job.row == CONTROL} == {job.seed for job in cut}
+    assert all(len({cell.seed for cell in cut if cell.row == row}) == 10 for row in four)
+    assert {cell.row for cell in cut} == {*CASES, *METHODS, CONTROL}
+    assert {cell.seed for cell in cut if cell.row == CONTROL} == {cell.seed for cell in cut}
     assert all(make_attack(kind).counts for kind in QUICK) and not all(
         make_attack(kind).by_prompt for kind in QUICK
     )
-    assert all({*QUICK} <= {*job.kinds(False, False)} for job in cut)
-    assert {kind for job in cut for kind in job.kinds(False, False)} == {*registry.names("attack")}
+    assert all({*QUICK} <= {*cell.kinds(False, False)} for cell in cut)
+    assert {kind for cell in cut for kind in cell.kinds(False, False)} == {
+        *registry.names("attack")
+    }
     every = {kind for kind in registry.names("attack") if make_attack(kind).counts}
     for row in (CONTROL, "concealed: word exchanged", "destroyed", "never learned", *METHODS):
-        assert any(every <= {*job.kinds(False, False)} for job in cut if job.row == row), row
+        assert any(every <= {*cell.kinds(False, False)} for cell in cut if cell.row == row), row
     for settings in METHODS.values():
         make_config("cat", **settings)

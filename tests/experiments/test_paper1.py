@@ -70,17 +70,19 @@ def test_claims_name_arms_and_tasks_that_exist() -> None:
 
 
 def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
-    jobs = [job for job in paper1.grid(3) if job.cut]
+    cells = [cell for cell in paper1.grid(3) if cell.cut]
     for arm in paper1.MAIN:
-        mine = {(job.target, job.seed) for job in jobs if "class" in job.tasks and job.arm == arm}
+        mine = {
+            (cell.target, cell.seed) for cell in cells if "class" in cell.tasks and cell.arm == arm
+        }
         assert mine == {(target, seed) for target in paper1.TASKS["class"] for seed in range(3)}
     for arm, task in itertools.product(paper1.ARMS, paper1.TASKS):
-        assert {job.seed for job in jobs if job.arm == arm and task in job.tasks} == {0, 1, 2}
-    assert len(jobs) < len(paper1.grid(3))
-    assert [job.arm for job in jobs if job.target == "cat" and job.seed == 0][:2] == list(
+        assert {cell.seed for cell in cells if cell.arm == arm and task in cell.tasks} == {0, 1, 2}
+    assert len(cells) < len(paper1.grid(3))
+    assert [cell.arm for cell in cells if cell.target == "cat" and cell.seed == 0][:2] == list(
         paper1.MAIN
     )
-    assert len({dataclasses.astuple(job) for job in jobs}) == len(jobs)
+    assert len({dataclasses.astuple(cell) for cell in cells}) == len(cells)
 
 
 def test_every_arm_has_the_same_budget() -> None:
@@ -136,8 +138,8 @@ def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) 
 
 
 def test_unsafe_concepts_are_classes_measured_once() -> None:
-    (job,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
-    assert job.tasks == ("class", "unsafe") and not job.cut
+    (cell,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
+    assert cell.tasks == ("class", "unsafe") and not cell.cut
     assert (
         paper1.Removal("bomb", paper1.MAIN[0], 0).cut
         and not paper1.Removal("ink", paper1.MAIN[0], 0).cut

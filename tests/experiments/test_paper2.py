@@ -272,27 +272,31 @@ def test_claims_name_defences_that_exist() -> None:
 
 
 def test_the_cut_keeps_every_seed_and_control() -> None:
-    jobs = [job for job in grid(3) if job.cut]
+    cells = [cell for cell in grid(3) if cell.cut]
     known, attacks = (
-        {(job.defence, job.attack) for job in jobs if job.base == "ESD"},
+        {(cell.defence, cell.attack) for cell in cells if cell.base == "ESD"},
         paper2.CUT_ATTACKS,
     )
     left = {attack for defence, attack in set(itertools.product(DEFENCES, attacks)) - known}
     assert left == {HARMLESS, "all weights"} and ("meta", HARMLESS) in known
     assert {(control, attack) for control in paper2.CONTROLS for attack in attacks[:2]} <= known
     for target, defence in itertools.product(paper2.TARGETS, (*DEFENCES, NONE)):
-        assert {job.seed for job in jobs if (job.target, job.defence) == (target, defence)} == {
+        assert {
+            cell.seed for cell in cells if (cell.target, cell.defence) == (target, defence)
+        } == {
             0,
             1,
             2,
         }
-    originals = {(job.target, job.defence, job.attack) for job in jobs if job.base == ORIGINAL}
+    originals = {
+        (cell.target, cell.defence, cell.attack) for cell in cells if cell.base == ORIGINAL
+    }
     assert originals == {(target, NONE, NONE) for target in paper2.TARGETS}, (
         "no fresh concept among them"
     )
-    assert len({job.target for job in jobs if job.base == UNSEEN}) >= 2
-    assert len(set(grid(3))) == len(grid(3)) > len(jobs) == 192 + 15
-    models = [(job.target, job.seed, job.base, job.defence) for job in jobs]
+    assert len({cell.target for cell in cells if cell.base == UNSEEN}) >= 2
+    assert len(set(grid(3))) == len(grid(3)) > len(cells) == 192 + 15
+    models = [(cell.target, cell.seed, cell.base, cell.defence) for cell in cells]
     assert len([key for key, _ in itertools.groupby(models)]) == len(set(models)), (
         "a model is defended once"
     )
@@ -302,10 +306,12 @@ def test_one_length_of_attack_for_all() -> None:
     """The learning rate follows the length: cells of two lengths in one table would be two attacks
     under one name.
     """
-    jobs = grid(1)
-    assert {job.config(smoke=False, full=True).attack.steps for job in jobs} == {MARKS[-1]} == {300}
+    cells = grid(1)
     assert (
-        {job.config(smoke=False, full=False).attack.steps for job in jobs if job.cut}
+        {cell.config(smoke=False, full=True).attack.steps for cell in cells} == {MARKS[-1]} == {300}
+    )
+    assert (
+        {cell.config(smoke=False, full=False).attack.steps for cell in cells if cell.cut}
         == {CUT_STEPS}
         == {100}
     )
@@ -313,15 +319,15 @@ def test_one_length_of_attack_for_all() -> None:
 
 def test_stored_cells_are_kept() -> None:
     """Whatever changes what a cell depends on would have the whole cut measured again."""
-    cut, found = {job for job in grid(3) if job.cut}, 0
+    cut, found = {cell for cell in grid(3) if cell.cut}, 0
     for path in STORED.glob("*.json"):
         config = json.loads(path.read_text())["config"]
-        job = DefendedAttack(
+        cell = DefendedAttack(
             **{field.name: config[field.name] for field in dataclasses.fields(DefendedAttack)}
         )
         backend = SimpleNamespace(base_hash=config["base_model"])
-        plan = paper2.Paper2(Extent(STORED), backend, SimpleNamespace()).config(job)
-        assert job in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
+        plan = paper2.Paper2(Extent(STORED), backend, SimpleNamespace()).config(cell)
+        assert cell in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
         found += 1
     assert found >= 156
 

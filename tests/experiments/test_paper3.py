@@ -363,16 +363,16 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
         assert len(names) == len(set(names)) == 12 and set(names) < {
             entry.name for entry in entries
         }
-    jobs = grid(3)
-    assert len(set(jobs)) == len(jobs) == 3 * 2 * 2 * 3 * len(ARMS) + 2 * 2 * len(CONTENDERS)
-    cut = [job for job in jobs if job.cut]
-    first = [job for job in cut if (job.order, job.base) == (0, "concept ablation")]
-    by_seed = {seed: {job.arm for job in first if job.seed == seed} for seed in range(6)}
+    cells = grid(3)
+    assert len(set(cells)) == len(cells) == 3 * 2 * 2 * 3 * len(ARMS) + 2 * 2 * len(CONTENDERS)
+    cut = [cell for cell in cells if cell.cut]
+    first = [cell for cell in cut if (cell.order, cell.base) == (0, "concept ablation")]
+    by_seed = {seed: {cell.arm for cell in first if cell.seed == seed} for seed in range(6)}
     several = set(ARMS) - {UNHELD, ALL_LAYERS}
     assert by_seed == dict(
         enumerate([set(ARMS), several, several, set(CONTENDERS), set(CONTENDERS), set()])
     )
-    few = {(job.order, job.base, job.seed, job.arm) for job in set(cut) - set(first)}
+    few = {(cell.order, cell.base, cell.seed, cell.arm) for cell in set(cut) - set(first)}
     assert few == {
         (*way, 0, name)
         for way in ((1, "concept ablation"), (0, "EraseDiff"))
@@ -380,8 +380,10 @@ def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     }
     one, two = (RequestSequence("objects", order, 0, "ESD", SEQUENTIAL) for order in (0, 1))
     assert one.requests(False) == two.requests(False)[::-1]
-    layers = {job.arm: job.settings(False)[0].unlearn.modules for job in jobs}
-    rates = {job.arm: job.settings(False)[0].unlearn.lr for job in jobs if job.domain == "objects"}
+    layers = {cell.arm: cell.settings(False)[0].unlearn.modules for cell in cells}
+    rates = {
+        cell.arm: cell.settings(False)[0].unlearn.lr for cell in cells if cell.domain == "objects"
+    }
     assert layers == dict.fromkeys(ARMS, "keys_values") | {ALL_LAYERS: "all"}
     assert rates == dict.fromkeys(ARMS, 4e-3) | {
         ALL_LAYERS: 2e-3,
@@ -434,16 +436,16 @@ def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
 
 def test_between_marks_only_the_latest_request_is_looked_at() -> None:
     asked, names = panel("objects", 0, False), SEQUENCES["objects"]
-    job = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
-    assert REQUEST_MARKS[:2] == (1, 3) and list(looked_at(asked, job, 2, False)) == [names[1]]
-    third = looked_at(asked, job, 3, False)
+    cell = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
+    assert REQUEST_MARKS[:2] == (1, 3) and list(looked_at(asked, cell, 2, False)) == [names[1]]
+    third = looked_at(asked, cell, 3, False)
     assert (
         set(names[:3]) < set(third)
         and not set(names[3:]) & set(third)
         and set(kept("objects")) < set(third)
     )
-    assert looked_at(asked, dataclasses.replace(job, arm=AT_ONCE), 2, False) == {}
-    assert looked_at(asked, job, 12, False) == asked
+    assert looked_at(asked, dataclasses.replace(cell, arm=AT_ONCE), 2, False) == {}
+    assert looked_at(asked, cell, 12, False) == asked
 
 
 def seen(asked, name: str, right: bool = True) -> ConceptScore:
@@ -460,8 +462,8 @@ def seen(asked, name: str, right: bool = True) -> ConceptScore:
 
 def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
     """A ledger of the benchmark, without training."""
-    job = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
-    made = Ledger.create(folder, *job.settings(True), list(asked))
+    cell = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
+    made = Ledger.create(folder, *cell.settings(True), list(asked))
     made.base = base
     state = {f"x.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
     gone: list[str] = []
@@ -537,8 +539,8 @@ def test_what_a_request_that_was_not_trained_would_have_taken_is_read_off_the_li
 
 
 def test_a_plan_of_the_benchmark_is_accepted() -> None:
-    for job in grid(1):
-        job.settings(False)
+    for cell in grid(1):
+        cell.settings(False)
     assert (
         make_plan(pictures=4)
         == RequestSequence("objects", 0, 0, "ESD", SEQUENTIAL).settings(False)[1]

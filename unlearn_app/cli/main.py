@@ -4,10 +4,10 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -32,6 +32,9 @@ from .continual import continual
 from .doctor import checks
 from .pocket import pocket
 from .report import compare, report
+
+if TYPE_CHECKING:
+    from ..experiments.cells import Extent
 
 # Threads that spin while they wait slow other processes on the same cores; torch reads this early.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -250,6 +253,21 @@ def bench(
     ] = None,
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
+    _check_bench(name, split, ray, address)
+    from ..experiments.cells import Extent
+
+    count = whole_number(seeds, "seeds", 1, 100)
+    extent = Extent(out.absolute(), count, smoke, full, split)
+    for line in _bench_lines(name, extent, ray, address):
+        print(line, flush=True)
+
+
+def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
+    """Refuse what no benchmark accepts.
+
+    Raises:
+        ConfigError: as said.
+    """
     if name not in (accepted := (*BENCHES, REBUILD, "all")):
         raise ConfigError(
             f"The benchmark {name!r} is unknown; choose one of {', '.join(accepted)}.", "name"
@@ -260,13 +278,18 @@ def bench(
         )
     if address and not ray:
         raise ConfigError(f"The address {address!r} is accepted with --ray only.", "address")
+    if ray and name == REBUILD:
+        raise ConfigError(f"Ray is accepted with a benchmark; {REBUILD} is none.", "ray")
+
+
+def _bench_lines(name: str, extent: "Extent", ray: bool, address: str | None) -> Iterator[str]:
+    """What a benchmark says while it is measured, its report last."""
     from ..experiments import cells
 
-    extent = cells.Extent(out.absolute(), whole_number(seeds, "seeds", 1, 100), smoke, full, split)
     if name == REBUILD:
         from ..experiments.assets import rebuild
 
-        _print_lines(rebuild(extent))
+        yield from rebuild(extent)
         return
     loop = cells.one_by_one
     if ray:
@@ -276,12 +299,7 @@ def bench(
     for each in BENCHES if name == "all" else (name,):
         module, kind = BENCHES[each]
         experiment = getattr(importlib.import_module(f"unlearn_app.experiments.{module}"), kind)
-        _print_lines(cells.bench(experiment(extent), loop))
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
+        yield from cells.bench(experiment(extent), loop)
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def remapped(backend: Backend, concept: Concept, seed: int) -> Any:
 
 
 def destroyed(backend: Backend, concept: Concept, seed: int) -> Any:
-    """Noise in all weights that an adapter reaches: it paints no cat, and nothing else."""
+    """Noise in all weights that an adapter reaches: the model generates nothing recognisable."""
     backend.drop_adapters()
     source, params = generator(seed), backend.reset_adapter("unlearn", 16, 16.0, seed)
     weights = backend.weights()
