@@ -38,19 +38,22 @@ class Sums(Experiment):
     def lacks(self, cell: Sum, known: dict[str, Any]) -> bool:
         return str(cell.last) not in known
 
-    def shared_by(self, cell: Sum) -> int:
-        return cell.last // 2
+    def shared_by(self, cell: Sum) -> int | None:
+        return cell.last // 2 or None
 
     def prepare(self, cell: Sum) -> int:
+        assert cell.last > 1, "a cell that shares nothing needs nothing"
         self.prepared.append(cell.last)
         return 100 * self.shared_by(cell)
 
-    def measure(self, cell: Sum, known: dict[str, Any], shared: int) -> Iterator[dict[str, Any]]:
+    def measure(
+        self, cell: Sum, known: dict[str, Any], shared: int | None
+    ) -> Iterator[dict[str, Any]]:
         values = dict(known)
         for number in range(1, cell.last + 1):
             if str(number) not in values:
                 self.counted.append(number)
-                values[str(number)] = shared + number
+                values[str(number)] = (shared or 0) + number
                 yield values
                 time.sleep(self.pause)
 
@@ -66,7 +69,9 @@ class SlowSums(Sums):
 
     pause = 0.5
 
-    def measure(self, cell: Sum, known: dict[str, Any], shared: int) -> Iterator[dict[str, Any]]:
+    def measure(
+        self, cell: Sum, known: dict[str, Any], shared: int | None
+    ) -> Iterator[dict[str, Any]]:
         for values in super().measure(cell, known, shared):
             (self.extent.out / f"{os.getpid()}-{cell.last}-{len(values)}").touch()
             yield values

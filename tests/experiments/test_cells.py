@@ -31,10 +31,11 @@ def test_a_cell_is_measured_once_and_again_when_its_config_changes(tmp_path: Pat
 
 def test_what_cells_share_is_made_once_and_only_where_it_is_needed(tmp_path: Path) -> None:
     sums = Sums(Extent(tmp_path))
-    found = dict(run_cells(sums, [Sum(3), Sum(2)]))
+    cells = [Sum(3), Sum(1), Sum(2)]
+    found = dict(run_cells(sums, cells))
     assert found[Sum(2)]["2"] == 102
     assert sums.prepared == [3]
-    list(run_cells(sums, [Sum(3), Sum(2)]))
+    list(run_cells(sums, cells))
     assert sums.prepared == [3]
 
 

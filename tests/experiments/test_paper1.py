@@ -180,6 +180,12 @@ def test_the_original_stands_before_the_arms_of_its_target_and_seed(tmp_path: Pa
         assert (cell.target, cell.seed) in known
 
 
+def test_what_needs_no_reference_prepares_none(tmp_path: Path) -> None:
+    experiment = paper1.Paper1(Extent(tmp_path), SimpleNamespace(), SimpleNamespace())
+    cells = {cell.arm: experiment.shared_by(cell) for cell in experiment.cells()}
+    assert [arm for arm, key in cells.items() if key is None] == [paper1.STEP_TIME]
+
+
 def test_arms_that_fall_short_are_named_with_their_targets(tmp_path: Path) -> None:
     good = [
         dataclasses.replace(BASE, target=name, ua=95.0, ra_loss=2.0)

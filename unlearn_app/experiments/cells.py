@@ -165,9 +165,10 @@ def one_by_one(experiment: Experiment, work: Work) -> Iterator[tuple[Any, Measur
     held: tuple[Hashable, Any] = None, None
     for cell, known in work.items():
         key = experiment.shared_by(cell)
-        if key != held[0]:
+        if key not in (None, held[0]):
             held = key, experiment.prepare(cell)
-        for found in measured(experiment, cell, known, held[1]):
+        shared = None if key is None else held[1]
+        for found in measured(experiment, cell, known, shared):
             yield cell, found
 
 
