@@ -3,7 +3,7 @@ attacks on methods.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,9 @@ def write_results(folder: Path) -> str:
         back=f"{100 * Thresholds().back:.0f}",
         cases=CASES,
         methods=METHODS,
+        kinds={
+            names: _kinds(found, rows) for names, rows in (("cases", CASES), ("methods", METHODS))
+        },
         control=CONTROL,
         rows={row: own for row, own in rows.items() if own["models"]},
         count=len(found),
@@ -112,13 +115,19 @@ def _of_row(found: Results, row: str) -> dict[str, Any]:
         tried.update(finding.kind for finding in some)
         back.update(finding.kind for finding in some if finding.recovers(Thresholds().back))
     labels = Counter(verdict.label for verdict in verdicts(found, row))
+    truth = CASES[row].truth if row in CASES else ()
     return {
         "models": len(own),
         "hits": hits,
         "labels": dict(labels.most_common()),
+        "right": sum(labels[label] for label in truth),
         "tried": tried,
         "back": dict(back.most_common()),
     }
+
+
+def _kinds(found: Results, rows: Collection[str]) -> list[str]:
+    return sorted({kind for each in found if each.row in rows for kind in each.attacks})
 
 
 def findings(found: Results, row: str) -> list[tuple[AttackedResult, list[Finding]]]:
