@@ -85,7 +85,7 @@ def _site() -> Iterator[tuple[str, float]]:
         yield url, time.perf_counter() - started
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=PATIENCE_S)
 
 
 @contextmanager
