@@ -1,15 +1,14 @@
 """Attacks on a model that is said to have forgotten, one per file: each tries to get pictures of
 the concept out of it.
 
-An attack is a frozen dataclass whose fields are its budget. It is called while the model under
-attack is active, yields a `Step` for each piece of work, and returns its `Tries`.
-`runner` runs one beside its control.
+An attack is a frozen dataclass whose fields are its budget. `runner` runs one beside its control.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from ..methods.objectives.diffusion import Diffusion
 from ..models.conditioning import Conditioning
 from ..models.protocols import (
     NO_OVERRIDES,
-    Backend,
     Model,
     NoisyBatch,
     Params,
@@ -31,10 +29,16 @@ from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
 
+ShouldStop = Callable[[], bool]
 ATTEMPT_SEEDS = 10**10
 """Seeds of one attempt lie this far from those of the next; the first has the seeds of the
 comparison.
 """
+
+
+def never() -> bool:
+    """False: nothing asks to stop."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class AttackContext:
     """What an attack works with beside the model: the held-out `prompts` of `concept` that it has
     to succeed at, how their pictures are sampled, and the adversary's pictures with their prompts.
 
-    `seed` is the run's; every attack derives its own from it.
+    `seed` is the run's; every attack derives its own from it. `should_stop` turns true when the
+    attack is no longer wanted.
     """
 
     concept: Concept
@@ -50,6 +55,7 @@ class AttackContext:
     sampling: Sampling
     seed: int
     data: LatentDataset
+    should_stop: ShouldStop = never
 
 
 @dataclass(frozen=True)
@@ -67,33 +73,30 @@ class Tries:
     seeds: tuple[int, ...]
 
 
-class Attack(Protocol):
+class Attack(ABC):
     """A way to get the concept back, with `tries` pictures per held-out prompt."""
 
     tries: int
-    by_prompt: bool
+    by_prompt: ClassVar[bool] = False
     """It changes the prompt alone, so a filter of prompts withstands it."""
-    counts: bool
+    counts: ClassVar[bool] = True
     """It is evidence about the model; turning the published adapter off is not."""
-    needs_control: bool
+    needs_control: ClassVar[bool] = False
     """It gives the model a picture of the concept, so it is evidence only above its control."""
 
+    @abstractmethod
     def budget(self, held: AttackConfig) -> str:
         """What the adversary may spend, in words; `held` says which pictures it has."""
-        ...
 
-    def __call__(
-        self,
-        backend: Backend,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
-        """Attack the active model and return pictures by it, `tries` of each prompt."""
-        ...
+    @abstractmethod
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
+        """Attack the active model, yield a step for each piece of work, and return pictures by the
+        model, `tries` of each prompt.
+        """
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenLoss:
     """The diffusion loss of pictures prompted by token ids, of which some read the rows of `extra`.
 
     `batch.cond` comes from `with_ids`.
@@ -108,51 +111,47 @@ class Reading:
 
 
 def with_ids(data: LatentDataset, ids: Tensor) -> LatentDataset:
-    """`data` whose prompts are also token ids (N, L), for `Reading`."""
+    """`data` whose prompts are also token ids (N, L), for `TokenLoss`."""
     return replace(data, cond=replace(data.cond, extras={"ids": ids}))
 
 
 def sample_tries(
-    backend: Backend,
+    model: Model,
     asked: Sequence[tuple[int, int, str]],
     cond: Conditioning,
     context: AttackContext,
-    should_stop: Callable[[], bool],
     overrides: SamplingOverrides = NO_OVERRIDES,
 ) -> Tries:
     """Pictures by the active model of the N rows of `cond`, of which `asked` says the prompt's
     index, the attempt and the words.
     """
-    rows, turns, said = zip(*asked, strict=True)
+    indices, attempts, said = zip(*asked, strict=True)
     first = 1000 * context.seed + SEED_OFFSET
-    seeds = tuple(first + row + ATTEMPT_SEEDS * turn for row, turn in zip(rows, turns, strict=True))
-    latents = backend.sample(
+    seeds = tuple(first + index + ATTEMPT_SEEDS * attempt for index, attempt, _ in asked)
+    latents = model.sample(
         cond,
         seeds,
         steps=context.sampling.steps,
         guidance_scale=context.sampling.guidance_scale,
-        should_stop=should_stop,
+        should_stop=context.should_stop,
         overrides=overrides,
     )
-    return Tries(backend.decode(latents), rows, turns, said, seeds)
+    return Tries(model.decode(latents), indices, attempts, said, seeds)
 
 
 def sample_variants(
-    backend: Backend,
-    context: AttackContext,
-    ways: Sequence[tuple[str, SamplingOverrides]],
-    should_stop: Callable[[], bool],
+    model: Model, context: AttackContext, ways: Sequence[tuple[str, SamplingOverrides]]
 ) -> Generator[Step, None, Tries]:
     """A picture of every held-out prompt by the active model in each of `ways`, which have names; a
     step for each way.
     """
     prompts, parts = context.prompts, []
-    cond = backend.encode_text([prompt.text for prompt in prompts])
-    for turn, (name, overrides) in enumerate(ways):
+    cond = model.encode_text([prompt.text for prompt in prompts])
+    for attempt, (name, overrides) in enumerate(ways):
         started = time.perf_counter()
-        asked = [(row, turn, f"{name}: {prompt.text}") for row, prompt in enumerate(prompts)]
-        parts.append(sample_tries(backend, asked, cond, context, should_stop, overrides))
-        yield Step("attack", turn + 1, len(ways), {}, seconds=time.perf_counter() - started)
+        asked = [(i, attempt, f"{name}: {prompt.text}") for i, prompt in enumerate(prompts)]
+        parts.append(sample_tries(model, asked, cond, context, overrides))
+        yield Step("attack", attempt + 1, len(ways), {}, seconds=time.perf_counter() - started)
     return joined(parts)
 
 

@@ -3,9 +3,8 @@ original model.
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,14 +14,14 @@ from ..models.protocols import Model, Sampler, SamplingOverrides
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from . import AttackContext, Tries, sample_variants
+from . import Attack, AttackContext, Tries, sample_variants
 
 WAYS, USUAL = 6, 5
 
 
 @register("attack", "completion")
 @dataclass(frozen=True)
-class Completion:
+class Completion(Attack):
     """Lets the model finish what shows the concept already: img2img, inpainting, and the original's
     first steps.
 
@@ -33,25 +32,18 @@ class Completion:
     tries: int = setting(
         USUAL, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, WAYS
     )
-    by_prompt: ClassVar[bool] = False
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = True
+    needs_control = True
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         return f"no training, {pictures_of(held)} to begin with, the best of {self.tries} ways"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         x0 = context.data.x0
         begun = model.decode(x0)[[row % len(x0) for row in range(len(context.prompts))]]
         ways = list(itertools.islice(_ways(model, begun, context.sampling.steps), self.tries))
-        return (yield from sample_variants(model, context, ways, should_stop))
+        return (yield from sample_variants(model, context, ways))
 
 
 def _ways(model: Sampler, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:

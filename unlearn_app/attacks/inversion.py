@@ -2,9 +2,8 @@
 them.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import AttackContext, Reading, Tries, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, sample_tries, with_ids
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -28,7 +27,7 @@ SEED_OFFSET = 600_000
 
 @register("attack", "inversion")
 @dataclass(frozen=True)
-class Inversion:
+class Inversion(Attack):
     """Learns new word vectors from the adversary's pictures, all weights frozen: concept inversion.
 
     Textual inversion (2208.01618) on the model that has forgotten (2308.01508). The vectors begin
@@ -42,9 +41,6 @@ class Inversion:
         0.1, "learning rate of Adam, in spreads of the model's own word vectors", 1e-4, 10.0
     )
     batch_size: int = setting(8, "pictures per step", 1, 256)
-    by_prompt: ClassVar[bool] = False
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = False
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
@@ -53,12 +49,7 @@ class Inversion:
         )
         return f"{trained}, the best of {self.tries} pictures"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         tokens = token_access(model, "Concept inversion")
         table, first = tokens.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
@@ -72,7 +63,7 @@ class Inversion:
         rows = with_ids(data, self._ids(tokens, concept, data.prompts))
         terms = {
             "invert": Term(
-                Reading(lambda: vectors), noisy_batches(model, rows, self.batch_size, first + 1)
+                TokenLoss(lambda: vectors), noisy_batches(model, rows, self.batch_size, first + 1)
             )
         }
         lr = self.lr * table.std().item()
@@ -87,13 +78,13 @@ class Inversion:
         )
         prompts = [prompt.text for prompt in context.prompts]
         asked = [
-            (row, turn, f"[V]: {text}")
-            for turn in range(self.tries)
+            (row, attempt, f"[V]: {text}")
+            for attempt in range(self.tries)
             for row, text in enumerate(prompts)
         ]
         with torch.no_grad():
             cond = tokens.encode_ids(self._ids(tokens, concept, prompts), vectors)
-        return sample_tries(model, asked, cond.repeat(self.tries), context, should_stop)
+        return sample_tries(model, asked, cond.repeat(self.tries), context)
 
     def _ids(self, tokens: TokenAccess, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""

@@ -1,16 +1,15 @@
 """Noise: an adversary who can only run the model samples with more noise."""
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ..common.registry import register
 from ..concepts.concept import evenly_spaced
 from ..models.protocols import Model, SamplingOverrides
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from . import AttackContext, Tries, sample_variants
+from . import Attack, AttackContext, Tries, sample_variants
 
 SCALES = (1.0, 1.02, 1.05, 1.1)
 ETAS = (1.0, 0.75, 0.5, 0.25)
@@ -19,7 +18,7 @@ GRID = tuple(itertools.product(ETAS, SCALES))
 
 @register("attack", "noise")
 @dataclass(frozen=True)
-class Noise:
+class Noise(Attack):
     """Samples with more noise than the model is used to, and keeps the best picture.
 
     The noise probe of "When Are Concepts Erased From Diffusion Models?" (2505.17013), which takes
@@ -33,24 +32,16 @@ class Noise:
         1,
         len(GRID),
     )
-    by_prompt: ClassVar[bool] = False
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = False
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         return f"no training, the best of {self.tries} noises"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         grid = evenly_spaced(GRID, self.tries)
         ways = [
             (f"eta {eta:g}, noise x {scale:g}", SamplingOverrides(eta=eta, noise_scale=scale))
             for eta, scale in grid
         ]
-        return (yield from sample_variants(model, context, ways, should_stop))
+        return (yield from sample_variants(model, context, ways))

@@ -1,8 +1,7 @@
 """Prompt search: words before the prompt, found by gradient, that bring the concept back."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,14 +16,14 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import AttackContext, Reading, Tries, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, sample_tries, with_ids
 
 SEED_OFFSET = 650_000
 
 
 @register("attack", "prompt_search")
 @dataclass(frozen=True)
-class PromptSearch:
+class PromptSearch(Attack):
     """Searches, by gradient, for words that bring the concept back when they stand before the
     prompt.
 
@@ -40,9 +39,7 @@ class PromptSearch:
     candidates: int = setting(100, "words to choose among", 2, 50000)
     lr: float = setting(0.1, "learning rate of Adam", 1e-4, 1.0)
     batch_size: int = setting(8, "pictures per step", 1, 256)
-    by_prompt: ClassVar[bool] = True
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = False
+    by_prompt = True
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
@@ -51,12 +48,7 @@ class PromptSearch:
         )
         return f"{searched}, the best of {self.tries} pictures"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         tokens, data = token_access(model, "Prompt search"), context.data
         table = tokens.word_vectors()
@@ -75,7 +67,7 @@ class PromptSearch:
         yield from fit(
             model,
             {"simplex": simplex},
-            {"search": Term(Reading(lambda: _read(simplex, table[candidates])), batches)},
+            {"search": Term(TokenLoss(lambda: _read(simplex, table[candidates])), batches)},
             WeightedSum(),
             stage="attack",
             steps=self.steps,
@@ -86,12 +78,12 @@ class PromptSearch:
         found = candidates[simplex.detach().argmax(1)].tolist()
         prompts, said = [prompt.text for prompt in context.prompts], tokens.words(found)
         asked = [
-            (row, turn, f"{said} {text}")
-            for turn in range(self.tries)
+            (row, attempt, f"{said} {text}")
+            for attempt in range(self.tries)
             for row, text in enumerate(prompts)
         ]
         cond = model.encode_text([text for _, _, text in asked])
-        return sample_tries(model, asked, cond, context, should_stop)
+        return sample_tries(model, asked, cond, context)
 
     def _ids(self, tokens: TokenAccess, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
         """Ids (N, L) of the prompts after `words`."""

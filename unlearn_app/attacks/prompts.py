@@ -2,50 +2,42 @@
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ..common.registry import register
 from ..concepts.concept import Concept, named
 from ..models.protocols import Model
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from . import AttackContext, Tries, sample_tries
+from . import Attack, AttackContext, Tries, sample_tries
 
 
 @register("attack", "prompts")
 @dataclass(frozen=True)
-class Prompts:
+class Prompts(Attack):
     """Asks in other words: paraphrases, synonyms, misspellings and compositions of each prompt."""
 
     tries: int = setting(4, "wordings of each prompt, a picture each", 1, 50)
-    by_prompt: ClassVar[bool] = True
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = False
+    by_prompt = True
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         return f"no training, {self.tries} wordings of each prompt"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         started = time.perf_counter()
         asked = [
-            (row, turn, text)
+            (row, attempt, text)
             for row, prompt in enumerate(context.prompts)
-            for turn, text in enumerate(
+            for attempt, text in enumerate(
                 itertools.islice(wordings(context.concept, prompt.text, row), self.tries)
             )
         ]
         cond = model.encode_text([text for _, _, text in asked])
         yield Step("attack", 1, 1, {}, seconds=time.perf_counter() - started)
-        return sample_tries(model, asked, cond, context, should_stop)
+        return sample_tries(model, asked, cond, context)
 
 
 def wordings(concept: Concept, text: str, row: int) -> Iterator[str]:

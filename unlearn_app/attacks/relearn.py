@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from ..common.errors import ConfigError
 from ..common.registry import register
@@ -17,7 +16,7 @@ from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
 from ..training.loop import Term, fit
-from . import AttackContext, Tries, sample_tries
+from . import Attack, AttackContext, Tries, sample_tries
 from .unseen import Lesson
 
 SEED_OFFSET = 500_000
@@ -28,7 +27,7 @@ uses.
 
 @register("attack", "relearn")
 @dataclass(frozen=True)
-class Relearn:
+class Relearn(Attack):
     """Fine-tunes the merged unlearned weights, or a fresh LoRA on them, with pictures by the
     original model.
 
@@ -39,34 +38,28 @@ class Relearn:
     tries: int = setting(1, "pictures of each prompt", 1, 50)
     training: AttackConfig = field(default=AttackConfig(), repr=False)
     """How it trains: the `attack` settings of a run."""
-    by_prompt: ClassVar[bool] = False
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = False
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
         spent = budget_of(self.training)
         return spent if self.tries == 1 else f"{spent}, the best of {self.tries} pictures"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`; between two steps the model under attack is active with what was trained.
 
         All trained weights are restored when the generator is closed; the `relearn` slot stays.
         """
         prompts = [prompt.text for prompt in context.prompts]
         asked = [
-            (row, turn, text) for turn in range(self.tries) for row, text in enumerate(prompts)
+            (row, attempt, text)
+            for attempt in range(self.tries)
+            for row, text in enumerate(prompts)
         ]
         cond = model.encode_text([text for _, _, text in asked])
         training = fine_tune(model, context.data, self.training, first_seed(context.seed))
         with closing(training):
             yield from itertools.islice(training, self.training.steps)
-            return sample_tries(model, asked, cond, context, should_stop)
+            return sample_tries(model, asked, cond, context)
 
 
 def adversary_pictures(

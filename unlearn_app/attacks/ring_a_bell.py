@@ -5,7 +5,6 @@ under attack.
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from ..concepts.concept import Concept, named
 from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from . import AttackContext, Tries, sample_tries
+from . import Attack, AttackContext, Tries, sample_tries
 
 PAIRS = 30
 SEED_OFFSET = 700_000
@@ -24,7 +23,7 @@ SEED_OFFSET = 700_000
 
 @register("attack", "ring_a_bell")
 @dataclass(frozen=True)
-class RingABell:
+class RingABell(Attack):
     """Evolves prompts whose text states hold the concept, with the text encoder alone.
 
     2310.10012: the concept is the mean difference of the states of sentences with it and without
@@ -41,9 +40,7 @@ class RingABell:
     generations: int = setting(100, "rounds of selection, crossover and mutation", 1, 5000)
     mutation: float = setting(1.0, "share of children of which a word changes", 0.0, 1.0)
     crossover: float = setting(0.5, "share of children with two parents", 0.0, 1.0)
-    by_prompt: ClassVar[bool] = True
-    counts: ClassVar[bool] = True
-    needs_control: ClassVar[bool] = False
+    by_prompt = True
 
     def budget(self, held: AttackConfig) -> str:
         """See `Attack`."""
@@ -52,12 +49,7 @@ class RingABell:
         )
         return f"{searched}, the text encoder alone, the best {self.tries}"
 
-    def __call__(
-        self,
-        model: Model,
-        context: AttackContext,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Generator[Step, None, Tries]:
+    def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         tokens = token_access(model, "Ring-A-Bell")
         concept, prompts = context.concept, context.prompts
@@ -68,11 +60,11 @@ class RingABell:
             plain = tokens.token_ids(named(concept, prompt.text, concept.anchor))[1:-1]
             target = states_of(tokens, [plain])[0] + self.strength * direction
             found, distance = self._evolved(tokens, plain, target, source)
-            asked += [(row, turn, tokens.words(ids)) for turn, ids in enumerate(found)]
+            asked += [(row, attempt, tokens.words(ids)) for attempt, ids in enumerate(found)]
             seconds = time.perf_counter() - started
             yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
         cond = model.encode_text([text for _, _, text in asked])
-        return sample_tries(model, asked, cond, context, should_stop)
+        return sample_tries(model, asked, cond, context)
 
     def _evolved(
         self, tokens: TokenAccess, plain: list[int], target: Tensor, source: torch.Generator

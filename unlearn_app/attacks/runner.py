@@ -41,7 +41,7 @@ from ..settings.events import (
 )
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget, resists
-from . import Attack, AttackContext, Tries
+from . import Attack, AttackContext, ShouldStop, Tries, never
 from .relearn import Relearn, adversary_pictures, lesson_pictures
 from .unseen import Lesson, never_seen
 
@@ -51,12 +51,6 @@ GIVEN = "what the model was given shows the concept already"
 """Why a finding without a control may say nothing."""
 
 Seen = TypeVar("Seen")
-ShouldStop = Callable[[], bool]
-
-
-def never() -> bool:
-    """False: nothing asks to stop."""
-    return False
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ def attack_context(
     else:
         data = adversary_pictures(backend, concept, *settings, should_stop)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
-    return AttackContext(concept, prompts, sampling, config.seed, data)
+    return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
 def checkpoints(
@@ -118,23 +112,22 @@ def checkpoints(
     attack: Relearn,
     context: AttackContext,
     look: Callable[[Step], Seen],
-    should_stop: ShouldStop = never,
     steps: Sequence[int] = CHECKPOINTS,
 ) -> Iterator[Step | Seen]:
     """The steps of the attack, and after those of `steps` and the last what `look` returns, which
     is called while the attacked model is active.
 
     Raises:
-        Cancelled: `should_stop` turned true between two steps.
+        Cancelled: the context's `should_stop` turned true between two steps.
     """
-    training = attack(backend, context, should_stop)
+    training = attack(backend, context)
     try:
-        raise_if_stopped(should_stop)
+        raise_if_stopped(context.should_stop)
         for step in training:
             yield step
             if step.step in (*steps, step.total):
                 yield look(step)
-            raise_if_stopped(should_stop)
+            raise_if_stopped(context.should_stop)
             if step.step == step.total:
                 return
     finally:
@@ -146,17 +139,16 @@ def attacked(
     attack: Attack,
     context: AttackContext,
     scorer: Scorer,
-    should_stop: ShouldStop = never,
 ) -> Generator[Step, None, AttackResult]:
     """Attack the active model, yielding the attack's steps, and judge the pictures it returns.
 
     Raises:
-        Cancelled: `should_stop` turned true between two steps.
+        Cancelled: the context's `should_stop` turned true between two steps.
     """
-    started, steps = time.perf_counter(), attack(backend, context, should_stop)
+    started, steps = time.perf_counter(), attack(backend, context)
     try:
         while True:
-            raise_if_stopped(should_stop)
+            raise_if_stopped(context.should_stop)
             yield next(steps)
     except StopIteration as end:
         tries: Tries = end.value
@@ -176,7 +168,6 @@ def find(
     scorer: Scorer | None,
     *,
     slots: tuple[str, ...] = ("unlearn",),
-    should_stop: ShouldStop = never,
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
     """Attack the model under `slots`, then the original at what it has never seen; returns the
     finding and its pictures by file name.
@@ -195,14 +186,12 @@ def find(
     budget = attack.budget(config.attack)
     yield Stage("attack", f"Trying to get {name} back, {kind}: {budget}", 0.1)
     with backend.active(*slots):
-        own = yield from attacked(backend, attack, context, scorer, should_stop)
+        own = yield from attacked(backend, attack, context, scorer)
     control, missing = None, "it is no attack on what the model has learned"
     if attack.counts:
         control = of_attack(kind, attack, config, backend.base_hash)
         if control is None:
-            control = yield from _taught(
-                backend, context.concept, config, attack, scorer, should_stop
-            )
+            control = yield from _taught(backend, context, config, attack, scorer)
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
             missing += f", and {GIVEN}"
@@ -263,22 +252,17 @@ def _control_curve(
     with backend.active(*before):
         yield look(0)
     attack = Relearn(training=config.attack)
-    events = checkpoints(backend, attack, context, lambda step: look(step.step), should_stop)
+    events = checkpoints(backend, attack, context, lambda step: look(step.step))
     yield from (event for event in events if isinstance(event, AttackCheckpoint))
 
 
 def _taught(
-    backend: Backend,
-    concept: Concept,
-    config: RunConfig,
-    attack: Attack,
-    scorer: Scorer,
-    should_stop: ShouldStop,
+    backend: Backend, context: AttackContext, config: RunConfig, attack: Attack, scorer: Scorer
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where nobody
     knows of such.
     """
-    lesson = _lesson(concept, config)
+    lesson = _lesson(context.concept, config)
     if lesson is None:
         return None
     name = lesson[0]
@@ -286,9 +270,9 @@ def _taught(
     with slots_kept(backend):
         backend.drop_adapters()
         unseen = preview_concept(with_concept(config, name))
-        context = attack_context(backend, unseen, config, should_stop, lesson)
+        control = attack_context(backend, unseen, config, context.should_stop, lesson)
         with backend.active():
-            result = yield from attacked(backend, attack, context, scorer, should_stop)
+            result = yield from attacked(backend, attack, control, scorer)
     return {"name": f"{name}, never seen", "hits": list(result.hits())}
 
 

@@ -55,9 +55,7 @@ def run_attacks(
         with slots_kept(backend):
             backend.drop_adapters()
             backend.load_adapter("unlearn", state)
-            finding, images = yield from find(
-                backend, context, config, attack, scorer, should_stop=should_stop
-            )
+            finding, images = yield from find(backend, context, config, attack, scorer)
         command = _command(run, kind, rest, _own(kind, changes))
         finding = replace(finding, command=command, environment=environment(backend, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))

@@ -173,9 +173,9 @@ def _attack(work: _Work) -> Iterator[Event]:
     work.base = relearning(work.config, work.backend.base_hash) if work.scorer else None
     for step, score_there in scores_of(work.base).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
-    stop, attack = work.cancel.is_set, Relearn(training=settings)
-    context = attack_context(work.backend, work.concept, work.config, stop)
-    for event in checkpoints(work.backend, attack, context, partial(_look, work), stop):
+    attack = Relearn(training=settings)
+    context = attack_context(work.backend, work.concept, work.config, work.cancel.is_set)
+    for event in checkpoints(work.backend, attack, context, partial(_look, work)):
         if isinstance(event, Step):
             work.writer.add_step(event)
         yield event
