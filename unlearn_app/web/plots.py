@@ -52,7 +52,7 @@ def curve_plot(state: ViewState | None) -> gr.LinePlot:
         y_lim=PERCENT_AXIS,
         title="What comes back under attack",
         x_title="attack step",
-        y_title="pictures that show the prompt, %",
+        y_title="show the prompt, %",
         visible=table["step"].nunique() > 1,
         elem_id="curve",
     )

@@ -26,7 +26,7 @@ def score_table(state: ViewState) -> str:
     said = "".join(f'<p class="u-fine">{esc(line)}</p>' for line in lines if line)
     return (
         '<table class="u-summary"><caption>How often the picture shows the prompt <small>·'
-        " below it, mean alignment</small></caption>"
+        " alignment below</small></caption>"
         f'<thead><tr><th scope="col"><span class="u-hidden">Group</span></th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>{said}{_differences(state)}"
     )
