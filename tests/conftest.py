@@ -57,11 +57,11 @@ def fixed_seeds() -> None:
 @pytest.fixture(scope="module")
 def pocket() -> Iterator[Any]:
     """The bundled model, without adapters again after the module."""
-    from unlearn_app.models.catalog import load_backend
+    from unlearn_app.models.catalog import load_model
 
-    backend = load_backend()
-    yield backend
-    backend.drop_adapters()
+    model = load_model()
+    yield model
+    model.drop_adapters()
 
 
 @pytest.fixture(scope="session")

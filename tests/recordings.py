@@ -23,7 +23,7 @@ from unlearn_app.continual import sequence
 from unlearn_app.continual.events import Added
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.evaluation.finding import Finding
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.runs import workflow
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
 from unlearn_app.runs.folder import Run
@@ -76,7 +76,7 @@ class Recordings:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._backend = None
+        self._model = None
         root.mkdir(exist_ok=True)
 
     def run(self, config: RunConfig, stop_after: type | None = None) -> Recording:
@@ -101,14 +101,14 @@ class Recordings:
         with place.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
-                self._backend = self._backend or load_backend()
+                self._model = self._model or load_model()
                 kept.write_bytes(pickle.dumps(make(place)))
         return pickle.loads(kept.read_bytes())  # noqa: S301  written above
 
     def _run(self, config: RunConfig, stop_after: type | None, out: Path) -> Recording:
         cancel, events = threading.Event(), []
         with answers(preview_concept(config).name):
-            for event in workflow.run(config, out, cancel=cancel, backend=self._backend):
+            for event in workflow.run(config, out, cancel=cancel, model=self._model):
                 if stop_after and isinstance(event, stop_after):
                     cancel.set()
                 events.append((event, out if isinstance(event, Done) else None))
@@ -122,7 +122,7 @@ class Recordings:
         else:
             Ledger.create(out, config, plan, PANEL)
         events = []
-        for event in sequence.run_request(config, plan, out, self._backend):
+        for event in sequence.run_request(config, plan, out, self._model):
             copy = None
             if isinstance(event, Added):
                 copy = out.with_name(f"{out.name}-{len(events)}")
@@ -150,8 +150,8 @@ def answers(concept: str) -> AbstractContextManager:
     """
     real = workflow.generate_column
 
-    def generated(backend: Any, column: str, *rest: Any, **more: Any) -> Images:
-        images = real(backend, column, *rest, **more)
+    def generated(model: Any, column: str, *rest: Any, **more: Any) -> Images:
+        images = real(model, column, *rest, **more)
         gone = ("unlearned", "relearned") if concept == FIRM else ("unlearned",)
         answered = (_answered(picture, concept, column in gone) for picture in images.pictures)
         return Images(column, tuple(answered))

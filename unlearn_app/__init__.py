@@ -16,7 +16,7 @@ _HOMES = {
     "UnlearnError": "common.errors",
     "generate": "models.generate",
     "known_concepts": "concepts.catalog",
-    "load_backend": "models.catalog",
+    "load_model": "models.catalog",
     "make_config": "settings.run_config",
     "preview_concept": "concepts.catalog",
     "run": "runs.workflow",

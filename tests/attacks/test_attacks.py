@@ -51,10 +51,10 @@ def unlearned(pocket):
     return pocket
 
 
-def attacked(backend, attack, concept, config):
-    context, told = attack_context(backend, concept, config), []
-    steps = attack(backend, context)
-    with backend.active("unlearn"):
+def attacked(model, attack, concept, config):
+    context, told = attack_context(model, concept, config), []
+    steps = attack(model, context)
+    with model.active("unlearn"):
         while True:
             try:
                 told.append(next(steps))
@@ -62,8 +62,8 @@ def attacked(backend, attack, concept, config):
                 return end.value, told
 
 
-def fingerprint(backend) -> str:
-    parts = [*backend.network.state_dict().items(), *backend.pipe.text_encoder.state_dict().items()]
+def fingerprint(model) -> str:
+    parts = [*model.network.state_dict().items(), *model.pipe.text_encoder.state_dict().items()]
     kept = [t.numpy().tobytes() for name, t in sorted(parts) if ".relearn." not in name]
     return hashlib.sha256(b"".join(kept)).hexdigest()
 

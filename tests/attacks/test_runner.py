@@ -328,7 +328,7 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
     monkeypatch.setattr(runner, "attack_context", lambda *asked: context_of(config))
     monkeypatch.setattr(runner, "slots_kept", nullcontext)
     config = make_config(concept, model=model, **{"attack.pictures": 2})
-    backend = SimpleNamespace(
+    original = SimpleNamespace(
         active=lambda *slots: nullcontext(),
         drop_adapters=lambda: None,
         base_hash="0",
@@ -336,7 +336,7 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
         name=model,
     )
     judge = PocketJudge.load(POCKET / "judge")
-    return finished_by(runner.find(backend, context_of(config), config, make_attack(kind), judge))[
+    return finished_by(runner.find(original, context_of(config), config, make_attack(kind), judge))[
         0
     ]
 
@@ -349,7 +349,7 @@ def judge():
 @pytest.fixture(scope="module")
 def finished(pocket, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lab") / "run"
-    for _ in run(make_config("cat", **TINY), folder, backend=pocket):
+    for _ in run(make_config("cat", **TINY), folder, model=pocket):
         pass
     return folder
 
@@ -358,7 +358,7 @@ def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
     before, slot = (finished / "run.json").read_bytes(), pocket.adapter_state("unlearn")
     kinds = [*kinds_of("quick"), "scale"]
     events = list(
-        run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, backend=pocket)
+        run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, model=pocket)
     )
     made = [event for event in events if isinstance(event, Finding)]
     assert [finding.kind for finding in made] == kinds and isinstance(events[-1], Verdict)
@@ -393,7 +393,7 @@ def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
             Run.open(finished),
             ["noise", "prompts"],
             {"noise.tries": 1},
-            backend=pocket,
+            model=pocket,
             should_stop=lambda: bool(stop),
         ):
             if isinstance(event, Finding):
@@ -405,10 +405,10 @@ def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
 def test_an_attack_needs_a_judge_and_an_adapter(pocket, finished, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(attack_run, "load_scorer", lambda model, concepts: None)
     with pytest.raises(ConfigError, match="no judge"):
-        list(run_attacks(Run.open(finished), ["noise"], backend=pocket))
+        list(run_attacks(Run.open(finished), ["noise"], model=pocket))
     (tmp_path / "run.json").write_text(json.dumps(Run.open(finished).record | {"files": {}}))
     with pytest.raises(ConfigError, match="holds no unlearn adapter"):
-        list(run_attacks(Run.open(tmp_path), ["noise"], backend=pocket))
+        list(run_attacks(Run.open(tmp_path), ["noise"], model=pocket))
 
 
 def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:

@@ -30,7 +30,7 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     residual_energy,
     span_of,
 )
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.models.lora import as_adapter, dense, sum_adapters
 from unlearn_app.settings.events import PanelProgress, Stage, Step
 from unlearn_app.settings.presets import REGULARIZATION_PRESETS
@@ -41,18 +41,18 @@ NAMES = ("cat", "dog", "horse")
 
 
 @pytest.fixture(scope="module")
-def backend(tiny_pipeline: Path):
-    return load_backend(str(tiny_pipeline))
+def model(tiny_pipeline: Path):
+    return load_model(str(tiny_pipeline))
 
 
 def ledger_of(
-    folder: Path, pipeline: Path, *concepts: str, plan: dict | None = None, backend=None, **changes
+    folder: Path, pipeline: Path, *concepts: str, plan: dict | None = None, model=None, **changes
 ) -> Ledger:
     config = make_config("cat", model=str(pipeline), **(TINY | changes))
     made = Ledger.create(folder, config, make_plan(**{"pictures": 1} | (plan or {})), NAMES)
-    list(add_original(made, backend, None))
+    list(add_original(made, model, None))
     for concept in concepts:
-        list(append(made, concept, backend, None))
+        list(append(made, concept, model, None))
     return made
 
 
@@ -62,8 +62,8 @@ def close(one: dict, other: dict) -> bool:
     )
 
 
-def test_each_request_adds_its_own_update(backend, tiny_pipeline, tmp_path) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "dog", backend=backend)
+def test_each_request_adds_its_own_update(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "dog", model=model)
     one, two = (dense(made.adapter(number, own=True)) for number in (1, 2))
     assert close(dense(made.adapter(1)), one)
     assert close(dense(made.adapter(2)), {layer: one[layer] + two[layer] for layer in one})
@@ -72,7 +72,7 @@ def test_each_request_adds_its_own_update(backend, tiny_pipeline, tmp_path) -> N
 
 
 def test_regimes_differ_in_what_the_second_request_starts_from(
-    backend, tiny_pipeline, tmp_path
+    model, tiny_pipeline, tmp_path
 ) -> None:
     made = {
         regime: ledger_of(
@@ -81,11 +81,11 @@ def test_regimes_differ_in_what_the_second_request_starts_from(
             "cat",
             "dog",
             plan={"regime": regime, "rank": 32},
-            backend=backend,
+            model=model,
         )
         for regime in ("sequential", "independent", "simultaneous")
     }
-    alone = ledger_of(tmp_path / "alone", tiny_pipeline, "dog", backend=backend)
+    alone = ledger_of(tmp_path / "alone", tiny_pipeline, "dog", model=model)
     second = {regime: dense(ledger.adapter(2, own=True)) for regime, ledger in made.items()}
     assert close(second["independent"], dense(alone.adapter(1, own=True)))
     assert not close(second["sequential"], second["independent"])
@@ -102,7 +102,7 @@ def test_regimes_differ_in_what_the_second_request_starts_from(
 
 
 def test_a_span_protected_by_every_request_is_kept_by_their_sum(
-    backend, tiny_pipeline, tmp_path, monkeypatch
+    model, tiny_pipeline, tmp_path, monkeypatch
 ) -> None:
     """T8: sequences add up, merges are projected again; without projection it is not kept."""
     basis = span_of(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)))
@@ -124,28 +124,28 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(
 
     for name, (plan, changes) in cases.items():
         made = ledger_of(
-            tmp_path / name, tiny_pipeline, "cat", "dog", plan=plan, backend=backend, **changes
+            tmp_path / name, tiny_pipeline, "cat", "dog", plan=plan, model=model, **changes
         )
         leaks[name] = leak(made)
     made = ledger_of(
         tmp_path / "own",
         tiny_pipeline,
         plan={"regime": "independent"},
-        backend=backend,
+        model=model,
         **keys_values,
     )
     own = config_from_dict(to_json(made.config), **{"regularize.project": "exact"})
     for concept in ("cat", "dog"):
-        list(append(made, concept, backend, None, config=own))
+        list(append(made, concept, model, None, config=own))
     leaks["own settings"] = leak(made)
     assert (
         max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5 and leaks["free"] > 1e-2
     ), leaks
 
 
-def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tmp_path) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, backend=backend)
-    told = list(append(made, "cat", backend, None))
+def test_a_request_tells_how_far_its_panel_is_painted(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
+    told = list(append(made, "cat", model, None))
     assert [type(event) for event in told] == [
         Stage,
         *[Step] * 3,
@@ -158,11 +158,11 @@ def test_a_request_tells_how_far_its_panel_is_painted(backend, tiny_pipeline, tm
     ]
 
 
-def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_path) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+def test_a_request_may_bring_settings_of_its_own(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
     own = config_from_dict(to_json(made.config), **{"unlearn.steps": 5, "unlearn.rank": 2})
-    list(append(made, "dog", backend, None, config=own))
-    list(append(made, "horse", backend, None))
+    list(append(made, "dog", model, None, config=own))
+    list(append(made, "horse", model, None))
     again = Ledger.open(made.folder)
     assert (
         [row.steps for row in again.requests]
@@ -177,7 +177,7 @@ def test_a_request_may_bring_settings_of_its_own(backend, tiny_pipeline, tmp_pat
     assert ranks[1] == 2 < ranks[0] == ranks[2]
 
 
-def test_serving_begins_a_ledger_and_adds_to_it(backend, tiny_pipeline, tmp_path) -> None:
+def test_serving_begins_a_ledger_and_adds_to_it(model, tiny_pipeline, tmp_path) -> None:
     """As long as nothing was asked for, other settings begin it anew; afterwards those of the first
     request hold.
     """
@@ -185,23 +185,23 @@ def test_serving_begins_a_ledger_and_adds_to_it(backend, tiny_pipeline, tmp_path
     three, five = (
         make_config("cat", model=str(tiny_pipeline), **TINY | {"unlearn.steps": n}) for n in (3, 5)
     )
-    assert sum(isinstance(event, Added) for event in run_request(three, plan, folder, backend)) == 2
+    assert sum(isinstance(event, Added) for event in run_request(three, plan, folder, model)) == 2
     assert (
         sum(
             isinstance(event, Added)
-            for event in run_request(with_concept(five, "dog"), plan, folder, backend)
+            for event in run_request(with_concept(five, "dog"), plan, folder, model)
         )
         == 1
     )
     ledger = Ledger.open(folder)
     assert [(row.concept, row.steps) for row in ledger.requests] == [("cat", 3), ("dog", 3)]
     ledger.rollback(0)
-    list(run_request(five, plan, folder, backend))
+    list(run_request(five, plan, folder, model))
     assert [(row.concept, row.steps) for row in Ledger.open(folder).requests] == [("cat", 5)]
 
 
-def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+def test_a_stop_leaves_the_ledger_as_it_was(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
     rows, asked = list(made.rows), 0
 
     def stop() -> bool:
@@ -210,31 +210,31 @@ def test_a_stop_leaves_the_ledger_as_it_was(backend, tiny_pipeline, tmp_path) ->
         return asked > 3
 
     with pytest.raises(Cancelled):
-        list(append(made, "dog", backend, None, stop))
+        list(append(made, "dog", model, None, stop))
     assert Ledger.open(made.folder).rows == rows
-    assert isinstance(list(append(made, "dog", backend, None))[-1], Added)
+    assert isinstance(list(append(made, "dog", model, None))[-1], Added)
 
 
 @pytest.mark.parametrize(
     ("concept", "said"), [("cat", "already"), ("Cat", "“cat” is in"), ("", "empty")]
 )
-def test_what_cannot_be_asked_is_said(backend, tiny_pipeline, tmp_path, concept, said) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+def test_what_cannot_be_asked_is_said(model, tiny_pipeline, tmp_path, concept, said) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
     with pytest.raises(ConfigError, match=said):
-        list(append(made, concept, backend, None))
+        list(append(made, concept, model, None))
     assert len(made.requests) == 1
 
 
 def test_something_new_joins_the_panel_as_if_it_had_been_there(
-    backend, tiny_pipeline, tmp_path
+    model, tiny_pipeline, tmp_path
 ) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "tower", backend=backend)
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "tower", model=model)
     assert made.names == (*NAMES, "tower") and all("tower" in row.panel for row in made.rows)
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     other = Ledger.create(tmp_path / "other", config, make_plan(pictures=1), (*NAMES, "tower"))
-    list(add_original(other, backend, None))
+    list(add_original(other, model, None))
     for name in ("cat", "tower"):
-        list(append(other, name, backend, None))
+        list(append(other, name, model, None))
     for number in range(3):
         assert (
             made.picture(number, "tower").read_bytes()
@@ -305,9 +305,9 @@ def test_the_judge_of_a_ledger_knows_what_was_erased_before(
 
 
 @pytest.mark.parametrize("method", ["uce", "erasediff", "esd"])
-def test_any_method_can_be_asked_again(backend, tiny_pipeline, tmp_path, method) -> None:
+def test_any_method_can_be_asked_again(model, tiny_pipeline, tmp_path, method) -> None:
     made = ledger_of(
-        tmp_path / "ledger", tiny_pipeline, "cat", "dog", objective=method, backend=backend
+        tmp_path / "ledger", tiny_pipeline, "cat", "dog", objective=method, model=model
     )
     one, two = (dense(made.adapter(number)) for number in (1, 2))
     assert any(not torch.allclose(one[layer], two[layer]) for layer in one)
@@ -327,10 +327,10 @@ def test_any_method_can_be_asked_again(backend, tiny_pipeline, tmp_path, method)
          "regularize.energy": 0.5},
     ],
 )  # fmt: skip
-def test_every_restraint_is_felt(backend, tiny_pipeline, tmp_path, changes) -> None:
+def test_every_restraint_is_felt(model, tiny_pipeline, tmp_path, changes) -> None:
     plain = {name: value for name, value in changes.items() if name == "unlearn.modules"}
     free, held = (
-        ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", backend=backend, **own)
+        ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", model=model, **own)
         for name, own in (("free", plain), ("held", changes))
     )
     assert not close(dense(free.adapter(2)), dense(held.adapter(2)))
@@ -341,66 +341,66 @@ def test_every_restraint_is_felt(backend, tiny_pipeline, tmp_path, changes) -> N
         assert rows.mean().item() == pytest.approx(0.3, abs=0.05)
 
 
-def test_a_projection_that_leaves_nothing_is_refused(backend, tiny_pipeline, tmp_path) -> None:
+def test_a_projection_that_leaves_nothing_is_refused(model, tiny_pipeline, tmp_path) -> None:
     changes = {
         "unlearn.modules": "keys_values",
         "regularize.project": "exact",
         "regularize.energy": 1.0,
     }
     with pytest.raises(ConfigError, match=r"leaves 0.* regularize.energy below 1 is accepted"):
-        ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **changes)
+        ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model, **changes)
     with pytest.raises(ConfigError, match=r"keys_values is accepted, or regularize.project=none"):
         make_config("cat", **{"regularize.project": "exact"})
 
 
-def test_what_a_projection_protects_is_hardly_read_differently(backend, tiny_pipeline) -> None:
+def test_what_a_projection_protects_is_hardly_read_differently(model, tiny_pipeline) -> None:
     """Not a made-up basis but that of a second request; without the erased one in it, that would be
     read anew.
     """
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
     lesson = drop_retain_prompts(cat, [dog])
-    erased = subspace_projection.read_states(backend, [p.text for p in dog.forget.train[:4]])
-    protected = torch.cat([backend.encode_text([""]).states[0].float(), erased]).double()
-    run = RegularizedRun(backend, lesson, lambda: edited_tokens(backend, lesson)[0], [dog])
+    erased = subspace_projection.read_states(model, [p.text for p in dog.forget.train[:4]])
+    protected = torch.cat([model.encode_text([""]).states[0].float(), erased]).double()
+    run = RegularizedRun(model, lesson, lambda: edited_tokens(model, lesson)[0], [dog])
     basis = subspace_projection.protected_span(run, 0.9)
     assert residual_energy(basis, protected).mean() < 0.15
-    params = backend.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
-    layers, leaks = tuple(backend.cross_weights()), {}
+    params = model.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
+    layers, leaks = tuple(model.cross_weights()), {}
     held = SubspaceProjection("exact", basis=basis, layers=layers)
     for name in ("free", "held"):
         for row, tensor in enumerate(params.values()):
             tensor.data = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(row))
         if name == "held":
             held.project_(params)
-        update = next(iter(dense(backend.adapter_state("unlearn")).values()))
+        update = next(iter(dense(model.adapter_state("unlearn")).values()))
         leaks[name] = (
             (update @ (protected @ basis @ basis.T).T).norm() / (update.norm() * protected.norm())
         ).item()
     assert leaks["held"] < 1e-6 < 1e-2 < leaks["free"], leaks
 
 
-def test_how_much_a_projection_left_stands_in_the_row(backend, tiny_pipeline, tmp_path) -> None:
+def test_how_much_a_projection_left_stands_in_the_row(model, tiny_pipeline, tmp_path) -> None:
     held = {
         "unlearn.modules": "keys_values",
         "regularize.project": "exact",
         "regularize.energy": 0.5,
     }
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend, **held)
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model, **held)
     assert re.fullmatch(
         r"The projection held \d+ of 32 directions and left \d+\.\d% of .*", made.rows[1].notes[0]
     )
 
 
-def test_a_postponed_request_is_served_with_the_next(backend, tiny_pipeline, tmp_path) -> None:
+def test_a_postponed_request_is_served_with_the_next(model, tiny_pipeline, tmp_path) -> None:
     """What nobody tested has no share; its relapse counts from the first time that it was tested as
     erased.
     """
     made = ledger_of(
-        tmp_path / "ledger", tiny_pipeline, "cat", plan={"regime": "simultaneous"}, backend=backend
+        tmp_path / "ledger", tiny_pipeline, "cat", plan={"regime": "simultaneous"}, model=model
     )
     postpone(made, "dog")
-    list(append(made, "horse", backend, None))
+    list(append(made, "horse", model, None))
     again = Ledger.open(made.folder)
     assert [row.steps for row in again.requests] == [3, 0, 9] and not again.rows[2].panel
     assert close(dense(again.adapter(2)), dense(again.adapter(1)))
@@ -408,11 +408,11 @@ def test_a_postponed_request_is_served_with_the_next(backend, tiny_pipeline, tmp
     assert [found.ua for found in request_metrics(again.rows)] == [None] * 3
 
 
-def test_training_pictures_that_arms_share_are_painted_once_and_paid_by_each(backend) -> None:
+def test_training_pictures_that_arms_share_are_painted_once_and_paid_by_each(model) -> None:
     sampler, how = CachedSampler(), {"sampling_steps": 2, "guidance_scale": 3.0}
-    first = sampler(backend, ["a cat"], None, [1], **how)
+    first = sampler(model, ["a cat"], None, [1], **how)
     assert sampler.spared == 0
-    assert sampler(backend, ["a cat"], None, [1], **how) is first and sampler.spared > 0
+    assert sampler(model, ["a cat"], None, [1], **how) is first and sampler.spared > 0
     spared = sampler.spared
     for prompts, anchors, seed, guidance in (
         (["a dog"], None, 1, 3.0),
@@ -421,19 +421,19 @@ def test_training_pictures_that_arms_share_are_painted_once_and_paid_by_each(bac
         (["a cat"], None, 1, 4.0),
     ):
         assert (
-            sampler(backend, prompts, anchors, [seed], sampling_steps=2, guidance_scale=guidance)
+            sampler(model, prompts, anchors, [seed], sampling_steps=2, guidance_scale=guidance)
             is not first
         )
     assert sampler.spared == spared
 
 
-def test_a_ledger_is_not_continued_with_another_model(backend, tiny_pipeline, tmp_path) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+def test_a_ledger_is_not_continued_with_another_model(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
     opened = Ledger.open(made.folder)
-    assert opened.base == backend.base_hash
+    assert opened.base == model.base_hash
     opened.base = "another"
     with pytest.raises(OutputError, match="of another"):
-        list(append(opened, "dog", backend, None))
+        list(append(opened, "dog", model, None))
 
 
 @pytest.mark.parametrize(
@@ -496,9 +496,9 @@ def test_what_is_set_wins_over_the_hold(monkeypatch, tmp_path) -> None:
 
 
 def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
-    monkeypatch, capsys, backend, tiny_pipeline, tmp_path
+    monkeypatch, capsys, model, tiny_pipeline, tmp_path
 ) -> None:
-    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", backend=backend)
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
     asked = []
     monkeypatch.setattr(continual_commands, "_serve", lambda *arguments: asked.append(arguments))
     for name, code in (

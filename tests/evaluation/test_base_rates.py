@@ -16,7 +16,7 @@ from unlearn_app.evaluation.base_rates import (
     taught_curve,
 )
 from unlearn_app.evaluation.judges.loading import load_scorer
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.pocket.lesson import EASIEST
 from unlearn_app.settings.attacks import QUICK, SURE
 from unlearn_app.settings.events import GroupScore
@@ -108,7 +108,7 @@ def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
 
 def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
     """Otherwise a changed default would silently cost every visitor the control's time."""
-    base_hash, judge = load_backend().base_hash, load_scorer("pocket", [])
+    base_hash, judge = load_model().base_hash, load_scorer("pocket", [])
     for of, config in {"object": CONFIG, "style": make_config("van gogh")}.items():
         curve = relearning(config, base_hash)
         assert (

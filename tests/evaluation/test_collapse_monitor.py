@@ -21,7 +21,7 @@ DESTROYING = {
 def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(CollapseMonitor, "collapsed", lambda monitor: True)
     config = make_config("cat", objective="uce", **(TINY | {"resist.on": True, "resist.steps": 1}))
-    events = list(run(config, tmp_path / "run", backend=pocket))
+    events = list(run(config, tmp_path / "run", model=pocket))
     stages = [event.name for event in events if isinstance(event, Stage)]
     assert "retain" not in stages and "attack" not in stages and stages[-1] == "write"
     assert {e.total for e in events if isinstance(e, Step)} == {1} and set(
@@ -35,7 +35,7 @@ def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monke
 @pytest.mark.parametrize("changes", [DESTROYING, {}], ids=["destroying", "mild"])
 def test_training_ends_where_the_model_is_being_destroyed(pocket, tmp_path, changes) -> None:
     config = make_config("cat", **(SOON | changes))
-    events = list(run(config, tmp_path / "run", backend=pocket))
+    events = list(run(config, tmp_path / "run", model=pocket))
     stored, trained = (
         Run.open(tmp_path / "run"),
         [e for e in events if isinstance(e, Step) and e.stage == "unlearn"],

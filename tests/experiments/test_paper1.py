@@ -150,7 +150,7 @@ def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) ->
     """Held-out and training ones, although arms differ in what they train on."""
     scored, trained = [], set()
 
-    def note(backend, judge, groups, slots, config) -> tuple[dict, None]:
+    def note(model, judge, groups, slots, config) -> tuple[dict, None]:
         scored.append(repr(groups))
         return {}, None
 
@@ -159,8 +159,8 @@ def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) ->
     )
     monkeypatch.setattr(paper1, "scored", note)
     monkeypatch.setattr(paper1, "kid", lambda *_: (0.0, 0.0))
-    backend = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
-    experiment = paper1.Paper1(Extent(tmp_path, smoke=True), backend, SimpleNamespace())
+    model = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
+    experiment = paper1.Paper1(Extent(tmp_path, smoke=True), model, SimpleNamespace())
     for arm in paper1.ARMS:
         list(experiment.measure(paper1.Removal("cat", arm, 0), {}, None))
     assert len(scored) == len(paper1.ARMS)

@@ -325,8 +325,8 @@ def test_stored_cells_are_kept() -> None:
         cell = DefendedAttack(
             **{field.name: config[field.name] for field in dataclasses.fields(DefendedAttack)}
         )
-        backend = SimpleNamespace(base_hash=config["base_model"])
-        plan = paper2.Paper2(Extent(STORED), backend, SimpleNamespace()).config(cell)
+        model = SimpleNamespace(base_hash=config["base_model"])
+        plan = paper2.Paper2(Extent(STORED), model, SimpleNamespace()).config(cell)
         assert cell in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
         found += 1
     assert found >= 156

@@ -199,7 +199,8 @@ def test_tokens_without_partner_are_refused_and_weights_left_alone(method):
 
 
 def test_rece_of_one_dimension_by_hand():
-    # UCE: w' = 1 - 1/2. Search: c' = w'w / (w'^2 + 0.75) = 0.5 / 1. Again: w'' = 0.5 (1 - 0.25 / 1.25) = 0.4.
+    # UCE: w' = 1 - 1/2. Search: c' = w'w / (w'^2 + 0.75) = 0.5 / 1.
+    # Again: w'' = 0.5 (1 - 0.25 / 1.25) = 0.4.
     one, zero, none = torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(0, 1)
     a, b = RECE(ridge=1.0, epochs=1, search_ridge=0.75)({"w": one}, one, zero, none)["w"]
     assert a.shape == (2, 1) and b.shape == (1, 2)

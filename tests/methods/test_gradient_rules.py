@@ -220,7 +220,7 @@ def test_one_sided_equals_its_vectors_and_keeps_only_the_retain_promise():
     assert any(combine(g, OneSided(), weights)[0] @ g[0] < 0 for g in pairs())
 
 
-def test_the_adam_variant_keeps_the_promise_for_the_preconditioned_step_and_the_plain_one_does_not():
+def test_the_adam_variant_keeps_the_promise_for_the_preconditioned_step_alone():
     source = torch.Generator().manual_seed(2)
     broken = 0
     for g in pairs():

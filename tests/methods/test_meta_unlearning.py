@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.protocols import MetaBatch, NoisyBatch
 
@@ -21,9 +21,9 @@ SMOOTH = MetaUnlearning(LOSS, lr=0.02, optimizer="sgd", rank=2, alpha=3.0, cap=1
 
 
 @pytest.fixture(scope="module")
-def backend(tiny_pipeline: Path):
+def model(tiny_pipeline: Path):
     """The small model in float64, with a defender's adapter that is not the identity."""
-    made = load_backend(str(tiny_pipeline))
+    made = load_model(str(tiny_pipeline))
     made.network.double()
     params = made.reset_adapter("unlearn", 2, 2.0, 0)
     source = torch.Generator().manual_seed(5)
@@ -32,51 +32,50 @@ def backend(tiny_pipeline: Path):
     return made
 
 
-def noisy(backend, seed: int) -> NoisyBatch:
+def noisy(model, seed: int) -> NoisyBatch:
     source = torch.Generator().manual_seed(seed)
     x0, noise = (
-        torch.randn(2, *backend.latent_shape, generator=source, dtype=torch.float64)
-        for _ in range(2)
+        torch.randn(2, *model.latent_shape, generator=source, dtype=torch.float64) for _ in range(2)
     )
-    t = backend.parameterization.draw_timesteps(2, source)
+    t = model.parameterization.draw_timesteps(2, source)
     cond = Conditioning(torch.randn(2, 4, 32, generator=source, dtype=torch.float64))
-    x_t = backend.parameterization.add_noise(x0, noise, t)
+    x_t = model.parameterization.add_noise(x0, noise, t)
     return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
-def ahead(backend, steps: int = 1) -> MetaBatch:
-    support = tuple(noisy(backend, 10 + row) for row in range(steps))
-    return MetaBatch(support, noisy(backend, 1), noisy(backend, 2), noisy(backend, 3), seed=4)
+def ahead(model, steps: int = 1) -> MetaBatch:
+    support = tuple(noisy(model, 10 + row) for row in range(steps))
+    return MetaBatch(support, noisy(model, 1), noisy(model, 2), noisy(model, 3), seed=4)
 
 
-def factors(backend) -> list[Tensor]:
-    return list(backend._params("unlearn").values())
+def factors(model) -> list[Tensor]:
+    return list(model._params("unlearn").values())
 
 
 def flat(tensors) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def gradient(backend, objective, batch) -> Tensor:
-    with backend.training("unlearn"):
-        return flat(torch.autograd.grad(objective(backend, batch), factors(backend)))
+def gradient(model, objective, batch) -> Tensor:
+    with model.training("unlearn"):
+        return flat(torch.autograd.grad(objective(model, batch), factors(model)))
 
 
-def value(backend, objective, batch) -> float:
-    with backend.training("unlearn"):
-        return objective(backend, batch).item()
+def value(model, objective, batch) -> float:
+    with model.training("unlearn"):
+        return objective(model, batch).item()
 
 
-def loss_gradient(backend, batch: NoisyBatch) -> dict[str, Tensor]:
+def loss_gradient(model, batch: NoisyBatch) -> dict[str, Tensor]:
     """In the adversary's coordinates: of all merged weights."""
-    with backend.training("unlearn"):
+    with model.training("unlearn"):
         weights = {
             name: weight.detach().requires_grad_()
-            for name, weight in backend.weights("unlearn").items()
+            for name, weight in model.weights("unlearn").items()
         }
-        with backend.active():
+        with model.active():
             grads = torch.autograd.grad(
-                LOSS(backend, batch, weights), list(weights.values()), allow_unused=True
+                LOSS(model, batch, weights), list(weights.values()), allow_unused=True
             )
     return {
         n: torch.zeros_like(w) if g is None else g
@@ -84,21 +83,21 @@ def loss_gradient(backend, batch: NoisyBatch) -> dict[str, Tensor]:
     }
 
 
-def in_factors(backend, batch: NoisyBatch) -> Tensor:
+def in_factors(model, batch: NoisyBatch) -> Tensor:
     """The gradient of a loss in the defender's coordinates, which an adversary does not have."""
-    with backend.training("unlearn"):
-        return flat(torch.autograd.grad(LOSS(backend, batch), factors(backend)))
+    with model.training("unlearn"):
+        return flat(torch.autograd.grad(LOSS(model, batch), factors(model)))
 
 
-def curvature_along(backend, batch: NoisyBatch, direction: dict[str, Tensor]) -> Tensor:
+def curvature_along(model, batch: NoisyBatch, direction: dict[str, Tensor]) -> Tensor:
     """The Hessian of a loss in the adversary's coordinates times `direction`, chain-ruled into the
     factors.
     """
-    with backend.training("unlearn"):
-        merged = backend.weights("unlearn")
+    with model.training("unlearn"):
+        merged = model.weights("unlearn")
         weights = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
-        with backend.active():
-            loss = LOSS(backend, batch, weights)
+        with model.active():
+            loss = LOSS(model, batch, weights)
             grads = torch.autograd.grad(
                 loss, list(weights.values()), create_graph=True, materialize_grads=True
             )
@@ -109,7 +108,7 @@ def curvature_along(backend, batch: NoisyBatch, direction: dict[str, Tensor]) ->
         mapped = sum(
             (merged[name] * part).sum() for name, part in zip(weights, curved, strict=True)
         )
-        return flat(torch.autograd.grad(mapped, factors(backend)))
+        return flat(torch.autograd.grad(mapped, factors(model)))
 
 
 def parts_of(batch: NoisyBatch) -> list[NoisyBatch]:
@@ -124,12 +123,12 @@ def twice(batch: NoisyBatch) -> NoisyBatch:
     return NoisyBatch(**{n: cat[type(part)]([part, part]) for n, part in vars(batch).items()})
 
 
-def slope(backend, objective, batch, direction: list[Tensor], h: float = 1e-5) -> float:
+def slope(model, objective, batch, direction: list[Tensor], h: float = 1e-5) -> float:
     def at(step: float) -> float:
-        for tensor, part in zip(factors(backend), direction, strict=True):
+        for tensor, part in zip(factors(model), direction, strict=True):
             tensor.data += step * part
-        found = value(backend, objective, batch)
-        for tensor, part in zip(factors(backend), direction, strict=True):
+        found = value(model, objective, batch)
+        for tensor, part in zip(factors(model), direction, strict=True):
             tensor.data -= step * part
         return found
 
@@ -140,7 +139,7 @@ def slope(backend, objective, batch, direction: list[Tensor], h: float = 1e-5) -
 @pytest.mark.parametrize("weights", ["full", "lora"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_second_order_is_the_derivative_and_first_order_is_not(
-    backend, weights, steps, optimizer
+    model, weights, steps, optimizer
 ) -> None:
     """P1; Adam with an eps that makes it smooth, since with its usual one it takes the sign of
     small gradients.
@@ -149,35 +148,35 @@ def test_second_order_is_the_derivative_and_first_order_is_not(
         SMOOTH, weights=weights, optimizer=optimizer, related=0.7, unrelated=0.3, eps=0.1
     )
     objective = replace(objective, lr=0.5 if weights == "lora" else 0.02)
-    batch = ahead(backend, steps)
+    batch = ahead(model, steps)
     source = torch.Generator().manual_seed(8)
     direction = [
-        torch.randn(t.shape, generator=source, dtype=torch.float64) for t in factors(backend)
+        torch.randn(t.shape, generator=source, dtype=torch.float64) for t in factors(model)
     ]
-    wanted = slope(backend, objective, batch, direction)
-    exact = (gradient(backend, objective, batch) @ flat(direction)).item()
-    rough = (gradient(backend, replace(objective, order="first"), batch) @ flat(direction)).item()
+    wanted = slope(model, objective, batch, direction)
+    exact = (gradient(model, objective, batch) @ flat(direction)).item()
+    rough = (gradient(model, replace(objective, order="first"), batch) @ flat(direction)).item()
     assert exact == pytest.approx(wanted, rel=1e-5)
     assert abs(rough / wanted - 1) > 1e-4
 
 
-def test_the_value_follows_the_papers_taylor_form_to_second_order(backend) -> None:
+def test_the_value_follows_the_papers_taylor_form_to_second_order(model) -> None:
     """P2: the error falls fourfold as the step is halved; with a wrong sign or wrong coordinates
     twofold.
     """
-    batch, zeta = ahead(backend), 0.6
+    batch, zeta = ahead(model), 0.6
     batch = replace(batch, forget=batch.support[0])
-    g_f, g_r = loss_gradient(backend, batch.forget), loss_gradient(backend, batch.related)
+    g_f, g_r = loss_gradient(model, batch.forget), loss_gradient(model, batch.related)
     square = sum(g.square().sum() for g in g_f.values()).item()
     dot = sum((g_f[name] * g_r[name]).sum() for name in g_f).item()
-    own_f, own_r = in_factors(backend, batch.forget), in_factors(backend, batch.related)
+    own_f, own_r = in_factors(model, batch.forget), in_factors(model, batch.related)
     right, flipped = square + zeta * dot, square - zeta * dot
     elsewhere = (own_f @ own_f + zeta * own_f @ own_r).item()
 
     def fall(predicted: float) -> float:
-        start = value(backend, replace(SMOOTH, lr=0.0, related=zeta), batch)
+        start = value(model, replace(SMOOTH, lr=0.0, related=zeta), batch)
         ends = {
-            lr: value(backend, replace(SMOOTH, lr=lr, related=zeta), batch) for lr in (4e-3, 2e-3)
+            lr: value(model, replace(SMOOTH, lr=lr, related=zeta), batch) for lr in (4e-3, 2e-3)
         }
         large, small = (abs(end - start - lr * predicted) for lr, end in ends.items())
         return large / small
@@ -187,64 +186,64 @@ def test_the_value_follows_the_papers_taylor_form_to_second_order(backend) -> No
     assert fall(elsewhere) == pytest.approx(2, rel=0.15)
 
 
-def test_first_order_has_half_the_slope_of_the_gradients_norm(backend) -> None:
+def test_first_order_has_half_the_slope_of_the_gradients_norm(model) -> None:
     """P3: on the batch of the attack itself the exact gradient changes twice as fast with the
     step.
     """
-    batch = ahead(backend)
+    batch = ahead(model)
     batch, lr = replace(batch, forget=batch.support[0]), 1e-4
-    start = gradient(backend, replace(SMOOTH, lr=0.0), batch)
-    exact = (gradient(backend, replace(SMOOTH, lr=lr), batch) - start) / lr
-    rough = (gradient(backend, replace(SMOOTH, lr=lr, order="first"), batch) - start) / lr
+    start = gradient(model, replace(SMOOTH, lr=0.0), batch)
+    exact = (gradient(model, replace(SMOOTH, lr=lr), batch) - start) / lr
+    rough = (gradient(model, replace(SMOOTH, lr=lr, order="first"), batch) - start) / lr
     assert (rough @ exact / exact.square().sum()).item() == pytest.approx(0.5, abs=0.01)
 
 
-def test_first_order_grows_by_the_querys_curvature_along_the_attack(backend) -> None:
+def test_first_order_grows_by_the_querys_curvature_along_the_attack(model) -> None:
     """P3: (FO(lr) - FO(0)) / lr is H_q g_F as a vector, for a query that the attack does not train
     on.
 
     An attack whose result is detached altogether does not change; the exact graph adds H_F g_q.
     """
-    batch, lr = ahead(backend), 1e-5
-    wanted = curvature_along(backend, batch.forget, loss_gradient(backend, batch.support[0]))
+    batch, lr = ahead(model), 1e-5
+    wanted = curvature_along(model, batch.forget, loss_gradient(model, batch.support[0]))
 
     def off(order: str) -> float:
-        grown = gradient(backend, replace(SMOOTH, lr=lr, order=order), batch)
-        start = gradient(backend, replace(SMOOTH, lr=0.0, order=order), batch)
+        grown = gradient(model, replace(SMOOTH, lr=lr, order=order), batch)
+        start = gradient(model, replace(SMOOTH, lr=0.0, order=order), batch)
         return (((grown - start) / lr - wanted).norm() / wanted.norm()).item()
 
     assert off("first") < 1e-3 and off("second") > 0.1
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_without_an_attack_it_is_ascent_and_the_other_terms_cancel(backend, order) -> None:
+def test_without_an_attack_it_is_ascent_and_the_other_terms_cancel(model, order) -> None:
     """P4; with other noise after than before they would not cancel."""
-    batch = replace(ahead(backend), support=())
+    batch = replace(ahead(model), support=())
     objective = replace(SMOOTH, related=2.0, unrelated=3.0, order=order)
-    with backend.training("unlearn"):
-        plain = flat(torch.autograd.grad(-LOSS(backend, batch.forget), factors(backend)))
-    torch.testing.assert_close(gradient(backend, objective, batch), plain, rtol=1e-9, atol=1e-12)
-    ours = value(backend, objective, batch)
-    assert ours == value(backend, replace(objective, related=0.0, unrelated=0.0), batch)
+    with model.training("unlearn"):
+        plain = flat(torch.autograd.grad(-LOSS(model, batch.forget), factors(model)))
+    torch.testing.assert_close(gradient(model, objective, batch), plain, rtol=1e-9, atol=1e-12)
+    ours = value(model, objective, batch)
+    assert ours == value(model, replace(objective, related=0.0, unrelated=0.0), batch)
 
 
-def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(backend) -> None:
+def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(model) -> None:
     """P6, for the term alone."""
-    batch = ahead(backend, 2)
+    batch = ahead(model, 2)
     for order in ("first", "second"):
         objective = replace(SMOOTH, order=order, lr=2e-3)
-        direction = gradient(backend, objective, batch)
-        parts = direction.split([t.numel() for t in factors(backend)])
-        parts = [part.view_as(t) for part, t in zip(parts, factors(backend), strict=True)]
-        assert slope(backend, replace(objective, order="second"), batch, parts) > 0
+        direction = gradient(model, objective, batch)
+        parts = direction.split([t.numel() for t in factors(model)])
+        parts = [part.view_as(t) for part, t in zip(parts, factors(model), strict=True)]
+        assert slope(model, replace(objective, order="second"), batch, parts) > 0
 
         def after_attack(sign: float, objective=objective, parts=parts) -> float:
-            for tensor, part in zip(factors(backend), parts, strict=True):
+            for tensor, part in zip(factors(model), parts, strict=True):
                 tensor.data += sign * 1e-3 * part
-            with backend.training("unlearn"), backend.active():
-                reached = objective.attacked(backend, backend.weights("unlearn"), batch)
-                found = LOSS(backend, batch.forget, reached).item()
-            for tensor, part in zip(factors(backend), parts, strict=True):
+            with model.training("unlearn"), model.active():
+                reached = objective.attacked(model, model.weights("unlearn"), batch)
+                found = LOSS(model, batch.forget, reached).item()
+            for tensor, part in zip(factors(model), parts, strict=True):
                 tensor.data -= sign * 1e-3 * part
             return found
 
@@ -253,32 +252,32 @@ def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(backen
 
 @pytest.mark.parametrize("order", ["first", "second"])
 @pytest.mark.parametrize("weights", ["full", "lora"])
-def test_nothing_is_moved_or_left_behind(backend, order, weights) -> None:
+def test_nothing_is_moved_or_left_behind(model, order, weights) -> None:
     """P7: no weight changes, no gradient stays, and the adversary starts afresh each time."""
     from unlearn_app.models.diffusers.weights import base_weights
 
-    before = {name: weight.detach().clone() for name, weight in backend.network.named_parameters()}
+    before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
     objective, batch = (
         replace(SMOOTH, order=order, weights=weights, optimizer="adam"),
-        ahead(backend, 2),
+        ahead(model, 2),
     )
-    first, again = (gradient(backend, objective, batch) for _ in range(2))
+    first, again = (gradient(model, objective, batch) for _ in range(2))
     assert torch.equal(first, again) and first.abs().sum() > 0
-    for name, weight in backend.network.named_parameters():
+    for name, weight in model.network.named_parameters():
         assert torch.equal(weight, before[name]) and weight.grad is None
-    assert not any(weight.requires_grad for weight in base_weights(backend.network).values())
+    assert not any(weight.requires_grad for weight in base_weights(model.network).values())
 
 
-def test_a_lora_adversarys_first_step_is_the_projected_gradient(backend) -> None:
+def test_a_lora_adversarys_first_step_is_the_projected_gradient(model) -> None:
     """P8: -lr s^2 G A^T A on every matrix, nothing elsewhere; the factors of the defender do not
     matter.
     """
-    batch = ahead(backend)
+    batch = ahead(model)
     objective = replace(SMOOTH, weights="lora", lr=0.3)
-    slopes = loss_gradient(backend, batch.support[0])
-    with backend.training("unlearn"), backend.active():
-        before = backend.weights("unlearn")
-        after = objective.attacked(backend, before, batch)
+    slopes = loss_gradient(model, batch.support[0])
+    with model.training("unlearn"), model.active():
+        before = model.weights("unlearn")
+        after = objective.attacked(model, before, batch)
         fresh = objective._fresh(before, batch.seed)
     scale = objective.alpha / objective.rank
     for name, weight in before.items():
@@ -292,49 +291,49 @@ def test_a_lora_adversarys_first_step_is_the_projected_gradient(backend) -> None
         )
 
 
-def test_the_value_depends_on_the_product_of_the_defenders_factors_alone(backend) -> None:
-    batch, objective = ahead(backend, 2), replace(SMOOTH, related=0.5)
-    here = value(backend, objective, batch)
-    for name, tensor in backend._params("unlearn").items():
+def test_the_value_depends_on_the_product_of_the_defenders_factors_alone(model) -> None:
+    batch, objective = ahead(model, 2), replace(SMOOTH, related=0.5)
+    here = value(model, objective, batch)
+    for name, tensor in model._params("unlearn").items():
         tensor.data *= 4.0 if ".lora_A." in name else 0.25
-    there = value(backend, objective, batch)
-    for name, tensor in backend._params("unlearn").items():
+    there = value(model, objective, batch)
+    for name, tensor in model._params("unlearn").items():
         tensor.data *= 0.25 if ".lora_A." in name else 4.0
     assert there == pytest.approx(here, rel=1e-9)
 
 
-def test_the_gradient_is_linear_in_its_three_weights(backend) -> None:
+def test_the_gradient_is_linear_in_its_three_weights(model) -> None:
     """P9."""
-    batch = ahead(backend)
+    batch = ahead(model)
     none = replace(SMOOTH, forget=0.0)
     alone = [
-        gradient(backend, replace(none, **{name: 1.0}), batch)
+        gradient(model, replace(none, **{name: 1.0}), batch)
         for name in ("forget", "related", "unrelated")
     ]
-    mixed = gradient(backend, replace(none, forget=0.2, related=0.5, unrelated=3.0), batch)
+    mixed = gradient(model, replace(none, forget=0.2, related=0.5, unrelated=3.0), batch)
     torch.testing.assert_close(
         mixed, 0.2 * alone[0] + 0.5 * alone[1] + 3.0 * alone[2], rtol=1e-8, atol=1e-12
     )
 
 
 @pytest.mark.parametrize("order", ["first", "second"])
-def test_how_many_pictures_a_set_has_changes_no_weight(backend, order) -> None:
+def test_how_many_pictures_a_set_has_changes_no_weight(model, order) -> None:
     """P9: losses are means; summed over minibatches, as the released code does, a set of two would
     count double.
     """
-    batch, objective = ahead(backend), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)
-    whole = gradient(backend, objective, batch)
+    batch, objective = ahead(model), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)
+    whole = gradient(model, objective, batch)
     sets = zip(
         *(parts_of(part) for part in (batch.forget, batch.related, batch.unrelated)), strict=True
     )
     split = [replace(batch, forget=f, related=r, unrelated=u) for f, r, u in sets]
-    halves = [gradient(backend, objective, half) for half in split]
+    halves = [gradient(model, objective, half) for half in split]
     torch.testing.assert_close(sum(halves) / len(halves), whole, rtol=1e-8, atol=1e-12)
     doubled = replace(batch, support=tuple(map(twice, batch.support)))
-    torch.testing.assert_close(gradient(backend, objective, doubled), whole, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(gradient(model, objective, doubled), whole, rtol=1e-8, atol=1e-12)
 
 
-def test_ascent_ends_at_the_cap(backend) -> None:
-    batch = ahead(backend)
+def test_ascent_ends_at_the_cap(model) -> None:
+    batch = ahead(model)
     low = replace(SMOOTH, cap=1e-3, related=1.0)
-    assert value(backend, low, batch) == -1e-3 and not gradient(backend, low, batch).any()
+    assert value(model, low, batch) == -1e-3 and not gradient(model, low, batch).any()

@@ -24,7 +24,7 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     residual_energy,
     span_of,
 )
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.protocols import NoisyBatch, Params
 from unlearn_app.settings.run_config import make_config
@@ -81,19 +81,19 @@ class TestSpan:
 
 
 @pytest.fixture(scope="module")
-def backend(tiny_pipeline: Path):
-    return load_backend(str(tiny_pipeline))
+def model(tiny_pipeline: Path):
+    return load_model(str(tiny_pipeline))
 
 
-def noisy(backend) -> NoisyBatch:
-    x0, noise = (random(2, *backend.latent_shape, seed=seed).float() for seed in (1, 2))
+def noisy(model) -> NoisyBatch:
+    x0, noise = (random(2, *model.latent_shape, seed=seed).float() for seed in (1, 2))
     t, cond = torch.tensor([100, 700]), Conditioning(random(2, 4, 32, seed=3).float())
-    x_t = backend.parameterization.add_noise(x0, noise, t)
+    x_t = model.parameterization.add_noise(x0, noise, t)
     return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
 def trained(
-    backend,
+    model,
     *regularizers: Regularizer,
     modules: str = "cross",
     warm: bool = False,
@@ -102,13 +102,13 @@ def trained(
     """50 steps of Adam in float32 on a real UNet; `warm` begins with an update that is there
     already.
     """
-    params = backend.reset_adapter("unlearn", 4, 4.0, 0, modules)
+    params = model.reset_adapter("unlearn", 4, 4.0, 0, modules)
     if warm:
         for row, (name, tensor) in enumerate(params.items()):
             if ".lora_B." in name:
                 tensor.data = 0.1 * random(*tensor.shape, seed=row).float()
-    with backend.training("unlearn"):
-        terms = {"forget": Term(Diffusion(), repeat(noisy(backend)))}
+    with model.training("unlearn"):
+        terms = {"forget": Term(Diffusion(), repeat(noisy(model)))}
         way = {
             "stage": "unlearn",
             "steps": 50,
@@ -116,7 +116,7 @@ def trained(
             "decay": decay,
             "regularizers": regularizers,
         }
-        list(fit(backend, params, terms, WeightedSum(), **way))
+        list(fit(model, params, terms, WeightedSum(), **way))
     return {name: tensor.detach().double() for name, tensor in params.items()}
 
 
@@ -139,22 +139,22 @@ def leak(params: Params, vectors: Tensor, parts: tuple[str, ...] = ("to_k", "to_
 KEPT = random(5, 32, seed=9)
 
 
-def readers(backend) -> tuple[str, ...]:
+def readers(model) -> tuple[str, ...]:
     """The layers that read text states."""
-    return tuple(backend.cross_weights())
+    return tuple(model.cross_weights())
 
 
 class TestKeepSpan:
     @pytest.mark.parametrize("warm", [False, True])
-    def test_a_span_is_kept_through_adam_with_decay_and_clipping(self, backend, warm) -> None:
+    def test_a_span_is_kept_through_adam_with_decay_and_clipping(self, model, warm) -> None:
         """T2, T3: also where an update is there at the start."""
         basis = span_of(KEPT)
         inside = random(6, 5, seed=11) @ KEPT
         assert (
             leak(
                 trained(
-                    backend,
-                    SubspaceProjection("exact", basis=basis, layers=readers(backend)),
+                    model,
+                    SubspaceProjection("exact", basis=basis, layers=readers(model)),
                     GradientClipping(0.1),
                     warm=warm,
                     decay=0.1,
@@ -163,24 +163,24 @@ class TestKeepSpan:
             )
             < 1e-5
         )
-        assert leak(trained(backend, GradientClipping(0.1), warm=warm, decay=0.1), inside) > 1e-2
+        assert leak(trained(model, GradientClipping(0.1), warm=warm, decay=0.1), inside) > 1e-2
 
-    def test_projected_gradients_alone_do_not_keep_it(self, backend) -> None:
+    def test_projected_gradients_alone_do_not_keep_it(self, model) -> None:
         """Adam's elementwise step leaves the subspace; the first step of a fresh adapter cannot
         tell.
         """
         found = leak(
             trained(
-                backend,
-                SubspaceProjection("gradients", basis=span_of(KEPT), layers=readers(backend)),
+                model,
+                SubspaceProjection("gradients", basis=span_of(KEPT), layers=readers(model)),
                 GradientClipping(0.1),
                 decay=0.1,
             ),
             KEPT,
         )
-        assert 1e-4 < found < leak(trained(backend, GradientClipping(0.1), decay=0.1), KEPT)
+        assert 1e-4 < found < leak(trained(model, GradientClipping(0.1), decay=0.1), KEPT)
 
-    def test_what_is_outside_is_learned(self, backend) -> None:
+    def test_what_is_outside_is_learned(self, model) -> None:
         """T4: a projection to nothing, or onto the span, would pass the tests above or fail
         here.
         """
@@ -189,28 +189,28 @@ class TestKeepSpan:
         assert (
             leak(
                 trained(
-                    backend,
-                    SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(backend)),
+                    model,
+                    SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(model)),
                 ),
                 outside,
             )
             > 1e-2
         )
 
-    def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, backend) -> None:
+    def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, model) -> None:
         """T5, through the whole UNet: adapters on keys and values only, every token of the sentence
         protected.
         """
-        batch, cond = noisy(backend), Conditioning(KEPT[:4].float()[None]).expand(2)
+        batch, cond = noisy(model), Conditioning(KEPT[:4].float()[None]).expand(2)
         params = trained(
-            backend, SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(backend))
+            model, SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(model))
         )
         with torch.no_grad():
-            for name, tensor in backend._params("unlearn").items():
+            for name, tensor in model._params("unlearn").items():
                 if not name.partition(".lora_")[0].endswith(("to_k", "to_v")):
                     tensor.zero_()
             same, other = (
-                [backend.frozen(batch.x_t, batch.t, states), _predict(backend, batch, states)]
+                [model.frozen(batch.x_t, batch.t, states), _predict(model, batch, states)]
                 for states in (cond, batch.cond)
             )
         torch.testing.assert_close(*same, rtol=1e-5, atol=1e-5)
@@ -249,11 +249,11 @@ class TestKeepSpan:
         held.modify_grads_(inside)
         torch.testing.assert_close(inside[A].grad, outside[A].grad)
 
-    def test_rows_and_span_are_kept_together(self, backend) -> None:
+    def test_rows_and_span_are_kept_together(self, model) -> None:
         """T12: the mask is on the output side, the projection on the input side; neither undoes the
         other.
         """
-        params = backend.reset_adapter("unlearn", 4, 4.0, 0, "cross")
+        params = model.reset_adapter("unlearn", 4, 4.0, 0, "cross")
         scores = {
             n: random(len(p), seed=row).abs()
             for row, (n, p) in enumerate(params.items())
@@ -261,16 +261,16 @@ class TestKeepSpan:
         }
         mask = best_rows(scores, 0.3)
         found = trained(
-            backend, mask, SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(backend))
+            model, mask, SubspaceProjection("exact", basis=span_of(KEPT), layers=readers(model))
         )
         assert leak(found, KEPT) < 1e-5
         assert all((found[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
         assert any(found[name].any() for name in mask.keep)
 
 
-def _predict(backend, batch: NoisyBatch, cond: Conditioning) -> Tensor:
-    with backend.active("unlearn"):
-        return backend.predict(batch.x_t, batch.t, cond)
+def _predict(model, batch: NoisyBatch, cond: Conditioning) -> Tensor:
+    with model.active("unlearn"):
+        return model.predict(batch.x_t, batch.t, cond)
 
 
 class TestUpdateNorms:
@@ -307,7 +307,7 @@ class TestUpdateNorms:
         back = {A: -earlier[f"{layer}.lora_A.weight"], B: earlier[f"{layer}.lora_B.weight"]}
         assert norm(1.0).penalty(back, earlier).item() == pytest.approx(0, abs=1e-9)
 
-    def test_it_shortens_the_update(self, backend) -> None:
+    def test_it_shortens_the_update(self, model) -> None:
         def length(params: Params) -> float:
             return sum(
                 (params[n.replace("_A.", "_B.")] @ a).norm().item()
@@ -316,8 +316,8 @@ class TestUpdateNorms:
             )
 
         free, held = (
-            length(trained(backend)),
-            [length(trained(backend, norm)) for norm in (L1(1), L2(9))],
+            length(trained(model)),
+            [length(trained(model, norm)) for norm in (L1(1), L2(9))],
         )
         assert max(held) < 0.7 * free
 
@@ -350,12 +350,12 @@ class TestRows:
         with pytest.raises(ValueError, match="dense weights"):
             best_rows({"one": torch.zeros(3)}, 0.5)
 
-    def test_other_rows_never_move(self, backend) -> None:
-        names = [n for n in backend.reset_adapter("unlearn", 4, 4.0, 0, "cross") if ".lora_B." in n]
+    def test_other_rows_never_move(self, model) -> None:
+        names = [n for n in model.reset_adapter("unlearn", 4, 4.0, 0, "cross") if ".lora_B." in n]
         mask = RowMask(
             keep={
-                n: (torch.arange(backend._params("unlearn")[n].shape[0]) % 2).float() for n in names
+                n: (torch.arange(model._params("unlearn")[n].shape[0]) % 2).float() for n in names
             }
         )
-        found = trained(backend, mask, decay=0.1)
+        found = trained(model, mask, decay=0.1)
         assert all((found[n][::2] == 0).all() and found[n][1::2].any() for n in names)

@@ -17,45 +17,45 @@ HOW = {"steps": 4, "guidance_scale": 3.0}
 
 
 @pytest.fixture(scope="module")
-def backend(tiny_pipeline):
+def model(tiny_pipeline):
     return load_pipeline(tiny_pipeline, "tiny")
 
 
 @pytest.fixture(autouse=True)
-def clean(backend):
+def clean(model):
     yield
-    backend.drop_adapters()
+    model.drop_adapters()
 
 
-def strong(backend) -> None:
+def strong(model) -> None:
     """An adapter that changes every picture."""
-    for name, tensor in backend.reset_adapter("unlearn", 4, 4.0, seed=1).items():
+    for name, tensor in model.reset_adapter("unlearn", 4, 4.0, seed=1).items():
         if "lora_B" in name:
             tensor.data.normal_(std=0.3, generator=generator(5))
 
 
-def pictures(backend) -> torch.Tensor:
-    return backend.decode(backend.sample(PROMPTS, [8, 9], **HOW))
+def pictures(model) -> torch.Tensor:
+    return model.decode(model.sample(PROMPTS, [8, 9], **HOW))
 
 
 @pytest.mark.parametrize(("eta", "scale"), [(0.0, 1.3), (1.0, 1.0), (0.5, 1.1)])
-def test_more_noise_is_what_diffusers_makes_of_it(backend, eta, scale) -> None:
-    made = backend.sample(
+def test_more_noise_is_what_diffusers_makes_of_it(model, eta, scale) -> None:
+    made = model.sample(
         PROMPTS, SEEDS, overrides=SamplingOverrides(eta=eta, noise_scale=scale), **HOW
     )
-    pipe, draws = backend.pipe, [generator(seed) for seed in SEEDS]
+    pipe, draws = model.pipe, [generator(seed) for seed in SEEDS]
     own, pipe.scheduler = (
         pipe.scheduler,
         DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
     )
     try:
         latents = (
-            torch.cat([torch.randn((1, *backend.latent_shape), generator=draw) for draw in draws])
+            torch.cat([torch.randn((1, *model.latent_shape), generator=draw) for draw in draws])
             * scale
         )
         expected = pipe(
-            prompt_embeds=backend.encode_text(PROMPTS).states,
-            negative_prompt_embeds=backend.encode_text(["", ""]).states,
+            prompt_embeds=model.encode_text(PROMPTS).states,
+            negative_prompt_embeds=model.encode_text(["", ""]).states,
             num_inference_steps=4,
             guidance_scale=3.0,
             latents=latents,
@@ -68,72 +68,72 @@ def test_more_noise_is_what_diffusers_makes_of_it(backend, eta, scale) -> None:
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_states_may_stand_for_prompts(backend) -> None:
+def test_states_may_stand_for_prompts(model) -> None:
     assert torch.equal(
-        backend.sample(PROMPTS, SEEDS, **HOW),
-        backend.sample(backend.encode_text(PROMPTS), SEEDS, **HOW),
+        model.sample(PROMPTS, SEEDS, **HOW),
+        model.sample(model.encode_text(PROMPTS), SEEDS, **HOW),
     )
 
 
 @pytest.mark.parametrize("own", [4, 2])
-def test_the_originals_steps_are_the_originals(backend, own) -> None:
-    with backend.active():
-        original = backend.sample(
+def test_the_originals_steps_are_the_originals(model, own) -> None:
+    with model.active():
+        original = model.sample(
             PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0, original_steps=0), **HOW
         )
-    strong(backend)
-    with backend.active("unlearn"):
-        unlearned = backend.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **HOW)
-        handed = backend.sample(
+    strong(model)
+    with model.active("unlearn"):
+        unlearned = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **HOW)
+        handed = model.sample(
             PROMPTS, SEEDS, overrides=SamplingOverrides(original_steps=own), **HOW
         )
-        again = backend.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **HOW)
+        again = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **HOW)
     assert torch.equal(unlearned, again), "the adapter must be on again afterwards"
     assert torch.equal(handed, original) == (own == 4)
     assert not torch.allclose(handed, unlearned)
 
 
-def test_stopping_in_the_originals_steps_leaves_the_adapter_on(backend) -> None:
-    strong(backend)
-    with backend.active("unlearn"):
-        before = backend.sample(PROMPTS, SEEDS, **HOW)
+def test_stopping_in_the_originals_steps_leaves_the_adapter_on(model) -> None:
+    strong(model)
+    with model.active("unlearn"):
+        before = model.sample(PROMPTS, SEEDS, **HOW)
         with pytest.raises(Cancelled):
-            backend.sample(
+            model.sample(
                 PROMPTS,
                 SEEDS,
                 overrides=SamplingOverrides(original_steps=3),
                 should_stop=lambda: True,
                 **HOW,
             )
-        assert torch.equal(before, backend.sample(PROMPTS, SEEDS, **HOW))
+        assert torch.equal(before, model.sample(PROMPTS, SEEDS, **HOW))
 
 
-def test_what_a_mask_keeps_is_the_picture_and_the_rest_is_painted(backend) -> None:
-    given = pictures(backend)
-    known = backend.encode_pictures(given)
-    mask = torch.zeros(2, 1, *backend.latent_shape[1:])
-    kept = backend.sample(
+def test_what_a_mask_keeps_is_the_picture_and_the_rest_is_painted(model) -> None:
+    given = pictures(model)
+    known = model.encode_pictures(given)
+    mask = torch.zeros(2, 1, *model.latent_shape[1:])
+    kept = model.sample(
         PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given, mask=mask), **HOW
     )
     torch.testing.assert_close(kept, known)
     mask[:, :, 2:6, 2:6] = 1
-    half = backend.sample(
+    half = model.sample(
         PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given, mask=mask), **HOW
     )
     inside = mask.bool().expand_as(half)
     torch.testing.assert_close(half[~inside], known[~inside])
     assert not torch.allclose(half[inside], known[inside], atol=1e-2)
-    free = backend.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given), **HOW)
+    free = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given), **HOW)
     whole = SamplingOverrides(pictures=given, mask=torch.ones_like(mask))
-    torch.testing.assert_close(backend.sample(PROMPTS, SEEDS, overrides=whole, **HOW), free)
+    torch.testing.assert_close(model.sample(PROMPTS, SEEDS, overrides=whole, **HOW), free)
 
 
-def test_a_weaker_departure_stays_nearer_to_the_picture(backend) -> None:
-    given = pictures(backend)
-    known = backend.encode_pictures(given)
+def test_a_weaker_departure_stays_nearer_to_the_picture(model) -> None:
+    given = pictures(model)
+    known = model.encode_pictures(given)
     away = [
         (
-            backend.sample(
+            model.sample(
                 PROMPTS, SEEDS, overrides=SamplingOverrides(pictures=given, strength=s), **HOW
             )
             - known
@@ -143,45 +143,43 @@ def test_a_weaker_departure_stays_nearer_to_the_picture(backend) -> None:
     assert away[0] < away[1] < away[2]
 
 
-def test_chunks_get_their_own_pictures(backend) -> None:
+def test_chunks_get_their_own_pictures(model) -> None:
     count = CHUNK + 3
     given = torch.linspace(-1, 1, count).view(-1, 1, 1, 1).expand(-1, 3, 64, 64).clone()
-    keep = SamplingOverrides(pictures=given, mask=torch.zeros(count, 1, *backend.latent_shape[1:]))
-    kept = backend.sample(
+    keep = SamplingOverrides(pictures=given, mask=torch.zeros(count, 1, *model.latent_shape[1:]))
+    kept = model.sample(
         ["a cat"] * count, range(count), overrides=keep, steps=1, guidance_scale=1.0
     )
-    torch.testing.assert_close(kept, backend.encode_pictures(given))
+    torch.testing.assert_close(kept, model.encode_pictures(given))
 
 
-def test_states_of_ids_are_those_of_the_sentence(backend) -> None:
-    ids = torch.tensor([backend.padded(backend.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
-    assert torch.equal(backend.encode_ids(ids).states, backend.encode_text(PROMPTS).states)
-    assert backend.words(backend.token_ids("a cat")).replace(" ", "") == "acat"
-    typed = backend.roundtrip_token_ids.tolist()
-    assert 20 < len(typed) < len(backend.word_vectors()), (
+def test_states_of_ids_are_those_of_the_sentence(model) -> None:
+    ids = torch.tensor([model.padded(model.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
+    assert torch.equal(model.encode_ids(ids).states, model.encode_text(PROMPTS).states)
+    assert model.words(model.token_ids("a cat")).replace(" ", "") == "acat"
+    typed = model.roundtrip_token_ids.tolist()
+    assert 20 < len(typed) < len(model.word_vectors()), (
         "letters can be typed, start, end and odd bytes cannot"
     )
-    assert all(backend.token_ids(backend.words([token]))[1:-1] == [token] for token in typed[:50])
-    long = backend.padded(range(500))
+    assert all(model.token_ids(model.words([token]))[1:-1] == [token] for token in typed[:50])
+    long = model.padded(range(500))
     assert (
         len(long) == 77
-        and long[0] == backend.token_ids("")[0]
-        and long[-1] == backend.token_ids("")[-1]
+        and long[0] == model.token_ids("")[0]
+        and long[-1] == model.token_ids("")[-1]
     )
 
 
-def test_a_vector_stands_where_a_token_would(backend) -> None:
-    table = backend.word_vectors()
-    ids = torch.tensor([backend.padded(backend.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
+def test_a_vector_stands_where_a_token_would(model) -> None:
+    table = model.word_vectors()
+    ids = torch.tensor([model.padded(model.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
     before, token = table.clone(), int(ids[0, 2])
     extra = table[[token]].clone().requires_grad_()
     replaced = torch.where(ids == token, len(table), ids)
-    states = backend.encode_ids(replaced, extra).states
-    torch.testing.assert_close(states, backend.encode_ids(ids).states)
+    states = model.encode_ids(replaced, extra).states
+    torch.testing.assert_close(states, model.encode_ids(ids).states)
     states.square().sum().backward()
     assert extra.grad.abs().sum() > 0
-    assert torch.equal(backend.word_vectors(), before) and len(backend.word_vectors()) == len(
-        before
-    )
-    moved = backend.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0))).states
+    assert torch.equal(model.word_vectors(), before) and len(model.word_vectors()) == len(before)
+    moved = model.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0))).states
     assert not torch.allclose(moved[:, 2:], states.detach()[:, 2:], atol=1e-3)

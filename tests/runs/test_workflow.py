@@ -16,7 +16,7 @@ from small_runs import TINY
 from unlearn_app.common.errors import ConfigError, ModelError, OutputError
 from unlearn_app.common.images import to_pil
 from unlearn_app.evaluation.comparison import column_state
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.models.generate import generate
 from unlearn_app.runs.folder import Run
@@ -35,16 +35,16 @@ from unlearn_app.settings.run_config import make_config
 
 
 @pytest.fixture(scope="module")
-def backend(tiny_pipeline: Path):
-    return load_backend(str(tiny_pipeline))
+def model(tiny_pipeline: Path):
+    return load_model(str(tiny_pipeline))
 
 
 def config_for(folder: Path, **changes):
     return make_config("a red dragon", model=str(folder), **(TINY | changes))
 
 
-def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipeline, tmp_path):
-    events = list(run(config_for(tiny_pipeline), tmp_path / "out", backend=backend))
+def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeline, tmp_path):
+    events = list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
     stages = [event.name for event in events if isinstance(event, Stage)]
     assert stages == [
         "load",
@@ -90,9 +90,9 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(backend, tiny_pipe
     assert not list(tmp_path.glob(".*partial"))
 
 
-def test_same_seed_same_run_and_other_seed_another(backend, tiny_pipeline, tmp_path):
+def test_same_seed_same_run_and_other_seed_another(model, tiny_pipeline, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        list(run(config_for(tiny_pipeline, seed=seed), tmp_path / name, backend=backend))
+        list(run(config_for(tiny_pipeline, seed=seed), tmp_path / name, model=model))
     hashes = {
         name: json.loads((tmp_path / name / "run.json").read_text())["files"] for name in "abc"
     }
@@ -102,10 +102,10 @@ def test_same_seed_same_run_and_other_seed_another(backend, tiny_pipeline, tmp_p
     assert hashes["a"]["unlearn.safetensors"] != hashes["c"]["unlearn.safetensors"]
 
 
-def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipeline, tmp_path):
-    before = {k: v.clone() for k, v in backend.network.state_dict().items() if ".lora_" not in k}
-    list(run(config_for(tiny_pipeline), tmp_path / "out", backend=backend))
-    after = {k: v for k, v in backend.network.state_dict().items() if ".lora_" not in k}
+def test_columns_differ_only_by_weights_and_base_is_untouched(model, tiny_pipeline, tmp_path):
+    before = {k: v.clone() for k, v in model.network.state_dict().items() if ".lora_" not in k}
+    list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
+    after = {k: v for k, v in model.network.state_dict().items() if ".lora_" not in k}
     plain = {k.replace(".base_layer", ""): v for k, v in before.items()}
     assert all(torch.equal(plain[k.replace(".base_layer", "")], v) for k, v in after.items())
     stored = Run.open(tmp_path / "out")
@@ -113,18 +113,18 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(backend, tiny_pipe
         c: [(p.prompt, p.seed) for p in stored.pictures if p.column == c] for c in stored.scores
     }
     assert by_column["original"] == by_column["unlearned"] == by_column["relearned"]
-    original = generate(backend, *zip(*by_column["original"], strict=True), sampling_steps=2)
+    original = generate(model, *zip(*by_column["original"], strict=True), sampling_steps=2)
     assert [p.tobytes() for p in original] == [
         Image.open(p.file).tobytes() for p in stored.pictures if p.column == "original"
     ]
 
 
 def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(
-    backend, tiny_pipeline, tmp_path
+    model, tiny_pipeline, tmp_path
 ):
     config = config_for(tiny_pipeline, **{"attack.steps": 12})
     marks = [
-        e for e in run(config, tmp_path / "out", backend=backend) if isinstance(e, AttackCheckpoint)
+        e for e in run(config, tmp_path / "out", model=model) if isinstance(e, AttackCheckpoint)
     ]
     assert [mark.step for mark in marks] == [10, 12]
     stored = Run.open(tmp_path / "out")
@@ -139,23 +139,23 @@ def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(
     assert [(p.prompt, p.seed) for p in stored.curve[1][2]] == [
         (p.prompt, p.seed) for p in columns["unlearned"]
     ]
-    backend.load_adapter("unlearn", read_adapter(tmp_path / "out" / "unlearn.safetensors"))
+    model.load_adapter("unlearn", read_adapter(tmp_path / "out" / "unlearn.safetensors"))
     prefixed = load_file(tmp_path / "out" / "relearn.safetensors")
-    backend.load_adapter(
+    model.load_adapter(
         "relearn", {name.removeprefix("unet."): tensor for name, tensor in prefixed.items()}
     )
-    with column_state(backend, "relearned"):
-        again = backend.sample(
+    with column_state(model, "relearned"):
+        again = model.sample(
             [p.prompt for p in columns["relearned"]],
             [p.seed for p in columns["relearned"]],
             steps=2,
             guidance_scale=3.0,
         )
-    for picture, kept in zip(to_pil(backend.decode(again)), columns["relearned"], strict=True):
+    for picture, kept in zip(to_pil(model.decode(again)), columns["relearned"], strict=True):
         assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.file), int)).max() <= 1
 
 
-def test_an_attack_that_diverges_says_which_rate_is_too_high(backend, tiny_pipeline, tmp_path):
+def test_an_attack_that_diverges_says_which_rate_is_too_high(model, tiny_pipeline, tmp_path):
     way = {
         "attack.weights": "full",
         "attack.optimizer": "sgd",
@@ -163,17 +163,17 @@ def test_an_attack_that_diverges_says_which_rate_is_too_high(backend, tiny_pipel
         "attack.steps": 12,
     }
     with pytest.raises(ConfigError, match="diverged") as caught:
-        list(run(config_for(tiny_pipeline, **way), tmp_path / "out", backend=backend))
+        list(run(config_for(tiny_pipeline, **way), tmp_path / "out", model=model))
     assert caught.value.field == "attack.lr"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
-    backend, tiny_pipeline, tmp_path, optimizer
+    model, tiny_pipeline, tmp_path, optimizer
 ):
     before = {
         k.replace(".base_layer", ""): v.clone()
-        for k, v in backend.network.state_dict().items()
+        for k, v in model.network.state_dict().items()
         if ".lora_" not in k
     }
     changes = {
@@ -182,26 +182,26 @@ def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
         "attack.lr": 0.01,
         "attack.steps": 3,
     }
-    list(run(config_for(tiny_pipeline, **changes), tmp_path / "out", backend=backend))
+    list(run(config_for(tiny_pipeline, **changes), tmp_path / "out", model=model))
     after = {
         k.replace(".base_layer", ""): v
-        for k, v in backend.network.state_dict().items()
+        for k, v in model.network.state_dict().items()
         if ".lora_" not in k
     }
     assert before.keys() == after.keys() and all(
         torch.equal(before[k], v) for k, v in after.items()
     )
-    assert not any(p.requires_grad for p in backend.network.parameters())
+    assert not any(p.requires_grad for p in model.network.parameters())
     stored = Run.open(tmp_path / "out")
     assert "relearn.safetensors" not in stored.record["files"]
     pictures = {(p.column, p.group, p.index): Image.open(p.file).tobytes() for p in stored.pictures}
     assert pictures["relearned", "forget", 0] != pictures["unlearned", "forget", 0]
 
 
-def test_cancel_stops_within_a_step_and_keeps_what_is_there(backend, tiny_pipeline, tmp_path):
+def test_cancel_stops_within_a_step_and_keeps_what_is_there(model, tiny_pipeline, tmp_path):
     cancel = threading.Event()
     events = []
-    for event in run(config_for(tiny_pipeline), tmp_path / "out", cancel=cancel, backend=backend):
+    for event in run(config_for(tiny_pipeline), tmp_path / "out", cancel=cancel, model=model):
         events.append(event)
         if isinstance(event, Step) and event.step == 2:
             cancel.set()
@@ -213,53 +213,49 @@ def test_cancel_stops_within_a_step_and_keeps_what_is_there(backend, tiny_pipeli
 
 
 def test_stop_before_training_does_not_save_the_last_visitors_adapter(
-    backend, tiny_pipeline, tmp_path
+    model, tiny_pipeline, tmp_path
 ):
-    list(run(config_for(tiny_pipeline), tmp_path / "first", backend=backend))
+    list(run(config_for(tiny_pipeline), tmp_path / "first", model=model))
     cancel = threading.Event()
     cancel.set()
-    list(run(config_for(tiny_pipeline), tmp_path / "second", cancel=cancel, backend=backend))
+    list(run(config_for(tiny_pipeline), tmp_path / "second", cancel=cancel, model=model))
     assert not list((tmp_path / "second").glob("*.safetensors"))
 
 
-def test_closing_a_run_midway_leaves_nothing_behind(backend, tiny_pipeline, tmp_path):
-    events = run(config_for(tiny_pipeline), tmp_path / "out", backend=backend)
+def test_closing_a_run_midway_leaves_nothing_behind(model, tiny_pipeline, tmp_path):
+    events = run(config_for(tiny_pipeline), tmp_path / "out", model=model)
     for event in events:
         if isinstance(event, Step):
             break
     events.close()
     assert list(tmp_path.iterdir()) == []
-    assert backend._active == () and backend._trained is None
+    assert model._active == () and model._trained is None
 
 
-def test_occupied_output_is_refused_before_anything_runs(backend, tiny_pipeline, tmp_path):
+def test_occupied_output_is_refused_before_anything_runs(model, tiny_pipeline, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     with pytest.raises(OutputError, match="exists already"):
-        next(run(config_for(tiny_pipeline), tmp_path / "out", backend=backend))
+        next(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
 
 
-def test_full_disk_is_one_sentence_and_leaves_nothing(
-    backend, tiny_pipeline, tmp_path, monkeypatch
-):
+def test_full_disk_is_one_sentence_and_leaves_nothing(model, tiny_pipeline, tmp_path, monkeypatch):
     def full(self, step):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unlearn_app.runs.folder.RunWriter.add_step", full)
     with pytest.raises(OutputError, match="No space left"):
-        list(run(config_for(tiny_pipeline), tmp_path / "out", backend=backend))
+        list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_saved_adapter_loads_in_plain_diffusers_and_paints_the_unlearned_column(
-    backend, tiny_pipeline, tmp_path
+    model, tiny_pipeline, tmp_path
 ):
     from diffusers import StableDiffusionPipeline
 
-    list(
-        run(config_for(tiny_pipeline, **{"unlearn.alpha": 32.0}), tmp_path / "out", backend=backend)
-    )
+    list(run(config_for(tiny_pipeline, **{"unlearn.alpha": 32.0}), tmp_path / "out", model=model))
     stored = [p for p in Run.open(tmp_path / "out").pictures if p.column == "unlearned"]
     pipe = StableDiffusionPipeline.from_pretrained(tiny_pipeline, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
@@ -279,16 +275,16 @@ def test_damaged_and_foreign_models_are_refused_in_a_sentence(tiny_pipeline, tmp
     import shutil
 
     with pytest.raises(ModelError, match="no model folder"):
-        load_backend(str(tmp_path / "missing"))
+        load_model(str(tmp_path / "missing"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"model_index\.json"):
-        load_backend(str(tmp_path / "empty"))
+        load_model(str(tmp_path / "empty"))
     shutil.copytree(tiny_pipeline, tmp_path / "pickle")
     (tmp_path / "pickle" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match="pickle"):
-        load_backend(str(tmp_path / "pickle"))
+        load_model(str(tmp_path / "pickle"))
     shutil.copytree(tiny_pipeline, tmp_path / "short")
     weights = next((tmp_path / "short" / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_backend(str(tmp_path / "short"))
+        load_model(str(tmp_path / "short"))

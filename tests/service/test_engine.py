@@ -444,15 +444,15 @@ def test_in_process_attacks_the_run_on_the_resident_backend(
     shutil.copytree(recordings.run(quick()).folder, tmp_path / "run")
     seen, cancel = [], threading.Event()
 
-    def run_attacks(run, kinds, changes=None, *, backend, should_stop):
-        seen.append((run.folder, kinds, backend, should_stop()))
+    def run_attacks(run, kinds, changes=None, *, model, should_stop):
+        seen.append((run.folder, kinds, model, should_stop()))
         cancel.set()
         seen.append(should_stop())
         yield Stage("load", "Loading", 0.0)
 
     monkeypatch.setattr(attack_run, "run_attacks", run_attacks)
-    runner, backend = InProcess(), object()
-    runner._loaded = ("pocket", backend)
+    runner, model = InProcess(), object()
+    runner._loaded = ("pocket", model)
     asked = AttackRequest(tmp_path / "run", quick(), ("noise",))
     assert list(runner(asked, tmp_path / "run", cancel)) == [Stage("load", "Loading", 0.0)]
-    assert seen == [(tmp_path / "run", ("noise",), backend, False), True]
+    assert seen == [(tmp_path / "run", ("noise",), model, False), True]

@@ -18,7 +18,7 @@ from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.attacks import budget_of
@@ -63,7 +63,7 @@ def random_resistance(source: random.Random) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_pipeline: Path):
-    return load_backend(str(tiny_pipeline))
+    return load_model(str(tiny_pipeline))
 
 
 SETTINGS = [random_resistance(random.Random(seed)) for seed in range(50)]
@@ -99,17 +99,17 @@ def test_no_resistance_runs_away(tiny, tiny_pipeline, row) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in tiny.adapter_state("unlearn").values())
 
 
-def shown(backend, judge, config, *slots: str) -> float:
+def shown(model, judge, config, *slots: str) -> float:
     """The share of pictures that show the concept."""
     asked = [
         row
         for row in comparison_prompts(preview_concept(config), config.compare)
         if row[0] == "forget"
     ]
-    with backend.active(*slots):
-        return score(
-            generate_column(backend, "relearned", asked, config.compare, 0, judge).pictures
-        )["forget"].accuracy
+    with model.active(*slots):
+        return score(generate_column(model, "relearned", asked, config.compare, 0, judge).pictures)[
+            "forget"
+        ].accuracy
 
 
 WELL_KNOWN = "robot"
@@ -156,9 +156,9 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(
         "cat", **TINY, **{"resist.on": True, "resist.steps": 1, "resist.batch_size": 2}
     )
     assert not config.attack.controls
-    events = {"beside": list(run(config, tmp_path / "beside", backend=pocket))}
+    events = {"beside": list(run(config, tmp_path / "beside", model=pocket))}
     monkeypatch.setattr("unlearn_app.runs.workflow.controls", lambda *asked: iter(()))
-    events = {"plain": list(run(config, tmp_path / "plain", backend=pocket))} | events
+    events = {"plain": list(run(config, tmp_path / "plain", model=pocket))} | events
     plain, beside = (Run.open(tmp_path / name) for name in events)
     assert plain.controls == {} and set(beside.controls) == {UNRESISTING, FRESH}
     for line in beside.controls.values():

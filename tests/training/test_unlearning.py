@@ -23,7 +23,7 @@ from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.concepts.own_prompts import read_prompts
 from unlearn_app.methods.closed_form.tokens import edited_tokens
 from unlearn_app.methods.objectives.sdd import SDD
-from unlearn_app.models.catalog import load_backend
+from unlearn_app.models.catalog import load_model
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.events import Stage
@@ -35,20 +35,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def backend(tiny_pipeline: Path):
-    return load_backend(str(tiny_pipeline))
+def model(tiny_pipeline: Path):
+    return load_model(str(tiny_pipeline))
 
 
 @pytest.fixture
-def asked(backend, monkeypatch):
+def asked(model, monkeypatch):
     """Every prompt the model is asked to paint."""
-    prompts, sample = [], backend.sample
+    prompts, sample = [], model.sample
 
     def spy(texts, *args, **options):
         prompts.extend(texts)
         return sample(texts, *args, **options)
 
-    monkeypatch.setattr(backend, "sample", spy)
+    monkeypatch.setattr(model, "sample", spy)
     return prompts
 
 
@@ -67,31 +67,31 @@ def plan(folder: Path, **changes):
 
 @pytest.mark.parametrize("method", registry.methods())
 def test_every_method_makes_an_adapter_through_the_whole_run(
-    backend, tiny_pipeline, tmp_path, method
+    model, tiny_pipeline, tmp_path, method
 ) -> None:
     config, _ = plan(tiny_pipeline, objective=method, **{"gradient_ascent.limit": 100})
-    list(run(config, tmp_path / "run", backend=backend))
+    list(run(config, tmp_path / "run", model=model))
     stored = Run.open(tmp_path / "run")
     assert stored.config == config and "unlearn.safetensors" in stored.record["files"]
     names = {name.partition(".")[0] for name, _ in stored.config.options}
     assert names <= {method, config.rule}
-    with backend.active(), torch.no_grad():
+    with model.active(), torch.no_grad():
         x, t, cond = (
-            torch.randn(1, *backend.latent_shape),
+            torch.randn(1, *model.latent_shape),
             torch.tensor([300]),
-            backend.encode_text(["a cat"]),
+            model.encode_text(["a cat"]),
         )
-        base = backend.predict(x, t, cond)
-    with backend.active("unlearn"), torch.no_grad():
-        assert not torch.equal(backend.predict(x, t, cond), base)
+        base = model.predict(x, t, cond)
+    with model.active("unlearn"), torch.no_grad():
+        assert not torch.equal(model.predict(x, t, cond), base)
 
 
 @pytest.mark.parametrize("method", registry.names("objective"))
 def test_only_methods_that_copy_the_anchor_see_its_pictures(
-    backend, tiny_pipeline, asked, method
+    model, tiny_pipeline, asked, method
 ) -> None:
     config, concept = plan(tiny_pipeline, objective=method)
-    terms = training_terms(backend, concept, config, lambda: False)
+    terms = training_terms(model, concept, config, lambda: False)
     painted = asked[: config.unlearn.train_pictures // 2]
     copies = method in ("esd", "concept_ablation", "sdd")
     assert any(prompt in concept.anchors for prompt in painted) == copies
@@ -103,19 +103,19 @@ def test_only_methods_that_copy_the_anchor_see_its_pictures(
     assert kept == ("Diffusion" if method == "retain_only" else "Preserve")
 
 
-def test_the_papers_retain_loss_can_be_chosen(backend, tiny_pipeline) -> None:
+def test_the_papers_retain_loss_can_be_chosen(model, tiny_pipeline) -> None:
     config, concept = plan(tiny_pipeline, **{"unlearn.retain_loss": "diffusion"})
     assert (
-        type(training_terms(backend, concept, config, lambda: False)["retain"].objective).__name__
+        type(training_terms(model, concept, config, lambda: False)["retain"].objective).__name__
         == "Diffusion"
     )
 
 
-def test_random_labels_are_retain_prompts(backend, tiny_pipeline) -> None:
+def test_random_labels_are_retain_prompts(model, tiny_pipeline) -> None:
     config, concept = plan(tiny_pipeline, objective="random_label")
-    batch = next(training_terms(backend, concept, config, lambda: False)["forget"].batches)
+    batch = next(training_terms(model, concept, config, lambda: False)["forget"].batches)
     prompts = retain_prompts(concept, config.unlearn.train_pictures)
-    states = backend.encode_text(prompts).states
+    states = model.encode_text(prompts).states
     for row in batch.anchor.states:
         assert any(torch.allclose(row, state, atol=1e-5) for state in states)
 
@@ -155,33 +155,31 @@ def test_forget_prompt_i_is_retain_prompt_i_with_the_concept_in_it(name) -> None
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
 def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(
-    backend, tiny_pipeline, method
+    model, tiny_pipeline, method
 ) -> None:
-    backend.drop_adapters()
+    model.drop_adapters()
     config, concept = plan(tiny_pipeline, objective=method)
-    weights = {name: weight.clone() for name, weight in backend.cross_weights().items()}
+    weights = {name: weight.clone() for name, weight in model.cross_weights().items()}
     assert weights and all(name.endswith((".attn2.to_k", ".attn2.to_v")) for name in weights)
-    forget, anchor = edited_tokens(backend, concept)
-    retained = backend.encode_text(retain_prompts(concept, 24)).states.flatten(0, 1)
+    forget, anchor = edited_tokens(model, concept)
+    retained = model.encode_text(retain_prompts(concept, 24)).states.flatten(0, 1)
     expected = config.build("closed_form")(weights, forget, anchor, retained)
-    (step,) = edit(backend, concept, config)
+    (step,) = edit(model, concept, config)
     assert step.losses["forget"] == pytest.approx(0.0, abs=1e-5)
-    with backend.merged("unlearn"):
-        merged = backend.cross_weights()
+    with model.merged("unlearn"):
+        merged = model.cross_weights()
         for name, (a, b) in expected.items():
             torch.testing.assert_close(merged[name], weights[name] + b @ a, rtol=1e-3, atol=1e-5)
             assert not torch.allclose(merged[name], weights[name])
-    assert all(
-        torch.equal(backend.cross_weights()[name], weight) for name, weight in weights.items()
-    )
+    assert all(torch.equal(model.cross_weights()[name], weight) for name, weight in weights.items())
 
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
-def test_a_truncated_edit_says_what_it_leaves_out(backend, tiny_pipeline, tmp_path, method) -> None:
+def test_a_truncated_edit_says_what_it_leaves_out(model, tiny_pipeline, tmp_path, method) -> None:
     config, _ = plan(tiny_pipeline, objective=method, **{f"{method}.rank": 1})
     said = [
         event.text
-        for event in run(config, tmp_path / "run", backend=backend)
+        for event in run(config, tmp_path / "run", model=model)
         if isinstance(event, Stage)
     ]
     stored = Run.open(tmp_path / "run")
@@ -192,28 +190,26 @@ def test_a_truncated_edit_says_what_it_leaves_out(backend, tiny_pipeline, tmp_pa
     }
 
 
-def test_edited_tokens_pair_the_concept_with_the_anchor(backend, tiny_pipeline) -> None:
+def test_edited_tokens_pair_the_concept_with_the_anchor(model, tiny_pipeline) -> None:
     _, concept = plan(tiny_pipeline)
-    forget, anchor = edited_tokens(backend, concept)
+    forget, anchor = edited_tokens(model, concept)
     assert forget.shape == anchor.shape and len(forget) > 24
     assert not torch.allclose(forget, anchor)
 
 
-def test_training_is_the_same_again(backend, tiny_pipeline) -> None:
+def test_training_is_the_same_again(model, tiny_pipeline) -> None:
     states = []
     for _ in range(2):
         config, concept = plan(tiny_pipeline, objective="random_label")
-        list(
-            train(backend, concept, training_terms(backend, concept, config, lambda: False), config)
-        )
-        states.append(backend.adapter_state("unlearn"))
+        list(train(model, concept, training_terms(model, concept, config, lambda: False), config))
+        states.append(model.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_own_prompts_are_what_is_painted(backend, tiny_pipeline, asked) -> None:
+def test_own_prompts_are_what_is_painted(model, tiny_pipeline, asked) -> None:
     mine = "forget: my cat asleep\nretain: my dog asleep\n\nretain: a red chair\n"
     config, concept = plan(tiny_pipeline, prompts=mine, objective="gradient_ascent")
-    training_terms(backend, concept, config, lambda: False)
+    training_terms(model, concept, config, lambda: False)
     assert set(asked) == {"my cat asleep", "my dog asleep", "a red chair"}
 
 
@@ -235,9 +231,9 @@ def test_bad_settings_are_named(changes, sentence) -> None:
         make_config("cat", **changes)
 
 
-def test_own_prompts_travel_with_the_run(backend, tiny_pipeline, tmp_path) -> None:
+def test_own_prompts_travel_with_the_run(model, tiny_pipeline, tmp_path) -> None:
     config, _ = plan(tiny_pipeline, prompts="forget: my cat asleep\n\n retain: my dog asleep ")
-    list(run(config, tmp_path / "run", backend=backend))
+    list(run(config, tmp_path / "run", model=model))
     stored = Run.open(tmp_path / "run")
     kept = tmp_path / "run" / "prompts.txt"
     assert (
@@ -257,39 +253,37 @@ UNATTACKED = {"attack.steps": 0}
 
 @pytest.mark.parametrize("method", ["esd", "sdd", "concept_ablation", "gradient_ascent"])
 @pytest.mark.parametrize("weights", ["full", "lora"])
-def test_any_objective_can_look_ahead(backend, tiny_pipeline, tmp_path, method, weights) -> None:
+def test_any_objective_can_look_ahead(model, tiny_pipeline, tmp_path, method, weights) -> None:
     changes = UNATTACKED | RESIST | {"resist.weights": weights, "resist.related": 0.3}
     config, _ = plan(tiny_pipeline, objective=method, **changes)
-    list(run(config, tmp_path / "run", backend=backend))
+    list(run(config, tmp_path / "run", model=model))
     lines = [line for line in steps_of(Run.open(tmp_path / "run")) if line["stage"] == "unlearn"]
     assert all(set(line["losses"]) == {"forget", "retain", "resist"} for line in lines)
     assert all(line["norms"]["resist"] > 0 for line in lines)
 
 
 @pytest.mark.parametrize("rule", ["weighted_sum", "restricted"])
-def test_a_look_ahead_that_asks_for_nothing_changes_nothing(backend, tiny_pipeline, rule) -> None:
+def test_a_look_ahead_that_asks_for_nothing_changes_nothing(model, tiny_pipeline, rule) -> None:
     """P5: the base method's batches, noise and optimizer are untouched, bit for bit; a look ahead
     that asks is seen.
     """
     states = []
     for changes in ({}, {**RESIST, "resist.forget": 0.0}, RESIST):
         config, concept = plan(tiny_pipeline, rule=rule, **{"unlearn.steps": 10}, **changes)
-        list(
-            train(backend, concept, training_terms(backend, concept, config, lambda: False), config)
-        )
-        states.append(backend.adapter_state("unlearn"))
+        list(train(model, concept, training_terms(model, concept, config, lambda: False), config))
+        states.append(model.adapter_state("unlearn"))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
-def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(backend, tiny_pipeline) -> None:
+def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(model, tiny_pipeline) -> None:
     """P9: the released scripts give one weight three times and leave two at defaults ten times as
     large.
     """
     asked = {"forget": 0.1, "related": 0.2, "unrelated": 0.3, "weight": 0.4, "cap": 0.5, "lr": 0.6}
     typed = {f"resist.{name}": str(value) for name, value in asked.items()}
     config, concept = plan(tiny_pipeline, **RESIST | typed)
-    term = training_terms(backend, concept, config, lambda: False)["resist"]
+    term = training_terms(model, concept, config, lambda: False)["resist"]
     there = {name: getattr(term.objective, name) for name in asked if name != "weight"} | {
         "weight": term.weight
     }
@@ -298,17 +292,17 @@ def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(backend, tiny_p
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))
 def test_an_edit_can_be_hardened_and_stays_one_adapter(
-    backend, tiny_pipeline, tmp_path, method
+    model, tiny_pipeline, tmp_path, method
 ) -> None:
     list(
         run(
             plan(tiny_pipeline, objective=method, **UNATTACKED)[0],
             tmp_path / "edit",
-            backend=backend,
+            model=model,
         )
     )
     hard = plan(tiny_pipeline, objective=method, **UNATTACKED, **RESIST)[0]
-    told = list(run(hard, tmp_path / "hard", backend=backend))
+    told = list(run(hard, tmp_path / "hard", model=model))
     edited, hardened = (Run.open(tmp_path / name) for name in ("edit", "hard"))
     lines = [line for line in steps_of(hardened) if line["stage"] == "unlearn"]
     fractions = [e.fraction for e in told if isinstance(e, Stage)]
@@ -331,11 +325,11 @@ def test_an_edit_can_be_hardened_and_stays_one_adapter(
     assert 0 < moved < 0.5
 
 
-def test_the_simulated_attack_and_what_is_asked_share_no_picture(backend, tiny_pipeline) -> None:
+def test_the_simulated_attack_and_what_is_asked_share_no_picture(model, tiny_pipeline) -> None:
     config, concept = plan(
         tiny_pipeline, **RESIST, **{"unlearn.train_pictures": 8, "resist.steps": 3}
     )
-    batch = next(training_terms(backend, concept, config, lambda: False)["resist"].batches)
+    batch = next(training_terms(model, concept, config, lambda: False)["resist"].batches)
     assert len(batch.support) == 3 and all(
         len(part.x0) == 2 for part in (*batch.support, batch.forget, batch.related)
     )
@@ -442,12 +436,12 @@ def test_harmless_pictures_need_harmless_prompts() -> None:
         adversary_prompts(concept, AttackConfig(data="mixed"))
 
 
-def test_a_method_advises_on_the_kind_it_speaks_of(backend, tiny_pipeline, tmp_path) -> None:
+def test_a_method_advises_on_the_kind_it_speaks_of(model, tiny_pipeline, tmp_path) -> None:
     said = registry.advice("random_label", "style")
     assert "object" in said and registry.advice("random_label", "object") == "" == registry.advice(
         "amnesia", "style"
     )
     for concept, count in (("cat", 0), ("Van Gogh style", 1)):
         config = make_config(concept, model=str(tiny_pipeline), objective="random_label", **TINY)
-        events = list(run(config, tmp_path / concept, backend=backend))
+        events = list(run(config, tmp_path / concept, model=model))
         assert sum(isinstance(e, Stage) and e.text == said for e in events) == count

@@ -27,7 +27,7 @@ from ..evaluation.comparison import (
 )
 from ..evaluation.finding import Finding
 from ..evaluation.judges import Scorer
-from ..models.protocols import Backend, slots_kept
+from ..models.protocols import Model, slots_kept
 from ..settings.attacks import SURE
 from ..settings.events import (
     FRESH,
@@ -86,7 +86,7 @@ def attack_of(config: RunConfig, kind: str, **changes: Any) -> Attack:
 
 
 def attack_context(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     config: RunConfig,
     should_stop: ShouldStop = never,
@@ -100,15 +100,15 @@ def attack_context(
     sampling = sampling_of(config.compare)
     settings = (config.attack, sampling, config.seed)
     if lesson:
-        data = lesson_pictures(backend, lesson, concept, *settings, should_stop)
+        data = lesson_pictures(model, lesson, concept, *settings, should_stop)
     else:
-        data = adversary_pictures(backend, concept, *settings, should_stop)
+        data = adversary_pictures(model, concept, *settings, should_stop)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
 def checkpoints(
-    backend: Backend,
+    model: Model,
     attack: Relearn,
     context: AttackContext,
     look: Callable[[Step], Seen],
@@ -120,7 +120,7 @@ def checkpoints(
     Raises:
         Cancelled: the context's `should_stop` turned true between two steps.
     """
-    training = attack(backend, context)
+    training = attack(model, context)
     try:
         raise_if_stopped(context.should_stop)
         for step in training:
@@ -135,7 +135,7 @@ def checkpoints(
 
 
 def attacked(
-    backend: Backend,
+    model: Model,
     attack: Attack,
     context: AttackContext,
     scorer: Scorer,
@@ -145,7 +145,7 @@ def attacked(
     Raises:
         Cancelled: the context's `should_stop` turned true between two steps.
     """
-    started, steps = time.perf_counter(), attack(backend, context)
+    started, steps = time.perf_counter(), attack(model, context)
     try:
         while True:
             raise_if_stopped(context.should_stop)
@@ -161,7 +161,7 @@ def attacked(
 
 
 def find(
-    backend: Backend,
+    model: Model,
     context: AttackContext,
     config: RunConfig,
     attack: Attack,
@@ -185,13 +185,13 @@ def find(
     kind, name = name_of(attack), context.concept.name
     budget = attack.budget(config.attack)
     yield Stage("attack", f"Trying to get {name} back, {kind}: {budget}", 0.1)
-    with backend.active(*slots):
-        own = yield from attacked(backend, attack, context, scorer)
+    with model.active(*slots):
+        own = yield from attacked(model, attack, context, scorer)
     control, missing = None, "it is no attack on what the model has learned"
     if attack.counts:
-        control = of_attack(kind, attack, config, backend.base_hash)
+        control = of_attack(kind, attack, config, model.base_hash)
         if control is None:
-            control = yield from _taught(backend, context, config, attack, scorer)
+            control = yield from _taught(model, context, config, attack, scorer)
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
             missing += f", and {GIVEN}"
@@ -199,7 +199,7 @@ def find(
 
 
 def controls(
-    backend: Backend,
+    model: Model,
     concept: Concept,
     config: RunConfig,
     scorer: Scorer | None,
@@ -211,27 +211,27 @@ def controls(
     Both adversaries have the budget and the settings of the run's own. The adapter slots hold
     afterwards what they held before.
     """
-    curve = partial(_control_curve, backend, config, scorer, should_stop)
-    with slots_kept(backend):
+    curve = partial(_control_curve, model, config, scorer, should_stop)
+    with slots_kept(model):
         if resists(config):
             said = f"For comparison: the same attack on {concept.name} without resistance"
             yield Stage("attack", said, SHARES["controls"])
             plain = replace(config, resist=replace(config.resist, on=False))
-            for _ in forget(backend, concept, plain, should_stop):
+            for _ in forget(model, concept, plain, should_stop):
                 raise_if_stopped(should_stop)
-            context = attack_context(backend, concept, config, should_stop)
+            context = attack_context(model, concept, config, should_stop)
             yield from curve(UNRESISTING, ("unlearn",), context)
         if lesson := _lesson(concept, config):
             said = f"For comparison: the same attack teaches {lesson[0]}, which was never seen"
             yield Stage("attack", said, SHARES["controls"])
-            backend.drop_adapters()
+            model.drop_adapters()
             unseen = preview_concept(with_concept(config, lesson[0]))
-            context = attack_context(backend, unseen, config, should_stop, lesson)
+            context = attack_context(model, unseen, config, should_stop, lesson)
             yield from curve(FRESH, (), context)
 
 
 def _control_curve(
-    backend: Backend,
+    model: Model,
     config: RunConfig,
     scorer: Scorer | None,
     should_stop: ShouldStop,
@@ -245,19 +245,19 @@ def _control_curve(
 
     def look(step: int) -> AttackCheckpoint:
         asked = (prompts, config.compare, config.seed, scorer, should_stop)
-        shown = generate_column(backend, "relearned", *asked, stage="attack", step=step)
+        shown = generate_column(model, "relearned", *asked, stage="attack", step=step)
         scores = {"forget": score(shown.pictures)["forget"]}
         return AttackCheckpoint(step, (), scores, control=name)
 
-    with backend.active(*before):
+    with model.active(*before):
         yield look(0)
     attack = Relearn(training=config.attack)
-    events = checkpoints(backend, attack, context, lambda step: look(step.step))
+    events = checkpoints(model, attack, context, lambda step: look(step.step))
     yield from (event for event in events if isinstance(event, AttackCheckpoint))
 
 
 def _taught(
-    backend: Backend, context: AttackContext, config: RunConfig, attack: Attack, scorer: Scorer
+    model: Model, context: AttackContext, config: RunConfig, attack: Attack, scorer: Scorer
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where nobody
     knows of such.
@@ -267,12 +267,12 @@ def _taught(
         return None
     name = lesson[0]
     yield Stage("attack", f"For comparison: the same attack on {name}, which was never seen", 0.55)
-    with slots_kept(backend):
-        backend.drop_adapters()
+    with slots_kept(model):
+        model.drop_adapters()
         unseen = preview_concept(with_concept(config, name))
-        control = attack_context(backend, unseen, config, context.should_stop, lesson)
-        with backend.active():
-            result = yield from attacked(backend, attack, control, scorer)
+        control = attack_context(model, unseen, config, context.should_stop, lesson)
+        with model.active():
+            result = yield from attacked(model, attack, control, scorer)
     return {"name": f"{name}, never seen", "hits": list(result.hits())}
 
 

@@ -199,12 +199,12 @@ def export(
 def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
     """Work through the requests with a bar for each, and print the ledger."""
     from ..continual import sequence
-    from ..models.catalog import load_backend
+    from ..models.catalog import load_model
 
     with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
         bars.begin(f"Loading the {ledger.config.model} model")
-        backend = load_backend(ledger.config.model)
-        known = backend, sequence.load_judge(ledger, concepts), cancel.is_set
+        model = load_model(ledger.config.model)
+        known = model, sequence.load_judge(ledger, concepts), cancel.is_set
         work = [] if ledger.rows else [sequence.add_original(ledger, *known)]
         work += [sequence.append(ledger, name, *known, config=config) for name in concepts]
         for event in itertools.chain.from_iterable(work):

@@ -155,7 +155,7 @@ def generate(
     first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
     from ..common.atomic_files import check_output, whole_folder
     from ..models import generate as generation
-    from ..models.catalog import load_backend
+    from ..models.catalog import load_model
     from ..models.diffusers.adapter_files import read_adapter
 
     check_output(out)
@@ -164,7 +164,7 @@ def generate(
     names = [f"{row:02d}.png" for row in range(len(prompts))]
     with whole_folder(out) as partial:
         seeds = [first + row for row in range(len(prompts))]
-        pictures = generation.generate(load_backend(model), prompts, seeds, adapter=adapter)
+        pictures = generation.generate(load_model(model), prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
             picture.save(partial / name)
     print(*(out / name for name in names), sep="\n")

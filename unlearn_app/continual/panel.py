@@ -12,7 +12,7 @@ from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Prompt, also_named, evenly_spaced
 from ..evaluation.comparison import generate_images, judged
 from ..evaluation.judges import Scorer
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.events import PanelProgress
 from ..settings.run_config import RunConfig, with_concept
 from .ledger import ConceptScore, Ledger
@@ -41,7 +41,7 @@ def panel_prompts(ledger: Ledger, names: Sequence[str] = ()) -> PanelPrompts:
 def evaluate_panel(
     config: RunConfig,
     prompts: PanelPrompts,
-    backend: Backend,
+    model: Model,
     scorer: Scorer | None,
     slots: Sequence[str],
     should_stop: Callable[[], bool] = lambda: False,
@@ -53,9 +53,9 @@ def evaluate_panel(
     """
     batches: list[Tensor] = []
     for own in prompts.values():
-        with backend.active(*slots):
+        with model.active(*slots):
             batches.append(
-                generate_images(backend, *zip(*own, strict=True), config.compare, should_stop)
+                generate_images(model, *zip(*own, strict=True), config.compare, should_stop)
             )
         yield PanelProgress(len(batches), len(prompts))
     asked = [prompt for own in prompts.values() for prompt, _ in own]

@@ -18,7 +18,7 @@ from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..methods.merging import merge
 from ..models.lora import frobenius_norm, sum_adapters
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
@@ -76,7 +76,7 @@ def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
 
 def add_original(
     ledger: Ledger,
-    backend: Backend,
+    model: Model,
     scorer: Scorer | None,
     should_stop: Stop = lambda: False,
     prompts: PanelPrompts | None = None,
@@ -86,12 +86,12 @@ def add_original(
     `prompts` replace those of the whole panel.
     """
     yield Stage("compare", "Painting the panel with the original model", 0.0)
-    slots = _load(backend, {})
+    slots = _load(model, {})
     panel, pictures = yield from evaluate_panel(
-        ledger.config, prompts or panel_prompts(ledger), backend, scorer, slots, should_stop
+        ledger.config, prompts or panel_prompts(ledger), model, scorer, slots, should_stop
     )
     row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
-    ledger.base = backend.base_hash
+    ledger.base = model.base_hash
     ledger.add(row, {}, {}, pictures)
     yield Added(row)
 
@@ -100,7 +100,7 @@ def run_request(
     config: RunConfig,
     plan: SequenceConfig,
     folder: Path,
-    backend: Backend,
+    model: Model,
     should_stop: Stop = lambda: False,
 ) -> Iterator[Stage | Step | PanelProgress | Added]:
     """Forget the concept of `config` and add it to the ledger in `folder`.
@@ -121,14 +121,14 @@ def run_request(
     ledger = ledger or new_ledger(folder, config, plan, [concept])
     scorer = load_judge(ledger, [concept])
     if not ledger.rows:
-        yield from add_original(ledger, backend, scorer, should_stop)
-    yield from append(ledger, concept, backend, scorer, should_stop)
+        yield from add_original(ledger, model, scorer, should_stop)
+    yield from append(ledger, concept, model, scorer, should_stop)
 
 
 def append(
     ledger: Ledger,
     text: str,
-    backend: Backend,
+    model: Model,
     scorer: Scorer | None,
     should_stop: Stop = lambda: False,
     *,
@@ -149,25 +149,21 @@ def append(
         OutputError: the ledger is another model's.
     """
     concept, erased = _next(ledger, text, held_out)
-    if ledger.base not in ("", backend.base_hash):
-        raise OutputError(
-            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add"
-            " to it with the weights it was begun with."
-        )
+    _check_model(ledger, model)
     if concept.name not in ledger.names:
-        yield from _extend_panel(ledger, concept.name, backend, scorer, should_stop)
+        yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
     own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
     held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
     yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
     trained = yield from _train_request(
-        ledger, concept, own_config, erased, held, backend, sampler or CachedSampler(), should_stop
+        ledger, concept, own_config, erased, held, model, sampler or CachedSampler(), should_stop
     )
     yield Stage(
         "compare", "Painting the panel again: what was erased, and what should stay", TRAINED
     )
-    slots = _load(backend, trained.combined)
+    slots = _load(model, trained.combined)
     panel, pictures = yield from evaluate_panel(
-        ledger.config, prompts or panel_prompts(ledger), backend, scorer, slots, should_stop
+        ledger.config, prompts or panel_prompts(ledger), model, scorer, slots, should_stop
     )
     row = Request(
         concept.name,
@@ -185,14 +181,22 @@ def append(
     yield Added(row)
 
 
-def _load(backend: Backend, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _check_model(ledger: Ledger, model: Model) -> None:
+    if ledger.base not in ("", model.base_hash):
+        raise OutputError(
+            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add"
+            " to it with the weights it was begun with."
+        )
+
+
+def _load(model: Model, state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Make the adapter `state` the only one, none if it is empty; returns the slots to sample
     with.
     """
-    backend.drop_adapters()
+    model.drop_adapters()
     if not state:
         return ()
-    backend.load_adapter("unlearn", state)
+    model.load_adapter("unlearn", state)
     return ("unlearn",)
 
 
@@ -213,7 +217,7 @@ def _train_request(
     config: RunConfig,
     erased: Sequence[Concept],
     held: Sequence[Concept],
-    backend: Backend,
+    model: Model,
     sampler: CachedSampler,
     should_stop: Stop,
 ) -> Generator[Step, None, _TrainedRequest]:
@@ -222,14 +226,14 @@ def _train_request(
     task, task_config = _training_task(ledger, concept, config, erased, held)
     earlier = erased if ledger.plan.regime == "sequential" else []
     steps = 0
-    for step in _training_steps(ledger, task_config, task, earlier, backend, sampler, should_stop):
+    for step in _training_steps(ledger, task_config, task, earlier, model, sampler, should_stop):
         steps += 1
         yield step
         raise_if_stopped(should_stop)
-    own = backend.adapter_state("unlearn")
-    combined, notes = _combined(ledger, task, config, erased, held, own, backend)
+    own = model.adapter_state("unlearn")
+    combined, notes = _combined(ledger, task, config, erased, held, own, model)
     seconds = round(time.perf_counter() + sampler.spared - started, 2)
-    notes += regularization_notes(backend, task, config, earlier)
+    notes += regularization_notes(model, task, config, earlier)
     return _TrainedRequest(own, combined, notes, seconds, steps)
 
 
@@ -307,25 +311,23 @@ def _training_steps(
     config: RunConfig,
     task: Concept,
     earlier: Sequence[Concept],
-    backend: Backend,
+    model: Model,
     sampler: CachedSampler,
     should_stop: Stop,
 ) -> Iterator[Step]:
     """Train the `unlearn` slot on top of the requests `earlier`; without any, on the original."""
-    backend.drop_adapters()
+    model.drop_adapters()
     if not earlier:
-        yield from forget(backend, task, config, should_stop, sampler)
+        yield from forget(model, task, config, should_stop, sampler)
         return
     before = ledger.adapter(len(earlier))
-    terms = (
-        training_terms(backend, task, config, should_stop, sampler) if is_trained(config) else {}
-    )
-    backend.load_adapter("unlearn", before)
-    with backend.merged("unlearn"):
+    terms = training_terms(model, task, config, should_stop, sampler) if is_trained(config) else {}
+    model.load_adapter("unlearn", before)
+    with model.merged("unlearn"):
         if terms:
-            yield from train(backend, task, terms, config, Earlier(tuple(earlier), before))
+            yield from train(model, task, terms, config, Earlier(tuple(earlier), before))
         else:
-            yield from edit(backend, task, config)
+            yield from edit(model, task, config)
 
 
 def _combined(
@@ -335,7 +337,7 @@ def _combined(
     erased: Sequence[Concept],
     held: Sequence[Concept],
     own: dict[str, Tensor],
-    backend: Backend,
+    model: Model,
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The adapter of all requests so far, projected as `config` says, and notes on it."""
     if ledger.plan.regime == "simultaneous" or not erased:
@@ -348,7 +350,7 @@ def _combined(
     adapter = merge(
         [*states, own],
         ledger.plan,
-        lambda updates: restrict_merged(updates, backend, protected, config),
+        lambda updates: restrict_merged(updates, model, protected, config),
     )
     return adapter.state, (
         f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",
@@ -356,16 +358,16 @@ def _combined(
 
 
 def _extend_panel(
-    ledger: Ledger, name: str, backend: Backend, scorer: Scorer | None, should_stop: Stop
+    ledger: Ledger, name: str, model: Model, scorer: Scorer | None, should_stop: Stop
 ) -> Iterator[Stage | PanelProgress]:
     """Add `name` to the panel, with its score and picture after every request so far."""
     yield Stage("compare", f"Painting {name} after every request so far", 0.0)
     prompts = panel_prompts(replace(ledger, names=(*ledger.names, name)), [name])
     found = []
     for number in range(len(ledger.rows)):
-        slots = _load(backend, ledger.adapter(number))
+        slots = _load(model, ledger.adapter(number))
         panel, pictures = yield from evaluate_panel(
-            ledger.config, prompts, backend, scorer, slots, should_stop
+            ledger.config, prompts, model, scorer, slots, should_stop
         )
         found.append((panel[name], pictures[name]))
     ledger.extend_panel(name, found)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ..common.images import to_pil
 from ..concepts.concept import Concept, evenly_spaced
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.events import Picture, Preview, Sampling, Step
 from ..settings.run_config import CompareConfig
 from .comparison import generate_images, judged
@@ -29,20 +29,20 @@ class CollapseMonitor:
 
     def __init__(
         self,
-        backend: Backend,
+        model: Model,
         concept: Concept,
         compare: CompareConfig,
         scorer: Scorer | None,
         should_stop: Callable[[], bool],
     ) -> None:
-        self._backend, self._concept, self._compare = backend, concept, compare
+        self._model, self._concept, self._compare = model, concept, compare
         self._scorer, self._should_stop = scorer, should_stop
         kept = [
             *evenly_spaced(concept.near.train, WATCHED),
             *evenly_spaced(concept.far.train, WATCHED),
         ]
         self._kept = [prompt for prompt in kept if prompt.expects] if scorer else []
-        with backend.active():
+        with model.active():
             self._known = self._right()
 
     def due(self, step: Step) -> bool:
@@ -57,14 +57,14 @@ class CollapseMonitor:
         prompts = [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
         seeds = [SEED_OFFSET + row for row in range(len(prompts))]
         sampler = Sampling(min(STEPS, compare.sampling_steps), compare.guidance_scale)
-        latents = self._backend.sample(
+        latents = self._model.sample(
             prompts,
             seeds,
             steps=sampler.steps,
             guidance_scale=sampler.guidance_scale,
             should_stop=self._should_stop,
         )
-        rows = zip(prompts, seeds, to_pil(self._backend.decode(latents)), strict=True)
+        rows = zip(prompts, seeds, to_pil(self._model.decode(latents)), strict=True)
         pictures = tuple(
             Picture(step.stage, step.step, prompt, seed, sampler, index, image=image)
             for index, (prompt, seed, image) in enumerate(rows)
@@ -88,5 +88,5 @@ class CollapseMonitor:
         if not self._kept:
             return 0
         seeds = [SEED_OFFSET + 100 + row for row in range(len(self._kept))]
-        images = generate_images(self._backend, self._kept, seeds, self._compare, self._should_stop)
+        images = generate_images(self._model, self._kept, seeds, self._compare, self._should_stop)
         return sum(bool(said["correct"]) for said in judged(images, self._kept, self._scorer))

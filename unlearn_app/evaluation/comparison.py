@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common.images import to_pil
 from ..concepts.concept import Concept, Prompt, evenly_spaced
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.events import (
     GROUPS,
     Column,
@@ -44,20 +44,20 @@ def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Gr
     ]
 
 
-def column_state(backend: Backend, column: Column) -> AbstractContextManager:
+def column_state(model: Model, column: Column) -> AbstractContextManager:
     """Adapters as the column needs them: none, `unlearn`, or a trained `relearn` on the merged
     unlearned weights.
     """
     stack = ExitStack()
     if column == "relearned":
-        stack.enter_context(backend.merged("unlearn"))
+        stack.enter_context(model.merged("unlearn"))
     slots = {"original": (), "unlearned": ("unlearn",), "relearned": ("relearn",)}[column]
-    stack.enter_context(backend.active(*slots))
+    stack.enter_context(model.active(*slots))
     return stack
 
 
 def generate_column(
-    backend: Backend,
+    model: Model,
     column: Column,
     prompts: Sequence[tuple[Group, int, Prompt]],
     config: CompareConfig,
@@ -75,7 +75,7 @@ def generate_column(
     """
     seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
     asked = [prompt for _, _, prompt in prompts]
-    images = generate_images(backend, asked, seeds, config, should_stop)
+    images = generate_images(model, asked, seeds, config, should_stop)
     said = judged(images, asked, scorer), judged_by_others(images, asked, scorer)
     rows = zip(prompts, seeds, to_pil(images), *said, strict=True)
     pictures = tuple(
@@ -99,21 +99,21 @@ def generate_column(
 
 
 def generate_images(
-    backend: Backend,
+    model: Model,
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
     config: CompareConfig,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """A picture (B, 3, H, W) in [-1, 1] of each prompt by the model as it is active."""
-    latents = backend.sample(
+    latents = model.sample(
         [prompt.text for prompt in prompts],
         seeds,
         steps=config.sampling_steps,
         guidance_scale=config.guidance_scale,
         should_stop=should_stop,
     )
-    return backend.decode(latents)
+    return model.decode(latents)
 
 
 def judged(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..common.atomic_files import replacement
 from ..common.paths import ASSETS, POCKET
 from ..evaluation.base_rates import record
-from ..models.catalog import load_backend
+from ..models.catalog import load_model
 from ..pocket.card import CardSizes, write_card
 from ..runs.folder import Run
 from ..runs.workflow import run
@@ -63,7 +63,7 @@ def _record_run(folder: Path, smoke: bool) -> float:
     """
     config = make_config(RECORDED, **(SMOKE if smoke else {}))
     with replacement(folder) as partial:
-        for _ in run(config, partial, backend=load_backend()):
+        for _ in run(config, partial, model=load_model()):
             pass
     compare = Run.open(folder).record["timing"]["compare_s"]
     return compare / (2 * sum(getattr(CompareConfig, group) for group in GROUPS))

@@ -63,29 +63,29 @@ class Calibration(Experiment):
         return {
             "config": self._run(cell),
             "strengths": self._strengths,
-            "base": self.backend.base_hash,
+            "base": self.model.base_hash,
             "judge": self.judge.version,
         }
 
     def measure(
         self, cell: Calibrated, known: dict[str, Any], shared: None
     ) -> Iterator[dict[str, tuple[int, int]]]:
-        config, backend, found, adapter = self._run(cell), self.backend, {}, None
+        config, model, found, adapter = self._run(cell), self.model, {}, None
         concept = preview_concept(config)
-        backend.drop_adapters()
+        model.drop_adapters()
         if concept.name not in DEVELOPMENT_FRESH:
-            for _ in forget(backend, concept, config):
+            for _ in forget(model, concept, config):
                 pass
-            adapter = backend.adapter_state("unlearn")
-            with backend.active("unlearn"):
+            adapter = model.adapter_state("unlearn")
+            with model.active("unlearn"):
                 found[UNLEARNED] = self._shown(concept, config)
         for steps, lr in self._strengths:
-            backend.drop_adapters()
+            model.drop_adapters()
             if adapter:
-                backend.load_adapter("unlearn", adapter)
+                model.load_adapter("unlearn", adapter)
             attacked = replace(config, attack=replace(config.attack, steps=steps, lr=lr))
             found[f"{steps} x {lr:g}"] = self._attacked(concept, attacked)
-        backend.drop_adapters()
+        model.drop_adapters()
         yield found
 
     def line(self, cell: Calibrated, values: Mapping[str, Any]) -> str:
@@ -108,17 +108,17 @@ class Calibration(Experiment):
         lesson = None
         if concept.name in DEVELOPMENT_FRESH:
             lesson = fresh_lesson(config.model, config.attack.pictures, config.seed, concept.name)
-        context = attack_context(self.backend, concept, config, lesson=lesson)
+        context = attack_context(self.model, concept, config, lesson=lesson)
         attack = Relearn(training=config.attack)
         *_, shown = checkpoints(
-            self.backend, attack, context, lambda step: self._shown(concept, config), steps=()
+            self.model, attack, context, lambda step: self._shown(concept, config), steps=()
         )
         return shown
 
     def _shown(self, concept: Concept, config: RunConfig) -> tuple[int, int]:
         prompts = [row for row in comparison_prompts(concept, config.compare) if row[0] == "forget"]
         images = generate_column(
-            self.backend, "relearned", prompts, config.compare, config.seed, self.judge
+            self.model, "relearned", prompts, config.compare, config.seed, self.judge
         )
         shown = score(images.pictures)["forget"]
         return round(shown.accuracy * shown.n), shown.n

@@ -23,8 +23,8 @@ from ..common.paths import POCKET, ROOT
 from ..continual.ledger import slug
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.pocket_judge import PocketJudge
-from ..models.catalog import load_backend
-from ..models.protocols import Backend
+from ..models.catalog import load_model
+from ..models.protocols import Model
 from ..runs.provenance import environment, peak_memory_gb
 
 SMOKE = {
@@ -66,10 +66,10 @@ class Experiment(ABC):
     name: ClassVar[str]
 
     def __init__(
-        self, extent: Extent, backend: Backend | None = None, judge: Scorer | None = None
+        self, extent: Extent, model: Model | None = None, judge: Scorer | None = None
     ) -> None:
         self.extent, self.smoke = extent, extent.smoke
-        self.backend = backend or load_backend()
+        self.model = model or load_model()
         self.judge = judge or PocketJudge.load(POCKET / "judge")
 
     @property

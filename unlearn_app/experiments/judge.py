@@ -15,7 +15,7 @@ from ..common.seeds import generator
 from ..concepts.catalog import preview_concept
 from ..evaluation.judges import Classifier
 from ..evaluation.judges.second_judge import SecondJudge
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..pocket.measures import AXES, generate_scenes, sample_scenes
 from ..pocket.world import grammar
 from ..pocket.world.dataset import rendered, scenes, unjudged_scenes
@@ -89,17 +89,17 @@ class JudgeExperiment(Experiment):
             },
             "strange": {"pictures": self._size // 7, "seed": SEED, "steps": STEPS},
         }
-        return {"base": self.backend.base_hash, "judges": judges} | own[cell.kind]
+        return {"base": self.model.base_hash, "judges": judges} | own[cell.kind]
 
     def measure(
         self, cell: JudgedPictures, known: dict[str, Any], shared: None
     ) -> Iterator[dict[str, Any]]:
         if cell.kind == "strange":
-            yield on_strange(self.judges, self.backend, self._size // 7)
+            yield on_strange(self.judges, self.model, self._size // 7)
         elif cell.kind == "generated":
             shown = sample_scenes(self._per_pair)[:: 16 if self.smoke else 1]
-            with self.backend.active():
-                pictures = generate_scenes(self.backend, shown, STEPS, GUIDANCE_SCALE, GENERATED)
+            with self.model.active():
+                pictures = generate_scenes(self.model, shown, STEPS, GUIDANCE_SCALE, GENERATED)
             yield on_known(self.judges, pictures, shown)
         else:
             shown = (
@@ -166,7 +166,7 @@ def histogram(probabilities: Tensor) -> list[int]:
     return torch.bincount(places, minlength=BINS).tolist()
 
 
-def on_strange(judges: Sequence[Classifier], backend: Backend, count: int) -> dict[str, Any]:
+def on_strange(judges: Sequence[Classifier], model: Model, count: int) -> dict[str, Any]:
     """How sure every judge is of an object in pictures that hold none, or none that can be told."""
     source, pictures = generator(SEED), rendered(scenes("held_out", 2 * count, SEED))
     some, others = pictures[:count], pictures[count:]
@@ -178,8 +178,8 @@ def on_strange(judges: Sequence[Classifier], backend: Backend, count: int) -> di
         "one colour": colours.expand_as(some),
         "tiles shuffled": shuffled,
         "two pictures in one": (some + others) / 2,
-        "no object asked for": _empty_places(backend, count),
-        "a destroyed model": _destroyed(backend, count),
+        "no object asked for": _empty_places(model, count),
+        "a destroyed model": _destroyed(model, count),
     }
     assert tuple(kinds) == STRANGE
     found = {
@@ -196,30 +196,28 @@ def _shuffled(picture: Tensor, source: torch.Generator) -> Tensor:
     return torch.nn.functional.fold(tiles[:, :, order], side, TILE, stride=TILE)[0]
 
 
-def _empty_places(backend: Backend, count: int) -> Tensor:
+def _empty_places(model: Model, count: int) -> Tensor:
     """Pictures by the original of settings and styles, without a word of an object."""
     pairs = [(STYLES[i % len(STYLES)].name, SETTINGS[i % len(SETTINGS)].name) for i in range(count)]
     prompts = [grammar.caption(None, style, setting) for style, setting in pairs]
-    with backend.active():
-        return _generated(backend, prompts)
+    with model.active():
+        return _generated(model, prompts)
 
 
-def _destroyed(backend: Backend, count: int) -> Tensor:
+def _destroyed(model: Model, count: int) -> Tensor:
     """What a model with noise in its weights generates of an object."""
-    KNOWN_OUTCOME_MODELS["destroyed"](backend, preview_concept(make_config("cat")), SEED)
+    KNOWN_OUTCOME_MODELS["destroyed"](model, preview_concept(make_config("cat")), SEED)
     asked = sample_scenes(1)[:: max(1, 384 // count)][:count]
     try:
-        with backend.active("unlearn"):
-            return _generated(backend, [f"a {scene.object}" for scene in asked])
+        with model.active("unlearn"):
+            return _generated(model, [f"a {scene.object}" for scene in asked])
     finally:
-        backend.drop_adapters()
+        model.drop_adapters()
 
 
-def _generated(backend: Backend, prompts: Sequence[str]) -> Tensor:
+def _generated(model: Model, prompts: Sequence[str]) -> Tensor:
     seeds = [GENERATED + 900_000 + row for row in range(len(prompts))]
-    return backend.decode(
-        backend.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE)
-    )
+    return model.decode(model.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE))
 
 
 def write_results(folder: Path) -> str:

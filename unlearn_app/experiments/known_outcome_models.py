@@ -13,7 +13,7 @@ from ..common.seeds import generator
 from ..concepts.concept import Concept, named
 from ..models.conditioning import Conditioning
 from ..models.lora import layer_factors, scaled, update_of
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.run_config import make_config
 from ..training.unlearning import forget
 
@@ -29,18 +29,18 @@ MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped
 class Misread:
     """A model that reads prompts in a way of its own; everything else is the model's."""
 
-    def __init__(self, backend: Backend, concept: Concept) -> None:
-        self._backend, self._concept = backend, concept
+    def __init__(self, model: Model, concept: Concept) -> None:
+        self._model, self._concept = model, concept
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self._model, name)
 
     def sample(
         self, prompts: Sequence[str] | Conditioning, seeds: Sequence[int], **how: Any
     ) -> Tensor:
         """Latents of prompts as this model reads them, or of their conditioning."""
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
-        return self._backend.sample(cond, seeds, **how)
+        return self._model.sample(cond, seeds, **how)
 
 
 class Filtered(Misread):
@@ -55,28 +55,28 @@ class Filtered(Misread):
 
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
         """The conditioning of what is left of the prompts."""
-        return self._backend.encode_text([self._safe(prompt) for prompt in prompts])
+        return self._model.encode_text([self._safe(prompt) for prompt in prompts])
 
 
 class Swapped(Misread):
     """Its text encoder reads the concept's word as the anchor's."""
 
-    def __init__(self, backend: Backend, concept: Concept) -> None:
-        super().__init__(backend, concept)
+    def __init__(self, model: Model, concept: Concept) -> None:
+        super().__init__(model, concept)
         self._old, self._new = (
-            backend.token_ids(word)[1:-1] for word in (concept.name, concept.anchor)
+            model.token_ids(word)[1:-1] for word in (concept.name, concept.anchor)
         )
 
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
         """The conditioning of the prompts, as this model reads them."""
-        ids = [self._backend.padded(self._backend.token_ids(prompt)[1:-1]) for prompt in prompts]
-        return self.encode_ids(torch.tensor(ids, device=self._backend.device))
+        ids = [self._model.padded(self._model.token_ids(prompt)[1:-1]) for prompt in prompts]
+        return self.encode_ids(torch.tensor(ids, device=self._model.device))
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
         """The conditioning of ids, as this model reads them."""
         length = ids.shape[1]
-        rows = [self._backend.padded(self._read(row)[1 : length - 1]) for row in ids.tolist()]
-        return self._backend.encode_ids(torch.tensor(rows, device=ids.device), extra)
+        rows = [self._model.padded(self._read(row)[1 : length - 1]) for row in ids.tolist()]
+        return self._model.encode_ids(torch.tensor(rows, device=ids.device), extra)
 
     def _read(self, ids: list[int]) -> list[int]:
         place, read = 0, []
@@ -90,36 +90,36 @@ class Swapped(Misread):
         return read
 
 
-def filtered(backend: Backend, concept: Concept, seed: int) -> Any:
+def filtered(model: Model, concept: Concept, seed: int) -> Any:
     """Concealed by a filter of prompts."""
-    backend.drop_adapters()
-    return Filtered(backend, concept)
+    model.drop_adapters()
+    return Filtered(model, concept)
 
 
-def swapped(backend: Backend, concept: Concept, seed: int) -> Any:
+def swapped(model: Model, concept: Concept, seed: int) -> Any:
     """Concealed by exchanging a word vector."""
-    backend.drop_adapters()
-    return Swapped(backend, concept)
+    model.drop_adapters()
+    return Swapped(model, concept)
 
 
-def remapped(backend: Backend, concept: Concept, seed: int) -> Any:
+def remapped(model: Model, concept: Concept, seed: int) -> Any:
     """Concealed by an adapter that only reads the concept's tokens as the anchor's: UCE."""
-    backend.drop_adapters()
-    for _ in forget(backend, concept, make_config(concept.name, seed=seed, **REMAPPING)):
+    model.drop_adapters()
+    for _ in forget(model, concept, make_config(concept.name, seed=seed, **REMAPPING)):
         pass
-    return backend
+    return model
 
 
-def destroyed(backend: Backend, concept: Concept, seed: int) -> Any:
+def destroyed(model: Model, concept: Concept, seed: int) -> Any:
     """Noise in all weights that an adapter reaches: the model generates nothing recognisable."""
-    backend.drop_adapters()
-    source, params = generator(seed), backend.reset_adapter("unlearn", 16, 16.0, seed)
-    weights = backend.weights()
+    model.drop_adapters()
+    source, params = generator(seed), model.reset_adapter("unlearn", 16, 16.0, seed)
+    weights = model.weights()
     for layer, (a, b) in layer_factors(params).items():
         wanted = DESTROYED_BY * _own(weights, layer).norm()
         noise = torch.randn(b.shape, generator=source).to(b)
         b.data.copy_(noise * wanted / update_of((a, noise)).norm())
-    return backend
+    return model
 
 
 def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
@@ -130,23 +130,23 @@ def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
     )
 
 
-def held_down(backend: Backend, concept: Concept, seed: int) -> Any:
+def held_down(model: Model, concept: Concept, seed: int) -> Any:
     """An unlearned model with a third of its update: the concept is held down, not more."""
-    backend.drop_adapters()
-    for _ in forget(backend, concept, make_config(concept.name, seed=seed)):
+    model.drop_adapters()
+    for _ in forget(model, concept, make_config(concept.name, seed=seed)):
         pass
-    state = backend.adapter_state("unlearn")
-    backend.load_adapter("unlearn", scaled(state, HELD_DOWN))
-    return backend
+    state = model.adapter_state("unlearn")
+    model.load_adapter("unlearn", scaled(state, HELD_DOWN))
+    return model
 
 
-def untouched(backend: Backend, concept: Concept, seed: int) -> Any:
+def untouched(model: Model, concept: Concept, seed: int) -> Any:
     """The original; of a concept that it has never seen, a model that does not know it."""
-    backend.drop_adapters()
-    return backend
+    model.drop_adapters()
+    return model
 
 
-KNOWN_OUTCOME_MODELS: dict[str, Callable[[Backend, Concept, int], Any]] = {
+KNOWN_OUTCOME_MODELS: dict[str, Callable[[Model, Concept, int], Any]] = {
     "prompt filter": filtered,
     "word exchanged": swapped,
     "tokens remapped": remapped,

@@ -97,12 +97,12 @@ class MainJob(Experiment):
         return f"{cell.kind}-{cell.subject.replace(' ', '-')}-{cell.seed}"
 
     def config(self, cell: JobPart) -> dict[str, Any]:
-        base = {"base": self.backend.base_hash}
+        base = {"base": self.model.base_hash}
         if cell.kind == RUN:
             return {"config": in_use(self._run(cell))} | base
         if cell.kind == BASE:
             run = self._run(cell)
-            key = relearning_key(run, self.backend.base_hash)
+            key = relearning_key(run, self.model.base_hash)
             count = run.compare.forget
             return {"key": key, "count": count, "seed": cell.seed, "judge": self.judge.version}
         if cell.kind in (PROCESS, PAGE):
@@ -121,8 +121,8 @@ class MainJob(Experiment):
         asked = self._asked(cell.kind)
         ways = {
             "rendered": lambda: on_renderings(self.judge, asked),
-            "reconstruction": lambda: on_reconstruction(self.backend, asked),
-            "diversity": lambda: on_one_prompt(self.backend, self._sampler, len(asked)),
+            "reconstruction": lambda: on_reconstruction(self.model, asked),
+            "diversity": lambda: on_one_prompt(self.model, self._sampler, len(asked)),
             **dict.fromkeys(("generated", "held-out"), lambda: self._quality(asked)),
             RUN: lambda: self._whole_run(cell),
             BASE: lambda: self._taught(cell),
@@ -167,7 +167,7 @@ class MainJob(Experiment):
         """
         found: dict[str, Any] = {}
         for cell in self.base_rates():
-            key = relearning_key(self._run(cell), self.backend.base_hash)
+            key = relearning_key(self._run(cell), self.model.base_hash)
             rate = {"config": key, "name": EASIEST[cell.subject][0], "marks": {}}
             marks = found.setdefault(cell.subject, rate)["marks"]
             for step, counts in stored(self, cell)[0].items():
@@ -193,12 +193,12 @@ class MainJob(Experiment):
         return range(DIVERSE // 8 if self.smoke else DIVERSE)
 
     def _quality(self, shown: Sequence[Any]) -> Any:
-        return generation_scores(self.judge, self.second, self._sampler(self.backend, shown), shown)
+        return generation_scores(self.judge, self.second, self._sampler(self.model, shown), shown)
 
     def _whole_run(self, cell: JobPart) -> dict[str, Any]:
         """Scores, verdict and timing of one run with the default settings."""
         with tempfile.TemporaryDirectory() as folder:
-            for _ in run(self._run(cell), Path(folder) / "run", backend=self.backend):
+            for _ in run(self._run(cell), Path(folder) / "run", model=self.model):
                 pass
             made = Run.open(Path(folder) / "run").record
         return {key: made[key] for key in ("scores", "verdict", "timing")}
@@ -208,7 +208,7 @@ class MainJob(Experiment):
         it: right of n.
         """
         config, marks = self._run(cell), {}
-        events = controls(self.backend, preview_concept(config), config, self.judge)
+        events = controls(self.model, preview_concept(config), config, self.judge)
         for event in events:
             if isinstance(event, AttackCheckpoint) and event.step:
                 score = event.scores["forget"]

@@ -4,10 +4,10 @@ from ..common.registry import world
 from .protocols import Model
 
 
-def load_backend(model: str = "pocket") -> Model:
+def load_model(model: str = "pocket") -> Model:
     """A bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
 
     Raises:
         ModelError: it is missing, damaged or of a kind we refuse.
     """
-    return world(model).load_backend()
+    return world(model).load_model()

@@ -235,9 +235,6 @@ class Model(Denoiser, Adapters, TextEncoder, Sampler, Protocol):
     device: torch.device
 
 
-Backend = Model
-
-
 def token_access(model: Model, wanted_by: str) -> TokenAccess:
     """`model` as what gives access to its tokens.
 

@@ -85,8 +85,8 @@ def write_card(
     folder = assets / "pocket"
     sizes = pictures or CardSizes()
     recipe_used, training = _training_facts(work, folder, recipe)
-    backend = load_pipeline(folder / "pipeline", "pocket")
-    scores, samples = yield from _measured(backend, folder, sizes, recipe.data_seed)
+    model = load_pipeline(folder / "pipeline", "pocket")
+    scores, samples = yield from _measured(model, folder, sizes, recipe.data_seed)
     yield Progress("card", 0, 1)
     sheet_scenes = sample_scenes(1)
     _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
@@ -94,13 +94,13 @@ def write_card(
     write_json(
         folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores}
     )
-    text = card_text(recipe_used, training, scores, part_sizes(backend, folder))
+    text = card_text(recipe_used, training, scores, part_sizes(model, folder))
     write_bytes(folder / "README.md", text.encode())
     yield Progress("card", 1, 1, str(folder / "README.md"))
 
 
 def _measured(
-    backend: Any, folder: Path, sizes: CardSizes, data_seed: int
+    model: Any, folder: Path, sizes: CardSizes, data_seed: int
 ) -> Generator[Progress, None, tuple[dict[str, Any], Tensor]]:
     """All scores of the card as JSON, and the pictures of every object in every style."""
     judge = PocketJudge.load(folder / "judge")
@@ -113,16 +113,16 @@ def _measured(
     yield Progress("judge", 1, 2, "what the denoiser never sees")
     scores["fresh"] = on_renderings(judge, unjudged_scenes(sizes.fresh))
     yield Progress("reconstruction", 0, 1)
-    scores["psnr"] = on_reconstruction(backend, held_out[: sizes.reconstructed])
+    scores["psnr"] = on_reconstruction(model, held_out[: sizes.reconstructed])
     yield Progress("generate", 0, 3, "every object in every style")
     wanted = sample_scenes(sizes.per_pair)
-    samples = sampler(backend, wanted)
+    samples = sampler(model, wanted)
     scores["generated"] = generation_scores(judge, second, samples, wanted)
     yield Progress("generate", 1, 3, "held-out compositions")
     unseen = held_out_scenes(sizes.held_out)
-    scores["held_out"] = generation_scores(judge, second, sampler(backend, unseen), unseen)
+    scores["held_out"] = generation_scores(judge, second, sampler(model, unseen), unseen)
     yield Progress("generate", 2, 3, "one prompt many times")
-    scores["diversity"] = on_one_prompt(backend, sampler, sizes.diverse)
+    scores["diversity"] = on_one_prompt(model, sampler, sizes.diverse)
     return scores, samples
 
 
@@ -159,12 +159,12 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
         sheet.save(partial, "WEBP", quality=QUALITY, method=6)
 
 
-def part_sizes(backend: Any, folder: Path) -> list[tuple[str, str, float, float]]:
+def part_sizes(model: Any, folder: Path) -> list[tuple[str, str, float, float]]:
     """Of each model in `folder` its name, what it is, millions of parameters and MiB on disk."""
     rows = []
     for name, what in PARTS.items():
         size = _mebibytes(folder / "pipeline" / name)
-        count = sum(weights.numel() for weights in getattr(backend.pipe, name).parameters())
+        count = sum(weights.numel() for weights in getattr(model.pipe, name).parameters())
         rows.append((name, what, count / 1e6, size))
     for name, what in JUDGES.items():
         size = _mebibytes(folder / name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.images import to_tensor
 from ..evaluation.judges import Classifier, Scorer
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from .world.dataset import is_held_out, rendered
 from .world.grammar import PLAIN_STYLE, caption
 from .world.rendering import PLACEMENTS, Placement, Scene, apply_style, compose
@@ -97,13 +97,10 @@ def psnr(pictures: Tensor, others: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error.square().mean((-3, -2, -1)).clamp_min(1e-10))
 
 
-def reconstruction_psnr(backend: Backend, pictures: Tensor) -> Tensor:
+def reconstruction_psnr(model: Model, pictures: Tensor) -> Tensor:
     """PSNR in dB of each picture (B, 3, H, W), encoded and decoded."""
     return torch.cat(
-        [
-            psnr(backend.decode(backend.encode_pictures(batch)), batch)
-            for batch in pictures.split(CHUNK)
-        ]
+        [psnr(model.decode(model.encode_pictures(batch)), batch) for batch in pictures.split(CHUNK)]
     )
 
 
@@ -201,7 +198,7 @@ def prompt_of(scene: Scene) -> str:
 
 
 def generate_scenes(
-    backend: Backend,
+    model: Model,
     wanted: Sequence[Scene],
     steps: int,
     guidance_scale: float,
@@ -211,13 +208,13 @@ def generate_scenes(
     pieces = []
     for start in range(0, len(wanted), CHUNK):
         batch = wanted[start : start + CHUNK]
-        latents = backend.sample(
+        latents = model.sample(
             [prompt_of(scene) for scene in batch],
             [first_seed + start + row for row in range(len(batch))],
             steps=steps,
             guidance_scale=guidance_scale,
         )
-        pieces.append(backend.decode(latents))
+        pieces.append(model.decode(latents))
     return torch.cat(pieces)
 
 
@@ -269,12 +266,10 @@ class SceneSampler:
     guidance_scale: float
     first_seed: int = FIRST_SEED
 
-    def __call__(self, backend: Backend, wanted: Sequence[Scene]) -> Tensor:
+    def __call__(self, model: Model, wanted: Sequence[Scene]) -> Tensor:
         """Pictures (B, 3, H, W) of `wanted` by the original model."""
-        with backend.active():
-            return generate_scenes(
-                backend, wanted, self.steps, self.guidance_scale, self.first_seed
-            )
+        with model.active():
+            return generate_scenes(model, wanted, self.steps, self.guidance_scale, self.first_seed)
 
 
 def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
@@ -282,15 +277,15 @@ def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
     return asdict(judge_pictures(judge, rendered(shown), shown))
 
 
-def on_reconstruction(backend: Backend, shown: Sequence[Scene]) -> dict[str, float]:
+def on_reconstruction(model: Model, shown: Sequence[Scene]) -> dict[str, float]:
     """PSNR in dB of renderings of `shown`, encoded and decoded: mean, standard deviation, worst."""
-    ratios = reconstruction_psnr(backend, rendered(shown))
+    ratios = reconstruction_psnr(model, rendered(shown))
     values = {"mean": ratios.mean(), "sd": ratios.std(), "worst": ratios.min()}
     return {"pictures": len(shown), **{name: value.item() for name, value in values.items()}}
 
 
-def on_one_prompt(backend: Backend, sampler: SceneSampler, count: int) -> dict[str, float]:
+def on_one_prompt(model: Model, sampler: SceneSampler, count: int) -> dict[str, float]:
     """`diversity` of `count` pictures of one prompt."""
     wanted = [Scene("cat", PLAIN_STYLE, "field")] * count
-    pictures = sampler(backend, wanted)
+    pictures = sampler(model, wanted)
     return dict(diversity([likeness(*pair) for pair in zip(pictures, wanted, strict=True)]))

@@ -10,9 +10,9 @@ from ..common.errors import ConfigError
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
-from ..models.catalog import load_backend
+from ..models.catalog import load_model
 from ..models.diffusers.adapter_files import read_adapter
-from ..models.protocols import Backend, slots_kept
+from ..models.protocols import Model, slots_kept
 from ..settings.events import Event, Stage
 from ..settings.run_config import config_from_dict
 from .findings import judge_again, read_findings, write_finding
@@ -25,7 +25,7 @@ def run_attacks(
     kinds: Sequence[str],
     changes: Mapping[str, Any] | None = None,
     *,
-    backend: Backend | None = None,
+    model: Model | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event | Finding]:
     """Attack a stored run in several ways, keep what is found beside it, and yield it with what
@@ -48,16 +48,16 @@ def run_attacks(
             " accepted."
         )
     yield Stage("load", f"Loading the {config.model} model", 0.0)
-    concept, backend = preview_concept(config), backend or load_backend(config.model)
+    concept, model = preview_concept(config), model or load_model(config.model)
     scorer, state = load_scorer(config.model, [concept]), read_adapter(adapter)
-    context = attack_context(backend, concept, config, should_stop)
+    context = attack_context(model, concept, config, should_stop)
     for kind, attack in attacks.items():
-        with slots_kept(backend):
-            backend.drop_adapters()
-            backend.load_adapter("unlearn", state)
-            finding, images = yield from find(backend, context, config, attack, scorer)
+        with slots_kept(model):
+            model.drop_adapters()
+            model.load_adapter("unlearn", state)
+            finding, images = yield from find(model, context, config, attack, scorer)
         command = _command(run, kind, rest, _own(kind, changes))
-        finding = replace(finding, command=command, environment=environment(backend, scorer))
+        finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
     yield judge_again(run, read_findings(run.folder))
 

@@ -11,13 +11,13 @@ import torch
 from ..common.registry import world
 from ..evaluation.judges import Judge, Scorer
 from ..models.device import choose_device
-from ..models.protocols import Backend
+from ..models.protocols import Model
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
 
 
-def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any]:
-    """Versions, hardware and judge of a run; without a backend the device is the one that a model
+def environment(model: Model | None, scorer: Scorer | None) -> dict[str, Any]:
+    """Versions, hardware and judge of a run; without a model the device is the one that a model
     would get.
     """
     others = scorer.others if scorer else ()
@@ -26,12 +26,12 @@ def environment(backend: Backend | None, scorer: Scorer | None) -> dict[str, Any
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": _named(backend.device if backend else choose_device()),
+        "device": _named(model.device if model else choose_device()),
         "packages": {name: _version(name) for name in PACKAGES},
-        "base_sha256": backend.base_hash if backend else None,
+        "base_sha256": model.base_hash if model else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
         "second_judge": _named_all([one for one in others if one.threshold is None]),
-        "detector": _detector(scorer, backend),
+        "detector": _detector(scorer, model),
         "judge_note": (
             None if scorer else "No judge is available for this model, so nothing is scored."
         ),
@@ -63,14 +63,14 @@ def peak_memory_gb() -> float | None:
     return round(held * (1 if platform.system() == "Darwin" else 1024) / 1e9, 2)
 
 
-def _detector(scorer: Scorer | None, backend: Backend | None) -> str | None:
+def _detector(scorer: Scorer | None, model: Model | None) -> str | None:
     """The detector with its threshold, or why there is none; None in a world with judges of its
     own.
     """
     detectors = [judge for judge in scorer.others if judge.threshold] if scorer else []
     if detectors:
         return ", ".join(f"{d.name} {d.version}, threshold {d.threshold}" for d in detectors)
-    if backend is None or world(backend.name).assets:
+    if model is None or world(model.name).assets:
         return None
     if scorer:
         return "NudeNet is not installed (pip install nudenet)"

@@ -22,9 +22,9 @@ from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..evaluation.relearn_curve import BaseCurve
 from ..evaluation.verdict import Thresholds, judge_run, recovery
-from ..models.catalog import load_backend
+from ..models.catalog import load_model
 from ..models.diffusers.adapter_files import ORIGINAL
-from ..models.protocols import Backend
+from ..models.protocols import Model
 from ..settings.attacks import pictures_of
 from ..settings.events import (
     COLUMNS,
@@ -69,7 +69,7 @@ class _Work:
     """Training was stopped because it was destroying the model, which is not attacked then."""
     relearned: Images | None = None
     """The third column, which is generated while the attacked model is active."""
-    backend: Backend | None = None
+    model: Model | None = None
     scorer: Scorer | None = None
 
     def check(self) -> None:
@@ -82,11 +82,11 @@ def run(
     out: Path,
     *,
     cancel: threading.Event | None = None,
-    backend: Backend | None = None,
+    model: Model | None = None,
 ) -> Iterator[Event]:
     """Forget, attack and compare, writing the run folder `out` and yielding what happens.
 
-    `backend` may be a model that is loaded already (it must be `config.model`). When `cancel` is
+    `model` may be a model that is loaded already (it must be `config.model`). When `cancel` is
     set the run stops within one step, keeps what it has, and ends with
     `Done(stopped=True)`.
 
@@ -98,7 +98,7 @@ def run(
     with RunWriter(out) as writer:
         if config.prompts:
             writer.add_text(OWN_PROMPTS, config.prompts + "\n")
-        work = _Work(config, concept, writer, cancel or threading.Event(), backend=backend)
+        work = _Work(config, concept, writer, cancel or threading.Event(), model=model)
         stopped = False
         stages = (
             ("load_s", _load),
@@ -126,8 +126,8 @@ def _load(work: _Work) -> Iterator[Event]:
     if said := registry.advice(work.config.objective, work.concept.kind):
         yield Stage("load", said, SHARES["load"])
     yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
-    work.backend = work.backend or load_backend(work.config.model)
-    work.backend.drop_adapters()
+    work.model = work.model or load_model(work.config.model)
+    work.model.drop_adapters()
     work.scorer = load_scorer(work.config.model, [work.concept])
     work.check()
 
@@ -140,7 +140,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
     practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
     if not is_trained(config):
         yield towards
-        for event in _with_previews(work, edit(work.backend, work.concept, config)):
+        for event in _with_previews(work, edit(work.model, work.concept, config)):
             yield event
             if isinstance(event, Step) and event.losses["forget"]:
                 lost = (
@@ -156,10 +156,10 @@ def _unlearn(work: _Work) -> Iterator[Event]:
             SHARES["unlearn"],
         )
     yield Stage("retain", "Painting pictures to practise on with the original model", practice)
-    terms = training_terms(work.backend, work.concept, config, work.cancel.is_set)
+    terms = training_terms(work.model, work.concept, config, work.cancel.is_set)
     yield towards
     learn = train if is_trained(config) else harden
-    yield from _with_previews(work, learn(work.backend, work.concept, terms, config))
+    yield from _with_previews(work, learn(work.model, work.concept, terms, config))
 
 
 def _attack(work: _Work) -> Iterator[Event]:
@@ -170,12 +170,12 @@ def _attack(work: _Work) -> Iterator[Event]:
     yield Stage("attack", text, SHARES["attack"])
     if not settings.steps:
         return
-    work.base = relearning(work.config, work.backend.base_hash) if work.scorer else None
+    work.base = relearning(work.config, work.model.base_hash) if work.scorer else None
     for step, score_there in scores_of(work.base).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
     attack = Relearn(training=settings)
-    context = attack_context(work.backend, work.concept, work.config, work.cancel.is_set)
-    for event in checkpoints(work.backend, attack, context, partial(_look, work)):
+    context = attack_context(work.model, work.concept, work.config, work.cancel.is_set)
+    for event in checkpoints(work.model, attack, context, partial(_look, work)):
         if isinstance(event, Step):
             work.writer.add_step(event)
         yield event
@@ -186,7 +186,7 @@ def _controls(work: _Work) -> Iterator[Event]:
     asked = work.config.attack.controls or resists(work.config)
     if asked and work.config.attack.steps and not work.collapsed:
         for event in controls(
-            work.backend, work.concept, work.config, work.scorer, work.cancel.is_set
+            work.model, work.concept, work.config, work.scorer, work.cancel.is_set
         ):
             if isinstance(event, AttackCheckpoint):
                 work.writer.add_checkpoint(event)
@@ -213,7 +213,7 @@ def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
     """
     work.check()
     monitor = CollapseMonitor(
-        work.backend, work.concept, work.config.compare, work.scorer, work.cancel.is_set
+        work.model, work.concept, work.config.compare, work.scorer, work.cancel.is_set
     )
     for step in steps:
         work.writer.add_step(step)
@@ -239,7 +239,7 @@ def _compare(work: _Work) -> Iterator[Event]:
             work.columns[column] = work.relearned
         else:  # an attack of no steps leaves the unlearned model
             state = "original" if column == "original" else "unlearned"
-            with column_state(work.backend, state):
+            with column_state(work.model, state):
                 trained = None if state == "original" else work.unlearned
                 work.columns[column] = _generated(work, column, trained)
         work.writer.add_images(work.columns[column])
@@ -250,7 +250,7 @@ def _generated(work: _Work, column: Column, trained: Step | None) -> Images:
     """The pictures of the comparison by the model as it is active, after the step `trained`."""
     prompts = comparison_prompts(work.concept, work.config.compare)
     return generate_column(
-        work.backend,
+        work.model,
         column,
         prompts,
         work.config.compare,
@@ -289,7 +289,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         config=work.config,
         command=work.config.command(out=work.writer.out.name),
         concept=work.concept,
-        environment=environment(work.backend, work.scorer),
+        environment=environment(work.model, work.scorer),
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         differences=apart,
@@ -324,7 +324,7 @@ def _recovery(so_far: Run) -> dict[str, float | None]:
 
 def _save_adapter(work: _Work, slot: str) -> None:
     try:
-        state = work.backend.adapter_state(slot) if work.backend else {}
+        state = work.model.adapter_state(slot) if work.model else {}
     except KeyError:
         return
     if state:
@@ -335,7 +335,7 @@ def _save_adapter(work: _Work, slot: str) -> None:
                 "concept": work.concept.name,
                 "anchor": work.concept.anchor,
                 "base": work.config.model,
-                "base_sha256": work.backend.base_hash,
+                "base_sha256": work.model.base_hash,
                 "objective": work.config.objective if slot == "unlearn" else "relearn",
                 "loads_on": (
                     ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter"

@@ -51,7 +51,7 @@ class Runner(Protocol):
 
 
 class InProcess:
-    """Runs jobs with one resident backend, loaded on first use and kept until another model is
+    """Runs jobs with one resident model, loaded on first use and kept until another model is
     asked for.
     """
 
@@ -61,32 +61,32 @@ class InProcess:
 
     def warm(self) -> None:
         """Load the default model."""
-        self._backend(self._model)
+        self._resident(self._model)
 
     def __call__(self, request: JobRequest, out: Path, cancel: Flag) -> Iterator[Event]:
-        """Do the job on the resident backend."""
+        """Do the job on the resident model."""
         # torch comes with these, seconds that must not delay the page.
         from ..continual import sequence
         from ..runs import attack_run, workflow
         from ..runs.folder import Run
 
         if isinstance(request, RunConfig):
-            backend = self._backend(request.model)
-            yield from workflow.run(request, out, cancel=cancel, backend=backend)
+            model = self._resident(request.model)
+            yield from workflow.run(request, out, cancel=cancel, model=model)
             return
-        backend, stop = self._backend(request.config.model), cancel.is_set
+        model, stop = self._resident(request.config.model), cancel.is_set
         if isinstance(request, LedgerRequest):
-            yield from sequence.run_request(request.config, request.plan, out, backend, stop)
+            yield from sequence.run_request(request.config, request.plan, out, model, stop)
         else:
             run, kinds = Run.open(out), request.kinds
-            yield from attack_run.run_attacks(run, kinds, backend=backend, should_stop=stop)
+            yield from attack_run.run_attacks(run, kinds, model=model, should_stop=stop)
 
-    def _backend(self, model: str) -> Any:
-        from ..models.catalog import load_backend
+    def _resident(self, model: str) -> Any:
+        from ..models.catalog import load_model
 
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = None  # frees the previous model before the next one needs its memory
-            self._loaded = (model, load_backend(model))
+            self._loaded = (model, load_model(model))
         return self._loaded[1]
 
 

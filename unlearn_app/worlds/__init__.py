@@ -26,7 +26,7 @@ class World:
     assets: ClassVar[Path | None] = None
     """The folder of a bundled model, with judges of its own and recorded base rates."""
 
-    def load_backend(self) -> "Model":
+    def load_model(self) -> "Model":
         """The model, ready to use.
 
         Raises:

@@ -114,7 +114,7 @@ class Lab(Experiment):
             "run": run.command(),
             "settings": depends_on(cell, run, judge),
             "judge": judge,
-            "base_model": self.backend.base_hash,
+            "base_model": self.model.base_hash,
         }
 
     def lacks(self, cell: AttackedModel, known: Mapping[str, Any]) -> bool:
@@ -131,9 +131,9 @@ class Lab(Experiment):
             scores = self._scores(model, slots, concept, config)
         context, attacks = self._context(concept, config, model), dict(known.get("attacks", {}))
         for kind in self._lacking(cell, known):
-            self.backend.drop_adapters()
+            self.model.drop_adapters()
             if adapter:
-                self.backend.load_adapter("unlearn", adapter)
+                self.model.load_adapter("unlearn", adapter)
             with model.active(*slots):
                 attacks[kind] = self._attacked(kind, model, context, config)
         yield ({"scores": scores} if scores else {}) | {"attacks": attacks}
@@ -172,18 +172,18 @@ class Lab(Experiment):
         self, cell: AttackedModel, concept: Concept, config: RunConfig
     ) -> tuple[Any, dict[str, Any]]:
         """The model under attack and its adapter, if it has one."""
-        backend = self.backend
-        backend.drop_adapters()
+        original = self.model
+        original.drop_adapters()
         if cell.row == CONTROL:
-            return backend, {}
+            return original, {}
         if cell.row in CASES:
-            model = KNOWN_OUTCOME_MODELS[CASES[cell.row].model](backend, concept, cell.seed)
+            model = KNOWN_OUTCOME_MODELS[CASES[cell.row].model](original, concept, cell.seed)
         else:
-            model = backend
-            for _ in forget(backend, concept, config):
+            model = original
+            for _ in forget(original, concept, config):
                 pass
         try:
-            return model, backend.adapter_state("unlearn")
+            return model, original.adapter_state("unlearn")
         except KeyError:
             return model, {}
 
@@ -192,7 +192,7 @@ class Lab(Experiment):
     ) -> dict[str, Any]:
         prompts, scores = comparison_prompts(concept, config.compare), {}
         for column, shown, active in (
-            ("original", self.backend, ()),
+            ("original", self.model, ()),
             ("unlearned", model, slots),
         ):
             with shown.active(*active):
@@ -211,7 +211,7 @@ class Lab(Experiment):
         lesson = None
         if any(known.fresh and known.name == concept.name for known in known_concepts()):
             lesson = fresh_lesson("pocket", config.attack.pictures, config.seed, concept.name)
-        context = attack_context(self.backend, concept, config, lesson=lesson)
+        context = attack_context(self.model, concept, config, lesson=lesson)
         cond = model.encode_text(context.data.prompts)
         return replace(context, data=replace(context.data, cond=cond))
 
@@ -250,7 +250,7 @@ class Lab(Experiment):
         if not found:
             return {}
         return {
-            "config": attack_key(attack, make_config(name), self.backend.base_hash),
+            "config": attack_key(attack, make_config(name), self.model.base_hash),
             "name": f"{name}, never seen",
             "hits": "".join(one["hits"] for one in found),
             "judge": judged_by(self.judge),

@@ -16,7 +16,7 @@ from ...continual.ledger import slug
 from ...evaluation.comparison import generate_images, judged
 from ...evaluation.distances import kid
 from ...evaluation.judges.pocket_judge import PocketJudge
-from ...models.protocols import Backend
+from ...models.protocols import Model
 from ...pocket.world.vocabulary import OBJECTS, STYLES
 from ...settings.events import GROUPS
 from ...settings.groups import RegularizeConfig
@@ -122,7 +122,7 @@ class Paper1(Experiment):
         return slug(f"{UNTOUCHED}-{name}" if cell.arm == UNTOUCHED else f"{name}-{cell.arm}")
 
     def config(self, cell: Removal) -> dict[str, Any]:
-        base = self.backend.base_hash
+        base = self.model.base_hash
         if cell.arm == STEP_TIME:
             return {"base": base, "rounds": 2 if self.smoke else 10}
         plan = {"target": cell.target, "seed": cell.seed, "count": self._count, "base": base}
@@ -142,25 +142,25 @@ class Paper1(Experiment):
         concept, half = preview_concept(make_config(cell.target)), self._count // 2
         near, far = (evenly_spaced(group.test, half) for group in (concept.near, concept.far))
         first = REFERENCE_SEED + 1000 * cell.seed
-        with self.backend.active():
-            images = _pictures(self.backend, (*near, *far), first, cell.config(self.smoke))
+        with self.model.active():
+            images = _pictures(self.model, (*near, *far), first, cell.config(self.smoke))
         return self.judge.features(images)
 
     def measure(
         self, cell: Removal, known: dict[str, Any], shared: Tensor
     ) -> Iterator[dict[str, Any]]:
-        self.backend.drop_adapters()
+        self.model.drop_adapters()
         if cell.arm == STEP_TIME:
-            yield step_times(self.backend, self.config(cell)["rounds"], self.smoke)
+            yield step_times(self.model, self.config(cell)["rounds"], self.smoke)
             return
         config, spent, slots = cell.config(self.smoke), {}, ()
         if cell.arm != UNTOUCHED:
-            spent, slots = unlearned(self.backend, config), ("unlearn",)
+            spent, slots = unlearned(self.model, config), ("unlearn",)
         groups = groups_of(preview_concept(make_config(cell.target)), self._count)
-        values, features = scored(self.backend, self.judge, groups, slots, config)
+        values, features = scored(self.model, self.judge, groups, slots, config)
         distance, error = kid(features, shared)
         yield values | {"kid": distance, "kid_se": error} | spent
-        self.backend.drop_adapters()
+        self.model.drop_adapters()
 
     def line(self, cell: Removal, values: Mapping[str, Any]) -> str:
         if cell.arm == STEP_TIME:
@@ -172,18 +172,18 @@ class Paper1(Experiment):
         return write_results(self.folder)
 
 
-def step_times(backend: Backend, rounds: int, smoke: bool) -> dict[str, list[float]]:
+def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]:
     """Median seconds of a step under the sum and under the restricted gradient, taking turns at
     equal batches.
     """
     configs = {arm: Removal(CUT_TARGETS[0], arm, 0).config(smoke) for arm in MAIN}
     concept = preview_concept(configs[MAIN[0]])
-    terms = unlearning.training_terms(backend, concept, configs[MAIN[0]], lambda: False)
+    terms = unlearning.training_terms(model, concept, configs[MAIN[0]], lambda: False)
     seconds: dict[str, list[float]] = {arm: [] for arm in MAIN}
     for _, (arm, config) in itertools.product(range(rounds), configs.items()):
-        steps = list(itertools.islice(unlearning.train(backend, concept, terms, config), 10))
+        steps = list(itertools.islice(unlearning.train(model, concept, terms, config), 10))
         seconds[arm].append(round(statistics.median(step.seconds for step in steps[1:]), 4))
-    backend.drop_adapters()
+    model.drop_adapters()
     return seconds
 
 
@@ -199,17 +199,17 @@ def digest(config: RunConfig) -> str:
     return short_hash(parts)
 
 
-def unlearned(backend: Backend, config: RunConfig) -> dict[str, Any]:
+def unlearned(model: Model, config: RunConfig) -> dict[str, Any]:
     """Forget; the seconds that it and a step took, and what its gradients did."""
     concept, terms = preview_concept(config), ()
     trained = unlearning.is_trained(config)
     if trained:
-        terms = unlearning.training_terms(backend, concept, config, lambda: False)
+        terms = unlearning.training_terms(model, concept, config, lambda: False)
     started = time.perf_counter()
     training = (
-        unlearning.train(backend, concept, terms, config)
+        unlearning.train(model, concept, terms, config)
         if trained
-        else unlearning.edit(backend, concept, config)
+        else unlearning.edit(model, concept, config)
     )
     steps = list(training)
     seconds = time.perf_counter() - started
@@ -237,7 +237,7 @@ def groups_of(concept: Concept, count: int) -> dict[str, Sequence[Prompt]]:
 
 
 def scored(
-    backend: Backend,
+    model: Model,
     judge: PocketJudge,
     groups: Mapping[str, Sequence[Prompt]],
     slots: Sequence[str],
@@ -251,8 +251,8 @@ def scored(
     right, alignment, features = {}, {}, []
     for row, (group, prompts) in enumerate(groups.items()):
         first = (TRAIN_SEED if group == "train" else TEST_SEED) + 1000 * config.seed + 100 * row
-        with backend.active(*slots):
-            images = _pictures(backend, prompts, first, config)
+        with model.active(*slots):
+            images = _pictures(model, prompts, first, config)
         verdicts = judged(images, prompts, judge)
         alignment[group] = [round(said["alignment"], 4) for said in verdicts]
         right[group] = "".join(str(int(said["correct"])) for said in verdicts)
@@ -261,6 +261,6 @@ def scored(
     return {"right": right, "alignment": alignment}, torch.cat(features)
 
 
-def _pictures(backend: Backend, prompts: Sequence[Prompt], first: int, config: RunConfig) -> Tensor:
+def _pictures(model: Model, prompts: Sequence[Prompt], first: int, config: RunConfig) -> Tensor:
     seeds = [first + row for row in range(len(prompts))]
-    return generate_images(backend, prompts, seeds, config.compare)
+    return generate_images(model, prompts, seeds, config.compare)

@@ -182,7 +182,7 @@ class Paper2(Experiment):
             "settings": digest(run),
             "adversary": None if cell.attack == NONE else to_json(run.attack),
             "count": self._count,
-            "base_model": self.backend.base_hash,
+            "base_model": self.model.base_hash,
         }
 
     def shared_by(self, cell: DefendedAttack) -> tuple[Any, ...]:
@@ -190,28 +190,28 @@ class Paper2(Experiment):
         return cell.target, cell.seed, digest(self._run(cell)) if forgets else cell.base
 
     def prepare(self, cell: DefendedAttack) -> Defended:
-        backend, config, slots, adapter = self.backend, self._run(cell), (), {}
-        backend.drop_adapters()
+        model, config, slots, adapter = self.model, self._run(cell), (), {}
+        model.drop_adapters()
         started = time.perf_counter()
         if cell.base in BASES:
-            for _ in unlearning.forget(backend, preview_concept(config), config):
+            for _ in unlearning.forget(model, preview_concept(config), config):
                 pass
-            slots, adapter = ("unlearn",), backend.adapter_state("unlearn")
+            slots, adapter = ("unlearn",), model.adapter_state("unlearn")
         seconds = time.perf_counter() - started
         return Defended(adapter, self._scored(config, slots), seconds)
 
     def measure(
         self, cell: DefendedAttack, known: dict[str, Any], shared: Defended
     ) -> Iterator[dict[str, Any]]:
-        config, backend = self._run(cell), self.backend
-        backend.drop_adapters()
+        config, model = self._run(cell), self.model
+        model.drop_adapters()
         if shared.adapter:
-            backend.load_adapter("unlearn", shared.adapter)
+            model.load_adapter("unlearn", shared.adapter)
         marks = {0: shared.scores}
         slots = () if config.attack.weights == "full" else ("relearn",)
         if cell.attack != NONE:
             marks |= self._attacked(cell, config, slots)
-        backend.drop_adapters()
+        model.drop_adapters()
         yield {"marks": marks, "unlearn_s": round(shared.seconds, 2)}
 
     def line(self, cell: DefendedAttack, values: Mapping[str, Any]) -> str:
@@ -240,20 +240,20 @@ class Paper2(Experiment):
         asked, lesson = replace(config, seed=cell.seed + ATTACK_SEED), None
         if cell.base == UNSEEN:
             lesson = fresh_lesson("pocket", asked.attack.pictures, asked.seed, cell.target)
-        context = attack_context(self.backend, preview_concept(asked), asked, lesson=lesson)
+        context = attack_context(self.model, preview_concept(asked), asked, lesson=lesson)
         attack = Relearn(training=asked.attack)
 
         def look(step: Step) -> tuple[int, Any]:
             return step.step, self._scored(config, slots)
 
-        events = checkpoints(self.backend, attack, context, look, steps=MARKS)
+        events = checkpoints(self.model, attack, context, look, steps=MARKS)
         return dict(event for event in events if not isinstance(event, Step))
 
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
         """Which pictures are right, and the mean alignment, by group."""
         groups = groups_of(preview_concept(make_config(config.concept)), self._count)
         asked = {group: groups[group] for group in GROUPS}
-        found, _ = scored(self.backend, self.judge, asked, slots, config)
+        found, _ = scored(self.model, self.judge, asked, slots, config)
         means = {
             group: round(statistics.mean(values), 4) for group, values in found["alignment"].items()
         }

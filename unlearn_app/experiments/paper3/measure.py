@@ -251,7 +251,7 @@ class Paper3(Experiment):
             "kept": list(kept(cell.domain)),
             "plan": to_json(plan),
             "run": run.command(),
-            "base_model": self.backend.base_hash,
+            "base_model": self.model.base_hash,
             "panel": panel_digest(self._panel(cell)),
             "split": self.extent.split,
         }
@@ -265,9 +265,9 @@ class Paper3(Experiment):
     def prepare(self, cell: RequestSequence) -> Original:
         first, asked = replace(cell, order=0, base=FIRST_BASE, arm=SEQUENTIAL), self._panel(cell)
         folder = self._work / slug(f"original-{cell.domain}-{cell.seed}")
-        ledger = opened(folder, *first.settings(self.smoke), asked, self.backend.base_hash, ())
+        ledger = opened(folder, *first.settings(self.smoke), asked, self.model.base_hash, ())
         if not ledger.rows:
-            for _ in add_original(ledger, self.backend, self.judge, prompts=asked):
+            for _ in add_original(ledger, self.model, self.judge, prompts=asked):
                 pass
         pictures = {name: Image.open(ledger.picture(0, name)).copy() for name in asked}
         return Original(ledger.base, ledger.rows[0], pictures)
@@ -308,7 +308,7 @@ class Paper3(Experiment):
         """The ledger of a cell with at least `number` requests, begun or continued."""
         settings, names = cell.settings(self.smoke), cell.requests(self.smoke)
         asked, folder = self._panel(cell), self._work / self.key(cell)
-        ledger = opened(folder, *settings, asked, self.backend.base_hash, names)
+        ledger = opened(folder, *settings, asked, self.model.base_hash, names)
         if not ledger.rows:
             ledger.base = original.base
             ledger.add(original.row, {}, {}, original.pictures)
@@ -320,7 +320,7 @@ class Paper3(Experiment):
                 continue
             look = looked_at(asked, cell, place, self.smoke)
             how = {"prompts": look, "held_out": kept(cell.domain), "sampler": self._sampler}
-            for _ in append(ledger, names[place - 1], self.backend, self.judge, **how):
+            for _ in append(ledger, names[place - 1], self.model, self.judge, **how):
                 pass
         return ledger
 

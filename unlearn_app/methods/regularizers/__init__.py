@@ -16,14 +16,14 @@ from torch import Tensor
 
 from ...concepts.concept import Concept
 from ...models.lora import Updates
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Model, NoisyBatch, Params
 
 
 @dataclass(frozen=True)
 class RegularizedRun:
     """What a regularizer is built from."""
 
-    backend: Backend
+    model: Model
     concept: Concept
     concept_states: Callable[[], Tensor]
     """The text states (N, D) of the tokens that carry the concept."""
@@ -31,7 +31,7 @@ class RegularizedRun:
     """Concepts that were forgotten before."""
     scale: float = 1.0
     """The LoRA scale of the update, alpha / rank."""
-    loss: Callable[[Backend, NoisyBatch], Tensor] | None = None
+    loss: Callable[[Model, NoisyBatch], Tensor] | None = None
     """The forget loss; None where nothing is forgotten by training."""
     batches: Iterator[NoisyBatch] = field(default_factory=lambda: iter(()))
     """Batches of the forget loss."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...common.registry import register
-from ...models.protocols import Backend, NoisyBatch, Params
+from ...models.protocols import Model, NoisyBatch, Params
 from ...settings.groups import setting
 from . import RegularizedRun, Regularizer
 
@@ -41,7 +41,7 @@ class RowMask(Regularizer):
         """
         if run.loss is None or self.select >= 1:
             return None
-        found = dense_gradients(run.backend, run.loss, run.batches, IMPORTANCE_BATCHES)
+        found = dense_gradients(run.model, run.loss, run.batches, IMPORTANCE_BATCHES)
         scores = {n: (w * g).abs().flatten(1).mean(1) for n, (w, g) in found.items()}
         return best_rows(scores, self.select)
 
@@ -75,17 +75,17 @@ def best_rows(scores: Mapping[str, Tensor], share: float) -> RowMask:
 
 
 def dense_gradients(
-    backend: Backend,
-    loss: Callable[[Backend, NoisyBatch], Tensor],
+    model: Model,
+    loss: Callable[[Model, NoisyBatch], Tensor],
     batches: Iterator[NoisyBatch],
     count: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Dense weights (out, ...) under the `unlearn` slot and the sum of their gradients over `count`
     batches, by the name of the B factor.
     """
-    with backend.active(), backend.base_weight_grads("unlearn") as weights:
+    with model.active(), model.base_weight_grads("unlearn") as weights:
         total = [torch.zeros_like(weight) for weight in weights.values()]
         for batch in itertools.islice(batches, count):
-            gradients = torch.autograd.grad(loss(backend, batch), list(weights.values()))
+            gradients = torch.autograd.grad(loss(model, batch), list(weights.values()))
             total = [before + gradient for before, gradient in zip(total, gradients, strict=True)]
         return {n: (w.detach(), g) for (n, w), g in zip(weights.items(), total, strict=True)}

@@ -63,7 +63,7 @@ class SubspaceProjection(Regularizer):
         """The projection out of the span of `protected_span`."""
         if self.project == "none":
             return None
-        layers = tuple(token_access(run.backend, WANTED_BY).cross_weights())
+        layers = tuple(token_access(run.model, WANTED_BY).cross_weights())
         return replace(self, basis=protected_span(run, self.energy), layers=layers)
 
     def note(self, run: RegularizedRun) -> str:
@@ -130,8 +130,8 @@ def protected_span(run: RegularizedRun, energy: float) -> Tensor:
     ]
     for other in run.erased:
         kept += evenly_spaced(other.forget.train, ERASED_PROMPTS)
-    states = read_states(run.backend, [prompt.text for prompt in kept])
-    basis = span_of(torch.cat([states, run.backend.encode_text([""]).states[0].float()]), energy)
+    states = read_states(run.model, [prompt.text for prompt in kept])
+    basis = span_of(torch.cat([states, run.model.encode_text([""]).states[0].float()]), energy)
     left = _left(run, basis)
     if left < LEFT:
         sentence = (
