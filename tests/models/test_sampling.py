@@ -68,6 +68,16 @@ def test_more_noise_is_what_diffusers_makes_of_it(model, eta, scale) -> None:
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", range(5, 26))
+def test_noise_from_zero_terminal_snr_stays_finite(pocket, steps) -> None:
+    """Rounding makes the root of the first step negative at 6, 10, 13 and other step counts."""
+    scheduler = pocket._pipeline_for(SamplingOverrides(eta=1.0)).scheduler
+    scheduler.set_timesteps(steps)
+    x = torch.randn(1, 4, 2, 2, generator=generator(0))
+    stepped = scheduler.step(x, scheduler.timesteps[0], x, eta=1.0, generator=generator(1))
+    assert torch.isfinite(stepped.prev_sample).all()
+
+
 def test_states_may_stand_for_prompts(model) -> None:
     assert torch.equal(
         model.sample(PROMPTS, SEEDS, **HOW),

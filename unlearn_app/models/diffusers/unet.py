@@ -30,6 +30,8 @@ LAYERS = {
     "not_cross": r"^(?!.*\.attn2\.).*" + CARRIERS,
 }
 CHUNK, SMALL_SIDE = 18, 16
+LEAST_SIGNAL = 2**-24
+"""The least of `alphas_cumprod` where fresh noise is added."""
 
 
 class StableDiffusion(AdaptedNetwork, TokenizedText):
@@ -101,6 +103,10 @@ class StableDiffusion(AdaptedNetwork, TokenizedText):
             else StableDiffusionImg2ImgPipeline
         )
         scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config, clip_sample=False)
+        if overrides.eta:
+            # At zero terminal SNR and eta 1 the first step takes the root of 0, which rounding
+            # makes negative at some numbers of steps: NaN. Euler in diffusers has the same floor.
+            scheduler.alphas_cumprod.clamp_(min=LEAST_SIGNAL)
         pipe = kind(
             **self.pipe.components | {"scheduler": scheduler}, requires_safety_checker=False
         )
