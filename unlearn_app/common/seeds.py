@@ -1,6 +1,9 @@
 """Random numbers that are the same on every device, and seeds that no two uses share."""
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the page reads seeds of stored pictures without torch
+    import torch
 
 STREAMS = (
     "adapter",
@@ -32,8 +35,10 @@ KEPT_NOISE = 2**50
 """Added to a judged picture's seed, it seeds the noise of the part that inpainting keeps."""
 
 
-def generator(seed: int) -> torch.Generator:
+def generator(seed: int) -> "torch.Generator":
     """A CPU generator, so that a seed means the same noise on every device."""
+    import torch
+
     return torch.Generator().manual_seed(seed)
 
 

@@ -126,33 +126,60 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-@register("judge", "pocket_judge")
-class PocketJudge:
-    """A small image-text model with a head per axis that judges the bundled world."""
+class BundledJudge:
+    """A judge whose files lie beside a bundled model: a network with `features` and a head per
+    axis.
+    """
 
-    scores: ClassVar[bool] = True
-    name = "pocket-judge"
-    higher_is_better = True
-    others: tuple[Judge, ...] = ()
+    folder: ClassVar[str]
+    """Its folder among the world's files."""
 
-    def __init__(self, net: JudgeNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
+    def __init__(self, net: nn.Module, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
 
-    @classmethod
-    def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "PocketJudge | None":
-        """The judge among the world's own."""
-        return cls.load(world.assets / "judge") if world.assets else None
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> nn.Module:
+        """The network that `config`, its JSON file, describes, with weights at random."""
+        raise NotImplementedError
 
     @classmethod
-    def load(cls, folder: str | Path) -> "PocketJudge":
+    def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "BundledJudge | None":
+        """The judge among the world's own."""
+        return cls.load(world.assets / cls.folder) if world.assets else None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "BundledJudge":
         """The judge saved in `folder`.
 
         Raises:
             ModelError: its files are missing or damaged.
         """
-        return cls(
-            *read_judge(Path(folder), lambda config: JudgeNet(config["words"], config["axes"]))
-        )
+        return cls(*read_judge(Path(folder), cls.network))
+
+    def classes(self, axis: str) -> list[str]:
+        """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""
+        return list(self._axes[axis])
+
+    @torch.no_grad()
+    def classify(self, images: Tensor, axis: str) -> Tensor:
+        """Probabilities (B, classes) of pictures (B, 3, H, W) in [-1, 1]."""
+        return self._net.heads[axis](self._net.features(images.float().cpu())).softmax(1)
+
+
+@register("judge", "pocket_judge")
+class PocketJudge(BundledJudge):
+    """A small image-text model with a head per axis that judges the bundled world."""
+
+    scores: ClassVar[bool] = True
+    name = "pocket-judge"
+    folder = "judge"
+    higher_is_better = True
+    others: tuple[Judge, ...] = ()
+
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> JudgeNet:
+        """See `BundledJudge`."""
+        return JudgeNet(config["words"], config["axes"])
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -182,15 +209,6 @@ class PocketJudge:
             for a, b in pairs
         ]
         return torch.stack(apart).mean(0)
-
-    def classes(self, axis: str) -> list[str]:
-        """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""
-        return list(self._axes[axis])
-
-    @torch.no_grad()
-    def classify(self, images: Tensor, axis: str) -> Tensor:
-        """Probabilities (B, classes) of pictures (B, 3, H, W) in [-1, 1]."""
-        return self._net.heads[axis](self._net.features(images.float().cpu())).softmax(1)
 
 
 def read_judge(

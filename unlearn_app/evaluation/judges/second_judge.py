@@ -6,7 +6,6 @@ and nothing else: no convolution over overlapping windows, no batch statistics, 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.registry import register
-from ...concepts.concept import Concept, Prompt
+from ...concepts.concept import Prompt
 from ...settings.events import Value
 from . import likeliest
-from .pocket_judge import SIDE, read_judge
+from .pocket_judge import SIDE, BundledJudge
 
 PATCH, WIDTH, DEPTH, HEADS = 8, 56, 3, 4
 
@@ -53,41 +52,21 @@ class PatchNet(nn.Module):
 
 
 @register("judge", "second_judge")
-class SecondJudge:
+class SecondJudge(BundledJudge):
     """A small vision transformer that checks the bundled judge; it knows no words, so it has no
     alignment.
     """
 
     scores: ClassVar[bool] = False
     name = "pocket-second"
+    folder = "second"
     threshold = None
 
-    def __init__(self, net: PatchNet, axes: Mapping[str, Sequence[str]], version: str) -> None:
-        self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
-
-    @classmethod
-    def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "SecondJudge | None":
-        """The second judge among the world's own."""
-        return cls.load(world.assets / "second") if world.assets else None
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "SecondJudge":
-        """The judge saved in `folder`.
-
-        Raises:
-            ModelError: its files are missing or damaged.
-        """
-        return cls(*read_judge(Path(folder), lambda config: PatchNet(config["axes"])))
+    @staticmethod
+    def network(config: Mapping[str, Any]) -> PatchNet:
+        """See `BundledJudge`."""
+        return PatchNet(config["axes"])
 
     def judge(self, images: Tensor, prompts: Sequence[Prompt]) -> list[dict[str, Value]]:
         """See `Judge`: the likeliest class of the prompt's axis."""
         return [{self.name: answer} for answer, _ in likeliest(images, prompts, self)]
-
-    def classes(self, axis: str) -> list[str]:
-        """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""
-        return list(self._axes[axis])
-
-    @torch.no_grad()
-    def classify(self, images: Tensor, axis: str) -> Tensor:
-        """Probabilities (B, classes) of pictures (B, 3, H, W) in [-1, 1]."""
-        return self._net.heads[axis](self._net.features(images.float().cpu())).softmax(1)
