@@ -26,7 +26,7 @@ from ..training.latent_dataset import CachedSampler
 from ..training.regularization import regularization_notes, restrict_merged
 from ..training.unlearning import Earlier, edit, forget, is_trained, train, training_terms
 from .events import TRAINED, Added
-from .ledger import Ledger, Request
+from .ledger import ConceptScore, Ledger, Request
 from .panel import PanelPrompts, evaluate_panel, panel_prompts
 from .sequence_data import (
     drop_retain_prompts,
@@ -165,7 +165,19 @@ def append(
     panel, pictures = yield from evaluate_panel(
         ledger.config, prompts or panel_prompts(ledger), model, scorer, slots, should_stop
     )
-    row = Request(
+    row = _request(ledger, concept, trained, panel, own_config)
+    ledger.add(row, trained.own, trained.combined, pictures)
+    yield Added(row)
+
+
+def _request(
+    ledger: Ledger,
+    concept: Concept,
+    trained: _TrainedRequest,
+    panel: dict[str, ConceptScore],
+    config: RunConfig,
+) -> Request:
+    return Request(
         concept.name,
         concept.kind,
         concept.anchor,
@@ -175,10 +187,8 @@ def append(
         frobenius_norm(trained.combined),
         panel,
         trained.notes,
-        own_config,
+        config,
     )
-    ledger.add(row, trained.own, trained.combined, pictures)
-    yield Added(row)
 
 
 def _check_model(ledger: Ledger, model: Model) -> None:
