@@ -170,27 +170,6 @@ def append(
     yield Added(row)
 
 
-def _request(
-    ledger: Ledger,
-    concept: Concept,
-    trained: _TrainedRequest,
-    panel: dict[str, ConceptScore],
-    config: RunConfig,
-) -> Request:
-    return Request(
-        concept.name,
-        concept.kind,
-        concept.anchor,
-        ledger.next_folder(concept.name),
-        trained.seconds,
-        trained.steps,
-        frobenius_norm(trained.combined),
-        panel,
-        trained.notes,
-        config,
-    )
-
-
 def _check_model(ledger: Ledger, model: Model) -> None:
     if ledger.base not in ("", model.base_hash):
         raise OutputError(
@@ -219,6 +198,27 @@ class _TrainedRequest:
     notes: tuple[str, ...]
     seconds: float
     steps: int
+
+
+def _request(
+    ledger: Ledger,
+    concept: Concept,
+    trained: _TrainedRequest,
+    panel: dict[str, ConceptScore],
+    config: RunConfig,
+) -> Request:
+    return Request(
+        concept.name,
+        concept.kind,
+        concept.anchor,
+        ledger.next_folder(concept.name),
+        trained.seconds,
+        trained.steps,
+        frobenius_norm(trained.combined),
+        panel,
+        trained.notes,
+        config,
+    )
 
 
 def _train_request(
