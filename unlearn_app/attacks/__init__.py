@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..common.seeds import judged_seed
 from ..concepts.concept import Concept, Prompt
+from ..evaluation.comparison import SEED_OFFSET
 from ..methods.objectives.diffusion import Diffusion
 from ..models.conditioning import Conditioning
 from ..models.protocols import (
@@ -30,6 +30,10 @@ from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
 
 ShouldStop = Callable[[], bool]
+ATTEMPT_SEEDS = 10**10
+"""Seeds of one attempt lie this far from those of the next; the first has the seeds of the
+comparison.
+"""
 
 
 def never() -> bool:
@@ -122,7 +126,8 @@ def sample_tries(
     index, the attempt and the words.
     """
     indices, attempts, said = zip(*asked, strict=True)
-    seeds = tuple(judged_seed(context.seed, index, attempt) for index, attempt, _ in asked)
+    first = 1000 * context.seed + SEED_OFFSET
+    seeds = tuple(first + index + ATTEMPT_SEEDS * attempt for index, attempt, _ in asked)
     latents = model.sample(
         cond,
         seeds,

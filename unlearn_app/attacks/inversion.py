@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.registry import register
-from ..common.seeds import generator, stream_seed
+from ..common.seeds import generator
 from ..concepts.concept import Concept, named
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..models.protocols import Model, TokenAccess, token_access
@@ -22,6 +22,7 @@ from . import Attack, AttackContext, TokenLoss, Tries, sample_tries, with_ids
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
+SEED_OFFSET = 600_000
 
 
 @register("attack", "inversion")
@@ -51,17 +52,20 @@ class Inversion(Attack):
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`."""
         tokens = token_access(model, "Concept inversion")
-        table = tokens.word_vectors().float()
+        table, first = tokens.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
         concept, data = context.concept, context.data
         anchor = tokens.token_ids(concept.anchor)[1:-1]
         vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
-        source = generator(stream_seed("inversion", context.seed))
-        vectors += 0.1 * table.std() * torch.randn(vectors.shape, generator=source).to(vectors)
+        vectors += (
+            0.1 * table.std() * torch.randn(vectors.shape, generator=generator(first)).to(vectors)
+        )
         vectors.requires_grad_()
         rows = with_ids(data, self._ids(tokens, concept, data.prompts))
-        seed = stream_seed("inversion batches", context.seed)
-        batches = noisy_batches(model, rows, self.batch_size, seed)
-        terms = {"invert": Term(TokenLoss(lambda: vectors), batches)}
+        terms = {
+            "invert": Term(
+                TokenLoss(lambda: vectors), noisy_batches(model, rows, self.batch_size, first + 1)
+            )
+        }
         lr = self.lr * table.std().item()
         yield from fit(
             model,

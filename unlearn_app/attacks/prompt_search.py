@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
 from ..common.registry import register
-from ..common.seeds import stream_seed
 from ..concepts.concept import Concept
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.regularizers import Regularizer
@@ -18,6 +17,8 @@ from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
 from . import Attack, AttackContext, TokenLoss, Tries, sample_tries, with_ids
+
+SEED_OFFSET = 650_000
 
 
 @register("attack", "prompt_search")
@@ -61,7 +62,7 @@ class PromptSearch(Attack):
             model,
             with_ids(data, ids),
             self.batch_size,
-            stream_seed("prompt search batches", context.seed),
+            1000 * context.seed + SEED_OFFSET,
         )
         yield from fit(
             model,

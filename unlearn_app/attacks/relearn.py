@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ..common.errors import ConfigError
 from ..common.registry import register
-from ..common.seeds import stream_seed
 from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
@@ -19,6 +18,11 @@ from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sam
 from ..training.loop import Term, fit
 from . import Attack, AttackContext, Tries, sample_tries
 from .unseen import Lesson
+
+SEED_OFFSET = 500_000
+"""The adversary's pictures come from seeds that neither the defender's training nor the comparison
+uses.
+"""
 
 
 @register("attack", "relearn")
@@ -52,7 +56,7 @@ class Relearn(Attack):
             for row, text in enumerate(prompts)
         ]
         cond = model.encode_text([text for _, _, text in asked])
-        training = fine_tune(model, context.data, self.training, context.seed)
+        training = fine_tune(model, context.data, self.training, first_seed(context.seed))
         with closing(training):
             yield from itertools.islice(training, self.training.steps)
             return sample_tries(model, asked, cond, context)
@@ -108,20 +112,23 @@ def _sampled(
         model,
         [prompt.text for prompt in asked],
         None,
-        [stream_seed("adversary pictures", seed, row) for row in range(len(asked))],
+        [first_seed(seed) + row for row in range(len(asked))],
         sampling_steps=sampling.steps,
         guidance_scale=sampling.guidance_scale,
         should_stop=should_stop,
     )
 
 
+def first_seed(seed: int) -> int:
+    """The first of the adversary's seeds in a run with `seed`."""
+    return 1000 * seed + SEED_OFFSET
+
+
 def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int) -> Iterator[Step]:
     """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is
-    empty; `seed` is the run's.
+    empty.
     """
-    seed_of_batches = stream_seed("adversary batches", seed)
-    batches = noisy_batches(model, data, config.batch_size, seed_of_batches)
-    terms = {"relearn": Term(Diffusion(), batches)}
+    terms = {"relearn": Term(Diffusion(), noisy_batches(model, data, config.batch_size, seed + 1))}
     with adversary(model, config, seed) as params:
         yield from fit(
             model,
@@ -138,14 +145,13 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
 @contextmanager
 def adversary(model: Adapters, config: AttackConfig, seed: int) -> Iterator[Params]:
     """The attacked model, active, with what the adversary trains: all weights, or a fresh LoRA
-    drawn from the run's `seed`.
+    drawn from `seed`.
     """
     if config.weights == "full":
         with model.trainable_base_weights("unlearn") as params:
             yield params
         return
-    fresh = stream_seed("adversary adapter", seed)
-    model.reset_adapter("relearn", config.rank, config.alpha, seed=fresh)
+    model.reset_adapter("relearn", config.rank, config.alpha, seed=seed)
     with model.merged("unlearn"), model.training("relearn") as params:
         yield params
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.seeds import generator, stream_seed
+from ..common.seeds import generator
 from ..models.conditioning import Conditioning
 from ..models.protocols import Denoiser, MetaBatch, Model, NoisyBatch
 
@@ -160,7 +160,6 @@ def meta_batches(
     `retain` are related.
 
     Every second picture of the concept is for the attack, the others measure the attacked model.
-    `seed` is the run's.
     """
     far = slice(near, None) if near < len(retain.x0) else slice(near)
     sets = (
@@ -170,11 +169,9 @@ def meta_batches(
         retain.part(far),
     )
     support, query, related, unrelated = (
-        noisy_batches(
-            model, data, min(batch_size, len(data.x0)), stream_seed("meta batches", seed, row)
-        )
+        noisy_batches(model, data, min(batch_size, len(data.x0)), seed + row)
         for row, data in enumerate(sets)
     )
-    for draw in itertools.count(stream_seed("meta adversary", seed)):
+    for draw in itertools.count(seed):
         attack = tuple(itertools.islice(support, steps))
         yield MetaBatch(attack, next(query), next(related), next(unrelated), draw)

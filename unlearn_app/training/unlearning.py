@@ -10,7 +10,6 @@ from typing import Any
 
 from ..common import registry
 from ..common.errors import ConfigError
-from ..common.seeds import stream_seed
 from ..concepts.concept import Concept, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
 from ..methods.objectives import Objective
@@ -57,7 +56,7 @@ def training_terms(
     Raises:
         ConfigError: the retain set is empty.
     """
-    settings = config.unlearn
+    settings, first = config.unlearn, config.seed * 1000
     options = {
         "sampling_steps": config.compare.sampling_steps,
         "guidance_scale": config.compare.guidance_scale,
@@ -71,20 +70,14 @@ def training_terms(
             model, concept, config, objective, retained, options, sampler
         )
     retain = sampler(
-        model,
-        retained,
-        None,
-        [stream_seed("retain pictures", config.seed, row) for row in range(len(retained))],
-        **options,
+        model, retained, None, [first + 300_000 + row for row in range(len(retained))], **options
     )
     on_pictures = settings.retain_loss == "diffusion" or getattr(
         objective, "trains_on_pictures", False
     )
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
-        noisy_batches(
-            model, retain, settings.batch_size, stream_seed("retain batches", config.seed)
-        ),
+        noisy_batches(model, retain, settings.batch_size, first + 2),
         settings.retain_weight,
     )
     if resists(config):
@@ -102,21 +95,18 @@ def _forget_term(
     sampler: Callable[..., LatentDataset],
 ) -> Term:
     """The term that unlearns; `options` are those of `sample_latents`."""
-    count = max(config.unlearn.train_pictures // 2, 1)
+    count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
     pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
     chosen = [pairs[row % len(pairs)] for row in range(count)]
     forget = sampler(
         model,
         [prompt.text for prompt, _ in chosen],
         _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),
-        [stream_seed("forget pictures", config.seed, row) for row in range(count)],
+        [first + row for row in range(count)],
         sample_anchors=getattr(objective, "mixes_anchor_pictures", False),
         **options,
     )
-    batches = noisy_batches(
-        model, forget, config.unlearn.batch_size, stream_seed("forget batches", config.seed)
-    )
-    return Term(objective, batches)
+    return Term(objective, noisy_batches(model, forget, config.unlearn.batch_size, first + 1))
 
 
 def _resist_term(
@@ -127,12 +117,13 @@ def _resist_term(
     options: dict[str, Any],
 ) -> Term:
     """The meta-unlearning term, with its own pictures of the concept."""
-    settings = config.resist
+    settings, first = config.resist, config.seed * 1000 + 400_000
     count = max(config.unlearn.train_pictures // 2, 2)
     pairs = evenly_spaced(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
     prompts, anchors = [prompt.text for prompt, _ in pairs], [anchor for _, anchor in pairs]
-    seeds = [stream_seed("meta pictures", config.seed, row) for row in range(len(prompts))]
-    forget = sample_latents(model, prompts, anchors, seeds, **options)
+    forget = sample_latents(
+        model, prompts, anchors, [first + row for row in range(len(prompts))], **options
+    )
     objective = config.build("objective") if is_trained(config) else ConceptAblation()
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
     chosen = {
@@ -147,7 +138,7 @@ def _resist_term(
         near,
         batch_size=settings.batch_size,
         steps=settings.steps,
-        seed=config.seed,
+        seed=first + 10_000,
     )
     return Term(MetaUnlearning(Diffusion(), objective, **chosen), batches, settings.weight)
 
@@ -158,7 +149,7 @@ def _labels(
     """The prompts of `batch.anchor`: each forget prompt's own anchor, or a random retain prompt."""
     if not getattr(objective, "random_labels", False):
         return anchors
-    return random.Random(stream_seed("labels", seed)).choices(retained, k=len(anchors))
+    return random.Random(seed).choices(retained, k=len(anchors))
 
 
 def retain_prompts(concept: Concept, count: int) -> list[str]:
@@ -205,11 +196,7 @@ def train(
     """
     settings = config.unlearn
     params = model.reset_adapter(
-        "unlearn",
-        settings.rank,
-        settings.alpha,
-        stream_seed("adapter", config.seed),
-        settings.modules,
+        "unlearn", settings.rank, settings.alpha, config.seed, settings.modules
     )
     held = build_regularizers(model, concept, terms, config, earlier.concepts)
     with model.training("unlearn"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...common.errors import Cancelled
-from ...common.seeds import KEPT_NOISE, generator
+from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
 
@@ -87,7 +87,7 @@ def _given(
     pictures = overrides.pictures.to(pipe.device, pipe.vae.dtype)
     with torch.no_grad():
         known = pipe.vae.encode(pictures).latent_dist.mode() * pipe.vae.config.scaling_factor
-    draws = [torch.randn(known.shape[1:], generator=generator(KEPT_NOISE + seed)) for seed in seeds]
+    draws = [torch.randn(known.shape[1:], generator=generator(seed + 1)) for seed in seeds]
     noise, mask = torch.stack(draws).to(known), overrides.mask.to(known)
 
     def blend(latents: Tensor, t: Tensor) -> Tensor:
