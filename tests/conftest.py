@@ -33,12 +33,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+LONGEST = ("experiments", "web")
 SLOW_FIXTURES = {"browser", "pocket", "tiny_pipeline"}
 """What uses one of these is marked as slow; other slow tests are marked where they stand."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a browser or train the bundled model."""
+    """Mark the tests that need a browser or train the bundled model, and begin with the folders
+    that take longest, so that no process is left alone with one of them at the end.
+    """
+    items.sort(key=lambda item: item.path.parent.name not in LONGEST)
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
