@@ -1,6 +1,5 @@
 """Cells by Ray: the same as by the plain loop, although a worker is killed while it works."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -21,7 +20,6 @@ from unlearn_app.experiments.cells import Extent, run_cells
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = "ray::_measure"
 """What a worker is called while it measures a cell."""
-by_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is optional")
 
 
 @pytest.fixture
@@ -35,7 +33,6 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-@by_ray
 @pytest.mark.slow
 def test_a_cell_that_grows_and_shares_survives_its_worker(local_ray: None, tmp_path: Path) -> None:
     alone, spread = (SlowSums(Extent(tmp_path / name)) for name in ("alone", "spread"))
@@ -78,7 +75,6 @@ def working(process: subprocess.Popen) -> list[psutil.Process]:
     return [one for one in below if WORKER in " ".join(one.cmdline())]
 
 
-@by_ray
 @pytest.mark.slow
 def test_a_benchmark_by_ray_stores_and_says_what_the_plain_loop_does(tmp_path: Path) -> None:
     """With one thread in both, on whose number sums of floats depend; one of two workers is
@@ -116,7 +112,6 @@ def test_what_is_missing_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch)
         ray_tasks.ray_tasks()
 
 
-@by_ray
 def test_a_cluster_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"There is no Ray at '127\.0\.0\.1:1'"):
         ray_tasks.ray_tasks("127.0.0.1:1")

@@ -7,10 +7,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ..common.atomic_files import write_bytes
 from ..common.paths import POCKET, ROOT
+from ..common.templates import templates
 from ..evaluation.statistics import mean_interval, wilson
 from ..models.diffusers.model_folder import hash_weights
 from .cells import read_cells
@@ -27,12 +26,7 @@ QUOTED = {
     "lab": "Models whose truth is known",
 }
 """The section of each report whose last table README quotes."""
-_TEXTS = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("texts")),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEXTS = templates(Path(__file__).with_name("texts"), lstrip_blocks=True)
 
 
 def render(template: str, **values: object) -> str:

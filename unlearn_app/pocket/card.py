@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ..common.atomic_files import replacement, write_bytes
 from ..common.errors import ConfigError
 from ..common.images import to_pil
 from ..common.paths import ASSETS
+from ..common.templates import templates
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.diffusers.loading import load_pipeline
@@ -185,14 +185,9 @@ def card_text(
     """The card in Markdown; each of `sizes` is a part, what it is, millions of parameters and MiB
     on disk.
     """
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters |= {"number": format, "lowest": _lowest, "loss_curve": _loss_curve}
-    return templates.get_template("card.md.jinja").render(
+    texts = templates(Path(__file__).parent, keep_trailing_newline=True)
+    texts.filters |= {"number": format, "lowest": _lowest, "loss_curve": _loss_curve}
+    return texts.get_template("card.md.jinja").render(
         recipe=recipe,
         training=training,
         scores=scores,

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
 from ..common.json_values import to_json
+from ..common.templates import templates
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding, other_classes
 from ..evaluation.statistics import harmonic, wilson
@@ -284,14 +284,11 @@ def hard_pixels(run: Run) -> bool:
 
 def rendered(kind: str, **values: Any) -> str:
     """The page of that kind, from the template."""
-    folder = FileSystemLoader(Path(__file__).parent)
-    templates = Environment(
-        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    templates.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
-    templates.globals["other_classes"] = other_classes
+    pages = templates(Path(__file__).parent, autoescape=True)
+    pages.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
+    pages.globals["other_classes"] = other_classes
     return (
-        templates.get_template("report.html")
+        pages.get_template("report.html")
         .render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values)
         .lstrip()
     )

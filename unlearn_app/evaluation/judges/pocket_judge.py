@@ -8,6 +8,7 @@ that conditions the denoiser.
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,7 +127,7 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-class BundledJudge:
+class BundledJudge(ABC):
     """A judge whose files lie beside a bundled model: a network with `features` and a head per
     axis.
     """
@@ -138,9 +139,9 @@ class BundledJudge:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
 
     @staticmethod
+    @abstractmethod
     def network(config: Mapping[str, Any]) -> nn.Module:
         """The network that `config`, its JSON file, describes, with weights at random."""
-        raise NotImplementedError
 
     @classmethod
     def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "BundledJudge | None":

@@ -6,6 +6,7 @@ share a field share its setting. `suggested` replaces defaults where requests ar
 the user says nothing.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,14 +19,14 @@ from ...models.lora import Adapter, Updates, as_adapter, dense, shaped
 from ...settings.groups import setting
 
 
-class Merge:
+class Merge(ABC):
     """A frozen dataclass that makes one update of several."""
 
     suggested: ClassVar[Mapping[str, Any]] = {}
 
+    @abstractmethod
     def __call__(self, updates: Sequence[Updates]) -> Updates:
         """One dense update (out, in) by layer."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What L1 and L2 share: a price on a norm of the update."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from . import RegularizedRun, Regularizer
 
 
 @dataclass(frozen=True)
-class UpdateNorm(Regularizer):
+class UpdateNorm(Regularizer, ABC):
     """Keeps the update small: a price times the sum of a cost over the entries of dW.
 
     The update norm of 2511.07970. `reference` holds the factors of updates that are merged into the

@@ -19,15 +19,9 @@ from ..world.rendering import Scene
 from ..world.vocabulary import (
     FRESH_OBJECTS,
     FRESH_STYLES,
-    NO_OBJECT_TEMPLATES,
-    NO_PLACE_TEMPLATES,
-    NO_STYLE_TEMPLATES,
     OBJECTS,
-    PLACE_PHRASES,
     SETTINGS,
-    STYLE_TEMPLATES,
     STYLES,
-    spellings,
 )
 from .checkpoints import TrainingState, draws_of
 from .latents import PatchBasis
@@ -47,12 +41,8 @@ Parts = tuple[str | None, str | None, str | None]
 
 def judge_words() -> list[str]:
     """Every word that captions can hold, sorted."""
-    entries = (*OBJECTS, *FRESH_OBJECTS, *STYLES, *FRESH_STYLES, *SETTINGS)
-    texts = [spelling for entry in entries for spelling in spellings(entry)]
-    texts += [phrase for phrases in PLACE_PHRASES.values() for phrase in phrases]
-    for templates in (STYLE_TEMPLATES, NO_STYLE_TEMPLATES, NO_PLACE_TEMPLATES, NO_OBJECT_TEMPLATES):
-        texts += [template.format(object="", style="", place="") for template in templates]
-    return sorted({word for text in texts for word in split_words(text)} | {"an"})
+    words = {word for text in grammar.caption_parts() for word in split_words(text)}
+    return sorted(words | {"an"})
 
 
 def new_judge() -> JudgeNet:

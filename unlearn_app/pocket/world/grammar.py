@@ -10,6 +10,7 @@ from .vocabulary import (
     NO_STYLE_TEMPLATES,
     OBJECTS,
     PLACE_PHRASES,
+    SETTINGS,
     STYLE_TEMPLATES,
     STYLES,
     Entry,
@@ -59,6 +60,15 @@ def training_caption(object_name: str, style: str, setting: str, rng: random.Ran
     if draw < 0.08:
         return caption(None, style, setting, rng)
     return caption(object_name, named_style, setting, rng)
+
+
+def caption_parts() -> list[str]:
+    """Every text that captions are made of: names and synonyms, places, and empty templates."""
+    texts = [spelling for entry in (*_BY_NAME.values(), *SETTINGS) for spelling in spellings(entry)]
+    texts += [phrase for phrases in PLACE_PHRASES.values() for phrase in phrases]
+    for templates in (STYLE_TEMPLATES, NO_STYLE_TEMPLATES, NO_PLACE_TEMPLATES, NO_OBJECT_TEMPLATES):
+        texts += [template.format(object="", style="", place="") for template in templates]
+    return texts
 
 
 def _templates(object_name: str | None, style: str | None, setting: str | None) -> tuple[str, ...]:
