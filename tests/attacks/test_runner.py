@@ -18,11 +18,13 @@ from small_runs import TINY
 
 from unlearn_app.attacks import AttackContext, Tries, runner
 from unlearn_app.attacks.runner import AttackResult, attack_context, attack_of, attacked
-from unlearn_app.attacks.unseen import never_seen
+from unlearn_app.attacks.unseen import fresh_lesson, never_seen
+from unlearn_app.common import registry
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation import base_rates
+from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
@@ -466,9 +468,11 @@ def held(pocket):
 
 
 @pytest.mark.parametrize(
-    ("victim", "kind", "changes"),
+    ("case", "kind", "changes"),
     [
         ("prompt filter", "prompts", {}),
+        ("prompt filter", "ring_a_bell", {}),
+        ("word exchanged", "prompt_search", {}),
         ("tokens remapped", "inversion", {}),
         ("held down", "noise", {}),
         ("held down", "completion", {}),
@@ -476,23 +480,62 @@ def held(pocket):
     ],
 )
 def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
-    pocket, judge, held, victim, kind, changes
+    pocket, judge, held, case, kind, changes
 ) -> None:
     """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there.
 
-    Attacks that take minutes are held to this in the cells of `bench lab`.
+    The search of a prompt finds the exchanged word of few concepts of the bundled model; robot is
+    one of them.
     """
-    config = make_config(
-        "cat", **({"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6})
-    )
-    if victim == "held down":
+    concept = "robot" if kind == "prompt_search" else "cat"
+    changed = {"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}
+    config = make_config(concept, **changed)
+    if case == "held down":
         model, slots = pocket, ("unlearn",)
         pocket.drop_adapters()
         pocket.load_adapter("unlearn", held)
     else:
-        model = KNOWN_OUTCOME_MODELS[victim](pocket, preview_concept(config), 0)
-        slots = ("unlearn",) if victim == "tokens remapped" else ()
+        model = KNOWN_OUTCOME_MODELS[case](pocket, preview_concept(config), 0)
+        slots = ("unlearn",) if case == "tokens remapped" else ()
     own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
     base = base_of(pocket, judge, config, kind, **changes)
     finding = found(kind, sum(own), len(own), sum(base), len(base))
     assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
+
+
+def columns_of(model, slots, pocket, judge, config) -> dict:
+    prompts, columns = comparison_prompts(preview_concept(config), config.compare), {}
+    for column, asked, active in (("original", pocket, ()), ("unlearned", model, slots)):
+        with asked.active(*active):
+            images = generate_column(asked, column, prompts, config.compare, 0, judge)
+        columns[column] = score(images.pictures)
+    return columns
+
+
+def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
+    config = make_config("cat", **{"compare.forget": 10})
+    concept, labels = preview_concept(config), {}
+    for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
+        model = KNOWN_OUTCOME_MODELS[name](pocket, concept, 0)
+        columns, hits = columns_of(model, slots, pocket, judge, config), (True,)
+        if name == "prompt filter":
+            hits = shown(model, slots, pocket, judge, config, "prompts").hits()
+        labels[name] = judge_run(columns, [found("prompts", sum(hits), len(hits))]).label
+    assert labels == {
+        "prompt filter": "concealed",
+        "destroyed": "damaged",
+        "untouched": "inconclusive",
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in registry.names("attack") if registry.get("attack", kind).counts]
+)
+def test_nothing_is_recovered_that_was_never_there(pocket, judge, kind) -> None:
+    config = make_config("guitar", **{"compare.forget": 6})
+    lesson = fresh_lesson("pocket", config.attack.pictures, 0, "guitar")
+    pocket.drop_adapters()
+    context = attack_context(pocket, preview_concept(config), config, lesson=lesson)
+    own = probed(pocket, (), context, judge, config, kind, {}).hits()
+    base = base_of(pocket, judge, config, kind)
+    assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK)

@@ -218,7 +218,7 @@ def test_a_kill_at_any_moment_leaves_a_ledger_that_opens_and_continues(tmp_path:
 
 
 def test_standings_by_hand(tmp_path: Path) -> None:
-    """T13, T14: dog stays retained until it is requested; the rise of cat from 1 to 3 of 4 pictures
+    """Dog stays retained until it is requested; the rise of cat from 1 to 3 of 4 pictures
     is a relapse.
     """
     ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)

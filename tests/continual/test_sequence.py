@@ -104,7 +104,7 @@ def test_regimes_differ_in_what_the_second_request_starts_from(
 def test_a_span_protected_by_every_request_is_kept_by_their_sum(
     model, tiny_pipeline, tmp_path, monkeypatch
 ) -> None:
-    """T8: sequences add up, merges are projected again; without projection it is not kept."""
+    """Sequences add up, merges are projected again; without projection it is not kept."""
     basis = span_of(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)))
     monkeypatch.setattr(subspace_projection, "protected_span", lambda *_: basis)
     keys_values = {"unlearn.modules": "keys_values"}

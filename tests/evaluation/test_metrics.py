@@ -98,10 +98,8 @@ def test_a_paired_change_is_mcnemars():
     after = [False] * 3 + [True] + [True] * 4 + [False] * 2
     change, low, high, p = paired_change(before, after)
     assert change == pytest.approx(-0.2) and p == pytest.approx(0.625)
-    middle, evenly_spaced = (2 - 4) / 12, ((2 + 4) / 12 - (2 / 12) ** 2) ** 0.5 / 12**0.5
-    assert (low, high) == pytest.approx(
-        (middle - 1.96 * evenly_spaced, middle + 1.96 * evenly_spaced)
-    )
+    middle, deviation = (2 - 4) / 12, ((2 + 4) / 12 - (2 / 12) ** 2) ** 0.5 / 12**0.5
+    assert (low, high) == pytest.approx((middle - 1.96 * deviation, middle + 1.96 * deviation))
     _, low, high, _ = paired_change([True] * 20 + [False] * 20, [True] * 17 + [False] * 23)
     unpaired = difference_interval(17, 40, 20, 40)
     assert high - low < 0.6 * (unpaired[2] - unpaired[1]), (

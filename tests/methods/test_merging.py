@@ -28,7 +28,6 @@ def test_ties_of_a_hand_made_entry() -> None:
 
 
 def test_ties_of_equal_or_single_updates() -> None:
-    """T11."""
     one = update(1)
     assert same(Ties(1.0, 1.0)([one, one]), one)
     alone = Ties(1.0, 0.25)([one])["a"]
@@ -86,7 +85,7 @@ def test_a_truncated_merge_says_what_it_lost() -> None:
 
 
 def test_ties_breaks_a_kept_span_and_projecting_again_restores_it() -> None:
-    """T11, with the negative control: entries are trimmed one by one, which no subspace
+    """With the negative control: entries are trimmed one by one, which no subspace
     survives.
     """
     basis = span_of(

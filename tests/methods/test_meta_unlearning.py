@@ -141,7 +141,7 @@ def slope(model, objective, batch, direction: list[Tensor], h: float = 1e-5) -> 
 def test_second_order_is_the_derivative_and_first_order_is_not(
     model, weights, steps, optimizer
 ) -> None:
-    """P1; Adam with an eps that makes it smooth, since with its usual one it takes the sign of
+    """Adam with an eps that makes it smooth, since with its usual one it takes the sign of
     small gradients.
     """
     objective = replace(
@@ -161,7 +161,7 @@ def test_second_order_is_the_derivative_and_first_order_is_not(
 
 
 def test_the_value_follows_the_papers_taylor_form_to_second_order(model) -> None:
-    """P2: the error falls fourfold as the step is halved; with a wrong sign or wrong coordinates
+    """The error falls fourfold as the step is halved; with a wrong sign or wrong coordinates
     twofold.
     """
     batch, zeta = ahead(model), 0.6
@@ -187,7 +187,7 @@ def test_the_value_follows_the_papers_taylor_form_to_second_order(model) -> None
 
 
 def test_first_order_has_half_the_slope_of_the_gradients_norm(model) -> None:
-    """P3: on the batch of the attack itself the exact gradient changes twice as fast with the
+    """On the batch of the attack itself the exact gradient changes twice as fast with the
     step.
     """
     batch = ahead(model)
@@ -199,7 +199,7 @@ def test_first_order_has_half_the_slope_of_the_gradients_norm(model) -> None:
 
 
 def test_first_order_grows_by_the_querys_curvature_along_the_attack(model) -> None:
-    """P3: (FO(lr) - FO(0)) / lr is H_q g_F as a vector, for a query that the attack does not train
+    """(FO(lr) - FO(0)) / lr is H_q g_F as a vector, for a query that the attack does not train
     on.
 
     An attack whose result is detached altogether does not change; the exact graph adds H_F g_q.
@@ -217,7 +217,7 @@ def test_first_order_grows_by_the_querys_curvature_along_the_attack(model) -> No
 
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_without_an_attack_it_is_ascent_and_the_other_terms_cancel(model, order) -> None:
-    """P4; with other noise after than before they would not cancel."""
+    """With other noise after than before they would not cancel."""
     batch = replace(ahead(model), support=())
     objective = replace(SMOOTH, related=2.0, unrelated=3.0, order=order)
     with model.training("unlearn"):
@@ -228,7 +228,7 @@ def test_without_an_attack_it_is_ascent_and_the_other_terms_cancel(model, order)
 
 
 def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(model) -> None:
-    """P6, for the term alone."""
+    """The meta term alone."""
     batch = ahead(model, 2)
     for order in ("first", "second"):
         objective = replace(SMOOTH, order=order, lr=2e-3)
@@ -253,7 +253,7 @@ def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(model)
 @pytest.mark.parametrize("order", ["first", "second"])
 @pytest.mark.parametrize("weights", ["full", "lora"])
 def test_nothing_is_moved_or_left_behind(model, order, weights) -> None:
-    """P7: no weight changes, no gradient stays, and the adversary starts afresh each time."""
+    """No weight changes, no gradient stays, and the adversary starts afresh each time."""
     from unlearn_app.models.diffusers.weights import base_weights
 
     before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
@@ -269,7 +269,7 @@ def test_nothing_is_moved_or_left_behind(model, order, weights) -> None:
 
 
 def test_a_lora_adversarys_first_step_is_the_projected_gradient(model) -> None:
-    """P8: -lr s^2 G A^T A on every matrix, nothing elsewhere; the factors of the defender do not
+    """-lr s^2 G A^T A on every matrix, nothing elsewhere; the factors of the defender do not
     matter.
     """
     batch = ahead(model)
@@ -303,7 +303,6 @@ def test_the_value_depends_on_the_product_of_the_defenders_factors_alone(model) 
 
 
 def test_the_gradient_is_linear_in_its_three_weights(model) -> None:
-    """P9."""
     batch = ahead(model)
     none = replace(SMOOTH, forget=0.0)
     alone = [
@@ -318,7 +317,7 @@ def test_the_gradient_is_linear_in_its_three_weights(model) -> None:
 
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_how_many_pictures_a_set_has_changes_no_weight(model, order) -> None:
-    """P9: losses are means; summed over minibatches, as the released code does, a set of two would
+    """Losses are means; summed over minibatches, as the released code does, a set of two would
     count double.
     """
     batch, objective = ahead(model), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)

@@ -1,4 +1,4 @@
-"""P10: looking ahead resists what its controls do not, in a world so small that seeds cost seconds.
+"""Looking ahead resists what its controls do not, in a world so small that seeds cost seconds.
 
 On the bundled model the same objective delays much less; `bench paper2` measures how much.
 """

@@ -44,7 +44,7 @@ def one_layer(rank: int = 3, inside: int = 7, out: int = 5) -> Params:
 
 class TestSpan:
     def test_the_basis_spans_the_vectors_and_nothing_else(self) -> None:
-        """T1: however the vectors are scaled, repeated, mixed or ordered."""
+        """However the vectors are scaled, repeated, mixed or ordered."""
         vectors = random(4, 9)
         basis = span_of(vectors)
         projector = torch.eye(9, dtype=torch.float64) - basis @ basis.T
@@ -147,7 +147,7 @@ def readers(model) -> tuple[str, ...]:
 class TestKeepSpan:
     @pytest.mark.parametrize("warm", [False, True])
     def test_a_span_is_kept_through_adam_with_decay_and_clipping(self, model, warm) -> None:
-        """T2, T3: also where an update is there at the start."""
+        """Also where an update is there at the start."""
         basis = span_of(KEPT)
         inside = random(6, 5, seed=11) @ KEPT
         assert (
@@ -181,7 +181,7 @@ class TestKeepSpan:
         assert 1e-4 < found < leak(trained(model, GradientClipping(0.1), decay=0.1), KEPT)
 
     def test_what_is_outside_is_learned(self, model) -> None:
-        """T4: a projection to nothing, or onto the span, would pass the tests above or fail
+        """A projection to nothing, or onto the span, would pass the tests above or fail
         here.
         """
         outside = random(3, 32, seed=12)
@@ -198,7 +198,7 @@ class TestKeepSpan:
         )
 
     def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, model) -> None:
-        """T5, through the whole UNet: adapters on keys and values only, every token of the sentence
+        """Through the whole UNet: adapters on keys and values only, every token of the sentence
         protected.
         """
         batch, cond = noisy(model), Conditioning(KEPT[:4].float()[None]).expand(2)
@@ -220,7 +220,7 @@ class TestKeepSpan:
     def test_projecting_gradients_is_projecting_steps_without_an_elementwise_optimizer(
         self, mover, same
     ) -> None:
-        """T6, with momentum: the two variants part ways with Adam alone."""
+        """With momentum: the two variants part ways with Adam alone."""
         basis = span_of(random(2, 7, seed=3))
         reached = []
         for project in ("exact", "gradients"):
@@ -238,7 +238,7 @@ class TestKeepSpan:
         assert torch.allclose(*reached, atol=1e-12) is same
 
     def test_a_projected_gradient_is_that_of_an_input_without_the_span(self) -> None:
-        """T7: of B A (P x) by A, and of B A x at A P by A, projected."""
+        """Of B A (P x) by A, and of B A x at A P by A, projected."""
         basis, x = span_of(random(2, 7, seed=3)), random(7, 4, seed=5)
         inside, outside = one_layer(), one_layer()
         held = SubspaceProjection("gradients", basis=basis, layers=(LAYER,))
@@ -250,7 +250,7 @@ class TestKeepSpan:
         torch.testing.assert_close(inside[A].grad, outside[A].grad)
 
     def test_rows_and_span_are_kept_together(self, model) -> None:
-        """T12: the mask is on the output side, the projection on the input side; neither undoes the
+        """The mask is on the output side, the projection on the input side; neither undoes the
         other.
         """
         params = model.reset_adapter("unlearn", 4, 4.0, 0, "cross")
@@ -280,7 +280,7 @@ class TestUpdateNorms:
     def test_it_is_the_norm_of_the_dense_update(
         self, norm: type, size: Callable[[Tensor], Tensor]
     ) -> None:
-        """T9, value and gradient; a penalty on the factors would not scale so."""
+        """Value and gradient; a penalty on the factors would not scale so."""
         params = one_layer()
         dense = 0.5 * params[B] @ params[A]
         norm = norm(3.0, scale=0.5)
@@ -334,7 +334,6 @@ def test_nothing_holds_an_edit_back_and_that_is_said() -> None:
 
 class TestRows:
     def test_exactly_so_many_and_the_best_of_all_layers(self) -> None:
-        """T10."""
         scores = {"one": torch.tensor([0.1, 0.9, 0.3]), "two": torch.tensor([0.8, 0.2])}
         assert {n: k.tolist() for n, k in best_rows(scores, 0.4).keep.items()} == {
             "one": [0, 1, 0],

@@ -1,15 +1,19 @@
 """Records of the first version are read as those that are written now."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from unlearn_app.common.errors import OutputError
 from unlearn_app.common.paths import ROOT
-from unlearn_app.runs.findings import read_findings
+from unlearn_app.runs.findings import judge_again, read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.records import current_score
+from unlearn_app.runs.report import report_json
 from unlearn_app.settings.events import GroupScore, Sampling
 
 COMPARE = {"sampling_steps": 10, "guidance_scale": 3.0}
@@ -45,9 +49,23 @@ def stored(column: str, **said: object) -> dict[str, object]:
     return place | judge | none | said
 
 
-def opened(folder: Path, **values: object) -> Run:
+STEPS = ({"stage": "unlearn", "step": 30}, {"stage": "attack", "step": 20})
+"""What the last lines of steps.jsonl say."""
+
+
+def opened(folder: Path, steps: Sequence[dict[str, object]] = STEPS, **values: object) -> Run:
     (folder / "run.json").write_text(json.dumps(FIRST | {"pictures": []} | values))
+    (folder / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
     return Run.open(folder)
+
+
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """The recorded run as the first version wrote it, with three pictures of each group."""
+    folder = tmp_path / "cat"
+    shutil.copytree(ROOT / "assets" / "recorded" / "cat", folder)
+    shutil.copy(Path(__file__).with_name("first_version.json"), folder / "run.json")
+    return folder
 
 
 def test_what_further_judges_said_stands_under_their_names(tmp_path: Path) -> None:
@@ -71,6 +89,24 @@ def test_a_picture_says_when_and_how_it_was_made(tmp_path: Path, column: str, mo
     assert (picture.stage, picture.step) == moment
     assert picture.sampler == Sampling(10, 3.0)
     assert picture.file == tmp_path / "c.png"
+
+
+def test_an_edit_takes_one_step_whatever_the_settings_say(tmp_path: Path) -> None:
+    edited = opened(tmp_path, [{"stage": "unlearn", "step": 1}], pictures=[stored("unlearned")])
+    assert edited.pictures[0].step == 1
+
+
+def test_without_an_attack_the_last_column_is_the_unlearned_model(tmp_path: Path) -> None:
+    still = opened(tmp_path, [{"stage": "unlearn", "step": 30}], pictures=[stored("relearned")])
+    assert (still.pictures[0].stage, still.pictures[0].step) == ("unlearn", 30)
+
+
+@pytest.mark.parametrize("part", ["previews", "curve", "pictures"])
+def test_a_first_version_that_is_not_whole_is_refused_in_a_sentence(tmp_path: Path, part) -> None:
+    record = {name: value for name, value in (FIRST | {"pictures": []}).items() if name != part}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(OutputError, match="damaged"):
+        Run.open(tmp_path)
 
 
 def test_previews_are_pictures_like_any_other(tmp_path: Path) -> None:
@@ -98,12 +134,20 @@ def test_scores_hold_the_shares_of_further_judges_by_name(tmp_path: Path) -> Non
     assert again["accuracies"] == {"pocket-second": 0.5}
 
 
-def test_the_recorded_run_opens_with_all_its_pictures() -> None:
-    folder = ROOT / "assets" / "recorded" / "cat"
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    run = Run.open(folder)
-    assert len(run.pictures) == len(record["pictures"])
+def test_a_whole_run_of_the_first_version_opens_with_all_its_pictures(first_version: Path) -> None:
+    run = Run.open(first_version)
+    assert len(run.pictures) == 27
     assert all("pocket-second" in picture.judges for picture in run.pictures)
+
+
+def test_the_verdict_of_a_run_of_the_first_version_is_what_it_was(first_version: Path) -> None:
+    run = Run.open(first_version)
+    assert judge_again(run, []).label == run.verdict.label == "concealed"
+
+
+def test_the_report_on_a_run_of_the_first_version_keeps_to_its_schema(first_version: Path) -> None:
+    schema = json.loads((ROOT / "unlearn_app" / "runs" / "report.schema.json").read_text())
+    jsonschema.validate(json.loads(json.dumps(report_json(Run.open(first_version)))), schema)
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from unlearn_app.settings.events import (
     Done,
     Images,
     Preview,
+    Sampling,
     Scores,
     Stage,
     Step,
@@ -117,6 +118,28 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(model, tiny_pipeli
     assert [p.tobytes() for p in original] == [
         Image.open(p.file).tobytes() for p in stored.pictures if p.column == "original"
     ]
+
+
+def test_every_picture_says_when_and_how_it_was_made(model, tiny_pipeline, tmp_path):
+    config = config_for(tiny_pipeline, **{"attack.steps": 12})
+    list(run(config, tmp_path / "out", model=model))
+    stored = Run.open(tmp_path / "out")
+    taken = {(p.column, p.stage, p.step) for p in stored.pictures}
+    assert taken == {
+        ("original", "unlearn", 0),
+        ("unlearned", "unlearn", config.unlearn.steps),
+        ("relearned", "attack", 12),
+    }
+    assert {(p.stage, p.step) for p in stored.curve[1][2]} == {("attack", 10)}
+    assert {p.stage for p in stored.previews} == {"unlearn"}
+    sampling = Sampling(config.compare.sampling_steps, config.compare.guidance_scale)
+    assert {p.sampler for p in stored.pictures} == {sampling}
+
+
+def test_without_an_attack_there_is_no_relearned_adapter(model, tiny_pipeline, tmp_path):
+    config = config_for(tiny_pipeline, **{"attack.steps": 0})
+    list(run(config, tmp_path / "out", model=model))
+    assert "relearn.safetensors" not in Run.open(tmp_path / "out").record["files"]
 
 
 def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(

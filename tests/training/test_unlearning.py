@@ -264,7 +264,7 @@ def test_any_objective_can_look_ahead(model, tiny_pipeline, tmp_path, method, we
 
 @pytest.mark.parametrize("rule", ["weighted_sum", "restricted"])
 def test_a_look_ahead_that_asks_for_nothing_changes_nothing(model, tiny_pipeline, rule) -> None:
-    """P5: the base method's batches, noise and optimizer are untouched, bit for bit; a look ahead
+    """The base method's batches, noise and optimizer are untouched, bit for bit; a look ahead
     that asks is seen.
     """
     states = []
@@ -277,7 +277,7 @@ def test_a_look_ahead_that_asks_for_nothing_changes_nothing(model, tiny_pipeline
 
 
 def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(model, tiny_pipeline) -> None:
-    """P9: the released scripts give one weight three times and leave two at defaults ten times as
+    """The released scripts give one weight three times and leave two at defaults ten times as
     large.
     """
     asked = {"forget": 0.1, "related": 0.2, "unrelated": 0.3, "weight": 0.4, "cap": 0.5, "lr": 0.6}

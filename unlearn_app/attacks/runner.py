@@ -5,6 +5,7 @@ A run's own attack, the attacks on a finished run and the experiments all go thr
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -42,7 +43,7 @@ from ..settings.events import (
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget, resists
 from . import Attack, AttackContext, ShouldStop, Tries, never
-from .relearn import Relearn, adversary_pictures, lesson_pictures
+from .relearn import Relearn, adversary_pictures, fine_tune, first_seed, lesson_pictures
 from .unseen import Lesson, never_seen
 
 CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
@@ -120,18 +121,14 @@ def checkpoints(
     Raises:
         Cancelled: the context's `should_stop` turned true between two steps.
     """
-    training = attack(model, context)
-    try:
+    training = fine_tune(model, context.data, attack.training, first_seed(context.seed))
+    with closing(training):
         raise_if_stopped(context.should_stop)
         for step in training:
             yield step
             if step.step in (*steps, step.total):
                 yield look(step)
             raise_if_stopped(context.should_stop)
-            if step.step == step.total:
-                return
-    finally:
-        training.close()
 
 
 def attacked(
@@ -166,11 +163,9 @@ def find(
     config: RunConfig,
     attack: Attack,
     scorer: Scorer | None,
-    *,
-    slots: tuple[str, ...] = ("unlearn",),
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
-    """Attack the model under `slots`, then the original at what it has never seen; returns the
-    finding and its pictures by file name.
+    """Attack the unlearned model, then the original at what it has never seen; returns the finding
+    and its pictures by file name.
 
     The finding names neither its command nor its environment, which the caller knows.
 
@@ -185,7 +180,7 @@ def find(
     kind, name = name_of(attack), context.concept.name
     budget = attack.budget(config.attack)
     yield Stage("attack", f"Trying to get {name} back, {kind}: {budget}", 0.1)
-    with model.active(*slots):
+    with model.active("unlearn"):
         own = yield from attacked(model, attack, context, scorer)
     control, missing = None, "it is no attack on what the model has learned"
     if attack.counts:

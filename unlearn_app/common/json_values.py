@@ -14,4 +14,4 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return value.as_posix() if isinstance(value, Path) else value

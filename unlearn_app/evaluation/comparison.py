@@ -171,7 +171,7 @@ def _score(chosen: Sequence[Picture], thresholds: Mapping[str, float | None]) ->
         if isinstance(value, str):
             pairs = zip(answers, chosen, strict=True)
             accuracies[name] = sum(answer == shown.expects for answer, shown in pairs) / n
-        elif threshold := thresholds.get(name):
+        elif (threshold := thresholds.get(name)) is not None:
             found[name] = sum(answer >= threshold for answer in answers) / n
     return GroupScore(
         accuracy=sum(bool(picture.correct) for picture in chosen) / n,

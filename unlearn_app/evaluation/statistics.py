@@ -68,6 +68,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = sum(values) / n
     if n == 1:
         return mean, float("-inf"), float("inf")
-    evenly_spaced = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
-    half = float(stats.t.ppf(0.975, n - 1)) * evenly_spaced / n**0.5
+    deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
+    half = float(stats.t.ppf(0.975, n - 1)) * deviation / n**0.5
     return mean, mean - half, mean + half

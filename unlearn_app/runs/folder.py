@@ -40,7 +40,7 @@ from ..settings.events import (
     Verdict,
 )
 from ..settings.run_config import RunConfig, config_from_dict
-from .records import RUN, current_run
+from .records import FIRST_RUN, RUN, current_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +148,18 @@ class RunWriter:
         return self.out
 
 
+def _step_lines(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "steps.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _steps_taken(folder: Path) -> dict[str, int]:
+    """The last step of each stage."""
+    return {line["stage"]: line["step"] for line in _step_lines(folder)}
+
+
 def _place(picture: Picture) -> str:
     return f"{picture.group}-{picture.index:02d}"
 
@@ -170,7 +182,13 @@ class Run:
             record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
-        record = current_run(record)
+        if record.get("schema") == FIRST_RUN:
+            try:
+                record = current_run(record, _steps_taken(Path(folder)))
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise OutputError(
+                    f"The run in {str(folder)!r} is damaged: run.json is not whole ({error})."
+                ) from error
         if record.get("schema") != RUN:
             schema = record.get("schema")
             raise OutputError(
@@ -274,12 +292,7 @@ class Run:
     @property
     def steps(self) -> list[dict[str, Any]]:
         """The lines of steps.jsonl."""
-        path = self.folder / "steps.jsonl"
-        return (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if path.exists()
-            else []
-        )
+        return _step_lines(self.folder)
 
     def zip(self, to: Path) -> Path:
         """Pack the recorded files, run.json, and any report and findings into the archive `to`."""

@@ -67,7 +67,7 @@ def _detector(scorer: Scorer | None, model: Model | None) -> str | None:
     """The detector with its threshold, or why there is none; None in a world with judges of its
     own.
     """
-    detectors = [judge for judge in scorer.others if judge.threshold] if scorer else []
+    detectors = [one for one in scorer.others if one.threshold is not None] if scorer else []
     if detectors:
         return ", ".join(f"{d.name} {d.version}, threshold {d.threshold}" for d in detectors)
     if model is None or world(model.name).assets:

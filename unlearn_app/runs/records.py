@@ -15,18 +15,20 @@ PREVIEW_SEED, PREVIEW_STEPS = 800_000, 6
 Record = dict[str, Any]
 
 
-def current_run(record: Record) -> Record:
-    """The record of a run in the form of `RUN`; any other than the first is returned as it is."""
-    if record.get("schema") != FIRST_RUN:
-        return record
-    config = record.get("config", {})
-    sampler = _sampler(config.get("compare", {}))
-    unlearned = config.get("unlearn", {}).get("steps", 0)
-    attacked = config.get("attack", {}).get("steps", 0)
+def current_run(record: Record, taken: Mapping[str, int]) -> Record:
+    """A record of the first version in the form of `RUN`.
+
+    `taken` are the steps that its stages took, which the first records said of no picture.
+
+    Raises:
+        KeyError, TypeError: the record lacks something.
+    """
+    sampler = _sampler(record.get("config", {}).get("compare", {}))
+    unlearned = "unlearn", taken.get("unlearn", 0)
     moments = {
         "original": ("unlearn", 0),
-        "unlearned": ("unlearn", unlearned),
-        "relearned": ("attack", attacked),
+        "unlearned": unlearned,
+        "relearned": ("attack", taken["attack"]) if "attack" in taken else unlearned,
     }
     pictures = [_picture(entry, *moments[entry["column"]], sampler) for entry in record["pictures"]]
     curve = [
