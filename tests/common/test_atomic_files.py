@@ -74,3 +74,35 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
         (partial / "new").write_text("2")
         raise RuntimeError
     assert list(tmp_path.rglob("*")) == [path]
+
+
+def folder_of(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "file").write_text(text)
+    return path
+
+
+def test_a_kill_between_two_renames_loses_no_folder(tmp_path: Path) -> None:
+    folder_of(tmp_path / ".out.previous", "before")
+    with pytest.raises(KeyError), replacement(tmp_path / "out"):
+        raise KeyError
+    assert (tmp_path / "out" / "file").read_text() == "before"
+
+
+def test_a_folder_that_cannot_be_moved_in_leaves_the_previous_one(tmp_path: Path) -> None:
+    out = folder_of(tmp_path / "out", "before")
+    moved = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise OSError("no")
+        return moved(path, target)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(OSError, match="no"),
+        replacement(out) as partial,
+    ):
+        folder_of(partial, "after")
+        patch.setattr(Path, "replace", refuse)
+    assert (out / "file").read_text() == "before"

@@ -30,8 +30,11 @@ def replacement(path: Path) -> Iterator[Path]:
     """A path to write a file or a folder to, which replaces `path` at the end of the block.
 
     When the block raises, `path` stays as it was. A kill leaves the previous or the next file. A
-    folder that is replaced is absent for the moment between two renames.
+    folder that is replaced is absent for the moment between two renames; a kill in it leaves the
+    previous one under a hidden name, from which the next replacement takes it back.
     """
+    if not path.exists() and _previous(path).exists():
+        _previous(path).replace(path)
     partial = partial_of(path)
     try:
         yield partial
@@ -112,11 +115,22 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _previous(path: Path) -> Path:
+    """Where a folder stands while it is replaced; not a partial name, so nothing removes it."""
+    return path.with_name(f".{path.name}.previous")
+
+
 def _replace_folder(path: Path, new: Path) -> None:
-    previous = partial_of(path)
+    previous = _previous(path)
     if path.exists():
+        _remove(previous)
         path.replace(previous)
-    new.replace(path)
+    try:
+        new.replace(path)
+    except OSError:
+        if previous.exists():
+            previous.replace(path)
+        raise
     _remove(previous)
 
 

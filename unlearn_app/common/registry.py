@@ -43,12 +43,12 @@ def _load(kind: str) -> None:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Registered names of a kind in `PACKAGES`, sorted by the parts' `order`, 0 unless they have
-    one, and by name.
+    """Registered names of a kind in `PACKAGES`, sorted by the parts' `registry_order`, 0 unless
+    they have one, and by name.
     """
     _load(kind)
     parts = _PARTS[kind]
-    return tuple(sorted(parts, key=lambda name: (getattr(parts[name], "order", 0), name)))
+    return tuple(sorted(parts, key=lambda name: (getattr(parts[name], "registry_order", 0), name)))
 
 
 def get(kind: str, name: str) -> type:

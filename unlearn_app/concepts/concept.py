@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..common.errors import ConfigError
 from ..settings.groups import RETAIN_ARMS
@@ -14,6 +14,7 @@ from ..settings.groups import RETAIN_ARMS
 if TYPE_CHECKING:
     from torch import Tensor
 
+Item = TypeVar("Item")
 Kind = Literal["object", "style"]
 Lesson = tuple[str, "Tensor", list[str]]
 """The name of a concept, pictures (N, 3, H, W) in [-1, 1] of it, and a caption of each."""
@@ -101,8 +102,8 @@ def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
     return replace(prompt, axis=found.kind, expects=found.name) if found else None
 
 
-def evenly_spaced(items: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
-    """`count` prompts evenly over `items`, starting again when there are fewer."""
+def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """`count` items evenly over `items`, starting again when there are fewer."""
     if not items:
         return ()
     if count >= len(items):

@@ -40,8 +40,8 @@ class RegularizedRun:
 class Regularizer:
     """A frozen dataclass. What it does not need stays as it is here: nothing is done."""
 
-    order: ClassVar[int] = 0
-    """Regularizers are applied in this order; those of the same order by their names."""
+    registry_order: ClassVar[int] = 0
+    """Regularizers are listed and applied in this order; those of the same order by their names."""
 
     def check(self, modules: str) -> None:
         """Refuse settings that cannot hold with LoRA on `modules`, as `unlearn.modules` names them.

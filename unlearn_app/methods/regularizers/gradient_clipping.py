@@ -19,7 +19,7 @@ class GradientClipping(Regularizer):
     """
 
     clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
-    order: ClassVar[int] = 1
+    registry_order: ClassVar[int] = 1
     """After everything else that changes gradients."""
 
     def build(self, run: RegularizedRun) -> "GradientClipping | None":
