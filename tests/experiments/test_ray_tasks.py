@@ -1,5 +1,6 @@
 """Cells by Ray: the same as by the plain loop, although a worker is killed while it works."""
 
+import contextlib
 import json
 import os
 import signal
@@ -69,10 +70,13 @@ def found(out: Path) -> dict[str, dict]:
     return {path.name: json.loads(path.read_text()) for path in paths}
 
 
-def working(process: subprocess.Popen) -> list[psutil.Process]:
-    """Workers below `process` that measure a cell now."""
-    below = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in below if WORKER in " ".join(one.cmdline())]
+def worker_of(process: subprocess.Popen) -> psutil.Process | None:
+    """A worker below `process` that measures a cell now; one that ends meanwhile is none."""
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if WORKER in " ".join(one.cmdline()):
+                return one
+    return None
 
 
 @pytest.mark.slow
@@ -85,11 +89,11 @@ def test_a_benchmark_by_ray_stores_and_says_what_the_plain_loop_does(tmp_path: P
     with subprocess.Popen(
         words(spread, "--ray"), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
-        while not working(process):
+        while (worker := worker_of(process)) is None:
             assert process.poll() is None, "ended before a worker could be killed"
             time.sleep(0.05)
         assert len(found(spread)) < 4
-        working(process)[0].kill()
+        worker.kill()
         printed, _ = process.communicate()
     assert process.returncode == 0
     told = subprocess.run(
