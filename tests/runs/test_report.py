@@ -2,7 +2,9 @@
 missing.
 """
 
+import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -227,8 +229,15 @@ def test_a_recorded_run_becomes_two_files_and_nothing_else_changes(recorded: Pat
         assert said in text
     for name, value in run.record["environment"]["packages"].items():
         assert f"{name} {value}" in text
-    assert len(first) < 400_000
+    assert len(first) < 1_500_000
     assert b"image-rendering: pixelated" in first
+
+
+def test_a_small_picture_is_embedded_pixel_by_pixel(recorded: Path) -> None:
+    file = Run.open(recorded).record["pictures"][0]["file"]
+    content = base64.b64decode(report.embedded(Run.open(recorded), file).partition("base64,")[2])
+    with Image.open(io.BytesIO(content)) as shown, Image.open(recorded / file) as stored:
+        assert shown.convert("RGB").tobytes() == stored.convert("RGB").tobytes()
 
 
 def test_every_picture_is_there_once_in_its_column(recorded: Path) -> None:
@@ -350,7 +359,7 @@ def test_a_stopped_run_says_so(made, tmp_path: Path) -> None:
     text = whole(page.read_text(encoding="utf-8")).text
     assert (
         "■ Stopped" in text
-        and "before anything was painted, so there are no scores" in text
+        and "before any picture was generated, so there are no scores" in text
         and "Scores" not in text
     )
     half = made(tmp_path / "half", stopped=True)

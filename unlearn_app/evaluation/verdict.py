@@ -48,7 +48,7 @@ def judge_run(
     """The verdict on one run by its scores and what attacks found, the run's own among them; see
     `_judged`.
 
-    What a detector adds and where a second judge would say otherwise is told and changes no label.
+    What a detector adds and where a further judge would say otherwise is told and changes no label.
     """
     verdict = _judged(scores, findings, thresholds)
     doubts = _doubts(scores, findings, verdict, thresholds)
@@ -68,16 +68,16 @@ def _doubts(
             column: {g: replace(s, accuracy=s.accuracies[judge]) for g, s in groups.items()}
             for column, groups in scores.items()
         }
-        other = _judged(seen, [_by_second(one, seen) for one in findings], thresholds)
+        other = _judged(seen, [_by_further_judge(one, seen) for one in findings], thresholds)
         if other.label != verdict.label:
             new = [reason for reason in other.reasons if reason not in verdict.reasons]
             why = (new or other.reasons)[0]
-            doubts.append(f"A second judge, built differently, would say {other.label}: {why}")
+            doubts.append(f"By the judge {judge} it would be {other.label}: {why}")
     return doubts
 
 
-def _by_second(finding: Finding, scores: Scored) -> Finding:
-    """The finding as the second judge, whose scores these are, sees it; no control of the run's own
+def _by_further_judge(finding: Finding, scores: Scored) -> Finding:
+    """The finding as a further judge, whose scores these are, sees it; no control of the run's own
     attack was shown to that judge.
     """
     if finding.curve is None:
@@ -144,7 +144,7 @@ def _before_attacks(scores: Scored, thresholds: Thresholds) -> tuple[list[str], 
     original, unlearned = scores["original"], scores["unlearned"]
     before, after = original["forget"].accuracy, unlearned["forget"].accuracy
     reasons = [
-        f"The original paints the concept in {before:.0%} of its pictures, the unlearned model in"
+        f"The original shows the concept in {before:.0%} of its pictures, the unlearned model in"
         f" {after:.0%}."
     ]
     for group in ("near", "far"):
@@ -200,7 +200,7 @@ def _shown_sentence(finding: Finding) -> str:
         f" {high:.0%})"
     )
     agreed = finding.confirmed if any(finding.hits) else None
-    seconded = "" if agreed is None else f", of which a second judge agrees on {agreed}"
+    seconded = "" if agreed is None else f", confirmed at {agreed} of them by every further judge"
     return f"The attack {finding.kind} shows it at {shown}{seconded}"
 
 

@@ -27,7 +27,9 @@ NEEDED = ("config", "pictures", "curve", "scores", "verdict")
 OWN = "own relearning"
 """What the report calls the run's own attack."""
 LARGEST, QUALITY = 256, 80
-"""Pictures are embedded as WebP of this quality and at most this many pixels a side."""
+"""Pictures are embedded as WebP of at most this many pixels a side: those that may show their
+pixels exactly, others with this quality.
+"""
 FILM = 4
 """Prompts whose pictures the report shows at every mark of the attack."""
 
@@ -269,7 +271,7 @@ def embedded(run: Run, file: str) -> str:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise _damaged(run, f"{file} is no readable picture") from error
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    small.save(stream, "WEBP", quality=QUALITY)
+    small.save(stream, "WEBP", lossless=_shows_pixels(small), quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
@@ -277,9 +279,13 @@ def hard_pixels(run: Run) -> bool:
     """Whether the run's pictures are so small that their pixels are to be seen."""
     try:
         with Image.open(run.pictures[0].file) as image:
-            return 2 * max(image.size) <= LARGEST
+            return _shows_pixels(image)
     except (OSError, ValueError, IndexError, Image.DecompressionBombError):
         return False
+
+
+def _shows_pixels(image: Image.Image) -> bool:
+    return 2 * max(image.size) <= LARGEST
 
 
 def rendered(kind: str, **values: Any) -> str:

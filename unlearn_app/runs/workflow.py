@@ -135,7 +135,7 @@ def _load(work: _Work) -> Iterator[Event]:
 def _unlearn(work: _Work) -> Iterator[Event]:
     config, name, anchor = work.config, work.concept.name, work.concept.anchor
     towards = Stage(
-        "unlearn", f"Forgetting {name}: its prompts should lead to {anchor}", SHARES["unlearn"]
+        "unlearn", f"Forgetting {name}: its prompts should show {anchor} instead", SHARES["unlearn"]
     )
     practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
     if not is_trained(config):
@@ -152,10 +152,10 @@ def _unlearn(work: _Work) -> Iterator[Event]:
             return
         towards = Stage(
             "unlearn",
-            f"Hardening the edit: an adversary shall fail to teach {name}",
+            f"Training the edit to resist an adversary that teaches {name}",
             SHARES["unlearn"],
         )
-    yield Stage("retain", "Painting pictures to practise on with the original model", practice)
+    yield Stage("retain", "Generating examples of what to keep with the original model", practice)
     terms = training_terms(work.model, work.concept, config, work.cancel.is_set)
     yield towards
     learn = train if is_trained(config) else harden
@@ -234,7 +234,7 @@ def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
 def _compare(work: _Work) -> Iterator[Event]:
     for row, column in enumerate(COLUMNS[:2] if work.collapsed else COLUMNS):
         share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
-        yield Stage("compare", f"Painting the {column} column: same prompts, same seeds", share)
+        yield Stage("compare", f"Generating the {column} column: same prompts, same seeds", share)
         if column == "relearned" and work.relearned:
             work.columns[column] = work.relearned
         else:  # an attack of no steps leaves the unlearned model
