@@ -17,8 +17,15 @@ from PIL import Image
 from small_runs import TINY
 
 from unlearn_app.attacks import AttackContext, Tries, runner
-from unlearn_app.attacks.runner import AttackResult, attack_context, attack_of, attacked
-from unlearn_app.attacks.unseen import fresh_lesson, never_seen
+from unlearn_app.attacks.runner import (
+    AttackResult,
+    attack_context,
+    attack_of,
+    attacked,
+    easiest_unseen,
+    result_of,
+    unseen_context,
+)
 from unlearn_app.common import registry
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
@@ -37,7 +44,7 @@ from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.attacks import kinds_of
 from unlearn_app.settings.events import GroupScore, Sampling, Stage, Step, Verdict
-from unlearn_app.settings.run_config import make_attack, make_config, with_concept
+from unlearn_app.settings.run_config import make_attack, make_config
 
 BACK = 0.3
 FEW = 8
@@ -175,7 +182,7 @@ def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None
     )
     for others, kept in (((detector,), [{"dark": -1.0}, {"dark": 1.0}]), ((), [{}, {}])):
         judge = SimpleNamespace(others=others)
-        outcome = finished_by(runner.attacked(None, attack, context_of(config), judge))
+        outcome = result_of(runner.attacked(None, attack, context_of(config), judge))
         records, _ = runner._pictures(outcome)
         assert [record["judges"] for record in records] == kept
 
@@ -278,7 +285,7 @@ def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
 ) -> None:
     """Painting on from a picture of the concept shows it, whatever the model knows."""
     found = {
-        kind: unpainted(monkeypatch, model, concept, kind)
+        kind: without_pictures(monkeypatch, model, concept, kind)
         for kind in ("completion", "noise", "scale")
     }
     completed, noise = found["completion"], found["noise"]
@@ -306,18 +313,9 @@ def context_of(config) -> AttackContext:
     return AttackContext(concept, prompts, Sampling(1, 1.0), 0, None)
 
 
-def finished_by(steps):
-    """What a generator returns in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
-def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
-    """What the lab makes of an attack that succeeds everywhere, with nothing painted and no
-    recorded base rate.
+def without_pictures(monkeypatch, model: str, concept: str, kind: str) -> Finding:
+    """The finding of an attack that succeeds everywhere, where no picture is generated and no base
+    rate is recorded.
     """
     tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
 
@@ -338,9 +336,7 @@ def unpainted(monkeypatch, model: str, concept: str, kind: str) -> Finding:
         name=model,
     )
     judge = PocketJudge.load(POCKET / "judge")
-    return finished_by(runner.find(original, context_of(config), config, make_attack(kind), judge))[
-        0
-    ]
+    return result_of(runner.find(original, context_of(config), config, make_attack(kind), judge))[0]
 
 
 @pytest.fixture(scope="module")
@@ -442,16 +438,15 @@ def shown(model, slots, pocket, judge, config, kind, **changes) -> AttackResult:
 
 def probed(model, slots, context, judge, config, kind, changes) -> AttackResult:
     with model.active(*slots):
-        return finished_by(attacked(model, attack_of(config, kind, **changes), context, judge))
+        return result_of(attacked(model, attack_of(config, kind, **changes), context, judge))
 
 
 def taught(pocket, judge, config, kind, **changes) -> AttackResult:
     """The same attack at something never seen."""
-    lesson = never_seen("pocket", config.attack.pictures, 0, preview_concept(config))
     pocket.drop_adapters()
-    other = with_concept(config, lesson[0])
-    context = attack_context(pocket, preview_concept(other), other, lesson=lesson)
-    return probed(pocket, (), context, judge, other, kind, changes)
+    unseen = easiest_unseen(preview_concept(config), config)
+    context = unseen_context(pocket, unseen, config)
+    return probed(pocket, (), context, judge, config, kind, changes)
 
 
 def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
@@ -533,9 +528,8 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
 )
 def test_nothing_is_recovered_that_was_never_there(pocket, judge, kind) -> None:
     config = make_config("guitar", **{"compare.forget": 6})
-    lesson = fresh_lesson("pocket", config.attack.pictures, 0, "guitar")
     pocket.drop_adapters()
-    context = attack_context(pocket, preview_concept(config), config, lesson=lesson)
+    context = unseen_context(pocket, preview_concept(config), config)
     own = probed(pocket, (), context, judge, config, kind, {}).hits()
     base = base_of(pocket, judge, config, kind)
     assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK)

@@ -12,9 +12,14 @@ import torch
 from small_runs import TINY
 
 from unlearn_app.attacks.relearn import Relearn
-from unlearn_app.attacks.runner import attack_context, checkpoints
-from unlearn_app.attacks.unseen import fresh_lesson, never_seen
+from unlearn_app.attacks.runner import (
+    attack_context,
+    checkpoints,
+    easiest_unseen,
+    unseen_context,
+)
 from unlearn_app.common.paths import POCKET
+from unlearn_app.common.registry import world
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
@@ -185,8 +190,8 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(
 
 
 def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> None:
-    name, pictures, captions = fresh_lesson("pocket", 3, seed=1)
-    same = fresh_lesson("pocket", 3, seed=1)
+    name, pictures, captions = world("pocket").lesson(3, 1)
+    same = world("pocket").lesson(3, 1)
     assert (
         name == "guitar"
         and all("guitar" in text for text in captions)
@@ -195,7 +200,7 @@ def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> Non
     assert (
         torch.equal(pictures, same[1])
         and captions == same[2]
-        and fresh_lesson("elsewhere", 3, seed=1) is None
+        and world("elsewhere").lesson(3, 1) is None
     )
 
 
@@ -216,11 +221,12 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
         "cat", **TINY | {"attack.data": data, "attack.pictures": 5, "attack.weights": "full"}
     )
     config = replace(config, attack=replace(config.attack, optimizer="sgd", steps=7))
-    lesson = never_seen("pocket", 5, 0, preview_concept(config), data == "one")
-    cat, pumpkin = preview_concept(config), preview_concept(make_config("pumpkin"))
+    cat = preview_concept(config)
+    pumpkin = easiest_unseen(cat, config)
+    lesson = world("pocket").lesson(5, 0, pumpkin.name, data == "one")
     sets = {
         cat: attack_context(pocket, cat, config).data,
-        pumpkin: attack_context(pocket, pumpkin, config, lesson=lesson).data,
+        pumpkin: unseen_context(pocket, pumpkin, config).data,
     }
     shows = {
         one: [any(word in prompt for word in (one.name, *one.synonyms)) for prompt in held.prompts]
@@ -241,7 +247,7 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
     taught = [
         any(torch.allclose(row, own, atol=1e-4) for own in rendered) for row in sets[pumpkin].x0
     ]
-    assert taught == expected, "the pumpkin is rendered, and what is harmless is painted"
+    assert taught == expected, "pictures of the pumpkin are rendered, harmless ones sampled"
     assert budget_of(config.attack) == f"7 steps of SGD that train all weights on {words}"
 
 

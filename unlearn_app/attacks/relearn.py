@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..common.errors import ConfigError
 from ..common.registry import register
-from ..concepts.concept import Concept, Prompt, evenly_spaced
+from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import Adapters, Model, Params
@@ -17,7 +17,6 @@ from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
 from ..training.loop import Term, fit
 from . import Attack, AttackContext, Tries, sample_tries
-from .unseen import Lesson
 
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison

@@ -16,7 +16,7 @@ from ..common import registry
 from ..common.errors import ConfigError, raise_if_stopped
 from ..common.images import to_pil
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept, evenly_spaced
+from ..concepts.concept import Concept, Lesson, evenly_spaced
 from ..evaluation.base_rates import of_attack
 from ..evaluation.comparison import (
     comparison_prompts,
@@ -44,7 +44,6 @@ from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget, resists
 from . import Attack, AttackContext, ShouldStop, Tries, never
 from .relearn import Relearn, adversary_pictures, fine_tune, first_seed, lesson_pictures
-from .unseen import Lesson, never_seen
 
 CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
 """Attack steps after which an attacked model is looked at; the last step is always one."""
@@ -52,6 +51,7 @@ GIVEN = "what the model was given shows the concept already"
 """Why a finding without a control may say nothing."""
 
 Seen = TypeVar("Seen")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,20 @@ def attack_context(
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
+def unseen_context(
+    model: Model, concept: Concept, config: RunConfig, should_stop: ShouldStop = never
+) -> AttackContext:
+    """What attacks on `concept`, which the model has never seen, work with in a run with `config`.
+
+    The adversary holds as many pictures as the run's own, from the model's world.
+    """
+    held = config.attack
+    lesson = registry.world(config.model).lesson(
+        held.pictures, config.seed, concept.name, held.data == "one"
+    )
+    return attack_context(model, concept, config, should_stop, lesson)
+
+
 def checkpoints(
     model: Model,
     attack: Relearn,
@@ -155,6 +169,15 @@ def attacked(
     own = judged(tries.pictures, asked, scorer, SURE)
     others = judged_by_others(tries.pictures, asked, scorer)
     return AttackResult(tries, own, others, time.perf_counter() - started)
+
+
+def result_of(steps: Generator[Any, None, Result]) -> Result:
+    """Run a generator to its end; what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def find(
@@ -216,12 +239,11 @@ def controls(
                 raise_if_stopped(should_stop)
             context = attack_context(model, concept, config, should_stop)
             yield from curve(UNRESISTING, ("unlearn",), context)
-        if lesson := _lesson(concept, config):
-            said = f"For comparison: the same attack teaches {lesson[0]}, which was never seen"
+        if unseen := easiest_unseen(concept, config):
+            said = f"For comparison: the same attack teaches {unseen.name}, which was never seen"
             yield Stage("attack", said, SHARES["controls"])
             model.drop_adapters()
-            unseen = preview_concept(with_concept(config, lesson[0]))
-            context = attack_context(model, unseen, config, should_stop, lesson)
+            context = unseen_context(model, unseen, config, should_stop)
             yield from curve(FRESH, (), context)
 
 
@@ -257,24 +279,26 @@ def _taught(
     """The same attack on what the original has never seen, as findings hold it; None where nobody
     knows of such.
     """
-    lesson = _lesson(context.concept, config)
-    if lesson is None:
+    unseen = easiest_unseen(context.concept, config)
+    if unseen is None:
         return None
-    name = lesson[0]
-    yield Stage("attack", f"For comparison: the same attack on {name}, which was never seen", 0.55)
+    said = f"For comparison: the same attack on {unseen.name}, which was never seen"
+    yield Stage("attack", said, 0.55)
     with slots_kept(model):
         model.drop_adapters()
-        unseen = preview_concept(with_concept(config, name))
-        control = attack_context(model, unseen, config, context.should_stop, lesson)
+        control = unseen_context(model, unseen, config, context.should_stop)
         with model.active():
             result = yield from attacked(model, attack, control, scorer)
-    return {"name": f"{name}, never seen", "hits": list(result.hits())}
+    return {"name": f"{unseen.name}, never seen", "hits": list(result.hits())}
 
 
-def _lesson(concept: Concept, config: RunConfig) -> Lesson | None:
-    """Pictures of a concept that the model has never seen, as many as the adversary holds."""
-    held = config.attack
-    return never_seen(config.model, held.pictures, config.seed, concept, held.data == "one")
+def easiest_unseen(besides: Concept, config: RunConfig) -> Concept | None:
+    """The concept that the model has never seen and learns in the fewest steps, of the kind of
+    `besides` and not itself; None where none is known.
+    """
+    names = registry.world(config.model).unseen(besides.kind)
+    name = next((name for name in names if name != besides.name), None)
+    return preview_concept(with_concept(config, name)) if name else None
 
 
 def _finding(

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.relearn import Relearn
-from ..attacks.runner import attack_context, checkpoints
-from ..attacks.unseen import fresh_lesson
+from ..attacks.runner import attack_context, checkpoints, unseen_context
 from ..common.atomic_files import write_bytes
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
@@ -105,11 +104,8 @@ class Calibration(Experiment):
         return make_config(cell.concept, seed=cell.seed, **(SMOKE if self.smoke else {}))
 
     def _attacked(self, concept: Concept, config: RunConfig) -> tuple[int, int]:
-        lesson = None
-        if concept.name in DEVELOPMENT_FRESH:
-            lesson = fresh_lesson(config.model, config.attack.pictures, config.seed, concept.name)
-        context = attack_context(self.model, concept, config, lesson=lesson)
-        attack = Relearn(training=config.attack)
+        held = unseen_context if concept.name in DEVELOPMENT_FRESH else attack_context
+        context, attack = held(self.model, concept, config), Relearn(training=config.attack)
         *_, shown = checkpoints(
             self.model, attack, context, lambda step: self._shown(concept, config), steps=()
         )

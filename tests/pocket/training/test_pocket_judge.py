@@ -99,7 +99,7 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_it_keeps_a_version_of_its_weights(judge: PocketJudge) -> None:
-    assert len(judge.version) == 12 and judge.name == "pocket-judge" and judge.higher_is_better
+    assert len(judge.version) == 12 and judge.name == "pocket-judge"
 
 
 def test_words_are_split_without_punctuation() -> None:

@@ -45,7 +45,6 @@ class Judge(Protocol):
 class Scorer(Classifier, Protocol):
     """The image-text judge that gives every score and verdict, and the `others` beside it."""
 
-    higher_is_better: bool
     others: tuple[Judge, ...]
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -25,7 +25,6 @@ class ClipScorer:
     scores: ClassVar[bool] = True
     name = MODEL_ID
     version = "laion2b_s34b_b79k"
-    higher_is_better = True
     others: tuple[Judge, ...] = ()
 
     def __init__(

@@ -174,7 +174,6 @@ class PocketJudge(BundledJudge):
     scores: ClassVar[bool] = True
     name = "pocket-judge"
     folder = "judge"
-    higher_is_better = True
     others: tuple[Judge, ...] = ()
 
     @staticmethod

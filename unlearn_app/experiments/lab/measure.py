@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...attacks import AttackContext
-from ...attacks.runner import AttackResult, attack_context, attack_of, attacked
-from ...attacks.unseen import fresh_lesson
+from ...attacks.runner import attack_context, attack_of, attacked, result_of, unseen_context
 from ...common import registry
 from ...common.json_values import to_json
 from ...concepts.catalog import known_concepts, preview_concept
@@ -208,10 +207,9 @@ class Lab(Experiment):
 
         They are read as the model reads them, because that is what the adversary fine-tunes.
         """
-        lesson = None
-        if any(known.fresh and known.name == concept.name for known in known_concepts()):
-            lesson = fresh_lesson("pocket", config.attack.pictures, config.seed, concept.name)
-        context = attack_context(self.model, concept, config, lesson=lesson)
+        unseen = {known.name for known in known_concepts() if known.fresh}
+        held = unseen_context if concept.name in unseen else attack_context
+        context = held(self.model, concept, config)
         cond = model.encode_text(context.data.prompts)
         return replace(context, data=replace(context.data, cond=cond))
 
@@ -219,13 +217,7 @@ class Lab(Experiment):
         self, kind: str, model: Any, context: AttackContext, config: RunConfig
     ) -> dict[str, Any]:
         attack = attack_of(config, kind, **self._small(kind))
-        steps = attacked(model, attack, context, self.judge)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                found: AttackResult = end.value
-                break
+        found = result_of(attacked(model, attack, context, self.judge))
         return {
             "settings": repr(attack),
             "hits": _bits(found.hits()),

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...attacks.relearn import Relearn
-from ...attacks.runner import attack_context, checkpoints
-from ...attacks.unseen import fresh_lesson
+from ...attacks.runner import attack_context, checkpoints, unseen_context
 from ...common.json_values import to_json
 from ...concepts.catalog import preview_concept
 from ...models.protocols import Params
@@ -237,10 +236,9 @@ class Paper2(Experiment):
         self, cell: DefendedAttack, config: RunConfig, slots: tuple[str, ...]
     ) -> dict[int, Any]:
         """The scores at each of `MARKS` by attack step."""
-        asked, lesson = replace(config, seed=cell.seed + ATTACK_SEED), None
-        if cell.base == UNSEEN:
-            lesson = fresh_lesson("pocket", asked.attack.pictures, asked.seed, cell.target)
-        context = attack_context(self.model, preview_concept(asked), asked, lesson=lesson)
+        asked = replace(config, seed=cell.seed + ATTACK_SEED)
+        held = unseen_context if cell.base == UNSEEN else attack_context
+        context = held(self.model, preview_concept(asked), asked)
         attack = Relearn(training=asked.attack)
 
         def look(step: Step) -> tuple[int, Any]:
