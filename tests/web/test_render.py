@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 from recordings import Recordings, kept_finding, picture
 
@@ -33,13 +34,15 @@ from unlearn_app.settings.events import (
 )
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web import concept_texts, html, pictures
-from unlearn_app.web.attack_cards import attack_cards
 from unlearn_app.web.attack_progress import AttackProgress
-from unlearn_app.web.comparison_table import comparison_table
 from unlearn_app.web.downloads import exports
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
-from unlearn_app.web.preview_strip import preview_strip
-from unlearn_app.web.score_table import score_table
+from unlearn_app.web.run_html import (
+    attack_cards,
+    comparison_table,
+    preview_strip,
+    score_table,
+)
 from unlearn_app.web.status import status
 from unlearn_app.web.view_state import ViewState, stored_state
 
@@ -104,7 +107,7 @@ def test_a_strip_that_was_not_kept_is_drawn_again_pixel_by_pixel(watched, tmp_pa
         assert image.convert("RGB").tobytes() == before
 
 
-def test_the_slider_goes_from_the_unlearned_model_through_every_mark(
+def test_the_slider_goes_from_the_unlearned_model_through_every_checkpoint(
     watched, tmp_path: Path
 ) -> None:
     view = watched(tmp_path / "run")
@@ -124,7 +127,7 @@ def test_the_slider_goes_from_the_unlearned_model_through_every_mark(
     assert judged["share"].iloc[0] == 0.0
 
 
-def test_without_a_way_to_go_there_is_no_slider() -> None:
+def test_without_attack_checkpoints_there_is_no_slider() -> None:
     view = ViewState(make_config("cat"))
     assert "u-scrub" not in comparison_table(view) and curve_table(view)["share"].isna().all()
 
@@ -254,7 +257,7 @@ def test_all_text_is_escaped() -> None:
     view.error = TRAP
     pieces.append(status(view))
     assert all(
-        "<b onload" not in piece and "&lt;b onload=x&gt;&amp;&quot;&#x27;" in piece
+        "<b onload" not in piece and "&lt;b onload=x&gt;&amp;&#34;&#39;" in piece
         for piece in pieces
     )
 
@@ -351,7 +354,7 @@ def test_many_reasons_fold_but_never_the_one_that_decides(attacked, tmp_path: Pa
     open_part = status(view).partition("<details")[0]
     assert "Worst attack: the attack inversion" in open_part and "The original paints" in open_part
     assert f"{len(view.verdict.reasons) - 2} more reasons" in status(view)
-    assert all(html.esc(reason) in status(view) for reason in view.verdict.reasons)
+    assert all(escape(reason) in status(view) for reason in view.verdict.reasons)
     told = ("One.", "Two.", "Three.", "Four.", "Five.", "Only prompts were tried.")
     view.verdict = Verdict("inconclusive", told)
     assert "Only prompts were tried." in status(view).partition("<details")[0]

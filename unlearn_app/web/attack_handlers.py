@@ -12,13 +12,12 @@ from ..service.engine import Engine, Job
 from ..service.jobs import AttackRequest
 from ..settings.attacks import kinds_of
 from ..settings.events import Event
-from .attack_cards import attack_cards
 from .attack_progress import AttackProgress
 from .following import Updates, follow
 from .html import alert, failed, note
 from .layout import Page
+from .run_html import attack_cards, score_table
 from .run_list import GONE, RunList
-from .score_table import score_table
 from .status import SAVED, status
 from .view_state import stored_state
 

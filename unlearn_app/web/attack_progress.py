@@ -5,8 +5,7 @@ from typing import Any
 
 from ..evaluation.finding import Finding
 from ..settings.events import Stage, Step
-from .html import progress, waiting
-from .status import STOPPING
+from .html import progress
 
 TO_CONTROL = 0.45
 """An attack and its control take about this share of the work each; loading takes the rest."""
@@ -42,14 +41,10 @@ class AttackProgress:
 
     def html(self) -> str:
         """A line and a bar that say so."""
-        text, details = self.stage.text if self.stage else "Getting ready…", []
-        if self.stopping:
-            text = STOPPING
-        elif self.position:
-            text = waiting(self.position)
-        else:
-            number, count = min(self.done + 1, len(self.kinds)), len(self.kinds)
-            details += [f"attack {number} of {count}"] if count > 1 else []
-            details += [f"step {self.step.step} of {self.step.total}"] if self.step else []
-        fraction = 0.0 if self.position and not self.stopping else self.fraction
-        return progress(text, " · ".join(details), fraction, "the attacks")
+        number, count, details = self.done + 1, len(self.kinds), []
+        if count > 1:
+            details.append(f"attack {min(number, count)} of {count}")
+        if self.step:
+            details.append(f"step {self.step.step} of {self.step.total}")
+        text = self.stage.text if self.stage else "Getting ready…"
+        return progress(text, details, self.fraction, "the attacks", self.stopping, self.position)

@@ -14,13 +14,12 @@ from ..runs.folder import Run
 from ..service.engine import Engine, Job
 from ..settings.events import AttackCheckpoint, Event, Images, Preview
 from ..settings.run_config import MAX_TEXT
-from .comparison_table import comparison_table
 from .concept_texts import INVITATION, header, prompt_lists, understood
 from .following import Updates, follow
 from .html import alert
 from .layout import Page
 from .plots import angle_table, curve_plot, loss_table
-from .preview_strip import preview_strip
+from .run_html import comparison_table, preview_strip
 from .run_list import RunList
 from .status import STOP_ASKED, status
 from .view_state import ViewState

@@ -6,14 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from .comparison_table import comparison_table
 from .concept_box import WIDE, concept_box, stop_button
 from .concept_texts import INVITATION, header, known_concepts
 from .options import Options, build_options, build_switch
 from .plots import angle_plot, curve_plot, loss_plot
-from .preview_strip import preview_strip
+from .run_html import comparison_table, preview_strip, score_table
 from .run_panels import AttackPanel, RunActions, attack_panel, run_actions
-from .score_table import score_table
 from .sequence_tab import SequenceTab
 from .status import WELCOME, status
 from .view_state import ViewState

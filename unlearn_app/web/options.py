@@ -10,7 +10,6 @@ from ..common import registry
 from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
 from ..settings.presets import PRESETS
 from ..settings.run_config import RunConfig, make_config, setting_names
-from .html import capitalized
 
 SECTIONS = {
     "unlearn": "Forgetting",
@@ -119,12 +118,12 @@ def build_options(switch: gr.Checkbox) -> Options:
         made["anchor"] = gr.Textbox(
             elem_id="anchor",
             label="Anchor",
-            info=capitalized(HELP["anchor"]),
+            info=_capitalized(HELP["anchor"]),
             placeholder="chosen by itself",
             min_width=220,
         )
         made["seed"] = gr.Number(
-            base.seed, label="Seed", info=capitalized(HELP["seed"]), min_width=140
+            base.seed, label="Seed", info=_capitalized(HELP["seed"]), min_width=140
         )
     for name, label, kinds in (
         ("objective", "Method", registry.METHODS),
@@ -140,7 +139,7 @@ def build_options(switch: gr.Checkbox) -> Options:
     made["prompts"] = gr.Textbox(
         elem_id="own-prompts",
         label="Your own prompts",
-        info=capitalized(HELP["prompts"]),
+        info=_capitalized(HELP["prompts"]),
         placeholder="forget: my cat asleep on a chair\nretain: my dog asleep on a chair",
         lines=2,
         max_lines=8,
@@ -162,7 +161,7 @@ def _choice(name: str, label: str, parts: list[tuple[str, str]], chosen: str) ->
         [(f"{part}: {registry.describe(kind, part)}", part) for kind, part in ordered],
         value=chosen,
         label=label,
-        info=capitalized(HELP[name]),
+        info=_capitalized(HELP[name]),
         elem_id=name,
     )
 
@@ -191,7 +190,7 @@ def _field(name: str, item: Any, value: Any) -> Any:
 def _label(name: str) -> str:
     """A label that no other setting has."""
     section, _, leaf = name.partition(".")
-    label = LABELS.get(leaf, capitalized(leaf.replace("_", " ")))
+    label = LABELS.get(leaf, _capitalized(leaf.replace("_", " ")))
     alone = sum(other.endswith(f".{leaf}") for other in setting_names()) == 1
     return label if alone else f"{label} ({OWNERS.get(section, section)})"
 
@@ -199,3 +198,8 @@ def _label(name: str) -> str:
 def _value(config: RunConfig, name: str) -> Any:
     section, _, leaf = name.partition(".")
     return getattr(getattr(config, section), leaf)
+
+
+def _capitalized(text: str) -> str:
+    """The text with a capital first letter; the others stay as they are."""
+    return text[:1].upper() + text[1:]

@@ -10,16 +10,13 @@ from ..common.errors import OutputError, UnlearnError
 from ..continual.ledger import slug
 from ..runs.folder import Run
 from ..service.engine import Engine, RunGone
-from .attack_cards import attack_cards, cost
-from .comparison_table import comparison_table
 from .downloads import KINDS, comparison, exports
 from .following import Updates
 from .html import alert, note
 from .layout import Page
 from .plots import angle_plot, curve_plot, loss_plot
-from .preview_strip import preview_strip
+from .run_html import attack_cards, comparison_table, cost, preview_strip, score_table
 from .run_panels import SURE, obstacle
-from .score_table import score_table
 from .status import WELCOME, status
 from .view_state import ViewState, stored_state
 

@@ -8,9 +8,9 @@ import gradio as gr
 
 from ..common import registry
 from ..settings.attacks import QUICK
-from .attack_cards import attack_cards
 from .concept_box import WIDE, stop_button
-from .html import capitalized, note
+from .html import note
+from .run_html import attack_cards
 from .view_state import ViewState
 
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -49,7 +49,7 @@ def attack_choices() -> list[tuple[str, str]]:
     """What may be tried: a few attacks, all, or one by name."""
     few = COUNTS.get(len(QUICK), str(len(QUICK)))
     names = [
-        (f"{capitalized(name.replace('_', ' '))}: {registry.describe('attack', name)}", name)
+        (f"{name.replace('_', ' ').capitalize()}: {registry.describe('attack', name)}", name)
         for name in registry.names("attack")
     ]
     return [(f"A quick look ({few} attacks)", "quick"), ("Every attack", "all"), *names]

@@ -23,7 +23,7 @@ from ..settings.run_config import make_config, make_plan
 from . import sequence_table
 from .concept_box import WIDE, concept_box, stop_button
 from .following import QUIET, WORKING, Updates, follow
-from .html import alert, failed
+from .html import alert, failed, progress
 from .plots import request_plot, request_table
 
 REGIME_TEXT = {
@@ -144,7 +144,7 @@ class SequenceTab:
             job,
             begun,
             lambda events: self._take_in(done, events, job),
-            lambda: {self.status: sequence_table.status(None, done.stage, done.fraction)},
+            lambda: {self.status: progress(done.stage, (), done.fraction, "the request")},
             lambda: self._ended(job),
         )
 

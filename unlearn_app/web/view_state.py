@@ -34,12 +34,6 @@ from ..settings.events import (
 from ..settings.run_config import RunConfig
 from .pictures import address
 
-COLUMN_TEXT: dict[Column, tuple[str, str]] = {
-    "original": ("Original", "before anything"),
-    "unlearned": ("Unlearned", "after forgetting"),
-    "relearned": ("Relearned", "after the attack"),
-}
-
 
 @dataclass(frozen=True)
 class Card:
@@ -50,16 +44,6 @@ class Card:
 
 
 Cards = dict[tuple[Group, int], Card]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The preview pictures of one step of training."""
-
-    stage: str
-    step: int
-    sources: tuple[str, ...]
-    prompts: tuple[str, ...]
 
 
 @dataclass
@@ -78,7 +62,8 @@ class ViewState:
     """Step, loss and term; the attack follows unlearning on the same axis."""
     angles: list[dict] = field(default_factory=list)
     """Step, and angle in degrees between the gradients of forget and retain loss."""
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[list[Card]] = field(default_factory=list)
+    """Preview pictures of one step of training each, oldest first."""
     cards: dict[Column, Cards] = field(default_factory=dict)
     checkpoints: dict[int, Cards] = field(default_factory=dict)
     """Pictures of the attacked model by attack step."""
@@ -142,9 +127,7 @@ class ViewState:
         self.curve[step] = scores
         if step:
             cards = self.checkpoints[step] = cards_of(pictures)
-            first = [card for (_, index), card in cards.items() if index == 0]
-            prompts = tuple(card.picture.prompt for card in first)
-            self.frames.append(Frame("attack", step, tuple(card.src for card in first), prompts))
+            self.frames.append([card for (_, index), card in cards.items() if index == 0])
 
     @property
     def fraction(self) -> float:
@@ -193,22 +176,15 @@ def stored_state(run: Run, recorded: bool = False) -> ViewState:
 
 
 def cards_of(pictures: Iterable[Picture]) -> Cards:
-    """Pictures by group and index, with addresses that a browser can ask for."""
-    return {
-        (picture.group, picture.index): Card(replace(picture, image=None), _address(picture))
-        for picture in pictures
-    }
+    """Pictures by group and index."""
+    return {(picture.group, picture.index): _card(picture) for picture in pictures}
 
 
-def frames_of(pictures: Iterable[Picture]) -> list[Frame]:
-    """Previews as frames, one for each step."""
-    frames = []
-    for (stage, step), group in groupby(pictures, lambda picture: (picture.stage, picture.step)):
-        shown = list(group)
-        prompts = tuple(picture.prompt for picture in shown)
-        frames.append(Frame(stage, step, tuple(map(_address, shown)), prompts))
-    return frames
+def frames_of(pictures: Iterable[Picture]) -> list[list[Card]]:
+    """Previews by the step of training they belong to."""
+    steps = groupby(pictures, lambda picture: (picture.stage, picture.step))
+    return [[_card(picture) for picture in shown] for _, shown in steps]
 
 
-def _address(picture: Picture) -> str:
-    return address(picture.image or picture.file)
+def _card(picture: Picture) -> Card:
+    return Card(replace(picture, image=None), address(picture.image or picture.file))
