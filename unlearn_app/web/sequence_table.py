@@ -25,7 +25,9 @@ def sequence_table(ledger: Ledger | None) -> str:
     """
     if not ledger or not ledger.rows:
         return ""
-    erased = {row.concept: number for number, row in enumerate(ledger.requests, 1)}
+    erased: dict[str, int] = {}
+    for number, row in enumerate(ledger.requests, 1):
+        erased.setdefault(row.concept, number)
     kept = [name for name in ledger.names if name not in erased]
     return render(
         "ledger",
