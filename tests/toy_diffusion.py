@@ -146,8 +146,9 @@ class Toy:
                 self.predict(x, t, self.cond(k)) for k in (kinds, torch.full_like(kinds, NULL))
             )
             noise = null + guidance_scale * (named - null)
+            now = self.alphas[time]
             before = self.alphas[time - 1] if time else torch.tensor(1.0)
-            x0 = self.parameterization.to_x0(x, noise, t)
+            x0 = (x - (1 - now).sqrt() * noise) / now.sqrt()
             x = before.sqrt() * x0 + (1 - before).sqrt() * noise
         apart = torch.cdist(x.flatten(1), self.means)
         near = apart.argmin(1) == kind - 1

@@ -113,9 +113,15 @@ def curvature_along(model, batch: NoisyBatch, direction: dict[str, Tensor]) -> T
 
 def parts_of(batch: NoisyBatch) -> list[NoisyBatch]:
     """The pictures of a set, each as a set of its own."""
-    count = len(batch.t)
-    pieces = {name: part.chunk(count) for name, part in vars(batch).items()}
-    return [NoisyBatch(**{n: parts[row] for n, parts in pieces.items()}) for row in range(count)]
+    return [
+        NoisyBatch(
+            **{
+                name: part.rows([row]) if isinstance(part, Conditioning) else part[[row]]
+                for name, part in vars(batch).items()
+            }
+        )
+        for row in range(len(batch.t))
+    ]
 
 
 def twice(batch: NoisyBatch) -> NoisyBatch:

@@ -29,10 +29,9 @@ def test_rows_are_chosen_as_in_a_tensor() -> None:
     assert numbers_of(made(4).rows(torch.tensor([2, 1]))) == [2, 1]
 
 
-def test_parts_are_joined_and_taken_apart_in_order() -> None:
+def test_parts_are_joined_in_order() -> None:
     joined = Conditioning.cat([made(2), made(1, 5.0), made(2, 7.0)])
     assert numbers_of(joined) == [0, 1, 5, 7, 8]
-    assert [numbers_of(part) for part in joined.chunk(2)] == [[0, 1, 5], [7, 8]]
     assert len(joined) == 5
 
 
@@ -48,7 +47,7 @@ def test_one_row_expands_without_a_copy() -> None:
 
 def test_what_a_model_does_not_read_stays_away() -> None:
     bare = Conditioning(torch.zeros(2, 3, 4))
-    for cond in (bare.repeat(2), bare.rows([0]), Conditioning.cat([bare, bare]), bare.chunk(2)[0]):
+    for cond in (bare.repeat(2), bare.rows([0]), Conditioning.cat([bare, bare]), bare.expand(2)):
         assert cond.pooled is None
         assert cond.mask is None
         assert cond.extras == {}

@@ -28,28 +28,17 @@ class Conditioning:
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """The rows of all `parts`, one part after the other; all hold the same kinds of tensors."""
-
-        def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
-            return None if tensors[0] is None else torch.cat(tensors)
-
+        first = parts[0]
         return Conditioning(
             torch.cat([part.states for part in parts]),
-            joined([part.pooled for part in parts]),
-            joined([part.mask for part in parts]),
-            {name: torch.cat([part.extras[name] for part in parts]) for name in parts[0].extras},
+            None if first.pooled is None else torch.cat([part.pooled for part in parts]),
+            None if first.mask is None else torch.cat([part.mask for part in parts]),
+            {name: torch.cat([part.extras[name] for part in parts]) for name in first.extras},
         )
 
     def rows(self, rows: slice | Sequence[int] | Tensor) -> "Conditioning":
         """Some of the rows, as a tensor's first axis is indexed."""
         return self._map(lambda tensor: tensor[rows])
-
-    def chunk(self, count: int) -> tuple["Conditioning", ...]:
-        """`count` pieces in order, whose sizes are those of `Tensor.chunk`."""
-        sizes = [len(piece) for piece in self.states.chunk(count)]
-        starts = [sum(sizes[:place]) for place in range(len(sizes))]
-        return tuple(
-            self.rows(slice(start, start + size)) for start, size in zip(starts, sizes, strict=True)
-        )
 
     def repeat(self, times: int) -> "Conditioning":
         """All rows `times` times over, (times * B) rows."""

@@ -6,7 +6,7 @@ The factors of a layer are `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora
 (out, in * height * width).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 Factors = tuple[Tensor, Tensor]
-"""`(A (r, in), B (out, r))`, float32: the update of a weight (out, in) is `B @ A`, without any
-further scale.
+"""`(A (r, in), B (out, r))`: the update of a weight (out, in) is `B @ A`, without any further
+scale.
 """
 Updates = dict[str, Tensor]
 """Dense updates (out, in) by layer."""
@@ -35,7 +35,7 @@ class Adapter:
     error: float
 
 
-def update_of(factors: tuple[Tensor, Tensor]) -> Tensor:
+def update_of(factors: Factors) -> Tensor:
     """The update B A (out, in), in the precision of the factors and differentiable in them."""
     a, b = factors
     return b.flatten(1) @ a.flatten(1)
@@ -47,8 +47,8 @@ def product(factors: Factors) -> Tensor:
     return update_of((a.double(), b.double()))
 
 
-def squared_norm(factors: tuple[Tensor, Tensor]) -> Tensor:
-    """The sum of squares of the update's entries, from matrices of the rank's size."""
+def squared_norm(factors: Factors) -> Tensor:
+    """The sum of squares of the update's entries, by products of the rank's size."""
     a, b = factors
     return ((b.T @ b) * (a @ a.T)).sum()
 
@@ -60,21 +60,23 @@ def scaled(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     }
 
 
-def layer_factors(params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def layer_factors(params: Mapping[str, Tensor]) -> dict[str, Factors]:
     """A and B by layer, the very tensors of `params`."""
-    named = {(name.partition(".lora_")[0], name.partition(".lora_")[2][0]): name for name in params}
-    layers = dict.fromkeys(layer for layer, _ in named)
-    return {layer: tuple(params[named[layer, part]] for part in "AB") for layer in layers}
+    return {
+        name.partition(".lora_A.")[0]: (a, params[name.replace(".lora_A.", ".lora_B.")])
+        for name, a in params.items()
+        if ".lora_A." in name
+    }
 
 
-def join_factors(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Factors of the sum of the updates, of the sum of their ranks."""
+def join_factors(parts: Sequence[Factors]) -> Factors:
+    """Factors of the sum of updates, of the sum of their ranks."""
     return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
 
 
 @torch.no_grad()
 def compact(factors: Factors) -> Factors:
-    """Factors of the same update with its own rank, min(in, out) at most.
+    """Float32 factors of the same update with its own rank, min(in, out) at most.
 
     The update's singular vectors, each scaled by the root of its singular value, largest first: row
     k of A and column k of B have the squared norm s_k. Singular values that rounding of the float32
@@ -110,14 +112,15 @@ def to_adapter(factors_by_layer: Mapping[str, Factors], rank: int | None = None)
     state, lost, whole = {}, 0.0, 0.0
     for layer, (a, b) in exact.items():
         squares = a.double().square().sum(1).square()
-        lost, whole = lost + float(squares[common:].sum()), whole + float(squares.sum())
+        lost += float(squares[common:].sum())
+        whole += float(squares.sum())
         missing = max(common - len(a), 0)
         state[f"{layer}.lora_A.weight"] = pad(a[:common], (0, 0, 0, missing)).contiguous()
         state[f"{layer}.lora_B.weight"] = pad(b[:, :common], (0, missing)).contiguous()
     return Adapter(state, common, (lost / whole) ** 0.5 if whole else 0.0)
 
 
-def factor_pairs(params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+def factor_pairs(params: Mapping[str, Tensor]) -> dict[str, Factors]:
     """A (rank, in) and B (out, rank) of every layer, as matrices."""
     return {layer: (a.flatten(1), b.flatten(1)) for layer, (a, b) in layer_factors(params).items()}
 
@@ -133,12 +136,16 @@ def frobenius_norm(state: Mapping[str, Tensor]) -> float:
     return sum(squared_norm(pair).item() for pair in pairs) ** 0.5
 
 
-def sum_adapters(*states: Mapping[str, Tensor]) -> Adapter:
-    """The sum of adapters as one, exact, of the rank that the sum has."""
+def sum_factors(*states: Mapping[str, Tensor]) -> dict[str, Factors]:
+    """Factors by layer of the sum of updates; a layer's rank is the sum of their ranks."""
     pairs = [factor_pairs(state) for state in states]
     layers = dict.fromkeys(layer for own in pairs for layer in own)
-    joined = {n: join_factors([own[n] for own in pairs if n in own]) for n in layers}
-    return shaped(to_adapter(joined), states)
+    return {n: join_factors([own[n] for own in pairs if n in own]) for n in layers}
+
+
+def sum_adapters(*states: Mapping[str, Tensor]) -> Adapter:
+    """The sum of adapters as one, exact, of the rank that the sum has."""
+    return shaped(to_adapter(sum_factors(*states)), states)
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
@@ -146,11 +153,8 @@ def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
     error said.
     """
     largest = max(min(update.shape) for update in merged.values())
-    eyes = {layer: torch.eye(len(update), dtype=update.dtype) for layer, update in merged.items()}
-    return to_adapter(
-        {layer: (update, eyes[layer]) for layer, update in merged.items()},
-        min(rank or largest, largest),
-    )
+    factors = {layer: (dw, torch.eye(len(dw), dtype=dw.dtype)) for layer, dw in merged.items()}
+    return to_adapter(factors, min(rank or largest, largest))
 
 
 def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
@@ -161,17 +165,3 @@ def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
     return replace(
         adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()}
     )
-
-
-def joined_factors(
-    params: Mapping[str, Tensor], earlier: Mapping[str, Tensor], scale: float
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """Factors (A, B) by layer of the sum of `scale` times the update of `params` and of the
-    `earlier` updates.
-    """
-    own, before = factor_pairs(params), factor_pairs(earlier)
-    like = next(iter(params.values()))
-    for layer in own | before:
-        parts = [(a, scale * b) for a, b in [own[layer]]] if layer in own else []
-        parts += [tuple(factor.to(like) for factor in before[layer])] if layer in before else []
-        yield join_factors(parts)

@@ -4,8 +4,9 @@ In all three x_t mixes a latent x0 with noise, and the prediction together with 
 Latents are (B, C, H, W), timesteps (B,).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,30 +14,30 @@ from torch import Tensor
 from ..common.errors import ModelError
 
 
-class Parameterization(Protocol):
+class Parameterization(ABC):
     """The forward process of a model and the meaning of its prediction."""
 
+    @abstractmethod
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """`x_t` (B, C, H, W) at timesteps `t` (B,)."""
 
+    @abstractmethod
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the model is trained to predict at `x_t` (B, C, H, W)."""
 
-    def to_x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The latents (B, C, H, W) that a prediction implies."""
-
-    def to_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The noise (B, C, H, W) that a prediction implies."""
-
+    @abstractmethod
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps (count,) to train at, on the CPU."""
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """The weight (B,) of each row in the training loss."""
+        """The weight (B,) of each row in the training loss: 1, the simple loss of 2006.11239,
+        equation 14, and that of 2209.03003.
+        """
+        return torch.ones(len(t), device=t.device)
 
 
 @dataclass(frozen=True)
-class _VariancePreserving:
+class _VariancePreserving(Parameterization):
     """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) noise (2006.11239, equation 4).
 
     `alphas_cumprod` (T,) holds a_t from the least noise to the most; `t` counts from 0.
@@ -50,17 +51,12 @@ class _VariancePreserving:
         return alpha.sqrt(), (1 - alpha).sqrt()
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """See `Parameterization`."""
         signal, sigma = self.levels(t)
         return signal * x0 + sigma * noise
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Whole numbers from 0 to T - 1, uniform."""
         return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
-
-    def loss_weight(self, t: Tensor) -> Tensor:
-        """1: the simple loss of 2006.11239, equation 14."""
-        return torch.ones(len(t), device=t.device)
 
 
 class Epsilon(_VariancePreserving):
@@ -69,15 +65,6 @@ class Epsilon(_VariancePreserving):
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noise."""
         return noise
-
-    def to_x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """(x_t - sqrt(1 - a_t) prediction) / sqrt(a_t), which is not finite where a_t is 0."""
-        signal, sigma = self.levels(t)
-        return (x_t - sigma * prediction) / signal
-
-    def to_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The prediction."""
-        return prediction
 
 
 class VPrediction(_VariancePreserving):
@@ -88,19 +75,9 @@ class VPrediction(_VariancePreserving):
         signal, sigma = self.levels(t)
         return signal * noise - sigma * x0
 
-    def to_x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """sqrt(a_t) x_t - sqrt(1 - a_t) v."""
-        signal, sigma = self.levels(t)
-        return signal * x_t - sigma * prediction
-
-    def to_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """sqrt(1 - a_t) x_t + sqrt(a_t) v."""
-        signal, sigma = self.levels(t)
-        return sigma * x_t + signal * prediction
-
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(Parameterization):
     """The model predicts the velocity noise - x0 of a straight path (rectified flow, 2209.03003).
 
     x_t = (1 - s) x0 + s noise with s = t / `timesteps`, and `t` from 0 (no noise) to `timesteps`.
@@ -112,34 +89,17 @@ class Flow:
     shift: float = 1.0
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """See `Parameterization`."""
-        share = self._share(t, x0)
+        share = (t.to(x0) / self.timesteps).view(-1, 1, 1, 1)
         return (1 - share) * x0 + share * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The velocity."""
         return noise - x0
 
-    def to_x0(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """x_t - s v."""
-        return x_t - self._share(t, x_t) * prediction
-
-    def to_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """x_t + (1 - s) v."""
-        return x_t + (1 - self._share(t, x_t)) * prediction
-
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """The scheduler's own timesteps, float32, each as likely."""
         share = (torch.randint(self.timesteps, (count,), generator=generator) + 1) / self.timesteps
         return self.shift * share / (1 + (self.shift - 1) * share) * self.timesteps
-
-    def loss_weight(self, t: Tensor) -> Tensor:
-        """1, as in 2209.03003."""
-        return torch.ones(len(t), device=t.device)
-
-    def _share(self, t: Tensor, like: Tensor) -> Tensor:
-        """The share s (B, 1, 1, 1) of noise in x_t."""
-        return (t.to(like) / self.timesteps).view(-1, 1, 1, 1)
 
 
 VARIANCE_PRESERVING = {"epsilon": Epsilon, "v_prediction": VPrediction}

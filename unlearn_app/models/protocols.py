@@ -77,8 +77,11 @@ class SamplingOverrides:
 
     def rows(self, rows: slice) -> "SamplingOverrides":
         """The same for some of the pictures."""
-        pictures = None if self.pictures is None else self.pictures[rows]
-        return replace(self, pictures=pictures, mask=None if self.mask is None else self.mask[rows])
+        return replace(
+            self,
+            pictures=None if self.pictures is None else self.pictures[rows],
+            mask=None if self.mask is None else self.mask[rows],
+        )
 
 
 NO_OVERRIDES = SamplingOverrides()
@@ -263,9 +266,3 @@ def slots_kept(model: Adapters) -> Iterator[None]:
         model.drop_adapters()
         for slot, state in before.items():
             model.load_adapter(slot, state)
-
-
-def in_chunks(count: int, size: int) -> Iterator[slice]:
-    """Slices that cover `count` rows in pieces of `size`."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))

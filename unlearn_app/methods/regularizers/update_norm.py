@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ...models.lora import Factors, joined_factors
+from ...models.lora import Factors, scaled, sum_factors
 from ...models.protocols import Params
 from . import RegularizedRun, Regularizer
 
@@ -38,7 +38,9 @@ class UpdateNorm(Regularizer, ABC):
 
     def penalty(self, params: Params, reference: Params) -> Tensor:
         """The penalty, a scalar."""
-        total = next(iter(params.values())).new_zeros(())
-        for factors in joined_factors(params, reference, self.scale):
+        like = next(iter(params.values()))
+        earlier = {name: factor.to(like) for name, factor in reference.items()}
+        total = like.new_zeros(())
+        for factors in sum_factors(scaled(params, self.scale), earlier).values():
             total = total + self.cost(factors)
         return self.price * total

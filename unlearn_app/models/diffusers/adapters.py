@@ -17,19 +17,18 @@ from ...common.errors import ModelError
 from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..lora import scaled
-from ..protocols import Params, Slot
+from ..protocols import Adapters, Denoiser, Params, Slot
 from .weights import (
     at_least_float32,
     base_weights,
-    dense_weights,
     swapped_weights,
     updates,
     with_gradients,
 )
 
 
-class AdaptedNetwork:
-    """`Adapters`, and `Denoiser` but for `predict`, over the layers of `network`.
+class AdaptedNetwork(Denoiser, Adapters):
+    """A `Denoiser` but for `predict`, and its `Adapters`, over the layers of `network`.
 
     `layers` is, by every value of `UnlearnConfig.modules`, a pattern of the names of the layers
     that carry an adapter; those of `keys_values` are the ones that read text states.
@@ -45,12 +44,10 @@ class AdaptedNetwork:
 
     @torch.no_grad()
     def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """See `Denoiser`."""
         with self.active():
             return self.predict(x_t, t, cond)
 
     def cross_weights(self) -> Params:
-        """See `TokenAccess`."""
         modules = dict(self.network.named_modules())
         names = self._targets("keys_values")
         bases = {name: modules.get(f"{name}.base_layer", modules[name]) for name in names}
@@ -59,7 +56,6 @@ class AdaptedNetwork:
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
     ) -> Params:
-        """See `Adapters`."""
         self._add(slot, rank, alpha, self._targets(modules))
         source = generator(seed)
         for name, tensor in self._params(slot).items():
@@ -96,7 +92,6 @@ class AdaptedNetwork:
         }
 
     def drop_adapters(self) -> None:
-        """See `Adapters`."""
         for slot in tuple(self._configs):
             self._drop(slot)
 
@@ -107,14 +102,13 @@ class AdaptedNetwork:
             self.network.peft_config.pop(slot)
 
     def adapter_state(self, slot: Slot) -> Params:
-        """See `Adapters`; the LoRA scale is folded into B, so that the file needs no alpha."""
         config = self._configs[slot]
+        # The LoRA scale is folded into B, so that the file needs no alpha.
         state = get_peft_model_state_dict(self.network, adapter_name=slot)
         unscaled = scaled(state, config.lora_alpha / config.r)
         return {name: tensor.detach().cpu().clone() for name, tensor in unscaled.items()}
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
-        """See `Adapters`."""
         ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
         if len(ranks) != 1:
             raise ModelError(
@@ -163,19 +157,16 @@ class AdaptedNetwork:
 
     @contextmanager
     def active(self, *slots: Slot) -> Iterator[None]:
-        """See `Denoiser`."""
         with self._switched(tuple(slots), self._trained):
             yield
 
     @contextmanager
     def training(self, slot: Slot) -> Iterator[Params]:
-        """See `Adapters`."""
         with self._switched((slot,), slot):
             yield self._params(slot)
 
     @contextmanager
     def base_weight_grads(self, slot: Slot) -> Iterator[Params]:
-        """See `Adapters`."""
         own = base_weights(self.network)
         factors = [name for name in self._params(slot) if ".lora_B." in name]
         dense = {
@@ -185,12 +176,13 @@ class AdaptedNetwork:
             yield dense
 
     def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
-        """See `Denoiser`."""
-        return dense_weights(self.network, slot, params)
+        weights = {n: at_least_float32(weight) for n, weight in base_weights(self.network).items()}
+        for name, update in (updates(self.network, slot, params) if slot else {}).items():
+            weights[name] = weights[name] + update
+        return weights
 
     @contextmanager
     def merged(self, slot: Slot) -> Iterator[None]:
-        """See `Adapters`."""
         own = base_weights(self.network)
         with torch.no_grad():
             sums = {
@@ -202,7 +194,6 @@ class AdaptedNetwork:
 
     @contextmanager
     def trainable_base_weights(self, slot: Slot | None = None) -> Iterator[Params]:
-        """See `Adapters`."""
         copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
         with (
             self._switched((), None),

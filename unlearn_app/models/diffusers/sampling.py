@@ -1,5 +1,5 @@
-"""Sampling with a pipeline, plain or as an adversary changes it: by other noise, given pictures, or
-the original's first steps.
+"""Sampling with a pipeline, plain or as an adversary changes it: with other noise, from given
+pictures, or with the original model's first steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -7,14 +7,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ...common.errors import Cancelled
 from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
-
-Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 def run_pipeline(
@@ -37,7 +36,7 @@ def run_pipeline(
         Cancelled: `should_stop` turned true between two denoising steps.
     """
     draws = [generator(seed) for seed in seeds]
-    blend = _given(pipe, overrides, seeds)
+    blend = _blending(pipe, overrides, seeds)
 
     def after(pipe: Any, step: int, t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if should_stop():
@@ -50,7 +49,11 @@ def run_pipeline(
     if overrides.pictures is not None:
         begin = {"image": (overrides.pictures + 1) / 2, "strength": overrides.strength}
     elif overrides.noise_scale != 1:
-        begin = {"latents": _first_noise(pipe, draws, cond.states) * overrides.noise_scale}
+        # What the pipeline itself would draw from the generators, which have moved on afterwards.
+        unet = pipe.unet.config
+        shape = (len(draws), unet.in_channels, unet.sample_size, unet.sample_size)
+        noise = randn_tensor(shape, generator=draws).to(cond.states)
+        begin = {"latents": noise * overrides.noise_scale}
     return pipe(
         prompt_embeds=cond.states,
         negative_prompt_embeds=null.states.expand_as(cond.states),
@@ -64,39 +67,28 @@ def run_pipeline(
     ).images
 
 
-def _first_noise(pipe: Any, draws: Sequence[torch.Generator], like: Tensor) -> Tensor:
-    """What the pipeline itself would draw from the generators, which have moved on afterwards."""
-    side = int(pipe.unet.config.sample_size)
-    shape = (1, int(pipe.unet.config.in_channels), side, side)
-    return torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(
-        like.device, like.dtype
-    )
-
-
-def _given(
+def _blending(
     pipe: Any, overrides: SamplingOverrides, seeds: Sequence[int]
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Puts the given part of the pictures back after each step, as noisy as the rest of the latents
-    then are.
+    """What puts the kept part of the given pictures back after each step, as noisy as the rest of
+    the latents then are; None without a mask.
 
-    RePaint's blending (2201.09865) without its resampling, which is how a pipeline without an
-    inpainting model fills a hole.
+    RePaint's blending (2201.09865) without its resampling.
     """
     if overrides.mask is None:
         return None
     pictures = overrides.pictures.to(pipe.device, pipe.vae.dtype)
     with torch.no_grad():
         known = pipe.vae.encode(pictures).latent_dist.mode() * pipe.vae.config.scaling_factor
-    draws = [torch.randn(known.shape[1:], generator=generator(seed + 1)) for seed in seeds]
-    noise, mask = torch.stack(draws).to(known), overrides.mask.to(known)
+    draws = [generator(seed + 1) for seed in seeds]
+    noise = randn_tensor(known.shape, generator=draws).to(known)
+    mask = overrides.mask.to(known)
 
     def blend(latents: Tensor, t: Tensor) -> Tensor:
+        kept = known
         later = pipe.scheduler.timesteps[pipe.scheduler.timesteps < t]
-        kept = (
-            pipe.scheduler.add_noise(known, noise, later[:1].expand(len(known)))
-            if len(later)
-            else known
-        )
+        if len(later):
+            kept = pipe.scheduler.add_noise(known, noise, later[:1].expand(len(known)))
         return mask * latents + (1 - mask) * kept.to(latents)
 
     return blend

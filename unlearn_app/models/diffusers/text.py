@@ -10,62 +10,50 @@ import torch
 from torch import Tensor
 
 from ..conditioning import Conditioning
+from ..protocols import TextEncoder, TokenAccess
 
 
-class TokenizedText:
-    """`TextEncoder` and, but for the matrices, `TokenAccess` over the text encoder of `pipe`."""
+class TokenizedText(TextEncoder, TokenAccess):
+    """A `TextEncoder` with `TokenAccess`, but for its matrices, over the text encoder of `pipe`."""
 
     pipe: Any
-    device: torch.device
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-        """See `TextEncoder`."""
         states = self.pipe.encode_prompt(
             list(prompts), self.device, 1, do_classifier_free_guidance=False
         )[0]
         return Conditioning(states.detach())
 
     def token_ids(self, prompt: str) -> list[int]:
-        """See `TokenAccess`."""
         tokenizer = self.pipe.tokenizer
         return tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
 
     def padded(self, ids: Sequence[int]) -> list[int]:
-        """See `TokenAccess`."""
         tokenizer = self.pipe.tokenizer
-        kept = [
-            tokenizer.bos_token_id,
-            *ids[: tokenizer.model_max_length - 2],
-            tokenizer.eos_token_id,
-        ]
-        return kept + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(kept))
+        length = tokenizer.model_max_length
+        padding = [tokenizer.pad_token_id] * (length - 2 - len(ids))
+        return [tokenizer.bos_token_id, *ids[: length - 2], tokenizer.eos_token_id, *padding]
 
     def words(self, ids: Sequence[int]) -> str:
-        """See `TokenAccess`."""
         return self.pipe.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
     @cached_property
     def roundtrip_token_ids(self) -> Tensor:
-        """See `TokenAccess`."""
         whole = range(len(self.word_vectors()))
         return torch.tensor(
             [row for row in whole if self.token_ids(self.words([row]))[1:-1] == [row]]
         )
 
     def word_vectors(self) -> Tensor:
-        """See `TokenAccess`."""
         return self.pipe.text_encoder.get_input_embeddings().weight.detach()
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
-        """See `TokenAccess`; the table of embeddings is longer for this one call.
-
-        Textual inversion (2208.01618) lengthens it for good.
-        """
         encoder, ids = self.pipe.text_encoder, ids.to(self.device)
         if extra is None:
             with torch.no_grad():
                 return Conditioning(encoder(ids)[0])
+        # Textual inversion (2208.01618) lengthens the table for good, this for one call.
         table = encoder.get_input_embeddings().weight
         name = next(name for name, parameter in encoder.named_parameters() if parameter is table)
         longer = {name: torch.cat([table.detach(), extra.to(table)])}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16
 from ..parameterization import parameterization_of
-from ..protocols import NO_OVERRIDES, Params, SamplingOverrides, in_chunks
+from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork
 from .sampling import run_pipeline
 from .text import TokenizedText
@@ -34,7 +34,7 @@ LEAST_SIGNAL = 2**-24
 """The least of `alphas_cumprod` where fresh noise is added."""
 
 
-class StableDiffusion(AdaptedNetwork, TokenizedText):
+class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     """A Stable Diffusion 1.x pipeline as a `Model` with `TokenAccess`."""
 
     def __init__(self, pipe: StableDiffusionPipeline, name: str, base_hash: str) -> None:
@@ -54,7 +54,6 @@ class StableDiffusion(AdaptedNetwork, TokenizedText):
     def predict(
         self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None
     ) -> Tensor:
-        """See `Denoiser`."""
         dense = params is not None and not any(".lora_" in name for name in params)
         dtype = next(iter(params.values())).dtype if dense else self.network.dtype
         arguments = (x_t.to(dtype), t, cond.states.to(dtype))
@@ -77,18 +76,27 @@ class StableDiffusion(AdaptedNetwork, TokenizedText):
         should_stop: Callable[[], bool] = lambda: False,
         overrides: SamplingOverrides = NO_OVERRIDES,
     ) -> Tensor:
-        """See `Sampler`."""
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
         null = self.encode_text([""])
         pipe = self._pipeline_for(overrides)
         latents = []
-        how = {"steps": steps, "guidance_scale": guidance_scale, "should_stop": should_stop}
-        for rows in in_chunks(len(cond), CHUNK):
+        for start in range(0, len(cond), CHUNK):
+            rows = slice(start, start + CHUNK)
             with self._mixed(), ExitStack() as original:
                 if overrides.original_steps:
                     original.enter_context(self.active())
-                how |= {"overrides": overrides.rows(rows), "original": original}
-                latents.append(run_pipeline(pipe, cond.rows(rows), null, seeds[rows], **how))
+                sampled = run_pipeline(
+                    pipe,
+                    cond.rows(rows),
+                    null,
+                    seeds[rows],
+                    overrides=overrides.rows(rows),
+                    steps=steps,
+                    guidance_scale=guidance_scale,
+                    should_stop=should_stop,
+                    original=original,
+                )
+            latents.append(sampled)
         return torch.cat(latents).float()
 
     def _pipeline_for(
@@ -115,25 +123,18 @@ class StableDiffusion(AdaptedNetwork, TokenizedText):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Sampler`."""
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
         with self._mixed():
-            pieces = [
-                vae.decode(scaled[rows]).sample.float().cpu()
-                for rows in in_chunks(len(latents), CHUNK)
-            ]
+            pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
         return torch.cat(pieces).clamp(-1, 1)
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """See `Sampler`."""
         vae = self.pipe.vae
-        moved = pictures.to(self.device, vae.dtype)
-        pieces = [
-            vae.encode(moved[rows]).latent_dist.mode() for rows in in_chunks(len(pictures), CHUNK)
-        ]
-        return torch.cat(pieces).float() * vae.config.scaling_factor
+        parts = pictures.to(self.device, vae.dtype).split(CHUNK)
+        latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
+        return latents.float() * vae.config.scaling_factor
 
 
 def use_plain_attention(unet: nn.Module, device: torch.device) -> None:

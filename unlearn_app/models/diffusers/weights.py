@@ -37,16 +37,6 @@ def updates(network: nn.Module, slot: str, params: Mapping[str, Tensor] | None =
     return found
 
 
-def dense_weights(
-    network: nn.Module, slot: str | None, params: Mapping[str, Tensor] | None = None
-) -> Params:
-    """Every base weight in at least float32, with the update of `slot` added."""
-    weights = {name: at_least_float32(weight) for name, weight in base_weights(network).items()}
-    for name, update in (updates(network, slot, params) if slot else {}).items():
-        weights[name] = weights[name] + update
-    return weights
-
-
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision widened; float32 and float64 as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
