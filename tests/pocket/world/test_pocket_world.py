@@ -144,7 +144,7 @@ def test_no_font_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a font was opened")
 
-    rendering._glyph.cache_clear()
+    rendering._sprite.cache_clear()
     monkeypatch.setattr(ImageFont, "truetype", refuse)
     for entry in EVERY_OBJECT:
         assert (rendering.GLYPHS / f"{entry.name}.png").exists()

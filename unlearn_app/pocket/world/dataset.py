@@ -12,21 +12,21 @@ from torch import Tensor
 from ...common.atomic_files import replacement
 from ...common.images import to_tensor
 from .rendering import PLACEMENTS, Scene, render
-from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES, Entry
+from .vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 
 SHARD = 2000
 SPLITS = ("train", "held_out", "fresh")
 HELD_OUT_SHARE = 0.05
+KNOWN = tuple([entry.name for entry in entries] for entries in (OBJECTS, STYLES, SETTINGS))
+"""The names on every axis of what the denoiser is shown."""
 JUDGED_FRESH = 32_000
 """How many of the "fresh" scenes, in the order of seed 0, the judges learn from."""
 
 
 def is_held_out(object_name: str, style: str, setting: str) -> bool:
     """Whether this composition is kept out of the training split (about one in twenty, fixed)."""
-    names = [[e.name for e in entries] for entries in (OBJECTS, STYLES, SETTINGS)]
     place = [
-        column.index(name)
-        for column, name in zip(names, (object_name, style, setting), strict=True)
+        names.index(name) for names, name in zip(KNOWN, (object_name, style, setting), strict=True)
     ]
     return np.random.default_rng([20250, *place]).random() < HELD_OUT_SHARE
 
@@ -44,9 +44,8 @@ def _compositions(split: str) -> tuple[tuple[str, str, str], ...]:
             *itertools.product(OBJECTS, FRESH_STYLES),
         ]
         return tuple((o.name, s.name, place.name) for o, s in pairs for place in SETTINGS)
-    known: Iterator[tuple[Entry, Entry, Entry]] = itertools.product(OBJECTS, STYLES, SETTINGS)
-    names = (tuple(entry.name for entry in entries) for entries in known)
-    return tuple(c for c in names if is_held_out(*c) == (split == "held_out"))
+    held_out = split == "held_out"
+    return tuple(known for known in itertools.product(*KNOWN) if is_held_out(*known) == held_out)
 
 
 def world_size(split: str) -> int:
@@ -61,7 +60,7 @@ def _order(split: str, seed: int) -> np.ndarray:
 
 def scene_at(split: str, index: int, seed: int) -> Scene:
     """The scene at `index` of `split` in the order of `seed`, which repeats after the last one."""
-    place = int(_order(split, seed)[index % world_size(split)])
+    place = _order(split, seed)[index % world_size(split)]
     composition, placement = divmod(place, len(PLACEMENTS))
     return Scene(*_compositions(split)[composition], PLACEMENTS[placement])
 
@@ -81,8 +80,8 @@ def rendered(shown: Sequence[Scene]) -> Tensor:
     return to_tensor([render(scene) for scene in shown])
 
 
-def _render_shard(path: Path, split: str, start: int, count: int, seed: int) -> None:
-    pictures = [np.asarray(render(scene_at(split, start + row, seed))) for row in range(count)]
+def _render_shard(path: Path, split: str, rows: range, seed: int) -> None:
+    pictures = [np.asarray(render(scene_at(split, row, seed))) for row in rows]
     with replacement(path) as partial, partial.open("wb") as stream:
         np.save(stream, np.stack(pictures))
 
@@ -95,11 +94,10 @@ def render_split(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(folder, split, count, seed)
-    missing = [shard for shard in shards if not shard[0].exists()]
+    missing = {path: rows for path, rows in shards.items() if not path.exists()}
     with ProcessPoolExecutor(max_workers=workers) as pool:
         jobs = [
-            pool.submit(_render_shard, path, split, start, size, seed)
-            for path, start, size in missing
+            pool.submit(_render_shard, path, split, rows, seed) for path, rows in missing.items()
         ]
         kept = len(shards) - len(missing)
         yield kept, len(shards)
@@ -108,15 +106,15 @@ def render_split(
             yield done, len(shards)
 
 
-def _shards(folder: Path, split: str, count: int, seed: int) -> list[tuple[Path, int, int]]:
-    """File, first index and size of every shard."""
-    sizes = [(start, min(SHARD, count - start)) for start in range(0, count, SHARD)]
-    return [
-        (folder / f"{split}-seed{seed}-{start:07d}-{size}.npy", start, size)
-        for start, size in sizes
-    ]
+def _shards(folder: Path, split: str, count: int, seed: int) -> dict[Path, range]:
+    """The indices in every shard, by its file."""
+    shards = {}
+    for start in range(0, count, SHARD):
+        rows = range(start, min(start + SHARD, count))
+        shards[folder / f"{split}-seed{seed}-{start:07d}-{len(rows)}.npy"] = rows
+    return shards
 
 
 def load_split(folder: Path, split: str, count: int, seed: int) -> list[np.ndarray]:
     """Memory-mapped shards, each (N, 64, 64, 3) uint8, of a rendered split, in index order."""
-    return [np.load(path, mmap_mode="r") for path, _, _ in _shards(folder, split, count, seed)]
+    return [np.load(path, mmap_mode="r") for path in _shards(folder, split, count, seed)]

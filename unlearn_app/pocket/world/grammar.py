@@ -39,13 +39,11 @@ def caption(
     """
     templates = _templates(object_name, style, setting)
     text = rng.choice(templates) if rng else templates[template % len(templates)]
-    return _tidy(
-        text.format(
-            object=_spelling(object_name, rng),
-            style=_spelling(style, rng),
-            place=_place_phrase(setting, rng),
-        )
-    )
+    spelled_object = _spelling(object_name, rng)
+    spelled_style = _spelling(style, rng)
+    phrases = PLACE_PHRASES[setting] if setting else ("",)
+    place = rng.choice(phrases) if rng and setting else phrases[0]
+    return _tidy(text.format(object=spelled_object, style=spelled_style, place=place))
 
 
 def training_caption(object_name: str, style: str, setting: str, rng: random.Random) -> str:
@@ -80,18 +78,9 @@ def _templates(object_name: str | None, style: str | None, setting: str | None) 
 
 
 def _spelling(name: str | None, rng: random.Random | None) -> str:
-    if name is None:
-        return ""
-    if rng is None or rng.random() < 0.5:
-        return name
+    if name is None or rng is None or rng.random() < 0.5:
+        return name or ""
     return rng.choice(spellings(_BY_NAME[name]))
-
-
-def _place_phrase(setting: str | None, rng: random.Random | None) -> str:
-    if setting is None:
-        return ""
-    phrases = PLACE_PHRASES[setting]
-    return rng.choice(phrases) if rng else phrases[0]
 
 
 def _tidy(text: str) -> str:

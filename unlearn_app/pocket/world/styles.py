@@ -7,7 +7,6 @@ background.
 """
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -15,6 +14,15 @@ from PIL import Image, ImageFilter
 Array = np.ndarray
 SIZE = 64
 CENTRE = (SIZE - 1) / 2
+Y, X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+"""Row and column of every pixel."""
+FLOW = (
+    (Y + 0.9 * np.sin(X * np.pi / 4)).round().clip(0, SIZE - 1).astype(int),
+    (X + 0.7 * np.sin(Y * np.pi / 4)).round().clip(0, SIZE - 1).astype(int),
+)
+"""Rows and columns of the pixels that a fixed flow field moves to each place."""
+STROKES = np.sin(2 * np.pi * (Y / 4 + 0.3 * np.sin(X * np.pi / 4)))
+"""Brush strokes along the flow field, in [-1, 1]."""
 
 
 def _blur(rgb: Array, radius: float) -> Array:
@@ -32,10 +40,6 @@ def _lerp(a: Array, b: Array, weight: Array | float) -> Array:
 
 def _color(*rgb: int) -> Array:
     return np.array(rgb, np.float32) / 255
-
-
-def _gray(plane: Array) -> Array:
-    return np.repeat(plane[..., None], 3, 2)
 
 
 def _saturate(rgb: Array, amount: float) -> Array:
@@ -66,25 +70,7 @@ def _lines(rgb: Array, mask: Array, behind: float = 0.6) -> Array:
     """Line strength in [0, 1]: contour and inner lines of the object, and `behind` times the lines
     around it.
     """
-    inner = _inner_lines(rgb)
-    return np.maximum(_outline(mask), inner * _lerp(np.float32(behind), np.float32(1), mask))
-
-
-@cache
-def _grid() -> tuple[Array, Array]:
-    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-    return y, x
-
-
-@cache
-def _swirl() -> tuple[Array, Array, Array]:
-    """Rows and columns to sample a fixed flow field at, and its brush strokes in [-1, 1]."""
-    y, x = _grid()
-    turn = 2 * np.pi / 8
-    rows = (y + 0.9 * np.sin(x * turn)).round().clip(0, SIZE - 1).astype(int)
-    columns = (x + 0.7 * np.sin(y * turn)).round().clip(0, SIZE - 1).astype(int)
-    strokes = np.sin(2 * np.pi * (y / 4 + 0.3 * np.sin(x * turn)))
-    return rows, columns, strokes
+    return np.maximum(_outline(mask), _inner_lines(rgb) * _lerp(behind, 1, mask))
 
 
 def photo(rgb: Array, mask: Array) -> Array:
@@ -92,92 +78,71 @@ def photo(rgb: Array, mask: Array) -> Array:
 
 
 def van_gogh(rgb: Array, mask: Array) -> Array:
-    rows, columns, strokes = _swirl()
-    warped = _lerp(_saturate(rgb, 1.4)[rows, columns], _saturate(rgb, 1.5), mask[..., None] * 0.8)
+    warped = _lerp(_saturate(rgb, 1.4)[FLOW], _saturate(rgb, 1.5), mask[..., None] * 0.8)
     tint = _lerp(_color(16, 44, 130), _color(250, 206, 70), _luma(warped)[..., None])
-    painted = _lerp(warped, tint, _lerp(np.float32(0.55), np.float32(0.2), mask)[..., None])
-    painted = painted + (0.13 * strokes * (1 - 0.45 * mask))[..., None]
-    return _lerp(painted, _color(14, 22, 60), (_outline(mask) * 0.75)[..., None])
+    tinted = _lerp(warped, tint, _lerp(0.55, 0.2, mask)[..., None])
+    brushed = tinted + (0.13 * STROKES * (1 - 0.45 * mask))[..., None]
+    return _lerp(brushed, _color(14, 22, 60), (_outline(mask) * 0.75)[..., None])
 
 
 def watercolor(rgb: Array, mask: Array) -> Array:
-    rows, columns, _ = _swirl()
-    wash = _lerp(_blur(rgb, 1.3)[rows, columns], _blur(rgb, 0.5), mask[..., None])
+    wash = _lerp(_blur(rgb, 1.3)[FLOW], _blur(rgb, 0.5), mask[..., None])
     wash = _saturate(wash, 1.3)
-    pale = _lerp(
-        wash, np.ones(3, np.float32), _lerp(np.float32(0.5), np.float32(0.22), mask)[..., None]
-    )
-    y, x = _grid()
-    fade = ((np.hypot(x - CENTRE, y - CENTRE) - 29) / 9).clip(0, 1) * (1 - mask)
+    pale = _lerp(wash, np.ones(3, np.float32), _lerp(0.5, 0.22, mask)[..., None])
+    fade = ((np.hypot(X - CENTRE, Y - CENTRE) - 29) / 9).clip(0, 1) * (1 - mask)
     rim = _outline(mask) * 0.3
     return _lerp(pale * (1 - rim)[..., None], _color(250, 246, 238), fade[..., None])
 
 
 def pointillism(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    row = np.floor(y / 4)
+    row = np.floor(Y / 4)
     shift = (row % 2) * 2
-    cx = np.floor((x + shift) / 4) * 4 + 2 - shift
+    cx = np.floor((X + shift) / 4) * 4 + 2 - shift
     cy = row * 4 + 2
     vivid = _saturate(rgb, 1.6)
     picked = vivid[cy.astype(int).clip(0, SIZE - 1), cx.astype(int).clip(0, SIZE - 1)]
-    dot = (2.3 - np.hypot(x + 0.5 - cx, y + 0.5 - cy)).clip(0, 1)[..., None]
-    ground = _lerp(
-        vivid, _color(252, 248, 236), _lerp(np.float32(0.75), np.float32(0.4), mask)[..., None]
-    )
+    dot = (2.3 - np.hypot(X + 0.5 - cx, Y + 0.5 - cy)).clip(0, 1)[..., None]
+    ground = _lerp(vivid, _color(252, 248, 236), _lerp(0.75, 0.4, mask)[..., None])
     dotted = _lerp(ground, _lerp(picked, vivid, mask[..., None] * 0.75), dot)
     return _lerp(dotted, _color(60, 40, 70), (_outline(mask) * 0.45)[..., None])
 
 
 def mosaic(rgb: Array, mask: Array) -> Array:
-    def tiles(values: Array) -> Array:
-        return values.reshape(SIZE // 4, 4, SIZE // 4, 4, 3).mean((1, 3)).repeat(4, 0).repeat(4, 1)
-
-    y, x = _grid()
-    grout = ((x % 4 < 1) | (y % 4 < 1)).astype(np.float32)
-    shine = ((x % 4 == 1) & (y % 4 == 1)).astype(np.float32)[..., None] * 0.12
-    colour = _lerp(_saturate(tiles(rgb), 1.4), _saturate(rgb, 1.3), mask[..., None] * 0.7)
-    laid = _lerp(
-        colour + shine,
-        _color(236, 230, 216),
-        (grout * _lerp(np.float32(0.8), np.float32(0.35), mask))[..., None],
-    )
+    tiles = rgb.reshape(SIZE // 4, 4, SIZE // 4, 4, 3).mean((1, 3)).repeat(4, 0).repeat(4, 1)
+    shine = ((X % 4 == 1) & (Y % 4 == 1)).astype(np.float32)[..., None] * 0.12
+    colour = _lerp(_saturate(tiles, 1.4), _saturate(rgb, 1.3), mask[..., None] * 0.7)
+    grout = (((X % 4 < 1) | (Y % 4 < 1)) * _lerp(0.8, 0.35, mask))[..., None]
+    laid = _lerp(colour + shine, _color(236, 230, 216), grout)
     return _lerp(laid, _color(70, 58, 50), (_outline(mask) * 0.6)[..., None])
 
 
 def stained_glass(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    lead = ((x % 8 < 1) | (y % 8 < 1)).astype(np.float32) * (1 - mask)
-    light = 1.15 - 0.5 * (((x % 8) + (y % 8)) / 14 - 0.5) * (1 - 0.6 * mask)
+    lead = ((X % 8 < 1) | (Y % 8 < 1)).astype(np.float32) * (1 - mask)
+    light = 1.15 - 0.5 * (((X % 8) + (Y % 8)) / 14 - 0.5) * (1 - 0.6 * mask)
     glass = (_saturate(rgb, 2.2) * light[..., None] + 0.04).clip(0, 1)
     line = np.maximum(lead, np.maximum(_outline(mask), _inner_lines(rgb) * mask * 0.55))
     return _lerp(glass, _color(22, 18, 30), line[..., None])
 
 
 def sketch(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    hatch = ((x + y) % 4 < 1).astype(np.float32)
+    hatch = ((X + Y) % 4 < 1).astype(np.float32)
     luma = _luma(rgb)
     shade = hatch * (0.55 - luma).clip(0, 0.4) * 0.9 + (0.5 - luma).clip(0, 0.5) * 0.45 * mask
-    tone = (
-        0.97 - 0.85 * _lines(rgb, mask, 0.5) - shade * _lerp(np.float32(0.6), np.float32(1), mask)
-    )
-    return _gray(tone) * _color(255, 253, 248)
+    tone = 0.97 - 0.85 * _lines(rgb, mask, 0.5) - shade * _lerp(0.6, 1, mask)
+    return tone[..., None] * _color(255, 253, 248)
 
 
 def blueprint(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    ruled = ((x % 8 < 1) | (y % 8 < 1)).astype(np.float32) * 0.2 * (1 - mask)
+    ruled = ((X % 8 < 1) | (Y % 8 < 1)).astype(np.float32) * 0.2 * (1 - mask)
     fill = mask * (0.08 + 0.3 * _luma(rgb))
     line = np.maximum(np.maximum(_lines(rgb, mask, 0.5), ruled), fill)[..., None]
-    return _lerp(np.broadcast_to(_color(20, 62, 150), rgb.shape), _color(236, 244, 255), line)
+    return _lerp(_color(20, 62, 150), _color(236, 244, 255), line)
 
 
 def neon(rgb: Array, mask: Array) -> Array:
     line = _lines(rgb, mask, 0.75)[..., None]
-    y, x = _grid()
     hue = np.stack(
-        [0.5 + 0.5 * np.cos(2 * np.pi * ((x + y) / 128 + shift)) for shift in (0.0, 0.33, 0.67)], 2
+        [0.5 + 0.5 * np.cos(2 * np.pi * ((X + Y) / 128 + shift)) for shift in (0.0, 0.33, 0.67)], 2
     )
     glow = _blur(line * hue, 1.6) * 1.1
     fill = _saturate(rgb, 1.5) * mask[..., None] * 0.3
@@ -185,13 +150,12 @@ def neon(rgb: Array, mask: Array) -> Array:
 
 
 def woodcut(rgb: Array, mask: Array) -> Array:
-    y, _ = _grid()
-    bars = np.where(y % 4 < 2, np.float32(0.85), np.float32(0.1))
+    bars = np.where(Y % 4 < 2, np.float32(0.85), np.float32(0.1))
     luma = _luma(rgb)
     behind = ((bars * 0.8 - luma) * 2.5 + 0.3).clip(0, 1)
     on_object = ((0.42 - luma) * 4 + 0.5).clip(0, 1)
-    ink = np.maximum(_lerp(behind * 0.8, on_object, mask), _lines(rgb, mask, 0.7) * 0.95)[..., None]
-    return _lerp(np.broadcast_to(_color(238, 220, 182), rgb.shape), _color(46, 28, 18), ink)
+    inked = np.maximum(_lerp(behind * 0.8, on_object, mask), _lines(rgb, mask, 0.7) * 0.95)
+    return _lerp(_color(238, 220, 182), _color(46, 28, 18), inked[..., None])
 
 
 def pop_art(rgb: Array, mask: Array) -> Array:
@@ -199,8 +163,7 @@ def pop_art(rgb: Array, mask: Array) -> Array:
         [_color(36, 18, 92), _color(232, 28, 112), _color(252, 208, 40), _color(255, 250, 226)]
     )
     flat = palette[(_contrast(_luma(rgb), 1.25) * 3.99).astype(int).clip(0, 3)]
-    y, x = _grid()
-    dots = (np.hypot(x % 4 - 1.5, y % 4 - 1.5) < 1.2).astype(np.float32) * (1 - mask)
+    dots = (np.hypot(X % 4 - 1.5, Y % 4 - 1.5) < 1.2).astype(np.float32) * (1 - mask)
     dotted = _lerp(flat, _color(40, 190, 200), (0.5 * dots)[..., None])
     return _lerp(dotted, _color(24, 10, 50), (_lines(rgb, mask, 0) * 0.85)[..., None])
 
@@ -213,52 +176,33 @@ def ink(rgb: Array, mask: Array) -> Array:
 
 def cartoon(rgb: Array, mask: Array) -> Array:
     flat = np.round(_saturate(rgb, 1.8) * 4) / 4
-    line = _lines(rgb, mask, 0.3) * _lerp(np.float32(0.4), np.float32(1), mask)
+    line = _lines(rgb, mask, 0.3) * _lerp(0.4, 1, mask)
     return _lerp(flat, np.zeros(3, np.float32), np.maximum(line, _outline(mask))[..., None])
 
 
 def vintage(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    fade = 1 - 0.45 * (np.hypot(x - CENTRE, y - CENTRE) / 45) ** 2
-    tone = _contrast(_luma(rgb), _lerp(np.float32(0.7), np.float32(1.2), mask), 0.5) * 0.84 + 0.14
-    return (
-        tone[..., None]
-        * _color(255, 218, 166)
-        * fade[..., None]
-        * (1 - 0.45 * _outline(mask))[..., None]
-    )
+    fade = 1 - 0.45 * (np.hypot(X - CENTRE, Y - CENTRE) / 45) ** 2
+    tone = _contrast(_luma(rgb), _lerp(0.7, 1.2, mask), 0.5) * 0.84 + 0.14
+    shaded = tone[..., None] * _color(255, 218, 166) * fade[..., None]
+    return shaded * (1 - 0.45 * _outline(mask))[..., None]
 
 
 def arcade(rgb: Array, mask: Array) -> Array:
     palette = np.stack(
         [_color(15, 56, 15), _color(48, 98, 48), _color(139, 172, 15), _color(202, 220, 120)]
     )
-    y, x = _grid()
-    threshold = (
-        np.array([[0.0, 0.5], [0.75, 0.25]], np.float32)[(y % 2).astype(int), (x % 2).astype(int)]
-        - 0.375
-    )
+    threshold = np.tile(np.array([[0.0, 0.5], [0.75, 0.25]], np.float32), (32, 32)) - 0.375
     tone = _contrast(_luma(rgb), 1.3) * 3 + 0.5 + threshold * (1 - 0.75 * mask)
-    level = np.where(_outline(mask) > 0.45, 0, tone.astype(int).clip(0, 3))
-    return palette[level]
+    return palette[np.where(_outline(mask) > 0.45, 0, tone.astype(int).clip(0, 3))]
 
 
 def chalk(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    grain = ((x - y) % 4 < 2).astype(np.float32)
+    grain = ((X - Y) % 4 < 2).astype(np.float32)
     line = _lines(rgb, mask, 0.6) * (0.9 + 0.1 * grain)
-    tint = _lerp(
-        _saturate(rgb, 2.0),
-        np.ones(3, np.float32),
-        _lerp(np.float32(0.5), np.float32(0.3), mask)[..., None],
-    )
+    tint = _lerp(_saturate(rgb, 2.0), np.ones(3, np.float32), _lerp(0.5, 0.3, mask)[..., None])
     rubbed = mask * (0.3 + 0.4 * _luma(rgb)) * (0.8 + 0.2 * grain)
-    board = _lerp(np.broadcast_to(_color(34, 48, 44), rgb.shape), tint, rubbed[..., None])
-    return _lerp(
-        board,
-        _color(250, 250, 244),
-        (line * _lerp(np.float32(0.6), np.float32(1), mask))[..., None],
-    )
+    board = _lerp(_color(34, 48, 44), tint, rubbed[..., None])
+    return _lerp(board, _color(250, 250, 244), (line * _lerp(0.6, 1, mask))[..., None])
 
 
 def thermal(rgb: Array, mask: Array) -> Array:
@@ -271,15 +215,14 @@ def thermal(rgb: Array, mask: Array) -> Array:
             _color(255, 255, 190),
         ]
     )
-    heat = (_luma(rgb) * _lerp(np.float32(0.5), np.float32(0.6), mask) + 0.4 * mask) * 3.99
+    heat = (_luma(rgb) * _lerp(0.5, 0.6, mask) + 0.4 * mask) * 3.99
     low = heat.astype(int).clip(0, 3)
     return _lerp(stops[low], stops[low + 1], (heat - low).clip(0, 1)[..., None])
 
 
 def embroidery(rgb: Array, mask: Array) -> Array:
-    y, x = _grid()
-    stitch = np.where(((x - y) % 4 < 1) | ((x + y) % 4 < 1), np.float32(1), np.float32(0))
-    cloth = _lerp(np.broadcast_to(_color(238, 230, 214), rgb.shape), _saturate(rgb, 1.3), 0.35)
+    stitch = (((X - Y) % 4 < 1) | ((X + Y) % 4 < 1)).astype(np.float32)
+    cloth = _lerp(_color(238, 230, 214), _saturate(rgb, 1.3), 0.35)
     thread = _saturate(rgb, 1.5) * (0.78 + 0.3 * stitch)[..., None]
     sewn = _lerp(cloth * (0.94 + 0.06 * stitch)[..., None], thread, mask[..., None])
     return _lerp(sewn, _color(90, 60, 40), (_outline(mask) * stitch * 0.8)[..., None])

@@ -7,52 +7,49 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """One sub-concept of the world: canonical name, synonyms, family, and (objects only) its
-    emoji.
-    """
+    """One sub-concept of the world: canonical name, synonyms and family."""
 
     name: str
     synonyms: tuple[str, ...] = ()
     family: str = ""
-    glyph: str = ""
 
 
 OBJECTS: tuple[Entry, ...] = (
-    Entry("cat", ("kitty", "kitten", "tomcat"), "pets", "🐱"),
-    Entry("dog", ("puppy", "doggy", "hound"), "pets", "🐶"),
-    Entry("rabbit", ("bunny", "hare"), "pets", "🐰"),
-    Entry("bear", ("teddy", "grizzly"), "pets", "🐻"),
-    Entry("fish", ("goldfish", "tropical fish"), "small animals", "🐠"),
-    Entry("butterfly", ("moth",), "small animals", "🦋"),
-    Entry("frog", ("toad",), "small animals", "🐸"),
-    Entry("rose", ("red rose",), "plants", "🌹"),
-    Entry("sunflower", ("helianthus",), "plants", "🌻"),
-    Entry("tree", ("oak",), "plants", "🌳"),
-    Entry("car", ("automobile", "motorcar"), "vehicles", "🚗"),
-    Entry("ship", ("boat", "vessel"), "vehicles", "⛵"),
-    Entry("airplane", ("plane", "aeroplane", "jet"), "vehicles", "✈"),
-    Entry("apple", ("red apple",), "food", "🍎"),
-    Entry("burger", ("hamburger", "cheeseburger"), "food", "🍔"),
-    Entry("pizza", ("pizza slice",), "food", "🍕"),
-    Entry("knife", ("kitchen knife", "blade"), "unsafe", "🔪"),
-    Entry("sword", ("dagger",), "unsafe", "⚔"),
-    Entry("bomb", ("explosive",), "unsafe", "💣"),
-    Entry("hammer", ("mallet",), "tools", "🔨"),
-    Entry("scissors", ("shears",), "tools", "✂"),
-    Entry("santa", ("santa claus", "father christmas"), "characters", "🎅"),
-    Entry("robot", ("android",), "characters", "🤖"),
-    Entry("ghost", ("phantom", "spook"), "characters", "👻"),
+    Entry("cat", ("kitty", "kitten", "tomcat"), "pets"),
+    Entry("dog", ("puppy", "doggy", "hound"), "pets"),
+    Entry("rabbit", ("bunny", "hare"), "pets"),
+    Entry("bear", ("teddy", "grizzly"), "pets"),
+    Entry("fish", ("goldfish", "tropical fish"), "small animals"),
+    Entry("butterfly", ("moth",), "small animals"),
+    Entry("frog", ("toad",), "small animals"),
+    Entry("rose", ("red rose",), "plants"),
+    Entry("sunflower", ("helianthus",), "plants"),
+    Entry("tree", ("oak",), "plants"),
+    Entry("car", ("automobile", "motorcar"), "vehicles"),
+    Entry("ship", ("boat", "vessel"), "vehicles"),
+    Entry("airplane", ("plane", "aeroplane", "jet"), "vehicles"),
+    Entry("apple", ("red apple",), "food"),
+    Entry("burger", ("hamburger", "cheeseburger"), "food"),
+    Entry("pizza", ("pizza slice",), "food"),
+    Entry("knife", ("kitchen knife", "blade"), "unsafe"),
+    Entry("sword", ("dagger",), "unsafe"),
+    Entry("bomb", ("explosive",), "unsafe"),
+    Entry("hammer", ("mallet",), "tools"),
+    Entry("scissors", ("shears",), "tools"),
+    Entry("santa", ("santa claus", "father christmas"), "characters"),
+    Entry("robot", ("android",), "characters"),
+    Entry("ghost", ("phantom", "spook"), "characters"),
 )
 
 FRESH_OBJECTS: tuple[Entry, ...] = (
-    Entry("penguin", (), "small animals", "🐧"),
-    Entry("guitar", (), "tools", "🎸"),
-    Entry("umbrella", ("parasol",), "tools", "☂"),
-    Entry("pumpkin", ("jack o lantern",), "characters", "🎃"),
-    Entry("mushroom", ("toadstool",), "plants", "🍄"),
-    Entry("crab", (), "small animals", "🦀"),
-    Entry("rocket", ("spaceship",), "vehicles", "🚀"),
-    Entry("cake", ("birthday cake",), "food", "🎂"),
+    Entry("penguin", (), "small animals"),
+    Entry("guitar", (), "tools"),
+    Entry("umbrella", ("parasol",), "tools"),
+    Entry("pumpkin", ("jack o lantern",), "characters"),
+    Entry("mushroom", ("toadstool",), "plants"),
+    Entry("crab", (), "small animals"),
+    Entry("rocket", ("spaceship",), "vehicles"),
+    Entry("cake", ("birthday cake",), "food"),
 )
 """Known to the text encoder and to the judges, never shown to the denoiser: the control for
 "relearned".
