@@ -98,8 +98,8 @@ class JudgeExperiment(Experiment):
             yield on_strange(self.judges, self.model, self._size // 7)
         elif cell.kind == "generated":
             shown = sample_scenes(self._per_pair)[:: 16 if self.smoke else 1]
-            with self.model.active():
-                pictures = generate_scenes(self.model, shown, STEPS, GUIDANCE_SCALE, GENERATED)
+            how = {"steps": STEPS, "guidance_scale": GUIDANCE_SCALE, "first_seed": GENERATED}
+            pictures = generate_scenes(self.model, shown, **how)
             yield on_known(self.judges, pictures, shown)
         else:
             shown = (

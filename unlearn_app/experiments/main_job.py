@@ -21,15 +21,15 @@ from ..evaluation.base_rates import record, relearning_key
 from ..evaluation.judges.second_judge import SecondJudge
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
-    SceneSampler,
+    generate_scenes,
     generation_scores,
     held_out_scenes,
+    judge_scores,
     on_one_prompt,
     on_reconstruction,
-    on_renderings,
     sample_scenes,
 )
-from ..pocket.world.dataset import scenes
+from ..pocket.world.dataset import rendered, scenes
 from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import AttackCheckpoint
@@ -75,9 +75,11 @@ class MainJob(Experiment):
     def __init__(self, *made: Any) -> None:
         super().__init__(*made)
         self.second = SecondJudge.load(POCKET / "second")
-        self._sampler = SceneSampler(
-            CompareConfig.sampling_steps, CompareConfig.guidance_scale, GENERATED_SEED
-        )
+        self._sampling = {
+            "steps": CompareConfig.sampling_steps,
+            "guidance_scale": CompareConfig.guidance_scale,
+            "first_seed": GENERATED_SEED,
+        }
 
     def cells(self) -> list[JobPart]:
         concepts = CONCEPTS[:1] if self.smoke else CONCEPTS
@@ -108,7 +110,7 @@ class MainJob(Experiment):
         if cell.kind in (PROCESS, PAGE):
             return base
         pictures = {"pictures": len(self._asked(cell.kind))}
-        sampled = {} if cell.kind in OF_THE_MODEL[:2] else {"sampler": self._sampler}
+        sampled = {} if cell.kind in OF_THE_MODEL[:2] else {"sampler": self._sampling}
         versions = {"judge": self.judge.version, "second": self.second.version}
         return base | versions | pictures | sampled
 
@@ -120,9 +122,9 @@ class MainJob(Experiment):
     ) -> Iterator[Mapping[str, Any]]:
         asked = self._asked(cell.kind)
         ways = {
-            "rendered": lambda: on_renderings(self.judge, asked),
+            "rendered": lambda: judge_scores(self.judge, rendered(asked), asked),
             "reconstruction": lambda: on_reconstruction(self.model, asked),
-            "diversity": lambda: on_one_prompt(self.model, self._sampler, len(asked)),
+            "diversity": lambda: on_one_prompt(self.model, len(asked), **self._sampling),
             **dict.fromkeys(("generated", "held-out"), lambda: self._quality(asked)),
             RUN: lambda: self._whole_run(cell),
             BASE: lambda: self._taught(cell),
@@ -193,7 +195,8 @@ class MainJob(Experiment):
         return range(DIVERSE // 8 if self.smoke else DIVERSE)
 
     def _quality(self, shown: Sequence[Any]) -> Any:
-        return generation_scores(self.judge, self.second, self._sampler(self.model, shown), shown)
+        pictures = generate_scenes(self.model, shown, **self._sampling)
+        return generation_scores(self.judge, self.second, pictures, shown)
 
     def _whole_run(self, cell: JobPart) -> dict[str, Any]:
         """Scores, verdict and timing of one run with the default settings."""

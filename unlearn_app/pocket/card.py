@@ -18,18 +18,18 @@ from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.diffusers.loading import load_pipeline
 from .measures import (
-    SceneSampler,
+    generate_scenes,
     generation_scores,
     held_out_scenes,
+    judge_scores,
     on_one_prompt,
     on_reconstruction,
-    on_renderings,
     prompt_of,
     sample_scenes,
 )
 from .training.checkpoints import Progress, write_json
 from .training.recipe import FULL, Recipe
-from .world.dataset import scenes, unjudged_scenes
+from .world.dataset import rendered, scenes, unjudged_scenes
 from .world.rendering import PLACEMENTS, Scene, render
 from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 
@@ -105,24 +105,26 @@ def _measured(
     """All scores of the card as JSON, and the pictures of every object in every style."""
     judge = PocketJudge.load(folder / "judge")
     second = SecondJudge.load(folder / "second")
-    sampler = SceneSampler(sizes.steps, GUIDANCE_SCALE)
+    sampling = {"steps": sizes.steps, "guidance_scale": GUIDANCE_SCALE}
     scores = {}
     yield Progress("judge", 0, 2, "unseen renderings")
     held_out = scenes("held_out", sizes.rendered, data_seed)
-    scores["renderings"] = on_renderings(judge, held_out)
+    scores["renderings"] = judge_scores(judge, rendered(held_out), held_out)
     yield Progress("judge", 1, 2, "what the denoiser never sees")
-    scores["fresh"] = on_renderings(judge, unjudged_scenes(sizes.fresh))
+    fresh = unjudged_scenes(sizes.fresh)
+    scores["fresh"] = judge_scores(judge, rendered(fresh), fresh)
     yield Progress("reconstruction", 0, 1)
     scores["psnr"] = on_reconstruction(model, held_out[: sizes.reconstructed])
     yield Progress("generate", 0, 3, "every object in every style")
     wanted = sample_scenes(sizes.per_pair)
-    samples = sampler(model, wanted)
+    samples = generate_scenes(model, wanted, **sampling)
     scores["generated"] = generation_scores(judge, second, samples, wanted)
     yield Progress("generate", 1, 3, "held-out compositions")
     unseen = held_out_scenes(sizes.held_out)
-    scores["held_out"] = generation_scores(judge, second, sampler(model, unseen), unseen)
+    pictures = generate_scenes(model, unseen, **sampling)
+    scores["held_out"] = generation_scores(judge, second, pictures, unseen)
     yield Progress("generate", 2, 3, "one prompt many times")
-    scores["diversity"] = on_one_prompt(model, sampler, sizes.diverse)
+    scores["diversity"] = on_one_prompt(model, sizes.diverse, **sampling)
     return scores, samples
 
 

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
@@ -20,6 +20,8 @@ from .world.vocabulary import (
     spellings,
 )
 
+ENTRIES = {"object": (OBJECTS, FRESH_OBJECTS), "style": (STYLES, FRESH_STYLES)}
+"""By kind what the denoiser is shown, and what it never is."""
 TEST_SETTINGS = ("beach", "field", "night", "room")
 TEST_STYLES = (
     PLAIN_STYLE,
@@ -37,20 +39,12 @@ FILLERS = ("a", "an", "the", "in", "of", "by", "style", "styles", "painting", "p
 
 def known_concepts() -> list[KnownConcept]:
     """Every object and style of the world, those never shown to the denoiser last."""
-    objects = [KnownConcept(e.name, "object", e.family, e.synonyms) for e in OBJECTS]
-    styles = [KnownConcept(e.name, "style", e.family, e.synonyms) for e in STYLES]
-    unseen = [KnownConcept(e.name, "object", e.family, e.synonyms, True) for e in FRESH_OBJECTS]
-    unseen += [KnownConcept(e.name, "style", e.family, e.synonyms, True) for e in FRESH_STYLES]
-    return [*objects, *styles, *unseen]
-
-
-def _normal(text: str) -> str:
-    words = re.findall(r"[a-z]+", text.casefold().replace("-", " "))
-    while words and words[0] in FILLERS:
-        words = words[1:]
-    while words and words[-1] in FILLERS:
-        words = words[:-1]
-    return " ".join(words)
+    return [
+        KnownConcept(entry.name, kind, entry.family, entry.synonyms, fresh)
+        for fresh in (False, True)
+        for kind, entries in ENTRIES.items()
+        for entry in entries[fresh]
+    ]
 
 
 def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
@@ -60,11 +54,8 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
         ConfigError: the word is not in the world; the message names the nearest ones.
     """
     wanted = _normal(text)
-    for kind, entries in (
-        ("object", (*OBJECTS, *FRESH_OBJECTS)),
-        ("style", (*STYLES, *FRESH_STYLES)),
-    ):
-        for entry in entries:
+    for kind, (shown, fresh) in ENTRIES.items():
+        for entry in (*shown, *fresh):
             for spelling in spellings(entry):
                 if wanted in (spelling, f"{spelling}s", f"{spelling}es", f"{spelling[:-1]}ies"):
                     return entry, kind
@@ -87,31 +78,57 @@ def nearest_known(text: str, count: int = 4) -> list[str]:
     return list(dict.fromkeys(by_spelling[s] for s in ranked))[:count]
 
 
+def _normal(text: str) -> str:
+    """Lower-case words without articles and other fillers around them."""
+    words = re.findall(r"[a-z]+", text.casefold())
+    while words and words[0] in FILLERS:
+        words = words[1:]
+    while words and words[-1] in FILLERS:
+        words = words[:-1]
+    return " ".join(words)
+
+
 def pocket_concept(text: str, anchor: str | None) -> Concept:
-    """The concept behind a typed word, with train and test prompts that share no sub-concept but
-    the concept.
+    """The concept behind a typed word; its train and test prompts share no sub-concept but the
+    concept.
+
+    The adversary's half is left out of the retain prompts as of the forget prompts, so that their
+    rows stay in pairs. Far test prompts ask about the other axis too.
 
     Raises:
         ConfigError: an unknown concept or anchor, an anchor of the other kind, or the concept as
         its own anchor.
     """
     entry, kind = find_entry(text)
-    chosen = _default_anchor(entry, kind)
-    if anchor is not None:
-        chosen, anchor_kind = find_entry(anchor, "anchor")
-        if chosen == entry:
-            raise ConfigError(
-                f"The anchor “{anchor}” is the concept “{entry.name}” itself; choose another.",
-                "anchor",
-            )
-        if anchor_kind != kind:
-            raise ConfigError(
-                f"The anchor “{anchor}” is of kind {anchor_kind}, the concept of kind {kind};"
-                " choose the same kind.",
-                "anchor",
-            )
-    build = _object_concept if kind == "object" else _style_concept
-    return build(text, entry, chosen)
+    anchor_entry = _anchor(entry, kind, anchor)
+    others = _others(entry, kind)
+
+    def prompts(names: Sequence[str], test: bool) -> tuple[Prompt, ...]:
+        return _prompts(names, others[test], _settings(test), kind, test)
+
+    near, far = _relatives(entry, anchor_entry, kind)
+    near_train, near_test = halves(near, entry.name)
+    far_train, far_test = halves(far, entry.name)
+    near_retain = prompts(near_train, False)
+    far_retain = prompts(far_train, False)
+    other_kind = "style" if kind == "object" else "object"
+    cross = _prompts(others[True], far_test, _settings(True), other_kind, True)
+    forget, anchors, relearn = shared_out(
+        prompts((entry.name,), False), prompts((anchor_entry.name,), False)
+    )
+    return Concept(
+        text,
+        entry.name,
+        kind,
+        anchor_entry.name,
+        PromptSplit(forget, prompts((entry.name,), True)),
+        anchors,
+        relearn,
+        PromptSplit(near_retain[::2], prompts(near_test or near_train, True)),
+        PromptSplit(far_retain[::2], _interleave(prompts(far_test, True), cross)),
+        _interleave(near_retain[1::2], far_retain[1::2]),
+        entry.synonyms,
+    )
 
 
 def tuning_prompts(text: str) -> tuple[Prompt, ...]:
@@ -124,49 +141,60 @@ def tuning_prompts(text: str) -> tuple[Prompt, ...]:
         ConfigError: an unknown concept.
     """
     entry, kind = find_entry(text)
-    others = (
-        _styles(False) if kind == "object" else halves([e.name for e in OBJECTS], entry.name)[0]
-    )
-    return _ask((entry.name,), others, _settings(True), kind, True)
+    return _prompts((entry.name,), _others(entry, kind)[False], _settings(True), kind, True)
 
 
-def _default_anchor(entry: Entry, kind: str) -> Entry:
-    if kind == "style":
-        return next(
-            e for e in STYLES if e.name == ("cartoon" if entry.name == PLAIN_STYLE else PLAIN_STYLE)
-        )
-    relatives = [e for e in OBJECTS if e.family == entry.family and e != entry]
-    return relatives[0]
-
-
-def _family(
-    entry: Entry, entries: Sequence[Entry], excluded: Sequence[Entry]
-) -> tuple[list[str], list[str]]:
-    """Names near to `entry` (its family, and the related one when that leaves fewer than three) and
-    all others.
+def _anchor(entry: Entry, kind: str, anchor: str | None) -> Entry:
+    """The entry that `anchor` names; by default the first relative of an object, and the plain
+    style or a cartoon.
     """
-    rest = [e for e in entries if e not in excluded]
+    if anchor is None and kind == "object":
+        return next(e for e in OBJECTS if e.family == entry.family and e != entry)
+    if anchor is None:
+        name = "cartoon" if entry.name == PLAIN_STYLE else PLAIN_STYLE
+        return find_entry(name)[0]
+    chosen, anchor_kind = find_entry(anchor, "anchor")
+    if chosen == entry:
+        raise ConfigError(
+            f"The anchor “{anchor}” is the concept “{entry.name}” itself; choose another.",
+            "anchor",
+        )
+    if anchor_kind != kind:
+        raise ConfigError(
+            f"The anchor “{anchor}” is of kind {anchor_kind}, the concept of kind {kind};"
+            " choose the same kind.",
+            "anchor",
+        )
+    return chosen
+
+
+def _relatives(entry: Entry, anchor: Entry, kind: str) -> tuple[list[str], list[str]]:
+    """Names near to `entry`, at least three, and all others: its family, then the related one, then
+    any.
+    """
+    rest = [e for e in ENTRIES[kind][False] if e not in (entry, anchor)]
     near = [e.name for e in rest if e.family == entry.family]
     if len(near) < 3:
         near += [e.name for e in rest if e.family == RELATED_FAMILIES.get(entry.family)]
-    return near, [e.name for e in rest if e.name not in near]
+    far = [e.name for e in rest if e.name not in near]
+    if len(near) < 3:
+        near, far = near + far[:2], far[2:]
+    return near, far
 
 
-def _split_names(near: list[str], far: list[str], salt: str) -> tuple[tuple[str, ...], ...]:
-    near_train, near_test = halves(near, salt)
-    far_train, far_test = halves(far, salt)
-    return near_train, near_test or near_train, far_train, far_test
+def _others(entry: Entry, kind: str) -> tuple[Sequence[str], Sequence[str]]:
+    """Names on the other axis than `kind`, for training prompts and for test prompts."""
+    if kind == "style":
+        return halves([e.name for e in OBJECTS], entry.name)
+    names = [e.name for e in STYLES]
+    return [n for n in names if n not in TEST_STYLES], [n for n in names if n in TEST_STYLES]
 
 
 def _settings(test: bool) -> list[str]:
     return [e.name for e in SETTINGS if (e.name in TEST_SETTINGS) == test]
 
 
-def _styles(test: bool, excluded: Sequence[str] = ()) -> list[str]:
-    return [e.name for e in STYLES if (e.name in TEST_STYLES) == test and e.name not in excluded]
-
-
-def _ask(
+def _prompts(
     names: Sequence[str], others: Sequence[str], settings: Sequence[str], axis: str, test: bool
 ) -> tuple[Prompt, ...]:
     """One prompt per combination; row i of any two lists of one axis is the same sentence but for
@@ -181,7 +209,8 @@ def _ask(
     prompts = []
     for row in range(len(names) * len(contexts)):
         turn, place = divmod(row, len(contexts))
-        name, (other, setting) = names[(place // 2 + turn) % len(names)], contexts[place]
+        name = names[(place // 2 + turn) % len(names)]
+        other, setting = contexts[place]
         object_name, style = (name, other) if axis == "object" else (other, name)
         named = None if style == PLAIN_STYLE and axis == "object" else style
         text = caption(object_name, named, setting, template=0 if test else row)
@@ -192,60 +221,3 @@ def _ask(
 def _interleave(*groups: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
     longest = max(map(len, groups))
     return tuple(dict.fromkeys(g[row % len(g)] for row in range(longest) for g in groups if g))
-
-
-def _object_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
-    names = _split_names(*_family(entry, OBJECTS, (entry, anchor)), entry.name)
-
-    def ask(objects: Sequence[str], test: bool) -> tuple[Prompt, ...]:
-        return _ask(objects, _styles(test), _settings(test), "object", test)
-
-    cross = _ask(_styles(True), names[3], _settings(True), "style", True)
-    return _assemble(text, "object", entry, anchor, names, ask, cross)
-
-
-def _style_concept(text: str, entry: Entry, anchor: Entry) -> Concept:
-    near, far = _family(entry, STYLES, (entry, anchor))
-    if len(near) < 3:
-        near, far = near + far[:2], far[2:]
-    names = _split_names(near, far, entry.name)
-    objects = halves([e.name for e in OBJECTS], entry.name)
-
-    def ask(styles: Sequence[str], test: bool) -> tuple[Prompt, ...]:
-        return _ask(styles, objects[test], _settings(test), "style", test)
-
-    cross = _ask(objects[True], names[3], _settings(True), "object", True)
-    return _assemble(text, "style", entry, anchor, names, ask, cross)
-
-
-def _assemble(
-    text: str,
-    kind: str,
-    entry: Entry,
-    anchor: Entry,
-    names: Sequence[Sequence[str]],
-    ask: Callable[[Sequence[str], bool], tuple[Prompt, ...]],
-    cross: tuple[Prompt, ...],
-) -> Concept:
-    """`names` are near and far sub-concepts, each for training and for test; `cross` tests the
-    other axis.
-
-    The adversary's half is left out of the retain prompts as of the forget prompts, which keeps the
-    rows in pairs.
-    """
-    near_train, near_test, far_train, far_test = names
-    mine, anchors, theirs = shared_out(ask((entry.name,), False), ask((anchor.name,), False))
-    near, far = ask(near_train, False), ask(far_train, False)
-    return Concept(
-        text,
-        entry.name,
-        kind,
-        anchor.name,
-        PromptSplit(mine, ask((entry.name,), True)),
-        anchors,
-        theirs,
-        PromptSplit(near[::2], ask(near_test, True)),
-        PromptSplit(far[::2], _interleave(ask(far_test, True), cross)),
-        _interleave(near[1::2], far[1::2]),
-        entry.synonyms,
-    )

@@ -3,21 +3,20 @@ renderings.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.images import to_tensor
 from ..evaluation.judges import Classifier, Scorer
 from ..models.protocols import Model
-from .world.dataset import is_held_out, rendered
+from .world.dataset import compositions, rendered
 from .world.grammar import PLAIN_STYLE, caption
-from .world.rendering import PLACEMENTS, Placement, Scene, apply_style, compose
+from .world.rendering import PLACEMENTS, Placement, Scene
 from .world.vocabulary import OBJECTS, SETTINGS, STYLES, Entry
 
 AXES = ("object", "style", "setting")
@@ -27,50 +26,23 @@ UNSURE = 0.6
 """A picture whose right object has less probability than this counts as unsure."""
 
 
-@dataclass(frozen=True)
-class JudgeScore:
-    """What a judge says of pictures: the share that it classifies right on each axis, and their
-    mean alignment with their captions.
+def judge_scores(judge: Scorer, pictures: Tensor, shown: Sequence[Scene]) -> dict[str, float]:
+    """What the judge says of `pictures` (B, 3, H, W) of the scenes `shown`, as JSON values.
 
-    `sure` is the mean probability of the right object, `unsure` the share of pictures where it is
-    below `UNSURE`.
+    The share that it classifies right on each axis, their mean alignment with their captions, the
+    mean probability of the right object, and the share of pictures where that is below `UNSURE`.
     """
-
-    pictures: int
-    object: float
-    style: float
-    setting: float
-    alignment: float
-    sure: float
-    unsure: float
-
-
-Answers = Mapping[str, tuple[Tensor, Tensor]]
-"""By axis, the probability (B,) of what each picture should show, and whether it is the highest
-(B,).
-"""
-
-
-def judge_pictures(judge: Scorer, pictures: Tensor, shown: Sequence[Scene]) -> JudgeScore:
-    """The judge's answers on `pictures` (B, 3, H, W) of the scenes `shown`."""
-    return _judge_score(judge, pictures, shown, _answers(judge, pictures, shown))
-
-
-def _answers(judge: Classifier, pictures: Tensor, shown: Sequence[Scene]) -> Answers:
-    return {axis: right_probabilities(judge, pictures, shown, axis) for axis in AXES}
-
-
-def _judge_score(
-    judge: Scorer, pictures: Tensor, shown: Sequence[Scene], answers: Answers
-) -> JudgeScore:
-    batches = zip(
-        pictures.split(CHUNK), _chunks([prompt_of(scene) for scene in shown]), strict=True
-    )
-    alignment = sum(judge(batch, prompts).sum().item() for batch, prompts in batches) / len(shown)
-    named = [answers[axis][1].float().mean().item() for axis in AXES]
-    sure = answers["object"][0]
-    unsure = (sure < UNSURE).float()
-    return JudgeScore(len(shown), *named, alignment, sure.mean().item(), unsure.mean().item())
+    answers = {axis: right_probabilities(judge, pictures, shown, axis) for axis in AXES}
+    prompts = [prompt_of(scene) for scene in shown]
+    aligned = (judge(pictures[rows], prompts[rows]).sum().item() for rows in _batches(len(shown)))
+    sure, _ = answers["object"]
+    return {
+        "pictures": len(shown),
+        **{axis: right.float().mean().item() for axis, (_, right) in answers.items()},
+        "alignment": sum(aligned) / len(shown),
+        "sure": sure.mean().item(),
+        "unsure": (sure < UNSURE).float().mean().item(),
+    }
 
 
 def right_probabilities(
@@ -85,8 +57,8 @@ def right_probabilities(
     return table.gather(1, wanted[:, None])[:, 0], table.argmax(1) == wanted
 
 
-def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
-    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+def _batches(count: int) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
 
 
 def psnr(pictures: Tensor, others: Tensor) -> Tensor:
@@ -95,13 +67,6 @@ def psnr(pictures: Tensor, others: Tensor) -> Tensor:
     """
     error = pictures.clamp(-1, 1) - others.clamp(-1, 1)
     return 10 * torch.log10(4 / error.square().mean((-3, -2, -1)).clamp_min(1e-10))
-
-
-def reconstruction_psnr(model: Model, pictures: Tensor) -> Tensor:
-    """PSNR in dB of each picture (B, 3, H, W), encoded and decoded."""
-    return torch.cat(
-        [psnr(model.decode(model.encode_pictures(batch)), batch) for batch in pictures.split(CHUNK)]
-    )
 
 
 def gradient_magnitude(pictures: Tensor) -> Tensor:
@@ -114,17 +79,10 @@ def gradient_magnitude(pictures: Tensor) -> Tensor:
     return down + right
 
 
-@cache
-def _composed(object_name: str, setting: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [compose(object_name, setting, placement) for placement in PLACEMENTS]
-
-
+@lru_cache(maxsize=1)
 def all_renderings(scene: Scene) -> Tensor:
     """`scene` in every placement, (len(PLACEMENTS), 3, H, W) in [-1, 1]."""
-    drawn = [
-        apply_style(scene.style, rgb, mask) for rgb, mask in _composed(scene.object, scene.setting)
-    ]
-    return to_tensor(np.stack(drawn))
+    return rendered([replace(scene, placement=placement) for placement in PLACEMENTS])
 
 
 @dataclass(frozen=True)
@@ -159,7 +117,7 @@ def sharpness(found: Sequence[Likeness]) -> float:
     return sum(one.gradient for one in found) / sum(one.rendered_gradient for one in found)
 
 
-def diversity(found: Sequence[Likeness]) -> Mapping[str, float]:
+def diversity(found: Sequence[Likeness]) -> dict[str, float]:
     """For mirroring and each offset, how often its rarest value appears, over its share in the
     world.
 
@@ -187,9 +145,9 @@ def held_out_scenes(count: int) -> list[Scene]:
     """`count` compositions that training never shows, evenly spaced; all of them if there are
     fewer.
     """
-    known = [Scene(o.name, s.name, p.name) for o in OBJECTS for s in STYLES for p in SETTINGS]
-    held = [scene for scene in known if is_held_out(scene.object, scene.style, scene.setting)]
-    return [held[row] for row in np.linspace(0, len(held) - 1, min(count, len(held))).astype(int)]
+    held = compositions("held_out")
+    rows = np.linspace(0, len(held) - 1, min(count, len(held))).astype(int)
+    return [Scene(*held[row]) for row in rows]
 
 
 def prompt_of(scene: Scene) -> str:
@@ -200,21 +158,20 @@ def prompt_of(scene: Scene) -> str:
 def generate_scenes(
     model: Model,
     wanted: Sequence[Scene],
+    *,
     steps: int,
     guidance_scale: float,
     first_seed: int = FIRST_SEED,
 ) -> Tensor:
-    """Pictures (B, 3, H, W) of `wanted` by the model; row i has seed `first_seed` + i."""
-    pieces = []
-    for start in range(0, len(wanted), CHUNK):
-        batch = wanted[start : start + CHUNK]
-        latents = model.sample(
-            [prompt_of(scene) for scene in batch],
-            [first_seed + start + row for row in range(len(batch))],
-            steps=steps,
-            guidance_scale=guidance_scale,
-        )
-        pieces.append(model.decode(latents))
+    """Pictures (B, 3, H, W) of `wanted` by the original model; row i has seed `first_seed` + i."""
+    prompts = [prompt_of(scene) for scene in wanted]
+    seeds = range(first_seed, first_seed + len(wanted))
+    how = {"steps": steps, "guidance_scale": guidance_scale}
+    with model.active():
+        pieces = [
+            model.decode(model.sample(prompts[rows], seeds[rows], **how))
+            for rows in _batches(len(wanted))
+        ]
     return torch.cat(pieces)
 
 
@@ -224,24 +181,26 @@ def generation_scores(
     """Every score of generated `pictures` (B, 3, H, W) of the scenes `wanted`, as JSON values."""
     found = [likeness(picture, scene) for picture, scene in zip(pictures, wanted, strict=True)]
     ratios = torch.tensor([one.psnr for one in found])
-    answers = _answers(judge, pictures, wanted)
-    second_right = {
-        axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item()
-        for axis in ("object", "style")
-    }
-    objects = _rows_by(wanted, "object", OBJECTS)
-    styles = _rows_by(wanted, "style", STYLES)
-    return {
-        "judge": asdict(_judge_score(judge, pictures, wanted, answers)),
-        "second": second_right,
+    scores = {
+        "judge": judge_scores(judge, pictures, wanted),
+        "second": {
+            axis: right_probabilities(second, pictures, wanted, axis)[1].float().mean().item()
+            for axis in ("object", "style")
+        },
         "psnr": {"median": ratios.median().item(), "worst_tenth": ratios.quantile(0.1).item()},
         "sharpness": sharpness(found),
         "sharpness_by_style": {
-            name: sharpness([found[row] for row in rows]) for name, rows in styles.items()
+            name: sharpness([found[row] for row in rows])
+            for name, rows in _rows_by(wanted, "style", STYLES).items()
         },
-        "right_by_object": _shares(answers["object"][1], objects),
-        "right_by_style": _shares(answers["style"][1], styles),
     }
+    for axis, entries in (("object", OBJECTS), ("style", STYLES)):
+        _, right = right_probabilities(judge, pictures, wanted, axis)
+        scores[f"right_by_{axis}"] = {
+            name: right[rows].float().mean().item()
+            for name, rows in _rows_by(wanted, axis, entries).items()
+        }
+    return scores
 
 
 def _rows_by(scenes: Sequence[Scene], axis: str, entries: Sequence[Entry]) -> dict[str, list[int]]:
@@ -253,39 +212,20 @@ def _rows_by(scenes: Sequence[Scene], axis: str, entries: Sequence[Entry]) -> di
     return {name: found for name, found in rows.items() if found}
 
 
-def _shares(right: Tensor, rows: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """The share of `right` (B,) in each group of rows."""
-    return {name: right[group].float().mean().item() for name, group in rows.items()}
-
-
-@dataclass(frozen=True)
-class SceneSampler:
-    """How pictures are sampled for a measure; picture i has seed `first_seed` + i."""
-
-    steps: int
-    guidance_scale: float
-    first_seed: int = FIRST_SEED
-
-    def __call__(self, model: Model, wanted: Sequence[Scene]) -> Tensor:
-        """Pictures (B, 3, H, W) of `wanted` by the original model."""
-        with model.active():
-            return generate_scenes(model, wanted, self.steps, self.guidance_scale, self.first_seed)
-
-
-def on_renderings(judge: Scorer, shown: Sequence[Scene]) -> dict[str, Any]:
-    """The judge's answers on renderings of the scenes `shown`, ready for JSON."""
-    return asdict(judge_pictures(judge, rendered(shown), shown))
-
-
 def on_reconstruction(model: Model, shown: Sequence[Scene]) -> dict[str, float]:
     """PSNR in dB of renderings of `shown`, encoded and decoded: mean, standard deviation, worst."""
-    ratios = reconstruction_psnr(model, rendered(shown))
+    ratios = torch.cat(
+        [
+            psnr(model.decode(model.encode_pictures(batch)), batch)
+            for batch in rendered(shown).split(CHUNK)
+        ]
+    )
     values = {"mean": ratios.mean(), "sd": ratios.std(), "worst": ratios.min()}
     return {"pictures": len(shown), **{name: value.item() for name, value in values.items()}}
 
 
-def on_one_prompt(model: Model, sampler: SceneSampler, count: int) -> dict[str, float]:
-    """`diversity` of `count` pictures of one prompt."""
+def on_one_prompt(model: Model, count: int, **sampling: Any) -> dict[str, float]:
+    """`diversity` of `count` pictures of one prompt; `sampling` is what `generate_scenes` takes."""
     wanted = [Scene("cat", PLAIN_STYLE, "field")] * count
-    pictures = sampler(model, wanted)
-    return dict(diversity([likeness(*pair) for pair in zip(pictures, wanted, strict=True)]))
+    pictures = generate_scenes(model, wanted, **sampling)
+    return diversity([likeness(*pair) for pair in zip(pictures, wanted, strict=True)])

@@ -11,7 +11,7 @@ import torch
 from unlearn_app.common.errors import ModelError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.evaluation.judges.pocket_judge import WEIGHTS_FILE, PocketJudge, split_words
-from unlearn_app.pocket.measures import judge_pictures, prompt_of
+from unlearn_app.pocket.measures import judge_scores, prompt_of
 from unlearn_app.pocket.training import judge as training
 from unlearn_app.pocket.training.latents import PatchBasis
 from unlearn_app.pocket.world.dataset import rendered, scenes, unjudged_scenes
@@ -35,9 +35,11 @@ def pictures() -> torch.Tensor:
 
 
 def test_it_names_what_it_never_saw(judge: PocketJudge, pictures: torch.Tensor) -> None:
-    score = judge_pictures(judge, pictures, SHOWN)
-    assert score.object >= 0.97 and score.style >= 0.98 and score.setting >= 0.9
-    assert score.alignment > 0.6
+    scores = judge_scores(judge, pictures, SHOWN)
+    assert scores["object"] >= 0.97
+    assert scores["style"] >= 0.98
+    assert scores["setting"] >= 0.9
+    assert scores["alignment"] > 0.6
 
 
 def test_probabilities_and_classes(judge: PocketJudge, pictures: torch.Tensor) -> None:

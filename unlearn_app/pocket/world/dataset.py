@@ -32,7 +32,7 @@ def is_held_out(object_name: str, style: str, setting: str) -> bool:
 
 
 @cache
-def _compositions(split: str) -> tuple[tuple[str, str, str], ...]:
+def compositions(split: str) -> tuple[tuple[str, str, str], ...]:
     """Object, style and setting of everything that `split` shows.
 
     "train" and "held_out" divide the known compositions; those of "fresh" have an object or a style
@@ -50,7 +50,7 @@ def _compositions(split: str) -> tuple[tuple[str, str, str], ...]:
 
 def world_size(split: str) -> int:
     """How many different scenes `split` has: its compositions in every placement."""
-    return len(_compositions(split)) * len(PLACEMENTS)
+    return len(compositions(split)) * len(PLACEMENTS)
 
 
 @cache
@@ -62,7 +62,7 @@ def scene_at(split: str, index: int, seed: int) -> Scene:
     """The scene at `index` of `split` in the order of `seed`, which repeats after the last one."""
     place = _order(split, seed)[index % world_size(split)]
     composition, placement = divmod(place, len(PLACEMENTS))
-    return Scene(*_compositions(split)[composition], PLACEMENTS[placement])
+    return Scene(*compositions(split)[composition], PLACEMENTS[placement])
 
 
 def scenes(split: str, count: int, seed: int) -> list[Scene]:
