@@ -17,9 +17,9 @@ from ..models.protocols import Model
 from .world.dataset import compositions, rendered
 from .world.grammar import PLAIN_STYLE, caption
 from .world.rendering import PLACEMENTS, Placement, Scene
-from .world.vocabulary import OBJECTS, SETTINGS, STYLES, Entry
+from .world.vocabulary import NAMES, OBJECTS, SETTINGS, STYLES, Entry
 
-AXES = ("object", "style", "setting")
+AXES = tuple(NAMES)
 CHUNK = 64
 FIRST_SEED = 3_000_000
 UNSURE = 0.6

@@ -2,7 +2,7 @@
 slightly wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -44,53 +44,35 @@ def new_state(autoencoder: nn.Module, lr: float) -> TrainingState:
     return TrainingState(model, optimizer)
 
 
-def train_decoder(
-    state: TrainingState,
+def batch_loss(
+    model: Decoder,
     basis: PatchBasis,
-    shards: list[np.ndarray],
+    shards: Sequence[np.ndarray],
     *,
-    steps: int,
     batch_size: int,
-    lr: float,
     seed: int,
-) -> Iterator[float]:
-    """Train until `steps` and yield the loss of each step.
+    step: int,
+) -> Tensor:
+    """The loss of decoding a batch of codes with noise, so that imperfect latents decode cleanly.
 
-    Inputs are codes with noise, so that imperfect latents decode cleanly. It runs in float32,
-    because rounding the gates to bfloat16 costs more than training gains. The draws of a step
-    depend on `seed` and the step alone.
+    In float32, because rounding the gates to bfloat16 costs more than training gains. The draws
+    depend on `seed` and `step` alone; all pictures are of one random shard, which means few reads
+    of the memory-mapped files.
     """
-    device = next(state.model.parameters()).device
-    state.model.train()
-    while state.step < steps:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
-        pictures = draw_pictures(shards, batch_size, generator)
-        latents = basis.encode(pictures)
-        strength = LATENT_NOISE * torch.rand(batch_size, 1, 1, 1, generator=generator)
-        latents = latents + strength * torch.randn(latents.shape, generator=generator)
-        loss = _loss(state.model(latents.to(device)), pictures.to(device))
-        state.update(loss, lr * learning_share(state.step, steps), max_norm=1.0)
-        yield loss.item()
-
-
-def learning_share(step: int, steps: int) -> float:
-    """The learning rate as a share of its peak: warm-up, plateau, and a linear fall over the last
-    half.
-    """
-    return min(1.0, (step + 1) / WARM_UP) * max(0.02, min(1.0, 2 * (1 - step / steps)))
-
-
-def draw_pictures(shards: list[np.ndarray], count: int, generator: torch.Generator) -> Tensor:
-    """`count` random pictures (count, 3, H, W) in [-1, 1], all of one random shard.
-
-    One shard means few reads of the memory-mapped files.
-    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     shard = shards[int(torch.randint(len(shards), (), generator=generator))]
-    rows = torch.randint(len(shard), (count,), generator=generator).sort().values
-    return to_tensor(shard[rows.numpy()])
-
-
-def _loss(decoded: Tensor, pictures: Tensor) -> Tensor:
-    error = decoded - pictures
+    rows = torch.randint(len(shard), (batch_size,), generator=generator).sort().values
+    pictures = to_tensor(shard[rows.numpy()])
+    latents = basis.encode(pictures)
+    strength = LATENT_NOISE * torch.rand(batch_size, 1, 1, 1, generator=generator)
+    latents = latents + strength * torch.randn(latents.shape, generator=generator)
+    device = next(model.parameters()).device
+    decoded, target = model(latents.to(device)), pictures.to(device)
+    error = decoded - target
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures) + EDGE_WEIGHT * edges
+    return F.l1_loss(decoded, target) + F.mse_loss(decoded, target) + EDGE_WEIGHT * edges
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Warm-up, plateau, and a linear fall from `peak` over the last half."""
+    return peak * (min(1.0, (step + 1) / WARM_UP) * max(0.02, min(1.0, 2 * (1 - step / steps))))

@@ -1,9 +1,9 @@
-"""The state of a training, its update, and checkpoints from which it goes on after a kill."""
+"""A training that saves checkpoints, from which it goes on after a kill."""
 
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from ...common.atomic_files import replacement, write_bytes
 from ...models.device import choose_device
+
+EMA_DECAY = 0.9995
+EMA_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class TrainingState:
     seconds: float = 0.0
 
     def update(self, loss: Tensor, lr: float, max_norm: float) -> None:
-        """One optimizer step on `loss`, whose gradient is clipped to `max_norm`."""
+        """One optimizer step on `loss`, whose gradient is clipped to `max_norm`.
+
+        Every `EMA_EVERY` steps the average moves as far as that many single updates would move it.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -45,6 +51,11 @@ class TrainingState:
         nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
         self.optimizer.step()
         self.step += 1
+        if self.ema and self.step % EMA_EVERY == 0:
+            decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step)) ** EMA_EVERY
+            weights = self.model.state_dict()
+            now = [weights[name] for name in self.ema]
+            torch._foreach_lerp_(list(self.ema.values()), now, 1 - decay)
 
 
 def draws_of(seed: int, step: int) -> tuple[random.Random, torch.Generator]:
@@ -59,12 +70,16 @@ def train_with_checkpoints(
     work: Path,
     part: str,
     state: TrainingState,
-    losses: Iterator[float],
-    total: int,
+    batch_loss: Callable[..., Tensor],
+    learning_rate: Callable[..., float],
+    *,
+    steps: int,
     save_every: int,
     facts: dict[str, Any],
+    max_norm: float = 1.0,
 ) -> Iterator[Progress]:
-    """Run the training `losses` of `state` from its last checkpoint to step `total`.
+    """Train `state` from its last checkpoint to step `steps`; `batch_loss` and `learning_rate` are
+    called with the `step`.
 
     Every `save_every` steps the state and the mean loss since the last checkpoint are saved;
     `facts` are recorded at the end.
@@ -73,16 +88,20 @@ def train_with_checkpoints(
     log = _restore(path, state) if path.exists() else []
     seconds_before = state.seconds
     started = time.monotonic()
-    recent = []
-    yield Progress(part, state.step, total, "resumed" if state.step else "")
-    for loss in losses:
-        recent.append(loss)
-        if state.step % save_every == 0 or state.step == total:
+    recent: list[float] = []
+    yield Progress(part, state.step, steps, "resumed" if state.step else "")
+    state.model.train()
+    while state.step < steps:
+        loss = batch_loss(step=state.step)
+        state.update(loss, learning_rate(step=state.step), max_norm)
+        recent.append(loss.item())
+        detail = f"loss {recent[-1]:.3f}"
+        if state.step % save_every == 0 or state.step == steps:
             state.seconds = seconds_before + time.monotonic() - started
             log.append([state.step, round(sum(recent) / len(recent), 4)])
             recent = []
             save(path, _checkpoint(state, log))
-        yield Progress(part, state.step, total, f"loss {loss:.3f}")
+        yield Progress(part, state.step, steps, detail)
     trained = {"steps": state.step, "seconds": round(state.seconds), "losses": log}
     record(work, part, trained | facts)
 
@@ -105,6 +124,7 @@ def _checkpoint(state: TrainingState, log: list[list[float]]) -> dict[str, Any]:
 
 
 def _restore(path: Path, state: TrainingState) -> list[list[float]]:
+    """Set `state` to the checkpoint, and return its losses."""
     held = load(path)
     state.model.load_state_dict(held["model"])
     state.optimizer.load_state_dict(held["optimizer"])
@@ -132,15 +152,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def record(work: Path, part: str, facts: dict[str, Any]) -> None:
-    """Merge `facts` of a finished part into `work`/train.json."""
+    """Merge `facts` of a finished part, and the machine, into `work`/train.json."""
     path = work / "train.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, {**known, part: {**facts, "hardware": hardware()}})
-
-
-def hardware() -> str:
-    """The machine that trains, in a few words."""
     device = choose_device()
-    if device.type == "cpu":
-        return f"{torch.get_num_threads()} CPU threads"
-    return torch.get_device_module(device).get_device_name(device)
+    hardware = f"{torch.get_num_threads()} CPU threads"
+    if device.type != "cpu":
+        hardware = torch.get_device_module(device).get_device_name(device)
+    write_json(path, {**known, part: {**facts, "hardware": hardware}})

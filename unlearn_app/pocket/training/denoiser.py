@@ -1,7 +1,7 @@
 """Training of the PocketCanvas denoiser on rendered scenes."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,6 @@ from .checkpoints import TrainingState, draws_of
 from .tower import tokenize
 
 WARM_UP = 300
-EMA_DECAY = 0.9995
-EMA_EVERY = 5
 FINAL_RATE = 0.03
 EMPTY_CAPTIONS = 0.1
 
@@ -53,18 +51,8 @@ def batch_at(step: int, phases: Sequence[Phase]) -> int:
     return phases[-1].batch
 
 
-@torch.no_grad()
-def _update_ema(state: TrainingState) -> None:
-    """Every `EMA_EVERY` steps, move the average as far as that many single updates would."""
-    if state.step % EMA_EVERY:
-        return
-    decay = min(EMA_DECAY, (1 + state.step) / (10 + state.step)) ** EMA_EVERY
-    current = state.model.state_dict()
-    torch._foreach_lerp_(list(state.ema.values()), [current[name] for name in state.ema], 1 - decay)
-
-
-def train_denoiser(
-    state: TrainingState,
+def batch_loss(
+    unet: nn.Module,
     text_model: nn.Module,
     tokenizer: object,
     latents: Tensor,
@@ -72,49 +60,31 @@ def train_denoiser(
     parameterization: VPrediction,
     *,
     phases: Sequence[Phase],
-    fall: int,
-    lr: float,
     seed: int,
     autocast: bool,
-) -> Iterator[float]:
-    """Train through `phases` and yield the loss of each step.
-
-    The target is v as in Salimans & Ho (2202.00512) and diffusers. One caption in ten is empty, for
-    classifier-free guidance. The learning rate falls over the last `fall` steps. A resumed training
-    draws what an unbroken one would.
-    """
-    device = latents.device
-    steps = sum(phase.steps for phase in phases)
-    state.model.train()
-    while state.step < steps:
-        rng, generator = draws_of(seed, state.step)
-        rows = torch.randint(len(latents), (batch_at(state.step, phases),), generator=generator)
-        captions = [_caption(scenes[row], rng) for row in rows.tolist()]
-        with torch.no_grad():
-            cond = text_model(tokenize(tokenizer, captions).to(device)).last_hidden_state
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            loss = v_loss(
-                state.model, latents[rows].float(), cond, parameterization, generator
-            ).mean()
-        state.update(loss, learning_rate(state.step, steps, fall, lr), max_norm=1.0)
-        _update_ema(state)
-        yield loss.item()
-
-
-def v_loss(
-    unet: nn.Module,
-    x0: Tensor,
-    cond: Tensor,
-    parameterization: VPrediction,
-    generator: torch.Generator,
+    step: int,
 ) -> Tensor:
-    """Squared error (B,) of the predicted v at random timesteps, spread evenly over the batch."""
-    count = len(x0)
-    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+    """Mean squared error of the v (2202.00512) that is predicted on the batch of `step`.
+
+    `latents` (N, C, H, W) are those of the `scenes`. Timesteps are spread evenly over the batch.
+    One caption in ten is empty, for classifier-free guidance. The draws depend on `seed` and `step`
+    alone.
+    """
+    rng, generator = draws_of(seed, step)
+    count = batch_at(step, phases)
+    rows = torch.randint(len(latents), (count,), generator=generator)
+    captions = [_caption(scenes[row], rng) for row in rows.tolist()]
+    device = latents.device
+    with torch.no_grad():
+        cond = text_model(tokenize(tokenizer, captions).to(device)).last_hidden_state
+    x0 = latents[rows].float()
+    noise = torch.randn(x0.shape, generator=generator).to(device)
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    t = (places * len(parameterization.alphas_cumprod)).long().to(x0.device)
-    predicted = unet(parameterization.add_noise(x0, noise, t), t, cond).sample.float()
-    return (predicted - parameterization.target(x0, noise, t)).square().mean((1, 2, 3))
+    t = (places * len(parameterization.alphas_cumprod)).long().to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        predicted = unet(parameterization.add_noise(x0, noise, t), t, cond).sample.float()
+        error = predicted - parameterization.target(x0, noise, t)
+        return error.square().mean((1, 2, 3)).mean()
 
 
 def _caption(scene: Scene, rng: random.Random) -> str:

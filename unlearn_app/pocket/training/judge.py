@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +16,15 @@ from ...evaluation.judges.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, J
 from ...evaluation.judges.second_judge import PatchNet
 from ..world import grammar
 from ..world.rendering import Scene
-from ..world.vocabulary import (
-    FRESH_OBJECTS,
-    FRESH_STYLES,
-    OBJECTS,
-    SETTINGS,
-    STYLES,
-)
+from ..world.vocabulary import NAMES
 from .checkpoints import TrainingState, draws_of
 from .latents import PatchBasis
 
-AXES: dict[str, tuple[str, ...]] = {
-    "object": tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS)),
-    "style": tuple(entry.name for entry in (*STYLES, *FRESH_STYLES)),
-    "setting": tuple(entry.name for entry in SETTINGS),
-}
 HEAD_WEIGHTS = {"object": 1.0, "style": 0.7, "setting": 0.4}
 UNKNOWN_WORD = "unheardof"
 MAX_SHIFT = 3
 WARM_UP = 100
+MAX_NORM = 5.0
 
 Parts = tuple[str | None, str | None, str | None]
 
@@ -45,35 +35,8 @@ def judge_words() -> list[str]:
     return sorted(words | {"an"})
 
 
-def new_judge() -> JudgeNet:
-    """The untrained judge."""
-    return JudgeNet(judge_words(), AXES)
-
-
-def new_second() -> PatchNet:
-    """The untrained second judge."""
-    return PatchNet(AXES)
-
-
-NETS = {"judge": new_judge, "second": new_second}
+NETS = {"judge": lambda: JudgeNet(judge_words(), NAMES), "second": lambda: PatchNet(NAMES)}
 """The untrained networks by the name of their part."""
-
-
-def drawn_parts(scene: Scene, rng: random.Random) -> Parts:
-    """The parts of `scene` that a caption names: mostly all; the plain style often goes unnamed."""
-    draw = rng.random()
-    if draw < 0.05:
-        return None, scene.style, scene.setting
-    style = None if scene.style == grammar.PLAIN_STYLE and rng.random() < 0.5 else scene.style
-    return scene.object, style, None if 0.05 < draw < 0.15 and style is not None else scene.setting
-
-
-def caption_of(parts: Parts, rng: random.Random) -> str:
-    """A sentence for `parts`; a missing object is sometimes replaced by an unknown word."""
-    text = grammar.caption(*parts, rng)
-    if parts[0] is None and rng.random() < 0.5:
-        return f"{rng.choice(('a', 'an'))} {UNKNOWN_WORD}, {text}"
-    return text
 
 
 def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> Tensor:
@@ -92,15 +55,12 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
     strength = 0.3 * torch.rand(len(code), 1, 1, 1, generator=generator)
     shifted[coded] = basis.decode(code + strength * torch.randn(code.shape, generator=generator))
     small = F.interpolate(shifted, (SIDE, SIDE), mode="area")
-    amount = torch.rand(count, 1, 1, 1, generator=generator)
-    blurred = torch.lerp(
-        small, F.avg_pool2d(small, 3, 1, 1, count_include_pad=False), amount.square()
-    )
+    amount = torch.rand(count, 1, 1, 1, generator=generator).square()
+    blurred = torch.lerp(small, F.avg_pool2d(small, 3, 1, 1, count_include_pad=False), amount)
     level = 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
     contrast = 1 + 0.2 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.5)
-    return (blurred * contrast + level * torch.randn(blurred.shape, generator=generator)).clamp(
-        -1, 1
-    )
+    noise = torch.randn(blurred.shape, generator=generator)
+    return (blurred * contrast + level * noise).clamp(-1, 1)
 
 
 def new_state(net: JudgeNet | PatchNet, lr: float) -> TrainingState:
@@ -109,85 +69,84 @@ def new_state(net: JudgeNet | PatchNet, lr: float) -> TrainingState:
     return TrainingState(net, optimizer)
 
 
-def train_judge(
-    state: TrainingState,
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Warm-up, and a linear fall from `peak` over the whole training."""
+    return peak * min(1.0, (step + 1) / WARM_UP) * max(0.01, 1 - step / steps)
+
+
+def batch_loss(
+    net: JudgeNet | PatchNet,
     basis: PatchBasis,
     shards: Sequence[np.ndarray],
     scenes: Sequence[Scene],
     *,
-    steps: int,
     batch_size: int,
-    lr: float,
     seed: int,
     autocast: bool,
-) -> Iterator[float]:
-    """Train until `steps` and yield the loss of each step; `scenes` are those of the pictures in
-    `shards`, in order.
-
-    The loss is the cross-entropy of the heads, and for a judge with a word tower also a contrastive
-    loss, in which every caption that is true of a picture is a positive one. The draws of a step
-    depend on `seed` and the step alone.
-    """
-    device = next(state.model.parameters()).device
-    starts = np.cumsum([0, *map(len, shards)])
-    state.model.train()
-    while state.step < steps:
-        rng, generator = draws_of(seed, state.step)
-        rows = (
-            torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
-        )
-        homes = np.searchsorted(starts, rows, side="right") - 1
-        raw = np.stack(
-            [shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)]
-        )
-        pictures = disturb(to_tensor(raw), basis, generator).to(device)
-        drawn = [scenes[row] for row in rows]
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            features = state.model.features(pictures).float()
-        loss = _loss(state.model, features, drawn, rng)
-        warm_up = min(1.0, (state.step + 1) / WARM_UP)
-        state.update(loss, lr * warm_up * max(0.01, 1 - state.step / steps), max_norm=5.0)
-        yield loss.item()
-    state.model.eval()
-
-
-def _loss(
-    net: JudgeNet | PatchNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random
+    step: int,
 ) -> Tensor:
-    loss = (
-        _contrast(net, features, scenes, rng)
-        if isinstance(net, JudgeNet)
-        else features.new_zeros(())
-    )
-    for axis, names in AXES.items():
-        target = torch.tensor(
-            [names.index(getattr(scene, axis)) for scene in scenes], device=features.device
-        )
-        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(
-            net.heads[axis](features), target, label_smoothing=0.05
-        )
+    """The loss on the batch of `step`; `scenes` are those of the pictures in `shards`, in order.
+
+    It is the cross-entropy of the heads, and for a judge with a word tower also a contrastive loss,
+    in which every caption that is true of a picture is a positive one. The draws depend on `seed`
+    and `step` alone.
+    """
+    rng, generator = draws_of(seed, step)
+    starts = np.cumsum([0, *map(len, shards)])
+    rows = torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
+    homes = np.searchsorted(starts, rows, side="right") - 1
+    raw = [shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)]
+    device = next(net.parameters()).device
+    pictures = disturb(to_tensor(raw), basis, generator).to(device)
+    shown = [scenes[row] for row in rows]
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        features = net.features(pictures).float()
+    loss = features.new_zeros(())
+    if isinstance(net, JudgeNet):
+        loss = _contrastive_loss(net, features, shown, rng)
+    for axis, names in NAMES.items():
+        target = torch.tensor([names.index(getattr(scene, axis)) for scene in shown], device=device)
+        logits = net.heads[axis](features)
+        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(logits, target, label_smoothing=0.05)
     return loss
 
 
-def _contrast(
+def _contrastive_loss(
     net: JudgeNet, features: Tensor, scenes: Sequence[Scene], rng: random.Random
 ) -> Tensor:
-    parts = [drawn_parts(scene, rng) for scene in scenes]
-    texts = net.embed_texts(net.tokenize([caption_of(p, rng) for p in parts]).to(features.device))
+    parts = [_drawn_parts(scene, rng) for scene in scenes]
+    texts = net.embed_texts(net.tokenize([_caption(p, rng) for p in parts]).to(features.device))
     logits = net.log_scale.clamp(max=3.5).exp() * net.embed_images(features) @ texts.T
     positive = compatible(scenes, parts).to(features.device)
     loss = -0.5 * (positive * logits.log_softmax(1)).sum(1).div(positive.sum(1)).mean()
     return loss - 0.5 * (positive * logits.log_softmax(0)).sum(0).div(positive.sum(0)).mean()
 
 
+def _drawn_parts(scene: Scene, rng: random.Random) -> Parts:
+    """The parts of `scene` that a caption names: mostly all; the plain style often goes unnamed."""
+    draw = rng.random()
+    if draw < 0.05:
+        return None, scene.style, scene.setting
+    style = None if scene.style == grammar.PLAIN_STYLE and rng.random() < 0.5 else scene.style
+    return scene.object, style, None if 0.05 < draw < 0.15 and style is not None else scene.setting
+
+
+def _caption(parts: Parts, rng: random.Random) -> str:
+    """A sentence for `parts`; a missing object is sometimes replaced by an unknown word."""
+    text = grammar.caption(*parts, rng)
+    if parts[0] is None and rng.random() < 0.5:
+        return f"{rng.choice(('a', 'an'))} {UNKNOWN_WORD}, {text}"
+    return text
+
+
 def compatible(scenes: Sequence[Scene], parts: Sequence[Parts]) -> Tensor:
     """A matrix (B, B) with ones where the caption of a column is true of the scene of a row."""
-    said = [(o, s or grammar.PLAIN_STYLE, p) for o, s, p in parts]
+    said = [(name, style or grammar.PLAIN_STYLE, setting) for name, style, setting in parts]
     table = torch.ones(len(scenes), len(parts))
-    for place, axis in enumerate(AXES):
+    for place, axis in enumerate(NAMES):
         shown = np.array([getattr(scene, axis) for scene in scenes])[:, None]
-        told = np.array([column[place] or "" for column in said])[None, :]
-        table *= torch.from_numpy((told == "") | (shown == told)).float()
+        told = np.array([column[place] or "" for column in said])
+        table *= torch.from_numpy((told == "") | (shown == told))
     return table
 
 
@@ -199,5 +158,5 @@ def save_judge(net: JudgeNet | PatchNet, folder: Path) -> None:
         for name, value in net.state_dict().items()
     }
     (folder / WEIGHTS_FILE).write_bytes(save(weights))
-    config = ({"words": judge_words()} if isinstance(net, JudgeNet) else {}) | {"axes": AXES}
+    config = ({"words": judge_words()} if isinstance(net, JudgeNet) else {}) | {"axes": NAMES}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

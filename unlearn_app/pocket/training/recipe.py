@@ -270,28 +270,34 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 
 def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     torch.manual_seed(recipe.autoencoder_seed)
+    basis = _basis(work)
     model = new_autoencoder()
-    write_decoder(model, _basis(work))
+    write_decoder(model, basis)
     state = autoencoder.new_state(model.to(device), recipe.autoencoder_lr)
-    losses = autoencoder.train_decoder(
+    steps, batch = recipe.autoencoder_steps, recipe.autoencoder_batch
+    return train_with_checkpoints(
+        work,
+        "autoencoder",
         state,
-        _basis(work),
-        _pictures(work, "train", recipe),
-        steps=recipe.autoencoder_steps,
-        batch_size=recipe.autoencoder_batch,
-        lr=recipe.autoencoder_lr,
-        seed=recipe.autoencoder_seed,
-    )
-    facts = {"seed": recipe.autoencoder_seed, "batch": recipe.autoencoder_batch}
-    yield from train_with_checkpoints(
-        work, "autoencoder", state, losses, recipe.autoencoder_steps, recipe.save_every, facts
+        partial(
+            autoencoder.batch_loss,
+            state.model,
+            basis,
+            _pictures(work, "train", recipe),
+            batch_size=batch,
+            seed=recipe.autoencoder_seed,
+        ),
+        partial(autoencoder.learning_rate, steps=steps, peak=recipe.autoencoder_lr),
+        steps=steps,
+        save_every=recipe.save_every,
+        facts={"seed": recipe.autoencoder_seed, "batch": batch},
     )
 
 
 def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     """Train one of the two judges, "judge" or "second"."""
     names = ("seed", "steps", "batch", "lr")
-    seed, steps, batch_size, lr = (getattr(recipe, f"{part}_{name}") for name in names)
+    seed, steps, batch, lr = (getattr(recipe, f"{part}_{name}") for name in names)
     torch.manual_seed(seed)
     state = judge.new_state(judge.NETS[part]().to(device), lr)
     shards = []
@@ -299,19 +305,26 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
     for split in ("train", "fresh"):
         shards += _pictures(work, split, recipe)
         shown += scenes(split, recipe.pictures[split], recipe.data_seed)
-    losses = judge.train_judge(
+    return train_with_checkpoints(
+        work,
+        part,
         state,
-        _basis(work),
-        shards,
-        shown,
+        partial(
+            judge.batch_loss,
+            state.model,
+            _basis(work),
+            shards,
+            shown,
+            batch_size=batch,
+            seed=seed,
+            autocast=fits_bfloat16(device),
+        ),
+        partial(judge.learning_rate, steps=steps, peak=lr),
         steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        autocast=fits_bfloat16(device),
+        save_every=recipe.save_every,
+        facts={"seed": seed, "batch": batch},
+        max_norm=judge.MAX_NORM,
     )
-    facts = {"seed": seed, "batch": batch_size}
-    yield from train_with_checkpoints(work, part, state, losses, steps, recipe.save_every, facts)
 
 
 def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -322,25 +335,33 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     if (work / "unet").is_dir():
         unet.load_state_dict(load_unet(work / "unet").state_dict())
     use_plain_attention(unet, device)
-    state = denoiser.new_state(unet, recipe.denoiser_lr)
-    losses = denoiser.train_denoiser(
-        state,
-        text_model.to(device),
-        tokenizer,
-        latents,
-        scenes("train", recipe.pictures["train"], recipe.data_seed),
-        parameterization_of(new_scheduler(), device),
-        phases=recipe.denoiser_phases,
-        fall=recipe.denoiser_fall,
-        lr=recipe.denoiser_lr,
-        seed=recipe.denoiser_seed,
-        autocast=fits_bfloat16(device),
-    )
-    batches = ", ".join(f"{phase.batch} for {phase.steps}" for phase in recipe.denoiser_phases)
-    facts = {"seed": recipe.denoiser_seed, "batch": batches}
-    total = sum(phase.steps for phase in recipe.denoiser_phases)
-    yield from train_with_checkpoints(
-        work, "denoiser", state, losses, total, recipe.save_every, facts
+    phases = recipe.denoiser_phases
+    steps = sum(phase.steps for phase in phases)
+    return train_with_checkpoints(
+        work,
+        "denoiser",
+        denoiser.new_state(unet, recipe.denoiser_lr),
+        partial(
+            denoiser.batch_loss,
+            unet,
+            text_model.to(device),
+            tokenizer,
+            latents,
+            scenes("train", recipe.pictures["train"], recipe.data_seed),
+            parameterization_of(new_scheduler(), device),
+            phases=phases,
+            seed=recipe.denoiser_seed,
+            autocast=fits_bfloat16(device),
+        ),
+        partial(
+            denoiser.learning_rate, steps=steps, fall=recipe.denoiser_fall, peak=recipe.denoiser_lr
+        ),
+        steps=steps,
+        save_every=recipe.save_every,
+        facts={
+            "seed": recipe.denoiser_seed,
+            "batch": ", ".join(f"{phase.batch} for {phase.steps}" for phase in phases),
+        },
     )
 
 

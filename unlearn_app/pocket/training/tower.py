@@ -6,27 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..world import grammar
-from ..world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
+from ..world.vocabulary import NAMES
 
 MAX_TOKENS = 24
 WIDTH = 128
-ALL_OBJECTS = tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS))
-ALL_STYLES = tuple(entry.name for entry in (*STYLES, *FRESH_STYLES))
-ALL_SETTINGS = tuple(entry.name for entry in SETTINGS)
+BATCH = 128
 
 
 def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
     """Train the tokenizer on sample captions and save it to `folder` in CLIP's own format."""
     rng = random.Random(seed)
     corpus = [
-        grammar.training_caption(
-            rng.choice(ALL_OBJECTS), rng.choice(ALL_STYLES), rng.choice(ALL_SETTINGS), rng
-        )
+        grammar.training_caption(*(rng.choice(names) for names in NAMES.values()), rng)
         for _ in range(40_000)
     ]
     bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
@@ -38,7 +34,6 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
             pre_tokenizers.ByteLevel(False, use_regex=False),
         ]
     )
-    bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         corpus,
@@ -46,17 +41,19 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
             vocab_size=4000, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>"
         ),
     )
-    learned = json.loads(bpe.to_str())["model"]
-    merges = [tuple(pair) for pair in learned["merges"]]
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
     symbols = sorted(alphabet)
-    vocabulary = [
-        *symbols,
-        *(f"{symbol}</w>" for symbol in symbols),
-        *("".join(pair) for pair in merges),
-    ]
-    vocabulary = [*dict.fromkeys(vocabulary), "<|startoftext|>", "<|endoftext|>"]
+    tokens = dict.fromkeys(
+        [
+            *symbols,
+            *(f"{symbol}</w>" for symbol in symbols),
+            *("".join(pair) for pair in merges),
+            "<|startoftext|>",
+            "<|endoftext|>",
+        ]
+    )
     tokenizer = CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocabulary)},
+        vocab={token: index for index, token in enumerate(tokens)},
         merges=merges,
         model_max_length=MAX_TOKENS,
     )
@@ -91,14 +88,14 @@ def new_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def _drawn_parts(rng: random.Random) -> tuple[str | None, str | None, str | None]:
     draw = rng.random()
     return (
-        None if draw < 0.06 else rng.choice(ALL_OBJECTS),
-        None if 0.06 <= draw < 0.2 else rng.choice(ALL_STYLES),
-        None if draw > 0.9 else rng.choice(ALL_SETTINGS),
+        None if draw < 0.06 else rng.choice(NAMES["object"]),
+        None if 0.06 <= draw < 0.2 else rng.choice(NAMES["style"]),
+        None if draw > 0.9 else rng.choice(NAMES["setting"]),
     )
 
 
 def train_tower(
-    tokenizer: CLIPTokenizer, model: CLIPTextModel, steps: int, seed: int, batch_size: int = 128
+    tokenizer: CLIPTokenizer, model: CLIPTextModel, steps: int, seed: int
 ) -> Iterator[tuple[int, float]]:
     """Train `model` to classify object, style and setting of a caption by its pooled output; yields
     (step, accuracy).
@@ -108,22 +105,21 @@ def train_tower(
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    vocabularies = (ALL_OBJECTS, ALL_STYLES, ALL_SETTINGS)
-    heads = nn.ModuleList(nn.Linear(WIDTH, len(names) + 1) for names in vocabularies)
+    heads = nn.ModuleDict({a: nn.Linear(WIDTH, len(names) + 1) for a, names in NAMES.items()})
     optimizer = torch.optim.AdamW(
         [*model.parameters(), *heads.parameters()], lr=1e-3, weight_decay=1e-3
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     model.train()
     for step in range(1, steps + 1):
-        parts = [_drawn_parts(rng) for _ in range(batch_size)]
+        parts = [_drawn_parts(rng) for _ in range(BATCH)]
         ids = tokenize(tokenizer, [grammar.caption(*p, rng) for p in parts])
         pooled = model(ids).pooler_output
         loss = pooled.new_zeros(())
-        right = torch.ones(batch_size, dtype=torch.bool)
-        for names, head, column in zip(vocabularies, heads, zip(*parts, strict=True), strict=True):
+        right = torch.ones(BATCH, dtype=torch.bool)
+        for (axis, names), column in zip(NAMES.items(), zip(*parts, strict=True), strict=True):
             target = torch.tensor([names.index(name) if name else len(names) for name in column])
-            logits = head(pooled)
+            logits = heads[axis](pooled)
             loss = loss + nn.functional.cross_entropy(logits, target)
             right &= logits.argmax(1) == target
         optimizer.zero_grad()

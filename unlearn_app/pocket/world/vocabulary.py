@@ -91,6 +91,13 @@ SETTINGS: tuple[Entry, ...] = (
     Entry("room", ("indoors", "interior"), "built"),
 )
 
+NAMES: dict[str, tuple[str, ...]] = {
+    "object": tuple(entry.name for entry in (*OBJECTS, *FRESH_OBJECTS)),
+    "style": tuple(entry.name for entry in (*STYLES, *FRESH_STYLES)),
+    "setting": tuple(entry.name for entry in SETTINGS),
+}
+"""Every name on each axis, those never shown to the denoiser last."""
+
 RELATED_FAMILIES: dict[str, str] = {
     "pets": "small animals",
     "small animals": "pets",
