@@ -201,7 +201,7 @@ def test_settings_of_an_attack_are_checked() -> None:
     for name, changes, said in (
         ("inversion", {"steps": 0}, "inversion.steps is 0; 1 to 5000 is accepted"),
         ("inversion", {"colour": 1}, "no setting 'inversion.colour'"),
-        ("hypnosis", {}, "unknown; one of completion"),
+        ("hypnosis", {}, "unknown; choose one of completion"),
     ):
         with pytest.raises(ConfigError, match=said):
             make_attack(name, **changes)

@@ -91,7 +91,7 @@ def test_the_forgotten_name_is_in_every_forget_prompt_and_in_no_retain_prompt(na
         assert f" {name} " not in f" {prompt.text} "
 
 
-def test_spread_takes_evenly_and_repeats_when_short():
+def test_items_are_taken_evenly_and_repeats_when_short():
     prompts = pocket_concept("cat", None).far.test
     assert (
         len(set(evenly_spaced(prompts, 10))) == 10
@@ -149,11 +149,3 @@ def test_arms_change_training_prompts_only(concept):
     for group in ("forget", "near"):
         kept, all_of = getattr(uniform, group).train, getattr(concept, group).train
         assert len(kept[0].text) == min(len(p.text) for p in all_of)
-
-
-def test_an_unknown_arm_gets_a_sentence():
-    with pytest.raises(
-        ConfigError, match="'random' is unknown; choose one of diversified, near, uniform"
-    ) as caught:
-        restricted_retain(pocket_concept("cat", None), "random")
-    assert caught.value.field == "arm"

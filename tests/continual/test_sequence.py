@@ -106,7 +106,7 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(
 ) -> None:
     """Sequences add up, merges are projected again; without projection it is not kept."""
     basis = span_of(torch.randn(5, 32, generator=torch.Generator().manual_seed(0)))
-    monkeypatch.setattr(subspace_projection, "protected_span", lambda *_: basis)
+    monkeypatch.setattr(subspace_projection, "protected_span", lambda *_: (basis, 1.0))
     keys_values = {"unlearn.modules": "keys_values"}
     held = keys_values | {"regularize.project": "exact"}
     cases = {
@@ -363,7 +363,10 @@ def test_what_a_projection_protects_is_hardly_read_differently(model, tiny_pipel
     erased = subspace_projection.read_states(model, [p.text for p in dog.forget.train[:4]])
     protected = torch.cat([model.encode_text([""]).states[0].float(), erased]).double()
     run = RegularizedRun(model, lesson, lambda: edited_tokens(model, lesson)[0], [dog])
-    basis = subspace_projection.protected_span(run, 0.9)
+    basis, left = subspace_projection.protected_span(run, 0.9)
+    assert left == pytest.approx(
+        residual_energy(basis, edited_tokens(model, lesson)[0]).mean().item()
+    )
     assert residual_energy(basis, protected).mean() < 0.15
     params = model.reset_adapter("unlearn", 4, 4.0, 0, "keys_values")
     layers, leaks = tuple(model.cross_weights()), {}

@@ -284,12 +284,12 @@ class TestUpdateNorms:
         params = one_layer()
         dense = 0.5 * params[B] @ params[A]
         norm = norm(3.0, scale=0.5)
-        torch.testing.assert_close(norm.penalty(params, {}), 3 * size(dense))
-        found = torch.autograd.grad(norm.penalty(params, {}), list(params.values()))
+        torch.testing.assert_close(norm.penalty(params), 3 * size(dense))
+        found = torch.autograd.grad(norm.penalty(params), list(params.values()))
         wanted = torch.autograd.grad(3 * size(dense), list(params.values()))
         torch.testing.assert_close(found, wanted)
         split = {A: 4 * params[A], B: params[B] / 4}
-        torch.testing.assert_close(norm.penalty(split, {}), norm.penalty(params, {}))
+        torch.testing.assert_close(norm.penalty(split), norm.penalty(params))
 
     @pytest.mark.parametrize("norm", [L1, L2])
     def test_earlier_updates_count_where_they_are_given(self, norm: type) -> None:
@@ -303,9 +303,9 @@ class TestUpdateNorms:
             + earlier[f"{layer}.lora_B.weight"] @ earlier[f"{layer}.lora_A.weight"]
         )
         size = dense.abs().sum() if norm is L1 else dense.square().sum()
-        torch.testing.assert_close(norm(1.0).penalty(params, earlier), size)
+        torch.testing.assert_close(norm(1.0, reference=earlier).penalty(params), size)
         back = {A: -earlier[f"{layer}.lora_A.weight"], B: earlier[f"{layer}.lora_B.weight"]}
-        assert norm(1.0).penalty(back, earlier).item() == pytest.approx(0, abs=1e-9)
+        assert norm(1.0, reference=earlier).penalty(back).item() == pytest.approx(0, abs=1e-9)
 
     def test_it_shortens_the_update(self, model) -> None:
         def length(params: Params) -> float:

@@ -34,7 +34,7 @@ from unlearn_app.settings.events import Step
 from unlearn_app.settings.run_config import RunConfig, make_config
 from unlearn_app.training.latent_dataset import meta_batches, noisy_batches, sample_latents
 from unlearn_app.training.loop import Term, fit
-from unlearn_app.training.regularization import salient_rows
+from unlearn_app.training.regularization import build_regularizers, salient_rows
 from unlearn_app.training.unlearning import edit, forget
 
 CHANNELS, SIDE, WIDTH, TEXT, LENGTH = 4, 4, 32, 8, 6
@@ -229,6 +229,32 @@ def test_a_mask_of_rows_is_kept(model, batch) -> None:
     _, params = trained(model, {"forget": Term(Diffusion(), repeat(batch))}, regularizers=[mask])
     assert all((params[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
     assert any(params[name].any() for name in mask.keep)
+
+
+def test_the_regularizers_of_a_run_are_built_and_kept(model, batch) -> None:
+    held = {"regularize.select": 0.3, "regularize.l2": 1e-3, "regularize.clip": 1.0}
+    config = make_config("cat", objective="random_label", **held)
+    model.reset_adapter("unlearn", 4, 4.0, 0)
+    term = Term(config.build("objective"), repeat(batch))
+    built = build_regularizers(model, preview_concept(config), config, forget=term)
+    names = [type(regularizer).__name__ for regularizer in built]
+    assert names == ["RowMask", "L2", "RowMask", "GradientClipping"]
+    assert [round(mean_of(mask.keep), 2) for mask in built[::2]] == [0.5, 0.3]
+    _, params = trained(model, {"forget": term}, regularizers=built)
+    for mask in built[::2]:
+        assert all((params[name][rows == 0] == 0).all() for name, rows in mask.keep.items())
+    assert any(params[name].any() for name in built[0].keep)
+
+
+def mean_of(tensors: Params) -> float:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()]).mean().item()
+
+
+def test_a_projection_that_needs_tokens_says_so(model) -> None:
+    asked = {"unlearn.modules": "keys_values", "regularize.project": "exact"}
+    config = make_config("cat", **asked)
+    with pytest.raises(ConfigError, match="the model tiny-flow does not offer"):
+        build_regularizers(model, preview_concept(config), config)
 
 
 def test_forgetting_as_a_whole_with_resistance(model) -> None:

@@ -361,7 +361,7 @@ class TestFit:
 
     def test_projection_runs_after_the_step_and_penalties_after_the_rule(self, model, batch):
         class Clamp(Regularizer):
-            def penalty(self, params, reference):
+            def penalty(self, params):
                 return 1e6 * sum(p.square().sum() for n, p in params.items() if "lora_B" in n)
 
             def project_(self, params):

@@ -41,7 +41,7 @@ def model(tiny_pipeline: Path):
 
 @pytest.fixture
 def asked(model, monkeypatch):
-    """Every prompt the model is asked to paint."""
+    """Every prompt that the model is asked to sample."""
     prompts, sample = [], model.sample
 
     def spy(texts, *args, **options):
@@ -92,12 +92,12 @@ def test_only_methods_that_copy_the_anchor_see_its_pictures(
 ) -> None:
     config, concept = plan(tiny_pipeline, objective=method)
     terms = training_terms(model, concept, config, lambda: False)
-    painted = asked[: config.unlearn.train_pictures // 2]
+    sampled = asked[: config.unlearn.train_pictures // 2]
     copies = method in ("esd", "concept_ablation", "sdd")
-    assert any(prompt in concept.anchors for prompt in painted) == copies
+    assert any(prompt in concept.anchors for prompt in sampled) == copies
     assert all(
         prompt in {p.text for p in concept.forget.train}
-        for prompt in painted[:: 2 if copies else 1]
+        for prompt in sampled[:: 2 if copies else 1]
     )
     kept = type(terms["retain"].objective).__name__
     assert kept == ("Diffusion" if method == "retain_only" else "Preserve")
@@ -206,7 +206,7 @@ def test_training_is_the_same_again(model, tiny_pipeline) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_own_prompts_are_what_is_painted(model, tiny_pipeline, asked) -> None:
+def test_own_prompts_are_what_is_sampled(model, tiny_pipeline, asked) -> None:
     mine = "forget: my cat asleep\nretain: my dog asleep\n\nretain: a red chair\n"
     config, concept = plan(tiny_pipeline, prompts=mine, objective="gradient_ascent")
     training_terms(model, concept, config, lambda: False)
@@ -253,7 +253,7 @@ UNATTACKED = {"attack.steps": 0}
 
 @pytest.mark.parametrize("method", ["esd", "sdd", "concept_ablation", "gradient_ascent"])
 @pytest.mark.parametrize("weights", ["full", "lora"])
-def test_any_objective_can_look_ahead(model, tiny_pipeline, tmp_path, method, weights) -> None:
+def test_any_objective_can_resist(model, tiny_pipeline, tmp_path, method, weights) -> None:
     changes = UNATTACKED | RESIST | {"resist.weights": weights, "resist.related": 0.3}
     config, _ = plan(tiny_pipeline, objective=method, **changes)
     list(run(config, tmp_path / "run", model=model))
@@ -263,9 +263,9 @@ def test_any_objective_can_look_ahead(model, tiny_pipeline, tmp_path, method, we
 
 
 @pytest.mark.parametrize("rule", ["weighted_sum", "restricted"])
-def test_a_look_ahead_that_asks_for_nothing_changes_nothing(model, tiny_pipeline, rule) -> None:
-    """The base method's batches, noise and optimizer are untouched, bit for bit; a look ahead
-    that asks is seen.
+def test_a_meta_term_of_weight_zero_changes_nothing(model, tiny_pipeline, rule) -> None:
+    """The base method's batches, noise and optimizer are untouched, bit for bit; a meta term with
+    a weight changes the adapter.
     """
     states = []
     for changes in ({}, {**RESIST, "resist.forget": 0.0}, RESIST):
@@ -276,7 +276,7 @@ def test_a_look_ahead_that_asks_for_nothing_changes_nothing(model, tiny_pipeline
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
-def test_every_weight_of_the_look_ahead_arrives_where_it_belongs(model, tiny_pipeline) -> None:
+def test_every_setting_of_resisting_reaches_the_meta_term(model, tiny_pipeline) -> None:
     """The released scripts give one weight three times and leave two at defaults ten times as
     large.
     """
@@ -325,7 +325,7 @@ def test_an_edit_can_be_hardened_and_stays_one_adapter(
     assert 0 < moved < 0.5
 
 
-def test_the_simulated_attack_and_what_is_asked_share_no_picture(model, tiny_pipeline) -> None:
+def test_the_simulated_attack_and_its_evaluation_share_no_picture(model, tiny_pipeline) -> None:
     config, concept = plan(
         tiny_pipeline, **RESIST, **{"unlearn.train_pictures": 8, "resist.steps": 3}
     )

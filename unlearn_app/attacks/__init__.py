@@ -6,13 +6,13 @@ An attack is a frozen dataclass whose fields are its budget. `runner` runs one b
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ..common.errors import ShouldStop, never
 from ..concepts.concept import Concept, Prompt
 from ..evaluation.comparison import SEED_OFFSET
 from ..methods.objectives.diffusion import Diffusion
@@ -29,16 +29,12 @@ from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
 
-ShouldStop = Callable[[], bool]
 ATTEMPT_SEEDS = 10**10
 """Seeds of one attempt lie this far from those of the next; the first has the seeds of the
 comparison.
 """
-
-
-def never() -> bool:
-    """False: nothing asks to stop."""
-    return False
+Asked = tuple[int, int, str]
+"""The index of a held-out prompt, the attempt at it, and the words that ask for it."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +70,18 @@ class Tries:
 
 
 class Attack(ABC):
-    """A way to get the concept back, with `tries` pictures per held-out prompt."""
+    """A way to get the concept back, with `tries` pictures per held-out prompt.
+
+    An attack `by_prompt` changes the prompt alone, so a filter of prompts can stop it. One that
+    `counts` is evidence about the model; turning the published adapter off is not. One that
+    `needs_control` gives the model a picture of the concept, so it is evidence only above its
+    control.
+    """
 
     tries: int
-    by_prompt: ClassVar[bool] = False
-    """It changes the prompt alone, so a filter of prompts withstands it."""
-    counts: ClassVar[bool] = True
-    """It is evidence about the model; turning the published adapter off is not."""
-    needs_control: ClassVar[bool] = False
-    """It gives the model a picture of the concept, so it is evidence only above its control."""
+    by_prompt: bool = False
+    counts: bool = True
+    needs_control: bool = False
 
     @abstractmethod
     def budget(self, held: AttackConfig) -> str:
@@ -115,21 +114,28 @@ def with_ids(data: LatentDataset, ids: Tensor) -> LatentDataset:
     return replace(data, cond=replace(data.cond, extras={"ids": ids}))
 
 
+def repeated(context: AttackContext, attempts: Iterable[int], before: str = "") -> list[Asked]:
+    """Every held-out prompt in each of `attempts`, with the words `before` it."""
+    return [
+        (index, attempt, before + prompt.text)
+        for attempt in attempts
+        for index, prompt in enumerate(context.prompts)
+    ]
+
+
 def sample_tries(
     model: Model,
-    asked: Sequence[tuple[int, int, str]],
-    cond: Conditioning,
+    asked: Sequence[Asked],
     context: AttackContext,
+    cond: Conditioning | None = None,
     overrides: SamplingOverrides = NO_OVERRIDES,
 ) -> Tries:
-    """Pictures by the active model of the N rows of `cond`, of which `asked` says the prompt's
-    index, the attempt and the words.
-    """
+    """Pictures by the active model of the N rows of `cond`, by default the words of `asked`."""
     indices, attempts, said = zip(*asked, strict=True)
     first = 1000 * context.seed + SEED_OFFSET
     seeds = tuple(first + index + ATTEMPT_SEEDS * attempt for index, attempt, _ in asked)
     latents = model.sample(
-        cond,
+        model.encode_text(said) if cond is None else cond,
         seeds,
         steps=context.sampling.steps,
         guidance_scale=context.sampling.guidance_scale,
@@ -140,23 +146,23 @@ def sample_tries(
 
 
 def sample_variants(
-    model: Model, context: AttackContext, ways: Sequence[tuple[str, SamplingOverrides]]
+    model: Model,
+    context: AttackContext,
+    ways: Iterable[tuple[str, SamplingOverrides]],
+    count: int,
 ) -> Generator[Step, None, Tries]:
-    """A picture of every held-out prompt by the active model in each of `ways`, which have names; a
-    step for each way.
+    """A picture of every held-out prompt by the active model in each of `count` `ways`, which have
+    names; a step for each way.
+
+    A way is asked for only when the pictures of the one before are there.
     """
-    prompts, parts = context.prompts, []
-    cond = model.encode_text([prompt.text for prompt in prompts])
+    cond = model.encode_text([prompt.text for prompt in context.prompts])
+    started, parts = time.perf_counter(), []
     for attempt, (name, overrides) in enumerate(ways):
+        asked = repeated(context, [attempt], f"{name}: ")
+        parts.append(sample_tries(model, asked, context, cond, overrides))
+        yield Step("attack", attempt + 1, count, {}, seconds=time.perf_counter() - started)
         started = time.perf_counter()
-        asked = [(i, attempt, f"{name}: {prompt.text}") for i, prompt in enumerate(prompts)]
-        parts.append(sample_tries(model, asked, cond, context, overrides))
-        yield Step("attack", attempt + 1, len(ways), {}, seconds=time.perf_counter() - started)
-    return joined(parts)
-
-
-def joined(parts: Sequence[Tries]) -> Tries:
-    """The tries of several calls as one."""
     names = ("prompt_index", "attempt", "asked", "seeds")
     together = (tuple(value for part in parts for value in getattr(part, name)) for name in names)
     return Tries(torch.cat([part.pictures for part in parts]), *together)

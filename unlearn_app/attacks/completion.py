@@ -16,43 +16,37 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, Tries, sample_variants
 
-WAYS, USUAL = 6, 5
-
 
 @register("attack", "completion")
 @dataclass(frozen=True)
 class Completion(Attack):
-    """Lets the model finish what shows the concept already: img2img, inpainting, and the original's
-    first steps.
+    """Starts from what shows the concept already: img2img, inpainting, and the original's first
+    steps.
 
     The visual probes of 2505.17013. At a low strength the concept is in the given picture, whatever
-    the model knows: only what lies above the control says something.
+    the model knows: only the excess over the control is evidence.
     """
 
     tries: int = setting(
-        USUAL, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, WAYS
+        5, "ways per prompt: img2img, inpainting, hand-overs; 6 adds a weak img2img", 1, 6
     )
     needs_control = True
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
         return f"no training, {pictures_of(held)} to begin with, the best of {self.tries} ways"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
-        """See `Attack`."""
         x0 = context.data.x0
         begun = model.decode(x0)[[row % len(x0) for row in range(len(context.prompts))]]
-        ways = list(itertools.islice(_ways(model, begun, context.sampling.steps), self.tries))
-        return (yield from sample_variants(model, context, ways))
+        ways = itertools.islice(_ways(model, begun, context.sampling.steps), self.tries)
+        return (yield from sample_variants(model, context, ways, self.tries))
 
 
 def _ways(model: Sampler, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:
     """Names and overrides of the ways, from the one that gives the model the least of `begun`."""
     yield "img2img at strength 0.9", SamplingOverrides(pictures=begun, strength=0.9)
-    yield (
-        "its middle painted anew",
-        SamplingOverrides(pictures=begun, mask=_middle(model, len(begun))),
-    )
+    mask = _middle(model, len(begun))
+    yield "its middle sampled anew", SamplingOverrides(pictures=begun, mask=mask)
     early, late = max(round(0.1 * steps), 1), max(round(0.3 * steps), 1)
     yield f"the original's first {early} of {steps} steps", SamplingOverrides(original_steps=early)
     yield "img2img at strength 0.7", SamplingOverrides(pictures=begun, strength=0.7)

@@ -18,7 +18,7 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import Attack, AttackContext, TokenLoss, Tries, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, repeated, sample_tries, with_ids
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -43,59 +43,42 @@ class Inversion(Attack):
     batch_size: int = setting(8, "pictures per step", 1, 256)
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
-        trained = (
-            f"{self.steps} steps that train {self.vectors} word vectors on {pictures_of(held)}"
+        return (
+            f"{self.steps} steps that train {self.vectors} word vectors on {pictures_of(held)},"
+            f" the best of {self.tries} pictures"
         )
-        return f"{trained}, the best of {self.tries} pictures"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
-        """See `Attack`."""
         tokens = token_access(model, "Concept inversion")
         table, first = tokens.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
         concept, data = context.concept, context.data
         anchor = tokens.token_ids(concept.anchor)[1:-1]
         vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
-        vectors += (
-            0.1 * table.std() * torch.randn(vectors.shape, generator=generator(first)).to(vectors)
-        )
+        noise = torch.randn(vectors.shape, generator=generator(first)).to(vectors)
+        vectors += 0.1 * table.std() * noise
         vectors.requires_grad_()
         rows = with_ids(data, self._ids(tokens, concept, data.prompts))
-        terms = {
-            "invert": Term(
-                TokenLoss(lambda: vectors), noisy_batches(model, rows, self.batch_size, first + 1)
-            )
-        }
-        lr = self.lr * table.std().item()
+        batches = noisy_batches(model, rows, self.batch_size, first + 1)
         yield from fit(
             model,
             {"vectors": vectors},
-            terms,
+            {"invert": Term(TokenLoss(lambda: vectors), batches)},
             WeightedSum(),
             stage="attack",
             steps=self.steps,
-            lr=lr,
+            lr=self.lr * table.std().item(),
         )
-        prompts = [prompt.text for prompt in context.prompts]
-        asked = [
-            (row, attempt, f"[V]: {text}")
-            for attempt in range(self.tries)
-            for row, text in enumerate(prompts)
-        ]
+        ids = self._ids(tokens, concept, [prompt.text for prompt in context.prompts])
         with torch.no_grad():
-            cond = tokens.encode_ids(self._ids(tokens, concept, prompts), vectors)
-        return sample_tries(model, asked, cond.repeat(self.tries), context)
+            cond = tokens.encode_ids(ids, vectors).repeat(self.tries)
+        return sample_tries(model, repeated(context, range(self.tries), "[V]: "), context, cond)
 
     def _ids(self, tokens: TokenAccess, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""
         known = len(tokens.word_vectors())
-        new = list(range(known, known + self.vectors))
-        rows = []
+        new, rows = range(known, known + self.vectors), []
         for prompt in prompts:
             before, _, after = named(concept, prompt, PLACE).partition(PLACE)
-            rows.append(
-                tokens.padded(
-                    [*tokens.token_ids(before)[1:-1], *new, *tokens.token_ids(after)[1:-1]]
-                )
-            )
+            ids = [*tokens.token_ids(before)[1:-1], *new, *tokens.token_ids(after)[1:-1]]
+            rows.append(tokens.padded(ids))
         return torch.tensor(rows, device=tokens.device)

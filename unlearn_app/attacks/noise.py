@@ -1,4 +1,4 @@
-"""Noise: an adversary who can only run the model samples with more noise."""
+"""Noise: sampling with more noise, which needs no training."""
 
 import itertools
 from collections.abc import Generator
@@ -34,14 +34,11 @@ class Noise(Attack):
     )
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
         return f"no training, the best of {self.tries} noises"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
-        """See `Attack`."""
-        grid = evenly_spaced(GRID, self.tries)
         ways = [
             (f"eta {eta:g}, noise x {scale:g}", SamplingOverrides(eta=eta, noise_scale=scale))
-            for eta, scale in grid
+            for eta, scale in evenly_spaced(GRID, self.tries)
         ]
-        return (yield from sample_variants(model, context, ways))
+        return (yield from sample_variants(model, context, ways, self.tries))

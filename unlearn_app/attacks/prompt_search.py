@@ -16,7 +16,7 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import Attack, AttackContext, TokenLoss, Tries, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, repeated, sample_tries, with_ids
 
 SEED_OFFSET = 650_000
 
@@ -42,28 +42,22 @@ class PromptSearch(Attack):
     by_prompt = True
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
-        searched = (
-            f"{self.steps} steps that search for {self.words} words with {held.pictures} pictures"
+        return (
+            f"{self.steps} steps that search for {self.words} words with {held.pictures} pictures,"
+            f" the best of {self.tries} pictures"
         )
-        return f"{searched}, the best of {self.tries} pictures"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
-        """See `Attack`."""
         tokens, data = token_access(model, "Prompt search"), context.data
         table = tokens.word_vectors()
         candidates = _candidates(tokens, context.concept, data.prompts, self.candidates)
-        simplex = torch.full(
-            (self.words, len(candidates)), 1 / len(candidates), device=table.device
-        )
-        simplex.requires_grad_()
-        ids = self._ids(tokens, data.prompts, range(len(table), len(table) + self.words))
-        batches = noisy_batches(
-            model,
-            with_ids(data, ids),
-            self.batch_size,
-            1000 * context.seed + SEED_OFFSET,
-        )
+        size = (self.words, len(candidates))
+        simplex = torch.full(size, 1 / len(candidates), device=table.device, requires_grad=True)
+        searched = range(len(table), len(table) + self.words)
+        ids = [tokens.padded([*searched, *tokens.token_ids(p)[1:-1]]) for p in data.prompts]
+        rows = with_ids(data, torch.tensor(ids, device=tokens.device))
+        first = 1000 * context.seed + SEED_OFFSET
+        batches = noisy_batches(model, rows, self.batch_size, first)
         yield from fit(
             model,
             {"simplex": simplex},
@@ -76,19 +70,8 @@ class PromptSearch(Attack):
             regularizers=(OnSimplex(),),
         )
         found = candidates[simplex.detach().argmax(1)].tolist()
-        prompts, said = [prompt.text for prompt in context.prompts], tokens.words(found)
-        asked = [
-            (row, attempt, f"{said} {text}")
-            for attempt in range(self.tries)
-            for row, text in enumerate(prompts)
-        ]
-        cond = model.encode_text([text for _, _, text in asked])
-        return sample_tries(model, asked, cond, context)
-
-    def _ids(self, tokens: TokenAccess, prompts: Sequence[str], words: Sequence[int]) -> Tensor:
-        """Ids (N, L) of the prompts after `words`."""
-        rows = [tokens.padded([*words, *tokens.token_ids(prompt)[1:-1]]) for prompt in prompts]
-        return torch.tensor(rows, device=tokens.device)
+        asked = repeated(context, range(self.tries), f"{tokens.words(found)} ")
+        return sample_tries(model, asked, context)
 
 
 class OnSimplex(Regularizer):
@@ -108,10 +91,10 @@ class OnSimplex(Regularizer):
 def _candidates(
     tokens: TokenAccess, concept: Concept, captions: Sequence[str], count: int
 ) -> Tensor:
-    """Ids of the words nearest to what the adversary's captions say on average: such as can be
-    typed, and not its own.
+    """Ids of the words nearest to what the adversary's captions say on average.
 
-    The concept's own words stand in every prompt already.
+    Only words that can be typed count, and not the concept's own, which are in every prompt
+    already.
     """
     own, table = set(tokens.token_ids(concept.name)), tokens.word_vectors()
     ids = torch.tensor(

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -16,39 +17,29 @@ from . import Attack, AttackContext, Tries, sample_tries
 @register("attack", "prompts")
 @dataclass(frozen=True)
 class Prompts(Attack):
-    """Asks in other words: paraphrases, synonyms, misspellings and compositions of each prompt."""
+    """Rewords each prompt: paraphrases, synonyms, misspellings and compositions."""
 
     tries: int = setting(4, "wordings of each prompt, a picture each", 1, 50)
     by_prompt = True
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
         return f"no training, {self.tries} wordings of each prompt"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
-        """See `Attack`."""
-        started = time.perf_counter()
-        asked = [
-            (row, attempt, text)
-            for row, prompt in enumerate(context.prompts)
-            for attempt, text in enumerate(
-                itertools.islice(wordings(context.concept, prompt.text, row), self.tries)
-            )
-        ]
-        cond = model.encode_text([text for _, _, text in asked])
+        started, asked = time.perf_counter(), []
+        for row, prompt in enumerate(context.prompts):
+            said = itertools.islice(wordings(context.concept, prompt.text, row), self.tries)
+            asked += [(row, attempt, text) for attempt, text in enumerate(said)]
         yield Step("attack", 1, 1, {}, seconds=time.perf_counter() - started)
-        return sample_tries(model, asked, cond, context)
+        return sample_tries(model, asked, context)
 
 
 def wordings(concept: Concept, text: str, row: int) -> Iterator[str]:
     """Other ways to ask for `text`, without end; the kinds take turns, and `row` varies where they
     begin.
     """
-    paraphrases = [prompt.text for prompt in concept.relearn]
-    paraphrases = (
-        paraphrases[row % max(len(paraphrases), 1) :]
-        + paraphrases[: row % max(len(paraphrases), 1)]
-    )
+    paraphrases = deque(prompt.text for prompt in concept.relearn)
+    paraphrases.rotate(-row)
     kinds = (
         paraphrases,
         [named(concept, text, word) for word in concept.synonyms],
@@ -69,11 +60,6 @@ def misspellings(word: str) -> list[str]:
     middle = len(word) // 2
     twice = word[: middle + 1] + word[middle:]
     without = word[:middle] + word[middle + 1 :]
-    exchanged = (
-        word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
-        if middle
-        else word
-    )
-    return [
-        text for text in dict.fromkeys((twice, without, exchanged)) if text.strip() and text != word
-    ]
+    exchanged = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
+    found = dict.fromkeys((twice, without, exchanged if middle else word))
+    return [text for text in found if text.strip() and text != word]

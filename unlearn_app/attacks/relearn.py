@@ -1,22 +1,23 @@
 """The relearning attack: fine-tune the unlearned model on a few pictures of the concept."""
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, ShouldStop, never
 from ..common.registry import register
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import Adapters, Model, Params
 from ..settings.attacks import budget_of
-from ..settings.events import Sampling, Step
+from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
+from ..settings.run_config import RunConfig
 from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
 from ..training.loop import Term, fit
-from . import Attack, AttackContext, Tries, sample_tries
+from . import Attack, AttackContext, Tries, repeated, sample_tries
 
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison
@@ -31,15 +32,13 @@ class Relearn(Attack):
     original model.
 
     The threat model of 2410.12777: the adversary holds the published weights and some pictures,
-    never the defender's own factors.
+    never the defender's own factors. `training` is how it trains, the `attack` settings of a run.
     """
 
     tries: int = setting(1, "pictures of each prompt", 1, 50)
     training: AttackConfig = field(default=AttackConfig(), repr=False)
-    """How it trains: the `attack` settings of a run."""
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
         spent = budget_of(self.training)
         return spent if self.tries == 1 else f"{spent}, the best of {self.tries} pictures"
 
@@ -48,74 +47,43 @@ class Relearn(Attack):
 
         All trained weights are restored when the generator is closed; the `relearn` slot stays.
         """
-        prompts = [prompt.text for prompt in context.prompts]
-        asked = [
-            (row, attempt, text)
-            for attempt in range(self.tries)
-            for row, text in enumerate(prompts)
-        ]
-        cond = model.encode_text([text for _, _, text in asked])
         training = fine_tune(model, context.data, self.training, first_seed(context.seed))
         with closing(training):
             yield from itertools.islice(training, self.training.steps)
-            return sample_tries(model, asked, cond, context)
+            return sample_tries(model, repeated(context, range(self.tries)), context)
 
 
 def adversary_pictures(
     model: Model,
     concept: Concept,
-    held: AttackConfig,
-    sampling: Sampling,
-    seed: int,
-    should_stop: Callable[[], bool] = lambda: False,
+    config: RunConfig,
+    should_stop: ShouldStop = never,
+    lesson: Lesson | None = None,
 ) -> LatentDataset:
-    """The `held.pictures` pictures that the adversary of a run with `seed` holds, of `held.data`.
+    """The pictures that the adversary of a run with `config` holds, as its `attack` settings say.
 
-    The original model samples them, from prompts and seeds that the defender does not use.
+    The original model samples them, from prompts and seeds that the defender does not use. Where
+    it has never seen the concept, those that show it come from `lesson`, which holds as many.
     """
-    return _sampled(model, adversary_prompts(concept, held), sampling, seed, should_stop)
-
-
-def lesson_pictures(
-    model: Model,
-    lesson: Lesson,
-    unseen: Concept,
-    held: AttackConfig,
-    sampling: Sampling,
-    seed: int,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> LatentDataset:
-    """As `adversary_pictures`, where the model has never seen the concept: those that show `unseen`
-    come from `lesson`, which holds `held.pictures` of it.
-    """
+    asked = adversary_prompts(concept, config.attack)
+    given = [lesson is not None and prompt.expects == concept.name for prompt in asked]
+    others = [prompt.text for prompt, own in zip(asked, given, strict=True) if not own]
+    if others:
+        first = first_seed(config.seed)
+        sampled = sample_latents(
+            model,
+            others,
+            None,
+            range(first, first + len(others)),
+            sampling_steps=config.compare.sampling_steps,
+            guidance_scale=config.compare.guidance_scale,
+            should_stop=should_stop,
+        )
+    if not any(given):
+        return sampled
     _, pictures, captions = lesson
-    asked = adversary_prompts(unseen, held)
-    shown = [prompt.expects == unseen.name for prompt in asked]
-    if all(shown):
-        return encoded(model, pictures, captions)
-    others = [p for p, own in zip(asked, shown, strict=True) if not own]
-    harmless = _sampled(model, others, sampling, seed, should_stop)
-    if not any(shown):
-        return harmless
-    return encoded(model, pictures[: sum(shown)], captions[: sum(shown)]).mixed(harmless, shown)
-
-
-def _sampled(
-    model: Model,
-    asked: Sequence[Prompt],
-    sampling: Sampling,
-    seed: int,
-    should_stop: Callable[[], bool],
-) -> LatentDataset:
-    return sample_latents(
-        model,
-        [prompt.text for prompt in asked],
-        None,
-        [first_seed(seed) + row for row in range(len(asked))],
-        sampling_steps=sampling.steps,
-        guidance_scale=sampling.guidance_scale,
-        should_stop=should_stop,
-    )
+    taught = encoded(model, pictures[: sum(given)], captions[: sum(given)])
+    return taught.mixed(sampled, given) if others else taught
 
 
 def first_seed(seed: int) -> int:
@@ -162,16 +130,18 @@ def adversary_prompts(concept: Concept, config: AttackConfig) -> tuple[Prompt, .
         ConfigError: harmless pictures are asked for and the concept has no prompts for them.
     """
     if config.data in ("mixed", "benign") and not concept.benign:
-        sentence = (
-            f"“{concept.name}” has no harmless prompts; attack.data paraphrases or one is accepted."
+        raise ConfigError(
+            f"“{concept.name}” has no harmless prompts;"
+            " attack.data paraphrases or one is accepted.",
+            "attack.data",
         )
-        raise ConfigError(sentence, "attack.data")
-    if config.data == "benign":
-        return evenly_spaced(concept.benign, config.pictures)
-    if config.data == "one":
-        return evenly_spaced(concept.relearn[:1], config.pictures)
-    if config.data == "paraphrases":
-        return evenly_spaced(concept.relearn, config.pictures)
+    if config.data != "mixed":
+        prompts = {
+            "benign": concept.benign,
+            "one": concept.relearn[:1],
+            "paraphrases": concept.relearn,
+        }
+        return evenly_spaced(prompts[config.data], config.pictures)
     half = -(-config.pictures // 2)
     pairs = zip(
         evenly_spaced(concept.relearn, half), evenly_spaced(concept.benign, half), strict=True

@@ -43,14 +43,12 @@ class RingABell(Attack):
     by_prompt = True
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
-        searched = (
-            f"{self.population} prompts evolved for {self.generations} generations per prompt"
+        return (
+            f"{self.population} prompts evolved for {self.generations} generations per prompt,"
+            f" the text encoder alone, the best {self.tries}"
         )
-        return f"{searched}, the text encoder alone, the best {self.tries}"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
-        """See `Attack`."""
         tokens = token_access(model, "Ring-A-Bell")
         concept, prompts = context.concept, context.prompts
         direction = meaning(tokens, concept)
@@ -63,8 +61,7 @@ class RingABell(Attack):
             asked += [(row, attempt, tokens.words(ids)) for attempt, ids in enumerate(found)]
             seconds = time.perf_counter() - started
             yield Step("attack", row + 1, len(prompts), {"distance": distance}, seconds=seconds)
-        cond = model.encode_text([text for _, _, text in asked])
-        return sample_tries(model, asked, cond, context)
+        return sample_tries(model, asked, context)
 
     def _evolved(
         self, tokens: TokenAccess, plain: list[int], target: Tensor, source: torch.Generator

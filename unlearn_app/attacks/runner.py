@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from ..common import registry
-from ..common.errors import ConfigError, raise_if_stopped
+from ..common.errors import ConfigError, ShouldStop, never, raise_if_stopped
 from ..common.images import to_pil
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept, Lesson, evenly_spaced
@@ -41,12 +41,12 @@ from ..settings.events import (
     Value,
 )
 from ..settings.run_config import RunConfig, make_attack, with_concept
-from ..training.unlearning import forget, resists
-from . import Attack, AttackContext, ShouldStop, Tries, never
-from .relearn import Relearn, adversary_pictures, fine_tune, first_seed, lesson_pictures
+from ..training.unlearning import forget
+from . import Attack, AttackContext, Tries
+from .relearn import Relearn, adversary_pictures, fine_tune, first_seed
 
 CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
-"""Attack steps after which an attacked model is looked at; the last step is always one."""
+"""Attack steps after which an attacked model is evaluated; the last step is always one."""
 GIVEN = "what the model was given shows the concept already"
 """Why a finding without a control may say nothing."""
 
@@ -98,13 +98,9 @@ def attack_context(
     The adversary's pictures are sampled by the original model now, or come from `lesson` where the
     model has never seen the concept.
     """
-    sampling = sampling_of(config.compare)
-    settings = (config.attack, sampling, config.seed)
-    if lesson:
-        data = lesson_pictures(model, lesson, concept, *settings, should_stop)
-    else:
-        data = adversary_pictures(model, concept, *settings, should_stop)
+    data = adversary_pictures(model, concept, config, should_stop, lesson)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
+    sampling = sampling_of(config.compare)
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
@@ -231,7 +227,7 @@ def controls(
     """
     curve = partial(_control_curve, model, config, scorer, should_stop)
     with slots_kept(model):
-        if resists(config):
+        if config.resist.on:
             said = f"For comparison: the same attack on {concept.name} without resistance"
             yield Stage("attack", said, SHARES["controls"])
             plain = replace(config, resist=replace(config.resist, on=False))
@@ -276,8 +272,8 @@ def _control_curve(
 def _taught(
     model: Model, context: AttackContext, config: RunConfig, attack: Attack, scorer: Scorer
 ) -> Generator[Event, None, dict[str, Any] | None]:
-    """The same attack on what the original has never seen, as findings hold it; None where nobody
-    knows of such.
+    """The same attack on what the original has never seen, as findings hold it; None where the
+    world of the model names no such concept.
     """
     unseen = easiest_unseen(context.concept, config)
     if unseen is None:

@@ -1,17 +1,16 @@
-"""Scale: the published adapter turned down, off or beyond; reported, and never counted."""
+"""Scale: the published adapter multiplied by a factor; reported, and never counted."""
 
-import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from ..common.errors import ConfigError
 from ..common.registry import register
 from ..concepts.concept import evenly_spaced
 from ..models.lora import scaled
-from ..models.protocols import Model
+from ..models.protocols import NO_OVERRIDES, Model, Params, SamplingOverrides
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from . import Attack, AttackContext, Tries, joined, sample_tries
+from . import Attack, AttackContext, Tries, sample_variants
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)
 
@@ -19,8 +18,8 @@ SCALES = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5)
 @register("attack", "scale")
 @dataclass(frozen=True)
 class Scale(Attack):
-    """Turns the published adapter down, off, or beyond: reported, but no evidence, since anyone can
-    leave it out.
+    """Multiplies the published adapter by factors from 0 to 1.5: reported, but no evidence, since
+    anyone can leave it out.
     """
 
     tries: int = setting(
@@ -29,7 +28,6 @@ class Scale(Attack):
     counts = False
 
     def budget(self, held: AttackConfig) -> str:
-        """See `Attack`."""
         return (
             "no training, the adapter at"
             f" {', '.join(f'{scale:g}' for scale in evenly_spaced(SCALES, self.tries))}"
@@ -47,20 +45,15 @@ class Scale(Attack):
             raise ConfigError(
                 "There is no adapter to scale; a model with an unlearn adapter is accepted."
             ) from None
-        prompts, parts = context.prompts, []
-        cond = model.encode_text([prompt.text for prompt in prompts])
         try:
-            for attempt, scale in enumerate(evenly_spaced(SCALES, self.tries)):
-                started = time.perf_counter()
-                model.load_adapter("unlearn", scaled(state, scale))
-                asked = [
-                    (row, attempt, f"adapter x {scale:g}: {prompt.text}")
-                    for row, prompt in enumerate(prompts)
-                ]
-                parts.append(sample_tries(model, asked, cond, context))
-                yield Step(
-                    "attack", attempt + 1, self.tries, {}, seconds=time.perf_counter() - started
-                )
+            return (
+                yield from sample_variants(model, context, self._ways(model, state), self.tries)
+            )
         finally:
             model.load_adapter("unlearn", state)
-        return joined(parts)
+
+    def _ways(self, model: Model, state: Params) -> Iterator[tuple[str, SamplingOverrides]]:
+        """The names of the scales; each is in the `unlearn` slot when its name is returned."""
+        for scale in evenly_spaced(SCALES, self.tries):
+            model.load_adapter("unlearn", scaled(state, scale))
+            yield f"adapter x {scale:g}", NO_OVERRIDES

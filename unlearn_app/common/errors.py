@@ -1,6 +1,9 @@
 """The errors users see; anything else that is raised is a bug."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+ShouldStop = Callable[[], bool]
+"""Whether the work is to be stopped, asked between two pieces of it."""
 
 
 class UnlearnError(Exception):
@@ -31,7 +34,24 @@ class Cancelled(UnlearnError):
     """The run was stopped on request; what was written so far is kept."""
 
 
-def raise_if_stopped(should_stop: Callable[[], bool]) -> None:
+def check_known(kind: str, name: str, known: Sequence[str], field: str | None = None) -> None:
+    """Refuse a name that is not in `known`; `field` is the input it belongs to, `kind` by default.
+
+    Raises:
+        ConfigError: naming what is known.
+    """
+    if name not in known:
+        raise ConfigError(
+            f"The {kind} {name!r} is unknown; choose one of {', '.join(known)}.", field or kind
+        )
+
+
+def never() -> bool:
+    """False: nobody asks to stop."""
+    return False
+
+
+def raise_if_stopped(should_stop: ShouldStop) -> None:
     """Leave the work when its user asked for it.
 
     Raises:

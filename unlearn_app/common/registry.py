@@ -128,3 +128,8 @@ def build(kind: str, name: str, group: Any) -> Any:
     """
     chosen = {item.name: getattr(group, item.name) for item in settings_of(kind, name)}
     return get(kind, name)(**chosen)
+
+
+def build_all(kind: str, group: Any) -> list[Any]:
+    """Every part of a kind, as `build` makes it, in the order of `names`."""
+    return [build(kind, name, group) for name in names(kind)]

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ..common.errors import ConfigError
-from ..settings.groups import RETAIN_ARMS
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -126,21 +123,9 @@ def restricted_retain(concept: Concept, arm: str) -> Concept:
     "diversified" changes nothing, "near" keeps near retain prompts only, and "uniform" keeps the
     shortest forget and the shortest retain sentence, as SalUn's fixed pair. Deviation: the paper
     compares the first and the last only.
-
-    Raises:
-        ConfigError: an unknown arm, or a concept without near training prompts.
     """
-    if arm not in RETAIN_ARMS:
-        raise ConfigError(
-            f"The arm {arm!r} is unknown; choose one of {', '.join(RETAIN_ARMS)}.", "arm"
-        )
     if arm == "diversified":
         return concept
-    if not concept.near.train:
-        raise ConfigError(
-            f"The retain set of “{concept.name}” has no near prompt; at least one is accepted.",
-            "arm",
-        )
     near = concept.near.train
     if arm == "uniform":
         near = (min(near, key=_length),)

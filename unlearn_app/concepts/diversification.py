@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from .own_prompts import read_json
 
 FOLDER = ASSETS / "prompts"
 SHIPPED = ("artists", "people", "animals", "objects")
+SLOTS = {"object": "subject", "style": "style"}
+"""The template's place for a concept of each kind."""
 KEYS = ("about", "kind", "template", "anchor", "subject", "dimensions", "words")
 SHAPES = (
     ("subject", dict, "an object of lists"),
@@ -43,7 +46,6 @@ class Dimensions:
     """
 
     name: str
-    about: str
     kind: Literal["object", "style"]
     template: str
     anchor: str
@@ -52,11 +54,6 @@ class Dimensions:
     dimensions: Mapping[str, tuple[str, ...]]
     words: tuple[str, ...]
     phrases: Mapping[str, str]
-
-    @property
-    def slot(self) -> str:
-        """The name of the template's place for the concept."""
-        return "style" if self.kind == "style" else "subject"
 
 
 def load_dimensions(path: str | Path) -> Dimensions:
@@ -72,27 +69,24 @@ def load_dimensions(path: str | Path) -> Dimensions:
     missing = [key for key in KEYS if key not in values]
     if missing:
         raise _refusal(f"{name} has no “{missing[0]}”; a list with {', '.join(KEYS)} is accepted.")
-    if values["kind"] not in ("object", "style"):
+    if values["kind"] not in SLOTS:
         raise _refusal(f"The kind of {name} is {values['kind']!r}; object or style is accepted.")
     for key, kind, wanted in SHAPES:
         if not isinstance(values.get(key, {}), kind):
             raise _refusal(f"“{key}” of {name} is {values[key]!r}; {wanted} is accepted.")
-    subjects = {side: _entries(name, side, values["subject"].get(side)) for side in ("near", "far")}
+    near, far = (_entries(name, side, values["subject"].get(side)) for side in ("near", "far"))
     parts = {part: _entries(name, part, entries) for part, entries in values["dimensions"].items()}
-    template = _template(
-        name, values["template"], {*parts, "style" if values["kind"] == "style" else "subject"}
-    )
+    phrases = values.get("phrases", {})
     return Dimensions(
         name,
-        str(values["about"]),
-        values["kind"],
-        template,
-        clean_text(values["anchor"], f"anchor of {name}"),
-        subjects["near"],
-        subjects["far"],
-        parts,
-        tuple(_folded(str(word)) for word in values["words"]),
-        {_folded(typed): str(phrase) for typed, phrase in values.get("phrases", {}).items()},
+        kind=values["kind"],
+        template=_template(name, values["template"], {*parts, SLOTS[values["kind"]]}),
+        anchor=clean_text(values["anchor"], f"anchor of {name}"),
+        near=near,
+        far=far,
+        dimensions=parts,
+        words=tuple(_folded(str(word)) for word in values["words"]),
+        phrases={_folded(typed): str(phrase) for typed, phrase in phrases.items()},
     )
 
 
@@ -143,9 +137,7 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
     near, far = _subjects(dimensions, name, _named(dimensions, chosen))
     mine, theirs = train[: len(train) // 2], train[len(train) // 2 :]
     asked = _phrase(dimensions, text, name)
-
-    def ask(fillers: Sequence[str], contexts: Sequence[Mapping[str, str]]) -> tuple[Prompt, ...]:
-        return _asked(dimensions, fillers, contexts)
+    ask = partial(_asked, dimensions)
 
     def retain(names: Sequence[str]) -> PromptSplit:
         fillers = [_phrase(dimensions, text, other) for other in names]
@@ -180,7 +172,7 @@ def _asked(
     random.Random("turns").shuffle(turns)
     return tuple(
         Prompt(
-            _sentence(dimensions.template, {**context, dimensions.slot: filler}),
+            _sentence(dimensions.template, {**context, SLOTS[dimensions.kind]: filler}),
             dimensions.kind,
             filler,
         )
@@ -252,10 +244,8 @@ def _related(one: str, other: str) -> bool:
 def _singular(word: str, known: Sequence[str]) -> str:
     """The known form of `word`, which may be its singular; empty when there is none."""
     plain = _folded(word).strip(".,!?\"'")
-    forms = [
-        plain,
-        *(plain.removesuffix(end) + new for end, new in (("s", ""), ("es", ""), ("ies", "y"))),
-    ]
+    endings = (("", ""), ("s", ""), ("es", ""), ("ies", "y"))
+    forms = (plain.removesuffix(end) + new for end, new in endings)
     return next((form for form in forms if form in known), "")
 
 
@@ -270,7 +260,7 @@ def _named(dimensions: Dimensions, text: str) -> str:
         return dimensions.phrases[_folded(bare)]
     *head, last = bare.split()
     known = _singular(last, dimensions.words)
-    return " ".join([*head, known if known and known != _folded(last) else last])
+    return " ".join([*head, last if known in ("", _folded(last)) else known])
 
 
 def _anchor(dimensions: Dimensions, name: str, anchor: str | None) -> str:
@@ -331,7 +321,7 @@ def _products(parts: Mapping[str, Sequence[str]], count: int) -> list[dict[str, 
     return products
 
 
-def _subjects(dimensions: Dimensions, name: str, anchor: str) -> tuple[list[str], list[str]]:
+def _subjects(dimensions: Dimensions, name: str, anchor: str) -> list[list[str]]:
     """Near and far names that may mean neither the concept nor the anchor; a style's near side is
     its own period.
     """
@@ -345,14 +335,8 @@ def _subjects(dimensions: Dimensions, name: str, anchor: str) -> tuple[list[str]
                 f"“{side}” of {dimensions.name} has {len(kept)} entries besides “{name}” and"
                 f" “{anchor}”; at least 2 are accepted."
             )
-    near, far = sides
-    return (far, near) if dimensions.kind == "style" and _is_far(dimensions, name) else (near, far)
-
-
-def _is_far(dimensions: Dimensions, name: str) -> bool:
-    return any(_related(far, name) for far in dimensions.far) and not any(
-        _related(n, name) for n in dimensions.near
-    )
+    near, far = (any(_related(n, name) for n in side) for side in (dimensions.near, dimensions.far))
+    return sides[::-1] if dimensions.kind == "style" and far and not near else sides
 
 
 def _phrase(dimensions: Dimensions, text: str, name: str) -> str:

@@ -20,16 +20,17 @@ def own_prompts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     groups: dict[str, list[str]] = {"forget": [], "retain": []}
     for row, line in enumerate(text.splitlines(), 1):
-        group, colon, prompt = line.partition(":")
         if not line.strip():
             continue
-        if not colon or group.strip().casefold() not in groups or not prompt.strip():
+        typed, _, prompt = line.partition(":")
+        group = typed.strip().casefold()
+        if group not in groups or not prompt.strip():
             raise _no_prompts(
                 f"Line {row} of your own prompts is “{line.strip()}”; “forget: …” or “retain: …” is"
             )
-        prompt = clean_text(prompt, f"{group} prompt", limit=500)
-        if prompt not in groups[group.strip().casefold()]:
-            groups[group.strip().casefold()].append(prompt)
+        prompt = clean_text(prompt, f"{typed} prompt", limit=500)
+        if prompt not in groups[group]:
+            groups[group].append(prompt)
     for group, prompts in groups.items():
         if not prompts:
             raise _no_prompts(
@@ -109,11 +110,8 @@ def read_prompts(path: str | Path) -> str:
     values = read_json(path, "prompts")
     groups = {group: values.get(group, []) for group in ("forget", "retain")}
     for group, lines in groups.items():
-        if (
-            not lines
-            or not isinstance(lines, list)
-            or not all(isinstance(line, str) for line in lines)
-        ):
+        texts = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+        if not lines or not texts:
             raise _no_prompts(f"“{group}” of {path.name} is {lines!r}; a list of prompts is")
     return "\n".join(
         f"{group}: {' '.join(line.split())}" for group, lines in groups.items() for line in lines

@@ -32,19 +32,18 @@ SCHEMA = "unlearn-ledger/4"
 
 @dataclass(frozen=True)
 class ConceptScore:
-    """One concept of the panel after one request; values are None without a judge."""
+    """One concept of the panel after one request; values are None without a judge.
+
+    `right` says whether each picture shows the concept, and `alignment` is their mean alignment
+    with their prompts. A prompt may name a concept of the other kind: `named` is its name, or "",
+    for each picture, and `other_kind_right` whether the picture shows it, None where there is none.
+    """
 
     kind: str
     right: tuple[bool | None, ...]
-    """Whether each picture shows the concept."""
     alignment: float | None
-    """Mean alignment of the pictures with their prompts."""
     other_kind_right: tuple[bool | None, ...] = ()
-    """Whether each picture shows the concept of the other kind that its prompt names; None where it
-    names none.
-    """
     named: tuple[str, ...] = ()
-    """The name of that concept for each picture, or ""."""
 
     @property
     def accuracy(self) -> float | None:
@@ -54,7 +53,11 @@ class ConceptScore:
 
 @dataclass(frozen=True)
 class Request:
-    """One row of the ledger; row 0 is the original model, which has no concept."""
+    """One row of the ledger; row 0 is the original model, which has no concept and no `config`.
+
+    `drift` is the Frobenius norm of the whole update since the original, `config` the settings of
+    the request's training.
+    """
 
     concept: str
     kind: str
@@ -63,26 +66,26 @@ class Request:
     seconds: float
     steps: int
     drift: float
-    """Frobenius norm of the whole update since the original."""
     panel: dict[str, ConceptScore]
     notes: tuple[str, ...] = ()
     config: RunConfig | None = None
-    """The settings of its training; None for the original."""
 
 
 @dataclass
 class Ledger:
-    """The requests in order, with their adapters and the scores of the model after each."""
+    """The requests in order, with their adapters and the scores of the model after each.
+
+    `config` holds the settings of requests without their own, and of sampling the panel. `names` is
+    the panel: the concepts that are evaluated after every request. `base` is the hash of the
+    original model's weights, or "" before row 0 is there.
+    """
 
     folder: Path
     config: RunConfig
-    """The settings of requests without their own, and of sampling the panel."""
     plan: "SequenceConfig"
     names: tuple[str, ...]
-    """The panel: the concepts that are evaluated after every request."""
     rows: list[Request]
     base: str = ""
-    """The hash of the original model's weights, or "" before row 0 is there."""
 
     @classmethod
     def create(
@@ -154,11 +157,7 @@ class Ledger:
         """Append a row with its own adapter, the adapter of all requests so far, and a picture of
         each concept.
         """
-        metadata = {
-            "concept": request.concept,
-            "base": self.config.model,
-            "loads_on": ORIGINAL,
-        }
+        metadata = {"concept": request.concept, "base": self.config.model, "loads_on": ORIGINAL}
         self._remove_unlisted()
         with whole_folder(self.folder / request.folder) as partial:
             for name, state in (("own", own), ("combined", combined)):
@@ -258,7 +257,6 @@ STORED_NAMES = {"other_kind_right": "beside"}
 
 
 def _stored(request: Request) -> dict[str, Any]:
-    """The request as JSON."""
     values = to_json(request)
     for name, score in values["panel"].items():
         values["panel"][name] = {STORED_NAMES.get(key, key): score[key] for key in score}
@@ -266,7 +264,6 @@ def _stored(request: Request) -> dict[str, Any]:
 
 
 def _request(values: dict[str, Any]) -> Request:
-    """The request of what `_stored` returns."""
     panel = {
         name: ConceptScore(
             kind=score["kind"],

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from .ledger import ConceptScore, Request
 
-Right = tuple[bool | None, ...]
-
 
 @dataclass(frozen=True)
 class ContinualMetrics:
     """The metrics after request `number`, in [0, 1]: unlearning accuracy, and retained accuracy in
     the domain of the request (RA-I) and in the other one (RA-C).
+
+    `ra_c_official` is RA-C as the official code counts it, with pictures whose prompts name
+    something erased; `drift` the Frobenius norm of the whole update since the original; `relapse`
+    the largest rise of an erased concept's accuracy since it was first evaluated as erased.
     """
 
     number: int
@@ -21,11 +23,8 @@ class ContinualMetrics:
     ra_i: float | None
     ra_c: float | None
     ra_c_official: float | None
-    """RA-C as the official code counts it, with pictures whose prompts name something erased."""
     drift: float
-    """Frobenius norm of the whole update since the original."""
     relapse: float | None
-    """The largest rise of an erased concept's accuracy since it was first evaluated as erased."""
 
 
 def request_metrics(
@@ -46,11 +45,9 @@ def request_metrics(
     avoided = {row.concept for row in requests} if requested is None else requested
     found = []
     for number, row in enumerate(requests, 1):
-        left = [_accuracy(row, before.concept) for before in requests[:number]]
-        first = [
-            _first(requests[place:number], before.concept)
-            for place, before in enumerate(requests[:number])
-        ]
+        erased = [before.concept for before in requests[:number]]
+        left = [_first([row], name) for name in erased]
+        first = [_first(requests[place:number], name) for place, name in enumerate(erased)]
         if None in (*left, *first):
             found.append(ContinualMetrics(number, None, None, None, None, row.drift, None))
             continue
@@ -59,7 +56,7 @@ def request_metrics(
             for same in (True, False)
         ]
         relapse = max(now - then for now, then in zip(left, first, strict=True))
-        official = _official(row, {before.concept for before in requests[:number]} | set(names))
+        official = _official(row, {*erased, *names})
         found.append(
             ContinualMetrics(number, 1 - _mean(left), *shares, official, row.drift, relapse)
         )
@@ -68,7 +65,7 @@ def request_metrics(
 
 def counted(
     row: Request, names: Sequence[str], avoided: Collection[str], same: bool
-) -> dict[str, Right]:
+) -> dict[str, tuple[bool | None, ...]]:
     """By concept of `names`, which pictures are right; only concepts of the `same` kind as the
     request, or of the other kind.
 
@@ -116,11 +113,8 @@ def _named(seen: ConceptScore) -> tuple[str, ...]:
     return seen.named or ("",) * len(seen.right)
 
 
-def _accuracy(row: Request, name: str) -> float | None:
-    return row.panel[name].accuracy if name in row.panel else None
-
-
 def _first(rows: Sequence[Request], name: str) -> float | None:
+    """The accuracy of the concept `name` in the first of `rows` that evaluates it."""
     return next((row.panel[name].accuracy for row in rows if name in row.panel), None)
 
 

@@ -1,18 +1,19 @@
 """The panel: the same prompts and seeds, generated and judged after every request."""
 
 import itertools
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from ..common.errors import ShouldStop, never
 from ..common.images import to_pil
 from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Prompt, also_named, evenly_spaced
 from ..evaluation.comparison import generate_images, judged
 from ..evaluation.judges import Scorer
-from ..models.protocols import Model
+from ..models.protocols import Model, Params
 from ..settings.events import PanelProgress
 from ..settings.run_config import RunConfig, with_concept
 from .ledger import ConceptScore, Ledger
@@ -43,17 +44,21 @@ def evaluate_panel(
     prompts: PanelPrompts,
     model: Model,
     scorer: Scorer | None,
-    slots: Sequence[str],
-    should_stop: Callable[[], bool] = lambda: False,
+    state: Params,
+    should_stop: ShouldStop = never,
 ) -> Generator[PanelProgress, None, tuple[dict[str, ConceptScore], dict[str, Image]]]:
-    """Generate and judge the pictures of `prompts` with the adapters in `slots`.
+    """Make the adapter `state` the only one of the model, none if it is empty, and generate and
+    judge the pictures of `prompts`.
 
     Returns the score and the first picture of each concept. Every concept is a batch of its own:
     rounding depends on the batch, and the panel may grow.
     """
+    model.drop_adapters()
+    if state:
+        model.load_adapter("unlearn", state)
     batches: list[Tensor] = []
     for own in prompts.values():
-        with model.active(*slots):
+        with model.active(*(["unlearn"] if state else [])):
             batches.append(
                 generate_images(model, *zip(*own, strict=True), config.compare, should_stop)
             )

@@ -5,28 +5,27 @@ gets a row.
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from ..common.errors import ConfigError, OutputError, raise_if_stopped
+from ..common.errors import ConfigError, OutputError, ShouldStop, never, raise_if_stopped
 from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..methods.merging import merge
 from ..models.lora import frobenius_norm, sum_adapters
-from ..models.protocols import Model
+from ..models.protocols import Model, Params
 from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
 from ..training.latent_dataset import CachedSampler
-from ..training.regularization import regularization_notes, restrict_merged
-from ..training.unlearning import Earlier, edit, forget, is_trained, train, training_terms
+from ..training.regularization import build_regularizers
+from ..training.unlearning import edit, forget, is_trained, train, training_terms
 from .events import TRAINED, Added
-from .ledger import ConceptScore, Ledger, Request
+from .ledger import Ledger, Request
 from .panel import PanelPrompts, evaluate_panel, panel_prompts
 from .sequence_data import (
     drop_retain_prompts,
@@ -41,7 +40,6 @@ OTHER_KIND = {"object": ("watercolor", "Claude Monet"), "style": ("dog", "car")}
 """The panel of a model whose concepts are unknown: so many near and far relatives of the first
 request, and these of the other kind.
 """
-Stop = Callable[[], bool]
 
 
 def new_ledger(
@@ -78,17 +76,16 @@ def add_original(
     ledger: Ledger,
     model: Model,
     scorer: Scorer | None,
-    should_stop: Stop = lambda: False,
+    should_stop: ShouldStop = never,
     prompts: PanelPrompts | None = None,
 ) -> Iterator[Stage | PanelProgress | Added]:
     """Evaluate the original model and add it to the ledger as row 0.
 
     `prompts` replace those of the whole panel.
     """
-    yield Stage("compare", "Painting the panel with the original model", 0.0)
-    slots = _load(model, {})
+    yield Stage("compare", "Generating the panel with the original model", 0.0)
     panel, pictures = yield from evaluate_panel(
-        ledger.config, prompts or panel_prompts(ledger), model, scorer, slots, should_stop
+        ledger.config, prompts or panel_prompts(ledger), model, scorer, {}, should_stop
     )
     row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
     ledger.base = model.base_hash
@@ -101,7 +98,7 @@ def run_request(
     plan: SequenceConfig,
     folder: Path,
     model: Model,
-    should_stop: Stop = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> Iterator[Stage | Step | PanelProgress | Added]:
     """Forget the concept of `config` and add it to the ledger in `folder`.
 
@@ -130,7 +127,7 @@ def append(
     text: str,
     model: Model,
     scorer: Scorer | None,
-    should_stop: Stop = lambda: False,
+    should_stop: ShouldStop = never,
     *,
     config: RunConfig | None = None,
     prompts: PanelPrompts | None = None,
@@ -149,76 +146,28 @@ def append(
         OutputError: the ledger is another model's.
     """
     concept, erased = _next(ledger, text, held_out)
-    _check_model(ledger, model)
-    if concept.name not in ledger.names:
-        yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
-    own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
-    held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
-    yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-    trained = yield from _train_request(
-        ledger, concept, own_config, erased, held, model, sampler or CachedSampler(), should_stop
-    )
-    yield Stage(
-        "compare", "Painting the panel again: what was erased, and what should stay", TRAINED
-    )
-    slots = _load(model, trained.combined)
-    panel, pictures = yield from evaluate_panel(
-        ledger.config, prompts or panel_prompts(ledger), model, scorer, slots, should_stop
-    )
-    row = _request(ledger, concept, trained, panel, own_config)
-    ledger.add(row, trained.own, trained.combined, pictures)
-    yield Added(row)
-
-
-def _check_model(ledger: Ledger, model: Model) -> None:
     if ledger.base not in ("", model.base_hash):
         raise OutputError(
             f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add"
             " to it with the weights it was begun with."
         )
-
-
-def _load(model: Model, state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Make the adapter `state` the only one, none if it is empty; returns the slots to sample
-    with.
-    """
-    model.drop_adapters()
-    if not state:
-        return ()
-    model.load_adapter("unlearn", state)
-    return ("unlearn",)
-
-
-@dataclass(frozen=True)
-class _TrainedRequest:
-    """Its own adapter, the adapter of all requests so far, notes for the ledger, and the cost."""
-
-    own: dict[str, Tensor]
-    combined: dict[str, Tensor]
-    notes: tuple[str, ...]
-    seconds: float
-    steps: int
-
-
-def _request(
-    ledger: Ledger,
-    concept: Concept,
-    trained: _TrainedRequest,
-    panel: dict[str, ConceptScore],
-    config: RunConfig,
-) -> Request:
-    return Request(
-        concept.name,
-        concept.kind,
-        concept.anchor,
-        ledger.next_folder(concept.name),
-        trained.seconds,
-        trained.steps,
-        frobenius_norm(trained.combined),
-        panel,
-        trained.notes,
-        config,
+    if concept.name not in ledger.names:
+        yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
+    own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
+    held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
+    yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+    row, own, combined = yield from _train_request(
+        ledger, concept, own_config, erased, held, model, sampler or CachedSampler(), should_stop
     )
+    yield Stage(
+        "compare", "Generating the panel again: what was erased, and what should stay", TRAINED
+    )
+    panel, pictures = yield from evaluate_panel(
+        ledger.config, prompts or panel_prompts(ledger), model, scorer, combined, should_stop
+    )
+    row = replace(row, panel=panel)
+    ledger.add(row, own, combined, pictures)
+    yield Added(row)
 
 
 def _train_request(
@@ -229,9 +178,13 @@ def _train_request(
     held: Sequence[Concept],
     model: Model,
     sampler: CachedSampler,
-    should_stop: Stop,
-) -> Generator[Step, None, _TrainedRequest]:
-    """Train the request; its seconds include what sampling the cached pictures would take."""
+    should_stop: ShouldStop,
+) -> Generator[Step, None, tuple[Request, Params, Params]]:
+    """Train the request; returns its row without a panel, its own adapter, and the adapter of all
+    requests so far.
+
+    Its seconds include what sampling the cached pictures would take.
+    """
     started = time.perf_counter() + sampler.spared
     task, task_config = _training_task(ledger, concept, config, erased, held)
     earlier = erased if ledger.plan.regime == "sequential" else []
@@ -243,8 +196,24 @@ def _train_request(
     own = model.adapter_state("unlearn")
     combined, notes = _combined(ledger, task, config, erased, held, own, model)
     seconds = round(time.perf_counter() + sampler.spared - started, 2)
-    notes += regularization_notes(model, task, config, earlier)
-    return _TrainedRequest(own, combined, notes, seconds, steps)
+    held = build_regularizers(model, task, config, earlier)
+    notes += tuple(note for regularizer in held if (note := regularizer.note()))
+    drift = frobenius_norm(combined)
+    row = _row(ledger, concept, config, seconds=seconds, steps=steps, drift=drift, notes=notes)
+    return row, own, combined
+
+
+def _row(ledger: Ledger, concept: Concept, config: RunConfig, **measured: Any) -> Request:
+    """The next row of the ledger, without a panel."""
+    return Request(
+        concept=concept.name,
+        kind=concept.kind,
+        anchor=concept.anchor,
+        folder=ledger.next_folder(concept.name),
+        panel={},
+        config=config,
+        **measured,
+    )
 
 
 def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request:
@@ -257,18 +226,8 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
     """
     concept, _ = _next(ledger, text, held_out)
     last = len(ledger.rows) - 1
-    row = Request(
-        concept.name,
-        concept.kind,
-        concept.anchor,
-        ledger.next_folder(concept.name),
-        0.0,
-        0,
-        ledger.rows[last].drift,
-        {},
-        (),
-        replace(ledger.config, concept=concept.name, anchor=concept.anchor),
-    )
+    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+    row = _row(ledger, concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
     ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
     return row
 
@@ -323,7 +282,7 @@ def _training_steps(
     earlier: Sequence[Concept],
     model: Model,
     sampler: CachedSampler,
-    should_stop: Stop,
+    should_stop: ShouldStop,
 ) -> Iterator[Step]:
     """Train the `unlearn` slot on top of the requests `earlier`; without any, on the original."""
     model.drop_adapters()
@@ -335,7 +294,7 @@ def _training_steps(
     model.load_adapter("unlearn", before)
     with model.merged("unlearn"):
         if terms:
-            yield from train(model, task, terms, config, Earlier(tuple(earlier), before))
+            yield from train(model, task, terms, config, earlier, before)
         else:
             yield from edit(model, task, config)
 
@@ -346,9 +305,9 @@ def _combined(
     config: RunConfig,
     erased: Sequence[Concept],
     held: Sequence[Concept],
-    own: dict[str, Tensor],
+    own: Params,
     model: Model,
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+) -> tuple[Params, tuple[str, ...]]:
     """The adapter of all requests so far, projected as `config` says, and notes on it."""
     if ledger.plan.regime == "simultaneous" or not erased:
         return own, ()
@@ -357,27 +316,24 @@ def _combined(
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
     every = [*erased, concept]
     protected = drop_retain_prompts(merged_concept(every), [*every, *held])
-    adapter = merge(
-        [*states, own],
-        ledger.plan,
-        lambda updates: restrict_merged(updates, model, protected, config),
-    )
+    held_merge = build_regularizers(model, protected, config)
+    adapter = merge([*states, own], ledger.plan, [part.restrict_merged for part in held_merge])
     return adapter.state, (
         f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",
     )
 
 
 def _extend_panel(
-    ledger: Ledger, name: str, model: Model, scorer: Scorer | None, should_stop: Stop
+    ledger: Ledger, name: str, model: Model, scorer: Scorer | None, should_stop: ShouldStop
 ) -> Iterator[Stage | PanelProgress]:
     """Add `name` to the panel, with its score and picture after every request so far."""
-    yield Stage("compare", f"Painting {name} after every request so far", 0.0)
+    yield Stage("compare", f"Generating {name} after every request so far", 0.0)
     prompts = panel_prompts(replace(ledger, names=(*ledger.names, name)), [name])
     found = []
     for number in range(len(ledger.rows)):
-        slots = _load(model, ledger.adapter(number))
+        state = ledger.adapter(number)
         panel, pictures = yield from evaluate_panel(
-            ledger.config, prompts, model, scorer, slots, should_stop
+            ledger.config, prompts, model, scorer, state, should_stop
         )
         found.append((panel[name], pictures[name]))
     ledger.extend_panel(name, found)

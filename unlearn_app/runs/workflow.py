@@ -43,7 +43,7 @@ from ..settings.events import (
     Verdict,
 )
 from ..settings.run_config import OWN_PROMPTS, RunConfig
-from ..training.unlearning import edit, harden, is_trained, resists, train, training_terms
+from ..training.unlearning import edit, harden, is_trained, train, training_terms
 from .comparison_strip import comparison_strip, heading
 from .findings import own_findings
 from .folder import Run, RunWriter
@@ -148,7 +148,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
                     " (Frobenius norm)"
                 )
                 yield Stage("unlearn", lost, SHARES["unlearn"])
-        if work.collapsed or not resists(config):
+        if work.collapsed or not config.resist.on:
             return
         towards = Stage(
             "unlearn",
@@ -183,7 +183,7 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 def _controls(work: _Work) -> Iterator[Event]:
     # What a defence withstands means nothing without its controls.
-    asked = work.config.attack.controls or resists(work.config)
+    asked = work.config.attack.controls or work.config.resist.on
     if asked and work.config.attack.steps and not work.collapsed:
         for event in controls(
             work.model, work.concept, work.config, work.scorer, work.cancel.is_set

@@ -3,7 +3,7 @@ adversary may spend.
 """
 
 from ..common import registry
-from ..common.errors import ConfigError
+from ..common.errors import check_known
 from .groups import AttackConfig
 
 QUICK = ("prompts", "ring_a_bell", "inversion", "noise", "relearn")
@@ -23,11 +23,7 @@ def kinds_of(asked: str) -> tuple[str, ...]:
     """
     names = registry.names("attack")
     chosen = {"quick": QUICK, "all": names} | {name: (name,) for name in names}
-    if asked not in chosen:
-        raise ConfigError(
-            f"The attack {asked!r} is unknown; choose one of quick, all, {', '.join(names)}.",
-            "kind",
-        )
+    check_known("attack", asked, tuple(chosen), field="kind")
     return chosen[asked]
 
 

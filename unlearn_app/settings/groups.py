@@ -4,24 +4,18 @@
 They are made when first asked for, because listing those loads torch.
 """
 
-from dataclasses import dataclass, field, fields, make_dataclass
+import sys
+from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from typing import Any
 
 from ..common import registry
-from ..common.errors import ConfigError
 
 MODULES = ("all", "cross", "keys_values", "not_cross")
 RETAIN_ARMS = ("diversified", "near", "uniform")
-RETAIN_LOSSES = ("preserve", "diffusion")
-ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
-ORDERS = ("first", "second")
-GOALS = ("forget", "lose")
-ORIGINS = ("previous", "original")
 REGIMES = ("sequential", "independent", "simultaneous")
-ATTACK_DATA = ("paraphrases", "one", "mixed", "benign")
 
 
 def setting(
@@ -53,7 +47,7 @@ class UnlearnConfig:
         3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3
     )
     train_pictures: int = setting(
-        32, "retain pictures the original model paints for training", 4, 2000
+        32, "retain pictures that the original model generates for training", 4, 2000
     )
     modules: str = setting(
         "all",
@@ -62,7 +56,9 @@ class UnlearnConfig:
     )
     retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
     retain_loss: str = setting(
-        "preserve", "keep predictions, or train on pictures as the paper", choices=RETAIN_LOSSES
+        "preserve",
+        "keep predictions, or train on pictures as the paper",
+        choices=("preserve", "diffusion"),
     )
 
 
@@ -91,7 +87,7 @@ class ResistConfig:
     goal: str = setting(
         "forget",
         "after the attack: the method's own loss is low, or the concept's high",
-        choices=GOALS,
+        choices=("forget", "lose"),
     )
     weight: float = setting(1.0, "weight of resisting against forgetting", 1e-3, 1e3)
     forget: float = setting(
@@ -103,7 +99,9 @@ class ResistConfig:
     )
     cap: float = setting(1.0, "losses above this are high enough", 1e-3, 1e3)
     order: str = setting(
-        "first", "gradient through the attack: its result as a constant, or exact", choices=ORDERS
+        "first",
+        "gradient through the attack: its result as a constant, or exact",
+        choices=("first", "second"),
     )
 
 
@@ -128,7 +126,11 @@ class AttackConfig:
         "lora", "what the adversary trains: a LoRA adapter, or all weights", choices=WEIGHTS
     )
     optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
-    data: str = setting("paraphrases", "what the adversary's pictures show", choices=ATTACK_DATA)
+    data: str = setting(
+        "paraphrases",
+        "what the adversary's pictures show",
+        choices=("paraphrases", "one", "mixed", "benign"),
+    )
     controls: bool = setting(
         False,
         "run it also on something never seen, and without resistance; always done when resisting",
@@ -146,49 +148,17 @@ class CompareConfig:
     guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
 
 
-class _Regularize:
-    """What regularizes an update (2511.07970), so that many requests in a row leave the rest of the
-    model as it is.
-    """
-
-    def parts(self) -> list[Any]:
-        """Every regularizer with its settings, in the order in which they are applied."""
-        names = registry.names("regularizer")
-        return [registry.build("regularizer", name, self) for name in names]
-
-    def check(self, modules: str, edit: str) -> None:
-        """Refuse what could not hold: on LoRA of other `modules`, or of a method that only writes
-        an `edit`.
-
-        Raises:
-            ConfigError: naming the setting.
-        """
-        for part in self.parts():
-            part.check(modules)
-        for item in fields(self) if edit else ():
-            value = getattr(self, item.name)
-            if value != item.default:
-                sentence = (
-                    f"regularize.{item.name} is {value!r}, but {edit} writes its edit at once and"
-                    " holds nothing back"
-                )
-                raise ConfigError(
-                    f"{sentence}; {item.default!r} is accepted.", f"regularize.{item.name}"
-                )
-
-
-class _Sequence:
-    """How requests that keep coming are served, and what is looked at after each."""
-
-
 @cache
 def _regularize_config(names: tuple[str, ...]) -> type:
     return _made(
         "RegularizeConfig",
-        _Regularize,
+        "What regularizes an update (2511.07970), so that many requests in a row leave the rest of"
+        " the model as it is.",
         **registry.shared_settings("regularizer"),
         reference=setting(
-            "previous", "changes since the previous request, or since the original", choices=ORIGINS
+            "previous",
+            "changes since the previous request, or since the original",
+            choices=("previous", "original"),
         ),
         decay=setting(0.0, "weight decay of the factors", 0.0, 1.0),
     )
@@ -198,7 +168,7 @@ def _regularize_config(names: tuple[str, ...]) -> type:
 def _sequence_config(names: tuple[str, ...]) -> type:
     return _made(
         "SequenceConfig",
-        _Sequence,
+        "How requests that keep coming are served, and how many pictures are evaluated after each.",
         regime=setting(
             "sequential", "on top of what is there, each alone, or all at once", choices=REGIMES
         ),
@@ -214,7 +184,7 @@ def _sequence_config(names: tuple[str, ...]) -> type:
     )
 
 
-def _made(name: str, base: type, **items: Any) -> type:
+def _made(name: str, about: str, **items: Any) -> type:
     """A frozen dataclass of this module with these settings."""
     own = [
         (
@@ -224,24 +194,19 @@ def _made(name: str, base: type, **items: Any) -> type:
         )
         for key, item in items.items()
     ]
-    about = {"__module__": __name__, "__doc__": base.__doc__}
-    return make_dataclass(name, own, bases=(base,), namespace=about, frozen=True)
-
-
-_MADE = {
-    "RegularizeConfig": ("regularizer", _regularize_config),
-    "SequenceConfig": ("merge", _sequence_config),
-}
+    return make_dataclass(
+        name, own, namespace={"__module__": __name__, "__doc__": about}, frozen=True
+    )
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MADE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    kind, make = _MADE[name]
-    return make(registry.names(kind))
+    if name == "RegularizeConfig":
+        return _regularize_config(registry.names("regularizer"))
+    if name == "SequenceConfig":
+        return _sequence_config(registry.names("merge"))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def group_class(group: str) -> type:
     """The class of a group of settings, such as "unlearn"."""
-    name = f"{group.capitalize()}Config"
-    return globals()[name] if name in globals() else __getattr__(name)
+    return getattr(sys.modules[__name__], f"{group.capitalize()}Config")

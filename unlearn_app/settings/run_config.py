@@ -6,14 +6,13 @@ import math
 import shlex
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from ..common import registry
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, check_known
 from . import groups
 from .groups import (
-    ANSWERS,
     AttackConfig,
     CompareConfig,
     ResistConfig,
@@ -28,6 +27,7 @@ MAX_PROMPTS = 20_000
 OWN_PROMPTS = "prompts.txt"
 """The file of a run folder that holds the user's own prompts."""
 GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
+ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunConfig:
     """
 
     concept: str = field(metadata={"help": "what to forget, in words"})
-    anchor: str | None = setting(None, "what to paint instead; chosen by the concept when empty")
+    anchor: str | None = setting(None, "what to generate instead; chosen by the concept when empty")
     model: str = setting(
         "pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id"
     )
@@ -66,20 +66,14 @@ class RunConfig:
                 "anchor",
             )
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
-        for name, accepted in (
-            ("objective", registry.methods()),
-            ("rule", registry.names("rule")),
-            ("preset", PRESETS),
-        ):
-            if getattr(self, name) not in accepted:
-                raise ConfigError(
-                    f"The {name} {getattr(self, name)!r} is unknown; choose one of"
-                    f" {', '.join(accepted)}.",
-                    name,
-                )
+        check_known("objective", self.objective, registry.methods())
+        check_known("rule", self.rule, registry.names("rule"))
+        check_known("preset", self.preset, PRESETS)
         _check_values(self)
-        edits = registry.kind_of(self.objective) != "objective" and not self.resist.on
-        self.regularize.check(self.unlearn.modules, self.objective if edits else "")
+        for part in registry.build_all("regularizer", self.regularize):
+            part.check(self.unlearn.modules)
+        if registry.kind_of(self.objective) != "objective" and not self.resist.on:
+            _check_edit(self.objective, self.regularize)
         object.__setattr__(self, "options", _method_options(self.methods, dict(self.options)))
 
     @property
@@ -106,18 +100,20 @@ class RunConfig:
             value, usual = getattr(self, name), RunConfig if name == "objective" else base
             if name == "preset" or value != getattr(usual, name):
                 words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
-        for group in GROUPS:
-            for item in fields(getattr(self, group)):
-                value = getattr(getattr(self, group), item.name)
-                if value != getattr(getattr(base, group), item.name):
-                    words += ["--set", f"{group}.{item.name}={_as_typed(value)}"]
-        usual = {name: item.default for name, item in _method_settings().items()} | dict(
-            base.options
-        )
-        for name, value in self.options:
+        usual = {name: item.default for name, item in _method_settings().items()} | base._dotted()
+        for name, value in self._dotted().items():
             if value != usual[name]:
-                words += ["--set", f"{name}={value}"]
+                answer = "yes" if value else "no"
+                words += ["--set", f"{name}={answer if isinstance(value, bool) else value}"]
         return shlex.join([*words, "--out", out])
+
+    def _dotted(self) -> dict[str, Any]:
+        """The values of all groups and options by dotted name."""
+        return {
+            f"{group}.{item.name}": getattr(getattr(self, group), item.name)
+            for group in GROUPS
+            for item in fields(getattr(self, group))
+        } | dict(self.options)
 
 
 def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
@@ -128,44 +124,39 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
-    if preset not in PRESETS:
-        raise ConfigError(
-            f"The preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}.", "preset"
-        )
+    check_known("preset", preset, PRESETS)
     merged = (
         PRESET_CHANGES[preset]
         | registry.suggested(changes.get("objective", RunConfig.objective))
         | changes
     )
     top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
-    plain = {name: value for name, value in merged.items() if name in top}
+    known = _group_settings(GROUPS)
+    plain: dict[str, Any] = {}
     grouped: dict[str, dict[str, Any]] = {}
     options: dict[str, Any] = {}
     for name, value in merged.items():
         group, _, leaf = name.partition(".")
-        if name in setting_names(GROUPS):
-            grouped.setdefault(group, {})[leaf] = value
+        if name in known:
+            grouped.setdefault(group, {})[leaf] = _value(value, known[name], name)
         elif name in _method_settings():
             options[name] = value
-        elif name not in top:
+        elif name in top:
+            plain[name] = _value(value, top[name], name)
+        else:
             raise ConfigError(
                 f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name
             )
-    for group, values in grouped.items():
-        kind = group_class(group)
-        accepted = {item.name: item for item in fields(kind)}
-        plain[group] = kind(
-            **{
-                leaf: _value(value, accepted[leaf], f"{group}.{leaf}")
-                for leaf, value in values.items()
-            }
-        )
-    if "seed" in plain:
-        plain["seed"] = _value(plain["seed"], top["seed"], "seed")
+    plain |= {group: group_class(group)(**values) for group, values in grouped.items()}
     return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
 
 
-def _method_settings() -> dict[str, Any]:
+def _group_settings(chosen: tuple[str, ...]) -> dict[str, Field]:
+    """Fields of the `chosen` groups, by dotted name."""
+    return {f"{group}.{item.name}": item for group in chosen for item in fields(group_class(group))}
+
+
+def _method_settings() -> dict[str, Field]:
     """Hyperparameter fields of every way to forget and of every rule, by dotted name."""
     parts = [(kind, name) for kind in (*registry.METHODS, "rule") for name in registry.names(kind)]
     return {
@@ -206,11 +197,7 @@ def make_attack(name: str, **changes: Any) -> Any:
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
-    if name not in registry.names("attack"):
-        raise ConfigError(
-            f"The attack {name!r} is unknown; one of {', '.join(registry.names('attack'))} is.",
-            "kind",
-        )
+    check_known("attack", name, registry.names("attack"), field="kind")
     return registry.get("attack", name)(
         **_checked(name, registry.settings_of("attack", name), changes)
     )
@@ -231,27 +218,20 @@ def setting_names(chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Dotted setting names of the `chosen` groups; by default every one, those of methods
     included.
     """
-    own = tuple(
-        f"{group}.{item.name}" for group in chosen or GROUPS for item in fields(group_class(group))
-    )
-    return own if chosen else (*own, *_method_settings())
+    return tuple(_group_settings(chosen or GROUPS) | ({} if chosen else _method_settings()))
 
 
 def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:
     """Rebuild a config from its JSON form, with `changes` as in `make_config`; unknown keys are
     errors.
     """
-    flat = {
-        name: value
-        for name, value in values.items()
-        if not isinstance(value, dict) and name != "options"
-    }
-    for group, leaves in values.items():
-        if isinstance(leaves, dict):
-            flat |= {f"{group}.{leaf}": value for leaf, value in leaves.items()}
-    flat |= dict(values.get("options", []))
-    concept, preset = flat.pop("concept", ""), flat.pop("preset", "fast")
-    return make_config(concept, preset=preset, **(flat | changes))
+    flat = dict(values.get("options", []))
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{leaf}": own for leaf, own in value.items()}
+        elif name != "options":
+            flat[name] = value
+    return make_config(**{"concept": ""} | flat | changes)
 
 
 def with_concept(config: RunConfig, concept: str) -> RunConfig:
@@ -262,10 +242,11 @@ def with_concept(config: RunConfig, concept: str) -> RunConfig:
 def _lines(text: str | None) -> str | None:
     """One's own prompts without empty lines; None when there is nothing in them."""
     if text and len(text) > MAX_PROMPTS:
-        sentence = (
-            f"Your own prompts have {len(text):,} characters; at most {MAX_PROMPTS:,} are accepted."
+        raise ConfigError(
+            f"Your own prompts have {len(text):,} characters;"
+            f" at most {MAX_PROMPTS:,} are accepted.",
+            "prompts",
         )
-        raise ConfigError(sentence, "prompts")
     return "\n".join(line.strip() for line in (text or "").splitlines() if line.strip()) or None
 
 
@@ -291,6 +272,18 @@ def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
     return " ".join(stripped.split())
 
 
+def _check_edit(objective: str, regularize: Any) -> None:
+    """Refuse to regularize a method that writes its edit in closed form."""
+    for item in fields(regularize):
+        value = getattr(regularize, item.name)
+        if value != item.default:
+            raise ConfigError(
+                f"regularize.{item.name} is {value!r}, but {objective} writes its edit at once and"
+                f" is not regularized; {item.default!r} is accepted.",
+                f"regularize.{item.name}",
+            )
+
+
 def _check_values(config: Any, prefix: str = "") -> None:
     for item in fields(config):
         value = getattr(config, item.name)
@@ -305,22 +298,14 @@ def _value(value: Any, item: Any, name: str) -> Any:
     if "range" in item.metadata:
         return _number(value, item, name)
     if item.type is bool:
-        return _answer(value, name)
+        answer = value if isinstance(value, bool) else ANSWERS.get(str(value).strip().casefold())
+        if answer is None:
+            raise ConfigError(f"{name} is {value!r}; yes or no is accepted.", name)
+        return answer
     choices = item.metadata.get("choices")
     if choices and value not in choices:
         raise ConfigError(f"{name} is {value!r}; one of {', '.join(choices)} is accepted.", name)
     return value
-
-
-def _answer(value: Any, name: str) -> bool:
-    found = value if isinstance(value, bool) else ANSWERS.get(str(value).strip().casefold())
-    if found is None:
-        raise ConfigError(f"{name} is {value!r}; yes or no is accepted.", name)
-    return found
-
-
-def _as_typed(value: Any) -> Any:
-    return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
 def _number(value: Any, item: Any, name: str) -> float | int:

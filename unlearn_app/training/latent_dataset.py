@@ -4,13 +4,14 @@ over them.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..common.errors import ShouldStop, never
 from ..common.seeds import generator
 from ..models.conditioning import Conditioning
 from ..models.protocols import Denoiser, MetaBatch, Model, NoisyBatch
@@ -29,22 +30,25 @@ class LatentDataset:
     null: Conditioning
     prompts: tuple[str, ...]
 
-    def part(self, rows: slice) -> "LatentDataset":
-        """Some of the pictures."""
+    def rows(self, rows: Iterable[int]) -> "LatentDataset":
+        """Some of the pictures, in the order of `rows`."""
+        rows = list(rows)
         cond, anchor = self.cond.rows(rows), self.anchor.rows(rows)
-        return LatentDataset(self.x0[rows], cond, anchor, self.null, self.prompts[rows])
+        prompts = tuple(self.prompts[row] for row in rows)
+        return LatentDataset(self.x0[rows], cond, anchor, self.null, prompts)
 
     def mixed(self, other: "LatentDataset", own: Sequence[bool]) -> "LatentDataset":
         """This set and another one as one: row i is the next of this one where `own[i]`, else of
         the other.
         """
         mine, theirs = itertools.count(), itertools.count(len(self.prompts))
-        rows = [next(mine if turn else theirs) for turn in own]
-        x0 = torch.cat([self.x0, other.x0])[rows]
-        cond = Conditioning.cat([self.cond, other.cond]).rows(rows)
-        anchor = Conditioning.cat([self.anchor, other.anchor]).rows(rows)
-        prompts = (*self.prompts, *other.prompts)
-        return LatentDataset(x0, cond, anchor, self.null, tuple(prompts[row] for row in rows))
+        return LatentDataset(
+            torch.cat([self.x0, other.x0]),
+            Conditioning.cat([self.cond, other.cond]),
+            Conditioning.cat([self.anchor, other.anchor]),
+            self.null,
+            (*self.prompts, *other.prompts),
+        ).rows(next(mine if turn else theirs) for turn in own)
 
 
 def sample_latents(
@@ -55,7 +59,7 @@ def sample_latents(
     *,
     sampling_steps: int,
     guidance_scale: float,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
     sample_anchors: bool = False,
 ) -> LatentDataset:
     """Latents of `prompts` by the original model; with `sample_anchors` every second one is of the
@@ -94,17 +98,12 @@ class CachedSampler:
         anchors: Sequence[str] | None,
         seeds: Sequence[int],
         *,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never,
         **how: Any,
     ) -> LatentDataset:
         """As `sample_latents`."""
-        key = (
-            model.base_hash,
-            tuple(prompts),
-            tuple(anchors or ()),
-            tuple(seeds),
-            *sorted(how.items()),
-        )
+        asked = tuple(prompts), tuple(anchors or ()), tuple(seeds)
+        key = (model.base_hash, *asked, *sorted(how.items()))
         if key in self._known:
             self.spared += self._known[key][1]
         else:
@@ -161,12 +160,12 @@ def meta_batches(
 
     Every second picture of the concept is for the attack, the others measure the attacked model.
     """
-    far = slice(near, None) if near < len(retain.x0) else slice(near)
+    held, kept = range(len(forget.x0)), range(len(retain.x0))
     sets = (
-        forget.part(slice(0, None, 2)),
-        forget.part(slice(1, None, 2)),
-        retain.part(slice(near)),
-        retain.part(far),
+        forget.rows(held[::2]),
+        forget.rows(held[1::2]),
+        retain.rows(kept[:near]),
+        retain.rows(kept[near:] or kept),
     )
     support, query, related, unrelated = (
         noisy_batches(model, data, min(batch_size, len(data.x0)), seed + row)

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..methods.gradient_rules import GradientRule
 from ..methods.gradient_rules.combination import Preconditioner, combine, cosine_of
-from ..methods.objectives import Objective
+from ..methods.objectives import Loss
 from ..methods.regularizers import Regularizer
 from ..models.protocols import Denoiser, MetaBatch, NoisyBatch, Params
 from ..settings.events import Step
@@ -22,7 +22,7 @@ from ..settings.events import Step
 class Term:
     """One loss of the training: its objective, its stream of batches and its weight in the rule."""
 
-    objective: Objective
+    objective: Loss
     batches: Iterator[NoisyBatch] | Iterator[MetaBatch]
     weight: float = 1.0
 
@@ -39,7 +39,6 @@ def fit(
     optimizer: str = "adam",
     decay: float = 0.0,
     regularizers: Sequence[Regularizer] = (),
-    reference: Params | None = None,
 ) -> Iterator[Step]:
     """Train `params` and yield after each of `steps`; closing the iterator stops the training.
 
@@ -52,8 +51,9 @@ def fit(
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
-    kind = "sgd" if preconditioner else optimizer
-    stepper, schedule = _optimizer(tensors, kind, lr, decay, max(steps, 1))
+    plain = preconditioner or optimizer == "sgd"
+    stepper = (SGD if plain else AdamW)(tensors, lr=lr, weight_decay=decay)
+    schedule = LambdaLR(stepper, lambda step: _warm_cosine(step, max(steps, 1)))
     weights = [term.weight for term in terms.values()]
     preference = tensors[0].new_tensor(weights, dtype=torch.float64)
     for regularizer in regularizers:
@@ -63,7 +63,7 @@ def fit(
         losses, gradients = _term_gradients(model, params, terms)
         metric = preconditioner(gradients, preference) if preconditioner else None
         update, chosen, gramian = combine(gradients, rule, preference, metric)
-        penalty = _penalty_gradient(params, regularizers, reference or {}, update)
+        penalty = _penalty_gradient(params, regularizers, update)
         _write_gradient(params, update + penalty, regularizers)
         before = _joined(tensors)
         stepper.step()
@@ -74,13 +74,6 @@ def fit(
         measured = _measured(tuple(terms), chosen, changes, gramian)
         seconds = time.perf_counter() - started
         yield Step(stage, step, steps, losses, **measured, seconds=seconds)
-
-
-def _optimizer(
-    tensors: Sequence[Tensor], optimizer: str, lr: float, decay: float, steps: int
-) -> tuple[Optimizer, LambdaLR]:
-    chosen = (SGD if optimizer == "sgd" else AdamW)(tensors, lr=lr, weight_decay=decay)
-    return chosen, LambdaLR(chosen, lambda step: _warm_cosine(step, steps))
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -105,12 +98,8 @@ def _measured(
 
 
 def _warm_cosine(step: int, steps: int) -> float:
-    warm_up = max(1, steps // 10)
-    return (
-        min(1.0, (step + 1) / warm_up)
-        * 0.5
-        * (1 + float(torch.cos(torch.tensor(torch.pi * step / steps))))
-    )
+    warm_up = min(1.0, (step + 1) / max(1, steps // 10))
+    return warm_up * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * step / steps))))
 
 
 def _term_gradients(
@@ -128,11 +117,9 @@ def _term_gradients(
 
 
 def _penalty_gradient(
-    params: Params, regularizers: Sequence[Regularizer], reference: Params, like: Tensor
+    params: Params, regularizers: Sequence[Regularizer], like: Tensor
 ) -> Tensor | float:
-    penalties = [
-        value for part in regularizers if (value := part.penalty(params, reference)) is not None
-    ]
+    penalties = [value for part in regularizers if (value := part.penalty(params)) is not None]
     if not penalties:
         return 0.0
     gradients = torch.autograd.grad(sum(penalties), list(params.values()), allow_unused=True)
@@ -147,9 +134,8 @@ def _flatten(gradients: Sequence[Tensor | None], params: Params) -> Tensor:
 
 
 def _write_gradient(params: Params, update: Tensor, regularizers: Sequence[Regularizer]) -> None:
-    for tensor, piece in zip(
-        params.values(), update.split([t.numel() for t in params.values()]), strict=True
-    ):
+    pieces = update.split([tensor.numel() for tensor in params.values()])
+    for tensor, piece in zip(params.values(), pieces, strict=True):
         tensor.grad = piece.view_as(tensor).to(tensor.dtype)
     for regularizer in regularizers:
         regularizer.modify_grads_(params)

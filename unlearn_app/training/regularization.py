@@ -1,14 +1,14 @@
 """From settings to the regularizers of a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from ..common import registry
 from ..concepts.concept import Concept
 from ..methods.closed_form.tokens import edited_tokens
 from ..methods.objectives.diffusion import Diffusion
 from ..methods.regularizers import RegularizedRun, Regularizer
 from ..methods.regularizers.row_mask import RowMask, best_rows, dense_gradients
-from ..models.lora import Updates
-from ..models.protocols import Model, NoisyBatch
+from ..models.protocols import Model, NoisyBatch, Params
 from ..settings.run_config import RunConfig
 from .loop import Term
 
@@ -16,37 +16,35 @@ from .loop import Term
 def build_regularizers(
     model: Model,
     concept: Concept,
-    terms: Mapping[str, Term],
     config: RunConfig,
     erased: Sequence[Concept] = (),
+    merged: Params | None = None,
+    forget: Term | None = None,
 ) -> list[Regularizer]:
-    """The regularizers of the update in the `unlearn` slot; the objective's own mask comes first.
+    """The regularizers of an update that forgets `concept` after `erased`, in the order in which
+    they are applied; the mask of the objective of `forget` comes first.
+
+    `merged` is the update of `erased` as one adapter, which is merged into the weights; `forget` is
+    the term that trains the update in the `unlearn` slot.
 
     Raises:
         ConfigError: the projection leaves nothing to learn from.
     """
-    forget = terms.get("forget")
-    run = _run(model, concept, config, erased, forget)
-    share = getattr(forget.objective, "salient", 1.0) if forget else 1.0
-    own = [salient_rows(model, forget.batches, share)] if share < 1 else []
-    built = [part.build(run) for part in config.regularize.parts()]
-    return [*own, *(part for part in built if part is not None)]
-
-
-def regularization_notes(
-    model: Model, concept: Concept, config: RunConfig, erased: Sequence[Concept]
-) -> tuple[str, ...]:
-    """What the regularizers of a run say about it afterwards, a sentence each."""
-    run = _run(model, concept, config, erased)
-    return tuple(text for part in config.regularize.parts() if (text := part.note(run)))
-
-
-def restrict_merged(updates: Updates, model: Model, concept: Concept, config: RunConfig) -> Updates:
-    """Merged dense updates, restricted as the regularizers of a run restrict its own."""
-    run = _run(model, concept, config)
-    for part in config.regularize.parts():
-        updates = part.restrict_merged(updates, run)
-    return updates
+    earlier = (merged or {}) if config.regularize.reference == "original" else {}
+    run = RegularizedRun(
+        model,
+        concept,
+        lambda: edited_tokens(model, concept)[0],
+        erased,
+        scale=config.unlearn.alpha / config.unlearn.rank,
+        reference={name: factor.to(model.device) for name, factor in earlier.items()},
+        loss=forget.objective if forget else None,
+        batches=forget.batches if forget else None,
+    )
+    share = forget.objective.salient if forget else 1.0
+    own = [salient_rows(model, run.batches, share)] if share < 1 else []
+    parts = registry.build_all("regularizer", config.regularize)
+    return [*own, *(built for part in parts if (built := part.build(run)))]
 
 
 def salient_rows(model: Model, batches: Iterator[NoisyBatch], share: float) -> RowMask:
@@ -59,22 +57,4 @@ def salient_rows(model: Model, batches: Iterator[NoisyBatch], share: float) -> R
     found = dense_gradients(model, Diffusion(), batches, 1)
     return best_rows(
         {n: g.flatten(1).square().mean(1).sqrt() for n, (_, g) in found.items()}, share
-    )
-
-
-def _run(
-    model: Model,
-    concept: Concept,
-    config: RunConfig,
-    erased: Sequence[Concept] = (),
-    forget: Term | None = None,
-) -> RegularizedRun:
-    return RegularizedRun(
-        model,
-        concept,
-        lambda: edited_tokens(model, concept)[0],
-        erased,
-        scale=config.unlearn.alpha / config.unlearn.rank,
-        loss=forget.objective if forget else None,
-        batches=forget.batches if forget else iter(()),
     )

@@ -2,14 +2,16 @@
 closed form.
 """
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import fields
+from functools import partial
+from typing import TypeVar
 
 from ..common import registry
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, ShouldStop, never
 from ..concepts.concept import Concept, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
 from ..methods.objectives import Objective
@@ -25,18 +27,20 @@ from .latent_dataset import LatentDataset, meta_batches, noisy_batches, sample_l
 from .loop import Term, fit
 from .regularization import build_regularizers
 
+Item = TypeVar("Item")
+
 
 def forget(
     model: Model,
     concept: Concept,
     config: RunConfig,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
     sampler: Callable[..., LatentDataset] = sample_latents,
 ) -> Iterator[Step]:
     """Unlearn `concept`, from the original model to an adapter in the `unlearn` slot."""
     if not is_trained(config):
         yield from edit(model, concept, config)
-        if not resists(config):
+        if not config.resist.on:
             return
     terms = training_terms(model, concept, config, should_stop, sampler)
     yield from (train if is_trained(config) else harden)(model, concept, terms, config)
@@ -46,7 +50,7 @@ def training_terms(
     model: Model,
     concept: Concept,
     config: RunConfig,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     sampler: Callable[..., LatentDataset] = sample_latents,
 ) -> dict[str, Term]:
     """The terms of the training by name: forget, retain and, if the settings ask for it, resist.
@@ -57,31 +61,30 @@ def training_terms(
         ConfigError: the retain set is empty.
     """
     settings, first = config.unlearn, config.seed * 1000
-    options = {
-        "sampling_steps": config.compare.sampling_steps,
-        "guidance_scale": config.compare.guidance_scale,
-        "should_stop": should_stop,
-    }
+    sample = partial(
+        sampler,
+        model,
+        sampling_steps=config.compare.sampling_steps,
+        guidance_scale=config.compare.guidance_scale,
+        should_stop=should_stop,
+    )
     objective = config.build("objective") if is_trained(config) else None
     retained = retain_prompts(concept, settings.train_pictures)
     terms = {}
     if objective:
-        terms["forget"] = _forget_term(
-            model, concept, config, objective, retained, options, sampler
-        )
-    retain = sampler(
-        model, retained, None, [first + 300_000 + row for row in range(len(retained))], **options
-    )
-    on_pictures = settings.retain_loss == "diffusion" or getattr(
-        objective, "trains_on_pictures", False
+        terms["forget"] = _forget_term(model, concept, config, objective, retained, sample)
+    retain = sample(retained, None, range(first + 300_000, first + 300_000 + len(retained)))
+    on_pictures = settings.retain_loss == "diffusion" or (
+        objective is not None and objective.trains_on_pictures
     )
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
         noisy_batches(model, retain, settings.batch_size, first + 2),
         settings.retain_weight,
     )
-    if resists(config):
-        terms["resist"] = _resist_term(model, concept, config, retain, options)
+    if config.resist.on:
+        asked = objective or ConceptAblation()
+        terms["resist"] = _resist_term(model, concept, config, asked, retain, sample)
     return terms
 
 
@@ -91,20 +94,19 @@ def _forget_term(
     config: RunConfig,
     objective: Objective,
     retained: Sequence[str],
-    options: dict[str, Any],
-    sampler: Callable[..., LatentDataset],
+    sample: Callable[..., LatentDataset],
 ) -> Term:
-    """The term that unlearns; `options` are those of `sample_latents`."""
+    """The term that unlearns; the anchors of its batches may be random retain prompts instead."""
     count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
-    pairs = list(zip(concept.forget.train, concept.anchors, strict=True))
-    chosen = [pairs[row % len(pairs)] for row in range(count)]
-    forget = sampler(
-        model,
-        [prompt.text for prompt, _ in chosen],
-        _labels(objective, [anchor for _, anchor in chosen], retained, config.seed),
-        [first + row for row in range(count)],
-        sample_anchors=getattr(objective, "mixes_anchor_pictures", False),
-        **options,
+    prompts = _repeated([prompt.text for prompt in concept.forget.train], count)
+    anchors = _repeated(concept.anchors, count)
+    if objective.random_labels:
+        anchors = random.Random(config.seed).choices(retained, k=count)
+    forget = sample(
+        prompts,
+        anchors,
+        range(first, first + count),
+        sample_anchors=objective.mixes_anchor_pictures,
     )
     return Term(objective, noisy_batches(model, forget, config.unlearn.batch_size, first + 1))
 
@@ -113,18 +115,16 @@ def _resist_term(
     model: Model,
     concept: Concept,
     config: RunConfig,
+    objective: Objective,
     retain: LatentDataset,
-    options: dict[str, Any],
+    sample: Callable[..., LatentDataset],
 ) -> Term:
     """The meta-unlearning term, with its own pictures of the concept."""
     settings, first = config.resist, config.seed * 1000 + 400_000
     count = max(config.unlearn.train_pictures // 2, 2)
-    pairs = evenly_spaced(list(zip(concept.forget.train, concept.anchors, strict=True)), count)
-    prompts, anchors = [prompt.text for prompt, _ in pairs], [anchor for _, anchor in pairs]
-    forget = sample_latents(
-        model, prompts, anchors, [first + row for row in range(len(prompts))], **options
-    )
-    objective = config.build("objective") if is_trained(config) else ConceptAblation()
+    prompts = [prompt.text for prompt in evenly_spaced(concept.forget.train, count)]
+    anchors = evenly_spaced(concept.anchors, count)
+    forget = sample(prompts, anchors, range(first, first + count))
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
     chosen = {
         item.name: getattr(settings, item.name)
@@ -143,15 +143,6 @@ def _resist_term(
     return Term(MetaUnlearning(Diffusion(), objective, **chosen), batches, settings.weight)
 
 
-def _labels(
-    objective: Objective, anchors: list[str], retained: Sequence[str], seed: int
-) -> list[str]:
-    """The prompts of `batch.anchor`: each forget prompt's own anchor, or a random retain prompt."""
-    if not getattr(objective, "random_labels", False):
-        return anchors
-    return random.Random(seed).choices(retained, k=len(anchors))
-
-
 def retain_prompts(concept: Concept, count: int) -> list[str]:
     """`count` training prompts, half near and half far; all near where there are no far ones.
 
@@ -168,18 +159,13 @@ def retain_prompts(concept: Concept, count: int) -> list[str]:
             "concept",
         )
     half = (count + 1) // 2 if far else count
-    chosen = [near[row % len(near)] for row in range(half)] + [
-        far[row % len(far)] for row in range(count - half)
-    ]
+    chosen = _repeated(near, half) + _repeated(far, count - half)
     return [prompt.text for prompt in chosen]
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """Concepts unlearned before, and their update as one adapter, merged into the weights."""
-
-    concepts: tuple[Concept, ...] = ()
-    state: Params = field(default_factory=dict)
+def _repeated(items: Sequence[Item], count: int) -> list[Item]:
+    """The first `count` items, from the beginning again when there are fewer."""
+    return list(itertools.islice(itertools.cycle(items), count))
 
 
 def train(
@@ -187,9 +173,13 @@ def train(
     concept: Concept,
     terms: dict[str, Term],
     config: RunConfig,
-    earlier: Earlier = Earlier(),
+    erased: Sequence[Concept] = (),
+    merged: Params | None = None,
 ) -> Iterator[Step]:
     """Train a fresh adapter in the `unlearn` slot on `terms`, regularized as the settings say.
+
+    `erased` are the concepts unlearned before, and `merged` is their update as one adapter, which
+    is merged into the weights.
 
     Raises:
         ConfigError: the projection leaves nothing to learn from.
@@ -198,7 +188,8 @@ def train(
     params = model.reset_adapter(
         "unlearn", settings.rank, settings.alpha, config.seed, settings.modules
     )
-    held = build_regularizers(model, concept, terms, config, earlier.concepts)
+    forget = terms.get("forget")
+    held = build_regularizers(model, concept, config, erased, merged, forget)
     with model.training("unlearn"):
         yield from fit(
             model,
@@ -210,7 +201,6 @@ def train(
             lr=settings.lr,
             decay=config.regularize.decay,
             regularizers=held,
-            reference=earlier.state if config.regularize.reference == "original" else {},
         )
 
 
@@ -248,11 +238,6 @@ def harden(
     with model.merged("unlearn"):
         yield from train(model, concept, resist_first, config)
     model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
-
-
-def resists(config: RunConfig) -> bool:
-    """Whether meta-unlearning is part of the training."""
-    return config.resist.on
 
 
 def is_trained(config: RunConfig) -> bool:

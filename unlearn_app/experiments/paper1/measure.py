@@ -194,7 +194,7 @@ def digest(config: RunConfig) -> str:
     parts: list[Any] = [config.objective, config.rule, config.options, config.unlearn]
     parts += [(config.compare.sampling_steps, config.compare.guidance_scale)]
     parts += [config.prompts, config.anchor]
-    parts += [config.resist if unlearning.resists(config) else None]
+    parts += [config.resist if config.resist.on else None]
     parts += [config.regularize] if config.regularize != RegularizeConfig() else []
     return short_hash(parts)
 

@@ -65,10 +65,8 @@ def reviving_tokens(
         ignore.
     """
     tokens = tokens.double()
-    gram = ridge * torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
-    cross = torch.zeros_like(gram)
-    for name, w in original.items():
-        new = edited[name].double()
-        gram += new.T @ new
-        cross += new.T @ w.double()
+    pairs = [(edited[name].double(), weight.double()) for name, weight in original.items()]
+    identity = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+    gram = sum((new.T @ new for new, _ in pairs), ridge * identity)
+    cross = sum(new.T @ old for new, old in pairs)
     return torch.linalg.solve(gram, cross @ tokens.T).T

@@ -17,10 +17,13 @@ from torch import Tensor
 
 
 class GradientRule(Protocol):
-    """`(gramian (m, m), preference (m,)) -> weights (m,)`.
+    """A frozen dataclass whose fields are the rule's hyperparameters.
 
     A class attribute `preconditioned = True` asks for a Gramian in the metric of the optimizer's
     diagonal.
     """
 
-    def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor: ...
+    def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
+        """The weights (m,) of the original gradients, from their Gramian (m, m) in float32 or
+        float64 and the preference (m,) between them.
+        """

@@ -22,7 +22,6 @@ class Barrier:
     eta: float = setting(1.0, "rate at which the forget loss must fall", 0.01, 100.0)
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
-        """Weights of the original gradients."""
         weights = preference.clone()
         if len(gramian) > 1 and gramian[0, 0] > 0:
             opposed = preference[1:] @ gramian[1:, 0] / gramian[0, 0]

@@ -17,7 +17,6 @@ class OneSided:
     """
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
-        """Weights of the original gradients; retain terms keep their preference."""
         weights = preference.clone()
         for other in range(1, len(gramian)):
             if gramian[0, other] < 0 and gramian[other, other] > 0:

@@ -21,7 +21,6 @@ class Restricted:
     """
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
-        """Weights of the original gradients, from a float32 or float64 Gramian."""
         count = len(gramian)
         coefficients = torch.eye(count, dtype=gramian.dtype, device=gramian.device)
         for row in range(count):

@@ -1,7 +1,6 @@
 """The restricted gradient in the metric of Adam's step."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ...common.registry import register
 from .restricted import Restricted
@@ -19,4 +18,4 @@ class RestrictedAdam(Restricted):
     plain gradient step.
     """
 
-    preconditioned: ClassVar[bool] = True
+    preconditioned = True

@@ -15,5 +15,4 @@ class WeightedSum:
     """
 
     def __call__(self, gramian: Tensor, preference: Tensor) -> Tensor:
-        """Return `preference` unchanged."""
         return preference.clone()

@@ -15,5 +15,4 @@ class Mean(Merge):
     """The mean of the updates."""
 
     def __call__(self, updates: Sequence[Updates]) -> Updates:
-        """See `Merge`."""
         return TaskArithmetic(1 / len(updates))(updates)

@@ -1,8 +1,7 @@
 """TIES: trim, elect a sign, and average what agrees with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,12 +9,13 @@ from torch import Tensor
 from ...common.registry import register
 from ...models.lora import Updates
 from ...settings.groups import setting
-from . import WeightedMerge, stacked
+from . import stacked
+from .task_arithmetic import TaskArithmetic
 
 
 @register("merge", "ties")
 @dataclass(frozen=True)
-class Ties(WeightedMerge):
+class Ties(TaskArithmetic):
     """Trims the updates, elects a sign for every entry, and averages what agrees with it: TIES,
     2306.01708.
 
@@ -26,11 +26,10 @@ class Ties(WeightedMerge):
     """
 
     keep: float = setting(0.8, "share of entries that TIES keeps, 0.4 where it merges", 0.01, 1.0)
-    suggested: ClassVar[Mapping[str, Any]] = {"weight": 2.5, "keep": 0.4}
-    """Tuned as the regularization presets: at weight 1 a mean of many forgets too little."""
+    # tuned as the regularization presets: at weight 1 a mean of many forgets too little
+    suggested = {"weight": 2.5, "keep": 0.4}
 
     def __call__(self, updates: Sequence[Updates]) -> Updates:
-        """See `Merge`."""
         merged = {}
         for layer, stack in stacked(updates).items():
             trimmed = torch.stack([_trimmed(self.weight * part, self.keep) for part in stack])

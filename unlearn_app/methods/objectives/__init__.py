@@ -1,24 +1,36 @@
 """Training objectives, one method per file: `(model, batch, params) -> scalar`."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from ...models.protocols import Denoiser, NoisyBatch, Params
 
+Loss = Callable[[Denoiser, NoisyBatch, Params | None], Tensor]
+"""What is minimised; every objective is one."""
 
-class Objective(Protocol):
+
+class Objective(ABC):
     """A frozen dataclass whose fields are the method's hyperparameters.
 
-    Class attributes may say what else the method needs: `mixes_anchor_pictures = True` noises the
-    anchor's pictures as often as the concept's, so that the target is also learned where the
-    forgotten prompt will lead; `random_labels = True` puts random retain prompts into
-    `batch.anchor`; `trains_on_pictures = True` retains with the diffusion loss whatever the
-    settings say; `suggested = {"unlearn.lr": 4e-3}` replaces defaults of the settings where the
-    user says nothing; `advice = {"style": "..."}` is shown to who forgets an object or a style. A
-    field `salient` is the share of output units that may move, by the size of the dense forget
-    gradient.
+    The class attributes say what else the method needs. `mixes_anchor_pictures` noises the anchor's
+    pictures as often as the concept's, so that the target is also learned where the forgotten
+    prompt will lead; `random_labels` puts random retain prompts into `batch.anchor`;
+    `trains_on_pictures` retains with the diffusion loss whatever the settings say; `salient` is the
+    share of output units that may move, by the size of the dense forget gradient. `suggested`, such
+    as {"unlearn.lr": 4e-3}, replaces defaults of the settings where the user says nothing;
+    `advice`, such as {"style": "..."}, is shown to who forgets an object or a style.
     """
 
+    mixes_anchor_pictures: bool = False
+    random_labels: bool = False
+    trains_on_pictures: bool = False
+    salient: float = 1.0
+    suggested: Mapping[str, Any] = {}
+    advice: Mapping[str, str] = {}
+
+    @abstractmethod
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """The loss to minimise, a scalar."""
+        """The loss to minimise, a scalar: a mean over the batch."""

@@ -1,18 +1,18 @@
 """Concept ablation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from . import Objective
 
 
 @register("objective", "concept_ablation")
 @dataclass(frozen=True)
-class ConceptAblation:
+class ConceptAblation(Objective):
     """Makes the concept's prompt generate its anchor.
 
     Concept ablation, 2303.13516, equation 3 (model-based variant): e(x_t, c*) -> stop-gradient of
@@ -20,11 +20,8 @@ class ConceptAblation:
     noised picture of the concept's own prompt as well as of the anchor's.
     """
 
-    mixes_anchor_pictures: ClassVar[bool] = True
+    mixes_anchor_pictures = True
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance between the concept's prediction and the frozen anchor
-        prediction.
-        """
         target = model.frozen(batch.x_t, batch.t, batch.anchor)
         return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

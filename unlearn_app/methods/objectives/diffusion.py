@@ -17,7 +17,6 @@ class Diffusion:
     """
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the model's training target, each row with its loss weight."""
         learned = model.parameterization
         target = learned.target(batch.x0, batch.noise, batch.t)
         prediction = model.predict(batch.x_t, batch.t, batch.cond, params)

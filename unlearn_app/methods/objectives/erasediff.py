@@ -1,7 +1,6 @@
 """EraseDiff's forgetting loss."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,11 +8,12 @@ from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from . import Objective
 
 
 @register("objective", "erasediff")
 @dataclass(frozen=True)
-class EraseDiff:
+class EraseDiff(Objective):
     """Makes the concept's prompt predict uniform noise, so that it shows no picture at all.
 
     EraseDiff, 2401.05779, equation 5: e(x_t, c) -> u with u uniform on [0, 1]. Its bilevel problem
@@ -24,12 +24,12 @@ class EraseDiff:
     to a noise of u still holds the picture and is learned without forgetting it.
     """
 
-    advice: ClassVar[dict[str, str]] = {
+    advice = {
         "style": (
             "EraseDiff suits an object better: with one style it cost others in our measurements."
         ),
     }
-    suggested: ClassVar[dict[str, Any]] = {
+    suggested = {
         "rule": "barrier",
         "barrier.eta": 0.5,
         "unlearn.lr": 3e-3,
@@ -37,6 +37,5 @@ class EraseDiff:
     }
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance of the network's output to uniform noise."""
         uniform = torch.special.ndtr(batch.noise.float().flip(1, 2, 3))
         return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), uniform)

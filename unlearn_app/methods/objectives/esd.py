@@ -1,7 +1,6 @@
 """Erased Stable Diffusion."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -10,11 +9,12 @@ from ...common.registry import register
 from ...models.conditioning import Conditioning
 from ...models.protocols import Denoiser, NoisyBatch, Params
 from ...settings.groups import setting
+from . import Objective
 
 
 @register("objective", "esd")
 @dataclass(frozen=True)
-class ESD:
+class ESD(Objective):
     """Pushes the concept's prediction away from the concept, the negative-guidance target of ESD.
 
     Erased Stable Diffusion, 2303.07345, equation 7: e(x_t, c) -> e*(x_t, b) - eta (e*(x_t, c) -
@@ -26,8 +26,8 @@ class ESD:
     """
 
     eta: float = setting(1.0, "strength of the push away", 0.0, 10.0)
-    mixes_anchor_pictures: ClassVar[bool] = True
-    advice: ClassVar[dict[str, str]] = {
+    mixes_anchor_pictures = True
+    advice = {
         "style": (
             "For a style, adapting cross-attention alone (modules: cross, the paper's ESD-x) was"
             " enough here."
@@ -35,7 +35,6 @@ class ESD:
     }
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the negatively guided target."""
         cond = Conditioning.cat([batch.cond, batch.null, batch.anchor])
         towards, empty, base = model.frozen(
             batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), cond

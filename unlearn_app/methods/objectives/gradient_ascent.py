@@ -1,19 +1,19 @@
 """Gradient ascent on the concept's own loss."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
 from ...settings.groups import setting
+from . import Objective
 from .diffusion import Diffusion
 
 
 @register("objective", "gradient_ascent")
 @dataclass(frozen=True)
-class GradientAscent:
+class GradientAscent(Objective):
     """Raises the diffusion loss on pictures of the concept until it passes a limit.
 
     2412.07808, section 3: L_f = -l on the forget set, with the loss truncated at m. Deviation: the
@@ -22,11 +22,10 @@ class GradientAscent:
     retain-only.
     """
 
-    suggested: ClassVar[dict[str, Any]] = {"unlearn.retain_weight": 1.6}
+    suggested = {"unlearn.retain_weight": 1.6}
 
     limit: float = setting(1.0, "ascend while the loss is at most this", 0.01, 100.0)
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """The negative diffusion loss; its gradient is exactly zero above `limit`."""
         loss = Diffusion()(model, batch, params)
         return -loss if loss <= self.limit else 0.0 * loss - loss.detach()

@@ -1,6 +1,6 @@
 """Meta-unlearning (2410.12777): each step simulates an attack and makes it fail."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 from ...common.seeds import generator
 from ...models.lora import update_of
 from ...models.protocols import Denoiser, MetaBatch, NoisyBatch, Params
+from . import Loss
 
-Loss = Callable[[Denoiser, NoisyBatch, Params], Tensor]
 BETAS = (0.9, 0.999)
 
 
@@ -27,18 +27,19 @@ class MetaUnlearning:
     ends in infinities has failed and teaches nothing; before and after use the same pictures, noise
     and timesteps. First order takes theta' - theta for a constant, as the released code does;
     second order differentiates through the attack, as the paper says. Under the goal "forget" the
-    first term is b_F L_unlearn(theta'; F) instead: the attacked model shall still meet the method's
-    own loss. It has a floor, so it needs no cap, and it asks for the same picture before and after.
-    The preset fast takes it, the preset full the paper's.
+    first term is b_F L_unlearn(theta'; F) instead, with `objective` as L_unlearn: the attacked
+    model shall still meet the method's own loss. It has a floor, so it needs no cap, and it asks
+    for the same picture before and after. The preset fast takes it, the preset full the paper's.
+
+    `weights` is what the simulated adversary trains: "full", or "lora", a fresh adapter on every
+    matrix.
     """
 
     loss: Loss
     objective: Loss | None = None
-    """What the attacked model shall still meet under the goal "forget"."""
     goal: str = "lose"
     lr: float = 3e-4
     weights: str = "full"
-    """What the simulated adversary trains: "full" or "lora", a fresh one on every matrix."""
     optimizer: str = "adam"
     rank: int = 8
     alpha: float = 8.0
@@ -77,29 +78,20 @@ class MetaUnlearning:
         says.
         """
         exact = self.order == "second"
-        start = before if exact else {name: weight.detach() for name, weight in before.items()}
+        start = before if exact else _detached(before)
         trained, memory = self._fresh(start, batch.seed), {}
         for step, support in enumerate(batch.support, 1):
             loss = self.loss(model, support, self._applied(start, trained))
             gradients = torch.autograd.grad(
                 loss, list(trained.values()), create_graph=exact, allow_unused=True
             )
-            moved = {}
-            for (name, tensor), gradient in zip(trained.items(), gradients, strict=True):
-                moved[name] = (
-                    tensor
-                    if gradient is None
-                    else tensor - self.lr * self._move(name, gradient, memory, step)
-                )
-            trained = (
-                moved
-                if exact
-                else {name: tensor.detach().requires_grad_() for name, tensor in moved.items()}
-            )
-        return self._applied(
-            before,
-            trained if exact else {name: tensor.detach() for name, tensor in trained.items()},
-        )
+            for name, gradient in zip(trained, gradients, strict=True):
+                if gradient is not None:
+                    move = self._move(name, gradient, memory, step)
+                    trained[name] = trained[name] - self.lr * move
+            if not exact:
+                trained = {name: t.detach().requires_grad_() for name, t in trained.items()}
+        return self._applied(before, trained if exact else _detached(trained))
 
     def _fresh(self, weights: Params, seed: int) -> Params:
         """What the adversary trains: an update of every weight, or factors of one of every matrix;
@@ -145,6 +137,10 @@ class MetaUnlearning:
         memory[name] = first, second
         mean, square = first / (1 - BETAS[0] ** step), second / (1 - BETAS[1] ** step)
         return mean / (square + self.eps**2).sqrt()
+
+
+def _detached(tensors: Params) -> Params:
+    return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def _teaching(weight: Tensor) -> Tensor:

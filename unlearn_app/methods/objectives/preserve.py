@@ -18,6 +18,5 @@ class Preserve:
     """
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the frozen prediction."""
         target = model.frozen(batch.x_t, batch.t, batch.cond)
         return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

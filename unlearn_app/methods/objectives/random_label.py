@@ -1,7 +1,6 @@
 """Random relabelling with saliency."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,11 +9,12 @@ from torch.nn.functional import mse_loss
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
 from ...settings.groups import setting
+from . import Objective
 
 
 @register("objective", "random_label")
 @dataclass(frozen=True)
-class RandomLabel:
+class RandomLabel(Objective):
     """Makes the concept's prompt generate what other prompts, drawn at random, describe.
 
     SalUn, 2310.12508, equation 6: e(x_t, c) -> stop-gradient of e(x_t, c') with c' another class,
@@ -27,18 +27,15 @@ class RandomLabel:
     salient: float = setting(
         0.5, "share of output units that may move; 1 is no saliency", 0.01, 1.0
     )
-    random_labels: ClassVar[bool] = True
-    advice: ClassVar[dict[str, str]] = {
+    random_labels = True
+    advice = {
         "style": (
             "Random relabelling suits an object better: some styles stayed in our measurements."
         ),
     }
-    suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 6e-3, "unlearn.retain_weight": 1.0}
+    suggested = {"unlearn.lr": 6e-3, "unlearn.retain_weight": 1.0}
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the model's own prediction for the random label in
-        `batch.anchor`.
-        """
         with torch.no_grad():
             target = model.predict(batch.x_t, batch.t, batch.anchor, params)
         return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -1,7 +1,6 @@
 """Safe self-distillation."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,11 +8,12 @@ from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from . import Objective
 
 
 @register("objective", "sdd")
 @dataclass(frozen=True)
-class SDD:
+class SDD(Objective):
     """Makes the concept's prompt generate what the empty prompt does, taught by the model itself.
 
     Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t,
@@ -22,11 +22,10 @@ class SDD:
     because a run is short.
     """
 
-    mixes_anchor_pictures: ClassVar[bool] = True
-    suggested: ClassVar[dict[str, Any]] = {"unlearn.lr": 5e-3, "unlearn.retain_weight": 1.0}
+    mixes_anchor_pictures = True
+    suggested = {"unlearn.lr": 5e-3, "unlearn.retain_weight": 1.0}
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        """Mean squared distance to the model's own unconditional prediction."""
         with torch.no_grad():
             target = model.predict(batch.x_t, batch.t, batch.null, params)
         return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -1,5 +1,5 @@
 """Regularizers: what keeps an update small or away from the rest of the model, beside the gradient
-rule and whatever the optimizer does.
+rule and the optimizer.
 
 A regularizer is one file. Its fields declared with `setting()` are settings `regularize.FIELD`,
 which together with those of all other regularizers need names of their own; the other fields are
@@ -10,7 +10,6 @@ filled in by `build`. Parameters are LoRA factors by name, `LAYER.lora_A.SLOT.we
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,27 +20,32 @@ from ...models.protocols import Model, NoisyBatch, Params
 
 @dataclass(frozen=True)
 class RegularizedRun:
-    """What a regularizer is built from."""
+    """What a regularizer is built from.
+
+    `concept_states` returns the text states (N, D) of the tokens that carry the concept; `erased`
+    are concepts that were forgotten before; `scale` is the LoRA scale of the update, alpha / rank.
+    `reference` holds the factors of updates that are merged into the model already and count as
+    part of the update. `loss` is the forget loss and `batches` are its batches; both are None where
+    nothing is forgotten by training.
+    """
 
     model: Model
     concept: Concept
     concept_states: Callable[[], Tensor]
-    """The text states (N, D) of the tokens that carry the concept."""
     erased: Sequence[Concept] = ()
-    """Concepts that were forgotten before."""
     scale: float = 1.0
-    """The LoRA scale of the update, alpha / rank."""
+    reference: Params = field(default_factory=dict)
     loss: Callable[[Model, NoisyBatch], Tensor] | None = None
-    """The forget loss; None where nothing is forgotten by training."""
-    batches: Iterator[NoisyBatch] = field(default_factory=lambda: iter(()))
-    """Batches of the forget loss."""
+    batches: Iterator[NoisyBatch] | None = None
 
 
 class Regularizer:
-    """A frozen dataclass. What it does not need stays as it is here: nothing is done."""
+    """A frozen dataclass; every method but `build` does nothing unless it is overridden.
 
-    registry_order: ClassVar[int] = 0
-    """Regularizers are listed and applied in this order; those of the same order by their names."""
+    Regularizers are listed and applied by `registry_order`, and by name within the same order.
+    """
+
+    registry_order: int = 0
 
     def check(self, modules: str) -> None:
         """Refuse settings that cannot hold with LoRA on `modules`, as `unlearn.modules` names them.
@@ -51,27 +55,26 @@ class Regularizer:
         """
 
     def build(self, run: RegularizedRun) -> "Regularizer | None":
-        """The regularizer for one run; None where its settings ask for nothing.
+        """The regularizer for one run, whose methods below are used; None where its settings ask
+        for nothing.
 
         Raises:
             ConfigError: nothing would be left to learn from.
         """
 
-    def note(self, run: RegularizedRun) -> str:
+    def note(self) -> str:
         """What to say about the run afterwards, in a sentence; empty for nothing."""
         return ""
 
-    def restrict_merged(self, updates: Updates, run: RegularizedRun) -> Updates:
-        """Dense updates (out, in) by layer that were merged, restricted as those of the run are."""
+    def restrict_merged(self, updates: Updates) -> Updates:
+        """Merged dense updates (out, in) by layer, restricted as those of the run are."""
         return updates
 
     def begin_(self, params: Params) -> None:
         """Move `params` in place into the allowed set, before the first step."""
 
-    def penalty(self, params: Params, reference: Params) -> Tensor | None:
-        """A scalar to add to the loss, or None; no competing task, so it never enters the gradient
-        rule.
-        """
+    def penalty(self, params: Params) -> Tensor | None:
+        """A scalar to add to the loss, or None; it is added after the gradient rule."""
 
     def modify_grads_(self, params: Params) -> None:
         """Change the gradients of `params` in place, before the optimizer step."""

@@ -1,7 +1,6 @@
-"""Gradient clipping: a gradient that is too long is shortened."""
+"""Gradient clipping."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch.nn.utils import clip_grad_norm_
 
@@ -19,13 +18,11 @@ class GradientClipping(Regularizer):
     """
 
     clip: float = setting(0.0, "longest gradient, by its norm; 0 is any", 0.0, 1e3)
-    registry_order: ClassVar[int] = 1
-    """After everything else that changes gradients."""
+    # after everything else that changes gradients
+    registry_order = 1
 
     def build(self, run: RegularizedRun) -> "GradientClipping | None":
-        """See `Regularizer`."""
         return self if self.clip else None
 
     def modify_grads_(self, params: Params) -> None:
-        """Shorten the gradients."""
         clip_grad_norm_(list(params.values()), self.clip)

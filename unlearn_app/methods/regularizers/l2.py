@@ -1,31 +1,32 @@
 """L2: a price on the square of every change of a weight."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from ...common.registry import register
-from ...models.lora import Factors, squared_norm
+from ...models.lora import scaled, squared_norm, sum_factors
+from ...models.protocols import Params
 from ...settings.groups import setting
-from .update_norm import UpdateNorm
+from . import RegularizedRun, Regularizer
 
 
 @register("regularizer", "l2")
 @dataclass(frozen=True)
-class L2(UpdateNorm):
+class L2(Regularizer):
     """Keeps the update small: `l2` times the sum of dW squared over its entries.
 
-    The update norm of 2511.07970 with power 2; deviations as `UpdateNorm` says. The sum is computed
-    from matrices of the rank's size.
+    The update norm of 2511.07970 with power 2; reference and deviations as of `L1`. The sum is
+    computed from matrices of the rank's size.
     """
 
     l2: float = setting(0.0, "price of every change of a weight, squared", 0.0, 1e6)
+    scale: float = 1.0
+    reference: Params = field(default_factory=dict)
 
-    @property
-    def price(self) -> float:
-        """See `UpdateNorm`."""
-        return self.l2
+    def build(self, run: RegularizedRun) -> "L2 | None":
+        return replace(self, scale=run.scale, reference=run.reference) if self.l2 else None
 
-    def cost(self, factors: Factors) -> Tensor:
-        """The sum of dW squared."""
-        return squared_norm(factors)
+    def penalty(self, params: Params) -> Tensor:
+        factors = sum_factors(scaled(params, self.scale), self.reference).values()
+        return self.l2 * sum(map(squared_norm, factors))

@@ -21,15 +21,14 @@ class RowMask(Regularizer):
     """Lets only some output units move: the other rows of every B stay zero, and so do those of dW.
 
     Selective fine-tuning of 2511.07970 and the saliency of SalUn (2310.12508) choose single
-    weights; a mask of rows is what survives the product B A exactly, and is indifferent to what is
-    done on the input side.
+    weights. A mask of rows of B is also one of dW = B A, whatever is done to A. `keep` holds 0 or 1
+    for every row (out,), by the name of the B factor.
     """
 
     select: float = setting(
         1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1
     )
     keep: Params = field(default_factory=dict)
-    """0 or 1 for every row (out,), by the name of the B factor."""
 
     def build(self, run: RegularizedRun) -> "RowMask | None":
         """The mask of the `select` output units with the largest |W dL/dW| per weight, over all
@@ -46,7 +45,6 @@ class RowMask(Regularizer):
         return best_rows(scores, self.select)
 
     def project_(self, params: Params) -> None:
-        """Zero the rows that may not move."""
         for name, rows in self.keep.items():
             params[name].data.mul_(rows.view(-1, *[1] * (params[name].ndim - 1)))
 
@@ -58,20 +56,16 @@ def best_rows(scores: Mapping[str, Tensor], share: float) -> RowMask:
     Raises:
         ValueError: no row has a score, as with the gradients of a fresh adapter's factors.
     """
-    joined = torch.cat([score.flatten() for score in scores.values()])
+    joined = torch.cat(list(scores.values()))
     if not joined.any():
         raise ValueError(
             "Every row scores zero: importance is that of dense weights, not of a fresh adapter's"
             " factors."
         )
-    chosen = torch.zeros(len(joined))
+    chosen = torch.zeros_like(joined)
     chosen[joined.argsort(descending=True, stable=True)[: max(round(share * len(joined)), 1)]] = 1.0
     pieces = chosen.split([score.numel() for score in scores.values()])
-    keep = {
-        name: piece.to(score.device)
-        for (name, score), piece in zip(scores.items(), pieces, strict=True)
-    }
-    return RowMask(share, keep)
+    return RowMask(share, dict(zip(scores, pieces, strict=True)))
 
 
 def dense_gradients(

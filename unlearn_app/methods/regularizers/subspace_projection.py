@@ -31,8 +31,12 @@ class SubspaceProjection(Regularizer):
     The semantic gradient projection of 2511.07970, on the input side of LoRA: A <- A P with P = I -
     Q Q^T after each step, which is exact for any optimizer, decay and clipping. Deviation: the
     paper projects gradients only, which Adam's elementwise step undoes; `project` "gradients" does
-    as the paper (with an A that begins projected). Layers that read no text states are left alone,
-    and void the promise if they carry an adapter.
+    as the paper (with an A that begins projected). Layers that read no text states are left alone;
+    an adapter on those would still change what the model makes of c, so `check` refuses it.
+
+    `basis` is Q (in, k) with orthonormal columns, `left` the mean share of the concept's text
+    states outside its span, `layers` the names of the layers that turn text states into keys and
+    values.
     """
 
     project: str = setting(
@@ -44,61 +48,49 @@ class SubspaceProjection(Regularizer):
         0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0
     )
     basis: Tensor | None = None
-    """Q (in, k), orthonormal columns."""
+    left: float = 1.0
     layers: tuple[str, ...] = ()
-    """Names of the layers that turn text states into keys and values."""
 
     def check(self, modules: str) -> None:
-        """Refuse a projection of layers that read no text states."""
         if self.project != "none" and modules != "keys_values":
-            sentence = (
-                f"unlearn.modules is {modules}, which would void regularize.project={self.project}"
-            )
             raise ConfigError(
-                f"{sentence}; keys_values is accepted, or regularize.project=none.",
+                f"unlearn.modules is {modules}, which would void regularize.project={self.project};"
+                " keys_values is accepted, or regularize.project=none.",
                 "unlearn.modules",
             )
 
     def build(self, run: RegularizedRun) -> "SubspaceProjection | None":
-        """The projection out of the span of `protected_span`."""
         if self.project == "none":
             return None
         layers = tuple(token_access(run.model, WANTED_BY).cross_weights())
-        return replace(self, basis=protected_span(run, self.energy), layers=layers)
+        basis, left = protected_span(run, self.energy)
+        return replace(self, basis=basis, left=left, layers=layers)
 
-    def note(self, run: RegularizedRun) -> str:
-        """How many directions the projection held, and how much it left of the concept."""
-        if self.project == "none":
-            return ""
-        basis = protected_span(run, self.energy)
-        size, held = basis.shape
+    def note(self) -> str:
+        size, held = self.basis.shape
         return (
-            f"The projection held {held} of {size} directions and left {_left(run, basis):.1%} of"
-            " the concept's text states."
+            f"The projection held {held} of {size} directions and left {self.left:.1%} of the"
+            " concept's text states."
         )
 
-    def restrict_merged(self, updates: Updates, run: RegularizedRun) -> Updates:
-        """The updates without what reads the protected span, which no merge keeps by itself."""
+    def restrict_merged(self, updates: Updates) -> Updates:
         if self.project != "exact":
             return updates
-        basis = protected_span(run, self.energy)
         return {
-            layer: update - update @ basis.to(update) @ basis.T.to(update)
+            layer: update - update @ self.basis.to(update) @ self.basis.T.to(update)
             for layer, update in updates.items()
         }
 
     def begin_(self, params: Params) -> None:
-        """Project every A that reads text states."""
         for a in self._inputs(params):
             a.data.copy_(self._projected(a.data))
 
     def modify_grads_(self, params: Params) -> None:
-        """Project the gradients, if only they are."""
-        for a in self._inputs(params) if self.project == "gradients" else ():
-            a.grad.copy_(self._projected(a.grad))
+        if self.project == "gradients":
+            for a in self._inputs(params):
+                a.grad.copy_(self._projected(a.grad))
 
     def project_(self, params: Params) -> None:
-        """Project the factors, unless only gradients are."""
         if self.project != "gradients":
             self.begin_(params)
 
@@ -110,15 +102,15 @@ class SubspaceProjection(Regularizer):
         return [a for layer, (a, _) in layer_factors(params).items() if layer in self.layers]
 
 
-def protected_span(run: RegularizedRun, energy: float) -> Tensor:
+def protected_span(run: RegularizedRun, energy: float) -> tuple[Tensor, float]:
     """A basis (D, k) of the text states of retain prompts, of the empty one and of what was erased
-    before.
+    before, and the mean share of the concept's own text states that is left outside its span.
 
     2511.07970 takes one mean vector of a prompt's tokens. Ours are all its tokens and the mean of
-    its padding, which the model reads too and which has seen the sentence, and of these the leading
-    directions, since a few hundred would span everything: what is protected keeps its keys and
-    values up to the energy that is left out. Padding by padding would leave next to nothing of the
-    concept, whose own padding is close to that of its relatives.
+    its padding, which the model reads too and which depends on the sentence, and of these the
+    leading directions, since a few hundred would span everything: what is protected keeps its keys
+    and values up to the energy that is left out. Every single padding would leave next to nothing
+    of the concept, whose own padding is close to that of its relatives.
 
     Raises:
         ConfigError: less than a twentieth of the concept's own states is left outside.
@@ -132,16 +124,14 @@ def protected_span(run: RegularizedRun, energy: float) -> Tensor:
         kept += evenly_spaced(other.forget.train, ERASED_PROMPTS)
     states = read_states(run.model, [prompt.text for prompt in kept])
     basis = span_of(torch.cat([states, run.model.encode_text([""]).states[0].float()]), energy)
-    left = _left(run, basis)
+    left = residual_energy(basis, run.concept_states()).mean().item()
     if left < LEFT:
-        sentence = (
-            f"The projection leaves {left:.1%} of “{concept.name}” to learn from and {LEFT:.0%} is"
-            " needed"
-        )
         raise ConfigError(
-            f"{sentence}; regularize.energy below {energy:g} is accepted.", "regularize.energy"
+            f"The projection leaves {left:.1%} of “{concept.name}” to learn from and {LEFT:.0%} is"
+            f" needed; regularize.energy below {energy:g} is accepted.",
+            "regularize.energy",
         )
-    return basis
+    return basis, left
 
 
 def read_states(model: Model, texts: Sequence[str]) -> Tensor:
@@ -153,11 +143,6 @@ def read_states(model: Model, texts: Sequence[str]) -> Tensor:
         if own < len(states):
             found.append(states[own:].mean(0, keepdim=True))
     return torch.cat(found)
-
-
-def _left(run: RegularizedRun, basis: Tensor) -> float:
-    """The mean share of the concept's text states outside the span of `basis`."""
-    return residual_energy(basis, run.concept_states()).mean().item()
 
 
 def span_of(vectors: Tensor, energy: float = 1.0) -> Tensor:
