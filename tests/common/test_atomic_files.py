@@ -1,12 +1,15 @@
 """Files that are whole or not there, whoever else writes beside."""
 
 import multiprocessing
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from unlearn_app.common.atomic_files import partial_of, replacement, write_bytes
+from unlearn_app.common.atomic_files import partial_of, replacement, whole_folder, write_bytes
 
 
 def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
@@ -106,3 +109,18 @@ def test_a_folder_that_cannot_be_moved_in_leaves_the_previous_one(tmp_path: Path
         folder_of(partial, "after")
         patch.setattr(Path, "replace", refuse)
     assert (out / "file").read_text() == "before"
+
+
+@pytest.mark.parametrize("writer", [replacement, whole_folder])
+def test_the_files_of_a_folder_are_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Callable[[Path], Any]
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    with writer(tmp_path / "out") as partial:
+        (partial / "inner").mkdir(parents=True)
+        files = [partial / "one.json", partial / "inner" / "two.png"]
+        for file in files:
+            file.write_text("x")
+        wanted = {file.stat().st_ino for file in files}
+    assert set(synced) == wanted

@@ -9,8 +9,8 @@ from unlearn_app.pocket.card import card_text, part_sizes
 
 def rendered_card(pocket: Any, **training: Any) -> str:
     card = json.loads((POCKET / "card.json").read_text(encoding="utf-8"))
-    sizes = part_sizes(pocket, POCKET)
-    return card_text(card["recipe"], card["training"] | training, card["scores"], sizes)
+    card["training"] |= training
+    return card_text(card, part_sizes(pocket, POCKET))
 
 
 def test_the_shipped_card_is_that_of_the_shipped_record(pocket: Any) -> None:

@@ -38,10 +38,10 @@ def replacement(path: Path) -> Iterator[Path]:
     partial = partial_of(path)
     try:
         yield partial
+        _sync(partial)
         if partial.is_dir():
             _replace_folder(path, partial)
         else:
-            _sync(partial)
             partial.replace(path)
     finally:
         _remove(partial)
@@ -64,6 +64,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
+        _sync(partial)
         partial.replace(out)
     except OSError as error:
         raise unwritable(out, error) from error
@@ -135,5 +136,10 @@ def _replace_folder(path: Path, new: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    """Wait until the file, or every file in the folder, is on the disk."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            _sync(inner)
+    else:
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())

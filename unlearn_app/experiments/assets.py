@@ -36,7 +36,7 @@ def rebuild(extent: Extent) -> Iterator[str]:
     smoke = extent.smoke
     assets = _copied(extent.out / "assets-smoke") if smoke else ASSETS
     yield "card and sheets"
-    for _ in write_card(assets=assets, pictures=SMOKE_CARD if smoke else None):
+    for _ in write_card(assets=assets, sizes=SMOKE_CARD if smoke else None):
         pass
     yield "base rates of what was never seen"
     MainJob(extent).ship_base_rates()

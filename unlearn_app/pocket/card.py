@@ -28,7 +28,7 @@ from .measures import (
     sample_scenes,
 )
 from .training.checkpoints import Progress, write_json
-from .training.recipe import FULL, Recipe
+from .training.recipe import FULL
 from .world.dataset import rendered, scenes, unjudged_scenes
 from .world.rendering import PLACEMENTS, Scene, render
 from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
@@ -68,10 +68,7 @@ class CardSizes:
 
 
 def write_card(
-    work: Path | None = None,
-    assets: Path = ASSETS,
-    recipe: Recipe = FULL,
-    pictures: CardSizes | None = None,
+    work: Path | None = None, assets: Path = ASSETS, sizes: CardSizes | None = None
 ) -> Iterator[Progress]:
     """Measure the models in `assets`/pocket and write card.json, README.md and two sample sheets
     beside them.
@@ -83,24 +80,20 @@ def write_card(
         ModelError: the assembled models are missing.
     """
     folder = assets / "pocket"
-    sizes = pictures or CardSizes()
-    recipe_used, training = _training_facts(work, folder, recipe)
+    card = _training_facts(work, folder)
     model = load_pipeline(folder / "pipeline", "pocket")
-    scores, samples = yield from _measured(model, folder, sizes, recipe.data_seed)
+    card["scores"], samples = yield from _measured(model, folder, sizes or CardSizes())
     yield Progress("card", 0, 1)
     sheet_scenes = sample_scenes(1)
     _write_sheet(folder / "renderings.webp", [render(scene) for scene in sheet_scenes])
     _write_sheet(folder / "generated.webp", to_pil(samples[: len(sheet_scenes)]))
-    write_json(
-        folder / "card.json", {"recipe": recipe_used, "training": training, "scores": scores}
-    )
-    text = card_text(recipe_used, training, scores, part_sizes(model, folder))
-    write_bytes(folder / "README.md", text.encode())
+    write_json(folder / "card.json", card)
+    write_bytes(folder / "README.md", card_text(card, part_sizes(model, folder)).encode())
     yield Progress("card", 1, 1, str(folder / "README.md"))
 
 
 def _measured(
-    model: Any, folder: Path, sizes: CardSizes, data_seed: int
+    model: Any, folder: Path, sizes: CardSizes
 ) -> Generator[Progress, None, tuple[dict[str, Any], Tensor]]:
     """All scores of the card as JSON, and the pictures of every object in every style."""
     judge = PocketJudge.load(folder / "judge")
@@ -108,7 +101,7 @@ def _measured(
     sampling = {"steps": sizes.steps, "guidance_scale": GUIDANCE_SCALE}
     scores = {}
     yield Progress("judge", 0, 2, "unseen renderings")
-    held_out = scenes("held_out", sizes.rendered, data_seed)
+    held_out = scenes("held_out", sizes.rendered, FULL.data_seed)
     scores["renderings"] = judge_scores(judge, rendered(held_out), held_out)
     yield Progress("judge", 1, 2, "what the denoiser never sees")
     fresh = unjudged_scenes(sizes.fresh)
@@ -128,15 +121,14 @@ def _measured(
     return scores, samples
 
 
-def _training_facts(
-    work: Path | None, folder: Path, recipe: Recipe
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe and what is recorded of the training, as JSON."""
+def _training_facts(work: Path | None, folder: Path) -> dict[str, Any]:
+    """The recipe and what is recorded of the training, from `work` or the present card."""
     if work is None:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return card["recipe"], card["training"]
+        return {"recipe": card["recipe"], "training": card["training"]}
     try:
-        return asdict(recipe), json.loads((work / "train.json").read_text(encoding="utf-8"))
+        training = json.loads((work / "train.json").read_text(encoding="utf-8"))
+        return {"recipe": asdict(FULL), "training": training}
     except FileNotFoundError as error:
         raise ConfigError(
             f"There is no {error.filename}; run `pocket render` and `pocket train` first."
@@ -178,21 +170,12 @@ def _mebibytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 2**20
 
 
-def card_text(
-    recipe: dict[str, Any],
-    training: dict[str, Any],
-    scores: dict[str, Any],
-    sizes: Sequence[tuple[str, str, float, float]],
-) -> str:
-    """The card in Markdown; each of `sizes` is a part, what it is, millions of parameters and MiB
-    on disk.
-    """
+def card_text(card: dict[str, Any], sizes: Sequence[tuple[str, str, float, float]]) -> str:
+    """The card in Markdown: of the content of card.json, and of parts with their `part_sizes`."""
     texts = templates(Path(__file__).parent, keep_trailing_newline=True)
     texts.filters |= {"number": format, "lowest": _lowest, "loss_curve": _loss_curve}
     return texts.get_template("card.md.jinja").render(
-        recipe=recipe,
-        training=training,
-        scores=scores,
+        **card,
         sizes=sizes,
         objects=OBJECTS,
         styles=STYLES,
@@ -207,7 +190,6 @@ def card_text(
 
 
 def _lowest(shares: dict[str, float], count: int) -> str:
-    """The `count` names with the lowest shares, and these."""
     names = sorted(shares, key=shares.get)[:count]
     return ", ".join(f"{name} {shares[name]:.0%}" for name in names)
 

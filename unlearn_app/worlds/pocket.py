@@ -22,17 +22,14 @@ class PocketWorld(World):
     tuning_prompts = staticmethod(concepts.tuning_prompts)
 
     def unseen(self, kind: Kind) -> tuple[str, ...]:
-        """See `World`."""
         from ..pocket.lesson import EASIEST
 
         return EASIEST[kind]
 
     def lesson(self, count: int, seed: int, name: str = "", alike: bool = False) -> Lesson:
-        """See `World`."""
         from ..pocket.lesson import fresh_lesson
 
         return fresh_lesson(count, seed, name, alike)
 
     def regularization_preset(self, objective: str) -> str:
-        """See `World`."""
         return DEFAULT_REGULARIZATION if objective in TUNED else "nothing"

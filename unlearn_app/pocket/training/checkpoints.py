@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class TrainingState:
     """Moving average of the weights, for trainings that keep one."""
     step: int = 0
     seconds: float = 0.0
+    losses: list[list[float]] = field(default_factory=list)
+    """Step and mean loss since the checkpoint before, of every checkpoint."""
 
     def update(self, loss: Tensor, lr: float, max_norm: float) -> None:
         """One optimizer step on `loss`, whose gradient is clipped to `max_norm`.
@@ -56,6 +58,28 @@ class TrainingState:
             weights = self.model.state_dict()
             now = [weights[name] for name in self.ema]
             torch._foreach_lerp_(list(self.ema.values()), now, 1 - decay)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What `restore` reads."""
+        average = {} if self.ema is None else {"ema": self.ema}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            **average,
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from what `checkpoint` returned."""
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.step = checkpoint["step"]
+        self.seconds = checkpoint["seconds"]
+        self.losses = checkpoint["losses"]
+        for name, value in checkpoint.get("ema", {}).items():
+            self.ema[name].copy_(value)
 
 
 def draws_of(seed: int, step: int) -> tuple[random.Random, torch.Generator]:
@@ -85,9 +109,9 @@ def train_with_checkpoints(
     `facts` are recorded at the end.
     """
     path = checkpoint_path(work, part)
-    log = _restore(path, state) if path.exists() else []
-    seconds_before = state.seconds
-    started = time.monotonic()
+    if path.exists():
+        state.restore(load(path))
+    started = time.monotonic() - state.seconds
     recent: list[float] = []
     yield Progress(part, state.step, steps, "resumed" if state.step else "")
     state.model.train()
@@ -97,42 +121,18 @@ def train_with_checkpoints(
         recent.append(loss.item())
         detail = f"loss {recent[-1]:.3f}"
         if state.step % save_every == 0 or state.step == steps:
-            state.seconds = seconds_before + time.monotonic() - started
-            log.append([state.step, round(sum(recent) / len(recent), 4)])
+            state.seconds = time.monotonic() - started
+            state.losses.append([state.step, round(sum(recent) / len(recent), 4)])
             recent = []
-            save(path, _checkpoint(state, log))
+            save(path, state.checkpoint())
         yield Progress(part, state.step, steps, detail)
-    trained = {"steps": state.step, "seconds": round(state.seconds), "losses": log}
+    trained = {"steps": state.step, "seconds": round(state.seconds), "losses": state.losses}
     record(work, part, trained | facts)
 
 
 def checkpoint_path(work: Path, part: str) -> Path:
     """Where the checkpoint of `part` is."""
     return work / ("unet.ckpt" if part == "denoiser" else f"{part}.ckpt")
-
-
-def _checkpoint(state: TrainingState, log: list[list[float]]) -> dict[str, Any]:
-    average = {} if state.ema is None else {"ema": state.ema}
-    return {
-        "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "step": state.step,
-        "seconds": state.seconds,
-        "losses": log,
-        **average,
-    }
-
-
-def _restore(path: Path, state: TrainingState) -> list[list[float]]:
-    """Set `state` to the checkpoint, and return its losses."""
-    held = load(path)
-    state.model.load_state_dict(held["model"])
-    state.optimizer.load_state_dict(held["optimizer"])
-    state.step = held["step"]
-    state.seconds = held["seconds"]
-    for name, value in held.get("ema", {}).items():
-        state.ema[name].copy_(value)
-    return held["losses"]
 
 
 def load(path: Path) -> dict[str, Any]:

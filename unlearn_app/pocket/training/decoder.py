@@ -8,6 +8,7 @@ first copy of a cell and -1 in the second: the parity. Every map holds the numbe
 and silu(u + K * parity) passes those of the right copy and sets the others to zero.
 """
 
+import itertools
 from functools import cache
 
 import torch
@@ -31,27 +32,23 @@ constant, and one that keeps the mean at zero.
 """
 
 
-class Map:
-    """The channel indices of named groups in one feature map, after the anchors and the balance."""
-
-    def __init__(self, **sizes: int) -> None:
-        self.end = BALANCE + 1
-        self.places = {}
-        for name, size in sizes.items():
-            self.places[name] = list(range(self.end, self.end + size))
-            self.end += size
-
-    def __getitem__(self, name: str) -> list[int]:
-        return self.places[name]
+Map = dict[str, list[int]]
+"""The channel indices of named groups in one feature map."""
 
 
-ENTRY = Map(one=1, ramp=2, code=64, edges=4)
-HALVES = Map(one=1, ramp=2, parity=2, left=64, right=64)
-QUARTERS = Map(one=1, ramp=2, parity=2, pixels=48)
-GATED_QUARTERS = Map(one=1, ramp=2, parity=4, plus=48, minus=48)
-PIECES = Map(one=1, ramp=2, parity=4, pixels=12)
-GATED_PIECES = Map(parity=6, plus=12, minus=12)
-PICTURE = Map(parity=6, plus=3, minus=3)
+def _map(**sizes: int) -> Map:
+    """Groups of channels in this order, after the anchors and the balance."""
+    channels = itertools.count(BALANCE + 1)
+    return {name: list(itertools.islice(channels, size)) for name, size in sizes.items()}
+
+
+ENTRY = _map(one=1, ramp=2, code=64, edges=4)
+HALVES = _map(one=1, ramp=2, parity=2, left=64, right=64)
+QUARTERS = _map(one=1, ramp=2, parity=2, pixels=48)
+GATED_QUARTERS = _map(one=1, ramp=2, parity=4, plus=48, minus=48)
+PIECES = _map(one=1, ramp=2, parity=4, pixels=12)
+GATED_PIECES = _map(parity=6, plus=12, minus=12)
+PICTURE = _map(parity=6, plus=3, minus=3)
 """The channels of the feature maps, from the grid of the code to that of the picture; the widths of
 the network are the smallest that hold them.
 """
@@ -83,7 +80,10 @@ def write_decoder(autoencoder: nn.Module, basis: PatchBasis) -> None:
             levels[2].upsamplers[0].conv, levels[3].resnets[0].norm1, PIECES, GATED_PIECES, 4 * SIDE
         )
         _select(levels[3].resnets[0], GATED_PIECES, PICTURE)
-        _write_output(decoder)
+        # The picture from its activated channels and their negatives: silu(z) - silu(-z) = z.
+        blank(decoder.conv_out)
+        _tap(decoder.conv_out, range(3), PICTURE["plus"], 1.0)
+        _tap(decoder.conv_out, range(3), PICTURE["minus"], -1.0)
 
 
 def freeze_position_and_gates(autoencoder: nn.Module) -> None:
@@ -99,12 +99,12 @@ def freeze_position_and_gates(autoencoder: nn.Module) -> None:
     for block, targets in _free_blocks(decoder):
         for part in (block.conv1, block.norm2, block.conv2):
             part.requires_grad_(True)
-        keep = torch.zeros(block.conv2.out_channels, device=block.conv2.weight.device)
+        keep = torch.zeros_like(block.conv2.bias)
         keep[targets] = 1
+        block.conv2.bias.register_hook(lambda gradient, keep=keep: gradient * keep)
         block.conv2.weight.register_hook(
             lambda gradient, keep=keep: gradient * keep.view(-1, 1, 1, 1)
         )
-        block.conv2.bias.register_hook(lambda gradient, keep=keep: gradient * keep)
     for part in (levels[2].resnets[0].conv1, levels[3].resnets[0].conv1, decoder.conv_out):
         part.requires_grad_(True)
 
@@ -132,24 +132,27 @@ def _hold_norms(decoder: nn.Module) -> None:
             blank(module.conv2)
             _hold_norm(module.norm1)
     _hold_norm(decoder.conv_norm_out)
+    first, second, third, _ = (level.resnets for level in decoder.up_blocks)
     # The next layers do not use these, and next to numbers this large nothing could be learned.
-    for block in decoder.up_blocks[0].resnets:
-        block.norm1.weight[ENTRY["one"] + ENTRY["ramp"] + ENTRY["edges"]] = 0
-    for places, block in (
-        (QUARTERS, decoder.up_blocks[1].resnets[1]),
-        (PIECES, decoder.up_blocks[2].resnets[1]),
+    for block, places in (
+        (first[0], ENTRY),
+        (first[1], ENTRY),
+        (second[1], QUARTERS),
+        (third[0], GATED_QUARTERS),
+        (third[1], PIECES),
     ):
-        block.norm1.weight[places["one"] + places["ramp"]] = 0
-    decoder.up_blocks[2].resnets[0].norm1.weight[GATED_QUARTERS["one"] + GATED_QUARTERS["ramp"]] = 0
+        block.norm1.weight[places["one"] + places["ramp"] + places.get("edges", [])] = 0
 
 
 def _free_blocks(decoder: nn.Module) -> list[tuple[nn.Module, list[int]]]:
     """The free blocks, and the channels to which each may add."""
-    first, *others = decoder.up_blocks
-    blocks = [(block, ENTRY["code"]) for block in first.resnets]
-    targets = (QUARTERS["pixels"], PIECES["pixels"], PICTURE["plus"] + PICTURE["minus"])
-    return blocks + [
-        (level.resnets[1], places) for level, places in zip(others, targets, strict=True)
+    first, second, third, fourth = (level.resnets for level in decoder.up_blocks)
+    return [
+        (first[0], ENTRY["code"]),
+        (first[1], ENTRY["code"]),
+        (second[1], QUARTERS["pixels"]),
+        (third[1], PIECES["pixels"]),
+        (fourth[1], PICTURE["plus"] + PICTURE["minus"]),
     ]
 
 
@@ -189,7 +192,6 @@ def _set_anchors_and_balance(conv: nn.Conv2d, anchored: bool = True, mean: float
 
 
 def _write_entry(autoencoder: nn.Module) -> None:
-    """Pass on the code, and set the constant channel."""
     conv = autoencoder.decoder.conv_in
     write_taps(autoencoder.post_quant_conv, torch.eye(len(ENTRY["code"])))
     blank(conv)
@@ -238,7 +240,7 @@ def _add_parity(
     At the border, where the zero padding cuts off the ramp, the constant channel replaces it.
     """
     scales = torch.as_tensor(scale).expand(len(outputs))[:, None]
-    ramp = [source["ramp"][axis]]
+    ramp = source["ramp"][axis : axis + 1]
     missing = (side / 2 + 0.5) / ONE
     for sign in (-1, 1):
         at = (0, sign) if axis == 0 else (sign, 0)
@@ -249,15 +251,15 @@ def _add_parity(
 
 def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> None:
     """Write the constant, the ramps of the doubled map, the parities of before and two new ones."""
-    old = source.places.get("parity", [])
-    _tap(conv, target["parity"][: len(old)], old, 1.0)
-    for axis in (0, 1):
-        _add_parity(conv, [target["parity"][len(old) + axis]], source, axis, 1.0, side)
-        if "ramp" in target.places:
+    old = source.get("parity", [])
+    *same, horizontal, vertical = target["parity"]
+    _tap(conv, same, old, 1.0)
+    for axis, parity in enumerate((horizontal, vertical)):
+        _add_parity(conv, [parity], source, axis, 1.0, side)
+        if "ramp" in target:
             _tap(conv, [target["ramp"][axis]], [source["ramp"][axis]], 2.0)
             _add_parity(conv, [target["ramp"][axis]], source, axis, -0.5, side)
-    if "one" in target.places:
-        conv.bias[target["one"]] = ONE
+    conv.bias[target.get("one", [])] = ONE
 
 
 def _write_halves(conv: nn.Conv2d) -> None:
@@ -291,7 +293,7 @@ def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> No
     """
     weights, means = functionals
     size = len(QUARTERS["pixels"])
-    hidden = Map(top=size, bottom=size)
+    hidden = _map(top=size, bottom=size)
     blank(block.conv1)
     for row, (name, sign) in enumerate((("top", 1), ("bottom", -1))):
         shift = means[row] - COARSE_GATE * weights[row].sum(-1)
@@ -315,7 +317,7 @@ def _write_shortcut(conv: nn.Conv2d, source: Map, target: Map, parity: float = 1
     """Pass on the channels of position only; parities are multiplied by `parity`."""
     blank(conv)
     for name, scale in (("one", 1.0), ("ramp", 1.0), ("parity", parity)):
-        if name in target.places:
+        if name in target:
             _tap(conv, target[name], source[name], scale)
     _set_anchors_and_balance(conv)
 
@@ -346,7 +348,7 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
     undoes both activations.
     """
     share = len(gated["plus"]) // 4
-    hidden = Map(plus=share, minus=share)
+    hidden = _map(plus=share, minus=share)
     every = torch.eye(share).repeat(1, 4)
     blank(block.conv1)
     blank(block.conv2)
@@ -354,16 +356,9 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
         _tap(block.conv1, hidden[name], gated["plus"], sign * every)
         _tap(block.conv1, hidden[name], gated["minus"], -sign * every)
         for output, way in (("pixels", 1.0), ("plus", 1.0), ("minus", -1.0)):
-            if output in target.places:
+            if output in target:
                 _tap(block.conv2, target[output], hidden[name], sign * way)
     _set_anchors_and_balance(block.conv1)
     _hold_norm(block.norm2)
     _set_anchors_and_balance(block.conv2, anchored=False)
     _write_shortcut(block.conv_shortcut, gated, target)
-
-
-def _write_output(decoder: nn.Module) -> None:
-    """The picture from its activated channels and their negatives: silu(z) - silu(-z) = z."""
-    blank(decoder.conv_out)
-    for name, sign in (("plus", 1.0), ("minus", -1.0)):
-        _tap(decoder.conv_out, range(3), PICTURE[name], sign)

@@ -40,7 +40,6 @@ from .encoder import write_encoder
 from .latents import PatchBasis, fit_basis, load_basis
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
-PARTS = ("tower", "latents", "autoencoder", "judge", "second", "denoiser")
 BASIS = "basis.safetensors"
 """The file of the patch code."""
 BASIS_SHARDS = 4
@@ -134,22 +133,14 @@ def train(
             f"There is no part {sorted(unknown)[0]!r}; {', '.join(PARTS)} are accepted.", "part"
         )
     device = torch.device(device) if device else choose_device()
-    trainers: dict[str, Callable[[Path, Recipe, torch.device], Iterator[Progress]]] = {
-        "tower": _train_tower,
-        "latents": _fit_latents,
-        "autoencoder": _train_autoencoder,
-        "judge": partial(_train_judge, "judge"),
-        "second": partial(_train_judge, "second"),
-        "denoiser": _train_denoiser,
-    }
     work.mkdir(parents=True, exist_ok=True)
     write_json(work / "recipe.json", asdict(recipe))
     if from_assets:
         _copy_bundled(work)
-    for part in PARTS:
+    for part, train_part in TRAINERS.items():
         if parts is None or part in parts:
             try:
-                yield from trainers[part](work, recipe, device)
+                yield from train_part(work, recipe, device)
             except FileNotFoundError as error:
                 raise ConfigError(
                     f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts"
@@ -189,7 +180,6 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
 
 
 def _copy_bundled(work: Path) -> None:
-    """Copy the bundled text encoder, patch code and denoiser to `work`, unless they are there."""
     for name in ("tokenizer", "text_encoder", "unet"):
         if not (work / name).is_dir():
             with replacement(work / name) as partial:
@@ -259,10 +249,9 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         basis = _basis(work)
         pieces = []
         for done, shard in enumerate(shards, start=1):
-            chunks = [
-                shard[start : start + ENCODE_CHUNK] for start in range(0, len(shard), ENCODE_CHUNK)
-            ]
-            pieces += [basis.encode(to_tensor(chunk)).half() for chunk in chunks]
+            for start in range(0, len(shard), ENCODE_CHUNK):
+                pictures = to_tensor(shard[start : start + ENCODE_CHUNK])
+                pieces.append(basis.encode(pictures).half())
             yield Progress("latents", done, len(shards))
         save(work / "latents.pt", torch.cat(pieces))
     yield Progress("latents", len(shards), len(shards))
@@ -295,7 +284,6 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
 
 
 def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    """Train one of the two judges, "judge" or "second"."""
     names = ("seed", "steps", "batch", "lr")
     seed, steps, batch, lr = (getattr(recipe, f"{part}_{name}") for name in names)
     torch.manual_seed(seed)
@@ -371,3 +359,14 @@ def _pictures(work: Path, split: str, recipe: Recipe) -> list[np.ndarray]:
 
 def _basis(work: Path) -> PatchBasis:
     return load_basis(work / BASIS)
+
+
+TRAINERS: dict[str, Callable[[Path, Recipe, torch.device], Iterator[Progress]]] = {
+    "tower": _train_tower,
+    "latents": _fit_latents,
+    "autoencoder": _train_autoencoder,
+    "judge": partial(_train_judge, "judge"),
+    "second": partial(_train_judge, "second"),
+    "denoiser": _train_denoiser,
+}
+PARTS = tuple(TRAINERS)
