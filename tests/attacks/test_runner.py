@@ -36,7 +36,7 @@ from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
 from unlearn_app.evaluation.verdict import judge_run
-from unlearn_app.experiments.known_outcome_models import KNOWN_OUTCOME_MODELS
+from unlearn_app.experiments.known_outcome_models import known_outcome_model
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
@@ -458,7 +458,7 @@ def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
 @pytest.fixture(scope="module")
 def held(pocket):
     """The adapter of a model in which the concept is only held down."""
-    KNOWN_OUTCOME_MODELS["held down"](pocket, preview_concept(make_config("cat")), 0)
+    known_outcome_model("held down", pocket, preview_concept(make_config("cat")), 0)
     return pocket.adapter_state("unlearn")
 
 
@@ -490,7 +490,7 @@ def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
         pocket.drop_adapters()
         pocket.load_adapter("unlearn", held)
     else:
-        model = KNOWN_OUTCOME_MODELS[case](pocket, preview_concept(config), 0)
+        model = known_outcome_model(case, pocket, preview_concept(config), 0)
         slots = ("unlearn",) if case == "tokens remapped" else ()
     own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
     base = base_of(pocket, judge, config, kind, **changes)
@@ -511,7 +511,7 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
     config = make_config("cat", **{"compare.forget": 10})
     concept, labels = preview_concept(config), {}
     for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
-        model = KNOWN_OUTCOME_MODELS[name](pocket, concept, 0)
+        model = known_outcome_model(name, pocket, concept, 0)
         columns, hits = columns_of(model, slots, pocket, judge, config), (True,)
         if name == "prompt filter":
             hits = shown(model, slots, pocket, judge, config, "prompts").hits()

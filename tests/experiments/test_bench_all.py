@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_app.experiments.judge import STRANGE
 from unlearn_app.experiments.paper1.measure import ARMS
 from unlearn_app.experiments.paper2 import measure as paper2
 from unlearn_app.experiments.paper2.report import read_curves
@@ -159,9 +158,15 @@ def test_the_judges_are_measured_on_all_they_may_see(killed) -> None:
         "strange",
     ]
     strange = json.loads((folder / "strange.json").read_text())["values"]["bins"]
-    assert tuple(strange) == STRANGE and all(
-        sum(bins) == 4 for kind in strange.values() for bins in kind.values()
-    )
+    assert list(strange) == [
+        "noise",
+        "one colour",
+        "tiles shuffled",
+        "two pictures in one",
+        "no object asked for",
+        "a destroyed model",
+    ]
+    assert all(sum(bins) == 4 for kind in strange.values() for bins in kind.values())
     text = (killed[0] / "judge-smoke.md").read_text()
     assert all(
         said in text for said in ("## Right answers", "AUROC", "pocket-second", "→", "Refused:")

@@ -16,7 +16,7 @@ from ..runs.workflow import run
 from ..settings.events import GROUPS
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
-from .cells import SMOKE, Extent
+from .cells import SMOKE, Extent, run_cells
 from .lab.measure import Controls
 from .main_job import MainJob
 from .page import write_screenshot
@@ -33,26 +33,26 @@ def rebuild(extent: Extent) -> Iterator[str]:
 
     A smoke does the same with small settings in `out`/assets-smoke, and leaves `assets` alone.
     """
-    smoke = extent.smoke
-    assets = _copied(extent.out / "assets-smoke") if smoke else ASSETS
+    smoke, assets = extent.smoke, ASSETS
+    if smoke:
+        assets = extent.out / "assets-smoke"
+        shutil.rmtree(assets, ignore_errors=True)
+        shutil.copytree(POCKET, assets / "pocket")
     yield "card and sheets"
     for _ in write_card(assets=assets, sizes=SMOKE_CARD if smoke else None):
         pass
     yield "base rates of what was never seen"
-    MainJob(extent).ship_base_rates()
-    Controls(extent).ship()
+    job, controls = MainJob(extent), Controls(extent)
+    for one, cells in ((job, job.base_rates()), (controls, controls.cells())):
+        for _ in run_cells(one, cells):
+            pass
+        one.record_base_rates()
     yield f"the recorded run, {RECORDED}"
     pace = _record_run(assets / "recorded" / RECORDED, smoke)
     if not smoke:
         record("pace", pace)
     yield "README's picture of the page"
     yield write_screenshot(assets / "readme" / "page.png")
-
-
-def _copied(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(POCKET, folder / "pocket")
-    return folder
 
 
 def _record_run(folder: Path, smoke: bool) -> float:

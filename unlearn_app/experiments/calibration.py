@@ -22,8 +22,8 @@ from ..evaluation.comparison import comparison_prompts, generate_column, score
 from ..pocket.world.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.groups import AttackConfig
 from ..settings.run_config import RunConfig, make_config
-from ..training.unlearning import forget
 from .cells import SMOKE, Experiment, read_cells
+from .known_outcome_models import load_only, unlearn
 from .tables import median_of, render, table
 
 STRENGTHS: tuple[tuple[int, float], ...] = tuple(
@@ -55,8 +55,7 @@ class Calibration(Experiment):
     def cells(self) -> list[Calibrated]:
         concepts = (*DEVELOPMENT_OBJECTS, *DEVELOPMENT_STYLES, *DEVELOPMENT_FRESH)
         chosen = concepts[-2:] if self.smoke else concepts
-        seeds = range(1 if self.smoke else self.extent.seeds)
-        return [Calibrated(name, seed) for seed, name in itertools.product(seeds, chosen)]
+        return [Calibrated(name, seed) for seed in range(self.seeds) for name in chosen]
 
     def config(self, cell: Calibrated) -> dict[str, Any]:
         return {
@@ -69,19 +68,14 @@ class Calibration(Experiment):
     def measure(
         self, cell: Calibrated, known: dict[str, Any], shared: None
     ) -> Iterator[dict[str, tuple[int, int]]]:
-        config, model, found, adapter = self._run(cell), self.model, {}, None
+        config, model, found, adapter = self._run(cell), self.model, {}, {}
         concept = preview_concept(config)
-        model.drop_adapters()
         if concept.name not in DEVELOPMENT_FRESH:
-            for _ in forget(model, concept, config):
-                pass
-            adapter = model.adapter_state("unlearn")
+            adapter = unlearn(model, config)
             with model.active("unlearn"):
                 found[UNLEARNED] = self._shown(concept, config)
         for steps, lr in self._strengths:
-            model.drop_adapters()
-            if adapter:
-                model.load_adapter("unlearn", adapter)
+            load_only(model, adapter)
             attacked = replace(config, attack=replace(config.attack, steps=steps, lr=lr))
             found[f"{steps} x {lr:g}"] = self._attacked(concept, attacked)
         model.drop_adapters()
@@ -113,10 +107,8 @@ class Calibration(Experiment):
 
     def _shown(self, concept: Concept, config: RunConfig) -> tuple[int, int]:
         prompts = [row for row in comparison_prompts(concept, config.compare) if row[0] == "forget"]
-        images = generate_column(
-            self.model, "relearned", prompts, config.compare, config.seed, self.judge
-        )
-        shown = score(images.pictures)["forget"]
+        asked = (prompts, config.compare, config.seed, self.judge)
+        shown = score(generate_column(self.model, "relearned", *asked).pictures)["forget"]
         return round(shown.accuracy * shown.n), shown.n
 
 
@@ -129,13 +121,13 @@ def report(folder: Path) -> str:
         [own for name, own in shares.items() if (name in DEVELOPMENT_FRESH) == never]
         for never in (False, True)
     )
-    default = f"{AttackConfig.steps} x {AttackConfig.lr:g}"
     rows = []
     for kind in [kind for kind in next(iter(shares.values())) if kind != UNLEARNED]:
         back, taught = ([own[kind] for own in group] for group in (known, fresh))
-        name = f"**{kind}**" if kind == default else kind
-        met = "yes" if back and taught and _met(back, taught) else "no"
-        rows.append([name, median_of(back), median_of(taught), met])
+        met = back and taught and statistics.median(taught) <= NEVER_SEEN
+        met = met and statistics.median(back) >= BROUGHT_BACK
+        name = f"**{kind}**" if kind == f"{AttackConfig.steps} x {AttackConfig.lr:g}" else kind
+        rows.append([name, median_of(back), median_of(taught), "yes" if met else "no"])
     heads = (
         "attack: steps x rate",
         "brought back, median (lowest to highest)",
@@ -152,21 +144,14 @@ def report(folder: Path) -> str:
     )
 
 
-def _met(back: list[float], taught: list[float]) -> bool:
-    return statistics.median(taught) <= NEVER_SEEN and statistics.median(back) >= BROUGHT_BACK
-
-
 def _by_concept(folder: Path) -> dict[str, dict[str, float]]:
-    """Share of pictures that show the concept, by concept and kind of attack, those with the fewest
-    kinds first.
-    """
+    """Share of pictures that show the concept, by concept and kind of attack."""
     found: dict[str, dict[str, list[float]]] = {}
     for config, values in read_cells(folder).values():
         own = found.setdefault(config["config"]["concept"], {})
         for kind, (right, n) in values.items():
             own.setdefault(kind, []).append(right / n)
-    ordered = sorted(found.items(), key=lambda item: len(item[1]))
     return {
         name: {kind: statistics.mean(shares) for kind, shares in own.items()}
-        for name, own in ordered
+        for name, own in found.items()
     }

@@ -69,6 +69,7 @@ class Experiment(ABC):
         self, extent: Extent, model: Model | None = None, judge: Scorer | None = None
     ) -> None:
         self.extent, self.smoke = extent, extent.smoke
+        self.seeds = 1 if extent.smoke else extent.seeds
         self.model = model or load_model()
         self.judge = judge or PocketJudge.load(POCKET / "judge")
 
@@ -157,18 +158,17 @@ def measured(
     started = time.perf_counter()
     for values in experiment.measure(cell, known, shared):
         spent = time.perf_counter() - started
-        yield Measured(_plain(values), spent, peak_memory_gb(), _environment())
+        yield Measured(to_json(values), spent, peak_memory_gb(), _environment())
 
 
 def one_by_one(experiment: Experiment, work: Work) -> Iterator[tuple[Any, Measured]]:
     """Measure all cells in this process, one after the other."""
-    held: tuple[Hashable, Any] = None, None
+    prepared: dict[Hashable, Any] = {None: None}
     for cell, known in work.items():
         key = experiment.shared_by(cell)
-        if key not in (None, held[0]):
-            held = key, experiment.prepare(cell)
-        shared = None if key is None else held[1]
-        for found in measured(experiment, cell, known, shared):
+        if key not in prepared:
+            prepared = {None: None, key: experiment.prepare(cell)}
+        for found in measured(experiment, cell, known, prepared[key]):
             yield cell, found
 
 
@@ -204,19 +204,20 @@ def stored(experiment: Experiment, cell: Any) -> tuple[dict[str, Any], float]:
     missing.
     """
     path = _path(experiment, cell)
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if record.get("config") != _plain(experiment.config(cell)):
-        return {}, 0.0
-    return record["values"], record["seconds"]
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["config"] == to_json(experiment.config(cell)):
+            return record["values"], record["seconds"]
+    return {}, 0.0
 
 
 def read_cells(folder: Path) -> dict[str, tuple[dict[str, Any], Any]]:
     """Config and values of every stored cell of a folder, by key in order."""
-    records = {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.json"))
-    }
-    return {key: (record["config"], record["values"]) for key, record in records.items()}
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found[path.stem] = record["config"], record["values"]
+    return found
 
 
 def short_hash(value: Any) -> str:
@@ -230,15 +231,14 @@ def _path(experiment: Experiment, cell: Any) -> Path:
 
 def _store(experiment: Experiment, cell: Any, found: Measured, spent: float) -> None:
     """Write a cell; `seconds` counts all that was ever spent on it."""
-    folder = experiment.folder
-    environments = folder.parent / "environments"
-    for needed in (folder, environments):
-        needed.mkdir(parents=True, exist_ok=True)
+    environments = experiment.folder.parent / "environments"
+    for folder in (experiment.folder, environments):
+        folder.mkdir(parents=True, exist_ok=True)
     content = _compact(found.environment)
     name = hashlib.sha256(content).hexdigest()[:8]
     write_bytes(environments / f"{name}.json", content)
     record = {
-        "config": _plain(experiment.config(cell)),
+        "config": to_json(experiment.config(cell)),
         "values": found.values,
         "seconds": round(spent + found.seconds, 2),
         "peak_gb": found.peak_gb,
@@ -248,20 +248,14 @@ def _store(experiment: Experiment, cell: Any, found: Measured, spent: float) -> 
     write_bytes(_path(experiment, cell), _compact(record))
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(to_json(value)))
-
-
 def _compact(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _environment() -> dict[str, Any]:
     """This machine, its versions and the commit."""
-    known = environment(None, None) | {"commit": _commit()}
-    return {
-        name: value for name, value in known.items() if value is not None and name != "judge_note"
-    }
+    known = environment(None, None) | {"judge_note": None, "commit": _commit()}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from ..evaluation.statistics import mean_interval
@@ -50,9 +51,7 @@ class Claim:
 
     def label(self, found: Interval) -> str:
         """What an interval decides."""
-        if self.low is None:
-            return above_zero(found)
-        return inside(found, self.low, self.high)
+        return above_zero(found) if self.low is None else inside(found, self.low, self.high)
 
 
 def above_zero(*intervals: Interval) -> str:
@@ -86,7 +85,7 @@ def by_target(values: Mapping[Pair, float]) -> list[float]:
     """The mean over seeds of each target: seeds share its prompts, so that only targets are
     independent.
     """
-    targets = grouped(values, lambda pair: pair[0]).values()
+    targets = grouped(values, itemgetter(0)).values()
     return [statistics.mean(values[pair] for pair in own) for own in targets]
 
 
@@ -97,5 +96,4 @@ def target_mean(values: Mapping[Pair, float]) -> float:
 
 def rounded_interval(values: Sequence[float]) -> Interval:
     """The interval of a mean, without what floating point adds to a zero."""
-    mean, low, high = (round(end, 6) + 0.0 for end in mean_interval(values))
-    return mean, low, high
+    return tuple(round(end, 6) + 0.0 for end in mean_interval(values))

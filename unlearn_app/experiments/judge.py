@@ -1,14 +1,17 @@
-"""How far the judges can be trusted: accuracy, calibration and confusion, and what they make of
-what is no picture.
+"""How far the judges can be trusted: accuracy, calibration and confusion, and what they answer on
+pictures without a recognisable object.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import fold, unfold
 
 from ..common.paths import POCKET
 from ..common.seeds import generator
@@ -25,26 +28,14 @@ from ..settings.attacks import SURE
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
 from .cells import Experiment, read_cells
-from .known_outcome_models import KNOWN_OUTCOME_MODELS
+from .known_outcome_models import known_outcome_model
 from .tables import render, share, write_report
 
-SEED = 78
-"""Of renderings; like `GENERATED` never used in training, nor to choose anything."""
-GENERATED = 5_000_000
+SEED, GENERATED = 78, 5_000_000
+"""Of renderings and of generated pictures; never used in training, nor to choose anything."""
 STEPS, GUIDANCE_SCALE = CompareConfig.sampling_steps, CompareConfig.guidance_scale
-TILE = 8
-CHUNK = 96
-MOST_CONFUSED = 12
-BINS = 50
-SHOWN_BINS = 10
-STRANGE = (
-    "noise",
-    "one colour",
-    "tiles shuffled",
-    "two pictures in one",
-    "no object asked for",
-    "a destroyed model",
-)
+TILE, CHUNK, MOST_CONFUSED = 8, 96, 12
+BINS, SHOWN_BINS = 50, 10
 KNOWN = {
     "renderings": "renderings no training has seen",
     "generated": "pictures by the original model",
@@ -73,11 +64,9 @@ class JudgeExperiment(Experiment):
         self._per_pair = 1 if self.smoke else self.extent.seeds * (2 if self.extent.full else 1)
 
     def cells(self) -> list[JudgedPictures]:
-        kinds = ("renderings", "never-seen", "generated", "strange")
-        return [JudgedPictures(kind) for kind in kinds]
+        return [JudgedPictures(kind) for kind in (*KNOWN, "strange")]
 
     def config(self, cell: JudgedPictures) -> dict[str, Any]:
-        judges = [f"{one.name} {one.version}" for one in self.judges]
         own = {
             "renderings": {"pictures": self._size, "seed": SEED},
             "never-seen": {"pictures": self._size // 4},
@@ -89,6 +78,7 @@ class JudgeExperiment(Experiment):
             },
             "strange": {"pictures": self._size // 7, "seed": SEED, "steps": STEPS},
         }
+        judges = [f"{one.name} {one.version}" for one in self.judges]
         return {"base": self.model.base_hash, "judges": judges} | own[cell.kind]
 
     def measure(
@@ -145,11 +135,9 @@ def _summed(best: Sequence[str], sure: Tensor, truth: Sequence[str]) -> dict[str
     """Right answers, the most frequent confusions, and pictures and right ones by bin of
     probability.
     """
-    right = torch.tensor([a == b for a, b in zip(best, truth, strict=True)])
-    mistakes: dict[tuple[str, str], int] = {}
-    for answer, wanted in zip(best, truth, strict=True):
-        if answer != wanted:
-            mistakes[wanted, answer] = mistakes.get((wanted, answer), 0) + 1
+    pairs = list(zip(truth, best, strict=True))
+    right = torch.tensor([wanted == answer for wanted, answer in pairs])
+    mistakes = Counter((wanted, answer) for wanted, answer in pairs if wanted != answer)
     worst = sorted(mistakes.items(), key=lambda item: (-item[1], item[0]))[:MOST_CONFUSED]
     return {
         "right": int(right.sum()),
@@ -170,49 +158,45 @@ def on_strange(judges: Sequence[Classifier], model: Model, count: int) -> dict[s
     """How sure every judge is of an object in pictures that hold none, or none that can be told."""
     source, pictures = generator(SEED), rendered(scenes("held_out", 2 * count, SEED))
     some, others = pictures[:count], pictures[count:]
-    noise = torch.randn(some.shape, generator=source).clamp(-1, 1)
-    colours = 2 * torch.rand(count, 3, 1, 1, generator=source) - 1
-    shuffled = torch.stack([_shuffled(picture, source) for picture in some])
     kinds = {
-        "noise": noise,
-        "one colour": colours.expand_as(some),
-        "tiles shuffled": shuffled,
+        "noise": torch.randn(some.shape, generator=source).clamp(-1, 1),
+        "one colour": (2 * torch.rand(count, 3, 1, 1, generator=source) - 1).expand_as(some),
+        "tiles shuffled": torch.stack([_shuffled(picture, source) for picture in some]),
         "two pictures in one": (some + others) / 2,
         "no object asked for": _empty_places(model, count),
         "a destroyed model": _destroyed(model, count),
     }
-    assert tuple(kinds) == STRANGE
     found = {
-        kind: {one.name: histogram(answered(one, kinds[kind], "object")[1]) for one in judges}
-        for kind in kinds
+        kind: {one.name: histogram(answered(one, shown, "object")[1]) for one in judges}
+        for kind, shown in kinds.items()
     }
     return {"n": count, "bins": found}
 
 
 def _shuffled(picture: Tensor, source: torch.Generator) -> Tensor:
-    side = picture.shape[-1]
-    tiles = torch.nn.functional.unfold(picture[None], TILE, stride=TILE)
+    tiles = unfold(picture[None], TILE, stride=TILE)
     order = torch.randperm(tiles.shape[-1], generator=source)
-    return torch.nn.functional.fold(tiles[:, :, order], side, TILE, stride=TILE)[0]
+    return fold(tiles[:, :, order], picture.shape[-1], TILE, stride=TILE)[0]
 
 
 def _empty_places(model: Model, count: int) -> Tensor:
     """Pictures by the original of settings and styles, without a word of an object."""
-    pairs = [(STYLES[i % len(STYLES)].name, SETTINGS[i % len(SETTINGS)].name) for i in range(count)]
-    prompts = [grammar.caption(None, style, setting) for style, setting in pairs]
+    prompts = [
+        grammar.caption(None, STYLES[i % len(STYLES)].name, SETTINGS[i % len(SETTINGS)].name)
+        for i in range(count)
+    ]
     with model.active():
         return _generated(model, prompts)
 
 
 def _destroyed(model: Model, count: int) -> Tensor:
     """What a model with noise in its weights generates of an object."""
-    KNOWN_OUTCOME_MODELS["destroyed"](model, preview_concept(make_config("cat")), SEED)
+    known_outcome_model("destroyed", model, preview_concept(make_config("cat")), SEED)
     asked = sample_scenes(1)[:: max(1, 384 // count)][:count]
-    try:
-        with model.active("unlearn"):
-            return _generated(model, [f"a {scene.object}" for scene in asked])
-    finally:
-        model.drop_adapters()
+    with model.active("unlearn"):
+        pictures = _generated(model, [f"a {scene.object}" for scene in asked])
+    model.drop_adapters()
+    return pictures
 
 
 def _generated(model: Model, prompts: Sequence[str]) -> Tensor:
@@ -254,16 +238,16 @@ def calibration_error(stored: Mapping[str, Any]) -> float:
 
 
 def coarse(stored: Mapping[str, Any]) -> list[tuple[int, float, float]]:
-    """Pictures, mean probability and share of right answers by bin of probability, empty ones with
-    zeros.
+    """Pictures, mean probability and share of right answers by bin of probability; zeros for an
+    empty bin.
     """
-    width, rows = BINS // SHOWN_BINS, []
-    for start in range(0, BINS, width):
-        counts, right = (stored[part][start : start + width] for part in ("bins", "right_bins"))
-        n = sum(counts)
-        middle = sum(count * (start + place + 0.5) / BINS for place, count in enumerate(counts))
-        rows.append((n, middle / n, sum(right) / n) if n else (0, 0.0, 0.0))
-    return rows
+    bins, right, middles = (
+        np.reshape(values, (SHOWN_BINS, -1))
+        for values in (stored["bins"], stored["right_bins"], (np.arange(BINS) + 0.5) / BINS)
+    )
+    n = bins.sum(1)
+    means, shares = (bins * middles).sum(1) / n.clip(1), right.sum(1) / n.clip(1)
+    return list(zip(n.tolist(), means.tolist(), shares.tolist(), strict=True))
 
 
 def auroc(known: Sequence[int], strange: Sequence[int]) -> float:

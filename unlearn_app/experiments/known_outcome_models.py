@@ -1,5 +1,5 @@
-"""Models whose truth is known, to see whether attacks and verdict find it out: concealed,
-destroyed, untouched.
+"""Models of which it is known whether the concept is concealed, destroyed or untouched: attacks and
+the verdict have to find it out.
 """
 
 import re
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..common.seeds import generator
+from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept, named
 from ..models.conditioning import Conditioning
 from ..models.lora import layer_factors, scaled, update_of
-from ..models.protocols import Model
-from ..settings.run_config import make_config
+from ..models.protocols import Model, Params
+from ..settings.run_config import RunConfig, make_config
 from ..training.unlearning import forget
 
 HELD_DOWN = 0.35
@@ -27,7 +28,7 @@ MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped
 
 
 class Misread:
-    """A model that reads prompts in a way of its own; everything else is the model's."""
+    """A model with another `encode_text`; everything else is the model's."""
 
     def __init__(self, model: Model, concept: Concept) -> None:
         self._model, self._concept = model, concept
@@ -74,45 +75,48 @@ class Swapped(Misread):
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
         """The conditioning of ids, as this model reads them."""
-        length = ids.shape[1]
-        rows = [self._model.padded(self._read(row)[1 : length - 1]) for row in ids.tolist()]
+        inner = slice(1, ids.shape[1] - 1)
+        rows = [self._model.padded(self._read(row)[inner]) for row in ids.tolist()]
         return self._model.encode_ids(torch.tensor(rows, device=ids.device), extra)
 
     def _read(self, ids: list[int]) -> list[int]:
-        place, read = 0, []
-        while place < len(ids):
-            if ids[place : place + len(self._old)] == self._old:
-                read += self._new
-                place += len(self._old)
-            else:
-                read.append(ids[place])
-                place += 1
-        return read
+        size = len(self._old)
+        for place in range(len(ids)):
+            if ids[place : place + size] == self._old:
+                return [*ids[:place], *self._new, *self._read(ids[place + size :])]
+        return ids
 
 
-def filtered(model: Model, concept: Concept, seed: int) -> Any:
-    """Concealed by a filter of prompts."""
+def unlearn(model: Model, config: RunConfig) -> Params:
+    """Unlearn the concept of `config` in the original model; the adapter, which stays loaded."""
     model.drop_adapters()
-    return Filtered(model, concept)
+    for _ in forget(model, preview_concept(config), config):
+        pass
+    return model.adapter_state("unlearn")
 
 
-def swapped(model: Model, concept: Concept, seed: int) -> Any:
-    """Concealed by exchanging a word vector."""
+def load_only(model: Model, adapter: Params) -> None:
+    """Load an adapter into the `unlearn` slot of the original model; none where it is empty."""
     model.drop_adapters()
-    return Swapped(model, concept)
+    if adapter:
+        model.load_adapter("unlearn", adapter)
 
 
 def remapped(model: Model, concept: Concept, seed: int) -> Any:
-    """Concealed by an adapter that only reads the concept's tokens as the anchor's: UCE."""
-    model.drop_adapters()
-    for _ in forget(model, concept, make_config(concept.name, seed=seed, **REMAPPING)):
-        pass
+    """A model with an adapter that reads the concept's tokens as the anchor's: UCE."""
+    unlearn(model, make_config(concept.name, seed=seed, **REMAPPING))
+    return model
+
+
+def held_down(model: Model, concept: Concept, seed: int) -> Any:
+    """An unlearned model with a third of its update."""
+    adapter = unlearn(model, make_config(concept.name, seed=seed))
+    model.load_adapter("unlearn", scaled(adapter, HELD_DOWN))
     return model
 
 
 def destroyed(model: Model, concept: Concept, seed: int) -> Any:
     """Noise in all weights that an adapter reaches: the model generates nothing recognisable."""
-    model.drop_adapters()
     source, params = generator(seed), model.reset_adapter("unlearn", 16, 16.0, seed)
     weights = model.weights()
     for layer, (a, b) in layer_factors(params).items():
@@ -130,27 +134,18 @@ def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
     )
 
 
-def held_down(model: Model, concept: Concept, seed: int) -> Any:
-    """An unlearned model with a third of its update: the concept is held down, not more."""
-    model.drop_adapters()
-    for _ in forget(model, concept, make_config(concept.name, seed=seed)):
-        pass
-    state = model.adapter_state("unlearn")
-    model.load_adapter("unlearn", scaled(state, HELD_DOWN))
-    return model
-
-
-def untouched(model: Model, concept: Concept, seed: int) -> Any:
-    """The original; of a concept that it has never seen, a model that does not know it."""
-    model.drop_adapters()
-    return model
-
-
 KNOWN_OUTCOME_MODELS: dict[str, Callable[[Model, Concept, int], Any]] = {
-    "prompt filter": filtered,
-    "word exchanged": swapped,
+    "prompt filter": lambda model, concept, seed: Filtered(model, concept),
+    "word exchanged": lambda model, concept, seed: Swapped(model, concept),
     "tokens remapped": remapped,
     "held down": held_down,
     "destroyed": destroyed,
-    "untouched": untouched,
+    "untouched": lambda model, concept, seed: model,
 }
+"""How each is made of the original model, the concept and a seed."""
+
+
+def known_outcome_model(name: str, model: Model, concept: Concept, seed: int) -> Any:
+    """One of `KNOWN_OUTCOME_MODELS`, made of the original."""
+    model.drop_adapters()
+    return KNOWN_OUTCOME_MODELS[name](model, concept, seed)

@@ -1,7 +1,6 @@
-"""The main job: how good model and judge are, what forgetting costs, what attacks bring back."""
+"""The main job: how good model and judges are, what unlearning costs, what attacks bring back."""
 
 import itertools
-import shutil
 import statistics
 import subprocess
 import sys
@@ -31,11 +30,12 @@ from ..pocket.measures import (
 )
 from ..pocket.world.dataset import rendered, scenes
 from ..runs.folder import Run
+from ..runs.provenance import peak_memory_gb
 from ..runs.workflow import run
 from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, run_cells, stored
+from .cells import SMOKE, Experiment, stored
 from .page import page_times
 from .tables import median_of, quote_in_readme, render
 
@@ -104,15 +104,20 @@ class MainJob(Experiment):
             return {"config": in_use(self._run(cell))} | base
         if cell.kind == BASE:
             run = self._run(cell)
-            key = relearning_key(run, self.model.base_hash)
-            count = run.compare.forget
-            return {"key": key, "count": count, "seed": cell.seed, "judge": self.judge.version}
+            return {
+                "key": relearning_key(run, self.model.base_hash),
+                "count": run.compare.forget,
+                "seed": cell.seed,
+                "judge": self.judge.version,
+            }
         if cell.kind in (PROCESS, PAGE):
             return base
-        pictures = {"pictures": len(self._asked(cell.kind))}
-        sampled = {} if cell.kind in OF_THE_MODEL[:2] else {"sampler": self._sampling}
-        versions = {"judge": self.judge.version, "second": self.second.version}
-        return base | versions | pictures | sampled
+        own = base | {
+            "judge": self.judge.version,
+            "second": self.second.version,
+            "pictures": len(self._asked(cell.kind)),
+        }
+        return own if cell.kind in OF_THE_MODEL[:2] else own | {"sampler": self._sampling}
 
     def alone(self, cell: JobPart) -> bool:
         return True
@@ -136,10 +141,8 @@ class MainJob(Experiment):
     def line(self, cell: JobPart, values: Mapping[str, Any]) -> str:
         if cell.kind != RUN:
             return " ".join(part for part in (cell.kind, cell.subject) if part)
-        shown = ", ".join(
-            f"{column} {groups['forget']['accuracy']:.0%}"
-            for column, groups in values["scores"].items()
-        )
+        shares = {column: own["forget"]["accuracy"] for column, own in values["scores"].items()}
+        shown = ", ".join(f"{column} {share:.0%}" for column, share in shares.items())
         return f"{cell.subject}, seed {cell.seed}: {shown}"
 
     def report(self) -> str:
@@ -151,12 +154,6 @@ class MainJob(Experiment):
             source = "Measured by `python -m unlearn_app bench main-job`. "
             quote_in_readme("main-job", source + text.partition("\n\n| concept")[0])
         return text
-
-    def ship_base_rates(self) -> None:
-        """Measure or resume the base rates alone, and ship them where `out` is our own."""
-        for _ in run_cells(self, self.base_rates()):
-            pass
-        self.record_base_rates()
 
     def record_base_rates(self) -> None:
         """Ship the stored base rates."""
@@ -172,9 +169,9 @@ class MainJob(Experiment):
             key = relearning_key(self._run(cell), self.model.base_hash)
             rate = {"config": key, "name": EASIEST[cell.subject][0], "marks": {}}
             marks = found.setdefault(cell.subject, rate)["marks"]
-            for step, counts in stored(self, cell)[0].items():
+            for step, (right, n) in stored(self, cell)[0].items():
                 before = marks.get(step, (0, 0))
-                marks[step] = tuple(a + b for a, b in zip(before, counts, strict=True))
+                marks[step] = before[0] + right, before[1] + n
         return found
 
     def _run(self, cell: JobPart) -> RunConfig:
@@ -211,8 +208,7 @@ class MainJob(Experiment):
         it: right of n.
         """
         config, marks = self._run(cell), {}
-        events = controls(self.model, preview_concept(config), config, self.judge)
-        for event in events:
+        for event in controls(self.model, preview_concept(config), config, self.judge):
             if isinstance(event, AttackCheckpoint) and event.step:
                 score = event.scores["forget"]
                 marks[str(event.step)] = round(score.accuracy * score.n), score.n
@@ -229,32 +225,16 @@ def whole_process(smoke: bool) -> dict[str, Any]:
     """Wall time and peak memory of `run --preset fast`, from process start to the written
     folder.
     """
-    folder = Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat"]
-    command += ["--out", str(folder / "run")]
     for name, value in (SMOKE if smoke else {}).items():
         command += ["--set", f"{name}={value}"]
-    started, peak = time.perf_counter(), 0
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        while process.poll() is None:
-            peak = max(peak, _resident_kib(process.pid))
-            time.sleep(0.2)
-        if process.returncode:
-            raise RuntimeError(process.stderr.read().decode()[-500:])
-        return {"seconds": time.perf_counter() - started, "peak_gb": peak * 1024 / 1e9}
-    finally:
-        process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _resident_kib(pid: int) -> int:
-    """The process's own high-water mark, 0 where /proc does not exist."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    with tempfile.TemporaryDirectory() as folder:
+        started, command = time.perf_counter(), [*command, "--out", f"{folder}/run"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        raise RuntimeError(done.stderr[-500:])
+    return {"seconds": seconds, "peak_gb": peak_memory_gb(of_ended_child=True) or 0.0}
 
 
 def report(found: Mapping[JobPart, Any], base: Mapping[str, Any]) -> str:
@@ -269,24 +249,22 @@ def medians(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], float]
     """Medians over runs, in percent and points, and the share of runs within a picture of all
     bars.
     """
-    found: dict[str, list[float]] = {}
+    rows = []
     for columns in scores:
         shown = {
             column: {group: 100 * own["accuracy"] for group, own in groups.items()}
             for column, groups in columns.items()
         }
-        row = {column: groups["forget"] for column, groups in shown.items()}
-        row |= {
+        lost = {
             group: shown["original"][group] - shown["unlearned"][group] for group in RETAIN_GROUPS
         }
-        for name, value in row.items():
-            found.setdefault(name, []).append(value)
-    near = [_near_the_bars(*row) for row in zip(*(found[name] for name in RUN_BARS), strict=True)]
-    return {name: median_of(own, ".0f") for name, own in found.items()}, statistics.mean(near)
+        rows.append({column: groups["forget"] for column, groups in shown.items()} | lost)
+    found = {name: median_of([row[name] for row in rows], ".0f") for name in rows[0]}
+    return found, statistics.mean(map(_near_the_bars, rows))
 
 
-def _near_the_bars(*values: float) -> bool:
+def _near_the_bars(row: Mapping[str, float]) -> bool:
     return all(
-        value >= bar - WITHIN if at_least else value <= bar + WITHIN
-        for value, (bar, at_least) in zip(values, RUN_BARS.values(), strict=True)
+        row[name] >= bar - WITHIN if at_least else row[name] <= bar + WITHIN
+        for name, (bar, at_least) in RUN_BARS.items()
     )

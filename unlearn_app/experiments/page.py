@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +22,10 @@ def page_times() -> dict[str, Any]:
     """Seconds from process start to a served page, from opening it to the recorded pictures, and to
     a Stop answer.
     """
-    missing = _missing()
-    if missing:
+    if missing := _missing():
         return {"text": f"not measured: {missing}"}
     with _site() as (url, ready), _tab() as tab:
-        picture, stop = _drive(tab, url)
+        picture, stop = _open(tab, url), _seconds_to_stop(tab)
     return {
         "ready_s": ready,
         "picture_s": picture,
@@ -40,8 +38,7 @@ def write_screenshot(path: Path) -> str:
     """Write the page as it opens, 1280 x 720, to `path`; a line that says so, or what is missing
     for it.
     """
-    missing = _missing()
-    if missing:
+    if missing := _missing():
         return f"{path.name} is not made: {missing}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _site() as (url, _), _tab() as tab:
@@ -66,7 +63,8 @@ def _site() -> Iterator[tuple[str, float]]:
     """The app in a process of its own: its address, and the seconds from its start until it
     answered.
     """
-    port = _free_port()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     environment = os.environ | {
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -110,8 +108,8 @@ def _open(tab: Any, url: str) -> float:
     return time.perf_counter() - opened
 
 
-def _drive(page: Any, url: str) -> tuple[float, float]:
-    picture = _open(page, url)
+def _seconds_to_stop(page: Any) -> float:
+    """Start a run and stop it; the seconds until the page said so."""
     page.locator("#concept textarea, #concept input").first.fill("cat")
     page.locator("#run").click()
     page.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)
@@ -120,7 +118,7 @@ def _drive(page: Any, url: str) -> tuple[float, float]:
     page.wait_for_function(
         "/stopp/i.test(document.querySelector('#status').innerText)", timeout=PATIENCE_S * 1000
     )
-    return picture, time.perf_counter() - clicked
+    return time.perf_counter() - clicked
 
 
 def _wait_for(url: str) -> None:
@@ -129,13 +127,7 @@ def _wait_for(url: str) -> None:
         try:
             urllib.request.urlopen(url, timeout=2).read()
             return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             if time.perf_counter() > deadline:
                 raise
             time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

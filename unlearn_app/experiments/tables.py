@@ -6,6 +6,7 @@ The text of a report is a template in `texts`; what it is given is computed besi
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..common.atomic_files import write_bytes
 from ..common.paths import POCKET, ROOT
@@ -14,8 +15,8 @@ from ..evaluation.statistics import mean_interval, wilson
 from ..models.diffusers.model_folder import hash_weights
 from .cells import read_cells
 
-Panel = tuple[str, int, Mapping[str, Sequence[tuple[float, float]]]]
-"""Title, row, and points of each line by name."""
+Panel = tuple[str, Mapping[str, Sequence[tuple[float, float]]]]
+"""A title, and points of each line by name."""
 HASH_LENGTH = 64
 """Of a model in the record of a cell, where "base" may also name a method."""
 QUOTED = {
@@ -36,8 +37,23 @@ def render(template: str, **values: object) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown, without a line break at its end."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (heads, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
+    return "\n".join([line(*heads), "|" + "---|" * len(heads), *(line(*row) for row in rows)])
+
+
+def line(*cells: object) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def with_ends(found: Sequence[float], form: str) -> str:
+    """A value and the ends of its interval."""
+    middle, low, high = (format(value, form) for value in found)
+    return f"{middle} ({low} to {high})"
+
+
+def bits(values: Iterable[Any]) -> str:
+    """A row of 1 for what is true and 0 for what is not."""
+    return "".join(str(int(bool(value))) for value in values)
 
 
 def percent_of(right: str) -> str:
@@ -48,7 +64,7 @@ def percent_of(right: str) -> str:
 def share(right: float, n: int, digits: int = 1) -> str:
     """A share in percent with its 95 % Wilson interval."""
     low, high = wilson(right, n)
-    return f"{right / n:.{digits}%} ({max(low, 0.0):.{digits}%} to {high:.{digits}%})"
+    return with_ends((right / n, max(low, 0.0), high), f".{digits}%")
 
 
 def with_half(
@@ -69,8 +85,7 @@ def median_of(values: Sequence[float], form: str = ".0%") -> str:
     """A median with the lowest and the highest value."""
     if not values:
         return "not measured"
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+    return with_ends((statistics.median(values), min(values), max(values)), form)
 
 
 def number_of(count: int, what: str, plural: str = "s") -> str:
@@ -138,20 +153,19 @@ def quote_in_readme(name: str, quoted: str) -> None:
     write_bytes(readme, f"{before}{begin}\n{quoted}\n{end}{rest.split(end)[1]}".encode())
 
 
-def curves(panels: Sequence[Panel], colours: Mapping[str, str], unit: str) -> str:
-    """Panels of curves over `unit`, in percent, as an SVG."""
-    places: dict[int, int] = {}
-    shown = []
-    for title, row, lines in panels:
-        places[row] = places.get(row, -1) + 1
-        last = max((x for points in lines.values() for x, _ in points), default=1) or 1
-        paths = [
-            {"colour": colours[name], "points": _path_points(points, last)}
-            for name, points in lines.items()
-        ]
-        place = {"left": 270 * places[row], "top": 190 * row}
-        shown.append({"name": title, **place, "lines": paths, "last": last})
-    return render("curves.svg", panels=shown, colours=colours, unit=unit)
+def curves(rows: Sequence[Sequence[Panel]], colours: Mapping[str, str], unit: str) -> str:
+    """Rows of panels with curves over `unit`, in percent, as an SVG."""
+    panels = []
+    for top, row in enumerate(rows):
+        for left, (title, lines) in enumerate(row):
+            last = max((x for points in lines.values() for x, _ in points), default=1) or 1
+            paths = [
+                {"colour": colours[name], "points": _path_points(points, last)}
+                for name, points in lines.items()
+            ]
+            place = {"left": 270 * left, "top": 190 * top}
+            panels.append({"name": title, **place, "lines": paths, "last": last})
+    return render("curves.svg", panels=panels, colours=colours, unit=unit)
 
 
 def _path_points(points: Sequence[tuple[float, float]], last: float) -> str:

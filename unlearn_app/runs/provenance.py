@@ -48,18 +48,19 @@ def _named(device: torch.device) -> str:
     return f"{device} ({name(device)})" if name else str(device)
 
 
-def peak_memory_gb() -> float | None:
-    """The most memory that this process has held so far, of the accelerator where there is one;
-    None if unknown.
+def peak_memory_gb(of_ended_child: bool = False) -> float | None:
+    """The most memory that this process has held so far, of the accelerator where there is one, or
+    that one of its ended child processes has held; None if unknown.
     """
     counted = getattr(torch.get_device_module(choose_device()), "max_memory_allocated", None)
-    if counted:
+    if counted and not of_ended_child:
         return round(counted() / 1e9, 2)
     try:
         import resource  # absent on Windows
     except ImportError:
         return None
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    who = resource.RUSAGE_CHILDREN if of_ended_child else resource.RUSAGE_SELF
+    held = resource.getrusage(who).ru_maxrss
     return round(held * (1 if platform.system() == "Darwin" else 1024) / 1e9, 2)
 
 

@@ -2,29 +2,26 @@
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from ...attacks import AttackContext
+from ...attacks import Attack, AttackContext
 from ...attacks.runner import attack_context, attack_of, attacked, result_of, unseen_context
 from ...common import registry
 from ...common.json_values import to_json
 from ...concepts.catalog import known_concepts, preview_concept
-from ...concepts.concept import Concept
-from ...continual.ledger import slug
 from ...evaluation.base_rates import attack_key, record
 from ...evaluation.comparison import comparison_prompts, generate_column, score
 from ...evaluation.judges import Scorer
+from ...models.protocols import Params
 from ...pocket.lesson import EASIEST
 from ...settings.attacks import QUICK, SURE
 from ...settings.run_config import RunConfig, make_attack, make_config
-from ...training.unlearning import forget
-from ..cells import SMOKE, Experiment, read_cells, run_cells, short_hash
-from ..known_outcome_models import KNOWN_OUTCOME_MODELS, MADE_WITH
+from ..cells import SMOKE, Experiment, read_cells, short_hash
+from ..known_outcome_models import MADE_WITH, known_outcome_model, load_only, unlearn
 from ..paper1.measure import digest
-from ..tables import percent_of
+from ..tables import bits, percent_of
 from .report import CASES, CONTROL, METHODS, write_results
 
 CONCEPTS = ("cat", "van gogh", "ship", "mosaic", "knife", "robot")
@@ -35,6 +32,8 @@ LEADS = ("cat", "guitar", *UNSEEN_CONTROLS)
 """Of these the cut has every attack with the first seed; of the others, and with other seeds, the
 quick ones.
 """
+DEPENDS_ON = ("base_model", "settings")
+"""Parts of a control's config without which its hits are no base rate of today."""
 SMOKE_ATTACKS = {
     "prompts": {"tries": 1},
     "ring_a_bell": {"tries": 1, "population": 4, "generations": 1},
@@ -60,8 +59,8 @@ class AttackedModel:
 
     def config(self, smoke: bool) -> RunConfig:
         """The settings of the run and of its attacks."""
-        own = METHODS.get(self.row, {}) | (SMOKE if smoke else {})
-        return make_config(self.concept, seed=self.seed, **own)
+        changes = METHODS.get(self.row, {}) | (SMOKE if smoke else {})
+        return make_config(self.concept, seed=self.seed, **changes)
 
     def kinds(self, smoke: bool, full: bool) -> tuple[str, ...]:
         """The attacks on it; one that proves nothing needs an adapter, as methods make it."""
@@ -123,23 +122,20 @@ class Lab(Experiment):
         self, cell: AttackedModel, known: dict[str, Any], shared: None
     ) -> Iterator[dict[str, Any]]:
         config = cell.config(self.smoke)
-        concept = preview_concept(config)
-        model, adapter = self._made(cell, concept, config)
-        slots, scores = ("unlearn",) if adapter else (), known.get("scores", {})
-        if cell.row != CONTROL and not scores:
-            scores = self._scores(model, slots, concept, config)
-        context, attacks = self._context(concept, config, model), dict(known.get("attacks", {}))
+        model, adapter = self._made(cell, config)
+        slots, found = ("unlearn",) if adapter else (), dict(known)
+        if cell.row != CONTROL and "scores" not in found:
+            found["scores"] = self._scores(model, slots, config)
+        context, attacks = self._context(config, model), dict(known.get("attacks", {}))
         for kind in self._lacking(cell, known):
-            self.model.drop_adapters()
-            if adapter:
-                self.model.load_adapter("unlearn", adapter)
+            load_only(self.model, adapter)
             with model.active(*slots):
                 attacks[kind] = self._attacked(kind, model, context, config)
-        yield ({"scores": scores} if scores else {}) | {"attacks": attacks}
+        yield found | {"attacks": attacks}
 
     def line(self, cell: AttackedModel, values: Mapping[str, Any]) -> str:
-        attacks = values["attacks"]
-        shown = ", ".join(f"{kind} {percent_of(found['hits'])}" for kind, found in attacks.items())
+        hits = {kind: percent_of(found["hits"]) for kind, found in values["attacks"].items()}
+        shown = ", ".join(f"{kind} {share}" for kind, share in hits.items())
         return f"{cell.row}, {cell.concept}, seed {cell.seed}: {shown}"
 
     def report(self) -> str:
@@ -154,59 +150,40 @@ class Lab(Experiment):
             record("attacks", {of: self._rates(names[0]) for of, names in EASIEST.items()})
 
     def _lacking(self, cell: AttackedModel, known: Mapping[str, Any]) -> list[str]:
-        attacks = known.get("attacks", {})
+        attacks, config = known.get("attacks", {}), cell.config(self.smoke)
         return [
             kind
             for kind in cell.kinds(self.smoke, self.extent.full)
-            if attacks.get(kind, {}).get("settings") != repr(self._attack(kind))
+            if attacks.get(kind, {}).get("settings") != repr(self._attack(config, kind))
         ]
 
-    def _attack(self, kind: str) -> Any:
-        return make_attack(kind, **self._small(kind))
+    def _attack(self, config: RunConfig, kind: str) -> Attack:
+        return attack_of(config, kind, **(SMOKE_ATTACKS.get(kind, {}) if self.smoke else {}))
 
-    def _small(self, kind: str) -> dict[str, int]:
-        return SMOKE_ATTACKS.get(kind, {}) if self.smoke else {}
-
-    def _made(
-        self, cell: AttackedModel, concept: Concept, config: RunConfig
-    ) -> tuple[Any, dict[str, Any]]:
+    def _made(self, cell: AttackedModel, config: RunConfig) -> tuple[Any, Params]:
         """The model under attack and its adapter, if it has one."""
-        original = self.model
-        original.drop_adapters()
-        if cell.row == CONTROL:
-            return original, {}
-        if cell.row in CASES:
-            model = KNOWN_OUTCOME_MODELS[CASES[cell.row].model](original, concept, cell.seed)
-        else:
-            model = original
-            for _ in forget(original, concept, config):
-                pass
+        if cell.row in METHODS:
+            return self.model, unlearn(self.model, config)
+        name = CASES[cell.row].model if cell.row in CASES else "untouched"
+        model = known_outcome_model(name, self.model, preview_concept(config), cell.seed)
         try:
-            return model, original.adapter_state("unlearn")
+            return model, self.model.adapter_state("unlearn")
         except KeyError:
             return model, {}
 
-    def _scores(
-        self, model: Any, slots: tuple[str, ...], concept: Concept, config: RunConfig
-    ) -> dict[str, Any]:
-        prompts, scores = comparison_prompts(concept, config.compare), {}
-        for column, shown, active in (
-            ("original", self.model, ()),
-            ("unlearned", model, slots),
-        ):
+    def _scores(self, model: Any, slots: Sequence[str], config: RunConfig) -> dict[str, Any]:
+        prompts, scores = comparison_prompts(preview_concept(config), config.compare), {}
+        asked = (prompts, config.compare, config.seed, self.judge)
+        for column, shown, active in (("original", self.model, ()), ("unlearned", model, slots)):
             with shown.active(*active):
-                images = generate_column(
-                    shown, column, prompts, config.compare, config.seed, self.judge
-                )
-            scores[column] = score(images.pictures)
+                scores[column] = score(generate_column(shown, column, *asked).pictures)
         return scores
 
-    def _context(self, concept: Concept, config: RunConfig, model: Any) -> AttackContext:
-        """What the attacks work with; renderings are the pictures of what the original has never
-        seen.
-
-        They are read as the model reads them, because that is what the adversary fine-tunes.
+    def _context(self, config: RunConfig, model: Any) -> AttackContext:
+        """What the attacks work with; the prompts of the adversary's pictures are encoded by the
+        model under attack, because that is what the adversary fine-tunes.
         """
+        concept = preview_concept(config)
         unseen = {known.name for known in known_concepts() if known.fresh}
         held = unseen_context if concept.name in unseen else attack_context
         context = held(self.model, concept, config)
@@ -216,12 +193,12 @@ class Lab(Experiment):
     def _attacked(
         self, kind: str, model: Any, context: AttackContext, config: RunConfig
     ) -> dict[str, Any]:
-        attack = attack_of(config, kind, **self._small(kind))
+        attack = self._attack(config, kind)
         found = result_of(attacked(model, attack, context, self.judge))
         return {
             "settings": repr(attack),
-            "hits": _bits(found.hits()),
-            "first": _bits(found.hits(attempts=1)),
+            "hits": bits(found.hits()),
+            "first": bits(found.hits(attempts=1)),
             "seconds": round(found.seconds, 2),
         }
 
@@ -232,12 +209,11 @@ class Lab(Experiment):
 
     def _rate(self, name: str, kind: str) -> dict[str, Any]:
         attack, found = make_attack(kind), []
-        for config, values in _controls(self.folder, name):
-            cell = AttackedModel(CONTROL, name, config["seed"])
+        for config, values in read_cells(self.folder).values():
+            today = self.config(AttackedModel(CONTROL, name, config["seed"]))
+            same = (config[part] == today[part] for part in ("row", "concept", *DEPENDS_ON))
             known = values["attacks"].get(kind, {})
-            today = self.config(cell)
-            same = all(config[part] == today[part] for part in ("base_model", "settings"))
-            if same and known.get("settings") == repr(attack):
+            if all(same) and known.get("settings") == repr(attack):
                 found.append(known)
         if not found:
             return {}
@@ -263,12 +239,6 @@ class Controls(Lab):
         every = grid(self.extent.seeds, self.smoke)
         return [cell for cell in every if cell.row == CONTROL and cell.seed < self.extent.seeds]
 
-    def ship(self) -> None:
-        """Measure or resume the cells, and ship the base rates where `out` is our own."""
-        for _ in run_cells(self, self.cells()):
-            pass
-        self.record_base_rates()
-
 
 def judged_by(judge: Scorer) -> str:
     """The judge's name and version."""
@@ -279,13 +249,3 @@ def depends_on(cell: AttackedModel, config: RunConfig, judge: str) -> str:
     """A short hash of everything but the attack's own settings that a cell depends on."""
     made = MADE_WITH.get(CASES[cell.row].model) if cell.row in CASES else None
     return short_hash([digest(config), config.attack, config.compare, judge, SURE, made])
-
-
-def _controls(folder: Path, name: str) -> list[tuple[dict[str, Any], Any]]:
-    stored = read_cells(folder)
-    prefix = slug(f"{CONTROL}-{name}")
-    return [found for key, found in stored.items() if key.startswith(f"{prefix}-")]
-
-
-def _bits(hits: Iterable[bool]) -> str:
-    return "".join(str(int(hit)) for hit in hits)

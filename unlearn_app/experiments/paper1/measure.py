@@ -2,7 +2,6 @@
 
 import itertools
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from ...settings.groups import RegularizeConfig
 from ...settings.run_config import RunConfig, make_config
 from ...training import unlearning
 from ..cells import SMOKE, Experiment, short_hash
-from ..tables import percent_of
+from ..tables import bits, percent_of
 from .report import RESTRICTED, RETAIN, SUM, write_results
 
 PAPER = {"objective": "gradient_ascent", "unlearn.retain_loss": "diffusion"}
@@ -87,15 +86,14 @@ class Removal:
 
     def config(self, smoke: bool) -> RunConfig:
         """The run behind the cell."""
-        own = ARMS.get(self.arm, {}) | (SMOKE if smoke else {})
-        return make_config(self.target, seed=self.seed, **own)
+        changes = ARMS.get(self.arm, {}) | (SMOKE if smoke else {})
+        return make_config(self.target, seed=self.seed, **changes)
 
 
 def grid(seeds: int) -> list[Removal]:
     """Every arm on every target, those that decide most first."""
     targets = dict.fromkeys(itertools.chain(CUT_TARGETS, *TASKS.values()))
-    arms = dict.fromkeys((*MAIN, *ARMS))
-    cells = itertools.product(range(seeds), targets, arms)
+    cells = itertools.product(range(seeds), targets, dict.fromkeys((*MAIN, *ARMS)))
     removals = [Removal(target, arm, seed) for seed, target, arm in cells]
     return sorted(removals, key=lambda cell: (not cell.cut, cell.target not in CUT_TARGETS))
 
@@ -105,13 +103,12 @@ class Paper1(Experiment):
 
     name = "paper1"
 
-    @property
-    def _count(self) -> int:
-        return 4 if self.smoke else 24
+    def __init__(self, *made: Any) -> None:
+        super().__init__(*made)
+        self._count = 4 if self.smoke else 24
 
     def cells(self) -> list[Removal]:
-        cells = grid(1 if self.smoke else self.extent.seeds)
-        chosen = self.chosen(cells, lambda cell: cell.target == CUT_TARGETS[0])
+        chosen = self.chosen(grid(self.seeds), lambda cell: cell.target == CUT_TARGETS[0])
         pairs = [(Removal(cell.target, UNTOUCHED, cell.seed), cell) for cell in chosen]
         return [*dict.fromkeys(itertools.chain(*pairs)), Removal("", STEP_TIME, 0)]
 
@@ -129,8 +126,13 @@ class Paper1(Experiment):
         if cell.arm == UNTOUCHED:
             return plan | {"measures": ["right", "alignment", "kid"]}
         config = cell.config(self.smoke)
-        own = {"tasks": cell.tasks, "arm": cell.arm, "cut": cell.cut, "run": config.command()}
-        return plan | own | {"settings": digest(config)}
+        return plan | {
+            "tasks": cell.tasks,
+            "arm": cell.arm,
+            "cut": cell.cut,
+            "run": config.command(),
+            "settings": digest(config),
+        }
 
     def alone(self, cell: Removal) -> bool:
         return cell.arm == STEP_TIME
@@ -140,11 +142,16 @@ class Paper1(Experiment):
 
     def prepare(self, cell: Removal) -> Tensor:
         concept, half = preview_concept(make_config(cell.target)), self._count // 2
-        near, far = (evenly_spaced(group.test, half) for group in (concept.near, concept.far))
+        prompts = [
+            prompt
+            for group in (concept.near, concept.far)
+            for prompt in evenly_spaced(group.test, half)
+        ]
         first = REFERENCE_SEED + 1000 * cell.seed
         with self.model.active():
-            images = _pictures(self.model, (*near, *far), first, cell.config(self.smoke))
-        return self.judge.features(images)
+            return self.judge.features(
+                _pictures(self.model, prompts, first, cell.config(self.smoke))
+            )
 
     def measure(
         self, cell: Removal, known: dict[str, Any], shared: Tensor
@@ -191,38 +198,35 @@ def digest(config: RunConfig) -> str:
     """A short hash of the settings that forgetting depends on, so that a cell is measured anew when
     one changes.
     """
-    parts: list[Any] = [config.objective, config.rule, config.options, config.unlearn]
-    parts += [(config.compare.sampling_steps, config.compare.guidance_scale)]
-    parts += [config.prompts, config.anchor]
-    parts += [config.resist if config.resist.on else None]
-    parts += [config.regularize] if config.regularize != RegularizeConfig() else []
-    return short_hash(parts)
+    regularized = config.regularize != RegularizeConfig()
+    return short_hash(
+        [
+            config.objective,
+            config.rule,
+            config.options,
+            config.unlearn,
+            (config.compare.sampling_steps, config.compare.guidance_scale),
+            config.prompts,
+            config.anchor,
+            config.resist if config.resist.on else None,
+            *([config.regularize] if regularized else []),
+        ]
+    )
 
 
 def unlearned(model: Model, config: RunConfig) -> dict[str, Any]:
-    """Forget; the seconds that it and a step took, and what its gradients did."""
-    concept, terms = preview_concept(config), ()
-    trained = unlearning.is_trained(config)
-    if trained:
-        terms = unlearning.training_terms(model, concept, config, lambda: False)
-    started = time.perf_counter()
-    training = (
-        unlearning.train(model, concept, terms, config)
-        if trained
-        else unlearning.edit(model, concept, config)
-    )
-    steps = list(training)
-    seconds = time.perf_counter() - started
-    rises = {
-        name: sum(step.changes.get(name, 0) > 0 for step in steps) / len(steps)
-        for name in steps[0].losses
-    }
+    """Unlearn; the seconds that its steps took, and what its gradients did."""
+    steps = list(unlearning.forget(model, preview_concept(config), config))
+    seconds = sum(step.seconds for step in steps)
     return {
         "seconds": seconds,
         "step_s": seconds / len(steps),
         "conflict": sum(step.conflict for step in steps) / len(steps),
         "gate": sum(bool(step.gate) for step in steps) / len(steps),
-        "rises": rises,
+        "rises": {
+            name: sum(step.changes.get(name, 0) > 0 for step in steps) / len(steps)
+            for name in steps[0].losses
+        },
     }
 
 
@@ -255,12 +259,11 @@ def scored(
             images = _pictures(model, prompts, first, config)
         verdicts = judged(images, prompts, judge)
         alignment[group] = [round(said["alignment"], 4) for said in verdicts]
-        right[group] = "".join(str(int(said["correct"])) for said in verdicts)
+        right[group] = bits(said["correct"] for said in verdicts)
         if group in RETAIN:
             features.append(judge.features(images))
     return {"right": right, "alignment": alignment}, torch.cat(features)
 
 
 def _pictures(model: Model, prompts: Sequence[Prompt], first: int, config: RunConfig) -> Tensor:
-    seeds = [first + row for row in range(len(prompts))]
-    return generate_images(model, prompts, seeds, config.compare)
+    return generate_images(model, prompts, range(first, first + len(prompts)), config.compare)

@@ -10,10 +10,12 @@ from typing import Any
 
 from ...evaluation.statistics import mean_interval
 from ..cells import read_cells
-from ..claims import Claim, grouped
-from ..tables import render, write_report
+from ..claims import Claim, Pair, grouped
+from ..tables import line, render, with_ends, write_report
 
 RETAIN = ("near", "far")
+TICKS = {200: (0, 50, 100), 510: (0, 25, 50, 75)}
+"""Values on the two axes of the figure, by the place of their zero."""
 SUM, NEAR, RESTRICTED = "sum + diversified", "restricted", "restricted + diversified"
 
 
@@ -45,36 +47,25 @@ class RemovalResult:
 Results = Sequence[RemovalResult]
 
 
-def _kept(found: RemovalResult) -> float:
-    return -found.ra_loss
+def _negative(name: str) -> Callable[[RemovalResult], float]:
+    return lambda found: -getattr(found, name)
 
 
-def _forgotten(found: RemovalResult) -> float:
-    return found.ua
-
-
-def _close(found: RemovalResult) -> float:
-    return -found.kid
-
-
-def _aligned(found: RemovalResult) -> float:
-    return 100 * found.held_out
-
-
+_FORGOTTEN, _KEPT, _CLOSE = attrgetter("ua"), _negative("ra_loss"), _negative("kid")
 _MORE = {"task": "class", "unit": "points"}
 CLAIMS = (
-    Claim("The restricted gradient keeps more than the sum", RESTRICTED, SUM, _kept, **_MORE),
-    Claim("It forgets no less than the sum", RESTRICTED, SUM, _forgotten, **_MORE),
-    Claim("A diversified retain set keeps more than near neighbours", RESTRICTED, NEAR, _kept,
+    Claim("The restricted gradient keeps more than the sum", RESTRICTED, SUM, _KEPT, **_MORE),
+    Claim("It forgets no less than the sum", RESTRICTED, SUM, _FORGOTTEN, **_MORE),
+    Claim("A diversified retain set keeps more than near neighbours", RESTRICTED, NEAR, _KEPT,
           **_MORE),
-    Claim("The same without the restriction", SUM, "sum", _kept, **_MORE),
-    Claim("It stays closer to the original's distribution than the sum", RESTRICTED, SUM, _close,
+    Claim("The same without the restriction", SUM, "sum", _KEPT, **_MORE),
+    Claim("It stays closer to the original's distribution than the sum", RESTRICTED, SUM, _CLOSE,
           task="class", unit="KID"),
-    Claim("It forgets more than SalUn", RESTRICTED, "SalUn", _forgotten, **_MORE),
-    Claim("It keeps more than SalUn", RESTRICTED, "SalUn", _kept, **_MORE),
+    Claim("It forgets more than SalUn", RESTRICTED, "SalUn", _FORGOTTEN, **_MORE),
+    Claim("It keeps more than SalUn", RESTRICTED, "SalUn", _KEPT, **_MORE),
     *(
-        Claim("Its held-out alignment is better than the sum's", RESTRICTED, SUM, _aligned,
-              task=task, unit="0.01")
+        Claim("Its held-out alignment is better than the sum's", RESTRICTED, SUM,
+              lambda found: 100 * found.held_out, task=task, unit="0.01")
         for task in ("style", "unsafe")
     ),
 )  # fmt: skip
@@ -82,18 +73,17 @@ CLAIMS = (
 
 def read_results(folder: Path) -> list[RemovalResult]:
     """All measured removals of `folder` whose original is measured too."""
-    stored = [
-        (config, values) for config, values in read_cells(folder).values() if "target" in config
-    ]
-    originals = {
-        (config["target"], config["seed"]): values
-        for config, values in stored
-        if "arm" not in config
-    }
+    originals: dict[Pair, Any] = {}
+    removals = []
+    for config, values in read_cells(folder).values():
+        if "arm" in config:
+            removals.append((config, values))
+        elif "target" in config:
+            originals[config["target"], config["seed"]] = values
     return [
         _result(config, values, base)
-        for config, values in stored
-        if "arm" in config and (base := originals.get((config["target"], config["seed"])))
+        for config, values in removals
+        if (base := originals.get((config["target"], config["seed"])))
     ]
 
 
@@ -138,10 +128,10 @@ def judged(claim: Claim, found: Results) -> str:
     ]
     differences = claim.differences(*sides)
     if not differences:
-        return f"| {claim.text} | {claim.task} | not measured | – |"
-    mean, low, high = interval = mean_interval(list(differences.values()))
-    said = f"{mean:+.3g} ({low:+.3g} to {high:+.3g}) {claim.unit}, {len(differences)} pairs"
-    return f"| {claim.text} | {claim.task} | {said} | **{claim.label(interval)}** |"
+        return line(claim.text, claim.task, "not measured", "–")
+    found = mean_interval(list(differences.values()))
+    said = f"{with_ends(found, '+.3g')} {claim.unit}, {len(differences)} pairs"
+    return line(claim.text, claim.task, said, f"**{claim.label(found)}**")
 
 
 def by_arm(found: Results) -> dict[str, list[RemovalResult]]:
@@ -159,15 +149,15 @@ def targets_of(found: Results) -> dict[str, list[RemovalResult]]:
     return grouped(found, attrgetter("target"))
 
 
-def _reaches(found: Results) -> bool:
-    """Whether a method forgets a target and keeps enough, on the mean over seeds."""
-    ua, lost = _means(found, "ua", "ra_loss")
+def _reaches(ua: float, lost: float) -> bool:
+    """Whether a target is forgotten and enough is kept, by the means over seeds."""
     return ua >= 90 and lost <= 15
 
 
 def _reached(found: Results) -> float:
     """The share of targets that an arm forgets while it keeps enough, in percent."""
-    return 100 * statistics.mean(_reaches(many) for many in targets_of(found).values())
+    means = [_means(many, "ua", "ra_loss") for many in targets_of(found).values()]
+    return 100 * statistics.mean(_reaches(*own) for own in means)
 
 
 def _error(found: Results) -> float:
@@ -183,12 +173,11 @@ def short_of(found: Results) -> list[dict[str, Any]]:
     """Every arm that reaches less than 80 % of its targets, with those that it misses."""
     short = []
     for arm, mine in by_arm(found).items():
-        targets = targets_of(mine)
-        missed = {name: many for name, many in targets.items() if not _reaches(many)}
-        if 5 * len(missed) > len(targets):
-            means = {name: _means(many, "ua", "ra_loss") for name, many in missed.items()}
-            said = ", ".join(f"{name} {ua:.0f} / {lost:+.0f}" for name, (ua, lost) in means.items())
-            short.append({"arm": arm, "missed": len(missed), "of": len(targets), "means": said})
+        means = {name: _means(many, "ua", "ra_loss") for name, many in targets_of(mine).items()}
+        missed = {name: own for name, own in means.items() if not _reaches(*own)}
+        if 5 * len(missed) > len(means):
+            said = [f"{name} {ua:.0f} / {lost:+.0f}" for name, (ua, lost) in missed.items()]
+            short.append({"arm": arm, "missed": len(missed), "of": len(means), "means": said})
     return short
 
 
@@ -196,20 +185,22 @@ def best_arm(found: Results) -> dict[str, Any] | None:
     """The arm that stands best by medians over classes, and whether it meets the bar for the best;
     None where no arm has three classes.
     """
-    arms = []
-    classes = [one for one in found if "class" in one.tasks]
-    for arm, mine in grouped(classes, attrgetter("arm")).items():
+    ranked = []
+    for arm, mine in _classes(found).items():
         targets = targets_of(mine).values()
         means = [_means(many, "ua", "ra_loss", "held_out") for many in targets]
         if len(means) >= 3:
             ua, lost, held = map(statistics.median, zip(*means, strict=True))
             met = ua >= 95 and lost <= 3 and abs(held) <= 0.01
             said = f"{ua:.1f} / {lost:+.1f} / {held:+.3f}"
-            arms.append((met, ua - max(lost, 0.0), arm, said, len(means)))
-    if not arms:
-        return None
-    met, _, arm, said, count = max(arms)
-    return {"arm": arm, "medians": said, "classes": count, "met": met}
+            shown = {"arm": arm, "medians": said, "classes": len(means), "met": met}
+            ranked.append((met, ua - max(lost, 0.0), arm, shown))
+    return max(ranked)[-1] if ranked else None
+
+
+def _classes(found: Results) -> dict[str, list[RemovalResult]]:
+    """The results on classes of each arm."""
+    return grouped([one for one in found if "class" in one.tasks], attrgetter("arm"))
 
 
 def report(folder: Path, found: Results) -> str:
@@ -241,34 +232,35 @@ def step_cost(folder: Path) -> dict[str, float] | None:
     """What the restriction costs, from rounds in which both rules took turns; None where that was
     not measured.
     """
-    stored = read_cells(folder).get("step-time")
-    if stored is None:
+    _, seconds = read_cells(folder).get("step-time", (None, None))
+    if seconds is None:
         return None
-    seconds = stored[1]
     ours, theirs = seconds[RESTRICTED], seconds[SUM]
     ratios = [100 * (a / b - 1) for a, b in zip(ours, theirs, strict=True)]
-    mean, low, high = mean_interval(ratios)
-    medians = {"ours": statistics.median(ours), "theirs": statistics.median(theirs)}
-    return {"mean": mean, "low": low, "high": high, "rounds": len(ratios)} | medians
+    return {
+        **dict(zip(("mean", "low", "high"), mean_interval(ratios), strict=True)),
+        "rounds": len(ratios),
+        "ours": statistics.median(ours),
+        "theirs": statistics.median(theirs),
+    }
 
 
 def figure(found: Results) -> str:
     """Class removal: forgetting and what was kept, by arm, with 95 % intervals, as an SVG."""
     arms = []
-    classes = [one for one in found if "class" in one.tasks]
-    for arm, mine in grouped(classes, attrgetter("arm")).items():
-        ua = _mark([r.ua for r in mine], lambda v: 200 + 2.4 * min(max(v, 0), 100), "#d96a10")
-        lost = _mark(
-            [r.ra_loss for r in mine], lambda v: 510 + 2.4 * min(max(v, -5), 95), "#2a86d1"
-        )
+    for arm, mine in _classes(found).items():
+        ua = _mark([one.ua for one in mine], 200, (0, 100), "#d96a10")
+        lost = _mark([one.ra_loss for one in mine], 510, (-5, 95), "#2a86d1")
         arms.append({"name": arm, "marks": [ua, lost]})
-    ticks = [(200 + 2.4 * v, v) for v in (0, 50, 100)]
-    ticks += [(510 + 2.4 * v, v) for v in (0, 25, 50, 75)]
+    ticks = [(left + 2.4 * v, v) for left, values in TICKS.items() for v in values]
     return render("paper1.svg", arms=arms, ticks=ticks)
 
 
 def _mark(
-    values: Sequence[float], place: Callable[[float], float], colour: str
+    values: Sequence[float], left: float, ends: tuple[float, float], colour: str
 ) -> tuple[float, float, float, str]:
-    mean, low, high = mean_interval(values)
-    return *(round(place(v), 1) for v in (low, mean, high)), colour
+    """Where an interval is drawn, clamped to the `ends` of its axis."""
+    mean, low, high = (
+        round(left + 2.4 * min(max(v, ends[0]), ends[1]), 1) for v in mean_interval(values)
+    )
+    return low, mean, high, colour

@@ -18,8 +18,8 @@ from ...pocket.world.vocabulary import FRESH_OBJECTS
 from ...settings.events import GROUPS, Step
 from ...settings.presets import PRESET_CHANGES
 from ...settings.run_config import RunConfig, make_config
-from ...training import unlearning
 from ..cells import SMOKE, Experiment
+from ..known_outcome_models import load_only, unlearn
 from ..paper1.measure import digest, groups_of, scored
 from ..tables import percent_of
 
@@ -54,15 +54,15 @@ BASES: dict[str, dict[str, Any]] = {
 FIRST_BASE = next(iter(BASES))
 DEFENCES: dict[str, dict[str, Any]] = {ALONE: {}, META: RESIST}
 CONTROLS: dict[str, dict[str, Any]] = {M0: RESIST | {"resist.steps": 0}, STRONG: {"esd.eta": 3.0}}
-"""Of the first base: the same weights without the attack in the middle, and more forgetting without
-resistance.
+"""Of the first base: the same loss weights without inner attack steps, and stronger unlearning
+without resistance.
 """
 SHORT = {FAST_ALONE: {}, FAST_META: RESIST}
 """Of the first base, with the steps of the preset fast."""
 LORA = {"attack.rank": 16, "attack.alpha": 16.0}
 ALL = {"attack.weights": "full", "attack.lr": 3e-4}
 SGD = {"attack.optimizer": "sgd"}
-"""Needs rates of its own to be an attack at all; tests/training/test_resistance.py tries the one of
+"""Needs rates of its own to bring anything back; tests/training/test_resistance.py tries that of
 LoRA.
 """
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -126,9 +126,8 @@ class DefendedAttack:
 
 def grid(seeds: int) -> list[DefendedAttack]:
     """Every cell, the declared cut first; attacks on the same defended model follow each other."""
-    defended = [(base, defence) for base in BASES for defence in DEFENCES]
-    extra = [(FIRST_BASE, control) for control in (*CONTROLS, *SHORT)]
-    models = [*defended[: len(DEFENCES)], *extra, *defended[len(DEFENCES) :]]
+    models = [(base, defence) for base in BASES for defence in DEFENCES]
+    models += [(FIRST_BASE, defence) for defence in (*CONTROLS, *SHORT)]
     attacked = [
         DefendedAttack(target, seed, *model, attack)
         for seed, target, model, attack in itertools.product(range(seeds), TARGETS, models, ATTACKS)
@@ -144,15 +143,10 @@ def grid(seeds: int) -> list[DefendedAttack]:
     return sorted([*fresh, *originals, *attacked], key=lambda cell: (not cell.cut, cell.seed))
 
 
-@dataclass(frozen=True)
-class Defended:
-    """A model before any attack: its adapter, none for the original, what it scores, and what
-    forgetting took.
-    """
-
-    adapter: Params
-    scores: dict[str, Any]
-    seconds: float
+Defended = tuple[Params, dict[str, Any], float]
+"""A model before any attack: its adapter, empty for the original, its scores, and the seconds that
+unlearning took.
+"""
 
 
 class Paper2(Experiment):
@@ -170,8 +164,7 @@ class Paper2(Experiment):
 
     def cells(self) -> list[DefendedAttack]:
         small = TARGETS[0], FRESH_OBJECTS[0].name
-        cells = grid(1 if self.smoke else self.extent.seeds)
-        return self.chosen(cells, lambda cell: cell.target in small)
+        return self.chosen(grid(self.seeds), lambda cell: cell.target in small)
 
     def config(self, cell: DefendedAttack) -> dict[str, Any]:
         run = self._run(cell)
@@ -189,29 +182,20 @@ class Paper2(Experiment):
         return cell.target, cell.seed, digest(self._run(cell)) if forgets else cell.base
 
     def prepare(self, cell: DefendedAttack) -> Defended:
-        model, config, slots, adapter = self.model, self._run(cell), (), {}
-        model.drop_adapters()
-        started = time.perf_counter()
-        if cell.base in BASES:
-            for _ in unlearning.forget(model, preview_concept(config), config):
-                pass
-            slots, adapter = ("unlearn",), model.adapter_state("unlearn")
+        config, started = self._run(cell), time.perf_counter()
+        self.model.drop_adapters()
+        adapter = unlearn(self.model, config) if cell.base in BASES else {}
         seconds = time.perf_counter() - started
-        return Defended(adapter, self._scored(config, slots), seconds)
+        return adapter, self._scored(config, ("unlearn",) if adapter else ()), seconds
 
     def measure(
         self, cell: DefendedAttack, known: dict[str, Any], shared: Defended
     ) -> Iterator[dict[str, Any]]:
-        config, model = self._run(cell), self.model
-        model.drop_adapters()
-        if shared.adapter:
-            model.load_adapter("unlearn", shared.adapter)
-        marks = {0: shared.scores}
-        slots = () if config.attack.weights == "full" else ("relearn",)
-        if cell.attack != NONE:
-            marks |= self._attacked(cell, config, slots)
-        model.drop_adapters()
-        yield {"marks": marks, "unlearn_s": round(shared.seconds, 2)}
+        adapter, scores, seconds = shared
+        load_only(self.model, adapter)
+        marks = {0: scores} | (self._attacked(cell) if cell.attack != NONE else {})
+        self.model.drop_adapters()
+        yield {"marks": marks, "unlearn_s": round(seconds, 2)}
 
     def line(self, cell: DefendedAttack, values: Mapping[str, Any]) -> str:
         way = " ".join(
@@ -232,19 +216,20 @@ class Paper2(Experiment):
     def _run(self, cell: DefendedAttack) -> RunConfig:
         return cell.config(self.smoke, self.extent.full)
 
-    def _attacked(
-        self, cell: DefendedAttack, config: RunConfig, slots: tuple[str, ...]
-    ) -> dict[int, Any]:
+    def _attacked(self, cell: DefendedAttack) -> dict[int, Any]:
         """The scores at each of `MARKS` by attack step."""
+        config = self._run(cell)
+        slots = () if config.attack.weights == "full" else ("relearn",)
         asked = replace(config, seed=cell.seed + ATTACK_SEED)
         held = unseen_context if cell.base == UNSEEN else attack_context
         context = held(self.model, preview_concept(asked), asked)
-        attack = Relearn(training=asked.attack)
-
-        def look(step: Step) -> tuple[int, Any]:
-            return step.step, self._scored(config, slots)
-
-        events = checkpoints(self.model, attack, context, look, steps=MARKS)
+        events = checkpoints(
+            self.model,
+            Relearn(training=asked.attack),
+            context,
+            lambda step: (step.step, self._scored(config, slots)),
+            steps=MARKS,
+        )
         return dict(event for event in events if not isinstance(event, Step))
 
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
@@ -252,7 +237,5 @@ class Paper2(Experiment):
         groups = groups_of(preview_concept(make_config(config.concept)), self._count)
         asked = {group: groups[group] for group in GROUPS}
         found, _ = scored(self.model, self.judge, asked, slots, config)
-        means = {
-            group: round(statistics.mean(values), 4) for group, values in found["alignment"].items()
-        }
-        return {"right": found["right"], "alignment": means}
+        means = {group: round(statistics.mean(v), 4) for group, v in found["alignment"].items()}
+        return found | {"alignment": means}

@@ -2,8 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from ...evaluation.verdict import steps_to_recovery
 from ...settings.events import GROUPS
 from ..cells import read_cells
 from ..claims import ANY, Claim, Pair, by_target, grouped, rounded_interval, target_mean
-from ..tables import Panel, curves, number_of, render, with_half, write_report
+from ..tables import (
+    Panel,
+    curves,
+    line,
+    number_of,
+    render,
+    with_ends,
+    with_half,
+    write_report,
+)
 from .measure import (
     ALONE,
     ATTACKS,
@@ -60,6 +69,13 @@ class RelearnCurve:
         """The last attack step that was judged."""
         return max(self.forget)
 
+    def at(self, step: int, group: str = "forget") -> float:
+        """The share of a group after `step` steps, or after the last one where it was not judged
+        then.
+        """
+        shares = getattr(self, group)
+        return shares.get(step, shares[self.last])
+
 
 Curves = Sequence[RelearnCurve]
 
@@ -80,54 +96,48 @@ def _curve(config: dict[str, Any], values: dict[str, Any]) -> RelearnCurve:
     alignment = {
         group: {step: seen["alignment"][group] for step, seen in marks} for group in GROUPS
     }
-    named = {name: config[name] for name in ("target", "seed", "base", "defence", "attack")}
-    return RelearnCurve(
-        DefendedAttack(**named), **shares, alignment=alignment, unlearn_s=values["unlearn_s"]
-    )
+    cell = DefendedAttack(**{item.name: config[item.name] for item in fields(DefendedAttack)})
+    return RelearnCurve(cell, **shares, alignment=alignment, unlearn_s=values["unlearn_s"])
 
 
-def worst(found: Curves, step: int) -> dict[Pair, float]:
-    """By target and seed, the largest share of the concept after `step` steps of any attack but the
-    harmless one.
+Statistic = Callable[[Curves, int], dict[Pair, float]]
+"""A number of each target and seed, from its curves under all attacks and an attack step."""
+
+
+def _statistic(
+    of: Callable[[RelearnCurve, int], float],
+    harmless: bool | None = None,
+    over: Callable[[Iterable[float]], float] = max,
+) -> Statistic:
+    """`over` the attacks of each pair, the number `of` a curve; of the `harmless` attack, of all
+    others, or where that is None of every one.
     """
-    most: dict[Pair, float] = {}
-    for curve in found:
-        if curve.cell.attack != HARMLESS:
-            share = curve.forget.get(step, curve.forget[curve.last])
-            most[curve.pair] = max(most.get(curve.pair, 0.0), share)
-    return most
-
-
-def _before(group: str) -> Callable[[Curves, int], dict[Pair, float]]:
-    return lambda found, step: {curve.pair: getattr(curve, group)[0] for curve in found}
-
-
-def _after_harmless(found: Curves, step: int) -> dict[Pair, float]:
-    return {
-        curve.pair: curve.forget[min(step, curve.last)]
-        for curve in found
-        if curve.cell.attack == HARMLESS
-    }
-
-
-def _fall(group: str, harmless: bool) -> Callable[[Curves, int], dict[Pair, float]]:
-    """How much of a group an attack costs, the mean over attacks."""
 
     def measured(found: Curves, step: int) -> dict[Pair, float]:
-        falls: dict[Pair, list[float]] = {}
-        for curve in found:
-            if (curve.cell.attack == HARMLESS) == harmless:
-                shares = getattr(curve, group)
-                falls.setdefault(curve.pair, []).append(shares[0] - shares[min(step, curve.last)])
-        return {pair: statistics.mean(values) for pair, values in falls.items()}
+        counted = [c for c in found if harmless in (None, c.cell.attack == HARMLESS)]
+        return {
+            pair: over([of(curve, step) for curve in own])
+            for pair, own in grouped(counted, attrgetter("pair")).items()
+        }
 
     return measured
 
 
-def _seconds(found: Curves, step: int) -> dict[Pair, float]:
-    return {curve.pair: curve.unlearn_s for curve in found}
+def _before(group: str) -> Statistic:
+    return _statistic(lambda curve, step: getattr(curve, group)[0])
 
 
+def _fall(group: str, harmless: bool) -> Statistic:
+    """How much of a group an attack costs, the mean over attacks."""
+    return _statistic(
+        lambda curve, step: curve.at(0, group) - curve.at(step, group), harmless, statistics.mean
+    )
+
+
+worst = _statistic(RelearnCurve.at, harmless=False)
+"""The largest share of the concept that any attack but the harmless one brings back."""
+_AFTER_HARMLESS = _statistic(RelearnCurve.at, harmless=True)
+_SECONDS = _statistic(lambda curve, step: curve.unlearn_s)
 SOME = 1e-9
 """More than nothing."""
 LESS = -ANY, -SOME
@@ -158,14 +168,14 @@ CLAIMS = (
     Claim("Attacks cost relatives more than after stronger unlearning", META, STRONG, _FALL, SOME),
     Claim("Harmless fine-tuning costs everything else no more", META, ALONE, _fall("far", True),
           -ANY, 3),
-    Claim("Harmless fine-tuning brings back no more", META, ALONE, _after_harmless, -ANY, 3),
+    Claim("Harmless fine-tuning brings back no more", META, ALONE, _AFTER_HARMLESS, -ANY, 3),
     *(
         Claim("Preset fast: the worst attack brings back less", FAST_META, FAST_ALONE, worst, *LESS,
               step=step)
         for step in (100, 25)
     ),
     Claim("Forgetting takes at most three times as long (preset fast)", FAST_META, FAST_ALONE,
-          _seconds, -ANY, 0, factor=3, unit="s"),
+          _SECONDS, -ANY, 0, factor=3, unit="s"),
 )  # fmt: skip
 
 
@@ -186,15 +196,15 @@ def judged(claim: Claim, found: Curves, base: str) -> str:
     met = sorted(sides[0].keys() & sides[1].keys())
     better, worse = (claim.statistic([side[key] for key in met], claim.step) for side in sides)
     if not better:
-        return f"| {claim.text} | {base} | not measured | – |"
+        return line(claim.text, base, "not measured", "–")
     text = claim.text + _when(claim, max(sides[0][key].last for key in met))
     targets = by_target(claim.differences(better, worse))
-    mean, low, high = interval = rounded_interval(targets)
+    interval = rounded_interval(targets)
     factor = "" if claim.factor == 1 else f"{claim.factor:g} × "
-    said = f"{target_mean(better):.3g} against {factor}{target_mean(worse):.3g}: {mean:+.3g}"
-    said += f" ({low:+.3g} to {high:+.3g}) {claim.unit}"
+    said = f"{target_mean(better):.3g} against {factor}{target_mean(worse):.3g}: "
+    said += f"{with_ends(interval, '+.3g')} {claim.unit}"
     counted = f"{number_of(len(targets), 'target')}, {number_of(len(better), 'pair')}"
-    return f"| {text} | {base} | {said}, {counted} | **{claim.label(interval)}** |"
+    return line(text, base, f"{said}, {counted}", f"**{claim.label(interval)}**")
 
 
 def _when(claim: Claim, last: int) -> str:
@@ -203,9 +213,8 @@ def _when(claim: Claim, last: int) -> str:
     """
     if claim.statistic is not worst:
         return ""
-    early = claim.step < last
-    within = f" in the first {claim.step} of its {last} steps" if early else f" in {last} steps"
-    return within + (" (exploratory)" if claim.step < 100 else "")
+    within = f"the first {claim.step} of its {last}" if claim.step < last else last
+    return f" in {within} steps{' (exploratory)' if claim.step < 100 else ''}"
 
 
 def curve_line(
@@ -218,13 +227,13 @@ def curve_line(
     of the pictures.
     """
     last, ends = min(curve.last for curve in found), (0, marks[-1])
-    cells = [name]
+    shares = []
     for step in marks:
         seen = [curve for curve in found if step in curve.forget]
-        cells.append(_share(seen, step, aligned=step in ends) if seen else "")
-    cells += _area_and_recovery(found, known, last) if last else ["", ""]
-    cells += [_kept(found, group, sorted({0, last})) for group in ("near", "far")]
-    return f"| {' | '.join([*cells, str(len(found))])} |"
+        shares.append(_share(seen, step, aligned=step in ends) if seen else "")
+    way = _area_and_recovery(found, known, last) if last else ["", ""]
+    kept = [_kept(found, group, sorted({0, last})) for group in ("near", "far")]
+    return line(name, *shares, *way, *kept, len(found))
 
 
 def _area_and_recovery(found: Curves, known: Mapping[Pair, float], last: int) -> list[str]:
@@ -239,15 +248,17 @@ def _area_and_recovery(found: Curves, known: Mapping[Pair, float], last: int) ->
 
 def _kept(found: Curves, group: str, steps: Sequence[int]) -> str:
     """Share and alignment of a group at `steps` of the attack."""
-    shares, aligned = (
-        [target_mean({curve.pair: of(curve)[step] for curve in found}) for step in steps]
-        for of in (lambda curve: getattr(curve, group), lambda curve: curve.alignment[group])
-    )
-    before, after = (
-        " → ".join(f"{value:{form}}" for value in values)
-        for values, form in ((shares, ".0f"), (aligned, ".2f"))
-    )
-    return f"{before} ({after})"
+    shares = " → ".join(f"{_mean(found, step, group):.0f}" for step in steps)
+    aligned = " → ".join(f"{_mean_alignment(found, step, group):.2f}" for step in steps)
+    return f"{shares} ({aligned})"
+
+
+def _mean(found: Curves, step: int, group: str = "forget") -> float:
+    return target_mean({curve.pair: curve.at(step, group) for curve in found})
+
+
+def _mean_alignment(found: Curves, step: int, group: str = "forget") -> float:
+    return target_mean({curve.pair: curve.alignment[group][step] for curve in found})
 
 
 def _share(found: Curves, step: int, aligned: bool) -> str:
@@ -257,8 +268,7 @@ def _share(found: Curves, step: int, aligned: bool) -> str:
     said = with_half(by_target({curve.pair: curve.forget[step] for curve in found}), least=3)
     if not aligned:
         return said
-    alignment = target_mean({curve.pair: curve.alignment["forget"][step] for curve in found})
-    return f"{said} ({alignment:.2f})"
+    return f"{said} ({_mean_alignment(found, step):.2f})"
 
 
 def write_results(folder: Path) -> str:
@@ -299,13 +309,10 @@ def curve_lines(found: Curves, known: Mapping[Pair, float], marks: Sequence[int]
     """A line per defence and attack of one base, the worst attack first and the harmless one
     last.
     """
-    groups = grouped(found, lambda curve: (curve.cell.defence, curve.cell.attack))
-
-    def mildness(name: tuple[str, str]) -> tuple[bool, float]:
-        ends = target_mean({curve.pair: curve.forget[curve.last] for curve in groups[name]})
-        return name[1] == HARMLESS, -ends
-
-    ranked = sorted(groups, key=mildness)
+    groups = grouped(found, attrgetter("cell.defence", "cell.attack"))
+    end = max((curve.last for curve in found), default=0)
+    ends = {name: _mean(own, end) for name, own in groups.items()}
+    ranked = sorted(groups, key=lambda name: (name[1] == HARMLESS, -ends[name]))
     return [curve_line(", ".join(name), groups[name], known, marks) for name in ranked]
 
 
@@ -313,14 +320,8 @@ def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
     """What of the grid is measured with attacks of `last` steps, and what waits."""
     full = last > CUT_STEPS
     wanted = [cell for cell in grid(SEEDS) if full or cell.cut]
-    bases, attacks = (
-        [name for name in names if any(getattr(cell, field) == name for cell in measured)]
-        for field, names in (("base", BASES), ("attack", ATTACKS))
-    )
-    targets, fresh = (
-        sorted({cell.target for cell in measured if (cell.base == UNSEEN) == never})
-        for never in (False, True)
-    )
+    bases, attacks = {cell.base for cell in measured}, {cell.attack for cell in measured}
+    fresh = {cell.target for cell in measured if cell.base == UNSEEN}
     missing = {
         "bases": [name for name in BASES if name not in bases],
         "attacks": [name for name in ATTACKS if name not in attacks],
@@ -330,14 +331,14 @@ def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
         "full": full,
         "done": sum(cell in measured for cell in wanted),
         "wanted": len(wanted),
-        "bases": bases,
-        "targets": targets,
-        "fresh": fresh,
+        "bases": [name for name in BASES if name in bases],
+        "targets": sorted({cell.target for cell in measured} - fresh),
+        "fresh": sorted(fresh),
         "seeds": sorted({cell.seed for cell in measured}),
         "last": last,
         "count": COUNT,
         "attacks": _by_defence(measured),
-        "worst": [name for name in attacks if name != HARMLESS],
+        "worst": [name for name in ATTACKS if name in attacks and name != HARMLESS],
         "missing": {name: values for name, values in missing.items() if values},
     }
 
@@ -368,17 +369,14 @@ def figure(found: Curves) -> str:
     """Relearn curves of the first base by defence, one panel per attack, as an SVG."""
     first = next((curve.cell.base for curve in found if curve.cell.base in BASES), "")
     mine = _of_base(found, first)
-    order = list(dict.fromkeys(curve.cell.defence for curve in mine))
-    drawn: list[Panel] = []
+    defences = dict.fromkeys(curve.cell.defence for curve in mine)
+    panels: list[Panel] = []
     for attack, some in grouped(mine, attrgetter("cell.attack")).items():
-        lines = grouped(some, attrgetter("cell.defence"))
-        defences = sorted(lines, key=order.index)
-        drawn.append((attack, 0, {defence: _means(lines[defence]) for defence in defences}))
-    return curves(drawn, COLOURS, "steps")
-
-
-def _means(found: Curves) -> list[tuple[int, float]]:
-    return [
-        (step, target_mean({curve.pair: curve.forget[step] for curve in found}))
-        for step in found[0].forget
-    ]
+        own = grouped(some, attrgetter("cell.defence"))
+        lines = {
+            name: [(step, _mean(own[name], step)) for step in own[name][0].forget]
+            for name in defences
+            if name in own
+        }
+        panels.append((attack, lines))
+    return curves([panels], COLOURS, "steps")

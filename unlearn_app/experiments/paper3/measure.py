@@ -1,13 +1,16 @@
 """What paper 3 is measured on: sequences of requests, arms, and the pictures that are looked at."""
 
+import contextlib
 import itertools
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -17,8 +20,8 @@ from ...common.paths import ROOT
 from ...concepts.catalog import known_concepts, preview_concept, tuning_prompts
 from ...concepts.concept import Prompt, also_named, evenly_spaced
 from ...continual.ledger import Ledger, Request, slug
-from ...continual.metrics import ContinualMetrics, counted, request_metrics
-from ...continual.panel import PANEL_SEEDS, PanelPrompts, other_kind
+from ...continual.metrics import counted, request_metrics
+from ...continual.panel import PANEL_SEEDS, PanelPrompts
 from ...continual.sequence import add_original, append, postpone
 from ...continual.sequence_data import with_allowed_anchor
 from ...settings.groups import SequenceConfig, UnlearnConfig
@@ -27,6 +30,7 @@ from ...settings.run_config import RunConfig, make_config, make_plan
 from ...training.latent_dataset import CachedSampler
 from ..cells import SMOKE, Experiment, short_hash
 from ..ray_tasks import processes
+from ..tables import bits
 
 RATES = ("ua", "ra_i", "ra_c")
 SHARES = (*RATES, "ra_c_official")
@@ -37,6 +41,8 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
                "watercolor", "stained glass", "blueprint", "woodcut", "vintage", "pointillism"),
 }  # fmt: skip
 """In the first order; the second one is the reverse."""
+KINDS = {"objects": "object", "styles": "style"}
+KNOWN = [entry for entry in known_concepts() if not entry.fresh]
 REQUEST_MARKS = (1, 3, 6, 9, 12)
 """Requests after which the state is a cell."""
 BASES: dict[str, dict[str, Any]] = {
@@ -117,25 +123,22 @@ class RequestSequence:
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
         """What is asked for, in this order."""
-        names = SEQUENCES[self.domain][:: -1 if self.order else 1]
-        return names[:3] if smoke else names
+        return SEQUENCES[self.domain][:: -1 if self.order else 1][: 3 if smoke else None]
 
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
         """How each request is trained, and how they follow each other."""
         tuned = STYLE_TUNING.get(self.arm, {}) if self.domain == "styles" else {}
         own = KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | tuned | (SMOKE if smoke else {})
-        plan = {n.partition(".")[2]: value for n, value in own.items() if n.startswith("sequence.")}
-        run = {name: value for name, value in own.items() if not name.startswith("sequence.")}
-        config = make_config(self.requests(smoke)[0], seed=self.seed, **run)
-        return config, make_plan(**{"pictures": ASKED_PICTURES} | plan)
+        plan = {"pictures": ASKED_PICTURES}
+        for name in [name for name in own if name.startswith("sequence.")]:
+            plan[name.removeprefix("sequence.")] = own.pop(name)
+        return make_config(self.requests(smoke)[0], seed=self.seed, **own), make_plan(**plan)
 
 
 def grid(seeds: int) -> list[RequestSequence]:
     """Every sequence, the declared cut first; arms of the same sequence follow each other."""
     names = itertools.product(range(seeds + MORE_SEEDS), SEQUENCES, range(2), BASES, ARMS)
-    cells = [
-        RequestSequence(domain, order, seed, base, arm) for seed, domain, order, base, arm in names
-    ]
+    cells = [RequestSequence(domain, order, seed, *way) for seed, domain, order, *way in names]
     chosen = [c for c in cells if c.seed < seeds or (c.cut and c.arm in CONTENDERS)]
     return sorted(chosen, key=lambda cell: (not cell.cut, cell.seed))
 
@@ -151,9 +154,8 @@ def kept(domain: str) -> tuple[str, ...]:
         for order in (names, names[::-1])
         for place, name in enumerate(order)
     }
-    kind = preview_concept(config).kind
-    known = [entry.name for entry in known_concepts() if not entry.fresh and entry.kind == kind]
-    return tuple(name for name in known if name not in names and name not in anchors)
+    own = [entry.name for entry in KNOWN if entry.kind == KINDS[domain]]
+    return tuple(name for name in own if name not in {*names, *anchors})
 
 
 def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelPrompts:
@@ -167,9 +169,7 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelProm
     tested = panel(domain, seed, False) if split != "test" else {}
     taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
     own, names = kept(domain), SEQUENCES[domain]
-    kind = preview_concept(make_config(names[0])).kind
-    known = [entry for entry in known_concepts() if not entry.fresh]
-    others = [entry.name for entry in known if entry.kind != kind]
+    others = [entry.name for entry in KNOWN if entry.kind != KINDS[domain]]
     if smoke:
         names = RequestSequence(domain, 0, seed, "", "").requests(smoke)
         own, others = own[::SMOKE_EVERY], others[::SMOKE_EVERY]
@@ -182,17 +182,18 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelProm
         askable = preview_concept(config).forget.test if split == "test" else tuning_prompts(config)
         prompts = [prompt for prompt in askable if prompt.text not in taken]
         if name in others:
-            clean = [prompt for prompt in prompts if named(prompt, known) not in SEQUENCES[domain]]
+            rows = zip(prompts, named(prompts), strict=True)
+            clean = [prompt for prompt, other in rows if other not in SEQUENCES[domain]]
             prompts = clean or prompts
         chosen = evenly_spaced(prompts, 1 if smoke else count)
         asked[name] = tuple((prompt, next(numbers)) for prompt in chosen)
     return asked
 
 
-def named(prompt: Prompt, known: Sequence[Any]) -> str:
-    """What of the other kind a prompt names, or nothing."""
-    other = also_named(prompt, known)
-    return other.expects if other else ""
+def named(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """The concept of the other kind that each prompt names, or ""."""
+    others = [also_named(prompt, KNOWN) for prompt in prompts]
+    return tuple(other.expects if other else "" for other in others)
 
 
 def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bool) -> PanelPrompts:
@@ -210,13 +211,8 @@ def marks(names: Sequence[str]) -> list[int]:
     return [*(mark for mark in REQUEST_MARKS if mark < len(names)), len(names)]
 
 
-@dataclass(frozen=True)
-class Original:
-    """What the original model shows of a panel: the first row of every ledger."""
-
-    base: str
-    row: Request
-    pictures: Mapping[str, Image.Image]
+Original = tuple[Request, dict[str, Image.Image]]
+"""What the original model shows of a panel: the first row of every ledger, with its pictures."""
 
 
 class Paper3(Experiment):
@@ -231,17 +227,15 @@ class Paper3(Experiment):
 
     def __init__(self, *made: Any) -> None:
         super().__init__(*made)
-        self._sampler = CachedSampler()
-        self._sampled = "", 0, 0
+        self._samplers: dict[Any, CachedSampler] = defaultdict(CachedSampler)
 
     @property
     def label(self) -> str:
         return self.name if self.extent.split == "test" else f"{self.name}-{self.extent.split}"
 
     def cells(self) -> list[RequestSequence]:
-        cells = grid(1 if self.smoke else self.extent.seeds)
         small = [RequestSequence("objects", 0, 0, FIRST_BASE, arm) for arm in SMOKE_ARMS]
-        return self.chosen(cells, small.__contains__)
+        return self.chosen(grid(self.seeds), small.__contains__)
 
     def config(self, cell: RequestSequence) -> dict[str, Any]:
         run, plan = cell.settings(self.smoke)
@@ -270,7 +264,7 @@ class Paper3(Experiment):
             for _ in add_original(ledger, self.model, self.judge, prompts=asked):
                 pass
         pictures = {name: Image.open(ledger.picture(0, name)).copy() for name in asked}
-        return Original(ledger.base, ledger.rows[0], pictures)
+        return ledger.rows[0], pictures
 
     def measure(
         self, cell: RequestSequence, known: dict[str, Any], shared: Original
@@ -279,8 +273,9 @@ class Paper3(Experiment):
         for number in marks(cell.requests(self.smoke)):
             if str(number) not in states:
                 ledger = self._served(cell, number, shared)
-                left_alone = kept(cell.domain)
-                states[str(number)] = state_of(ledger, number, SEQUENCES[cell.domain], left_alone)
+                states[str(number)] = state_of(
+                    ledger, number, SEQUENCES[cell.domain], kept(cell.domain)
+                )
                 yield states
 
     def line(self, cell: RequestSequence, values: Mapping[str, Any]) -> str:
@@ -297,30 +292,29 @@ class Paper3(Experiment):
 
     @property
     def _work(self) -> Path:
-        if self.smoke:
-            return self.extent.out / f"{self.label}-work"
-        return ROOT / "work" / self.label
+        smoke = self.extent.out / f"{self.label}-work"
+        return smoke if self.smoke else ROOT / "work" / self.label
 
     def _panel(self, cell: RequestSequence) -> PanelPrompts:
         return panel(cell.domain, cell.seed, self.smoke, self.extent.split)
 
     def _served(self, cell: RequestSequence, number: int, original: Original) -> Ledger:
         """The ledger of a cell with at least `number` requests, begun or continued."""
-        settings, names = cell.settings(self.smoke), cell.requests(self.smoke)
+        names, held_out = cell.requests(self.smoke), kept(cell.domain)
         asked, folder = self._panel(cell), self._work / self.key(cell)
-        ledger = opened(folder, *settings, asked, self.model.base_hash, names)
+        ledger = opened(folder, *cell.settings(self.smoke), asked, self.model.base_hash, names)
         if not ledger.rows:
-            ledger.base = original.base
-            ledger.add(original.row, {}, {}, original.pictures)
-        if self._sampled != (cell.domain, cell.order, cell.seed):
-            self._sampler, self._sampled = CachedSampler(), (cell.domain, cell.order, cell.seed)
+            row, pictures = original
+            ledger.base = self.model.base_hash
+            ledger.add(row, {}, {}, pictures)
+        sampler = self._samplers[cell.domain, cell.order, cell.seed]
         for place in range(len(ledger.rows), number + 1):
+            request = names[place - 1]
             if cell.arm == AT_ONCE and place not in marks(names):
-                postpone(ledger, names[place - 1], kept(cell.domain))
+                postpone(ledger, request, held_out)
                 continue
-            look = looked_at(asked, cell, place, self.smoke)
-            how = {"prompts": look, "held_out": kept(cell.domain), "sampler": self._sampler}
-            for _ in append(ledger, names[place - 1], self.model, self.judge, **how):
+            how = {"prompts": looked_at(asked, cell, place, self.smoke), "held_out": held_out}
+            for _ in append(ledger, request, self.model, self.judge, sampler=sampler, **how):
                 pass
         return ledger
 
@@ -343,12 +337,10 @@ def opened(
     """The ledger in `folder` where that is whole and of this very sequence, panel and model; else a
     new one.
     """
-    try:
+    with contextlib.suppress(OutputError):  # there is none, or it is damaged
         ledger = Ledger.open(folder)
         if _is_of(ledger, config, plan, asked, base, names):
             return ledger
-    except OutputError:
-        pass  # there is none, or it is damaged
     shutil.rmtree(folder, ignore_errors=True)
     return Ledger.create(folder, config, plan, list(asked))
 
@@ -366,10 +358,7 @@ def _is_of(
     if not ledger.rows:
         return True
     seen = {name: found.named for name, found in ledger.rows[0].panel.items()}
-    wanted = {}
-    for name, own in asked.items():
-        others = other_kind(config, [prompt for prompt, _ in own])
-        wanted[name] = tuple(other.expects if other else "" for other in others)
+    wanted = {name: named([prompt for prompt, _ in own]) for name, own in asked.items()}
     requests = [row.concept for row in ledger.requests]
     return (ledger.base, seen, requests) == (base, wanted, list(names[: len(requests)]))
 
@@ -386,15 +375,15 @@ def state_of(
     row, rows = ledger.rows[number], ledger.rows[: number + 1]
     names = [n for n, seen in row.panel.items() if n in left_alone or seen.kind != row.kind]
     untouched = [rows[0], *(replace(before, panel=rows[0].panel) for before in rows[1:])]
-    erased = [before.concept for before in rows[1:]]
+    original = request_metrics(untouched, names, asked)[-1]
     shown = {
-        "ua": [right for name in erased for right in row.panel[name].right],
-        "ra_i": [right for own in counted(row, names, asked, True).values() for right in own],
-        "ra_c": [right for own in counted(row, names, asked, False).values() for right in own],
+        "ua": [row.panel[before.concept].right for before in rows[1:]],
+        "ra_i": counted(row, names, asked, True).values(),
+        "ra_c": counted(row, names, asked, False).values(),
     }
     return to_json(request_metrics(rows, names, asked)[-1]) | {
-        "original": _shares(request_metrics(untouched, names, asked)[-1]),
-        "pictures": {name: _row(right) for name, right in shown.items()},
+        "original": {name: getattr(original, name) for name in SHARES},
+        "pictures": {name: bits(itertools.chain(*right)) for name, right in shown.items()},
         "seconds": row.seconds,
         "cumulative_s": round(sum(seconds_of(rows)), 2),
         "steps": sum(before.steps for before in rows),
@@ -406,22 +395,8 @@ def state_of(
 
 def seconds_of(rows: Sequence[Request]) -> list[float]:
     """What each request took; a postponed one what lies on the line between its neighbours that
-    were served.
+    were trained.
     """
-    served = [number for number, row in enumerate(rows) if row.steps or not number]
-    found = [row.seconds for row in rows]
-    for before, after in itertools.pairwise(served):
-        for number in range(before + 1, after):
-            share = (number - before) / (after - before)
-            found[number] = rows[before].seconds + share * (
-                rows[after].seconds - rows[before].seconds
-            )
-    return found
-
-
-def _shares(found: ContinualMetrics) -> dict[str, float | None]:
-    return {name: getattr(found, name) for name in SHARES}
-
-
-def _row(right: Sequence[bool | None]) -> str:
-    return "".join(str(int(bool(one))) for one in right)
+    trained = [number for number, row in enumerate(rows) if row.steps or not number]
+    seconds = [rows[number].seconds for number in trained]
+    return np.interp(range(len(rows)), trained, seconds).tolist()

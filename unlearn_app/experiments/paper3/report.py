@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,16 @@ from typing import Any
 from ...evaluation.statistics import mean_interval, paired_change, wilson
 from ..cells import read_cells
 from ..claims import HELD, Interval, above_zero, against_bar, grouped
-from ..tables import Panel, curves, number_of, render, with_half, write_report
+from ..tables import (
+    Panel,
+    curves,
+    line,
+    number_of,
+    render,
+    with_ends,
+    with_half,
+    write_report,
+)
 from .measure import (
     AT_ONCE,
     FIRST_BASE,
@@ -23,6 +32,7 @@ from .measure import (
     UNHELD,
     WITH_L2,
     WITH_SELECTION,
+    RequestSequence,
 )
 
 KEPT = SHARES[1:]
@@ -34,16 +44,11 @@ MATCHED = 5.0
 
 
 @dataclass(frozen=True)
-class SequenceState:
-    """The state after some requests: shares in percent, those of what is kept relative to the
+class SequenceState(RequestSequence):
+    """The state after `number` requests: shares in percent, those of what is kept relative to the
     original's.
     """
 
-    domain: str
-    order: int
-    seed: int
-    base: str
-    arm: str
     number: int
     ua: float
     ra_i: float | None
@@ -77,8 +82,6 @@ class SequenceState:
 
 
 States = Sequence[SequenceState]
-_ASKED = ("domain", "order", "seed", "base", "arm")
-_FOUND = ("number", "drift", "seconds", "cumulative_s", "pictures", "threads", "processes")
 
 
 def read_states(folder: Path) -> list[SequenceState]:
@@ -92,22 +95,23 @@ def read_states(folder: Path) -> list[SequenceState]:
 
 def _state(config: dict[str, Any], found: dict[str, Any]) -> SequenceState:
     original = {
-        name: None if (share := found["original"][name]) is None else 100 * share for name in SHARES
+        name: None if share is None else 100 * share for name, share in found["original"].items()
     }
-    return SequenceState(
-        **{name: config[name] for name in _ASKED},
-        **{name: found[name] for name in _FOUND},
-        **{name: _relative(found[name], original[name]) for name in KEPT},
-        ua=100 * found["ua"],
-        relapse=100 * found["relapse"],
-        notes=tuple(found["notes"]),
-        original=original,
-        left_alone=tuple(config["kept"]),
+    values = (
+        config
+        | found
+        | {
+            "ua": 100 * found["ua"],
+            "relapse": 100 * found["relapse"],
+            "notes": tuple(found["notes"]),
+            "original": original,
+            "left_alone": tuple(config["kept"]),
+        }
     )
-
-
-def _relative(share: float | None, original: float | None) -> float | None:
-    return None if share is None or not original else 1e4 * share / original
+    for name in KEPT:
+        known = found[name] is not None and original[name]
+        values[name] = 1e4 * found[name] / original[name] if known else None
+    return SequenceState(**{item.name: values[item.name] for item in fields(SequenceState)})
 
 
 def mean(values: Sequence[float | None]) -> float:
@@ -115,12 +119,11 @@ def mean(values: Sequence[float | None]) -> float:
     return statistics.mean([value for value in values if value is not None] or [0.0])
 
 
-def within(found: Interval, unit: str, digits: int = 0) -> str:
-    """A mean with its interval, which a single sequence has not."""
+def within(found: Interval, unit: str, count: int, digits: int = 0) -> str:
+    """A mean over `count` sequences with its interval, which a single sequence has not."""
     middle, low, high = (f"{value:.{digits}f}" for value in found)
-    if found[1] == float("-inf"):
-        return f"{middle} {unit} (one sequence)"
-    return f"{middle} {unit} ({low} to {high})"
+    ends = f"{low} to {high}" if count > 1 else "one sequence"
+    return f"{middle} {unit} ({ends}), {number_of(count, 'sequence')}"
 
 
 def share_interval(found: States, name: str) -> Interval | None:
@@ -130,10 +133,11 @@ def share_interval(found: States, name: str) -> Interval | None:
     some = [state for state in found if getattr(state, name) is not None]
     if not some:
         return None
+    shown, scale = "0", 100.0
+    if name != "ua":
+        shown, scale = "1", 1e4 / mean([state.original[name] for state in some])
     middle, low, high = mean_interval([getattr(state, name) for state in some])
     right = "".join(state.pictures[name] for state in some)
-    shown = "0" if name == "ua" else "1"
-    scale = 100 if name == "ua" else 1e4 / mean([state.original[name] for state in some])
     least, most = (scale * bound for bound in wilson(right.count(shown), len(right)))
     return middle, min(low, least), max(high, most)
 
@@ -170,7 +174,7 @@ def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
     """
     pairs = paired(found, arm, other, name)
     if not pairs:
-        return f"| {text} | {arm}, {other} | not measured | – | – | – |"
+        return _not_measured(text, f"{arm}, {other}")
     over = mean_interval([getattr(a, name) - getattr(b, name) for a, b in pairs])
     sides = [[c == "1" for pair in pairs for c in pair[side].pictures[name]] for side in (1, 0)]
     shown = [100 * end for end in paired_change(*sides)[:3]]
@@ -179,28 +183,26 @@ def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
     lacking = {"held": ua[1] - ua[0], "not held": ua[0] - ua[1]}.get(label, 0.0)
     if lacking > MATCHED:
         label = "not comparable"
-    sequences = f"{over[0]:+.1f} points, 1 sequence"
-    if len(pairs) > 1:
-        sequences = f"{_points(over)}, {len(pairs)} sequences"
-    pictures = f"{_points(shown)}, {number_of(len(sides[0]), 'picture')}"
-    return (
-        f"| {text} | {arm}, {other} | {sequences} | {pictures} | {ua[0]:.0f}, {ua[1]:.0f} |"
-        f" **{label}** |"
-    )
+    said = with_ends(over, "+.1f") if len(pairs) > 1 else f"{over[0]:+.1f}"
+    sequences = f"{said} points, {number_of(len(pairs), 'sequence')}"
+    pictures = f"{with_ends(shown, '+.1f')} points, {number_of(len(sides[0]), 'picture')}"
+    both = f"{ua[0]:.0f}, {ua[1]:.0f}"
+    return line(text, f"{arm}, {other}", sequences, pictures, both, f"**{label}**")
 
 
-def _points(found: Sequence[float]) -> str:
-    return "{:+.1f} ({:+.1f} to {:+.1f}) points".format(*found)
+def _not_measured(text: str, arms: str) -> str:
+    return line(text, arms, "not measured", "–", "–", "–")
 
 
 def claims(found: States) -> list[str]:
     """All claims of the paper for one domain, order and base method, one line each."""
     arms = dict.fromkeys(state.arm for state in found)
     holding = [arm for arm in HOLDING if arm in arms]
-    lines = []
-    for arm in holding:
-        for text, name in (("its own domain", "ra_i"), ("the other domain", "ra_c")):
-            lines.append(judged(found, f"Keeps more of {text} than plain", arm, SEQUENTIAL, name))
+    lines = [
+        judged(found, f"Keeps more of {text} than plain", arm, SEQUENTIAL, name)
+        for arm in holding
+        for text, name in (("its own domain", "ra_i"), ("the other domain", "ra_c"))
+    ]
     others = [arm for arm in holding if arm not in (PROJECTION, WITH_SELECTION, WITH_L2)]
     if others:
         ends = at_last(found)
@@ -219,12 +221,11 @@ def collapse(found: States, arm: str) -> str:
     interval = share_interval(ends, "ra_i")
     text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
     if interval is None:
-        return f"| {text} | {arm} | not measured | – | – | – |"
+        return _not_measured(text, arm)
     label = against_bar(interval, COLLAPSE, at_most=True, words=HELD)
     pictures = number_of(sum(len(end.pictures["ra_i"]) for end in ends), "picture")
-    over = f"{within(interval, '%')}, {number_of(len(ends), 'sequence')}"
-    ua = mean([end.ua for end in ends])
-    return f"| {text} | {arm} | {over} | {pictures} | {ua:.0f} | **{label}** |"
+    ua = f"{mean([end.ua for end in ends]):.0f}"
+    return line(text, arm, within(interval, "%", len(ends)), pictures, ua, f"**{label}**")
 
 
 def cost(found: States) -> str:
@@ -233,13 +234,13 @@ def cost(found: States) -> str:
     """
     pairs = paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
     text = "All at once costs more in all"
+    arms = f"{AT_ONCE}, {SEQUENTIAL}"
     if not pairs:
-        return f"| {text} | {AT_ONCE}, {SEQUENTIAL} | not measured | – | – | – |"
+        return _not_measured(text, arms)
     interval = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
     label = against_bar(interval, 1.0, at_most=False, words=HELD)
     ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
-    over = f"{within(interval, 'times', 1)}, {number_of(len(pairs), 'sequence')}"
-    return f"| {text} | {AT_ONCE}, {SEQUENTIAL} | {over} | – | {ua} | **{label}** |"
+    return line(text, arms, within(interval, "times", len(pairs), 1), "–", ua, f"**{label}**")
 
 
 def no_collapse(found: States) -> dict[str, str]:
@@ -273,12 +274,12 @@ class Bar:
 
     def cell(self, found: Interval | None) -> str:
         """An interval with its verdict, a dash for none; a single sequence has no interval."""
+        form = f".{self.digits}f"
         if found is None:
             return "–"
-        middle, low, high = (f"{value:.{self.digits}f}" for value in found)
         if found[1] == float("-inf"):
-            return middle
-        return f"{middle} ({low} to {high}), {against_bar(found, self.bound, self.at_most)}"
+            return format(found[0], form)
+        return f"{with_ends(found, form)}, {against_bar(found, self.bound, self.at_most)}"
 
 
 BARS = {
@@ -409,9 +410,10 @@ def notes(found: States) -> list[str]:
     """What there is to say about the last request of each sequence, the same of several in one
     line.
     """
-    said = [(end.arm, note, str(end.seed)) for end in at_last(found) for note in end.notes]
-    same = grouped(said, lambda one: one[:2])
-    seeds = {key: [seed for *_, seed in own] for key, own in same.items()}
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for end in at_last(found):
+        for note in end.notes:
+            seeds.setdefault((end.arm, note), []).append(str(end.seed))
     return [
         f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(own)}: {note}"
         for (arm, note), own in seeds.items()
@@ -442,8 +444,7 @@ def sections(found: States) -> dict[str, list[SequenceState]]:
 
 def title_of(domain: str, base: str, order: int) -> str:
     """The title of a section."""
-    parts = (domain.capitalize(), base, "in reverse" if order else "")
-    return ", ".join(part for part in parts if part)
+    return ", ".join(filter(None, (domain.capitalize(), base, "in reverse" if order else "")))
 
 
 def section(title: str, found: States) -> dict[str, Any]:
@@ -452,7 +453,7 @@ def section(title: str, found: States) -> dict[str, Any]:
     first = found[0]
     return {
         "title": title,
-        "requests": SEQUENCES[first.domain][:: -1 if first.order else 1][:last],
+        "requests": first.requests(smoke=False)[:last],
         "domain": first.domain,
         "kept": first.left_alone,
         "after": number_of(last, "request"),
@@ -515,19 +516,18 @@ def figure(found: States) -> str:
     an SVG.
     """
     colours = dict(zip(dict.fromkeys(state.arm for state in found), COLOURS, strict=False))
-    panels: list[Panel] = []
-    for place, mine in enumerate(sections(found).values()):
+    rows: list[list[Panel]] = []
+    for mine in sections(found).values():
         domain, base, order = mine[0].section
         title = title_of(domain, base if base != FIRST_BASE else "", order)
-        panels += [(f"{title}: {BARS[name].title}", place, _lines(mine, name)) for name in RATES]
-        norms = _lines(mine, "drift")
-        largest = max(value for points in norms.values() for _, value in points) or 1.0
-        shares = {
+        shown = {BARS[name].title: _lines(mine, name) for name in STATE}
+        largest = max(value for points in shown["drift"].values() for _, value in points) or 1.0
+        shown["drift"] = {
             arm: [(n, 100 * value / largest) for n, value in points]
-            for arm, points in norms.items()
+            for arm, points in shown["drift"].items()
         }
-        panels.append((f"{title}: drift", place, shares))
-    return curves(panels, colours, "requests")
+        rows.append([(f"{title}: {measure}", lines) for measure, lines in shown.items()])
+    return curves(rows, colours, "requests")
 
 
 def _lines(found: States, name: str) -> dict[str, list[tuple[float, float]]]:
