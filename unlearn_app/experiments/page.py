@@ -65,21 +65,17 @@ def _site() -> Iterator[tuple[str, float]]:
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = os.environ | {
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-    }
-    started = time.perf_counter()
+    started, url = time.perf_counter(), f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [sys.executable, "app.py"],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | {"GRADIO_SERVER_PORT": str(port)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(url)
+        while not _answers(url) and time.perf_counter() - started < PATIENCE_S:
+            time.sleep(0.1)
         yield url, time.perf_counter() - started
     finally:
         server.terminate()
@@ -94,10 +90,7 @@ def _tab() -> Iterator[Any]:
         chromium = playwright.chromium.launch(
             executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"]
         )
-        try:
-            yield chromium.new_page(viewport={"width": 1280, "height": 720})
-        finally:
-            chromium.close()
+        yield chromium.new_page(viewport={"width": 1280, "height": 720})
 
 
 def _open(tab: Any, url: str) -> float:
@@ -121,13 +114,8 @@ def _seconds_to_stop(page: Any) -> float:
     return time.perf_counter() - clicked
 
 
-def _wait_for(url: str) -> None:
-    deadline = time.perf_counter() + PATIENCE_S
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).read()
-            return
-        except OSError:
-            if time.perf_counter() > deadline:
-                raise
-            time.sleep(0.1)
+def _answers(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(url, timeout=2).read())
+    except OSError:
+        return False

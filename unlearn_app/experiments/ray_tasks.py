@@ -17,10 +17,9 @@ from .cells import Experiment, Extent, Loop, Measured, Work, measured, one_by_on
 
 LOCAL = "local"
 """The address that starts Ray on this machine."""
-SECONDS = 10
-"""How long a cluster may take to answer."""
-RETRIES = 3
-"""How often a cell is measured again when its worker was lost."""
+SECONDS, RETRIES = 10, 3
+"""How long a cluster may take to answer, and how often the cell of a lost worker is measured again.
+"""
 
 
 def ray_tasks(address: str = LOCAL) -> Loop:
@@ -58,21 +57,16 @@ def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if ray.is_initialized():
         return
+    host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
-        _answers(address)
+        if port.isdigit():  # else Ray itself waits for minutes and then ends the process
+            socket.create_connection((host, int(port)), timeout=SECONDS).close()
         ray.init(address, logging_level="error", log_to_driver=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"There is no Ray at {address!r}; host:port, ray://host:port and auto are accepted.",
             "address",
         ) from error
-
-
-def _answers(address: str) -> None:
-    """Ask for the port first, because Ray itself waits for minutes and then ends the process."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=SECONDS).close()
 
 
 def _spread(experiment: Experiment, work: Work) -> Iterator[tuple[Any, Measured]]:

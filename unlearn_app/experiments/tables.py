@@ -19,6 +19,9 @@ Panel = tuple[str, Mapping[str, Sequence[tuple[float, float]]]]
 """A title, and points of each line by name."""
 HASH_LENGTH = 64
 """Of a model in the record of a cell, where "base" may also name a method."""
+EARLIER_MODEL = (
+    "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
+)
 QUOTED = {
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
@@ -94,12 +97,7 @@ def number_of(count: int, what: str, plural: str = "s") -> str:
 
 
 _TEXTS.globals["share"] = share
-_TEXTS.filters |= {
-    "mean": statistics.mean,
-    "median": statistics.median,
-    "half": with_half,
-    "percent": percent_of,
-}
+_TEXTS.filters |= {"mean": statistics.mean, "median": statistics.median, "half": with_half}
 
 
 def write_report(folder: Path, text: str, figure: str = "") -> str:
@@ -131,11 +129,7 @@ def _earlier_model(folder: Path) -> str:
     configs = [config for config, _ in read_cells(folder).values()]
     named = {str(config.get("base_model") or config.get("base")) for config in configs}
     measured = {name for name in named if len(name) == HASH_LENGTH}
-    if measured <= {hash_weights(POCKET / "pipeline")}:
-        return ""
-    return (
-        "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
-    )
+    return "" if measured <= {hash_weights(POCKET / "pipeline")} else EARLIER_MODEL
 
 
 def last_table(text: str, section: str) -> str:

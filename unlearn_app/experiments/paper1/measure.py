@@ -103,10 +103,6 @@ class Paper1(Experiment):
 
     name = "paper1"
 
-    def __init__(self, *made: Any) -> None:
-        super().__init__(*made)
-        self._count = 4 if self.smoke else 24
-
     def cells(self) -> list[Removal]:
         chosen = self.chosen(grid(self.seeds), lambda cell: cell.target == CUT_TARGETS[0])
         pairs = [(Removal(cell.target, UNTOUCHED, cell.seed), cell) for cell in chosen]
@@ -141,17 +137,11 @@ class Paper1(Experiment):
         return None if cell.arm == STEP_TIME else (cell.target, cell.seed)
 
     def prepare(self, cell: Removal) -> Tensor:
-        concept, half = preview_concept(make_config(cell.target)), self._count // 2
-        prompts = [
-            prompt
-            for group in (concept.near, concept.far)
-            for prompt in evenly_spaced(group.test, half)
-        ]
-        first = REFERENCE_SEED + 1000 * cell.seed
+        groups, first = self._groups(cell), REFERENCE_SEED + 1000 * cell.seed
+        prompts = [prompt for group in RETAIN for prompt in groups[group]]
         with self.model.active():
-            return self.judge.features(
-                _pictures(self.model, prompts, first, cell.config(self.smoke))
-            )
+            images = _pictures(self.model, prompts, first, cell.config(self.smoke))
+        return self.judge.features(images)
 
     def measure(
         self, cell: Removal, known: dict[str, Any], shared: Tensor
@@ -163,8 +153,7 @@ class Paper1(Experiment):
         config, spent, slots = cell.config(self.smoke), {}, ()
         if cell.arm != UNTOUCHED:
             spent, slots = unlearned(self.model, config), ("unlearn",)
-        groups = groups_of(preview_concept(make_config(cell.target)), self._count)
-        values, features = scored(self.model, self.judge, groups, slots, config)
+        values, features = scored(self.model, self.judge, self._groups(cell), slots, config)
         distance, error = kid(features, shared)
         yield values | {"kid": distance, "kid_se": error} | spent
         self.model.drop_adapters()
@@ -177,6 +166,13 @@ class Paper1(Experiment):
 
     def report(self) -> str:
         return write_results(self.folder)
+
+    @property
+    def _count(self) -> int:
+        return 4 if self.smoke else 24
+
+    def _groups(self, cell: Removal) -> dict[str, Sequence[Prompt]]:
+        return groups_of(preview_concept(make_config(cell.target)), self._count)
 
 
 def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]:

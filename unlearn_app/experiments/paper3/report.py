@@ -64,7 +64,7 @@ class SequenceState(RequestSequence):
     """Which pictures show what their prompt asks for, 0 or 1 each: of what is erased, and of what
     is kept.
     """
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     threads: int = 1
     processes: int = 1
     left_alone: tuple[str, ...] = ()
@@ -76,9 +76,10 @@ class SequenceState(RequestSequence):
         return self.domain, self.order, self.seed
 
     @property
-    def section(self) -> tuple[str, str, int]:
-        """What is told apart in the report."""
-        return self.domain, self.base, self.order
+    def title(self) -> str:
+        """The title of its section of the report."""
+        parts = (self.domain.capitalize(), self.base, "in reverse" if self.order else "")
+        return ", ".join(filter(None, parts))
 
 
 States = Sequence[SequenceState]
@@ -97,17 +98,8 @@ def _state(config: dict[str, Any], found: dict[str, Any]) -> SequenceState:
     original = {
         name: None if share is None else 100 * share for name, share in found["original"].items()
     }
-    values = (
-        config
-        | found
-        | {
-            "ua": 100 * found["ua"],
-            "relapse": 100 * found["relapse"],
-            "notes": tuple(found["notes"]),
-            "original": original,
-            "left_alone": tuple(config["kept"]),
-        }
-    )
+    values = {**config, **found, "left_alone": tuple(config["kept"]), "original": original}
+    values |= {"ua": 100 * found["ua"], "relapse": 100 * found["relapse"]}
     for name in KEPT:
         known = found[name] is not None and original[name]
         values[name] = 1e4 * found[name] / original[name] if known else None
@@ -158,10 +150,14 @@ def paired(
 ) -> list[tuple[SequenceState, SequenceState]]:
     """The same sequences under two arms after the last request, where both have a value."""
     one, two = (
-        {state.sequence: state for state in of_arm(at_last(found), side)} for side in (arm, other)
+        {
+            state.sequence: state
+            for state in of_arm(at_last(found), side)
+            if getattr(state, name) is not None
+        }
+        for side in (arm, other)
     )
-    both = [(one[key], two[key]) for key in sorted(one.keys() & two.keys())]
-    return [pair for pair in both if None not in (getattr(pair[0], name), getattr(pair[1], name))]
+    return [(one[key], two[key]) for key in sorted(one.keys() & two.keys())]
 
 
 def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
@@ -205,12 +201,15 @@ def claims(found: States) -> list[str]:
     ]
     others = [arm for arm in holding if arm not in (PROJECTION, WITH_SELECTION, WITH_L2)]
     if others:
-        ends = at_last(found)
-        second = max(others, key=lambda arm: mean([end.ra_i for end in of_arm(ends, arm)]))
+        second = next(arm for arm in by_arm(at_last(found)) if arm in others)
         best = "Projection keeps most of its own domain"
         lines.append(judged(found, best, PROJECTION, second, "ra_i"))
-    for arm in [arm for arm in (WITH_SELECTION, WITH_L2) if arm in arms]:
-        lines.append(judged(found, "What is combined adds to projection", arm, PROJECTION, "ra_i"))
+    more = "What is combined adds to projection"
+    lines += [
+        judged(found, more, arm, PROJECTION, "ra_i")
+        for arm in (WITH_SELECTION, WITH_L2)
+        if arm in arms
+    ]
     lines += [collapse(found, arm) for arm in (SEQUENTIAL, UNHELD) if arm in arms]
     return lines + ([cost(found)] if AT_ONCE in arms else [])
 
@@ -232,9 +231,8 @@ def cost(found: States) -> str:
     """Whether forgetting all at once again and again costs more in all than one on top of the
     other.
     """
+    text, arms = "All at once costs more in all", f"{AT_ONCE}, {SEQUENTIAL}"
     pairs = paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
-    text = "All at once costs more in all"
-    arms = f"{AT_ONCE}, {SEQUENTIAL}"
     if not pairs:
         return _not_measured(text, arms)
     interval = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
@@ -422,9 +420,9 @@ def notes(found: States) -> list[str]:
 
 def last_of_first(found: States) -> dict[str, list[SequenceState]]:
     """The states after the last request of the first order with the first method, by domain."""
-    first = [state for state in found if state.section[1:] == (FIRST_BASE, 0)]
-    domains = {domain: at_last([s for s in first if s.domain == domain]) for domain in SEQUENCES}
-    return {domain: ends for domain, ends in domains.items() if ends}
+    first = [state for state in found if (state.base, state.order) == (FIRST_BASE, 0)]
+    domains = grouped(first, attrgetter("domain"))
+    return {domain: at_last(domains[domain]) for domain in SEQUENCES if domain in domains}
 
 
 def state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
@@ -437,14 +435,8 @@ def state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
 
 def sections(found: States) -> dict[str, list[SequenceState]]:
     """States by title, in the order in which the grid measures them."""
-    keys = grouped(found, attrgetter("section"))
-    ranked = sorted(keys, key=lambda key: (key[2], key[1] != FIRST_BASE, key))
-    return {title_of(*key): keys[key] for key in ranked}
-
-
-def title_of(domain: str, base: str, order: int) -> str:
-    """The title of a section."""
-    return ", ".join(filter(None, (domain.capitalize(), base, "in reverse" if order else "")))
+    ranked = sorted(found, key=lambda s: (s.order, s.base != FIRST_BASE, s.domain, s.base))
+    return grouped(ranked, attrgetter("title"))
 
 
 def section(title: str, found: States) -> dict[str, Any]:
@@ -518,8 +510,7 @@ def figure(found: States) -> str:
     colours = dict(zip(dict.fromkeys(state.arm for state in found), COLOURS, strict=False))
     rows: list[list[Panel]] = []
     for mine in sections(found).values():
-        domain, base, order = mine[0].section
-        title = title_of(domain, base if base != FIRST_BASE else "", order)
+        title = mine[0].title.replace(f", {FIRST_BASE}", "")
         shown = {BARS[name].title: _lines(mine, name) for name in STATE}
         largest = max(value for points in shown["drift"].values() for _, value in points) or 1.0
         shown["drift"] = {
