@@ -1,6 +1,4 @@
-"""Departures from plain sampling, against diffusers itself and what must follow from each; and text
-from ids.
-"""
+"""Sampling overrides, against diffusers and what must follow from each; and text from ids."""
 
 import pytest
 import torch
@@ -86,7 +84,7 @@ def test_states_may_stand_for_prompts(model) -> None:
 
 
 @pytest.mark.parametrize("own", [4, 2])
-def test_the_originals_steps_are_the_originals(model, own) -> None:
+def test_the_first_steps_are_taken_by_the_original(model, own) -> None:
     with model.active():
         original = model.sample(
             PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0, original_steps=0), **HOW
@@ -103,7 +101,7 @@ def test_the_originals_steps_are_the_originals(model, own) -> None:
     assert not torch.allclose(handed, unlearned)
 
 
-def test_stopping_in_the_originals_steps_leaves_the_adapter_on(model) -> None:
+def test_stopping_in_steps_of_the_original_leaves_the_adapter_on(model) -> None:
     strong(model)
     with model.active("unlearn"):
         before = model.sample(PROMPTS, SEEDS, **HOW)
@@ -118,7 +116,7 @@ def test_stopping_in_the_originals_steps_leaves_the_adapter_on(model) -> None:
         assert torch.equal(before, model.sample(PROMPTS, SEEDS, **HOW))
 
 
-def test_what_a_mask_keeps_is_the_picture_and_the_rest_is_painted(model) -> None:
+def test_a_mask_keeps_the_picture_and_the_rest_is_sampled(model) -> None:
     given = pictures(model)
     known = model.encode_pictures(given)
     mask = torch.zeros(2, 1, *model.latent_shape[1:])
@@ -138,7 +136,7 @@ def test_what_a_mask_keeps_is_the_picture_and_the_rest_is_painted(model) -> None
     torch.testing.assert_close(model.sample(PROMPTS, SEEDS, overrides=whole, **HOW), free)
 
 
-def test_a_weaker_departure_stays_nearer_to_the_picture(model) -> None:
+def test_a_lower_strength_stays_nearer_to_the_picture(model) -> None:
     given = pictures(model)
     known = model.encode_pictures(given)
     away = [
@@ -153,7 +151,7 @@ def test_a_weaker_departure_stays_nearer_to_the_picture(model) -> None:
     assert away[0] < away[1] < away[2]
 
 
-def test_chunks_get_their_own_pictures(model) -> None:
+def test_every_batch_gets_its_own_pictures(model) -> None:
     count = CHUNK + 3
     given = torch.linspace(-1, 1, count).view(-1, 1, 1, 1).expand(-1, 3, 64, 64).clone()
     keep = SamplingOverrides(pictures=given, mask=torch.zeros(count, 1, *model.latent_shape[1:]))
@@ -180,7 +178,7 @@ def test_states_of_ids_are_those_of_the_sentence(model) -> None:
     )
 
 
-def test_a_vector_stands_where_a_token_would(model) -> None:
+def test_a_vector_replaces_a_token(model) -> None:
     table = model.word_vectors()
     ids = torch.tensor([model.padded(model.token_ids(prompt)[1:-1]) for prompt in PROMPTS])
     before, token = table.clone(), int(ids[0, 2])

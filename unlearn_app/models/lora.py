@@ -61,9 +61,14 @@ def scaled(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
 
 
 def layer_factors(params: Mapping[str, Tensor]) -> dict[str, Factors]:
-    """A and B by layer, the very tensors of `params`."""
+    """A (rank, in) and B (out, rank) by layer: the tensors of `params`, those of convolutions as
+    matrices.
+    """
     return {
-        name.partition(".lora_A.")[0]: (a, params[name.replace(".lora_A.", ".lora_B.")])
+        name.partition(".lora_A.")[0]: (
+            a.flatten(1),
+            params[name.replace(".lora_A.", ".lora_B.")].flatten(1),
+        )
         for name, a in params.items()
         if ".lora_A." in name
     }
@@ -120,25 +125,20 @@ def to_adapter(factors_by_layer: Mapping[str, Factors], rank: int | None = None)
     return Adapter(state, common, (lost / whole) ** 0.5 if whole else 0.0)
 
 
-def factor_pairs(params: Mapping[str, Tensor]) -> dict[str, Factors]:
-    """A (rank, in) and B (out, rank) of every layer, as matrices."""
-    return {layer: (a.flatten(1), b.flatten(1)) for layer, (a, b) in layer_factors(params).items()}
-
-
 def dense(state: Mapping[str, Tensor]) -> Updates:
     """The updates of an adapter's state, float64."""
-    return {layer: product(factors) for layer, factors in factor_pairs(state).items()}
+    return {layer: product(factors) for layer, factors in layer_factors(state).items()}
 
 
 def frobenius_norm(state: Mapping[str, Tensor]) -> float:
     """The Frobenius norm of an adapter's update over all layers."""
-    pairs = [(a.double(), b.double()) for a, b in factor_pairs(state).values()]
+    pairs = [(a.double(), b.double()) for a, b in layer_factors(state).values()]
     return sum(squared_norm(pair).item() for pair in pairs) ** 0.5
 
 
 def sum_factors(*states: Mapping[str, Tensor]) -> dict[str, Factors]:
     """Factors by layer of the sum of updates; a layer's rank is the sum of their ranks."""
-    pairs = [factor_pairs(state) for state in states]
+    pairs = [layer_factors(state) for state in states]
     layers = dict.fromkeys(layer for own in pairs for layer in own)
     return {n: join_factors([own[n] for own in pairs if n in own]) for n in layers}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .world.dataset import rendered, scene_at
 from .world.grammar import caption
-from .world.rendering import PLACEMENTS, Scene
+from .world.rendering import PLACEMENTS
 from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES
 
 EASIEST: dict[str, tuple[str, ...]] = {
@@ -30,10 +30,10 @@ def fresh_lesson(
     everything but the placement, and their caption.
     """
     name = name or FRESH_OBJECTS[seed % len(FRESH_OBJECTS)].name
+    unseen = {entry.name for entry in (*FRESH_OBJECTS, *FRESH_STYLES)}
     drawn = (scene_at("fresh", index, seed) for index in itertools.count())
-    scenes = list(
-        itertools.islice((scene for scene in drawn if _only_unseen(scene) == name), count)
-    )
+    fitting = (scene for scene in drawn if unseen & {scene.object, scene.style} == {name})
+    scenes = list(itertools.islice(fitting, count))
     words = random.Random(seed)
     if alike:
         places = itertools.cycle(words.sample(PLACEMENTS, len(PLACEMENTS)))
@@ -41,9 +41,3 @@ def fresh_lesson(
     captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
     captions = captions[:1] * len(captions) if alike else captions
     return name, rendered(scenes), captions
-
-
-def _only_unseen(scene: Scene) -> str | None:
-    """What is unseen in `scene`, if that is one thing."""
-    unseen = {entry.name for entry in (*FRESH_OBJECTS, *FRESH_STYLES)} & {scene.object, scene.style}
-    return unseen.pop() if len(unseen) == 1 else None

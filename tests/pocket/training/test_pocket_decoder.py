@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unlearn_app.common.images import to_tensor
 from unlearn_app.pocket.training import autoencoder, decoder
+from unlearn_app.pocket.training.checkpoints import new_state
 from unlearn_app.pocket.training.latents import PatchBasis, fit_basis
 from unlearn_app.pocket.training.parts import new_autoencoder
 from unlearn_app.pocket.world.dataset import scene_at
@@ -106,7 +107,8 @@ def test_training_refines_it(pictures: np.ndarray, basis: PatchBasis) -> None:
     model = _written(basis)
     assert sum(parameter.numel() for parameter in model.parameters()) < 3.7 * MILLION
     code = basis.encode(to_tensor(pictures[80:]))
-    state = autoencoder.new_state(model, 1e-3)
+    decoder.freeze_position_and_gates(model)
+    state = new_state(autoencoder.decoder_of(model), lr=1e-3, weight_decay=0.0)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     for step in range(2):
         loss = autoencoder.batch_loss(

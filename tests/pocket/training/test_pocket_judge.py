@@ -1,5 +1,5 @@
-"""The bundled judge: right on renderings it never saw, deaf to wording, harmless on words it does
-not know.
+"""The bundled judge: right on renderings it never saw, indifferent to wording, and robust to words
+it does not know.
 """
 
 import shutil
@@ -82,7 +82,7 @@ def test_unknown_words_are_harmless(judge: PocketJudge, pictures: torch.Tensor) 
     assert torch.isfinite(strange).all() and strange.abs().max() <= 1 + 1e-5
 
 
-def test_a_picture_is_judged_alike_alone_and_in_company(
+def test_a_picture_is_judged_alike_alone_and_in_a_batch(
     judge: PocketJudge, pictures: torch.Tensor
 ) -> None:
     together = judge.classify(pictures[:6], "object")

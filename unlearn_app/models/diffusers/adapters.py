@@ -38,7 +38,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         self.network = network.requires_grad_(False).eval()
         self.name = name
         self._patterns = layers
-        self._configs: dict[Slot, LoraConfig] = {}
+        self.network.peft_config = {}
         self._active: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
 
@@ -81,7 +81,6 @@ class AdaptedNetwork(Denoiser, Adapters):
             inject_adapter_in_model(config, self.network, slot)
         for tensor in self._params(slot).values():
             tensor.data = tensor.data.float()
-        self._configs[slot] = config
         self._apply()
 
     def _params(self, slot: Slot) -> Params:
@@ -92,17 +91,16 @@ class AdaptedNetwork(Denoiser, Adapters):
         }
 
     def drop_adapters(self) -> None:
-        for slot in tuple(self._configs):
+        for slot in tuple(self.network.peft_config):
             self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
-        if self._configs.pop(slot, None):
+        if self.network.peft_config.pop(slot, None):
             for layer in self._layers:
                 layer.delete_adapter(slot)
-            self.network.peft_config.pop(slot)
 
     def adapter_state(self, slot: Slot) -> Params:
-        config = self._configs[slot]
+        config = self.network.peft_config[slot]
         # The LoRA scale is folded into B, so that the file needs no alpha.
         state = get_peft_model_state_dict(self.network, adapter_name=slot)
         unscaled = scaled(state, config.lora_alpha / config.r)
@@ -140,7 +138,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         for layer in self._layers:
             layer.enable_adapters(bool(self._active))
             layer.set_adapter(list(self._active), inference_mode=True)
-        for slot in self._configs:
+        for slot in self.network.peft_config:
             for tensor in self._params(slot).values():
                 tensor.requires_grad_(slot == self._trained)
 
@@ -168,9 +166,10 @@ class AdaptedNetwork(Denoiser, Adapters):
     @contextmanager
     def base_weight_grads(self, slot: Slot) -> Iterator[Params]:
         own = base_weights(self.network)
-        factors = [name for name in self._params(slot) if ".lora_B." in name]
         dense = {
-            name: own[f"{name.partition('.lora_B.')[0]}.base_layer.weight"] for name in factors
+            name: own[f"{name.partition('.lora_B.')[0]}.base_layer.weight"]
+            for name in self._params(slot)
+            if ".lora_B." in name
         }
         with with_gradients(dense):
             yield dense

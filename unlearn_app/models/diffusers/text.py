@@ -40,9 +40,12 @@ class TokenizedText(TextEncoder, TokenAccess):
 
     @cached_property
     def roundtrip_token_ids(self) -> Tensor:
-        whole = range(len(self.word_vectors()))
         return torch.tensor(
-            [row for row in whole if self.token_ids(self.words([row]))[1:-1] == [row]]
+            [
+                token
+                for token in range(len(self.word_vectors()))
+                if self.token_ids(self.words([token]))[1:-1] == [token]
+            ]
         )
 
     def word_vectors(self) -> Tensor:

@@ -2,6 +2,7 @@
 slightly wrong.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.images import to_tensor
-from .checkpoints import TrainingState
-from .decoder import freeze_position_and_gates
 from .latents import PatchBasis
 
 LATENT_NOISE = 0.3
@@ -20,32 +19,14 @@ WARM_UP = 100
 EDGE_WEIGHT = 0.5
 
 
-class Decoder(nn.Module):
+def decoder_of(autoencoder: nn.Module) -> nn.Sequential:
     """The trained part of the autoencoder: latents (B, C, 8, 8) to pictures (B, 3, 64, 64)."""
-
-    def __init__(self, autoencoder: nn.Module) -> None:
-        super().__init__()
-        self.entry = autoencoder.post_quant_conv
-        self.decoder = autoencoder.decoder
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.decoder(self.entry(latents))
-
-
-def new_state(autoencoder: nn.Module, lr: float) -> TrainingState:
-    """The state before the first step, of a decoder that `write_decoder` wrote.
-
-    Only the weights that `freeze_position_and_gates` names are trained.
-    """
-    freeze_position_and_gates(autoencoder)
-    model = Decoder(autoencoder)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    return TrainingState(model, optimizer)
+    parts = {"entry": autoencoder.post_quant_conv, "decoder": autoencoder.decoder}
+    return nn.Sequential(OrderedDict(parts))
 
 
 def batch_loss(
-    model: Decoder,
+    model: nn.Module,
     basis: PatchBasis,
     shards: Sequence[np.ndarray],
     *,

@@ -34,8 +34,8 @@ class TrainingState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    ema: dict[str, Tensor] | None = None
-    """Moving average of the weights, for trainings that keep one."""
+    ema: dict[str, Tensor]
+    """Moving average of the weights; empty for trainings that keep none."""
     step: int = 0
     seconds: float = 0.0
     losses: list[list[float]] = field(default_factory=list)
@@ -61,14 +61,13 @@ class TrainingState:
 
     def checkpoint(self) -> dict[str, Any]:
         """What `restore` reads."""
-        average = {} if self.ema is None else {"ema": self.ema}
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
-            **average,
+            **({"ema": self.ema} if self.ema else {}),
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -80,6 +79,26 @@ class TrainingState:
         self.losses = checkpoint["losses"]
         for name, value in checkpoint.get("ema", {}).items():
             self.ema[name].copy_(value)
+
+
+def new_state(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    fused: bool | None = True,
+    averaged: bool = False,
+) -> TrainingState:
+    """The state before the first step, with AdamW over the weights of `model` that are not frozen;
+    `averaged` keeps a moving average of all weights.
+    """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        learning, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused
+    )
+    weights = model.state_dict() if averaged else {}
+    ema = {name: value.detach().clone() for name, value in weights.items()}
+    return TrainingState(model, optimizer, ema)
 
 
 def draws_of(seed: int, step: int) -> tuple[random.Random, torch.Generator]:

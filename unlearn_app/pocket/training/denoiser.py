@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...models.parameterization import VPrediction
 from ..world import grammar
 from ..world.rendering import Scene
-from .checkpoints import TrainingState, draws_of
+from .checkpoints import draws_of
 from .tower import tokenize
 
 WARM_UP = 300
@@ -24,15 +24,6 @@ class Phase:
 
     steps: int
     batch: int
-
-
-def new_state(unet: nn.Module, lr: float) -> TrainingState:
-    """The state before the first step; `lr` is the peak learning rate."""
-    ema = {name: value.detach().clone() for name, value in unet.state_dict().items()}
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    return TrainingState(unet, optimizer, ema)
 
 
 def learning_rate(step: int, steps: int, fall: int, peak: float) -> float:

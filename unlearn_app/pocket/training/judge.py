@@ -17,7 +17,7 @@ from ...evaluation.judges.second_judge import PatchNet
 from ..world import grammar
 from ..world.rendering import Scene
 from ..world.vocabulary import NAMES
-from .checkpoints import TrainingState, draws_of
+from .checkpoints import draws_of
 from .latents import PatchBasis
 
 HEAD_WEIGHTS = {"object": 1.0, "style": 0.7, "setting": 0.4}
@@ -61,12 +61,6 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
     contrast = 1 + 0.2 * (torch.rand(count, 1, 1, 1, generator=generator) - 0.5)
     noise = torch.randn(blurred.shape, generator=generator)
     return (blurred * contrast + level * noise).clamp(-1, 1)
-
-
-def new_state(net: JudgeNet | PatchNet, lr: float) -> TrainingState:
-    """The state before the first step; `lr` is the peak learning rate."""
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.02)
-    return TrainingState(net, optimizer)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:

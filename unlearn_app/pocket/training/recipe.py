@@ -29,12 +29,13 @@ from .checkpoints import (
     Progress,
     checkpoint_path,
     load,
+    new_state,
     record,
     save,
     train_with_checkpoints,
     write_json,
 )
-from .decoder import write_decoder
+from .decoder import freeze_position_and_gates, write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
 from .latents import PatchBasis, fit_basis, load_basis
@@ -180,13 +181,12 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
 
 
 def _copy_bundled(work: Path) -> None:
-    for name in ("tokenizer", "text_encoder", "unet"):
-        if not (work / name).is_dir():
-            with replacement(work / name) as partial:
-                shutil.copytree(ASSETS / "pocket" / "pipeline" / name, partial)
-    if not (work / BASIS).exists():
-        with replacement(work / BASIS) as partial:
-            shutil.copyfile(ASSETS / "pocket" / BASIS, partial)
+    folders = [ASSETS / "pocket" / "pipeline" / n for n in ("tokenizer", "text_encoder", "unet")]
+    for source in (*folders, ASSETS / "pocket" / BASIS):
+        if not (work / source.name).exists():
+            copy = shutil.copytree if source.is_dir() else shutil.copyfile
+            with replacement(work / source.name) as partial:
+                copy(source, partial)
 
 
 def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
@@ -208,7 +208,7 @@ def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
     write_decoder(model, _basis(work))
     trained = checkpoint_path(work, "autoencoder")
     if trained.exists():
-        autoencoder.Decoder(model).load_state_dict(load(trained)["model"])
+        autoencoder.decoder_of(model).load_state_dict(load(trained)["model"])
     return model.eval()
 
 
@@ -262,15 +262,17 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
     basis = _basis(work)
     model = new_autoencoder()
     write_decoder(model, basis)
-    state = autoencoder.new_state(model.to(device), recipe.autoencoder_lr)
-    steps, batch = recipe.autoencoder_steps, recipe.autoencoder_batch
+    freeze_position_and_gates(model.to(device))
+    decoder = autoencoder.decoder_of(model)
+    steps = recipe.autoencoder_steps
+    batch = recipe.autoencoder_batch
     return train_with_checkpoints(
         work,
         "autoencoder",
-        state,
+        new_state(decoder, lr=recipe.autoencoder_lr, weight_decay=0.0),
         partial(
             autoencoder.batch_loss,
-            state.model,
+            decoder,
             basis,
             _pictures(work, "train", recipe),
             batch_size=batch,
@@ -287,7 +289,7 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
     names = ("seed", "steps", "batch", "lr")
     seed, steps, batch, lr = (getattr(recipe, f"{part}_{name}") for name in names)
     torch.manual_seed(seed)
-    state = judge.new_state(judge.NETS[part]().to(device), lr)
+    net = judge.NETS[part]().to(device)
     shards = []
     shown = []
     for split in ("train", "fresh"):
@@ -296,10 +298,10 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
     return train_with_checkpoints(
         work,
         part,
-        state,
+        new_state(net, lr=lr, weight_decay=0.02, fused=None),
         partial(
             judge.batch_loss,
-            state.model,
+            net,
             _basis(work),
             shards,
             shown,
@@ -328,7 +330,7 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     return train_with_checkpoints(
         work,
         "denoiser",
-        denoiser.new_state(unet, recipe.denoiser_lr),
+        new_state(unet, lr=recipe.denoiser_lr, weight_decay=0.01, averaged=True),
         partial(
             denoiser.batch_loss,
             unet,
