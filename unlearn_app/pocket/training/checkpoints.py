@@ -55,9 +55,8 @@ class TrainingState:
         self.step += 1
         if self.ema and self.step % EMA_EVERY == 0:
             decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step)) ** EMA_EVERY
-            weights = self.model.state_dict()
-            now = [weights[name] for name in self.ema]
-            torch._foreach_lerp_(list(self.ema.values()), now, 1 - decay)
+            weights = self.model.state_dict().values()
+            torch._foreach_lerp_(list(self.ema.values()), list(weights), 1 - decay)
 
     def checkpoint(self) -> dict[str, Any]:
         """What `restore` reads."""
