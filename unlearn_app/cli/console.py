@@ -4,9 +4,9 @@ import signal
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +26,9 @@ from ..common.errors import ConfigError
 from ..settings.events import (
     COLUMNS,
     GROUPS,
+    Difference,
     Event,
+    Group,
     GroupScore,
     Images,
     PanelProgress,
@@ -35,8 +37,14 @@ from ..settings.events import (
     Step,
     Verdict,
 )
-from ..settings.run_config import setting_names
+from ..settings.presets import PRESETS
+from ..settings.run_config import RunConfig, setting_names
 
+OPTIONS = {item.name: item.metadata["help"] for item in fields(RunConfig) if item.metadata}
+Seed = Annotated[str, Option(help=OPTIONS["seed"], metavar="N")]
+Preset = Annotated[str, Option(help=OPTIONS["preset"], metavar="|".join(PRESETS))]
+Model = Annotated[str, Option(help=OPTIONS["model"], metavar="pocket|FOLDER|HUB_ID")]
+Objective = Annotated[str, Option(help=OPTIONS["objective"], metavar="NAME")]
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
 VERDICT_COLORS = {
     "removed": "green",
@@ -46,19 +54,18 @@ VERDICT_COLORS = {
 }
 
 
-class StageBars:
+class StageBars(Progress):
     """A context that shows one bar per stage on a terminal and one line per stage in a log."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._task = None
-        self._bars = Progress(
+        self._stage = None
+        super().__init__(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}", markup=False, table_column=_yielding(3)),
+            TextColumn("{task.description}", markup=False, table_column=_narrowing(3)),
             BarColumn(bar_width=12),
             MofNCompleteColumn(table_column=Column(min_width=7, no_wrap=True)),
             TextColumn(
-                "{task.fields[detail]}", style="dim", markup=False, table_column=_yielding(2)
+                "{task.fields[detail]}", style="dim", markup=False, table_column=_narrowing(2)
             ),
             TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
             console=console,
@@ -66,31 +73,21 @@ class StageBars:
             expand=True,
         )
 
-    def __enter__(self) -> "StageBars":
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
             self._finish_stage()
-        self._bars.stop()
+        super().__exit__(kind, *error)
 
-    def begin(self, text: str, total: int | None = None) -> None:
+    def begin(self, text: str) -> None:
         """Finish the stage before and start another."""
         self._finish_stage()
-        self._task = self._bars.add_task(text, total=total, detail="")
-        if not self._console.is_terminal:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._stage = self.add_task(text, total=None, detail="")
+        if not self.console.is_terminal:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def advance(self, done: int, total: int | None, detail: str = "") -> None:
+    def move(self, done: int, total: int | None, detail: str = "") -> None:
         """Move the bar of the current stage."""
-        if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, detail=detail)
+        self.update(self._stage, completed=done, total=total, detail=detail)
 
     def show(self, event: Event) -> None:
         """Render one event of a run."""
@@ -98,22 +95,20 @@ class StageBars:
             self.begin(event.text)
         elif isinstance(event, Step):
             losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
-            self.advance(event.step, event.total, losses)
+            self.move(event.step, event.total, losses)
         elif isinstance(event, PanelProgress):
-            self.advance(event.done, event.total)
+            self.move(event.done, event.total)
         elif isinstance(event, Images):
-            self.advance(1, 1, f"{len(event.pictures)} pictures")
+            self.move(1, 1, f"{len(event.pictures)} pictures")
 
     def _finish_stage(self) -> None:
-        if self._task is None:
-            return
-        task = self._bars.tasks[self._task]
-        self._bars.update(self._task, total=task.total or 1, completed=task.total or 1)
-        self._task = None
+        if self._stage is not None:
+            total = self.tasks[self._stage].total or 1
+            self.update(self._stage, total=total, completed=total)
+            self._stage = None
 
 
-def _yielding(ratio: int) -> Column:
-    """A column that gives way on a narrow terminal."""
+def _narrowing(ratio: int) -> Column:
     return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
 
 
@@ -131,8 +126,10 @@ def score_table(scores: Scores) -> Table:
 
 
 def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
-    """The score table and the verdict, on standard output."""
-    from ..evaluation.verdict import one_number  # torch comes with it
+    """The score table, what separates unlearned from original, and the verdict, on standard
+    output.
+    """
+    from ..evaluation.verdict import one_number  # scipy comes with it, a second
 
     paper = Console()
     if scores:
@@ -140,24 +137,25 @@ def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
         cells = [cell for groups in scores.columns.values() for cell in groups.values()]
         if all(cell.accuracy is None for cell in cells):
             paper.print("There is no judge for this model here, so its pictures are not scored.")
-        for line in (*change_lines(scores), one_number(verdict.axes if verdict else {})):
-            if line:
-                paper.print(line, highlight=False)
+        for group, found in scores.differences.get("unlearned", {}).items():
+            paper.print(_change(group, found), highlight=False)
     if verdict:
+        if summary := one_number(verdict.axes):
+            paper.print(summary, highlight=False)
         paper.print(verdict_text(verdict))
 
 
-def change_lines(scores: Scores) -> list[str]:
-    """How far the unlearned model's pictures have moved from the original's at the same seeds, one
-    line a group.
+def _change(group: Group, found: Difference) -> str:
+    """How far the unlearned model's pictures of a group differ from the original's at the same
+    seeds.
     """
-    return [
-        f"{GROUP_LABELS[group]}, unlearned against original: {100 * apart.change:+.0f} points"
-        f" ({100 * apart.interval[0]:+.0f} to {100 * apart.interval[1]:+.0f}, McNemar p"
-        f" {apart.p:.2g}), looks {apart.distance:.2f} away"
-        + (f" of {apart.apart:.2f}" if apart.apart is not None else "")
-        for group, apart in scores.differences.get("unlearned", {}).items()
-    ]
+    low, high = (100 * end for end in found.interval)
+    of = f" of {found.apart:.2f}" if found.apart is not None else ""
+    return (
+        f"{GROUP_LABELS[group]}, unlearned against original: {100 * found.change:+.0f} points"
+        f" ({low:+.0f} to {high:+.0f}, McNemar p {found.p:.2g}), looks {found.distance:.2f}"
+        f" away{of}"
+    )
 
 
 def verdict_text(verdict: Verdict) -> Text:
@@ -246,20 +244,19 @@ def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str,
     Raises:
         ConfigError: no value, or an unknown name.
     """
+    values = {}
     for text in texts:
-        if "=" not in text:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if not separator:
             raise ConfigError(
                 f"--set {text!r} has no value; write it as NAME=VALUE, such as unlearn.steps=40.",
                 "set",
             )
-    values = {
-        name.strip(): value.strip() for name, _, value in (text.partition("=") for text in texts)
-    }
-    for name in values:
         if name not in setting_names() and not name.startswith(also):
             raise ConfigError(
                 f"--set knows no {name!r}; choose from {', '.join(setting_names())}.", name
             )
+        values[name] = value
     return values
 
 

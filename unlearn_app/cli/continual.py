@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,15 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common.errors import ConfigError
+from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
     DEFAULT_SEQUENCE_OBJECTIVE,
-    PRESETS,
     REGULARIZATION_PRESETS,
     suggested_regularization,
 )
 from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import (
+    Model,
+    Objective,
+    Preset,
+    Seed,
     StageBars,
     assignments,
     interrupt_flag,
@@ -29,19 +33,11 @@ from .console import (
     whole_number,
 )
 
-if TYPE_CHECKING:
-    from ..settings.groups import SequenceConfig
-
 continual = typer.Typer(
     help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
 )
 LEDGER = Annotated[Path, typer.Argument(help="folder of a ledger", metavar="DIR")]
-SEED = typer.Option(help="seed of training and pictures", metavar="N")
-PRESET = typer.Option(help="fast or full", metavar="|".join(PRESETS))
-MODEL = typer.Option(help="pocket, a folder or a Hugging Face id", metavar="MODEL")
 SEQUENCE = "sequence."
-NO_OUT = "There is no --out; a new folder for the ledger is needed."
-NO_CONCEPTS = "There are no --concepts; names separated by commas are needed, or a command."
 
 
 @continual.callback()
@@ -54,9 +50,7 @@ def start(
     out: Annotated[
         Path | None, typer.Option(help="new folder for the ledger", metavar="DIR")
     ] = None,
-    objective: Annotated[
-        str, typer.Option(help="how forgetting is taught", metavar="NAME")
-    ] = DEFAULT_SEQUENCE_OBJECTIVE,
+    objective: Objective = DEFAULT_SEQUENCE_OBJECTIVE,
     hold: Annotated[
         str,
         typer.Option(
@@ -70,9 +64,9 @@ def start(
     keep: Annotated[
         str, typer.Option(help="what else to test after every request", metavar="A,B,C")
     ] = "",
-    seed: Annotated[str, SEED] = str(RunConfig.seed),
-    preset: Annotated[str, PRESET] = RunConfig.preset,
-    model: Annotated[str, MODEL] = RunConfig.model,
+    seed: Seed = str(RunConfig.seed),
+    preset: Preset = RunConfig.preset,
+    model: Model = RunConfig.model,
     settings: Annotated[
         list[str] | None, set_option("as of `run`, and sequence.regime, sequence.merge and more")
     ] = None,
@@ -81,45 +75,41 @@ def start(
     if context.invoked_subcommand:
         return
     if not concepts.strip():
-        raise ConfigError(NO_CONCEPTS, "concepts")
+        raise ConfigError(
+            "There are no --concepts; names separated by commas are needed, or a command.",
+            "concepts",
+        )
     names = [clean_text(text, "concept") for text in concepts.split(",")]
     if out is None:
-        raise ConfigError(NO_OUT, "out")
+        raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     known = {"preset": preset, "objective": objective, "seed": seed, "model": model}
     given = assignments(settings or [], SEQUENCE)
-    plan = _taken_plan(given)
-    own = _held(hold or suggested_regularization(objective, model)) | given
-    config = make_config(names[0], **known, **own)
+    of_plan = {name: given.pop(name) for name in list(given) if name.startswith(SEQUENCE)}
+    plan = make_plan(**{name.removeprefix(SEQUENCE): value for name, value in of_plan.items()})
+    config = make_config(names[0], **known, **_regularization(hold, objective, model) | given)
     kept = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _begin(out, config, plan, names, kept)
 
 
-def _taken_plan(given: dict[str, str]) -> "SequenceConfig":
-    """The plan that the settings of the sequence ask for, which are taken out of `given`."""
-    names = [name for name in given if name.startswith(SEQUENCE)]
-    return make_plan(**{name.removeprefix(SEQUENCE): given.pop(name) for name in names})
-
-
-def _held(name: str) -> dict[str, Any]:
-    if name not in REGULARIZATION_PRESETS:
-        raise ConfigError(
-            f"The hold {name!r} is unknown; choose one of {', '.join(REGULARIZATION_PRESETS)}.",
-            "hold",
-        )
-    return REGULARIZATION_PRESETS[name]
+def _regularization(hold: str, objective: str, model: str) -> dict[str, Any]:
+    hold = hold or suggested_regularization(objective, model)
+    if hold not in REGULARIZATION_PRESETS:
+        accepted = ", ".join(REGULARIZATION_PRESETS)
+        raise ConfigError(f"The hold {hold!r} is unknown; choose one of {accepted}.", "hold")
+    return REGULARIZATION_PRESETS[hold]
 
 
 def _begin(
-    out: Path, config: RunConfig, plan: "SequenceConfig", names: list[str], kept: list[str]
+    out: Path, config: RunConfig, plan: "groups.SequenceConfig", names: list[str], kept: list[str]
 ) -> None:
-    """Make the ledger, whose panel has `kept` too, and forget the names."""
     from ..concepts.catalog import preview_concept
     from ..continual.sequence import new_ledger
     from ..settings.run_config import with_concept
 
     asked = [preview_concept(with_concept(config, name)).name for name in names]
+    folded = [name.casefold() for name in asked]
     for name in asked:
-        if [other.casefold() for other in asked].count(name.casefold()) > 1:
+        if folded.count(name.casefold()) > 1:
             raise ConfigError(
                 f"--concepts names “{name}” more than once; each is accepted once.", "concepts"
             )
@@ -197,7 +187,6 @@ def export(
 
 
 def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
-    """Work through the requests with a bar for each, and print the ledger."""
     from ..continual import sequence
     from ..models.catalog import load_model
 
@@ -213,7 +202,6 @@ def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) ->
 
 
 def _print(ledger: Any) -> None:
-    """How the model stood after every request, and where what was erased shows again."""
     from ..continual.metrics import request_metrics
 
     rows = [

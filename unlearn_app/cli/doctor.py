@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -17,43 +16,33 @@ FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding; a failed check that is not `needed` costs a convenience, not the app."""
+OK, MISSING, OPTIONAL = "ok", "MISSING", "optional"
+"""The marks; what is optional costs a convenience where it is absent, not the app."""
+Check = tuple[str, str, str]
+"""A mark, what was checked, and what was found."""
 
-    name: str
-    ok: bool
-    detail: str
-    needed: bool = True
 
-    @property
-    def mark(self) -> str:
-        """One word for a table."""
-        return "ok" if self.ok else "MISSING" if self.needed else "optional"
+def _check(name: str, ok: bool, detail: str) -> Check:
+    return OK if ok else MISSING, name, detail
 
 
 def checks() -> Iterator[Check]:
     """Every check, quick ones first; nothing is loaded but torch."""
     version = platform.python_version()
-    yield Check("python", sys.version_info >= (3, 10), f"{version}; 3.10 or newer is needed")
+    yield _check("python", sys.version_info >= (3, 10), f"{version}; 3.10 or newer is needed")
     yield from _packages()
     yield _device()
     yield from _bundled()
     free = shutil.disk_usage(Path.cwd()).free
-    yield Check(
+    yield _check(
         "disk", free >= FREE_BYTES, f"{free / 2**30:.1f} GiB free here; a run takes a few MiB"
     )
     browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    yield Check(
-        "chromium",
-        bool(browser),
-        browser or "absent; only the tests of the page need it",
-        needed=False,
-    )
+    absent = "absent; only the tests of the page need it"
+    yield OK if browser else OPTIONAL, "chromium", browser or absent
 
 
 def _packages() -> Iterator[Check]:
-    """The lines of requirements.txt against what is installed."""
     listed = ROOT / "requirements.txt"
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
     for line in lines:
@@ -64,10 +53,10 @@ def _packages() -> Iterator[Check]:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Check(name, False, f"absent; {wanted} is needed")
+            yield MISSING, name, f"absent; {wanted} is needed"
             continue
         fits = all((_parts(version) >= _parts(limit)) == (sign == ">=") for sign, limit in bounds)
-        yield Check(name, fits, version if fits else f"{version}; {wanted} is needed")
+        yield _check(name, fits, version if fits else f"{version}; {wanted} is needed")
 
 
 def _parts(version: str) -> tuple[int, ...]:
@@ -80,33 +69,22 @@ def _device() -> Check:
 
         from ..models.device import choose_device
     except ImportError as error:
-        return Check("device", False, f"torch cannot be imported: {error}")
-    return Check(
-        "device",
-        True,
-        f"{choose_device()}; {torch.get_num_threads()} threads of {os.cpu_count()} cores",
-    )
+        return MISSING, "device", f"torch cannot be imported: {error}"
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    return OK, "device", f"{choose_device()}; {threads}"
 
 
 def _bundled() -> Iterator[Check]:
-    """The bundled files against the hashes recorded beside them."""
     for name in BUNDLED:
-        folder = POCKET / name
-        weights = sorted(folder.rglob("*.safetensors"))
+        weights = sorted((POCKET / name).rglob("*.safetensors"))
         size = sum(file.stat().st_size for file in weights) / 2**20
-        found = (
-            f"{len(weights)} weight files, {size:.1f} MiB"
-            if weights
-            else f"absent from assets/pocket/{name}"
-        )
-        yield Check(f"bundled {name}", bool(weights), found)
+        found = f"{len(weights)} weight files, {size:.1f} MiB"
+        absent = f"absent from assets/pocket/{name}"
+        yield _check(f"bundled {name}", bool(weights), found if weights else absent)
     try:
         count, changed = changed_files()
     except (OSError, ValueError):
-        yield Check("bundled hashes", False, f"no readable assets/pocket/{HASHES}")
+        yield MISSING, "bundled hashes", f"no readable assets/pocket/{HASHES}"
         return
-    yield Check(
-        "bundled hashes",
-        not changed,
-        f"differ: {', '.join(changed)}" if changed else f"{count} match",
-    )
+    found = f"differ: {', '.join(changed)}" if changed else f"{count} match"
+    yield _check("bundled hashes", not changed, found)

@@ -5,20 +5,22 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ..common.errors import Cancelled, ConfigError, UnlearnError
 from ..concepts.own_prompts import read_prompts
-from ..settings.events import Done, Scores, Verdict
-from ..settings.presets import PRESETS
+from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
-from .attack import attack
 from .console import (
+    OPTIONS,
+    Model,
+    Objective,
+    Preset,
+    Seed,
     StageBars,
     assignments,
     interrupt_flag,
@@ -29,9 +31,9 @@ from .console import (
     whole_number,
 )
 from .continual import continual
-from .doctor import checks
+from .doctor import MISSING, checks
+from .finished_runs import attack, compare, report
 from .pocket import pocket
-from .report import compare, report
 
 if TYPE_CHECKING:
     from ..experiments.cells import Extent
@@ -53,11 +55,8 @@ BENCHES = {
 REBUILD = "assets"
 """What rebuilds shipped files that depend on defaults, and measures no table."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-FIELDS = {item.name: item for item in fields(RunConfig)}
-FIXED = tuple(group for group in GROUPS if group != "regularize")
-"""Groups of settings that can be named without loading torch."""
-SETTINGS = ", ".join(setting_names(FIXED))
-OTHERS = "and METHOD.NAME and regularize.NAME of `methods`"
+SETTINGS = ", ".join(setting_names(tuple(group for group in GROUPS if group != "regularize")))
+"""The settings that can be named without loading torch."""
 
 app = typer.Typer(
     help=(
@@ -75,32 +74,27 @@ app.command()(report)
 app.command()(compare)
 
 
-def _option(name: str, **extra: Any) -> Any:
-    return typer.Option(help=FIELDS[name].metadata["help"], **extra)
-
-
-def _default(name: str) -> Any:
-    return FIELDS[name].default
-
-
 @app.command()
 def run(
-    concept: Annotated[str, _option("concept", metavar="TEXT")],
+    concept: Annotated[str, typer.Option(help=OPTIONS["concept"], metavar="TEXT")],
     out: Annotated[Path, typer.Option(help="new folder for the run", metavar="DIR")],
-    anchor: Annotated[str | None, _option("anchor", metavar="TEXT")] = _default("anchor"),
-    objective: Annotated[str, _option("objective", metavar="NAME")] = _default("objective"),
-    rule: Annotated[str | None, _option("rule", metavar="NAME")] = None,
+    anchor: Annotated[str | None, typer.Option(help=OPTIONS["anchor"], metavar="TEXT")] = None,
+    objective: Objective = RunConfig.objective,
+    rule: Annotated[str | None, typer.Option(help=OPTIONS["rule"], metavar="NAME")] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
             help="file of your own forget and retain prompts, JSON or text", metavar="FILE"
         ),
     ] = None,
-    seed: Annotated[str, _option("seed", metavar="N")] = str(_default("seed")),
-    preset: Annotated[str, _option("preset", metavar="|".join(PRESETS))] = _default("preset"),
-    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+    seed: Seed = str(RunConfig.seed),
+    preset: Preset = RunConfig.preset,
+    model: Model = RunConfig.model,
     settings: Annotated[
-        list[str] | None, set_option(f"any of {SETTINGS}, {OTHERS}; may be repeated")
+        list[str] | None,
+        set_option(
+            f"any of {SETTINGS}, and METHOD.NAME and regularize.NAME of `methods`; may be repeated"
+        ),
     ] = None,
 ) -> None:
     """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
@@ -117,22 +111,16 @@ def run(
         **({"rule": rule} if rule else {}),
         **assignments(settings or []),
     )
-    screen, scores, verdict, stopped = Console(stderr=True), None, None, False
-    with interrupt_flag() as cancel, StageBars(screen) as bars:
+    last: dict[type, Event] = {}
+    with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
         for event in workflow.run(config, out, cancel=cancel):
             bars.show(event)
-            if isinstance(event, Scores):
-                scores = event
-            elif isinstance(event, Verdict):
-                verdict = event
-            elif isinstance(event, Done):
-                stopped = event.stopped
-    if stopped:
+            last[type(event)] = event
+    if last[Done].stopped:
         raise Cancelled(f"Stopped; what was reached before is in {out}.")
-    print_result(scores, verdict)
-    files = sorted(
-        path.name for path in out.iterdir() if path.suffix in (".png", ".json", ".safetensors")
-    )
+    print_result(last.get(Scores), last.get(Verdict))
+    kinds = (".png", ".json", ".safetensors")
+    files = sorted(path.name for path in out.iterdir() if path.suffix in kinds)
     print(f"Written to {out}: {', '.join(files)}, images/")
 
 
@@ -148,7 +136,7 @@ def generate(
     adapter: Annotated[
         Path | None, typer.Option(help="unlearn.safetensors of a run", metavar="FILE")
     ] = None,
-    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+    model: Model = RunConfig.model,
 ) -> None:
     """Generate pictures with the original model or with an adapter; writes one PNG per prompt."""
     prompts = [clean_text(text, "prompt") for text in prompt]
@@ -162,8 +150,8 @@ def generate(
     if adapter:
         read_adapter(adapter)
     names = [f"{row:02d}.png" for row in range(len(prompts))]
+    seeds = [first + row for row in range(len(prompts))]
     with whole_folder(out) as partial:
-        seeds = [first + row for row in range(len(prompts))]
         pictures = generation.generate(load_model(model), prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
             picture.save(partial / name)
@@ -172,7 +160,7 @@ def generate(
 
 @app.command()
 def concepts(
-    model: Annotated[str, _option("model", metavar="pocket|FOLDER|HUB_ID")] = _default("model"),
+    model: Model = RunConfig.model,
 ) -> None:
     """List the concepts a model is known to show, with their synonyms and families."""
     from ..concepts import catalog
@@ -180,18 +168,13 @@ def concepts(
     known = catalog.known_concepts(model)
     if not known:
         print(f"{model} has no list of concepts: any words can be typed.")
-    for kind in dict.fromkeys(entry.kind for entry in known):
-        rows = [
-            (
-                entry.name,
-                entry.family,
-                ", ".join(entry.synonyms),
-                "never shown in training" if entry.fresh else "",
-            )
-            for entry in known
-            if entry.kind == kind
-        ]
-        Console().print(table(f"{kind}s", ("name", "family", "also typed as", ""), rows))
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for entry in known:
+        seen = "never shown in training" if entry.fresh else ""
+        row = (entry.name, entry.family, ", ".join(entry.synonyms), seen)
+        rows.setdefault(entry.kind, []).append(row)
+    for kind in rows:
+        Console().print(table(f"{kind}s", ("name", "family", "also typed as", ""), rows[kind]))
 
 
 @app.command()
@@ -214,9 +197,8 @@ def doctor() -> None:
     tests.
     """
     found = list(checks())
-    rows = [(check.mark, check.name, check.detail) for check in found]
-    Console().print(table("doctor", ("", "check", "found"), rows))
-    if not all(check.ok for check in found if check.needed):
+    Console().print(table("doctor", ("", "check", "found"), found))
+    if any(mark == MISSING for mark, *_ in found):
         raise typer.Exit(1)
 
 
@@ -263,11 +245,6 @@ def bench(
 
 
 def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
-    """Refuse what no benchmark accepts.
-
-    Raises:
-        ConfigError: as said.
-    """
     if name not in (accepted := (*BENCHES, REBUILD, "all")):
         raise ConfigError(
             f"The benchmark {name!r} is unknown; choose one of {', '.join(accepted)}.", "name"
@@ -283,7 +260,6 @@ def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
 
 
 def _bench_lines(name: str, extent: "Extent", ray: bool, address: str | None) -> Iterator[str]:
-    """What a benchmark says while it is measured, its report last."""
     from ..experiments import cells
 
     if name == REBUILD:
@@ -306,15 +282,12 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2, a bug keeps its
     traceback.
     """
-    os.environ.setdefault(
-        "TRANSFORMERS_VERBOSITY", "error"
-    )  # its notes on absent extras would drown our sentence
+    # Notes of transformers on absent extras would hide our sentence.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         code = app(prog_name="python -m unlearn_app", standalone_mode=False)
-    except Cancelled as stop:
-        _leave(str(stop), INTERRUPTED)
-    except KeyboardInterrupt:
-        _leave("Stopped.", INTERRUPTED)
+    except (Cancelled, KeyboardInterrupt) as stop:
+        _leave(str(stop) or "Stopped.", INTERRUPTED)
     except UnlearnError as error:
         _leave(str(error), USER_ERROR)
     except typer.TyperException as error:

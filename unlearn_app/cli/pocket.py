@@ -79,4 +79,4 @@ def _show_progress(events: Iterator[Any]) -> None:
             if event.stage != stage:
                 stage = event.stage
                 bars.begin(stage)
-            bars.advance(event.done, event.total, event.detail)
+            bars.move(event.done, event.total, event.detail)

@@ -1,0 +1,155 @@
+"""Commands on finished runs: attack one, report on one, compare several."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..common.errors import ConfigError, OutputError
+from ..settings.attacks import kinds_of
+from ..settings.events import Verdict
+from ..settings.run_config import GROUPS, setting_names
+from .console import (
+    StageBars,
+    assignments,
+    interrupt_flag,
+    print_path,
+    set_option,
+    table,
+    verdict_text,
+)
+
+RUN = typer.Argument(help="folder of a finished run", metavar="RUN")
+
+
+def attack(
+    run: Annotated[Path, RUN],
+    kind: Annotated[
+        list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
+    ],
+    settings: Annotated[
+        list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
+    ] = None,
+) -> None:
+    """Try to get the concept back out of a run's model; findings and pictures are kept beside the
+    run.
+    """
+    from ..evaluation.base_rates import seconds_of
+    from ..evaluation.finding import Finding
+    from ..runs.attack_run import run_attacks
+    from ..runs.folder import Run
+
+    opened, found, verdict = Run.open(run), [], None
+    kinds = [name for asked in kind for name in kinds_of(asked)]
+    own = tuple(f"{name}." for name in kinds)
+    changes = assignments(settings or [], also=own)
+    shared = ("attack.", "compare.")
+    for name in changes:
+        if not name.startswith((*own, *shared)):
+            accepted = [each for each in setting_names(GROUPS) if each.startswith(shared)]
+            raise ConfigError(
+                f"An attack does not change {name!r}; its own settings and"
+                f" {', '.join(accepted)} do.",
+                name,
+            )
+    screen, paper = Console(stderr=True), Console()
+    if seconds := seconds_of(kinds, opened.config, opened.record.get("timing", {})):
+        screen.print(
+            f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False
+        )
+    with interrupt_flag() as cancel, StageBars(screen) as bars:
+        for event in run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
+            if isinstance(event, Finding):
+                found.append(event)
+            elif isinstance(event, Verdict):
+                verdict = event
+            else:
+                bars.show(event)
+    paper.print(finding_table(found))
+    paper.print(verdict_text(verdict))
+    names = ", ".join(finding.folder.name for finding in found)
+    paper.print(f"Written to {run / 'attacks'}: {names}", markup=False)
+
+
+def finding_table(findings: list) -> Table:
+    """What each attack reached, beside its control."""
+    rows = []
+    for finding in findings:
+        low, high = finding.interval
+        right, confirmed = sum(finding.hits), finding.confirmed
+        rows.append(
+            (
+                finding.kind,
+                str(finding.tries),
+                f"{right} of {len(finding.hits)}",
+                f"{low:.0%} to {high:.0%}",
+                "–" if confirmed is None else f"{confirmed} of {right}",
+                f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none",
+                f"{finding.seconds:.0f}",
+            )
+        )
+    title = "Prompts at which an attack shows the concept, best of its tries"
+    headers = ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds")
+    return table(title, headers, rows, right=("tries", "seconds"))
+
+
+def report(run: Annotated[Path, RUN]) -> None:
+    """Write report.html and report.json into a run folder and print their paths."""
+    from ..runs.report import write_report
+
+    for path in write_report(run):
+        print_path(path)
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="folders of two or more finished runs", metavar="RUN...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="new .html file with curves and pictures", metavar="FILE")
+    ] = None,
+) -> None:
+    """Show what differs between runs: settings, scores and attacks; --out adds curves and
+    pictures.
+    """
+    if len(runs) < 2:
+        raise ConfigError(
+            f"Only {str(runs[0])!r} is given; two or more run folders are accepted.", "runs"
+        )
+    if out is not None:
+        _check_file(out)
+    from ..common.atomic_files import write_bytes
+    from ..runs.compare_runs import comparison_html, comparison_rows
+    from ..runs.report import open_run
+
+    opened = [open_run(folder) for folder in runs]
+    names = ("", *(run.folder.resolve().name for run in opened))
+    shown, last = table("Shares with 95 % Wilson intervals", names, ()), None
+    for part, name, cells in comparison_rows(opened):
+        if part != last:
+            shown.add_section()
+            shown.add_row(Text(part, style="bold"))
+        last = part
+        shown.add_row(Text(f"  {name}"), *map(Text, cells))
+    Console().print(shown)
+    if out is None:
+        return
+    page = comparison_html(opened).encode()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(out, page)
+    except OSError as error:
+        raise OutputError(
+            f"The output {str(out)!r} cannot be written: {error.strerror or error}."
+        ) from error
+    print_path(out)
+
+
+def _check_file(out: Path) -> None:
+    if out.suffix != ".html":
+        raise ConfigError(f"The output {str(out)!r} is no .html file.", "out")
+    if out.exists() or out.is_symlink():
+        raise OutputError(f"The output {str(out)!r} exists already; a new .html file is accepted.")
