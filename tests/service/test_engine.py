@@ -348,15 +348,13 @@ def test_a_run_under_attack_goes_with_its_visitor(replay, engines, end: str) -> 
     engine = engines(runner)
     run = engine.submit(quick(), "anna")
     finish(run)
-    (engine.scratch_dir("anna")).mkdir()
+    engine.home("anna").mkdir()
     runner.seconds = 1
     job = engine.submit(attack(run, *["noise"] * 500), "anna")
     take_until(job, Finding)
     engine.leave("anna") if end == "leave" else engine.shutdown()
     finish(job)
-    assert (
-        job.cancel.is_set() and not run.folder.exists() and not engine.scratch_dir("anna").exists()
-    )
+    assert job.cancel.is_set() and not run.folder.exists() and not engine.home("anna").exists()
 
 
 def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(recordings, engines) -> None:

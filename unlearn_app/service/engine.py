@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..common.errors import UnlearnError
 from ..settings.events import Event
@@ -19,8 +19,6 @@ from ..settings.run_config import RunConfig
 from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore
 
 logger = logging.getLogger(__name__)
-Flag = threading.Event
-NO_MEMORY = "There is not enough memory for this; use a smaller batch size or close other programs."
 
 
 class EngineBusy(UnlearnError):
@@ -32,22 +30,6 @@ class RunGone(UnlearnError):
 
     def __init__(self) -> None:
         super().__init__("That run is no longer kept; run it again.")
-
-
-class Runner(Protocol):
-    """How a job is carried out: in this process (`InProcess`), or wrapped where a GPU is lent per
-    call.
-    """
-
-    def warm(self) -> None:
-        """Load what the first job needs."""
-        ...
-
-    def __call__(self, request: JobRequest, out: Path, cancel: Flag) -> Iterator[Event]:
-        """Do one job, writing into `out` and yielding its events; ends soon after `cancel` is
-        set.
-        """
-        ...
 
 
 class InProcess:
@@ -63,8 +45,10 @@ class InProcess:
         """Load the default model."""
         self._resident(self._model)
 
-    def __call__(self, request: JobRequest, out: Path, cancel: Flag) -> Iterator[Event]:
-        """Do the job on the resident model."""
+    def __call__(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Do one job on the resident model, writing into `out` and yielding its events; ends soon
+        after `cancel` is set.
+        """
         # torch comes with these, seconds that must not delay the page.
         from ..continual import sequence
         from ..runs import attack_run, workflow
@@ -100,7 +84,7 @@ class Engine:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: InProcess,
         *,
         waiting: int = 8,
         keep_runs: int = 64,
@@ -114,10 +98,10 @@ class Engine:
         self.runs = RunStore(keep_runs, keep_bytes)
         self._runner, self._capacity, self._patience = runner, waiting, patience
         self._arrived = threading.Event()
-        self._waiting: list[Job] = []
+        self._jobs: list[Job] = []
+        """In the order in which they are done, the running one first."""
         self._running: Job | None = None
         self._closed = False
-        self._gone: set[str] = set()
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
@@ -131,16 +115,13 @@ class Engine:
         """Somebody has the page on screen: load the model now."""
         self._arrived.set()
 
+    def home(self, session: str) -> Path:
+        """The folder for a visitor's ledger and other files, which goes when they leave."""
+        return self.root / f"visitor-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+
     def ledger(self, session: str) -> Path:
         """The folder of a visitor's ledger, if they have one."""
-        return self._private(session, "ledger")
-
-    def scratch_dir(self, session: str) -> Path:
-        """The folder for a visitor's other files, which goes when they leave."""
-        return self._private(session, "scratch")
-
-    def _private(self, session: str, what: str) -> Path:
-        return self.root / f"{what}-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+        return self.home(session) / "ledger"
 
     def submit(self, request: JobRequest, session: str) -> Job:
         """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
@@ -153,21 +134,18 @@ class Engine:
         with self._change:
             if self._closed or not self._thread.is_alive():
                 raise EngineBusy("The engine is not running; start the app again.")
-            if any(job.session == session and not job.cancel.is_set() for job in self._jobs()):
+            if any(not job.cancel.is_set() for job in self._jobs_of(session)):
                 raise EngineBusy("What you started before is still going; stop it first.")
-            if len(self._waiting) >= self._capacity:
-                raise EngineBusy(
-                    f"{len(self._waiting)} runs are waiting already; try again in a few minutes."
-                )
+            waiting = len(self._jobs) - (self._running is not None)
+            if waiting >= self._capacity:
+                raise EngineBusy(f"{waiting} runs are waiting already; try again in a few minutes.")
             job = Job(request, self._folder(request, session), session)
-            self._gone.discard(session)
-            self._waiting.append(job)
+            self._jobs.append(job)
             self._arrived.set()
             self._change.notify_all()
             return job
 
     def _folder(self, request: JobRequest, session: str) -> Path:
-        """Where the job writes."""
         if isinstance(request, LedgerRequest):
             return self.ledger(session)
         if isinstance(request, RunConfig):
@@ -184,7 +162,7 @@ class Engine:
             RunGone: the visitor has no such run.
         """
         with self._change:
-            if any(job.id == run_id and job.session == session for job in self._jobs()):
+            if any(job.id == run_id for job in self._jobs_of(session)):
                 raise EngineBusy(
                     "An attack on this run is still going; stop it before you delete the run."
                 )
@@ -194,59 +172,53 @@ class Engine:
     def busy(self, session: str) -> bool:
         """Whether a visitor's job is waiting or running."""
         with self._change:
-            return any(job.session == session for job in self._jobs())
+            return bool(self._jobs_of(session))
 
     def position(self, job: Job) -> int:
         """How many jobs come before this one: 0 when it is running or over."""
         with self._change:
-            if job not in self._waiting:
-                return 0
-            return self._waiting.index(job) + (self._running is not None)
+            return self._jobs.index(job) if job in self._jobs else 0
 
     def stop(self, session: str) -> bool:
         """Ask all jobs of a visitor to end; True when there was one. What they made so far is
         kept.
         """
         with self._change:
-            jobs = [job for job in self._jobs() if job.session == session]
-            for job in jobs:
-                job.cancel.set()
-                if job in self._waiting:
-                    self._waiting.remove(job)
-                    job.end()
+            jobs = self._jobs_of(session)
+            self._end(jobs)
             return bool(jobs)
 
     def leave(self, session: str) -> None:
         """The visitor has gone: end their jobs and delete their runs."""
         with self._change:
-            if any(job.session == session for job in self._jobs()):
-                self._gone.add(session)
-        self.stop(session)
-        if not self.busy(session):
-            self._clear(session)
-        self.runs.forget(session)
-
-    def _clear(self, session: str) -> None:
-        for folder in (self.ledger(session), self.scratch_dir(session)):
-            shutil.rmtree(folder, ignore_errors=True)
+            for job in self._jobs_of(session):
+                job.abandoned = True
+            self.stop(session)
+            if not self.busy(session):
+                shutil.rmtree(self.home(session), ignore_errors=True)
+            for job in self.runs.of(session):
+                self.runs.drop(job.id, session)
 
     def shutdown(self, timeout: float = 5.0) -> None:
         """End every job, wait for the thread and delete all run folders."""
         with self._change:
             self._closed = True
-            for job in self._jobs():
-                job.cancel.set()
-            for job in self._waiting:
-                job.end()
-            self._waiting.clear()
+            self._end(list(self._jobs))
             self._arrived.set()
             self._change.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
             shutil.rmtree(self.root, ignore_errors=True)
 
-    def _jobs(self) -> list[Job]:
-        return [*([self._running] if self._running else []), *self._waiting]
+    def _jobs_of(self, session: str) -> list[Job]:
+        return [job for job in self._jobs if job.session == session]
+
+    def _end(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            job.cancel.set()
+            if job is not self._running:
+                self._jobs.remove(job)
+                job.end()
 
     def _work(self) -> None:
         self._arrived.wait(self._patience)
@@ -255,13 +227,14 @@ class Engine:
         self.ready.set()
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._closed or self._waiting)
+                self._change.wait_for(lambda: self._closed or self._jobs)
                 if self._closed:
                     return
-                job = self._running = self._waiting.pop(0)
+                job = self._running = self._jobs[0]
             error = self._error_of(lambda job=job: self._run(job), job.id)
-            self._keep_or_delete(job)
             with self._change:
+                self._keep_or_delete(job)
+                self._jobs.remove(job)
                 self._running = None
             # Last, so that a visitor who sees the end may submit again at once.
             job.end(error)
@@ -270,23 +243,23 @@ class Engine:
         if isinstance(job.request, AttackRequest) and self.runs.get(job.id, job.session) is None:
             raise RunGone  # dropped for others while this waited
         for event in self._runner(job.request, job.folder, job.cancel):
-            job.put(event)
+            job.events.put(event)
 
     def _keep_or_delete(self, job: Job) -> None:
         """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has
         here.
         """
-        with self._change:
-            gone = job.session in self._gone
-            self._gone.discard(job.session)
-        if gone:
+        if job.abandoned:
             shutil.rmtree(job.folder, ignore_errors=True)
-            self._clear(job.session)
+            shutil.rmtree(self.home(job.session), ignore_errors=True)
+        elif isinstance(job.request, RunConfig):
+            if job.folder.is_dir():
+                self.runs.add(job)
         elif isinstance(job.request, AttackRequest):
-            if not self.runs.resized(job.id):
+            if self.runs.get(job.id, job.session):
+                self.runs.trim()
+            else:
                 shutil.rmtree(job.folder, ignore_errors=True)
-        elif job.folder.is_dir() and isinstance(job.request, RunConfig):
-            self.runs.add(job)
 
     def _error_of(self, work: Callable[[], None], name: str) -> str:
         """Do the work, and return the sentence to show when it failed, else "". No failure may end
@@ -297,7 +270,7 @@ class Engine:
         except UnlearnError as error:
             return str(error)
         except MemoryError:
-            return NO_MEMORY
+            return "There is not enough memory; use a smaller batch size or close other programs."
         except OSError as error:
             logger.exception("job %s", name)
             if error.errno == errno.ENOSPC:
