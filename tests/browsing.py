@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from recordings import Replay
 
-from unlearn_app.service.engine import Engine, Runner
+from unlearn_app.service.engine import Engine, InProcess
 from unlearn_app.web import build_demo, launch_kwargs
 
 BOX = "#concept textarea, #concept input"
@@ -39,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(runner: Runner, **options: Any) -> Iterator[SimpleNamespace]:
+def served(runner: Replay | InProcess, **options: Any) -> Iterator[SimpleNamespace]:
     """A running page; `options` are those of `build_demo`."""
     engine = Engine(runner, patience=0.0).start()
     demo = build_demo(engine, **options)

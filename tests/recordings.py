@@ -168,7 +168,7 @@ def _answered(picture: Picture, concept: str, gone: bool) -> Picture:
 
 
 class Replay:
-    """A `Runner` that replays recordings in `seconds` each, once `gate` is open.
+    """A runner of the engine that replays recordings in `seconds` each, once `gate` is open.
 
     It notes when jobs begin and end, and whether two ever overlap; with an `error` every job fails.
     """

@@ -19,10 +19,10 @@ from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web.attack_handlers import AttackHandlers
-from unlearn_app.web.layout import lay_out
+from unlearn_app.web.handlers import AttackHandlers
+from unlearn_app.web.layout import SURE
+from unlearn_app.web.layout import Page as Layout
 from unlearn_app.web.run_list import GONE, RunList
-from unlearn_app.web.run_panels import SURE
 
 pytestmark = pytest.mark.slow
 
@@ -235,7 +235,7 @@ def case(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     engine = Engine(Replay(recordings, seconds=0.1), patience=0.0).start()
     with gr.Blocks():
-        page = lay_out([], [], None, lambda: None)
+        page = Layout([], [], None)
     runs = RunList(engine, page, {"cat": recorded / "cat"})
     job = engine.submit(make_config("frog"), "anna")
     while not job.over:
@@ -255,13 +255,14 @@ def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case
     shown = case.runs.show(as_("ben"), key)
     assert list(shown) == [page.hint] and GONE in shown[page.hint]
     (tried,) = case.attacks.try_attacks(as_("ben"), key, "quick")
-    assert GONE in tried[page.attacks.said] and not case.engine.busy("ben")
+    assert GONE in tried[page.attacks.message] and not case.engine.busy("ben")
     deleted = case.runs.delete(as_("ben"), key, SURE)
-    assert GONE in deleted[page.actions.said] and case.job.folder.is_dir()
+    assert GONE in deleted[page.actions.message] and case.job.folder.is_dir()
     for mine, others in ((key, ["cat"]), ("cat", [key])):
         compared = case.runs.compare(as_("ben"), mine, others)
-        assert GONE in compared[page.actions.said] and not compared[page.actions.compared].visible
-    assert not case.engine.scratch_dir("ben").exists()
+        assert GONE in compared[page.actions.message]
+        assert not compared[page.actions.compared].visible
+    assert not case.engine.home("ben").exists()
     own = case.runs.compare(as_("anna"), key, ["cat"])[page.actions.compared]
     assert (
         Path(own.value["path"]).read_text().count("frog")
@@ -273,8 +274,8 @@ def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case
 def test_a_recorded_run_is_never_attacked_or_deleted(case, recorded: Path, key) -> None:
     before = sorted(recorded.rglob("*"))
     (tried,) = case.attacks.try_attacks(as_("anna"), key, "quick")
-    assert GONE in tried[case.page.attacks.said]
-    assert GONE in case.runs.delete(as_("anna"), key, SURE)[case.page.actions.said]
+    assert GONE in tried[case.page.attacks.message]
+    assert GONE in case.runs.delete(as_("anna"), key, SURE)[case.page.actions.message]
     assert sorted(recorded.rglob("*")) == before and case.job.folder.is_dir()
 
 
@@ -285,7 +286,7 @@ def test_leaving_the_page_ends_the_attacks(case) -> None:
     next(updates)
     assert case.engine.busy("anna")
     updates.close()
-    (job,) = [job for job in case.engine._jobs() if job.session == "anna"]
+    (job,) = [job for job in case.engine._jobs if job.session == "anna"]
     assert job.cancel.is_set()
 
 

@@ -58,7 +58,7 @@ def test_requests_grow_the_grid_and_rolling_back_restores_it(site, tab, tmp_path
     expect(tab.locator("#ledger thead")).to_contain_text("2 · rabbit")
     expect(tab.locator("#sequence-status")).to_contain_text("2 requests")
     tab.locator("#add").wait_for()
-    (folder,) = site.engine.root.glob("ledger-*")
+    (folder,) = site.engine.root.glob("visitor-*/ledger")
     ledger = Ledger.open(folder)
     erased = request_metrics(ledger.rows)[-1].ua
     expect(tab.locator("#sequence-status")).to_contain_text(f"erased {percent(erased)}")
@@ -116,7 +116,7 @@ def test_visitors_keep_ledgers_of_their_own_which_go_with_them(site, browser) ->
         forget(anna, "cat")
         expect(anna.locator("#ledger thead")).to_contain_text("1 · cat")
         assert ben.locator("#ledger img").count() == 0
-        kept = list(site.engine.root.glob("ledger-*"))
+        kept = list(site.engine.root.glob("visitor-*/ledger"))
         assert [row.concept for row in Ledger.open(kept[-1]).requests] == ["cat"]
         forget(ben, "rabbit")
         expect(ben.locator("#ledger thead")).to_contain_text("1 · rabbit")

@@ -77,7 +77,7 @@ class ResistConfig:
     """
 
     on: bool = setting(
-        False, "each step also rehearses an attack and makes it fail (meta-unlearning)"
+        False, "each step also simulates an attack and makes it fail (meta-unlearning)"
     )
     steps: int = setting(3, "steps of the simulated attack; 0 is plain ascent, the control", 0, 50)
     lr: float = setting(3e-4, "learning rate of the simulated attack", 1e-6, 10.0)

@@ -16,9 +16,8 @@ from ..service.jobs import AttackRequest, Job
 from ..settings.attacks import kinds_of
 from ..settings.events import Event
 from ..settings.run_config import make_config
-from .attack_progress import AttackProgress
 from .following import follow
-from .view_state import ViewState
+from .view_state import AttackProgress, ViewState
 
 
 def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]]:
@@ -48,11 +47,9 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         except UnlearnError as error:
             raise _refused(str(error)) from error
 
-        def record() -> dict:
-            folder = engine.runs.get(job.id, job.session)
-            return Run.open(folder).record if folder else {"status": "stopped"}
-
-        yield from _progress(engine, job, ViewState(config), record)
+        yield from _progress(engine, job, ViewState(config))
+        folder = engine.runs.get(job.id, job.session)
+        yield Run.open(folder).record if folder else {"status": "stopped"}
 
     return unlearn
 
@@ -73,30 +70,23 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
         except UnlearnError as error:
             raise _refused(str(error)) from error
 
-        def findings() -> dict:
-            folder = engine.runs.get(job.id, session)
-            if folder is None:
-                raise _refused(str(RunGone()))
-            found = read_findings(folder)
-            verdict = to_json(judge_again(Run.open(folder), found))
-            return {"findings": [record_of(finding) for finding in found], "verdict": verdict}
-
-        yield from _progress(engine, job, AttackProgress(kinds), findings)
+        yield from _progress(engine, job, AttackProgress(kinds))
+        folder = engine.runs.get(job.id, session)
+        if folder is None:
+            raise _refused(str(RunGone()))
+        found = read_findings(folder)
+        verdict = to_json(judge_again(Run.open(folder), found))
+        yield {"findings": [record_of(finding) for finding in found], "verdict": verdict}
 
     return attack
 
 
-def _progress(
-    engine: Engine, job: Job, state: ViewState | AttackProgress, result: Callable[[], dict]
-) -> Iterator[dict]:
-    """How far a job has come, until it ends, and its result."""
+def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> Iterator[dict]:
+    """How far a job has come, until it ends."""
 
-    def take_in(events: list[Event]) -> dict:
+    def update(events: list[Event]) -> dict:
         for event in events:
             state.apply(event)
-        return {}
-
-    def tell() -> dict:
         return {
             "status": "running",
             "stage": state.stage.text if state.stage else "waiting",
@@ -104,12 +94,9 @@ def _progress(
             "ahead": engine.position(job),
         }
 
-    def last() -> dict:
-        if job.error:
-            raise _refused(job.error)
-        return result()
-
-    return follow(job, tell(), take_in, tell, last)
+    yield from follow(job, update([]), update)
+    if job.error:
+        raise _refused(job.error)
 
 
 def _refused(sentence: str) -> gr.Error:

@@ -15,10 +15,10 @@ from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from .api import attack_endpoint, unlearn_endpoint
-from .attack_handlers import AttackHandlers
+from .concept_texts import header
 from .following import QUIET, VISITORS, WORKING
-from .handlers import RunHandlers
-from .layout import Page, lay_out
+from .handlers import AttackHandlers, RunHandlers
+from .layout import Page
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
 from .view_state import stored_state
@@ -37,10 +37,20 @@ def build_demo(engine: Engine, *, model: str = "pocket", recorded: Path = RECORD
     with gr.Blocks(
         title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)
     ) as demo:
-        page = lay_out(names, runs, state, lambda: SequenceTab(engine, model))
+        ready = gr.Timer(0.5)
+        head = gr.HTML(header(False, ""), elem_id="head")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("One concept"):
+                page = Page(names, runs, state)
+            with gr.Tab("Several requests"):
+                SequenceTab(engine, model)
         run_list = RunList(engine, page, recordings)
-        _wire(demo, page, RunHandlers(engine, page, model, run_list), run_list)
+        handlers = RunHandlers(engine, page, model, run_list)
+        _wire(page, handlers, run_list)
         _wire_finished(page, AttackHandlers(engine, page, run_list), run_list)
+        ready.tick(handlers.readiness, None, [head, ready], **QUIET)
+        demo.load(handlers.arrive, page.shown, list(page.downloads.values()), **QUIET)
+        demo.unload(handlers.leave)
         endpoints = {"unlearn": unlearn_endpoint(engine, model), "attack": attack_endpoint(engine)}
         for name, endpoint in endpoints.items():
             gr.api(endpoint, api_name=name, concurrency_limit=VISITORS)
@@ -66,12 +76,13 @@ def launch_kwargs() -> dict[str, Any]:
     """What `demo.launch` needs for the page to look and behave as meant, and to stay on this
     machine.
     """
-    font = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    mono = ["ui-monospace", "Consolas", "monospace"]
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return {
         "theme": gr.themes.Base(
-            primary_hue="indigo", neutral_hue="slate", font=font, font_mono=mono
+            primary_hue="indigo",
+            neutral_hue="slate",
+            font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+            font_mono=["ui-monospace", "Consolas", "monospace"],
         ),
         "css_paths": HERE / "page.css",
         "head": (
@@ -87,35 +98,30 @@ def launch_kwargs() -> dict[str, Any]:
     }
 
 
-def _wire(demo: gr.Blocks, page: Page, does: RunHandlers, runs: RunList) -> None:
-    """Connect the box, the buttons, the options and the list of runs with their listeners."""
+def _wire(page: Page, handlers: RunHandlers, runs: RunList) -> None:
     parts = page.options.components
     fields = [page.concept, *parts.values()]
     asked = [page.run.click, page.concept.submit]
     result = [*page.of_one_run, page.hint]
     # One after the other: a listener that starts clears what a validator said of the same inputs.
-    refused = gr.on(asked, does.refuse, fields, [page.hint, page.folded], **QUIET)
+    refused = gr.on(asked, handlers.refuse, fields, [page.hint, page.folded], **QUIET)
     buttons = [page.run, page.stop, page.concept]
-    refused.then(does.run, fields, [*result, *buttons], validator=does.check, **WORKING)
-    page.stop.click(does.stop, None, [page.stop, page.status], **QUIET)
+    refused.then(handlers.run, fields, [*result, *buttons], validator=handlers.check, **WORKING)
+    page.stop.click(handlers.stop, None, [page.stop, page.status], **QUIET)
     changed, said = [field.change for field in fields], [page.hint, page.prompts, page.command]
-    gr.on(changed, does.explain, fields, said, trigger_mode="always_last", **QUIET)
+    gr.on(changed, handlers.explain, fields, said, trigger_mode="always_last", **QUIET)
     asks = [parts["preset"], parts["objective"]]
-    suggested = page.options.suggested_fields
+    suggested = list(page.options.suggested.values())
     gr.on([part.input for part in asks], page.options.defaults, asks, suggested, **QUIET)
     chosen, rows = [parts["objective"], parts["rule"]], list(page.options.rows.values())
     gr.on([part.change for part in chosen], page.options.reveal, chosen, rows, **QUIET)
     page.shown.input(runs.show, page.shown, result, **QUIET)
-    page.ready.tick(does.readiness, None, [page.head, page.ready], **QUIET)
-    demo.load(does.arrive, page.shown, list(page.downloads), **QUIET)
-    demo.unload(does.leave)
 
 
-def _wire_finished(page: Page, does: AttackHandlers, runs: RunList) -> None:
-    """Connect what may be done with a finished run with its listeners."""
+def _wire_finished(page: Page, handlers: AttackHandlers, runs: RunList) -> None:
     panel, actions, shown = page.attacks, page.actions, [page.run, *page.of_one_run]
-    panel.go.click(does.try_attacks, [page.shown, panel.kind], shown, **WORKING)
-    panel.quit.click(does.stop, None, panel.quit, **QUIET)
+    panel.start.click(handlers.try_attacks, [page.shown, panel.kind], shown, **WORKING)
+    panel.stop.click(handlers.stop, None, panel.stop, **QUIET)
     actions.delete.click(runs.delete, [page.shown, actions.delete], shown, **QUIET)
-    others, compared = [page.shown, actions.others], [actions.compared, actions.said]
+    others, compared = [page.shown, actions.others], [actions.compared, actions.message]
     actions.others.input(runs.compare, others, compared, trigger_mode="always_last", **QUIET)

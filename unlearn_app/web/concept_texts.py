@@ -28,11 +28,6 @@ def known_concepts(names: Sequence[tuple[str, str]]) -> str:
     return render("known_concepts", kinds=kinds) if names else ""
 
 
-def understood(concept: Concept, advice: str) -> str:
-    """How the typed text was understood, and what the chosen method says about such concepts."""
-    return render("understood", concept=concept, advice=advice)
-
-
 def prompt_lists(concept: Concept) -> str:
     """Some of the prompts that a run is trained and judged on, by group."""
     splits = {group: getattr(concept, group) for group in GROUPS}

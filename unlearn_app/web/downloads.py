@@ -1,6 +1,5 @@
 """Copies of a run's files under names worth keeping, its report, and pages that compare runs."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,12 +17,10 @@ from ..runs.findings import FOLDER
 from ..runs.folder import Run
 from ..runs.report import open_run, write_report
 
-KINDS = ("adapter", "strip", "folder", "report")
 
-
-def exports(folder: Path, into: Path) -> dict[str, Path | None]:
-    """The adapter, the comparison strip, the zipped folder and the report, each None when the run
-    has none.
+def exports(folder: Path, into: Path) -> dict[str, Path]:
+    """The adapter, the comparison strip, the zipped folder and the report, as far as the run has
+    them.
 
     All are made once, report and zip again after an attack. The strip is drawn from the pictures
     where the folder keeps none, as those that ship with the app. Nothing is written into a folder
@@ -45,7 +42,7 @@ def exports(folder: Path, into: Path) -> dict[str, Path | None]:
         _strip(run).save(targets["strip"])
     if not targets["folder"].exists() or _attacked_since(folder, targets["folder"]):
         _pack(folder, into, targets)
-    return {kind: target if target.exists() else None for kind, target in targets.items()}
+    return {kind: target for kind, target in targets.items() if target.exists()}
 
 
 def _attacked_since(folder: Path, made: Path) -> bool:
@@ -57,14 +54,12 @@ def _pack(folder: Path, into: Path, targets: Mapping[str, Path]) -> None:
     """The report, then the archive that holds it; of a run that ships with the app, from a copy."""
     with tempfile.TemporaryDirectory(dir=into) as scratch:
         if not into.is_relative_to(folder):
-            folder = _second(folder, Path(scratch) / folder.name)
+            folder = _copy(folder, Path(scratch) / folder.name)
         try:
             page, _ = write_report(folder)
             shutil.copyfile(page, targets["report"])
-        except OutputError:
-            targets["report"].unlink(
-                missing_ok=True
-            )  # what was stopped early has nothing to report
+        except OutputError:  # a run that was stopped early has nothing to report
+            targets["report"].unlink(missing_ok=True)
         Run.open(folder).zip(targets["folder"])
 
 
@@ -77,27 +72,19 @@ def comparison(runs: Mapping[str, Path], into: Path) -> Path:
     """
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into) as scratch:
-        page = comparison_html(
-            [open_run(_second(path, Path(scratch) / name)) for name, path in runs.items()]
-        )
+        copies = [_copy(path, Path(scratch) / name) for name, path in runs.items()]
+        page = comparison_html([open_run(copy) for copy in copies])
     target = into / f"{'-and-'.join(runs)[:80]}.html"
     write_bytes(target, page.encode())
     return target
 
 
-def _second(folder: Path, to: Path) -> Path:
-    """A run folder by another name, which may be written in."""
-    shutil.copytree(folder, to, copy_function=_linked, ignore=shutil.ignore_patterns("exports"))
+def _copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(
+        folder, to, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("exports")
+    )
     to.chmod(0o700)
     return to
-
-
-def _linked(source: str, target: str) -> None:
-    """A second name for a file that is only read, or a copy where that cannot be."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _strip(run: Run) -> Image.Image:

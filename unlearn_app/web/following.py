@@ -7,10 +7,8 @@ from typing import Any
 from ..service.jobs import Job
 from ..settings.events import Event
 
-POLL = 0.25
-"""Seconds to wait for an event."""
-HEARTBEAT = 0.5
-"""Seconds after which something is shown although no event asks for it."""
+PAUSE = 0.3
+"""Seconds between two updates of the page, at least; without events at most twice as many."""
 VISITORS = 32
 """Listeners that work at the same time."""
 Updates = dict[Any, Any]
@@ -25,21 +23,16 @@ WORKING: dict[str, Any] = {"concurrency_limit": VISITORS, **HIDDEN}
 def follow(
     job: Job,
     first: Updates,
-    take_in: Callable[[list[Event]], Updates],
-    tell: Callable[[], Updates],
-    last: Callable[[], Updates],
+    update: Callable[[list[Event]], Updates],
 ) -> Iterator[Updates]:
-    """What to show until `job` ends: `first`, what new events change together with what `tell` says
-    of the progress, and `last`. Leaving the generator in any way ends the job.
+    """What to show until `job` ends: `first`, and again and again what `update` makes of the events
+    since. Leaving the generator in any way ends the job.
     """
-    shown = 0.0
     try:
         yield first
         while not job.over:
-            changed = take_in(job.take(POLL))
-            if changed or time.monotonic() - shown >= HEARTBEAT:
-                shown = time.monotonic()
-                yield changed | tell()
-        yield last()
+            yield update(job.take(PAUSE))
+            time.sleep(PAUSE)
     finally:
-        job.cancel.set()
+        if not job.over:
+            job.cancel.set()

@@ -1,8 +1,9 @@
-"""What happens around the box and the button: a text is understood or refused, a run is queued,
-shown and stopped.
+"""The first tab's listeners: a text is understood or refused, runs and attacks are queued, shown
+and stopped.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -10,19 +11,30 @@ import gradio as gr
 from ..common import registry
 from ..common.errors import ConfigError, UnlearnError
 from ..concepts.catalog import nearest_known, preview_concept
+from ..concepts.concept import Concept
+from ..evaluation.finding import Finding
 from ..runs.folder import Run
 from ..service.engine import Engine, Job
+from ..service.jobs import AttackRequest
+from ..settings.attacks import kinds_of
 from ..settings.events import AttackCheckpoint, Event, Images, Preview
-from ..settings.run_config import MAX_TEXT
-from .concept_texts import INVITATION, header, prompt_lists, understood
+from ..settings.run_config import MAX_TEXT, RunConfig
+from .concept_texts import INVITATION, header, prompt_lists
 from .following import Updates, follow
-from .html import alert
+from .html import alert, failed, note, render
 from .layout import Page
 from .plots import angle_table, curve_plot, loss_table
-from .run_html import comparison_table, preview_strip
-from .run_list import RunList
-from .status import STOP_ASKED, status
-from .view_state import ViewState
+from .run_html import (
+    SAVED,
+    STOP_ASKED,
+    attack_cards,
+    comparison_table,
+    preview_strip,
+    score_table,
+    status,
+)
+from .run_list import GONE, RunList
+from .view_state import AttackProgress, ViewState, stored_state
 
 
 class RunHandlers:
@@ -35,10 +47,10 @@ class RunHandlers:
         """Judge the fields before anything is queued; a sentence stands at the field it is
         about.
         """
-        message, at = self._refusal(concept, values)
+        error = self._mistake(concept, values)
         names = ["concept", *self._page.options.components]
-        at = at if at in names else "concept"
-        return [gr.validate(not message or name != at, message) for name in names]
+        at = error.field if error and error.field in names else "concept"
+        return [gr.validate(not error or name != at, str(error or "")) for name in names]
 
     def explain(self, concept: str, *values: Any) -> Updates:
         """Say under the box how the text was understood, or what is wrong and what to pick
@@ -48,55 +60,53 @@ class RunHandlers:
         if not (concept or "").strip():
             return {page.hint: INVITATION, page.prompts: "", page.command: ""}
         try:
-            config = page.options.config(concept, values, self._model)
-            known = preview_concept(config)
+            config, known = self._parse(concept, values)
         except ConfigError as error:
-            hint = alert(str(error), self._nearest(concept, error.field))
-            return {page.hint: hint, page.prompts: "", page.command: ""}
+            return {page.hint: self._alert(concept, error), page.prompts: "", page.command: ""}
+        advice = registry.advice(config.objective, known.kind)
         return {
-            page.hint: understood(known, registry.advice(config.objective, known.kind)),
+            page.hint: render("understood", concept=known, advice=advice),
             page.prompts: prompt_lists(known),
             page.command: config.command(),
         }
 
     def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
         """Say what is wrong under the box, and open the options when it is there."""
-        message, at = self._refusal(concept, values)
-        if not message:
+        error = self._mistake(concept, values)
+        if not error:
             return gr.skip(), gr.skip()
-        options = gr.skip() if at == "concept" else gr.Accordion(open=True)
-        return alert(message, self._nearest(concept, at)), options
+        about_concept = error.field in ("", "concept")
+        options = gr.skip() if about_concept else gr.Accordion(open=True)
+        return self._alert(concept, error), options
 
-    def _refusal(self, concept: str, values: tuple) -> tuple[str, str]:
-        """A sentence and the name of the field it is about; both empty when all is well."""
+    def _parse(self, concept: str, values: tuple) -> tuple[RunConfig, Concept]:
+        config = self._page.options.config(concept, values, self._model)
+        return config, preview_concept(config)
+
+    def _mistake(self, concept: str, values: tuple) -> ConfigError | None:
         try:
-            preview_concept(self._page.options.config(concept, values, self._model))
+            self._parse(concept, values)
         except ConfigError as error:
-            return str(error), error.field or "concept"
-        return "", ""
+            return error
+        return None
 
-    def _nearest(self, concept: str, at: str) -> list[str]:
-        asked = at == "concept" and 0 < len(concept.strip()) <= MAX_TEXT
-        return nearest_known(concept) if asked else []
+    def _alert(self, concept: str, error: ConfigError) -> str:
+        """What is wrong, with the nearest known concepts where it is the concept."""
+        asked = error.field in ("", "concept") and 0 < len(concept.strip()) <= MAX_TEXT
+        return alert(str(error), nearest_known(concept) if asked else [])
 
     def run(self, request: gr.Request, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends; leaving in any way ends it."""
-        page, session = self._page, request.session_hash or ""
         try:
-            config = page.options.config(concept, values, self._model)
-            preview_concept(config)
-            job = self._engine.submit(config, session)
+            config, _ = self._parse(concept, values)
+            job = self._engine.submit(config, request.session_hash or "")
         except UnlearnError as error:
-            yield {page.hint: alert(str(error))}
+            yield {self._page.hint: alert(str(error))}
             return
         state = ViewState(config)
-        yield from follow(
-            job,
-            self._begun(state),
-            lambda events: self._take_in(state, events),
-            lambda: self._told(state, job),
-            lambda: self._ended(state, job),
-        )
+        update = partial(self._update, state, job)
+        yield from follow(job, self._begun(state), update)
+        yield self._ended(state, job)
 
     def _begun(self, state: ViewState) -> Updates:
         page = self._page
@@ -108,25 +118,22 @@ class RunHandlers:
             **self._runs.locked(),
         }
 
-    def _take_in(self, state: ViewState, events: list[Event]) -> Updates:
-        page, changed = self._page, {}
+    def _update(self, state: ViewState, job: Job, events: list[Event]) -> Updates:
+        page = self._page
         for event in events:
             state.apply(event)
-            if isinstance(event, AttackCheckpoint):
-                changed[page.curve] = curve_plot(state)
-            if isinstance(event, Images):
-                changed[page.comparison] = comparison_table(state)
-            if isinstance(event, Preview | AttackCheckpoint):
-                changed[page.previews] = preview_strip(state)
-        return changed
-
-    def _told(self, state: ViewState, job: Job) -> Updates:
-        page = self._page
+        kinds = {type(event) for event in events}
         state.stopping, state.position = job.cancel.is_set(), self._engine.position(job)
-        told: Updates = {page.status: status(state)}
+        changed: Updates = {page.status: status(state)}
+        if AttackCheckpoint in kinds:
+            changed[page.curve] = curve_plot(state)
+        if Images in kinds:
+            changed[page.comparison] = comparison_table(state)
+        if kinds & {Preview, AttackCheckpoint}:
+            changed[page.previews] = preview_strip(state)
         if state.step:
-            told |= {page.losses: loss_table(state), page.angles: angle_table(state)}
-        return told
+            changed |= {page.losses: loss_table(state), page.angles: angle_table(state)}
+        return changed
 
     def _ended(self, state: ViewState, job: Job) -> Updates:
         page, folder = self._page, self._engine.runs.get(job.id, job.session)
@@ -157,7 +164,84 @@ class RunHandlers:
         self._engine.arrive()
         return self._runs.links(self._runs.recorded.get(key or ""))
 
-    def readiness(self) -> tuple[Any, Any]:
-        """The badge in the header, asked for until the model is loaded."""
+    def readiness(self) -> tuple[str, gr.Timer]:
+        """The header with its badge, asked for until the model is loaded."""
         done = self._engine.ready.is_set()
         return header(done, self._engine.load_error), gr.Timer(active=not done)
+
+
+class AttackHandlers:
+    """The listeners of the attacks' buttons; holds no state of any visitor."""
+
+    def __init__(self, engine: Engine, page: Page, runs: RunList) -> None:
+        self._engine, self._page, self._runs = engine, page, runs
+
+    def try_attacks(self, request: gr.Request, key: str | None, kind: str) -> Iterator[Updates]:
+        """Queue attacks on the run on screen and show what they find; leaving in any way ends
+        them.
+        """
+        session, message = request.session_hash or "", self._page.attacks.message
+        folder = self._runs.own(key, session)
+        if folder is None:
+            yield {message: alert(GONE)}
+            return
+        try:
+            asked = AttackRequest(folder, Run.open(folder).config, kinds_of(kind))
+            job = self._engine.submit(asked, session)
+        except UnlearnError as error:
+            yield {message: alert(str(error))}
+            return
+        progress = AttackProgress(asked.kinds)
+        update = partial(self._update, progress, job)
+        yield from follow(job, self._begun(progress), update)
+        yield self._ended(job)
+
+    def _begun(self, progress: AttackProgress) -> Updates:
+        page, panel = self._page, self._page.attacks
+        return {
+            **self._runs.locked(),
+            page.run: gr.Button(interactive=False),
+            panel.kind: gr.Dropdown(interactive=False),
+            panel.start: gr.Button(visible=False),
+            panel.stop: gr.Button("Stop", visible=True, interactive=True),
+            panel.message: progress.html(),
+        }
+
+    def _update(self, progress: AttackProgress, job: Job, events: list[Event]) -> Updates:
+        page = self._page
+        for event in events:
+            progress.apply(event)
+        progress.stopping, progress.position = job.cancel.is_set(), self._engine.position(job)
+        changed: Updates = {page.attacks.message: progress.html()}
+        if any(isinstance(event, Finding) for event in events):
+            state = stored_state(Run.open(job.folder))
+            changed[page.status] = status(state)
+            changed[page.scores] = score_table(state)
+            changed[page.attacks.findings] = attack_cards(state.findings)
+        return changed
+
+    def _ended(self, job: Job) -> Updates:
+        page, panel = self._page, self._page.attacks
+        folder = self._runs.own(job.id, job.session)
+        ended: Updates = {page.run: gr.Button(interactive=True)}
+        if folder is None:
+            ended |= {panel.stop: gr.Button(visible=False), panel.message: failed(GONE)}
+            return ended | self._runs.choices(job.session, None)
+        state, message = stored_state(Run.open(folder)), ""
+        if job.cancel.is_set():
+            message = note(f"Stopped. {SAVED}")
+        elif job.error:
+            message = failed(job.error)
+        return {
+            **ended,
+            page.status: status(state),
+            **self._runs.attacks(state, folder, message),
+            **self._runs.choices(job.session, job.id),
+            **self._runs.links(folder),
+        }
+
+    def stop(self, request: gr.Request) -> gr.Button:
+        """Ask the visitor's attacks to end, and say so at once."""
+        if not self._engine.stop(request.session_hash or ""):
+            return gr.skip()
+        return gr.Button("Stopping…", interactive=False)

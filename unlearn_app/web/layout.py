@@ -1,21 +1,25 @@
-"""The components of the page and where they are."""
+"""The components of the page's first tab and where they are."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from .concept_box import WIDE, concept_box, stop_button
-from .concept_texts import INVITATION, header, known_concepts
-from .options import Options, build_options, build_switch
+from ..common import registry
+from ..settings.attacks import QUICK
+from .concept_texts import INVITATION, known_concepts
+from .html import note
+from .options import Options, resist_switch
 from .plots import angle_plot, curve_plot, loss_plot
-from .run_html import comparison_table, preview_strip, score_table
-from .run_panels import AttackPanel, RunActions, attack_panel, run_actions
-from .sequence_tab import SequenceTab
-from .status import WELCOME, status
+from .run_html import attack_cards, comparison_table, preview_strip, score_table, status
 from .view_state import ViewState
 
+BOX: dict[str, Any] = {"scale": 6, "min_width": 240, "container": False, "max_lines": 1}
+START: dict[str, Any] = {"scale": 0, "min_width": 170}
+STOP: dict[str, Any] = {"variant": "stop", "scale": 0, "min_width": 110, "visible": False}
+"""How boxes for a concept, and buttons that start or stop a job, look in both tabs."""
+DELETE, SURE = "Delete this run", "Really delete it?"
 DOWNLOADS = {
     "adapter": "LoRA weights",
     "strip": "Slide image",
@@ -24,121 +28,154 @@ DOWNLOADS = {
 }
 
 
-@dataclass(frozen=True)
-class Page:
-    """The components that listeners read or write."""
+class AttackPanel:
+    """Under the verdict: which attack to try, its progress, and what all of them found; created
+    for the `state` of a recorded run, if there is one.
+    """
 
-    head: gr.HTML
-    concept: gr.Textbox
-    run: gr.Button
-    stop: gr.Button
-    hint: gr.HTML
-    folded: gr.Accordion
-    options: Options
-    prompts: gr.HTML
-    command: gr.Textbox
-    status: gr.HTML
-    attacks: AttackPanel
-    previews: gr.HTML
-    comparison: gr.HTML
-    scores: gr.HTML
-    curve: gr.LinePlot
-    losses: gr.LinePlot
-    angles: gr.LinePlot
-    downloads: tuple[gr.DownloadButton, ...]
-    shown: gr.Dropdown
-    actions: RunActions
-    ready: gr.Timer
-    sequence: SequenceTab
+    def __init__(self, state: ViewState | None) -> None:
+        why = obstacle(state, None) if state else ""
+        names = [
+            (f"{name.replace('_', ' ').capitalize()}: {registry.describe('attack', name)}", name)
+            for name in registry.names("attack")
+        ]
+        quick = (f"A quick look ({len(QUICK)} attacks)", "quick")
+        with gr.Row(elem_id="lab", visible=state is not None and not why) as self.row:
+            self.kind = gr.Dropdown(
+                [quick, ("Every attack", "all"), *names],
+                value="quick",
+                label="How to try",
+                elem_id="kind",
+                container=False,
+                scale=6,
+                min_width=240,
+                filterable=False,
+            )
+            self.start = gr.Button("Try to get it back", elem_id="go", **START)
+            self.stop = gr.Button("Stop", elem_id="quit", **STOP)
+        self.message = gr.HTML(note(why), elem_id="lab-said")
+        self.findings = gr.HTML(attack_cards(state.findings if state else ()), elem_id="found")
+
+
+class RunActions:
+    """Under the list of runs: delete the one on screen, or compare it with `others`."""
+
+    def __init__(self, others: Sequence[tuple[str, str]]) -> None:
+        self.others = gr.Dropdown(
+            list(others),
+            value=[],
+            multiselect=True,
+            max_choices=5,
+            label="Compare it with",
+            info="other runs; the page that comes is a file to keep",
+            elem_id="others",
+            visible=bool(others),
+        )
+        with gr.Row(elem_id="history"):
+            self.compared = gr.DownloadButton(
+                "Comparison", size="sm", visible=False, min_width=120, elem_id="get-comparison"
+            )
+            self.delete = gr.Button(
+                DELETE, size="sm", visible=False, min_width=120, elem_id="delete"
+            )
+        self.message = gr.HTML("", elem_id="history-said")
+
+    def delete_button(self, sure: bool = False, visible: bool = True) -> gr.Button:
+        """The button as it is, or as it asks for a second click."""
+        return gr.Button(
+            SURE if sure else DELETE, variant="stop" if sure else "secondary", visible=visible
+        )
+
+
+def obstacle(state: ViewState, folder: Path | None) -> str:
+    """Why this run cannot be attacked here; empty when it can."""
+    if state.recorded:
+        return (
+            "This run came with the app. Make it forget something yourself, and you can try to get"
+            " it back here."
+        )
+    if folder is None or not (folder / "unlearn.safetensors").is_file():
+        return "Nothing to get back: this run ended before anything was forgotten."
+    known = state.scores.get("original", {}).get("forget")
+    if known is not None and known.accuracy is None:
+        return "There is no judge for this model, so nobody could say whether an attack succeeds."
+    return ""
+
+
+class Page:
+    """The components that listeners read or write, created inside the current `gr.Blocks`.
+
+    `names` are the known concepts with their kinds; `state`, of the first of `runs`, is on screen
+    on arrival.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[tuple[str, str]],
+        runs: Sequence[tuple[str, str]],
+        state: ViewState | None,
+    ) -> None:
+        self._add_question(names)
+        self.status = gr.HTML(status(state), elem_id="status")
+        self.attacks = AttackPanel(state)
+        with gr.Row(elem_id="result"):
+            with gr.Column(scale=12, min_width=300):
+                self.comparison = gr.HTML(comparison_table(state), elem_id="board")
+                self.previews = gr.HTML(preview_strip(state), elem_id="film")
+            with gr.Column(scale=8, min_width=300, elem_id="rail"):
+                self._add_rail(runs, state)
+
+    def _add_question(self, names: Sequence[tuple[str, str]]) -> None:
+        with gr.Row(elem_id="ask"):
+            self.concept = gr.Textbox(
+                label="What should the model forget?",
+                placeholder="What should it forget? For example cat, or Van Gogh style",
+                elem_id="concept",
+                autofocus=True,
+                **BOX,
+            )
+            self.run = gr.Button("Make it forget", variant="primary", elem_id="run", **START)
+            self.stop = gr.Button("Stop", elem_id="stop", **STOP)
+        self.hint = gr.HTML(INVITATION, elem_id="hint")
+        gr.HTML(known_concepts(names), elem_id="chips")
+        switch = resist_switch()
+        with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
+            self.options = Options(switch)
+            self.command = gr.Textbox(
+                label="The same run from a terminal",
+                interactive=False,
+                buttons=["copy"],
+                elem_id="command",
+                max_lines=4,
+            )
+            self.prompts = gr.HTML("", elem_id="prompts")
+
+    def _add_rail(self, runs: Sequence[tuple[str, str]], state: ViewState | None) -> None:
+        """Scores, plots and files of a run, and the list of runs."""
+        self.scores = gr.HTML(score_table(state), elem_id="summary")
+        self.curve = curve_plot(state)
+        self.losses = loss_plot(state)
+        with gr.Row(elem_id="downloads"):
+            self.downloads = {
+                kind: gr.DownloadButton(
+                    text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}"
+                )
+                for kind, text in DOWNLOADS.items()
+            }
+        self.shown = gr.Dropdown(
+            list(runs),
+            value=runs[0][1] if runs else None,
+            label="Shown run",
+            info="recorded runs, and yours of this visit",
+            elem_id="shown",
+            visible=bool(runs),
+        )
+        self.actions = RunActions(runs[1:])
+        self.angles = angle_plot(state)
 
     @property
     def of_one_run(self) -> list[Any]:
         """The components that show a run, or what may be done with it."""
         shown = [self.previews, self.comparison, self.scores, self.curve, self.losses, self.angles]
-        shown += [self.status, self.shown, *self.downloads]
+        shown += [self.status, self.shown, *self.downloads.values()]
         return [*shown, *vars(self.attacks).values(), *vars(self.actions).values()]
-
-
-def lay_out(
-    names: Sequence[tuple[str, str]],
-    runs: Sequence[tuple[str, str]],
-    state: ViewState | None,
-    sequence: Callable[[], SequenceTab],
-) -> Page:
-    """Create the components inside the current `gr.Blocks`; `state`, of the first of `runs`, is on
-    screen on arrival.
-
-    `sequence` makes the second tab.
-    """
-    made: dict[str, Any] = {
-        "ready": gr.Timer(0.5),
-        "head": gr.HTML(header(False, ""), elem_id="head"),
-    }
-    with gr.Tabs(elem_id="tabs"):
-        with gr.Tab("One concept"):
-            made |= _question(names) | _result(runs, state)
-        with gr.Tab("Several requests"):
-            made["sequence"] = sequence()
-    return Page(**made)
-
-
-def _question(names: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The box, the buttons, and everything that may be chosen."""
-    made: dict[str, Any] = {}
-    with gr.Row(elem_id="ask"):
-        made["concept"] = concept_box(
-            label="What should the model forget?",
-            placeholder="What should it forget? For example cat, or Van Gogh style",
-            elem_id="concept",
-            autofocus=True,
-        )
-        made["run"] = gr.Button("Make it forget", variant="primary", elem_id="run", **WIDE)
-        made["stop"] = stop_button("stop")
-    made["hint"] = gr.HTML(INVITATION, elem_id="hint")
-    gr.HTML(known_concepts(names), elem_id="chips")
-    switch = build_switch()
-    with gr.Accordion("Options", open=False, elem_id="options") as made["folded"]:
-        made["options"] = build_options(switch)
-        made["command"] = gr.Textbox(
-            label="The same run from a terminal",
-            interactive=False,
-            buttons=["copy"],
-            elem_id="command",
-            max_lines=4,
-        )
-        made["prompts"] = gr.HTML("", elem_id="prompts")
-    return made
-
-
-def _result(runs: Sequence[tuple[str, str]], state: ViewState | None) -> dict[str, Any]:
-    """Verdict, attacks, pictures, scores, plots and files of a run."""
-    made: dict[str, Any] = {
-        "status": gr.HTML(status(state) if state else WELCOME, elem_id="status"),
-        "attacks": attack_panel(state),
-    }
-    with gr.Row(elem_id="result"):
-        with gr.Column(scale=12, min_width=300):
-            made["comparison"] = gr.HTML(comparison_table(state) if state else "", elem_id="board")
-            made["previews"] = gr.HTML(preview_strip(state) if state else "", elem_id="film")
-        with gr.Column(scale=8, min_width=300, elem_id="rail"):
-            made["scores"] = gr.HTML(score_table(state) if state else "", elem_id="summary")
-            made["curve"] = curve_plot(state)
-            made["losses"] = loss_plot(state)
-            with gr.Row(elem_id="downloads"):
-                made["downloads"] = tuple(
-                    gr.DownloadButton(
-                        text, size="sm", visible=False, min_width=90, elem_id=f"get-{kind}"
-                    )
-                    for kind, text in DOWNLOADS.items()
-                )
-            made["shown"] = gr.Dropdown(
-                list(runs),
-                value=runs[0][1] if runs else None,
-                label="Shown run",
-                info="recorded runs, and yours of this visit",
-                elem_id="shown",
-                visible=bool(runs),
-            )
-            made["actions"] = run_actions(runs[1:])
-            made["angles"] = angle_plot(state)
-    return made

@@ -24,29 +24,21 @@ def address(picture: Image | Path) -> str:
     The folder is the one Gradio serves from; beyond `LIMIT` files the least recently shown quarter
     goes.
     """
-    if isinstance(picture, Path):
-        content = picture.read_bytes()
-    else:
-        content = png_bytes(picture)
-    path = (
-        Path(get_upload_folder()).resolve()
-        / "pictures"
-        / f"{hashlib.sha256(content).hexdigest()}.png"
-    )
+    content = picture.read_bytes() if isinstance(picture, Path) else png_bytes(picture)
+    folder = Path(get_upload_folder()).resolve() / "pictures"
+    path = folder / f"{hashlib.sha256(content).hexdigest()}.png"
     with _lock:
         if path.exists():
             os.utime(path)
         else:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_bytes(path, content)
-            _prune(path.parent)
+            _prune(folder)
     return f"gradio_api/file={quote(str(path))}"
 
 
 def _prune(folder: Path) -> None:
-    files = list(folder.iterdir())
+    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
     if len(files) > LIMIT:
-        for path in sorted(files, key=lambda file: file.stat().st_mtime)[
-            : len(files) - LIMIT * 3 // 4
-        ]:
+        for path in files[: len(files) - LIMIT * 3 // 4]:
             path.unlink(missing_ok=True)

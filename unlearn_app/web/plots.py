@@ -32,10 +32,11 @@ TEXT = ("term", "group", "request")
 
 def loss_plot(state: ViewState | None) -> gr.LinePlot:
     """The losses of unlearning and attack by step."""
+    config = state.config if state else None
     return _plot(
         loss_table(state),
         TERM_COLORS,
-        x_lim=[0, state.total_steps] if state else None,
+        x_lim=[0, config.unlearn.steps + config.attack.steps] if config else None,
         title="Loss: forgetting, then the attack",
         x_title="optimizer step",
         y_title="loss",
@@ -44,7 +45,7 @@ def loss_plot(state: ViewState | None) -> gr.LinePlot:
 
 
 def curve_plot(state: ViewState | None) -> gr.LinePlot:
-    """How the concept comes back under attack; hidden until the attack has come somewhere."""
+    """How the concept comes back under attack; hidden until there are points after step 0."""
     table = curve_table(state)
     return _plot(
         table,
@@ -149,7 +150,6 @@ def _from_the_original(rows: Sequence[Request]) -> list[ContinualMetrics]:
 
 
 def _thinned(points: list[dict]) -> list[dict]:
-    """Some of the points, evenly by step."""
     stride = max(1, -(-len(points) // MOST_POINTS))
     return [point for point in points if point["step"] % stride == 0]
 

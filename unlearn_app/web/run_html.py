@@ -1,4 +1,4 @@
-"""A run as HTML: comparison pictures, previews, scores, and what attacks got back."""
+"""A run as HTML: progress and verdict, comparison pictures, previews, scores, and findings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,61 @@ from ..evaluation.finding import Finding, other_classes
 from ..evaluation.verdict import Thresholds, one_number, ranked
 from ..settings.attacks import QUICK
 from ..settings.events import Column, Group
-from .html import render
+from .html import STOPPING, failed, progress, render
 from .pictures import address
 from .view_state import Card, ViewState
 
+MOST_REASONS = 5
+"""Of more reasons than this, only those that decide the verdict are not folded away."""
+SAVED = "Results so far are saved."
+STOP_ASKED = f'<section class="u-status u-running"><p><b role="status">{STOPPING}</b></p></section>'
+"""The answer to a click on Stop."""
 
-def comparison_table(state: ViewState) -> str:
+
+def status(state: ViewState | None) -> str:
+    """The box for a run, or an invitation where there is none."""
+    if not state:
+        return (
+            '<section class="u-status"><p>Pick a concept above, or type one, and press Enter.</p>'
+            "</section>"
+        )
+    if state.error:
+        return failed(state.error)
+    if not state.over:
+        return _progress(state)
+    label = state.verdict.label if state.verdict and not state.stopped else "inconclusive"
+    reasons = state.verdict.reasons if state.verdict else ()
+    if state.stopped:
+        reasons = (SAVED,)
+    first = reasons if len(reasons) <= MOST_REASONS else _deciding(reasons, label)
+    rest = [reason for reason in reasons if reason not in first]
+    return render("verdict", state=state, label=label, first=first, rest=rest, limits=Thresholds())
+
+
+def _deciding(reasons: Sequence[str], label: str) -> list[str]:
+    """The first reason, the worst attack, and what an inconclusive verdict lacks."""
+    worst = [reason for reason in reasons if reason.startswith("Worst attack:")] or [reasons[1]]
+    return [reasons[0], *worst, *(reasons[-1:] if label == "inconclusive" else ())]
+
+
+def _progress(state: ViewState) -> str:
+    text, details = "Starting…", []
+    if state.stage:
+        text = state.stage.text
+    if state.step:
+        details.append(f"step {state.step.step} of {state.step.total}")
+    left = state.seconds_left()
+    if left is not None:
+        details.append(f"about {max(1, round(left))} s left")
+    return progress(text, details, state.fraction, "the run", state.stopping, state.position)
+
+
+def comparison_table(state: ViewState | None) -> str:
     """Original, unlearned and relearned pictures beside each other, a row per prompt and seed, by
     group; with a slider through the attack where it has several checkpoints.
     """
+    if not state:
+        return ""
     steps = [0, *sorted(state.checkpoints)]
     if len(steps) < 3 or not {"unlearned", "relearned"} <= state.cards.keys():
         steps = []
@@ -27,14 +73,14 @@ def comparison_table(state: ViewState) -> str:
     return render("comparison", state=state, rows=rows, steps=steps)
 
 
-def preview_strip(state: ViewState) -> str:
+def preview_strip(state: ViewState | None) -> str:
     """The latest previews of a run that works; all of them, folded away, once it is over."""
-    return render("previews", state=state)
+    return render("previews", state=state) if state else ""
 
 
-def score_table(state: ViewState) -> str:
+def score_table(state: ViewState | None) -> str:
     """Accuracy and mean alignment by group and column, with the change against the original."""
-    if not state.scores:
+    if not state or not state.scores:
         return ""
     lines = (one_number(state.verdict.axes if state.verdict else {}), _agreement(state))
     return render("scores", state=state, lines=lines)

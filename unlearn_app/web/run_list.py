@@ -10,14 +10,12 @@ from ..common.errors import OutputError, UnlearnError
 from ..continual.ledger import slug
 from ..runs.folder import Run
 from ..service.engine import Engine, RunGone
-from .downloads import KINDS, comparison, exports
+from .downloads import comparison, exports
 from .following import Updates
 from .html import alert, note
-from .layout import Page
+from .layout import SURE, Page, obstacle
 from .plots import angle_plot, curve_plot, loss_plot
-from .run_html import attack_cards, comparison_table, cost, preview_strip, score_table
-from .run_panels import SURE, obstacle
-from .status import WELCOME, status
+from .run_html import attack_cards, comparison_table, cost, preview_strip, score_table, status
 from .view_state import ViewState, stored_state
 
 GONE = str(RunGone())
@@ -70,7 +68,7 @@ class RunList:
         return {
             actions.compared: gr.DownloadButton(visible=False),
             actions.delete: actions.delete_button(visible=deletable),
-            actions.said: "",
+            actions.message: "",
         }
 
     def stored(self, key: str | None, session: str) -> Updates:
@@ -83,10 +81,10 @@ class RunList:
         """Everything on screen about a run, which is kept in `folder` once it is over."""
         page = self._page
         return {
-            page.status: status(state) if state else WELCOME,
-            page.previews: preview_strip(state) if state else "",
-            page.comparison: comparison_table(state) if state else "",
-            page.scores: score_table(state) if state else "",
+            page.status: status(state),
+            page.previews: preview_strip(state),
+            page.comparison: comparison_table(state),
+            page.scores: score_table(state),
             page.curve: curve_plot(state),
             page.losses: loss_plot(state),
             page.angles: angle_plot(state),
@@ -94,7 +92,7 @@ class RunList:
             **self.links(folder),
         }
 
-    def attacks(self, state: ViewState | None, folder: Path | None, said: str = "") -> Updates:
+    def attacks(self, state: ViewState | None, folder: Path | None, message: str = "") -> Updates:
         """The findings about a run, and the button that asks for more of them, or why there is
         none.
         """
@@ -103,23 +101,23 @@ class RunList:
         return {
             panel.row: gr.Row(visible=state is not None and not why),
             panel.kind: gr.Dropdown(interactive=True),
-            panel.go: gr.Button(visible=True),
-            panel.quit: gr.Button(visible=False),
-            panel.said: said or note(why or (cost(state) if state else "")),
-            panel.found: attack_cards(state.findings) if state else "",
+            panel.start: gr.Button(visible=True),
+            panel.stop: gr.Button(visible=False),
+            panel.message: message or note(why or (cost(state) if state else "")),
+            panel.findings: attack_cards(state.findings if state else ()),
         }
 
     def links(self, folder: Path | None) -> Updates:
         """The download buttons of a run, hidden where it lacks the file."""
-        made: dict[str, Path | None] = dict.fromkeys(KINDS)
+        made: dict[str, Path] = {}
         if folder:
             root = self._engine.root
             place = folder if folder.is_relative_to(root) else root / folder.name
             with self._exporting:
                 made = exports(folder, place / "exports")
         return {
-            button: gr.DownloadButton(value=made[kind], visible=made[kind] is not None)
-            for button, kind in zip(self._page.downloads, KINDS, strict=True)
+            button: gr.DownloadButton(value=made.get(kind), visible=kind in made)
+            for kind, button in self._page.downloads.items()
         }
 
     def show(self, request: gr.Request, key: str | None) -> Updates:
@@ -139,27 +137,27 @@ class RunList:
         try:
             self._engine.delete(key or "", session)
         except UnlearnError as error:
-            return {actions.said: alert(str(error)), actions.delete: actions.delete_button()}
+            return {actions.message: alert(str(error)), actions.delete: actions.delete_button()}
         name = next(iter(self.names(session)), ("", None))[1]
-        said = {actions.said: note("Deleted.")}
-        return self.stored(name, session) | self.choices(session, name) | said
+        message = {actions.message: note("Deleted.")}
+        return self.stored(name, session) | self.choices(session, name) | message
 
     def compare(self, request: gr.Request, key: str | None, others: Sequence[str]) -> Updates:
         """Make the page that shows the run on screen beside others, ready to be downloaded."""
         session, actions = request.session_hash or "", self._page.actions
-        hidden = {actions.compared: gr.DownloadButton(visible=False), actions.said: ""}
+        hidden = {actions.compared: gr.DownloadButton(visible=False), actions.message: ""}
         if not others:
             return hidden
         titles, runs = {value: title for title, value in self.names(session)}, {}
         for one in dict.fromkeys((key, *others)):
             folder = self.find(one, session)
-            if folder is None or one not in titles:
-                return hidden | {actions.said: alert(GONE)}
+            if folder is None:
+                return hidden | {actions.message: alert(GONE)}
             runs[slug(titles[one])[:60]] = folder
         try:
-            made = comparison(runs, self._engine.scratch_dir(session))
+            made = comparison(runs, self._engine.home(session) / "comparisons")
         except OutputError:
-            return hidden | {actions.said: alert(DAMAGED)}
+            return hidden | {actions.message: alert(DAMAGED)}
         return hidden | {actions.compared: gr.DownloadButton(value=str(made), visible=True)}
 
 

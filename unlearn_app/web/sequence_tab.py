@@ -1,7 +1,8 @@
-"""The tab for requests in a row: its components, and what happens on a click."""
+"""The tab for a sequence of requests: its components, its listeners, and the ledger as HTML."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import gradio as gr
 
@@ -10,6 +11,7 @@ from ..common.errors import UnlearnError
 from ..concepts.catalog import preview_concept
 from ..continual.events import TRAINED, Added
 from ..continual.ledger import Ledger
+from ..continual.metrics import request_metrics
 from ..service.engine import Engine
 from ..service.jobs import Job, LedgerRequest
 from ..settings.events import Event, PanelProgress, Stage, Step
@@ -20,10 +22,10 @@ from ..settings.presets import (
     suggested_regularization,
 )
 from ..settings.run_config import make_config, make_plan
-from . import sequence_table
-from .concept_box import WIDE, concept_box, stop_button
 from .following import QUIET, WORKING, Updates, follow
-from .html import alert, failed, progress
+from .html import alert, failed, progress, render
+from .layout import BOX, START, STOP
+from .pictures import address
 from .plots import request_plot, request_table
 
 REGIME_TEXT = {
@@ -39,6 +41,8 @@ HOLD_TEXT = {
     "projection": "projection",
     "projection+l2": "projection, small changes",
 }
+FIRST_KEPT = 8
+"""Concepts that should stay and are not folded away."""
 
 
 @dataclass
@@ -69,9 +73,9 @@ class SequenceTab:
         self._engine, self._model = engine, model
         asked = "What should it forget next?"
         with gr.Row(elem_id="ask-next"):
-            self.concept = concept_box(label=asked, placeholder=asked, elem_id="next")
-            self.add = gr.Button("Forget this too", variant="primary", elem_id="add", **WIDE)
-            self.halt = stop_button("halt")
+            self.concept = gr.Textbox(label=asked, placeholder=asked, elem_id="next", **BOX)
+            self.add = gr.Button("Forget this too", variant="primary", elem_id="add", **START)
+            self.halt = gr.Button("Stop", elem_id="halt", **STOP)
         self.hint = gr.HTML("", elem_id="next-hint")
         with gr.Row():
             self.regime = gr.Dropdown(
@@ -92,11 +96,11 @@ class SequenceTab:
                 label="Method",
                 min_width=240,
             )
-        self.status = gr.HTML(sequence_table.status(None), elem_id="sequence-status")
+        self.status = gr.HTML(ledger_status(None), elem_id="sequence-status")
         with gr.Row():
             with gr.Column(scale=12, min_width=300):
                 self.table = gr.HTML("", elem_id="ledger")
-            with gr.Column(scale=8, min_width=300, visible=False) as self.beside:
+            with gr.Column(scale=8, min_width=300, visible=False) as self.rail:
                 self.plot = request_plot(None)
                 with gr.Row():
                     self.to = gr.Dropdown([], label="Go back to", elem_id="back-to", scale=2)
@@ -108,18 +112,16 @@ class SequenceTab:
 
     def _wire(self) -> None:
         asked = [self.concept, self.regime, self.hold, self.objective]
-        shown = [self.status, self.table, self.beside, self.plot, self.to, self.adapter]
+        shown = [self.status, self.table, self.rail, self.plot, self.to, self.adapter]
         shown += [self.hint, self.add, self.halt, *asked]
         asking = [self.add.click, self.concept.submit]
-        gr.on(asking, self.serve, asked, shown, **WORKING)
-        self.objective.input(self._suggested_hold, self.objective, self.hold, **QUIET)
+        gr.on(asking, self.run, asked, shown, **WORKING)
+        suggested = partial(suggested_regularization, model=self._model)
+        self.objective.input(suggested, self.objective, self.hold, **QUIET)
         self.halt.click(self.stop, None, [self.halt], **QUIET)
         self.back.click(self.roll_back, self.to, shown, **QUIET)
 
-    def _suggested_hold(self, objective: str) -> str:
-        return suggested_regularization(objective, self._model)
-
-    def serve(
+    def run(
         self, request: gr.Request, concept: str, regime: str, hold: str, objective: str
     ) -> Iterator[Updates]:
         """Queue a request and show it until it is in the ledger; leaving in any way ends it."""
@@ -139,23 +141,18 @@ class SequenceTab:
             # Emptied now and not at the end, when the next word may be in it already.
             self.concept: "",
         }
-        done = RequestProgress()
-        yield from follow(
-            job,
-            begun,
-            lambda events: self._take_in(done, events, job),
-            lambda: {self.status: progress(done.stage, (), done.fraction, "the request")},
-            lambda: self._ended(job),
-        )
+        yield from follow(job, begun, partial(self._update, RequestProgress(), job))
+        yield self._ended(job)
 
-    def _take_in(self, done: RequestProgress, events: list[Event], job: Job) -> Updates:
+    def _update(self, done: RequestProgress, job: Job, events: list[Event]) -> Updates:
         for event in events:
             done.apply(event)
         added = any(isinstance(event, Added) for event in events)
-        return self._drawn(job.session) if added else {}
+        status = progress(done.stage, (), done.fraction, "the request")
+        return (self._ledger(job.session) if added else {}) | {self.status: status}
 
     def _ended(self, job: Job) -> Updates:
-        ended = self._drawn(job.session) | {
+        ended = self._ledger(job.session) | {
             self.add: gr.Button(visible=True),
             self.halt: gr.Button(visible=False),
         }
@@ -164,7 +161,7 @@ class SequenceTab:
         return ended
 
     def stop(self, request: gr.Request) -> gr.Button:
-        """LedgerRequest the visitor's request to end; the ledger stays as it was."""
+        """Ask the visitor's request to end; the ledger stays as it was."""
         self._engine.stop(request.session_hash or "")
         return gr.Button("Stopping…")
 
@@ -177,26 +174,52 @@ class SequenceTab:
             Ledger.open(self._engine.ledger(session)).rollback(int(to or 0))
         except UnlearnError as error:
             return {self.hint: alert(str(error))}
-        return self._drawn(session) | {self.hint: ""}
+        return self._ledger(session) | {self.hint: ""}
 
-    def _drawn(self, session: str) -> Updates:
-        """Everything that shows the ledger."""
+    def _ledger(self, session: str) -> Updates:
         folder = self._engine.ledger(session)
         ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
         count = len(ledger.requests) if ledger else 0
         earlier = ["the original", *(f"{n} · {ledger.rows[n].concept}" for n in range(1, count))]
         return {
-            self.status: sequence_table.status(ledger),
-            self.table: sequence_table.sequence_table(ledger),
+            self.status: ledger_status(ledger),
+            self.table: ledger_table(ledger),
             self.plot: request_table(ledger),
-            self.beside: gr.Column(visible=count > 0),
+            self.rail: gr.Column(visible=count > 0),
             self.to: gr.Dropdown(
                 [(text, n) for n, text in enumerate(earlier[:count])],
                 value=count - 1 if count else None,
             ),
             self.adapter: gr.DownloadButton(value=str(ledger.path(count)) if count else None),
-            **{
-                field: gr.Dropdown(interactive=not count)
-                for field in (self.regime, self.hold, self.objective)
-            },
+            self.regime: gr.Dropdown(interactive=not count),
+            self.hold: gr.Dropdown(interactive=not count),
+            self.objective: gr.Dropdown(interactive=not count),
         }
+
+
+def ledger_status(ledger: Ledger | None) -> str:
+    """How the model stands after the last request; what the tab is for when there is none."""
+    if not ledger or not ledger.requests:
+        return render("ledger_status", count=0)
+    found, row = request_metrics(ledger.rows)[-1], ledger.rows[-1]
+    return render("ledger_status", count=len(ledger.requests), found=found, row=row)
+
+
+def ledger_table(ledger: Ledger | None) -> str:
+    """One row per concept, one column per request; what was erased comes first, in the order of the
+    requests.
+    """
+    if not ledger or not ledger.rows:
+        return ""
+    erased: dict[str, int] = {}
+    for number, row in enumerate(ledger.requests, 1):
+        erased.setdefault(row.concept, number)
+    kept = [name for name in ledger.names if name not in erased]
+    return render(
+        "ledger",
+        ledger=ledger,
+        erased=erased,
+        shown=[*erased, *kept[:FIRST_KEPT]],
+        rest=kept[FIRST_KEPT:],
+        address=address,
+    )

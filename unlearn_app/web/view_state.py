@@ -1,5 +1,5 @@
-"""What the page shows of a run: collected from its events while it works, or read from its folder
-afterwards.
+"""What the page shows of a run, collected from its events while it works or read from its folder
+afterwards, and how far attacks on it have come.
 """
 
 import math
@@ -32,7 +32,11 @@ from ..settings.events import (
     Verdict,
 )
 from ..settings.run_config import RunConfig
+from .html import progress
 from .pictures import address
+
+TO_CONTROL = 0.45
+"""An attack and its control take about this share of the work each; loading takes the rest."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,16 @@ class ViewState:
                 self.step = event
                 self.add_step(event.stage, event.step, event.losses, event.cosine)
             case Preview():
-                self.frames += frames_of(event.pictures)
+                self.frames.append([_card(picture) for picture in event.pictures])
             case AttackCheckpoint() if event.control:
                 if event.control == FRESH:  # measured by the run itself, in place of the recorded
                     self.controls.pop(RECORDED, None)
                 self.controls.setdefault(event.control, {})[event.step] = event.scores["forget"]
             case AttackCheckpoint():
-                self.add_checkpoint(event.step, event.scores, event.pictures)
+                self.curve[event.step] = event.scores
+                if event.step:
+                    cards = self.checkpoints[event.step] = cards_of(event.pictures)
+                    self.frames.append([card for (_, index), card in cards.items() if index == 0])
             case Images():
                 self.cards[event.column] = cards_of(event.pictures)
             case Scores():
@@ -120,15 +127,6 @@ class ViewState:
             angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
             self.angles.append({"step": step, "angle": angle})
 
-    def add_checkpoint(
-        self, step: int, scores: dict[Group, GroupScore], pictures: Iterable[Picture]
-    ) -> None:
-        """Take in scores and pictures after `step` attack steps; step 0 is the unlearned model."""
-        self.curve[step] = scores
-        if step:
-            cards = self.checkpoints[step] = cards_of(pictures)
-            self.frames.append([card for (_, index), card in cards.items() if index == 0])
-
     @property
     def fraction(self) -> float:
         """Share of the whole run that is done, in [0, 1]."""
@@ -146,10 +144,44 @@ class ViewState:
             return None
         return elapsed * (1.0 - fraction) / fraction
 
+
+@dataclass
+class AttackProgress:
+    """Collected from the events of attacks of these kinds."""
+
+    kinds: tuple[str, ...]
+    done: int = 0
+    stage: Stage | None = None
+    step: Step | None = None
+    position: int = 0
+    """How many jobs come before them."""
+    stopping: bool = False
+
+    def apply(self, event: Event | Finding) -> None:
+        """Take in one event."""
+        if isinstance(event, Finding):
+            self.done, self.stage, self.step = self.done + 1, None, None
+        elif isinstance(event, Stage):
+            self.stage, self.step = event, None
+        elif isinstance(event, Step):
+            self.step = event
+
     @property
-    def total_steps(self) -> int:
-        """Steps of unlearning and of the attack together."""
-        return self.config.unlearn.steps + self.config.attack.steps
+    def fraction(self) -> float:
+        """Share of the attacks that is done, in [0, 1]."""
+        within = self.stage.fraction if self.stage else 0.0
+        within += TO_CONTROL * self.step.step / max(self.step.total, 1) if self.step else 0.0
+        return min(1.0, (self.done + min(within, 1.0)) / len(self.kinds))
+
+    def html(self) -> str:
+        """A line and a bar that say so."""
+        number, count, details = self.done + 1, len(self.kinds), []
+        if count > 1:
+            details.append(f"attack {min(number, count)} of {count}")
+        if self.step:
+            details.append(f"step {self.step.step} of {self.step.total}")
+        text = self.stage.text if self.stage else "Getting ready…"
+        return progress(text, details, self.fraction, "the attacks", self.stopping, self.position)
 
 
 def stored_state(run: Run, recorded: bool = False) -> ViewState:
@@ -161,29 +193,24 @@ def stored_state(run: Run, recorded: bool = False) -> ViewState:
     state.scores, state.differences = run.scores, run.differences
     state.findings = read_findings(run.folder)
     state.verdict = judge_again(run, state.findings)
-    for step in run.steps:
-        state.add_step(step["stage"], step["step"], step["losses"], step.get("cosine"))
-    state.frames += frames_of(run.previews)
+    for line in run.steps:
+        state.add_step(line["stage"], line["step"], line["losses"], line.get("cosine"))
+    for (stage, step), shown in groupby(run.previews, lambda shown: (shown.stage, shown.step)):
+        state.apply(Preview(stage, step, tuple(shown)))
     for column in COLUMNS:
-        if pictures := [picture for picture in run.pictures if picture.column == column]:
-            state.cards[column] = cards_of(pictures)
+        if pictures := tuple(picture for picture in run.pictures if picture.column == column):
+            state.apply(Images(column, pictures))
     state.controls = run.controls
     if run.base and not run.controls:
         state.controls = {RECORDED: scores_of(run.base)}
     for step, scores, pictures in run.curve:
-        state.add_checkpoint(step, scores, pictures)
+        state.apply(AttackCheckpoint(step, tuple(pictures), scores))
     return state
 
 
 def cards_of(pictures: Iterable[Picture]) -> Cards:
     """Pictures by group and index."""
     return {(picture.group, picture.index): _card(picture) for picture in pictures}
-
-
-def frames_of(pictures: Iterable[Picture]) -> list[list[Card]]:
-    """Previews by the step of training they belong to."""
-    steps = groupby(pictures, lambda picture: (picture.stage, picture.step))
-    return [[_card(picture) for picture in shown] for _, shown in steps]
 
 
 def _card(picture: Picture) -> Card:
