@@ -200,7 +200,7 @@ def _destroyed(model: Model, count: int) -> Tensor:
 
 
 def _generated(model: Model, prompts: Sequence[str]) -> Tensor:
-    seeds = [GENERATED + 900_000 + row for row in range(len(prompts))]
+    seeds = range(GENERATED + 900_000, GENERATED + 900_000 + len(prompts))
     return model.decode(model.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE))
 
 
@@ -222,7 +222,7 @@ def write_results(folder: Path) -> str:
 
 
 def refused(bins: Sequence[int]) -> str:
-    """The share of pictures in a histogram whose likeliest object is not sure enough."""
+    """The share of pictures in a histogram whose likeliest object has less than `SURE`."""
     return share(sum(bins[: round(SURE * BINS)]), sum(bins))
 
 
@@ -232,9 +232,8 @@ def calibration_error(stored: Mapping[str, Any]) -> float:
 
     1706.04599, with the middle of each of the finer `BINS` for the probabilities in it.
     """
-    rows = coarse(stored)
-    total = sum(n for n, _, _ in rows)
-    return sum(n / total * abs(mean - share) for n, mean, share in rows if n)
+    total = sum(stored["bins"])
+    return sum(n / total * abs(mean - share) for n, mean, share in coarse(stored))
 
 
 def coarse(stored: Mapping[str, Any]) -> list[tuple[int, float, float]]:

@@ -1,5 +1,5 @@
-"""Models of which it is known whether the concept is concealed, destroyed or untouched: attacks and
-the verdict have to find it out.
+"""Models that the experiments attack: unlearned ones, and those of which it is known whether the
+concept is concealed, destroyed or untouched, which attacks and verdict have to find out.
 """
 
 import re
@@ -49,14 +49,15 @@ class Filtered(Misread):
     anchor.
     """
 
-    def _safe(self, sentence: str) -> str:
-        concept = self._concept
-        mentioned = re.search(rf"\b{re.escape(concept.name)}", sentence, re.I)
-        return named(concept, sentence, concept.anchor) if mentioned else sentence
-
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-        """The conditioning of what is left of the prompts."""
-        return self._model.encode_text([self._safe(prompt) for prompt in prompts])
+        """The conditioning of the prompts as the filter leaves them."""
+        concept, word = self._concept, re.compile(rf"\b{re.escape(self._concept.name)}", re.I)
+        return self._model.encode_text(
+            [
+                named(concept, prompt, concept.anchor) if word.search(prompt) else prompt
+                for prompt in prompts
+            ]
+        )
 
 
 class Swapped(Misread):
@@ -75,8 +76,8 @@ class Swapped(Misread):
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
         """The conditioning of ids, as this model reads them."""
-        inner = slice(1, ids.shape[1] - 1)
-        rows = [self._model.padded(self._read(row)[inner]) for row in ids.tolist()]
+        end = ids.shape[1] - 1
+        rows = [self._model.padded(self._read(row)[1:end]) for row in ids.tolist()]
         return self._model.encode_ids(torch.tensor(rows, device=ids.device), extra)
 
     def _read(self, ids: list[int]) -> list[int]:

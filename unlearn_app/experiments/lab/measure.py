@@ -75,8 +75,8 @@ def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
     """
     if smoke:
         rows = [case for case in CASES if CASES[case].concept == "cat"] + list(METHODS)
-        control = AttackedModel(CONTROL, UNSEEN_CONTROLS[0], 0)
-        return [control, *(AttackedModel(row, "cat", 0) for row in rows[:6])]
+        cells = [(CONTROL, UNSEEN_CONTROLS[0]), *((row, "cat") for row in rows[:6])]
+        return [AttackedModel(*cell, seed=0) for cell in cells]
     cases = [
         AttackedModel(row, case.concept, seed)
         for row, case in CASES.items()

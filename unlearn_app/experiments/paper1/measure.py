@@ -93,8 +93,8 @@ class Removal:
 def grid(seeds: int) -> list[Removal]:
     """Every arm on every target, those that decide most first."""
     targets = dict.fromkeys(itertools.chain(CUT_TARGETS, *TASKS.values()))
-    cells = itertools.product(range(seeds), targets, dict.fromkeys((*MAIN, *ARMS)))
-    removals = [Removal(target, arm, seed) for seed, target, arm in cells]
+    arms = dict.fromkeys((*MAIN, *ARMS))
+    removals = [Removal(t, arm, seed) for seed in range(seeds) for t in targets for arm in arms]
     return sorted(removals, key=lambda cell: (not cell.cut, cell.target not in CUT_TARGETS))
 
 
@@ -137,10 +137,10 @@ class Paper1(Experiment):
         return None if cell.arm == STEP_TIME else (cell.target, cell.seed)
 
     def prepare(self, cell: Removal) -> Tensor:
-        groups, first = self._groups(cell), REFERENCE_SEED + 1000 * cell.seed
+        groups, config = self._groups(cell), cell.config(self.smoke)
         prompts = [prompt for group in RETAIN for prompt in groups[group]]
         with self.model.active():
-            images = _pictures(self.model, prompts, first, cell.config(self.smoke))
+            images = _pictures(self.model, prompts, REFERENCE_SEED + 1000 * cell.seed, config)
         return self.judge.features(images)
 
     def measure(
@@ -194,7 +194,6 @@ def digest(config: RunConfig) -> str:
     """A short hash of the settings that forgetting depends on, so that a cell is measured anew when
     one changes.
     """
-    regularized = config.regularize != RegularizeConfig()
     return short_hash(
         [
             config.objective,
@@ -205,7 +204,7 @@ def digest(config: RunConfig) -> str:
             config.prompts,
             config.anchor,
             config.resist if config.resist.on else None,
-            *([config.regularize] if regularized else []),
+            *([config.regularize] if config.regularize != RegularizeConfig() else []),
         ]
     )
 

@@ -29,8 +29,6 @@ class RemovalResult:
     target: str
     arm: str
     seed: int
-    known: float
-    """Share of forget pictures in which the original shows the concept."""
     ua: float
     ra_loss: float
     held_out: float
@@ -101,7 +99,6 @@ def _result(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]
         config["target"],
         config["arm"],
         config["seed"],
-        known=accuracy(base, ["forget"]),
         ua=100 - accuracy(values, ["forget"]),
         ra_loss=accuracy(base, RETAIN) - accuracy(values, RETAIN),
         held_out=change(RETAIN),
@@ -150,7 +147,6 @@ def targets_of(found: Results) -> dict[str, list[RemovalResult]]:
 
 
 def _reaches(ua: float, lost: float) -> bool:
-    """Whether a target is forgotten and enough is kept, by the means over seeds."""
     return ua >= 90 and lost <= 15
 
 
@@ -192,8 +188,12 @@ def best_arm(found: Results) -> dict[str, Any] | None:
         if len(means) >= 3:
             ua, lost, held = map(statistics.median, zip(*means, strict=True))
             met = ua >= 95 and lost <= 3 and abs(held) <= 0.01
-            said = f"{ua:.1f} / {lost:+.1f} / {held:+.3f}"
-            shown = {"arm": arm, "medians": said, "classes": len(means), "met": met}
+            shown = {
+                "arm": arm,
+                "medians": f"{ua:.1f} / {lost:+.1f} / {held:+.3f}",
+                "classes": len(means),
+                "met": met,
+            }
             ranked.append((met, ua - max(lost, 0.0), arm, shown))
     return max(ranked)[-1] if ranked else None
 

@@ -27,8 +27,10 @@ from .measure import (
     ALONE,
     ATTACKS,
     BASES,
+    CONTROLS,
     COUNT,
     CUT_STEPS,
+    DEFENCES,
     FAST_ALONE,
     FAST_META,
     HARMLESS,
@@ -38,6 +40,7 @@ from .measure import (
     NONE,
     ORIGINAL,
     SEEDS,
+    SHORT,
     STRONG,
     UNSEEN,
     DefendedAttack,
@@ -285,10 +288,8 @@ def report(folder: Path, found: Curves) -> str:
     bases = [base for base in BASES if _of_base(found, base)]
     pairs = {curve.pair for curve in found if curve.cell.base in BASES}
     sections = {base: curve_lines(_of_base(found, base), known, marks) for base in [*bases, UNSEEN]}
-    if originals:
-        above = curve_line(ORIGINAL, originals, known, marks)
-        sections |= {base: [above, *sections[base]] for base in bases}
-    last = max((curve.last for curve in found), default=0)
+    for base in bases if originals else ():
+        sections[base].insert(0, curve_line(ORIGINAL, originals, known, marks))
     return render(
         "paper2.md",
         name=folder.name,
@@ -297,7 +298,7 @@ def report(folder: Path, found: Curves) -> str:
         claims=[judged(claim, found, base) for base in bases for claim in CLAIMS],
         pairs=len(pairs),
         without=len(pairs - known.keys()),
-        scope=scope({curve.cell for curve in found}, last),
+        scope=scope({curve.cell for curve in found}, max((c.last for c in found), default=0)),
     )
 
 
@@ -346,13 +347,11 @@ def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
 def _by_defence(measured: Collection[DefendedAttack]) -> dict[str, list[str]]:
     """The measured attacks of every defence, in the order of the grid."""
     met = {(cell.defence, cell.attack) for cell in measured}
-    defences = dict.fromkeys(cell.defence for cell in grid(1))
-    return {
-        "the fresh concepts" if defence == NONE else defence: [
-            attack for attack in ATTACKS if (defence, attack) in met
-        ]
-        for defence in defences
+    found = {
+        defence: [attack for attack in ATTACKS if (defence, attack) in met]
+        for defence in (NONE, *DEFENCES, *CONTROLS, *SHORT)
     }
+    return {"the fresh concepts": found.pop(NONE), **found}
 
 
 COLOURS = {

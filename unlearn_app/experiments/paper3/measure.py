@@ -50,8 +50,8 @@ BASES: dict[str, dict[str, Any]] = {
     "EraseDiff": {"objective": "erasediff"},
     "ESD": {"objective": "esd"},
 }
-FIRST_BASE = next(iter(BASES))
-"""The method that every arm is measured with."""
+FIRST_BASE, SECOND_BASE, _ = BASES
+"""The method that every arm is measured with, and the one that some are."""
 SEQUENTIAL, PROJECTION = "sequential", "projection"
 WITH_SELECTION, WITH_L2 = "projection + selective", "projection + L2"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
@@ -115,11 +115,10 @@ class RequestSequence:
         All arms in one order with one base method, those for reference with one seed, contenders
         with more; in the other order, and with a second method, three arms and a seed.
         """
-        second = list(BASES)[1]
         if (self.order, self.base) == (0, FIRST_BASE):
             return self.seed == 0 or self.arm not in (UNHELD, ALL_LAYERS)
         few = self.seed == 0 and self.arm in (SEQUENTIAL, PROJECTION, WITH_L2)
-        return few and (self.order, self.base) in ((1, FIRST_BASE), (0, second))
+        return few and (self.order, self.base) in ((1, FIRST_BASE), (0, SECOND_BASE))
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
         """What is asked for, in this order."""
@@ -239,6 +238,8 @@ class Paper3(Experiment):
 
     def config(self, cell: RequestSequence) -> dict[str, Any]:
         run, plan = cell.settings(self.smoke)
+        panel_of = self._panel(cell).items()
+        asked = {name: [[prompt.text, seed] for prompt, seed in own] for name, own in panel_of}
         return to_json(cell) | {
             "cut": cell.cut,
             "requests": list(cell.requests(self.smoke)),
@@ -246,7 +247,7 @@ class Paper3(Experiment):
             "plan": to_json(plan),
             "run": run.command(),
             "base_model": self.model.base_hash,
-            "panel": panel_digest(self._panel(cell)),
+            "panel": short_hash(asked),
             "split": self.extent.split,
         }
 
@@ -317,13 +318,6 @@ class Paper3(Experiment):
             for _ in append(ledger, request, self.model, self.judge, sampler=sampler, **how):
                 pass
         return ledger
-
-
-def panel_digest(asked: PanelPrompts) -> str:
-    """A short hash of the pictures that are looked at: every prompt and seed."""
-    return short_hash(
-        {name: [[prompt.text, seed] for prompt, seed in own] for name, own in asked.items()}
-    )
 
 
 def opened(
@@ -397,6 +391,5 @@ def seconds_of(rows: Sequence[Request]) -> list[float]:
     """What each request took; a postponed one what lies on the line between its neighbours that
     were trained.
     """
-    trained = [number for number, row in enumerate(rows) if row.steps or not number]
-    seconds = [rows[number].seconds for number in trained]
-    return np.interp(range(len(rows)), trained, seconds).tolist()
+    trained = {n: row.seconds for n, row in enumerate(rows) if row.steps or not n}
+    return np.interp(range(len(rows)), [*trained], [*trained.values()]).tolist()

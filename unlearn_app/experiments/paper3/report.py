@@ -111,7 +111,7 @@ def mean(values: Sequence[float | None]) -> float:
     return statistics.mean([value for value in values if value is not None] or [0.0])
 
 
-def within(found: Interval, unit: str, count: int, digits: int = 0) -> str:
+def _within(found: Interval, unit: str, count: int, digits: int = 0) -> str:
     """A mean over `count` sequences with its interval, which a single sequence has not."""
     middle, low, high = (f"{value:.{digits}f}" for value in found)
     ends = f"{low} to {high}" if count > 1 else "one sequence"
@@ -134,25 +134,23 @@ def share_interval(found: States, name: str) -> Interval | None:
     return middle, min(low, least), max(high, most)
 
 
-def at_last(found: States) -> list[SequenceState]:
-    """The states after the last request."""
+def _at_last(found: States) -> list[SequenceState]:
     last = max((state.number for state in found), default=0)
     return [state for state in found if state.number == last]
 
 
-def of_arm(found: States, arm: str) -> list[SequenceState]:
-    """The states of one arm."""
+def _of_arm(found: States, arm: str) -> list[SequenceState]:
     return [state for state in found if state.arm == arm]
 
 
-def paired(
+def _paired(
     found: States, arm: str, other: str, name: str
 ) -> list[tuple[SequenceState, SequenceState]]:
     """The same sequences under two arms after the last request, where both have a value."""
     one, two = (
         {
             state.sequence: state
-            for state in of_arm(at_last(found), side)
+            for state in _of_arm(_at_last(found), side)
             if getattr(state, name) is not None
         }
         for side in (arm, other)
@@ -168,7 +166,7 @@ def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
     one sequence are not independent. What forgets less keeps more for free, so that is no news
     where UA is lower by more than a few points, and keeping less at a higher UA is none either.
     """
-    pairs = paired(found, arm, other, name)
+    pairs = _paired(found, arm, other, name)
     if not pairs:
         return _not_measured(text, f"{arm}, {other}")
     over = mean_interval([getattr(a, name) - getattr(b, name) for a, b in pairs])
@@ -201,12 +199,11 @@ def claims(found: States) -> list[str]:
     ]
     others = [arm for arm in holding if arm not in (PROJECTION, WITH_SELECTION, WITH_L2)]
     if others:
-        second = next(arm for arm in by_arm(at_last(found)) if arm in others)
-        best = "Projection keeps most of its own domain"
-        lines.append(judged(found, best, PROJECTION, second, "ra_i"))
-    more = "What is combined adds to projection"
+        second = next(arm for arm in by_arm(_at_last(found)) if arm in others)
+        text = "Projection keeps most of its own domain"
+        lines.append(judged(found, text, PROJECTION, second, "ra_i"))
     lines += [
-        judged(found, more, arm, PROJECTION, "ra_i")
+        judged(found, "What is combined adds to projection", arm, PROJECTION, "ra_i")
         for arm in (WITH_SELECTION, WITH_L2)
         if arm in arms
     ]
@@ -216,7 +213,7 @@ def claims(found: States) -> list[str]:
 
 def collapse(found: States, arm: str) -> str:
     """Whether a sequence that nothing holds back loses its own domain."""
-    ends = of_arm(at_last(found), arm)
+    ends = _of_arm(_at_last(found), arm)
     interval = share_interval(ends, "ra_i")
     text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
     if interval is None:
@@ -224,7 +221,7 @@ def collapse(found: States, arm: str) -> str:
     label = against_bar(interval, COLLAPSE, at_most=True, words=HELD)
     pictures = number_of(sum(len(end.pictures["ra_i"]) for end in ends), "picture")
     ua = f"{mean([end.ua for end in ends]):.0f}"
-    return line(text, arm, within(interval, "%", len(ends)), pictures, ua, f"**{label}**")
+    return line(text, arm, _within(interval, "%", len(ends)), pictures, ua, f"**{label}**")
 
 
 def cost(found: States) -> str:
@@ -232,20 +229,20 @@ def cost(found: States) -> str:
     other.
     """
     text, arms = "All at once costs more in all", f"{AT_ONCE}, {SEQUENTIAL}"
-    pairs = paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
+    pairs = _paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
     if not pairs:
         return _not_measured(text, arms)
     interval = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
     label = against_bar(interval, 1.0, at_most=False, words=HELD)
     ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
-    return line(text, arms, within(interval, "times", len(pairs), 1), "–", ua, f"**{label}**")
+    return line(text, arms, _within(interval, "times", len(pairs), 1), "–", ua, f"**{label}**")
 
 
 def no_collapse(found: States) -> dict[str, str]:
     """What the plain sequence and the one that nothing holds keep, where the plain one stands and
     the paper's falls; empty where it falls too.
     """
-    own = {arm: [end.ra_i for end in of_arm(at_last(found), arm)] for arm in (SEQUENTIAL, UNHELD)}
+    own = {arm: [end.ra_i for end in _of_arm(_at_last(found), arm)] for arm in (SEQUENTIAL, UNHELD)}
     if not own[SEQUENTIAL] or mean(own[SEQUENTIAL]) < COLLAPSE:
         return {}
     return {arm: with_half(values) for arm, values in own.items() if values}
@@ -299,7 +296,7 @@ def bars(found: States) -> dict[str, Any] | None:
     """Which arm that holds a sequence back is best, and all arms against every bar; None where the
     plain sequence, or every arm that holds it back, is not measured.
     """
-    ends = at_last(found)
+    ends = _at_last(found)
     arms = dict.fromkeys(end.arm for end in ends)
     holding = [arm for arm in HOLDING if arm in arms]
     if not holding or SEQUENTIAL not in arms:
@@ -323,10 +320,10 @@ def bars(found: States) -> dict[str, Any] | None:
 
 def reached(found: States, arm: str) -> Reached:
     """Mean and 95 % interval of what an arm reaches of every bar; None of what is not measured."""
-    ends = of_arm(at_last(found), arm)
+    ends = _of_arm(_at_last(found), arm)
     costs = {
         "drift": drifts(found, arm),
-        "growth": growth(of_arm(found, arm)),
+        "growth": growth(_of_arm(found, arm)),
         "seconds": [end.seconds for end in ends],
     }
     return {name: share_interval(ends, name) for name in RATES} | {
@@ -362,13 +359,13 @@ def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
 
 def drifts(found: States, arm: str) -> list[float]:
     """The drift of every sequence in percent of the plain one's."""
-    return [100 * a.drift / max(b.drift, 1e-9) for a, b in paired(found, arm, SEQUENTIAL, "drift")]
+    return [100 * a.drift / max(b.drift, 1e-9) for a, b in _paired(found, arm, SEQUENTIAL, "drift")]
 
 
 def growth(found: States) -> list[float]:
     """The time of the last request by that of the first, of every sequence that has both."""
     first = {state.sequence: state.seconds for state in found if state.number == 1}
-    return [end.seconds / first[end.sequence] for end in at_last(found) if first.get(end.sequence)]
+    return [end.seconds / first[end.sequence] for end in _at_last(found) if first.get(end.sequence)]
 
 
 def _middle(found: Reached, name: str) -> float:
@@ -382,8 +379,7 @@ def by_arm(found: States) -> dict[str, list[SequenceState]]:
     return {arm: arms[arm] for arm in ranked}
 
 
-def originals(found: States) -> list[dict[str, float | None]]:
-    """What the original shows of every sequence, once."""
+def _originals(found: States) -> list[dict[str, float | None]]:
     return list({state.sequence: state.original for state in found}.values())
 
 
@@ -395,11 +391,10 @@ def kept_share(found: States, name: str) -> str:
     plain = [getattr(state, name) * state.original[name] / 100 for state in some]
     count = sum(len(state.pictures.get(name, "")) for state in some)
     number = f", n = {count}" if count else ""
-    return f"{with_half([getattr(state, name) for state in some])} ({percent(plain)}{number})"
+    return f"{with_half([getattr(state, name) for state in some])} ({_percent(plain)}{number})"
 
 
-def percent(values: Sequence[float | None]) -> str:
-    """A mean in percent, a dash for nothing."""
+def _percent(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{mean(known):.0f} %" if known else "–"
 
@@ -409,7 +404,7 @@ def notes(found: States) -> list[str]:
     line.
     """
     seeds: dict[tuple[str, str], list[str]] = {}
-    for end in at_last(found):
+    for end in _at_last(found):
         for note in end.notes:
             seeds.setdefault((end.arm, note), []).append(str(end.seed))
     return [
@@ -418,18 +413,18 @@ def notes(found: States) -> list[str]:
     ]
 
 
-def last_of_first(found: States) -> dict[str, list[SequenceState]]:
+def _last_of_first(found: States) -> dict[str, list[SequenceState]]:
     """The states after the last request of the first order with the first method, by domain."""
     first = [state for state in found if (state.base, state.order) == (FIRST_BASE, 0)]
     domains = grouped(first, attrgetter("domain"))
-    return {domain: at_last(domains[domain]) for domain in SEQUENCES if domain in domains}
+    return {domain: _at_last(domains[domain]) for domain in SEQUENCES if domain in domains}
 
 
-def state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
+def _state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
     """What an arm leaves of the model, a list for each of `STATE`; drift in percent of the plain
     sequence's.
     """
-    shares = [[getattr(end, name) for end in of_arm(ends, arm)] for name in RATES]
+    shares = [[getattr(end, name) for end in _of_arm(ends, arm)] for name in RATES]
     return [*shares, drifts(ends, arm)]
 
 
@@ -467,15 +462,15 @@ def report(folder: Path, found: States) -> str:
         "paper3.md",
         name=folder.name,
         base=FIRST_BASE,
-        domains=last_of_first(found),
+        domains=_last_of_first(found),
         bars=[BARS[name] for name in STATE],
         kept=KEPT,
         by_arm=by_arm,
-        of_arm=of_arm,
-        originals=originals,
-        percent=percent,
+        of_arm=_of_arm,
+        originals=_originals,
+        percent=_percent,
         kept_share=kept_share,
-        state_of_arm=state_of_arm,
+        state_of_arm=_state_of_arm,
         sections=[section(title, some) for title, some in sections(found).items()],
         plain=SEQUENTIAL,
         unheld=UNHELD,
@@ -523,11 +518,10 @@ def figure(found: States) -> str:
 
 def _lines(found: States, name: str) -> dict[str, list[tuple[float, float]]]:
     """Means over sequences by arm and number of requests."""
-    ordered = sorted(found, key=attrgetter("number"))
     return {
         arm: [
             (number, mean([getattr(state, name) for state in own]))
             for number, own in grouped(some, attrgetter("number")).items()
         ]
-        for arm, some in grouped(ordered, attrgetter("arm")).items()
+        for arm, some in grouped(sorted(found, key=attrgetter("number")), attrgetter("arm")).items()
     }
