@@ -56,9 +56,8 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, str]:
     wanted = _normal(text)
     for kind, (shown, fresh) in ENTRIES.items():
         for entry in (*shown, *fresh):
-            for spelling in spellings(entry):
-                if wanted in (spelling, f"{spelling}s", f"{spelling}es", f"{spelling[:-1]}ies"):
-                    return entry, kind
+            if any(wanted in (s, f"{s}s", f"{s}es", f"{s[:-1]}ies") for s in spellings(entry)):
+                return entry, kind
     if any(wanted in spellings(entry) for entry in SETTINGS):
         raise ConfigError(
             f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.",

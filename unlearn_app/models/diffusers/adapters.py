@@ -114,18 +114,17 @@ class AdaptedNetwork(Denoiser, Adapters):
             )
         rank = ranks.pop()
         layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
-        strange = ModelError(
+        misfit = ModelError(
             f"The adapter does not fit the model {self.name}: it was made for other layers."
         )
         if not set(layers) <= set(self._targets("all")):
-            raise strange
+            raise misfit
         self._add(slot, rank, float(rank), layers)
         expected = get_peft_model_state_dict(self.network, adapter_name=slot)
         shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
         if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
-            raise strange
+            raise misfit
         set_peft_model_state_dict(self.network, state, adapter_name=slot)
-        self._apply()
 
     @property
     def _layers(self) -> list[BaseTunerLayer]:

@@ -49,9 +49,9 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
         raise ModelError(
             f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted."
         )
-    for chatty in (diffusers_logging, transformers_logging):
-        chatty.set_verbosity(logging.CRITICAL)  # what cannot be loaded is told in our own sentence
-        chatty.disable_progress_bar()
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity(logging.CRITICAL)  # our own sentence says what cannot be loaded
+        library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

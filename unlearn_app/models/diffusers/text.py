@@ -20,10 +20,10 @@ class TokenizedText(TextEncoder, TokenAccess):
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-        states = self.pipe.encode_prompt(
+        states, _ = self.pipe.encode_prompt(
             list(prompts), self.device, 1, do_classifier_free_guidance=False
-        )[0]
-        return Conditioning(states.detach())
+        )
+        return Conditioning(states)
 
     def token_ids(self, prompt: str) -> list[int]:
         tokenizer = self.pipe.tokenizer

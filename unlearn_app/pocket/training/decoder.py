@@ -9,6 +9,8 @@ and silu(u + K * parity) passes those of the right copy and sets the others to z
 """
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -191,11 +193,23 @@ def _set_anchors_and_balance(conv: nn.Conv2d, anchored: bool = True, mean: float
     conv.bias[BALANCE] = mean * len(conv.bias) - conv.bias.sum()
 
 
+@contextmanager
+def _branch(block: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Conv2d]]:
+    """The two convolutions of a residual branch, zero to begin with and completed afterwards."""
+    blank(block.conv1)
+    _hold_norm(block.norm2)
+    blank(block.conv2)
+    yield block.conv1, block.conv2
+    _set_anchors_and_balance(block.conv1)
+    _set_anchors_and_balance(block.conv2, anchored=False)
+
+
 def _write_entry(autoencoder: nn.Module) -> None:
     conv = autoencoder.decoder.conv_in
-    write_taps(autoencoder.post_quant_conv, torch.eye(len(ENTRY["code"])))
+    channels = range(len(ENTRY["code"]))
+    write_taps(autoencoder.post_quant_conv, torch.eye(len(channels)))
     blank(conv)
-    _tap(conv, ENTRY["code"], range(len(ENTRY["code"])), 1.0)
+    _tap(conv, ENTRY["code"], channels, 1.0)
     conv.bias[ENTRY["one"]] = ONE
     _set_anchors_and_balance(conv)
 
@@ -208,27 +222,25 @@ def _write_ramp(resnets: nn.ModuleList) -> None:
     beyond the border; each further convolution moves a flag one cell inwards. Every block adds two
     of the four flags of each side.
     """
-    outward = [(0, -1), (0, 1), (-1, 0), (1, 0)]
-    edges = ENTRY["edges"]
-    ramps = ENTRY["ramp"]
+    horizontal, vertical = ENTRY["ramp"]
+    sides = (
+        (horizontal, -1, (0, -1)),
+        (horizontal, 1, (0, 1)),
+        (vertical, -1, (-1, 0)),
+        (vertical, 1, (1, 0)),
+    )
     for distance, block in zip((0, 2), resnets, strict=True):
-        blank(block.conv1)
-        blank(block.conv2)
-        _hold_norm(block.norm2)
-        for side, (edge, out) in enumerate(zip(edges, outward, strict=True)):
-            if distance == 0:
-                _tap(block.conv1, [edge], ENTRY["one"], 1.0)
-                _tap(block.conv1, [edge], ENTRY["one"], -1.0, out)
-            else:
-                _tap(block.conv1, [edge], [edge], 1.0, out)
-            axis = ramps[side // 2]
-            sign = 2 * (side % 2) - 1
-            value = sign * (SIDE / 2 - 0.5 - distance) / ONE
-            _tap(block.conv2, [axis], [edge], value)
-            _tap(block.conv2, [axis], [edge], value - sign / ONE, out)
-            _tap(block.conv2, [edge], [edge], 1.0, out)
-        _set_anchors_and_balance(block.conv1)
-        _set_anchors_and_balance(block.conv2, anchored=False)
+        with _branch(block) as (conv1, conv2):
+            for edge, (ramp, sign, outward) in zip(ENTRY["edges"], sides, strict=True):
+                if distance == 0:
+                    _tap(conv1, [edge], ENTRY["one"], 1.0)
+                    _tap(conv1, [edge], ENTRY["one"], -1.0, outward)
+                else:
+                    _tap(conv1, [edge], [edge], 1.0, outward)
+                value = sign * (SIDE / 2 - 0.5 - distance) / ONE
+                _tap(conv2, [ramp], [edge], value)
+                _tap(conv2, [ramp], [edge], value - sign / ONE, outward)
+                _tap(conv2, [edge], [edge], 1.0, outward)
 
 
 def _add_parity(
@@ -251,9 +263,8 @@ def _add_parity(
 
 def _write_position(conv: nn.Conv2d, source: Map, target: Map, side: int) -> None:
     """Write the constant, the ramps of the doubled map, the parities of before and two new ones."""
-    old = source.get("parity", [])
     *same, horizontal, vertical = target["parity"]
-    _tap(conv, same, old, 1.0)
+    _tap(conv, same, source.get("parity", []), 1.0)
     for axis, parity in enumerate((horizontal, vertical)):
         _add_parity(conv, [parity], source, axis, 1.0, side)
         if "ramp" in target:
@@ -294,22 +305,17 @@ def _select_quarters(block: nn.Module, functionals: tuple[Tensor, Tensor]) -> No
     weights, means = functionals
     size = len(QUARTERS["pixels"])
     hidden = _map(top=size, bottom=size)
-    blank(block.conv1)
-    for row, (name, sign) in enumerate((("top", 1), ("bottom", -1))):
-        shift = means[row] - COARSE_GATE * weights[row].sum(-1)
-        for column, half in enumerate(("left", "right")):
-            _tap(block.conv1, hidden[name], HALVES[half], weights[row, column])
-        flag_x, flag_y = ([place] for place in HALVES["parity"])
-        _tap(block.conv1, hidden[name], flag_x, (shift[0] - shift[1])[:, None] / ONE)
-        _tap(block.conv1, hidden[name], flag_y, torch.full((size, 1), 2 * sign * GATE / ONE))
-        block.conv1.bias[hidden[name]] = shift[1] - sign * GATE
-    _set_anchors_and_balance(block.conv1)
-    _hold_norm(block.norm2)
-    blank(block.conv2)
-    for name in ("top", "bottom"):
-        _tap(block.conv2, QUARTERS["pixels"], hidden[name], 1.0)
-    block.conv2.bias[QUARTERS["pixels"]] = -GATE
-    _set_anchors_and_balance(block.conv2, anchored=False)
+    flag_x, flag_y = ([place] for place in HALVES["parity"])
+    with _branch(block) as (conv1, conv2):
+        for row, (name, sign) in enumerate((("top", 1), ("bottom", -1))):
+            shift = means[row] - COARSE_GATE * weights[row].sum(-1)
+            _tap(conv1, hidden[name], HALVES["left"], weights[row, 0])
+            _tap(conv1, hidden[name], HALVES["right"], weights[row, 1])
+            _tap(conv1, hidden[name], flag_x, (shift[0] - shift[1])[:, None] / ONE)
+            _tap(conv1, hidden[name], flag_y, torch.full((size, 1), 2 * sign * GATE / ONE))
+            conv1.bias[hidden[name]] = shift[1] - sign * GATE
+            _tap(conv2, QUARTERS["pixels"], hidden[name], 1.0)
+        conv2.bias[QUARTERS["pixels"]] = -GATE
     _write_shortcut(block.conv_shortcut, HALVES, QUARTERS, 1 / ONE)
 
 
@@ -350,15 +356,11 @@ def _select(block: nn.Module, gated: Map, target: Map) -> None:
     share = len(gated["plus"]) // 4
     hidden = _map(plus=share, minus=share)
     every = torch.eye(share).repeat(1, 4)
-    blank(block.conv1)
-    blank(block.conv2)
-    for name, sign in (("plus", 1.0), ("minus", -1.0)):
-        _tap(block.conv1, hidden[name], gated["plus"], sign * every)
-        _tap(block.conv1, hidden[name], gated["minus"], -sign * every)
-        for output, way in (("pixels", 1.0), ("plus", 1.0), ("minus", -1.0)):
-            if output in target:
-                _tap(block.conv2, target[output], hidden[name], sign * way)
-    _set_anchors_and_balance(block.conv1)
-    _hold_norm(block.norm2)
-    _set_anchors_and_balance(block.conv2, anchored=False)
+    with _branch(block) as (conv1, conv2):
+        for name, sign in (("plus", 1.0), ("minus", -1.0)):
+            _tap(conv1, hidden[name], gated["plus"], sign * every)
+            _tap(conv1, hidden[name], gated["minus"], -sign * every)
+            for output, way in (("pixels", 1.0), ("plus", 1.0), ("minus", -1.0)):
+                if output in target:
+                    _tap(conv2, target[output], hidden[name], sign * way)
     _write_shortcut(block.conv_shortcut, gated, target)

@@ -88,8 +88,8 @@ def batch_loss(
     rng, generator = draws_of(seed, step)
     starts = np.cumsum([0, *map(len, shards)])
     rows = torch.randint(int(starts[-1]), (batch_size,), generator=generator).sort().values.numpy()
-    homes = np.searchsorted(starts, rows, side="right") - 1
-    raw = [shards[home][row - starts[home]] for home, row in zip(homes, rows, strict=True)]
+    places = np.searchsorted(starts, rows, side="right") - 1
+    raw = [shards[place][row - starts[place]] for place, row in zip(places, rows, strict=True)]
     device = next(net.parameters()).device
     pictures = disturb(to_tensor(raw), basis, generator).to(device)
     shown = [scenes[row] for row in rows]
@@ -139,8 +139,8 @@ def compatible(scenes: Sequence[Scene], parts: Sequence[Parts]) -> Tensor:
     table = torch.ones(len(scenes), len(parts))
     for place, axis in enumerate(NAMES):
         shown = np.array([getattr(scene, axis) for scene in scenes])[:, None]
-        told = np.array([column[place] or "" for column in said])
-        table *= torch.from_numpy((told == "") | (shown == told))
+        named = np.array([column[place] or "" for column in said])
+        table *= torch.from_numpy((named == "") | (shown == named))
     return table
 
 

@@ -1,6 +1,7 @@
 """Captions: from the parts of a scene to an English sentence, with paraphrases and synonyms."""
 
 import random
+import re
 
 from .vocabulary import (
     FRESH_OBJECTS,
@@ -85,8 +86,4 @@ def _spelling(name: str | None, rng: random.Random | None) -> str:
 
 def _tidy(text: str) -> str:
     words = " ".join(text.replace(" ,", ",").split()).strip(", ")
-    for vowel in "aeiou":
-        words = words.replace(f" a {vowel}", f" an {vowel}")
-        if words.startswith(f"a {vowel}"):
-            words = f"an{words[1:]}"
-    return words
+    return re.sub(r"\ba (?=[aeiou])", "an ", words)
