@@ -53,7 +53,7 @@ class BrandNew:
         return {n: (ones, self.force * w.new_ones(len(w), 1)) for n, w in weights.items()}
 '''
 ATTACK = '''
-from unlearn_app.attacks import Attack, repeated, sample_tries
+from unlearn_app.attacks import Attack, asked_in, sample_tries
 from unlearn_app.settings.events import Step
 
 @register("attack", "brand_new")
@@ -69,7 +69,7 @@ class BrandNew(Attack):
 
     def __call__(self, model, context):
         yield Step("attack", 1, 1, {"force": self.force})
-        asked = repeated(context, range(self.tries), "please, ")
+        asked = asked_in(context, range(self.tries), "please, ")
         return sample_tries(model, asked, context)
 '''
 JUDGE = '''

@@ -4,8 +4,7 @@ import pytest
 
 from unlearn_app.common import registry
 from unlearn_app.common.paths import POCKET
-from unlearn_app.concepts.catalog import known_concepts, nearest_known, tuning_prompts
-from unlearn_app.settings.presets import suggested_regularization
+from unlearn_app.concepts.catalog import known_concepts, tuning_prompts
 from unlearn_app.settings.run_config import make_config
 
 
@@ -26,7 +25,7 @@ def test_a_world_has_its_own_judges_and_base_rates_or_none() -> None:
 
 def test_the_open_world_knows_no_concept_and_nothing_unseen() -> None:
     world = registry.world("some/model")
-    assert known_concepts("some/model") == nearest_known("cat", "some/model") == []
+    assert known_concepts("some/model") == world.nearest_known("cat") == []
     assert world.unseen("object") == () and world.lesson(1, 0) is None
 
 
@@ -53,4 +52,4 @@ def test_prompts_to_tune_by_are_the_adversarys_where_the_world_has_none() -> Non
     ],
 )
 def test_a_sequence_is_regularized_as_was_tuned(objective: str, model: str, preset: str) -> None:
-    assert suggested_regularization(objective, model) == preset
+    assert registry.world(model).regularization_preset(objective) == preset

@@ -114,7 +114,7 @@ def with_ids(data: LatentDataset, ids: Tensor) -> LatentDataset:
     return replace(data, cond=replace(data.cond, extras={"ids": ids}))
 
 
-def repeated(context: AttackContext, attempts: Iterable[int], before: str = "") -> list[Asked]:
+def asked_in(context: AttackContext, attempts: Iterable[int], before: str = "") -> list[Asked]:
     """Every held-out prompt in each of `attempts`, with the words `before` it."""
     return [
         (index, attempt, before + prompt.text)
@@ -159,7 +159,7 @@ def sample_variants(
     cond = model.encode_text([prompt.text for prompt in context.prompts])
     started, parts = time.perf_counter(), []
     for attempt, (name, overrides) in enumerate(ways):
-        asked = repeated(context, [attempt], f"{name}: ")
+        asked = asked_in(context, [attempt], f"{name}: ")
         parts.append(sample_tries(model, asked, context, cond, overrides))
         yield Step("attack", attempt + 1, count, {}, seconds=time.perf_counter() - started)
         started = time.perf_counter()

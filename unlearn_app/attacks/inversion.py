@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..common.registry import register
 from ..common.seeds import generator
-from ..concepts.concept import Concept, named
+from ..concepts.concept import Concept, cycled, named
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.attacks import pictures_of
@@ -18,7 +18,7 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import Attack, AttackContext, TokenLoss, Tries, repeated, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, with_ids
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -53,7 +53,7 @@ class Inversion(Attack):
         table, first = tokens.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
         concept, data = context.concept, context.data
         anchor = tokens.token_ids(concept.anchor)[1:-1]
-        vectors = table[[anchor[row % len(anchor)] for row in range(self.vectors)]]
+        vectors = table[list(cycled(anchor, self.vectors))]
         noise = torch.randn(vectors.shape, generator=generator(first)).to(vectors)
         vectors += 0.1 * table.std() * noise
         vectors.requires_grad_()
@@ -71,7 +71,7 @@ class Inversion(Attack):
         ids = self._ids(tokens, concept, [prompt.text for prompt in context.prompts])
         with torch.no_grad():
             cond = tokens.encode_ids(ids, vectors).repeat(self.tries)
-        return sample_tries(model, repeated(context, range(self.tries), "[V]: "), context, cond)
+        return sample_tries(model, asked_in(context, range(self.tries), "[V]: "), context, cond)
 
     def _ids(self, tokens: TokenAccess, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""

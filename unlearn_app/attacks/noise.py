@@ -11,9 +11,8 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, Tries, sample_variants
 
-SCALES = (1.0, 1.02, 1.05, 1.1)
-ETAS = (1.0, 0.75, 0.5, 0.25)
-GRID = tuple(itertools.product(ETAS, SCALES))
+GRID = tuple(itertools.product((1.0, 0.75, 0.5, 0.25), (1.0, 1.02, 1.05, 1.1)))
+"""Values of eta, with scales of the first noise."""
 
 
 @register("attack", "noise")

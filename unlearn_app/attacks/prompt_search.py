@@ -16,7 +16,7 @@ from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
-from . import Attack, AttackContext, TokenLoss, Tries, repeated, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, with_ids
 
 SEED_OFFSET = 650_000
 
@@ -70,7 +70,7 @@ class PromptSearch(Attack):
             regularizers=(OnSimplex(),),
         )
         found = candidates[simplex.detach().argmax(1)].tolist()
-        asked = repeated(context, range(self.tries), f"{tokens.words(found)} ")
+        asked = asked_in(context, range(self.tries), f"{tokens.words(found)} ")
         return sample_tries(model, asked, context)
 
 

@@ -17,7 +17,7 @@ from ..settings.groups import AttackConfig, setting
 from ..settings.run_config import RunConfig
 from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
 from ..training.loop import Term, fit
-from . import Attack, AttackContext, Tries, repeated, sample_tries
+from . import Attack, AttackContext, Tries, asked_in, sample_tries
 
 SEED_OFFSET = 500_000
 """The adversary's pictures come from seeds that neither the defender's training nor the comparison
@@ -50,7 +50,7 @@ class Relearn(Attack):
         training = fine_tune(model, context.data, self.training, first_seed(context.seed))
         with closing(training):
             yield from itertools.islice(training, self.training.steps)
-            return sample_tries(model, repeated(context, range(self.tries)), context)
+            return sample_tries(model, asked_in(context, range(self.tries)), context)
 
 
 def adversary_pictures(

@@ -67,12 +67,12 @@ class AttackResult:
         """Per held-out prompt, whether one of its first `attempts` pictures (all by default) shows
         the concept.
         """
-        found: dict[int, bool] = {}
+        found = dict.fromkeys(sorted(self.tries.prompt_index), False)
         rows = zip(self.tries.prompt_index, self.tries.attempt, self.judged, strict=True)
         for prompt, attempt, said in rows:
-            counted = attempts is None or attempt < attempts
-            found[prompt] = found.get(prompt, False) or (said["correct"] and counted)
-        return tuple(found[prompt] for prompt in sorted(found))
+            if said["correct"] and (attempts is None or attempt < attempts):
+                found[prompt] = True
+        return tuple(found.values())
 
 
 def attack_of(config: RunConfig, kind: str, **changes: Any) -> Attack:
@@ -197,8 +197,8 @@ def find(
             "model",
         )
     kind, name = name_of(attack), context.concept.name
-    budget = attack.budget(config.attack)
-    yield Stage("attack", f"Trying to get {name} back, {kind}: {budget}", 0.1)
+    said = f"Trying to get {name} back, {kind}: {attack.budget(config.attack)}"
+    yield Stage("attack", said, 0.1)
     with model.active("unlearn"):
         own = yield from attacked(model, attack, context, scorer)
     control, missing = None, "it is no attack on what the model has learned"
@@ -265,8 +265,9 @@ def _control_curve(
     with model.active(*before):
         yield look(0)
     attack = Relearn(training=config.attack)
-    events = checkpoints(model, attack, context, lambda step: look(step.step))
-    yield from (event for event in events if isinstance(event, AttackCheckpoint))
+    for event in checkpoints(model, attack, context, lambda step: look(step.step)):
+        if isinstance(event, AttackCheckpoint):
+            yield event
 
 
 def _taught(
@@ -304,13 +305,14 @@ def _finding(
     control: dict[str, Any] | None,
     missing: str,
 ) -> tuple[Finding, dict[str, Image]]:
-    """The finding, and its pictures by file name."""
     kind, (pictures, images) = name_of(attack), _pictures(own)
     hits = [picture for picture in pictures if picture["correct"]]
-    settings = registry.settings_of("attack", kind)
     finding = Finding(
         kind=kind,
-        settings={f"{kind}.{item.name}": getattr(attack, item.name) for item in settings},
+        settings={
+            f"{kind}.{item.name}": getattr(attack, item.name)
+            for item in registry.settings_of("attack", kind)
+        },
         budget=attack.budget(config.attack),
         counts=attack.counts and not (attack.needs_control and control is None),
         by_prompt=attack.by_prompt,

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..common.errors import ConfigError
+from ..common import registry
+from ..common.errors import ConfigError, check_known
 from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
     DEFAULT_SEQUENCE_OBJECTIVE,
     REGULARIZATION_PRESETS,
-    suggested_regularization,
 )
 from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import (
@@ -92,10 +92,8 @@ def start(
 
 
 def _regularization(hold: str, objective: str, model: str) -> dict[str, Any]:
-    hold = hold or suggested_regularization(objective, model)
-    if hold not in REGULARIZATION_PRESETS:
-        accepted = ", ".join(REGULARIZATION_PRESETS)
-        raise ConfigError(f"The hold {hold!r} is unknown; choose one of {accepted}.", "hold")
+    hold = hold or registry.world(model).regularization_preset(objective)
+    check_known("hold", hold, tuple(REGULARIZATION_PRESETS))
     return REGULARIZATION_PRESETS[hold]
 
 

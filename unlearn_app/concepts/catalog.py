@@ -16,11 +16,6 @@ def known_concepts(model: str = "pocket") -> list[KnownConcept]:
     return world(model).known_concepts()
 
 
-def nearest_known(text: str, model: str = "pocket") -> list[str]:
-    """Names in the vocabulary of a model closest to `text`."""
-    return world(model).nearest_known(text)
-
-
 def preview_concept(config: RunConfig) -> Concept:
     """The prompts a run with `config` will use; nothing is loaded.
 

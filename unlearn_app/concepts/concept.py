@@ -2,6 +2,7 @@
 prompts.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Sequence
@@ -78,22 +79,15 @@ class Concept:
     instead: str = ""
 
 
-def shared_out(
-    prompts: Sequence[Prompt], anchors: Sequence[Prompt]
-) -> tuple[tuple[Prompt, ...], tuple[str, ...], tuple[Prompt, ...]]:
-    """Forget prompts for the defender, their anchor sentences, and the other half of the prompts
-    for the adversary.
-    """
-    return tuple(prompts[::2]), tuple(p.text for p in anchors[::2]), tuple(prompts[1::2])
-
-
 def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
     """The same prompt, asked about the concept of another kind that its text names; None when there
     is none.
     """
-    others = [entry for entry in known if entry.kind != prompt.axis]
     named = [
-        entry for entry in others if re.search(rf"\b{re.escape(entry.name)}\b", prompt.text, re.I)
+        entry
+        for entry in known
+        if entry.kind != prompt.axis
+        and re.search(rf"\b{re.escape(entry.name)}\b", prompt.text, re.I)
     ]
     found = max(named, key=lambda entry: len(entry.name), default=None)
     return replace(prompt, axis=found.kind, expects=found.name) if found else None
@@ -101,11 +95,14 @@ def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
 
 def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     """`count` items evenly over `items`, starting again when there are fewer."""
-    if not items:
-        return ()
     if count >= len(items):
-        return tuple(items[row % len(items)] for row in range(count))
+        return cycled(items, count)
     return tuple(items[row * len(items) // count] for row in range(count))
+
+
+def cycled(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """The first `count` items, starting again when there are fewer; none of no items."""
+    return tuple(itertools.islice(itertools.cycle(items), count))
 
 
 def halves(names: Sequence[str], salt: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -153,8 +150,8 @@ def named(concept: Concept, sentence: str, instead: str) -> str:
     def other(match: re.Match[str]) -> str:
         return f"{article(match['article'], plain)} {plain}" if match["article"] else instead
 
-    found = re.compile(rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?:e?s)?(?!\w)", re.I)
-    replaced, count = found.subn(other, sentence)
+    pattern = rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?:e?s)?(?!\w)"
+    replaced, count = re.subn(pattern, other, sentence, flags=re.I)
     return replaced if count else instead
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..common.errors import ConfigError
 from ..common.paths import ASSETS
 from ..settings.run_config import clean_text
-from .concept import Concept, Prompt, PromptSplit, article, halves
+from .concept import Concept, Prompt, PromptSplit, article, cycled, halves
 from .own_prompts import read_json
 
 FOLDER = ASSETS / "prompts"
@@ -168,7 +168,7 @@ def _asked(
     dimensions: Dimensions, fillers: Sequence[str], contexts: Sequence[Mapping[str, str]]
 ) -> tuple[Prompt, ...]:
     """One prompt per context; the fillers take turns in a fixed shuffled order."""
-    turns = [fillers[row % len(fillers)] for row in range(len(contexts))]
+    turns = list(cycled(fillers, len(contexts)))
     random.Random("turns").shuffle(turns)
     return tuple(
         Prompt(

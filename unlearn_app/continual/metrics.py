@@ -55,10 +55,15 @@ def request_metrics(
             _mean([_mean(right) for right in counted(row, names, avoided, same).values()])
             for same in (True, False)
         ]
-        relapse = max(now - then for now, then in zip(left, first, strict=True))
-        official = _official(row, {*erased, *names})
         found.append(
-            ContinualMetrics(number, 1 - _mean(left), *shares, official, row.drift, relapse)
+            ContinualMetrics(
+                number,
+                1 - _mean(left),
+                *shares,
+                ra_c_official=_official(row, {*erased, *names}),
+                drift=row.drift,
+                relapse=max(now - then for now, then in zip(left, first, strict=True)),
+            )
         )
     return found
 
@@ -72,19 +77,12 @@ def counted(
     Pictures whose prompt names something of `avoided` are left out, and so are concepts without any
     other picture.
     """
-    panel = {
-        name: row.panel[name]
-        for name in names
-        if name in row.panel and (row.panel[name].kind == row.kind) == same
-    }
-    found = {
-        name: tuple(
-            right
-            for right, other in zip(seen.right, _named(seen), strict=True)
-            if other not in avoided
-        )
-        for name, seen in panel.items()
-    }
+    found = {}
+    for name in names:
+        seen = row.panel.get(name)
+        if seen and (seen.kind == row.kind) == same:
+            pairs = zip(seen.right, _named(seen), strict=True)
+            found[name] = tuple(right for right, other in pairs if other not in avoided)
     return {name: right for name, right in found.items() if right}
 
 

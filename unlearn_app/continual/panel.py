@@ -33,9 +33,8 @@ def panel_prompts(ledger: Ledger, names: Sequence[str] = ()) -> PanelPrompts:
     prompts = {}
     for name in names or ledger.names:
         concept = preview_concept(with_concept(ledger.config, name))
-        seed = first + count * ledger.names.index(name)
-        own = evenly_spaced(concept.forget.test, count)
-        prompts[name] = tuple((prompt, seed + row) for row, prompt in enumerate(own))
+        seeds = itertools.count(first + count * ledger.names.index(name))
+        prompts[name] = tuple(zip(evenly_spaced(concept.forget.test, count), seeds, strict=False))
     return prompts
 
 
@@ -78,8 +77,8 @@ def evaluate_panel(
             other_kind_right=right,
             named=tuple(other.expects if other else "" for other in named),
         )
-    pictures = {name: to_pil(batch[:1])[0] for name, batch in zip(prompts, batches, strict=True)}
-    return panel, pictures
+    firsts = to_pil(torch.cat([batch[:1] for batch in batches]))
+    return panel, dict(zip(prompts, firsts, strict=True))
 
 
 def other_kind(config: RunConfig, prompts: Sequence[Prompt]) -> list[Prompt | None]:
@@ -95,9 +94,7 @@ def _right(
 ) -> list[bool | None]:
     """Whether each picture shows what its prompt expects; None without a prompt or a judge."""
     rows = [row for row, prompt in enumerate(prompts) if prompt]
-    found: list[bool | None] = [None] * len(prompts)
-    if rows:
-        verdicts = judged(images[rows], [prompts[row] for row in rows], scorer)
-        for row, said in zip(rows, verdicts, strict=True):
-            found[row] = said["correct"]
-    return found
+    if not rows:
+        return [None] * len(prompts)
+    verdicts = iter(judged(images[rows], [prompts[row] for row in rows], scorer))
+    return [next(verdicts)["correct"] if prompt else None for prompt in prompts]

@@ -110,11 +110,10 @@ def run_request(
     """
     concept = preview_concept(config).name
     ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
-    if ledger and not ledger.requests:
-        own = (ledger.plan, replace(ledger.config, concept=concept))
-        if own != (plan, config):
-            shutil.rmtree(folder)
-            ledger = None
+    same = ledger and (ledger.plan, replace(ledger.config, concept=concept)) == (plan, config)
+    if ledger and not ledger.requests and not same:
+        shutil.rmtree(folder)
+        ledger = None
     ledger = ledger or new_ledger(folder, config, plan, [concept])
     scorer = load_judge(ledger, [concept])
     if not ledger.rows:
@@ -196,10 +195,16 @@ def _train_request(
     own = model.adapter_state("unlearn")
     combined, notes = _combined(ledger, task, config, erased, held, own, model)
     seconds = round(time.perf_counter() + sampler.spared - started, 2)
-    held = build_regularizers(model, task, config, earlier)
-    notes += tuple(note for regularizer in held if (note := regularizer.note()))
-    drift = frobenius_norm(combined)
-    row = _row(ledger, concept, config, seconds=seconds, steps=steps, drift=drift, notes=notes)
+    regularizers = build_regularizers(model, task, config, earlier)
+    row = _row(
+        ledger,
+        concept,
+        config,
+        seconds=seconds,
+        steps=steps,
+        drift=frobenius_norm(combined),
+        notes=notes + tuple(note for part in regularizers if (note := part.note())),
+    )
     return row, own, combined
 
 
@@ -239,8 +244,8 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
     """
     erased = requested_concepts(ledger)
     names = [other.name for other in erased]
-    name = preview_concept(with_concept(ledger.config, text)).name
-    known = next((other for other in ledger.names if other.casefold() == name.casefold()), text)
+    name = preview_concept(with_concept(ledger.config, text)).name.casefold()
+    known = next((other for other in ledger.names if other.casefold() == name), text)
     concept = with_allowed_anchor(ledger.config, known, [*names, *held_out])
     if concept.name in names:
         raise ConfigError(
@@ -316,8 +321,8 @@ def _combined(
     states = [ledger.adapter(number, own=True) for number in range(1, len(ledger.rows))]
     every = [*erased, concept]
     protected = drop_retain_prompts(merged_concept(every), [*every, *held])
-    held_merge = build_regularizers(model, protected, config)
-    adapter = merge([*states, own], ledger.plan, [part.restrict_merged for part in held_merge])
+    regularizers = build_regularizers(model, protected, config)
+    adapter = merge([*states, own], ledger.plan, [part.restrict_merged for part in regularizers])
     return adapter.state, (
         f"The merged rank {adapter.rank} leaves out {adapter.error:.1%} (Frobenius norm).",
     )
@@ -331,9 +336,8 @@ def _extend_panel(
     prompts = panel_prompts(replace(ledger, names=(*ledger.names, name)), [name])
     found = []
     for number in range(len(ledger.rows)):
-        state = ledger.adapter(number)
         panel, pictures = yield from evaluate_panel(
-            ledger.config, prompts, model, scorer, state, should_stop
+            ledger.config, prompts, model, scorer, ledger.adapter(number), should_stop
         )
         found.append((panel[name], pictures[name]))
     ledger.extend_panel(name, found)

@@ -6,14 +6,11 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept, Prompt, PromptSplit
+from ..concepts.concept import Concept, Item, Prompt, PromptSplit, cycled
 from ..settings.run_config import RunConfig
 from .ledger import Ledger
-
-Item = TypeVar("Item")
 
 
 def requested_concepts(ledger: Ledger) -> list[Concept]:
@@ -61,7 +58,7 @@ def merged_concept(concepts: Sequence[Concept]) -> Concept:
         return concepts[0]
     pairs = [list(zip(c.forget.train, c.anchors, strict=True)) for c in concepts]
     longest = max(map(len, pairs))
-    forget = _in_turn([itertools.islice(itertools.cycle(own), longest) for own in pairs])
+    forget = _in_turn([cycled(own, longest) for own in pairs])
     near, far = (
         dict.fromkeys(_in_turn([getattr(c, group).train for c in concepts]))
         for group in ("near", "far")

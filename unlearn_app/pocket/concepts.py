@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..common.errors import ConfigError
-from ..concepts.concept import Concept, KnownConcept, Prompt, PromptSplit, halves, shared_out
+from ..concepts.concept import Concept, KnownConcept, Prompt, PromptSplit, halves
 from .world.grammar import PLAIN_STYLE, caption
 from .world.vocabulary import (
     FRESH_OBJECTS,
@@ -112,17 +112,16 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
     far_retain = prompts(far_train, False)
     other_kind = "style" if kind == "object" else "object"
     cross = _prompts(others[True], far_test, _settings(True), other_kind, True)
-    forget, anchors, relearn = shared_out(
-        prompts((entry.name,), False), prompts((anchor_entry.name,), False)
-    )
+    asked = prompts((entry.name,), False)
+    anchors = prompts((anchor_entry.name,), False)
     return Concept(
         text,
         entry.name,
         kind,
         anchor_entry.name,
-        PromptSplit(forget, prompts((entry.name,), True)),
-        anchors,
-        relearn,
+        PromptSplit(asked[::2], prompts((entry.name,), True)),
+        tuple(prompt.text for prompt in anchors[::2]),
+        asked[1::2],
         PromptSplit(near_retain[::2], prompts(near_test or near_train, True)),
         PromptSplit(far_retain[::2], _interleave(prompts(far_test, True), cross)),
         _interleave(near_retain[1::2], far_retain[1::2]),

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ..common import registry
-
 PRESETS = ("fast", "full")
 PRESET_CHANGES: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -45,10 +43,3 @@ DEFAULT_SEQUENCE_OBJECTIVE, DEFAULT_REGULARIZATION = "concept_ablation", "projec
 """The objective and the regularization of a sequence unless the user names others; tuned for
 sequences of twelve requests.
 """
-
-
-def suggested_regularization(objective: str, model: str) -> str:
-    """The regularization preset of a sequence where the user names none: what suits the model's
-    world.
-    """
-    return registry.world(model).regularization_preset(objective)

@@ -2,17 +2,15 @@
 closed form.
 """
 
-import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import TypeVar
 
 from ..common import registry
 from ..common.errors import ConfigError, ShouldStop, never
-from ..concepts.concept import Concept, evenly_spaced
+from ..concepts.concept import Concept, cycled, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
 from ..methods.objectives import Objective
 from ..methods.objectives.concept_ablation import ConceptAblation
@@ -26,8 +24,6 @@ from ..settings.run_config import RunConfig
 from .latent_dataset import LatentDataset, meta_batches, noisy_batches, sample_latents
 from .loop import Term, fit
 from .regularization import build_regularizers
-
-Item = TypeVar("Item")
 
 
 def forget(
@@ -98,8 +94,8 @@ def _forget_term(
 ) -> Term:
     """The term that unlearns; the anchors of its batches may be random retain prompts instead."""
     count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
-    prompts = _repeated([prompt.text for prompt in concept.forget.train], count)
-    anchors = _repeated(concept.anchors, count)
+    prompts = cycled([prompt.text for prompt in concept.forget.train], count)
+    anchors = cycled(concept.anchors, count)
     if objective.random_labels:
         anchors = random.Random(config.seed).choices(retained, k=count)
     forget = sample(
@@ -159,13 +155,7 @@ def retain_prompts(concept: Concept, count: int) -> list[str]:
             "concept",
         )
     half = (count + 1) // 2 if far else count
-    chosen = _repeated(near, half) + _repeated(far, count - half)
-    return [prompt.text for prompt in chosen]
-
-
-def _repeated(items: Sequence[Item], count: int) -> list[Item]:
-    """The first `count` items, from the beginning again when there are fewer."""
-    return list(itertools.islice(itertools.cycle(items), count))
+    return [prompt.text for prompt in cycled(near, half) + cycled(far, count - half)]
 
 
 def train(

@@ -10,7 +10,7 @@ import gradio as gr
 
 from ..common import registry
 from ..common.errors import ConfigError, UnlearnError
-from ..concepts.catalog import nearest_known, preview_concept
+from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.finding import Finding
 from ..runs.folder import Run
@@ -93,7 +93,8 @@ class RunHandlers:
     def _alert(self, concept: str, error: ConfigError) -> str:
         """What is wrong, with the nearest known concepts where it is the concept."""
         asked = error.field in ("", "concept") and 0 < len(concept.strip()) <= MAX_TEXT
-        return alert(str(error), nearest_known(concept) if asked else [])
+        world = registry.world(self._model)
+        return alert(str(error), world.nearest_known(concept) if asked else [])
 
     def run(self, request: gr.Request, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends; leaving in any way ends it."""

@@ -19,7 +19,6 @@ from ..settings.groups import REGIMES
 from ..settings.presets import (
     DEFAULT_SEQUENCE_OBJECTIVE,
     REGULARIZATION_PRESETS,
-    suggested_regularization,
 )
 from ..settings.run_config import make_config, make_plan
 from .following import QUIET, WORKING, Updates, follow
@@ -71,6 +70,7 @@ class SequenceTab:
 
     def __init__(self, engine: Engine, model: str) -> None:
         self._engine, self._model = engine, model
+        world = registry.world(model)
         asked = "What should it forget next?"
         with gr.Row(elem_id="ask-next"):
             self.concept = gr.Textbox(label=asked, placeholder=asked, elem_id="next", **BOX)
@@ -86,7 +86,7 @@ class SequenceTab:
             )
             self.hold = gr.Dropdown(
                 [(HOLD_TEXT[name], name) for name in REGULARIZATION_PRESETS],
-                value=suggested_regularization(DEFAULT_SEQUENCE_OBJECTIVE, model),
+                value=world.regularization_preset(DEFAULT_SEQUENCE_OBJECTIVE),
                 label="Protection",
                 min_width=240,
             )
@@ -116,7 +116,7 @@ class SequenceTab:
         shown += [self.hint, self.add, self.halt, *asked]
         asking = [self.add.click, self.concept.submit]
         gr.on(asking, self.run, asked, shown, **WORKING)
-        suggested = partial(suggested_regularization, model=self._model)
+        suggested = registry.world(self._model).regularization_preset
         self.objective.input(suggested, self.objective, self.hold, **QUIET)
         self.halt.click(self.stop, None, [self.halt], **QUIET)
         self.back.click(self.roll_back, self.to, shown, **QUIET)

@@ -66,6 +66,5 @@ def paired_positions(
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common beginning."""
-    pairs = zip(one, other, strict=False)
-    different = (row for row, (mine, theirs) in enumerate(pairs) if mine != theirs)
-    return next(different, min(len(one), len(other)))
+    same = [mine == theirs for mine, theirs in zip(one, other, strict=False)]
+    return [*same, False].index(False)

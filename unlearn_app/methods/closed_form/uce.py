@@ -42,8 +42,10 @@ class UCE:
             torch.linalg.LinAlgError: `ridge` is 0 and the tokens do not span all D directions.
         """
         if forget.shape != anchor.shape:
-            shapes = f"{tuple(forget.shape)} and {tuple(anchor.shape)}"
-            raise ValueError(f"Every forget token needs its anchor token, got shapes {shapes}.")
+            raise ValueError(
+                "Every forget token needs its anchor token, got shapes"
+                f" {tuple(forget.shape)} and {tuple(anchor.shape)}."
+            )
         forget, anchor, retain = forget.double(), anchor.double(), retain.double()
         moment = self.erase_weight * second_moment(forget) + self.preserve_weight * second_moment(
             retain

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from ...models.protocols import Denoiser, NoisyBatch, Params
 
@@ -34,3 +35,17 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         """The loss to minimise, a scalar: a mean over the batch."""
+
+
+class TargetObjective(Objective):
+    """An objective that takes the prediction for the batch's prompts to a target: a mean squared
+    distance.
+    """
+
+    @abstractmethod
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
+        """What the model shall predict (B, C, H, W), a constant."""
+
+    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+        target = self.target(model, batch, params)
+        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)

@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
-from . import Objective
+from . import TargetObjective
 
 
 @register("objective", "concept_ablation")
 @dataclass(frozen=True)
-class ConceptAblation(Objective):
+class ConceptAblation(TargetObjective):
     """Makes the concept's prompt generate its anchor.
 
     Concept ablation, 2303.13516, equation 3 (model-based variant): e(x_t, c*) -> stop-gradient of
@@ -22,6 +21,5 @@ class ConceptAblation(Objective):
 
     mixes_anchor_pictures = True
 
-    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        target = model.frozen(batch.x_t, batch.t, batch.anchor)
-        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
+        return model.frozen(batch.x_t, batch.t, batch.anchor)

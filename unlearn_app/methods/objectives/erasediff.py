@@ -4,16 +4,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
-from . import Objective
+from . import TargetObjective
 
 
 @register("objective", "erasediff")
 @dataclass(frozen=True)
-class EraseDiff(Objective):
+class EraseDiff(TargetObjective):
     """Makes the concept's prompt predict uniform noise, so that it shows no picture at all.
 
     EraseDiff, 2401.05779, equation 5: e(x_t, c) -> u with u uniform on [0, 1]. Its bilevel problem
@@ -36,6 +35,5 @@ class EraseDiff(Objective):
         "unlearn.retain_weight": 5.0,
     }
 
-    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        uniform = torch.special.ndtr(batch.noise.float().flip(1, 2, 3))
-        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), uniform)
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
+        return torch.special.ndtr(batch.noise.float().flip(1, 2, 3))

@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.conditioning import Conditioning
 from ...models.protocols import Denoiser, NoisyBatch, Params
 from ...settings.groups import setting
-from . import Objective
+from . import TargetObjective
 
 
 @register("objective", "esd")
 @dataclass(frozen=True)
-class ESD(Objective):
+class ESD(TargetObjective):
     """Pushes the concept's prediction away from the concept, the negative-guidance target of ESD.
 
     Erased Stable Diffusion, 2303.07345, equation 7: e(x_t, c) -> e*(x_t, b) - eta (e*(x_t, c) -
@@ -34,10 +33,9 @@ class ESD(Objective):
         ),
     }
 
-    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
         cond = Conditioning.cat([batch.cond, batch.null, batch.anchor])
         towards, empty, base = model.frozen(
             batch.x_t.repeat(3, 1, 1, 1), batch.t.repeat(3), cond
         ).chunk(3)
-        target = base - self.eta * (towards - empty)
-        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)
+        return base - self.eta * (towards - empty)

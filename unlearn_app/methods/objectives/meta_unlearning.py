@@ -113,15 +113,12 @@ class MetaUnlearning:
     def _applied(self, weights: Params, trained: Mapping[str, Tensor]) -> Params:
         if self.weights == "full":
             return {name: weight + trained[name] for name, weight in weights.items()}
-        scale = self.alpha / self.rank
-        return {
-            name: (
-                weight + update_of((trained[f"{name}.A"], scale * trained[f"{name}.B"]))
-                if f"{name}.A" in trained
-                else weight
-            )
-            for name, weight in weights.items()
-        }
+        applied = dict(weights)
+        for name in weights:
+            if f"{name}.A" in trained:
+                b = self.alpha / self.rank * trained[f"{name}.B"]
+                applied[name] = weights[name] + update_of((trained[f"{name}.A"], b))
+        return applied
 
     def _move(
         self, name: str, gradient: Tensor, memory: dict[str, tuple[Tensor, Tensor]], step: int

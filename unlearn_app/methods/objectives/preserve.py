@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...models.protocols import Denoiser, NoisyBatch, Params
+from . import TargetObjective
 
 
 @dataclass(frozen=True)
-class Preserve:
+class Preserve(TargetObjective):
     """Keeps the prediction on retain prompts at the frozen model's.
 
     2412.07808 retains with the diffusion loss on pictures of the original model; the frozen
@@ -17,6 +17,5 @@ class Preserve:
     less gradient noise. Its gradient is exactly zero at the first step.
     """
 
-    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        target = model.frozen(batch.x_t, batch.t, batch.cond)
-        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
+        return model.frozen(batch.x_t, batch.t, batch.cond)

@@ -4,17 +4,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
 from ...settings.groups import setting
-from . import Objective
+from . import TargetObjective
 
 
 @register("objective", "random_label")
 @dataclass(frozen=True)
-class RandomLabel(Objective):
+class RandomLabel(TargetObjective):
     """Makes the concept's prompt generate what other prompts, drawn at random, describe.
 
     SalUn, 2310.12508, equation 6: e(x_t, c) -> stop-gradient of e(x_t, c') with c' another class,
@@ -35,7 +34,6 @@ class RandomLabel(Objective):
     }
     suggested = {"unlearn.lr": 6e-3, "unlearn.retain_weight": 1.0}
 
-    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        with torch.no_grad():
-            target = model.predict(batch.x_t, batch.t, batch.anchor, params)
-        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)
+    @torch.no_grad()
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
+        return model.predict(batch.x_t, batch.t, batch.anchor, params)

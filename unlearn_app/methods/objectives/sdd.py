@@ -4,16 +4,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from ...common.registry import register
 from ...models.protocols import Denoiser, NoisyBatch, Params
-from . import Objective
+from . import TargetObjective
 
 
 @register("objective", "sdd")
 @dataclass(frozen=True)
-class SDD(Objective):
+class SDD(TargetObjective):
     """Makes the concept's prompt generate what the empty prompt does, taught by the model itself.
 
     Safe self-distillation diffusion, 2307.05977, equation 6: e(x_t, c) -> stop-gradient of e(x_t,
@@ -25,7 +24,6 @@ class SDD(Objective):
     mixes_anchor_pictures = True
     suggested = {"unlearn.lr": 5e-3, "unlearn.retain_weight": 1.0}
 
-    def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
-        with torch.no_grad():
-            target = model.predict(batch.x_t, batch.t, batch.null, params)
-        return mse_loss(model.predict(batch.x_t, batch.t, batch.cond, params), target)
+    @torch.no_grad()
+    def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
+        return model.predict(batch.x_t, batch.t, batch.null, params)

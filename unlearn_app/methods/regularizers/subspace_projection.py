@@ -14,7 +14,6 @@ from ...models.protocols import Model, Params, token_access
 from ...settings.groups import setting
 from . import RegularizedRun, Regularizer
 
-WANTED_BY = "The projection"
 RETAINED_PROMPTS = 24
 """Near prompts whose tokens are protected, and as many far ones."""
 ERASED_PROMPTS = 4
@@ -62,9 +61,8 @@ class SubspaceProjection(Regularizer):
     def build(self, run: RegularizedRun) -> "SubspaceProjection | None":
         if self.project == "none":
             return None
-        layers = tuple(token_access(run.model, WANTED_BY).cross_weights())
         basis, left = protected_span(run, self.energy)
-        return replace(self, basis=basis, left=left, layers=layers)
+        return replace(self, basis=basis, left=left, layers=tuple(run.model.cross_weights()))
 
     def note(self) -> str:
         size, held = self.basis.shape
@@ -136,7 +134,7 @@ def protected_span(run: RegularizedRun, energy: float) -> tuple[Tensor, float]:
 
 def read_states(model: Model, texts: Sequence[str]) -> Tensor:
     """The states (N, D) of all tokens of some sentences, and the mean of each one's padding."""
-    found, tokens = [], token_access(model, WANTED_BY)
+    found, tokens = [], token_access(model, "The projection")
     for text, states in zip(texts, model.encode_text(texts).states.float(), strict=True):
         own = len(tokens.token_ids(text))
         found.append(states[:own])
