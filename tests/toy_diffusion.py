@@ -85,7 +85,7 @@ class Toy:
         rows = torch.randint(len(points), (count,), generator=self.source)
         return self.batch(torch.full((count,), FORGET), points[rows])
 
-    def ahead(self, steps: int) -> MetaBatch:
+    def meta_batch(self, steps: int) -> MetaBatch:
         support = tuple(self.of(FORGET) for _ in range(steps))
         return MetaBatch(support, self.of(FORGET), self.of(RELATED), self.of(UNRELATED), seed=0)
 

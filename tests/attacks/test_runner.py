@@ -1,5 +1,5 @@
-"""The lab: what counts as a recovery, how findings are kept, and whether verdicts on known models
-are true.
+"""The attack runner: what counts as a recovery, how findings are stored, and whether verdicts on
+models of known outcome are right.
 """
 
 import json
@@ -167,7 +167,7 @@ def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     assert outcome.hits() == (True, True) and outcome.hits(attempts=1) == (False, True)
 
 
-def test_what_a_detector_saw_in_an_attacks_pictures_is_kept(monkeypatch) -> None:
+def test_the_values_of_a_detector_are_stored_with_an_attacks_pictures(monkeypatch) -> None:
     pictures = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
     tries = Tries(pictures, (0, 1), (0, 0), ("a", "b"), (0, 1))
 
@@ -242,12 +242,12 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
         ),
     ],
 )
-def test_the_verdict_weighs_what_was_found(columns, findings, label, said) -> None:
+def test_the_verdict_follows_from_the_findings(columns, findings, label, said) -> None:
     verdict = judge_run(columns, own(columns) + findings)
     assert verdict.label == label and said in " ".join(verdict.reasons)
 
 
-def test_only_the_worst_attack_is_called_so() -> None:
+def test_only_the_worst_attack_is_named_worst() -> None:
     weak, strong = found("noise", 2), found("inversion", 9)
     said = judge_run(scores(), [weak, strong]).reasons
     assert [line.startswith("Worst attack: the attack inversion") for line in said[1:]] == [
@@ -280,10 +280,10 @@ def test_only_the_worst_attack_is_called_so() -> None:
         ),
     ],
 )
-def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
+def test_an_attack_that_shows_the_model_the_concept_counts_only_with_a_control_of_its_kind(
     monkeypatch, model, concept, counts, missing, control
 ) -> None:
-    """Painting on from a picture of the concept shows it, whatever the model knows."""
+    """Sampling from a picture of the concept shows it, whatever the model knows."""
     found = {
         kind: without_pictures(monkeypatch, model, concept, kind)
         for kind in ("completion", "noise", "scale")
@@ -307,7 +307,7 @@ def test_what_hands_the_concept_over_counts_only_beside_a_control_of_its_kind(
 
 
 def context_of(config) -> AttackContext:
-    """What an attack that generates nothing works with."""
+    """The context of an attack that generates nothing."""
     concept = preview_concept(config)
     prompts = concept.forget.test[: config.compare.forget]
     return AttackContext(concept, prompts, Sampling(1, 1.0), 0, None)
@@ -319,11 +319,11 @@ def without_pictures(monkeypatch, model: str, concept: str, kind: str) -> Findin
     """
     tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
 
-    def probed(*asked):
+    def succeeds(*asked):
         yield from ()
         return AttackResult(tries, [said(True, concept)] * 2, [{}] * 2, 1.0)
 
-    monkeypatch.setattr(runner, "attacked", probed)
+    monkeypatch.setattr(runner, "attacked", succeeds)
     monkeypatch.setattr(runner, "of_attack", lambda *asked: None)
     monkeypatch.setattr(runner, "attack_context", lambda *asked: context_of(config))
     monkeypatch.setattr(runner, "slots_kept", nullcontext)
@@ -352,7 +352,7 @@ def finished(pocket, tmp_path_factory) -> Path:
     return folder
 
 
-def test_attacks_on_a_run_are_kept_beside_it(pocket, finished) -> None:
+def test_attacks_on_a_run_are_stored_in_its_folder(pocket, finished) -> None:
     before, slot = (finished / "run.json").read_bytes(), pocket.adapter_state("unlearn")
     kinds = [*kinds_of("quick"), "scale"]
     events = list(
@@ -433,31 +433,35 @@ def shown(model, slots, pocket, judge, config, kind, **changes) -> AttackResult:
     context = attack_context(pocket, preview_concept(config), config)
     cond = model.encode_text(context.data.prompts)
     context = replace(context, data=replace(context.data, cond=cond))
-    return probed(model, slots, context, judge, config, kind, changes)
+    return attack_result(model, slots, context, judge, config, kind, changes)
 
 
-def probed(model, slots, context, judge, config, kind, changes) -> AttackResult:
+def attack_result(model, slots, context, judge, config, kind, changes) -> AttackResult:
     with model.active(*slots):
         return result_of(attacked(model, attack_of(config, kind, **changes), context, judge))
 
 
-def taught(pocket, judge, config, kind, **changes) -> AttackResult:
-    """The same attack at something never seen."""
+def unseen_result(pocket, judge, config, kind, **changes) -> AttackResult:
+    """The same attack on a concept that the model has never seen."""
     pocket.drop_adapters()
     unseen = easiest_unseen(preview_concept(config), config)
     context = unseen_context(pocket, unseen, config)
-    return probed(pocket, (), context, judge, config, kind, changes)
+    return attack_result(pocket, (), context, judge, config, kind, changes)
 
 
 def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
-    """The attack's control: the shipped one where it fits, else measured now."""
+    """The hits of the control: the recorded ones where they fit, else measured now."""
     recorded = base_rates.of_attack(kind, make_attack(kind, **changes), config, pocket.base_hash)
-    return recorded["hits"] if recorded else taught(pocket, judge, config, kind, **changes).hits()
+    return (
+        recorded["hits"]
+        if recorded
+        else unseen_result(pocket, judge, config, kind, **changes).hits()
+    )
 
 
 @pytest.fixture(scope="module")
 def held(pocket):
-    """The adapter of a model in which the concept is only held down."""
+    """The adapter of the known-outcome model "held down", in which the concept is concealed."""
     known_outcome_model("held down", pocket, preview_concept(make_config("cat")), 0)
     return pocket.adapter_state("unlearn")
 
@@ -474,13 +478,13 @@ def held(pocket):
         ("held down", "relearn", {}),
     ],
 )
-def test_an_attack_finds_what_is_concealed_and_less_where_nothing_is(
+def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
     pocket, judge, held, case, kind, changes
 ) -> None:
-    """Fine-tuning teaches what was never seen in fifty steps; in a few it only finds what is there.
+    """Fine-tuning teaches an unseen concept in fifty steps; in a few it only finds what is there.
 
-    The search of a prompt finds the exchanged word of few concepts of the bundled model; robot is
-    one of them.
+    Prompt search finds the exchanged word of few concepts of the bundled model; robot is one of
+    them.
     """
     concept = "robot" if kind == "prompt_search" else "cat"
     changed = {"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}
@@ -507,7 +511,7 @@ def columns_of(model, slots, pocket, judge, config) -> dict:
     return columns
 
 
-def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
+def test_verdicts_on_models_of_known_outcome(pocket, judge) -> None:
     config = make_config("cat", **{"compare.forget": 10})
     concept, labels = preview_concept(config), {}
     for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
@@ -526,10 +530,10 @@ def test_verdicts_on_models_whose_truth_is_known(pocket, judge) -> None:
 @pytest.mark.parametrize(
     "kind", [kind for kind in registry.names("attack") if registry.get("attack", kind).counts]
 )
-def test_nothing_is_recovered_that_was_never_there(pocket, judge, kind) -> None:
+def test_no_attack_recovers_a_concept_that_was_never_learned(pocket, judge, kind) -> None:
     config = make_config("guitar", **{"compare.forget": 6})
     pocket.drop_adapters()
     context = unseen_context(pocket, preview_concept(config), config)
-    own = probed(pocket, (), context, judge, config, kind, {}).hits()
+    own = attack_result(pocket, (), context, judge, config, kind, {}).hits()
     base = base_of(pocket, judge, config, kind)
     assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK)

@@ -91,7 +91,7 @@ def test_the_forgotten_name_is_in_every_forget_prompt_and_in_no_retain_prompt(na
         assert f" {name} " not in f" {prompt.text} "
 
 
-def test_items_are_taken_evenly_and_repeats_when_short():
+def test_items_are_taken_evenly_and_again_when_there_are_fewer():
     prompts = pocket_concept("cat", None).far.test
     assert (
         len(set(evenly_spaced(prompts, 10))) == 10

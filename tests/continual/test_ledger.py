@@ -217,7 +217,7 @@ def test_a_kill_at_any_moment_leaves_a_ledger_that_opens_and_continues(tmp_path:
     assert len(lengths) > 1, "the process was never killed in different states"
 
 
-def test_standings_by_hand(tmp_path: Path) -> None:
+def test_metrics_by_hand(tmp_path: Path) -> None:
     """Dog stays retained until it is requested; the rise of cat from 1 to 3 of 4 pictures
     is a relapse.
     """
@@ -323,7 +323,7 @@ def test_a_plan_is_checked() -> None:
             make_plan(**changes)
 
 
-def test_length_is_the_norm_of_the_product() -> None:
+def test_frobenius_norm_is_that_of_the_product() -> None:
     state = adapter(3)
     assert frobenius_norm(state) == pytest.approx(
         (state["x.lora_B.weight"] @ state["x.lora_A.weight"]).norm().item(), rel=1e-5

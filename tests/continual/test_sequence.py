@@ -143,7 +143,7 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(
     ), leaks
 
 
-def test_a_request_tells_how_far_its_panel_is_painted(model, tiny_pipeline, tmp_path) -> None:
+def test_a_request_tells_how_much_of_its_panel_is_generated(model, tiny_pipeline, tmp_path) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
     told = list(append(made, "cat", model, None))
     assert [type(event) for event in told] == [
@@ -305,7 +305,7 @@ def test_the_judge_of_a_ledger_knows_what_was_erased_before(
 
 
 @pytest.mark.parametrize("method", ["uce", "erasediff", "esd"])
-def test_any_method_can_be_asked_again(model, tiny_pipeline, tmp_path, method) -> None:
+def test_any_method_serves_a_second_request(model, tiny_pipeline, tmp_path, method) -> None:
     made = ledger_of(
         tmp_path / "ledger", tiny_pipeline, "cat", "dog", objective=method, model=model
     )
@@ -327,7 +327,7 @@ def test_any_method_can_be_asked_again(model, tiny_pipeline, tmp_path, method) -
          "regularize.energy": 0.5},
     ],
 )  # fmt: skip
-def test_every_restraint_is_felt(model, tiny_pipeline, tmp_path, changes) -> None:
+def test_every_regularizer_changes_the_update(model, tiny_pipeline, tmp_path, changes) -> None:
     plain = {name: value for name, value in changes.items() if name == "unlearn.modules"}
     free, held = (
         ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", model=model, **own)
@@ -411,7 +411,9 @@ def test_a_postponed_request_is_served_with_the_next(model, tiny_pipeline, tmp_p
     assert [found.ua for found in request_metrics(again.rows)] == [None] * 3
 
 
-def test_training_pictures_that_arms_share_are_painted_once_and_paid_by_each(model) -> None:
+def test_training_pictures_that_arms_share_are_sampled_once_and_timed_for_each(
+    model,
+) -> None:
     sampler, how = CachedSampler(), {"sampling_steps": 2, "guidance_scale": 3.0}
     first = sampler(model, ["a cat"], None, [1], **how)
     assert sampler.spared == 0
@@ -476,7 +478,7 @@ def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, w
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
-def test_what_is_set_wins_over_the_hold(monkeypatch, tmp_path) -> None:
+def test_settings_win_over_the_regularization_preset(monkeypatch, tmp_path) -> None:
     made = []
     monkeypatch.setattr(
         continual_commands, "_serve", lambda ledger, names: made.append((ledger, names))
@@ -498,7 +500,7 @@ def test_what_is_set_wins_over_the_hold(monkeypatch, tmp_path) -> None:
     assert ledger.config.unlearn.modules == held["unlearn.modules"]
 
 
-def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
+def test_a_request_with_other_settings_is_evaluated_like_the_rest(
     monkeypatch, capsys, model, tiny_pipeline, tmp_path
 ) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
@@ -531,7 +533,7 @@ def test_what_is_added_may_be_taught_otherwise_but_is_looked_at_alike(
         (("--model", "SOMEWHERE"), "nothing"),
     ],
 )
-def test_what_was_tuned_is_held_unless_told_otherwise(
+def test_the_tuned_regularization_is_the_default(
     monkeypatch, tiny_pipeline, tmp_path, words, held
 ) -> None:
     made = []

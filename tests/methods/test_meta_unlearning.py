@@ -1,4 +1,4 @@
-"""Meta-unlearning's look ahead, in float64 against its own definition; properties with wrong
+"""Meta-unlearning, in float64 against its own definition; properties with wrong
 variants that fail.
 """
 
@@ -43,7 +43,7 @@ def noisy(model, seed: int) -> NoisyBatch:
     return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
-def ahead(model, steps: int = 1) -> MetaBatch:
+def meta_batch(model, steps: int = 1) -> MetaBatch:
     support = tuple(noisy(model, 10 + row) for row in range(steps))
     return MetaBatch(support, noisy(model, 1), noisy(model, 2), noisy(model, 3), seed=4)
 
@@ -154,7 +154,7 @@ def test_second_order_is_the_derivative_and_first_order_is_not(
         SMOOTH, weights=weights, optimizer=optimizer, related=0.7, unrelated=0.3, eps=0.1
     )
     objective = replace(objective, lr=0.5 if weights == "lora" else 0.02)
-    batch = ahead(model, steps)
+    batch = meta_batch(model, steps)
     source = torch.Generator().manual_seed(8)
     direction = [
         torch.randn(t.shape, generator=source, dtype=torch.float64) for t in factors(model)
@@ -170,7 +170,7 @@ def test_the_value_follows_the_papers_taylor_form_to_second_order(model) -> None
     """The error falls fourfold as the step is halved; with a wrong sign or wrong coordinates
     twofold.
     """
-    batch, zeta = ahead(model), 0.6
+    batch, zeta = meta_batch(model), 0.6
     batch = replace(batch, forget=batch.support[0])
     g_f, g_r = loss_gradient(model, batch.forget), loss_gradient(model, batch.related)
     square = sum(g.square().sum() for g in g_f.values()).item()
@@ -196,7 +196,7 @@ def test_first_order_has_half_the_slope_of_the_gradients_norm(model) -> None:
     """On the batch of the attack itself the exact gradient changes twice as fast with the
     step.
     """
-    batch = ahead(model)
+    batch = meta_batch(model)
     batch, lr = replace(batch, forget=batch.support[0]), 1e-4
     start = gradient(model, replace(SMOOTH, lr=0.0), batch)
     exact = (gradient(model, replace(SMOOTH, lr=lr), batch) - start) / lr
@@ -210,7 +210,7 @@ def test_first_order_grows_by_the_querys_curvature_along_the_attack(model) -> No
 
     An attack whose result is detached altogether does not change; the exact graph adds H_F g_q.
     """
-    batch, lr = ahead(model), 1e-5
+    batch, lr = meta_batch(model), 1e-5
     wanted = curvature_along(model, batch.forget, loss_gradient(model, batch.support[0]))
 
     def off(order: str) -> float:
@@ -224,7 +224,7 @@ def test_first_order_grows_by_the_querys_curvature_along_the_attack(model) -> No
 @pytest.mark.parametrize("order", ["first", "second"])
 def test_without_an_attack_it_is_ascent_and_the_other_terms_cancel(model, order) -> None:
     """With other noise after than before they would not cancel."""
-    batch = replace(ahead(model), support=())
+    batch = replace(meta_batch(model), support=())
     objective = replace(SMOOTH, related=2.0, unrelated=3.0, order=order)
     with model.training("unlearn"):
         plain = flat(torch.autograd.grad(-LOSS(model, batch.forget), factors(model)))
@@ -235,7 +235,7 @@ def test_without_an_attack_it_is_ascent_and_the_other_terms_cancel(model, order)
 
 def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(model) -> None:
     """The meta term alone."""
-    batch = ahead(model, 2)
+    batch = meta_batch(model, 2)
     for order in ("first", "second"):
         objective = replace(SMOOTH, order=order, lr=2e-3)
         direction = gradient(model, objective, batch)
@@ -265,7 +265,7 @@ def test_nothing_is_moved_or_left_behind(model, order, weights) -> None:
     before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
     objective, batch = (
         replace(SMOOTH, order=order, weights=weights, optimizer="adam"),
-        ahead(model, 2),
+        meta_batch(model, 2),
     )
     first, again = (gradient(model, objective, batch) for _ in range(2))
     assert torch.equal(first, again) and first.abs().sum() > 0
@@ -278,7 +278,7 @@ def test_a_lora_adversarys_first_step_is_the_projected_gradient(model) -> None:
     """-lr s^2 G A^T A on every matrix, nothing elsewhere; the factors of the defender do not
     matter.
     """
-    batch = ahead(model)
+    batch = meta_batch(model)
     objective = replace(SMOOTH, weights="lora", lr=0.3)
     slopes = loss_gradient(model, batch.support[0])
     with model.training("unlearn"), model.active():
@@ -298,7 +298,7 @@ def test_a_lora_adversarys_first_step_is_the_projected_gradient(model) -> None:
 
 
 def test_the_value_depends_on_the_product_of_the_defenders_factors_alone(model) -> None:
-    batch, objective = ahead(model, 2), replace(SMOOTH, related=0.5)
+    batch, objective = meta_batch(model, 2), replace(SMOOTH, related=0.5)
     here = value(model, objective, batch)
     for name, tensor in model._params("unlearn").items():
         tensor.data *= 4.0 if ".lora_A." in name else 0.25
@@ -309,7 +309,7 @@ def test_the_value_depends_on_the_product_of_the_defenders_factors_alone(model) 
 
 
 def test_the_gradient_is_linear_in_its_three_weights(model) -> None:
-    batch = ahead(model)
+    batch = meta_batch(model)
     none = replace(SMOOTH, forget=0.0)
     alone = [
         gradient(model, replace(none, **{name: 1.0}), batch)
@@ -326,7 +326,7 @@ def test_how_many_pictures_a_set_has_changes_no_weight(model, order) -> None:
     """Losses are means; summed over minibatches, as the released code does, a set of two would
     count double.
     """
-    batch, objective = ahead(model), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)
+    batch, objective = meta_batch(model), replace(SMOOTH, related=0.5, unrelated=3.0, order=order)
     whole = gradient(model, objective, batch)
     sets = zip(
         *(parts_of(part) for part in (batch.forget, batch.related, batch.unrelated)), strict=True
@@ -339,6 +339,6 @@ def test_how_many_pictures_a_set_has_changes_no_weight(model, order) -> None:
 
 
 def test_ascent_ends_at_the_cap(model) -> None:
-    batch = ahead(model)
+    batch = meta_batch(model)
     low = replace(SMOOTH, cap=1e-3, related=1.0)
     assert value(model, low, batch) == -1e-3 and not gradient(model, low, batch).any()

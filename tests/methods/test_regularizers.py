@@ -1,6 +1,4 @@
-"""What holds an update back: spans kept exactly, norms of dense updates, chosen rows; each with a
-wrong variant.
-"""
+"""Spans kept exactly, norms of dense updates, chosen rows; each with a wrong variant."""
 
 from collections.abc import Callable
 from itertools import repeat
@@ -74,7 +72,7 @@ class TestSpan:
             3,
         ]
 
-    def test_survival_is_the_share_outside(self) -> None:
+    def test_residual_energy_is_the_share_outside(self) -> None:
         basis = torch.eye(3, dtype=torch.float64)[:, :1]
         found = residual_energy(basis, torch.tensor([[2.0, 0, 0], [0, 1, 5], [1, 1, 0]]))
         torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64))
@@ -144,7 +142,7 @@ def readers(model) -> tuple[str, ...]:
     return tuple(model.cross_weights())
 
 
-class TestKeepSpan:
+class TestSubspaceProjection:
     @pytest.mark.parametrize("warm", [False, True])
     def test_a_span_is_kept_through_adam_with_decay_and_clipping(self, model, warm) -> None:
         """Also where an update is there at the start."""
@@ -197,7 +195,7 @@ class TestKeepSpan:
             > 1e-2
         )
 
-    def test_a_sentence_in_the_span_is_painted_as_before_and_another_is_not(self, model) -> None:
+    def test_a_sentence_in_the_span_is_predicted_as_before_and_another_is_not(self, model) -> None:
         """Through the whole UNet: adapters on keys and values only, every token of the sentence
         protected.
         """
@@ -322,8 +320,8 @@ class TestUpdateNorms:
         assert max(held) < 0.7 * free
 
 
-def test_nothing_holds_an_edit_back_and_that_is_said() -> None:
-    """What is trained on top of an edit is held back all the same."""
+def test_regularizing_an_edit_is_refused() -> None:
+    """What is trained on top of an edit is regularized."""
     held = {"objective": "uce", "regularize.select": 0.3}
     with pytest.raises(
         ConfigError, match=r"regularize\.select is 0\.3, but uce writes .* 1\.0 is accepted"

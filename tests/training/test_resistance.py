@@ -1,5 +1,5 @@
-"""Does an attack bring a concept back, and does looking ahead resist it: on the bundled model, and
-at any setting.
+"""Does an attack bring a concept back, and does meta-unlearning resist it: on the bundled model,
+and at any setting.
 """
 
 import math
@@ -89,8 +89,8 @@ def test_random_settings_reach_every_kind_of_attack() -> None:
 
 
 @pytest.mark.parametrize("row", range(len(SETTINGS)))
-def test_no_resistance_runs_away(tiny, tiny_pipeline, row) -> None:
-    """Simulated attacks with absurd rates end in infinities; forgetting itself must not notice."""
+def test_no_meta_term_makes_training_diverge(tiny, tiny_pipeline, row) -> None:
+    """Simulated attacks with extreme rates end in infinities, which must not change forgetting."""
     changes = TINY | SETTINGS[row] | {"unlearn.lr": 1e-3, "unlearn.steps": 3}
     config = make_config("cat", model=str(tiny_pipeline), **changes)
     concept = preview_concept(config)

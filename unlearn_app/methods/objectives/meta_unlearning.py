@@ -53,7 +53,8 @@ class MetaUnlearning:
     def __call__(self, model: Denoiser, batch: MetaBatch, params: Params | None = None) -> Tensor:
         """J, a scalar; its gradient reaches the factors of the `unlearn` slot."""
         before = {
-            name: _teaching(weight) for name, weight in model.weights("unlearn", params).items()
+            name: _with_finite_gradient(weight)
+            for name, weight in model.weights("unlearn", params).items()
         }
         with model.active():
             after = self.attacked(model, before, batch)
@@ -140,7 +141,7 @@ def _detached(tensors: Params) -> Params:
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
-def _teaching(weight: Tensor) -> Tensor:
+def _with_finite_gradient(weight: Tensor) -> Tensor:
     """`weight`, whose gradient is left out where it is not finite."""
     if not weight.requires_grad:
         return weight
