@@ -95,12 +95,12 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
     """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is
     empty.
     """
-    terms = {"relearn": Term(Diffusion(), noisy_batches(model, data, config.batch_size, seed + 1))}
+    batches = noisy_batches(model, data, config.batch_size, seed + 1)
     with adversary(model, config, seed) as params:
         yield from fit(
             model,
             params,
-            terms,
+            {"relearn": Term(Diffusion(), batches)},
             WeightedSum(),
             stage="attack",
             steps=config.steps,

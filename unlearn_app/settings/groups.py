@@ -185,7 +185,6 @@ def _sequence_config(names: tuple[str, ...]) -> type:
 
 
 def _made(name: str, about: str, **items: Any) -> type:
-    """A frozen dataclass of this module with these settings."""
     own = [
         (
             key,

@@ -130,30 +130,24 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
         | registry.suggested(changes.get("objective", RunConfig.objective))
         | changes
     )
-    top = {item.name: item for item in fields(RunConfig) if item.name not in (*GROUPS, "options")}
-    known = _group_settings(GROUPS)
+    top = {item.name for item in fields(RunConfig)} - {*GROUPS, "options"}
     plain: dict[str, Any] = {}
     grouped: dict[str, dict[str, Any]] = {}
     options: dict[str, Any] = {}
     for name, value in merged.items():
         group, _, leaf = name.partition(".")
-        if name in known:
-            grouped.setdefault(group, {})[leaf] = _value(value, known[name], name)
+        if name in setting_names(GROUPS):
+            grouped.setdefault(group, {})[leaf] = value
         elif name in _method_settings():
             options[name] = value
         elif name in top:
-            plain[name] = _value(value, top[name], name)
+            plain[name] = value
         else:
             raise ConfigError(
                 f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name
             )
     plain |= {group: group_class(group)(**values) for group, values in grouped.items()}
     return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
-
-
-def _group_settings(chosen: tuple[str, ...]) -> dict[str, Field]:
-    """Fields of the `chosen` groups, by dotted name."""
-    return {f"{group}.{item.name}": item for group in chosen for item in fields(group_class(group))}
 
 
 def _method_settings() -> dict[str, Field]:
@@ -218,7 +212,10 @@ def setting_names(chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Dotted setting names of the `chosen` groups; by default every one, those of methods
     included.
     """
-    return tuple(_group_settings(chosen or GROUPS) | ({} if chosen else _method_settings()))
+    own = [
+        f"{group}.{item.name}" for group in chosen or GROUPS for item in fields(group_class(group))
+    ]
+    return (*own, *(() if chosen else _method_settings()))
 
 
 def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:
