@@ -22,7 +22,7 @@ from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.settings.run_config import make_config, make_plan
-from unlearn_app.web import plots, sequence_table
+from unlearn_app.web import plots, sequence_tab
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "dog", "car", "mosaic", "neon")
@@ -342,8 +342,10 @@ def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
     (found,) = request_metrics(Ledger.open(ledger.folder).rows)
     shares = (found.ua, found.ra_i, found.ra_c, found.ra_c_official, found.relapse)
     assert shares == (None,) * 5 and found.drift == 2.0
-    assert "–" in sequence_table.status(ledger) and "100 %" not in sequence_table.status(ledger)
+    assert "–" in sequence_tab.ledger_status(ledger) and "100 %" not in sequence_tab.ledger_status(
+        ledger
+    )
     assert (
-        "/2</span>" not in sequence_table.sequence_table(ledger)
+        "/2</span>" not in sequence_tab.ledger_table(ledger)
         and len(plots.request_table(ledger)) == 3
     )
