@@ -76,12 +76,12 @@ def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
     tries, steps = attacked(unlearned, attack, concept, config)
     rows = config.compare.forget
     assert len(tries.pictures) == rows * attack.tries == len(set(tries.seeds))
-    assert sorted(zip(tries.prompt_index, tries.attempt, strict=True)) == [
+    assert sorted((row, attempt) for row, attempt, _ in tries.asked) == [
         (r, t) for r in range(rows) for t in range(attack.tries)
     ]
     first = {
         row: seed
-        for row, turn, seed in zip(tries.prompt_index, tries.attempt, tries.seeds, strict=True)
+        for (row, turn, _), seed in zip(tries.asked, tries.seeds, strict=True)
         if turn == 0
     }
     assert first == {row: SEED_OFFSET + row for row in range(rows)}, (
@@ -184,7 +184,7 @@ def test_an_adapter_turned_off_is_the_original_and_comes_back(unlearned, concept
         all(torch.equal(kept[name], after[name]) for name in kept)
         and not make_attack("scale").counts
     )
-    off = [place for place, turn in enumerate(tries.attempt) if SCALES[turn] == 0]
+    off = [place for place, (_, turn, _) in enumerate(tries.asked) if SCALES[turn] == 0]
     seeds = [tries.seeds[place] for place in off]
     with unlearned.active():
         plain = unlearned.sample(

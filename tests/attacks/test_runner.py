@@ -162,14 +162,14 @@ def said(correct: bool, name: str = "cat") -> dict:
 
 
 def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
-    tries = Tries(None, (0, 1, 0, 1), (0, 0, 1, 1), ("",) * 4, (1, 2, 3, 4))
+    tries = Tries(None, ((0, 0, ""), (1, 0, ""), (0, 1, ""), (1, 1, "")), (1, 2, 3, 4))
     outcome = AttackResult(tries, [said(i in (1, 2)) for i in range(4)], [{}] * 4, 1.0)
     assert outcome.hits() == (True, True) and outcome.hits(attempts=1) == (False, True)
 
 
 def test_the_values_of_a_detector_are_stored_with_an_attacks_pictures(monkeypatch) -> None:
     pictures = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
-    tries = Tries(pictures, (0, 1), (0, 0), ("a", "b"), (0, 1))
+    tries = Tries(pictures, ((0, 0, "a"), (1, 0, "b")), (0, 1))
 
     def attack(*asked):
         yield from ()
@@ -317,7 +317,7 @@ def without_pictures(monkeypatch, model: str, concept: str, kind: str) -> Findin
     """The finding of an attack that succeeds everywhere, where no picture is generated and no base
     rate is recorded.
     """
-    tries = Tries(torch.zeros(2, 3, 8, 8), (0, 1), (0, 0), ("a", "b"), (0, 1))
+    tries = Tries(torch.zeros(2, 3, 8, 8), ((0, 0, "a"), (1, 0, "b")), (0, 1))
 
     def succeeds(*asked):
         yield from ()

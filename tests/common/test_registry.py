@@ -200,7 +200,8 @@ def test_a_new_attack_is_run_and_judged(model: Any, add: Callable) -> None:
         assert next(steps).losses == {"force": 1.5}
         found = result_of(steps)
     prompts = [prompt.text for prompt in context.prompts]
-    assert found.tries.asked == tuple(f"please, {text}" for text in 2 * prompts)
+    words = [text for _, _, text in found.tries.asked]
+    assert words == [f"please, {text}" for text in 2 * prompts]
     assert len(found.tries.pictures) == len(found.judged) == 2 * len(prompts)
 
 

@@ -1,5 +1,5 @@
-"""Attacks on a model that is said to have forgotten, one per file: each tries to get pictures of
-the concept out of it.
+"""Attacks on a model that is said to have forgotten a concept, one per file: each tries to get
+pictures of the concept out of it.
 
 An attack is a frozen dataclass whose fields are its budget. `runner` runs one beside its control.
 """
@@ -56,16 +56,12 @@ class AttackContext:
 
 @dataclass(frozen=True)
 class Tries:
-    """The pictures of an attack: picture i of `pictures` (N, 3, H, W) in [-1, 1] is a try at the
-    held-out prompt `prompt_index[i]`.
-
-    `attempt[i]` counts the tries at that prompt, `asked[i]` says how, `seeds[i]` with which seed.
+    """The `pictures` (N, 3, H, W) in [-1, 1] of an attack, what was `asked` for each, and the seed
+    of each.
     """
 
     pictures: Tensor
-    prompt_index: tuple[int, ...]
-    attempt: tuple[int, ...]
-    asked: tuple[str, ...]
+    asked: tuple[Asked, ...]
     seeds: tuple[int, ...]
 
 
@@ -131,18 +127,17 @@ def sample_tries(
     overrides: SamplingOverrides = NO_OVERRIDES,
 ) -> Tries:
     """Pictures by the active model of the N rows of `cond`, by default the words of `asked`."""
-    indices, attempts, said = zip(*asked, strict=True)
     first = 1000 * context.seed + SEED_OFFSET
     seeds = tuple(first + index + ATTEMPT_SEEDS * attempt for index, attempt, _ in asked)
     latents = model.sample(
-        model.encode_text(said) if cond is None else cond,
+        model.encode_text([words for _, _, words in asked]) if cond is None else cond,
         seeds,
         steps=context.sampling.steps,
         guidance_scale=context.sampling.guidance_scale,
         should_stop=context.should_stop,
         overrides=overrides,
     )
-    return Tries(model.decode(latents), indices, attempts, said, seeds)
+    return Tries(model.decode(latents), tuple(asked), seeds)
 
 
 def sample_variants(
@@ -154,7 +149,7 @@ def sample_variants(
     """A picture of every held-out prompt by the active model in each of `count` `ways`, which have
     names; a step for each way.
 
-    A way is asked for only when the pictures of the one before are there.
+    The next of `ways` is taken only after the pictures of the one before are sampled.
     """
     cond = model.encode_text([prompt.text for prompt in context.prompts])
     started, parts = time.perf_counter(), []
@@ -163,6 +158,8 @@ def sample_variants(
         parts.append(sample_tries(model, asked, context, cond, overrides))
         yield Step("attack", attempt + 1, count, {}, seconds=time.perf_counter() - started)
         started = time.perf_counter()
-    names = ("prompt_index", "attempt", "asked", "seeds")
-    together = (tuple(value for part in parts for value in getattr(part, name)) for name in names)
-    return Tries(torch.cat([part.pictures for part in parts]), *together)
+    return Tries(
+        torch.cat([part.pictures for part in parts]),
+        tuple(asked for part in parts for asked in part.asked),
+        tuple(seed for part in parts for seed in part.seeds),
+    )

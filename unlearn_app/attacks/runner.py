@@ -67,9 +67,8 @@ class AttackResult:
         """Per held-out prompt, whether one of its first `attempts` pictures (all by default) shows
         the concept.
         """
-        found = dict.fromkeys(sorted(self.tries.prompt_index), False)
-        rows = zip(self.tries.prompt_index, self.tries.attempt, self.judged, strict=True)
-        for prompt, attempt, said in rows:
+        found = dict.fromkeys(sorted(prompt for prompt, _, _ in self.tries.asked), False)
+        for (prompt, attempt, _), said in zip(self.tries.asked, self.judged, strict=True):
             if said["correct"] and (attempts is None or attempt < attempts):
                 found[prompt] = True
         return tuple(found.values())
@@ -161,7 +160,7 @@ def attacked(
         tries: Tries = end.value
     finally:
         steps.close()
-    asked = [context.prompts[index] for index in tries.prompt_index]
+    asked = [context.prompts[index] for index, _, _ in tries.asked]
     own = judged(tries.pictures, asked, scorer, SURE)
     others = judged_by_others(tries.pictures, asked, scorer)
     return AttackResult(tries, own, others, time.perf_counter() - started)
@@ -189,7 +188,7 @@ def find(
     The finding names neither its command nor its environment, which the caller knows.
 
     Raises:
-        ConfigError: there is no judge, so that nobody could say whether an attack succeeds.
+        ConfigError: there is no judge to say whether an attack succeeds.
     """
     if scorer is None:
         raise ConfigError(
@@ -252,7 +251,7 @@ def _control_curve(
     before: tuple[str, ...],
     context: AttackContext,
 ) -> Iterator[AttackCheckpoint]:
-    """The scores on the concept of the model under the slots `before`, and on the attack's way."""
+    """The scores on the concept of the model with the slots `before`, and during the attack."""
     asked = comparison_prompts(context.concept, config.compare)
     prompts = [row for row in asked if row[0] == "forget"]
 
@@ -333,19 +332,20 @@ def _finding(
 
 def _pictures(own: AttackResult) -> tuple[tuple[dict[str, Any], ...], dict[str, Image]]:
     """A record of each picture, and the pictures by file name."""
-    tries, records, images = own.tries, [], {}
-    for place, picture in enumerate(to_pil(tries.pictures)):
-        prompt, attempt = tries.prompt_index[place], tries.attempt[place]
+    records, images = [], {}
+    for picture, asked, seed, said, others in zip(
+        to_pil(own.tries.pictures),
+        own.tries.asked,
+        own.tries.seeds,
+        own.judged,
+        own.others,
+        strict=True,
+    ):
+        prompt, attempt, words = asked
         file = f"{prompt:02d}-{attempt:02d}.png"
         images[file] = picture
-        record = {
-            "row": prompt,
-            "turn": attempt,
-            "asked": tries.asked[place],
-            "seed": tries.seeds[place],
-            "file": file,
-        }
-        records.append(record | own.judged[place] | {"judges": own.others[place]})
+        record = {"row": prompt, "turn": attempt, "asked": words, "seed": seed, "file": file}
+        records.append(record | said | {"judges": others})
     return tuple(records), images
 
 

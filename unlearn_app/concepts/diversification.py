@@ -340,7 +340,7 @@ def _subjects(dimensions: Dimensions, name: str, anchor: str) -> list[list[str]]
 
 
 def _phrase(dimensions: Dimensions, text: str, name: str) -> str:
-    """How `name` stands in the sentence: artists as they were typed in `text`, a medium such as "a
+    """How the sentence names `name`: artists as they were typed in `text`, a medium such as "a
     photo" plainly.
     """
     if dimensions.kind == "object":

@@ -45,7 +45,7 @@ class Step:
     between the two gradients before combination (None with one term); `conflict` says it was
     negative; `gate` says that the forget term had a gradient at all (None with one term). `changes`
     are the changes of the losses that the step really taken, optimizer included, makes to first
-    order on its own batch: the promise of a rule is that none is positive.
+    order on its own batch: a rule of restricted gradients keeps them from being positive.
     """
 
     stage: TrainingStage
@@ -133,7 +133,7 @@ class AttackCheckpoint:
     """How far the attack has come: the pictures of the comparison from the attacked model after
     `step` steps.
 
-    Of a control, which `control` names, only the score on what it teaches is told.
+    A control, which `control` names, has only the score on the concept that it teaches.
     """
 
     step: int

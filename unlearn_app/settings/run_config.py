@@ -43,7 +43,7 @@ class RunConfig:
     model: str = setting(
         "pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id"
     )
-    objective: str = setting("esd", "how forgetting is taught")
+    objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
@@ -119,7 +119,8 @@ class RunConfig:
 def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
     """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
 
-    What the chosen method suggests for itself stands between the two.
+    What the chosen method suggests for itself replaces the preset's values, and `changes` replace
+    both.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
@@ -173,7 +174,7 @@ def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tupl
 def make_plan(**changes: Any) -> "groups.SequenceConfig":
     """How a sequence of requests is served, checked.
 
-    Where requests are trained apart, what their merge suggests stands between defaults and changes.
+    Where requests are trained apart, what their merge suggests replaces the defaults.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.

@@ -1,4 +1,4 @@
-"""Which token of a forget sentence shall be read as which token of its anchor sentence."""
+"""Which token of a forget sentence is mapped to which token of its anchor sentence."""
 
 from collections.abc import Sequence
 
