@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from .tables import median_of, quote_in_readme, render
 
 CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)
 BASE_SEEDS = 6
-GENERATED_SEED, HELD_OUT, DIVERSE = 4_000_000, 150, 200
+GENERATED_SEED = 4_000_000
 """Pictures from this seed on were never used to choose anything."""
 RETAIN_GROUPS = ("near", "far")
 RUN_BARS = {
@@ -52,7 +52,18 @@ RUN_BARS = {
 """In percent and points, the most that a run may reach, or the least."""
 WITHIN = 9
 """One picture of a comparison, in percent: runs within one picture of the bars are counted."""
-OF_THE_MODEL = ("rendered", "reconstruction", "generated", "held-out", "diversity")
+SHOWN: dict[str, Callable[[bool], Sequence[Any]]] = {
+    "rendered": lambda smoke: scenes("held_out", 28 if smoke else 1400, 0),
+    "reconstruction": lambda smoke: scenes("held_out", 28 if smoke else 1400, 0)[
+        : 4 if smoke else 200
+    ],
+    "generated": lambda smoke: sample_scenes(1)[::8] if smoke else sample_scenes(2),
+    "held-out": lambda smoke: held_out_scenes(8 if smoke else 150),
+    "diversity": lambda smoke: range(25 if smoke else 200),
+}
+"""By measurement of the bundled model, the scenes that are looked at, or repetitions of one prompt;
+fewer in a smoke.
+"""
 RUN, BASE, PROCESS, PAGE = "run", "base", "process", "page"
 
 
@@ -83,7 +94,7 @@ class MainJob(Experiment):
     def cells(self) -> list[JobPart]:
         concepts = CONCEPTS[:1] if self.smoke else CONCEPTS
         runs = [JobPart(RUN, name, seed) for name in concepts for seed in range(self.seeds)]
-        model = [JobPart(kind) for kind in OF_THE_MODEL]
+        model = [JobPart(kind) for kind in SHOWN]
         return [*model, *runs, *self.base_rates(), JobPart(PROCESS), JobPart(PAGE)]
 
     def base_rates(self) -> list[JobPart]:
@@ -113,9 +124,10 @@ class MainJob(Experiment):
         own = base | {
             "judge": self.judge.version,
             "second": self.second.version,
-            "pictures": len(self._asked(cell.kind)),
+            "pictures": len(SHOWN[cell.kind](self.smoke)),
         }
-        return own if cell.kind in OF_THE_MODEL[:2] else own | {"sampler": self._sampling}
+        sampled = cell.kind not in ("rendered", "reconstruction")
+        return own | ({"sampler": self._sampling} if sampled else {})
 
     def alone(self, cell: JobPart) -> bool:
         return True
@@ -123,7 +135,7 @@ class MainJob(Experiment):
     def measure(
         self, cell: JobPart, known: dict[str, Any], shared: None
     ) -> Iterator[Mapping[str, Any]]:
-        asked = self._asked(cell.kind)
+        asked = SHOWN[cell.kind](self.smoke) if cell.kind in SHOWN else ()
         ways = {
             "rendered": lambda: judge_scores(self.judge, rendered(asked), asked),
             "reconstruction": lambda: on_reconstruction(self.model, asked),
@@ -177,17 +189,6 @@ class MainJob(Experiment):
         if cell.kind == BASE:
             concept = next(known.name for known in known_concepts() if known.kind == cell.subject)
         return make_config(concept, seed=cell.seed, **(SMOKE if self.smoke else {}))
-
-    def _asked(self, kind: str) -> Sequence[Any]:
-        """What is looked at: scenes, or repetitions of one prompt."""
-        size = 28 if self.smoke else 1400
-        if kind in ("rendered", "reconstruction"):
-            return scenes("held_out", size, 0)[: size if kind == "rendered" else size // 7]
-        if kind == "generated":
-            return sample_scenes(1)[::8] if self.smoke else sample_scenes(2)
-        if kind == "held-out":
-            return held_out_scenes(8 if self.smoke else HELD_OUT)
-        return range(DIVERSE // 8 if self.smoke else DIVERSE)
 
     def _quality(self, shown: Sequence[Any]) -> Any:
         pictures = generate_scenes(self.model, shown, **self._sampling)

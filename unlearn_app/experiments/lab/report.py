@@ -77,8 +77,9 @@ def _result(config: dict[str, Any], values: dict[str, Any]) -> AttackedResult:
         column: {group: GroupScore(**current_score(score)) for group, score in groups.items()}
         for column, groups in values.get("scores", {}).items()
     }
-    named = (config[name] for name in ("row", "concept", "seed"))
-    return AttackedResult(*named, scores, values["attacks"])
+    return AttackedResult(
+        config["row"], config["concept"], config["seed"], scores, values["attacks"]
+    )
 
 
 def write_results(folder: Path) -> str:
@@ -91,9 +92,7 @@ def write_results(folder: Path) -> str:
         back=f"{100 * Thresholds().back:.0f}",
         cases=CASES,
         methods=METHODS,
-        kinds={
-            names: _kinds(found, rows) for names, rows in (("cases", CASES), ("methods", METHODS))
-        },
+        kinds={"cases": _kinds(found, CASES), "methods": _kinds(found, METHODS)},
         control=CONTROL,
         rows={row: own for row, own in rows.items() if own["models"]},
         count=len(found),
@@ -115,12 +114,11 @@ def _of_row(found: Results, row: str) -> dict[str, Any]:
         tried.update(finding.kind for finding in some)
         back.update(finding.kind for finding in some if finding.recovers(Thresholds().back))
     labels = Counter(verdict.label for verdict in verdicts(found, row))
-    truth = CASES[row].truth if row in CASES else ()
     return {
         "models": len(own),
         "hits": hits,
         "labels": dict(labels.most_common()),
-        "right": sum(labels[label] for label in truth),
+        "right": sum(labels[label] for label in CASES[row].truth) if row in CASES else 0,
         "tried": tried,
         "back": dict(back.most_common()),
     }
@@ -157,7 +155,7 @@ def verdicts(found: Results, row: str) -> list[Verdict]:
 def _finding(each: AttackedResult, kind: str, control: AttackedResult) -> Finding:
     config = make_config(each.concept)
     attack, found = attack_of(config, kind), each.attacks[kind]
-    hits = control.attacks[kind]["hits"]
+    hits = _bits(control.attacks[kind]["hits"])
     return Finding(
         kind=kind,
         settings={},
@@ -167,7 +165,7 @@ def _finding(each: AttackedResult, kind: str, control: AttackedResult) -> Findin
         tries=attack.tries,
         hits=_bits(found["hits"]),
         first=_bits(found["first"]),
-        control={"name": f"{control.concept}, never seen", "hits": list(_bits(hits))},
+        control={"name": f"{control.concept}, never seen", "hits": list(hits)},
         missing="",
         pictures=(),
         proof=None,

@@ -344,14 +344,12 @@ def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
         sure = [against_bar(own, bar.bound, bar.at_most) == "met" for bar, own in against]
         return sum(sure), sum(bar.reached(own[0]) for bar, own in against)
 
-    def rank(arm: str) -> tuple[tuple[int, int], float]:
-        return met(arm), _middle(found[arm], "ra_i") + _middle(found[arm], "ra_c")
-
     able = [arm for arm in found if BARS["ua"].reached(_middle(found[arm], "ua"))]
     if not able:
         most = max(found, key=lambda arm: _middle(found[arm], "ua"))
         return most, f"no arm's UA reaches {BARS['ua'].bound:.0f} %, its is highest"
-    best = max(able, key=rank)
+    kept = {arm: _middle(found[arm], "ra_i") + _middle(found[arm], "ra_c") for arm in able}
+    best = max(able, key=lambda arm: (met(arm), kept[arm]))
     sure, likely = met(best)
     why = f"{sure} of {len(STATE)} bars met with the whole interval and {likely} in the mean"
     return best, f"{why}, no arm's more"
@@ -390,8 +388,8 @@ def kept_share(found: States, name: str) -> str:
         return "–"
     plain = [getattr(state, name) * state.original[name] / 100 for state in some]
     count = sum(len(state.pictures.get(name, "")) for state in some)
-    number = f", n = {count}" if count else ""
-    return f"{with_half([getattr(state, name) for state in some])} ({_percent(plain)}{number})"
+    shown = _percent(plain) + (f", n = {count}" if count else "")
+    return f"{with_half([getattr(state, name) for state in some])} ({shown})"
 
 
 def _percent(values: Sequence[float | None]) -> str:
