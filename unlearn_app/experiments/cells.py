@@ -41,7 +41,7 @@ SMOKE = {
     "compare.far": 1,
     "compare.sampling_steps": 2,
 }
-"""Settings that show that a benchmark works and not what it measures."""
+"""Settings so small that every benchmark runs in seconds; its numbers then mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Experiment(ABC):
 
     @property
     def label(self) -> str:
-        """The name, with what keeps the cells of one extent apart from those of another."""
+        """The name of the folder of cells; extents whose cells differ have different ones."""
         return self.name
 
     @property
@@ -100,7 +100,7 @@ class Experiment(ABC):
 
     @abstractmethod
     def config(self, cell: Any) -> dict[str, Any]:
-        """What the values depend on; a stored cell with another config is measured anew."""
+        """What the values depend on; a stored cell with another config is measured again."""
 
     @abstractmethod
     def measure(self, cell: Any, known: dict[str, Any], shared: Any) -> Iterator[Mapping[str, Any]]:
@@ -114,11 +114,11 @@ class Experiment(ABC):
         return not known
 
     def shared_by(self, cell: Any) -> Hashable:
-        """Cells with the same answer are given the same result of `prepare`; None needs none."""
+        """A key: cells with the same one share a result of `prepare`; None for no such result."""
         return None
 
     def prepare(self, cell: Any) -> Any:
-        """What several cells need and is made once."""
+        """Make, once, what the cells with the same `shared_by` need."""
         return None
 
     def alone(self, cell: Any) -> bool:
@@ -221,7 +221,7 @@ def read_cells(folder: Path) -> dict[str, tuple[dict[str, Any], Any]]:
 
 
 def short_hash(value: Any) -> str:
-    """Sixteen digits that change with any part of `value`, for what a cell depends on."""
+    """The first sixteen hexadecimal digits of the SHA-256 of `value` as JSON."""
     return hashlib.sha256(json.dumps(to_json(value)).encode()).hexdigest()[:16]
 
 

@@ -50,7 +50,7 @@ class Claim:
         }
 
     def label(self, found: Interval) -> str:
-        """What an interval decides."""
+        """The verdict on the claim, from the interval of its number."""
         return above_zero(found) if self.low is None else inside(found, self.low, self.high)
 
 
@@ -95,5 +95,5 @@ def target_mean(values: Mapping[Pair, float]) -> float:
 
 
 def rounded_interval(values: Sequence[float]) -> Interval:
-    """The interval of a mean, without what floating point adds to a zero."""
+    """The 95 % interval of a mean, rounded so that no rounding error around zero decides."""
     return tuple(round(end, 6) + 0.0 for end in mean_interval(values))

@@ -191,8 +191,8 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
 
 
 def digest(config: RunConfig) -> str:
-    """A short hash of the settings that forgetting depends on, so that a cell is measured anew when
-    one changes.
+    """A short hash of the settings that unlearning depends on: a cell with another one is measured
+    again.
     """
     return short_hash(
         [

@@ -132,7 +132,7 @@ def judged(claim: Claim, found: Results) -> str:
 
 
 def by_arm(found: Results) -> dict[str, list[RemovalResult]]:
-    """The results of each arm, best first by what it forgets less what it costs."""
+    """The results of each arm, best first by UA less RA lost."""
     arms = grouped(found, attrgetter("arm"))
 
     def cost(arm: str) -> float:
@@ -178,7 +178,7 @@ def short_of(found: Results) -> list[dict[str, Any]]:
 
 
 def best_arm(found: Results) -> dict[str, Any] | None:
-    """The arm that stands best by medians over classes, and whether it meets the bar for the best;
+    """The best arm by medians over classes, and whether it meets the bar for the best;
     None where no arm has three classes.
     """
     ranked = []

@@ -1,1 +1,1 @@
-"""Paper 2 (2410.12777): does looking ahead resist an adversary, and at what price."""
+"""Paper 2 (2410.12777): does meta-unlearning resist relearning, and what does it cost?"""

@@ -40,9 +40,7 @@ LENGTHS = {
     preset: {n: v for n, v in changes.items() if n.partition(".")[0] in ("unlearn", "resist")}
     for preset, changes in PRESET_CHANGES.items()
 }
-"""What forgetting takes from a preset: the adversary and the pictures that are judged are the same
-for all.
-"""
+"""The settings of unlearning in each preset; adversary and judged pictures are the same for all."""
 BASES: dict[str, dict[str, Any]] = {
     "ESD": {"objective": "esd"},
     "ESD-x": {"objective": "esd", "unlearn.modules": "cross"},

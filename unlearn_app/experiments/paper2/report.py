@@ -64,7 +64,7 @@ class RelearnCurve:
 
     @property
     def pair(self) -> Pair:
-        """What curves of two models are paired by."""
+        """Target and seed, by which the curves of two models are paired."""
         return self.cell.target, self.cell.seed
 
     @property
@@ -211,8 +211,8 @@ def judged(claim: Claim, found: Curves, base: str) -> str:
 
 
 def _when(claim: Claim, last: int) -> str:
-    """Where in the attack a share was taken; marks before its hundredth step were looked at
-    afterwards.
+    """The steps of the attack that a claim is about; those on fewer than a hundred were added after
+    the results were seen.
     """
     if claim.statistic is not worst:
         return ""
@@ -318,7 +318,7 @@ def curve_lines(found: Curves, known: Mapping[Pair, float], marks: Sequence[int]
 
 
 def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
-    """What of the grid is measured with attacks of `last` steps, and what waits."""
+    """Which cells of the grid are measured, with attacks of `last` steps, and what is missing."""
     full = last > CUT_STEPS
     wanted = [cell for cell in grid(SEEDS) if full or cell.cut]
     bases, attacks = {cell.base for cell in measured}, {cell.attack for cell in measured}

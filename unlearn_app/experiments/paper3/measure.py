@@ -64,7 +64,7 @@ HOLDING: dict[str, dict[str, Any]] = {
     WITH_SELECTION: REGULARIZATION_PRESETS["projection"] | {"regularize.select": 0.5},
     WITH_L2: REGULARIZATION_PRESETS["projection+l2"],
 }
-"""The arms that hold a sequence back."""
+"""The arms that limit how far a sequence of updates moves the model."""
 ARMS: dict[str, dict[str, Any]] = {
     SEQUENTIAL: {},
     **HOLDING,
@@ -82,20 +82,17 @@ STYLE_TUNING: dict[str, dict[str, Any]] = {
     "L2": {"unlearn.lr": 8e-3, "regularize.l2": 8e-3},
     WITH_L2: {"unlearn.lr": 9e-3, "regularize.l2": 8e-3},
 }
-"""Arms that are tuned otherwise where styles are asked for: they forget more easily, and keep less.
-"""
+"""Settings of arms for sequences of styles, which are unlearned more easily than objects."""
 CONTENDERS, MORE_SEEDS = (SEQUENTIAL, "L2", WITH_L2), 2
-"""The plain sequence and what comes near every bar, and how many seeds they have beyond the
-others'.
-"""
+"""The plain sequence and the arms close to every bar, and how many more seeds they have."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
-"""Pictures of each requested concept and each of the other domain; of all that is kept of the own
-one together.
+"""Pictures of each requested concept and of each concept of the other domain; and of all retained
+concepts of the own domain together.
 """
 SMOKE_ARMS = (SEQUENTIAL, "TIES", WITH_SELECTION, AT_ONCE)
-"""What a smoke measures: each regime, and what restrains an update in more than one way."""
+"""The arms of a smoke: each regime, and one with two regularizers."""
 SMOKE_EVERY = 4
-"""Of what is kept every this many is on the panel of a smoke, with one picture."""
+"""Every how many of the retained concepts is on the panel of a smoke, with one picture."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class RequestSequence:
         return few and (self.order, self.base) in ((1, FIRST_BASE), (0, SECOND_BASE))
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
-        """What is asked for, in this order."""
+        """The requested concepts in order."""
         return SEQUENCES[self.domain][:: -1 if self.order else 1][: 3 if smoke else None]
 
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
@@ -158,12 +155,11 @@ def kept(domain: str) -> tuple[str, ...]:
 
 
 def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelPrompts:
-    """All that is ever looked at in the sequences of a domain: what is requested, and what is kept
-    of either domain.
+    """All prompts and seeds that are evaluated in the sequences of a domain: of the requested
+    concepts, and of the retained ones of both domains.
 
-    Of the other domain only prompts are chosen that name nothing requested, as long as there are
-    some. With `split` "dev" it is what settings are tuned by: nothing of it is in the panel of the
-    test.
+    Prompts of the other domain name no requested concept where there are such. The split "dev" is
+    for tuning settings: it shares no prompt with the test.
     """
     tested = panel(domain, seed, False) if split != "test" else {}
     taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
@@ -196,8 +192,8 @@ def named(prompts: Sequence[Prompt]) -> tuple[str, ...]:
 
 
 def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bool) -> PanelPrompts:
-    """What is tested after a request: at a mark all that counts by then, else the concept just
-    requested.
+    """The prompts that are evaluated after request `number`: at a mark all but those of concepts
+    requested later, else those of the requested concept.
     """
     names = cell.requests(smoke)
     if number not in marks(names):
@@ -211,7 +207,7 @@ def marks(names: Sequence[str]) -> list[int]:
 
 
 Original = tuple[Request, dict[str, Image.Image]]
-"""What the original model shows of a panel: the first row of every ledger, with its pictures."""
+"""The scores of the original model on a panel, the first row of every ledger, with its pictures."""
 
 
 class Paper3(Experiment):

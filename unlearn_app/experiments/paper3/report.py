@@ -36,11 +36,11 @@ from .measure import (
 )
 
 KEPT = SHARES[1:]
-"""Shares that are said in percent of the original's."""
+"""Shares that are reported in percent of the original's."""
 COLLAPSE = 50.0
-"""What keeps less than this percent of the original's has collapsed."""
+"""An arm with less than this percent of the original's RA-I has collapsed."""
 MATCHED = 5.0
-"""Points of UA that an arm may lack before keeping more is no news."""
+"""Two arms are comparable while their UA differs by no more points than these."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SequenceState(RequestSequence):
 
     @property
     def sequence(self) -> tuple[str, int, int]:
-        """What is compared with the same of another arm."""
+        """Domain, order and seed, by which the states of two arms are paired."""
         return self.domain, self.order, self.seed
 
     @property
@@ -159,12 +159,13 @@ def _paired(
 
 
 def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
-    """One line of claims: an arm keeps more than another, over sequences and over their pictures in
-    pairs.
+    """One line of claims: `arm` keeps more than `other`, by paired intervals over sequences and
+    over pictures.
 
-    Decided where both intervals leave out zero: three equal values have no spread, and pictures of
-    one sequence are not independent. What forgets less keeps more for free, so that is no news
-    where UA is lower by more than a few points, and keeping less at a higher UA is none either.
+    It is decided where both intervals exclude zero: a few equal differences between sequences have
+    no spread, and the pictures of a sequence are not independent. An arm that forgets less keeps
+    more without merit, so the arms are not comparable where the one that keeps more has a UA lower
+    by more than `MATCHED` points.
     """
     pairs = _paired(found, arm, other, name)
     if not pairs:
@@ -212,7 +213,7 @@ def claims(found: States) -> list[str]:
 
 
 def collapse(found: States, arm: str) -> str:
-    """Whether a sequence that nothing holds back loses its own domain."""
+    """One line of claims: a sequence without regularization collapses in its own domain."""
     ends = _of_arm(_at_last(found), arm)
     interval = share_interval(ends, "ra_i")
     text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
@@ -225,8 +226,8 @@ def collapse(found: States, arm: str) -> str:
 
 
 def cost(found: States) -> str:
-    """Whether forgetting all at once again and again costs more in all than one on top of the
-    other.
+    """One line of claims: training all requests at once, again after each one, takes longer in all
+    than training each on top of the others.
     """
     text, arms = "All at once costs more in all", f"{AT_ONCE}, {SEQUENTIAL}"
     pairs = _paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
@@ -239,8 +240,8 @@ def cost(found: States) -> str:
 
 
 def no_collapse(found: States) -> dict[str, str]:
-    """What the plain sequence and the one that nothing holds keep, where the plain one stands and
-    the paper's falls; empty where it falls too.
+    """RA-I of the plain sequence and of the one without retention, where the plain one does not
+    collapse as in the paper; empty where it does.
     """
     own = {arm: [end.ra_i for end in _of_arm(_at_last(found), arm)] for arm in (SEQUENTIAL, UNHELD)}
     if not own[SEQUENTIAL] or mean(own[SEQUENTIAL]) < COLLAPSE:
@@ -288,7 +289,7 @@ BARS = {
     ),
 }
 STATE = (*RATES, "drift")
-"""The bars that tell which arm is best: what it leaves of the model, not what it costs."""
+"""The bars on the state of the model, which decide which arm is best; costs do not."""
 Reached = Mapping[str, Interval | None]
 
 
@@ -398,9 +399,7 @@ def _percent(values: Sequence[float | None]) -> str:
 
 
 def notes(found: States) -> list[str]:
-    """What there is to say about the last request of each sequence, the same of several in one
-    line.
-    """
+    """The notes of the last request of each sequence, equal ones of several seeds in one line."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for end in _at_last(found):
         for note in end.notes:
