@@ -32,8 +32,6 @@ LEADS = ("cat", "guitar", *UNSEEN_CONTROLS)
 """Of these the cut has every attack with the first seed; of the others, and with other seeds, the
 quick ones.
 """
-DEPENDS_ON = ("base_model", "settings")
-"""Parts of a control's config without which its hits are no base rate of today."""
 SMOKE_ATTACKS = {
     "prompts": {"tries": 1},
     "ring_a_bell": {"tries": 1, "population": 4, "generations": 1},
@@ -143,9 +141,7 @@ class Lab(Experiment):
         return write_results(self.folder)
 
     def record_base_rates(self) -> None:
-        """Ship what the attacks make of something never seen, over all seeds measured with the
-        settings of today.
-        """
+        """Ship the base rates of all attacks, over all seeds measured with today's settings."""
         if self.extent.ships:
             record("attacks", {of: self._rates(names[0]) for of, names in EASIEST.items()})
 
@@ -203,18 +199,19 @@ class Lab(Experiment):
         }
 
     def _rates(self, name: str) -> dict[str, Any]:
-        """What every attack makes of `name`, over stored controls with the settings of today."""
+        """The base rate of every attack at `name`, from stored controls with today's settings."""
         rates = {kind: self._rate(name, kind) for kind in registry.names("attack")}
         return {kind: rate for kind, rate in rates.items() if rate}
 
     def _rate(self, name: str, kind: str) -> dict[str, Any]:
         attack, found = make_attack(kind), []
         for config, values in read_cells(self.folder).values():
-            today = self.config(AttackedModel(CONTROL, name, config["seed"]))
-            same = (config[part] == today[part] for part in ("row", "concept", *DEPENDS_ON))
             known = values["attacks"].get(kind, {})
-            if all(same) and known.get("settings") == repr(attack):
-                found.append(known)
+            asked = config["row"], config["concept"], known.get("settings")
+            if asked == (CONTROL, name, repr(attack)):
+                today = self.config(AttackedModel(CONTROL, name, config["seed"]))
+                if all(config[part] == today[part] for part in ("base_model", "settings")):
+                    found.append(known)
         if not found:
             return {}
         return {
@@ -228,9 +225,9 @@ class Lab(Experiment):
 
 
 class Controls(Lab):
-    """What every attack makes of something never seen, over as many seeds.
+    """The lab's controls alone, over as many seeds as asked for.
 
-    The cells stand apart from those of the lab, which may be of an earlier model.
+    They have a folder of their own, because the lab's cells may be of an earlier model.
     """
 
     name = "controls"
