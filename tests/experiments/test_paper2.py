@@ -41,7 +41,7 @@ from unlearn_app.experiments.paper2.report import (
 )
 from unlearn_app.settings.groups import RESIST_SECONDS, UnlearnConfig
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web.options import build_switch
+from unlearn_app.web.options import resist_switch
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "assets" / "experiments" / "paper2"
@@ -440,7 +440,7 @@ def test_readme_says_what_the_table_beside_it_says() -> None:
 
 
 def test_the_switch_says_what_the_table_says() -> None:
-    stored, said = read_curves(STORED), build_switch().info
+    stored, said = read_curves(STORED), resist_switch().info
     full = changed(LESS, step=25)
     (fast,) = (c for c in CLAIMS if (c.better, c.step) == (FAST_META, 25))
     assert ("full, where it slows the first 25" in said) == (seen(full, stored)[2] == "held")

@@ -382,9 +382,9 @@ import sys, json, blank
 from unlearn_app.common import registry
 from unlearn_app.settings.run_config import make_config
 import gradio as gr
-from unlearn_app.web.options import build_options, build_switch
+from unlearn_app.web.options import Options, resist_switch
 with gr.Blocks():
-    options = build_options(build_switch())
+    options = Options(resist_switch())
 choices = [value for _, value in options.components["objective"].choices]
 config = make_config("cat", objective="blank")
 print(json.dumps([registry.methods(), choices, list(options.components), config.options]))
