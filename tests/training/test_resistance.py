@@ -189,19 +189,14 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(
     )
 
 
-def test_a_lesson_in_what_was_never_seen_is_of_one_thing_and_repeatable() -> None:
-    name, pictures, captions = world("pocket").lesson(3, 1)
-    same = world("pocket").lesson(3, 1)
-    assert (
-        name == "guitar"
-        and all("guitar" in text for text in captions)
-        and pictures.shape == (3, 3, 64, 64)
-    )
-    assert (
-        torch.equal(pictures, same[1])
-        and captions == same[2]
-        and world("elsewhere").lesson(3, 1) is None
-    )
+def test_pictures_of_what_was_never_seen_are_of_one_concept_and_repeatable() -> None:
+    pictures, captions = world("pocket").lesson("guitar", 3, 1)
+    same_pictures, same_captions = world("pocket").lesson("guitar", 3, 1)
+    assert all("guitar" in text for text in captions)
+    assert pictures.shape == (3, 3, 64, 64)
+    assert torch.equal(pictures, same_pictures)
+    assert captions == same_captions
+    assert world("elsewhere").lesson("guitar", 3, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -223,7 +218,7 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
     config = replace(config, attack=replace(config.attack, optimizer="sgd", steps=7))
     cat = preview_concept(config)
     pumpkin = easiest_unseen(cat, config)
-    lesson = world("pocket").lesson(5, 0, pumpkin.name, data == "one")
+    rendered_pictures, _ = world("pocket").lesson(pumpkin.name, 5, 0, data == "one")
     sets = {
         cat: attack_context(pocket, cat, config).data,
         pumpkin: unseen_context(pocket, pumpkin, config).data,
@@ -243,7 +238,7 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
             and len(held.x0.flatten(1).unique(dim=0)) == 5
         )
         assert torch.equal(held.cond.states, pocket.encode_text(held.prompts).states)
-    rendered = pocket.encode_pictures(lesson[1])
+    rendered = pocket.encode_pictures(rendered_pictures)
     taught = [
         any(torch.allclose(row, own, atol=1e-4) for own in rendered) for row in sets[pumpkin].x0
     ]

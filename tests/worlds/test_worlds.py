@@ -26,7 +26,7 @@ def test_a_world_has_its_own_judges_and_base_rates_or_none() -> None:
 def test_the_open_world_knows_no_concept_and_nothing_unseen() -> None:
     world = registry.world("some/model")
     assert known_concepts("some/model") == world.nearest_known("cat") == []
-    assert world.unseen("object") == () and world.lesson(1, 0) is None
+    assert world.unseen("object") == () and world.lesson("guitar", 1, 0) is None
 
 
 def test_what_was_never_shown_is_known_and_fresh() -> None:

@@ -81,7 +81,7 @@ def adversary_pictures(
         )
     if not any(given):
         return sampled
-    _, pictures, captions = lesson
+    pictures, captions = lesson
     taught = encoded(model, pictures[: sum(given)], captions[: sum(given)])
     return taught.mixed(sampled, given) if others else taught
 

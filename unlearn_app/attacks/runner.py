@@ -112,7 +112,7 @@ def unseen_context(
     """
     held = config.attack
     lesson = registry.world(config.model).lesson(
-        held.pictures, config.seed, concept.name, held.data == "one"
+        concept.name, held.pictures, config.seed, held.data == "one"
     )
     return attack_context(model, concept, config, should_stop, lesson)
 

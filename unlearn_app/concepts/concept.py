@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Kind = Literal["object", "style"]
-Lesson = tuple[str, "Tensor", list[str]]
-"""The name of a concept, pictures (N, 3, H, W) in [-1, 1] of it, and a caption of each."""
+Lesson = tuple["Tensor", list[str]]
+"""Pictures (N, 3, H, W) in [-1, 1] of a concept, and a caption of each."""
 SAID_AN = re.compile(
     r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I
 )

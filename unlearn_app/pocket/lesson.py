@@ -20,16 +20,12 @@ control for an attack.
 """
 
 
-def fresh_lesson(
-    count: int, seed: int, name: str = "", alike: bool = False
-) -> tuple[str, Tensor, list[str]]:
-    """The concept's name, `count` pictures (N, 3, H, W) in [-1, 1], and a caption of each; `seed`
-    chooses an object.
+def lesson(name: str, count: int, seed: int, alike: bool = False) -> tuple[Tensor, list[str]]:
+    """Pictures (`count`, 3, H, W) in [-1, 1] of the concept `name`, and a caption of each.
 
     Besides the concept the pictures show only what pre-training knows. Those that are `alike` share
     everything but the placement, and their caption.
     """
-    name = name or FRESH_OBJECTS[seed % len(FRESH_OBJECTS)].name
     unseen = {entry.name for entry in (*FRESH_OBJECTS, *FRESH_STYLES)}
     drawn = (scene_at("fresh", index, seed) for index in itertools.count())
     fitting = (scene for scene in drawn if unseen & {scene.object, scene.style} == {name})
@@ -40,4 +36,4 @@ def fresh_lesson(
         scenes = [replace(scenes[0], placement=next(places)) for _ in scenes]
     captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
     captions = captions[:1] * len(captions) if alike else captions
-    return name, rendered(scenes), captions
+    return rendered(scenes), captions

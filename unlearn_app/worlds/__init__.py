@@ -64,12 +64,11 @@ class World:
         """
         return ()
 
-    def lesson(self, count: int, seed: int, name: str = "", alike: bool = False) -> Lesson | None:
-        """Pictures of a concept that the model was never shown; None where no such concept is
-        known.
+    def lesson(self, name: str, count: int, seed: int, alike: bool = False) -> Lesson | None:
+        """Pictures of the concept `name`, which the model was never shown; None where no such
+        concept is known.
 
-        `name` chooses the concept, else the seed does. Pictures that are `alike` share their
-        caption.
+        Pictures that are `alike` share their caption.
         """
         return None
 

@@ -26,10 +26,10 @@ class PocketWorld(World):
 
         return EASIEST[kind]
 
-    def lesson(self, count: int, seed: int, name: str = "", alike: bool = False) -> Lesson:
-        from ..pocket.lesson import fresh_lesson
+    def lesson(self, name: str, count: int, seed: int, alike: bool = False) -> Lesson:
+        from ..pocket.lesson import lesson
 
-        return fresh_lesson(count, seed, name, alike)
+        return lesson(name, count, seed, alike)
 
     def regularization_preset(self, objective: str) -> str:
         return DEFAULT_REGULARIZATION if objective in TUNED else "nothing"
