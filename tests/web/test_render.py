@@ -33,8 +33,9 @@ from unlearn_app.settings.events import (
     Verdict,
 )
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web import concept_texts, html, pictures
+from unlearn_app.web import html, pictures
 from unlearn_app.web.downloads import exports
+from unlearn_app.web.layout import known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
 from unlearn_app.web.run_html import (
     attack_cards,
@@ -250,7 +251,8 @@ def test_all_text_is_escaped() -> None:
         html.alert(TRAP, [TRAP]),
         html.render("understood", concept=trapped, advice=TRAP),
     ]
-    pieces += [concept_texts.known_concepts([(TRAP, "object")]), concept_texts.header(True, TRAP)]
+    pieces.append(known_concepts([(TRAP, "object")]))
+    pieces.append(html.render("header", ready=True, error=TRAP))
     view.verdict, view.over = Verdict("removed", (TRAP,)), True
     pieces.append(status(view))
     view.error = TRAP

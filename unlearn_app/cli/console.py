@@ -125,24 +125,22 @@ def score_table(scores: Scores) -> Table:
     return table(title, ("pictures of", "n", *COLUMNS), rows, right=("n", *COLUMNS))
 
 
-def print_result(scores: Scores | None, verdict: Verdict | None) -> None:
+def print_result(scores: Scores, verdict: Verdict) -> None:
     """The score table, what separates unlearned from original, and the verdict, on standard
     output.
     """
     from ..evaluation.verdict import one_number  # scipy comes with it, a second
 
     paper = Console()
-    if scores:
-        paper.print(score_table(scores))
-        cells = [cell for groups in scores.columns.values() for cell in groups.values()]
-        if all(cell.accuracy is None for cell in cells):
-            paper.print("There is no judge for this model here, so its pictures are not scored.")
-        for group, found in scores.differences.get("unlearned", {}).items():
-            paper.print(_change(group, found), highlight=False)
-    if verdict:
-        if summary := one_number(verdict.axes):
-            paper.print(summary, highlight=False)
-        paper.print(verdict_text(verdict))
+    paper.print(score_table(scores))
+    cells = [cell for groups in scores.columns.values() for cell in groups.values()]
+    if all(cell.accuracy is None for cell in cells):
+        paper.print("There is no judge for this model here, so its pictures are not scored.")
+    for group, found in scores.differences.get("unlearned", {}).items():
+        paper.print(_change(group, found), highlight=False)
+    if summary := one_number(verdict.axes):
+        paper.print(summary, highlight=False)
+    paper.print(verdict_text(verdict))
 
 
 def _change(group: Group, found: Difference) -> str:

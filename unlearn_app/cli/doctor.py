@@ -14,8 +14,6 @@ from ..common.paths import POCKET, ROOT
 
 FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
 OK, MISSING, OPTIONAL = "ok", "MISSING", "optional"
 """The marks; what is optional costs a convenience where it is absent, not the app."""
 Check = tuple[str, str, str]
@@ -28,8 +26,11 @@ def _check(name: str, ok: bool, detail: str) -> Check:
 
 def checks() -> Iterator[Check]:
     """Every check, quick ones first; nothing is loaded but torch."""
-    version = platform.python_version()
-    yield _check("python", sys.version_info >= (3, 10), f"{version}; 3.10 or newer is needed")
+    yield _check(
+        "python",
+        sys.version_info >= (3, 10),
+        f"{platform.python_version()}; 3.10 or newer is needed",
+    )
     yield from _packages()
     yield _device()
     yield from _bundled()
@@ -38,8 +39,11 @@ def checks() -> Iterator[Check]:
         "disk", free >= FREE_BYTES, f"{free / 2**30:.1f} GiB free here; a run takes a few MiB"
     )
     browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    absent = "absent; only the tests of the page need it"
-    yield OK if browser else OPTIONAL, "chromium", browser or absent
+    yield (
+        OK if browser else OPTIONAL,
+        "chromium",
+        browser or "absent; only the tests of the page need it",
+    )
 
 
 def _packages() -> Iterator[Check]:

@@ -91,9 +91,12 @@ def finding_table(findings: list) -> Table:
                 f"{finding.seconds:.0f}",
             )
         )
-    title = "Prompts at which an attack shows the concept, best of its tries"
-    headers = ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds")
-    return table(title, headers, rows, right=("tries", "seconds"))
+    return table(
+        "Prompts at which an attack shows the concept, best of its tries",
+        ("attack", "tries", "shown", "95 %", "second judge", "control", "seconds"),
+        rows,
+        right=("tries", "seconds"),
+    )
 
 
 def report(run: Annotated[Path, RUN]) -> None:

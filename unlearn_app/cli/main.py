@@ -51,10 +51,8 @@ BENCHES = {
     "paper3": ("paper3.measure", "Paper3"),
     "lab": ("lab.measure", "Lab"),
 }
-"""The module and class of each benchmark."""
 REBUILD = "assets"
 """What rebuilds shipped files that depend on defaults, and measures no table."""
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 SETTINGS = ", ".join(setting_names(tuple(group for group in GROUPS if group != "regularize")))
 """The settings that can be named without loading torch."""
 
@@ -118,7 +116,7 @@ def run(
             last[type(event)] = event
     if last[Done].stopped:
         raise Cancelled(f"Stopped; what was reached before is in {out}.")
-    print_result(last.get(Scores), last.get(Verdict))
+    print_result(last[Scores], last[Verdict])
     kinds = (".png", ".json", ".safetensors")
     files = sorted(path.name for path in out.iterdir() if path.suffix in kinds)
     print(f"Written to {out}: {', '.join(files)}, images/")
@@ -298,7 +296,7 @@ def main() -> None:
             USER_ERROR,
         )
     except OSError as error:
-        if error.errno not in FULL_DISK:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _leave(f"The disk is full: {error.filename or 'a file'} could not be written.", USER_ERROR)
     if code == INTERRUPTED:

@@ -82,8 +82,6 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
 
 
 def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> Iterator[dict]:
-    """How far a job has come, until it ends."""
-
     def update(events: list[Event]) -> dict:
         for event in events:
             state.apply(event)

@@ -15,9 +15,9 @@ from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from .api import attack_endpoint, unlearn_endpoint
-from .concept_texts import header
 from .following import QUIET, VISITORS, WORKING
 from .handlers import AttackHandlers, RunHandlers
+from .html import render
 from .layout import Page
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
@@ -38,7 +38,7 @@ def build_demo(engine: Engine, *, model: str = "pocket", recorded: Path = RECORD
         title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)
     ) as demo:
         ready = gr.Timer(0.5)
-        head = gr.HTML(header(False, ""), elem_id="head")
+        head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("One concept"):
                 page = Page(names, runs, state)
@@ -99,22 +99,21 @@ def launch_kwargs() -> dict[str, Any]:
 
 
 def _wire(page: Page, handlers: RunHandlers, runs: RunList) -> None:
-    parts = page.options.components
-    fields = [page.concept, *parts.values()]
-    asked = [page.run.click, page.concept.submit]
-    result = [*page.of_one_run, page.hint]
+    options, parts = page.options, page.options.components
+    fields, result = [page.concept, *parts.values()], [*page.of_one_run, page.hint]
     # One after the other: a listener that starts clears what a validator said of the same inputs.
-    refused = gr.on(asked, handlers.refuse, fields, [page.hint, page.folded], **QUIET)
-    buttons = [page.run, page.stop, page.concept]
-    refused.then(handlers.run, fields, [*result, *buttons], validator=handlers.check, **WORKING)
+    start = [page.run.click, page.concept.submit]
+    refused = gr.on(start, handlers.refuse, fields, [page.hint, page.folded], **QUIET)
+    shown = [*result, page.run, page.stop, page.concept]
+    refused.then(handlers.run, fields, shown, validator=handlers.check, **WORKING)
     page.stop.click(handlers.stop, None, [page.stop, page.status], **QUIET)
-    changed, said = [field.change for field in fields], [page.hint, page.prompts, page.command]
-    gr.on(changed, handlers.explain, fields, said, trigger_mode="always_last", **QUIET)
-    asks = [parts["preset"], parts["objective"]]
-    suggested = list(page.options.suggested.values())
-    gr.on([part.input for part in asks], page.options.defaults, asks, suggested, **QUIET)
-    chosen, rows = [parts["objective"], parts["rule"]], list(page.options.rows.values())
-    gr.on([part.change for part in chosen], page.options.reveal, chosen, rows, **QUIET)
+    changed, explained = [field.change for field in fields], [page.hint, page.prompts, page.command]
+    gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
+    preset, objective, rule = (parts[name] for name in ("preset", "objective", "rule"))
+    suggested, rows = list(options.suggested.values()), list(options.rows.values())
+    picked = [preset.input, objective.input]
+    gr.on(picked, options.defaults, [preset, objective], suggested, **QUIET)
+    gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
     page.shown.input(runs.show, page.shown, result, **QUIET)
 
 

@@ -40,14 +40,12 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
             shutil.copyfile(folder / file, targets[kind])
     if run.pictures and not targets["strip"].exists():
         _strip(run).save(targets["strip"])
-    if not targets["folder"].exists() or _attacked_since(folder, targets["folder"]):
+    found, packed = folder / FOLDER, targets["folder"]
+    if not packed.exists() or (
+        found.is_dir() and found.stat().st_mtime_ns > packed.stat().st_mtime_ns
+    ):
         _pack(folder, into, targets)
     return {kind: target for kind, target in targets.items() if target.exists()}
-
-
-def _attacked_since(folder: Path, made: Path) -> bool:
-    found = folder / FOLDER
-    return found.is_dir() and found.stat().st_mtime_ns > made.stat().st_mtime_ns
 
 
 def _pack(folder: Path, into: Path, targets: Mapping[str, Path]) -> None:

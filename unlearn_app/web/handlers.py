@@ -11,7 +11,7 @@ import gradio as gr
 from ..common import registry
 from ..common.errors import ConfigError, UnlearnError
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept
+from ..concepts.concept import Concept, evenly_spaced
 from ..evaluation.finding import Finding
 from ..runs.folder import Run
 from ..service.engine import Engine, Job
@@ -19,10 +19,9 @@ from ..service.jobs import AttackRequest
 from ..settings.attacks import kinds_of
 from ..settings.events import AttackCheckpoint, Event, Images, Preview
 from ..settings.run_config import MAX_TEXT, RunConfig
-from .concept_texts import INVITATION, header, prompt_lists
 from .following import Updates, follow
 from .html import alert, failed, note, render
-from .layout import Page
+from .layout import INVITATION, Page
 from .plots import angle_table, curve_plot, loss_table
 from .run_html import (
     SAVED,
@@ -66,7 +65,7 @@ class RunHandlers:
         advice = registry.advice(config.objective, known.kind)
         return {
             page.hint: render("understood", concept=known, advice=advice),
-            page.prompts: prompt_lists(known),
+            page.prompts: render("prompts", concept=known, evenly_spaced=evenly_spaced),
             page.command: config.command(),
         }
 
@@ -105,8 +104,7 @@ class RunHandlers:
             yield {self._page.hint: alert(str(error))}
             return
         state = ViewState(config)
-        update = partial(self._update, state, job)
-        yield from follow(job, self._begun(state), update)
+        yield from follow(job, self._begun(state), partial(self._update, state, job))
         yield self._ended(state, job)
 
     def _begun(self, state: ViewState) -> Updates:
@@ -168,7 +166,8 @@ class RunHandlers:
     def readiness(self) -> tuple[str, gr.Timer]:
         """The header with its badge, asked for until the model is loaded."""
         done = self._engine.ready.is_set()
-        return header(done, self._engine.load_error), gr.Timer(active=not done)
+        header = render("header", ready=done, error=self._engine.load_error)
+        return header, gr.Timer(active=not done)
 
 
 class AttackHandlers:
@@ -193,8 +192,7 @@ class AttackHandlers:
             yield {message: alert(str(error))}
             return
         progress = AttackProgress(asked.kinds)
-        update = partial(self._update, progress, job)
-        yield from follow(job, self._begun(progress), update)
+        yield from follow(job, self._begun(progress), partial(self._update, progress, job))
         yield self._ended(job)
 
     def _begun(self, progress: AttackProgress) -> Updates:

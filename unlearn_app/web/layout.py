@@ -8,8 +8,7 @@ import gradio as gr
 
 from ..common import registry
 from ..settings.attacks import QUICK
-from .concept_texts import INVITATION, known_concepts
-from .html import note
+from .html import note, render
 from .options import Options, resist_switch
 from .plots import angle_plot, curve_plot, loss_plot
 from .run_html import attack_cards, comparison_table, preview_strip, score_table, status
@@ -19,6 +18,9 @@ BOX: dict[str, Any] = {"scale": 6, "min_width": 240, "container": False, "max_li
 START: dict[str, Any] = {"scale": 0, "min_width": 170}
 STOP: dict[str, Any] = {"variant": "stop", "scale": 0, "min_width": 110, "visible": False}
 """How boxes for a concept, and buttons that start or stop a job, look in both tabs."""
+INVITATION = (
+    '<p class="u-hint u-ok">Type a thing or a style; synonyms and capitals do not matter.</p>'
+)
 DELETE, SURE = "Delete this run", "Really delete it?"
 DOWNLOADS = {
     "adapter": "LoRA weights",
@@ -151,7 +153,6 @@ class Page:
             self.prompts = gr.HTML("", elem_id="prompts")
 
     def _add_rail(self, runs: Sequence[tuple[str, str]], state: ViewState | None) -> None:
-        """Scores, plots and files of a run, and the list of runs."""
         self.scores = gr.HTML(score_table(state), elem_id="summary")
         self.curve = curve_plot(state)
         self.losses = loss_plot(state)
@@ -179,3 +180,11 @@ class Page:
         shown = [self.previews, self.comparison, self.scores, self.curve, self.losses, self.angles]
         shown += [self.status, self.shown, *self.downloads.values()]
         return [*shown, *vars(self.attacks).values(), *vars(self.actions).values()]
+
+
+def known_concepts(names: Sequence[tuple[str, str]]) -> str:
+    """Buttons for the names, given with their kinds: objects, then styles, most of them folded
+    away.
+    """
+    kinds = {kind: [name for name, own in names if own == kind] for kind in ("object", "style")}
+    return render("known_concepts", kinds=kinds) if names else ""

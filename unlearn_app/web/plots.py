@@ -25,9 +25,7 @@ REQUEST_COLORS = {"erased": ORANGE, "kept, same kind": BLUE, "kept, other kind":
 PERCENT_AXIS = [0, 103]
 """A little above 100, so that a line there is not cut in half."""
 MOST_POINTS = 300
-"""Rows of a table of steps, at most about so many."""
-TEXT = ("term", "group", "request")
-"""Columns that hold words; all others hold numbers."""
+TEXT_COLUMNS = ("term", "group", "request")
 
 
 def loss_plot(state: ViewState | None) -> gr.LinePlot:
@@ -155,4 +153,6 @@ def _thinned(points: list[dict]) -> list[dict]:
 
 
 def _table(rows: list[dict]) -> pd.DataFrame:
-    return pd.DataFrame(rows).astype({n: "str" if n in TEXT else "float64" for n in rows[0]})
+    return pd.DataFrame(rows).astype(
+        {n: "str" if n in TEXT_COLUMNS else "float64" for n in rows[0]}
+    )

@@ -60,8 +60,10 @@ class RunList:
 
     def locked(self) -> Updates:
         """The lists of runs while a job of this visitor goes on, when nothing may be done."""
-        lists = (self._page.shown, self._page.actions.others)
-        return self._actions(False) | {one: gr.Dropdown(interactive=False) for one in lists}
+        return self._actions(False) | {
+            self._page.shown: gr.Dropdown(interactive=False),
+            self._page.actions.others: gr.Dropdown(interactive=False),
+        }
 
     def _actions(self, deletable: bool) -> Updates:
         actions = self._page.actions
@@ -71,11 +73,11 @@ class RunList:
             actions.message: "",
         }
 
-    def stored(self, key: str | None, session: str) -> Updates:
-        """Everything on screen about a stored run; an invitation where there is none."""
+    def _shown(self, key: str | None, session: str) -> Updates:
+        """Everything that changes when this run is put on screen; an invitation without a run."""
         folder = self.find(key, session)
         state = stored_state(Run.open(folder), key in self.recorded) if folder else None
-        return self.on_screen(state, folder)
+        return self.on_screen(state, folder) | self.choices(session, key)
 
     def on_screen(self, state: ViewState | None, folder: Path | None) -> Updates:
         """Everything on screen about a run, which is kept in `folder` once it is over."""
@@ -125,7 +127,7 @@ class RunList:
         session = request.session_hash or ""
         if self.find(key, session) is None:
             return {self._page.hint: alert(GONE)}
-        return self.stored(key, session) | self.choices(session, key)
+        return self._shown(key, session)
 
     def delete(self, request: gr.Request, key: str | None, label: str) -> Updates:
         """Ask whether that was meant; at the second click delete the run on screen, and show
@@ -139,8 +141,7 @@ class RunList:
         except UnlearnError as error:
             return {actions.message: alert(str(error)), actions.delete: actions.delete_button()}
         name = next(iter(self.names(session)), ("", None))[1]
-        message = {actions.message: note("Deleted.")}
-        return self.stored(name, session) | self.choices(session, name) | message
+        return self._shown(name, session) | {actions.message: note("Deleted.")}
 
     def compare(self, request: gr.Request, key: str | None, others: Sequence[str]) -> Updates:
         """Make the page that shows the run on screen beside others, ready to be downloaded."""

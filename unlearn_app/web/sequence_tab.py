@@ -1,7 +1,7 @@
 """The tab for a sequence of requests: its components, its listeners, and the ledger as HTML."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import gradio as gr
@@ -46,21 +46,20 @@ FIRST_KEPT = 8
 
 @dataclass
 class RequestProgress:
-    """How far a request has come, in [0, 1], and what it is about."""
+    """How far a request has come, in [0, 1], and in which stage it is."""
 
-    stage: str = "Waiting for its turn"
-    begin: float = 0.0
+    stage: Stage = field(default_factory=partial(Stage, "load", "Waiting for its turn", 0.0))
     fraction: float = 0.0
 
     def apply(self, event: Event | Added) -> None:
         """Take in one event."""
         if isinstance(event, Stage):
-            self.stage = event.text
-            self.begin = self.fraction = event.fraction
+            self.stage, self.fraction = event, event.fraction
         elif isinstance(event, Step):
             self.fraction = event.step / event.total * TRAINED
         elif isinstance(event, PanelProgress):
-            self.fraction = self.begin + event.done / event.total * (1 - self.begin)
+            begin = self.stage.fraction
+            self.fraction = begin + event.done / event.total * (1 - begin)
 
 
 class SequenceTab:
@@ -114,8 +113,7 @@ class SequenceTab:
         asked = [self.concept, self.regime, self.hold, self.objective]
         shown = [self.status, self.table, self.rail, self.plot, self.to, self.adapter]
         shown += [self.hint, self.add, self.halt, *asked]
-        asking = [self.add.click, self.concept.submit]
-        gr.on(asking, self.run, asked, shown, **WORKING)
+        gr.on([self.add.click, self.concept.submit], self.run, asked, shown, **WORKING)
         suggested = registry.world(self._model).regularization_preset
         self.objective.input(suggested, self.objective, self.hold, **QUIET)
         self.halt.click(self.stop, None, [self.halt], **QUIET)
@@ -148,7 +146,7 @@ class SequenceTab:
         for event in events:
             done.apply(event)
         added = any(isinstance(event, Added) for event in events)
-        status = progress(done.stage, (), done.fraction, "the request")
+        status = progress(done.stage.text, (), done.fraction, "the request")
         return (self._ledger(job.session) if added else {}) | {self.status: status}
 
     def _ended(self, job: Job) -> Updates:

@@ -154,7 +154,6 @@ class AttackProgress:
     stage: Stage | None = None
     step: Step | None = None
     position: int = 0
-    """How many jobs come before them."""
     stopping: bool = False
 
     def apply(self, event: Event | Finding) -> None:
