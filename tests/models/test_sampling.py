@@ -76,6 +76,15 @@ def test_noise_from_zero_terminal_snr_stays_finite(pocket, steps) -> None:
     assert torch.isfinite(stepped.prev_sample).all()
 
 
+@pytest.mark.parametrize("steps", [5, 10, 12])
+def test_overrides_add_as_much_noise_as_the_models_own_scheduler(pocket, steps) -> None:
+    how = {"steps": steps, "guidance_scale": 2.0}
+    own = pocket.sample(PROMPTS, SEEDS, **how)
+    same = pocket.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **how)
+    less = pocket.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0), **how)
+    assert (same - own).abs().mean() < 0.05 < (less - own).abs().mean()
+
+
 def test_states_may_stand_for_prompts(model) -> None:
     assert torch.equal(
         model.sample(PROMPTS, SEEDS, **HOW),

@@ -62,13 +62,13 @@ class MetaBatch:
 class SamplingOverrides:
     """How sampling differs from plain sampling of a prompt; by default not at all.
 
-    Each step adds `eta` times DDIM's share of fresh noise, and the first noise is multiplied by
-    `noise_scale`. The original model takes the first `original_steps`. Sampling starts from
+    Each step adds `eta` times DDIM's share of fresh noise, where None is what the model's own
+    scheduler adds, and the first noise is multiplied by `noise_scale`. The original model takes the first `original_steps`. Sampling starts from
     `pictures` (B, 3, H, W) in [-1, 1], noised to the share `strength` of the way; where `mask`
     (B, 1, H, W) of the latents is 0 they are kept.
     """
 
-    eta: float = 0.0
+    eta: float | None = None
     noise_scale: float = 1.0
     original_steps: int = 0
     pictures: Tensor | None = None

@@ -145,7 +145,7 @@ class CompareConfig:
     near: int = setting(10, "pictures per column of its closest relatives", 1, 500)
     far: int = setting(10, "pictures per column of everything else", 1, 500)
     sampling_steps: int = setting(10, "denoising steps per picture", 1, 200)
-    guidance_scale: float = setting(3.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
+    guidance_scale: float = setting(2.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
 
 
 @cache

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -69,7 +69,7 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     """An untrained part of a pipeline from its diffusers configuration."""
-    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDIMScheduler}[name](
+    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDPMScheduler}[name](
         **config
     )
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
 )
@@ -62,6 +64,13 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
                 torch.func.functional_call(self.network, params or {}, arguments).sample
             )
 
+    @property
+    def _own_eta(self) -> float:
+        """The eta at which DDIM samples as the model's own scheduler does (2010.02502, section
+        4.1): 1 for DDPM, 0 for those that add no noise.
+        """
+        return float(isinstance(self.pipe.scheduler, DDPMScheduler))
+
     def _mixed(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
 
@@ -79,6 +88,8 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
         null = self.encode_text([""])
         pipe = self._pipeline_for(overrides)
+        if overrides.eta is None:
+            overrides = replace(overrides, eta=self._own_eta)
         latents = []
         for start in range(0, len(cond), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -102,7 +113,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     def _pipeline_for(
         self, overrides: SamplingOverrides
     ) -> StableDiffusionPipeline | StableDiffusionImg2ImgPipeline:
-        """The pipeline itself, or one with DDIM where `overrides` need it: others take no eta."""
+        """The pipeline itself, or one with DDIM for `overrides`: other schedulers take no eta."""
         if overrides is NO_OVERRIDES:
             return self.pipe
         kind = (
@@ -111,7 +122,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
             else StableDiffusionImg2ImgPipeline
         )
         scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config, clip_sample=False)
-        if overrides.eta:
+        if overrides.eta or self._own_eta:
             # At zero terminal SNR and eta 1 the first step takes the root of 0, which rounding
             # makes negative at some numbers of steps: NaN. Euler in diffusers has the same floor.
             scheduler.alphas_cumprod.clamp_(min=LEAST_SIGNAL)

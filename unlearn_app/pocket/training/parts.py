@@ -11,6 +11,8 @@ LATENT_SIDE = 8
 def new_scheduler() -> Any:
     """v-prediction with zero terminal SNR (2305.08891): the last timestep of training is pure
     noise, as the first of sampling.
+
+    DDPM adds fresh noise at every step, by which later steps mend what earlier ones got wrong.
     """
     return new_part(
         "scheduler",
@@ -21,7 +23,6 @@ def new_scheduler() -> Any:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
-        set_alpha_to_one=False,
         steps_offset=1,
     )
 
