@@ -18,7 +18,7 @@ GRID = tuple(itertools.product((1.0, 0.75, 0.5, 0.25), (1.0, 1.02, 1.05, 1.1)))
 @register("attack", "noise")
 @dataclass(frozen=True)
 class Noise(Attack):
-    """Samples with more noise than the model is used to, and keeps the best picture.
+    """Samples with other noise than the model is used to, and keeps the best picture.
 
     The noise probe of "When Are Concepts Erased From Diffusion Models?" (2505.17013), which takes
     eta up to 1.85: DDIM has no real direction left above 1 when it takes few steps, so eta stays at
