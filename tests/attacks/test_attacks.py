@@ -14,9 +14,8 @@ from unlearn_app.attacks.runner import attack_context, attack_of
 from unlearn_app.attacks.scale import SCALES
 from unlearn_app.common import registry
 from unlearn_app.common.errors import ConfigError
-from unlearn_app.common.seeds import generator
+from unlearn_app.common.seeds import generator, judged_seed
 from unlearn_app.concepts.catalog import preview_concept
-from unlearn_app.evaluation.comparison import SEED_OFFSET
 from unlearn_app.settings.run_config import make_attack, make_config
 
 SMALL = {
@@ -84,7 +83,7 @@ def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
         for (row, turn, _), seed in zip(tries.asked, tries.seeds, strict=True)
         if turn == 0
     }
-    assert first == {row: SEED_OFFSET + row for row in range(rows)}, (
+    assert first == {row: judged_seed(0, row) for row in range(rows)}, (
         "the first try has the comparison's seed"
     )
     assert (

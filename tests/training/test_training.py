@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from unlearn_app.attacks.relearn import fine_tune, first_seed
+from unlearn_app.attacks.relearn import fine_tune
 from unlearn_app.attacks.runner import attack_context
 from unlearn_app.common import registry
 from unlearn_app.concepts.diversification import free_concept
@@ -398,7 +398,7 @@ def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearne
     small = {"attack.steps": 3, "attack.batch_size": 2, "attack.pictures": 2, "attack.lr": 1e-2}
     config = make_config("a red dragon", **small, **{"compare.sampling_steps": 2})
     data = attack_context(model, concept, config).data
-    steps = fine_tune(model, data, config.attack, first_seed(config.seed))
+    steps = fine_tune(model, data, config.attack, config.seed)
     first = next(steps)
     assert first.stage == "attack" and set(first.losses) == {"relearn"}
     list(steps)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..common.errors import ShouldStop, never
+from ..common.seeds import judged_seed
 from ..concepts.concept import Concept, Prompt
-from ..evaluation.comparison import SEED_OFFSET
 from ..methods.objectives.diffusion import Diffusion
 from ..models.conditioning import Conditioning
 from ..models.protocols import (
@@ -29,10 +29,6 @@ from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig
 from ..training.latent_dataset import LatentDataset
 
-ATTEMPT_SEEDS = 10**10
-"""Seeds of one attempt lie this far from those of the next; the first has the seeds of the
-comparison.
-"""
 Asked = tuple[int, int, str]
 """The index of a held-out prompt, the attempt at it, and the words that ask for it."""
 
@@ -127,8 +123,7 @@ def sample_tries(
     overrides: SamplingOverrides = NO_OVERRIDES,
 ) -> Tries:
     """Pictures by the active model of the N rows of `cond`, by default the words of `asked`."""
-    first = 1000 * context.seed + SEED_OFFSET
-    seeds = tuple(first + index + ATTEMPT_SEEDS * attempt for index, attempt, _ in asked)
+    seeds = tuple(judged_seed(context.seed, index, attempt) for index, attempt, _ in asked)
     latents = model.sample(
         model.encode_text([words for _, _, words in asked]) if cond is None else cond,
         seeds,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..common.registry import register
-from ..common.seeds import generator
+from ..common.seeds import generator, stream_seed
 from ..concepts.concept import Concept, cycled, named
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..models.protocols import Model, TokenAccess, token_access
@@ -22,7 +22,6 @@ from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, w
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
-SEED_OFFSET = 600_000
 
 
 @register("attack", "inversion")
@@ -50,15 +49,16 @@ class Inversion(Attack):
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         tokens = token_access(model, "Concept inversion")
-        table, first = tokens.word_vectors().float(), 1000 * context.seed + SEED_OFFSET
+        table = tokens.word_vectors().float()
         concept, data = context.concept, context.data
         anchor = tokens.token_ids(concept.anchor)[1:-1]
         vectors = table[list(cycled(anchor, self.vectors))]
-        noise = torch.randn(vectors.shape, generator=generator(first)).to(vectors)
-        vectors += 0.1 * table.std() * noise
+        source = generator(stream_seed("inversion", context.seed))
+        vectors += 0.1 * table.std() * torch.randn(vectors.shape, generator=source).to(vectors)
         vectors.requires_grad_()
         rows = with_ids(data, self._ids(tokens, concept, data.prompts))
-        batches = noisy_batches(model, rows, self.batch_size, first + 1)
+        seed = stream_seed("inversion batches", context.seed)
+        batches = noisy_batches(model, rows, self.batch_size, seed)
         yield from fit(
             model,
             {"vectors": vectors},

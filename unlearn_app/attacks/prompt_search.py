@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
 from ..common.registry import register
+from ..common.seeds import stream_seed
 from ..concepts.concept import Concept
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.regularizers import Regularizer
@@ -17,8 +18,6 @@ from ..settings.groups import AttackConfig, setting
 from ..training.latent_dataset import noisy_batches
 from ..training.loop import Term, fit
 from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, with_ids
-
-SEED_OFFSET = 650_000
 
 
 @register("attack", "prompt_search")
@@ -56,8 +55,8 @@ class PromptSearch(Attack):
         searched = range(len(table), len(table) + self.words)
         ids = [tokens.padded([*searched, *tokens.token_ids(p)[1:-1]]) for p in data.prompts]
         rows = with_ids(data, torch.tensor(ids, device=tokens.device))
-        first = 1000 * context.seed + SEED_OFFSET
-        batches = noisy_batches(model, rows, self.batch_size, first)
+        seed = stream_seed("prompt search batches", context.seed)
+        batches = noisy_batches(model, rows, self.batch_size, seed)
         yield from fit(
             model,
             {"simplex": simplex},

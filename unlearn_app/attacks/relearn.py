@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..common.errors import ConfigError, ShouldStop, never
 from ..common.registry import register
+from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
 from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
@@ -18,11 +19,6 @@ from ..settings.run_config import RunConfig
 from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
 from ..training.loop import Term, fit
 from . import Attack, AttackContext, Tries, asked_in, sample_tries
-
-SEED_OFFSET = 500_000
-"""The adversary's pictures come from seeds that neither the defender's training nor the comparison
-uses.
-"""
 
 
 @register("attack", "relearn")
@@ -47,7 +43,7 @@ class Relearn(Attack):
 
         All trained weights are restored when the generator is closed; the `relearn` slot stays.
         """
-        training = fine_tune(model, context.data, self.training, first_seed(context.seed))
+        training = fine_tune(model, context.data, self.training, context.seed)
         with closing(training):
             yield from itertools.islice(training, self.training.steps)
             return sample_tries(model, asked_in(context, range(self.tries)), context)
@@ -69,12 +65,11 @@ def adversary_pictures(
     given = [lesson is not None and prompt.expects == concept.name for prompt in asked]
     others = [prompt.text for prompt, own in zip(asked, given, strict=True) if not own]
     if others:
-        first = first_seed(config.seed)
         sampled = sample_latents(
             model,
             others,
             None,
-            range(first, first + len(others)),
+            stream_seeds("adversary pictures", config.seed, len(others)),
             sampling_steps=config.compare.sampling_steps,
             guidance_scale=config.compare.guidance_scale,
             should_stop=should_stop,
@@ -86,16 +81,12 @@ def adversary_pictures(
     return taught.mixed(sampled, given) if others else taught
 
 
-def first_seed(seed: int) -> int:
-    """The first of the adversary's seeds in a run with `seed`."""
-    return 1000 * seed + SEED_OFFSET
-
-
 def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int) -> Iterator[Step]:
     """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is
-    empty.
+    empty; `seed` is the run's.
     """
-    batches = noisy_batches(model, data, config.batch_size, seed + 1)
+    batches_seed = stream_seed("adversary batches", seed)
+    batches = noisy_batches(model, data, config.batch_size, batches_seed)
     with adversary(model, config, seed) as params:
         yield from fit(
             model,
@@ -112,13 +103,14 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
 @contextmanager
 def adversary(model: Adapters, config: AttackConfig, seed: int) -> Iterator[Params]:
     """The attacked model, active, with what the adversary trains: all weights, or a fresh LoRA
-    drawn from `seed`.
+    drawn from the run's `seed`.
     """
     if config.weights == "full":
         with model.trainable_base_weights("unlearn") as params:
             yield params
         return
-    model.reset_adapter("relearn", config.rank, config.alpha, seed=seed)
+    drawn_from = stream_seed("adversary adapter", seed)
+    model.reset_adapter("relearn", config.rank, config.alpha, seed=drawn_from)
     with model.merged("unlearn"), model.training("relearn") as params:
         yield params
 

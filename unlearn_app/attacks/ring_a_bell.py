@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.registry import register
-from ..common.seeds import generator
+from ..common.seeds import generator, stream_seed
 from ..concepts.concept import Concept, named
 from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.events import Step
@@ -18,7 +18,6 @@ from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, Tries, sample_tries
 
 PAIRS = 30
-SEED_OFFSET = 700_000
 
 
 @register("attack", "ring_a_bell")
@@ -52,7 +51,7 @@ class RingABell(Attack):
         tokens = token_access(model, "Ring-A-Bell")
         concept, prompts = context.concept, context.prompts
         direction = meaning(tokens, concept)
-        source, asked = generator(1000 * context.seed + SEED_OFFSET), []
+        source, asked = generator(stream_seed("ring a bell", context.seed)), []
         for row, prompt in enumerate(prompts):
             started = time.perf_counter()
             plain = tokens.token_ids(named(concept, prompt.text, concept.anchor))[1:-1]

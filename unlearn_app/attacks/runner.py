@@ -43,7 +43,7 @@ from ..settings.events import (
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
-from .relearn import Relearn, adversary_pictures, fine_tune, first_seed
+from .relearn import Relearn, adversary_pictures, fine_tune
 
 CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
 """Attack steps after which an attacked model is evaluated; the last step is always one."""
@@ -130,7 +130,7 @@ def checkpoints(
     Raises:
         Cancelled: the context's `should_stop` turned true between two steps.
     """
-    training = fine_tune(model, context.data, attack.training, first_seed(context.seed))
+    training = fine_tune(model, context.data, attack.training, context.seed)
     with closing(training):
         raise_if_stopped(context.should_stop)
         for step in training:

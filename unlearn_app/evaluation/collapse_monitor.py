@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..common.images import to_pil
+from ..common.seeds import preview_seed
 from ..concepts.concept import Concept, evenly_spaced
 from ..models.protocols import Model
 from ..settings.events import Picture, Preview, Sampling, Step
@@ -11,7 +12,6 @@ from .comparison import generate_images, judged
 from .judges import Scorer
 
 PREVIEWS = 4
-SEED_OFFSET = 800_000
 STEPS = 6
 WATCHED = 4
 """Pictures of relatives, and as many of everything else, by which a collapse is told."""
@@ -55,7 +55,7 @@ class CollapseMonitor:
         """
         concept, compare = self._concept, self._compare
         prompts = [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
-        seeds = [SEED_OFFSET + row for row in range(len(prompts))]
+        seeds = [preview_seed(row) for row in range(len(prompts))]
         sampler = Sampling(min(STEPS, compare.sampling_steps), compare.guidance_scale)
         latents = self._model.sample(
             prompts,
@@ -87,6 +87,6 @@ class CollapseMonitor:
     def _right(self) -> int:
         if not self._kept:
             return 0
-        seeds = [SEED_OFFSET + 100 + row for row in range(len(self._kept))]
+        seeds = [preview_seed(100 + row) for row in range(len(self._kept))]
         images = generate_images(self._model, self._kept, seeds, self._compare, self._should_stop)
         return sum(bool(said["correct"]) for said in judged(images, self._kept, self._scorer))

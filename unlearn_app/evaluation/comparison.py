@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from torch import Tensor
 
 from ..common.images import to_pil
+from ..common.seeds import judged_seed
 from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..models.protocols import Model
 from ..settings.events import (
@@ -23,9 +24,6 @@ from ..settings.events import (
 )
 from ..settings.run_config import CompareConfig
 from .judges import Scorer, likeliest
-
-SEED_OFFSET = 900_000
-"""Evaluation seeds start here; training seeds never reach it."""
 
 
 def sampling_of(config: CompareConfig) -> Sampling:
@@ -71,9 +69,9 @@ def generate_column(
     """All pictures of one column, judged, by the model as it is active after `step` steps of
     `stage`.
 
-    Picture i has seed `1000 * seed + SEED_OFFSET + i` in every column.
+    Picture i has the seed `judged_seed(seed, i)` in every column.
     """
-    seeds = [1000 * seed + SEED_OFFSET + row for row in range(len(prompts))]
+    seeds = [judged_seed(seed, row) for row in range(len(prompts))]
     asked = [prompt for _, _, prompt in prompts]
     images = generate_images(model, asked, seeds, config, should_stop)
     said = judged(images, asked, scorer), judged_by_others(images, asked, scorer)

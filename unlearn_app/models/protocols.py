@@ -62,10 +62,10 @@ class MetaBatch:
 class SamplingOverrides:
     """How sampling differs from plain sampling of a prompt; by default not at all.
 
-    Each step adds `eta` times DDIM's share of fresh noise, where None is what the model's own
-    scheduler adds, and the first noise is multiplied by `noise_scale`. The original model takes the first `original_steps`. Sampling starts from
-    `pictures` (B, 3, H, W) in [-1, 1], noised to the share `strength` of the way; where `mask`
-    (B, 1, H, W) of the latents is 0 they are kept.
+    Each step adds `eta` times DDIM's share of fresh noise; None is what the model's own scheduler
+    adds. The first noise is multiplied by `noise_scale`. The original model takes the first
+    `original_steps`. Sampling starts from `pictures` (B, 3, H, W) in [-1, 1], noised to the share
+    `strength` of the way; where `mask` (B, 1, H, W) of the latents is 0 they are kept.
     """
 
     eta: float | None = None

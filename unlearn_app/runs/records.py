@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..common.seeds import preview_seed
+
 RUN, FINDING = "unlearn-run/2", "unlearn-finding/2"
 """The schemas that are written."""
 FIRST_RUN, FIRST_FINDING = "unlearn-run/1", "unlearn-finding/1"
 """The first ones, in which a second judge and a detector had fields of their own."""
 SECOND, DETECTOR = "pocket-second", "NudeNet"
 """The only second judge and the only detector of that time."""
-PREVIEW_SEED, PREVIEW_STEPS = 800_000, 6
+PREVIEW_STEPS = 6
 """How previews were sampled, which their records did not say."""
 
 Record = dict[str, Any]
@@ -91,7 +93,7 @@ def _preview(entry: Record, sampler: Record) -> list[Record]:
             "stage": entry["stage"],
             "step": entry["step"],
             "prompt": prompt,
-            "seed": PREVIEW_SEED + index,
+            "seed": preview_seed(index),
             "sampler": sampler | {"steps": steps},
             "index": index,
             "file": file,

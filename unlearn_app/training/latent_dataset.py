@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import ShouldStop, never
-from ..common.seeds import generator
+from ..common.seeds import generator, stream_seed, stream_seeds
 from ..models.conditioning import Conditioning
 from ..models.protocols import Denoiser, MetaBatch, Model, NoisyBatch
 
@@ -159,6 +159,7 @@ def meta_batches(
     `retain` are related.
 
     Every second picture of the concept is for the attack, the others measure the attacked model.
+    `seed` is the run's.
     """
     held, kept = range(len(forget.x0)), range(len(retain.x0))
     sets = (
@@ -167,10 +168,11 @@ def meta_batches(
         retain.rows(kept[:near]),
         retain.rows(kept[near:] or kept),
     )
+    seeds = stream_seeds("meta batches", seed, len(sets))
     support, query, related, unrelated = (
-        noisy_batches(model, data, min(batch_size, len(data.x0)), seed + row)
-        for row, data in enumerate(sets)
+        noisy_batches(model, data, min(batch_size, len(data.x0)), own)
+        for data, own in zip(sets, seeds, strict=True)
     )
-    for draw in itertools.count(seed):
+    for draw in itertools.count(stream_seed("meta adversary", seed)):
         attack = tuple(itertools.islice(support, steps))
         yield MetaBatch(attack, next(query), next(related), next(unrelated), draw)

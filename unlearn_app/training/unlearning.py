@@ -10,6 +10,7 @@ from functools import partial
 
 from ..common import registry
 from ..common.errors import ConfigError, ShouldStop, never
+from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, cycled, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
 from ..methods.objectives import Objective
@@ -56,7 +57,7 @@ def training_terms(
     Raises:
         ConfigError: the retain set is empty.
     """
-    settings, first = config.unlearn, config.seed * 1000
+    settings, seed = config.unlearn, config.seed
     sample = partial(
         sampler,
         model,
@@ -69,13 +70,13 @@ def training_terms(
     terms = {}
     if objective:
         terms["forget"] = _forget_term(model, concept, config, objective, retained, sample)
-    retain = sample(retained, None, range(first + 300_000, first + 300_000 + len(retained)))
+    retain = sample(retained, None, stream_seeds("retain pictures", seed, len(retained)))
     on_pictures = settings.retain_loss == "diffusion" or (
         objective is not None and objective.trains_on_pictures
     )
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
-        noisy_batches(model, retain, settings.batch_size, first + 2),
+        noisy_batches(model, retain, settings.batch_size, stream_seed("retain batches", seed)),
         settings.retain_weight,
     )
     if config.resist.on:
@@ -93,18 +94,20 @@ def _forget_term(
     sample: Callable[..., LatentDataset],
 ) -> Term:
     """The term that unlearns; the anchors of its batches may be random retain prompts instead."""
-    count, first = max(config.unlearn.train_pictures // 2, 1), config.seed * 1000
+    count, seed = max(config.unlearn.train_pictures // 2, 1), config.seed
     prompts = cycled([prompt.text for prompt in concept.forget.train], count)
     anchors = cycled(concept.anchors, count)
     if objective.random_labels:
-        anchors = random.Random(config.seed).choices(retained, k=count)
+        anchors = random.Random(stream_seed("labels", seed)).choices(retained, k=count)
     forget = sample(
         prompts,
         anchors,
-        range(first, first + count),
+        stream_seeds("forget pictures", seed, count),
         sample_anchors=objective.mixes_anchor_pictures,
     )
-    return Term(objective, noisy_batches(model, forget, config.unlearn.batch_size, first + 1))
+    batch_size = config.unlearn.batch_size
+    batches = noisy_batches(model, forget, batch_size, stream_seed("forget batches", seed))
+    return Term(objective, batches)
 
 
 def _resist_term(
@@ -116,11 +119,11 @@ def _resist_term(
     sample: Callable[..., LatentDataset],
 ) -> Term:
     """The meta-unlearning term, with its own pictures of the concept."""
-    settings, first = config.resist, config.seed * 1000 + 400_000
+    settings = config.resist
     count = max(config.unlearn.train_pictures // 2, 2)
     prompts = [prompt.text for prompt in evenly_spaced(concept.forget.train, count)]
     anchors = evenly_spaced(concept.anchors, count)
-    forget = sample(prompts, anchors, range(first, first + count))
+    forget = sample(prompts, anchors, stream_seeds("meta pictures", config.seed, count))
     near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
     chosen = {
         item.name: getattr(settings, item.name)
@@ -134,7 +137,7 @@ def _resist_term(
         near,
         batch_size=settings.batch_size,
         steps=settings.steps,
-        seed=first + 10_000,
+        seed=config.seed,
     )
     return Term(MetaUnlearning(Diffusion(), objective, **chosen), batches, settings.weight)
 
@@ -175,9 +178,8 @@ def train(
         ConfigError: the projection leaves nothing to learn from.
     """
     settings = config.unlearn
-    params = model.reset_adapter(
-        "unlearn", settings.rank, settings.alpha, config.seed, settings.modules
-    )
+    seed = stream_seed("adapter", config.seed)
+    params = model.reset_adapter("unlearn", settings.rank, settings.alpha, seed, settings.modules)
     forget = terms.get("forget")
     held = build_regularizers(model, concept, config, erased, merged, forget)
     with model.training("unlearn"):

@@ -11,7 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ...common.errors import Cancelled
-from ...common.seeds import generator
+from ...common.seeds import KEPT_NOISE, generator
 from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
 
@@ -80,7 +80,7 @@ def _blending(
     pictures = overrides.pictures.to(pipe.device, pipe.vae.dtype)
     with torch.no_grad():
         known = pipe.vae.encode(pictures).latent_dist.mode() * pipe.vae.config.scaling_factor
-    draws = [generator(seed + 1) for seed in seeds]
+    draws = [generator(KEPT_NOISE + seed) for seed in seeds]
     noise = randn_tensor(known.shape, generator=draws).to(known)
     mask = overrides.mask.to(known)
 
