@@ -187,7 +187,10 @@ def test_an_adapter_turned_off_is_the_original_and_comes_back(unlearned, concept
     seeds = [tries.seeds[place] for place in off]
     with unlearned.active():
         plain = unlearned.sample(
-            prompts, seeds, steps=config.compare.sampling_steps, guidance_scale=3.0
+            prompts,
+            seeds,
+            steps=config.compare.sampling_steps,
+            guidance_scale=config.compare.guidance_scale,
         )
     torch.testing.assert_close(tries.pictures[off], unlearned.decode(plain), rtol=1e-3, atol=1e-3)
     unlearned.drop_adapters()
