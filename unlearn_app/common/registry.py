@@ -19,6 +19,8 @@ PACKAGES = {
 """Where the parts of each kind live: one module each, found by listing the package."""
 METHODS = ("objective", "closed_form")
 """What `--objective` chooses among: objectives to train, and edits with a closed form."""
+DEFAULT_MODEL = "pocket"
+"""The bundled model, which is meant wherever none is named."""
 OPEN_WORLD = "open"
 """The world of every model that has none of its own."""
 _PARTS: dict[str, dict[str, type]] = {kind: {} for kind in PACKAGES}

@@ -1,6 +1,6 @@
 """Concepts by name: those that a model knows, and the prompts that a run will use."""
 
-from ..common.registry import world
+from ..common.registry import DEFAULT_MODEL, world
 from ..settings.run_config import RunConfig
 from .concept import Concept, KnownConcept, Prompt, restricted_retain
 from .own_prompts import with_own
@@ -11,7 +11,7 @@ def tuning_prompts(config: RunConfig) -> tuple[Prompt, ...]:
     return world(config.model).tuning_prompts(config.concept) or preview_concept(config).relearn
 
 
-def known_concepts(model: str = "pocket") -> list[KnownConcept]:
+def known_concepts(model: str = DEFAULT_MODEL) -> list[KnownConcept]:
     """The vocabulary of a model; empty for a model that takes any words."""
     return world(model).known_concepts()
 

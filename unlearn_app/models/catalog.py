@@ -1,10 +1,10 @@
 """Models by name."""
 
-from ..common.registry import world
+from ..common.registry import DEFAULT_MODEL, world
 from .protocols import Model
 
 
-def load_model(model: str = "pocket") -> Model:
+def load_model(model: str = DEFAULT_MODEL) -> Model:
     """A bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
 
     Raises:

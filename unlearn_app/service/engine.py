@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UnlearnError
+from ..common.registry import DEFAULT_MODEL
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
 from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore
@@ -37,7 +38,7 @@ class InProcess:
     asked for.
     """
 
-    def __init__(self, model: str = "pocket") -> None:
+    def __init__(self, model: str = DEFAULT_MODEL) -> None:
         self._model = model
         self._loaded: tuple[str, Any] | None = None
 

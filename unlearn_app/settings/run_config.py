@@ -41,7 +41,8 @@ class RunConfig:
     concept: str = field(metadata={"help": "what to forget, in words"})
     anchor: str | None = setting(None, "what to generate instead; chosen by the concept when empty")
     model: str = setting(
-        "pocket", "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id"
+        registry.DEFAULT_MODEL,
+        "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id",
     )
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")

@@ -10,6 +10,7 @@ import gradio as gr
 
 from ..common.errors import OutputError
 from ..common.paths import ASSETS
+from ..common.registry import DEFAULT_MODEL
 from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
 from ..runs.folder import Run
@@ -27,7 +28,9 @@ HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
 
 
-def build_demo(engine: Engine, *, model: str = "pocket", recorded: Path = RECORDED) -> gr.Blocks:
+def build_demo(
+    engine: Engine, *, model: str = DEFAULT_MODEL, recorded: Path = RECORDED
+) -> gr.Blocks:
     """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it."""
     recordings = _readable(recorded)
     runs = recorded_choices(recordings)
