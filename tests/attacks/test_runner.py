@@ -483,10 +483,10 @@ def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
 ) -> None:
     """Fine-tuning teaches an unseen concept in fifty steps; in a few it only finds what is there.
 
-    Prompt search finds the exchanged word of few concepts of the bundled model; robot is one of
-    them.
+    Prompt search finds the exchanged word of few concepts of the bundled model: of seven that were
+    tried, of car.
     """
-    concept = "robot" if kind == "prompt_search" else "cat"
+    concept = "car" if kind == "prompt_search" else "cat"
     changed = {"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}
     config = make_config(concept, **changed)
     if case == "held down":

@@ -72,7 +72,7 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
     expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
     assert len(set(sources(page))) > 4 and len(sources(page)) == 12
     expect(page.locator("#board figcaption").nth(1)).to_contain_text(
-        re.compile(r"−?\d\.\d\d [+−±]\d\.\d\d")
+        re.compile(r"−?\d\.\d\d\s+[+−±]\d\.\d\d")
     )
     assert all(".lora_" in name for name in load_file(download(page, "adapter", tmp_path)))
     Image.open(download(page, "strip", tmp_path)).verify()

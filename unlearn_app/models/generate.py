@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from ..common.images import to_pil
+from ..settings.groups import CompareConfig
 from .diffusers.adapter_files import read_adapter
 from .protocols import Model
 
@@ -16,8 +17,8 @@ def generate(
     seeds: Sequence[int],
     *,
     adapter: Path | None = None,
-    sampling_steps: int = 12,
-    guidance_scale: float = 3.0,
+    sampling_steps: int = CompareConfig.sampling_steps,
+    guidance_scale: float = CompareConfig.guidance_scale,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Image]:
     """Pictures of `prompts`, one generator per picture, optionally through an adapter file.
