@@ -471,7 +471,6 @@ def held(pocket):
     [
         ("prompt filter", "prompts", {}),
         ("prompt filter", "ring_a_bell", {}),
-        ("word exchanged", "prompt_search", {}),
         ("tokens remapped", "inversion", {}),
         ("held down", "noise", {}),
         ("held down", "completion", {}),
@@ -483,15 +482,14 @@ def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
 ) -> None:
     """Fine-tuning teaches an unseen concept in fifty steps; in a few it only finds what is there.
 
-    Prompt search finds the exchanged word of few concepts of the bundled model: of seven that were
-    tried, of car.
+    What prompt search finds turns on single steps of a discrete search, all prompts or none, so that
+    it is held by the measured cells of the lab alone.
     """
-    concept = "car" if kind == "prompt_search" else "cat"
     changed = {"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}
-    config = make_config(concept, **changed)
+    config = make_config("cat", **changed)
+    pocket.drop_adapters()
     if case == "held down":
         model, slots = pocket, ("unlearn",)
-        pocket.drop_adapters()
         pocket.load_adapter("unlearn", held)
     else:
         model = known_outcome_model(case, pocket, preview_concept(config), 0)
