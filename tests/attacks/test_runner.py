@@ -482,8 +482,8 @@ def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
 ) -> None:
     """Fine-tuning teaches an unseen concept in fifty steps; in a few it only finds what is there.
 
-    What prompt search finds turns on single steps of a discrete search, all prompts or none, so that
-    it is held by the measured cells of the lab alone.
+    Prompt search is left out: single steps decide whether it finds all prompts or none. The lab's
+    measured cells hold it.
     """
     changed = {"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}
     config = make_config("cat", **changed)
