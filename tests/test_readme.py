@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -16,6 +17,7 @@ from unlearn_app.common import registry
 from unlearn_app.experiments import tables
 from unlearn_app.pocket.world import vocabulary
 from unlearn_app.settings import run_config as config
+from unlearn_app.settings.events import Event
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -172,6 +174,13 @@ def test_names_and_paths_of_the_code_exist(place: str) -> None:
         assert pkgutil.resolve_name(dotted) is not None, dotted
     for path in sorted(set(re.findall(r"\b(?:unlearn_app|tests)/[\w/.-]*\w", text))):
         assert (ROOT / path).exists(), path
+
+
+def test_the_events_named_are_those_of_a_run() -> None:
+    """`PanelProgress` belongs to requests in sequence."""
+    listed = re.search(r"frozen events \(([^)]*)\)", TEXT).group(1)
+    named = set(re.findall(r"`(\w+)`", listed))
+    assert named == {kind.__name__ for kind in get_args(Event)} - {"PanelProgress"}
 
 
 def test_make_targets_exist() -> None:
