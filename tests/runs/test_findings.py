@@ -1,11 +1,16 @@
 """The run's own attack as a finding like any other, read from what the run has stored."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.verdict import judge_run, ranked
-from unlearn_app.runs.findings import own_findings, record_of
+from unlearn_app.runs.findings import own_findings, read_findings, record_of, write_finding
 from unlearn_app.runs.folder import Run
 
 
@@ -50,3 +55,12 @@ def test_a_run_that_was_not_attacked_has_none(run: Run) -> None:
 
 def test_what_is_derived_from_the_run_is_not_stored_with_a_finding(own: Finding) -> None:
     assert not {"curve", "folder"} & set(record_of(own))
+
+
+def test_a_finding_that_is_still_being_written_is_not_read(
+    run: Run, own: Finding, tmp_path: Path
+) -> None:
+    found = replace(own, pictures=({"file": "a.png"},))
+    folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
+    shutil.copytree(folder, folder.with_name(".relearn-2.1-0.partial"))
+    assert [finding.folder for finding in read_findings(tmp_path)] == [folder]

@@ -47,6 +47,14 @@ def replacement(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+def complete(folder: Path, pattern: str) -> list[Path]:
+    """What matches the glob pattern below a folder, in order, without hidden entries: those are
+    still being written, or were left by a kill.
+    """
+    found = {path: path.relative_to(folder).parts for path in folder.glob(pattern)}
+    return sorted(path for path, names in found.items() if not any(n[0] == "." for n in names))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file `path`; a reader sees the previous or the next content, never a part."""
     with replacement(path) as partial:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..common.atomic_files import whole_folder, write_bytes
+from ..common.atomic_files import complete, whole_folder, write_bytes
 from ..common.errors import OutputError
 from ..common.json_values import to_json
 from ..evaluation.finding import AttackCurve, Finding
@@ -57,7 +57,7 @@ def read_findings(run: Path) -> list[Finding]:
     Raises:
         OutputError: one cannot be read.
     """
-    return [_read(path) for path in sorted((run / FOLDER).glob(f"*/{RECORD}"))]
+    return [_read(path) for path in complete(run / FOLDER, f"*/{RECORD}")]
 
 
 def _read(path: Path) -> Finding:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..common.atomic_files import (
     check_output,
+    complete,
     partial_of,
     replacement,
     unwritable,
@@ -297,9 +298,7 @@ class Run:
     def zip(self, to: Path) -> Path:
         """Pack the recorded files, run.json, and any report and findings into the archive `to`."""
         later = [
-            path
-            for found in ("report.*", "attacks/[!.]*/*")
-            for path in sorted(self.folder.glob(found))
+            path for found in ("report.*", "attacks/*/*") for path in complete(self.folder, found)
         ]
         names = [
             *self.record["files"],

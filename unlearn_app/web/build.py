@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..common.atomic_files import complete
 from ..common.errors import OutputError
 from ..common.paths import ASSETS
 from ..common.registry import DEFAULT_MODEL
@@ -65,7 +66,7 @@ def _readable(recorded: Path) -> dict[str, Path]:
     stay closed.
     """
     runs = {}
-    for record in sorted(recorded.glob("*/run.json")):
+    for record in complete(recorded, "*/run.json"):
         try:
             run = Run.open(record.parent)
             read_findings(run.folder)
