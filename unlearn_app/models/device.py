@@ -1,6 +1,7 @@
 """Where device and dtype are decided."""
 
 import os
+import shutil
 
 import torch
 
@@ -29,3 +30,8 @@ def fits_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return device.type == "cuda"
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether `torch.compile` works here: on a CPU it needs a C++ compiler."""
+    return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None

@@ -19,7 +19,7 @@ from ...common.atomic_files import replacement
 from ...common.errors import ConfigError
 from ...common.images import to_tensor
 from ...common.paths import ASSETS
-from ...models.device import choose_device, fits_bfloat16
+from ...models.device import can_compile, choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_unet, save_pipeline
 from ...models.diffusers.unet import use_plain_attention
 from ...models.parameterization import parameterization_of
@@ -48,6 +48,10 @@ BASIS_SHARDS = 4
 ENCODER_PICTURES = 400
 """How many pictures the encoder is fitted to."""
 ENCODE_CHUNK = 500
+WORTH_COMPILING = 2_000
+"""Steps of the denoiser from which a compiled forward, a quarter quicker, repays the two minutes of
+compiling on two cores.
+"""
 
 
 @dataclass(frozen=True)
@@ -327,13 +331,14 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     use_plain_attention(unet, device)
     phases = recipe.denoiser_phases
     steps = sum(phase.steps for phase in phases)
+    compiled = steps >= WORTH_COMPILING and can_compile(device)
     return train_with_checkpoints(
         work,
         "denoiser",
         new_state(unet, lr=recipe.denoiser_lr, weight_decay=0.01, averaged=True),
         partial(
             denoiser.batch_loss,
-            unet,
+            torch.compile(unet, dynamic=False) if compiled else unet,
             text_model.to(device),
             tokenizer,
             latents,
