@@ -26,7 +26,6 @@ from unlearn_app.attacks.runner import (
     result_of,
     unseen_context,
 )
-from unlearn_app.common import registry
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
@@ -429,73 +428,50 @@ def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
         )
 
 
-def shown(model, slots, pocket, judge, config, kind, **changes) -> AttackResult:
+def shown(model, slots, pocket, judge, config, kind) -> AttackResult:
     context = attack_context(pocket, preview_concept(config), config)
     cond = model.encode_text(context.data.prompts)
     context = replace(context, data=replace(context.data, cond=cond))
-    return attack_result(model, slots, context, judge, config, kind, changes)
+    return attack_result(model, slots, context, judge, config, kind)
 
 
-def attack_result(model, slots, context, judge, config, kind, changes) -> AttackResult:
+def attack_result(model, slots, context, judge, config, kind) -> AttackResult:
     with model.active(*slots):
-        return result_of(attacked(model, attack_of(config, kind, **changes), context, judge))
+        return result_of(attacked(model, attack_of(config, kind), context, judge))
 
 
-def unseen_result(pocket, judge, config, kind, **changes) -> AttackResult:
+def unseen_result(pocket, judge, config, kind) -> AttackResult:
     """The same attack on a concept that the model has never seen."""
     pocket.drop_adapters()
     unseen = easiest_unseen(preview_concept(config), config)
     context = unseen_context(pocket, unseen, config)
-    return attack_result(pocket, (), context, judge, config, kind, changes)
+    return attack_result(pocket, (), context, judge, config, kind)
 
 
-def base_of(pocket, judge, config, kind, **changes) -> Sequence[bool]:
+def base_of(pocket, judge, config, kind) -> Sequence[bool]:
     """The hits of the control: the recorded ones where they fit, else measured now."""
-    recorded = base_rates.of_attack(kind, make_attack(kind, **changes), config, pocket.base_hash)
-    return (
-        recorded["hits"]
-        if recorded
-        else unseen_result(pocket, judge, config, kind, **changes).hits()
-    )
-
-
-@pytest.fixture(scope="module")
-def held(pocket):
-    """The adapter of the known-outcome model "held down", in which the concept is concealed."""
-    known_outcome_model("held down", pocket, preview_concept(make_config("cat")), 0)
-    return pocket.adapter_state("unlearn")
+    recorded = base_rates.of_attack(kind, make_attack(kind), config, pocket.base_hash)
+    return recorded["hits"] if recorded else unseen_result(pocket, judge, config, kind).hits()
 
 
 @pytest.mark.parametrize(
-    ("case", "kind", "changes"),
+    ("case", "kind"),
     [
-        ("prompt filter", "prompts", {}),
-        ("prompt filter", "ring_a_bell", {}),
-        ("tokens remapped", "inversion", {}),
-        ("held down", "noise", {}),
-        ("held down", "completion", {}),
-        ("held down", "relearn", {}),
+        ("prompt filter", "prompts"),
+        ("prompt filter", "ring_a_bell"),
+        ("tokens remapped", "inversion"),
     ],
 )
 def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
-    pocket, judge, held, case, kind, changes
+    pocket, judge, case, kind
 ) -> None:
-    """Fine-tuning teaches an unseen concept in fifty steps; in a few it only finds what is there.
-
-    Prompt search is left out: single steps decide whether it finds all prompts or none. The lab's
-    measured cells hold it.
-    """
-    changed = {"attack.steps": FEW} if kind == "relearn" else {"compare.forget": 6}
-    config = make_config("cat", **changed)
+    """The quickest of them; the stored cells of `bench lab` hold all attacks on all cases."""
+    config = make_config("cat", **{"compare.forget": 6})
     pocket.drop_adapters()
-    if case == "held down":
-        model, slots = pocket, ("unlearn",)
-        pocket.load_adapter("unlearn", held)
-    else:
-        model = known_outcome_model(case, pocket, preview_concept(config), 0)
-        slots = ("unlearn",) if case == "tokens remapped" else ()
-    own = shown(model, slots, pocket, judge, config, kind, **changes).hits()
-    base = base_of(pocket, judge, config, kind, **changes)
+    model = known_outcome_model(case, pocket, preview_concept(config), 0)
+    slots = ("unlearn",) if case == "tokens remapped" else ()
+    own = shown(model, slots, pocket, judge, config, kind).hits()
+    base = base_of(pocket, judge, config, kind)
     finding = found(kind, sum(own), len(own), sum(base), len(base))
     assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
 
@@ -523,15 +499,3 @@ def test_verdicts_on_models_of_known_outcome(pocket, judge) -> None:
         "destroyed": "damaged",
         "untouched": "inconclusive",
     }
-
-
-@pytest.mark.parametrize(
-    "kind", [kind for kind in registry.names("attack") if registry.get("attack", kind).counts]
-)
-def test_no_attack_recovers_a_concept_that_was_never_learned(pocket, judge, kind) -> None:
-    config = make_config("guitar", **{"compare.forget": 6})
-    pocket.drop_adapters()
-    context = unseen_context(pocket, preview_concept(config), config)
-    own = attack_result(pocket, (), context, judge, config, kind, {}).hits()
-    base = base_of(pocket, judge, config, kind)
-    assert not found(kind, sum(own), len(own), sum(base), len(base)).recovers(BACK)
