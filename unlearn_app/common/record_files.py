@@ -1,0 +1,173 @@
+"""Records read back from disk: JSON out of regular files of a limited size, checked once against
+the schema that stands beside their writer.
+
+Whoever hands over a folder may have written anything into it.
+"""
+
+import json
+import os
+import reprlib
+import stat
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import OutputError
+
+LARGEST = 32 * 2**20
+"""The most bytes of a record; one of the largest run has a third of that."""
+DEEPEST = 32
+"""How deep lists and objects may be nested, so that whatever walks them comes to an end."""
+LARGEST_NUMBER = 1e300
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Categories of letters that hide or reorder text, or cannot be written at all."""
+
+
+class Record(BaseModel):
+    """The schema of a record: values of exactly these types, nothing converted. Names that it does
+    not list are left out, since later versions may add some.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    VERSION: ClassVar[str] = ""
+    """What `schema` of the record must say."""
+
+
+def read_record(
+    path: Path, schema: type[Record], what: str, current: Callable[[Any], Any] = lambda value: value
+) -> dict[str, Any]:
+    """The record in the file `path`, which belongs to the folder of a `what`, such as a "run".
+
+    `current` turns records of earlier versions into those that are written now.
+
+    Raises:
+        OutputError: there is none, or it is of another version or not as its schema says.
+    """
+    value = read_json(path, what)
+    try:
+        value = current(value)
+        version = value.get("schema")
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path.parent, what, f"{path.name} is not whole ({error!s:.80})") from error
+    if version != schema.VERSION:
+        raise OutputError(
+            f"The {what} in {str(path.parent)!r} has schema {version!r:.60}; {schema.VERSION} is"
+            " accepted."
+        )
+    return {"schema": version} | checked(value, schema, path, what)
+
+
+def checked(value: Any, schema: type[Record], path: Path, what: str) -> dict[str, Any]:
+    """What `schema` lists of the `value` that was read from `path`.
+
+    Raises:
+        OutputError: the value is not as the schema says.
+    """
+    try:
+        return schema.model_validate(value).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise damaged(path.parent, what, f"{path.name} {_mistake(error)}") from error
+
+
+def _mistake(error: ValidationError) -> str:
+    """The first mistake: its place, the value there, and what is accepted."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the record"
+    if first["type"] == "missing":
+        return f"holds no {place}"
+    if first["type"] == "value_error":
+        return f"is wrong at {place}: {first['ctx']['error']}"
+    accepted = first["msg"].removeprefix("Input should be ")
+    return f"holds {reprlib.repr(first['input'])} as {place}; {accepted} is accepted"
+
+
+def read_json(path: Path, what: str, lines: bool = False) -> Any:
+    """The JSON value in the file `path`, or a list of those in its `lines`. Its texts are as
+    `shown`, and its numbers finite.
+
+    Raises:
+        OutputError: there is none; it names the folder as that of a `what`.
+    """
+    try:
+        text = read_bytes(path).decode()
+        return _plain(json.loads(f"[{','.join(text.splitlines())}]" if lines else text), DEEPEST)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror or error})"
+    except RecursionError:
+        reason = f"is nested more than {DEEPEST} deep"
+    except ValueError as error:
+        reason = f"is not accepted: {error!s:.80}"
+    raise OutputError(f"There is no readable {what} in {str(path.parent)!r}: {path.name} {reason}.")
+
+
+def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
+    """The content of a regular file; never waits, as for a FIFO or a device.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than `limit` bytes.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit:,} bytes")
+    return content
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A JSON value without what is not to be had in one: NaN, deep nesting, letters that hide."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER:
+        raise ValueError(f"{value!s:.20} is no number up to {LARGEST_NUMBER}")
+    if not isinstance(value, (list, dict)):
+        return value
+    if not depth:
+        raise RecursionError
+    if isinstance(value, list):
+        return [_plain(item, depth - 1) for item in value]
+    return {shown(name): _plain(item, depth - 1) for name, item in value.items()}
+
+
+def shown(text: str) -> str:
+    """The text with letters that hide or reorder others, such as control characters and
+    right-to-left marks, written as escapes; line breaks stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in HIDDEN and letter != "\n"
+        else letter
+        for letter in text
+    )
+
+
+def inside(folder: Path, name: str, what: str) -> Path:
+    """The file that the record in `folder`, that of a `what`, calls `name`.
+
+    Raises:
+        OutputError: it is no regular file in there; links may not lead out of the folder either.
+    """
+    path = folder / name
+    parts = name.split("/")
+    try:
+        within = path.resolve().is_relative_to(folder.resolve())
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, a loop of links
+        raise damaged(folder, what, f"{name[:80]} is no file") from None
+    if not within or {"", ".", ".."} & {*parts} or {"\\", ":"} & {*name}:
+        raise damaged(folder, what, f"{name[:80]} lies outside of it")
+    if not found:
+        raise damaged(folder, what, f"{name[:80]} is missing")
+    return path
+
+
+def damaged(folder: Path, what: str, mistake: str) -> OutputError:
+    """The error to raise where the folder of a `what` is not as it was written."""
+    return OutputError(f"The {what} in {str(folder)!r} is damaged: {mistake}.")
