@@ -200,3 +200,28 @@ def test_a_vector_replaces_a_token(model) -> None:
     assert torch.equal(model.word_vectors(), before) and len(model.word_vectors()) == len(before)
     moved = model.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0))).states
     assert not torch.allclose(moved[:, 2:], states.detach()[:, 2:], atol=1e-3)
+
+
+@pytest.fixture
+def mixed(tiny_pipeline, monkeypatch):
+    """The model as on a machine that samples in bfloat16."""
+    monkeypatch.setattr("unlearn_app.models.diffusers.unet.fits_bfloat16", lambda device: True)
+    return load_pipeline(tiny_pipeline, "tiny")
+
+
+def test_schedulers_step_in_float32_where_the_denoiser_runs_in_bfloat16(mixed, monkeypatch) -> None:
+    scheduler, seen = mixed.pipe.scheduler, set()
+    step = scheduler.step
+
+    def spy(output, *rest, **more):
+        seen.add(output.dtype)
+        return step(output, *rest, **more)
+
+    monkeypatch.setattr(scheduler, "step", spy)
+    mixed.sample(PROMPTS, SEEDS, **HOW)
+    assert seen == {torch.float32}
+
+
+def test_latents_are_decoded_in_float32_on_every_machine(model, mixed) -> None:
+    latents = torch.randn(2, *model.latent_shape)
+    assert torch.equal(mixed.decode(latents), model.decode(latents))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 from diffusers import (
@@ -51,6 +52,8 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         for part in (pipe.vae, pipe.text_encoder):
             part.requires_grad_(False).eval()
         self._autocast = pipe.unet.dtype == torch.float32 and fits_bfloat16(self.device)
+        if self._autocast:
+            pipe.unet.register_forward_hook(_in_float32)
         use_plain_attention(pipe.unet, self.device)
 
     def predict(
@@ -136,8 +139,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-        with self._mixed():
-            pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
+        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
         return torch.cat(pieces).clamp(-1, 1)
 
     @torch.no_grad()
@@ -146,6 +148,14 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         parts = pictures.to(self.device, vae.dtype).split(CHUNK)
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
         return latents.float() * vae.config.scaling_factor
+
+
+def _in_float32(unet: nn.Module, arguments: tuple, output: Any) -> Any:
+    """A hook that returns the output of `unet` in float32: schedulers draw their noise in its
+    dtype, and before torch 2.13 other numbers in bfloat16.
+    """
+    sample = output[0].float()
+    return (sample,) if isinstance(output, tuple) else type(output)(sample)
 
 
 def use_plain_attention(unet: nn.Module, device: torch.device) -> None:
