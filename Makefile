@@ -29,6 +29,9 @@ lint: $(VENV)/.installed-ruff ## check style and formatting
 format: $(VENV)/.installed-ruff ## apply formatting and the safe fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+versions: ## try the lowest and the highest versions that requirements.txt allows
+	@$(PYTHON) .ci/versions.py
+
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .gradio
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -40,8 +43,8 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "Python's venv module is incomplete; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/.installed: requirements.txt .ci/tried.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/tried.txt -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-tools: .ci/requirements-test.txt $(VENV)/.installed
@@ -52,5 +55,5 @@ $(VENV)/.installed-ruff: .ci/requirements-test.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(ruff[^ ]*).*/\1/p' $<)"
 	@touch $@
 
-.PHONY: help demo test test-fast lint format clean
+.PHONY: help demo test test-fast lint format versions clean
 .DELETE_ON_ERROR:

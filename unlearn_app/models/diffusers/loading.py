@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNe
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from ...common.errors import ModelError
@@ -27,6 +28,12 @@ LOAD_ERRORS = (
     ImportError,
     SafetensorError,
 )
+WEIGHTED = {
+    "text_encoder": CLIPTextModel,
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+}
+"""The parts of a pipeline that have weights."""
 BARE = {
     "safety_checker": None,
     "requires_safety_checker": False,
@@ -55,16 +62,34 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dtype = choose_dtype(choose_device())
-            pipe = StableDiffusionPipeline.from_pretrained(
-                str(source), torch_dtype=dtype, use_safetensors=True, **BARE
-            )
+            how = {"torch_dtype": choose_dtype(choose_device()), "use_safetensors": True}
+            parts = {name: _loaded_part(str(source), name, how) for name in WEIGHTED}
+            pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
     except LOAD_ERRORS as error:
         reason = (
             str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         )
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
     return StableDiffusion(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
+
+
+def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:
+    """One part of a pipeline, all of whose weights come from its files.
+
+    Raises:
+        ModelError: some are missing there; the libraries would leave them at random.
+    """
+    part, report = WEIGHTED[name].from_pretrained(
+        source, subfolder=name, output_loading_info=True, **how
+    )
+    if missing := sorted(report["missing_keys"]):
+        unknown = sorted(report["unexpected_keys"])
+        others = f" and has others that are unknown, such as {unknown[0]}" if unknown else ""
+        raise ModelError(
+            f"The model {source!r} cannot be loaded: its {name} lacks weights, {len(missing)} in"
+            f" all, such as {missing[0]}{others}."
+        )
+    return part
 
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
