@@ -200,7 +200,7 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
     with pytest.raises(OutputError, match=r"damaged: 00-00\.png"):
         read_findings(tmp_path)
     (second / "finding.json").write_text("{}")
-    with pytest.raises(OutputError, match="no readable finding"):
+    with pytest.raises(OutputError, match="schema None"):
         read_findings(tmp_path)
 
 
@@ -403,7 +403,8 @@ def test_an_attack_needs_a_judge_and_an_adapter(pocket, finished, tmp_path, monk
     monkeypatch.setattr(attack_run, "load_scorer", lambda model, concepts: None)
     with pytest.raises(ConfigError, match="no judge"):
         list(run_attacks(Run.open(finished), ["noise"], model=pocket))
-    (tmp_path / "run.json").write_text(json.dumps(Run.open(finished).record | {"files": {}}))
+    empty = {"files": {}, "pictures": [], "previews": [], "curve": [], "scores": {}}
+    (tmp_path / "run.json").write_text(json.dumps(Run.open(finished).record | empty))
     with pytest.raises(ConfigError, match="holds no unlearn adapter"):
         list(run_attacks(Run.open(tmp_path), ["noise"], model=pocket))
 

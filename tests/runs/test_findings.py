@@ -60,7 +60,7 @@ def test_what_is_derived_from_the_run_is_not_stored_with_a_finding(own: Finding)
 def test_a_finding_that_is_still_being_written_is_not_read(
     run: Run, own: Finding, tmp_path: Path
 ) -> None:
-    found = replace(own, pictures=({"file": "a.png"},))
+    found = replace(own, pictures=({**own.pictures[0], "file": "a.png"},), proof="a.png")
     folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
     shutil.copytree(folder, folder.with_name(".relearn-2.1-0.partial"))
     assert [finding.folder for finding in read_findings(tmp_path)] == [folder]

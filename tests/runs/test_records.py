@@ -14,7 +14,7 @@ from unlearn_app.runs.findings import judge_again, read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.records import current_score
 from unlearn_app.runs.report import report_json
-from unlearn_app.settings.events import GroupScore, Sampling
+from unlearn_app.settings.events import COLUMNS, GroupScore, Sampling
 
 COMPARE = {"sampling_steps": 10, "guidance_scale": 3.0}
 FIRST = {
@@ -26,18 +26,20 @@ FIRST = {
         "attack": {"steps": 20},
         "compare": COMPARE,
     },
-    "scores": {
-        "original": {
-            group: {"accuracy": 1.0, "alignment": 0.5, "n": 1, "second": 0.0, "detected": 0.25}
-            for group in ("forget", "near", "far")
-        }
-    },
+    "scores": {},
+    "verdict": {"label": "inconclusive", "reasons": ["No attack was run."]},
     "previews": [
         {"stage": "unlearn", "step": 8, "files": ["a.png", "b.png"], "prompts": ["a cat", "a dog"]}
     ],
     "curve": [],
     "controls": {},
     "files": {},
+}
+
+
+GROUPS = {
+    group: {"accuracy": 1.0, "alignment": 0.5, "n": 1, "second": 0.0, "detected": 0.25}
+    for group in ("forget", "near", "far")
 }
 
 
@@ -54,7 +56,17 @@ STEPS = ({"stage": "unlearn", "step": 30}, {"stage": "attack", "step": 20})
 
 
 def opened(folder: Path, steps: Sequence[dict[str, object]] = STEPS, **values: object) -> Run:
-    (folder / "run.json").write_text(json.dumps(FIRST | {"pictures": []} | values))
+    """A run of the first version with these values; columns before that of its pictures have one
+    picture each.
+    """
+    shown = values.pop("pictures", [])
+    reached = COLUMNS[: COLUMNS.index(shown[0]["column"]) + 1] if shown else ()
+    before = [stored(column) for column in reached[:-1]]
+    scores = dict.fromkeys(reached, GROUPS)
+    record = FIRST | {"pictures": [*before, *shown], "scores": scores} | values
+    (folder / "run.json").write_text(json.dumps(record))
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).touch()
     (folder / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
     return Run.open(folder)
 
@@ -85,7 +97,7 @@ def test_one_judge_leaves_no_entry(tmp_path: Path) -> None:
     [("original", ("unlearn", 0)), ("unlearned", ("unlearn", 30)), ("relearned", ("attack", 20))],
 )
 def test_a_picture_says_when_and_how_it_was_made(tmp_path: Path, column: str, moment) -> None:
-    (picture,) = opened(tmp_path, pictures=[stored(column)]).pictures
+    *_, picture = opened(tmp_path, pictures=[stored(column)]).pictures
     assert (picture.stage, picture.step) == moment
     assert picture.sampler == Sampling(10, 3.0)
     assert picture.file == tmp_path / "c.png"
@@ -93,12 +105,12 @@ def test_a_picture_says_when_and_how_it_was_made(tmp_path: Path, column: str, mo
 
 def test_an_edit_takes_one_step_whatever_the_settings_say(tmp_path: Path) -> None:
     edited = opened(tmp_path, [{"stage": "unlearn", "step": 1}], pictures=[stored("unlearned")])
-    assert edited.pictures[0].step == 1
+    assert edited.pictures[-1].step == 1
 
 
 def test_without_an_attack_the_last_column_is_the_unlearned_model(tmp_path: Path) -> None:
     still = opened(tmp_path, [{"stage": "unlearn", "step": 30}], pictures=[stored("relearned")])
-    assert (still.pictures[0].stage, still.pictures[0].step) == ("unlearn", 30)
+    assert (still.pictures[-1].stage, still.pictures[-1].step) == ("unlearn", 30)
 
 
 @pytest.mark.parametrize("part", ["previews", "curve", "pictures"])
@@ -117,15 +129,14 @@ def test_previews_are_pictures_like_any_other(tmp_path: Path) -> None:
 
 
 def test_the_pictures_on_the_attacks_way_say_its_step(tmp_path: Path) -> None:
-    scores = FIRST["scores"]["original"]
-    curve = [{"step": 10, "scores": scores, "pictures": [stored("relearned")]}]
-    ((step, groups, (picture,)),) = opened(tmp_path, curve=curve, scores={}).curve
+    curve = [{"step": 10, "scores": GROUPS, "pictures": [stored("relearned")]}]
+    ((step, groups, (picture,)),) = opened(tmp_path, curve=curve).curve
     assert (picture.stage, picture.step) == ("attack", 10) and step == 10
     assert groups["near"].accuracies == {"pocket-second": 0.0}
 
 
 def test_scores_hold_the_shares_of_further_judges_by_name(tmp_path: Path) -> None:
-    run = opened(tmp_path)
+    run = opened(tmp_path, pictures=[stored("original")])
     score = run.scores["original"]["forget"]
     assert score == GroupScore(1.0, 0.5, 1, {"pocket-second": 0.0}, {"NudeNet": 0.25})
     plain = {"accuracy": 1.0, "alignment": 0.5, "n": 1}

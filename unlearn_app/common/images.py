@@ -1,14 +1,50 @@
 """Pictures as tensors, as images and as PNG files."""
 
 import io
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from .errors import OutputError
+from .record_files import read_bytes
+
 if TYPE_CHECKING:  # the page lays itself out without torch
     from torch import Tensor
+
+LARGEST_SIDE = 4096
+"""The most pixels a side of a picture that is read back; models make far smaller ones."""
+
+
+def open_png(path: Path) -> Image.Image:
+    """The picture in a PNG file, loaded.
+
+    Pillow would read any format by its content, EPS through another program among them, and holds
+    a picture of any size for good until it is far larger than this limit.
+
+    Raises:
+        OutputError: it is no regular PNG file, is damaged, or has too many pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(read_bytes(path)), formats=("PNG",))
+        if max(picture.size) <= LARGEST_SIDE:
+            picture.load()
+            return picture
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
+        raise _no_png(path) from error
+    raise _no_png(path)
+
+
+def _no_png(path: Path) -> OutputError:
+    return OutputError(
+        f"{str(path)!r} is no readable picture; a PNG of at most {LARGEST_SIDE} pixels a side is"
+        " accepted."
+    )
 
 
 def to_pixels(images: "Tensor") -> np.ndarray:

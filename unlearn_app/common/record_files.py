@@ -4,6 +4,7 @@ the schema that stands beside their writer.
 Whoever hands over a folder may have written anything into it.
 """
 
+import hashlib
 import json
 import os
 import reprlib
@@ -61,13 +62,13 @@ def read_record(
 
 
 def checked(value: Any, schema: type[Record], path: Path, what: str) -> dict[str, Any]:
-    """What `schema` lists of the `value` that was read from `path`.
+    """What `schema` lists of the `value` that was read from `path`, defaults where it says none.
 
     Raises:
         OutputError: the value is not as the schema says.
     """
     try:
-        return schema.model_validate(value).model_dump(exclude_unset=True)
+        return schema.model_validate(value).model_dump()
     except ValidationError as error:
         raise damaged(path.parent, what, f"{path.name} {_mistake(error)}") from error
 
@@ -80,7 +81,8 @@ def _mistake(error: ValidationError) -> str:
         return f"holds no {place}"
     if first["type"] == "value_error":
         return f"is wrong at {place}: {first['ctx']['error']}"
-    accepted = first["msg"].removeprefix("Input should be ")
+    objects = first["type"] in ("model_type", "dict_type")
+    accepted = "an object" if objects else first["msg"].removeprefix("Input should be ")
     return f"holds {reprlib.repr(first['input'])} as {place}; {accepted} is accepted"
 
 
@@ -117,6 +119,15 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
     if len(content) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -12,14 +12,15 @@ from typing import Any
 from PIL.Image import Image
 
 from ..common.atomic_files import complete, whole_folder, write_bytes
-from ..common.errors import OutputError
 from ..common.json_values import to_json
+from ..common.record_files import inside, read_record
 from ..evaluation.finding import AttackCurve, Finding
 from ..evaluation.verdict import judge_run
 from ..settings.attacks import budget_of
 from ..settings.events import Picture, Verdict
 from .folder import Run
 from .records import FINDING, current_finding
+from .schema import FindingRecord
 
 FOLDER, RECORD = "attacks", "finding.json"
 
@@ -57,26 +58,18 @@ def read_findings(run: Path) -> list[Finding]:
     Raises:
         OutputError: one cannot be read.
     """
-    return [_read(path) for path in complete(run / FOLDER, f"*/{RECORD}")]
+    names = [path.relative_to(run).as_posix() for path in complete(run / FOLDER, f"*/{RECORD}")]
+    return [_read(inside(run, name, "run")) for name in names]
 
 
 def _read(path: Path) -> Finding:
-    unreadable = OutputError(f"There is no readable finding in {str(path.parent)!r}.")
-    try:
-        record = current_finding(json.loads(path.read_text(encoding="utf-8")))
-        if record.pop("schema") != FINDING:
-            raise unreadable
-        lists = {name: tuple(record.pop(name)) for name in ("hits", "first", "pictures")}
-        found = Finding(**record, **lists, folder=path.parent)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise unreadable from error
-    if missing := [
-        picture for picture in found.pictures if not (found.folder / picture["file"]).is_file()
-    ]:
-        raise OutputError(
-            f"The finding in {str(path.parent)!r} is damaged: {missing[0]['file']} is missing."
-        )
-    return found
+    record = read_record(path, FindingRecord, "finding", current_finding)
+    del record["schema"]
+    for name in [picture["file"] for picture in record["pictures"]] + [record["proof"]]:
+        if name is not None:
+            inside(path.parent, name, "finding")
+    lists = {name: tuple(record[name]) for name in ("hits", "first", "pictures")}
+    return Finding(**record | lists, folder=path.parent)
 
 
 def own_findings(run: Run) -> list[Finding]:

@@ -5,10 +5,12 @@ without computing.
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +24,9 @@ from ..common.atomic_files import (
     unwritable,
     write_bytes,
 )
-from ..common.errors import OutputError
+from ..common.errors import ConfigError
 from ..common.json_values import to_json
+from ..common.record_files import checked, damaged, inside, read_json, read_record
 from ..evaluation.relearn_curve import BaseCurve
 from ..models.diffusers.adapter_files import adapter_bytes
 from ..settings.events import (
@@ -41,7 +44,8 @@ from ..settings.events import (
     Verdict,
 )
 from ..settings.run_config import RunConfig, config_from_dict
-from .records import FIRST_RUN, RUN, current_run
+from .records import RUN, current_run
+from .schema import RunRecord, StepLines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,16 +153,13 @@ class RunWriter:
         return self.out
 
 
-def _step_lines(folder: Path) -> list[dict[str, Any]]:
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    """The lines of steps.jsonl; none where no step was taken."""
     path = folder / "steps.jsonl"
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _steps_taken(folder: Path) -> dict[str, int]:
-    """The last step of each stage."""
-    return {line["stage"]: line["step"] for line in _step_lines(folder)}
+    lines = read_json(inside(folder, path.name, "run"), "run", lines=True)
+    return checked({"lines": lines}, StepLines, path, "run")["lines"]
 
 
 def _place(picture: Picture) -> str:
@@ -167,40 +168,36 @@ def _place(picture: Picture) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read back from its folder."""
+    """A finished run, read back from its folder: its `record`, and the lines of steps.jsonl."""
 
     folder: Path
     record: dict[str, Any]
+    steps: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Read `folder/run.json`.
+        """Read `folder/run.json` and `folder/steps.jsonl`, and see that the recorded files are
+        there.
 
         Raises:
-            OutputError: there is no readable run in the folder.
+            OutputError: there is no run in the folder, or it is not as it was written.
         """
+        folder = Path(folder)
+        steps = _steps(folder)
+        taken = {line["stage"]: line["step"] for line in steps}
+        current = partial(current_run, taken=taken)
+        run = cls(folder, read_record(folder / "run.json", RunRecord, "run", current), steps)
         try:
-            record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"There is no readable run in {str(folder)!r}.") from error
-        if record.get("schema") == FIRST_RUN:
-            try:
-                record = current_run(record, _steps_taken(Path(folder)))
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise OutputError(
-                    f"The run in {str(folder)!r} is damaged: run.json is not whole ({error})."
-                ) from error
-        if record.get("schema") != RUN:
-            schema = record.get("schema")
-            raise OutputError(
-                f"The run in {str(folder)!r} has schema {schema!r}; {RUN} is accepted."
-            )
-        missing = [name for name in record.get("files", {}) if not (Path(folder) / name).is_file()]
-        if missing:
-            raise OutputError(f"The run in {str(folder)!r} is damaged: {missing[0]} is missing.")
-        return cls(Path(folder), record)
+            run.config  # noqa: B018  seen whether it can be had
+        except ConfigError as error:
+            raise damaged(folder, "run", f"run.json: {str(error)[:300].rstrip('.')}") from error
+        shown = [picture for mark in run.record["curve"] for picture in mark["pictures"]]
+        shown += run.record["pictures"] + run.record["previews"]
+        for name in dict.fromkeys([*run.record["files"], *(entry["file"] for entry in shown)]):
+            inside(folder, name, "run")
+        return run
 
-    @property
+    @cached_property
     def config(self) -> RunConfig:
         """The settings of the run."""
         return config_from_dict(self.record["config"])
@@ -214,7 +211,7 @@ class Run:
     def verdict(self) -> Verdict:
         """The verdict."""
         stored = self.record["verdict"]
-        return Verdict(stored["label"], tuple(stored["reasons"]), stored.get("axes", {}))
+        return Verdict(stored["label"], tuple(stored["reasons"]), stored["axes"])
 
     @property
     def scores(self) -> dict[Column, dict[Group, GroupScore]]:
@@ -291,24 +288,28 @@ class Run:
         return Picture(**entry | {"sampler": sampler, "file": self.folder / entry["file"]})
 
     @property
-    def steps(self) -> list[dict[str, Any]]:
-        """The lines of steps.jsonl."""
-        return _step_lines(self.folder)
+    def names(self) -> list[str]:
+        """The files of the run: those recorded, run.json, and any report and findings.
+
+        Raises:
+            OutputError: one of them is no regular file in the folder.
+        """
+        later = [
+            path.relative_to(self.folder).as_posix()
+            for found in ("report.*", "attacks/*/*")
+            for path in complete(self.folder, found)
+        ]
+        names = [*self.record["files"], "run.json", *later]
+        for name in names:
+            inside(self.folder, name, "run")
+        return names
 
     def zip(self, to: Path) -> Path:
-        """Pack the recorded files, run.json, and any report and findings into the archive `to`."""
-        later = [
-            path for found in ("report.*", "attacks/*/*") for path in complete(self.folder, found)
-        ]
-        names = [
-            *self.record["files"],
-            "run.json",
-            *(path.relative_to(self.folder).as_posix() for path in later),
-        ]
+        """Pack the files of the run into the archive `to`."""
         with (
-            replacement(to) as partial,
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+            replacement(to) as packed,
+            zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
         ):
-            for name in names:
+            for name in self.names:
                 archive.write(self.folder / name, f"{self.folder.name}/{name}")
         return to

@@ -18,13 +18,15 @@ Record = dict[str, Any]
 
 
 def current_run(record: Record, taken: Mapping[str, int]) -> Record:
-    """A record of the first version in the form of `RUN`.
+    """The record of a run in the form of `RUN`; any other than the first is returned as it is.
 
     `taken` are the steps that its stages took, which the first records said of no picture.
 
     Raises:
-        KeyError, TypeError: the record lacks something.
+        LookupError, TypeError, AttributeError, ValueError: the record is no whole one.
     """
+    if record.get("schema") != FIRST_RUN:
+        return record
     sampler = _sampler(record.get("config", {}).get("compare", {}))
     unlearned = "unlearn", taken.get("unlearn", 0)
     moments = {

@@ -1,7 +1,6 @@
 """A finished run as one page and one JSON file for others, and several runs beside each other."""
 
 import base64
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
+from ..common.images import open_png
 from ..common.json_values import to_json
+from ..common.record_files import damaged, sha256_of
 from ..common.templates import templates
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding, other_classes
@@ -23,7 +24,6 @@ from .findings import judge_again, own_findings, read_findings
 from .folder import Run
 
 SCHEMA = "unlearn-report/2"
-NEEDED = ("config", "pictures", "curve", "scores", "verdict")
 OWN = "own relearning"
 """What the report calls the run's own attack."""
 LARGEST, QUALITY = 256, 80
@@ -40,15 +40,12 @@ def open_run(folder: Path) -> Run:
     """The run in `folder`, whose files are those that were recorded.
 
     Raises:
-        OutputError: there is no run, it lacks something, or a file has changed since.
+        OutputError: there is no run, or a file has changed since.
     """
     run = Run.open(folder)
-    for name, digest in run.record.get("files", {}).items():
-        if hashlib.sha256((run.folder / name).read_bytes()).hexdigest() != digest:
-            raise _damaged(run, f"{name} is not the file that was recorded")
-    for name in NEEDED:
-        if name not in run.record:
-            raise _damaged(run, f"run.json holds no {name}")
+    for name, digest in run.record["files"].items():
+        if sha256_of(run.folder / name) != digest:
+            raise damaged(run.folder, "run", f"{name} is not the file that was recorded")
     return run
 
 
@@ -259,17 +256,16 @@ def _name(run: Run, path: Path) -> str:
     try:
         return path.resolve().relative_to(run.folder.resolve()).as_posix()
     except ValueError:
-        raise _damaged(run, f"{path.name} lies outside of it") from None
+        raise damaged(run.folder, "run", f"{path.name} lies outside of it") from None
 
 
 def embedded(run: Run, file: str) -> str:
     """A picture of the run folder as a data URI."""
     stream, path = io.BytesIO(), run.folder / _name(run, run.folder / file)
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise _damaged(run, f"{file} is no readable picture") from error
+        small = open_png(path).convert("RGB")
+    except OutputError as error:
+        raise damaged(run.folder, "run", f"{file} is no readable picture") from error
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     small.save(stream, "WEBP", lossless=_shows_pixels(small), quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
@@ -278,9 +274,8 @@ def embedded(run: Run, file: str) -> str:
 def hard_pixels(run: Run) -> bool:
     """Whether the run's pictures are so small that their pixels are to be seen."""
     try:
-        with Image.open(run.pictures[0].file) as image:
-            return _shows_pixels(image)
-    except (OSError, ValueError, IndexError, Image.DecompressionBombError):
+        return _shows_pixels(open_png(run.pictures[0].file))
+    except (OutputError, IndexError):
         return False
 
 
@@ -298,7 +293,3 @@ def rendered(kind: str, **values: Any) -> str:
         .render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values)
         .lstrip()
     )
-
-
-def _damaged(run: Run, what: str) -> OutputError:
-    return OutputError(f"The run in {str(run.folder)!r} is damaged: {what}.")
