@@ -29,7 +29,7 @@ from ..evaluation.comparison import (
 from ..evaluation.finding import Finding
 from ..evaluation.judges import Scorer
 from ..models.protocols import Model, slots_kept
-from ..settings.attacks import SURE
+from ..settings.attacks import CHECKPOINTS, SURE
 from ..settings.events import (
     FRESH,
     SHARES,
@@ -45,8 +45,6 @@ from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
 from .relearn import Relearn, adversary_pictures, fine_tune
 
-CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
-"""Attack steps after which an attacked model is evaluated; the last step is always one."""
 GIVEN = "what the model was given shows the concept already"
 """Why a finding without a control may say nothing."""
 

@@ -12,6 +12,8 @@ SURE = 0.6
 """A try succeeds when the judge gives the concept at least this probability; being the most
 probable class is not enough.
 """
+CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
+"""Attack steps after which an attacked model is evaluated; the last step is always one."""
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
 
 

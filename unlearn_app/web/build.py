@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..common.atomic_files import complete
 from ..common.errors import OutputError
@@ -17,6 +18,7 @@ from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from .api import attack_endpoint, unlearn_endpoint
+from .boundary import Boundary
 from .following import QUIET, VISITORS, WORKING
 from .handlers import AttackHandlers, RunHandlers
 from .html import render
@@ -99,6 +101,8 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
+        "app_kwargs": {"middleware": [Middleware(Boundary)]},
+        "state_session_capacity": 1000,
     }
 
 

@@ -1,0 +1,102 @@
+"""What the page is asked to do, counted from the settings before anything is queued: the unit is
+one forward pass of the denoiser on one picture.
+
+The counts are upper estimates. The command line has no limit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..common import registry
+from ..common.errors import ConfigError
+from .attacks import CHECKPOINTS
+from .groups import SequenceConfig
+from .run_config import RunConfig
+
+LIMIT = 1_000_000
+"""Less than an hour on two CPU cores; a run of the preset full that resists is a quarter of it."""
+GRADIENT = 3
+"""A forward and a backward pass."""
+TARGETS = 3
+"""Predictions of the frozen model that the loss of a training picture compares with, at most."""
+TEXTS = 20
+"""Texts that are encoded in the time of a forward pass, at least."""
+WATCHED = 52
+"""Pictures generated while the model unlearns: previews, and those by which a collapse is told."""
+OPEN_PANEL = 12
+"""Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
+
+
+def check_cost(cost: int, command: str) -> None:
+    """Refuse what would keep everybody else waiting; `command` does the same on the command line.
+
+    Raises:
+        ConfigError: the cost is above `LIMIT`.
+    """
+    if cost > LIMIT:
+        raise ConfigError(
+            f"This takes about {cost:,} forward passes of the model, and the page accepts at most"
+            f" {LIMIT:,}; lower steps, pictures or batch sizes, or use the command line, which has"
+            f" no limit (python -m unlearn_app {command})."
+        )
+
+
+def run_cost(config: RunConfig) -> int:
+    """The forward passes of a run: training, attack, controls and comparison."""
+    compare, attack, picture = config.compare, config.attack, _picture(config)
+    looks = 1 + sum(step < attack.steps for step in CHECKPOINTS)
+    column = (compare.forget + compare.near + compare.far) * picture
+    cost = _training(config) + WATCHED * picture + (2 + looks) * column + _relearning(config)
+    if attack.controls or config.resist.on:
+        control = _relearning(config) + (1 + looks) * compare.forget * picture
+        cost += control
+        if config.resist.on:
+            plain = replace(config, resist=replace(config.resist, on=False))
+            cost += control + _training(plain)
+    return cost
+
+
+def attacks_cost(config: RunConfig, kinds: Sequence[str]) -> int:
+    """The forward passes of attacks with their usual settings on a run, each beside its control."""
+    cost = 0
+    for kind in kinds:
+        spent = {item.name: item.default for item in registry.settings_of("attack", kind)}
+        cost += config.compare.forget * spent["tries"] * _picture(config)
+        cost += spent.get("steps", 0) * spent.get("batch_size", 0) * GRADIENT
+        evolved = spent.get("population", 0) * spent.get("generations", 0)
+        cost += config.compare.forget * evolved // TEXTS
+        cost += _relearning(config)
+    return 2 * cost
+
+
+def request_cost(config: RunConfig, plan: SequenceConfig, earlier: int) -> int:
+    """The forward passes of one more request to a ledger that holds `earlier` ones."""
+    known = len(registry.world(config.model).known_concepts()) or OPEN_PANEL
+    trained = earlier + 1 if plan.regime == "simultaneous" else 1
+    panel = (2 * (known + earlier + 1) + earlier) * plan.pictures
+    return panel * _picture(config) + trained * _training(config)
+
+
+def _picture(config: RunConfig) -> int:
+    guided = config.compare.guidance_scale != 1
+    return config.compare.sampling_steps * (2 if guided else 1)
+
+
+def _training(config: RunConfig) -> int:
+    """Unlearning with the pictures that it trains on; an edit in closed form costs nothing."""
+    unlearn, resist = config.unlearn, config.resist
+    if registry.kind_of(config.objective) != "objective" and not resist.on:
+        return 0
+    pictures = 2 * unlearn.train_pictures
+    step = 2 * unlearn.batch_size * (GRADIENT + TARGETS)
+    if resist.on:
+        pictures += unlearn.train_pictures
+        attacked = resist.batch_size * (resist.steps * GRADIENT + 3 * (GRADIENT + TARGETS))
+        step += attacked * (GRADIENT if resist.order == "second" else 1)
+    return pictures * _picture(config) + unlearn.steps * step
+
+
+def _relearning(config: RunConfig) -> int:
+    """The adversary's pictures and its fine-tuning."""
+    attack = config.attack
+    return attack.pictures * _picture(config) + attack.steps * attack.batch_size * GRADIENT

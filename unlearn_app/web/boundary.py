@@ -1,0 +1,289 @@
+"""Which HTTP requests reach the page: by the host they name, the site they come from, their route,
+their size, and the listener that they call.
+
+Gradio itself answers any host, accepts uploads, and lets anybody call listeners that it calls
+private.
+"""
+
+import asyncio
+import ipaddress
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from operator import itemgetter
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import gradio as gr
+from gradio.block_function import BlockFunction
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HOSTS = "UNLEARN_HOSTS"
+"""The environment variable with names under which the owner serves the page, separated by
+commas.
+"""
+MAX_BODY = 1_000_000
+"""Bytes of a request; the longest own prompts take a quarter of it."""
+MAX_WAITING = 64
+"""Calls that wait inside Gradio, before they are jobs."""
+IDLE_SESSIONS, IDLE_SECONDS = 64, 600
+"""How many sessions without an open connection keep their state, and for how long; Gradio would
+keep 10,000 of them for good, 330 kB each.
+"""
+SEEN_SESSIONS, PATIENCE = 10_000, 2.0
+"""How many sessions are remembered to have connected, and for how many seconds a call waits for its
+page to do so.
+"""
+SAFE = ("GET", "HEAD", "OPTIONS")
+ROUTES = re.compile(
+    r"/gradio_api/(?:(?P<call>queue/join|(?:run|api|call|call/v2)/(?P<name>[^/]+))"
+    r"|cancel|reset|mcp(?:/.*)?)/?$"
+)
+"""What takes another method than these: calls of listeners, the end of a call, and the tools that
+Gradio serves only where its owner asks for them. Gradio's other routes upload, log in or edit.
+"""
+CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|file[=/]https?:)")
+"""What writes files, fetches other sites' pages or belongs to what nothing here makes."""
+CONNECTION = re.compile(r"/gradio_api/(?:heartbeat/(?P<session>[^/]+)|queue/data)/?$")
+SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+
+class Refused(Exception):
+    """A request that is not served: the status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Boundary:
+    """ASGI middleware inside the Gradio app, which refuses what no visitor of the page sends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open: Counter[str] = Counter()
+        """Open connections by session."""
+        self._seen: dict[str, None] = {}
+        """Sessions that have had one, the latest last."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, or answer with a sentence why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            check_site(scope, scope["app"].get_blocks())
+            if scope["method"] not in SAFE:
+                receive = await self._checked(scope, receive)
+            elif CLOSED.search(scope["path"]):
+                raise Refused(404, f"Nothing is served at {scope['path'][:80]!r}.")
+        except Refused as error:
+            said = {"detail": str(error), "error": str(error)}
+            await JSONResponse(said, error.status)(scope, receive, send)
+            return
+        with self._connected(scope):
+            await self._app(scope, receive, send)
+
+    @contextmanager
+    def _connected(self, scope: Scope) -> Iterator[None]:
+        """Count the request as a connection of its session, if it is one."""
+        found = CONNECTION.search(scope["path"])
+        session = found and (found["session"] or _asked_session(scope))
+        if not session or not SESSION.fullmatch(session):
+            yield
+            return
+        self._open[session] += 1
+        self._seen.pop(session, None)
+        self._seen[session] = None
+        if len(self._seen) > SEEN_SESSIONS:
+            del self._seen[next(iter(self._seen))]
+        try:
+            yield
+        finally:
+            self._open[session] -= 1
+            self._open = +self._open  # without those at zero
+            drop_idle_sessions(scope["app"].get_blocks(), self._open)
+
+    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+        """What the app may receive of a request that is not safe."""
+        path, blocks = scope["path"], scope["app"].get_blocks()
+        route = ROUTES.search(path)
+        if not route:
+            raise Refused(404, f"Nothing is sent to {path[:80]!r}; the page takes no uploads.")
+        body = await _body(receive)
+        if route["call"]:
+            asked = _json(body)
+            body = json.dumps(asked).encode()  # as it was read here, and not in another way
+            private = check_call(route, asked, blocks)
+            if private and not ("origin" in Headers(scope=scope) and await self._has_page(asked)):
+                raise Refused(404, _for_programs(blocks))
+            drop_idle_sessions(blocks, self._open)
+        return _again(body, receive)
+
+    async def _has_page(self, asked: Mapping[str, Any]) -> bool:
+        """Whether the session of a call has connected; a page does so while it makes its first."""
+        session, deadline = asked.get("session_hash"), time.monotonic() + PATIENCE
+        while session not in self._open and session not in self._seen:
+            if session is None or time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+
+def check_site(scope: Scope, blocks: gr.Blocks) -> None:
+    """Refuse a request for a host that is not this one, or sent by another site's page.
+
+    A page of any site may send requests to 127.0.0.1, and a name that its owner lets point there
+    makes them look like the page's own. Programs name no origin.
+
+    Raises:
+        Refused: it is one of these.
+    """
+    headers, known = Headers(scope=scope), _served_names(blocks)
+    host = _hostname("//" + headers.get("host", ""))
+    if not (_is_loopback(host) or host in known or _is_address_of(host, scope)):
+        raise Refused(
+            403,
+            f"The host {host!r} is not served here; localhost, the address of this server and names"
+            f" in {HOSTS} are accepted.",
+        )
+    origin = headers.get("origin")
+    if scope["method"] in SAFE or origin is None:
+        return
+    site = _hostname(origin) if origin.startswith(("http://", "https://")) else ""
+    if not (_is_loopback(site) or site in known or site == host):
+        raise Refused(
+            403,
+            f"Requests from {origin!r} are not accepted; those of the page itself and of names in"
+            f" {HOSTS} are.",
+        )
+
+
+def _served_names(blocks: gr.Blocks) -> set[str]:
+    """Host names under which the page is served on purpose."""
+    listed = [os.environ.get("SPACE_HOST", ""), os.environ.get(HOSTS, "")]
+    names = [name for names in listed for name in names.split(",") if name.strip()]
+    names += [getattr(blocks, "server_name", None) or "", blocks.root_path or ""]
+    return {_hostname(name if "//" in name else f"//{name.strip()}") for name in names} - {""}
+
+
+def _hostname(url: str) -> str:
+    """The host of an address without its port, in lower case; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_address(host) is not None and _address(host).is_loopback)
+
+
+def _is_address_of(host: str, scope: Scope) -> bool:
+    """Whether `host` is the numeric address of this machine that the connection came in on."""
+    return _address(host) is not None and _address(host) == _address((scope["server"] or ("",))[0])
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def check_call(route: re.Match[str], asked: Mapping[str, Any], blocks: gr.Blocks) -> bool:
+    """Whether a call is one that only the page may make: of a listener that is not public, by its
+    number.
+
+    Raises:
+        Refused: nothing that may be called so has that name or number, or too many calls wait.
+    """
+    session, number = asked.get("session_hash"), asked.get("fn_index")
+    if session is not None and not (isinstance(session, str) and SESSION.fullmatch(session)):
+        raise Refused(400, "The session_hash is not one; 1 to 64 letters and digits are accepted.")
+    direct = route["call"].startswith(("run/", "api/"))
+    if route["name"] and not (direct and number is not None):
+        named = [fn for fn in blocks.fns.values() if fn.api_name == route["name"] and is_public(fn)]
+    else:
+        named = [fn for fn in blocks.fns.values() if type(number) is int and fn._id == number]
+    # A call outside of the queue would leave its job without anybody who shows it.
+    if not named or (direct and named[0].queue):
+        raise Refused(404, _for_programs(blocks))
+    if named[0].queue and len(blocks._queue) >= MAX_WAITING:
+        raise Refused(503, f"{MAX_WAITING} calls are waiting already; try again in a few minutes.")
+    return not is_public(named[0])
+
+
+def is_public(listener: BlockFunction) -> bool:
+    """Whether programs may call a listener of the page."""
+    return listener.api_visibility == "public"
+
+
+def _for_programs(blocks: gr.Blocks) -> str:
+    names = [f"/{fn.api_name}" for fn in blocks.fns.values() if is_public(fn)]
+    return f"Programs cannot call this; {' and '.join(names)} are for them, through the queue."
+
+
+def drop_idle_sessions(blocks: gr.Blocks, connected: Iterable[str]) -> None:
+    """Forget what Gradio holds of sessions that are not `connected` and run nothing: of those that
+    were used long ago, and of all but the latest.
+    """
+    states, queue = blocks.state_holder, blocks._queue
+    busy = {*connected, *(event.session_hash for event in queue.event_ids_to_events.values())}
+    since = datetime.now() - timedelta(seconds=IDLE_SECONDS)
+    last_used = [(s, used) for s, used in states.time_last_used.items() if s not in busy]
+    idle = [s for s, used in sorted(last_used, key=itemgetter(1)) if used > since]
+    kept = busy.union(idle[-IDLE_SESSIONS:])
+    for held in (
+        states.session_data,
+        states.time_last_used,
+        queue.pending_event_ids_session,
+        queue.pending_messages_per_session,
+    ):
+        for session in held.keys() - kept:
+            held.pop(session, None)
+
+
+def _asked_session(scope: Scope) -> str:
+    return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+
+
+async def _body(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "The request ended early.")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BODY:
+            raise Refused(413, f"The request is too long; at most {MAX_BODY:,} bytes are accepted.")
+    return body
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(400, "The body is not accepted; a JSON object is.")
+    return found
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Receive `body`, which was read already, and then what follows."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
