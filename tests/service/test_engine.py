@@ -8,11 +8,12 @@ import shutil
 import stat
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from recordings import SMALL, Recordings, Replay, small
 
-from unlearn_app.common.errors import ModelError
+from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.runs import attack_run
@@ -154,6 +155,41 @@ def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(replay, engin
     engine.submit(quick(), "ben")
     with pytest.raises(EngineBusy, match="1 runs are waiting"):
         engine.submit(quick(), "cem")
+
+
+def test_one_address_gets_half_of_the_queue_where_it_is_known(replay, engines) -> None:
+    engine = engines(replay(seconds=30), waiting=4)
+    for name in ("anna", "ben"):
+        engine.submit(quick(), name, "192.0.2.1")
+    with pytest.raises(EngineBusy, match="Your network"):
+        engine.submit(quick(), "cem", "192.0.2.1")
+    engine.submit(quick(), "dan", "192.0.2.2")
+    for name in ("eve", "fay"):
+        engine.submit(quick(), name)
+
+
+def big(config: RunConfig) -> RunConfig:
+    """Settings that take too long for a page."""
+    compare = {"forget": 500, "near": 500, "far": 500, "sampling_steps": 200}
+    return replace(config, compare=replace(config.compare, **compare))
+
+
+@pytest.mark.parametrize(
+    ("request_of", "command"),
+    [
+        (lambda folder: big(quick()), "run"),
+        (lambda folder: LedgerRequest(big(quick()), make_plan(pictures=100)), "continual add"),
+        (lambda folder: AttackRequest(folder, big(quick()), ("noise",)), "attack"),
+    ],
+    ids=["run", "ledger", "attack"],
+)
+def test_what_costs_too_much_is_refused_before_it_waits(
+    engines, tmp_path, request_of, command: str
+) -> None:
+    engine = engines()
+    with pytest.raises(ConfigError, match=f"python -m unlearn_app {command}"):
+        engine.submit(request_of(tmp_path), "anna")
+    assert not engine.busy("anna")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ..common.errors import UnlearnError
 from ..common.registry import DEFAULT_MODEL
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
-from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore
+from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore, check_request
 
 logger = logging.getLogger(__name__)
 
@@ -124,14 +124,18 @@ class Engine:
         """The folder of a visitor's ledger, if they have one."""
         return self.home(session) / "ledger"
 
-    def submit(self, request: JobRequest, session: str) -> Job:
+    def submit(self, request: JobRequest, session: str, address: str = "") -> Job:
         """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
 
+        `address` is the visitor's, where somebody trusted names it; it gets half of the queue.
+
         Raises:
+            ConfigError: it costs more than the page accepts.
             EngineBusy: the queue is full, the visitor has a job already, or the engine is shutting
             down.
             RunGone: the visitor has no such run.
         """
+        check_request(request)
         with self._change:
             if self._closed or not self._thread.is_alive():
                 raise EngineBusy("The engine is not running; start the app again.")
@@ -140,7 +144,12 @@ class Engine:
             waiting = len(self._jobs) - (self._running is not None)
             if waiting >= self._capacity:
                 raise EngineBusy(f"{waiting} runs are waiting already; try again in a few minutes.")
-            job = Job(request, self._folder(request, session), session)
+            shared = sum(job.address == address for job in self._jobs)
+            if address and 2 * shared >= self._capacity:
+                raise EngineBusy(
+                    "Your network fills half of the queue already; try again in a few minutes."
+                )
+            job = Job(request, self._folder(request, session), session, address)
             self._jobs.append(job)
             self._arrived.set()
             self._change.notify_all()

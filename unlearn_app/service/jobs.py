@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..settings import groups
+from ..settings.cost import attacks_cost, check_cost, request_cost, run_cost
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
 
 
 @dataclass(frozen=True)
 class LedgerRequest:
-    """One more concept to forget for a visitor's ledger, which `plan` begins when there is none."""
+    """One more concept to forget for a visitor's ledger, which `plan` begins when there is none and
+    which holds `earlier` requests.
+    """
 
     config: RunConfig
     plan: "groups.SequenceConfig"
+    earlier: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,34 @@ class AttackRequest:
 JobRequest = RunConfig | LedgerRequest | AttackRequest
 
 
+def check_request(request: JobRequest) -> None:
+    """Refuse what would keep everybody else waiting.
+
+    Raises:
+        ConfigError: it costs more than the page accepts.
+    """
+    if isinstance(request, RunConfig):
+        check_cost(run_cost(request), "run")
+    elif isinstance(request, LedgerRequest):
+        cost = request_cost(request.config, request.plan, request.earlier)
+        check_cost(cost, "continual add")
+    else:
+        check_cost(attacks_cost(request.config, request.kinds), "attack")
+
+
 class Job:
     """What one visitor asked for, with its events, which any thread may read.
 
-    `cancel` asks it to end; `abandoned` says that its visitor has left.
+    `cancel` asks it to end; `abandoned` says that its visitor has left. `address` is the visitor's,
+    empty where nobody trusted names it.
     """
 
-    def __init__(self, request: JobRequest, folder: Path, session: str) -> None:
+    def __init__(self, request: JobRequest, folder: Path, session: str, address: str = "") -> None:
         self.id = folder.name
         self.request = request
         self.folder = folder
         self.session = session
+        self.address = address
         self.asked = time.monotonic()
         self.cancel = threading.Event()
         self.abandoned = False

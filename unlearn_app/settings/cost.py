@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from ..common import registry
 from ..common.errors import ConfigError
+from . import groups
 from .attacks import CHECKPOINTS
-from .groups import SequenceConfig
 from .run_config import RunConfig
 
 LIMIT = 1_000_000
@@ -69,7 +69,7 @@ def attacks_cost(config: RunConfig, kinds: Sequence[str]) -> int:
     return 2 * cost
 
 
-def request_cost(config: RunConfig, plan: SequenceConfig, earlier: int) -> int:
+def request_cost(config: RunConfig, plan: "groups.SequenceConfig", earlier: int) -> int:
     """The forward passes of one more request to a ledger that holds `earlier` ones."""
     known = len(registry.world(config.model).known_concepts()) or OPEN_PANEL
     trained = earlier + 1 if plan.regime == "simultaneous" else 1

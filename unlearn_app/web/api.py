@@ -16,6 +16,7 @@ from ..service.jobs import AttackRequest, Job
 from ..settings.attacks import kinds_of
 from ..settings.events import Event
 from ..settings.run_config import make_config
+from .boundary import visitor_address
 from .following import follow
 from .view_state import AttackProgress, ViewState
 
@@ -43,7 +44,7 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         try:
             config = make_config(concept, preset=preset, anchor=anchor, model=model, **changes)
             preview_concept(config)
-            job = engine.submit(config, request.session_hash or "")
+            job = engine.submit(config, request.session_hash or "", visitor_address(request))
         except UnlearnError as error:
             raise _refused(str(error)) from error
 
@@ -66,7 +67,8 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
             kinds, done = kinds_of(kind), engine.runs.of(session)
             if not done:
                 raise RunGone
-            job = engine.submit(AttackRequest(done[-1].folder, done[-1].config, kinds), session)
+            asked = AttackRequest(done[-1].folder, done[-1].config, kinds)
+            job = engine.submit(asked, session, visitor_address(request))
         except UnlearnError as error:
             raise _refused(str(error)) from error
 

@@ -256,6 +256,19 @@ def _asked_session(scope: Scope) -> str:
     return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
 
 
+def visitor_address(request: gr.Request) -> str:
+    """The address of a visitor as the proxy of a Space names it, the network of a long one; empty
+    elsewhere, where many share an address and anybody may claim another.
+    """
+    named = request.headers.getlist("x-forwarded-for") if os.environ.get("SPACE_HOST") else []
+    # What a visitor claims comes before what a proxy adds.
+    for text in reversed(",".join(named).split(",")):
+        found = _address(text.strip())
+        if found and found.is_global:
+            return str(found if found.version == 4 else ipaddress.ip_network((found, 64), False))
+    return ""
+
+
 async def _body(receive: Receive) -> bytes:
     body, more = b"", True
     while more:

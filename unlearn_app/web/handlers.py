@@ -19,6 +19,7 @@ from ..service.jobs import AttackRequest
 from ..settings.attacks import kinds_of
 from ..settings.events import AttackCheckpoint, Event, Images, Preview
 from ..settings.run_config import MAX_TEXT, RunConfig
+from .boundary import visitor_address
 from .following import Updates, follow
 from .html import alert, failed, note, render
 from .layout import INVITATION, Page
@@ -99,7 +100,7 @@ class RunHandlers:
         """Queue a run and show it until it ends; leaving in any way ends it."""
         try:
             config, _ = self._parse(concept, values)
-            job = self._engine.submit(config, request.session_hash or "")
+            job = self._engine.submit(config, request.session_hash or "", visitor_address(request))
         except UnlearnError as error:
             yield {self._page.hint: alert(str(error))}
             return
@@ -187,7 +188,7 @@ class AttackHandlers:
             return
         try:
             asked = AttackRequest(folder, Run.open(folder).config, kinds_of(kind))
-            job = self._engine.submit(asked, session)
+            job = self._engine.submit(asked, session, visitor_address(request))
         except UnlearnError as error:
             yield {message: alert(str(error))}
             return

@@ -21,6 +21,7 @@ from ..settings.presets import (
     REGULARIZATION_PRESETS,
 )
 from ..settings.run_config import make_config, make_plan
+from .boundary import visitor_address
 from .following import QUIET, WORKING, Updates, follow
 from .html import alert, failed, progress, render
 from .layout import BOX, START, STOP
@@ -123,12 +124,14 @@ class SequenceTab:
         self, request: gr.Request, concept: str, regime: str, hold: str, objective: str
     ) -> Iterator[Updates]:
         """Queue a request and show it until it is in the ledger; leaving in any way ends it."""
-        changes = REGULARIZATION_PRESETS[hold]
+        changes, session = REGULARIZATION_PRESETS[hold], request.session_hash or ""
         try:
             config = make_config(concept, objective=objective, model=self._model, **changes)
             preview_concept(config)
-            asked = LedgerRequest(config, make_plan(regime=regime))
-            job = self._engine.submit(asked, request.session_hash or "")
+            ledger = self._open(session)
+            earlier = len(ledger.requests) if ledger else 0
+            asked = LedgerRequest(config, make_plan(regime=regime), earlier)
+            job = self._engine.submit(asked, session, visitor_address(request))
         except UnlearnError as error:
             yield {self.hint: alert(str(error))}
             return
@@ -174,9 +177,12 @@ class SequenceTab:
             return {self.hint: alert(str(error))}
         return self._ledger(session) | {self.hint: ""}
 
-    def _ledger(self, session: str) -> Updates:
+    def _open(self, session: str) -> Ledger | None:
         folder = self._engine.ledger(session)
-        ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
+        return Ledger.open(folder) if (folder / "ledger.json").exists() else None
+
+    def _ledger(self, session: str) -> Updates:
+        ledger = self._open(session)
         count = len(ledger.requests) if ledger else 0
         earlier = ["the original", *(f"{n} · {ledger.rows[n].concept}" for n in range(1, count))]
         return {
