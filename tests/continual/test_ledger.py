@@ -2,22 +2,28 @@
 hand-made numbers.
 """
 
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import ConfigError, OutputError
+from unlearn_app.continual import ledger as ledger_module
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.models.lora import frobenius_norm
@@ -81,47 +87,65 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert picture.size == (8, 8) and again.adapter(0) == {}
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a ledger's rows by their path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.glob("[0-9]*/**/*.*"))
+    }
+
+
 @pytest.mark.parametrize("to", [0, 1, 2, 3])
 def test_rolling_back_restores_adapters_and_pictures(tmp_path: Path, to: int) -> None:
     ledger = filled(tmp_path / "ledger")
-    before = {
-        p: p.read_bytes()
-        for row in ledger.rows[: to + 1]
-        for p in (ledger.folder / row.folder).rglob("*.*")
-    }
+    before, listed = contents(ledger.folder), {row.folder for row in ledger.rows[: to + 1]}
     ledger.rollback(to)
     opened = Ledger.open(ledger.folder)
     assert [row.concept for row in opened.requests] == ["cat", "dog", "car"][:to]
-    assert {
-        p: p.read_bytes() for p in ledger.folder.rglob("*.*") if p.name != "ledger.json"
-    } == before
     opened.add(request(opened, "car"), adapter(7), adapter(8), pictures(9))
-    assert Ledger.open(ledger.folder).requests[-1].concept == "car"
+    again = Ledger.open(ledger.folder)
+    assert again.requests[-1].concept == "car"
+    new = f"{again.rows[-1].folder}/"
+    after = {name: kept for name, kept in contents(ledger.folder).items() if new not in name}
+    assert after == {name: kept for name, kept in before.items() if name.split("/")[0] in listed}
     with pytest.raises(OutputError, match="not possible"):
         opened.rollback(9)
 
 
-def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
+def test_a_rollback_is_undone_until_the_next_request(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "ledger")
-    (ledger.folder / ".0004-x.1.partial").mkdir()
-    (ledger.folder / "0004-half").mkdir()
-    opened = Ledger.open(ledger.folder)
-    assert opened.rows == ledger.rows and (ledger.folder / ".0004-x.1.partial").exists(), (
-        "reading changes nothing"
-    )
-    opened.rollback(3)
-    assert (
-        not (ledger.folder / ".0004-x.1.partial").exists()
-        and not (ledger.folder / "0004-half").exists()
-    )
+    rows, before = list(ledger.rows), contents(ledger.folder)
+    ledger.rollback(2)
+    ledger.rollback(0)
+    Ledger.open(ledger.folder).undo_rollback()
+    assert Ledger.open(ledger.folder).rows == rows
+    assert contents(ledger.folder) == before
+    ledger.rollback(1)
+    ledger.add(request(ledger, "dog"), adapter(7), adapter(8), pictures(9))
+    with pytest.raises(OutputError, match="nothing to undo"):
+        ledger.undo_rollback()
+    assert [row.concept for row in Ledger.open(ledger.folder).requests] == ["cat", "dog"]
+
+
+def test_a_damaged_row_is_not_brought_back(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    ledger.path(3).write_bytes(b"other")
+    with pytest.raises(
+        OutputError, match=r"0003-car/combined\.safetensors is not what was written"
+    ):
+        ledger.rollback(2)
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
     (ledger.folder / ledger.rows[2].folder).rename(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match="0002-dog is missing"):
+    with pytest.raises(OutputError, match=r"0002-dog/.* is missing"):
         Ledger.open(ledger.folder)
     (tmp_path / "elsewhere").rename(ledger.folder / ledger.rows[2].folder)
-    ledger.picture(3, "neon").unlink()
+    ledger.picture(3, "neon").rename(tmp_path / "picture")
     with pytest.raises(OutputError, match=r"0003-car/panel/004-neon\.png is missing"):
         Ledger.open(ledger.folder)
-    ledger.rollback(2)
+    (tmp_path / "picture").rename(ledger.picture(3, "neon"))
     for own in (True, False):
         ledger.path(1, own).rename(tmp_path / "adapter")
         with pytest.raises(
@@ -129,11 +153,258 @@ def test_damage_is_told_and_leftovers_are_cleared(tmp_path: Path) -> None:
         ):
             Ledger.open(ledger.folder)
         (tmp_path / "adapter").rename(ledger.path(1, own))
-    assert len(Ledger.open(ledger.folder).requests) == 2
+    assert len(Ledger.open(ledger.folder).requests) == 3
     with pytest.raises(OutputError, match="no readable ledger"):
         Ledger.open(tmp_path)
     with pytest.raises(OutputError, match="exists"):
         Ledger.create(ledger.folder, make_config("cat"), make_plan(), NAMES)
+
+
+def dead_process() -> int:
+    child = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_what_a_killed_process_left_goes_with_the_next_change(tmp_path: Path) -> None:
+    ledger, dead = filled(tmp_path / "ledger"), dead_process()
+    left = [
+        ledger.folder / f".0004-x.{dead}-0a.partial",
+        ledger.folder / f".ledger.json.{dead}-0a.partial",
+        ledger.folder / "0001-cat" / "panel" / f".005-ship.png.{dead}-0a.partial",
+    ]
+    left[0].mkdir()
+    for path in left[1:]:
+        path.write_bytes(b"half")
+    assert Ledger.open(ledger.folder).rows == ledger.rows
+    assert all(path.exists() for path in left), "reading changes nothing"
+    ledger.rollback(3)
+    assert [path for path in left if path.exists()] == []
+
+
+@pytest.mark.parametrize("change", ["add", "extend_panel"])
+def test_what_a_kill_before_the_last_write_left_goes_with_the_next_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    ledger = filled(tmp_path / "ledger")
+    before, write, written = contents(ledger.folder), ledger_module.write_bytes, []
+
+    def write_until_killed(path: Path, content: bytes) -> None:
+        written.append(path.name)
+        if written.count("ledger.json") == 2:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger_module, "write_bytes", write_until_killed)
+        if change == "add":
+            ledger.add(request(ledger, "ship"), adapter(1), adapter(2), pictures(3))
+        else:
+            ledger.extend_panel("ship", [(seen("object", 4), pictures(1)["cat"])] * 4)
+    assert contents(ledger.folder).keys() > before.keys()
+    Ledger.open(ledger.folder).rollback(3)
+    assert contents(ledger.folder) == before
+
+
+def test_nothing_else_in_the_folder_is_touched(tmp_path: Path) -> None:
+    """Files and folders of the user, whatever their names, and what a link leads to."""
+    ledger = filled(tmp_path / "ledger")
+    row = tmp_path / "0009-elsewhere"
+    (row / "panel").mkdir(parents=True)
+    (row / "own.safetensors").write_bytes(b"mine")
+    (row / "panel" / "000-cat.png").write_bytes(b"mine")
+    for name in ("notes.txt", "2027-holiday/sea.jpg", "0004-mine/panel/notes.txt", "a b/c"):
+        path = ledger.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    (ledger.folder / "0005-linked").symlink_to(row)
+    (ledger.folder / "0006-dangling").symlink_to(tmp_path / "nowhere")
+    (ledger.folder / "linked").symlink_to(tmp_path)
+    (ledger.folder / "0007-inner" / "panel").mkdir(parents=True)
+    (ledger.folder / "0007-inner" / "panel" / "000-cat.png").symlink_to(row / "own.safetensors")
+    (ledger.folder / "0001-cat" / "panel" / "mine.png").write_text("mine")
+    shutil.copytree(ledger.folder / "0003-car", ledger.folder / "0003-car-of-mine")
+    rows = {row.folder for row in ledger.rows}
+
+    def others() -> list[str]:
+        found = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")]
+        return sorted(name for name in found if not rows & {*name.split("/")} or "mine" in name)
+
+    before = others()
+    ledger.rollback(1)
+    ledger.add(request(ledger, "ship"), adapter(1), adapter(2), pictures(3))
+    rows.add(ledger.rows[-1].folder)
+    assert others() == before
+
+
+def test_a_change_by_another_process_is_not_lost(tmp_path: Path) -> None:
+    one = filled(tmp_path / "ledger", ("cat",))
+    other = Ledger.open(one.folder)
+    one.add(request(one, "dog"), adapter(1), adapter(2), pictures(1))
+    with pytest.raises(OutputError, match="changed since it was opened"):
+        other.add(request(other, "car"), adapter(3), adapter(4), pictures(2))
+    other.add(request(other, "car"), adapter(3), adapter(4), pictures(2))
+    assert [row.concept for row in Ledger.open(one.folder).requests] == ["cat", "dog", "car"]
+
+
+def test_a_busy_ledger_is_read_but_not_changed(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger", ("cat",))
+    with Ledger.open(ledger.folder).locked():
+        assert Ledger.open(ledger.folder).rows == ledger.rows
+        with pytest.raises(OutputError, match=f"being changed by process {os.getpid()};"):
+            ledger.rollback(0)
+    ledger.rollback(0)
+    assert ledger.requests == []
+
+
+def record_of(ledger: Ledger) -> dict[str, Any]:
+    return json.loads((ledger.folder / "ledger.json").read_text())
+
+
+def rewritten(ledger: Ledger, record: Any) -> None:
+    (ledger.folder / "ledger.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: record["rows"].pop(2), "'0003-car' follows 2 rows"),
+        (lambda record: record["rows"].insert(1, record["rows"].pop(2)), "'0002-dog' follows 1"),
+        (lambda record: record["rows"][1].update(concept=""), "the concept of '0001-cat' is ''"),
+        (lambda record: record["rows"][1].update(steps=-1), "rows.1.steps"),
+        (lambda record: record["rows"][1].update(seconds=-1.0), "rows.1.seconds"),
+        (lambda record: record["rows"][1].update(drift=float("nan")), "readable ledger"),
+        (lambda record: record["rows"][1].update(folder="../0001-cat"), "name of a row's folder"),
+        (lambda record: record["rows"][1].update(folder="/tmp"), "name of a row's folder"),
+        (lambda record: record["rows"][1]["files"].update({"../x": "0" * 64}), "row's file"),
+        (lambda record: record["rows"][1]["files"].clear(), "no hash of 0001-cat/own.safe"),
+        (lambda record: record["rows"][1].pop("panel"), "rows.1.panel"),
+        (lambda record: record["rows"][1]["panel"]["cat"].update(right=[True]), "1 pictures of"),
+        (lambda record: record["rows"][1]["panel"]["cat"].update(kind="thing"), "panel.cat.kind"),
+        (lambda record: record["plan"].update(regime="never"), "sequence.regime is 'never'"),
+        (lambda record: record["plan"].update(pictures=-4), "sequence.pictures is -4"),
+        (lambda record: record["config"].update(objective="none"), "objective 'none' is unknown"),
+        (lambda record: record["names"].append("cat"), "twice"),
+        (lambda record: record["prompts"]["cat"][0].update(seed=-1), "prompts.cat.0.seed"),
+        (lambda record: record["unlisted"].append("../x"), "no name of a row's folder or file"),
+        (lambda record: record.pop("rows"), "rows"),
+        (lambda record: record.update(schema="unlearn-ledger/9"), "unlearn-ledger/5 is accepted"),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_not_as_it_was_written_is_refused(
+    tmp_path: Path, change: Callable[[Any], Any], said: str
+) -> None:
+    ledger = filled(tmp_path / "ledger")
+    record = record_of(ledger)
+    record["prompts"] = {"cat": [{"text": "a", "axis": "b", "expects": "c", "seed": 1}] * 4}
+    rewritten(ledger, record)
+    assert Ledger.open(ledger.folder).rows == ledger.rows
+    change(record)
+    rewritten(ledger, record)
+    with pytest.raises(OutputError, match=re.escape(said)):
+        Ledger.open(ledger.folder)
+
+
+def test_a_swapped_adapter_is_refused(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    shutil.copy(ledger.path(1), ledger.path(2))
+    with pytest.raises(
+        OutputError, match=r"0002-dog/combined\.safetensors is not what was written"
+    ):
+        Ledger.open(ledger.folder)
+
+
+def test_a_damaged_picture_is_refused(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    ledger.picture(2, "car").write_bytes(ledger.picture(2, "car").read_bytes()[:-1] + b"?")
+    with pytest.raises(OutputError, match=r"0002-dog/panel/002-car\.png is not what was written"):
+        Ledger.open(ledger.folder)
+
+
+def test_a_row_that_is_a_link_out_of_the_ledger_is_refused(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    row = ledger.folder / "0002-dog"
+    row.rename(tmp_path / "elsewhere")
+    row.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"0002-dog/own.* lies outside"):
+        Ledger.open(ledger.folder)
+
+
+def test_a_ledger_without_hashes_gets_them_with_the_next_change(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger")
+    record = record_of(ledger)
+    for name in ("prompts", "rolled_back", "unlisted"):
+        del record[name]
+    for row in record["rows"]:
+        del row["files"]
+    rewritten(ledger, record | {"schema": "unlearn-ledger/4"})
+    opened = Ledger.open(ledger.folder)
+    assert (opened.rows, opened.hashed) == (ledger.rows, False)
+    opened.rollback(2)
+    again = Ledger.open(ledger.folder)
+    assert (again.rows, again.hashed) == (ledger.rows[:3], True)
+    again.undo_rollback()
+    assert Ledger.open(ledger.folder).rows == ledger.rows
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize(
+    ("regime", "loads_on", "merge"),
+    [
+        ("sequential", "the original with the adapter of the requests before: cat", None),
+        ("independent", "the original", "ties"),
+        ("simultaneous", "the original", None),
+    ],
+)
+def test_adapters_say_what_they_are(
+    tmp_path: Path, regime: str, loads_on: str, merge: str | None
+) -> None:
+    config = make_config("cat", model=str(tmp_path / "my-model"), objective="uce")
+    ledger = Ledger.create(tmp_path / "ledger", config, make_plan(regime=regime), NAMES)
+    with ledger.locked():
+        ledger.base = "0123"
+        ledger.add(request(ledger), {}, {}, pictures(0))
+    for number, concept in enumerate(("cat", "dog"), 1):
+        ledger.add(request(ledger, concept), adapter(number), adapter(number), pictures(number))
+    assert metadata(ledger.path(1, own=True))["loads_on"] == "the original"
+    own, combined = metadata(ledger.path(2, own=True)), metadata(ledger.path(2))
+    assert own["loads_on"] == loads_on
+    known = {
+        "base": "my-model",
+        "base_sha256": "0123",
+        "objective": "uce",
+        "regime": regime,
+        "loads_on": "the original",
+    }
+    assert known.items() <= combined.items()
+    assert json.loads(combined["requests"]) == ["cat", "dog"]
+    assert combined.get("merge") == merge
+    assert json.loads(own["requests"]) == (["cat", "dog"] if regime == "simultaneous" else ["dog"])
+    assert ledger.adapter(2, own=True).keys() == adapter(2).keys()
+    assert str(tmp_path) not in f"{own}{combined}"
+
+
+def test_a_ledger_without_rows_is_shown(tmp_path: Path, capsys, monkeypatch) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", "show", str(ledger.folder)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert (leaving.value.code or 0, capsys.readouterr().err) == (0, "")
+
+
+def test_the_command_line_undoes_a_rollback(tmp_path: Path, capsys, monkeypatch) -> None:
+    ledger = filled(tmp_path / "ledger")
+    for words, concepts in ((["rollback", "1"], ["cat"]), (["undo"], ["cat", "dog", "car"])):
+        asked = ["unlearn_app", "continual", words[0], str(ledger.folder), *words[1:]]
+        monkeypatch.setattr("sys.argv", asked)
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert [row.concept for row in Ledger.open(ledger.folder).requests] == concepts
+        capsys.readouterr()
 
 
 def test_concepts_with_the_same_slug_or_none_have_pictures_of_their_own(tmp_path: Path) -> None:

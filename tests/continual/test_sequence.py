@@ -215,6 +215,39 @@ def test_a_stop_leaves_the_ledger_as_it_was(model, tiny_pipeline, tmp_path) -> N
     assert isinstance(list(append(made, "dog", model, None))[-1], Added)
 
 
+def test_two_who_opened_the_same_ledger_lose_nothing(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
+    other = Ledger.open(made.folder)
+    list(append(made, "dog", model, None))
+    list(append(other, "horse", model, None))
+    again = Ledger.open(made.folder)
+    assert [row.concept for row in again.requests] == ["cat", "dog", "horse"]
+    one, two = (dense(again.adapter(2)), dense(again.adapter(3, own=True)))
+    assert close(dense(again.adapter(3)), {layer: one[layer] + two[layer] for layer in one})
+
+
+def test_a_request_holds_the_ledger_until_its_row_is_there(model, tiny_pipeline, tmp_path) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
+    events = append(made, "cat", model, None)
+    next(events)
+    with pytest.raises(OutputError, match="is being changed by process"):
+        next(append(Ledger.open(made.folder), "dog", model, None))
+    assert isinstance([*events][-1], Added)
+    list(append(Ledger.open(made.folder), "dog", model, None))
+
+
+def test_the_panel_keeps_the_prompts_it_began_with(
+    model, tiny_pipeline, tmp_path, monkeypatch
+) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
+    asked = panel.panel_prompts(made)
+    monkeypatch.setitem(panel.PANEL_SEEDS, "test", 7)
+    again = Ledger.open(made.folder)
+    assert panel.panel_prompts(again) == again.prompts == asked
+    list(append(again, "tower", model, None))
+    assert Ledger.open(made.folder).prompts == {**asked, "tower": again.prompts["tower"]}
+
+
 @pytest.mark.parametrize(
     ("concept", "said"), [("cat", "already"), ("Cat", "“cat” is in"), ("", "empty")]
 )
@@ -436,7 +469,9 @@ def test_a_ledger_is_not_continued_with_another_model(model, tiny_pipeline, tmp_
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
     opened = Ledger.open(made.folder)
     assert opened.base == model.base_hash
-    opened.base = "another"
+    with opened.locked():
+        opened.base = "another"
+        opened.rollback(1)
     with pytest.raises(OutputError, match="of another"):
         list(append(opened, "dog", model, None))
 

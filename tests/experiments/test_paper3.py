@@ -463,7 +463,6 @@ def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
     """A ledger of the benchmark, without training."""
     cell = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
     made = Ledger.create(folder, *cell.settings(True), list(asked))
-    made.base = base
     state = {f"x.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
     gone: list[str] = []
     for number, name in enumerate(("", *names)):
@@ -479,7 +478,10 @@ def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
             float(number),
             look,
         )
-        made.add(row, *[state if name else {}] * 2, dict.fromkeys(asked, Image.new("RGB", (2, 2))))
+        shown = dict.fromkeys(asked, Image.new("RGB", (2, 2)))
+        with made.locked():
+            made.base = base
+            made.add(row, *[state if name else {}] * 2, shown)
     return made
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common import registry
-from ..common.errors import ConfigError, check_known
+from ..common.errors import ConfigError, check_known, raise_if_stopped
 from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
@@ -111,7 +111,13 @@ def _begin(
             raise ConfigError(
                 f"--concepts names “{name}” more than once; each is accepted once.", "concepts"
             )
-    _serve(new_ledger(out, config, plan, [*asked, *kept]), asked)
+    begun = new_ledger(out, config, plan, [*asked, *kept])
+    try:
+        _serve(begun, asked)
+    except BaseException:
+        if not begun.base:  # nothing was generated yet, so that the same command may be given again
+            begun.discard()
+        raise
 
 
 @continual.command()
@@ -150,6 +156,16 @@ def rollback(
 
 
 @continual.command()
+def undo(ledger: LEDGER) -> None:
+    """Bring back what was rolled back since the last request was added."""
+    from ..continual.ledger import Ledger
+
+    opened = Ledger.open(ledger)
+    opened.undo_rollback()
+    _print(opened)
+
+
+@continual.command()
 def show(ledger: LEDGER) -> None:
     """What a ledger holds, and how the model stood after every request."""
     from ..continual.ledger import Ledger
@@ -182,17 +198,25 @@ def export(
     check_output(out)
     write_bytes(out, opened.path(chosen, own=alone).read_bytes())
     print_path(out)
+    if alone and chosen > 1 and opened.plan.regime == "sequential":
+        before = ", ".join(row.concept for row in opened.requests[: chosen - 1])
+        _say(f"It loads on the model that has forgotten {before}.")
 
 
 def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
     from ..continual import sequence
     from ..models.catalog import load_model
 
-    with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
+    with (
+        ledger.locked(),
+        interrupt_flag() as cancel,
+        StageBars(Console(stderr=True)) as bars,
+    ):
         bars.begin(f"Loading the {ledger.config.model} model")
         model = load_model(ledger.config.model)
         known = model, sequence.load_judge(ledger, concepts), cancel.is_set
-        work = [] if ledger.rows else [sequence.add_original(ledger, *known)]
+        raise_if_stopped(cancel.is_set)
+        work = [sequence.add_original(ledger, *known)]
         work += [sequence.append(ledger, name, *known, config=config) for name in concepts]
         for event in itertools.chain.from_iterable(work):
             bars.show(event)
@@ -218,6 +242,15 @@ def _print(ledger: Any) -> None:
     Console().print(table(f"{ledger.folder} · {ledger.plan.regime}", columns, rows))
     if ledger.requests:
         Console().print(_still_shown(ledger))
+    if count := len(ledger.rolled_back):
+        words = "request that was" if count == 1 else "requests that were"
+        _say(f"`undo` brings back {count} {words} rolled back, until the next `add`.")
+    if not ledger.hashed:
+        _say("An earlier version wrote no hashes of its files; the next change records them.")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _still_shown(ledger: Any) -> Table:

@@ -17,12 +17,19 @@ def partial_of(path: Path) -> Path:
     """A hidden name beside `path` that no other writer has; removes what dead processes left
     under such names.
     """
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})-\w+\.partial")
-    for other in path.parent.glob(".*.partial"):
-        found = pattern.fullmatch(other.name)
-        if found and not _alive(int(found[1])):
-            _remove(other)
+    remove_partials(path.parent, re.escape(path.name))
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+
+
+def remove_partials(folder: Path, name: str) -> None:
+    """Remove what dead processes left half-written in `folder` under names that match the regular
+    expression `name`.
+    """
+    pattern = re.compile(rf"\.(?:{name})\.(?P<process>\d{{1,9}})-\w+\.partial")
+    for path in folder.glob(".*.partial"):
+        found = pattern.fullmatch(path.name)
+        if found and not _alive(int(found["process"])):
+            _remove(path)
 
 
 @contextmanager

@@ -1,33 +1,48 @@
 """The ledger: a sequence of requests to forget, in a folder that a kill at any moment leaves valid.
 
 `ledger.json` lists the requests and is replaced at once; the folder of a request is complete before
-it is listed.
+it is listed. Whoever changes a ledger holds its lock; reading it needs none.
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from ..common.atomic_files import check_output, whole_folder, write_bytes
-from ..common.errors import OutputError
+from ..common.atomic_files import check_output, remove_partials, whole_folder, write_bytes
+from ..common.errors import OutputError, UnlearnError
+from ..common.folder_lock import LOCK, only_writer
+from ..common.hashes import sha256_of
 from ..common.images import png_bytes
 from ..common.json_values import to_json
-from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, read_adapter
-from ..settings import groups
-from ..settings.run_config import RunConfig, config_from_dict
+from ..common.record_files import damaged, inside, read_record
+from ..concepts.concept import Prompt
+from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, origin, read_adapter
+from ..settings.run_config import RunConfig, config_from_dict, make_plan
+from .ledger_record import (
+    FILE,
+    HALF_WRITTEN,
+    PICTURE,
+    ROW,
+    SCHEMA,
+    LedgerRecord,
+    current_ledger,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..settings.groups import SequenceConfig
 
-SCHEMA = "unlearn-ledger/4"
+PanelPrompts = Mapping[str, Sequence[tuple[Prompt, int]]]
+"""Prompts and seeds by concept; the first picture of each concept is stored."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Request:
     """One row of the ledger; row 0 is the original model, which has no concept and no `config`.
 
     `drift` is the Frobenius norm of the whole update since the original, `config` the settings of
-    the request's training.
+    the request's training. `files` are the hashes (SHA-256) of the row's files by name.
     """
 
     concept: str
@@ -69,6 +84,7 @@ class Request:
     panel: dict[str, ConceptScore]
     notes: tuple[str, ...] = ()
     config: RunConfig | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,8 +92,12 @@ class Ledger:
     """The requests in order, with their adapters and the scores of the model after each.
 
     `config` holds the settings of requests without their own, and of sampling the panel. `names` is
-    the panel: the concepts that are evaluated after every request. `base` is the hash of the
-    original model's weights, or "" before row 0 is there.
+    the panel: the concepts that are evaluated after every request, with `prompts` that stay the
+    same. `base` is the hash of the original model's weights, or "" before row 0 is there.
+    `rolled_back` are the rows that `undo_rollback` brings back. `unlisted` are folders and files
+    that the ledger made or was to make and that no row lists; nothing else is ever removed.
+    `hashed` is False for a ledger of
+    an earlier version, whose files had no hashes; the next change records those that they have.
     """
 
     folder: Path
@@ -86,6 +106,11 @@ class Ledger:
     names: tuple[str, ...]
     rows: list[Request]
     base: str = ""
+    prompts: PanelPrompts = field(default_factory=dict)
+    rolled_back: list[Request] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    hashed: bool = True
+    _locked: bool = field(default=False, init=False, repr=False, compare=False)
 
     @classmethod
     def create(
@@ -108,39 +133,79 @@ class Ledger:
         """Read a ledger; the next change removes what a killed process left unfinished.
 
         Raises:
-            OutputError: there is none, or a row's adapters or pictures are missing.
+            OutputError: there is none, or its record or a file of a row is not as it was written.
         """
         folder = Path(folder)
+        record = read_record(folder / "ledger.json", LedgerRecord, "ledger", current_ledger)
+        del record["schema"]
         try:
-            record = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
-            if record["schema"] != SCHEMA:
-                raise OutputError(
-                    f"{str(folder)!r} has schema {record['schema']!r}; {SCHEMA} is accepted."
-                )
-            made = cls(
-                folder=folder,
-                config=config_from_dict(record["config"]),
-                plan=groups.SequenceConfig(**record["plan"]),
-                names=tuple(record["names"]),
-                rows=[_request(row) for row in record["rows"]],
-                base=record["base"],
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"There is no readable ledger in {str(folder)!r}.") from error
-        missing = [path.relative_to(folder) for path in made._files() if not path.exists()]
-        if missing:
-            raise OutputError(f"The ledger in {str(folder)!r} is damaged: {missing[0]} is missing.")
+            settings = {
+                "config": config_from_dict(record["config"]),
+                "plan": make_plan(**record["plan"]),
+                "rows": [_request(row) for row in record["rows"]],
+                "rolled_back": [_request(row) for row in record["rolled_back"]],
+            }
+        except (UnlearnError, TypeError, ValueError, LookupError, AttributeError) as error:
+            reason = str(error).rstrip(".")
+            raise damaged(folder, "ledger", f"in ledger.json, {reason}") from error
+        prompts = {
+            name: tuple((Prompt(p["text"], p["axis"], p["expects"]), p["seed"]) for p in own)
+            for name, own in record["prompts"].items()
+        }
+        names = tuple(record["names"])
+        made = cls(folder=folder, **record | settings | {"prompts": prompts, "names": names})
+        if not made.hashed:
+            made.rows = [replace(row, files=made._hashes(row)) for row in made.rows]
+        made._check_files(made.rows)
         return made
 
-    def _files(self) -> Iterator[Path]:
-        """What the folder must hold beside `ledger.json`."""
-        for number, row in enumerate(self.rows):
-            yield self.folder / row.folder
-            if number:
-                yield self.path(number, own=True)
-                yield self.path(number)
-            for name in row.panel:
-                yield self.picture(number, name)
+    def _names_of(self, row: Request) -> list[str]:
+        """The files that the row must have."""
+        adapters = ["own.safetensors", "combined.safetensors"] if row.concept else []
+        return [*adapters, *(f"panel/{self._file(name)}" for name in row.panel)]
+
+    def _hashes(self, row: Request) -> dict[str, str]:
+        """The hashes of the files that the row must have, as they are now."""
+        paths = {name: f"{row.folder}/{name}" for name in self._names_of(row)}
+        return {n: sha256_of(inside(self.folder, path, "ledger")) for n, path in paths.items()}
+
+    def _check_files(self, rows: Sequence[Request]) -> None:
+        """Refuse files of `rows` that are missing or not those that were written.
+
+        Raises:
+            OutputError: naming the first such file.
+        """
+        for row in rows:
+            for name in dict.fromkeys([*self._names_of(row), *row.files]):
+                path = f"{row.folder}/{name}"
+                file = inside(self.folder, path, "ledger")
+                if name not in row.files:
+                    raise damaged(self.folder, "ledger", f"ledger.json has no hash of {path}")
+                if sha256_of(file) != row.files[name]:
+                    raise damaged(self.folder, "ledger", f"{path} is not what was written")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else change the ledger, after reading what others have changed meanwhile.
+
+        Every change does this by itself; work that leads to one does it from the beginning.
+
+        Raises:
+            OutputError: another process is changing it, or it is gone or damaged.
+        """
+        if self._locked:
+            yield
+            return
+        with only_writer(self.folder, "ledger"):
+            present = Ledger.open(self.folder)
+            for item in fields(self):
+                setattr(self, item.name, getattr(present, item.name))
+            self._sweep()
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     @property
     def requests(self) -> list[Request]:
@@ -155,52 +220,146 @@ class Ledger:
         pictures: Mapping[str, Image],
     ) -> None:
         """Append a row with its own adapter, the adapter of all requests so far, and a picture of
-        each concept.
-        """
-        metadata = {"concept": request.concept, "base": self.config.model, "loads_on": ORIGINAL}
-        self._remove_unlisted()
-        with whole_folder(self.folder / request.folder) as partial:
-            for name, state in (("own", own), ("combined", combined)):
-                if state:
-                    write_bytes(partial / f"{name}.safetensors", adapter_bytes(state, metadata))
-            (partial / "panel").mkdir()
-            for concept, picture in pictures.items():
-                picture.save(partial / "panel" / self._file(concept))
-        self.rows = [*self.rows, request]
-        self._save()
+        each concept, in a folder of its own; what was rolled back before is gone.
 
-    def extend_panel(self, name: str, found: Sequence[tuple[ConceptScore, Image]]) -> None:
-        """Add a concept to the panel, with its score and picture after every request so far."""
-        self.names = (*self.names, name)
-        for number, (_, picture) in enumerate(found):
-            write_bytes(self.picture(number, name), png_bytes(picture))
-        self.rows = [
-            replace(row, panel=row.panel | {name: score})
-            for row, (score, _) in zip(self.rows, found, strict=True)
-        ]
-        self._save()
+        Raises:
+            OutputError: the ledger has changed since it was opened.
+        """
+        known = self.rows
+        with self.locked():
+            if self.rows != known:
+                raise OutputError(
+                    f"The ledger in {str(self.folder)!r} has changed since it was opened; open it"
+                    " again."
+                )
+            states = {"own": own, "combined": combined}
+            metadata = self._metadata(request)
+            request = replace(request, folder=self.next_folder(request.concept))
+            self._save(unlisted=[request.folder])
+            with whole_folder(self.folder / request.folder) as partial:
+                (partial / "panel").mkdir()
+                for name, state in states.items():
+                    if state:
+                        file = partial / f"{name}.safetensors"
+                        write_bytes(file, adapter_bytes(state, metadata[name]))
+                for concept, picture in pictures.items():
+                    picture.save(partial / "panel" / self._file(concept))
+                files = {
+                    path.relative_to(partial).as_posix(): sha256_of(path)
+                    for path in sorted(partial.rglob("*.*"))
+                }
+            self._set_rows([*self.rows, replace(request, files=files)])
+
+    def _metadata(self, request: Request) -> dict[str, dict[str, str]]:
+        """What the next row's adapters, its "own" one and the "combined" one, say of themselves."""
+        every = [*self.requests, request]
+        together = self.plan.regime == "simultaneous"
+        own = self._described(every if together else [request])
+        combined = self._described(every)
+        if self.plan.regime == "sequential" and self.requests:
+            before = ", ".join(row.concept for row in self.requests)
+            own["loads_on"] = f"{ORIGINAL} with the adapter of the requests before: {before}"
+            own["loads_on_sha256"] = self.rows[-1].files.get("combined.safetensors", "")
+        if self.plan.regime == "independent" and self.requests:
+            combined["merge"] = self.plan.merge
+        return {"own": own, "combined": combined}
+
+    def _described(self, requests: Sequence[Request]) -> dict[str, str]:
+        """The metadata of an adapter that forgets `requests`."""
+        names = [row.concept for row in requests]
+        methods = dict.fromkeys((row.config or self.config).objective for row in requests)
+        return origin(self.config.model, self.base) | {
+            "concept": ", ".join(names),
+            "anchor": ", ".join(row.anchor for row in requests),
+            "requests": json.dumps(names, ensure_ascii=False),
+            "objective": ", ".join(methods),
+            "regime": self.plan.regime,
+            "loads_on": ORIGINAL,
+        }
+
+    def extend_panel(
+        self,
+        name: str,
+        found: Sequence[tuple[ConceptScore, Image]],
+        prompts: Sequence[tuple[Prompt, int]] = (),
+    ) -> None:
+        """Add a concept to the panel, with its prompts and seeds, and its score and picture after
+        every request so far.
+        """
+        with self.locked():
+            file = f"panel/{self._file(name, len(self.names))}"
+            self._save(unlisted=[f"{row.folder}/{file}" for row in self.rows])
+            self.names = (*self.names, name)
+            self.prompts = {**self.prompts, **({name: prompts} if prompts else {})}
+            rows = []
+            for row, (score, picture) in zip(self.rows, found, strict=True):
+                path = self.folder / row.folder / file
+                write_bytes(path, png_bytes(picture))
+                files = row.files | {file: sha256_of(path)}
+                rows.append(replace(row, panel=row.panel | {name: score}, files=files))
+            self.rows = rows
+            self._save()
 
     def rollback(self, to: int) -> None:
-        """Remove every request after number `to`; 0 leaves the original.
+        """Take back every request after number `to`; 0 leaves the original.
 
         Raises:
             OutputError: there is no request `to`.
         """
-        if not 0 <= to < len(self.rows):
-            raise OutputError(
-                f"The ledger has {len(self.requests)} requests; rolling back to {to} is not"
-                " possible."
-            )
-        self.rows = self.rows[: to + 1]
-        self._save()
-        self._remove_unlisted()
+        with self.locked():
+            if not 0 <= to < len(self.rows):
+                raise OutputError(
+                    f"The ledger has {len(self.requests)} requests; rolling back to {to} is not"
+                    " possible."
+                )
+            self.rolled_back = [*self.rows[to + 1 :], *self.rolled_back]
+            self.rows = self.rows[: to + 1]
+            self._save()
+
+    def undo_rollback(self) -> None:
+        """Bring back every request that was taken back since the last one was added.
+
+        Raises:
+            OutputError: there is none, or a file of one is not as it was written.
+        """
+        with self.locked():
+            if not self.rolled_back:
+                raise OutputError(
+                    f"Nothing was rolled back in {str(self.folder)!r} since its last request;"
+                    " there is nothing to undo."
+                )
+            self._check_files(self.rolled_back)
+            self.rows, self.rolled_back = [*self.rows, *self.rolled_back], []
+            self._save()
+
+    def restart(self, config: RunConfig, plan: "SequenceConfig", names: Sequence[str]) -> None:
+        """Make it a new ledger without rows, with other settings."""
+        with self.locked():
+            self.config, self.plan, self.names = config, plan, tuple(names)
+            self.prompts, self.base = {}, ""
+            self._set_rows([])
+
+    def _set_rows(self, rows: list[Request]) -> None:
+        """List these rows only, and remove the folders of all others."""
+        before, kept = [*self.rows, *self.rolled_back], {row.folder for row in rows}
+        self.rows, self.rolled_back = rows, []
+        self._save(unlisted=[row.folder for row in before if row.folder not in kept])
+        self._sweep()
+
+    def discard(self) -> None:
+        """Remove a ledger that has no rows, and its folder if nothing else is there."""
+        with suppress(OutputError, OSError), self.locked():
+            if not self.rows:
+                for name in ("ledger.json", LOCK):
+                    (self.folder / name).unlink()
+                self.folder.rmdir()
 
     def adapter(self, number: int, own: bool = False) -> dict[str, "Tensor"]:
         """The adapter of all requests up to `number`, or of its `own` alone; empty for the
         original.
         """
         path = self.path(number, own)
-        return read_adapter(path) if path.exists() else {}
+        return read_adapter(path, alone=not own) if path.exists() else {}
 
     def path(self, number: int, own: bool = False) -> Path:
         """The file that `adapter` reads; the original has none.
@@ -220,31 +379,66 @@ class Ledger:
         return self.folder / self.rows[number].folder / "panel" / self._file(concept)
 
     def next_folder(self, concept: str) -> str:
-        """A name for the next row's folder."""
-        return f"{len(self.rows):04d}-{slug(concept) or 'original'}"
+        """A name for the next row's folder, which nothing has yet."""
+        name = f"{len(self.rows):04d}-{slug(concept) or 'original'}"
+        names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
+        return next(name for name in names if not os.path.lexists(self.folder / name))
 
-    def _file(self, concept: str) -> str:
+    def _file(self, concept: str, place: int | None = None) -> str:
         """A file name with a number: a slug may be empty, or the same for “C++” and “C#”."""
-        return f"{self.names.index(concept):03d}-{slug(concept)}"[:60] + ".png"
+        place = self.names.index(concept) if place is None else place
+        return f"{place:03d}-{slug(concept)}"[:60] + ".png"
 
-    def _save(self) -> None:
+    def _save(self, unlisted: Sequence[str] = ()) -> None:
+        self.unlisted = [*unlisted]
+        prompts = {
+            name: [to_json(prompt) | {"seed": seed} for prompt, seed in own]
+            for name, own in self.prompts.items()
+        }
         record = {
             "schema": SCHEMA,
             "base": self.base,
             "config": to_json(self.config),
             "plan": to_json(self.plan),
             "names": list(self.names),
+            "prompts": prompts,
             "rows": [_stored(row) for row in self.rows],
+            "rolled_back": [_stored(row) for row in self.rolled_back],
+            "unlisted": self.unlisted,
         }
         write_bytes(
             self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode()
         )
+        self.hashed = True
 
-    def _remove_unlisted(self) -> None:
-        known = {row.folder for row in self.rows} | {"ledger.json"}
-        for path in self.folder.iterdir():
-            if path.name not in known:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def _sweep(self) -> None:
+        """Remove what is unlisted, and what dead processes left half-written."""
+        listed = {row.folder for row in (*self.rows, *self.rolled_back)}
+        listed |= {f"{row.folder}/{name}" for row in self.rows for name in row.files}
+        with suppress(OSError):
+            for name in self.unlisted:
+                path = self.folder / name
+                linked = path.resolve() != self.folder.resolve() / name
+                if name in listed or linked:
+                    continue
+                if path.is_dir():
+                    _remove_row(path)
+                else:
+                    path.unlink(missing_ok=True)
+            remove_partials(self.folder, rf"ledger\.json|{ROW}")
+            for row in self.rows:
+                panel = f"{row.folder}/panel"
+                if (self.folder / panel).resolve() == self.folder.resolve() / panel:
+                    remove_partials(self.folder / panel, PICTURE)
+
+
+def _remove_row(folder: Path) -> None:
+    """Remove the folder of a row, unless somebody put anything else into it."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not re.fullmatch(f"panel|{FILE}|{HALF_WRITTEN}", name):
+            return
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def slug(text: str) -> str:

@@ -41,6 +41,8 @@ def request_metrics(
     judged or not evaluated.
     """
     requests = rows[1:]
+    if not requests:
+        return []
     names = kept_names(rows) if kept is None else kept
     avoided = {row.concept for row in requests} if requested is None else requested
     found = []

@@ -1,7 +1,7 @@
 """The panel: the same prompts and seeds, generated and judged after every request."""
 
 import itertools
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 from PIL.Image import Image
@@ -16,22 +16,23 @@ from ..evaluation.judges import Scorer
 from ..models.protocols import Model, Params
 from ..settings.events import PanelProgress
 from ..settings.run_config import RunConfig, with_concept
-from .ledger import ConceptScore, Ledger
+from .ledger import ConceptScore, Ledger, PanelPrompts
 
 PANEL_SEEDS = {"test": 2_000_000, "dev": 3_000_000}
 """The first seeds of the panel's pictures, which no other picture has."""
-PanelPrompts = Mapping[str, Sequence[tuple[Prompt, int]]]
-"""Prompts and seeds by concept; the first picture of each concept is stored."""
 
 
 def panel_prompts(ledger: Ledger, names: Sequence[str] = ()) -> PanelPrompts:
-    """The prompts of `names`, by default of the whole panel; a picture has the same seed after
-    every request.
+    """The prompts of `names`, by default of the whole panel, as the ledger holds them; a picture
+    has the same seed after every request.
     """
     count = ledger.plan.pictures
     first = PANEL_SEEDS["test"] + 1000 * ledger.config.seed
     prompts = {}
     for name in names or ledger.names:
+        if name in ledger.prompts:
+            prompts[name] = ledger.prompts[name]
+            continue
         concept = preview_concept(with_concept(ledger.config, name))
         seeds = itertools.count(first + count * ledger.names.index(name))
         prompts[name] = tuple(zip(evenly_spaced(concept.forget.test, count), seeds, strict=False))

@@ -3,7 +3,6 @@ gets a row.
 """
 
 import itertools
-import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -47,11 +46,17 @@ def new_ledger(
 ) -> Ledger:
     """An empty ledger whose panel holds the known concepts of the model, and `also`.
 
-    For a model whose concepts are unknown it holds some relatives of the concept of `config` and
-    some concepts of the other kind.
-
     Raises:
         OutputError: the folder exists or cannot be written.
+    """
+    return Ledger.create(folder, config, plan, panel_names(config, also))
+
+
+def panel_names(config: RunConfig, also: Sequence[str] = ()) -> list[str]:
+    """The known concepts of the model, and `also`.
+
+    For a model whose concepts are unknown it is some relatives of the concept of `config` and some
+    concepts of the other kind.
     """
     names = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
     if not names:
@@ -61,7 +66,7 @@ def new_ledger(
             expected = dict.fromkeys(prompt.expects for prompt in split.test)
             names = [*itertools.islice(expected, RELATIVES), *names]
         names = [preview_concept(with_concept(config, name)).name for name in names]
-    return Ledger.create(folder, config, plan, list(dict.fromkeys([*names, *also])))
+    return list(dict.fromkeys([*names, *also]))
 
 
 def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
@@ -79,18 +84,29 @@ def add_original(
     should_stop: ShouldStop = never,
     prompts: PanelPrompts | None = None,
 ) -> Iterator[Stage | PanelProgress | Added]:
-    """Evaluate the original model and add it to the ledger as row 0.
+    """Evaluate the original model and add it to the ledger as row 0, unless it is there.
 
     `prompts` replace those of the whole panel.
     """
-    yield Stage("compare", "Generating the panel with the original model", 0.0)
-    panel, pictures = yield from evaluate_panel(
-        ledger.config, prompts or panel_prompts(ledger), model, scorer, {}, should_stop
-    )
-    row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
-    ledger.base = model.base_hash
-    ledger.add(row, {}, {}, pictures)
-    yield Added(row)
+    with ledger.locked():
+        if ledger.rows:
+            return
+        ledger.base = model.base_hash
+        asked = _recorded(ledger, prompts)
+        yield Stage("compare", "Generating the panel with the original model", 0.0)
+        panel, pictures = yield from evaluate_panel(
+            ledger.config, asked, model, scorer, {}, should_stop
+        )
+        row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
+        ledger.add(row, {}, {}, pictures)
+        yield Added(ledger.rows[-1])
+
+
+def _recorded(ledger: Ledger, prompts: PanelPrompts | None) -> PanelPrompts:
+    """The panel's prompts, or the given ones, which the ledger's next change records."""
+    asked = prompts or panel_prompts(ledger)
+    ledger.prompts = {**asked, **ledger.prompts}
+    return asked
 
 
 def run_request(
@@ -106,19 +122,19 @@ def run_request(
     the settings of the first request hold.
 
     Raises:
-        ConfigError: as `append`.
+        ConfigError, OutputError: as `append`.
     """
     concept = preview_concept(config).name
-    ledger = Ledger.open(folder) if (folder / "ledger.json").exists() else None
-    same = ledger and (ledger.plan, replace(ledger.config, concept=concept)) == (plan, config)
-    if ledger and not ledger.requests and not same:
-        shutil.rmtree(folder)
-        ledger = None
-    ledger = ledger or new_ledger(folder, config, plan, [concept])
-    scorer = load_judge(ledger, [concept])
-    if not ledger.rows:
+    if not (folder / "ledger.json").exists():
+        new_ledger(folder, config, plan, [concept])
+    ledger = Ledger.open(folder)
+    with ledger.locked():
+        same = (ledger.plan, replace(ledger.config, concept=concept)) == (plan, config)
+        if not ledger.requests and not same:
+            ledger.restart(config, plan, panel_names(config, [concept]))
+        scorer = load_judge(ledger, [concept])
         yield from add_original(ledger, model, scorer, should_stop)
-    yield from append(ledger, concept, model, scorer, should_stop)
+        yield from append(ledger, concept, model, scorer, should_stop)
 
 
 def append(
@@ -142,31 +158,32 @@ def append(
 
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
-        OutputError: the ledger is another model's.
+        OutputError: the ledger is another model's, or another process is changing it.
     """
-    concept, erased = _next(ledger, text, held_out)
-    if ledger.base not in ("", model.base_hash):
-        raise OutputError(
-            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model; add"
-            " to it with the weights it was begun with."
+    with ledger.locked():
+        concept, erased = _next(ledger, text, held_out)
+        if ledger.base not in ("", model.base_hash):
+            raise OutputError(
+                f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model;"
+                " add to it with the weights it was begun with."
+            )
+        if concept.name not in ledger.names:
+            yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
+        own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
+        held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
+        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+        sampler = sampler or CachedSampler()
+        row, own, combined = yield from _train_request(
+            ledger, concept, own_config, erased, held, model, sampler, should_stop
         )
-    if concept.name not in ledger.names:
-        yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
-    own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
-    held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
-    yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-    row, own, combined = yield from _train_request(
-        ledger, concept, own_config, erased, held, model, sampler or CachedSampler(), should_stop
-    )
-    yield Stage(
-        "compare", "Generating the panel again: what was erased, and what should stay", TRAINED
-    )
-    panel, pictures = yield from evaluate_panel(
-        ledger.config, prompts or panel_prompts(ledger), model, scorer, combined, should_stop
-    )
-    row = replace(row, panel=panel)
-    ledger.add(row, own, combined, pictures)
-    yield Added(row)
+        yield Stage(
+            "compare", "Generating the panel again: what was erased, and what should stay", TRAINED
+        )
+        panel, pictures = yield from evaluate_panel(
+            ledger.config, _recorded(ledger, prompts), model, scorer, combined, should_stop
+        )
+        ledger.add(replace(row, panel=panel), own, combined, pictures)
+        yield Added(ledger.rows[-1])
 
 
 def _train_request(
@@ -229,12 +246,13 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
     Raises:
         ConfigError: the concept is unknown or was forgotten before.
     """
-    concept, _ = _next(ledger, text, held_out)
-    last = len(ledger.rows) - 1
-    config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
-    row = _row(ledger, concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
-    ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
-    return row
+    with ledger.locked():
+        concept, _ = _next(ledger, text, held_out)
+        last = len(ledger.rows) - 1
+        config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+        row = _row(ledger, concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
+        ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
+        return ledger.rows[-1]
 
 
 def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, list[Concept]]:
@@ -340,4 +358,4 @@ def _extend_panel(
             ledger.config, prompts, model, scorer, ledger.adapter(number), should_stop
         )
         found.append((panel[name], pictures[name]))
-    ledger.extend_panel(name, found)
+    ledger.extend_panel(name, found, prompts[name])

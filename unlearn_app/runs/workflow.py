@@ -23,7 +23,7 @@ from ..evaluation.judges.loading import load_scorer
 from ..evaluation.relearn_curve import BaseCurve
 from ..evaluation.verdict import Thresholds, judge_run, recovery
 from ..models.catalog import load_model
-from ..models.diffusers.adapter_files import ORIGINAL
+from ..models.diffusers.adapter_files import ORIGINAL, origin
 from ..models.protocols import Model
 from ..settings.attacks import pictures_of
 from ..settings.events import (
@@ -331,11 +331,10 @@ def _save_adapter(work: _Work, slot: str) -> None:
         work.writer.add_adapter(
             slot,
             state,
-            {
+            origin(work.config.model, work.model.base_hash)
+            | {
                 "concept": work.concept.name,
                 "anchor": work.concept.anchor,
-                "base": work.config.model,
-                "base_sha256": work.model.base_hash,
                 "objective": work.config.objective if slot == "unlearn" else "relearn",
                 "loads_on": (
                     ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter"

@@ -302,8 +302,9 @@ class Paper3(Experiment):
         ledger = opened(folder, *cell.settings(self.smoke), asked, self.model.base_hash, names)
         if not ledger.rows:
             row, pictures = original
-            ledger.base = self.model.base_hash
-            ledger.add(row, {}, {}, pictures)
+            with ledger.locked():
+                ledger.base, ledger.prompts = self.model.base_hash, asked
+                ledger.add(row, {}, {}, pictures)
         sampler = self._samplers[cell.domain, cell.order, cell.seed]
         for place in range(len(ledger.rows), number + 1):
             request = names[place - 1]
@@ -347,6 +348,8 @@ def _is_of(
         return False
     if not ledger.rows:
         return True
+    if ledger.prompts not in ({}, asked):
+        return False
     seen = {name: found.named for name, found in ledger.rows[0].panel.items()}
     wanted = {name: named([prompt for prompt, _ in own]) for name, own in asked.items()}
     requests = [row.concept for row in ledger.requests]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from ...common.errors import ModelError
+from .model_folder import looks_like_hub_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +20,20 @@ ORIGINAL = "the original"
 """What an adapter's metadata says it loads on when it needs no other adapter."""
 
 
-def read_adapter(path: Path) -> dict[str, "Tensor"]:
+def origin(model: str, base_hash: str) -> dict[str, str]:
+    """The metadata that says which model an adapter is of; a local folder is named by its last name
+    only, since adapters are handed on.
+    """
+    on_hub = looks_like_hub_id(model) and not Path(model).is_dir()
+    return {"base": model if on_hub else Path(model).resolve().name, "base_sha256": base_hash}
+
+
+def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
     """The tensors of an adapter file, without the `unet.` prefix.
 
     Raises:
-        ModelError: the file is no safetensors file with LoRA factors, or its factors belong on
-            another adapter's model and mean nothing on the original.
+        ModelError: the file is no safetensors file with LoRA factors, or, if it is to be loaded
+            `alone`, its factors belong on another adapter's model and mean nothing on the original.
     """
     from safetensors.torch import load_file
 
@@ -36,7 +45,7 @@ def read_adapter(path: Path) -> dict[str, "Tensor"]:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The adapter {str(path)!r} cannot be read: {error}.") from error
-    if made_for != ORIGINAL:
+    if alone and made_for != ORIGINAL:
         raise ModelError(
             f"The adapter {str(path)!r} loads on {made_for}; one that loads on {ORIGINAL} is"
             " accepted."

@@ -1,0 +1,54 @@
+"""One writer of a folder at a time, among all processes of the machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .atomic_files import unwritable
+from .errors import OutputError
+
+LOCK = ".lock"
+"""The file in the folder; it stays there, and says who holds the lock or held it last."""
+
+
+@contextmanager
+def only_writer(folder: Path, kind: str) -> Iterator[None]:
+    """Hold the lock of `folder`; the system frees it however this process ends.
+
+    `kind` is what the folder holds, in words.
+
+    Raises:
+        OutputError: somebody else holds it, or the folder cannot be written.
+    """
+    file = folder / LOCK
+    # Not by thread: a generator that holds the lock may be finished by another thread.
+    lock = FileLock(file, timeout=0, thread_local=False, on_acquired=_sign)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"The {kind} in {str(folder)!r} is being changed by {_holder(file)}; try again when"
+            " that has ended."
+        ) from error
+    except OSError as error:
+        raise unwritable(file, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _sign(file: int) -> None:
+    os.ftruncate(file, 0)
+    os.write(file, str(os.getpid()).encode())
+
+
+def _holder(file: Path) -> str:
+    try:
+        said = file.read_text(encoding="utf-8") if file.is_file() else ""
+    except (OSError, ValueError):  # Windows lets nobody read what is locked
+        said = ""
+    return f"process {said}" if said.isascii() and said.isdigit() else "another process"
