@@ -1,10 +1,10 @@
 """Hashes of the bundled models, recorded beside them when they are made."""
 
+import hashlib
 import json
 from pathlib import Path
 
 from .atomic_files import write_bytes
-from .hashes import sha256_of
 from .paths import POCKET
 
 BUNDLED = ("pipeline", "judge", "second")
@@ -36,6 +36,6 @@ def changed_files() -> tuple[int, list[str]]:
 
 def _sha256(path: Path) -> str | None:
     try:
-        return sha256_of(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None

@@ -19,10 +19,9 @@ from PIL.Image import Image
 from ..common.atomic_files import check_output, remove_partials, whole_folder, write_bytes
 from ..common.errors import OutputError, UnlearnError
 from ..common.folder_lock import LOCK, only_writer
-from ..common.hashes import sha256_of
 from ..common.images import png_bytes
 from ..common.json_values import to_json
-from ..common.record_files import damaged, inside, read_record
+from ..common.record_files import damaged, inside, read_record, sha256_of
 from ..concepts.concept import Prompt
 from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, origin, read_adapter
 from ..settings.run_config import RunConfig, config_from_dict, make_plan

@@ -25,6 +25,8 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ScoreRecord(Record):
+    """How a model stood with one concept of the panel."""
+
     kind: Literal["object", "style"]
     right: list[bool | None]
     alignment: float | None
@@ -33,6 +35,8 @@ class ScoreRecord(Record):
 
 
 class PromptRecord(Record):
+    """A prompt of the panel with the seed of its picture."""
+
     text: str
     axis: str
     expects: str
@@ -40,6 +44,8 @@ class PromptRecord(Record):
 
 
 class RowRecord(Record):
+    """The original, or a request with the hashes of its files."""
+
     concept: str
     kind: Literal["", "object", "style"]
     anchor: str
@@ -63,6 +69,8 @@ class RowRecord(Record):
 
 
 class LedgerRecord(Record):
+    """The whole file; `hashed` is False for a record of the schema `FOURTH`."""
+
     VERSION: ClassVar[str] = SCHEMA
     base: str
     config: dict[str, Any]
