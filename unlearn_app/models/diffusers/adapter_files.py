@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from ...common.errors import ModelError
+from ...common.record_files import shown
 from .model_folder import looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
 
 ORIGINAL = "the original"
 """What an adapter's metadata says it loads on when it needs no other adapter."""
+READ_ERRORS = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
+"""What the library raises of files that are damaged or hold other numbers than torch knows."""
+PRECISIONS = ("float16", "bfloat16", "float32", "float64")
+LARGEST_UPDATE = 65504
+"""The largest number in half precision."""
 
 
 def origin(model: str, base_hash: str) -> dict[str, str]:
@@ -39,22 +53,60 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
 
     if path.suffix != ".safetensors":
         raise ModelError(f"The adapter {str(path)!r} is no .safetensors file.")
+    if path.exists() and not path.is_file():  # opening a FIFO would wait
+        raise ModelError(f"The adapter {str(path)!r} cannot be read: it is no regular file.")
     try:
         with safe_open(path, "pt") as file:
             made_for = (file.metadata() or {}).get("loads_on", ORIGINAL)
         state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"The adapter {str(path)!r} cannot be read: {error}.") from error
+    except READ_ERRORS as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise ModelError(f"The adapter {str(path)!r} cannot be read: {reason}.") from error
     if alone and made_for != ORIGINAL:
         raise ModelError(
-            f"The adapter {str(path)!r} loads on {made_for}; one that loads on {ORIGINAL} is"
-            " accepted."
+            f"The adapter {str(path)!r} loads on {shown(made_for)[:80]}; one that loads on"
+            f" {ORIGINAL} is accepted."
         )
     if not all(name.startswith("unet.") and ".lora_" in name for name in state):
         raise ModelError(
             f"The adapter {str(path)!r} holds other tensors than LoRA factors of a UNet."
         )
-    return {name.removeprefix("unet."): tensor for name, tensor in state.items()}
+    state = {name.removeprefix("unet."): tensor for name, tensor in state.items()}
+    check_factors(state, f"The adapter {str(path)!r}")
+    return state
+
+
+def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
+    """Refuse what no update can be made of, or one that spoils every picture; `said` is what the
+    sentence calls the adapter.
+
+    Raises:
+        ModelError: a factor without its partner, of rank 0, of whole or complex numbers, or numbers
+            that are not finite or make a weight that is not, in half precision.
+    """
+    for name in state:
+        layer, _, part = name.partition(".lora_")
+        a, b = (state.get(f"{layer}.lora_{side}.weight") for side in "AB")
+        if part not in ("A.weight", "B.weight") or a is None or b is None:
+            raise ModelError(
+                f"{said} holds {shown(name)[:80]!r} alone; pairs of lora_A.weight and lora_B.weight"
+                " are accepted."
+            )
+        if not a.ndim == b.ndim >= 2 or a.shape[0] != b.shape[1] or not a.numel() * b.numel():
+            raise ModelError(
+                f"{said} holds factors of shapes {list(a.shape)} and {list(b.shape)}; (rank, in)"
+                " and (out, rank) with a rank of 1 or more are accepted."
+            )
+        kinds = {str(factor.dtype).removeprefix("torch.") for factor in (a, b)}
+        if odd := kinds - {*PRECISIONS}:
+            raise ModelError(
+                f"{said} holds {min(odd)} numbers; {', '.join(PRECISIONS)} are accepted."
+            )
+        if not float(a.abs().max()) * float(b.abs().max()) * len(a) <= LARGEST_UPDATE:
+            raise ModelError(
+                f"{said} holds numbers that are not finite, or too large: updates of a weight up to"
+                f" {LARGEST_UPDATE} are accepted."
+            )
 
 
 def adapter_bytes(state: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:

@@ -18,6 +18,7 @@ from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..lora import scaled
 from ..protocols import Adapters, Denoiser, Params, Slot
+from .adapter_files import check_factors
 from .weights import (
     at_least_float32,
     base_weights,
@@ -107,6 +108,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         return {name: tensor.detach().cpu().clone() for name, tensor in unscaled.items()}
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
+        check_factors(state, "The adapter")
         ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
         if len(ranks) != 1:
             raise ModelError(
@@ -114,16 +116,17 @@ class AdaptedNetwork(Denoiser, Adapters):
             )
         rank = ranks.pop()
         layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
-        misfit = ModelError(
-            f"The adapter does not fit the model {self.name}: it was made for other layers."
-        )
-        if not set(layers) <= set(self._targets("all")):
-            raise misfit
-        self._add(slot, rank, float(rank), layers)
-        expected = get_peft_model_state_dict(self.network, adapter_name=slot)
-        shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+        own = base_weights(self.network)
+        shapes = {}
+        for layer in {*layers} & {*self._targets("all")}:
+            weight = own.get(f"{layer}.base_layer.weight", own.get(f"{layer}.weight"))
+            shapes[f"{layer}.lora_A.weight"] = (rank, *weight.shape[1:])
+            shapes[f"{layer}.lora_B.weight"] = (len(weight), rank, *(1 for _ in weight.shape[2:]))
         if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
-            raise misfit
+            raise ModelError(
+                f"The adapter does not fit the model {self.name}: it was made for other layers."
+            )
+        self._add(slot, rank, float(rank), layers)
         set_peft_model_state_dict(self.network, state, adapter_name=slot)
 
     @property
