@@ -1,7 +1,7 @@
 """Start the page: `python app.py`, then http://127.0.0.1:7860."""
 
 import os
-import tempfile
+import sys
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -9,12 +9,17 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it sums all up af
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-scratch = tempfile.TemporaryDirectory(prefix="unlearn-page-")  # private; goes when the app ends
-os.environ.setdefault("GRADIO_TEMP_DIR", scratch.name)
 
 import contextlib
-import signal
-import sys
+
+from unlearn_app.common.private_folder import PrivateFolder
+from unlearn_app.common.signals import on_signal
+
+ending = contextlib.ExitStack()
+if __name__ == "__main__":
+    ending.enter_context(on_signal(lambda number: sys.exit(128 + number)))
+scratch = PrivateFolder("unlearn-page-")
+os.environ.setdefault("GRADIO_TEMP_DIR", str(scratch.path))
 
 with contextlib.suppress(ImportError):
     import spaces  # noqa: F401  must come before torch where the platform lends GPUs
@@ -29,7 +34,6 @@ engine = Engine(InProcess(MODEL))
 demo = build_demo(engine, model=MODEL).queue(max_size=64)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = (
         os.environ.get("GRADIO_SERVER_NAME", HOST),
         int(os.environ.get("GRADIO_SERVER_PORT", "7860")),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from unlearn_app.cli import main as cli
+from unlearn_app.cli.console import Lasting
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -131,16 +132,21 @@ def test_nothing_is_left_beside_the_run(tiny_run: Path) -> None:
     assert sorted(path.name for path in tiny_run.parent.iterdir()) == ["first", "out.txt"]
 
 
-def test_interrupt_keeps_what_was_reached(tiny_pipeline: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_interrupt_keeps_what_was_reached(
+    tiny_pipeline: Path, tmp_path: Path, number: int, code: int
+) -> None:
     words = ["--concept", "cat", "--model", str(tiny_pipeline), "--out", "stopped"]
     process = spawn("run", *words, *tiny_settings(**{"unlearn.steps": 5000}), cwd=tmp_path)
     for line in process.stderr:
         if line.startswith("Forgetting"):
             break
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err and "Stopped" in err
     record = json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "stopped" and (tmp_path / "stopped" / "unlearn.safetensors").exists()
@@ -416,3 +422,22 @@ def test_an_interrupt_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("unlearn_app.concepts.catalog.known_concepts", interrupted)
     assert command("concepts") == (130, "", "Stopped.\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_any_command_as_an_interrupt_does(
+    command, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    monkeypatch.setattr(
+        "unlearn_app.concepts.catalog.known_concepts", lambda model: os.kill(os.getpid(), number)
+    )
+    assert command("concepts") == (code, "", "Stopped.\n")
+
+
+def test_progress_that_nobody_can_see_ends_no_work() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", encoding="utf-8") as closed:
+        stream = Lasting(closed)
+        assert stream.write("one") == 3
+        assert stream.write("two") == 3

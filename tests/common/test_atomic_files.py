@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from unlearn_app.common.atomic_files import partial_of, replacement, whole_folder, write_bytes
+from unlearn_app.common.atomic_files import (
+    check_space,
+    partial_of,
+    replacement,
+    whole_folder,
+    write_bytes,
+)
+from unlearn_app.common.errors import OutputError
 
 
 def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
@@ -34,6 +41,27 @@ def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
     content = path.read_bytes()
     assert len(content) == 10_000 and len(set(content)) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["cell.json", "other", living.name])
+
+
+def test_what_dead_processes_left_goes_whatever_it_was_for(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=print)
+    other.start()
+    other.join()
+    dead = partial_of(tmp_path / "another").with_name(f".another.{other.pid}-0a.partial")
+    elsewhere = dead.with_name(f".another.{other.pid}-0123456789abcdef.partial")
+    living = partial_of(tmp_path / "third")
+    for path in (dead, elsewhere, living):
+        path.mkdir()
+    write_bytes(tmp_path / "file", b"1")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file", elsewhere.name, living.name}, "another machine's process may be alive"
+
+
+def test_a_disk_without_room_is_a_sentence(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: (10**9, 10**9, 2_000_000))
+    check_space(tmp_path / "deep" / "out", 1_999_999)
+    with pytest.raises(OutputError, match=r"needs about 3.0 MB and its disk has 2.0 MB free"):
+        check_space(tmp_path / "deep" / "out", 3_000_000)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

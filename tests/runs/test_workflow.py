@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_runs import TINY
 
-from unlearn_app.common.errors import ConfigError, ModelError, OutputError
+from unlearn_app.common.errors import Cancelled, ConfigError, Diverged, ModelError, OutputError
 from unlearn_app.common.images import to_pil
 from unlearn_app.evaluation.comparison import column_state
 from unlearn_app.models.catalog import load_model
@@ -186,9 +186,59 @@ def test_an_attack_that_diverges_says_which_rate_is_too_high(model, tiny_pipelin
         "attack.lr": 100.0,
         "attack.steps": 12,
     }
-    with pytest.raises(ConfigError, match="diverged") as caught:
+    with pytest.raises(ConfigError, match=r"diverged.*lower attack\.lr than 100") as caught:
         list(run(config_for(tiny_pipeline, **way), tmp_path / "out", model=model))
     assert caught.value.field == "attack.lr"
+
+
+def test_an_attack_whose_last_step_explodes_keeps_what_was_before_it(
+    model, tiny_pipeline, tmp_path
+):
+    way = {"attack.weights": "full", "attack.lr": 100.0, "attack.steps": 1}
+    events = []
+    with pytest.raises(Diverged):
+        for event in run(config_for(tiny_pipeline, **way), tmp_path / "out", model=model):
+            events.append(event)
+    stored = Run.open(tmp_path / "out")
+    assert stored.status == "diverged" and "attack.lr" in stored.verdict.reasons[0]
+    assert set(stored.scores) == {"original", "unlearned"}
+    read_adapter(tmp_path / "out" / "unlearn.safetensors")
+    assert events[-1] == Done(tmp_path / "out", stopped=True)
+    assert model._active == () and model._trained is None
+
+
+def test_a_full_disk_keeps_the_adapter(model, tiny_pipeline, tmp_path, monkeypatch):
+    def full(self, images):
+        with (self.folder / "steps.jsonl").open("a") as stream:
+            stream.write('{"stage": "att')
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unlearn_app.runs.folder.RunWriter.add_images", full)
+    with pytest.raises(OutputError, match="No space left"):
+        list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
+    stored = Run.open(tmp_path / "out")
+    assert stored.status == "stopped" and "No space left" in stored.verdict.reasons[0]
+    assert len(stored.steps) == 5 and stored.pictures == []
+    read_adapter(tmp_path / "out" / "unlearn.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_trained(
+    model, tiny_pipeline, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: (10**9, 10**9, 1000))
+    with pytest.raises(OutputError, match=r"needs about .* MB and its disk has 0\.0 MB free"):
+        list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_taken_meanwhile_loses_no_run(model, tiny_pipeline, tmp_path):
+    events = run(config_for(tiny_pipeline), tmp_path / "out", model=model)
+    first = next(events)
+    assert isinstance(first, Stage)
+    (tmp_path / "out").mkdir()
+    assert list(events)[-1] == Done(tmp_path / "out-2")
+    assert Run.open(tmp_path / "out-2").status == "complete"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -236,14 +286,13 @@ def test_cancel_stops_within_a_step_and_keeps_what_is_there(model, tiny_pipeline
     assert not (tmp_path / "out" / "relearn.safetensors").exists()
 
 
-def test_stop_before_training_does_not_save_the_last_visitors_adapter(
-    model, tiny_pipeline, tmp_path
-):
+def test_stop_before_the_first_step_leaves_nothing(model, tiny_pipeline, tmp_path):
     list(run(config_for(tiny_pipeline), tmp_path / "first", model=model))
     cancel = threading.Event()
     cancel.set()
-    list(run(config_for(tiny_pipeline), tmp_path / "second", cancel=cancel, model=model))
-    assert not list((tmp_path / "second").glob("*.safetensors"))
+    with pytest.raises(Cancelled, match="nothing is kept"):
+        list(run(config_for(tiny_pipeline), tmp_path / "second", cancel=cancel, model=model))
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_closing_a_run_midway_leaves_nothing_behind(model, tiny_pipeline, tmp_path):

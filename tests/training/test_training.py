@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 from unlearn_app.attacks.relearn import fine_tune
 from unlearn_app.attacks.runner import attack_context
 from unlearn_app.common import registry
+from unlearn_app.common.errors import NotFinite
 from unlearn_app.concepts.diversification import free_concept
 from unlearn_app.evaluation.comparison import column_state
 from unlearn_app.methods.gradient_rules.restricted import Restricted
@@ -357,6 +358,15 @@ class TestFit:
                     lr=1.0,
                 )
             )
+        assert all(torch.equal(before[n], p) for n, p in params.items())
+
+    def test_a_non_finite_weight_is_taken_back(self, model, batch):
+        params = model.reset_adapter("unlearn", 4, 4.0, seed=0)
+        before = {n: p.clone() for n, p in params.items()}
+        terms = {"relearn": Term(Diffusion(), repeat(batch))}
+        last = {"stage": "attack", "steps": 1, "lr": float("inf"), "optimizer": "sgd"}
+        with model.training("unlearn"), pytest.raises(NotFinite, match="weight is not finite"):
+            list(fit(model, params, terms, WeightedSum(), **last))
         assert all(torch.equal(before[n], p) for n, p in params.items())
 
     def test_projection_runs_after_the_step_and_penalties_after_the_rule(self, model, batch):

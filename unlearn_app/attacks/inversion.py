@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.errors import diverging, lower
 from ..common.registry import register
 from ..common.seeds import generator, stream_seed
 from ..concepts.concept import Concept, cycled, named
@@ -59,19 +60,20 @@ class Inversion(Attack):
         rows = with_ids(data, self._ids(tokens, concept, data.prompts))
         seed = stream_seed("inversion batches", context.seed)
         batches = noisy_batches(model, rows, self.batch_size, seed)
-        yield from fit(
-            model,
-            {"vectors": vectors},
-            {"invert": Term(TokenLoss(lambda: vectors), batches)},
-            WeightedSum(),
-            stage="attack",
-            steps=self.steps,
-            lr=self.lr * table.std().item(),
-        )
         ids = self._ids(tokens, concept, [prompt.text for prompt in context.prompts])
-        with torch.no_grad():
-            cond = tokens.encode_ids(ids, vectors).repeat(self.tries)
-        return sample_tries(model, asked_in(context, range(self.tries), "[V]: "), context, cond)
+        with diverging(*lower("inversion.lr", self.lr)):
+            yield from fit(
+                model,
+                {"vectors": vectors},
+                {"invert": Term(TokenLoss(lambda: vectors), batches)},
+                WeightedSum(),
+                stage="attack",
+                steps=self.steps,
+                lr=self.lr * table.std().item(),
+            )
+            with torch.no_grad():
+                cond = tokens.encode_ids(ids, vectors).repeat(self.tries)
+            return sample_tries(model, asked_in(context, range(self.tries), "[V]: "), context, cond)
 
     def _ids(self, tokens: TokenAccess, concept: Concept, prompts: Sequence[str]) -> Tensor:
         """Ids (N, L) of the prompts with the learned vectors in the concept's place."""

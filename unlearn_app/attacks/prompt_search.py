@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, one_hot
 
+from ..common.errors import diverging, lower
 from ..common.registry import register
 from ..common.seeds import stream_seed
 from ..concepts.concept import Concept
@@ -57,17 +58,18 @@ class PromptSearch(Attack):
         rows = with_ids(data, torch.tensor(ids, device=tokens.device))
         seed = stream_seed("prompt search batches", context.seed)
         batches = noisy_batches(model, rows, self.batch_size, seed)
-        yield from fit(
-            model,
-            {"simplex": simplex},
-            {"search": Term(TokenLoss(lambda: _read(simplex, table[candidates])), batches)},
-            WeightedSum(),
-            stage="attack",
-            steps=self.steps,
-            lr=self.lr,
-            decay=0.1,
-            regularizers=(OnSimplex(),),
-        )
+        with diverging(*lower("prompt_search.lr", self.lr)):
+            yield from fit(
+                model,
+                {"simplex": simplex},
+                {"search": Term(TokenLoss(lambda: _read(simplex, table[candidates])), batches)},
+                WeightedSum(),
+                stage="attack",
+                steps=self.steps,
+                lr=self.lr,
+                decay=0.1,
+                regularizers=(OnSimplex(),),
+            )
         found = candidates[simplex.detach().argmax(1)].tolist()
         asked = asked_in(context, range(self.tries), f"{tokens.words(found)} ")
         return sample_tries(model, asked, context)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from ..common.errors import ConfigError, ShouldStop, never
+from ..common.errors import ConfigError, ShouldStop, diverging, lower, never
 from ..common.registry import register
 from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
@@ -44,7 +44,7 @@ class Relearn(Attack):
         All trained weights are restored when the generator is closed; the `relearn` slot stays.
         """
         training = fine_tune(model, context.data, self.training, context.seed)
-        with closing(training):
+        with diverging(*lower("attack.lr", self.training.lr)), closing(training):
             yield from itertools.islice(training, self.training.steps)
             return sample_tries(model, asked_in(context, range(self.tries)), context)
 

@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from ..common import registry
-from ..common.errors import ConfigError, ShouldStop, never, raise_if_stopped
+from ..common.errors import (
+    ConfigError,
+    ShouldStop,
+    diverging,
+    lower,
+    never,
+    raise_if_stopped,
+)
 from ..common.images import to_pil
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept, Lesson, evenly_spaced
@@ -127,9 +134,10 @@ def checkpoints(
 
     Raises:
         Cancelled: the context's `should_stop` turned true between two steps.
+        Diverged: weights or pictures are not finite.
     """
     training = fine_tune(model, context.data, attack.training, context.seed)
-    with closing(training):
+    with diverging(*lower("attack.lr", attack.training.lr)), closing(training):
         raise_if_stopped(context.should_stop)
         for step in training:
             yield step

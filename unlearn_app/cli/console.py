@@ -1,12 +1,14 @@
 """How the terminal shows a run, its scores and the lists of names."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +25,7 @@ from typer import Option
 
 from ..common import registry
 from ..common.errors import ConfigError
+from ..common.signals import FROM_OUTSIDE, on_signal
 from ..settings.events import (
     COLUMNS,
     GROUPS,
@@ -258,17 +261,78 @@ def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str,
     return values
 
 
+class Interruption:
+    """Which signal has asked the command to end: Ctrl-C where none from outside did."""
+
+    number: int = signal.SIGINT
+
+    @contextmanager
+    def from_outside(self) -> Iterator[None]:
+        """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does."""
+        self.number = signal.SIGINT
+        with on_signal(self._interrupt, FROM_OUTSIDE):
+            yield
+
+    def _interrupt(self, number: int) -> None:
+        self.number = number
+        raise KeyboardInterrupt
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports of a command that the signal has ended."""
+        return 128 + self.number
+
+
+interruption = Interruption()
+
+
 @contextmanager
 def interrupt_flag() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as usual."""
+    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets; a second Ctrl-C interrupts as
+    usual.
+    """
     cancel = threading.Event()
 
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def stop(number: int) -> None:
+        interruption.number = number
         cancel.set()
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
+    with on_signal(stop):
         yield cancel
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+
+class Lasting:
+    """A stream whose end, as of a terminal that was closed, ends no work: what is written then is
+    lost.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text` if it can be."""
+        with self._silenced():
+            self._stream.write(text)
+            self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is left to flush."""
+
+    @contextmanager
+    def _silenced(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):  # what is buffered must not fail again at the exit
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def screen() -> Console:
+    """Where progress is shown: standard error."""
+    return Console(file=Lasting(sys.stderr))

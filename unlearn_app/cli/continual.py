@@ -28,6 +28,7 @@ from .console import (
     interrupt_flag,
     percent,
     print_path,
+    screen,
     set_option,
     table,
     whole_number,
@@ -204,23 +205,33 @@ def export(
 
 
 def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
+    from ..common.atomic_files import check_space
     from ..continual import sequence
     from ..models.catalog import load_model
 
     with (
         ledger.locked(),
         interrupt_flag() as cancel,
-        StageBars(Console(stderr=True)) as bars,
+        StageBars(screen()) as bars,
     ):
         bars.begin(f"Loading the {ledger.config.model} model")
         model = load_model(ledger.config.model)
         known = model, sequence.load_judge(ledger, concepts), cancel.is_set
         raise_if_stopped(cancel.is_set)
+        check_space(ledger.folder, (1 + len(concepts)) * _row_size(ledger, model))
         work = [sequence.add_original(ledger, *known)]
         work += [sequence.append(ledger, name, *known, config=config) for name in concepts]
         for event in itertools.chain.from_iterable(work):
             bars.show(event)
     _print(ledger)
+
+
+def _row_size(ledger: Any, model: Any) -> int:
+    """About how many bytes a row of the ledger takes: a picture of each concept, two adapters."""
+    from ..models.sizes import adapter_size, picture_size
+
+    adapter = adapter_size(model, ledger.config.unlearn.rank, ledger.config.unlearn.modules)
+    return len(ledger.names) * picture_size(model) + 2 * adapter
 
 
 def _print(ledger: Any) -> None:

@@ -17,6 +17,7 @@ from .console import (
     assignments,
     interrupt_flag,
     print_path,
+    screen,
     set_option,
     table,
     verdict_text,
@@ -55,21 +56,30 @@ def attack(
                 f" {', '.join(accepted)} do.",
                 name,
             )
-    screen, paper = Console(stderr=True), Console()
+    shown = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record.get("timing", {})):
-        screen.print(
+        shown.print(
             f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False
         )
-    with interrupt_flag() as cancel, StageBars(screen) as bars:
-        for event in run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
-            if isinstance(event, Finding):
-                found.append(event)
-            elif isinstance(event, Verdict):
-                verdict = event
-            else:
-                bars.show(event)
+    try:
+        with interrupt_flag() as cancel, StageBars(shown) as bars:
+            for event in run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
+                if isinstance(event, Finding):
+                    found.append(event)
+                elif isinstance(event, Verdict):
+                    verdict = event
+                else:
+                    bars.show(event)
+    finally:  # what was found before an attack fails or is stopped is kept
+        if found:
+            _print_findings(run, found, verdict)
+
+
+def _print_findings(run: Path, found: list, verdict: Verdict | None) -> None:
+    paper = Console()
     paper.print(finding_table(found))
-    paper.print(verdict_text(verdict))
+    if verdict:
+        paper.print(verdict_text(verdict))
     names = ", ".join(finding.folder.name for finding in found)
     paper.print(f"Written to {run / 'attacks'}: {names}", markup=False)
 

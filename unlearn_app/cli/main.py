@@ -17,6 +17,7 @@ from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
 from .console import (
     OPTIONS,
+    Lasting,
     Model,
     Objective,
     Preset,
@@ -24,8 +25,10 @@ from .console import (
     StageBars,
     assignments,
     interrupt_flag,
+    interruption,
     own_settings,
     print_result,
+    screen,
     set_option,
     table,
     whole_number,
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
 # Threads that spin while they wait slow other processes on the same cores; torch reads this early.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR = 2
+INTERRUPTED = 130
+"""What Typer returns of a command that a KeyboardInterrupt has ended."""
 BENCHES = {
     "main-job": ("main_job", "MainJob"),
     "calibration": ("calibration", "Calibration"),
@@ -96,8 +101,6 @@ def run(
     ] = None,
 ) -> None:
     """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
-    from ..runs import workflow
-
     config = make_config(
         concept,
         preset=preset,
@@ -109,17 +112,43 @@ def run(
         **({"rule": rule} if rule else {}),
         **assignments(settings or []),
     )
-    last: dict[type, Event] = {}
-    with interrupt_flag() as cancel, StageBars(Console(stderr=True)) as bars:
-        for event in workflow.run(config, out, cancel=cancel):
-            bars.show(event)
-            last[type(event)] = event
-    if last[Done].stopped:
-        raise Cancelled(f"Stopped; what was reached before is in {out}.")
+    last = _run(config, out)
     print_result(last[Scores], last[Verdict])
-    kinds = (".png", ".json", ".safetensors")
-    files = sorted(path.name for path in out.iterdir() if path.suffix in kinds)
-    print(f"Written to {out}: {', '.join(files)}, images/")
+    folder, kinds = last[Done].folder, (".png", ".json", ".safetensors")
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
+    print(f"Written to {folder}{_taken(folder, out)}: {', '.join(files)}, images/")
+
+
+def _run(config: RunConfig, out: Path) -> dict[type, Event]:
+    """Run and show it; returns the last event of each kind.
+
+    Raises:
+        UnlearnError: it failed or was stopped; the sentence says what is kept.
+    """
+    from ..runs import workflow
+
+    last: dict[type, Event] = {}
+    try:
+        with interrupt_flag() as cancel, StageBars(screen()) as bars:
+            for event in workflow.run(config, out, cancel=cancel):
+                bars.show(event)
+                last[type(event)] = event
+    except UnlearnError as error:
+        if Done not in last:
+            raise
+        reached = _reached(last[Done].folder, out)
+        raise UnlearnError(f"{str(error).rstrip('.')}; {reached}") from error
+    if last[Done].stopped:
+        raise Cancelled(f"Stopped; {_reached(last[Done].folder, out)}")
+    return last
+
+
+def _reached(folder: Path, out: Path) -> str:
+    return f"what was reached before is in {folder}{_taken(folder, out)}."
+
+
+def _taken(folder: Path, out: Path) -> str:
+    return f" ({out} was taken meanwhile)" if folder != out else ""
 
 
 @app.command()
@@ -139,21 +168,27 @@ def generate(
     """Generate pictures with the original model or with an adapter; writes one PNG per prompt."""
     prompts = [clean_text(text, "prompt") for text in prompt]
     first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
-    from ..common.atomic_files import check_output, whole_folder
+    from ..common.atomic_files import check_space
+    from ..common.new_folder import NewFolder
     from ..models import generate as generation
     from ..models.catalog import load_model
     from ..models.diffusers.adapter_files import read_adapter
+    from ..models.sizes import picture_size
 
-    check_output(out)
-    if adapter:
-        read_adapter(adapter)
     names = [f"{row:02d}.png" for row in range(len(prompts))]
     seeds = [first + row for row in range(len(prompts))]
-    with whole_folder(out) as partial:
-        pictures = generation.generate(load_model(model), prompts, seeds, adapter=adapter)
+    with NewFolder(out) as new:
+        if adapter:
+            read_adapter(adapter)
+        loaded = load_model(model)
+        check_space(out, len(names) * picture_size(loaded))
+        pictures = generation.generate(loaded, prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
-            picture.save(partial / name)
-    print(*(out / name for name in names), sep="\n")
+            picture.save(new.partial / name)
+        folder = new.settle()
+    if note := _taken(folder, out):
+        Console(stderr=True).print(f"Written to {folder}{note}", markup=False, highlight=False)
+    print(*(folder / name for name in names), sep="\n")
 
 
 @app.command()
@@ -283,9 +318,10 @@ def main() -> None:
     # Notes of transformers on absent extras would hide our sentence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        code = app(prog_name="python -m unlearn_app", standalone_mode=False)
+        with interruption.from_outside():
+            code = app(prog_name="python -m unlearn_app", standalone_mode=False)
     except (Cancelled, KeyboardInterrupt) as stop:
-        _leave(str(stop) or "Stopped.", INTERRUPTED)
+        _leave(str(stop) or "Stopped.", interruption.exit_code)
     except UnlearnError as error:
         _leave(str(error), USER_ERROR)
     except typer.TyperException as error:
@@ -300,11 +336,12 @@ def main() -> None:
             raise
         _leave(f"The disk is full: {error.filename or 'a file'} could not be written.", USER_ERROR)
     if code == INTERRUPTED:
-        _leave("Stopped.", INTERRUPTED)
+        _leave("Stopped.", interruption.exit_code)
     sys.exit(code or 0)
 
 
 def _leave(sentence: str, code: int) -> None:
     if sentence:
-        print(f"error: {sentence}" if code == USER_ERROR else sentence, file=sys.stderr)
+        said = f"error: {sentence}" if code == USER_ERROR else sentence
+        print(said, file=Lasting(sys.stderr))
     sys.exit(code)

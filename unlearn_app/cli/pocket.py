@@ -1,14 +1,15 @@
 """The commands under `pocket`: rendering, training and measuring the bundled world."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ..common.bundled_hashes import record_hashes
-from .console import StageBars, whole_number
+from ..common.errors import Cancelled
+from .console import StageBars, interrupt_flag, screen, whole_number
 
 pocket = typer.Typer(
     help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True
@@ -72,11 +73,14 @@ def card(
     record_hashes()
 
 
-def _show_progress(events: Iterator[Any]) -> None:
+def _show_progress(events: Generator[Any, None, None]) -> None:
+    """Show the events; a signal ends the work after one of them, and what it closes is kept."""
     stage = None
-    with StageBars(Console(stderr=True)) as bars:
+    with interrupt_flag() as cancel, StageBars(screen()) as bars, closing(events):
         for event in events:
             if event.stage != stage:
                 stage = event.stage
                 bars.begin(stage)
             bars.move(event.done, event.total, event.detail)
+            if cancel.is_set():
+                raise Cancelled("Stopped; the same command goes on from here.")

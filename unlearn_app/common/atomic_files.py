@@ -2,7 +2,10 @@
 they are complete.
 """
 
+import hashlib
+import itertools
 import os
+import platform
 import re
 import shutil
 import uuid
@@ -12,24 +15,32 @@ from pathlib import Path
 
 from .errors import OutputError
 
+MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""Stands in the names of partial files: on a shared disk only the own machine knows whether the
+process that writes one is alive.
+"""
+
 
 def partial_of(path: Path) -> Path:
     """A hidden name beside `path` that no other writer has; removes what dead processes left
-    under such names.
+    under such names, whatever it was for.
     """
-    remove_partials(path.parent, re.escape(path.name))
-    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    remove_partials(path.parent)
+    own = f"{os.getpid()}-{MACHINE}{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{own}.partial")
 
 
-def remove_partials(folder: Path, name: str) -> None:
-    """Remove what dead processes left half-written in `folder` under names that match the regular
-    expression `name`.
+def remove_partials(folder: Path, name: str = ".+") -> None:
+    """Remove what dead processes of this machine left half-written in `folder` under names that
+    match the regular expression `name`.
     """
-    pattern = re.compile(rf"\.(?:{name})\.(?P<process>\d{{1,9}})-\w+\.partial")
+    pattern = re.compile(
+        rf"\.(?:{name})\.(?P<process>\d{{1,9}})-({MACHINE}\w{{8}}|\w{{1,8}})\.partial", re.DOTALL
+    )
     for path in folder.glob(".*.partial"):
         found = pattern.fullmatch(path.name)
-        if found and not _alive(int(found["process"])):
-            _remove(path)
+        if found and not alive(int(found["process"])):
+            remove(path)
 
 
 @contextmanager
@@ -51,7 +62,7 @@ def replacement(path: Path) -> Iterator[Path]:
         else:
             partial.replace(path)
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 def complete(folder: Path, pattern: str) -> list[Path]:
@@ -84,7 +95,42 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(out, error) from error
     finally:
-        _remove(partial)
+        remove(partial)
+
+
+def move_in(partial: Path, out: Path) -> Path:
+    """Give a complete folder the name `out`, or, where somebody has taken that meanwhile, the first
+    free name of `out-2`, `out-3` and so on; returns the folder.
+    """
+    _sync(partial)
+    others = (out.with_name(f"{out.name}-{number}") for number in itertools.count(2))
+    names = itertools.chain([out], others)
+    while True:
+        free = next(name for name in names if not os.path.lexists(name))
+        try:
+            return partial.rename(free)
+        except OSError:
+            if not os.path.lexists(free):
+                raise
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Refuse a destination whose disk has no room for about `needed` bytes.
+
+    Raises:
+        OutputError: naming both.
+    """
+    _, _, free = shutil.disk_usage(_existing(out))
+    if free < needed:
+        raise OutputError(
+            f"The output {str(out)!r} needs about {needed / 1e6:.1f} MB and its disk has"
+            f" {free / 1e6:.1f} MB free; a disk with more room is accepted."
+        )
+
+
+def _existing(out: Path) -> Path:
+    """The folder that exists and that `out` is to be made in."""
+    return next(path for path in Path(out).absolute().parents if path.exists())
 
 
 def check_output(out: Path) -> None:
@@ -97,7 +143,7 @@ def check_output(out: Path) -> None:
     try:
         if out.exists() or out.is_symlink():
             raise OutputError(f"The output {str(out)!r} exists already; a new folder is accepted.")
-        parent = next(p for p in (out, *out.absolute().parents) if p.exists())
+        parent = _existing(out)
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise OutputError(
                 f"The output {str(out)!r} cannot be written: {str(parent)!r} is not a writable"
@@ -112,7 +158,8 @@ def unwritable(out: Path, error: OSError) -> OutputError:
     return OutputError(f"The output {str(out)!r} cannot be written: {error.strerror or error}.")
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
     if os.name != "posix":  # elsewhere signal 0 ends the process
         return True
     try:
@@ -124,7 +171,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that it holds; what is not there is none."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -139,7 +187,7 @@ def _previous(path: Path) -> Path:
 def _replace_folder(path: Path, new: Path) -> None:
     previous = _previous(path)
     if path.exists():
-        _remove(previous)
+        remove(previous)
         path.replace(previous)
     try:
         new.replace(path)
@@ -147,7 +195,7 @@ def _replace_folder(path: Path, new: Path) -> None:
         if previous.exists():
             previous.replace(path)
         raise
-    _remove(previous)
+    remove(previous)
 
 
 def _sync(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The errors users see; anything else that is raised is a bug."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 ShouldStop = Callable[[], bool]
 """Whether the work is to be stopped, asked between two pieces of it."""
@@ -28,6 +29,18 @@ class ModelError(UnlearnError):
 
 class OutputError(UnlearnError):
     """A folder or file that cannot be written."""
+
+
+class NotFinite(UnlearnError, FloatingPointError):
+    """Numbers that are not finite came out of a training or a model; `what` says which."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what[0].upper()}{what[1:]}; {advice}.")
+        self.what = what
+
+
+class Diverged(ConfigError):
+    """A training ended in numbers that are not finite; `field` is the setting to change."""
 
 
 class Cancelled(UnlearnError):
@@ -59,3 +72,23 @@ def raise_if_stopped(should_stop: ShouldStop) -> None:
     """
     if should_stop():
         raise Cancelled("It was stopped.")
+
+
+@contextmanager
+def diverging(field: str, accepted: str) -> Iterator[None]:
+    """Say what is `accepted` instead where numbers that are not finite come out of a training.
+
+    Raises:
+        Diverged: they do.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        raise Diverged(
+            f"The training diverged: {error.what}; {accepted} is accepted.", field
+        ) from error
+
+
+def lower(setting: str, value: float) -> tuple[str, str]:
+    """The arguments of `diverging` for a training that `setting` makes too fast."""
+    return setting, f"a lower {setting} than {value:g}"

@@ -24,13 +24,12 @@ def only_writer(folder: Path, kind: str) -> Iterator[None]:
         OutputError: somebody else holds it, or the folder cannot be written.
     """
     file = folder / LOCK
-    # Not by thread: a generator that holds the lock may be finished by another thread.
-    lock = FileLock(file, timeout=0, thread_local=False, on_acquired=_sign)
+    lock = signed_lock(file)
     try:
         lock.acquire()
     except Timeout as error:
         raise OutputError(
-            f"The {kind} in {str(folder)!r} is being changed by {_holder(file)}; try again when"
+            f"The {kind} in {str(folder)!r} is being changed by {holder(file)}; try again when"
             " that has ended."
         ) from error
     except OSError as error:
@@ -41,14 +40,27 @@ def only_writer(folder: Path, kind: str) -> Iterator[None]:
         lock.release()
 
 
+def signed_lock(file: Path) -> FileLock:
+    """A lock whose file says who holds it; it is not waited for."""
+    # Not by thread: a generator that holds the lock may be finished by another thread.
+    return FileLock(file, timeout=0, thread_local=False, on_acquired=_sign)
+
+
 def _sign(file: int) -> None:
     os.ftruncate(file, 0)
     os.write(file, str(os.getpid()).encode())
 
 
-def _holder(file: Path) -> str:
+def holder(file: Path) -> str:
+    """Who holds the lock of `file`, in words."""
+    pid = process_of(file)
+    return "another process" if pid is None else f"process {pid}"
+
+
+def process_of(file: Path) -> int | None:
+    """The number of the process that holds the lock of `file`, or held it last."""
     try:
-        said = file.read_text(encoding="utf-8") if file.is_file() else ""
+        said = file.read_text(encoding="ascii") if file.is_file() else ""
     except (OSError, ValueError):  # Windows lets nobody read what is locked
-        said = ""
-    return f"process {said}" if said.isascii() and said.isdigit() else "another process"
+        return None
+    return int(said) if said.isdigit() and len(said) < 10 else None

@@ -4,7 +4,6 @@
 it is listed. Whoever changes a ledger holds its lock; reading it needs none.
 """
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from ..common.atomic_files import check_output, remove_partials, whole_folder, w
 from ..common.errors import OutputError, UnlearnError
 from ..common.folder_lock import LOCK, only_writer
 from ..common.images import png_bytes
-from ..common.json_values import to_json
+from ..common.json_values import json_text, to_json
 from ..common.record_files import damaged, inside, read_record, sha256_of
 from ..concepts.concept import Prompt
 from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, origin, read_adapter
@@ -270,7 +269,7 @@ class Ledger:
         return origin(self.config.model, self.base) | {
             "concept": ", ".join(names),
             "anchor": ", ".join(row.anchor for row in requests),
-            "requests": json.dumps(names, ensure_ascii=False),
+            "requests": json_text(names, ensure_ascii=False),
             "objective": ", ".join(methods),
             "regime": self.plan.regime,
             "loads_on": ORIGINAL,
@@ -405,9 +404,7 @@ class Ledger:
             "rolled_back": [_stored(row) for row in self.rolled_back],
             "unlisted": self.unlisted,
         }
-        write_bytes(
-            self.folder / "ledger.json", json.dumps(record, indent=1, allow_nan=False).encode()
-        )
+        write_bytes(self.folder / "ledger.json", json_text(record, indent=1).encode())
         self.hashed = True
 
     def _sweep(self) -> None:

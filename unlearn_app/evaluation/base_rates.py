@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.atomic_files import write_bytes
-from ..common.json_values import to_json
+from ..common.json_values import json_text, to_json
 from ..common.paths import POCKET
 from ..common.registry import world
 from ..concepts.catalog import preview_concept
@@ -112,7 +112,7 @@ def record(part: str, value: Any, file: Path = FILE) -> None:
     """Replace one part of the shipped base rates; but for "pace" a part holds values by kind of
     concept.
     """
-    text = json.dumps(_read(file) | {part: value}, sort_keys=True, separators=(",", ":"))
+    text = json_text(_read(file) | {part: value}, sort_keys=True, separators=(",", ":"))
     write_bytes(file, text.encode())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..common.atomic_files import write_bytes
-from ..common.json_values import to_json
+from ..common.json_values import json_text, to_json
 from ..common.paths import POCKET, ROOT
 from ..continual.ledger import slug
 from ..evaluation.judges import Scorer
@@ -222,7 +222,7 @@ def read_cells(folder: Path) -> dict[str, tuple[dict[str, Any], Any]]:
 
 def short_hash(value: Any) -> str:
     """The first sixteen hexadecimal digits of the SHA-256 of `value` as JSON."""
-    return hashlib.sha256(json.dumps(to_json(value)).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(value).encode()).hexdigest()[:16]
 
 
 def _path(experiment: Experiment, cell: Any) -> Path:
@@ -249,7 +249,7 @@ def _store(experiment: Experiment, cell: Any, found: Measured, spent: float) -> 
 
 
 def _compact(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return json_text(value, separators=(",", ":")).encode()
 
 
 def _environment() -> dict[str, Any]:

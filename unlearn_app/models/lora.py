@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..common.errors import NotFinite
+
 Factors = tuple[Tensor, Tensor]
 """`(A (r, in), B (out, r))`: the update of a weight (out, in) is `B @ A`, without any further
 scale.
@@ -109,9 +111,13 @@ def to_adapter(factors_by_layer: Mapping[str, Factors], rank: int | None = None)
 
     Raises:
         ValueError: `rank` is below 1.
+        NotFinite: the update is not finite.
     """
     if rank is not None and rank < 1:
         raise ValueError(f"An adapter's rank is 1 or more, got {rank}.")
+    for layer, factors in factors_by_layer.items():
+        if not all(factor.isfinite().all() for factor in factors):
+            raise NotFinite(f"the update of {layer} is not finite", "finite factors are accepted")
     exact = {layer: compact(factors) for layer, factors in factors_by_layer.items()}
     common = rank or max([1, *(len(a) for a, _ in exact.values())])
     state, lost, whole = {}, 0.0, 0.0

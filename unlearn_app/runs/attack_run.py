@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..attacks.runner import attack_context, attack_of, find
+from ..common.atomic_files import check_space
 from ..common.errors import ConfigError
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
@@ -13,6 +14,7 @@ from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_model
 from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Model, slots_kept
+from ..models.sizes import picture_size
 from ..settings.events import Event, Stage
 from ..settings.run_config import config_from_dict
 from .findings import judge_again, read_findings, write_finding
@@ -50,6 +52,8 @@ def run_attacks(
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, model = preview_concept(config), model or load_model(config.model)
     scorer, state = load_scorer(config.model, [concept]), read_adapter(adapter)
+    shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
+    check_space(run.folder, shown * picture_size(model))
     context = attack_context(model, concept, config, should_stop)
     for kind, attack in attacks.items():
         with slots_kept(model):

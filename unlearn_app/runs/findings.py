@@ -2,8 +2,6 @@
 record and pictures.
 """
 
-import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..common.atomic_files import complete, whole_folder, write_bytes
-from ..common.json_values import to_json
+from ..common.atomic_files import complete, move_in, partial_of, remove, unwritable, write_bytes
+from ..common.json_values import json_text, to_json
 from ..common.record_files import inside, read_record
 from ..evaluation.finding import AttackCurve, Finding
 from ..evaluation.verdict import judge_run
@@ -42,14 +40,18 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
     Raises:
         OutputError: it cannot be written.
     """
-    names = (f"{finding.kind}{f'-{row}' if row > 1 else ''}" for row in itertools.count(1))
-    target = next(run / FOLDER / name for name in names if not (run / FOLDER / name).exists())
-    with whole_folder(target) as partial:
+    target = run / FOLDER / finding.kind
+    partial = partial_of(target)
+    try:
+        partial.mkdir(parents=True)
         for name, image in images.items():
             image.save(partial / name)
-        content = json.dumps(record_of(finding), indent=1, allow_nan=False)
-        write_bytes(partial / RECORD, content.encode())
-    return target
+        write_bytes(partial / RECORD, json_text(record_of(finding), indent=1).encode())
+        return move_in(partial, target)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        remove(partial)
 
 
 def read_findings(run: Path) -> list[Finding]:

@@ -4,9 +4,7 @@ without computing.
 
 import dataclasses
 import hashlib
-import json
 import os
-import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..common.atomic_files import (
-    check_output,
-    complete,
-    partial_of,
-    replacement,
-    unwritable,
-    write_bytes,
-)
+from ..common.atomic_files import complete, remove, replacement, write_bytes
 from ..common.errors import ConfigError
-from ..common.json_values import to_json
+from ..common.json_values import json_text, to_json
+from ..common.new_folder import NewFolder
 from ..common.record_files import checked, damaged, inside, read_json, read_record
 from ..evaluation.relearn_curve import BaseCurve
 from ..models.diffusers.adapter_files import adapter_bytes
@@ -51,19 +43,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RunWriter:
-    """Collects a run in a hidden folder beside its destination, and renames it there when it is
+class RunWriter(NewFolder):
+    """Collects a run in a hidden folder beside its destination, which gets its name when the run is
     done.
-
-    Use as a context manager: leaving it without `finish` removes the hidden folder.
-
-    Raises:
-        OutputError: the destination exists, or cannot be written (also when the disk is full).
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = Path(out)
-        self.folder = partial_of(self.out)
+        super().__init__(out)
+        self.folder = self.partial
         self.record: dict[str, Any] = {
             "schema": RUN,
             "status": "running",
@@ -71,26 +58,12 @@ class RunWriter:
             "previews": [],
             "curve": [],
             "controls": {},
-            "files": {},
         }
-
-    def __enter__(self) -> "RunWriter":
-        check_output(self.out)
-        try:
-            (self.folder / "images").mkdir(parents=True)
-        except OSError as error:
-            raise unwritable(self.out, error) from error
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise unwritable(self.out, error) from error
 
     def add_step(self, step: Step) -> None:
         """Append one line to steps.jsonl."""
         with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(to_json(step)) + "\n")
+            stream.write(json_text(step) + "\n")
 
     def add_preview(self, preview: Preview) -> None:
         """Save preview pictures."""
@@ -120,6 +93,7 @@ class RunWriter:
 
     def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
         file = f"images/{name}.png"
+        (self.folder / "images").mkdir(exist_ok=True)
         picture.image.save(self.folder / file)
         record = to_json(dataclasses.replace(picture, image=None, file=Path(file)))
         del record["image"]
@@ -139,18 +113,28 @@ class RunWriter:
         """Save one picture at the top of the folder."""
         image.save(self.folder / name)
 
+    def make_room(self) -> None:
+        """Remove every picture, and the line that was not written to its end, where the disk is
+        full.
+        """
+        for name in ("images", "comparison.png"):
+            remove(self.folder / name)
+        self.record |= {"pictures": [], "previews": [], "curve": []}
+        steps = self.folder / "steps.jsonl"
+        if steps.exists():
+            os.truncate(steps, steps.read_bytes().rfind(b"\n") + 1)
+
     def finish(self, status: str, **values: Any) -> Path:
-        """Write run.json with the hashes of all files, and move the folder to its destination."""
-        for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
-            self.record["files"][path.relative_to(self.folder).as_posix()] = hashlib.sha256(
-                path.read_bytes()
-            ).hexdigest()
+        """Write run.json with the hashes of all files, and give the folder its name."""
+        target = self.folder / "run.json"
+        files = sorted(p for p in self.folder.rglob("*") if p.is_file() and p != target)
+        self.record["files"] = {
+            path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
         record = self.record | to_json(values) | {"status": status}
-        write_bytes(
-            self.folder / "run.json", json.dumps(record, indent=1, allow_nan=False).encode()
-        )
-        self.folder.rename(self.out)
-        return self.out
+        write_bytes(target, json_text(record, indent=1).encode())
+        return self.settle()
 
 
 def _steps(folder: Path) -> list[dict[str, Any]]:

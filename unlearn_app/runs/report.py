@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
 from ..common.images import open_png
-from ..common.json_values import to_json
+from ..common.json_values import json_text, to_json
 from ..common.record_files import damaged, sha256_of
 from ..common.templates import templates
 from ..evaluation.base_rates import RECORDED, scores_of
@@ -58,7 +57,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     run = open_run(folder)
     findings = read_findings(run.folder)
     page, values = run.folder / "report.html", run.folder / "report.json"
-    text = json.dumps(report_json(run, findings), indent=1, allow_nan=False)
+    text = json_text(report_json(run, findings), indent=1)
     try:
         write_bytes(page, report_html(run, findings).encode())
         write_bytes(values, text.encode())

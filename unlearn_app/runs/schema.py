@@ -177,7 +177,7 @@ class RunRecord(Record):
     """run.json: what `folder.RunWriter` writes, and `workflow` adds at the end."""
 
     VERSION: ClassVar[str] = RUN
-    status: Literal["complete", "stopped"]
+    status: Literal["complete", "stopped", "diverged"]
     config: Settings
     pictures: list[Compared]
     previews: list[Preview]

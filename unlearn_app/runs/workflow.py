@@ -2,15 +2,18 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from traceback import clear_frames
 
 from ..attacks.relearn import Relearn
-from ..attacks.runner import attack_context, checkpoints, controls
+from ..attacks.runner import CHECKPOINTS, attack_context, checkpoints, controls
 from ..common import registry
-from ..common.errors import Cancelled, ConfigError
+from ..common.atomic_files import check_space, unwritable
+from ..common.errors import Cancelled, Diverged, NotFinite, UnlearnError, diverging, lower
 from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
@@ -24,7 +27,8 @@ from ..evaluation.relearn_curve import BaseCurve
 from ..evaluation.verdict import Thresholds, judge_run, recovery
 from ..models.catalog import load_model
 from ..models.diffusers.adapter_files import ORIGINAL, origin
-from ..models.protocols import Model
+from ..models.protocols import Model, token_access
+from ..models.sizes import NUMBER, adapter_size, picture_size
 from ..settings.attacks import pictures_of
 from ..settings.events import (
     COLUMNS,
@@ -43,11 +47,21 @@ from ..settings.events import (
     Verdict,
 )
 from ..settings.run_config import OWN_PROMPTS, RunConfig
-from ..training.unlearning import edit, harden, is_trained, train, training_terms
+from ..training.unlearning import (
+    edit,
+    edit_diverging,
+    harden,
+    is_trained,
+    train,
+    training_terms,
+)
 from .comparison_strip import comparison_strip, heading
 from .findings import own_findings
 from .folder import Run, RunWriter
 from .provenance import environment
+
+EMPTY = 10**6
+"""About how many bytes a run folder takes without pictures and adapters."""
 
 
 @dataclass
@@ -71,6 +85,9 @@ class _Work:
     """The third column, which is generated while the attacked model is active."""
     model: Model | None = None
     scorer: Scorer | None = None
+    status: str = "complete"
+    reason: str = ""
+    """Why it is not complete, as a sentence."""
 
     def check(self) -> None:
         if self.cancel.is_set():
@@ -88,10 +105,12 @@ def run(
 
     `model` may be a model that is loaded already (it must be `config.model`). When `cancel` is
     set the run stops within one step, keeps what it has, and ends with
-    `Done(stopped=True)`.
+    `Done(stopped=True)`. The folder is beside `out` where that was taken meanwhile.
 
     Raises:
-        UnlearnError: the request cannot be served; nothing is left behind.
+        UnlearnError: the request cannot be served, or was stopped before the first step, and
+            nothing is left behind; or, after `Done(stopped=True)`, training diverged or the disk is
+            full, and what was reached before is kept.
     """
     started = time.perf_counter()
     concept = preview_concept(config)
@@ -99,27 +118,60 @@ def run(
         if config.prompts:
             writer.add_text(OWN_PROMPTS, config.prompts + "\n")
         work = _Work(config, concept, writer, cancel or threading.Event(), model=model)
-        stopped = False
-        stages = (
-            ("load_s", _load),
-            ("unlearn_s", _unlearn),
-            ("attack_s", _attack),
-            ("controls_s", _controls),
-            ("compare_s", _compare),
-        )
+        problem: UnlearnError | None = None
         try:
-            for name, stage in stages:
-                stage_started = time.perf_counter()
-                try:
-                    yield from stage(work)
-                finally:
-                    work.timing[name] = time.perf_counter() - stage_started
-        except Cancelled:
-            stopped = True
-        except FloatingPointError as error:
-            rate = "unlearn.lr" if name == "unlearn_s" else "attack.lr"
-            raise ConfigError(f"The training diverged: {error}.", rate) from error
-        yield from _conclude(work, stopped, started)
+            problem = yield from _work_through(work)
+            yield from _conclude(work, started)
+        except OSError as error:
+            if not work.unlearned:
+                raise
+            problem = unwritable(out, error)
+            _end(work, error, "stopped", f"{problem} No picture is kept.")
+            work.columns.clear()
+            writer.make_room()
+            yield from _conclude(work, started)
+        if problem:
+            raise problem
+
+
+def _work_through(work: _Work) -> Generator[Event, None, UnlearnError | None]:
+    """All stages, or as many as can be; returns what the run failed of.
+
+    Where an attack fails, the model before it is still compared.
+
+    Raises:
+        UnlearnError: the run failed or was stopped before the first step.
+    """
+    problem = None
+    for name, stage in STAGES.items():
+        if problem and name != "compare_s":
+            continue
+        started = time.perf_counter()
+        try:
+            yield from stage(work)
+        except Cancelled as error:
+            if not work.unlearned:
+                sentence = "The run was stopped before its first step; nothing is kept."
+                raise Cancelled(sentence) from error
+            _end(work, error, "stopped", "The run was stopped before it could be judged.")
+            break
+        except UnlearnError as error:
+            diverged = isinstance(error, (Diverged, NotFinite))
+            if not work.unlearned and not isinstance(error, Diverged):
+                raise
+            problem = error
+            _end(work, error, "diverged" if diverged else "stopped", str(error))
+            if name == "unlearn_s":
+                break
+        finally:
+            work.timing[name] = time.perf_counter() - started
+    return problem
+
+
+def _end(work: _Work, error: Exception, status: str, reason: str) -> None:
+    """Note why the run is not complete, and leave the trainings that `error` has interrupted."""
+    clear_frames(error.__traceback__)
+    work.status, work.reason = status, reason
 
 
 def _load(work: _Work) -> Iterator[Event]:
@@ -128,8 +180,25 @@ def _load(work: _Work) -> Iterator[Event]:
     yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
     work.model = work.model or load_model(work.config.model)
     work.model.drop_adapters()
+    check_space(work.writer.out, _size(work.config, work.concept, work.model))
     work.scorer = load_scorer(work.config.model, [work.concept])
     work.check()
+
+
+def _size(config: RunConfig, concept: Concept, model: Model) -> int:
+    """About how many bytes the run folder will take."""
+    marks = sum(step < config.attack.steps for step in CHECKPOINTS)
+    shown = len(comparison_prompts(concept, config.compare))
+    size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
+    if is_trained(config):
+        size += adapter_size(model, config.unlearn.rank, config.unlearn.modules)
+    else:
+        rank = getattr(config.build("closed_form"), "rank", 0)
+        edited = token_access(model, "A closed form").cross_weights().values()
+        size += NUMBER * sum((rank or min(w.shape)) * sum(w.shape) for w in edited)
+    if config.attack.steps and config.attack.weights == "lora":
+        size += adapter_size(model, config.attack.rank)
+    return size
 
 
 def _unlearn(work: _Work) -> Iterator[Event]:
@@ -140,7 +209,8 @@ def _unlearn(work: _Work) -> Iterator[Event]:
     practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
     if not is_trained(config):
         yield towards
-        for event in _with_previews(work, edit(work.model, work.concept, config)):
+        steps = edit(work.model, work.concept, config)
+        for event in _with_previews(work, steps, edit_diverging(config)):
             yield event
             if isinstance(event, Step) and event.losses["forget"]:
                 lost = (
@@ -149,6 +219,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
                 )
                 yield Stage("unlearn", lost, SHARES["unlearn"])
         if work.collapsed or not config.resist.on:
+            _save_adapter(work, "unlearn")
             return
         towards = Stage(
             "unlearn",
@@ -159,7 +230,9 @@ def _unlearn(work: _Work) -> Iterator[Event]:
     terms = training_terms(work.model, work.concept, config, work.cancel.is_set)
     yield towards
     learn = train if is_trained(config) else harden
-    yield from _with_previews(work, learn(work.model, work.concept, terms, config))
+    steps = learn(work.model, work.concept, terms, config)
+    yield from _with_previews(work, steps, diverging(*lower("unlearn.lr", config.unlearn.lr)))
+    _save_adapter(work, "unlearn")  # before an attack fills the disk
 
 
 def _attack(work: _Work) -> Iterator[Event]:
@@ -206,33 +279,39 @@ def _look(work: _Work, step: Step) -> AttackCheckpoint:
     return checkpoint
 
 
-def _with_previews(work: _Work, steps: Iterator[Step]) -> Iterator[Event]:
+def _with_previews(
+    work: _Work, steps: Iterator[Step], diverges: AbstractContextManager[None]
+) -> Iterator[Event]:
     """The steps, and after some of them, the last included, previews by the model under training.
 
-    Training ends there when the model is being destroyed.
+    Training ends there when the model is being destroyed. `diverges` names the setting to change
+    where steps or previews are not finite.
     """
     work.check()
     monitor = CollapseMonitor(
         work.model, work.concept, work.config.compare, work.scorer, work.cancel.is_set
     )
-    for step in steps:
-        work.writer.add_step(step)
-        work.unlearned = step
-        yield step
-        if monitor.due(step):
-            preview = monitor.preview(step)
-            work.writer.add_preview(preview)
-            yield preview
-            if monitor.collapsed():
-                work.collapsed = True
-                yield Stage("unlearn", f"Stopped at step {step.step}: {COLLAPSE}", SHARES["attack"])
-                steps.close()
-                return
-        work.check()
+    with diverges:
+        for step in steps:
+            work.writer.add_step(step)
+            work.unlearned = step
+            yield step
+            if monitor.due(step):
+                preview = monitor.preview(step)
+                work.writer.add_preview(preview)
+                yield preview
+                if monitor.collapsed():
+                    work.collapsed = True
+                    said = f"Stopped at step {step.step}: {COLLAPSE}"
+                    yield Stage("unlearn", said, SHARES["attack"])
+                    steps.close()
+                    return
+            work.check()
 
 
 def _compare(work: _Work) -> Iterator[Event]:
-    for row, column in enumerate(COLUMNS[:2] if work.collapsed else COLUMNS):
+    attacked = work.relearned or not (work.collapsed or work.reason)
+    for row, column in enumerate(COLUMNS if attacked else COLUMNS[:2]):
         share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
         yield Stage("compare", f"Generating the {column} column: same prompts, same seeds", share)
         if column == "relearned" and work.relearned:
@@ -262,13 +341,16 @@ def _generated(work: _Work, column: Column, trained: Step | None) -> Images:
     )
 
 
-def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
+def _conclude(work: _Work, started: float) -> Iterator[Event]:
     yield Stage("write", "Writing the run folder", SHARES["write"])
     scores = {
         column: score(images.pictures, work.scorer) for column, images in work.columns.items()
     }
     so_far = _so_far(work, scores)
-    verdict = _verdict(so_far, stopped)
+    if work.status == "complete":
+        verdict = judge_run(so_far.scores, own_findings(so_far))
+    else:
+        verdict = Verdict("inconclusive", (work.reason,))
     base = work.base or taught_curve(work.taught)
     apart = differences(work.columns, work.scorer)
     if scores:
@@ -285,7 +367,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
     } | work.timing
     timing["total_s"] = time.perf_counter() - started
     folder = work.writer.finish(
-        "stopped" if stopped else "complete",
+        work.status,
         config=work.config,
         command=work.config.command(out=work.writer.out.name),
         concept=work.concept,
@@ -298,7 +380,7 @@ def _conclude(work: _Work, stopped: bool, started: float) -> Iterator[Event]:
         thresholds=Thresholds(),
         relearning=_recovery(so_far),
     )
-    yield Done(folder, stopped)
+    yield Done(folder, work.status != "complete")
 
 
 def _so_far(work: _Work, scores: dict[Column, dict[Group, GroupScore]]) -> Run:
@@ -310,12 +392,6 @@ def _so_far(work: _Work, scores: dict[Column, dict[Group, GroupScore]]) -> Run:
     return Run(work.writer.folder, work.writer.record | to_json(known))
 
 
-def _verdict(so_far: Run, stopped: bool) -> Verdict:
-    if stopped:
-        return Verdict("inconclusive", ("The run was stopped before it could be judged.",))
-    return judge_run(so_far.scores, own_findings(so_far))
-
-
 def _recovery(so_far: Run) -> dict[str, float | None]:
     """What is told of the curve of the run's own attack; None where it was not judged."""
     own = own_findings(so_far)
@@ -323,11 +399,13 @@ def _recovery(so_far: Run) -> dict[str, float | None]:
 
 
 def _save_adapter(work: _Work, slot: str) -> None:
+    """Save what the slot holds, unless it is saved already or is not finite."""
     try:
         state = work.model.adapter_state(slot) if work.model else {}
     except KeyError:
         return
-    if state:
+    known = (work.writer.folder / f"{slot}.safetensors").exists()
+    if state and not known and all(tensor.isfinite().all() for tensor in state.values()):
         work.writer.add_adapter(
             slot,
             state,
@@ -341,3 +419,13 @@ def _save_adapter(work: _Work, slot: str) -> None:
                 ),
             },
         )
+
+
+STAGES = {
+    "load_s": _load,
+    "unlearn_s": _unlearn,
+    "attack_s": _attack,
+    "controls_s": _controls,
+    "compare_s": _compare,
+}
+"""The parts of a run in their order, by the names of their seconds in run.json."""

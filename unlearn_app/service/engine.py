@@ -6,7 +6,6 @@ import errno
 import hashlib
 import logging
 import shutil
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UnlearnError
+from ..common.private_folder import PrivateFolder
 from ..common.registry import DEFAULT_MODEL
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
@@ -93,6 +93,7 @@ class Engine:
         patience: float = 5.0,
     ) -> None:
         self.root = Path()
+        self._private: PrivateFolder | None = None
         self.ready = threading.Event()
         self.load_error = ""
         """Why the model could not be loaded, as a sentence."""
@@ -108,7 +109,8 @@ class Engine:
 
     def start(self) -> "Engine":
         """Make the private folder for runs and start the thread, which loads the model first."""
-        self.root = Path(tempfile.mkdtemp(prefix="unlearn-runs-"))  # mkdtemp makes it 0700
+        self._private = PrivateFolder("unlearn-runs-")
+        self.root = self._private.path
         self._thread.start()
         return self
 
@@ -218,7 +220,8 @@ class Engine:
             self._change.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
-            shutil.rmtree(self.root, ignore_errors=True)
+        if self._private:
+            self._private.remove()
 
     def _jobs_of(self, session: str) -> list[Job]:
         return [job for job in self._jobs if job.session == session]

@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from ..common.errors import NotFinite
 from ..methods.gradient_rules import GradientRule
 from ..methods.gradient_rules.combination import Preconditioner, combine, cosine_of
 from ..methods.objectives import Loss
 from ..methods.regularizers import Regularizer
 from ..models.protocols import Denoiser, MetaBatch, NoisyBatch, Params
 from ..settings.events import Step
+
+ADVICE = "lower the learning rate"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def fit(
     tenth of warm-up. A rule in the optimizer's metric gets its step without Adam's momentum.
 
     Raises:
-        FloatingPointError: a loss is not finite; the weights are as after the step before.
+        NotFinite: a loss or a weight is not finite; the weights are as after the step before.
     """
     tensors = list(params.values())
     preconditioner = Preconditioner() if getattr(rule, "preconditioned", False) else None
@@ -60,7 +63,7 @@ def fit(
         regularizer.begin_(params)
     for step in range(1, steps + 1):
         started = time.perf_counter()
-        losses, gradients = _term_gradients(model, params, terms)
+        losses, gradients = _term_gradients(model, params, terms, step)
         metric = preconditioner(gradients, preference) if preconditioner else None
         update, chosen, gramian = combine(gradients, rule, preference, metric)
         penalty = _penalty_gradient(params, regularizers, update)
@@ -70,7 +73,7 @@ def fit(
         schedule.step()
         for regularizer in regularizers:
             regularizer.project_(params)
-        changes = gradients.double() @ (_joined(tensors) - before).double()
+        changes = gradients.double() @ _moved(tensors, before, step).double()
         measured = _measured(tuple(terms), chosen, changes, gramian)
         seconds = time.perf_counter() - started
         yield Step(stage, step, steps, losses, **measured, seconds=seconds)
@@ -78,6 +81,20 @@ def fit(
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+@torch.no_grad()
+def _moved(tensors: Sequence[Tensor], before: Tensor, step: int) -> Tensor:
+    """How far the weights have come from those `before` the step, which are back if it was
+    infinite.
+    """
+    after = _joined(tensors)
+    if after.isfinite().all():
+        return after - before
+    pieces = before.split([tensor.numel() for tensor in tensors])
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        tensor.copy_(piece.view_as(tensor))
+    raise NotFinite(f"a weight is not finite after step {step}", ADVICE)
 
 
 def _measured(
@@ -103,13 +120,13 @@ def _warm_cosine(step: int, steps: int) -> float:
 
 
 def _term_gradients(
-    model: Denoiser, params: Params, terms: Mapping[str, Term]
+    model: Denoiser, params: Params, terms: Mapping[str, Term], step: int
 ) -> tuple[dict[str, float], Tensor]:
     losses, rows = {}, []
     for name, term in terms.items():
         loss = term.objective(model, next(term.batches), None)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the {name} loss is {loss.item()}; lower the learning rate")
+            raise NotFinite(f"the {name} loss is {loss.item()} at step {step}", ADVICE)
         gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
         rows.append(_flatten(gradients, params))
         losses[name] = loss.item()

@@ -5,11 +5,14 @@ closed form.
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from functools import partial
 
+import torch
+
 from ..common import registry
-from ..common.errors import ConfigError, ShouldStop, never
+from ..common.errors import ConfigError, NotFinite, ShouldStop, diverging, lower, never
 from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, cycled, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
@@ -176,13 +179,14 @@ def train(
 
     Raises:
         ConfigError: the projection leaves nothing to learn from.
+        Diverged: a loss or a weight is not finite; the adapter is as after the step before.
     """
     settings = config.unlearn
     seed = stream_seed("adapter", config.seed)
     params = model.reset_adapter("unlearn", settings.rank, settings.alpha, seed, settings.modules)
     forget = terms.get("forget")
     held = build_regularizers(model, concept, config, erased, merged, forget)
-    with model.training("unlearn"):
+    with diverging(*lower("unlearn.lr", settings.lr)), model.training("unlearn"):
         yield from fit(
             model,
             params,
@@ -203,18 +207,33 @@ def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
 
     Raises:
         ConfigError: the model offers no single tokens.
+        Diverged: the edit is not finite; the slot is as it was.
     """
     started = time.perf_counter()
     forget, anchor = edited_tokens(model, concept)
     retained = model.encode_text(retain_prompts(concept, EDITED_PROMPTS)).states
     method = config.build("closed_form")
-    factors = method(model.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
-    adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
+    with edit_diverging(config):
+        try:
+            factors = method(model.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
+        except torch.linalg.LinAlgError as error:
+            raise NotFinite("the edit has no solution", "a larger ridge is accepted") from error
+        adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
     model.load_adapter("unlearn", adapter.state)
     with model.active("unlearn"):
         yield Step(
             "unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started
         )
+
+
+def edit_diverging(config: RunConfig) -> AbstractContextManager[None]:
+    """Name the settings of the closed form where its edit, or pictures with it, are not finite."""
+    name, method = config.objective, config.build("closed_form")
+    used = [
+        f"{name}.{item.name}={getattr(method, item.name)}"
+        for item in registry.settings_of("closed_form", name)
+    ]
+    return diverging(name, f"an edit nearer to its defaults than {', '.join(used)}")
 
 
 def harden(
@@ -227,9 +246,11 @@ def harden(
     """
     edited = model.adapter_state("unlearn")
     resist_first = {name: terms[name] for name in ("resist", "retain")}
-    with model.merged("unlearn"):
-        yield from train(model, concept, resist_first, config)
-    model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
+    try:
+        with model.merged("unlearn"):
+            yield from train(model, concept, resist_first, config)
+    finally:  # a training that is stopped leaves the sum as well
+        model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
 
 
 def is_trained(config: RunConfig) -> bool:

@@ -15,6 +15,7 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
+from ...common.errors import NotFinite
 from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16
 from ..parameterization import parameterization_of
@@ -111,7 +112,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
                     original=original,
                 )
             latents.append(sampled)
-        return torch.cat(latents).float()
+        return self._finite(torch.cat(latents).float())
 
     def _pipeline_for(
         self, overrides: SamplingOverrides
@@ -140,7 +141,18 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
         pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
-        return torch.cat(pieces).clamp(-1, 1)
+        return self._finite(torch.cat(pieces)).clamp(-1, 1)
+
+    def _finite(self, pictures: Tensor) -> Tensor:
+        """`pictures` or latents of them, where all numbers are finite.
+
+        Raises:
+            NotFinite: some are not; as pixels they would be black.
+        """
+        if not pictures.isfinite().all():
+            what = f"the pictures of the model {self.name} are not finite"
+            raise NotFinite(what, "weights and adapters whose pictures are finite are accepted")
+        return pictures
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:

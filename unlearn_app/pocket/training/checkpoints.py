@@ -1,6 +1,7 @@
 """A training that saves checkpoints, from which it goes on after a kill."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ...common.atomic_files import replacement, write_bytes
+from ...common.errors import Diverged
+from ...common.json_values import json_text
 from ...models.device import choose_device
 
 EMA_DECAY = 0.9995
@@ -57,6 +60,10 @@ class TrainingState:
             decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step)) ** EMA_EVERY
             weights = self.model.state_dict().values()
             torch._foreach_lerp_(list(self.ema.values()), list(weights), 1 - decay)
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite numbers."""
+        return all(bool(w.isfinite().all()) for w in self.model.state_dict().values())
 
     def checkpoint(self) -> dict[str, Any]:
         """What `restore` reads."""
@@ -123,29 +130,47 @@ def train_with_checkpoints(
     """Train `state` from its last checkpoint to step `steps`; `batch_loss` and `learning_rate` are
     called with the `step`.
 
-    Every `save_every` steps the state and the mean loss since the last checkpoint are saved;
-    `facts` are recorded at the end.
+    Every `save_every` steps, and when it is closed, the state and the mean loss since the last
+    checkpoint are saved; `facts` are recorded at the end.
+
+    Raises:
+        Diverged: weights or the loss are not finite; the last checkpoint is kept.
     """
     path = checkpoint_path(work, part)
     if path.exists():
         state.restore(load(path))
     started = time.monotonic() - state.seconds
     recent: list[float] = []
-    yield Progress(part, state.step, steps, "resumed" if state.step else "")
-    state.model.train()
-    while state.step < steps:
-        loss = batch_loss(step=state.step)
-        state.update(loss, learning_rate(step=state.step), max_norm)
-        recent.append(loss.item())
-        detail = f"loss {recent[-1]:.3f}"
-        if state.step % save_every == 0 or state.step == steps:
-            state.seconds = time.monotonic() - started
-            state.losses.append([state.step, round(sum(recent) / len(recent), 4)])
-            recent = []
-            save(path, state.checkpoint())
-        yield Progress(part, state.step, steps, detail)
+
+    try:
+        yield Progress(part, state.step, steps, "resumed" if state.step else "")
+        state.model.train()
+        while state.step < steps:
+            loss = batch_loss(step=state.step)
+            state.update(loss, learning_rate(step=state.step), max_norm)
+            recent.append(loss.item())
+            detail = f"loss {recent[-1]:.3f}"
+            if state.step % save_every == 0 or state.step == steps:
+                _keep(path, part, state, recent, started)
+            yield Progress(part, state.step, steps, detail)
+    except GeneratorExit:
+        _keep(path, part, state, recent, started)
+        raise
     trained = {"steps": state.step, "seconds": round(state.seconds), "losses": state.losses}
     record(work, part, trained | facts)
+
+
+def _keep(path: Path, part: str, state: TrainingState, recent: list[float], started: float) -> None:
+    """Save the state after the steps with the losses `recent`, which are forgotten then."""
+    if not recent:
+        return
+    mean = sum(recent) / len(recent)
+    if not math.isfinite(mean) or not state.is_finite():
+        raise Diverged(f"The training of {part} diverged before step {state.step}.", "part")
+    state.seconds = time.monotonic() - started
+    state.losses.append([state.step, round(mean, 4)])
+    recent.clear()
+    save(path, state.checkpoint())
 
 
 def checkpoint_path(work: Path, part: str) -> Path:
@@ -166,7 +191,7 @@ def save(path: Path, value: dict[str, Any] | Tensor) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace the file `path` by `value` as JSON."""
-    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_bytes(path, (json_text(value, indent=1) + "\n").encode())
 
 
 def record(work: Path, part: str, facts: dict[str, Any]) -> None:

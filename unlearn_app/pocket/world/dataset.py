@@ -100,10 +100,13 @@ def render_split(
             pool.submit(_render_shard, path, split, rows, seed) for path, rows in missing.items()
         ]
         kept = len(shards) - len(missing)
-        yield kept, len(shards)
-        for done, job in enumerate(jobs, start=kept + 1):
-            job.result()
-            yield done, len(shards)
+        try:
+            yield kept, len(shards)
+            for done, job in enumerate(jobs, start=kept + 1):
+                job.result()
+                yield done, len(shards)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _shards(folder: Path, split: str, count: int, seed: int) -> dict[Path, range]:

@@ -1,0 +1,58 @@
+"""Private folders among the temporary files, which end with their process, however that ends."""
+
+import atexit
+import os
+import shutil
+import tempfile
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from .folder_lock import signed_lock
+
+PATIENCE = 1.0
+"""Seconds to wait for the own lock, which another process may try just then."""
+
+
+class PrivateFolder:
+    """A new folder whose name begins with `prefix` and that only this user may read.
+
+    It goes when it is removed or the process ends. What a killed process leaves goes with the next
+    one that is made: the lock of a file beside the folder says whether its process is alive.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        top = Path(tempfile.gettempdir())
+        _remove_dead(top, prefix)
+        self.path = top / f"{prefix}{uuid.uuid4().hex}"
+        self._lock = _lock_of(self.path)
+        self._lock.acquire(timeout=PATIENCE)
+        self.path.mkdir(mode=0o700)
+        atexit.register(self.remove)
+
+    def remove(self) -> None:
+        """Remove the folder with all that it holds."""
+        _remove(self.path, self._lock)
+
+
+def _lock_of(folder: Path) -> FileLock:
+    return signed_lock(folder.with_name(f"{folder.name}.lock"))
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+    if not folder.exists():  # else a thread still writes into it; the next process removes it
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _remove_dead(top: Path, prefix: str) -> None:
+    """Remove this user's folders of that prefix whose process is dead."""
+    for file in top.glob(f"{prefix}*.lock"):
+        folder, lock = file.with_suffix(""), _lock_of(file.with_suffix(""))
+        with suppress(OSError):  # Timeout among them: its process is alive
+            if not hasattr(os, "getuid") or file.lstat().st_uid == os.getuid():
+                lock.acquire()
+                _remove(folder, lock)
