@@ -50,6 +50,7 @@ INTERRUPTED = 130
 BENCHES = {
     "main-job": ("main_job", "MainJob"),
     "calibration": ("calibration", "Calibration"),
+    "tradeoff": ("tradeoff", "Tradeoff"),
     "judge": ("judge", "JudgeExperiment"),
     "paper1": ("paper1.measure", "Paper1"),
     "paper2": ("paper2.measure", "Paper2"),

@@ -46,13 +46,13 @@ def run_cost(config: RunConfig) -> int:
     compare, attack, picture = config.compare, config.attack, _picture(config)
     looks = 1 + sum(step < attack.steps for step in CHECKPOINTS)
     column = (compare.forget + compare.near + compare.far) * picture
-    cost = _training(config) + WATCHED * picture + (2 + looks) * column + _relearning(config)
+    cost = training_cost(config) + WATCHED * picture + (2 + looks) * column + _relearning(config)
     if attack.controls or config.resist.on:
         control = _relearning(config) + (1 + looks) * compare.forget * picture
         cost += control
         if config.resist.on:
             plain = replace(config, resist=replace(config.resist, on=False))
-            cost += control + _training(plain)
+            cost += control + training_cost(plain)
     return cost
 
 
@@ -74,7 +74,7 @@ def request_cost(config: RunConfig, plan: "groups.SequenceConfig", earlier: int)
     known = len(registry.world(config.model).known_concepts()) or OPEN_PANEL
     trained = earlier + 1 if plan.regime == "simultaneous" else 1
     panel = (2 * (known + earlier + 1) + earlier) * plan.pictures
-    return panel * _picture(config) + trained * _training(config)
+    return panel * _picture(config) + trained * training_cost(config)
 
 
 def _picture(config: RunConfig) -> int:
@@ -82,7 +82,7 @@ def _picture(config: RunConfig) -> int:
     return config.compare.sampling_steps * (2 if guided else 1)
 
 
-def _training(config: RunConfig) -> int:
+def training_cost(config: RunConfig) -> int:
     """Unlearning with the pictures that it trains on; an edit in closed form costs nothing."""
     unlearn, resist = config.unlearn, config.resist
     if registry.kind_of(config.objective) != "objective" and not resist.on:

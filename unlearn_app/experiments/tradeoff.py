@@ -1,0 +1,216 @@
+"""The defaults of forgetting: what several settings cost, and what they do to the concept, its
+relatives and the rest, on development targets only.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..attacks.relearn import Relearn
+from ..attacks.runner import attack_context, checkpoints
+from ..concepts.catalog import preview_concept
+from ..evaluation.comparison import comparison_prompts, generate_column, score
+from ..pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
+from ..settings.cost import training_cost
+from ..settings.run_config import RunConfig, make_config
+from .cells import SMOKE, Experiment, read_cells, short_hash
+from .known_outcome_models import unlearn
+from .main_job import RETAIN_GROUPS, RUN_BARS, WITHIN
+from .tables import line, median_of, render, table, write_report
+
+PARTS = ("steps", "lr", "batch_size", "retain_weight")
+"""The settings of `unlearn` that are varied."""
+GRID: tuple[tuple[float, ...], ...] = tuple(
+    itertools.product((15, 30, 60), (1e-3, 2e-3), (8, 16), (3.0,))
+)
+ORIGINAL, BACK = "original", "relearned"
+Row = dict[str, float]
+"""Of one target at one setting: its cost, its seconds, and percent and points as `RUN_BARS`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A development target, forgotten at every setting of the grid."""
+
+    concept: str
+    seed: int
+
+
+class Tradeoff(Experiment):
+    """Forget every target at every setting, and attack each result; a cell grows by settings."""
+
+    name = "tradeoff"
+
+    def cells(self) -> list[Target]:
+        concepts = DEVELOPMENT_OBJECTS + DEVELOPMENT_STYLES
+        chosen = concepts[-1:] if self.smoke else concepts
+        return [Target(name, seed) for seed in range(self.seeds) for name in chosen]
+
+    def config(self, cell: Target) -> dict[str, Any]:
+        run = self._run(cell)
+        return {
+            "concept": cell.concept,
+            "seed": cell.seed,
+            "compare": run.compare,
+            "attack": run.attack,
+            "base": self.model.base_hash,
+            "judge": self.judge.version,
+        }
+
+    def lacks(self, cell: Target, known: Mapping[str, Any]) -> bool:
+        return bool(self._lacking(cell, known))
+
+    def measure(
+        self, cell: Target, known: dict[str, Any], shared: None
+    ) -> Iterator[dict[str, Any]]:
+        found, model = dict(known), self.model
+        if ORIGINAL not in found:
+            model.drop_adapters()
+            found[ORIGINAL] = self._shares(self._run(cell), ORIGINAL)
+        for name, config in self._lacking(cell, known).items():
+            started = time.perf_counter()
+            unlearn(model, config)
+            seconds = time.perf_counter() - started
+            with model.active("unlearn"):
+                shares = self._shares(config, "unlearned")
+            found[name] = shares | {
+                BACK: self._attacked(config),
+                "cost": training_cost(config),
+                "seconds": round(seconds, 2),
+                "run": short_hash(config),
+            }
+            model.drop_adapters()
+            yield found
+
+    def line(self, cell: Target, values: Mapping[str, Any]) -> str:
+        return f"{cell.concept}, seed {cell.seed}: {len(values) - 1} settings"
+
+    def report(self) -> str:
+        return write_results(self.folder)
+
+    def _lacking(self, cell: Target, known: Mapping[str, Any]) -> dict[str, RunConfig]:
+        """The settings that are not measured, by name."""
+        grid = {name_of(values): values for values in (GRID[:1] if self.smoke else GRID)}
+        configs = {name: self._run(cell, values) for name, values in grid.items()}
+        return {
+            name: config
+            for name, config in configs.items()
+            if known.get(name, {}).get("run") != short_hash(config)
+        }
+
+    def _run(self, cell: Target, values: Sequence[float] = ()) -> RunConfig:
+        varied = {f"unlearn.{part}": value for part, value in zip(PARTS, values, strict=False)}
+        changes = (varied | SMOKE) if self.smoke else varied
+        return make_config(cell.concept, seed=cell.seed, **changes)
+
+    def _shares(self, config: RunConfig, column: str) -> dict[str, float]:
+        """Percent of pictures that show what their prompt names, by group."""
+        prompts = comparison_prompts(preview_concept(config), config.compare)
+        asked = (prompts, config.compare, config.seed, self.judge)
+        scores = score(generate_column(self.model, column, *asked).pictures)
+        return {group: 100 * own.accuracy for group, own in scores.items()}
+
+    def _attacked(self, config: RunConfig) -> float:
+        """Percent of pictures that show the concept after the default attack."""
+        concept = preview_concept(config)
+        context, attack = attack_context(self.model, concept, config), Relearn(config.attack)
+        *_, shares = checkpoints(
+            self.model, attack, context, lambda step: self._shares(config, BACK), steps=()
+        )
+        return shares["forget"]
+
+
+def name_of(values: Sequence[float]) -> str:
+    """A setting as the report names it."""
+    return " x ".join(format(value, "g") for value in values)
+
+
+def write_results(folder: Path) -> str:
+    """Write the table and the figure over the stored cells; returns the Markdown."""
+    rows = _by_setting(folder)
+    summed = {name: _summed(own) for name, own in rows.items()}
+    best = front({name: (own["cost"], own["within"]) for name, own in summed.items()})
+    default = name_of([getattr(make_config("cat").unlearn, part) for part in PARTS])
+    lines = [
+        [
+            f"**{name}**" if name == default else name,
+            f"{summed[name]['cost']:,.0f}",
+            median_of([row["seconds"] for row in own], ".1f"),
+            *(median_of([row[measure] for row in own], ".0f") for measure in RUN_BARS),
+            f"{summed[name]['within']:.0%}",
+            "yes" if name in best else "",
+        ]
+        for name, own in rows.items()
+    ]
+    heads = (
+        "steps x rate x batch x weight of keeping",
+        "forward passes",
+        "seconds",
+        "concept shown, %",
+        "relatives lost, points",
+        "rest lost, points",
+        "after the attack, %",
+        f"within {WITHIN} of all bars",
+        "cheapest of its kind",
+    )
+    text = render(
+        "tradeoff.md",
+        targets=len({config["concept"] for config, _ in read_cells(folder).values()}),
+        bars=line(*(f"{name} {bar}" for name, (bar, _) in RUN_BARS.items())),
+        table=table(heads, lines),
+    )
+    points = [(name, own["cost"], own["within"], name in best) for name, own in summed.items()]
+    most = max((cost for _, cost, *_ in points), default=1)
+    return write_report(folder, text, render("tradeoff.svg", points=points, most=most))
+
+
+def front(found: Mapping[str, tuple[float, float]]) -> set[str]:
+    """The names for which no other costs less or as little and reaches more, or less and as
+    much: the Pareto front of cost against share.
+    """
+    return {
+        name
+        for name, (cost, share) in found.items()
+        if not any(
+            other_cost <= cost and other >= share and (other_cost, other) != (cost, share)
+            for other_cost, other in found.values()
+        )
+    }
+
+
+def _summed(rows: Sequence[Row]) -> dict[str, float]:
+    """The cost of a setting, and the share of its targets within `WITHIN` of all bars."""
+    return {
+        "cost": statistics.mean(row["cost"] for row in rows),
+        "within": statistics.mean(all(_meets(row, name) for name in RUN_BARS) for row in rows),
+    }
+
+
+def _meets(row: Row, name: str) -> bool:
+    bar, at_least = RUN_BARS[name]
+    return row[name] >= bar - WITHIN if at_least else row[name] <= bar + WITHIN
+
+
+def _by_setting(folder: Path) -> dict[str, list[Row]]:
+    """By setting a row for each target, whose seeds are averaged."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for config, values in read_cells(folder).values():
+        original = values[ORIGINAL]
+        for name, own in values.items():
+            if name == ORIGINAL:
+                continue
+            lost = {group: original[group] - own[group] for group in RETAIN_GROUPS}
+            known = {"cost": own["cost"], "seconds": own["seconds"]}
+            row = known | lost | {"unlearned": own["forget"], BACK: own[BACK]}
+            found.setdefault(name, {}).setdefault(config["concept"], []).append(row)
+    return {
+        name: [
+            {part: statistics.mean(row[part] for row in seeds) for part in seeds[0]}
+            for seeds in targets.values()
+        ]
+        for name, targets in found.items()
+    }
