@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -150,6 +151,26 @@ def test_interrupt_keeps_what_was_reached(
     assert "Traceback" not in err and "Stopped" in err
     record = json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "stopped" and (tmp_path / "stopped" / "unlearn.safetensors").exists()
+
+
+def test_a_closed_terminal_keeps_what_was_reached(tiny_pipeline: Path, tmp_path: Path) -> None:
+    """The terminal is gone when progress is shown next, which must not end the run either."""
+    words = ["run", "--concept", "cat", "--model", str(tiny_pipeline), "--out", "stopped"]
+    command = [sys.executable, "-m", "unlearn_app", *words]
+    command += tiny_settings(**{"unlearn.steps": 5000})
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execve(command[0], command, os.environ | {"PYTHONPATH": str(ROOT)})
+    shown = b""
+    while b"Forgetting" not in shown:
+        shown += os.read(terminal, 1024)
+    time.sleep(1)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    record = json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "stopped"
 
 
 BAD_TEXT = {

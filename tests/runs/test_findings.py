@@ -1,5 +1,6 @@
 """The run's own attack as a finding like any other, read from what the run has stored."""
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -64,3 +65,13 @@ def test_a_finding_that_is_still_being_written_is_not_read(
     folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
     shutil.copytree(folder, folder.with_name(".relearn-2.1-0.partial"))
     assert [finding.folder for finding in read_findings(tmp_path)] == [folder]
+
+
+def test_a_number_that_is_not_finite_prevents_no_finding(
+    run: Run, own: Finding, tmp_path: Path
+) -> None:
+    picture = own.pictures[0] | {"file": "a.png", "alignment": math.nan}
+    found = replace(own, pictures=(picture,), proof=None, seconds=math.inf)
+    write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
+    (read,) = read_findings(tmp_path)
+    assert (read.pictures[0]["alignment"], read.seconds) == (None, None)

@@ -17,7 +17,7 @@ from small_runs import TINY
 
 from unlearn_app.attacks.relearn import adversary_prompts
 from unlearn_app.common import registry
-from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.errors import ConfigError, Diverged
 from unlearn_app.common.json_values import to_json
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.concepts.own_prompts import read_prompts
@@ -172,6 +172,22 @@ def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(
             torch.testing.assert_close(merged[name], weights[name] + b @ a, rtol=1e-3, atol=1e-5)
             assert not torch.allclose(merged[name], weights[name])
     assert all(torch.equal(model.cross_weights()[name], weight) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_an_edit_that_is_not_finite_names_its_settings(
+    model, tiny_pipeline, monkeypatch, number
+) -> None:
+    def exploded(self, weights, *tokens):
+        return {
+            name: (torch.full((1, w.shape[1]), number), torch.ones(len(w), 1))
+            for name, w in weights.items()
+        }
+
+    monkeypatch.setattr(registry.get("closed_form", "uce"), "__call__", exploded)
+    config, concept = plan(tiny_pipeline, objective="uce")
+    with pytest.raises(Diverged, match=r"diverged: the update of .*uce\.ridge=0\.1.* is accepted"):
+        list(edit(model, concept, config))
 
 
 @pytest.mark.parametrize("method", registry.names("closed_form"))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common import registry
-from ..common.errors import ConfigError, check_known, raise_if_stopped
+from ..common.errors import Cancelled, ConfigError, check_known, raise_if_stopped
 from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
@@ -221,8 +221,12 @@ def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) ->
         check_space(ledger.folder, (1 + len(concepts)) * _row_size(ledger, model))
         work = [sequence.add_original(ledger, *known)]
         work += [sequence.append(ledger, name, *known, config=config) for name in concepts]
-        for event in itertools.chain.from_iterable(work):
-            bars.show(event)
+        try:
+            for event in itertools.chain.from_iterable(work):
+                bars.show(event)
+        except Cancelled as error:
+            kept = f"; what was reached before is in {ledger.folder}" if ledger.base else ""
+            raise Cancelled(f"Stopped{kept}.") from error
     _print(ledger)
 
 

@@ -282,10 +282,18 @@ def _shows_pixels(image: Image.Image) -> bool:
     return 2 * max(image.size) <= LARGEST
 
 
+def _best(tried: Sequence[Record]) -> Record:
+    """The last of the pictures that shows the concept most, or else of those nearest to it."""
+    return max(
+        reversed(tried), key=lambda entry: (bool(entry["correct"]), entry["alignment"] or 0.0)
+    )
+
+
 def rendered(kind: str, **values: Any) -> str:
     """The page of that kind, from the template."""
     pages = templates(Path(__file__).parent, autoescape=True)
     pages.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
+    pages.filters["best"] = _best
     pages.globals["other_classes"] = other_classes
     return (
         pages.get_template("report.html")

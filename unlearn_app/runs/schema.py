@@ -242,7 +242,7 @@ class Try(Record):
     asked: str
     seed: Count
     file: str
-    alignment: float
+    alignment: float | None
     predicted: str
     correct: bool
     judges: dict[str, str | float | bool | None] = {}

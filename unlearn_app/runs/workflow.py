@@ -1,5 +1,6 @@
 """From a config to events: the one entry that page, command line and library share."""
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -352,7 +353,11 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     else:
         verdict = Verdict("inconclusive", (work.reason,))
     base = work.base or taught_curve(work.taught)
-    apart = differences(work.columns, work.scorer)
+    apart = {
+        column: groups
+        for column, groups in differences(work.columns, work.scorer).items()
+        if all(math.isfinite(d.p) and math.isfinite(d.distance) for d in groups.values())
+    }
     if scores:
         yield Scores(scores, apart)
     yield verdict
