@@ -12,6 +12,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import contextlib
 
+
+def refuse(sentence: str) -> None:
+    """End with a sentence on what a user has to mend."""
+    sys.stderr.write(f"error: {sentence}\n")
+    sys.exit(2)
+
+
+PORT = os.environ.get("GRADIO_SERVER_PORT", "7860")
+if not PORT.isdecimal() or not 0 < int(PORT[:6]) < 2**16:  # Gradio reads it when it is imported
+    refuse(f"The port GRADIO_SERVER_PORT is {PORT[:40]!r}; a number from 1 to 65535 is accepted.")
+
 from unlearn_app.common.private_folder import PrivateFolder
 from unlearn_app.common.signals import on_signal
 
@@ -34,17 +45,16 @@ engine = Engine(InProcess(MODEL))
 demo = build_demo(engine, model=MODEL).queue(max_size=64)
 
 if __name__ == "__main__":
-    address = (
-        os.environ.get("GRADIO_SERVER_NAME", HOST),
-        int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
-    )
+    host = os.environ.get("GRADIO_SERVER_NAME", HOST)
+    place = {"server_name": host, "server_port": int(PORT)}
     try:
-        demo.launch(
-            prevent_thread_lock=True,
-            server_name=address[0],
-            server_port=address[1],
-            **launch_kwargs(),
-        )
+        try:
+            demo.launch(prevent_thread_lock=True, **place, **launch_kwargs())
+        except OSError:
+            refuse(
+                f"The port {PORT} of {host} is taken or not to be had; another one is accepted as"
+                " GRADIO_SERVER_PORT."
+            )
         engine.start()  # after the page is up, which must not wait for the model
         demo.block_thread()
     finally:

@@ -1,4 +1,4 @@
-"""The page as a process of its own: how it ends, and what it leaves."""
+"""The page as a process of its own: how it ends, what it leaves, and ports that it cannot have."""
 
 import os
 import signal
@@ -46,3 +46,35 @@ def test_what_a_killed_page_leaves_goes_at_the_next_start_and_a_signal_leaves_no
         page.communicate(timeout=60)
     assert page.returncode == 129
     assert list(tmp_path.glob("unlearn-*")) == []
+
+
+def ended(port: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=os.environ | {"GRADIO_SERVER_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def said(port: object) -> str:
+    page = ended(port)
+    assert page.returncode == 2
+    (sentence,) = [line for line in page.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in page.stderr
+    return sentence
+
+
+@pytest.mark.parametrize("port", ["abc", "", "-1", "0", "99999", "7" * 5000, "1.5"])
+def test_an_impossible_port_is_a_sentence(port: str) -> None:
+    assert "a number from 1 to 65535 is accepted" in said(port)
+
+
+@pytest.mark.slow
+def test_a_taken_port_is_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert f"The port {taken.getsockname()[1]} of 127.0.0.1 is taken" in said(
+            taken.getsockname()[1]
+        )

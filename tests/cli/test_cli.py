@@ -230,13 +230,17 @@ def test_missing_options_are_named(command) -> None:
     refused(command("fly"), "fly")
 
 
-@pytest.mark.parametrize("name", ["file", "full", "file/below", "/proc/below"])
+@pytest.mark.parametrize(
+    "name", ["file", "full", "file/below", "/proc/below", ".", "", "/", "..", "a" * 300]
+)
 def test_bad_outputs_are_refused(command, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "kept").write_text("mine")
     for words in (["run", "--concept", "cat"], ["generate", "--prompt", "a cat"]):
         refused(command(*words, "--out", name), name)
+    refused(command("continual", "--concepts", "cat", "--out", name), name)
+    refused(command("compare", str(tmp_path), str(tmp_path), "--out", name), name)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "kept"]
 
 

@@ -1,13 +1,28 @@
 """Pictures keep their 8-bit values as tensors, and hard pixels when they are enlarged."""
 
+import ast
 import io
+import os
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unlearn_app.common.images import enlarged, png_bytes, to_pil, to_pixels, to_tensor
+from unlearn_app.common.errors import OutputError
+from unlearn_app.common.images import (
+    LARGEST_SIDE,
+    enlarged,
+    open_png,
+    png_bytes,
+    to_pil,
+    to_pixels,
+    to_tensor,
+)
+from unlearn_app.common.paths import ROOT
 
 
 @pytest.fixture
@@ -58,3 +73,73 @@ def test_a_png_holds_the_same_pixels() -> None:
     stored = Image.open(io.BytesIO(png_bytes(picture)))
     assert stored.format == "PNG"
     assert np.array_equal(np.asarray(stored), np.asarray(picture))
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    checked = name + content
+    return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+
+def png_of(width: int, height: int) -> bytes:
+    """The beginning of a PNG that says it has this size."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def in_format(name: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, name)
+    return stream.getvalue()
+
+
+HOSTILE = {
+    "empty": b"",
+    "text": b"no picture at all, but long enough",
+    "EPS": EPS,
+    "GIF": in_format("GIF"),
+    "JPEG": in_format("JPEG"),
+    "BMP": in_format("BMP"),
+    "TIFF": in_format("TIFF"),
+    "cut off": in_format("PNG")[:45],
+    "too wide": png_of(LARGEST_SIDE + 1, 1),
+    "a bomb": png_of(2**31 - 1, 2**31 - 1),
+    "of no size": png_of(0, 8),
+    "of two sizes": png_of(8, 8)[:33] + png_of(60_000, 60_000)[8:],
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.filterwarnings("error")
+def test_only_a_png_of_a_limited_size_is_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(HOSTILE[kind])
+    with pytest.raises(OutputError, match=r"a\.png' is no readable picture"):
+        open_png(path)
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(OutputError, match="no readable picture"):
+        open_png(tmp_path / "a.png")
+
+
+def test_a_png_is_opened_as_it_is(checkered: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_bytes(checkered))
+    assert open_png(tmp_path / "a.png").tobytes() == checkered.tobytes()
+
+
+def test_no_other_place_opens_a_picture() -> None:
+    def opens(file: Path) -> bool:
+        return any(
+            isinstance(node, ast.Attribute)
+            and node.attr == "open"
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "Image"
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        )
+
+    files = [file for file in (ROOT / "unlearn_app").rglob("*.py") if opens(file)]
+    assert [file.name for file in files] == ["images.py"]

@@ -8,15 +8,18 @@ import shutil
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from recordings import SMALL, Recordings, Replay, small
 
-from unlearn_app.common.errors import ConfigError, ModelError
+from unlearn_app.common.errors import ConfigError, ModelError, OutOfMemory
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.evaluation.finding import Finding
-from unlearn_app.runs import attack_run
+from unlearn_app.models import catalog
+from unlearn_app.runs import attack_run, workflow
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine, EngineBusy, InProcess, Job, RunGone
@@ -204,7 +207,8 @@ def test_what_costs_too_much_is_refused_before_it_waits(
             PermissionError(errno.EACCES, "Permission denied"),
             "could not be read or written (Permission denied)",
         ),
-        (MemoryError(), "not enough memory"),
+        (MemoryError(), "needs more memory than there is"),
+        (RuntimeError("CUDA out of memory."), "needs more memory than there is"),
         (RuntimeError("secret detail"), "Something went wrong on our side"),
     ],
 )
@@ -490,3 +494,22 @@ def test_in_process_attacks_the_run_on_the_resident_backend(
     asked = AttackRequest(tmp_path / "run", quick(), ("noise",))
     assert list(runner(asked, tmp_path / "run", cancel)) == [Stage("load", "Loading", 0.0)]
     assert seen == [(tmp_path / "run", ("noise",), model, False), True]
+
+
+def test_after_a_lack_of_memory_the_next_job_loads_the_model_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded, failing = [], True
+
+    def work(*asked: object, **more: object) -> Iterator[Done]:
+        if failing:
+            raise OutOfMemory("Unlearning needs more memory than there is; lower unlearn.rank.")
+        yield Done(tmp_path)
+
+    monkeypatch.setattr(catalog, "load_model", lambda model: loaded.append(model) or object())
+    monkeypatch.setattr(workflow, "run", work)
+    runner, asked = InProcess(), (make_config("cat"), tmp_path, threading.Event())
+    with pytest.raises(OutOfMemory, match=r"lower unlearn\.rank"):
+        list(runner(*asked))
+    failing = False
+    assert list(runner(*asked)) == [Done(tmp_path)] and len(loaded) == 2

@@ -123,3 +123,19 @@ def test_only_ties_is_weighted_as_many_updates_need(
 ) -> None:
     plan = make_plan(**changes)
     assert (plan.weight, plan.keep) == (weight, keep)
+
+
+@pytest.mark.parametrize("value", [5, [], {}, 0.5, True])
+@pytest.mark.parametrize("name", ["concept", "anchor", "prompts", "model"])
+def test_what_is_no_text_is_refused_where_one_is_wanted(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is .*; a text is accepted") as refused:
+        make_config(**{"concept": "cat"} | {name: value})
+    assert refused.value.field == name
+
+
+@pytest.mark.parametrize("value", [None, [], {}, 5])
+@pytest.mark.parametrize("name", ["preset", "objective", "rule", "resist.on", "unlearn.modules"])
+def test_nonsense_in_place_of_a_choice_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as refused:
+        make_config("cat", **{name: value})
+    assert refused.value.field == name

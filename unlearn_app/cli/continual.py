@@ -10,7 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common import registry
-from ..common.errors import Cancelled, ConfigError, check_known, raise_if_stopped
+from ..common.errors import (
+    Cancelled,
+    ConfigError,
+    check_known,
+    enough_memory,
+    raise_if_stopped,
+)
 from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
@@ -186,7 +192,7 @@ def export(
     ] = False,
 ) -> None:
     """Write one adapter that diffusers loads: all requests together, or one alone."""
-    from ..common.atomic_files import check_output, write_bytes
+    from ..common.atomic_files import check_output, new_file
     from ..continual.ledger import Ledger
 
     opened = Ledger.open(ledger)
@@ -197,7 +203,7 @@ def export(
     if not last:
         raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
     check_output(out)
-    write_bytes(out, opened.path(chosen, own=alone).read_bytes())
+    new_file(out, opened.path(chosen, own=alone).read_bytes())
     print_path(out)
     if alone and chosen > 1 and opened.plan.regime == "sequential":
         before = ", ".join(row.concept for row in opened.requests[: chosen - 1])
@@ -213,6 +219,7 @@ def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) ->
         ledger.locked(),
         interrupt_flag() as cancel,
         StageBars(screen()) as bars,
+        enough_memory(*sequence.NEEDS_MEMORY),
     ):
         bars.begin(f"Loading the {ledger.config.model} model")
         model = load_model(ledger.config.model)

@@ -98,7 +98,7 @@ def finding_table(findings: list) -> Table:
                 f"{low:.0%} to {high:.0%}",
                 "–" if confirmed is None else f"{confirmed} of {right}",
                 f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none",
-                f"{finding.seconds:.0f}",
+                "–" if finding.seconds is None else f"{finding.seconds:.0f}",
             )
         )
     return table(
@@ -134,30 +134,24 @@ def compare(
         )
     if out is not None:
         _check_file(out)
-    from ..common.atomic_files import write_bytes
+    from ..common.atomic_files import new_file
+    from ..common.record_files import shown
     from ..runs.compare_runs import comparison_html, comparison_rows
     from ..runs.report import open_run
 
     opened = [open_run(folder) for folder in runs]
-    names = ("", *(run.folder.resolve().name for run in opened))
-    shown, last = table("Shares with 95 % Wilson intervals", names, ()), None
+    names = ("", *(shown(run.folder.resolve().name) for run in opened))
+    printed, last = table("Shares with 95 % Wilson intervals", names, ()), None
     for part, name, cells in comparison_rows(opened):
         if part != last:
-            shown.add_section()
-            shown.add_row(Text(part, style="bold"))
+            printed.add_section()
+            printed.add_row(Text(part, style="bold"))
         last = part
-        shown.add_row(Text(f"  {name}"), *map(Text, cells))
-    Console().print(shown)
+        printed.add_row(Text(f"  {name}"), *map(Text, cells))
+    Console().print(printed)
     if out is None:
         return
-    page = comparison_html(opened).encode()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(out, page)
-    except OSError as error:
-        raise OutputError(
-            f"The output {str(out)!r} cannot be written: {error.strerror or error}."
-        ) from error
+    new_file(out, comparison_html(opened).encode())
     print_path(out)
 
 

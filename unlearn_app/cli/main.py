@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ..common.errors import Cancelled, ConfigError, UnlearnError
+from ..common.errors import Cancelled, ConfigError, UnlearnError, enough_memory
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
@@ -57,6 +57,15 @@ BENCHES = {
     "paper3": ("paper3.measure", "Paper3"),
     "lab": ("lab.measure", "Lab"),
 }
+TO_LOWER = "the batch size, the rank or the number of pictures, or choose a smaller model"
+REFUSED = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk is full",
+    errno.EACCES: "The file system denies it",
+    errno.EPERM: "The file system denies it",
+    errno.EROFS: "The file system can only be read",
+}
+"""What a user can mend of what the system refuses; anything else is a bug."""
 REBUILD = "assets"
 """What rebuilds shipped files that depend on defaults, and measures no table."""
 SETTINGS = ", ".join(setting_names(tuple(group for group in GROUPS if group != "regularize")))
@@ -183,7 +192,8 @@ def generate(
             read_adapter(adapter)
         loaded = load_model(model)
         check_space(out, len(names) * picture_size(loaded))
-        pictures = generation.generate(loaded, prompts, seeds, adapter=adapter)
+        with enough_memory("Generating pictures", "their number, or choose a smaller model"):
+            pictures = generation.generate(loaded, prompts, seeds, adapter=adapter)
         for name, picture in zip(names, pictures, strict=True):
             picture.save(new.partial / name)
         folder = new.settle()
@@ -319,7 +329,7 @@ def main() -> None:
     # Notes of transformers on absent extras would hide our sentence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        with interruption.from_outside():
+        with interruption.from_outside(), enough_memory("The command", TO_LOWER):
             code = app(prog_name="python -m unlearn_app", standalone_mode=False)
     except (Cancelled, KeyboardInterrupt) as stop:
         _leave(str(stop) or "Stopped.", interruption.exit_code)
@@ -333,9 +343,10 @@ def main() -> None:
             USER_ERROR,
         )
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in REFUSED:
             raise
-        _leave(f"The disk is full: {error.filename or 'a file'} could not be written.", USER_ERROR)
+        place = error.filename or "a file"
+        _leave(f"{REFUSED[error.errno]}: {place} cannot be read or written.", USER_ERROR)
     if code == INTERRUPTED:
         _leave("Stopped.", interruption.exit_code)
     sys.exit(code or 0)

@@ -24,7 +24,12 @@ process that writes one is alive.
 def partial_of(path: Path) -> Path:
     """A hidden name beside `path` that no other writer has; removes what dead processes left
     under such names, whatever it was for.
+
+    Raises:
+        OutputError: `path` has no name, as "." and "/".
     """
+    if not path.name:
+        raise OutputError(f"The output {str(path)!r} exists already; a new name is accepted.")
     remove_partials(path.parent)
     own = f"{os.getpid()}-{MACHINE}{uuid.uuid4().hex[:8]}"
     return path.with_name(f".{path.name}.{own}.partial")
@@ -77,6 +82,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file `path`; a reader sees the previous or the next content, never a part."""
     with replacement(path) as partial:
         partial.write_bytes(content)
+
+
+def new_file(path: Path, content: bytes) -> None:
+    """Write a file that somebody asked for, with the folders above it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """The errors users see; anything else that is raised is a bug."""
 
+import re
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from traceback import clear_frames
 
 ShouldStop = Callable[[], bool]
 """Whether the work is to be stopped, asked between two pieces of it."""
@@ -43,6 +46,10 @@ class Diverged(ConfigError):
     """A training ended in numbers that are not finite; `field` is the setting to change."""
 
 
+class OutOfMemory(UnlearnError):
+    """Memory ran out; the message says what needed it and which settings to lower."""
+
+
 class Cancelled(UnlearnError):
     """The run was stopped on request; what was written so far is kept."""
 
@@ -55,7 +62,8 @@ def check_known(kind: str, name: str, known: Sequence[str], field: str | None = 
     """
     if name not in known:
         raise ConfigError(
-            f"The {kind} {name!r} is unknown; choose one of {', '.join(known)}.", field or kind
+            f"The {kind} {reprlib.repr(name)} is unknown; choose one of {', '.join(known)}.",
+            field or kind,
         )
 
 
@@ -92,3 +100,33 @@ def diverging(field: str, accepted: str) -> Iterator[None]:
 def lower(setting: str, value: float) -> tuple[str, str]:
     """The arguments of `diverging` for a training that `setting` makes too fast."""
     return setting, f"a lower {setting} than {value:g}"
+
+
+OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory|ALLOC_FAILED")
+"""What libraries say of it in errors that have no class of their own."""
+ASKED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) ?(\w+)", re.IGNORECASE)
+
+
+@contextmanager
+def enough_memory(what: str, settings: str) -> Iterator[None]:
+    """Say `what` needed how much memory, and which `settings` to lower, where there is not enough
+    of it on any device.
+
+    Raises:
+        OutOfMemory: there is not.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        clear_frames(error.__traceback__)  # they hold what memory there is
+        asked = ASKED.search(str(error))
+        much = f" ({_in_words(*asked.groups())} more)" if asked else ""
+        raise OutOfMemory(
+            f"{what} needs more memory than there is{much}; lower {settings}."
+        ) from error
+
+
+def _in_words(number: str, unit: str) -> str:
+    return f"{float(number) / 1e9:.1f} GB" if unit == "bytes" else f"{number} {unit}"

@@ -1,7 +1,7 @@
 """Pictures as tensors, as images and as PNG files."""
 
 import io
-import warnings
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,22 +29,19 @@ def open_png(path: Path) -> Image.Image:
         OutputError: it is no regular PNG file, is damaged, or has too many pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(read_bytes(path)), formats=("PNG",))
-        if max(picture.size) <= LARGEST_SIDE:
-            picture.load()
-            return picture
+        content = read_bytes(path)
+        if max(struct.unpack(">II", content[16:24])) > LARGEST_SIDE:  # before Pillow warns of it
+            raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
+        picture = Image.open(io.BytesIO(content), formats=("PNG",))
+        if max(picture.size) > LARGEST_SIDE:
+            raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
+        picture.load()
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
-        raise _no_png(path) from error
-    raise _no_png(path)
-
-
-def _no_png(path: Path) -> OutputError:
-    return OutputError(
-        f"{str(path)!r} is no readable picture; a PNG of at most {LARGEST_SIDE} pixels a side is"
-        " accepted."
-    )
+        raise OutputError(
+            f"{str(path)!r} is no readable picture; a PNG of at most {LARGEST_SIDE} pixels a side"
+            " is accepted."
+        ) from error
+    return picture
 
 
 def to_pixels(images: "Tensor") -> np.ndarray:

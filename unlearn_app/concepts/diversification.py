@@ -14,7 +14,7 @@ from ..common.errors import ConfigError
 from ..common.paths import ASSETS
 from ..settings.run_config import clean_text
 from .concept import Concept, Prompt, PromptSplit, article, cycled, halves
-from .own_prompts import read_json
+from .own_prompts import json_object
 
 FOLDER = ASSETS / "prompts"
 SHIPPED = ("artists", "people", "animals", "objects")
@@ -65,11 +65,11 @@ def load_dimensions(path: str | Path) -> Dimensions:
         entries.
     """
     path = Path(path)
-    values, name = read_json(path, "dimensions"), path.name
+    values, name = json_object(path, "dimensions"), path.name
     missing = [key for key in KEYS if key not in values]
     if missing:
         raise _refusal(f"{name} has no “{missing[0]}”; a list with {', '.join(KEYS)} is accepted.")
-    if values["kind"] not in SLOTS:
+    if values["kind"] not in [*SLOTS]:
         raise _refusal(f"The kind of {name} is {values['kind']!r}; object or style is accepted.")
     for key, kind, wanted in SHAPES:
         if not isinstance(values.get(key, {}), kind):

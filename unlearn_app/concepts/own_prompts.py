@@ -1,11 +1,13 @@
 """The user's own prompts: read from lines or a file, they replace the generated ones."""
 
 import json
+import reprlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
+from ..common.record_files import read_bytes, shown
 from ..settings.run_config import clean_text
 from .concept import Concept, Prompt, named
 
@@ -26,7 +28,8 @@ def own_prompts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         group = typed.strip().casefold()
         if group not in groups or not prompt.strip():
             raise _no_prompts(
-                f"Line {row} of your own prompts is “{line.strip()}”; “forget: …” or “retain: …” is"
+                f"Line {row} of your own prompts is “{shown(line.strip()[:80])}”; “forget: …” or"
+                " “retain: …” is"
             )
         prompt = clean_text(prompt, f"{typed} prompt", limit=500)
         if prompt not in groups[group]:
@@ -102,30 +105,31 @@ def read_prompts(path: str | Path) -> str:
     path = Path(path)
     if path.suffix.casefold() != ".json":
         try:
-            return path.read_text(encoding="utf-8-sig")
+            return read_bytes(path).decode("utf-8-sig")
         except OSError as error:
             raise _no_prompts(f"{path} cannot be read ({error.strerror}); a text file is") from None
         except ValueError:
             raise _no_prompts(f"{path.name} is not text in UTF-8; a text or JSON file is") from None
-    values = read_json(path, "prompts")
+    values = json_object(path, "prompts")
     groups = {group: values.get(group, []) for group in ("forget", "retain")}
     for group, lines in groups.items():
         texts = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
         if not lines or not texts:
-            raise _no_prompts(f"“{group}” of {path.name} is {lines!r}; a list of prompts is")
+            found = reprlib.repr(lines)
+            raise _no_prompts(f"“{group}” of {path.name} is {found}; a list of prompts is")
     return "\n".join(
         f"{group}: {' '.join(line.split())}" for group, lines in groups.items() for line in lines
     )
 
 
-def read_json(path: Path, field: str) -> dict[str, Any]:
+def json_object(path: Path, field: str) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
         ConfigError: there is none; `field` names the input that the path came from.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_bytes(path))
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); a JSON file is accepted.", field

@@ -9,7 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import ConfigError, OutputError, ShouldStop, never, raise_if_stopped
+from ..common.errors import (
+    ConfigError,
+    OutputError,
+    ShouldStop,
+    enough_memory,
+    never,
+    raise_if_stopped,
+)
 from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
@@ -39,6 +46,9 @@ OTHER_KIND = {"object": ("watercolor", "Claude Monet"), "style": ("dog", "car")}
 """The panel of a model whose concepts are unknown: so many near and far relatives of the first
 request, and these of the other kind.
 """
+
+NEEDS_MEMORY = "The request", "unlearn.batch_size, unlearn.rank or sequence.pictures"
+"""What to lower where memory is too small."""
 
 
 def new_ledger(
@@ -133,8 +143,9 @@ def run_request(
         if not ledger.requests and not same:
             ledger.restart(config, plan, panel_names(config, [concept]))
         scorer = load_judge(ledger, [concept])
-        yield from add_original(ledger, model, scorer, should_stop)
-        yield from append(ledger, concept, model, scorer, should_stop)
+        with enough_memory(*NEEDS_MEMORY):
+            yield from add_original(ledger, model, scorer, should_stop)
+            yield from append(ledger, concept, model, scorer, should_stop)
 
 
 def append(

@@ -6,14 +6,17 @@ style was forgotten, not on which concept. Where all of that is the same, the re
 instead of running the control.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ..common.atomic_files import write_bytes
+from ..common.errors import OutputError
 from ..common.json_values import json_text, to_json
 from ..common.paths import POCKET
+from ..common.record_files import Record, checked, read_json
 from ..common.registry import world
 from ..concepts.catalog import preview_concept
 from ..settings.events import GroupScore
@@ -138,8 +141,35 @@ def _sampling(config: RunConfig) -> dict[str, Any]:
     return {"steps": config.compare.sampling_steps, "guidance_scale": config.compare.guidance_scale}
 
 
+class _Rate(Record):
+    config: dict[str, Any]
+    name: str
+    hits: Annotated[str, Field(pattern="^[01]+$")]
+    seconds: float
+
+
+class _Curve(Record):
+    config: dict[str, Any]
+    name: str
+    marks: dict[
+        Annotated[str, Field(pattern="^[0-9]+$")],
+        Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)],
+    ]
+
+
+class _Rates(Record):
+    """What the shipped file holds, by kind of concept."""
+
+    attacks: dict[str, dict[str, _Rate]] = {}
+    relearning: dict[str, _Curve] = {}
+    pace: float | None = None
+
+
 def _read(file: Path) -> dict[str, Any]:
+    """Everything in the file; nothing where it is missing or damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(file, "base rate")
+        checked(found, _Rates, file, "base rate")
+    except OutputError:
         return {}
+    return found

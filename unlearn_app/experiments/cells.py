@@ -8,18 +8,20 @@ tables.
 
 import functools
 import hashlib
-import json
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from ..common.atomic_files import write_bytes
 from ..common.json_values import json_text, to_json
 from ..common.paths import POCKET, ROOT
+from ..common.record_files import Record, checked, read_json
 from ..continual.ledger import slug
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.pocket_judge import PocketJudge
@@ -205,7 +207,7 @@ def stored(experiment: Experiment, cell: Any) -> tuple[dict[str, Any], float]:
     """
     path = _path(experiment, cell)
     if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = _read(path)
         if record["config"] == to_json(experiment.config(cell)):
             return record["values"], record["seconds"]
     return {}, 0.0
@@ -215,9 +217,21 @@ def read_cells(folder: Path) -> dict[str, tuple[dict[str, Any], Any]]:
     """Config and values of every stored cell of a folder, by key in order."""
     found = {}
     for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = _read(path)
         found[path.stem] = record["config"], record["values"]
     return found
+
+
+class _Cell(Record):
+    """What of a stored cell is read back."""
+
+    config: dict[str, Any]
+    values: dict[str, Any]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return checked(read_json(path, "benchmark"), _Cell, path, "benchmark")
 
 
 def short_hash(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Where device and dtype are decided."""
 
+import gc
 import os
 import shutil
 
@@ -35,3 +36,10 @@ def fits_bfloat16(device: torch.device) -> bool:
 def can_compile(device: torch.device) -> bool:
     """Whether `torch.compile` works here: on a CPU it needs a C++ compiler."""
     return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def free_memory() -> None:
+    """Give memory that no tensor uses any more back to the device."""
+    gc.collect()
+    if give_back := getattr(torch.get_device_module(choose_device()), "empty_cache", None):
+        give_back()

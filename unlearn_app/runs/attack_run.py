@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..attacks.runner import attack_context, attack_of, find
+from ..common import registry
 from ..common.atomic_files import check_space
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, enough_memory
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
@@ -59,7 +60,8 @@ def run_attacks(
         with slots_kept(model):
             model.drop_adapters()
             model.load_adapter("unlearn", state)
-            finding, images = yield from find(model, context, config, attack, scorer)
+            with enough_memory(f"The attack {kind}", _memory_settings(kind)):
+                finding, images = yield from find(model, context, config, attack, scorer)
         command = _command(run, kind, rest, _own(kind, changes))
         finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
@@ -73,6 +75,13 @@ def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in changes.items()
         if name.partition(".")[0] == kind
     }
+
+
+def _memory_settings(kind: str) -> str:
+    """What to lower where memory is too small for an attack."""
+    own = [item.name for item in registry.settings_of("attack", kind) if "batch" in item.name]
+    names = [f"{kind}.{name}" for name in own] or ["attack.batch_size", "attack.rank"]
+    return f"{', '.join(names)} or compare.forget"
 
 
 def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from ..common.json_values import to_json
+from ..common.record_files import shown
 from ..settings.events import COLUMNS, GROUPS
 from .findings import read_findings
 from .folder import Run
@@ -24,7 +25,7 @@ from .report import (
 
 def comparison_html(runs: Sequence[Run]) -> str:
     """Several runs beside each other, as a page of one file that asks for nothing else."""
-    reports, names = _reports(runs), [run.folder.resolve().name for run in runs]
+    reports, names = _reports(runs), [shown(run.folder.resolve().name) for run in runs]
     shared: dict[tuple[str, str, int], dict[int, Record]] = {}
     for number, report in enumerate(reports):
         for entry in report["pictures"]:

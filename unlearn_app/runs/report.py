@@ -12,7 +12,7 @@ from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
 from ..common.images import open_png
 from ..common.json_values import json_text, to_json
-from ..common.record_files import damaged, sha256_of
+from ..common.record_files import damaged, sha256_of, shown
 from ..common.templates import templates
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding, other_classes
@@ -179,7 +179,7 @@ def _attack(run: Run, found: Finding) -> Record:
 
 
 def _called(found: Finding) -> str:
-    return OWN if found.curve else found.folder.name
+    return OWN if found.curve else shown(found.folder.name)
 
 
 def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:

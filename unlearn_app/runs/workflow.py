@@ -14,7 +14,15 @@ from ..attacks.relearn import Relearn
 from ..attacks.runner import CHECKPOINTS, attack_context, checkpoints, controls
 from ..common import registry
 from ..common.atomic_files import check_space, unwritable
-from ..common.errors import Cancelled, Diverged, NotFinite, UnlearnError, diverging, lower
+from ..common.errors import (
+    Cancelled,
+    Diverged,
+    NotFinite,
+    UnlearnError,
+    diverging,
+    enough_memory,
+    lower,
+)
 from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
@@ -149,7 +157,8 @@ def _work_through(work: _Work) -> Generator[Event, None, UnlearnError | None]:
             continue
         started = time.perf_counter()
         try:
-            yield from stage(work)
+            with enough_memory(*NEEDS_MEMORY[name]):
+                yield from stage(work)
         except Cancelled as error:
             if not work.unlearned:
                 sentence = "The run was stopped before its first step; nothing is kept."
@@ -434,3 +443,12 @@ STAGES = {
     "compare_s": _compare,
 }
 """The parts of a run in their order, by the names of their seconds in run.json."""
+_ATTACKING = "The attack", "attack.batch_size or attack.rank, or use attack.weights=lora"
+NEEDS_MEMORY = {
+    "load_s": ("Loading the model", "the size of the model"),
+    "unlearn_s": ("Unlearning", "unlearn.batch_size, unlearn.rank or resist.batch_size"),
+    "attack_s": _ATTACKING,
+    "controls_s": _ATTACKING,
+    "compare_s": ("The comparison", "compare.forget, compare.near or compare.far"),
+}
+"""What each part is called, and what to lower where memory is too small for it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import UnlearnError
+from ..common.errors import OutOfMemory, UnlearnError, enough_memory
 from ..common.private_folder import PrivateFolder
 from ..common.registry import DEFAULT_MODEL
 from ..settings.events import Event
@@ -48,8 +48,17 @@ class InProcess:
 
     def __call__(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
         """Do one job on the resident model, writing into `out` and yielding its events; ends soon
-        after `cancel` is set.
+        after `cancel` is set. What fails for want of memory leaves no model, and the next job loads
+        it anew.
         """
+        try:
+            with enough_memory("This", "the batch size, the rank or the number of pictures"):
+                yield from self._done(request, out, cancel)
+        except OutOfMemory:
+            self._free()
+            raise
+
+    def _done(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
         # torch comes with these, seconds that must not delay the page.
         from ..continual import sequence
         from ..runs import attack_run, workflow
@@ -66,11 +75,17 @@ class InProcess:
             run, kinds = Run.open(out), request.kinds
             yield from attack_run.run_attacks(run, kinds, model=model, should_stop=stop)
 
+    def _free(self) -> None:
+        from ..models.device import free_memory
+
+        self._loaded = None
+        free_memory()
+
     def _resident(self, model: str) -> Any:
         from ..models.catalog import load_model
 
         if self._loaded is None or self._loaded[0] != model:
-            self._loaded = None  # frees the previous model before the next one needs its memory
+            self._free()  # the previous model, before the next one needs its memory
             self._loaded = (model, load_model(model))
         return self._loaded[1]
 
@@ -279,11 +294,10 @@ class Engine:
         the engine's thread.
         """
         try:
-            work()
+            with enough_memory("This", "the batch size, the rank or the number of pictures"):
+                work()
         except UnlearnError as error:
             return str(error)
-        except MemoryError:
-            return "There is not enough memory; use a smaller batch size or close other programs."
         except OSError as error:
             logger.exception("job %s", name)
             if error.errno == errno.ENOSPC:

@@ -3,6 +3,7 @@ line and library.
 """
 
 import math
+import reprlib
 import shlex
 import unicodedata
 from collections.abc import Iterable
@@ -57,8 +58,10 @@ class RunConfig:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("concept", "anchor", "model", "prompts"):
+            _check_text(getattr(self, name), name)
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
-        anchor = clean_text(self.anchor, "anchor") if self.anchor and self.anchor.strip() else None
+        anchor = clean_text(self.anchor, "anchor") if (self.anchor or "").strip() else None
         object.__setattr__(self, "anchor", anchor)
         object.__setattr__(self, "prompts", _lines(self.prompts))
         if self.anchor and self.anchor.casefold() == self.concept.casefold():
@@ -249,13 +252,19 @@ def _lines(text: str | None) -> str | None:
     return "\n".join(line.strip() for line in (text or "").splitlines() if line.strip()) or None
 
 
-def clean_text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
+def _check_text(value: Any, name: str) -> None:
+    if not isinstance(value, str | None):
+        raise ConfigError(f"{name} is {reprlib.repr(value)}; a text is accepted.", name)
+
+
+def clean_text(text: str | None, name: str, limit: int = MAX_TEXT) -> str:
     """The text without surrounding blanks.
 
     Raises:
-        ConfigError: it is empty, too long, or holds control characters.
+        ConfigError: it is no text, empty, too long, or holds control characters.
     """
-    stripped = str(text if text is not None else "").strip()
+    _check_text(text, name)
+    stripped = (text or "").strip()
     if not stripped:
         raise ConfigError(
             f"The {name} is empty; type a few words such as “cat” or “Van Gogh style”.", name

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
+from ..common.images import open_png
 from ..continual.ledger import slug
 from ..runs.compare_runs import comparison_html
 from ..runs.comparison_strip import comparison_strip, heading
@@ -39,7 +41,8 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
         if (folder / file).is_file() and not targets[kind].exists():
             shutil.copyfile(folder / file, targets[kind])
     if run.pictures and not targets["strip"].exists():
-        _strip(run).save(targets["strip"])
+        with suppress(OutputError):  # a picture is damaged
+            _strip(run).save(targets["strip"])
     found, packed = folder / FOLDER, targets["folder"]
     if not packed.exists() or (
         found.is_dir() and found.stat().st_mtime_ns > packed.stat().st_mtime_ns
@@ -78,18 +81,16 @@ def comparison(runs: Mapping[str, Path], into: Path) -> Path:
 
 
 def _copy(folder: Path, to: Path) -> Path:
-    shutil.copytree(
-        folder, to, copy_function=shutil.copyfile, ignore=shutil.ignore_patterns("exports")
-    )
-    to.chmod(0o700)
+    to.mkdir(mode=0o700)
+    for name in Run.open(folder).names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, to / name)
     return to
 
 
 def _strip(run: Run) -> Image.Image:
     pictures = []
     for stored in run.pictures:
-        with Image.open(stored.file) as image:
-            pictures.append(replace(stored, image=image.convert("RGB")))
-    return comparison_strip(
-        *heading(run.config, run.record["concept"]["name"], run.verdict.label), pictures
-    )
+        pictures.append(replace(stored, image=open_png(stored.file).convert("RGB")))
+    name = (run.record["concept"] or {}).get("name", run.config.concept)
+    return comparison_strip(*heading(run.config, name, run.verdict.label), pictures)

@@ -92,7 +92,7 @@ class RunHandlers:
 
     def _alert(self, concept: str, error: ConfigError) -> str:
         """What is wrong, with the nearest known concepts where it is the concept."""
-        asked = error.field in ("", "concept") and 0 < len(concept.strip()) <= MAX_TEXT
+        asked = error.field in ("", "concept") and 0 < len((concept or "").strip()) <= MAX_TEXT
         world = registry.world(self._model)
         return alert(str(error), world.nearest_known(concept) if asked else [])
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ...common.errors import OutputError
+from ...common.images import open_png
 from ...common.json_values import to_json
 from ...common.paths import ROOT
 from ...concepts.catalog import known_concepts, preview_concept, tuning_prompts
@@ -260,7 +261,7 @@ class Paper3(Experiment):
         if not ledger.rows:
             for _ in add_original(ledger, self.model, self.judge, prompts=asked):
                 pass
-        pictures = {name: Image.open(ledger.picture(0, name)).copy() for name in asked}
+        pictures = {name: open_png(ledger.picture(0, name)) for name in asked}
         return ledger.rows[0], pictures
 
     def measure(

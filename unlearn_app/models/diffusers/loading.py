@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from ...common.errors import ModelError
+from ...common.errors import ModelError, enough_memory
 from ..device import choose_device, choose_dtype
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
 from .unet import StableDiffusion
@@ -21,7 +21,9 @@ from .unet import StableDiffusion
 LOAD_ERRORS = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
     TypeError,
     RuntimeError,
     AttributeError,
@@ -34,6 +36,7 @@ WEIGHTED = {
     "vae": AutoencoderKL,
 }
 """The parts of a pipeline that have weights."""
+LESS = "what else is in memory, or choose a smaller model"
 BARE = {
     "safety_checker": None,
     "requires_safety_checker": False,
@@ -46,8 +49,8 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
     """A model from a folder in Stable Diffusion 1.x format, or from a Hugging Face id.
 
     Raises:
-        ModelError: it is missing, damaged, of another architecture, or holds pickles, which can run
-        code.
+        ModelError: it is missing, damaged, of another architecture, makes no picture, or holds
+        pickles, which can run code.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -60,17 +63,20 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
         library.set_verbosity(logging.CRITICAL)  # our own sentence says what cannot be loaded
         library.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), enough_memory(f"The model {str(source)!r}", LESS):
             warnings.simplefilter("ignore")
             how = {"torch_dtype": choose_dtype(choose_device()), "use_safetensors": True}
             parts = {name: _loaded_part(str(source), name, how) for name in WEIGHTED}
             pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
+            weights = hash_weights(folder) if folder.is_dir() else str(source)
+            model = StableDiffusion(pipe, name, weights)
+            model.try_out()
     except LOAD_ERRORS as error:
         reason = (
             str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         )
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
-    return StableDiffusion(pipe, name, hash_weights(folder) if folder.is_dir() else str(source))
+    return model
 
 
 def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:

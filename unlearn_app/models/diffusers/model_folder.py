@@ -1,11 +1,58 @@
 """Checks on a model folder before anything in it is loaded."""
 
 import hashlib
-import json
 from pathlib import Path
+from typing import Annotated, Any
 
-from ...common.errors import ModelError
+from pydantic import Field
 
+from ...common.errors import ModelError, OutputError
+from ...common.record_files import Record, checked, damaged, read_json
+
+Few = Annotated[int, Field(ge=1, le=256)]
+Many = Annotated[int, Field(ge=1, le=2**20)]
+Blocks = Annotated[list[Many], Field(max_length=16)]
+
+
+class _Unet(Record):
+    """What of a configuration is checked: sizes that could cost any time and memory before a weight
+    is seen not to fit.
+    """
+
+    sample_size: Annotated[int, Field(ge=1, le=1024)]
+    in_channels: Few = 4
+    layers_per_block: Few | Blocks = 2
+    transformer_layers_per_block: Few | Blocks = 1
+    block_out_channels: Blocks = []
+    cross_attention_dim: Many | Blocks = 1
+
+
+class _Vae(Record):
+    latent_channels: Few = 4
+    layers_per_block: Few = 1
+    block_out_channels: Blocks = []
+    scaling_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
+
+
+class _TextEncoder(Record):
+    num_hidden_layers: Few = 12
+    num_attention_heads: Few = 8
+    hidden_size: Many = 512
+    intermediate_size: Many = 2048
+    vocab_size: Many = 49408
+    max_position_embeddings: Many = 77
+
+
+class _Scheduler(Record):
+    num_train_timesteps: Annotated[int, Field(ge=200, le=100_000)] = 1000  # the most steps are 200
+
+
+CONFIGS: dict[str, type[Record]] = {
+    "unet/config.json": _Unet,
+    "vae/config.json": _Vae,
+    "text_encoder/config.json": _TextEncoder,
+    "scheduler/scheduler_config.json": _Scheduler,
+}
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
 
@@ -21,25 +68,42 @@ def check_folder(folder: Path) -> None:
     Raises:
         ModelError: no pipeline index, another architecture, or a pickle, which can run code.
     """
-    index = folder / "model_index.json"
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
+        kind = _object(folder / "model_index.json").get("_class_name")
+    except OutputError as error:
         raise ModelError(
             f"The folder {str(folder)!r} has no readable model_index.json; a diffusers pipeline"
             " folder is accepted."
         ) from error
     if kind != "StableDiffusionPipeline":
         raise ModelError(
-            f"The folder {str(folder)!r} holds a {kind}; a StableDiffusionPipeline is accepted."
+            f"The folder {str(folder)!r} holds a {kind!s:.80}; a StableDiffusionPipeline is"
+            " accepted."
         )
     for path in sorted(folder.rglob("*")):
+        if path.exists() and not path.is_dir() and not path.is_file():  # opening a FIFO would wait
+            name = str(path.relative_to(folder))
+            raise ModelError(f"The model file {name!r} is no regular file; such are accepted.")
         if path.suffix.lower() in PICKLES:
             name = str(path.relative_to(folder))
             raise ModelError(
                 f"The model file {name!r} is a pickle, which can run code; safetensors are"
                 " accepted."
             )
+    try:
+        for path in sorted(folder.rglob("*.json")):
+            found = _object(path)
+            if schema := CONFIGS.get(path.relative_to(folder).as_posix()):
+                checked(found, schema, path, "model")
+    except OutputError as error:
+        raise ModelError(str(error)) from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = read_json(path, "model")
+    if not isinstance(found, dict):
+        raise damaged(path.parent, "model", f"{path.name} is no object")
+    return found
 
 
 def hash_weights(folder: Path) -> str:

@@ -15,7 +15,8 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from ...common.errors import NotFinite
+from ...common.errors import ModelError, NotFinite
+from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16
 from ..parameterization import parameterization_of
@@ -34,6 +35,8 @@ LAYERS = {
     "not_cross": r"^(?!.*\.attn2\.).*" + CARRIERS,
 }
 CHUNK, SMALL_SIDE = 18, 16
+TRIED_SIDE = 8
+"""The most latent pixels a side of the picture that a model is tried with."""
 LEAST_SIGNAL = 2**-24
 """The least of `alphas_cumprod` where fresh noise is added."""
 
@@ -56,6 +59,36 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         if self._autocast:
             pipe.unet.register_forward_hook(_in_float32)
         use_plain_attention(pipe.unet, self.device)
+
+    @torch.no_grad()
+    def try_out(self) -> None:
+        """Make a small picture in two steps, so that a model which cannot is refused in time.
+
+        Raises:
+            ModelError: weights are not finite.
+            NotFinite: the picture is not. Whatever the libraries raise of sizes that do not fit.
+        """
+        for part in ("unet", "vae", "text_encoder"):
+            for name, weight in getattr(self.pipe, part).named_parameters():
+                if not torch.stack(weight.aminmax()).isfinite().all():  # quicker than of each
+                    raise ModelError(
+                        f"The model {self.name} holds numbers that are not finite, in {name} of its"
+                        f" {part}; finite weights are accepted."
+                    )
+        channels, side = self.latent_shape[0], min(self.latent_shape[1], TRIED_SIDE)
+        cond, pixels = self.encode_text([""]), side * self.pipe.vae_scale_factor
+        with self._mixed():
+            latents = self.pipe(
+                prompt_embeds=cond.states,
+                num_inference_steps=2,
+                guidance_scale=1.0,
+                generator=generator(0),
+                latents=torch.zeros(1, channels, side, side).to(cond.states),
+                height=pixels,
+                width=pixels,
+                output_type="latent",
+            ).images
+        self.decode(latents)
 
     def predict(
         self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None

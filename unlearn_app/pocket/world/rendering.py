@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from ...common.images import open_png
 from ...common.paths import POCKET
 from .styles import SIZE, STYLE_FILTERS
 
@@ -84,7 +85,7 @@ def _reduced(picture: Image.Image) -> np.ndarray:
 
 @cache
 def _sprite(name: str, placement: Placement) -> Image.Image:
-    glyph = Image.open(GLYPHS / f"{name}.png").convert("RGBA")
+    glyph = open_png(GLYPHS / f"{name}.png").convert("RGBA")
     if placement.mirrored:
         glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     left = (CANVAS - glyph.width) // 2 + CELL * SUPERSAMPLING * placement.right
