@@ -70,13 +70,17 @@ def checked(value: Any, schema: type[Record], path: Path, what: str) -> dict[str
     try:
         return schema.model_validate(value).model_dump()
     except ValidationError as error:
-        raise damaged(path.parent, what, f"{path.name} {_mistake(error)}") from error
+        raise damaged(path.parent, what, f"{path.name} {_mistake(error, value)}") from error
 
 
-def _mistake(error: ValidationError) -> str:
-    """The first mistake: its place, the value there, and what is accepted."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the record"
+def _mistake(error: ValidationError, value: Any) -> str:
+    """The first mistake in `value`: its place, what is there, and what is accepted."""
+    first, names = error.errors(include_url=False)[0], []
+    for name in first["loc"]:
+        if isinstance(value, dict if isinstance(name, str) else list):
+            names.append(str(name))  # further names are those of types to choose among
+            value = value[name] if isinstance(value, list) else value.get(name)
+    place = ".".join(names) or "the record"
     if first["type"] == "missing":
         return f"holds no {place}"
     if first["type"] == "value_error":

@@ -8,28 +8,15 @@ from typing import Any, Literal
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from ...common.errors import ModelError, enough_memory
+from ...common.errors import ModelError, UnlearnError, enough_memory
 from ..device import choose_device, choose_dtype
 from .model_folder import check_folder, hash_weights, looks_like_hub_id
 from .unet import StableDiffusion
 
-LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    TypeError,
-    RuntimeError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-)
 WEIGHTED = {
     "text_encoder": CLIPTextModel,
     "unet": UNet2DConditionModel,
@@ -71,7 +58,9 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
             weights = hash_weights(folder) if folder.is_dir() else str(source)
             model = StableDiffusion(pipe, name, weights)
             model.try_out()
-    except LOAD_ERRORS as error:
+    except UnlearnError:
+        raise
+    except Exception as error:  # what nonsense in a configuration leads the libraries into
         reason = (
             str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         )

@@ -47,11 +47,16 @@ class _Scheduler(Record):
     num_train_timesteps: Annotated[int, Field(ge=200, le=100_000)] = 1000  # the most steps are 200
 
 
+class _Tokenizer(Record):
+    model_max_length: Annotated[int, Field(ge=8, le=4096)]
+
+
 CONFIGS: dict[str, type[Record]] = {
     "unet/config.json": _Unet,
     "vae/config.json": _Vae,
     "text_encoder/config.json": _TextEncoder,
     "scheduler/scheduler_config.json": _Scheduler,
+    "tokenizer/tokenizer_config.json": _Tokenizer,
 }
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
