@@ -18,6 +18,8 @@ Plain = str | int | float | bool | None
 
 
 class Sampler(Record):
+    """How a picture was sampled."""
+
     steps: Count
     guidance_scale: float
 
@@ -49,6 +51,8 @@ class Compared(Preview):
 
 
 class Score(Record):
+    """Accuracy and alignment of a group, over how many pictures."""
+
     accuracy: Share | None
     alignment: float | None
     n: Count
@@ -63,27 +67,37 @@ class Score(Record):
 
 
 class Groups(Record):
+    """Every group of prompts."""
+
     forget: Score
     near: Score
     far: Score
 
 
 class ControlGroups(Record):
+    """The one group that a control is asked."""
+
     forget: Score
 
 
 class Mark(Record):
+    """What the attacked model showed after a step."""
+
     step: Count
     scores: Groups
     pictures: list[Compared]
 
 
 class ControlMark(Record):
+    """What an attack on a control reached after a step."""
+
     step: Count
     scores: ControlGroups
 
 
 class Apart(Record):
+    """What separates a group of pictures from the original's."""
+
     change: Change
     interval: Annotated[list[Change], Field(min_length=2, max_length=2)]
     p: float
@@ -101,12 +115,16 @@ class Apart(Record):
 
 
 class ApartGroups(Record):
+    """Every group of prompts."""
+
     forget: Apart
     near: Apart
     far: Apart
 
 
 class Base(Record):
+    """What the attack makes of something never seen: right pictures of how many, by step."""
+
     name: str
     marks: dict[
         Annotated[str, Field(pattern="^[0-9]{1,9}$")],
@@ -122,12 +140,16 @@ class Base(Record):
 
 
 class Judgement(Record):
+    """The verdict."""
+
     label: Literal["removed", "concealed", "damaged", "inconclusive"]
     reasons: list[str]
     axes: dict[Literal["forgotten", "near", "far", "resisted"], Share] = {}
 
 
 class Limits(Record):
+    """The thresholds that the verdict was reached with."""
+
     known: Share
     forgotten: Share
     lost: Share
@@ -136,6 +158,8 @@ class Limits(Record):
 
 
 class Relearning(Record):
+    """What is told of the curve of the run's own attack."""
+
     area: float | None
     steps_to_recovery: float | None
 
@@ -249,6 +273,8 @@ class Try(Record):
 
 
 class Control(Record):
+    """What the same attack makes of something never seen."""
+
     name: str
     hits: Hits
 
