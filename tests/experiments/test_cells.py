@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sums import Sum, Sums
 
+from unlearn_app.common.errors import OutputError
 from unlearn_app.experiments.cells import Experiment, Extent, bench, run_cells, stored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,3 +85,12 @@ def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     assert figures == [path.name for path in results.glob(f"{name}.svg")]
     for figure in figures:
         assert (tmp_path / figure).read_bytes() == (results / figure).read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 5000, '{"config": {}, "values": []}'])
+def test_nonsense_in_place_of_a_cell_is_a_sentence(tmp_path: Path, text: str) -> None:
+    sums = Sums(Extent(tmp_path))
+    list(bench(sums))
+    next(sums.folder.glob("*.json")).write_text(text)
+    with pytest.raises(OutputError, match="benchmark"):
+        list(bench(sums))

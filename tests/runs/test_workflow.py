@@ -13,12 +13,20 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_runs import TINY
 
-from unlearn_app.common.errors import Cancelled, ConfigError, Diverged, ModelError, OutputError
+from unlearn_app.common.errors import (
+    Cancelled,
+    ConfigError,
+    Diverged,
+    ModelError,
+    OutOfMemory,
+    OutputError,
+)
 from unlearn_app.common.images import to_pil
 from unlearn_app.evaluation.comparison import column_state
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.models.generate import generate
+from unlearn_app.runs import workflow
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.events import (
@@ -205,6 +213,22 @@ def test_an_attack_whose_last_step_explodes_keeps_what_was_before_it(
     read_adapter(tmp_path / "out" / "unlearn.safetensors")
     assert events[-1] == Done(tmp_path / "out", stopped=True)
     assert model._active == () and model._trained is None
+
+
+def test_an_attack_without_memory_says_what_to_lower_and_keeps_what_was_before_it(
+    model, tiny_pipeline, tmp_path, monkeypatch
+):
+    def too_large(*asked, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workflow, "checkpoints", too_large)
+        with pytest.raises(OutOfMemory, match=r"The attack needs .*20.00 GiB.*attack\.batch_size"):
+            list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
+    assert set(Run.open(tmp_path / "out").scores) == {"original", "unlearned"}
+    list(run(config_for(tiny_pipeline), tmp_path / "again", model=model))
+    assert Run.open(tmp_path / "again").status == "complete"
 
 
 def test_a_full_disk_keeps_the_adapter(model, tiny_pipeline, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..common.bundled_hashes import BUNDLED, HASHES, changed_files
+from ..common.errors import OutputError
 from ..common.paths import POCKET, ROOT
 
 FREE_BYTES = 1 << 30
@@ -87,7 +88,7 @@ def _bundled() -> Iterator[Check]:
         yield _check(f"bundled {name}", bool(weights), found if weights else absent)
     try:
         count, changed = changed_files()
-    except (OSError, ValueError):
+    except OutputError:
         yield MISSING, "bundled hashes", f"no readable assets/pocket/{HASHES}"
         return
     found = f"differ: {', '.join(changed)}" if changed else f"{count} match"

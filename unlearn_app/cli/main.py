@@ -64,6 +64,10 @@ REFUSED = {
     errno.EACCES: "The file system denies it",
     errno.EPERM: "The file system denies it",
     errno.EROFS: "The file system can only be read",
+    errno.ENOTDIR: "A file stands where a folder is wanted",
+    errno.EEXIST: "Something else stands there",
+    errno.EISDIR: "A folder stands where a file is wanted",
+    errno.ENAMETOOLONG: "The name is too long",
 }
 """What a user can mend of what the system refuses; anything else is a bug."""
 REBUILD = "assets"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .atomic_files import write_bytes
 from .paths import POCKET
+from .record_files import damaged, read_json
 
 BUNDLED = ("pipeline", "judge", "second")
 HASHES = "hashes.json"
@@ -26,9 +27,11 @@ def changed_files() -> tuple[int, list[str]]:
     """How many hashes are recorded, and the names of files that are missing or have another hash.
 
     Raises:
-        OSError, ValueError: no hashes can be read.
+        OutputError: no hashes can be read.
     """
-    recorded = json.loads((POCKET / HASHES).read_text(encoding="utf-8"))
+    recorded = read_json(POCKET / HASHES, "list of hashes")
+    if not isinstance(recorded, dict):
+        raise damaged(POCKET, "list of hashes", f"{HASHES} is no object")
     return len(recorded), [
         name for name, digest in recorded.items() if _sha256(POCKET / name) != digest
     ]

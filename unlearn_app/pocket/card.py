@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..common.atomic_files import replacement, write_bytes
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, OutputError
 from ..common.images import to_pil
 from ..common.paths import ASSETS
+from ..common.record_files import read_json
 from ..common.templates import templates
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
@@ -127,12 +128,10 @@ def _training_facts(work: Path | None, folder: Path) -> dict[str, Any]:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         return {"recipe": card["recipe"], "training": card["training"]}
     try:
-        training = json.loads((work / "train.json").read_text(encoding="utf-8"))
-        return {"recipe": asdict(FULL), "training": training}
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"There is no {error.filename}; run `pocket render` and `pocket train` first."
-        ) from error
+        return {"recipe": asdict(FULL), "training": read_json(work / "train.json", "training")}
+    except OutputError as error:
+        sentence = f"{str(error).rstrip('.')}; run `pocket render` and `pocket train` first."
+        raise ConfigError(sentence) from error
 
 
 def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
