@@ -30,6 +30,7 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     residual_energy,
     span_of,
 )
+from unlearn_app.models import catalog
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.lora import as_adapter, dense, sum_adapters
 from unlearn_app.settings.events import PanelProgress, Stage, Step
@@ -511,6 +512,23 @@ def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, w
         cli.main()
     assert leaving.value.code == 2 and said in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_ledger_whose_model_never_loaded_does_not_block_the_same_command(
+    monkeypatch, capsys, tmp_path
+) -> None:
+    """Ctrl-C while the model loads, or a model that cannot be loaded, leaves nothing."""
+
+    def interrupted(model: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalog, "load_model", interrupted)
+    words = ["continual", "--concepts", "cat", "--out", str(tmp_path / "ledger")]
+    monkeypatch.setattr("sys.argv", ["unlearn_app", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.strip().endswith("Stopped.")
+    assert not (tmp_path / "ledger").exists()
 
 
 def test_settings_win_over_the_regularization_preset(monkeypatch, tmp_path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from unlearn_app.common.errors import ModelError
 from unlearn_app.common.paths import ROOT
 from unlearn_app.models.catalog import load_model
-from unlearn_app.models.diffusers.adapter_files import read_adapter
+from unlearn_app.models.diffusers.adapter_files import origin, read_adapter
 
 GOOD = ROOT / "assets" / "recorded" / "cat" / "unlearn.safetensors"
 State = dict[str, Tensor]
@@ -119,3 +119,22 @@ def test_a_pipe_or_a_folder_is_no_adapter(tmp_path: Path) -> None:
     for name in ("pipe", "folder", "absent"):
         with pytest.raises(ModelError, match="cannot be read"):
             read_adapter(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("pocket", "pocket"),
+        ("owner/name", "owner/name"),
+        ("owner/folder", "folder"),
+        ("/home/me/my-model/", "my-model"),
+        ("~/my-model", "my-model"),
+        (".", "here"),
+    ],
+)
+def test_a_local_folder_is_named_without_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, named: str
+) -> None:
+    (tmp_path / "here" / "owner" / "folder").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert origin(model, "0123") == {"base": named, "base_sha256": "0123"}
