@@ -280,6 +280,8 @@ def rewritten(ledger: Ledger, record: Any) -> None:
         (lambda record: record["rows"][1]["files"].clear(), "no hash of 0001-cat/own.safe"),
         (lambda record: record["rows"][1].pop("panel"), "rows.1.panel"),
         (lambda record: record["rows"][1]["panel"]["cat"].update(right=[True]), "1 pictures of"),
+        (lambda record: record["rows"][1]["panel"]["cat"].update(right=[]), "panel.cat.right"),
+        (lambda record: record["rows"][1]["panel"]["cat"].update(named=["dog"]), "other answers"),
         (lambda record: record["rows"][1]["panel"]["cat"].update(kind="thing"), "panel.cat.kind"),
         (lambda record: record["plan"].update(regime="never"), "sequence.regime is 'never'"),
         (lambda record: record["plan"].update(pictures=-4), "sequence.pictures is -4"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -173,8 +174,8 @@ def table(
     rows: Iterable[Iterable[str | Text]],
     right: Collection[str] = (),
 ) -> Table:
-    """A table; cells are shown as typed, never read as markup. Columns in `right` end there."""
-    made = Table(title=title, title_justify="left")
+    """A table; texts are shown as typed, never read as markup. Columns in `right` end there."""
+    made = Table(title=escape(title), title_justify="left")
     for header in headers:
         made.add_column(Text(header), justify="right" if header in right else "left")
     for row in rows:

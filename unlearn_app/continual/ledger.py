@@ -22,7 +22,13 @@ from ..common.images import png_bytes
 from ..common.json_values import json_text, to_json
 from ..common.record_files import damaged, inside, read_record, sha256_of
 from ..concepts.concept import Prompt
-from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, origin, read_adapter
+from ..models.diffusers.adapter_files import (
+    ORIGINAL,
+    adapter_bytes,
+    check_factors,
+    origin,
+    read_adapter,
+)
 from ..settings.run_config import RunConfig, config_from_dict, make_plan
 from .ledger_record import (
     FILE,
@@ -94,8 +100,8 @@ class Ledger:
     same. `base` is the hash of the original model's weights, or "" before row 0 is there.
     `rolled_back` are the rows that `undo_rollback` brings back. `unlisted` are folders and files
     that the ledger made or was to make and that no row lists; nothing else is ever removed.
-    `hashed` is False for a ledger of
-    an earlier version, whose files had no hashes; the next change records those that they have.
+    `hashed` is False for a ledger of an earlier version, whose files had no hashes; the next change
+    records those that they have.
     """
 
     folder: Path
@@ -221,6 +227,7 @@ class Ledger:
         each concept, in a folder of its own; what was rolled back before is gone.
 
         Raises:
+            ModelError: an adapter could not be read back.
             OutputError: the ledger has changed since it was opened.
         """
         known = self.rows
@@ -231,6 +238,8 @@ class Ledger:
                     " again."
                 )
             states = {"own": own, "combined": combined}
+            for state in states.values():
+                check_factors(state, f"The adapter of {request.concept!r}")
             metadata = self._metadata(request)
             request = replace(request, folder=self.next_folder(request.concept))
             self._save(unlisted=[request.folder])

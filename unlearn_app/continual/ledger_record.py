@@ -28,10 +28,17 @@ class ScoreRecord(Record):
     """How a model stood with one concept of the panel."""
 
     kind: Literal["object", "style"]
-    right: list[bool | None]
+    right: Annotated[list[bool | None], Field(min_length=1)]
     alignment: float | None
     beside: list[bool | None]
     named: list[str]
+
+    @model_validator(mode="after")
+    def _of_the_same_pictures(self) -> "ScoreRecord":
+        for further in (self.beside, self.named):
+            if further and len(further) != len(self.right):
+                raise ValueError(f"{len(self.right)} pictures have {len(further)} other answers")
+        return self
 
 
 class PromptRecord(Record):
