@@ -331,6 +331,7 @@ def without_pictures(monkeypatch, model: str, concept: str, kind: str) -> Findin
         active=lambda *slots: nullcontext(),
         drop_adapters=lambda: None,
         base_hash="0",
+        scheduler="",
         device="cpu",
         name=model,
     )
@@ -451,7 +452,7 @@ def unseen_result(pocket, judge, config, kind) -> AttackResult:
 
 def base_of(pocket, judge, config, kind) -> Sequence[bool]:
     """The hits of the control: the recorded ones where they fit, else measured now."""
-    recorded = base_rates.of_attack(kind, make_attack(kind), config, pocket.base_hash)
+    recorded = base_rates.of_attack(kind, make_attack(kind), config, pocket)
     return recorded["hits"] if recorded else unseen_result(pocket, judge, config, kind).hits()
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,7 @@ from unlearn_app.settings.events import GroupScore
 from unlearn_app.settings.run_config import make_attack, make_config
 
 CONFIG = make_config("cat")
+MODEL = SimpleNamespace(base_hash="abc", scheduler="DDPMScheduler")
 NAMES = {"object": "pumpkin", "style": "thermal"}
 
 
@@ -30,10 +32,10 @@ NAMES = {"object": "pumpkin", "style": "thermal"}
 def shipped(tmp_path: Path) -> Path:
     file = tmp_path / "base_rates.json"
     marks = {"10": [12, 120], "50": [100, 120]}
-    rate = {"config": relearning_key(CONFIG, "abc"), "marks": marks}
+    rate = {"config": relearning_key(CONFIG, MODEL), "marks": marks}
     record("relearning", {kind: rate | {"name": name} for kind, name in NAMES.items()}, file)
     noise = {
-        "config": attack_key(make_attack("noise"), CONFIG, "abc"),
+        "config": attack_key(make_attack("noise"), CONFIG, MODEL),
         "hits": "0100",
         "seconds": 6.0,
     }
@@ -50,9 +52,9 @@ def test_the_same_attack_on_the_same_model_has_its_rate(shipped: Path) -> None:
     style = make_config("van gogh", seed=7, objective="uce")
     for config in (CONFIG, style, make_config("cat", **{"compare.near": 3})):
         name = NAMES["style" if config == style else "object"]
-        found = relearning(config, "abc", shipped)
+        found = relearning(config, MODEL, shipped)
         assert found.name == name and found.marks == {10: (12, 120), 50: (100, 120)}
-        assert of_attack("noise", make_attack("noise"), config, "abc", shipped) == {
+        assert of_attack("noise", make_attack("noise"), config, MODEL, shipped) == {
             "name": f"{name}, never seen",
             "hits": [False, True, False, False],
         }
@@ -70,23 +72,28 @@ def test_the_same_attack_on_the_same_model_has_its_rate(shipped: Path) -> None:
 )
 def test_another_adversary_or_sampler_has_none(shipped: Path, changes: dict) -> None:
     config = make_config("cat", **changes)
-    assert relearning(config, "abc", shipped) is None
-    assert of_attack("noise", make_attack("noise"), config, "abc", shipped) is None
+    assert relearning(config, MODEL, shipped) is None
+    assert of_attack("noise", make_attack("noise"), config, MODEL, shipped) is None
 
 
-def test_another_model_or_attack_has_none(shipped: Path, tmp_path: Path) -> None:
-    assert (
-        relearning(CONFIG, "other", shipped) is None
-        and relearning(CONFIG, "abc", tmp_path / "gone.json") is None
-    )
-    assert of_attack("noise", make_attack("noise", tries=3), CONFIG, "abc", shipped) is None
-    assert of_attack("prompts", make_attack("prompts"), CONFIG, "abc", shipped) is None
+@pytest.mark.parametrize(
+    "change", [{"base_hash": "other"}, {"scheduler": "DDIMScheduler"}], ids=["weights", "scheduler"]
+)
+def test_another_model_has_none(shipped: Path, change: dict[str, str]) -> None:
+    other = SimpleNamespace(**vars(MODEL) | change)
+    assert relearning(CONFIG, other, shipped) is None
+
+
+def test_another_attack_has_none(shipped: Path, tmp_path: Path) -> None:
+    assert relearning(CONFIG, MODEL, tmp_path / "gone.json") is None
+    assert of_attack("noise", make_attack("noise", tries=3), CONFIG, MODEL, shipped) is None
+    assert of_attack("prompts", make_attack("prompts"), CONFIG, MODEL, shipped) is None
 
 
 def test_the_control_itself_is_measured_against_something_else(shipped: Path) -> None:
     config = make_config("pumpkin")
-    assert relearning(config, "abc", shipped) is None
-    assert of_attack("noise", make_attack("noise"), config, "abc", shipped) is None
+    assert relearning(config, MODEL, shipped) is None
+    assert of_attack("noise", make_attack("noise"), config, MODEL, shipped) is None
 
 
 def test_controls_of_the_run_itself_are_a_curve_too() -> None:
@@ -108,16 +115,16 @@ def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
 
 def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
     """Otherwise a changed default would silently cost every visitor the control's time."""
-    base_hash, judge = load_model().base_hash, load_scorer("pocket", [])
+    model, judge = load_model(), load_scorer("pocket", [])
     for of, config in {"object": CONFIG, "style": make_config("van gogh")}.items():
-        curve = relearning(config, base_hash)
+        curve = relearning(config, model)
         assert (
             curve
             and max(curve.marks) == config.attack.steps
             and min(n for _, n in curve.marks.values()) >= 60
         )
         for kind in QUICK:
-            control = of_attack(kind, make_attack(kind), config, base_hash)
+            control = of_attack(kind, make_attack(kind), config, model)
             assert (
                 control
                 and len(control["hits"]) >= 36

@@ -84,6 +84,7 @@ class TinyFlow(AdaptedNetwork):
     """The transformer as a `Model` without access to tokens."""
 
     base_hash, device = "tiny", torch.device("cpu")
+    scheduler = "Euler"
     latent_shape = (CHANNELS, SIDE, SIDE)
     parameterization = Flow(1000)
 

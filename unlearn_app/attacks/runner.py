@@ -104,7 +104,7 @@ def attack_context(
     """
     data = adversary_pictures(model, concept, config, should_stop, lesson)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
-    sampling = sampling_of(config.compare)
+    sampling = sampling_of(config.compare, model)
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
@@ -208,7 +208,7 @@ def find(
         own = yield from attacked(model, attack, context, scorer)
     control, missing = None, "it is no attack on what the model has learned"
     if attack.counts:
-        control = of_attack(kind, attack, config, model.base_hash)
+        control = of_attack(kind, attack, config, model)
         if control is None:
             control = yield from _taught(model, context, config, attack, scorer)
         missing = "" if control else f"nobody knows what {config.model} has never seen"

@@ -19,8 +19,10 @@ from ..common.paths import POCKET
 from ..common.record_files import Record, checked, read_json
 from ..common.registry import world
 from ..concepts.catalog import preview_concept
+from ..models.protocols import Model
 from ..settings.events import GroupScore
 from ..settings.run_config import RunConfig
+from .comparison import sampling_of
 from .relearn_curve import BaseCurve
 
 NAME = "base_rates.json"
@@ -30,16 +32,12 @@ RECORDED = "never seen, measured before"
 """The control whose scores were not made in this run."""
 
 
-def relearning(config: RunConfig, base_hash: str, file: Path | None = None) -> BaseCurve | None:
+def relearning(config: RunConfig, model: Model, file: Path | None = None) -> BaseCurve | None:
     """The recorded curve of a run's own attack; None where it was measured for another model,
     attack or sampling.
     """
     found = _of_kind("relearning", config, file)
-    if (
-        not found
-        or found["config"] != relearning_key(config, base_hash)
-        or _is(found["name"], config)
-    ):
+    if not found or found["config"] != relearning_key(config, model) or _is(found["name"], config):
         return None
     return BaseCurve(
         found["name"], {int(step): tuple(counts) for step, counts in found["marks"].items()}
@@ -65,7 +63,7 @@ def scores_of(base: BaseCurve | None) -> dict[int, GroupScore]:
 
 
 def of_attack(
-    kind: str, attack: Any, config: RunConfig, base_hash: str, file: Path | None = None
+    kind: str, attack: Any, config: RunConfig, model: Model, file: Path | None = None
 ) -> dict[str, Any] | None:
     """The recorded control of an attack, as findings hold it; None where it was measured for
     something else.
@@ -73,7 +71,7 @@ def of_attack(
     found = _of_kind("attacks", config, file).get(kind)
     if (
         not found
-        or found["config"] != attack_key(attack, config, base_hash)
+        or found["config"] != attack_key(attack, config, model)
         or _is(found["name"], config)
     ):
         return None
@@ -100,15 +98,15 @@ def seconds_of(
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
 
 
-def relearning_key(config: RunConfig, base_hash: str) -> dict[str, Any]:
+def relearning_key(config: RunConfig, model: Model) -> dict[str, Any]:
     """What the base rate of a run's own attack depends on."""
     asked = {name: value for name, value in to_json(config.attack).items() if name != "controls"}
-    return {"attack": asked, **_sampling(config), "base": base_hash}
+    return {"attack": asked, **to_json(sampling_of(config.compare, model)), "base": model.base_hash}
 
 
-def attack_key(attack: Any, config: RunConfig, base_hash: str) -> dict[str, Any]:
+def attack_key(attack: Any, config: RunConfig, model: Model) -> dict[str, Any]:
     """What the base rate of an attack depends on; what the adversary holds is part of it."""
-    return {"settings": repr(attack), **relearning_key(config, base_hash)}
+    return {"settings": repr(attack), **relearning_key(config, model)}
 
 
 def record(part: str, value: Any, file: Path = FILE) -> None:
@@ -135,10 +133,6 @@ def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
 def _is(name: str, config: RunConfig) -> bool:
     """Whether the control is the run's own concept, which then needs another one."""
     return name.partition(",")[0] == preview_concept(config).name
-
-
-def _sampling(config: RunConfig) -> dict[str, Any]:
-    return {"steps": config.compare.sampling_steps, "guidance_scale": config.compare.guidance_scale}
 
 
 class _Rate(Record):

@@ -56,7 +56,8 @@ class CollapseMonitor:
         concept, compare = self._concept, self._compare
         prompts = [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
         seeds = [preview_seed(row) for row in range(len(prompts))]
-        sampler = Sampling(min(STEPS, compare.sampling_steps), compare.guidance_scale)
+        steps = min(STEPS, compare.sampling_steps)
+        sampler = Sampling(steps, compare.guidance_scale, self._model.scheduler)
         latents = self._model.sample(
             prompts,
             seeds,

@@ -26,9 +26,9 @@ from ..settings.run_config import CompareConfig
 from .judges import Scorer, likeliest
 
 
-def sampling_of(config: CompareConfig) -> Sampling:
-    """How the pictures of a comparison are sampled."""
-    return Sampling(config.sampling_steps, config.guidance_scale)
+def sampling_of(config: CompareConfig, model: Model) -> Sampling:
+    """How `model` samples the pictures of a comparison."""
+    return Sampling(config.sampling_steps, config.guidance_scale, model.scheduler)
 
 
 def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Group, int, Prompt]]:
@@ -82,7 +82,7 @@ def generate_column(
             step=step,
             prompt=prompt.text,
             seed=seed,
-            sampler=sampling_of(config),
+            sampler=sampling_of(config, model),
             index=index,
             column=column,
             group=group,

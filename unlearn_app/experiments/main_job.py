@@ -114,7 +114,7 @@ class MainJob(Experiment):
         if cell.kind == BASE:
             run = self._run(cell)
             return {
-                "key": relearning_key(run, self.model.base_hash),
+                "key": relearning_key(run, self.model),
                 "count": run.compare.forget,
                 "seed": cell.seed,
                 "judge": self.judge.version,
@@ -176,7 +176,7 @@ class MainJob(Experiment):
         """
         found: dict[str, Any] = {}
         for cell in self.base_rates():
-            key = relearning_key(self._run(cell), self.model.base_hash)
+            key = relearning_key(self._run(cell), self.model)
             rate = {"config": key, "name": EASIEST[cell.subject][0], "marks": {}}
             marks = found.setdefault(cell.subject, rate)["marks"]
             for step, (right, n) in stored(self, cell)[0].items():

@@ -206,6 +206,8 @@ class Sampler(Protocol):
     """Pictures from prompts, and between pictures and latents."""
 
     latent_shape: tuple[int, int, int]
+    scheduler: str
+    """The name of the model's own scheduler, as diffusers calls it."""
 
     def sample(
         self,

@@ -22,6 +22,7 @@ class Sampler(Record):
 
     steps: Count
     guidance_scale: float
+    scheduler: str = ""
 
 
 class Preview(Record):

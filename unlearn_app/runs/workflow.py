@@ -253,7 +253,7 @@ def _attack(work: _Work) -> Iterator[Event]:
     yield Stage("attack", text, SHARES["attack"])
     if not settings.steps:
         return
-    work.base = relearning(work.config, work.model.base_hash) if work.scorer else None
+    work.base = relearning(work.config, work.model) if work.scorer else None
     for step, score_there in scores_of(work.base).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
     attack = Relearn(training=settings)

@@ -20,10 +20,13 @@ GROUPS: tuple[Group, ...] = ("forget", "near", "far")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture is sampled: denoising steps, and the scale of classifier-free guidance."""
+    """How a picture is sampled: denoising steps, the scale of classifier-free guidance, and the
+    scheduler as diffusers calls it; "" where an earlier record does not say.
+    """
 
     steps: int
     guidance_scale: float
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)

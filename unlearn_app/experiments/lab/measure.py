@@ -216,7 +216,7 @@ class Lab(Experiment):
         if not found:
             return {}
         return {
-            "config": attack_key(attack, make_config(name), self.model.base_hash),
+            "config": attack_key(attack, make_config(name), self.model),
             "name": f"{name}, never seen",
             "hits": "".join(one["hits"] for one in found),
             "judge": judged_by(self.judge),

@@ -48,6 +48,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         super().__init__(pipe.unet, name, LAYERS)
         self.device = choose_device()
         self.base_hash = base_hash
+        self.scheduler = type(pipe.scheduler).__name__
         self.parameterization = parameterization_of(pipe.scheduler, self.device)
         side = int(pipe.unet.config.sample_size)
         self.latent_shape = (int(pipe.unet.config.in_channels), side, side)
