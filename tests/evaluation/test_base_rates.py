@@ -107,6 +107,7 @@ def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
     assert seconds_of(["noise"], CONFIG, {"compare_s": 64.0}, shipped) == pytest.approx(12.0)
     assert seconds_of(["noise", "prompts"], CONFIG, {"compare_s": 64.0}, shipped) is None
     assert seconds_of(["noise"], CONFIG, {}, shipped) is None
+    assert seconds_of(["noise"], make_config("5"), {"compare_s": 64.0}, shipped) is None
     assert (
         seconds_of(["noise"], make_config("a", model="some/model"), {"compare_s": 1.0}, shipped)
         is None

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..common.atomic_files import write_bytes
-from ..common.errors import OutputError
+from ..common.errors import ConfigError, OutputError
 from ..common.json_values import json_text, to_json
 from ..common.paths import POCKET
 from ..common.record_files import Record, checked, read_json
@@ -90,7 +90,11 @@ def seconds_of(
     known, compare = _recorded(config, file), config.compare
     if not known.get("pace") or not timing.get("compare_s"):
         return None
-    each = [_of_kind("attacks", config, file).get(kind, {}).get("seconds") for kind in kinds]
+    try:
+        rates = _of_kind("attacks", config, file)
+    except ConfigError:  # a stored run may forget what the model does not know
+        return None
+    each = [rates.get(kind, {}).get("seconds") for kind in kinds]
     if None in each:
         return None
     # Two columns: some pictures of the third one are generated during the attack.
