@@ -41,8 +41,8 @@ def test_a_record_is_what_its_schema_lists(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("", "is not accepted"),
-        ("[]", "is not whole"),
-        ("null", "is not whole"),
+        ("[]", r"holds \[\], no object"),
+        ("null", "holds None, no object"),
         ("{}", "schema None; thing/1 is accepted"),
         ('{"schema": "thing/2"}', "thing/1 is accepted"),
         ('{"schema": "thing/1"}', "holds no count"),

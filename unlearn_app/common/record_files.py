@@ -48,6 +48,8 @@ def read_record(
         OutputError: there is none, or it is of another version or not as its schema says.
     """
     value = read_json(path, what)
+    if not isinstance(value, dict):
+        raise damaged(path.parent, what, f"{path.name} holds {reprlib.repr(value)}, no object")
     try:
         value = current(value)
         version = value.get("schema")
