@@ -22,8 +22,17 @@ from unlearn_app.models import catalog
 from unlearn_app.runs import attack_run, workflow
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
-from unlearn_app.service.engine import Engine, EngineBusy, InProcess, Job, RunGone
+from unlearn_app.service.engine import (
+    UNHEARD,
+    UNHEARD_SAID,
+    Engine,
+    EngineBusy,
+    InProcess,
+    Job,
+    RunGone,
+)
 from unlearn_app.service.jobs import AttackRequest, LedgerRequest
+from unlearn_app.service.visitors import GRACE
 from unlearn_app.settings.events import Done, Preview, Stage, Step, Verdict
 from unlearn_app.settings.run_config import RunConfig, make_config, make_plan
 
@@ -38,11 +47,11 @@ def quick(concept: str = "cat") -> RunConfig:
 
 def finish(job: Job, seconds: float = 60.0) -> list:
     """All events of a job; fails when it does not end."""
-    events, deadline = [], time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not job.over:
         assert time.monotonic() < deadline, "the job did not end"
-        events += job.take(0.1)
-    return events
+        job.take(0.1, 10**6)
+    return job.take(0.0)
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +131,9 @@ def test_stop_keeps_what_is_there(replay, engines) -> None:
     job = engine.submit(quick(), "anna")
     seen = []
     while not any(isinstance(event, Step) for event in seen):
-        seen += job.take(0.1)
+        seen += job.take(0.1, len(seen))
     assert engine.stop("anna")
-    seen += finish(job)
+    seen = finish(job)
     assert seen[-1] == Done(job.folder, stopped=True)
     assert any(isinstance(event, Preview) for event in seen)
     run = Run.open(engine.runs.get(job.id, "anna"))
@@ -322,6 +331,121 @@ def test_a_visitor_who_leaves_during_a_request_leaves_no_ledger(replay, engines)
     assert not engine.ledger("anna").exists()
 
 
+class Clock:
+    """A clock that stands still until it is told."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+KEY = "0a" * 32
+
+
+def look(engine: Engine, session: str, key: str = KEY) -> str:
+    """A page opens and says whose it is."""
+    engine.visitors.connected(session)
+    return engine.visitor(session, key)
+
+
+def test_a_run_goes_on_without_its_page_until_the_grace_is_over(replay, engines) -> None:
+    clock = Clock()
+    engine = engines(replay(seconds=60), clock=clock)
+    visitor = look(engine, "tab")
+    job = engine.submit(quick(), visitor)
+    job.take(5)
+    engine.visitors.disconnected("tab")
+    clock.now += GRACE - 1
+    engine.sweep()
+    assert not job.cancel.is_set() and engine.job_of(visitor) is job
+    clock.now += 1
+    engine.sweep()
+    finish(job)
+    assert job.cancel.is_set() and not job.folder.exists()
+
+
+def test_runs_and_ledger_go_with_the_last_of_two_tabs(engines) -> None:
+    clock = Clock()
+    engine = engines(clock=clock)
+    visitor = look(engine, "tab 1")
+    look(engine, "tab 2")
+    run = engine.submit(quick(), visitor)
+    finish(run)
+    engine.ledger(visitor).mkdir(parents=True)
+    engine.visitors.disconnected("tab 1")
+    clock.now += 2 * GRACE
+    engine.sweep()
+    assert run.folder.is_dir() and engine.ledger(visitor).is_dir()
+    engine.visitors.disconnected("tab 2")
+    clock.now += GRACE
+    engine.sweep()
+    assert not run.folder.exists() and not engine.home(visitor).exists()
+
+
+def test_a_waiting_job_whose_client_never_connected_is_dropped(replay, engines) -> None:
+    clock = Clock()
+    engine = engines(replay(seconds=60), clock=clock)
+    visitor = look(engine, "tab")
+    engine.submit(quick(), visitor).take(5)
+    invented = engine.submit(quick(), "invented")
+    other = look(engine, "other", "0b" * 32)
+    waiting = engine.submit(quick(), other)
+    engine.visitors.disconnected("other")
+    clock.now += UNHEARD - 1
+    engine.sweep()
+    assert not invented.over
+    clock.now += 1
+    engine.sweep()
+    assert invented.error == UNHEARD_SAID and not waiting.over and engine.busy(visitor)
+
+
+def test_a_visitor_takes_the_place_of_one_who_never_was_here(replay, engines) -> None:
+    engine = engines(replay(seconds=60), waiting=2)
+    engine.submit(quick(), "invented").take(5)
+    invented = [engine.submit(quick(), f"invented {n}") for n in range(2)]
+    with pytest.raises(EngineBusy, match="2 runs are waiting"):
+        engine.submit(quick(), "invented too")
+    job = engine.submit(quick(), look(engine, "tab"))
+    assert [one.over for one in invented] == [False, True] and engine.position(job) == 2
+
+
+def test_a_run_stopped_before_any_result_is_not_kept(recordings, engines) -> None:
+    class Stopped(Replay):
+        def __call__(self, asked, out, cancel):
+            yield Stage("load", "Loading the model", 0.0)
+            out.mkdir()
+            yield Done(out, stopped=True)
+
+    engine = engines(Stopped(recordings))
+    job = engine.submit(quick(), "anna")
+    finish(job)
+    assert not engine.runs.of("anna") and not job.folder.exists()
+
+
+def test_whatever_is_deleted_is_told(engines) -> None:
+    engine, told = engines(own_runs=1), []
+    engine.on_delete = told.append
+    runs = []
+    for _ in range(2):
+        runs.append(engine.submit(quick(), "anna"))
+        finish(runs[-1])
+    assert told == [runs[0].id]
+    engine.leave("anna")
+    assert told[1:] == [engine.home("anna").name, runs[1].id]
+
+
+def test_what_failed_is_told_once_it_is_off_the_screen(replay, engines) -> None:
+    runner = replay(error=ModelError("It is missing."))
+    engine, told = engines(runner), []
+    engine.on_delete = told.append
+    failed = engine.submit(quick(), "anna")
+    finish(failed)
+    assert not told
+    finish(engine.submit(quick(), "anna"))
+    assert told == [failed.id]
+
+
 def attack(job: Job, *kinds: str) -> AttackRequest:
     """Attacks on what a job has left."""
     return AttackRequest(job.folder, job.config, kinds or ("prompts", "inversion"))
@@ -332,7 +456,7 @@ def take_until(job: Job, kind: type) -> list:
     events, deadline = [], time.monotonic() + 20
     while not any(isinstance(event, kind) for event in events):
         assert not job.over and time.monotonic() < deadline
-        events += job.take(0.1)
+        events += job.take(0.1, len(events))
     return events
 
 
@@ -347,7 +471,7 @@ def test_attacks_leave_their_findings_with_the_one_run(engines) -> None:
         "prompts",
         "inversion",
     ]
-    assert engine.runs.of("anna") == [run]
+    assert [kept.id for kept in engine.runs.of("anna")] == [run.id]
     assert {found.kind for found in read_findings(engine.runs.get(run.id, "anna"))} == {
         "prompts",
         "inversion",
@@ -473,7 +597,8 @@ def test_findings_count_towards_the_cap(engines) -> None:
     ]
     engine.runs._size = sum(sizes) + 1000
     finish(engine.submit(attack(runs[1]), "ben"))
-    assert not runs[0].folder.exists() and runs[1].folder.is_dir()
+    # Ben holds most now, so it is he who loses.
+    assert runs[0].folder.is_dir() and not runs[1].folder.exists()
 
 
 def test_in_process_attacks_the_run_on_the_resident_backend(

@@ -190,13 +190,13 @@ def test_a_page_that_never_connected_calls_nothing(site, post, monkeypatch) -> N
 
 def test_a_page_that_is_open_calls_its_listeners(site, post, page) -> None:
     stop = next(n for n, fn in site.demo.fns.items() if fn.api_name == "stop")
-    called = {"data": [], "fn_index": stop, "session_hash": page}
+    called = {"data": [""], "fn_index": stop, "session_hash": page}
     assert post("run/stop", called, Origin=site.origin).status_code == 200
 
 
 def test_a_page_may_call_while_it_connects(site, post) -> None:
     stop = next(n for n, fn in site.demo.fns.items() if fn.api_name == "stop")
-    called = {"data": [], "fn_index": stop, "session_hash": "early"}
+    called = {"data": [""], "fn_index": stop, "session_hash": "early"}
     beat = f"{site.origin}/gradio_api/heartbeat/early"
 
     def connect() -> None:
@@ -250,7 +250,7 @@ def test_a_full_queue_says_so_in_a_sentence(post, monkeypatch) -> None:
 
 def test_invented_sessions_keep_no_state_and_open_pages_do(site, post, page) -> None:
     stop = next(n for n, fn in site.demo.fns.items() if fn.api_name == "stop")
-    called = {"data": [], "fn_index": stop, "session_hash": page}
+    called = {"data": [""], "fn_index": stop, "session_hash": page}
     post("run/stop", called, Origin=site.origin)
     for invented in range(IDLE_SESSIONS + 20):
         post("call/unlearn", UNKNOWN | {"session_hash": f"invented{invented}"})

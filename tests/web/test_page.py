@@ -293,17 +293,45 @@ def test_two_visitors_at_once_get_the_pictures_they_get_alone(site, visit) -> No
     assert not site.runner.overlapped
 
 
-def test_closing_the_tab_ends_the_job(site, visit) -> None:
-    site.runner.seconds = 300
+def test_a_reload_asks_first_and_returns_to_the_run_in_progress_and_to_finished_ones(
+    site, visit
+) -> None:
+    site.runner.seconds = 30
+    page, asked = visit(), []
+    start(page, "rabbit")
+    page.locator("#film img").first.wait_for()
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.reload()
+    assert asked == ["beforeunload"]
+    page.locator("#film img").first.wait_for()
+    expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of \d+"))
+    assert site.runner.log == [("begin", "rabbit")]
+    page.click("#stop")
+    wait_for_end(page)
+    page.reload()
+    expect(page.locator("#status")).to_contain_text("Stopped")
+    expect(page.locator("#shown input")).to_have_value("rabbit (your run 1)")
+    assert len(asked) == 1
+
+
+def test_a_second_tab_shows_what_runs_and_may_close(site, visit) -> None:
+    site.runner.seconds = 30
     page = visit()
     start(page, "rabbit")
-    expect(page.locator("#status")).to_contain_text("step")
+    other = page.context.new_page()
+    other.goto(site.url)
+    expect(other.locator("#status")).to_contain_text(re.compile(r"step \d+ of \d+"))
+    other.close()
+    page.wait_for_timeout(1000)
+    site.engine.sweep()
+    expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of \d+"))
     page.close()
-    site.runner.seconds = 0
-    other = visit()
-    start(other, "bear")
-    wait_for_end(other)
-    assert [what for what, _ in site.runner.log] == ["begin", "end", "begin", "end"]
+    page.context.close()
+    site.engine.sweep()
+    assert site.runner.log == [("begin", "rabbit")]
+    (job,) = site.engine._jobs
+    site.engine.leave(job.visitor)
+    job.take(60, 10**6)
 
 
 @pytest.mark.parametrize("width", [390, 820, 1000, 1280])

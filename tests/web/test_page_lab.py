@@ -6,6 +6,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,11 @@ from recordings import Recordings, Replay, kept_finding
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
+from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web.handlers import AttackHandlers
+from unlearn_app.web.build import delete_copies
+from unlearn_app.web.downloads import download_folder
+from unlearn_app.web.handlers import AttackHandlers, RunHandlers
 from unlearn_app.web.layout import SURE
 from unlearn_app.web.layout import Page as Layout
 from unlearn_app.web.run_list import GONE, RunList
@@ -237,11 +241,17 @@ def case(
     with gr.Blocks():
         page = Layout([], [], None)
     runs = RunList(engine, page, {"cat": recorded / "cat"})
-    job = engine.submit(make_config("frog"), "anna")
+    job = engine.submit(make_config("frog"), visitor_of("anna"))
     while not job.over:
-        job.take(0.1)
+        job.take(0.1, 10**6)
+    engine.on_delete = delete_copies
     yield SimpleNamespace(
-        page=page, job=job, engine=engine, runs=runs, attacks=AttackHandlers(engine, page, runs)
+        page=page,
+        job=job,
+        engine=engine,
+        runs=runs,
+        attacks=AttackHandlers(engine, page, runs),
+        handlers=RunHandlers(engine, page, "pocket", runs),
     )
     engine.shutdown()
 
@@ -252,42 +262,70 @@ def as_(session: str) -> SimpleNamespace:
 
 def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case) -> None:
     page, key = case.page, case.job.id
-    shown = case.runs.show(as_("ben"), key)
+    shown = case.runs.show(as_("ben"), "", key)
     assert list(shown) == [page.hint] and GONE in shown[page.hint]
-    (tried,) = case.attacks.try_attacks(as_("ben"), key, "quick")
-    assert GONE in tried[page.attacks.message] and not case.engine.busy("ben")
-    deleted = case.runs.delete(as_("ben"), key, SURE)
+    (tried,) = case.attacks.try_attacks(as_("ben"), "", key, "quick")
+    assert GONE in tried[page.attacks.message] and not case.engine.busy(visitor_of("ben"))
+    deleted = case.runs.delete(as_("ben"), "", key, SURE)
     assert GONE in deleted[page.actions.message] and case.job.folder.is_dir()
     for mine, others in ((key, ["cat"]), ("cat", [key])):
-        compared = case.runs.compare(as_("ben"), mine, others)
+        compared = case.runs.compare(as_("ben"), "", mine, others)
         assert GONE in compared[page.actions.message]
         assert not compared[page.actions.compared].visible
-    assert not case.engine.home("ben").exists()
-    own = case.runs.compare(as_("anna"), key, ["cat"])[page.actions.compared]
+    assert not download_folder(case.engine.home(visitor_of("ben")).name).exists()
+    own = case.runs.compare(as_("anna"), "", key, ["cat"])[page.actions.compared]
     assert (
         Path(own.value["path"]).read_text().count("frog")
-        and case.runs.show(as_("anna"), key)[page.attacks.row].visible
+        and case.runs.show(as_("anna"), "", key)[page.attacks.row].visible
     )
 
 
 @pytest.mark.parametrize("key", ["cat", "", None, "../cat"])
 def test_a_recorded_run_is_never_attacked_or_deleted(case, recorded: Path, key) -> None:
     before = sorted(recorded.rglob("*"))
-    (tried,) = case.attacks.try_attacks(as_("anna"), key, "quick")
+    (tried,) = case.attacks.try_attacks(as_("anna"), "", key, "quick")
     assert GONE in tried[case.page.attacks.message]
-    assert GONE in case.runs.delete(as_("anna"), key, SURE)[case.page.actions.message]
+    assert GONE in case.runs.delete(as_("anna"), "", key, SURE)[case.page.actions.message]
     assert sorted(recorded.rglob("*")) == before and case.job.folder.is_dir()
 
 
-def test_leaving_the_page_ends_the_attacks(case) -> None:
+def test_leaving_the_page_leaves_the_attacks_alone(case) -> None:
     case.engine._runner.seconds = 60
-    updates = case.attacks.try_attacks(as_("anna"), case.job.id, "all")
+    updates = case.attacks.try_attacks(as_("anna"), "", case.job.id, "all")
     next(updates)
     next(updates)
-    assert case.engine.busy("anna")
     updates.close()
-    (job,) = [job for job in case.engine._jobs if job.session == "anna"]
-    assert job.cancel.is_set()
+    job = case.engine.job_of(visitor_of("anna"))
+    assert not job.cancel.is_set() and not job.over
+
+
+def test_another_tab_shows_the_attacks_from_the_first_event_on(case) -> None:
+    case.engine._runner.seconds = 60
+    updates = case.attacks.try_attacks(as_("anna"), "", case.job.id, "all")
+    while "step" not in next(updates)[case.page.attacks.message]:
+        pass
+    updates.close()
+    put, begun, shown = islice(case.attacks.resume(case.engine.job_of(visitor_of("anna"))), 3)
+    assert "frog" in put[case.page.status] and begun[case.page.attacks.stop].visible
+    assert "step" in shown[case.page.attacks.message]
+
+
+@pytest.mark.parametrize(("who", "known"), [("anna", True), ("ben", False)])
+def test_arriving_again_is_told_from_arriving(case, who: str, known: bool) -> None:
+    assert case.handlers.arrive(as_(who), "", "cat")[case.page.came_back] is known
+
+
+def test_coming_back_shows_the_latest_run_and_nobody_elses(case) -> None:
+    assert case.handlers.come_back(visitor_of("anna"))[case.page.shown].value == case.job.id
+    assert case.handlers.come_back(visitor_of("ben")) == {}
+
+
+def test_downloads_live_as_long_as_their_run(case) -> None:
+    links = case.runs.put(case.job.id, visitor_of("anna"))
+    file = Path(links[case.page.downloads["folder"]].value["path"])
+    assert file.parent == download_folder(case.job.id) and file.is_file()
+    case.engine.leave(visitor_of("anna"))
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

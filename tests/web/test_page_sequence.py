@@ -109,6 +109,21 @@ def test_stop_leaves_the_ledger_as_it_was(site, tab) -> None:
     expect(tab.locator("#sequence-status")).to_contain_text("1 request")
 
 
+def test_a_reload_returns_to_the_request_in_progress_and_to_the_ledger(site, tab) -> None:
+    forget(tab, "cat")
+    expect(tab.locator("#ledger thead")).to_contain_text("1 · cat")
+    tab.locator("#add").wait_for()
+    site.runner.seconds = 60
+    forget(tab, "rabbit")
+    expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
+    tab.reload()
+    expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
+    assert heads(tab) == ["Original", "1 · cat"]
+    tab.click("#halt")
+    tab.locator("#add").wait_for()
+    expect(tab.locator("#sequence-status")).to_contain_text("1 request")
+
+
 def test_visitors_keep_ledgers_of_their_own_which_go_with_them(site, browser) -> None:
     site.runner.seconds = 0.2
     with Visitors(browser, site.url) as visitors:

@@ -1,6 +1,7 @@
 """What the page shows of events, without a browser: progress, captions, tables, escaping."""
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -206,20 +207,32 @@ def test_waiting_stopping_and_failing_are_said() -> None:
     assert "That did not work" in status(view)
 
 
-def test_pictures_are_exact_stored_once_and_bounded(
-    own_pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pictures, "LIMIT", 8)
-    first = pictures.address(picture(1))
-    assert first == pictures.address(picture(1))
+def test_pictures_are_exact_and_stored_once(own_pictures: Path) -> None:
+    first = pictures.address(picture(1), "run 1")
+    assert first == pictures.address(picture(1), "run 2")
     (stored,) = own_pictures.iterdir()
-    assert first.endswith(stored.name) and list(Image.open(stored).tobytes()) == list(
-        picture(1).tobytes()
-    )
-    for seed in range(2, 30):
-        pictures.address(picture(seed))
-    assert len(list(own_pictures.iterdir())) <= 8
+    assert first.endswith(stored.name)
+    assert Image.open(stored).tobytes() == picture(1).tobytes()
     assert stat.S_IMODE(own_pictures.stat().st_mode) == 0o700
+
+
+def test_a_picture_stays_while_anybody_uses_it(own_pictures: Path) -> None:
+    for owner in ("run 1", "run 2"):
+        pictures.address(picture(1), owner)
+    pictures.address(picture(2), "run 1")
+    pictures.forget("run 1")
+    assert len(list(own_pictures.iterdir())) == 1
+    pictures.forget("run 2")
+    assert not list(own_pictures.iterdir())
+
+
+def test_no_number_of_other_pictures_takes_one_away(own_pictures: Path) -> None:
+    first = own_pictures / pictures.address(picture(1), "recorded").rpartition("/")[2]
+    os.utime(first, (0, 0))
+    for number in range(10_000):
+        (own_pictures / f"{number}.png").touch()
+    pictures.address(picture(2), "run")
+    assert first.is_file()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,15 @@ from ..common.registry import DEFAULT_MODEL
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
 from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore, check_request
+from .visitors import GRACE, Visitors, visitor_of
 
 logger = logging.getLogger(__name__)
+
+UNHEARD = 15.0
+"""Seconds after which a waiting job is dropped whose client has not connected."""
+UNHEARD_SAID = "Nobody connected to hear of this, so it was dropped."
+SWEEP_EVERY = 1.0
+"""Seconds between two looks for what nobody waits for any more."""
 
 
 class EngineBusy(UnlearnError):
@@ -93,9 +101,11 @@ class InProcess:
 class Engine:
     """A bounded queue of jobs and the single thread that runs them one after another.
 
-    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, which
-    live in a private folder that goes when the engine shuts down. The model is loaded when somebody
-    arrives, or after `patience` seconds, because loading it would slow the first page down.
+    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, and
+    `own_runs` and `own_bytes` those of one visitor. The folders live in a private folder that goes
+    when the engine shuts down. What a visitor has is kept for `grace` seconds after their last page
+    was closed, by `clock`. The model is loaded when somebody arrives, or after `patience` seconds,
+    because loading it would slow the first page down.
     """
 
     def __init__(
@@ -105,20 +115,30 @@ class Engine:
         waiting: int = 8,
         keep_runs: int = 64,
         keep_bytes: int = 2 * 1024**3,
+        own_runs: int = 16,
+        own_bytes: int = 512 * 1024**2,
         patience: float = 5.0,
+        grace: float = GRACE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root = Path()
         self._private: PrivateFolder | None = None
         self.ready = threading.Event()
         self.load_error = ""
         """Why the model could not be loaded, as a sentence."""
-        self.runs = RunStore(keep_runs, keep_bytes)
+        self.runs = RunStore(keep_runs, keep_bytes, own_runs, own_bytes, self._delete)
+        self.visitors = Visitors(grace, clock)
+        self.on_delete: Callable[[str], None] = lambda name: None
+        """Told the name of every folder that is deleted, so that copies of its files go too."""
         self._runner, self._capacity, self._patience = runner, waiting, patience
+        self._clock = clock
         self._arrived = threading.Event()
         self._jobs: list[Job] = []
         """In the order in which they are done, the running one first."""
         self._running: Job | None = None
-        self._closed = False
+        self._not_kept: dict[str, Path] = {}
+        """The folder of each visitor's last run that was not kept, which may be on screen still."""
+        self._closed = threading.Event()
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
@@ -127,21 +147,30 @@ class Engine:
         self._private = PrivateFolder("unlearn-runs-")
         self.root = self._private.path
         self._thread.start()
+        threading.Thread(target=self._keep_sweeping, name="sweeper", daemon=True).start()
         return self
 
     def arrive(self) -> None:
         """Somebody has the page on screen: load the model now."""
         self._arrived.set()
 
-    def home(self, session: str) -> Path:
+    def visitor(self, session: str, key: object = "") -> str:
+        """The visitor who asks for something through this session, with the key of their browser
+        if they have one.
+        """
+        visitor = visitor_of(session, key)
+        self.visitors.seen(visitor, session)
+        return visitor
+
+    def home(self, visitor: str) -> Path:
         """The folder for a visitor's ledger and other files, which goes when they leave."""
-        return self.root / f"visitor-{hashlib.sha256(session.encode()).hexdigest()[:32]}"
+        return self.root / f"visitor-{hashlib.sha256(visitor.encode()).hexdigest()[:32]}"
 
-    def ledger(self, session: str) -> Path:
+    def ledger(self, visitor: str) -> Path:
         """The folder of a visitor's ledger, if they have one."""
-        return self.home(session) / "ledger"
+        return self.home(visitor) / "ledger"
 
-    def submit(self, request: JobRequest, session: str, address: str = "") -> Job:
+    def submit(self, request: JobRequest, visitor: str, address: str = "") -> Job:
         """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
 
         `address` is the visitor's, where somebody trusted names it; it gets half of the queue.
@@ -154,34 +183,52 @@ class Engine:
         """
         check_request(request)
         with self._change:
-            if self._closed or not self._thread.is_alive():
+            self.visitors.seen(visitor)
+            if self._closed.is_set() or not self._thread.is_alive():
                 raise EngineBusy("The engine is not running; start the app again.")
-            if any(not job.cancel.is_set() for job in self._jobs_of(session)):
-                raise EngineBusy("What you started before is still going; stop it first.")
-            waiting = len(self._jobs) - (self._running is not None)
-            if waiting >= self._capacity:
-                raise EngineBusy(f"{waiting} runs are waiting already; try again in a few minutes.")
+            if any(not job.cancel.is_set() for job in self._jobs_of(visitor)):
+                raise EngineBusy(
+                    "What you started before is still going; stop it first. A page that does not"
+                    " show it does once it is reloaded."
+                )
+            folder = self._folder(request, visitor)
             shared = sum(job.address == address for job in self._jobs)
             if address and 2 * shared >= self._capacity:
                 raise EngineBusy(
                     "Your network fills half of the queue already; try again in a few minutes."
                 )
-            job = Job(request, self._folder(request, session), session, address)
+            self._make_room(visitor)
+            job = Job(request, folder, visitor, address, self._clock())
+            self._forget_not_kept(visitor)
             self._jobs.append(job)
             self._arrived.set()
             self._change.notify_all()
             return job
 
-    def _folder(self, request: JobRequest, session: str) -> Path:
+    def _make_room(self, visitor: str) -> None:
+        """Refuse one more waiting job when the queue is full. A visitor who is here takes the place
+        of one who never was.
+        """
+        waiting = [job for job in self._jobs if job is not self._running]
+        if len(waiting) < self._capacity:
+            return
+        unmet = [job for job in waiting if not self.visitors.met(job.visitor)]
+        if not unmet or not self.visitors.met(visitor):
+            raise EngineBusy(
+                f"{len(waiting)} runs are waiting already; try again in a few minutes."
+            )
+        self._end(unmet[-1:], UNHEARD_SAID)
+
+    def _folder(self, request: JobRequest, visitor: str) -> Path:
         if isinstance(request, LedgerRequest):
-            return self.ledger(session)
+            return self.ledger(visitor)
         if isinstance(request, RunConfig):
             return self.root / uuid.uuid4().hex
-        if self.runs.get(request.folder.name, session) != request.folder:
+        if self.runs.get(request.folder.name, visitor) != request.folder:
             raise RunGone
         return request.folder
 
-    def delete(self, run_id: str, session: str) -> None:
+    def delete(self, run_id: str, visitor: str) -> None:
         """Delete a visitor's own run with everything that was found out about it.
 
         Raises:
@@ -189,76 +236,108 @@ class Engine:
             RunGone: the visitor has no such run.
         """
         with self._change:
-            if any(job.id == run_id for job in self._jobs_of(session)):
+            if any(job.id == run_id for job in self._jobs_of(visitor)):
                 raise EngineBusy(
                     "An attack on this run is still going; stop it before you delete the run."
                 )
-            if not self.runs.drop(run_id, session):
+            if not self.runs.drop(run_id, visitor):
                 raise RunGone
 
-    def busy(self, session: str) -> bool:
+    def busy(self, visitor: str) -> bool:
         """Whether a visitor's job is waiting or running."""
+        return self.job_of(visitor) is not None
+
+    def job_of(self, visitor: str) -> Job | None:
+        """The job of a visitor that is waiting or running, the latest one."""
         with self._change:
-            return bool(self._jobs_of(session))
+            return next(reversed(self._jobs_of(visitor)), None)
 
     def position(self, job: Job) -> int:
         """How many jobs come before this one: 0 when it is running or over."""
         with self._change:
             return self._jobs.index(job) if job in self._jobs else 0
 
-    def stop(self, session: str) -> bool:
+    def stop(self, visitor: str) -> bool:
         """Ask all jobs of a visitor to end; True when there was one. What they made so far is
         kept.
         """
         with self._change:
-            jobs = self._jobs_of(session)
+            jobs = self._jobs_of(visitor)
             self._end(jobs)
             return bool(jobs)
 
-    def leave(self, session: str) -> None:
-        """The visitor has gone: end their jobs and delete their runs."""
+    def leave(self, visitor: str) -> None:
+        """The visitor has gone: end their jobs and delete what they have here."""
         with self._change:
-            for job in self._jobs_of(session):
+            for job in self._jobs_of(visitor):
                 job.abandoned = True
-            self.stop(session)
-            if not self.busy(session):
-                shutil.rmtree(self.home(session), ignore_errors=True)
-            for job in self.runs.of(session):
-                self.runs.drop(job.id, session)
+            self.stop(visitor)
+            if not self.busy(visitor):
+                self._delete(self.home(visitor))
+            self._forget_not_kept(visitor)
+            for run in self.runs.of(visitor):
+                self.runs.drop(run.id, visitor)
+
+    def sweep(self) -> None:
+        """Drop waiting jobs whose clients never connected, and what belongs to visitors who have
+        gone.
+        """
+        with self._change:
+            late = self._clock() - UNHEARD
+            waiting = [job for job in self._jobs if job is not self._running and job.asked <= late]
+            unheard = [job for job in waiting if not self.visitors.met(job.visitor)]
+            self._end(unheard, UNHEARD_SAID)
+            for visitor in self.visitors.gone():
+                self.leave(visitor)
+
+    def _keep_sweeping(self) -> None:
+        while not self._closed.wait(SWEEP_EVERY):
+            self._error_of(self.sweep, "sweep")
 
     def shutdown(self, timeout: float = 5.0) -> None:
         """End every job, wait for the thread and delete all run folders."""
         with self._change:
-            self._closed = True
+            self._closed.set()
             self._end(list(self._jobs))
             self._arrived.set()
             self._change.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
         if self._private:
+            for folder in self.root.glob("*"):
+                self._delete(folder)
             self._private.remove()
 
-    def _jobs_of(self, session: str) -> list[Job]:
-        return [job for job in self._jobs if job.session == session]
+    def _jobs_of(self, visitor: str) -> list[Job]:
+        return [job for job in self._jobs if job.visitor == visitor]
 
-    def _end(self, jobs: list[Job]) -> None:
+    def _end(self, jobs: list[Job], error: str = "") -> None:
         for job in jobs:
             job.cancel.set()
             if job is not self._running:
                 self._jobs.remove(job)
-                job.end()
+                job.end(error)
+
+    def _delete(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self.on_delete(folder.name)
+
+    def _forget_not_kept(self, visitor: str) -> None:
+        if folder := self._not_kept.pop(visitor, None):
+            self._delete(folder)
 
     def _work(self) -> None:
         self._arrived.wait(self._patience)
-        if not self._closed:
+        if not self._closed.is_set():
             self.load_error = self._error_of(self._runner.warm, "start-up")
         self.ready.set()
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._closed or self._jobs)
-                if self._closed:
+                self._change.wait_for(lambda: self._closed.is_set() or self._jobs)
+                if self._closed.is_set():
                     return
                 job = self._running = self._jobs[0]
+            job.begun = time.monotonic()
             error = self._error_of(lambda job=job: self._run(job), job.id)
             with self._change:
                 self._keep_or_delete(job)
@@ -268,26 +347,29 @@ class Engine:
             job.end(error)
 
     def _run(self, job: Job) -> None:
-        if isinstance(job.request, AttackRequest) and self.runs.get(job.id, job.session) is None:
+        if isinstance(job.request, AttackRequest) and self.runs.get(job.id, job.visitor) is None:
             raise RunGone  # dropped for others while this waited
         for event in self._runner(job.request, job.folder, job.cancel):
-            job.events.put(event)
+            job.add(event)
 
     def _keep_or_delete(self, job: Job) -> None:
-        """Keep the folder of a finished run, or delete what a visitor who has left meanwhile has
-        here.
+        """Keep the folder of a finished run that came to something, or delete what a visitor who
+        has left meanwhile has here.
         """
         if job.abandoned:
-            shutil.rmtree(job.folder, ignore_errors=True)
-            shutil.rmtree(self.home(job.session), ignore_errors=True)
+            self._delete(job.folder)
+            self._delete(self.home(job.visitor))
         elif isinstance(job.request, RunConfig):
-            if job.folder.is_dir():
+            if job.folder.is_dir() and job.has_result:
                 self.runs.add(job)
-        elif isinstance(job.request, AttackRequest):
-            if self.runs.get(job.id, job.session):
-                self.runs.trim()
             else:
                 shutil.rmtree(job.folder, ignore_errors=True)
+                self._not_kept[job.visitor] = job.folder
+        elif isinstance(job.request, AttackRequest):
+            if self.runs.get(job.id, job.visitor):
+                self.runs.trim()
+            else:
+                self._delete(job.folder)
 
     def _error_of(self, work: Callable[[], None], name: str) -> str:
         """Do the work, and return the sentence to show when it failed, else "". No failure may end

@@ -1,17 +1,15 @@
 """What visitors ask the engine for, the jobs that come of it, and the folders of finished runs."""
 
-import queue
-import shutil
 import threading
-import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..settings import groups
 from ..settings.cost import attacks_cost, check_cost, request_cost, run_cost
-from ..settings.events import Event
+from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
 from ..settings.run_config import RunConfig
 
 
@@ -54,99 +52,166 @@ def check_request(request: JobRequest) -> None:
 
 
 class Job:
-    """What one visitor asked for, with its events, which any thread may read.
+    """What one visitor asked for, with its events, which any thread may read from the first one on.
 
     `cancel` asks it to end; `abandoned` says that its visitor has left. `address` is the visitor's,
     empty where nobody trusted names it.
     """
 
-    def __init__(self, request: JobRequest, folder: Path, session: str, address: str = "") -> None:
+    def __init__(
+        self,
+        request: JobRequest,
+        folder: Path,
+        visitor: str,
+        address: str = "",
+        asked: float = 0.0,
+    ) -> None:
         self.id = folder.name
         self.request = request
         self.folder = folder
-        self.session = session
+        self.visitor = visitor
         self.address = address
-        self.asked = time.monotonic()
+        self.asked = asked
+        self.begun: float | None = None
+        """When its work began, in the time of `time.monotonic`."""
         self.cancel = threading.Event()
         self.abandoned = False
         self.error = ""
-        self._ended = threading.Event()
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+        self._over = False
 
     @property
     def config(self) -> RunConfig:
         """The settings of the run, of the request, or of the run under attack."""
         return self.request if isinstance(self.request, RunConfig) else self.request.config
 
+    def add(self, event: Event) -> None:
+        """One more event."""
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
     def end(self, error: str = "") -> None:
         """No event follows; `error` is the sentence to show, if any."""
-        self.error = error
-        self._ended.set()
+        with self._changed:
+            self.error = error
+            self._over = True
+            self._changed.notify_all()
 
-    def take(self, timeout: float) -> list[Event]:
-        """All events at hand, waiting at most `timeout` seconds for the first."""
-        deadline = time.monotonic() + timeout
-        while self.events.empty() and not self.over and time.monotonic() < deadline:
-            self._ended.wait(0.02)
-        events: list[Event] = []
-        while not self.events.empty():
-            events.append(self.events.get())
-        return events
+    def take(self, timeout: float, start: int = 0) -> list[Event]:
+        """The events from number `start` on, waiting at most `timeout` seconds for the first of
+        them.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or len(self._events) > start, timeout)
+            return self._events[start:]
 
     @property
     def over(self) -> bool:
-        """It has ended and every event was taken."""
-        return self._ended.is_set() and self.events.empty()
+        """It has ended, and no event follows."""
+        return self._over
+
+    @property
+    def has_result(self) -> bool:
+        """Whether something came of it that is worth keeping."""
+        kinds = Step | Preview | Images | AttackCheckpoint
+        return any(isinstance(event, kinds) for event in self.take(0.0))
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """A finished run of a visitor, with its settings and when it was asked for."""
+
+    folder: Path
+    config: RunConfig
+    visitor: str
+    asked: float
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
 
 
 class RunStore:
-    """Finished runs of all visitors, at most `count` of them and `size` bytes together; the least
-    recently used go first.
+    """Finished runs: at most `count` of them and `size` bytes together, `own_count` and `own_size`
+    of each visitor.
+
+    A visitor with too many loses their own, the least recently used first; when there are too many
+    in all, whoever holds most does. `delete` removes a folder.
     """
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        size: int,
+        own_count: int,
+        own_size: int,
+        delete: Callable[[Path], None],
+    ) -> None:
         self._count, self._size = count, size
-        self._runs: OrderedDict[str, Job] = OrderedDict()
+        self._own_count, self._own_size = own_count, own_size
+        self._delete = delete
+        self._runs: OrderedDict[str, KeptRun] = OrderedDict()
+        """The least recently used first."""
         self._lock = threading.RLock()
 
     def add(self, job: Job) -> None:
         """Keep the folder of a finished job."""
         with self._lock:
-            self._runs[job.id] = job
+            self._runs[job.id] = KeptRun(job.folder, job.config, job.visitor, job.asked)
             self.trim()
 
     def trim(self) -> None:
-        """Delete runs beyond the caps, but never the last one."""
+        """Delete runs beyond the limits, but nobody's last one for the sake of their own limits,
+        and never the last of all.
+        """
         with self._lock:
-            sizes = {run_id: _size(job.folder) for run_id, job in self._runs.items()}
-            while len(sizes) > 1 and (len(sizes) > self._count or sum(sizes.values()) > self._size):
-                run_id, job = self._runs.popitem(last=False)
-                del sizes[run_id]
-                shutil.rmtree(job.folder, ignore_errors=True)
+            sizes = {run_id: _size(run.folder) for run_id, run in self._runs.items()}
+            while lost := self._surplus(sizes):
+                del sizes[lost]
+                self._delete(self._runs.pop(lost).folder)
 
-    def get(self, run_id: str, session: str) -> Path | None:
+    def _surplus(self, sizes: dict[str, int]) -> str | None:
+        """The run that goes next; None within the limits."""
+        held: Counter[str] = Counter()
+        space: Counter[str] = Counter()
+        for run_id, size in sizes.items():
+            held[self._runs[run_id].visitor] += 1
+            space[self._runs[run_id].visitor] += size
+        over = {v for v in held if held[v] > self._own_count or space[v] > self._own_size}
+        losing = {v for v in over if held[v] > 1}
+        if not losing and len(sizes) > 1:
+            if held.total() > self._count:
+                losing = {v for v in held if held[v] == max(held.values())}
+            elif space.total() > self._size:
+                losing = {v for v in held if space[v] == max(space.values())}
+        return next((run_id for run_id in sizes if self._runs[run_id].visitor in losing), None)
+
+    def get(self, run_id: str, visitor: str) -> Path | None:
         """The folder of a visitor's own run, or None when it is gone or another's."""
         with self._lock:
-            job = self._runs.get(run_id)
-            if job is None or job.session != session:
+            run = self._runs.get(run_id)
+            if run is None or run.visitor != visitor:
                 return None
             self._runs.move_to_end(run_id)
-            return job.folder
+            return run.folder
 
-    def of(self, session: str) -> list[Job]:
+    def of(self, visitor: str) -> list[KeptRun]:
         """A visitor's finished runs, in the order they were asked for."""
         with self._lock:
-            own = [job for job in self._runs.values() if job.session == session]
-        return sorted(own, key=lambda job: job.asked)
+            own = [run for run in self._runs.values() if run.visitor == visitor]
+        return sorted(own, key=lambda run: run.asked)
 
-    def drop(self, run_id: str, session: str) -> bool:
+    def drop(self, run_id: str, visitor: str) -> bool:
         """Delete a visitor's own run; False when it is gone already or another's."""
         with self._lock:
-            folder = self.get(run_id, session)
+            folder = self.get(run_id, visitor)
             if folder is None:
                 return False
             del self._runs[run_id]
-        shutil.rmtree(folder, ignore_errors=True)
+        self._delete(folder)
         return True
 
 

@@ -9,15 +9,16 @@ import gradio as gr
 from ..common.errors import UnlearnError
 from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
+from ..evaluation.finding import Finding
 from ..runs.findings import judge_again, read_findings, record_of
 from ..runs.folder import Run
 from ..service.engine import Engine, RunGone
 from ..service.jobs import AttackRequest, Job
 from ..settings.attacks import kinds_of
-from ..settings.events import Event
+from ..settings.events import Event, Stage, Step
 from ..settings.run_config import make_config
 from .boundary import visitor_address
-from .following import follow
+from .following import follow, visitor_of
 from .view_state import AttackProgress, ViewState
 
 
@@ -44,12 +45,12 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         try:
             config = make_config(concept, preset=preset, anchor=anchor, model=model, **changes)
             preview_concept(config)
-            job = engine.submit(config, request.session_hash or "", visitor_address(request))
+            job = engine.submit(config, visitor_of(engine, request), visitor_address(request))
         except UnlearnError as error:
             raise _refused(str(error)) from error
 
         yield from _progress(engine, job, ViewState(config))
-        folder = engine.runs.get(job.id, job.session)
+        folder = engine.runs.get(job.id, job.visitor)
         yield Run.open(folder).record if folder else {"status": "stopped"}
 
     return unlearn
@@ -62,18 +63,18 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
         """Try to get back what this client's last run forgot: progress, then every finding and the
         new verdict.
         """
-        session = request.session_hash or ""
+        visitor = visitor_of(engine, request)
         try:
-            kinds, done = kinds_of(kind), engine.runs.of(session)
+            kinds, done = kinds_of(kind), engine.runs.of(visitor)
             if not done:
                 raise RunGone
             asked = AttackRequest(done[-1].folder, done[-1].config, kinds)
-            job = engine.submit(asked, session, visitor_address(request))
+            job = engine.submit(asked, visitor, visitor_address(request))
         except UnlearnError as error:
             raise _refused(str(error)) from error
 
         yield from _progress(engine, job, AttackProgress(kinds))
-        folder = engine.runs.get(job.id, session)
+        folder = engine.runs.get(job.id, visitor)
         if folder is None:
             raise _refused(str(RunGone()))
         found = read_findings(folder)
@@ -84,9 +85,12 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
 
 
 def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> Iterator[dict]:
+    """How far the job has come, until it ends; it ends with the connection of its program."""
+
     def update(events: list[Event]) -> dict:
         for event in events:
-            state.apply(event)
+            if isinstance(event, Stage | Step | Finding):  # no pictures, which nobody would fetch
+                state.apply(event)
         return {
             "status": "running",
             "stage": state.stage.text if state.stage else "waiting",
@@ -94,7 +98,11 @@ def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> It
             "ahead": engine.position(job),
         }
 
-    yield from follow(job, update([]), update)
+    try:
+        yield from follow(job, update([]), update)
+    finally:
+        if not job.over:
+            engine.stop(job.visitor)
     if job.error:
         raise _refused(job.error)
 

@@ -2,7 +2,9 @@
 nothing.
 """
 
+import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,30 @@ from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
+from ..service.jobs import LedgerRequest
 from .api import attack_endpoint, unlearn_endpoint
 from .boundary import Boundary
-from .following import QUIET, VISITORS, WORKING
+from .connections import Connections
+from .downloads import download_folder
+from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
 from .html import render
 from .layout import Page
+from .pictures import forget
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
 from .view_state import stored_state
 
+SEVERAL = "several"
+"""The second tab."""
+STAY_EVERY = 30
+"""Seconds after which an open page tells that it is open; its connection may be lost unnoticed."""
+MAKE_KEY = """(key) => /^[0-9a-f]{64}$/.test(key) ? key : Array.from(
+  crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")
+).join("")"""
+"""Keep the browser's key, or make one; `visitors.py` reads it. It is sent in bodies only, never in
+an address, and nothing shows it.
+"""
 HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
 
@@ -40,27 +56,37 @@ def build_demo(
     first = next(iter(recordings.values()), None)
     state = stored_state(Run.open(first), recorded=True) if first else None
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
-    with gr.Blocks(
-        title="Can it really forget?", analytics_enabled=False, delete_cache=(600, 3600)
-    ) as demo:
-        ready = gr.Timer(0.5)
+    with gr.Blocks(title="Can it really forget?", analytics_enabled=False) as demo:
+        # The secret stands in the page for all to see; fixed, it keeps the key over a restart.
+        key = gr.BrowserState("", storage_key="unlearn-visitor", secret="unlearn")
+        ready, open_page = gr.Timer(0.5), gr.Timer(STAY_EVERY)
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept"):
                 page = Page(names, runs, state)
-            with gr.Tab("Several requests"):
-                SequenceTab(engine, model)
+            with gr.Tab("Several requests", id=SEVERAL):
+                sequence = SequenceTab(engine, model, key)
         run_list = RunList(engine, page, recordings)
         handlers = RunHandlers(engine, page, model, run_list)
-        _wire(page, handlers, run_list)
-        _wire_finished(page, AttackHandlers(engine, page, run_list), run_list)
+        attacks = AttackHandlers(engine, page, run_list)
+        _wire(page, key, handlers, run_list)
+        _wire_finished(page, key, attacks, run_list)
         ready.tick(handlers.readiness, None, [head, ready], **QUIET)
-        demo.load(handlers.arrive, page.shown, list(page.downloads.values()), **QUIET)
-        demo.unload(handlers.leave)
+        open_page.tick(handlers.stay, [key, page.shown], None, **QUIET)
+        _wire_visit(demo, engine, key, page, tabs, handlers, attacks, sequence)
+        demo.unload(engine.sweep)
         endpoints = {"unlearn": unlearn_endpoint(engine, model), "attack": attack_endpoint(engine)}
         for name, endpoint in endpoints.items():
             gr.api(endpoint, api_name=name, concurrency_limit=VISITORS)
+    demo.visitors = engine.visitors
+    engine.on_delete = delete_copies
     return demo
+
+
+def delete_copies(folder: str) -> None:
+    """Delete what browsers could fetch of a run's or a visitor's folder."""
+    forget(folder)
+    shutil.rmtree(download_folder(folder), ignore_errors=True)
 
 
 def _readable(recorded: Path) -> dict[str, Path]:
@@ -101,20 +127,52 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(Boundary)]},
+        "app_kwargs": {"middleware": [Middleware(Boundary), Middleware(Connections)]},
         "state_session_capacity": 1000,
     }
 
 
-def _wire(page: Page, handlers: RunHandlers, runs: RunList) -> None:
+def _wire_visit(
+    demo: gr.Blocks,
+    engine: Engine,
+    key: gr.BrowserState,
+    page: Page,
+    tabs: gr.Tabs,
+    runs: RunHandlers,
+    attacks: AttackHandlers,
+    sequence: SequenceTab,
+) -> None:
+    """What happens when the page opens, for the first time or again."""
+
+    def resume(request: gr.Request, key: str) -> Iterator[Updates]:
+        """Show what the visitor has here, and what they have started and is not over."""
+        visitor = visitor_of(engine, request, key)
+        if kept := runs.come_back(visitor) | sequence.come_back(visitor):
+            yield kept
+        job = engine.job_of(visitor)
+        if job and isinstance(job.request, LedgerRequest):
+            yield {tabs: gr.Tabs(selected=SEVERAL)}
+        for part in (runs, attacks, sequence) if job else ():
+            yield from part.resume(job)
+
+    everything = [*page.of_one_run, page.run, page.stop, page.concept, page.hint]
+    everything += [*sequence.shown, tabs]
+    # Only for who comes back: whatever may change is drawn anew by the browser.
+    page.came_back.change(resume, key, everything, **WORKING)
+    arrived = [*page.downloads.values(), page.came_back]
+    loaded = demo.load(None, key, key, js=MAKE_KEY, **HIDDEN)
+    loaded.then(runs.arrive, [key, page.shown], arrived, **WORKING)
+
+
+def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList) -> None:
     options, parts = page.options, page.options.components
     fields, result = [page.concept, *parts.values()], [*page.of_one_run, page.hint]
     # One after the other: a listener that starts clears what a validator said of the same inputs.
     start = [page.run.click, page.concept.submit]
     refused = gr.on(start, handlers.refuse, fields, [page.hint, page.folded], **QUIET)
     shown = [*result, page.run, page.stop, page.concept]
-    refused.then(handlers.run, fields, shown, validator=handlers.check, **WORKING)
-    page.stop.click(handlers.stop, None, [page.stop, page.status], **QUIET)
+    refused.then(handlers.run, [key, *fields], shown, validator=handlers.check, **WORKING)
+    page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
     changed, explained = [field.change for field in fields], [page.hint, page.prompts, page.command]
     gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
     preset, objective, rule = (parts[name] for name in ("preset", "objective", "rule"))
@@ -122,13 +180,15 @@ def _wire(page: Page, handlers: RunHandlers, runs: RunList) -> None:
     picked = [preset.input, objective.input]
     gr.on(picked, options.defaults, [preset, objective], suggested, **QUIET)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
-    page.shown.input(runs.show, page.shown, result, **QUIET)
+    page.shown.input(runs.show, [key, page.shown], result, **QUIET)
 
 
-def _wire_finished(page: Page, handlers: AttackHandlers, runs: RunList) -> None:
+def _wire_finished(
+    page: Page, key: gr.BrowserState, handlers: AttackHandlers, runs: RunList
+) -> None:
     panel, actions, shown = page.attacks, page.actions, [page.run, *page.of_one_run]
-    panel.start.click(handlers.try_attacks, [page.shown, panel.kind], shown, **WORKING)
-    panel.stop.click(handlers.stop, None, panel.stop, **QUIET)
-    actions.delete.click(runs.delete, [page.shown, actions.delete], shown, **QUIET)
-    others, compared = [page.shown, actions.others], [actions.compared, actions.message]
+    panel.start.click(handlers.try_attacks, [key, page.shown, panel.kind], shown, **WORKING)
+    panel.stop.click(handlers.stop, key, panel.stop, **QUIET)
+    actions.delete.click(runs.delete, [key, page.shown, actions.delete], shown, **QUIET)
+    others, compared = [key, page.shown, actions.others], [actions.compared, actions.message]
     actions.others.input(runs.compare, others, compared, trigger_mode="always_last", **QUIET)

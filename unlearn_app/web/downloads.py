@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ..common.atomic_files import write_bytes
@@ -18,6 +19,14 @@ from ..runs.comparison_strip import comparison_strip, heading
 from ..runs.findings import FOLDER
 from ..runs.folder import Run
 from ..runs.report import open_run, write_report
+
+
+def download_folder(owner: str) -> Path:
+    """Where files to take home are made that belong to a run's or a visitor's folder, by its name.
+
+    Gradio serves from there as it is; from elsewhere it would copy, and keep the copies for good.
+    """
+    return Path(get_upload_folder()).resolve() / "downloads" / owner
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path]:

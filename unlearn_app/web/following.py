@@ -1,9 +1,13 @@
-"""Showing a job of the engine while it works."""
+"""Showing a job of the engine while it works, and who asks to see it."""
 
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
+import gradio as gr
+
+from ..service.engine import Engine
 from ..service.jobs import Job
 from ..settings.events import Event
 
@@ -20,19 +24,25 @@ WORKING: dict[str, Any] = {"concurrency_limit": VISITORS, **HIDDEN}
 """How a listener that shows a job is wired."""
 
 
+def visitor_of(engine: Engine, request: gr.Request, key: object = "") -> str:
+    """The visitor whose browser keeps `key`; a program has none, and is its session."""
+    return engine.visitor(request.session_hash or uuid4().hex, key)
+
+
 def follow(
     job: Job,
     first: Updates,
     update: Callable[[list[Event]], Updates],
 ) -> Iterator[Updates]:
     """What to show until `job` ends: `first`, and again and again what `update` makes of the events
-    since. Leaving the generator in any way ends the job.
+    since, to begin with of all so far. Leaving the generator leaves the job alone.
     """
-    try:
-        yield first
-        while not job.over:
-            yield update(job.take(PAUSE))
+    yield first
+    seen, over = 0, False
+    while not over:
+        over = job.over  # asked first, since events may come before it ends
+        events = job.take(PAUSE, seen)
+        seen += len(events)
+        yield update(events)
+        if not over:
             time.sleep(PAUSE)
-    finally:
-        if not job.over:
-            job.cancel.set()

@@ -20,7 +20,7 @@ from ..settings.attacks import kinds_of
 from ..settings.events import AttackCheckpoint, Event, Images, Preview
 from ..settings.run_config import MAX_TEXT, RunConfig
 from .boundary import visitor_address
-from .following import Updates, follow
+from .following import Updates, follow, visitor_of
 from .html import alert, failed, note, render
 from .layout import INVITATION, Page
 from .plots import angle_table, curve_plot, loss_table
@@ -43,12 +43,12 @@ class RunHandlers:
     def __init__(self, engine: Engine, page: Page, model: str, runs: RunList) -> None:
         self._engine, self._page, self._model, self._runs = engine, page, model, runs
 
-    def check(self, concept: str, *values: Any) -> list[dict]:
+    def check(self, _key: str, concept: str, *values: Any) -> list[dict]:
         """Judge the fields before anything is queued; a sentence stands at the field it is
         about.
         """
         error = self._mistake(concept, values)
-        names = ["concept", *self._page.options.components]
+        names = ["key", "concept", *self._page.options.components]
         at = error.field if error and error.field in names else "concept"
         return [gr.validate(not error or name != at, str(error or "")) for name in names]
 
@@ -96,15 +96,24 @@ class RunHandlers:
         world = registry.world(self._model)
         return alert(str(error), world.nearest_known(concept) if asked else [])
 
-    def run(self, request: gr.Request, concept: str, *values: Any) -> Iterator[Updates]:
-        """Queue a run and show it until it ends; leaving in any way ends it."""
+    def run(self, request: gr.Request, key: str, concept: str, *values: Any) -> Iterator[Updates]:
+        """Queue a run and show it until it ends."""
         try:
             config, _ = self._parse(concept, values)
-            job = self._engine.submit(config, request.session_hash or "", visitor_address(request))
+            visitor = visitor_of(self._engine, request, key)
+            job = self._engine.submit(config, visitor, visitor_address(request))
         except UnlearnError as error:
             yield {self._page.hint: alert(str(error))}
             return
-        state = ViewState(config)
+        yield from self._follow(job)
+
+    def resume(self, job: Job) -> Iterator[Updates]:
+        """Show a run that was started from a page that has been closed, or from another tab."""
+        if isinstance(job.request, RunConfig):
+            yield from self._follow(job)
+
+    def _follow(self, job: Job) -> Iterator[Updates]:
+        state = ViewState(job.config, job.id)
         yield from follow(job, self._begun(state), partial(self._update, state, job))
         yield self._ended(state, job)
 
@@ -123,6 +132,7 @@ class RunHandlers:
         for event in events:
             state.apply(event)
         kinds = {type(event) for event in events}
+        state.started = job.begun or state.started
         state.stopping, state.position = job.cancel.is_set(), self._engine.position(job)
         changed: Updates = {page.status: status(state)}
         if AttackCheckpoint in kinds:
@@ -136,7 +146,7 @@ class RunHandlers:
         return changed
 
     def _ended(self, state: ViewState, job: Job) -> Updates:
-        page, folder = self._page, self._engine.runs.get(job.id, job.session)
+        page, folder = self._page, self._engine.runs.get(job.id, job.visitor)
         state.over, state.error = True, job.error
         state.stopped = state.stopped or job.cancel.is_set()
         if folder and not state.error:
@@ -145,24 +155,39 @@ class RunHandlers:
             page.run: gr.Button(visible=True),
             page.stop: gr.Button(visible=False),
             page.concept: gr.Textbox(interactive=True),
-            **self._runs.choices(job.session, job.id if folder else None),
+            **self._runs.choices(job.visitor, job.id if folder else None),
             **self._runs.on_screen(state, folder),
         }
 
-    def stop(self, request: gr.Request) -> tuple[Any, Any]:
+    def stop(self, request: gr.Request, key: str) -> tuple[Any, Any]:
         """Ask the visitor's run to end, and say so at once."""
-        if not self._engine.stop(request.session_hash or ""):
+        if not self._engine.stop(visitor_of(self._engine, request, key)):
             return gr.skip(), gr.skip()
         return gr.Button("Stopping…", interactive=False), STOP_ASKED
 
-    def leave(self, request: gr.Request) -> None:
-        """The tab was closed or reloaded."""
-        self._engine.leave(request.session_hash or "")
+    def arrive(self, request: gr.Request, key: str, shown: str | None) -> Updates:
+        """The page is on screen: let the model load, offer the files of the recorded run, and say
+        whether the visitor has been here before and has something to come back to.
+        """
+        engine, visitor = self._engine, visitor_of(self._engine, request, key)
+        engine.arrive()
+        has = engine.runs.of(visitor) or engine.busy(visitor) or engine.home(visitor).exists()
+        links = self._runs.links(self._runs.recorded.get(shown or ""))
+        return links | {self._page.came_back: bool(has)}
 
-    def arrive(self, key: str | None) -> Updates:
-        """The page is on screen: let the model load, and offer the files of the recorded run."""
-        self._engine.arrive()
-        return self._runs.links(self._runs.recorded.get(key or ""))
+    def come_back(self, visitor: str) -> Updates:
+        """Show the visitor's latest run, if there is one."""
+        try:
+            own = self._engine.runs.of(visitor)
+            return self._runs.put(own[-1].id, visitor) if own else {}
+        except UnlearnError as error:
+            return {self._page.hint: alert(str(error))}
+
+    def stay(self, request: gr.Request, key: str, shown: str | None) -> None:
+        """The page is still open, with this run on screen, which is thereby among those used
+        last.
+        """
+        self._runs.own(shown, visitor_of(self._engine, request, key))
 
     def readiness(self) -> tuple[str, gr.Timer]:
         """The header with its badge, asked for until the model is loaded."""
@@ -177,22 +202,31 @@ class AttackHandlers:
     def __init__(self, engine: Engine, page: Page, runs: RunList) -> None:
         self._engine, self._page, self._runs = engine, page, runs
 
-    def try_attacks(self, request: gr.Request, key: str | None, kind: str) -> Iterator[Updates]:
-        """Queue attacks on the run on screen and show what they find; leaving in any way ends
-        them.
-        """
-        session, message = request.session_hash or "", self._page.attacks.message
-        folder = self._runs.own(key, session)
+    def try_attacks(
+        self, request: gr.Request, key: str, shown: str | None, kind: str
+    ) -> Iterator[Updates]:
+        """Queue attacks on the run on screen and show what they find."""
+        visitor, message = visitor_of(self._engine, request, key), self._page.attacks.message
+        folder = self._runs.own(shown, visitor)
         if folder is None:
             yield {message: alert(GONE)}
             return
         try:
             asked = AttackRequest(folder, Run.open(folder).config, kinds_of(kind))
-            job = self._engine.submit(asked, session, visitor_address(request))
+            job = self._engine.submit(asked, visitor, visitor_address(request))
         except UnlearnError as error:
             yield {message: alert(str(error))}
             return
-        progress = AttackProgress(asked.kinds)
+        yield from self._follow(job)
+
+    def resume(self, job: Job) -> Iterator[Updates]:
+        """Show attacks that were started from a page that has been closed, or from another tab."""
+        if isinstance(job.request, AttackRequest):
+            yield self._runs.put(job.id, job.visitor)
+            yield from self._follow(job)
+
+    def _follow(self, job: Job) -> Iterator[Updates]:
+        progress = AttackProgress(job.request.kinds)
         yield from follow(job, self._begun(progress), partial(self._update, progress, job))
         yield self._ended(job)
 
@@ -222,11 +256,11 @@ class AttackHandlers:
 
     def _ended(self, job: Job) -> Updates:
         page, panel = self._page, self._page.attacks
-        folder = self._runs.own(job.id, job.session)
+        folder = self._runs.own(job.id, job.visitor)
         ended: Updates = {page.run: gr.Button(interactive=True)}
         if folder is None:
             ended |= {panel.stop: gr.Button(visible=False), panel.message: failed(GONE)}
-            return ended | self._runs.choices(job.session, None)
+            return ended | self._runs.choices(job.visitor, None)
         state, message = stored_state(Run.open(folder)), ""
         if job.cancel.is_set():
             message = note(f"Stopped. {SAVED}")
@@ -236,12 +270,12 @@ class AttackHandlers:
             **ended,
             page.status: status(state),
             **self._runs.attacks(state, folder, message),
-            **self._runs.choices(job.session, job.id),
+            **self._runs.choices(job.visitor, job.id),
             **self._runs.links(folder),
         }
 
-    def stop(self, request: gr.Request) -> gr.Button:
+    def stop(self, request: gr.Request, key: str) -> gr.Button:
         """Ask the visitor's attacks to end, and say so at once."""
-        if not self._engine.stop(request.session_hash or ""):
+        if not self._engine.stop(visitor_of(self._engine, request, key)):
             return gr.skip()
         return gr.Button("Stopping…", interactive=False)

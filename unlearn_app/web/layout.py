@@ -117,6 +117,7 @@ class Page:
         runs: Sequence[tuple[str, str]],
         state: ViewState | None,
     ) -> None:
+        self.came_back = gr.State(False)
         self._add_question(names)
         self.status = gr.HTML(status(state), elem_id="status")
         self.attacks = AttackPanel(state)

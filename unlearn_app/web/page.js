@@ -1,4 +1,4 @@
-// Chips fill the box, Escape stops a run or its attacks, the slider goes through the attack, small pictures keep hard pixels; delegated, because Gradio replaces the elements it renders.
+// Chips fill the box, Escape stops a run or its attacks, leaving while something runs asks first, the slider goes through the attack, small pictures keep hard pixels; delegated, because Gradio replaces the elements it renders.
 document.addEventListener("load", (event) => {
   const image = event.target;
   if (image.tagName === "IMG" && image.naturalWidth <= 128) image.style.imageRendering = "pixelated";
@@ -26,4 +26,9 @@ document.addEventListener("input", (event) => {
   event.target.setAttribute("aria-valuetext", `${step} attack steps`);
   for (const figure of scrub.parentElement.querySelectorAll("figure[data-step]"))
     figure.hidden = figure.dataset.step !== step;
+});
+// The page reloads itself after a lost connection, which needs no question.
+window.addEventListener("beforeunload", (event) => {
+  const lost = [...document.querySelectorAll(".toast-body")].some((toast) => /Connection Lost/i.test(toast.textContent));
+  if (document.querySelector("#stop, #quit, #halt") && !lost) event.preventDefault();
 });

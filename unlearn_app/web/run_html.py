@@ -1,6 +1,7 @@
 """A run as HTML: progress and verdict, comparison pictures, previews, scores, and findings."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..evaluation.base_rates import seconds_of
@@ -15,6 +16,7 @@ from .view_state import Card, ViewState
 MOST_REASONS = 5
 """Of more reasons than this, only those that decide the verdict are not folded away."""
 SAVED = "Results so far are saved."
+NOTHING_YET = "There was no result yet, so nothing is kept."
 STOP_ASKED = f'<section class="u-status u-running"><p><b role="status">{STOPPING}</b></p></section>'
 """The answer to a click on Stop."""
 
@@ -33,7 +35,7 @@ def status(state: ViewState | None) -> str:
     label = state.verdict.label if state.verdict and not state.stopped else "inconclusive"
     reasons = state.verdict.reasons if state.verdict else ()
     if state.stopped:
-        reasons = (SAVED,)
+        reasons = (SAVED if state.losses or state.frames or state.cards else NOTHING_YET,)
     first = reasons if len(reasons) <= MOST_REASONS else _deciding(reasons, label)
     rest = [reason for reason in reasons if reason not in first]
     return render("verdict", state=state, label=label, first=first, rest=rest, limits=Thresholds())
@@ -105,7 +107,7 @@ def attack_cards(found: Sequence[Finding]) -> str:
         uncounted=[one for one in found if not one.counts],
         back=Thresholds().back,
         shown_picture=_shown_picture,
-        address=address,
+        address=partial(address, owner=found[0].folder.parent.parent.name),
     )
 
 

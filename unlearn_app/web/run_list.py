@@ -10,8 +10,8 @@ from ..common.errors import OutputError, UnlearnError
 from ..continual.ledger import slug
 from ..runs.folder import Run
 from ..service.engine import Engine, RunGone
-from .downloads import comparison, exports
-from .following import Updates
+from .downloads import comparison, download_folder, exports
+from .following import Updates, visitor_of
 from .html import alert, note
 from .layout import SURE, Page, obstacle
 from .plots import angle_plot, curve_plot, loss_plot
@@ -29,27 +29,27 @@ class RunList:
         self._engine, self._page, self.recorded = engine, page, recorded
         self._exporting = threading.Lock()
 
-    def own(self, key: str | None, session: str) -> Path | None:
+    def own(self, name: str | None, visitor: str) -> Path | None:
         """The folder of a visitor's own run."""
-        return None if key in self.recorded else self._engine.runs.get(key or "", session)
+        return None if name in self.recorded else self._engine.runs.get(name or "", visitor)
 
-    def find(self, key: str | None, session: str) -> Path | None:
+    def find(self, name: str | None, visitor: str) -> Path | None:
         """The folder of a run that this visitor may see."""
-        return self.recorded.get(key or "") or self.own(key, session)
+        return self.recorded.get(name or "") or self.own(name, visitor)
 
-    def names(self, session: str) -> list[tuple[str, str]]:
-        """Title and key of all runs that this visitor may see: their own, the latest first, then
+    def names(self, visitor: str) -> list[tuple[str, str]]:
+        """Title and name of all runs that this visitor may see: their own, the latest first, then
         the recorded ones.
         """
-        jobs = self._engine.runs.of(session)
+        jobs = self._engine.runs.of(visitor)
         own = [(f"{job.config.concept} (your run {n})", job.id) for n, job in enumerate(jobs, 1)]
         return own[::-1] + recorded_choices(self.recorded)
 
-    def choices(self, session: str, shown: str | None) -> Updates:
+    def choices(self, visitor: str, shown: str | None) -> Updates:
         """The lists of runs when `shown` is on screen, and what may be done with it."""
-        page, names = self._page, self.names(session)
-        others = [(text, key) for text, key in names if key != shown]
-        return self._actions(self.own(shown, session) is not None) | {
+        page, names = self._page, self.names(visitor)
+        others = [(text, name) for text, name in names if name != shown]
+        return self._actions(self.own(shown, visitor) is not None) | {
             page.shown: gr.Dropdown(
                 choices=names, value=shown, visible=bool(names), interactive=True
             ),
@@ -73,11 +73,11 @@ class RunList:
             actions.message: "",
         }
 
-    def _shown(self, key: str | None, session: str) -> Updates:
+    def put(self, name: str | None, visitor: str) -> Updates:
         """Everything that changes when this run is put on screen; an invitation without a run."""
-        folder = self.find(key, session)
-        state = stored_state(Run.open(folder), key in self.recorded) if folder else None
-        return self.on_screen(state, folder) | self.choices(session, key)
+        folder = self.find(name, visitor)
+        state = stored_state(Run.open(folder), name in self.recorded) if folder else None
+        return self.on_screen(state, folder) | self.choices(visitor, name)
 
     def on_screen(self, state: ViewState | None, folder: Path | None) -> Updates:
         """Everything on screen about a run, which is kept in `folder` once it is over."""
@@ -113,50 +113,54 @@ class RunList:
         """The download buttons of a run, hidden where it lacks the file."""
         made: dict[str, Path] = {}
         if folder:
-            root = self._engine.root
-            place = folder if folder.is_relative_to(root) else root / folder.name
+            place = download_folder(folder.name)
+            if not folder.is_relative_to(self._engine.root):
+                # A run that came with the app: Gradio makes one copy, as long as the app runs.
+                place = self._engine.root / f"recorded-{folder.name}"
             with self._exporting:
-                made = exports(folder, place / "exports")
+                made = exports(folder, place)
         return {
             button: gr.DownloadButton(value=made.get(kind), visible=kind in made)
             for kind, button in self._page.downloads.items()
         }
 
-    def show(self, request: gr.Request, key: str | None) -> Updates:
+    def show(self, request: gr.Request, key: str, shown: str | None) -> Updates:
         """Put a finished run on screen again."""
-        session = request.session_hash or ""
-        if self.find(key, session) is None:
+        visitor = visitor_of(self._engine, request, key)
+        if self.find(shown, visitor) is None:
             return {self._page.hint: alert(GONE)}
-        return self._shown(key, session)
+        return self.put(shown, visitor)
 
-    def delete(self, request: gr.Request, key: str | None, label: str) -> Updates:
+    def delete(self, request: gr.Request, key: str, shown: str | None, label: str) -> Updates:
         """Ask whether that was meant; at the second click delete the run on screen, and show
         another.
         """
-        session, actions = request.session_hash or "", self._page.actions
+        visitor, actions = visitor_of(self._engine, request, key), self._page.actions
         if label != SURE:
             return {actions.delete: actions.delete_button(sure=True)}
         try:
-            self._engine.delete(key or "", session)
+            self._engine.delete(shown or "", visitor)
         except UnlearnError as error:
             return {actions.message: alert(str(error)), actions.delete: actions.delete_button()}
-        name = next(iter(self.names(session)), ("", None))[1]
-        return self._shown(name, session) | {actions.message: note("Deleted.")}
+        name = next(iter(self.names(visitor)), ("", None))[1]
+        return self.put(name, visitor) | {actions.message: note("Deleted.")}
 
-    def compare(self, request: gr.Request, key: str | None, others: Sequence[str]) -> Updates:
+    def compare(
+        self, request: gr.Request, key: str, shown: str | None, others: Sequence[str]
+    ) -> Updates:
         """Make the page that shows the run on screen beside others, ready to be downloaded."""
-        session, actions = request.session_hash or "", self._page.actions
+        visitor, actions = visitor_of(self._engine, request, key), self._page.actions
         hidden = {actions.compared: gr.DownloadButton(visible=False), actions.message: ""}
         if not others:
             return hidden
-        titles, runs = {value: title for title, value in self.names(session)}, {}
-        for one in dict.fromkeys((key, *others)):
-            folder = self.find(one, session)
+        titles, runs = {value: title for title, value in self.names(visitor)}, {}
+        for one in dict.fromkeys((shown, *others)):
+            folder = self.find(one, visitor)
             if folder is None:
                 return hidden | {actions.message: alert(GONE)}
             runs[slug(titles[one])[:60]] = folder
         try:
-            made = comparison(runs, self._engine.home(session) / "comparisons")
+            made = comparison(runs, download_folder(self._engine.home(visitor).name))
         except OutputError:
             return hidden | {actions.message: alert(DAMAGED)}
         return hidden | {actions.compared: gr.DownloadButton(value=str(made), visible=True)}

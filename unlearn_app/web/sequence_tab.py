@@ -7,6 +7,7 @@ from functools import partial
 import gradio as gr
 
 from ..common import registry
+from ..common.atomic_files import write_bytes
 from ..common.errors import UnlearnError
 from ..concepts.catalog import preview_concept
 from ..continual.events import TRAINED, Added
@@ -22,7 +23,8 @@ from ..settings.presets import (
 )
 from ..settings.run_config import make_config, make_plan
 from .boundary import visitor_address
-from .following import QUIET, WORKING, Updates, follow
+from .downloads import download_folder
+from .following import QUIET, WORKING, Updates, follow, visitor_of
 from .html import alert, failed, progress, render
 from .layout import BOX, START, STOP
 from .pictures import address
@@ -68,8 +70,8 @@ class SequenceTab:
     folder.
     """
 
-    def __init__(self, engine: Engine, model: str) -> None:
-        self._engine, self._model = engine, model
+    def __init__(self, engine: Engine, model: str, key: gr.BrowserState) -> None:
+        self._engine, self._model, self._key = engine, model, key
         world = registry.world(model)
         asked = "What should it forget next?"
         with gr.Row(elem_id="ask-next"):
@@ -112,35 +114,51 @@ class SequenceTab:
 
     def _wire(self) -> None:
         asked = [self.concept, self.regime, self.hold, self.objective]
-        shown = [self.status, self.table, self.rail, self.plot, self.to, self.adapter]
-        shown += [self.hint, self.add, self.halt, *asked]
-        gr.on([self.add.click, self.concept.submit], self.run, asked, shown, **WORKING)
+        self.shown = [self.status, self.table, self.rail, self.plot, self.to, self.adapter]
+        self.shown += [self.hint, self.add, self.halt, *asked]
+        begin = [self.add.click, self.concept.submit]
+        gr.on(begin, self.run, [self._key, *asked], self.shown, **WORKING)
         suggested = registry.world(self._model).regularization_preset
         self.objective.input(suggested, self.objective, self.hold, **QUIET)
-        self.halt.click(self.stop, None, [self.halt], **QUIET)
-        self.back.click(self.roll_back, self.to, shown, **QUIET)
+        self.halt.click(self.stop, self._key, [self.halt], **QUIET)
+        self.back.click(self.roll_back, [self._key, self.to], self.shown, **QUIET)
 
     def run(
-        self, request: gr.Request, concept: str, regime: str, hold: str, objective: str
+        self, request: gr.Request, key: str, concept: str, regime: str, hold: str, objective: str
     ) -> Iterator[Updates]:
-        """Queue a request and show it until it is in the ledger; leaving in any way ends it."""
-        changes, session = REGULARIZATION_PRESETS[hold], request.session_hash or ""
+        """Queue a request and show it until it is in the ledger."""
+        visitor, changes = visitor_of(self._engine, request, key), REGULARIZATION_PRESETS[hold]
         try:
             config = make_config(concept, objective=objective, model=self._model, **changes)
             preview_concept(config)
-            ledger = self._open(session)
+            ledger = self._open(visitor)
             earlier = len(ledger.requests) if ledger else 0
             asked = LedgerRequest(config, make_plan(regime=regime), earlier)
-            job = self._engine.submit(asked, session, visitor_address(request))
+            job = self._engine.submit(asked, visitor, visitor_address(request))
         except UnlearnError as error:
             yield {self.hint: alert(str(error))}
             return
+        # Emptied now and not at the end, when the next word may be in it already.
+        yield {self.concept: ""}
+        yield from self._follow(job)
+
+    def come_back(self, visitor: str) -> Updates:
+        """Show the visitor's ledger, if they have one."""
+        try:
+            return self._ledger(visitor) if self._open(visitor) else {}
+        except UnlearnError as error:
+            return {self.hint: alert(str(error))}
+
+    def resume(self, job: Job) -> Iterator[Updates]:
+        """Show a request that was made from a page that has been closed, or from another tab."""
+        if isinstance(job.request, LedgerRequest):
+            yield from self._follow(job)
+
+    def _follow(self, job: Job) -> Iterator[Updates]:
         begun = {
             self.add: gr.Button(visible=False),
             self.halt: gr.Button("Stop", visible=True),
             self.hint: "",
-            # Emptied now and not at the end, when the next word may be in it already.
-            self.concept: "",
         }
         yield from follow(job, begun, partial(self._update, RequestProgress(), job))
         yield self._ended(job)
@@ -150,10 +168,10 @@ class SequenceTab:
             done.apply(event)
         added = any(isinstance(event, Added) for event in events)
         status = progress(done.stage.text, (), done.fraction, "the request")
-        return (self._ledger(job.session) if added else {}) | {self.status: status}
+        return (self._ledger(job.visitor) if added else {}) | {self.status: status}
 
     def _ended(self, job: Job) -> Updates:
-        ended = self._ledger(job.session) | {
+        ended = self._ledger(job.visitor) | {
             self.add: gr.Button(visible=True),
             self.halt: gr.Button(visible=False),
         }
@@ -161,28 +179,28 @@ class SequenceTab:
             ended[self.status] = failed(job.error)
         return ended
 
-    def stop(self, request: gr.Request) -> gr.Button:
+    def stop(self, request: gr.Request, key: str) -> gr.Button:
         """Ask the visitor's request to end; the ledger stays as it was."""
-        self._engine.stop(request.session_hash or "")
+        self._engine.stop(visitor_of(self._engine, request, key))
         return gr.Button("Stopping…")
 
-    def roll_back(self, request: gr.Request, to: int | None) -> Updates:
+    def roll_back(self, request: gr.Request, key: str, to: int | None) -> Updates:
         """Take back every request after number `to`."""
-        session = request.session_hash or ""
-        if self._engine.busy(session):
+        visitor = visitor_of(self._engine, request, key)
+        if self._engine.busy(visitor):
             return {self.hint: alert("A request is being served; stop it before you roll back.")}
         try:
-            Ledger.open(self._engine.ledger(session)).rollback(int(to or 0))
+            Ledger.open(self._engine.ledger(visitor)).rollback(int(to or 0))
         except UnlearnError as error:
             return {self.hint: alert(str(error))}
-        return self._ledger(session) | {self.hint: ""}
+        return self._ledger(visitor) | {self.hint: ""}
 
-    def _open(self, session: str) -> Ledger | None:
-        folder = self._engine.ledger(session)
+    def _open(self, visitor: str) -> Ledger | None:
+        folder = self._engine.ledger(visitor)
         return Ledger.open(folder) if (folder / "ledger.json").exists() else None
 
-    def _ledger(self, session: str) -> Updates:
-        ledger = self._open(session)
+    def _ledger(self, visitor: str) -> Updates:
+        ledger = self._open(visitor)
         count = len(ledger.requests) if ledger else 0
         earlier = ["the original", *(f"{n} · {ledger.rows[n].concept}" for n in range(1, count))]
         return {
@@ -194,11 +212,19 @@ class SequenceTab:
                 [(text, n) for n, text in enumerate(earlier[:count])],
                 value=count - 1 if count else None,
             ),
-            self.adapter: gr.DownloadButton(value=str(ledger.path(count)) if count else None),
+            self.adapter: gr.DownloadButton(value=self._copy(ledger) if count else None),
             self.regime: gr.Dropdown(interactive=not count),
             self.hold: gr.Dropdown(interactive=not count),
             self.objective: gr.Dropdown(interactive=not count),
         }
+
+    def _copy(self, ledger: Ledger) -> str:
+        """The adapter of all requests, where it can be downloaded."""
+        source = ledger.path(len(ledger.requests))
+        target = download_folder(ledger.folder.parent.name) / source.name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_bytes(target, source.read_bytes())
+        return str(target)
 
 
 def ledger_status(ledger: Ledger | None) -> str:
@@ -225,5 +251,5 @@ def ledger_table(ledger: Ledger | None) -> str:
         erased=erased,
         shown=[*erased, *kept[:FIRST_KEPT]],
         rest=kept[FIRST_KEPT:],
-        address=address,
+        address=partial(address, owner=ledger.folder.parent.name),
     )

@@ -55,6 +55,8 @@ class ViewState:
     """Everything on screen about one run. `recorded` says that it came with the app."""
 
     config: RunConfig
+    owner: str = ""
+    """The name of the run's folder, with which its pictures go."""
     recorded: bool = False
     position: int = 0
     """How many runs come before it."""
@@ -94,7 +96,7 @@ class ViewState:
                 self.step = event
                 self.add_step(event.stage, event.step, event.losses, event.cosine)
             case Preview():
-                self.frames.append([_card(picture) for picture in event.pictures])
+                self.frames.append([self._card(picture) for picture in event.pictures])
             case AttackCheckpoint() if event.control:
                 if event.control == FRESH:  # measured by the run itself, in place of the recorded
                     self.controls.pop(RECORDED, None)
@@ -102,10 +104,10 @@ class ViewState:
             case AttackCheckpoint():
                 self.curve[event.step] = event.scores
                 if event.step:
-                    cards = self.checkpoints[event.step] = cards_of(event.pictures)
+                    cards = self.checkpoints[event.step] = self._cards(event.pictures)
                     self.frames.append([card for (_, index), card in cards.items() if index == 0])
             case Images():
-                self.cards[event.column] = cards_of(event.pictures)
+                self.cards[event.column] = self._cards(event.pictures)
             case Scores():
                 self.scores, self.differences = event.columns, event.differences
                 if "unlearned" in event.columns:
@@ -126,6 +128,13 @@ class ViewState:
         if stage == "unlearn" and cosine is not None:
             angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
             self.angles.append({"step": step, "angle": angle})
+
+    def _cards(self, pictures: Iterable[Picture]) -> Cards:
+        return {(picture.group, picture.index): self._card(picture) for picture in pictures}
+
+    def _card(self, picture: Picture) -> Card:
+        src = address(picture.image or picture.file, self.owner)
+        return Card(replace(picture, image=None), src)
 
     @property
     def fraction(self) -> float:
@@ -187,7 +196,8 @@ def stored_state(run: Run, recorded: bool = False) -> ViewState:
     """The state at the end of a run, read from its folder, with the findings and the verdict of
     today.
     """
-    state = ViewState(run.config, recorded=recorded, over=True, stopped=run.status == "stopped")
+    stopped = run.status == "stopped"
+    state = ViewState(run.config, run.folder.name, recorded, over=True, stopped=stopped)
     state.timing = dict(run.record.get("timing") or {})
     state.scores, state.differences = run.scores, run.differences
     state.findings = read_findings(run.folder)
@@ -205,12 +215,3 @@ def stored_state(run: Run, recorded: bool = False) -> ViewState:
     for step, scores, pictures in run.curve:
         state.apply(AttackCheckpoint(step, tuple(pictures), scores))
     return state
-
-
-def cards_of(pictures: Iterable[Picture]) -> Cards:
-    """Pictures by group and index."""
-    return {(picture.group, picture.index): _card(picture) for picture in pictures}
-
-
-def _card(picture: Picture) -> Card:
-    return Card(replace(picture, image=None), address(picture.image or picture.file))
