@@ -29,7 +29,14 @@ from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
 from ..training.latent_dataset import CachedSampler
 from ..training.regularization import build_regularizers
-from ..training.unlearning import edit, forget, is_trained, train, training_terms
+from ..training.unlearning import (
+    edit,
+    forget,
+    forgetting_diverging,
+    is_trained,
+    train,
+    training_terms,
+)
 from .events import TRAINED, Added
 from .ledger import Ledger, Request
 from .panel import PanelPrompts, evaluate_panel, panel_prompts
@@ -190,9 +197,10 @@ def append(
         yield Stage(
             "compare", "Generating the panel again: what was erased, and what should stay", TRAINED
         )
-        panel, pictures = yield from evaluate_panel(
-            ledger.config, _recorded(ledger, prompts), model, scorer, combined, should_stop
-        )
+        with forgetting_diverging(own_config):
+            panel, pictures = yield from evaluate_panel(
+                ledger.config, _recorded(ledger, prompts), model, scorer, combined, should_stop
+            )
         ledger.add(replace(row, panel=panel), own, combined, pictures)
         yield Added(ledger.rows[-1])
 

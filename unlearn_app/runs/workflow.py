@@ -58,7 +58,7 @@ from ..settings.events import (
 from ..settings.run_config import OWN_PROMPTS, RunConfig
 from ..training.unlearning import (
     edit,
-    edit_diverging,
+    forgetting_diverging,
     harden,
     is_trained,
     train,
@@ -220,7 +220,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
     if not is_trained(config):
         yield towards
         steps = edit(work.model, work.concept, config)
-        for event in _with_previews(work, steps, edit_diverging(config)):
+        for event in _with_previews(work, steps, forgetting_diverging(config)):
             yield event
             if isinstance(event, Step) and event.losses["forget"]:
                 lost = (

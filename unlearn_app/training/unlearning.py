@@ -213,7 +213,7 @@ def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
     forget, anchor = edited_tokens(model, concept)
     retained = model.encode_text(retain_prompts(concept, EDITED_PROMPTS)).states
     method = config.build("closed_form")
-    with edit_diverging(config):
+    with forgetting_diverging(config):
         try:
             factors = method(model.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
         except torch.linalg.LinAlgError as error:
@@ -226,8 +226,10 @@ def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
         )
 
 
-def edit_diverging(config: RunConfig) -> AbstractContextManager[None]:
-    """Name the settings of the closed form where its edit, or pictures with it, are not finite."""
+def forgetting_diverging(config: RunConfig) -> AbstractContextManager[None]:
+    """Name the settings to change where what forgets, or pictures after it, are not finite."""
+    if is_trained(config):
+        return diverging(*lower("unlearn.lr", config.unlearn.lr))
     name, method = config.objective, config.build("closed_form")
     used = [
         f"{name}.{item.name}={getattr(method, item.name)}"
