@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from ..common import registry
-from ..common.errors import ConfigError, NotFinite, ShouldStop, diverging, lower, never
+from ..common.errors import ConfigError, ModelError, NotFinite, ShouldStop, diverging, lower, never
 from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, cycled, evenly_spaced
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
@@ -216,10 +216,11 @@ def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
     with forgetting_diverging(config):
         try:
             factors = method(model.cross_weights(), forget, anchor, retained.flatten(0, 1).float())
-        except torch.linalg.LinAlgError as error:
-            raise NotFinite("the edit has no solution", "a larger ridge is accepted") from error
-        adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
-    model.load_adapter("unlearn", adapter.state)
+            adapter = to_adapter(factors, getattr(method, "rank", 0) or None)
+            model.load_adapter("unlearn", adapter.state)
+        except (torch.linalg.LinAlgError, ModelError) as error:
+            what = "the edit has no solution that an adapter can hold"
+            raise NotFinite(what, "a larger ridge is accepted") from error
     with model.active("unlearn"):
         yield Step(
             "unlearn", 1, 1, {"forget": adapter.error}, seconds=time.perf_counter() - started
