@@ -28,7 +28,8 @@ class PrivateFolder:
         _remove_dead(top, prefix)
         self.path = top / f"{prefix}{uuid.uuid4().hex}"
         self._lock = _lock_of(self.path)
-        self._lock.acquire(timeout=PATIENCE)
+        with suppress(OSError):  # some disks have no locks; then nobody removes it for us either
+            self._lock.acquire(timeout=PATIENCE)
         self.path.mkdir(mode=0o700)
         atexit.register(self.remove)
 
