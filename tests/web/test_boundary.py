@@ -238,8 +238,37 @@ def test_a_body_that_is_no_object_is_refused(site, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("session", ["a" * 65, "a b", "", 7, ["a"], "\u0661"])
-def test_a_session_that_is_none_is_refused(post, session: Any) -> None:
-    assert post("call/unlearn", UNKNOWN | {"session_hash": session}).status_code == 400
+def test_a_session_that_is_none_is_refused(site, post, session: Any) -> None:
+    for route, called in (("call/unlearn", {}), ("run/predict", {"fn_index": number(site)})):
+        asked = UNKNOWN | called | {"session_hash": session}
+        assert post(route, asked, Origin=site.origin).status_code == 400
+
+
+@pytest.mark.parametrize("data", [[], ["cat"], "cat", None, {"concept": "cat"}])
+def test_too_few_values_are_a_sentence(post, data: Any) -> None:
+    answer = post("call/unlearn", {"data": data})
+    assert answer.status_code == 422 and "a list of 8 values" in answer.json()["detail"]
+
+
+def test_values_by_name_are_checked(post) -> None:
+    assert "event_id" in post("call/v2/unlearn", {"concept": "zeppelin"}).json()
+    for wrong in ({}, {"anchor": "dog"}, {"concept": "cat", "steps": 9}):
+        assert "concept, anchor, objective" in post("call/v2/unlearn", wrong).json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "route",
+    ["queue/data?session_hash=nobody", "queue/data", "call/unlearn/none", "heartbeat/a%20b"],
+)
+def test_answers_to_no_call_are_not_waited_for(site, route: str) -> None:
+    assert site.client.get(f"/gradio_api/{route}").status_code in (400, 404)
+
+
+def test_an_answer_is_read_by_the_name_of_its_call(site, post) -> None:
+    for version in ("call", "call/v2"):
+        body = UNKNOWN if version == "call" else {"concept": "zeppelin"}
+        call = post(f"{version}/unlearn", body).json()["event_id"]
+        assert "zeppelin" in site.client.get(f"/gradio_api/{version}/unlearn/{call}").text
 
 
 def test_a_full_queue_says_so_in_a_sentence(post, monkeypatch) -> None:

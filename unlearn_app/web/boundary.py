@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from inspect import signature
 from operator import itemgetter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -52,6 +53,8 @@ Gradio serves only where its owner asks for them. Gradio's other routes upload, 
 CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|file[=/]https?:)")
 """What writes files, fetches other sites' pages or belongs to what nothing here makes."""
 CONNECTION = re.compile(r"/gradio_api/(?:heartbeat/(?P<session>[^/]+)|queue/data)/?$")
+RESULT = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/(?P<event>[^/]+))/?$")
+"""What reads the answers to calls: to those of a session, or to one."""
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
@@ -82,8 +85,8 @@ class Boundary:
             check_site(scope, scope["app"].get_blocks())
             if scope["method"] not in SAFE:
                 receive = await self._checked(scope, receive)
-            elif CLOSED.search(scope["path"]):
-                raise Refused(404, f"Nothing is served at {scope['path'][:80]!r}.")
+            else:
+                check_safe(scope, scope["app"].get_blocks())
         except Refused as error:
             said = {"detail": str(error), "error": str(error)}
             await JSONResponse(said, error.status)(scope, receive, send)
@@ -95,10 +98,10 @@ class Boundary:
     def _connected(self, scope: Scope) -> Iterator[None]:
         """Count the request as a connection of its session, if it is one."""
         found = CONNECTION.search(scope["path"])
-        session = found and (found["session"] or _asked_session(scope))
-        if not session or not SESSION.fullmatch(session):
+        if not found:
             yield
             return
+        session = found["session"] or _asked_session(scope)
         self._open[session] += 1
         self._seen.pop(session, None)
         self._seen[session] = None
@@ -121,9 +124,13 @@ class Boundary:
         if route["call"]:
             asked = _json(body)
             body = json.dumps(asked).encode()  # as it was read here, and not in another way
-            private = check_call(route, asked, blocks)
-            if private and not ("origin" in Headers(scope=scope) and await self._has_page(asked)):
+            if asked.get("session_hash") is not None:
+                _check_session(asked["session_hash"])
+            listener = called_listener(route, asked, blocks)
+            in_browser = "origin" in Headers(scope=scope)
+            if not is_public(listener) and not (in_browser and await self._has_page(asked)):
                 raise Refused(404, _for_programs(blocks))
+            check_call(route, asked, listener, blocks)
             drop_idle_sessions(blocks, self._open)
         return _again(body, receive)
 
@@ -199,27 +206,72 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return getattr(found, "ipv4_mapped", None) or found
 
 
-def check_call(route: re.Match[str], asked: Mapping[str, Any], blocks: gr.Blocks) -> bool:
-    """Whether a call is one that only the page may make: of a listener that is not public, by its
-    number.
+def check_safe(scope: Scope, blocks: gr.Blocks) -> None:
+    """Refuse to read what is closed, answers to no call, and connections of what is no session.
 
     Raises:
-        Refused: nothing that may be called so has that name or number, or too many calls wait.
+        Refused: it is one of these.
     """
-    session, number = asked.get("session_hash"), asked.get("fn_index")
-    if session is not None and not (isinstance(session, str) and SESSION.fullmatch(session)):
+    path, queue = scope["path"], blocks._queue
+    if CLOSED.search(path):
+        raise Refused(404, f"Nothing is served at {path[:80]!r}.")
+    if found := CONNECTION.search(path):
+        _check_session(found["session"] or _asked_session(scope))
+    if found := RESULT.search(path):
+        called = queue.pending_event_ids_session.items()
+        session, event = _asked_session(scope), found["event"]
+        if event:  # a call that names no session is one of its own
+            session = next((name for name, events in called if event in events), event)
+        if session not in queue.pending_messages_per_session:
+            raise Refused(404, "There is no answer, because no such call was made.")
+
+
+def _check_session(session: Any) -> None:
+    if not (isinstance(session, str) and SESSION.fullmatch(session)):
         raise Refused(400, "The session_hash is not one; 1 to 64 letters and digits are accepted.")
+
+
+def called_listener(
+    route: re.Match[str], asked: Mapping[str, Any], blocks: gr.Blocks
+) -> BlockFunction:
+    """The listener that is called: a public one by its name, or any by its number.
+
+    Raises:
+        Refused: nothing that may be called so has that name or number.
+    """
+    number = asked.get("fn_index")
     direct = route["call"].startswith(("run/", "api/"))
     if route["name"] and not (direct and number is not None):
-        named = [fn for fn in blocks.fns.values() if fn.api_name == route["name"] and is_public(fn)]
+        found = [fn for fn in blocks.fns.values() if fn.api_name == route["name"] and is_public(fn)]
     else:
-        named = [fn for fn in blocks.fns.values() if type(number) is int and fn._id == number]
+        found = [fn for fn in blocks.fns.values() if type(number) is int and fn._id == number]
     # A call outside of the queue would leave its job without anybody who shows it.
-    if not named or (direct and named[0].queue):
+    if not found or (direct and found[0].queue):
         raise Refused(404, _for_programs(blocks))
-    if named[0].queue and len(blocks._queue) >= MAX_WAITING:
+    return found[0]
+
+
+def check_call(
+    route: re.Match[str], asked: Mapping[str, Any], listener: BlockFunction, blocks: gr.Blocks
+) -> None:
+    """Refuse a call of `listener` with too few values or with other names, and any while too many
+    wait.
+
+    Raises:
+        Refused: it is one of these.
+    """
+    if route["call"].startswith("call/v2/"):
+        parameters = signature(listener.fn).parameters.values()
+        taken = {item.name: item for item in parameters if item.annotation is not gr.Request}
+        needed = {name for name, item in taken.items() if item.default is item.empty}
+        if not needed <= asked.keys() <= taken.keys():
+            raise Refused(422, f"The names are not accepted; {', '.join(taken)} are.")
+    else:
+        given, wanted = asked.get("data"), len(listener.inputs)
+        if not isinstance(given, list) or len(given) < wanted:
+            raise Refused(422, f"The data are not accepted; a list of {wanted} values is.")
+    if listener.queue and len(blocks._queue) >= MAX_WAITING:
         raise Refused(503, f"{MAX_WAITING} calls are waiting already; try again in a few minutes.")
-    return not is_public(named[0])
 
 
 def is_public(listener: BlockFunction) -> bool:
@@ -270,7 +322,7 @@ def visitor_address(request: gr.Request) -> str:
 
 
 async def _body(receive: Receive) -> bytes:
-    body, more = b"", True
+    body, more = bytearray(), True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -279,7 +331,7 @@ async def _body(receive: Receive) -> bytes:
         more = message.get("more_body", False)
         if len(body) > MAX_BODY:
             raise Refused(413, f"The request is too long; at most {MAX_BODY:,} bytes are accepted.")
-    return body
+    return bytes(body)
 
 
 def _json(body: bytes) -> Mapping[str, Any]:
