@@ -74,6 +74,9 @@ def test_requests_grow_the_grid_and_rolling_back_restores_it(site, tab, tmp_path
     expect(tab.locator("#ledger thead")).not_to_contain_text("2 · rabbit")
     expect(tab.locator("#sequence-status")).to_contain_text("1 request")
     assert pictures(tab) == first
+    tab.click("#undo")
+    expect(tab.locator("#ledger thead")).to_contain_text("2 · rabbit")
+    expect(tab.locator("#undo")).to_be_hidden()
 
 
 def test_what_holds_back_follows_the_method(site, tab) -> None:

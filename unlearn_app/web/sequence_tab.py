@@ -1,6 +1,6 @@
 """The tab for a sequence of requests: its components, its listeners, and the ledger as HTML."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -79,6 +79,7 @@ class SequenceTab:
             self.add = gr.Button("Forget this too", variant="primary", elem_id="add", **START)
             self.halt = gr.Button("Stop", elem_id="halt", **STOP)
         self.hint = gr.HTML("", elem_id="next-hint")
+        self.undo = gr.Button("Undo the rollback", visible=False, size="sm", elem_id="undo")
         with gr.Row():
             self.regime = gr.Dropdown(
                 [(REGIME_TEXT[name], name) for name in REGIMES],
@@ -115,13 +116,14 @@ class SequenceTab:
     def _wire(self) -> None:
         asked = [self.concept, self.regime, self.hold, self.objective]
         self.shown = [self.status, self.table, self.rail, self.plot, self.to, self.adapter]
-        self.shown += [self.hint, self.add, self.halt, *asked]
+        self.shown += [self.hint, self.undo, self.add, self.halt, *asked]
         begin = [self.add.click, self.concept.submit]
         gr.on(begin, self.run, [self._key, *asked], self.shown, **WORKING)
         suggested = registry.world(self._model).regularization_preset
         self.objective.input(suggested, self.objective, self.hold, **QUIET)
         self.halt.click(self.stop, self._key, [self.halt], **QUIET)
         self.back.click(self.roll_back, [self._key, self.to], self.shown, **QUIET)
+        self.undo.click(self.undo_rollback, self._key, self.shown, **QUIET)
 
     def run(
         self, request: gr.Request, key: str, concept: str, regime: str, hold: str, objective: str
@@ -186,11 +188,18 @@ class SequenceTab:
 
     def roll_back(self, request: gr.Request, key: str, to: int | None) -> Updates:
         """Take back every request after number `to`."""
+        return self._changed(request, key, lambda ledger: ledger.rollback(int(to or 0)))
+
+    def undo_rollback(self, request: gr.Request, key: str) -> Updates:
+        """Bring back what was taken back since the last request."""
+        return self._changed(request, key, Ledger.undo_rollback)
+
+    def _changed(self, request: gr.Request, key: str, change: Callable[[Ledger], None]) -> Updates:
         visitor = visitor_of(self._engine, request, key)
         if self._engine.busy(visitor):
             return {self.hint: alert("A request is being served; stop it before you roll back.")}
         try:
-            Ledger.open(self._engine.ledger(visitor)).rollback(int(to or 0))
+            change(Ledger.open(self._engine.ledger(visitor)))
         except UnlearnError as error:
             return {self.hint: alert(str(error))}
         return self._ledger(visitor) | {self.hint: ""}
@@ -208,6 +217,7 @@ class SequenceTab:
             self.table: ledger_table(ledger),
             self.plot: request_table(ledger),
             self.rail: gr.Column(visible=count > 0),
+            self.undo: gr.Button(visible=bool(ledger and ledger.rolled_back)),
             self.to: gr.Dropdown(
                 [(text, n) for n, text in enumerate(earlier[:count])],
                 value=count - 1 if count else None,
