@@ -8,7 +8,7 @@ instead of running the control.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -19,11 +19,12 @@ from ..common.paths import POCKET
 from ..common.record_files import Record, checked, read_json
 from ..common.registry import world
 from ..concepts.catalog import preview_concept
-from ..models.protocols import Model
-from ..settings.events import GroupScore
+from ..settings.events import GroupScore, Sampling
 from ..settings.run_config import RunConfig
-from .comparison import sampling_of
 from .relearn_curve import BaseCurve
+
+if TYPE_CHECKING:
+    from ..models.protocols import Model
 
 NAME = "base_rates.json"
 FILE = POCKET / NAME
@@ -32,7 +33,7 @@ RECORDED = "never seen, measured before"
 """The control whose scores were not made in this run."""
 
 
-def relearning(config: RunConfig, model: Model, file: Path | None = None) -> BaseCurve | None:
+def relearning(config: RunConfig, model: "Model", file: Path | None = None) -> BaseCurve | None:
     """The recorded curve of a run's own attack; None where it was measured for another model,
     attack or sampling.
     """
@@ -63,7 +64,7 @@ def scores_of(base: BaseCurve | None) -> dict[int, GroupScore]:
 
 
 def of_attack(
-    kind: str, attack: Any, config: RunConfig, model: Model, file: Path | None = None
+    kind: str, attack: Any, config: RunConfig, model: "Model", file: Path | None = None
 ) -> dict[str, Any] | None:
     """The recorded control of an attack, as findings hold it; None where it was measured for
     something else.
@@ -102,13 +103,13 @@ def seconds_of(
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
 
 
-def relearning_key(config: RunConfig, model: Model) -> dict[str, Any]:
+def relearning_key(config: RunConfig, model: "Model") -> dict[str, Any]:
     """What the base rate of a run's own attack depends on."""
     asked = {name: value for name, value in to_json(config.attack).items() if name != "controls"}
-    return {"attack": asked, **to_json(sampling_of(config.compare, model)), "base": model.base_hash}
+    return {"attack": asked, **to_json(_sampling(config, model)), "base": model.base_hash}
 
 
-def attack_key(attack: Any, config: RunConfig, model: Model) -> dict[str, Any]:
+def attack_key(attack: Any, config: RunConfig, model: "Model") -> dict[str, Any]:
     """What the base rate of an attack depends on; what the adversary holds is part of it."""
     return {"settings": repr(attack), **relearning_key(config, model)}
 
@@ -137,6 +138,11 @@ def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
 def _is(name: str, config: RunConfig) -> bool:
     """Whether the control is the run's own concept, which then needs another one."""
     return name.partition(",")[0] == preview_concept(config).name
+
+
+def _sampling(config: RunConfig, model: "Model") -> Sampling:
+    compare = config.compare
+    return Sampling(compare.sampling_steps, compare.guidance_scale, model.scheduler)
 
 
 class _Rate(Record):
