@@ -227,7 +227,7 @@ class _Cell(Record):
 
     config: dict[str, Any]
     values: dict[str, Any]
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 def _read(path: Path) -> dict[str, Any]:
