@@ -63,7 +63,9 @@ class Extent:
 
 
 class Experiment(ABC):
-    """A benchmark: its cells, how a cell is measured, and its report; it holds model and judge."""
+    """A benchmark: its cells, how a cell is measured, and its report; it holds model and judge,
+    which are loaded when they are first asked for.
+    """
 
     name: ClassVar[str]
 
@@ -72,8 +74,17 @@ class Experiment(ABC):
     ) -> None:
         self.extent, self.smoke = extent, extent.smoke
         self.seeds = 1 if extent.smoke else extent.seeds
-        self.model = model or load_model()
-        self.judge = judge or PocketJudge.load(POCKET / "judge")
+        self._model, self._judge = model, judge
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The model that is measured: the bundled one unless another was given."""
+        return self._model or load_model()
+
+    @functools.cached_property
+    def judge(self) -> Scorer:
+        """What judges its pictures."""
+        return self._judge or PocketJudge.load(POCKET / "judge")
 
     @property
     def label(self) -> str:

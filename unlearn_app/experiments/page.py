@@ -3,19 +3,16 @@
 import importlib.util
 import os
 import shutil
-import socket
-import subprocess
-import sys
+import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..common.paths import ROOT
+from .app_process import PATIENCE_S, AppProcess
 
-PATIENCE_S, SETTLE_MS = 120, 1500
+SETTLE_MS = 1500
 
 
 def page_times() -> dict[str, Any]:
@@ -63,23 +60,8 @@ def _site() -> Iterator[tuple[str, float]]:
     """The app in a process of its own: its address, and the seconds from its start until it
     answered.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    started, url = time.perf_counter(), f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "app.py"],
-        cwd=ROOT,
-        env=os.environ | {"GRADIO_SERVER_PORT": str(port)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not _answers(url) and time.perf_counter() - started < PATIENCE_S:
-            time.sleep(0.1)
-        yield url, time.perf_counter() - started
-    finally:
-        server.terminate()
-        server.wait(timeout=PATIENCE_S)
+    with tempfile.TemporaryDirectory() as folder, AppProcess(Path(folder)) as app:
+        yield app.url, app.wait()
 
 
 @contextmanager
@@ -112,10 +94,3 @@ def _seconds_to_stop(page: Any) -> float:
         "/stopp/i.test(document.querySelector('#status').innerText)", timeout=PATIENCE_S * 1000
     )
     return time.perf_counter() - clicked
-
-
-def _answers(url: str) -> bool:
-    try:
-        return bool(urllib.request.urlopen(url, timeout=2).read())
-    except OSError:
-        return False

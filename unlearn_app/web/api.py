@@ -3,10 +3,11 @@ the same engine.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import gradio as gr
 
-from ..common.errors import UnlearnError
+from ..common.errors import ConfigError, UnlearnError, check_known
 from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
@@ -16,7 +17,7 @@ from ..service.engine import Engine, RunGone
 from ..service.jobs import AttackRequest, Job
 from ..settings.attacks import kinds_of
 from ..settings.events import Event, Stage, Step
-from ..settings.run_config import make_config
+from ..settings.run_config import make_config, setting_names
 from .boundary import visitor_address
 from .following import follow, visitor_of
 from .view_state import AttackProgress, ViewState
@@ -35,14 +36,16 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         preset: str = "fast",
         prompts: str = "",
         resist: bool = False,
+        settings: dict | None = None,
     ) -> Iterator[dict]:
         """Forget a concept, attack the forgetting and judge both: progress while it works, run.json
-        at the end.
+        at the end. `settings` are any others, by the names that `--set` takes.
         """
         changes = {"objective": objective, "seed": seed, "prompts": prompts, "resist.on": resist}
         if rule:
             changes["rule"] = rule
         try:
+            changes |= _checked_settings(settings)
             config = make_config(concept, preset=preset, anchor=anchor, model=model, **changes)
             preview_concept(config)
             job = engine.submit(config, visitor_of(engine, request), visitor_address(request))
@@ -54,6 +57,24 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         yield Run.open(folder).record if folder else {"status": "stopped"}
 
     return unlearn
+
+
+def _checked_settings(settings: Any) -> dict[str, Any]:
+    """Settings by dotted name; the model and what else has an argument of its own is not among
+    them.
+
+    Raises:
+        ConfigError: they are none, or one has an unknown name.
+    """
+    if not isinstance(settings, dict | None):
+        raise ConfigError(
+            f"The settings are {settings!r:.80}; an object such as {{'unlearn.steps': 40}} is"
+            " accepted.",
+            "settings",
+        )
+    for name in settings or ():
+        check_known("setting", name, setting_names())
+    return settings or {}
 
 
 def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:

@@ -1,0 +1,72 @@
+"""The app in a process of its own, on a free port of loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from ..common.paths import ROOT
+
+PATIENCE_S = 120
+"""Seconds in which the app must begin to answer, and in which it must end."""
+
+
+class AppProcess:
+    """A context in which `app.py` runs; it ends by SIGTERM.
+
+    `folder` gets `app.log` and, in `tmp`, the temporary files of the app.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.temporary, self.log = folder / "tmp", folder / "app.log"
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._started = time.perf_counter()
+        own = {
+            "GRADIO_SERVER_NAME": "127.0.0.1",
+            "GRADIO_SERVER_PORT": str(self.port),
+            "TMPDIR": str(self.temporary),
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        kept = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "app.py"], cwd=ROOT, env=kept | own, stdout=log, stderr=log
+            )
+
+    def wait(self) -> float:
+        """Wait until the page is served; the seconds since the start of the process.
+
+        Raises:
+            RuntimeError: it ended, or is not served in time.
+        """
+        while not self.answers():
+            late = time.perf_counter() - self._started > PATIENCE_S
+            if late or self.process.poll() is not None:
+                raise RuntimeError(f"The app does not answer:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return time.perf_counter() - self._started
+
+    def answers(self) -> bool:
+        """Whether the page is served."""
+        with suppress(OSError), urllib.request.urlopen(self.url, timeout=2) as page:
+            return bool(page.read())
+        return False
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> "AppProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=PATIENCE_S)

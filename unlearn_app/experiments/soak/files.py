@@ -1,0 +1,217 @@
+"""Hostile files: whatever somebody hands over is refused in a sentence, soon, and without much
+memory.
+"""
+
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...common.atomic_files import remove
+from ...common.paths import POCKET
+from .commands import PATIENCE_S
+from .material import RUN, Material
+from .rows import none_of, values
+
+SECONDS, MEGABYTES = 10.0, 200.0
+"""What a refusal may take: time, and memory beside what every command holds."""
+SPARSE = 100 * 2**20
+"""Bytes of a file that holds nothing."""
+Put = Callable[[Path], object]
+"""Puts something in place of a file."""
+REPORT, SHOW = ("report", "run"), ("continual", "show", "ledger")
+GENERATE = ("generate", "--prompt", "a cat", "--out", "new")
+LOAD = (*GENERATE, "--model", "model")
+PICTURE, ADAPTER = "run/attacks/*/*.png", "run/unlearn.safetensors"
+WEIGHTS = "diffusion_pytorch_model-00001-of-00002.safetensors"
+PLACES: dict[str, tuple[str, ...]] = {
+    "run/run.json": REPORT,
+    "run/steps.jsonl": REPORT,
+    "run/images/*.png": REPORT,
+    "run/attacks/*/finding.json": REPORT,
+    PICTURE: REPORT,
+    "ledger/ledger.json": SHOW,
+    "ledger/0001-*/combined.safetensors": SHOW,
+    ADAPTER: (*GENERATE, "--adapter", ADAPTER),
+    "model/model_index.json": LOAD,
+    "model/unet/config.json": LOAD,
+    "model/text_encoder/model.safetensors": LOAD,
+    "prompts.json": (*RUN, "--prompts", "prompts.json", "--out", "new"),
+}
+"""Where a file is put, and the command that reads it; a star stands for the first name."""
+FOLDERS = {"run": REPORT, "ledger": SHOW, "ledger/0001-*": SHOW}
+"""Where something is put in place of a folder."""
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(SPARSE)
+
+
+ANYWHERE: dict[str, Put] = {
+    "nothing": lambda path: path.write_bytes(b""),
+    "noise": lambda path: path.write_bytes(random.Random(0).randbytes(5000)),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps({"state_dict": list(range(100))})),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link outside": lambda path: path.symlink_to("/etc/passwd"),
+    "100 MB of zeros": _sparse,
+    "deep nesting": lambda path: path.write_text("[" * 100_000),
+}
+"""What is hostile in any place."""
+
+
+def _png(width: int, height: int, *chunks: bytes) -> bytes:
+    """A black picture of one bit a pixel, with `chunks` before its pixels."""
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(height * (1 + (width + 7) // 8)))
+    parts = (_chunk(b"IHDR", head), *chunks, _chunk(b"IDAT", pixels), _chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _other_picture(kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, kind)
+    return stream.getvalue()
+
+
+def _pictures() -> dict[str, bytes]:
+    """PNG files that are none, or cost too much."""
+    small = _png(64, 64)
+    size = struct.pack(">II", 64, 64)
+    return {
+        "144 megapixels": _png(12_000, 12_000),
+        "2**31 - 1 pixels a side": small.replace(size, struct.pack(">II", 2**31 - 1, 2**31 - 1)),
+        "text that unpacks to 64 MB": _png(
+            64, 64, _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(64 * 2**20)))
+        ),
+        "EPS": _other_picture("EPS"),
+        "GIF": _other_picture("GIF"),
+        "half a PNG": small[: len(small) // 2],
+    }
+
+
+FACTOR = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_{}.weight"
+
+
+def _tensors(header: Any, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _factors(dtype: str, shape: list[int], data: bytes) -> bytes:
+    """An adapter whose two factors are the same bytes."""
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}
+    later = entry | {"data_offsets": [len(data), 2 * len(data)]}
+    return _tensors({FACTOR.format("A"): entry, FACTOR.format("B"): later}, 2 * data)
+
+
+ADAPTERS: dict[str, bytes] = {
+    "a header of 2**63 bytes": struct.pack("<Q", 2**63) + b"{}",
+    "a header of 90 MB": struct.pack("<Q", 90 * 2**20) + b"{" + b" " * 1000,
+    "a nested header": _tensors(b'{"x":' * 50_000),
+    "tensors beyond the end": _factors("F32", [8, 8], bytes(256))[:-100],
+    "a shape of 2**40 numbers": _factors("F32", [2**20, 2**20], bytes(16)),
+    "rank 0": _factors("F32", [0, 0], b""),
+    "no dimensions": _factors("F32", [], bytes(4)),
+    "NaN": _factors("F32", [4, 4], struct.pack("<f", float("nan")) * 16),
+    "infinity": _factors("F16", [4, 4], b"\x00\x7c" * 16),
+    "whole numbers": _factors("I64", [4, 4], bytes(128)),
+    "complex numbers": _factors("C64", [4, 4], bytes(128)),
+    "no tensors": _tensors({"__metadata__": {"format": "pt"}}),
+    "metadata that is a list": _tensors({"__metadata__": ["x"]}),
+}
+
+
+def _nan_weights(path: Path) -> None:
+    """The bundled weights with every number NaN, which all bits set are in half precision."""
+    content = (POCKET / "pipeline" / "unet" / path.name).read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(content[:end] + b"\xff" * (len(content) - end))
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """What is put in a place, and the command that must refuse it."""
+
+    name: str
+    place: str
+    put: Put
+    words: tuple[str, ...]
+
+
+def hostile() -> list[Hostile]:
+    """All hostile files."""
+    numbers = {"NaN": b'{"schema": NaN}', "a number of 10**5 digits": b"[" + b"9" * 10**5 + b"]"}
+    folders: dict[str, Put] = {
+        "a file": lambda path: path.write_bytes(b"x"),
+        "an empty folder": Path.mkdir,
+        "a link to itself": lambda path: path.symlink_to(path.name),
+        "a link outside": lambda path: path.symlink_to("/usr"),
+    }
+    ways = {place: dict(ANYWHERE) for place in PLACES}
+    ways[PICTURE] |= _written(_pictures())
+    ways[ADAPTER] |= _written(ADAPTERS)
+    for place in ("run/run.json", "ledger/ledger.json"):
+        ways[place] |= _written(numbers)
+    ways |= dict.fromkeys(FOLDERS, folders)
+    ways["model/unet/weights.bin"] = {"a pickle": ANYWHERE["a pickle"]}
+    ways[f"model/unet/{WEIGHTS}"] = {"NaN in place of all weights": _nan_weights}
+    commands = PLACES | FOLDERS
+    return [
+        Hostile(name, place, put, commands.get(place, LOAD))
+        for place, own in ways.items()
+        for name, put in own.items()
+    ]
+
+
+def _written(contents: Mapping[str, bytes]) -> dict[str, Put]:
+    return {name: partial(Path.write_bytes, data=data) for name, data in contents.items()}
+
+
+def _tried(one: Hostile, material: Material, usual: float) -> Iterator[str]:
+    """Put it in place, and yield what is wrong with the answer."""
+    here = material.renew()
+    shutil.copytree(POCKET / "pipeline", here / "model", copy_function=os.symlink)
+    (here / "prompts.json").write_text("{}")
+    path = next(iter(sorted(here.glob(one.place))), here / one.place)
+    remove(path)
+    one.put(path)
+    ended = material.commands.run(one.words, kill_after=PATIENCE_S)
+    if ended.fault:
+        yield ended.fault
+    elif not ended.sentence:
+        yield f"is not refused: exit code {ended.code}, {ended.said[-200:]!r}"
+    if ended.seconds > SECONDS:
+        yield f"takes {ended.seconds:.0f} s"
+    if ended.megabytes - usual > MEGABYTES:
+        yield f"takes {ended.megabytes - usual:.0f} MB"
+
+
+def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
+    """The rows on `count` hostile files, or all there are."""
+    every = hostile()
+    chosen = random.Random(seed).sample(every, min(count, len(every)))
+    usual = material.commands.run(["concepts"]).megabytes
+    faults, wrong = [], 0
+    for one in chosen:
+        found = list(_tried(one, material, usual))
+        wrong += bool(found)
+        faults += [f"{one.name} as {one.place}: {text}" for text in found]
+    what = f"not refused in a sentence within {SECONDS:.0f} s and {MEGABYTES:.0f} MB"
+    return values([none_of(what, wrong, f"{len(chosen)} files")], faults)

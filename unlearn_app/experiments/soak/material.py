@@ -1,0 +1,52 @@
+"""What kills and hostile inputs are tried on: a small run with a finding, and a small ledger."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..cells import SMOKE
+from .commands import Commands
+
+
+def assigned(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command."""
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+SMALL = assigned(SMOKE)
+RUN = ("run", "--concept", "cat", *SMALL)
+ATTACK = ("attack", "run", "--kind", "prompts", "--set", "prompts.tries=1")
+LEDGER = ("continual", "--concepts", "cat", *SMALL)
+ADD = ("continual", "add", "ledger", "dog")
+
+
+class Material:
+    """`commands`, whose folder holds a fresh `run` and `ledger` after `renew`; all of it goes when
+    this process ends.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="unlearn-soak-")
+        top = Path(self._folder.name)
+        # Deep, so that a path such as ../.. leads to nothing else.
+        self._kept, self._here = top / "kept", top / "a" / "b" / "here"
+        for folder in (self._kept, self._here):
+            folder.mkdir(parents=True)
+        self.commands = Commands(self._here)
+        self.seconds: dict[str, float] = {}
+        """What each of the commands takes that is killed later, by its first word."""
+        for words in ((*RUN, "--out", "run"), ATTACK, (*LEDGER, "--out", "ledger")):
+            ended = self.commands.run(words)
+            if ended.code:
+                raise RuntimeError(f"{' '.join(words)} fails: {ended.said[-2000:]}")
+            self.seconds[words[0]] = ended.seconds
+        for name in ("run", "ledger"):
+            (self._here / name).rename(self._kept / name)
+
+    def renew(self) -> Path:
+        """Empty the folder of the commands, and copy run and ledger into it."""
+        shutil.rmtree(self._here)
+        shutil.copytree(self._kept, self._here, symlinks=True)
+        return self._here

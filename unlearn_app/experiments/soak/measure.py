@@ -1,0 +1,72 @@
+"""The parts of the soak, each measured as one cell, and their table."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..cells import Experiment, read_cells
+from ..tables import render, write_report
+from . import files, inputs, kills, visitors
+from .material import Material
+
+SEED = 0
+PARTS: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, int], dict[str, int]]] = {
+    "visitors": (
+        visitors.measure,
+        {"jobs": 200, "visitors": 16, "kinds": len(visitors.ASKED)},
+        {"jobs": 6, "visitors": 3, "kinds": 1},
+    ),
+    "kills": (kills.measure, {"count": 50}, {"count": 4}),
+    "inputs": (inputs.measure, {"count": 10_000}, {"count": 60}),
+    "files": (files.measure, {"count": 1_000}, {"count": 12}),
+}
+"""How each part is measured, how much of it, and how much in a smoke."""
+
+
+@dataclass(frozen=True)
+class SoakPart:
+    """One part, drawn from a seed."""
+
+    part: str
+    seed: int = SEED
+
+
+class Soak(Experiment):
+    """What happens to the app and the commands under a crowd, kills, nonsense and hostile files."""
+
+    name = "soak"
+
+    def cells(self) -> list[SoakPart]:
+        return [SoakPart(part) for part in PARTS]
+
+    def config(self, cell: SoakPart) -> dict[str, Any]:
+        _, whole, smoke = PARTS[cell.part]
+        return asdict(cell) | (smoke if self.smoke else whole)
+
+    def shared_by(self, cell: SoakPart) -> str:
+        return "material"
+
+    def prepare(self, cell: SoakPart) -> Material:
+        return Material()
+
+    def alone(self, cell: SoakPart) -> bool:
+        return True
+
+    def measure(
+        self, cell: SoakPart, known: dict[str, Any], shared: Material
+    ) -> Iterator[Mapping[str, Any]]:
+        how, *_ = PARTS[cell.part]
+        given = self.config(cell)
+        del given["part"]
+        yield how(**given, material=shared)
+
+    def line(self, cell: SoakPart, values: Mapping[str, Any]) -> str:
+        rows = values["rows"]
+        met = [row["met"] for row in rows if row["met"] is not None]
+        return f"{cell.part}: {sum(met)} of {len(met)} bars met"
+
+    def report(self) -> str:
+        stored = read_cells(self.folder)
+        found = {part: values for config, values in stored.values() for part in [config["part"]]}
+        parts = {part: found[part] for part in PARTS if part in found}
+        return write_report(self.folder, render("soak.md", parts=parts, seed=SEED))
