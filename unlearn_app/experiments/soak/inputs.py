@@ -16,7 +16,7 @@ from typing import Any
 
 from ..app_process import AppProcess
 from .commands import PATIENCE_S, TRACE
-from .loopback import JSON, asked, connected, events
+from .loopback import JSON, asked, connected, events, without_sentence
 from .material import SMALL, Material
 from .nonsense import TEXTS, VALUES, mutated, mutated_file
 from .rows import Row, none_of, values
@@ -158,9 +158,10 @@ class Sender:
         data = draw.choice((data, data, data, data[:-1], [*data, 1]))
         session = f"calls-{draw.getrandbits(40)}"
         event, answer = next(events(self._app.port, name, data, session), ("no event", ""))
-        said = answer.get("error") if isinstance(answer, dict) else answer
-        fault = event in ("error", "no event") and not said
-        fault = fault or (event.startswith("status 5") and event != "status 503")
+        if event == "heartbeat":
+            return "hangs: no word but heartbeats", name
+        status = int(event.removeprefix("status ")) if event.startswith("status") else 500
+        fault = event not in ("generating", "complete") and without_sentence(status, answer)
         return f"{event} {answer!r:.200}" * fault, f"{name}({json.dumps(data)[:300]})"
 
     def requests(self, draw: random.Random) -> Found:
@@ -176,8 +177,7 @@ class Sender:
             headers[draw.choice(("Host", "Origin", "Cookie", "Range", "Accept"))] = "x\xe9;=,*"
         status, answer = asked(self._app.port, method, path, body, headers)
         said = f"{method} {path} {headers} {body[:200]!r}"
-        fault = status >= 500 and status != 503
-        return f"status {status}: {answer[:200]!r}" * fault, said
+        return f"status {status}: {answer[:200]!r}" * without_sentence(status, answer), said
 
     def page(self, draw: random.Random) -> Found:
         """A listener of the page, with what a visitor may type and choose."""
@@ -188,9 +188,7 @@ class Sender:
         sent, headers = json.dumps(body), JSON | {"Origin": self._app.url}
         path = f"/gradio_api/{route}"
         status, answer = asked(self._app.port, "POST", path, sent.encode(), headers)
-        # Gradio answers the sentences of its own components with this status too.
-        fault = status >= 500 and not json.loads(answer).get("error")
-        return f"status {status}: {answer[:200]!r}" * fault, sent[:400]
+        return f"status {status}: {answer[:200]!r}" * without_sentence(status, answer), sent[:400]
 
 
 class Terminal:

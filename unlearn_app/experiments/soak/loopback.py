@@ -31,10 +31,21 @@ def asked(
         return answer.status, b"" if streams else answer.read(size)
 
 
+def without_sentence(status: int, answer: bytes | str) -> bool:
+    """Whether an answer tells of a failure of the app and does not say which."""
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        said = None
+    told = (said.get("error") or said.get("detail")) if isinstance(said, dict) else said
+    return status >= 500 and not told
+
+
 def events(
     port: int, name: str, data: Sequence[Any], session: str, patience: float = HANG_S
-) -> Iterator[tuple[str, Any]]:
-    """Call a public endpoint and yield what its stream says; leaving closes the connection.
+) -> Iterator[tuple[str, str]]:
+    """Call a public endpoint and yield the events of its stream with their data, as they stand in
+    it; leaving closes the connection.
 
     A call that is not taken is yielded as "status" and its number, with the text.
 
@@ -56,7 +67,7 @@ def events(
             if head == "event":
                 event = value
             elif head == "data":
-                yield event, json.loads(value)
+                yield event, value
 
 
 @contextmanager
