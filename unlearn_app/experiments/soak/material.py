@@ -18,7 +18,7 @@ def assigned(settings: Mapping[str, Any]) -> list[str]:
 SMALL = assigned(SMOKE)
 RUN = ("run", "--concept", "cat", *SMALL)
 ATTACK = ("attack", "run", "--kind", "prompts", "--set", "prompts.tries=1")
-LEDGER = ("continual", "--concepts", "cat", *SMALL)
+LEDGER = ("continual", "--concepts", "cat", *SMALL, "--set", "sequence.pictures=1")
 ADD = ("continual", "add", "ledger", "dog")
 
 
