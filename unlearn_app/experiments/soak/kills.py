@@ -14,18 +14,18 @@ from ...common.errors import UnlearnError
 from ...continual.ledger import Ledger
 from ..app_process import AppProcess
 from .loopback import events
-from .material import ADD, ATTACK, RUN, Material
+from .material import ADD, ATTACK, PANEL, RUN, Material
 from .rows import none_of, values
 from .visitors import in_order
 
-KINDS = ("run", "attack", "continual", "page")
+KINDS = ("run", "page", "attack", "continual")
 LEFT = "left:"
 """How a sentence begins that tells of files."""
 HALF_WRITTEN = re.compile(r"\..*\.(?:partial|reserved|part)")
 BEYOND = 1.1
 """How much later than its usual end a command may be killed, in shares of its usual time."""
-PAGE_WORKS_S = 4.0
-"""Seconds of a page's life in which it is killed, after the time it takes to start."""
+PAGE_S = 15.0
+"""Seconds within which a page is killed; it serves and works after some of them."""
 
 
 class Killed:
@@ -55,11 +55,12 @@ class Killed:
 
     def continual(self) -> Iterator[str]:
         """A request to a ledger: it is there or it is not."""
-        self._kill(ADD)
+        words = (*ADD, PANEL[1])
+        self._kill(words)
         yield from self._works("continual", "show", "ledger")
         with suppress(UnlearnError):  # what does not open was told just now
             if len(Ledger.open(self._here / "ledger").requests) == 1:
-                yield from self._works(*ADD)
+                yield from self._works(*words)
         yield from self._works("continual", "rollback", "ledger", "1")
 
     def _kill(self, words: Sequence[str]) -> None:
@@ -93,7 +94,7 @@ def killed_page(folder: Path, seconds: float) -> Iterator[str]:
     dead.kill()
     left = _names(dead.temporary)
     with AppProcess(folder) as app:
-        until = time.monotonic() + app.wait() + PAGE_WORKS_S
+        until = time.monotonic() + app.wait() + PAGE_S
         while (still := left & _names(app.temporary)) and time.monotonic() < until:
             time.sleep(0.1)
         if still:
@@ -111,12 +112,10 @@ def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
     draw, faults = random.Random(seed), list[str]()
     failed, left = 0, 0
     with tempfile.TemporaryDirectory(prefix="unlearn-soak-") as folder:
-        with AppProcess(Path(folder)) as app:
-            page_s = app.wait()
         for number in range(count):
             kind = KINDS[number % len(KINDS)]
             if kind == "page":
-                seconds = draw.uniform(0, page_s + PAGE_WORKS_S)
+                seconds = draw.uniform(0, PAGE_S)
                 found = list(killed_page(Path(folder), seconds))
             else:
                 seconds = draw.uniform(0, BEYOND * material.seconds[kind])

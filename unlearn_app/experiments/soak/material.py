@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...continual.ledger import Ledger
+from ...settings.run_config import make_config, make_plan
 from ..cells import SMOKE
 from .commands import Commands
 
@@ -18,8 +20,9 @@ def assigned(settings: Mapping[str, Any]) -> list[str]:
 SMALL = assigned(SMOKE)
 RUN = ("run", "--concept", "cat", *SMALL)
 ATTACK = ("attack", "run", "--kind", "prompts", "--set", "prompts.tries=1")
-LEDGER = ("continual", "--concepts", "cat", *SMALL, "--set", "sequence.pictures=1")
-ADD = ("continual", "add", "ledger", "dog")
+ADD = ("continual", "add", "ledger")
+PANEL = ("cat", "dog")
+"""The concepts of the ledger, whose panel has one picture of each."""
 
 
 class Material:
@@ -37,7 +40,9 @@ class Material:
         self.commands = Commands(self._here)
         self.seconds: dict[str, float] = {}
         """What each of the commands takes that is killed later, by its first word."""
-        for words in ((*RUN, "--out", "run"), ATTACK, (*LEDGER, "--out", "ledger")):
+        plan, config = make_plan(pictures=1), make_config(PANEL[0], **SMOKE)
+        Ledger.create(self._here / "ledger", config, plan, PANEL)
+        for words in ((*RUN, "--out", "run"), ATTACK, (*ADD, PANEL[0])):
             ended = self.commands.run(words)
             if ended.code:
                 raise RuntimeError(f"{' '.join(words)} fails: {ended.said[-2000:]}")
