@@ -17,7 +17,7 @@ from unlearn_app.service.engine import Engine
 from unlearn_app.web import boundary, build_demo, launch_kwargs
 from unlearn_app.web.boundary import IDLE_SESSIONS, MAX_BODY, visitor_address
 
-UNKNOWN = {"data": ["zeppelin", "", "esd", "", 0, "fast", "", False]}
+UNKNOWN = {"data": ["zeppelin", "", "esd", "", 0, "fast", "", False, None]}
 """A call of `/unlearn` that starts nothing."""
 CALLS = ("queue/join", "run/", "api/", "call/", "call/v2/", "cancel", "reset")
 
@@ -247,7 +247,7 @@ def test_a_session_that_is_none_is_refused(site, post, session: Any) -> None:
 @pytest.mark.parametrize("data", [[], ["cat"], "cat", None, {"concept": "cat"}])
 def test_too_few_values_are_a_sentence(post, data: Any) -> None:
     answer = post("call/unlearn", {"data": data})
-    assert answer.status_code == 422 and "a list of 8 values" in answer.json()["detail"]
+    assert answer.status_code == 422 and "a list of 9 values" in answer.json()["detail"]
 
 
 def test_values_by_name_are_checked(post) -> None:
