@@ -250,6 +250,14 @@ def test_too_few_values_are_a_sentence(post, data: Any) -> None:
     assert answer.status_code == 422 and "a list of 9 values" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/etc/hostname", "x", ""])
+def test_a_file_in_place_of_a_value_is_a_sentence(post, path: str) -> None:
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    for data in ([file], [[{"x": file}]]):
+        answer = post("call/unlearn", {"data": [*data, *UNKNOWN["data"][1:]]})
+        assert answer.status_code == 422 and "Files are not" in answer.json()["detail"]
+
+
 def test_values_by_name_are_checked(post) -> None:
     assert "event_id" in post("call/v2/unlearn", {"concept": "zeppelin"}).json()
     for wrong in ({}, {"anchor": "dog"}, {"concept": "cat", "steps": 9}):

@@ -55,6 +55,8 @@ CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|fi
 CONNECTION = re.compile(r"/gradio_api/(?:heartbeat/(?P<session>[^/]+)|queue/data)/?$")
 RESULT = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/(?P<event>[^/]+))/?$")
 """What reads the answers to calls: to those of a session, or to one."""
+FILE = b'"_type": "gradio.FileData"'
+"""What marks a file in the body of a call; Gradio opens it before any listener sees it."""
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
@@ -124,6 +126,8 @@ class Boundary:
         if route["call"]:
             asked = _json(body)
             body = json.dumps(asked).encode()  # as it was read here, and not in another way
+            if FILE in body:
+                raise Refused(422, "Files are not accepted; nothing here takes one.")
             if asked.get("session_hash") is not None:
                 _check_session(asked["session_hash"])
             listener = called_listener(route, asked, blocks)

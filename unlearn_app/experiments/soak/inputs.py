@@ -8,7 +8,6 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
@@ -117,15 +116,6 @@ PROMPTS = {
 }
 Found = tuple[str, str]
 """A fault and what brought it about; empty where nothing is wrong."""
-TYPED: dict[str, Callable[[random.Random], Any]] = {
-    "textbox": lambda draw: draw.choice(TEXTS),
-    "number": lambda draw: draw.choice((None, 0, -1, 0.5, 10**30, 1e308)),
-    "slider": lambda draw: draw.choice((0, -1, 0.5, 10**30)),
-    "checkbox": lambda draw: draw.choice((True, False)),
-    "dropdown": lambda draw: draw.choice((*TEXTS, None, [], ["x"])),
-    "browserstate": lambda draw: draw.choice((*TEXTS, None)),
-}
-"""What a visitor's browser may send of a component, by its kind."""
 
 
 class Sender:
@@ -134,12 +124,8 @@ class Sender:
     def __init__(self, app: AppProcess) -> None:
         self._app, self._read = app, 0
         config = json.loads(asked(app.port, "GET", "/config", size=10_000_000)[1])
-        kinds = {part["id"]: part["type"] for part in config["components"]}
-        self._listeners = [
-            (each["id"], [kinds.get(number, "") for number in each["inputs"]], each["queue"])
-            for each in config["dependencies"]
-            if each["backend_fn"]
-        ]
+        self._parts = {part["id"]: part for part in config["components"]}
+        self._listeners = [each for each in config["dependencies"] if each["backend_fn"]]
 
     def traces(self) -> str:
         """What the app has logged of a failure since it was asked last; empty for nothing."""
@@ -181,14 +167,29 @@ class Sender:
 
     def page(self, draw: random.Random) -> Found:
         """A listener of the page, with what a visitor may type and choose."""
-        number, kinds, queued = draw.choice(self._listeners)
-        data = [TYPED.get(kind, lambda _: None)(draw) for kind in kinds]
-        body = {"fn_index": number, "data": data, "session_hash": SESSION}
-        route = "queue/join" if queued else "run/predict"
+        listener = draw.choice(self._listeners)
+        data = [typed(self._parts.get(part, {}), draw) for part in listener["inputs"]]
+        body = {"fn_index": listener["id"], "data": data, "session_hash": SESSION}
+        route = "queue/join" if listener["queue"] else "run/predict"
         sent, headers = json.dumps(body), JSON | {"Origin": self._app.url}
         path = f"/gradio_api/{route}"
         status, answer = asked(self._app.port, "POST", path, sent.encode(), headers)
         return f"status {status}: {answer[:200]!r}" * without_sentence(status, answer), sent[:400]
+
+
+def typed(part: dict[str, Any], draw: random.Random) -> Any:
+    """What a visitor's browser may send of a component."""
+    kind, props = part.get("type"), part.get("props", {})
+    if kind in ("textbox", "browserstate"):
+        return draw.choice(TEXTS)
+    if kind in ("number", "slider"):
+        return draw.choice((None, 0, -1, 0.5, 10**30, 1e308))
+    if kind == "checkbox":
+        return draw.random() < 0.5
+    if kind == "dropdown":
+        chosen = [value for _, value in props["choices"] if draw.random() < 0.5]
+        return chosen if props.get("multiselect") else next(iter(chosen), None)
+    return None
 
 
 class Terminal:
@@ -245,7 +246,8 @@ def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
             source = terminal if hasattr(terminal, kind) else sender
             for row in range(number):
                 fault, said = _tried(source, kind, random.Random(f"{seed} {kind} {row}"))
-                fault = fault or sender.traces()
+                logged = sender.traces()
+                fault = fault or logged
                 if fault:
                     found["hangs" if "hangs" in fault else "traces"] += 1
                     faults.append(f"{kind} {row}: {said}: {fault}")
