@@ -5,7 +5,6 @@ memory.
 import io
 import json
 import os
-import pickle
 import random
 import shutil
 import struct
@@ -62,7 +61,7 @@ def _sparse(path: Path) -> None:
 ANYWHERE: dict[str, Put] = {
     "nothing": lambda path: path.write_bytes(b""),
     "noise": lambda path: path.write_bytes(random.Random(0).randbytes(5000)),
-    "a pickle": lambda path: path.write_bytes(pickle.dumps({"state_dict": list(range(100))})),
+    "a pickle": lambda path: path.write_bytes(b"cos\nsystem\n(S'true'\ntR."),
     "a pipe": os.mkfifo,
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a link outside": lambda path: path.symlink_to("/etc/passwd"),
@@ -106,36 +105,36 @@ def _pictures() -> dict[str, bytes]:
     }
 
 
-FACTOR = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_{}.weight"
-
-
 def _tensors(header: Any, data: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
 
-def _factors(dtype: str, shape: list[int], data: bytes) -> bytes:
-    """An adapter whose two factors are the same bytes."""
-    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}
-    later = entry | {"data_offsets": [len(data), 2 * len(data)]}
-    return _tensors({FACTOR.format("A"): entry, FACTOR.format("B"): later}, 2 * data)
+def _adapters(whole: bytes) -> dict[str, bytes]:
+    """Adapters with two tensors of the `whole` one, or with none."""
+    names = sorted(json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")]))
+    pair = [name for name in names if not name.startswith("__")][:2]
 
+    def factors(dtype: str, shape: list[int], data: bytes) -> bytes:
+        places = [0, len(data)], [len(data), 2 * len(data)]
+        entries = ({"dtype": dtype, "shape": shape, "data_offsets": place} for place in places)
+        return _tensors(dict(zip(pair, entries, strict=True)), 2 * data)
 
-ADAPTERS: dict[str, bytes] = {
-    "a header of 2**63 bytes": struct.pack("<Q", 2**63) + b"{}",
-    "a header of 90 MB": struct.pack("<Q", 90 * 2**20) + b"{" + b" " * 1000,
-    "a nested header": _tensors(b'{"x":' * 50_000),
-    "tensors beyond the end": _factors("F32", [8, 8], bytes(256))[:-100],
-    "a shape of 2**40 numbers": _factors("F32", [2**20, 2**20], bytes(16)),
-    "rank 0": _factors("F32", [0, 0], b""),
-    "no dimensions": _factors("F32", [], bytes(4)),
-    "NaN": _factors("F32", [4, 4], struct.pack("<f", float("nan")) * 16),
-    "infinity": _factors("F16", [4, 4], b"\x00\x7c" * 16),
-    "whole numbers": _factors("I64", [4, 4], bytes(128)),
-    "complex numbers": _factors("C64", [4, 4], bytes(128)),
-    "no tensors": _tensors({"__metadata__": {"format": "pt"}}),
-    "metadata that is a list": _tensors({"__metadata__": ["x"]}),
-}
+    return {
+        "a header of 2**63 bytes": struct.pack("<Q", 2**63) + b"{}",
+        "a header of 90 MB": struct.pack("<Q", 90 * 2**20) + b"{" + b" " * 1000,
+        "a nested header": _tensors(b'{"x":' * 50_000),
+        "tensors beyond the end": factors("F32", [8, 8], bytes(256))[:-100],
+        "a shape of 2**40 numbers": factors("F32", [2**20, 2**20], bytes(16)),
+        "rank 0": factors("F32", [0, 0], b""),
+        "no dimensions": factors("F32", [], bytes(4)),
+        "NaN": factors("F32", [4, 4], struct.pack("<f", float("nan")) * 16),
+        "infinity": factors("F16", [4, 4], b"\x00\x7c" * 16),
+        "whole numbers": factors("I64", [4, 4], bytes(128)),
+        "complex numbers": factors("C64", [4, 4], bytes(128)),
+        "no tensors": _tensors({"__metadata__": {"format": "pt"}}),
+        "metadata that is a list": _tensors({"__metadata__": ["x"]}),
+    }
 
 
 def _nan_weights(path: Path) -> None:
@@ -155,8 +154,8 @@ class Hostile:
     words: tuple[str, ...]
 
 
-def hostile() -> list[Hostile]:
-    """All hostile files."""
+def hostile(adapter: bytes) -> list[Hostile]:
+    """All hostile files, some of which name the tensors of a good `adapter`."""
     numbers = {"NaN": b'{"schema": NaN}', "a number of 10**5 digits": b"[" + b"9" * 10**5 + b"]"}
     folders: dict[str, Put] = {
         "a file": lambda path: path.write_bytes(b"x"),
@@ -166,7 +165,7 @@ def hostile() -> list[Hostile]:
     }
     ways = {place: dict(ANYWHERE) for place in PLACES}
     ways[PICTURE] |= _written(_pictures())
-    ways[ADAPTER] |= _written(ADAPTERS)
+    ways[ADAPTER] |= _written(_adapters(adapter))
     for place in ("run/run.json", "ledger/ledger.json"):
         ways[place] |= _written(numbers)
     ways |= dict.fromkeys(FOLDERS, folders)
@@ -205,7 +204,7 @@ def _tried(one: Hostile, material: Material, usual: float) -> Iterator[str]:
 
 def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
     """The rows on `count` hostile files, or all there are."""
-    every = hostile()
+    every = hostile((material.renew() / ADAPTER).read_bytes())
     chosen = random.Random(seed).sample(every, min(count, len(every)))
     usual = material.commands.run(["concepts"]).megabytes
     faults, wrong = [], 0
