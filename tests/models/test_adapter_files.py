@@ -91,6 +91,7 @@ def header(text: str) -> bytes:
         b"",
         b"\xff" * 64,
         header("{"),
+        header("{}"),
         header("[]"),
         header('{"__metadata__": 5}'),
         header('{"__metadata__": {"loads_on": 5}}'),

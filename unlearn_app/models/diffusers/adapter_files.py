@@ -67,6 +67,10 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
             f"The adapter {str(path)!r} loads on {shown(made_for)[:80]}; one that loads on"
             f" {ORIGINAL} is accepted."
         )
+    if not state:
+        raise ModelError(
+            f"The adapter {str(path)!r} holds no tensors; LoRA factors of a UNet are accepted."
+        )
     if not all(name.startswith("unet.") and ".lora_" in name for name in state):
         raise ModelError(
             f"The adapter {str(path)!r} holds other tensors than LoRA factors of a UNet."
