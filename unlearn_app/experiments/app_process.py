@@ -5,8 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import suppress
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from ..common.paths import ROOT
@@ -55,9 +55,12 @@ class AppProcess:
 
     def answers(self) -> bool:
         """Whether the page is served."""
-        with suppress(OSError), urllib.request.urlopen(self.url, timeout=2) as page:
-            return bool(page.read())
-        return False
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=2)) as connection:
+            try:
+                connection.request("GET", "/")
+                return bool(connection.getresponse().read())
+            except (OSError, HTTPException):
+                return False
 
     def kill(self) -> None:
         """End the process at once."""

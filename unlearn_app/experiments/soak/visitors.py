@@ -4,6 +4,7 @@ else is to be had.
 
 import itertools
 import json
+import os
 import random
 import re
 import tempfile
@@ -42,6 +43,8 @@ FIRST_JOBS, GROWTH = 20, 0.05
 RETRIES, PATIENCE_S = 2000, 900
 BUSY = ("try again", "still going", "Nobody connected")
 """What sentences say that refuse a visitor for now."""
+RUNS = "unlearn-runs-"
+"""How the name of the app's folder of runs begins."""
 FILES = 300
 """Files of others that are asked for while the crowd is there."""
 Pictures = Mapping[str, str]
@@ -97,7 +100,13 @@ class Visitor:
         from gradio_client import Client
 
         url = self._crowd.app.url
-        client = Client(url, verbose=False, analytics_enabled=False, download_files=False)
+        client = Client(
+            url,
+            verbose=False,
+            analytics_enabled=False,
+            download_files=False,
+            httpx_kwargs={"trust_env": False, "timeout": 60},  # no proxy stands before loopback
+        )
         self._crowd.sessions.add(client.session_hash)
         return client
 
@@ -209,7 +218,9 @@ def resident(pid: int) -> int:
 def others_reached(crowd: Crowd, draw: random.Random, count: int) -> Iterator[str]:
     """Ask for `count` files of runs by their paths, and yield those that were served."""
     page = next(crowd.app.temporary.glob("unlearn-page-*"), crowd.app.temporary)
-    files = [p for p in crowd.app.temporary.glob("unlearn-runs-*/**/*") if p.is_file()]
+    # Not by glob, which fails at folders that go away meanwhile.
+    walked = os.walk(crowd.app.temporary)
+    files = [Path(top, name) for top, _, names in walked if RUNS in top for name in names]
     for path in draw.sample(files, min(count, len(files))):
         for form in (str(path), f"{page}/../{path.relative_to(crowd.app.temporary)}"):
             for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/"):
@@ -224,11 +235,11 @@ def attacked_without_a_run(crowd: Crowd) -> Iterator[str]:
     """
     session = next(iter(crowd.sessions))
     guesses = [uuid.uuid4().hex, session[:8], session.upper(), "null", "undefined", "0"]
-    for path in crowd.app.temporary.glob("unlearn-runs-*/*"):
+    for path in crowd.app.temporary.glob(f"{RUNS}*/*"):
         guesses += [path.name, path.name.rpartition("-")[2]]
     for guess in guesses:
-        event, said = next(events(crowd.app.port, "attack", ["quick"], guess), ("", None))
-        if event != "error" and not event.startswith("status"):
+        event, said = next(events(crowd.app.port, "attack", ["quick"], guess), ("", ""))
+        if event in ("generating", "complete"):
             yield f"attack as {guess!r}: {said!r:.100}"
 
 
