@@ -103,7 +103,7 @@ def test_stop_leaves_the_ledger_as_it_was(site, tab) -> None:
     forget(tab, "cat")
     expect(tab.locator("#ledger thead")).to_contain_text("1 · cat")
     tab.locator("#add").wait_for()
-    site.runner.seconds = 60
+    site.runner.seconds = 600
     forget(tab, "rabbit")
     expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
     tab.click("#halt")
@@ -116,7 +116,7 @@ def test_a_reload_returns_to_the_request_in_progress_and_to_the_ledger(site, tab
     forget(tab, "cat")
     expect(tab.locator("#ledger thead")).to_contain_text("1 · cat")
     tab.locator("#add").wait_for()
-    site.runner.seconds = 60
+    site.runner.seconds = 600
     forget(tab, "rabbit")
     expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
     tab.reload()

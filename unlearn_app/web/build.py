@@ -3,6 +3,7 @@ nothing.
 """
 
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,10 @@ from .view_state import stored_state
 
 SEVERAL = "several"
 """The second tab."""
+SHOWN_AFTER = 1.0
+"""Seconds that a browser has to show a tab before its contents change: later ones may be alike, and
+are then not sent again.
+"""
 STAY_EVERY = 30
 """Seconds after which an open page tells that it is open; its connection may be lost unnoticed."""
 MAKE_KEY = """(key) => /^[0-9a-f]{64}$/.test(key) ? key : Array.from(
@@ -147,11 +152,12 @@ def _wire_visit(
     def resume(request: gr.Request, key: str) -> Iterator[Updates]:
         """Show what the visitor has here, and what they have started and is not over."""
         visitor = visitor_of(engine, request, key)
-        if kept := runs.come_back(visitor) | sequence.come_back(visitor):
-            yield kept
         job = engine.job_of(visitor)
         if job and isinstance(job.request, LedgerRequest):
             yield {tabs: gr.Tabs(selected=SEVERAL)}
+            time.sleep(SHOWN_AFTER)
+        if kept := runs.come_back(visitor) | sequence.come_back(visitor):
+            yield kept
         for part in (runs, attacks, sequence) if job else ():
             yield from part.resume(job)
 
