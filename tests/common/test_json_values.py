@@ -29,5 +29,6 @@ def test_all_that_is_measured_is_written_by_it() -> None:
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
         if "json.dump" in path.read_text(encoding="utf-8")
+        if path.parent.name != "soak"  # it sends nonsense, and writes no record
     }
     assert calling <= PLAIN
