@@ -26,12 +26,18 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // int(workers), 1)))
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+for name, default in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    # Whoever runs the tests in the background may ignore them, and processes inherit that.
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), default)
 
 LONGEST = ("experiments", "web")
 SLOW_FIXTURES = {"browser", "pocket", "tiny_pipeline"}
