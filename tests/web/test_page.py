@@ -397,7 +397,7 @@ def test_a_failed_run_says_so_in_a_sentence(recordings, visit, recorded: Path) -
         page.click("#run")
         expect(page.locator("#status")).to_contain_text("Something went wrong on our side")
         expect(page.locator("#run")).to_be_enabled()
-        assert "secret" not in page.content()
+        assert "secret detail" not in page.content()
 
 
 def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
