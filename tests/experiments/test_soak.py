@@ -1,12 +1,8 @@
 """How the soak tells a fault of a command from a refusal."""
 
-import sys
-
 import pytest
 
 from unlearn_app.experiments.soak.commands import Ended
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks and kills")
 
 
 @pytest.mark.parametrize(

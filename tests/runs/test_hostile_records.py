@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from unlearn_app.cli.finished_runs import finding_table
 from unlearn_app.common.errors import OutputError
 from unlearn_app.common.images import open_png
 from unlearn_app.common.paths import ROOT
+from unlearn_app.experiments.soak.nonsense import places
 from unlearn_app.runs import report
 from unlearn_app.runs.compare_runs import comparison_html
 from unlearn_app.runs.findings import own_findings, read_findings, record_of, write_finding
@@ -117,15 +117,6 @@ def read(folder: Path) -> None:
     parts = status(state), comparison_table(state), score_table(state), preview_strip(state)
     "".join([*parts, attack_cards(state.findings), cost(state)]).encode()
     loss_table(state), angle_table(state), curve_table(state)
-
-
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every object or list inside a value with each of its keys."""
-    keys = value if isinstance(value, dict) else range(len(value))
-    for key in list(keys):
-        yield value, key
-        if isinstance(value[key], (dict, list)):
-            yield from places(value[key])
 
 
 def mutated(text: str, draw: random.Random) -> str:
