@@ -1,9 +1,9 @@
 """Connections of sessions are seen as they open and close, and nothing else is."""
 
-import asyncio
 from types import SimpleNamespace
 
 import pytest
+from asynchronous import complete
 
 from unlearn_app.web.connections import Connections, session_of
 
@@ -55,7 +55,7 @@ def test_a_connection_lasts_as_long_as_its_request(error: Exception | None) -> N
 
     request = scope("/gradio_api/heartbeat/abc", visitors=visitors)
     try:
-        asyncio.run(Connections(app)(request, None, None))
+        complete(Connections(app)(request, None, None))
     except RuntimeError as raised:
         assert raised is error
     assert told == ["+abc", "served", "-abc"]

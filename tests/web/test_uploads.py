@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from asynchronous import complete
 
 from unlearn_app.web import uploads
 from unlearn_app.web.uploads import UploadError, store_upload
@@ -27,7 +28,7 @@ def store(folder: Path, name: str = "lora.safetensors", size: int = 100) -> tupl
             yield b"x" * min(10, size - start)
 
     try:
-        return asyncio.run(store_upload(name, chunks(), folder)), read
+        return complete(store_upload(name, chunks(), folder)), read
     except UploadError as error:
         error.add_note(f"{len(read)} chunks")
         raise
@@ -67,5 +68,5 @@ def test_a_sender_who_goes_away_leaves_nothing(tmp_path) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(store_upload("lora.safetensors", broken(), tmp_path))
+        complete(store_upload("lora.safetensors", broken(), tmp_path))
     assert not any(tmp_path.iterdir())
