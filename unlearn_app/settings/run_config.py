@@ -78,7 +78,13 @@ class RunConfig:
             part.check(self.unlearn.modules)
         if registry.kind_of(self.objective) != "objective" and not self.resist.on:
             _check_edit(self.objective, self.regularize)
-        object.__setattr__(self, "options", _method_options(self.methods, dict(self.options)))
+        given, chosen = dict(self.options), self.methods.values()
+        options = {  # those of parts that are not chosen are left out
+            name: _value(given.get(name, item.default), item, name)
+            for name, item in _method_settings().items()
+            if name.partition(".")[0] in chosen
+        }
+        object.__setattr__(self, "options", tuple(options.items()))
 
     @property
     def methods(self) -> dict[str, str]:
@@ -136,23 +142,19 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
         | changes
     )
     top = {item.name for item in fields(RunConfig)} - {*GROUPS, "options"}
-    plain: dict[str, Any] = {}
-    grouped: dict[str, dict[str, Any]] = {}
-    options: dict[str, Any] = {}
-    for name, value in merged.items():
-        group, _, leaf = name.partition(".")
-        if name in setting_names(GROUPS):
-            grouped.setdefault(group, {})[leaf] = value
-        elif name in _method_settings():
-            options[name] = value
-        elif name in top:
-            plain[name] = value
-        else:
+    known = setting_names()
+    for name in merged:
+        if name not in top and name not in known:
             raise ConfigError(
-                f"There is no setting {name!r}; settings are {', '.join(setting_names())}.", name
+                f"There is no setting {name!r}; settings are {', '.join(known)}.", name
             )
-    plain |= {group: group_class(group)(**values) for group, values in grouped.items()}
-    return RunConfig(concept=concept, preset=preset, options=tuple(options.items()), **plain)
+    values = {name: value for name, value in merged.items() if name in top}
+    for group in GROUPS:
+        own = {item.name: f"{group}.{item.name}" for item in fields(group_class(group))}
+        given = {leaf: merged[name] for leaf, name in own.items() if name in merged}
+        values[group] = group_class(group)(**given)
+    options = tuple((name, merged[name]) for name in _method_settings() if name in merged)
+    return RunConfig(concept=concept, preset=preset, options=options, **values)
 
 
 def _method_settings() -> dict[str, Field]:
@@ -163,16 +165,6 @@ def _method_settings() -> dict[str, Field]:
         for kind, name in parts
         for item in registry.settings_of(kind, name)
     }
-
-
-def _method_options(chosen: dict[str, str], given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """All hyperparameters of the chosen parts, checked; those of other parts are left out."""
-    values = {}
-    for kind, name in chosen.items():
-        for item in registry.settings_of(kind, name):
-            dotted = f"{name}.{item.name}"
-            values[dotted] = _value(given.get(dotted, item.default), item, dotted)
-    return tuple(values.items())
 
 
 def make_plan(**changes: Any) -> "groups.SequenceConfig":
