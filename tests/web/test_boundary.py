@@ -1,5 +1,5 @@
 """What reaches the page over HTTP: hosts, sites, routes, sizes, listeners by name and number, and
-what invented sessions cost.
+what invented sessions cost; and that connections are seen as they open and close.
 """
 
 import threading
@@ -11,11 +11,18 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
+from asynchronous import complete
 from starlette.requests import Request
 
 from unlearn_app.service.engine import Engine
 from unlearn_app.web import boundary, build_demo, launch_kwargs
-from unlearn_app.web.boundary import IDLE_SESSIONS, MAX_BODY, visitor_address
+from unlearn_app.web.boundary import (
+    IDLE_SESSIONS,
+    MAX_BODY,
+    Boundary,
+    session_of,
+    visitor_address,
+)
 
 UNKNOWN = {"data": ["zeppelin", "", "esd", "", 0, "fast", "", False, None]}
 """A call of `/unlearn` that starts nothing."""
@@ -330,3 +337,60 @@ def test_a_visitor_has_the_address_that_the_proxy_of_a_space_names(
     assert visitor_address(request) == ""
     monkeypatch.setenv("SPACE_HOST", "me-page.hf.space")
     assert visitor_address(request) == known
+
+
+def scope(path: str, query: str = "", method: str = "GET", blocks: gr.Blocks | None = None) -> dict:
+    """What a server says of a request."""
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(b"host", b"localhost")],
+        "server": ("127.0.0.1", 7860),
+        "app": SimpleNamespace(get_blocks=lambda: blocks),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "session"),
+    [
+        ("/gradio_api/heartbeat/abc", "", "abc"),
+        ("/behind/a/proxy/gradio_api/heartbeat/abc", "", "abc"),
+        ("/gradio_api/queue/data", "session_hash=abc", "abc"),
+        ("/gradio_api/call/unlearn/abc", "", "abc"),
+        ("/gradio_api/call/v2/unlearn/abc", "", "abc"),
+        ("/gradio_api/queue/data", "", ""),
+        ("/gradio_api/info", "session_hash=abc", ""),
+        ("/", "", ""),
+    ],
+)
+def test_streams_name_their_session(path: str, query: str, session: str) -> None:
+    assert session_of(scope(path, query)) == session
+
+
+def test_what_is_sent_is_no_connection() -> None:
+    assert session_of(scope("/gradio_api/call/unlearn/abc", method="POST")) == ""
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the stream broke")])
+def test_a_connection_lasts_as_long_as_its_request(error: Exception | None) -> None:
+    told: list[str] = []
+    visitors = SimpleNamespace(
+        connected=lambda session: told.append(f"+{session}"),
+        disconnected=lambda session: told.append(f"-{session}"),
+    )
+
+    async def app(*_: object) -> None:
+        told.append("served")
+        if error:
+            raise error
+
+    with gr.Blocks() as blocks:
+        blocks.visitors = visitors
+    request = scope("/gradio_api/heartbeat/abc", blocks=blocks)
+    try:
+        complete(Boundary(app)(request, None, None))
+    except RuntimeError as raised:
+        assert raised is error
+    assert told == ["+abc", "served", "-abc"]

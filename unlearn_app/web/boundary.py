@@ -1,5 +1,5 @@
 """Which HTTP requests reach the page: by the host they name, the site they come from, their route,
-their size, and the listener that they call.
+their size, and the listener that they call; and which sessions are connected.
 
 Gradio itself answers any host, accepts uploads, and lets anybody call listeners that it calls
 private.
@@ -18,11 +18,12 @@ from datetime import datetime, timedelta
 from inspect import signature
 from operator import itemgetter
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio.block_function import BlockFunction
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,14 +48,19 @@ ROUTES = re.compile(
     r"/gradio_api/(?:(?P<call>queue/join|(?:run|api|call|call/v2)/(?P<name>[^/]+))"
     r"|cancel|reset|mcp(?:/.*)?)/?$"
 )
-"""What takes another method than these: calls of listeners, the end of a call, and the tools that
-Gradio serves only where its owner asks for them. Gradio's other routes upload, log in or edit.
+"""The routes that accept other methods: calls of listeners, the end of a call, and MCP tools, which
+Gradio serves only where the owner asks for them. Gradio's other routes upload, log in or edit.
 """
 CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|file[=/]https?:)")
-"""What writes files, fetches other sites' pages or belongs to what nothing here makes."""
-CONNECTION = re.compile(r"/gradio_api/(?:heartbeat/(?P<session>[^/]+)|queue/data)/?$")
-RESULT = re.compile(r"/gradio_api/(?:queue/data|call/(?:v2/)?[^/]+/(?P<event>[^/]+))/?$")
-"""What reads the answers to calls: to those of a session, or to one."""
+"""Routes that are closed to safe methods too: they write files, fetch pages of other sites, or
+serve components that this page does not have.
+"""
+STREAM = re.compile(
+    r"/gradio_api/(?:heartbeat/(?P<page>[^/]+)|queue/data|call/(?:v2/)?[^/]+/(?P<event>[^/]+))/?$"
+)
+"""What a page or a program keeps open: the sign that it is there, and the answers to the calls of
+its session, or to one.
+"""
 FILE = b'"_type": "gradio.FileData"'
 """What marks a file in the body of a call; Gradio opens it before any listener sees it."""
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -69,7 +75,9 @@ class Refused(Exception):
 
 
 class Boundary:
-    """ASGI middleware inside the Gradio app, which refuses what no visitor of the page sends."""
+    """ASGI middleware inside the Gradio app, which refuses what no visitor of the page sends, and
+    tells the `visitors` of its blocks which sessions are connected.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,46 +91,47 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        blocks = scope["app"].get_blocks()
         try:
-            check_site(scope, scope["app"].get_blocks())
-            if scope["method"] not in SAFE:
-                receive = await self._checked(scope, receive)
+            check_site(scope, blocks)
+            if scope["method"] in SAFE:
+                check_safe(scope, blocks)
             else:
-                check_safe(scope, scope["app"].get_blocks())
+                receive = await self._checked(scope, receive, blocks)
         except Refused as error:
             said = {"detail": str(error), "error": str(error)}
             await JSONResponse(said, error.status)(scope, receive, send)
             return
-        with self._connected(scope):
+        with self._connected(session_of(scope), blocks):
             await self._app(scope, receive, send)
 
     @contextmanager
-    def _connected(self, scope: Scope) -> Iterator[None]:
-        """Count the request as a connection of its session, if it is one."""
-        found = CONNECTION.search(scope["path"])
-        if not found:
+    def _connected(self, session: str, blocks: gr.Blocks) -> Iterator[None]:
+        """Count a connection of the session while it lasts."""
+        if not session:
             yield
             return
-        session = found["session"] or _asked_session(scope)
         self._open[session] += 1
         self._seen.pop(session, None)
         self._seen[session] = None
         if len(self._seen) > SEEN_SESSIONS:
             del self._seen[next(iter(self._seen))]
+        blocks.visitors.connected(session)
         try:
             yield
         finally:
+            blocks.visitors.disconnected(session)
             self._open[session] -= 1
             self._open = +self._open  # without those at zero
-            drop_idle_sessions(scope["app"].get_blocks(), self._open)
+            drop_idle_sessions(blocks, self._open)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+    async def _checked(self, scope: Scope, receive: Receive, blocks: gr.Blocks) -> Receive:
         """What the app may receive of a request that is not safe."""
-        path, blocks = scope["path"], scope["app"].get_blocks()
+        path = scope["path"]
         route = ROUTES.search(path)
         if not route:
             raise Refused(404, f"Nothing is sent to {path[:80]!r}; the page takes no uploads.")
-        body = await _body(receive)
+        body = await _body(Request(scope, receive))
         if route["call"]:
             asked = _json(body)
             body = json.dumps(asked).encode()  # as it was read here, and not in another way
@@ -159,7 +168,8 @@ def check_site(scope: Scope, blocks: gr.Blocks) -> None:
     """
     headers, known = Headers(scope=scope), _served_names(blocks)
     host = _hostname("//" + headers.get("host", ""))
-    if not (_is_loopback(host) or host in known or _is_address_of(host, scope)):
+    here = _address((scope["server"] or ("",))[0])  # of this machine, as the visitor reaches it
+    if not (_is_loopback(host) or host in known or (here and _address(host) == here)):
         raise Refused(
             403,
             f"The host {host!r} is not served here; localhost, the address of this server and names"
@@ -197,11 +207,6 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or (_address(host) is not None and _address(host).is_loopback)
 
 
-def _is_address_of(host: str, scope: Scope) -> bool:
-    """Whether `host` is the numeric address of this machine that the connection came in on."""
-    return _address(host) is not None and _address(host) == _address((scope["server"] or ("",))[0])
-
-
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         found = ipaddress.ip_address(text)
@@ -216,18 +221,32 @@ def check_safe(scope: Scope, blocks: gr.Blocks) -> None:
     Raises:
         Refused: it is one of these.
     """
-    path, queue = scope["path"], blocks._queue
-    if CLOSED.search(path):
-        raise Refused(404, f"Nothing is served at {path[:80]!r}.")
-    if found := CONNECTION.search(path):
-        _check_session(found["session"] or _asked_session(scope))
-    if found := RESULT.search(path):
+    if CLOSED.search(scope["path"]):
+        raise Refused(404, f"Nothing is served at {scope['path'][:80]!r}.")
+    stream = STREAM.search(scope["path"])
+    if not stream:
+        return
+    session = session_of(scope)
+    _check_session(session)
+    if stream["page"]:
+        return
+    queue = blocks._queue
+    if stream["event"]:  # a call that names no session is one of its own
         called = queue.pending_event_ids_session.items()
-        session, event = _asked_session(scope), found["event"]
-        if event:  # a call that names no session is one of its own
-            session = next((name for name, events in called if event in events), event)
-        if session not in queue.pending_messages_per_session:
-            raise Refused(404, "There is no answer, because no such call was made.")
+        session = next((name for name, events in called if session in events), session)
+    if session not in queue.pending_messages_per_session:
+        raise Refused(404, "There is no answer, because no such call was made.")
+
+
+def session_of(scope: Scope) -> str:
+    """The session whose stream is read; that of a call without one is the call itself. Empty for
+    any other request.
+    """
+    found = scope["method"] in SAFE and STREAM.search(scope["path"])
+    if not found:
+        return ""
+    asked = HTTPConnection(scope).query_params.get("session_hash", "")
+    return found["page"] or found["event"] or asked
 
 
 def _check_session(session: Any) -> None:
@@ -308,10 +327,6 @@ def drop_idle_sessions(blocks: gr.Blocks, connected: Iterable[str]) -> None:
             held.pop(session, None)
 
 
-def _asked_session(scope: Scope) -> str:
-    return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
-
-
 def visitor_address(request: gr.Request) -> str:
     """The address of a visitor as the proxy of a Space names it, the network of a long one; empty
     elsewhere, where many share an address and anybody may claim another.
@@ -325,16 +340,17 @@ def visitor_address(request: gr.Request) -> str:
     return ""
 
 
-async def _body(receive: Receive) -> bytes:
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "The request ended early.")
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > MAX_BODY:
-            raise Refused(413, f"The request is too long; at most {MAX_BODY:,} bytes are accepted.")
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise Refused(
+                    413, f"The request is too long; at most {MAX_BODY:,} bytes are accepted."
+                )
+    except ClientDisconnect:
+        raise Refused(400, "The request ended early.") from None
     return bytes(body)
 
 

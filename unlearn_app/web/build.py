@@ -23,7 +23,6 @@ from ..service.engine import Engine
 from ..service.jobs import LedgerRequest
 from .api import attack_endpoint, unlearn_endpoint
 from .boundary import Boundary
-from .connections import Connections
 from .downloads import download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
@@ -132,7 +131,7 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(Boundary), Middleware(Connections)]},
+        "app_kwargs": {"middleware": [Middleware(Boundary)]},
         "state_session_capacity": 1000,
     }
 
