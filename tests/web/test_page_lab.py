@@ -20,6 +20,7 @@ from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.service.visitors import visitor_of
+from unlearn_app.settings.events import Step
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.build import delete_copies
 from unlearn_app.web.downloads import download_folder
@@ -27,6 +28,7 @@ from unlearn_app.web.handlers import AttackHandlers, RunHandlers
 from unlearn_app.web.layout import SURE
 from unlearn_app.web.layout import Page as Layout
 from unlearn_app.web.run_list import GONE, RunList
+from unlearn_app.web.view_state import ViewState
 
 pytestmark = pytest.mark.slow
 
@@ -319,6 +321,19 @@ def test_arriving_again_is_told_from_arriving(case, who: str, known: bool) -> No
 def test_coming_back_shows_the_latest_run_and_nobody_elses(case) -> None:
     assert case.handlers.come_back(visitor_of("anna"))[case.page.shown].value == case.job.id
     assert case.handlers.come_back(visitor_of("ben")) == {}
+
+
+def test_plots_are_sent_again_only_after_a_step(case) -> None:
+    state, page = ViewState(case.job.config), case.page
+    step = Step("unlearn", 1, 2, {"forget": 1.0})
+    assert page.losses in case.handlers._update(state, case.job, [step])
+    assert list(case.handlers._update(state, case.job, [])) == [page.status]
+
+
+def test_the_end_is_shown_once_with_the_last_events(case) -> None:
+    first, last = case.handlers.follow(case.job)
+    assert first[case.page.stop].visible and not last[case.page.stop].visible
+    assert "Removed" in last[case.page.status] and case.page.comparison in last
 
 
 def test_downloads_live_as_long_as_their_run(case) -> None:

@@ -20,7 +20,8 @@ from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
-from ..service.jobs import LedgerRequest
+from ..service.jobs import AttackRequest, LedgerRequest
+from ..settings.run_config import RunConfig
 from .api import attack_endpoint, unlearn_endpoint
 from .boundary import Boundary
 from .downloads import download_folder
@@ -36,11 +37,13 @@ from .view_state import stored_state
 SEVERAL = "several"
 """The second tab."""
 SHOWN_AFTER = 1.0
-"""Seconds that a browser has to show a tab before its contents change: later ones may be alike, and
-are then not sent again.
+"""Seconds between selecting a tab and changing its contents. A browser misses changes to a tab that
+it has not shown yet, and equal values are not sent again later.
 """
 STAY_EVERY = 30
-"""Seconds after which an open page tells that it is open; its connection may be lost unnoticed."""
+"""Seconds after which an open page says that it is open, since its connection may be lost
+unnoticed.
+"""
 MAKE_KEY = """(key) => /^[0-9a-f]{64}$/.test(key) ? key : Array.from(
   crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")
 ).join("")"""
@@ -147,6 +150,11 @@ def _wire_visit(
     sequence: SequenceTab,
 ) -> None:
     """What happens when the page opens, for the first time or again."""
+    again = {
+        RunConfig: runs.follow,
+        AttackRequest: attacks.resume,
+        LedgerRequest: sequence.follow,
+    }
 
     def resume(request: gr.Request, key: str) -> Iterator[Updates]:
         """Show what the visitor has here, and what they have started and is not over."""
@@ -157,8 +165,8 @@ def _wire_visit(
             time.sleep(SHOWN_AFTER)
         if kept := runs.come_back(visitor) | sequence.come_back(visitor):
             yield kept
-        for part in (runs, attacks, sequence) if job else ():
-            yield from part.resume(job)
+        if job:
+            yield from again[type(job.request)](job)
 
     everything = [*page.of_one_run, page.run, page.stop, page.concept, page.hint]
     everything += [*sequence.shown, tabs]

@@ -33,9 +33,11 @@ def follow(
     job: Job,
     first: Updates,
     update: Callable[[list[Event]], Updates],
+    last: Callable[[], Updates] = dict,
 ) -> Iterator[Updates]:
-    """What to show until `job` ends: `first`, and again and again what `update` makes of the events
-    since, to begin with of all so far. Leaving the generator leaves the job alone.
+    """What to show until `job` ends: `first`, again and again what `update` makes of the events
+    since, to begin with of all so far, and `last` over the last of these. Leaving the generator
+    leaves the job alone.
     """
     yield first
     seen, over = 0, False
@@ -43,6 +45,9 @@ def follow(
         over = job.over  # asked first, since events may come before it ends
         events = job.take(PAUSE, seen)
         seen += len(events)
-        yield update(events)
-        if not over:
+        changed = update(events)
+        if over:
+            yield changed | last()
+        else:
+            yield changed
             time.sleep(PAUSE)

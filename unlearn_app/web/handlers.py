@@ -17,7 +17,7 @@ from ..runs.folder import Run
 from ..service.engine import Engine, Job
 from ..service.jobs import AttackRequest
 from ..settings.attacks import kinds_of
-from ..settings.events import AttackCheckpoint, Event, Images, Preview
+from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
 from ..settings.run_config import MAX_TEXT, RunConfig
 from .boundary import visitor_address
 from .following import Updates, follow, visitor_of
@@ -105,17 +105,13 @@ class RunHandlers:
         except UnlearnError as error:
             yield {self._page.hint: alert(str(error))}
             return
-        yield from self._follow(job)
+        yield from self.follow(job)
 
-    def resume(self, job: Job) -> Iterator[Updates]:
-        """Show a run that was started from a page that has been closed, or from another tab."""
-        if isinstance(job.request, RunConfig):
-            yield from self._follow(job)
-
-    def _follow(self, job: Job) -> Iterator[Updates]:
+    def follow(self, job: Job) -> Iterator[Updates]:
+        """Show a run until it ends."""
         state = ViewState(job.config, job.id)
-        yield from follow(job, self._begun(state), partial(self._update, state, job))
-        yield self._ended(state, job)
+        update, last = partial(self._update, state, job), partial(self._ended, state, job)
+        yield from follow(job, self._begun(state), update, last)
 
     def _begun(self, state: ViewState) -> Updates:
         page = self._page
@@ -141,7 +137,7 @@ class RunHandlers:
             changed[page.comparison] = comparison_table(state)
         if kinds & {Preview, AttackCheckpoint}:
             changed[page.previews] = preview_strip(state)
-        if state.step:
+        if Step in kinds:
             changed |= {page.losses: loss_table(state), page.angles: angle_table(state)}
         return changed
 
@@ -221,14 +217,13 @@ class AttackHandlers:
 
     def resume(self, job: Job) -> Iterator[Updates]:
         """Show attacks that were started from a page that has been closed, or from another tab."""
-        if isinstance(job.request, AttackRequest):
-            yield self._runs.put(job.id, job.visitor)
-            yield from self._follow(job)
+        yield self._runs.put(job.id, job.visitor)
+        yield from self._follow(job)
 
     def _follow(self, job: Job) -> Iterator[Updates]:
         progress = AttackProgress(job.request.kinds)
-        yield from follow(job, self._begun(progress), partial(self._update, progress, job))
-        yield self._ended(job)
+        update, last = partial(self._update, progress, job), partial(self._ended, job)
+        yield from follow(job, self._begun(progress), update, last)
 
     def _begun(self, progress: AttackProgress) -> Updates:
         page, panel = self._page, self._page.attacks

@@ -48,11 +48,7 @@ def _deciding(reasons: Sequence[str], label: str) -> list[str]:
 
 
 def _progress(state: ViewState) -> str:
-    text, details = "Starting…", []
-    if state.stage:
-        text = state.stage.text
-    if state.step:
-        details.append(f"step {state.step.step} of {state.step.total}")
+    text, details = state.stage.text if state.stage else "Starting…", state.steps
     left = state.seconds_left()
     if left is not None:
         details.append(f"about {max(1, round(left))} s left")

@@ -1,7 +1,6 @@
 """The tab for a sequence of requests: its components, its listeners, and the ledger as HTML."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 import gradio as gr
@@ -29,6 +28,7 @@ from .html import alert, failed, progress, render
 from .layout import BOX, START, STOP
 from .pictures import address
 from .plots import request_plot, request_table
+from .view_state import Progress
 
 REGIME_TEXT = {
     "sequential": "one on top of the other",
@@ -47,22 +47,20 @@ FIRST_KEPT = 8
 """Concepts that should stay and are not folded away."""
 
 
-@dataclass
-class RequestProgress:
-    """How far a request has come, in [0, 1], and in which stage it is."""
+class RequestProgress(Progress):
+    """How far a request has come."""
 
-    stage: Stage = field(default_factory=partial(Stage, "load", "Waiting for its turn", 0.0))
     fraction: float = 0.0
+    """Share of the request that is done, in [0, 1]."""
 
     def apply(self, event: Event | Added) -> None:
         """Take in one event."""
-        if isinstance(event, Stage):
-            self.stage, self.fraction = event, event.fraction
-        elif isinstance(event, Step):
-            self.fraction = event.step / event.total * TRAINED
-        elif isinstance(event, PanelProgress):
-            begin = self.stage.fraction
+        super().apply(event)
+        begin = self.stage.fraction if self.stage else 0.0
+        if isinstance(event, PanelProgress):
             self.fraction = begin + event.done / event.total * (1 - begin)
+        elif isinstance(event, Stage | Step):
+            self.fraction = self.within * TRAINED if self.step else begin
 
 
 class SequenceTab:
@@ -142,7 +140,7 @@ class SequenceTab:
             return
         # Emptied now and not at the end, when the next word may be in it already.
         yield {self.concept: ""}
-        yield from self._follow(job)
+        yield from self.follow(job)
 
     def come_back(self, visitor: str) -> Updates:
         """Show the visitor's ledger, if they have one."""
@@ -151,25 +149,22 @@ class SequenceTab:
         except UnlearnError as error:
             return {self.hint: alert(str(error))}
 
-    def resume(self, job: Job) -> Iterator[Updates]:
-        """Show a request that was made from a page that has been closed, or from another tab."""
-        if isinstance(job.request, LedgerRequest):
-            yield from self._follow(job)
-
-    def _follow(self, job: Job) -> Iterator[Updates]:
+    def follow(self, job: Job) -> Iterator[Updates]:
+        """Show a request until it is in the ledger or has failed."""
         begun = {
             self.add: gr.Button(visible=False),
             self.halt: gr.Button("Stop", visible=True),
             self.hint: "",
         }
-        yield from follow(job, begun, partial(self._update, RequestProgress(), job))
-        yield self._ended(job)
+        update, last = partial(self._update, RequestProgress(), job), partial(self._ended, job)
+        yield from follow(job, begun, update, last)
 
     def _update(self, done: RequestProgress, job: Job, events: list[Event]) -> Updates:
         for event in events:
             done.apply(event)
         added = any(isinstance(event, Added) for event in events)
-        status = progress(done.stage.text, (), done.fraction, "the request")
+        text = done.stage.text if done.stage else "Waiting for its turn"
+        status = progress(text, (), done.fraction, "the request")
         return (self._ledger(job.visitor) if added else {}) | {self.status: status}
 
     def _ended(self, job: Job) -> Updates:

@@ -1,5 +1,5 @@
-"""Files that visitors send: the one way in for whatever takes any. Nothing does so far, and
-`boundary` closes Gradio's own.
+"""Storing files that visitors send. No part of the page takes files yet, and `boundary` closes
+Gradio's own upload route.
 """
 
 import contextlib

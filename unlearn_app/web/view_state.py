@@ -50,20 +50,43 @@ class Card:
 Cards = dict[tuple[Group, int], Card]
 
 
+@dataclass(kw_only=True)
+class Progress:
+    """How far a job has come, collected from its events."""
+
+    position: int = 0
+    """How many jobs come before it."""
+    stopping: bool = False
+    stage: Stage | None = None
+    step: Step | None = None
+
+    def apply(self, event: Event) -> None:
+        """Take in one event."""
+        if isinstance(event, Stage):
+            self.stage, self.step = event, None
+        elif isinstance(event, Step):
+            self.step = event
+
+    @property
+    def within(self) -> float:
+        """Share of the steps of this stage that are done, in [0, 1]."""
+        return self.step.step / max(self.step.total, 1) if self.step else 0.0
+
+    @property
+    def steps(self) -> list[str]:
+        """The step in words, where there is one."""
+        return [f"step {self.step.step} of {self.step.total}"] if self.step else []
+
+
 @dataclass
-class ViewState:
+class ViewState(Progress):
     """Everything on screen about one run. `recorded` says that it came with the app."""
 
     config: RunConfig
     owner: str = ""
     """The name of the run's folder, with which its pictures go."""
     recorded: bool = False
-    position: int = 0
-    """How many runs come before it."""
-    stopping: bool = False
     error: str = ""
-    stage: Stage | None = None
-    step: Step | None = None
     losses: list[dict] = field(default_factory=list)
     """Step, loss and term; the attack follows unlearning on the same axis."""
     angles: list[dict] = field(default_factory=list)
@@ -87,13 +110,9 @@ class ViewState:
 
     def apply(self, event: Event) -> None:
         """Take in one event."""
+        super().apply(event)
         match event:
-            case Stage():
-                if self.stage is None:
-                    self.started = time.monotonic()
-                self.stage, self.step = event, None
             case Step():
-                self.step = event
                 self.add_step(event.stage, event.step, event.losses, event.cosine)
             case Preview():
                 self.frames.append([self._card(picture) for picture in event.pictures])
@@ -143,8 +162,7 @@ class ViewState:
             return 0.0
         begin = self.stage.fraction
         end = min((share for share in SHARES.values() if share > begin), default=1.0)
-        within = self.step.step / max(self.step.total, 1) if self.step else 0.0
-        return min(1.0, begin + within * (end - begin))
+        return min(1.0, begin + self.within * (end - begin))
 
     def seconds_left(self) -> float | None:
         """The time still needed at the pace so far; None before there is a pace."""
@@ -155,40 +173,29 @@ class ViewState:
 
 
 @dataclass
-class AttackProgress:
-    """Collected from the events of attacks of these kinds."""
+class AttackProgress(Progress):
+    """How far attacks of these kinds have come."""
 
     kinds: tuple[str, ...]
     done: int = 0
-    stage: Stage | None = None
-    step: Step | None = None
-    position: int = 0
-    stopping: bool = False
 
     def apply(self, event: Event | Finding) -> None:
         """Take in one event."""
+        super().apply(event)
         if isinstance(event, Finding):
             self.done, self.stage, self.step = self.done + 1, None, None
-        elif isinstance(event, Stage):
-            self.stage, self.step = event, None
-        elif isinstance(event, Step):
-            self.step = event
 
     @property
     def fraction(self) -> float:
         """Share of the attacks that is done, in [0, 1]."""
-        within = self.stage.fraction if self.stage else 0.0
-        within += TO_CONTROL * self.step.step / max(self.step.total, 1) if self.step else 0.0
-        return min(1.0, (self.done + min(within, 1.0)) / len(self.kinds))
+        begin = self.stage.fraction if self.stage else 0.0
+        return min(1.0, (self.done + min(begin + TO_CONTROL * self.within, 1.0)) / len(self.kinds))
 
     def html(self) -> str:
         """A line and a bar that say so."""
-        number, count, details = self.done + 1, len(self.kinds), []
-        if count > 1:
-            details.append(f"attack {min(number, count)} of {count}")
-        if self.step:
-            details.append(f"step {self.step.step} of {self.step.total}")
-        text = self.stage.text if self.stage else "Getting ready…"
+        count = len(self.kinds)
+        number = [f"attack {min(self.done + 1, count)} of {count}"] if count > 1 else []
+        text, details = self.stage.text if self.stage else "Getting ready…", number + self.steps
         return progress(text, details, self.fraction, "the attacks", self.stopping, self.position)
 
 
