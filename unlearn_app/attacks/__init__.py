@@ -6,8 +6,9 @@ An attack is a frozen dataclass whose fields are its budget. `runner` runs one b
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 from ..common.errors import ShouldStop, never
 from ..common.seeds import judged_seed
 from ..concepts.concept import Concept, Prompt
+from ..methods.gradient_rules.weighted_sum import WeightedSum
+from ..methods.objectives import Loss
 from ..methods.objectives.diffusion import Diffusion
 from ..models.conditioning import Conditioning
 from ..models.protocols import (
@@ -27,7 +30,8 @@ from ..models.protocols import (
 )
 from ..settings.events import Sampling, Step
 from ..settings.groups import AttackConfig
-from ..training.latent_dataset import LatentDataset
+from ..training.latent_dataset import LatentDataset, noisy_batches
+from ..training.loop import Term, fit
 
 Asked = tuple[int, int, str]
 """The index of a held-out prompt, the attempt at it, and the words that ask for it."""
@@ -104,6 +108,24 @@ class TokenLoss:
 def with_ids(data: LatentDataset, ids: Tensor) -> LatentDataset:
     """`data` whose prompts are also token ids (N, L), for `TokenLoss`."""
     return replace(data, cond=replace(data.cond, extras={"ids": ids}))
+
+
+def teach(
+    model: Model,
+    data: LatentDataset,
+    name: str,
+    loss: Loss,
+    params: Params,
+    *,
+    batch_size: int,
+    seed: int,
+    **how: Any,
+) -> Iterator[Step]:
+    """Train `params` with the adversary's pictures by one `loss`, which steps call `name`; `how` is
+    as in `fit`, and `seed` that of the batches.
+    """
+    terms = {name: Term(loss, noisy_batches(model, data, batch_size, seed))}
+    return fit(model, params, terms, WeightedSum(), stage="attack", **how)
 
 
 def asked_in(context: AttackContext, attempts: Iterable[int], before: str = "") -> list[Asked]:

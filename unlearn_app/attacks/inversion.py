@@ -12,14 +12,11 @@ from ..common.errors import diverging, lower
 from ..common.registry import register
 from ..common.seeds import generator, stream_seed
 from ..concepts.concept import Concept, cycled, named
-from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.attacks import pictures_of
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from ..training.latent_dataset import noisy_batches
-from ..training.loop import Term, fit
-from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, teach, with_ids
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands in a sentence where the learned vectors go."""
@@ -57,17 +54,16 @@ class Inversion(Attack):
         source = generator(stream_seed("inversion", context.seed))
         vectors += 0.1 * table.std() * torch.randn(vectors.shape, generator=source).to(vectors)
         vectors.requires_grad_()
-        rows = with_ids(data, self._ids(tokens, concept, data.prompts))
-        seed = stream_seed("inversion batches", context.seed)
-        batches = noisy_batches(model, rows, self.batch_size, seed)
         ids = self._ids(tokens, concept, [prompt.text for prompt in context.prompts])
         with diverging(*lower("inversion.lr", self.lr)):
-            yield from fit(
+            yield from teach(
                 model,
+                with_ids(data, self._ids(tokens, concept, data.prompts)),
+                "invert",
+                TokenLoss(lambda: vectors),
                 {"vectors": vectors},
-                {"invert": Term(TokenLoss(lambda: vectors), batches)},
-                WeightedSum(),
-                stage="attack",
+                batch_size=self.batch_size,
+                seed=stream_seed("inversion batches", context.seed),
                 steps=self.steps,
                 lr=self.lr * table.std().item(),
             )

@@ -11,14 +11,11 @@ from ..common.errors import diverging, lower
 from ..common.registry import register
 from ..common.seeds import stream_seed
 from ..concepts.concept import Concept
-from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.regularizers import Regularizer
 from ..models.protocols import Model, Params, TokenAccess, token_access
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
-from ..training.latent_dataset import noisy_batches
-from ..training.loop import Term, fit
-from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, with_ids
+from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, teach, with_ids
 
 
 @register("attack", "prompt_search")
@@ -55,16 +52,15 @@ class PromptSearch(Attack):
         simplex = torch.full(size, 1 / len(candidates), device=table.device, requires_grad=True)
         searched = range(len(table), len(table) + self.words)
         ids = [tokens.padded([*searched, *tokens.token_ids(p)[1:-1]]) for p in data.prompts]
-        rows = with_ids(data, torch.tensor(ids, device=tokens.device))
-        seed = stream_seed("prompt search batches", context.seed)
-        batches = noisy_batches(model, rows, self.batch_size, seed)
         with diverging(*lower("prompt_search.lr", self.lr)):
-            yield from fit(
+            yield from teach(
                 model,
+                with_ids(data, torch.tensor(ids, device=tokens.device)),
+                "search",
+                TokenLoss(lambda: _read(simplex, table[candidates])),
                 {"simplex": simplex},
-                {"search": Term(TokenLoss(lambda: _read(simplex, table[candidates])), batches)},
-                WeightedSum(),
-                stage="attack",
+                batch_size=self.batch_size,
+                seed=stream_seed("prompt search batches", context.seed),
                 steps=self.steps,
                 lr=self.lr,
                 decay=0.1,

@@ -9,16 +9,14 @@ from ..common.errors import ConfigError, ShouldStop, diverging, lower, never
 from ..common.registry import register
 from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
-from ..methods.gradient_rules.weighted_sum import WeightedSum
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import Adapters, Model, Params
 from ..settings.attacks import budget_of
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..settings.run_config import RunConfig
-from ..training.latent_dataset import LatentDataset, encoded, noisy_batches, sample_latents
-from ..training.loop import Term, fit
-from . import Attack, AttackContext, Tries, asked_in, sample_tries
+from ..training.latent_dataset import LatentDataset, encoded, sample_latents
+from . import Attack, AttackContext, Tries, asked_in, sample_tries, teach
 
 
 @register("attack", "relearn")
@@ -85,15 +83,15 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
     """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is
     empty; `seed` is the run's.
     """
-    batches_seed = stream_seed("adversary batches", seed)
-    batches = noisy_batches(model, data, config.batch_size, batches_seed)
     with adversary(model, config, seed) as params:
-        yield from fit(
+        yield from teach(
             model,
+            data,
+            "relearn",
+            Diffusion(),
             params,
-            {"relearn": Term(Diffusion(), batches)},
-            WeightedSum(),
-            stage="attack",
+            batch_size=config.batch_size,
+            seed=stream_seed("adversary batches", seed),
             steps=config.steps,
             lr=config.lr,
             optimizer=config.optimizer,

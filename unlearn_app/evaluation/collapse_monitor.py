@@ -1,14 +1,15 @@
 """Pictures by a model under training, as previews and to stop a training that destroys it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..common.images import to_pil
 from ..common.seeds import preview_seed
 from ..concepts.concept import Concept, evenly_spaced
 from ..models.protocols import Model
-from ..settings.events import Picture, Preview, Sampling, Step
+from ..settings.events import Picture, Preview, Step
 from ..settings.run_config import CompareConfig
-from .comparison import generate_images, judged
+from .comparison import generate_images, judged, sampling_of
 from .judges import Scorer
 
 PREVIEWS = 4
@@ -53,22 +54,17 @@ class CollapseMonitor:
         """Pictures of the concept, of a relative and of something else by the model as it is
         active.
         """
-        concept, compare = self._concept, self._compare
-        prompts = [split.test[0].text for split in (concept.forget, concept.near, concept.far)]
+        concept = self._concept
+        prompts = [split.test[0] for split in (concept.forget, concept.near, concept.far)]
         seeds = [preview_seed(row) for row in range(len(prompts))]
-        steps = min(STEPS, compare.sampling_steps)
-        sampler = Sampling(steps, compare.guidance_scale, self._model.scheduler)
-        latents = self._model.sample(
-            prompts,
-            seeds,
-            steps=sampler.steps,
-            guidance_scale=sampler.guidance_scale,
-            should_stop=self._should_stop,
-        )
-        rows = zip(prompts, seeds, to_pil(self._model.decode(latents)), strict=True)
+        short = replace(self._compare, sampling_steps=min(STEPS, self._compare.sampling_steps))
+        images = generate_images(self._model, prompts, seeds, short, self._should_stop)
+        sampler = sampling_of(short, self._model)
         pictures = tuple(
-            Picture(step.stage, step.step, prompt, seed, sampler, index, image=image)
-            for index, (prompt, seed, image) in enumerate(rows)
+            Picture(step.stage, step.step, prompt.text, seed, sampler, index, image=image)
+            for index, (prompt, seed, image) in enumerate(
+                zip(prompts, seeds, to_pil(images), strict=True)
+            )
         )
         return Preview(step.stage, step.step, pictures)
 

@@ -127,8 +127,7 @@ def _term_gradients(
         loss = term.objective(model, next(term.batches), None)
         if not torch.isfinite(loss):
             raise NotFinite(f"the {name} loss is {loss.item()} at step {step}", ADVICE)
-        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
-        rows.append(_flatten(gradients, params))
+        rows.append(_gradient(loss, params))
         losses[name] = loss.item()
     return losses, torch.stack(rows)
 
@@ -139,15 +138,13 @@ def _penalty_gradient(
     penalties = [value for part in regularizers if (value := part.penalty(params)) is not None]
     if not penalties:
         return 0.0
-    gradients = torch.autograd.grad(sum(penalties), list(params.values()), allow_unused=True)
-    return _flatten(gradients, params).to(like)
+    return _gradient(sum(penalties), params).to(like)
 
 
-def _flatten(gradients: Sequence[Tensor | None], params: Params) -> Tensor:
-    pairs = zip(gradients, params.values(), strict=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs]
-    )
+def _gradient(loss: Tensor, params: Params) -> Tensor:
+    """The gradient of `loss` as one vector (P,), zero in what it does not depend on."""
+    parts = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
+    return torch.cat([part.flatten().float() for part in parts])
 
 
 def _write_gradient(params: Params, update: Tensor, regularizers: Sequence[Regularizer]) -> None:

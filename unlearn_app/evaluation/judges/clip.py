@@ -52,7 +52,8 @@ class ClipScorer:
             return None
 
     @torch.no_grad()
-    def _embed_images(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """Unit image embeddings (B, D)."""
         pixels = interpolate(
             (images + 1) / 2, size=(224, 224), mode="bicubic", antialias=True
         ).clamp(0, 1)
@@ -72,7 +73,7 @@ class ClipScorer:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine (B,) of each image with its own prompt."""
-        return (self._embed_images(images) * self._embed_texts(prompts)).sum(1)
+        return (self.features(images) * self._embed_texts(prompts)).sum(1)
 
     def classes(self, axis: str) -> list[str]:
         """The answers that occur on `axis` in this run."""
@@ -82,15 +83,11 @@ class ClipScorer:
         """Zero-shot probabilities (B, classes)."""
         template = "a photo of a {}" if axis == "object" else "a picture, {}"
         texts = self._embed_texts([template.format(name) for name in self.classes(axis)])
-        return (self._model.logit_scale.exp() * self._embed_images(images) @ texts.T).softmax(1)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Unit image embeddings (B, D)."""
-        return self._embed_images(images)
+        return (self._model.logit_scale.exp() * self.features(images) @ texts.T).softmax(1)
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """One minus the cosine (B,) of the two embeddings."""
-        return 1 - (self._embed_images(images) * self._embed_images(others)).sum(1)
+        return 1 - (self.features(images) * self.features(others)).sum(1)
 
 
 def answers(concepts: Sequence[Concept]) -> dict[str, list[str]]:

@@ -5,11 +5,9 @@ A dual encoder as CLIP (2103.00020); it shares neither weights nor tokenizer wit
 that conditions the denoiser.
 """
 
-import hashlib
 import json
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.errors import ModelError
+from ...common.record_files import sha256_of
 from ...common.registry import register
 from ...concepts.concept import Concept
 from . import Judge
@@ -127,21 +126,18 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-class BundledJudge(ABC):
+class BundledJudge:
     """A judge whose files lie beside a bundled model: a network with `features` and a head per
     axis.
     """
 
     folder: ClassVar[str]
     """Its folder among the world's files."""
+    network: ClassVar[type[nn.Module]]
+    """Its network, which is made of what the JSON file there holds."""
 
     def __init__(self, net: nn.Module, axes: Mapping[str, Sequence[str]], version: str) -> None:
         self._net, self._axes, self.version = net.eval().requires_grad_(False), axes, version
-
-    @staticmethod
-    @abstractmethod
-    def network(config: Mapping[str, Any]) -> nn.Module:
-        """The network that `config`, its JSON file, describes, with weights at random."""
 
     @classmethod
     def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "BundledJudge | None":
@@ -155,7 +151,16 @@ class BundledJudge(ABC):
         Raises:
             ModelError: its files are missing or damaged.
         """
-        return cls(*read_judge(Path(folder), cls.network))
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            net = cls.network(**config)
+            net.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"The judge in {str(folder)!r} cannot be loaded: {type(error).__name__}."
+            ) from error
+        return cls(net, config["axes"], sha256_of(folder / WEIGHTS_FILE)[:12])
 
     def classes(self, axis: str) -> list[str]:
         """The classes of "object", "style" or "setting", in the order of `classify`'s columns."""
@@ -164,7 +169,14 @@ class BundledJudge(ABC):
     @torch.no_grad()
     def classify(self, images: Tensor, axis: str) -> Tensor:
         """Probabilities (B, classes) of pictures (B, 3, H, W) in [-1, 1]."""
-        return self._net.heads[axis](self._net.features(images.float().cpu())).softmax(1)
+        return self._net.heads[axis](self.features(images)).softmax(1)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """What the heads see (B, D) of pictures (B, 3, H, W) in [-1, 1], for distances of
+        distributions.
+        """
+        return self._net.features(images.float().cpu())
 
 
 @register("judge", "pocket_judge")
@@ -174,25 +186,14 @@ class PocketJudge(BundledJudge):
     scores: ClassVar[bool] = True
     name = "pocket-judge"
     folder = "judge"
+    network = JudgeNet
     others: tuple[Judge, ...] = ()
-
-    @staticmethod
-    def network(config: Mapping[str, Any]) -> JudgeNet:
-        """See `BundledJudge`."""
-        return JudgeNet(config["words"], config["axes"])
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine (B,) of each picture (B, 3, H, W) in [-1, 1] with its own prompt."""
-        pictures = self._net.embed_images(self._net.features(images.float().cpu()))
+        pictures = self._net.embed_images(self.features(images))
         return (pictures * self._net.embed_texts(self._net.tokenize(prompts))).sum(1)
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """What the heads see (B, D) of pictures (B, 3, H, W) in [-1, 1], for distances of
-        distributions.
-        """
-        return self._net.features(images.float().cpu())
 
     @torch.no_grad()
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
@@ -209,30 +210,3 @@ class PocketJudge(BundledJudge):
             for a, b in pairs
         ]
         return torch.stack(apart).mean(0)
-
-
-def read_judge(
-    folder: Path, make: Callable[[dict[str, Any]], nn.Module]
-) -> tuple[nn.Module, dict[str, list[str]], str]:
-    """The network saved in `folder`, the classes of its axes, and its version.
-
-    Raises:
-        ModelError: its files are missing or damaged.
-    """
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        weights, net = load_file(folder / WEIGHTS_FILE), make(config)
-        net.load_state_dict({name: _widened(value) for name, value in weights.items()})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"The judge in {str(folder)!r} cannot be loaded: {type(error).__name__}."
-        ) from error
-    return (
-        net,
-        config["axes"],
-        hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:12],
-    )
-
-
-def _widened(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value

@@ -6,7 +6,7 @@ and nothing else: no convolution over overlapping windows, no batch statistics, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +60,8 @@ class SecondJudge(BundledJudge):
     scores: ClassVar[bool] = False
     name = "pocket-second"
     folder = "second"
+    network = PatchNet
     threshold = None
-
-    @staticmethod
-    def network(config: Mapping[str, Any]) -> PatchNet:
-        """See `BundledJudge`."""
-        return PatchNet(config["axes"])
 
     def judge(self, images: Tensor, prompts: Sequence[Prompt]) -> list[dict[str, Value]]:
         """See `Judge`: the likeliest class of the prompt's axis."""
