@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from PIL.Image import Image
@@ -35,7 +34,7 @@ from ..evaluation.comparison import (
 )
 from ..evaluation.finding import Finding
 from ..evaluation.judges import Scorer
-from ..models.protocols import Model, slots_kept
+from ..models.protocols import Model, Slot, slots_kept
 from ..settings.attacks import CHECKPOINTS, SURE
 from ..settings.events import (
     FRESH,
@@ -230,7 +229,6 @@ def controls(
     Both adversaries have the budget and the settings of the run's own. The adapter slots hold
     afterwards what they held before.
     """
-    curve = partial(_control_curve, model, config, scorer, should_stop)
     with slots_kept(model):
         if config.resist.on:
             said = f"For comparison: the same attack on {concept.name} without resistance"
@@ -239,30 +237,31 @@ def controls(
             for _ in forget(model, concept, plain, should_stop):
                 raise_if_stopped(should_stop)
             context = attack_context(model, concept, config, should_stop)
-            yield from curve(UNRESISTING, ("unlearn",), context)
+            yield from _control_curve(model, context, config, scorer, UNRESISTING, "unlearn")
         if unseen := easiest_unseen(concept, config):
             said = f"For comparison: the same attack teaches {unseen.name}, which was never seen"
             yield Stage("attack", said, SHARES["controls"])
             model.drop_adapters()
             context = unseen_context(model, unseen, config, should_stop)
-            yield from curve(FRESH, (), context)
+            yield from _control_curve(model, context, config, scorer, FRESH)
 
 
 def _control_curve(
     model: Model,
+    context: AttackContext,
     config: RunConfig,
     scorer: Scorer | None,
-    should_stop: ShouldStop,
     name: str,
-    before: tuple[str, ...],
-    context: AttackContext,
+    *before: Slot,
 ) -> Iterator[AttackCheckpoint]:
-    """The scores on the concept of the model with the slots `before`, and during the attack."""
+    """The scores on the concept of the model with the slots `before`, and during the attack, as
+    those of the control `name`.
+    """
     asked = comparison_prompts(context.concept, config.compare)
     prompts = [row for row in asked if row[0] == "forget"]
 
     def look(step: int) -> AttackCheckpoint:
-        asked = (prompts, config.compare, config.seed, scorer, should_stop)
+        asked = (prompts, config.compare, config.seed, scorer, context.should_stop)
         shown = generate_column(model, "relearned", *asked, stage="attack", step=step)
         scores = {"forget": score(shown.pictures)["forget"]}
         return AttackCheckpoint(step, (), scores, control=name)

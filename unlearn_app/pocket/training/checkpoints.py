@@ -61,10 +61,6 @@ class TrainingState:
             weights = self.model.state_dict().values()
             torch._foreach_lerp_(list(self.ema.values()), list(weights), 1 - decay)
 
-    def is_finite(self) -> bool:
-        """Whether all weights are finite numbers."""
-        return all(bool(w.isfinite().all()) for w in self.model.state_dict().values())
-
     def checkpoint(self) -> dict[str, Any]:
         """What `restore` reads."""
         return {
@@ -165,7 +161,8 @@ def _keep(path: Path, part: str, state: TrainingState, recent: list[float], star
     if not recent:
         return
     mean = sum(recent) / len(recent)
-    if not math.isfinite(mean) or not state.is_finite():
+    weights = state.model.state_dict().values()
+    if not math.isfinite(mean) or not all(weight.isfinite().all() for weight in weights):
         raise Diverged(f"The training of {part} diverged before step {state.step}.", "part")
     state.seconds = time.monotonic() - started
     state.losses.append([state.step, round(mean, 4)])

@@ -38,7 +38,7 @@ from .checkpoints import (
 from .decoder import freeze_position_and_gates, write_decoder
 from .denoiser import Phase
 from .encoder import write_encoder
-from .latents import PatchBasis, fit_basis, load_basis
+from .latents import fit_basis, load_basis
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 BASIS = "basis.safetensors"
@@ -208,8 +208,9 @@ def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
     was one.
     """
     model = new_autoencoder()
-    write_encoder(model, _basis(work), _pictures(work, "train", recipe)[0][:ENCODER_PICTURES])
-    write_decoder(model, _basis(work))
+    basis = load_basis(work / BASIS)
+    write_encoder(model, basis, _pictures(work, "train", recipe)[0][:ENCODER_PICTURES])
+    write_decoder(model, basis)
     trained = checkpoint_path(work, "autoencoder")
     if trained.exists():
         autoencoder.decoder_of(model).load_state_dict(load(trained)["model"])
@@ -240,8 +241,9 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         "steps": recipe.tower_steps,
         "seed": recipe.tower_seed,
         "seconds": round(time.monotonic() - started),
+        "final_accuracy": accuracy,
     }
-    record(work, "tower", {**facts, "final_accuracy": accuracy})
+    record(work, "tower", facts)
 
 
 def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -250,7 +252,7 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         with replacement(work / BASIS) as partial:
             fit_basis(np.concatenate(shards[:BASIS_SHARDS]), LATENT_CHANNELS).save(partial)
     if not (work / "latents.pt").exists():
-        basis = _basis(work)
+        basis = load_basis(work / BASIS)
         pieces = []
         for done, shard in enumerate(shards, start=1):
             for start in range(0, len(shard), ENCODE_CHUNK):
@@ -263,7 +265,7 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
 
 def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     torch.manual_seed(recipe.autoencoder_seed)
-    basis = _basis(work)
+    basis = load_basis(work / BASIS)
     model = new_autoencoder()
     write_decoder(model, basis)
     freeze_position_and_gates(model.to(device))
@@ -306,7 +308,7 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
         partial(
             judge.batch_loss,
             net,
-            _basis(work),
+            load_basis(work / BASIS),
             shards,
             shown,
             batch_size=batch,
@@ -362,10 +364,6 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
 
 def _pictures(work: Path, split: str, recipe: Recipe) -> list[np.ndarray]:
     return load_split(work / "pictures", split, recipe.pictures[split], recipe.data_seed)
-
-
-def _basis(work: Path) -> PatchBasis:
-    return load_basis(work / BASIS)
 
 
 TRAINERS: dict[str, Callable[[Path, Recipe, torch.device], Iterator[Progress]]] = {

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from ...common.images import open_png
 from ...common.paths import POCKET
-from .styles import SIZE, STYLE_FILTERS
+from .styles import SIZE, STYLE_FILTERS, to_picture
 
 CELL = 8
 """Side of a latent cell in pixels."""
@@ -57,7 +57,7 @@ class Scene:
 def render(scene: Scene) -> Image.Image:
     """Draw `scene` as a `SIZE` x `SIZE` RGB picture; equal scenes give equal pixels."""
     rgb, mask = compose(scene.object, scene.setting, scene.placement)
-    return Image.fromarray(apply_style(scene.style, rgb, mask))
+    return to_picture(STYLE_FILTERS[scene.style](rgb, mask))
 
 
 def compose(object_name: str, setting: str, placement: Placement) -> tuple[np.ndarray, np.ndarray]:
@@ -72,11 +72,6 @@ def compose(object_name: str, setting: str, placement: Placement) -> tuple[np.nd
     composed = Image.composite(dark, background, shadow.point(lambda v: v * 0.45))
     composed.paste(sprite, mask=alpha)
     return _reduced(composed), _reduced(alpha)
-
-
-def apply_style(style: str, rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A composed picture in `style`, (SIZE, SIZE, 3) uint8."""
-    return (STYLE_FILTERS[style](rgb, mask).clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _reduced(picture: Image.Image) -> np.ndarray:

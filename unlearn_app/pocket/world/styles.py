@@ -25,9 +25,14 @@ STROKES = np.sin(2 * np.pi * (Y / 4 + 0.3 * np.sin(X * np.pi / 4)))
 """Brush strokes along the flow field, in [-1, 1]."""
 
 
+def to_picture(rgb: Array) -> Image.Image:
+    """The picture of colours (H, W, 3) in [0, 1], rounded; others are clamped first."""
+    return Image.fromarray((rgb.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+
 def _blur(rgb: Array, radius: float) -> Array:
-    picture = Image.fromarray((rgb.clip(0, 1) * 255 + 0.5).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+    blurred = to_picture(rgb).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(blurred, np.float32) / 255
 
 
 def _luma(rgb: Array) -> Array:
