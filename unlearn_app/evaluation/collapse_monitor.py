@@ -1,8 +1,8 @@
 """Pictures by a model under training, as previews and to stop a training that destroys it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
+from ..common.errors import ShouldStop
 from ..common.images import to_pil
 from ..common.seeds import preview_seed
 from ..concepts.concept import Concept, evenly_spaced
@@ -34,7 +34,7 @@ class CollapseMonitor:
         concept: Concept,
         compare: CompareConfig,
         scorer: Scorer | None,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
     ) -> None:
         self._model, self._concept, self._compare = model, concept, compare
         self._scorer, self._should_stop = scorer, should_stop

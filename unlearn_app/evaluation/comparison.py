@@ -2,11 +2,12 @@
 relearned model, judged.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from torch import Tensor
 
+from ..common.errors import ShouldStop, never
 from ..common.images import to_pil
 from ..common.seeds import judged_seed
 from ..concepts.concept import Concept, Prompt, evenly_spaced
@@ -61,7 +62,7 @@ def generate_column(
     config: CompareConfig,
     seed: int,
     scorer: Scorer | None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
     *,
     stage: TrainingStage = "unlearn",
     step: int = 0,
@@ -101,7 +102,7 @@ def generate_images(
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
     config: CompareConfig,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> Tensor:
     """A picture (B, 3, H, W) in [-1, 1] of each prompt by the model as it is active."""
     latents = model.sample(

@@ -1,10 +1,11 @@
 """Pictures without a run: prompts through a model and, if wanted, an adapter file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL.Image import Image
 
+from ..common.errors import ShouldStop, never
 from ..common.images import to_pil
 from ..settings.groups import CompareConfig
 from .diffusers.adapter_files import read_adapter
@@ -19,7 +20,7 @@ def generate(
     adapter: Path | None = None,
     sampling_steps: int = CompareConfig.sampling_steps,
     guidance_scale: float = CompareConfig.guidance_scale,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> list[Image]:
     """Pictures of `prompts`, one generator per picture, optionally through an adapter file.
 

@@ -5,7 +5,7 @@ A function takes the narrowest protocol that it uses. A model offers all of them
 optional.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, ShouldStop, never
 from .conditioning import Conditioning
 from .parameterization import Parameterization
 
@@ -216,7 +216,7 @@ class Sampler(Protocol):
         *,
         steps: int,
         guidance_scale: float,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never,
         overrides: SamplingOverrides = NO_OVERRIDES,
     ) -> Tensor:
         """Latents (B, C, H, W) under the active adapters, one generator per picture.

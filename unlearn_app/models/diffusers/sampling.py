@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ...common.errors import Cancelled
+from ...common.errors import Cancelled, ShouldStop
 from ...common.seeds import KEPT_NOISE, generator
 from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
@@ -25,7 +25,7 @@ def run_pipeline(
     overrides: SamplingOverrides,
     steps: int,
     guidance_scale: float,
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     original: ExitStack,
 ) -> Tensor:
     """Latents (B, C, H, W) of `cond`, B rows, and `null`, one row, by `pipe`.

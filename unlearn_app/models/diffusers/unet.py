@@ -1,6 +1,6 @@
 """A Stable Diffusion 1.x pipeline as a `Model`, with its UNet under two LoRA slots."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from ...common.errors import ModelError, NotFinite
+from ...common.errors import ModelError, NotFinite, ShouldStop, never
 from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16
@@ -120,7 +120,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         *,
         steps: int,
         guidance_scale: float,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never,
         overrides: SamplingOverrides = NO_OVERRIDES,
     ) -> Tensor:
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
