@@ -71,11 +71,12 @@ class AttackResult:
         """Per held-out prompt, whether one of its first `attempts` pictures (all by default) shows
         the concept.
         """
-        found = dict.fromkeys(sorted(prompt for prompt, _, _ in self.tries.asked), False)
-        for (prompt, attempt, _), said in zip(self.tries.asked, self.judged, strict=True):
-            if said["correct"] and (attempts is None or attempt < attempts):
-                found[prompt] = True
-        return tuple(found.values())
+        shown = {
+            prompt
+            for (prompt, attempt, _), said in zip(self.tries.asked, self.judged, strict=True)
+            if said["correct"] and (attempts is None or attempt < attempts)
+        }
+        return tuple(prompt in shown for prompt in sorted({row for row, _, _ in self.tries.asked}))
 
 
 def attack_of(config: RunConfig, kind: str, **changes: Any) -> Attack:

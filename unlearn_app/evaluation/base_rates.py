@@ -136,7 +136,7 @@ def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
 
 
 def _is(name: str, config: RunConfig) -> bool:
-    """Whether the control is the run's own concept, which then needs another one."""
+    """Whether the control `name` is the concept that the run itself forgets."""
     return name.partition(",")[0] == preview_concept(config).name
 
 

@@ -2,8 +2,8 @@
 relearned model, judged.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor
 
@@ -43,16 +43,15 @@ def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Gr
     ]
 
 
-def column_state(model: Model, column: Column) -> AbstractContextManager:
+@contextmanager
+def column_state(model: Model, column: Column) -> Iterator[None]:
     """Adapters as the column needs them: none, `unlearn`, or a trained `relearn` on the merged
     unlearned weights.
     """
-    stack = ExitStack()
-    if column == "relearned":
-        stack.enter_context(model.merged("unlearn"))
     slots = {"original": (), "unlearned": ("unlearn",), "relearned": ("relearn",)}[column]
-    stack.enter_context(model.active(*slots))
-    return stack
+    merged = model.merged("unlearn") if column == "relearned" else nullcontext()
+    with merged, model.active(*slots):
+        yield
 
 
 def generate_column(

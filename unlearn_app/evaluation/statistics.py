@@ -54,9 +54,7 @@ def paired_change(
 
 
 def harmonic(shares: Sequence[float]) -> float:
-    """The harmonic mean of shares in [0, 1]: a zero sinks the whole, which no average would let
-    it.
-    """
+    """The harmonic mean of shares in [0, 1]; 0 where any of them is 0."""
     return 0.0 if min(shares) <= 0 else float(stats.hmean(shares))
 
 

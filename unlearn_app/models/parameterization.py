@@ -63,7 +63,6 @@ class Epsilon(_VariancePreserving):
     """The model predicts the noise (2006.11239)."""
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noise."""
         return noise
 
 
@@ -71,7 +70,6 @@ class VPrediction(_VariancePreserving):
     """The model predicts v = sqrt(a_t) noise - sqrt(1 - a_t) x0 (2202.00512)."""
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """v."""
         signal, sigma = self.levels(t)
         return signal * noise - sigma * x0
 
@@ -93,7 +91,6 @@ class Flow(Parameterization):
         return (1 - share) * x0 + share * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The velocity."""
         return noise - x0
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:

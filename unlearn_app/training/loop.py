@@ -85,8 +85,10 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def _moved(tensors: Sequence[Tensor], before: Tensor, step: int) -> Tensor:
-    """How far the weights have come from those `before` the step, which are back if it was
-    infinite.
+    """The change (P,) of the weights since `before` the step.
+
+    Raises:
+        NotFinite: a weight is not finite; all are as `before` again.
     """
     after = _joined(tensors)
     if after.isfinite().all():

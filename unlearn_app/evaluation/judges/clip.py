@@ -91,8 +91,8 @@ class ClipScorer:
 
 
 def answers(concepts: Sequence[Concept]) -> dict[str, list[str]]:
-    """By axis what the prompts of `concepts` ask for, and the anchors: a picture of one must not
-    count as the rest.
+    """By axis what the prompts of `concepts` ask for, and the anchors; without its own class, an
+    anchor's picture would be counted as one of the others.
     """
     pairs = [
         (p.axis, p.expects)

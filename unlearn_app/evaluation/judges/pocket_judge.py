@@ -84,9 +84,7 @@ class JudgeNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], of any size, to features (B, WIDTH)."""
-        if images.shape[-2:] != (SIDE, SIDE):
-            images = F.interpolate(images, (SIDE, SIDE), mode="area")
-        return self.image(images)
+        return self.image(F.interpolate(images, (SIDE, SIDE), mode="area"))
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """What every block of the image tower gives (B, C, h, w) of pictures (B, 3, H, W) in [-1,

@@ -46,9 +46,8 @@ class PatchNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], of any size, to features (B, WIDTH)."""
-        if images.shape[-2:] != (SIDE, SIDE):
-            images = F.interpolate(images, (SIDE, SIDE), mode="area")
-        return self.blocks(self.patches(images).flatten(2).transpose(1, 2) + self.places).mean(1)
+        patches = self.patches(F.interpolate(images, (SIDE, SIDE), mode="area"))
+        return self.blocks(patches.flatten(2).transpose(1, 2) + self.places).mean(1)
 
 
 @register("judge", "second_judge")

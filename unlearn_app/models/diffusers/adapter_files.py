@@ -81,8 +81,8 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
 
 
 def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
-    """Refuse what no update can be made of, or one that spoils every picture; `said` is what the
-    sentence calls the adapter.
+    """Refuse factors that make no update, or one that spoils every picture; errors call the adapter
+    `said`.
 
     Raises:
         ModelError: a factor without its partner, of rank 0, of whole or complex numbers, or numbers
