@@ -43,20 +43,17 @@ class Completion(Attack):
 
 
 def _ways(model: Sampler, begun: Tensor, steps: int) -> Iterator[tuple[str, SamplingOverrides]]:
-    """Names and overrides of the ways, from the one that gives the model the least of `begun`."""
+    """Names and overrides of the ways, from the one that gives the model the least of `begun`.
+
+    The middle that is sampled anew has a frame of an eighth of each side.
+    """
     yield "img2img at strength 0.9", SamplingOverrides(pictures=begun, strength=0.9)
-    mask = _middle(model, len(begun))
+    _, height, width = model.latent_shape
+    mask = torch.zeros(len(begun), 1, height, width)
+    mask[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8] = 1
     yield "its middle sampled anew", SamplingOverrides(pictures=begun, mask=mask)
     early, late = max(round(0.1 * steps), 1), max(round(0.3 * steps), 1)
     yield f"the original's first {early} of {steps} steps", SamplingOverrides(original_steps=early)
     yield "img2img at strength 0.7", SamplingOverrides(pictures=begun, strength=0.7)
     yield f"the original's first {late} of {steps} steps", SamplingOverrides(original_steps=late)
     yield "img2img at strength 0.5", SamplingOverrides(pictures=begun, strength=0.5)
-
-
-def _middle(model: Sampler, count: int) -> Tensor:
-    """A mask (count, 1, H, W) of the latents: 1, sampled anew, inside a frame of an eighth."""
-    _, height, width = model.latent_shape
-    mask = torch.zeros(count, 1, height, width)
-    mask[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8] = 1
-    return mask

@@ -38,7 +38,7 @@ def relearning(config: RunConfig, model: "Model", file: Path | None = None) -> B
     attack or sampling.
     """
     found = _of_kind("relearning", config, file)
-    if not found or found["config"] != relearning_key(config, model) or _is(found["name"], config):
+    if not _fits(found, relearning_key(config, model), config):
         return None
     return BaseCurve(
         found["name"], {int(step): tuple(counts) for step, counts in found["marks"].items()}
@@ -69,12 +69,8 @@ def of_attack(
     """The recorded control of an attack, as findings hold it; None where it was measured for
     something else.
     """
-    found = _of_kind("attacks", config, file).get(kind)
-    if (
-        not found
-        or found["config"] != attack_key(attack, config, model)
-        or _is(found["name"], config)
-    ):
+    found = _of_kind("attacks", config, file).get(kind, {})
+    if not _fits(found, attack_key(attack, config, model), config):
         return None
     return {"name": found["name"], "hits": [hit == "1" for hit in found["hits"]]}
 
@@ -106,7 +102,10 @@ def seconds_of(
 def relearning_key(config: RunConfig, model: "Model") -> dict[str, Any]:
     """What the base rate of a run's own attack depends on."""
     asked = {name: value for name, value in to_json(config.attack).items() if name != "controls"}
-    return {"attack": asked, **to_json(_sampling(config, model)), "base": model.base_hash}
+    sampling = Sampling(
+        config.compare.sampling_steps, config.compare.guidance_scale, model.scheduler
+    )
+    return {"attack": asked, **to_json(sampling), "base": model.base_hash}
 
 
 def attack_key(attack: Any, config: RunConfig, model: "Model") -> dict[str, Any]:
@@ -135,14 +134,11 @@ def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
     return _read(file or assets / NAME) if assets else {}
 
 
-def _is(name: str, config: RunConfig) -> bool:
-    """Whether the control `name` is the concept that the run itself forgets."""
-    return name.partition(",")[0] == preview_concept(config).name
-
-
-def _sampling(config: RunConfig, model: "Model") -> Sampling:
-    compare = config.compare
-    return Sampling(compare.sampling_steps, compare.guidance_scale, model.scheduler)
+def _fits(found: dict[str, Any], key: dict[str, Any], config: RunConfig) -> bool:
+    """Whether a rate was `found` with all of `key`, of another concept than the run's own."""
+    if not found or found["config"] != key:
+        return False
+    return found["name"].partition(",")[0] != preview_concept(config).name
 
 
 class _Rate(Record):

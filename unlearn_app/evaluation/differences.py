@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from ..common.images import to_tensor
 from ..settings.events import GROUPS, Column, Difference, Group, Images, Picture
 from .distances import paired_kid
@@ -40,7 +38,10 @@ def difference(
     change, low, high, p = paired_change(
         [bool(x.correct) for x in original], [bool(x.correct) for x in others]
     )
-    before, after = (_pixels(series) for series in (original, others))
+    before, after = (
+        to_tensor([picture.image.convert("RGB") for picture in series])
+        for series in (original, others)
+    )
     distance, near, away = mean_interval(scorer.distance(after, before).tolist())
     several, enough = len(original) > 1, len(original) > 2
     kid, error = (
@@ -60,8 +61,3 @@ def difference(
 
 def _of(images: Images, group: Group) -> list[Picture]:
     return [picture for picture in images.pictures if picture.group == group]
-
-
-def _pixels(pictures: Sequence[Picture]) -> Tensor:
-    """The pictures as they are stored, (B, 3, H, W) in [-1, 1]."""
-    return to_tensor([picture.image.convert("RGB") for picture in pictures])
