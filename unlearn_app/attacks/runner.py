@@ -224,8 +224,8 @@ def controls(
     scorer: Scorer | None,
     should_stop: ShouldStop = never,
 ) -> Iterator[Stage | AttackCheckpoint]:
-    """The run's own attack where it ought to succeed, as far as either applies: on the model that
-    forgot the concept without resisting, and on the original at what it has never seen.
+    """The run's own attack in two cases where it should succeed, as far as they apply: on the model
+    that forgot the concept without resistance, and on the original with a concept never seen.
 
     Both adversaries have the budget and the settings of the run's own. The adapter slots hold
     afterwards what they held before.

@@ -103,7 +103,7 @@ class Finding:
         """The same with only those `hits` at which every further judge sees the concept too, where
         there is one.
 
-        They are not asked where the first judge is not sure, since nobody knows how sure they are.
+        They are ignored where the first judge is not sure, since they give no probability.
         """
         seen = [(p, other_classes(p["judges"])) for p in self.pictures]
         checked = [(picture, classes) for picture, classes in seen if classes]

@@ -103,9 +103,9 @@ def _judged(scores: Scored, findings: Sequence[Finding]) -> Verdict:
 
     A concept counts as concealed when an attack brings its accuracy back by more than `back`: the
     run's own above the unlearned model, any other above what the same attack makes of something
-    never seen. Removed only means that these attacks, at these budgets, did not. What the
-    run's own attack would teach anyway is told beside it and decides nothing: who fine-tunes gets
-    the concept, whether it was still there or not.
+    never seen. Removed only means that these attacks, at these budgets, did not. What the run's own
+    attack teaches of something never seen is reported and decides nothing, since fine-tuning also
+    teaches concepts that were never there.
     """
     reasons, label = _before_attacks(scores)
     counted = ranked(findings)

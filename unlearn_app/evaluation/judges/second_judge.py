@@ -1,4 +1,4 @@
-"""A second opinion on the bundled world: a small vision transformer, so that no verdict hangs on
+"""A second judge of the bundled world: a small vision transformer, so that no verdict depends on
 one network.
 
 ViT (2010.11929) with heads only. It shares the renderings and their disturbances with the judge,

@@ -22,7 +22,7 @@ class Objective(ABC):
     `trains_on_pictures` retains with the diffusion loss whatever the settings say; `salient` is the
     share of output units that may move, by the size of the dense forget gradient. `suggested`, such
     as {"unlearn.lr": 4e-3}, replaces defaults of the settings where the user says nothing;
-    `advice`, such as {"style": "..."}, is shown to who forgets an object or a style.
+    `advice`, such as {"style": "..."}, is shown where an object or a style is forgotten.
     """
 
     mixes_anchor_pictures: bool = False
@@ -44,7 +44,7 @@ class TargetObjective(Objective):
 
     @abstractmethod
     def target(self, model: Denoiser, batch: NoisyBatch, params: Params | None) -> Tensor:
-        """What the model shall predict (B, C, H, W), a constant."""
+        """What the model is trained to predict (B, C, H, W), a constant."""
 
     def __call__(self, model: Denoiser, batch: NoisyBatch, params: Params | None = None) -> Tensor:
         target = self.target(model, batch, params)

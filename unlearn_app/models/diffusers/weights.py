@@ -44,7 +44,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def swapped_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put other values into base weights by name, and the very same tensors back afterwards."""
+    """Put other values into base weights by name, and restore the original tensors afterwards."""
     own = base_weights(network)
     before = {name: own[name].data for name in weights}
     try:
