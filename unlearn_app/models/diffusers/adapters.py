@@ -1,5 +1,5 @@
-"""Two LoRA slots over any network, by peft: the part of a model that methods train and attacks
-undo.
+"""Two LoRA slots over any network, by peft, and the base weights under them: read as one dense set,
+replaced, and restored bit for bit.
 """
 
 import re
@@ -16,16 +16,9 @@ from torch import Tensor, nn
 from ...common.errors import ModelError
 from ...common.seeds import generator
 from ..conditioning import Conditioning
-from ..lora import scaled
+from ..lora import scaled, update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
 from .adapter_files import check_factors
-from .weights import (
-    at_least_float32,
-    base_weights,
-    swapped_weights,
-    updates,
-    with_gradients,
-)
 
 
 class AdaptedNetwork(Denoiser, Adapters):
@@ -178,9 +171,24 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
         weights = {n: at_least_float32(weight) for n, weight in base_weights(self.network).items()}
-        for name, update in (updates(self.network, slot, params) if slot else {}).items():
+        for name, update in (self._updates(slot, params or {}) if slot else {}).items():
             weights[name] = weights[name] + update
         return weights
+
+    def _updates(self, slot: Slot, params: Params) -> Params:
+        """The update of `slot` by the name of the base weight it adds to, differentiable in its
+        factors, of which `params` replaces some by name.
+        """
+        found = {}
+        for name, layer in self.network.named_modules():
+            if slot in getattr(layer, "lora_A", {}):
+                a, b = (
+                    params.get(f"{name}.{part}.{slot}.weight", getattr(layer, part)[slot].weight)
+                    for part in ("lora_A", "lora_B")
+                )
+                update = layer.scaling[slot] * update_of((a, b))
+                found[f"{name}.base_layer.weight"] = update.view(layer.base_layer.weight.shape)
+        return found
 
     @contextmanager
     def merged(self, slot: Slot) -> Iterator[None]:
@@ -188,17 +196,55 @@ class AdaptedNetwork(Denoiser, Adapters):
         with torch.no_grad():
             sums = {
                 n: (at_least_float32(own[n]) + u).to(own[n].dtype)
-                for n, u in updates(self.network, slot).items()
+                for n, u in self._updates(slot, {}).items()
             }
-        with swapped_weights(self.network, sums):
+        with self._swapped(sums):
             yield
+
+    @contextmanager
+    def _swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Put other values into base weights by name, and restore the original tensors
+        afterwards.
+        """
+        own = base_weights(self.network)
+        before = {name: own[name].data for name in weights}
+        try:
+            for name, weight in weights.items():
+                own[name].data = weight.detach()
+            yield
+        finally:
+            for name, weight in before.items():
+                own[name].data = weight
 
     @contextmanager
     def trainable_base_weights(self, slot: Slot | None = None) -> Iterator[Params]:
         copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
         with (
             self._switched((), None),
-            swapped_weights(self.network, copies),
+            self._swapped(copies),
             with_gradients(base_weights(self.network)),
         ):
             yield base_weights(self.network)
+
+
+def base_weights(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that belongs to no adapter, by name."""
+    return {name: weight for name, weight in network.named_parameters() if ".lora_" not in name}
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision widened; float32 and float64 as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@contextmanager
+def with_gradients(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Let frozen parameters have gradients for a while."""
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+            parameter.grad = None

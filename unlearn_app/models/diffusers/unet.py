@@ -21,10 +21,9 @@ from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
-from .adapters import AdaptedNetwork
+from .adapters import AdaptedNetwork, at_least_float32
 from .sampling import run_pipeline
 from .text import TokenizedText
-from .weights import at_least_float32
 
 CARRIERS = r"\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)$"
 """Layers that may carry an adapter."""
