@@ -119,13 +119,13 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
         entry.name,
         kind,
         anchor_entry.name,
-        PromptSplit(asked[::2], prompts((entry.name,), True)),
-        tuple(prompt.text for prompt in anchors[::2]),
-        asked[1::2],
-        PromptSplit(near_retain[::2], prompts(near_test or near_train, True)),
-        PromptSplit(far_retain[::2], _interleave(prompts(far_test, True), cross)),
-        _interleave(near_retain[1::2], far_retain[1::2]),
-        entry.synonyms,
+        forget=PromptSplit(asked[::2], prompts((entry.name,), True)),
+        anchors=tuple(prompt.text for prompt in anchors[::2]),
+        relearn=asked[1::2],
+        near=PromptSplit(near_retain[::2], prompts(near_test or near_train, True)),
+        far=PromptSplit(far_retain[::2], _interleave(prompts(far_test, True), cross)),
+        benign=_interleave(near_retain[1::2], far_retain[1::2]),
+        synonyms=entry.synonyms,
     )
 
 
