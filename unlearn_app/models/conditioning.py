@@ -28,13 +28,8 @@ class Conditioning:
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """The rows of all `parts`, one part after the other; all hold the same kinds of tensors."""
-        first = parts[0]
-        return Conditioning(
-            torch.cat([part.states for part in parts]),
-            None if first.pooled is None else torch.cat([part.pooled for part in parts]),
-            None if first.mask is None else torch.cat([part.mask for part in parts]),
-            {name: torch.cat([part.extras[name] for part in parts]) for name in first.extras},
-        )
+        first, *others = parts
+        return first._map(lambda *tensors: torch.cat(tensors), *others)
 
     def rows(self, rows: slice | Sequence[int] | Tensor) -> "Conditioning":
         """Some of the rows, as a tensor's first axis is indexed."""
@@ -48,10 +43,12 @@ class Conditioning:
         """One row as `count` equal rows that share its memory."""
         return self._map(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+    def _map(self, change: Callable[..., Tensor], *others: "Conditioning") -> "Conditioning":
+        """What `change` makes of every tensor here and the same one of each of `others`."""
+        parts = (self, *others)
         return Conditioning(
-            change(self.states),
-            None if self.pooled is None else change(self.pooled),
-            None if self.mask is None else change(self.mask),
-            {name: change(tensor) for name, tensor in self.extras.items()},
+            change(*(part.states for part in parts)),
+            None if self.pooled is None else change(*(part.pooled for part in parts)),
+            None if self.mask is None else change(*(part.mask for part in parts)),
+            {name: change(*(part.extras[name] for part in parts)) for name in self.extras},
         )
