@@ -25,7 +25,7 @@ from rich.text import Text
 from typer import Option
 
 from ..common import registry
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, OutputError
 from ..common.signals import FROM_OUTSIDE, on_signal
 from ..settings.events import (
     COLUMNS,
@@ -193,6 +193,21 @@ def print_path(path: Path) -> None:
     Console().print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
+def check_new_file(out: Path, suffix: str) -> None:
+    """Refuse a file to write that is of another kind or exists.
+
+    Raises:
+        ConfigError: it has another suffix.
+        OutputError: it exists.
+    """
+    if out.suffix != suffix:
+        raise ConfigError(f"The output {str(out)!r} is no {suffix} file.", "out")
+    if out.exists() or out.is_symlink():
+        raise OutputError(
+            f"The output {str(out)!r} exists already; a new {suffix} file is accepted."
+        )
+
+
 def set_option(text: str) -> Any:
     """The option `--set NAME=VALUE` with this help."""
     return Option("--set", metavar="NAME=VALUE", help=text)
@@ -263,7 +278,7 @@ def assignments(texts: list[str], also: str | tuple[str, ...] = ()) -> dict[str,
 
 
 class Interruption:
-    """Which signal has asked the command to end: Ctrl-C where none from outside did."""
+    """The signal that has asked the command to end; SIGINT of Ctrl-C unless another one arrived."""
 
     number: int = signal.SIGINT
 
@@ -303,8 +318,8 @@ def interrupt_flag() -> Iterator[threading.Event]:
 
 
 class Lasting:
-    """A stream whose end, as of a terminal that was closed, ends no work: what is written then is
-    lost.
+    """A stream that ignores errors when it is written to, so that work goes on after its terminal
+    was closed; the text is lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -312,23 +327,18 @@ class Lasting:
 
     def write(self, text: str) -> int:
         """Write `text` if it can be."""
-        with self._silenced():
+        try:
             self._stream.write(text)
             self._stream.flush()
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is left to flush."""
-
-    @contextmanager
-    def _silenced(self) -> Iterator[None]:
-        try:
-            yield
         except OSError:
             with suppress(OSError):  # what is buffered must not fail again at the exit
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self._stream.fileno())
                 os.close(null)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is left to flush."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -31,6 +31,7 @@ from .console import (
     Seed,
     StageBars,
     assignments,
+    check_new_file,
     interrupt_flag,
     percent,
     print_path,
@@ -192,17 +193,15 @@ def export(
     ] = False,
 ) -> None:
     """Write one adapter that diffusers loads: all requests together, or one alone."""
-    from ..common.atomic_files import check_output, new_file
+    from ..common.atomic_files import new_file
     from ..continual.ledger import Ledger
 
     opened = Ledger.open(ledger)
     last = len(opened.requests)
     chosen = whole_number(number, "number", 1, max(last, 1)) if number else last
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"The output {str(out)!r} is no .safetensors file.", "out")
+    check_new_file(out, ".safetensors")
     if not last:
         raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
-    check_output(out)
     new_file(out, opened.path(chosen, own=alone).read_bytes())
     print_path(out)
     if alone and chosen > 1 and opened.plan.regime == "sequential":

@@ -16,7 +16,7 @@ from ..common.paths import POCKET, ROOT
 FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OK, MISSING, OPTIONAL = "ok", "MISSING", "optional"
-"""The marks; what is optional costs a convenience where it is absent, not the app."""
+"""The marks of a check; the app works without what is optional."""
 Check = tuple[str, str, str]
 """A mark, what was checked, and what was found."""
 

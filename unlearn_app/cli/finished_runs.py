@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..common.errors import ConfigError, OutputError
+from ..common.errors import ConfigError
 from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
 from ..settings.run_config import GROUPS, setting_names
 from .console import (
     StageBars,
     assignments,
+    check_new_file,
     interrupt_flag,
     print_path,
     screen,
@@ -133,7 +134,7 @@ def compare(
             f"Only {str(runs[0])!r} is given; two or more run folders are accepted.", "runs"
         )
     if out is not None:
-        _check_file(out)
+        check_new_file(out, ".html")
     from ..common.atomic_files import new_file
     from ..common.record_files import shown
     from ..runs.compare_runs import comparison_html, comparison_rows
@@ -153,10 +154,3 @@ def compare(
         return
     new_file(out, comparison_html(opened).encode())
     print_path(out)
-
-
-def _check_file(out: Path) -> None:
-    if out.suffix != ".html":
-        raise ConfigError(f"The output {str(out)!r} is no .html file.", "out")
-    if out.exists() or out.is_symlink():
-        raise OutputError(f"The output {str(out)!r} exists already; a new .html file is accepted.")

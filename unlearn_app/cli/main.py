@@ -72,9 +72,11 @@ REFUSED = {
     errno.EISDIR: "A folder stands where a file is wanted",
     errno.ENAMETOOLONG: "The name is too long",
 }
-"""What a user can mend of what the system refuses; anything else is a bug."""
+"""Sentences for errors of the file system that a user can fix; any other OSError is a bug."""
 REBUILD = "assets"
-"""What rebuilds shipped files that depend on defaults, and measures no table."""
+"""The name that rebuilds the shipped files which depend on default settings; it measures
+nothing.
+"""
 SETTINGS = ", ".join(setting_names(tuple(group for group in GROUPS if group != "regularize")))
 """The settings that can be named without loading torch."""
 

@@ -1,5 +1,5 @@
-"""What the page is asked to do, counted from the settings before anything is queued: the unit is
-one forward pass of the denoiser on one picture.
+"""What a request to the page costs, estimated from its settings before it is queued, in forward
+passes of the denoiser on one picture.
 
 The counts are upper estimates. The command line has no limit.
 """
