@@ -26,7 +26,7 @@ from typer import Option
 
 from ..common import registry
 from ..common.errors import ConfigError, OutputError
-from ..common.signals import FROM_OUTSIDE, on_signal
+from ..common.signals import on_signal
 from ..settings.events import (
     COLUMNS,
     GROUPS,
@@ -188,11 +188,6 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def print_path(path: Path) -> None:
-    """A path on a line of its own, on standard output."""
-    Console().print(str(path), markup=False, highlight=False, soft_wrap=True)
-
-
 def check_new_file(out: Path, suffix: str) -> None:
     """Refuse a file to write that is of another kind or exists.
 
@@ -282,21 +277,10 @@ class Interruption:
 
     number: int = signal.SIGINT
 
-    @contextmanager
-    def from_outside(self) -> Iterator[None]:
-        """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does."""
-        self.number = signal.SIGINT
-        with on_signal(self._interrupt, FROM_OUTSIDE):
-            yield
-
-    def _interrupt(self, number: int) -> None:
+    def interrupt(self, number: int) -> None:
+        """Interrupt the command as Ctrl-C does."""
         self.number = number
         raise KeyboardInterrupt
-
-    @property
-    def exit_code(self) -> int:
-        """What a shell reports of a command that the signal has ended."""
-        return 128 + self.number
 
 
 interruption = Interruption()

@@ -34,7 +34,6 @@ from .console import (
     check_new_file,
     interrupt_flag,
     percent,
-    print_path,
     screen,
     set_option,
     table,
@@ -203,10 +202,10 @@ def export(
     if not last:
         raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
     new_file(out, opened.path(chosen, own=alone).read_bytes())
-    print_path(out)
+    typer.echo(out)
     if alone and chosen > 1 and opened.plan.regime == "sequential":
         before = ", ".join(row.concept for row in opened.requests[: chosen - 1])
-        _say(f"It loads on the model that has forgotten {before}.")
+        typer.echo(f"It loads on the model that has forgotten {before}.", err=True)
 
 
 def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
@@ -265,13 +264,14 @@ def _print(ledger: Any) -> None:
         Console().print(_still_shown(ledger))
     if count := len(ledger.rolled_back):
         words = "request that was" if count == 1 else "requests that were"
-        _say(f"`undo` brings back {count} {words} rolled back, until the next `add`.")
+        typer.echo(
+            f"`undo` brings back {count} {words} rolled back, until the next `add`.", err=True
+        )
     if not ledger.hashed:
-        _say("An earlier version wrote no hashes of its files; the next change records them.")
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+        typer.echo(
+            "An earlier version wrote no hashes of its files; the next change records them.",
+            err=True,
+        )
 
 
 def _still_shown(ledger: Any) -> Table:

@@ -17,7 +17,6 @@ from .console import (
     assignments,
     check_new_file,
     interrupt_flag,
-    print_path,
     screen,
     set_option,
     table,
@@ -115,7 +114,7 @@ def report(run: Annotated[Path, RUN]) -> None:
     from ..runs.report import write_report
 
     for path in write_report(run):
-        print_path(path)
+        typer.echo(path)
 
 
 def compare(
@@ -153,4 +152,4 @@ def compare(
     if out is None:
         return
     new_file(out, comparison_html(opened).encode())
-    print_path(out)
+    typer.echo(out)

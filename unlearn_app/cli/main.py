@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 
 from ..common.errors import Cancelled, ConfigError, UnlearnError, enough_memory
+from ..common.signals import FROM_OUTSIDE, on_signal
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 USER_ERROR = 2
+SIGNALLED = 128
+"""The exit code of a command that a signal has ended, less the number of the signal."""
 INTERRUPTED = 130
 """What Typer returns of a command that a KeyboardInterrupt has ended."""
 BENCHES = {
@@ -207,7 +211,7 @@ def generate(
             picture.save(new.partial / name)
         folder = new.settle()
     if note := _taken(folder, out):
-        Console(stderr=True).print(f"Written to {folder}{note}", markup=False, highlight=False)
+        typer.echo(f"Written to {folder}{note}", err=True)
     print(*(folder / name for name in names), sep="\n")
 
 
@@ -338,11 +342,15 @@ def main() -> None:
     """
     # Notes of transformers on absent extras would hide our sentence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    interruption.number = signal.SIGINT
     try:
-        with interruption.from_outside(), enough_memory("The command", TO_LOWER):
+        with (
+            on_signal(interruption.interrupt, FROM_OUTSIDE),
+            enough_memory("The command", TO_LOWER),
+        ):
             code = app(prog_name="python -m unlearn_app", standalone_mode=False)
     except (Cancelled, KeyboardInterrupt) as stop:
-        _leave(str(stop) or "Stopped.", interruption.exit_code)
+        _leave(str(stop) or "Stopped.", SIGNALLED + interruption.number)
     except UnlearnError as error:
         _leave(str(error), USER_ERROR)
     except typer.TyperException as error:
@@ -358,7 +366,7 @@ def main() -> None:
         place = error.filename or "a file"
         _leave(f"{REFUSED[error.errno]}: {place} cannot be read or written.", USER_ERROR)
     if code == INTERRUPTED:
-        _leave("Stopped.", interruption.exit_code)
+        _leave("Stopped.", SIGNALLED + interruption.number)
     sys.exit(code or 0)
 
 
