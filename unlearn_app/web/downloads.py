@@ -34,8 +34,8 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
     them.
 
     All are made once, report and zip again after an attack. The strip is drawn from the pictures
-    where the folder keeps none, as those that ship with the app. Nothing is written into a folder
-    that does not hold `into`.
+    where the folder keeps none, as those that ship with the app. The run's own files stay as they
+    are.
     """
     run = Run.open(folder)
     name = slug(run.config.concept)[:40] or "concept"
@@ -56,21 +56,20 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
     if not packed.exists() or (
         found.is_dir() and found.stat().st_mtime_ns > packed.stat().st_mtime_ns
     ):
-        _pack(folder, into, targets)
+        _pack(run, into, targets)
     return {kind: target for kind, target in targets.items() if target.exists()}
 
 
-def _pack(folder: Path, into: Path, targets: Mapping[str, Path]) -> None:
-    """The report, then the archive that holds it; of a run that ships with the app, from a copy."""
+def _pack(run: Run, into: Path, targets: Mapping[str, Path]) -> None:
+    """The report, then the archive that holds it, both from a copy of the run."""
     with tempfile.TemporaryDirectory(dir=into) as scratch:
-        if not into.is_relative_to(folder):
-            folder = _copy(folder, Path(scratch) / folder.name)
+        copy = _copy(run, Path(scratch) / run.folder.name)
         try:
-            page, _ = write_report(folder)
+            page, _ = write_report(copy.folder)
             shutil.copyfile(page, targets["report"])
         except OutputError:  # a run that was stopped early has nothing to report
             targets["report"].unlink(missing_ok=True)
-        Run.open(folder).zip(targets["folder"])
+        copy.zip(targets["folder"])
 
 
 def comparison(runs: Mapping[str, Path], into: Path) -> Path:
@@ -82,19 +81,19 @@ def comparison(runs: Mapping[str, Path], into: Path) -> Path:
     """
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=into) as scratch:
-        copies = [_copy(path, Path(scratch) / name) for name, path in runs.items()]
-        page = comparison_html([open_run(copy) for copy in copies])
+        copies = [_copy(Run.open(path), Path(scratch) / name) for name, path in runs.items()]
+        page = comparison_html([open_run(copy.folder) for copy in copies])
     target = into / f"{'-and-'.join(runs)[:80]}.html"
     write_bytes(target, page.encode())
     return target
 
 
-def _copy(folder: Path, to: Path) -> Path:
+def _copy(run: Run, to: Path) -> Run:
     to.mkdir(mode=0o700)
-    for name in Run.open(folder).names:
+    for name in run.names:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, to / name)
-    return to
+        shutil.copyfile(run.folder / name, to / name)
+    return replace(run, folder=to)
 
 
 def _strip(run: Run) -> Image.Image:
