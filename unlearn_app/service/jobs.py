@@ -168,7 +168,7 @@ class RunStore:
         and never the last of all.
         """
         with self._lock:
-            sizes = {run_id: _size(run.folder) for run_id, run in self._runs.items()}
+            sizes = {run_id: folder_size(run.folder) for run_id, run in self._runs.items()}
             while lost := self._surplus(sizes):
                 del sizes[lost]
                 self._delete(self._runs.pop(lost).folder)
@@ -215,7 +215,8 @@ class RunStore:
         return True
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
+    """The bytes of all files in a folder, while others may add and remove some."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # a file that is being written moves away

@@ -2,12 +2,12 @@
 Gradio's own upload route.
 """
 
-import contextlib
 import uuid
 from collections.abc import AsyncIterable
 from pathlib import Path
 
 from ..common.errors import UnlearnError
+from ..service.jobs import folder_size
 
 SUFFIX = ".safetensors"
 MAX_FILE, MAX_VISITOR = 256 * 1024**2, 512 * 1024**2
@@ -35,7 +35,7 @@ async def store_upload(name: str, chunks: AsyncIterable[bytes], folder: Path) ->
                 file.write(chunk)
                 if file.tell() > MAX_FILE:
                     raise UploadError(f"The file is too large; {MAX_FILE:,} bytes are accepted.")
-                if _size(folder) > MAX_VISITOR:
+                if folder_size(folder) > MAX_VISITOR:
                     raise UploadError(
                         f"Your files are too large; {MAX_VISITOR:,} bytes together are accepted."
                     )
@@ -44,11 +44,3 @@ async def store_upload(name: str, chunks: AsyncIterable[bytes], folder: Path) ->
         partial.unlink(missing_ok=True)
         raise
     return path
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for file in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size
-    return total
