@@ -1,12 +1,17 @@
 """What the shipped cells of `bench lab` must say of models whose truth is known: attacks find what
-is concealed, nothing is recovered that was never there, and the verdicts are true.
+is concealed, nothing is recovered that was never there, and the verdicts are true. Benchmarks
+attack with the settings that they name.
 """
+
+from types import SimpleNamespace
 
 import pytest
 
 from unlearn_app.common.paths import ASSETS
 from unlearn_app.evaluation.verdict import Thresholds
+from unlearn_app.experiments import known_outcome_models
 from unlearn_app.experiments.lab.report import CASES, findings, read_results, verdicts
+from unlearn_app.settings.run_config import make_config
 
 FOUND = read_results(ASSETS / "experiments" / "lab")
 BACK = Thresholds().back
@@ -40,3 +45,18 @@ def test_the_verdict_on_a_known_model_is_true(row: str) -> None:
     labels = {verdict.label for verdict in verdicts(FOUND, row)}
     assert labels
     assert labels <= set(CASES[row].truth)
+
+
+def test_a_benchmark_attacks_with_the_strength_that_it_names(monkeypatch) -> None:
+    attacks = []
+
+    def checkpoints(model, attack, context, look, steps):
+        attacks.append(attack)
+        yield from (SimpleNamespace(step=1), look(None))
+
+    monkeypatch.setattr(known_outcome_models, "checkpoints", checkpoints)
+    monkeypatch.setattr(known_outcome_models, "context_of", lambda *_: None)
+    config = make_config("cat", **{"attack.steps": 7, "attack.lr": 3e-4})
+    assert known_outcome_models.relearned(None, config, lambda: "seen") == "seen"
+    assert [attack.training for attack in attacks] == [config.attack]
+    assert attacks[0].tries == 1

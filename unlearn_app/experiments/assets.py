@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..attacks.runner import result_of
 from ..common.atomic_files import replacement
 from ..common.paths import ASSETS, POCKET
 from ..evaluation.base_rates import record
@@ -39,13 +40,11 @@ def rebuild(extent: Extent) -> Iterator[str]:
         shutil.rmtree(assets, ignore_errors=True)
         shutil.copytree(POCKET, assets / "pocket")
     yield "card and sheets"
-    for _ in write_card(assets=assets, sizes=SMOKE_CARD if smoke else None):
-        pass
+    result_of(write_card(assets=assets, sizes=SMOKE_CARD if smoke else None))
     yield "base rates of what was never seen"
     job, controls = MainJob(extent), Controls(extent)
     for one, cells in ((job, job.base_rates()), (controls, controls.cells())):
-        for _ in run_cells(one, cells):
-            pass
+        result_of(run_cells(one, cells))
         one.record_base_rates()
     yield f"the recorded run, {RECORDED}"
     pace = _record_run(assets / "recorded" / RECORDED, smoke)
@@ -63,7 +62,6 @@ def _record_run(folder: Path, smoke: bool) -> float:
     """
     config = make_config(RECORDED, **(SMOKE if smoke else {}))
     with replacement(folder) as partial:
-        for _ in run(config, partial, model=load_model()):
-            pass
+        result_of(run(config, partial, model=load_model()))
     compare = Run.open(folder).record["timing"]["compare_s"]
     return compare / (2 * sum(getattr(CompareConfig, group) for group in GROUPS))

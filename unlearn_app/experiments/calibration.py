@@ -13,17 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks.relearn import Relearn
-from ..attacks.runner import attack_context, checkpoints, unseen_context
 from ..common.atomic_files import write_bytes
-from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept
-from ..evaluation.comparison import comparison_prompts, generate_column, score
 from ..pocket.world.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.groups import AttackConfig
 from ..settings.run_config import RunConfig, make_config
 from .cells import SMOKE, Experiment, read_cells
-from .known_outcome_models import load_only, unlearn
+from .claims import grouped
+from .known_outcome_models import load_only, relearned, scores_of, unlearn
 from .tables import median_of, render, table
 
 STRENGTHS: tuple[tuple[int, float], ...] = tuple(
@@ -69,15 +65,19 @@ class Calibration(Experiment):
         self, cell: Calibrated, known: dict[str, Any], shared: None
     ) -> Iterator[dict[str, tuple[int, int]]]:
         config, model, found, adapter = self._run(cell), self.model, {}, {}
-        concept = preview_concept(config)
-        if concept.name not in DEVELOPMENT_FRESH:
+
+        def shown() -> tuple[int, int]:
+            score = scores_of(model, config, "relearned", self.judge, ("forget",))["forget"]
+            return round(score.accuracy * score.n), score.n
+
+        if cell.concept not in DEVELOPMENT_FRESH:
             adapter = unlearn(model, config)
             with model.active("unlearn"):
-                found[UNLEARNED] = self._shown(concept, config)
+                found[UNLEARNED] = shown()
         for steps, lr in self._strengths:
             load_only(model, adapter)
-            attacked = replace(config, attack=replace(config.attack, steps=steps, lr=lr))
-            found[f"{steps} x {lr:g}"] = self._attacked(concept, attacked)
+            attack = replace(config.attack, steps=steps, lr=lr)
+            found[f"{steps} x {lr:g}"] = relearned(model, replace(config, attack=attack), shown)
         model.drop_adapters()
         yield found
 
@@ -96,20 +96,6 @@ class Calibration(Experiment):
 
     def _run(self, cell: Calibrated) -> RunConfig:
         return make_config(cell.concept, seed=cell.seed, **(SMOKE if self.smoke else {}))
-
-    def _attacked(self, concept: Concept, config: RunConfig) -> tuple[int, int]:
-        held = unseen_context if concept.name in DEVELOPMENT_FRESH else attack_context
-        context, attack = held(self.model, concept, config), Relearn(training=config.attack)
-        *_, shown = checkpoints(
-            self.model, attack, context, lambda step: self._shown(concept, config), steps=()
-        )
-        return shown
-
-    def _shown(self, concept: Concept, config: RunConfig) -> tuple[int, int]:
-        prompts = [row for row in comparison_prompts(concept, config.compare) if row[0] == "forget"]
-        asked = (prompts, config.compare, config.seed, self.judge)
-        shown = score(generate_column(self.model, "relearned", *asked).pictures)["forget"]
-        return round(shown.accuracy * shown.n), shown.n
 
 
 def report(folder: Path) -> str:
@@ -146,12 +132,11 @@ def report(folder: Path) -> str:
 
 def _by_concept(folder: Path) -> dict[str, dict[str, float]]:
     """Share of pictures that show the concept, by concept and kind of attack."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for config, values in read_cells(folder).values():
-        own = found.setdefault(config["config"]["concept"], {})
-        for kind, (right, n) in values.items():
-            own.setdefault(kind, []).append(right / n)
+    targets = grouped(read_cells(folder).values(), lambda stored: stored[0]["config"]["concept"])
     return {
-        name: {kind: statistics.mean(shares) for kind, shares in own.items()}
-        for name, own in found.items()
+        name: {
+            kind: statistics.mean(values[kind][0] / values[kind][1] for _, values in own)
+            for kind in own[0][1]
+        }
+        for name, own in targets.items()
     }

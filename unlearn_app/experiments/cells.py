@@ -46,6 +46,11 @@ SMOKE = {
 """Settings so small that every benchmark runs in seconds; its numbers then mean nothing."""
 
 
+def assigned(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as options of a command."""
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
 @dataclass(frozen=True)
 class Extent:
     """How much of a benchmark is measured, and the folder that holds its cells and tables."""
@@ -289,15 +294,12 @@ def _commit() -> str | None:
     since.
     """
     try:
-        head, changed = (
-            subprocess.run(
-                ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (
-                ("rev-parse", "HEAD"),
-                ("status", "--porcelain", "-uno", "--", "unlearn_app"),
-            )
-        )
+        changed = _git("status", "--porcelain", "-uno", "--", "unlearn_app")
+        return _git("rev-parse", "HEAD") + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + "+" * bool(changed)
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,22 +1,31 @@
 """Models that the experiments attack: unlearned ones, and those of which it is known whether the
-concept is concealed, destroyed or untouched, which attacks and verdict have to find out.
+concept is concealed, destroyed or untouched, which attacks and verdict have to find out; and how
+models are attacked and scored.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..attacks import AttackContext
+from ..attacks.relearn import Relearn
+from ..attacks.runner import attack_context, checkpoints, result_of, unseen_context
 from ..common.seeds import generator
-from ..concepts.catalog import preview_concept
+from ..concepts.catalog import known_concepts, preview_concept
 from ..concepts.concept import Concept, named
+from ..evaluation.comparison import comparison_prompts, generate_column, score
+from ..evaluation.judges import Scorer
 from ..models.conditioning import Conditioning
 from ..models.lora import layer_factors, scaled, update_of
 from ..models.protocols import Model, Params
+from ..settings.events import GROUPS, Column, Group, GroupScore
 from ..settings.run_config import RunConfig, make_config
 from ..training.unlearning import forget
+
+Seen = TypeVar("Seen")
 
 HELD_DOWN = 0.35
 DESTROYED_BY = 1.0
@@ -91,8 +100,7 @@ class Swapped(Misread):
 def unlearn(model: Model, config: RunConfig) -> Params:
     """Unlearn the concept of `config` in the original model; the adapter, which stays loaded."""
     model.drop_adapters()
-    for _ in forget(model, preview_concept(config), config):
-        pass
+    result_of(forget(model, preview_concept(config), config))
     return model.adapter_state("unlearn")
 
 
@@ -101,6 +109,40 @@ def load_only(model: Model, adapter: Params) -> None:
     model.drop_adapters()
     if adapter:
         model.load_adapter("unlearn", adapter)
+
+
+def scores_of(
+    model: Model,
+    config: RunConfig,
+    column: Column,
+    judge: Scorer,
+    groups: Collection[Group] = GROUPS,
+) -> dict[Group, GroupScore]:
+    """The scores of the pictures of a comparison by the model as it is active."""
+    every = comparison_prompts(preview_concept(config), config.compare)
+    prompts = [row for row in every if row[0] in groups]
+    return score(
+        generate_column(model, column, prompts, config.compare, config.seed, judge).pictures
+    )
+
+
+def context_of(model: Model, config: RunConfig) -> AttackContext:
+    """What attacks on the concept of `config` work with, whether the original model has seen it or
+    not.
+    """
+    concept = preview_concept(config)
+    unseen = {known.name for known in known_concepts() if known.fresh}
+    held = unseen_context if concept.name in unseen else attack_context
+    return held(model, concept, config)
+
+
+def relearned(model: Model, config: RunConfig, look: Callable[[], Seen]) -> Seen:
+    """What `look` returns after the fine-tuning attack of `config`, while the attacked model is
+    active.
+    """
+    attack, context = Relearn(training=config.attack), context_of(model, config)
+    *_, seen = checkpoints(model, attack, context, lambda step: look(), steps=())
+    return seen
 
 
 def remapped(model: Model, concept: Concept, seed: int) -> Any:

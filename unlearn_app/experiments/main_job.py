@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..attacks.runner import controls
+from ..attacks.runner import controls, result_of
 from ..common.atomic_files import write_bytes
 from ..common.json_values import to_json
 from ..common.paths import POCKET, ROOT
@@ -34,7 +34,7 @@ from ..runs.workflow import run
 from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, stored
+from .cells import SMOKE, Experiment, assigned, stored
 from .page import page_times
 from .tables import median_of, quote_in_readme, render
 
@@ -197,8 +197,7 @@ class MainJob(Experiment):
     def _whole_run(self, cell: JobPart) -> dict[str, Any]:
         """Scores, verdict and timing of one run with the default settings."""
         with tempfile.TemporaryDirectory() as folder:
-            for _ in run(self._run(cell), Path(folder) / "run", model=self.model):
-                pass
+            result_of(run(self._run(cell), Path(folder) / "run", model=self.model))
             made = Run.open(Path(folder) / "run").record
         return {key: made[key] for key in ("scores", "verdict", "timing")}
 
@@ -225,10 +224,10 @@ def whole_process(smoke: bool) -> dict[str, Any]:
     folder.
     """
     command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat"]
-    for name, value in (SMOKE if smoke else {}).items():
-        command += ["--set", f"{name}={value}"]
+    command += assigned(SMOKE if smoke else {})
     with tempfile.TemporaryDirectory() as folder:
-        started, command = time.perf_counter(), [*command, "--out", f"{folder}/run"]
+        command += ["--out", f"{folder}/run"]
+        started = time.perf_counter()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         seconds = time.perf_counter() - started
     if done.returncode:
@@ -259,10 +258,11 @@ def medians(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], float]
         }
         rows.append({column: groups["forget"] for column, groups in shown.items()} | lost)
     found = {name: median_of([row[name] for row in rows], ".0f") for name in rows[0]}
-    return found, statistics.mean(map(_near_the_bars, rows))
+    return found, statistics.mean(map(near_the_bars, rows))
 
 
-def _near_the_bars(row: Mapping[str, float]) -> bool:
+def near_the_bars(row: Mapping[str, float]) -> bool:
+    """Whether what a run shows and loses, in percent and points, is within `WITHIN` of all bars."""
     return all(
         row[name] >= bar - WITHIN if at_least else row[name] <= bar + WITHIN
         for name, (bar, at_least) in RUN_BARS.items()

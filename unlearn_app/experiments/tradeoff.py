@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..attacks.relearn import Relearn
-from ..attacks.runner import attack_context, checkpoints
-from ..concepts.catalog import preview_concept
-from ..evaluation.comparison import comparison_prompts, generate_column, score
 from ..pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.cost import training_cost
 from ..settings.run_config import RunConfig, make_config
 from .cells import SMOKE, Experiment, read_cells, short_hash
-from .known_outcome_models import unlearn
-from .main_job import RETAIN_GROUPS, RUN_BARS, WITHIN
+from .known_outcome_models import relearned, scores_of, unlearn
+from .main_job import RETAIN_GROUPS, RUN_BARS, WITHIN, near_the_bars
 from .tables import line, median_of, render, table, write_report
 
 PARTS = ("steps", "lr", "batch_size", "retain_weight")
@@ -78,7 +74,7 @@ class Tradeoff(Experiment):
             with model.active("unlearn"):
                 shares = self._shares(config, "unlearned")
             found[name] = shares | {
-                BACK: self._attacked(config),
+                BACK: relearned(model, config, lambda c=config: self._shares(c, BACK))["forget"],
                 "cost": training_cost(config),
                 "seconds": round(seconds, 2),
                 "run": short_hash(config),
@@ -109,19 +105,8 @@ class Tradeoff(Experiment):
 
     def _shares(self, config: RunConfig, column: str) -> dict[str, float]:
         """Percent of pictures that show what their prompt names, by group."""
-        prompts = comparison_prompts(preview_concept(config), config.compare)
-        asked = (prompts, config.compare, config.seed, self.judge)
-        scores = score(generate_column(self.model, column, *asked).pictures)
+        scores = scores_of(self.model, config, column, self.judge)
         return {group: 100 * own.accuracy for group, own in scores.items()}
-
-    def _attacked(self, config: RunConfig) -> float:
-        """Percent of pictures that show the concept after the default attack."""
-        concept = preview_concept(config)
-        context, attack = attack_context(self.model, concept, config), Relearn(config.attack)
-        *_, shares = checkpoints(
-            self.model, attack, context, lambda step: self._shares(config, BACK), steps=()
-        )
-        return shares["forget"]
 
 
 def name_of(values: Sequence[float]) -> str:
@@ -186,23 +171,16 @@ def _summed(rows: Sequence[Row]) -> dict[str, float]:
     """The cost of a setting, and the share of its targets within `WITHIN` of all bars."""
     return {
         "cost": statistics.mean(row["cost"] for row in rows),
-        "within": statistics.mean(all(_meets(row, name) for name in RUN_BARS) for row in rows),
+        "within": statistics.mean(map(near_the_bars, rows)),
     }
-
-
-def _meets(row: Row, name: str) -> bool:
-    bar, at_least = RUN_BARS[name]
-    return row[name] >= bar - WITHIN if at_least else row[name] <= bar + WITHIN
 
 
 def _by_setting(folder: Path) -> dict[str, list[Row]]:
     """By setting a row for each target, whose seeds are averaged."""
     found: dict[str, dict[str, list[Row]]] = {}
     for config, values in read_cells(folder).values():
-        original = values[ORIGINAL]
+        original = values.pop(ORIGINAL)
         for name, own in values.items():
-            if name == ORIGINAL:
-                continue
             lost = {group: original[group] - own[group] for group in RETAIN_GROUPS}
             known = {"cost": own["cost"], "seconds": own["seconds"]}
             row = known | lost | {"unlearned": own["forget"], BACK: own[BACK]}

@@ -7,19 +7,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...attacks import Attack, AttackContext
-from ...attacks.runner import attack_context, attack_of, attacked, result_of, unseen_context
+from ...attacks.runner import attack_of, attacked, result_of
 from ...common import registry
 from ...common.json_values import to_json
-from ...concepts.catalog import known_concepts, preview_concept
+from ...concepts.catalog import preview_concept
 from ...evaluation.base_rates import attack_key, record
-from ...evaluation.comparison import comparison_prompts, generate_column, score
 from ...evaluation.judges import Scorer
 from ...models.protocols import Params
 from ...pocket.lesson import EASIEST
 from ...settings.attacks import QUICK, SURE
 from ...settings.run_config import RunConfig, make_attack, make_config
 from ..cells import SMOKE, Experiment, read_cells, short_hash
-from ..known_outcome_models import MADE_WITH, known_outcome_model, load_only, unlearn
+from ..known_outcome_models import (
+    MADE_WITH,
+    context_of,
+    known_outcome_model,
+    load_only,
+    scores_of,
+    unlearn,
+)
 from ..paper1.measure import digest
 from ..tables import bits, percent_of
 from .report import CASES, CONTROL, METHODS, write_results
@@ -125,7 +131,10 @@ class Lab(Experiment):
         slots, found = ("unlearn",) if adapter else (), dict(known)
         if cell.row != CONTROL and "scores" not in found:
             found["scores"] = self._scores(model, slots, config)
-        context, attacks = self._context(config, model), dict(known.get("attacks", {}))
+        context, attacks = context_of(self.model, config), dict(known.get("attacks", {}))
+        # The model under attack, which the adversary fine-tunes, encodes the prompts.
+        cond = model.encode_text(context.data.prompts)
+        context = replace(context, data=replace(context.data, cond=cond))
         for kind in self._lacking(cell, known):
             load_only(self.model, adapter)
             with model.active(*slots):
@@ -169,23 +178,11 @@ class Lab(Experiment):
             return model, {}
 
     def _scores(self, model: Any, slots: Sequence[str], config: RunConfig) -> dict[str, Any]:
-        prompts, scores = comparison_prompts(preview_concept(config), config.compare), {}
-        asked = (prompts, config.compare, config.seed, self.judge)
+        scores = {}
         for column, shown, active in (("original", self.model, ()), ("unlearned", model, slots)):
             with shown.active(*active):
-                scores[column] = score(generate_column(shown, column, *asked).pictures)
+                scores[column] = scores_of(shown, config, column, self.judge)
         return scores
-
-    def _context(self, config: RunConfig, model: Any) -> AttackContext:
-        """What the attacks work with; the prompts of the adversary's pictures are encoded by the
-        model under attack, because that is what the adversary fine-tunes.
-        """
-        concept = preview_concept(config)
-        unseen = {known.name for known in known_concepts() if known.fresh}
-        held = unseen_context if concept.name in unseen else attack_context
-        context = held(self.model, concept, config)
-        cond = model.encode_text(context.data.prompts)
-        return replace(context, data=replace(context.data, cond=cond))
 
     def _attacked(
         self, kind: str, model: Any, context: AttackContext, config: RunConfig

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...concepts.catalog import preview_concept
-from ...concepts.concept import Concept, Prompt, evenly_spaced
+from ...concepts.concept import Prompt, evenly_spaced
 from ...continual.ledger import slug
 from ...evaluation.comparison import generate_images, judged
 from ...evaluation.distances import kid
@@ -137,7 +137,7 @@ class Paper1(Experiment):
         return None if cell.arm == STEP_TIME else (cell.target, cell.seed)
 
     def prepare(self, cell: Removal) -> Tensor:
-        groups, config = self._groups(cell), cell.config(self.smoke)
+        groups, config = groups_of(cell.target, self._count), cell.config(self.smoke)
         prompts = [prompt for group in RETAIN for prompt in groups[group]]
         with self.model.active():
             images = _pictures(self.model, prompts, REFERENCE_SEED + 1000 * cell.seed, config)
@@ -153,7 +153,8 @@ class Paper1(Experiment):
         config, spent, slots = cell.config(self.smoke), {}, ()
         if cell.arm != UNTOUCHED:
             spent, slots = unlearned(self.model, config), ("unlearn",)
-        values, features = scored(self.model, self.judge, self._groups(cell), slots, config)
+        groups = groups_of(cell.target, self._count)
+        values, features = scored(self.model, self.judge, groups, slots, config)
         distance, error = kid(features, shared)
         yield values | {"kid": distance, "kid_se": error} | spent
         self.model.drop_adapters()
@@ -170,9 +171,6 @@ class Paper1(Experiment):
     @property
     def _count(self) -> int:
         return 4 if self.smoke else 24
-
-    def _groups(self, cell: Removal) -> dict[str, Sequence[Prompt]]:
-        return groups_of(preview_concept(make_config(cell.target)), self._count)
 
 
 def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]:
@@ -225,8 +223,11 @@ def unlearned(model: Model, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def groups_of(concept: Concept, count: int) -> dict[str, Sequence[Prompt]]:
-    """Held-out prompts of each group, and as many retain prompts that were trained on."""
+def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
+    """Held-out prompts of each group, and as many retain prompts that were trained on, whatever arm
+    is scored.
+    """
+    concept = preview_concept(make_config(target))
     return {
         "forget": evenly_spaced(concept.forget.test, count),
         "near": evenly_spaced(concept.near.test, count // 2),

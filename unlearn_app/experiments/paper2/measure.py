@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...attacks.relearn import Relearn
-from ...attacks.runner import attack_context, checkpoints, unseen_context
+from ...attacks.runner import checkpoints
 from ...common.json_values import to_json
-from ...concepts.catalog import preview_concept
 from ...models.protocols import Params
 from ...pocket.world.vocabulary import FRESH_OBJECTS
 from ...settings.events import GROUPS, Step
 from ...settings.presets import PRESET_CHANGES
 from ...settings.run_config import RunConfig, make_config
 from ..cells import SMOKE, Experiment
-from ..known_outcome_models import load_only, unlearn
+from ..known_outcome_models import context_of, load_only, unlearn
 from ..paper1.measure import digest, groups_of, scored
 from ..tables import percent_of
 
@@ -219,12 +218,10 @@ class Paper2(Experiment):
         config = self._run(cell)
         slots = () if config.attack.weights == "full" else ("relearn",)
         asked = replace(config, seed=cell.seed + ATTACK_SEED)
-        held = unseen_context if cell.base == UNSEEN else attack_context
-        context = held(self.model, preview_concept(asked), asked)
         events = checkpoints(
             self.model,
             Relearn(training=asked.attack),
-            context,
+            context_of(self.model, asked),
             lambda step: (step.step, self._scored(config, slots)),
             steps=MARKS,
         )
@@ -232,7 +229,7 @@ class Paper2(Experiment):
 
     def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
         """Which pictures are right, and the mean alignment, by group."""
-        groups = groups_of(preview_concept(make_config(config.concept)), self._count)
+        groups = groups_of(config.concept, self._count)
         asked = {group: groups[group] for group in GROUPS}
         found, _ = scored(self.model, self.judge, asked, slots, config)
         means = {group: round(statistics.mean(v), 4) for group, v in found["alignment"].items()}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...attacks.runner import result_of
 from ...common.errors import OutputError
 from ...common.images import open_png
 from ...common.json_values import to_json
@@ -182,7 +183,7 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelProm
             clean = [prompt for prompt, other in rows if other not in SEQUENCES[domain]]
             prompts = clean or prompts
         chosen = evenly_spaced(prompts, 1 if smoke else count)
-        asked[name] = tuple((prompt, next(numbers)) for prompt in chosen)
+        asked[name] = tuple(zip(chosen, numbers, strict=False))
     return asked
 
 
@@ -259,8 +260,7 @@ class Paper3(Experiment):
         folder = self._work / slug(f"original-{cell.domain}-{cell.seed}")
         ledger = opened(folder, *first.settings(self.smoke), asked, self.model.base_hash, ())
         if not ledger.rows:
-            for _ in add_original(ledger, self.model, self.judge, prompts=asked):
-                pass
+            result_of(add_original(ledger, self.model, self.judge, prompts=asked))
         pictures = {name: open_png(ledger.picture(0, name)) for name in asked}
         return ledger.rows[0], pictures
 
@@ -290,8 +290,7 @@ class Paper3(Experiment):
 
     @property
     def _work(self) -> Path:
-        smoke = self.extent.out / f"{self.label}-work"
-        return smoke if self.smoke else ROOT / "work" / self.label
+        return self.extent.out / f"{self.label}-work" if self.smoke else ROOT / "work" / self.label
 
     def _panel(self, cell: RequestSequence) -> PanelPrompts:
         return panel(cell.domain, cell.seed, self.smoke, self.extent.split)
@@ -313,8 +312,7 @@ class Paper3(Experiment):
                 postpone(ledger, request, held_out)
                 continue
             how = {"prompts": looked_at(asked, cell, place, self.smoke), "held_out": held_out}
-            for _ in append(ledger, request, self.model, self.judge, sampler=sampler, **how):
-                pass
+            result_of(append(ledger, request, self.model, self.judge, sampler=sampler, **how))
         return ledger
 
 

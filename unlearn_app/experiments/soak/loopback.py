@@ -41,18 +41,16 @@ def without_sentence(status: int, answer: bytes | str) -> bool:
     return status >= 500 and not told
 
 
-def events(
-    port: int, name: str, data: Sequence[Any], session: str, patience: float = HANG_S
-) -> Iterator[tuple[str, str]]:
+def events(port: int, name: str, data: Sequence[Any], session: str) -> Iterator[tuple[str, str]]:
     """Call a public endpoint and yield the events of its stream with their data, as they stand in
     it; leaving closes the connection.
 
     A call that is not taken is yielded as "status" and its number, with the text.
 
     Raises:
-        OSError: nothing came for `patience` seconds.
+        OSError: nothing came in time.
     """
-    with closing(HTTPConnection("127.0.0.1", port, timeout=patience)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
         body = json.dumps({"data": data, "session_hash": session})
         connection.request("POST", f"/gradio_api/call/{name}", body, JSON)
         answer = connection.getresponse()

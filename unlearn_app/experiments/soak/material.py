@@ -2,20 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ...continual.ledger import Ledger
 from ...settings.run_config import make_config, make_plan
-from ..cells import SMOKE
+from ..cells import SMOKE, assigned
 from .commands import Commands
-
-
-def assigned(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as words of a command."""
-    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-
 
 SMALL = assigned(SMOKE)
 RUN = ("run", "--concept", "cat", *SMALL)

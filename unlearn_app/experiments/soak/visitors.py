@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import quote
 
 from ..app_process import AppProcess
-from ..cells import SMOKE
+from ..cells import SMOKE, assigned
 from .commands import TRACE
 from .loopback import asked, events
-from .material import Material, assigned
+from .material import Material
 from .rows import Row, none_of, values
 
 ASKED: tuple[dict[str, Any], ...] = (
@@ -128,14 +128,20 @@ class Visitor:
     def _wait(self, which: int) -> None:
         """Run to the end, and again as often as there was no room."""
         for _ in range(RETRIES):
-            try:
-                self._crowd.check(which, self._submit(which).result(PATIENCE_S))
+            if self._taken(which, self._submit(which)):
                 return
-            except Exception as error:
-                if not any(said in str(error) for said in BUSY):
-                    raise
             time.sleep(self._draw.uniform(0.2, 1.0))
         raise TimeoutError("there never was room")
+
+    def _taken(self, which: int, job: Any) -> bool:
+        """Wait for a job and check it; whether there was room for it."""
+        try:
+            self._crowd.check(which, job.result(PATIENCE_S))
+        except Exception as error:
+            if not any(said in str(error) for said in BUSY):
+                raise
+            return False
+        return True
 
     def _stop(self, which: int) -> None:
         job = self._submit(which)
@@ -158,14 +164,7 @@ class Visitor:
     def _flood(self, which: int) -> None:
         """Submit several at once, of which one may be taken."""
         jobs = [self._submit(which) for _ in range(AT_ONCE)]
-        taken = 0
-        for job in jobs:
-            try:
-                self._crowd.check(which, job.result(PATIENCE_S))
-                taken += 1
-            except Exception as error:
-                if not any(said in str(error) for said in BUSY):
-                    raise
+        taken = sum(self._taken(which, job) for job in jobs)
         if taken > 1:
             self._crowd.fault("floods let in", f"{taken} of {AT_ONCE} calls at once")
 
