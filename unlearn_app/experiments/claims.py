@@ -40,15 +40,6 @@ class Claim:
     step: int = 100
     """The attack step at which the statistic is taken (paper 2)."""
 
-    def differences(
-        self, better: Mapping[Pair, float], worse: Mapping[Pair, float]
-    ) -> dict[Pair, float]:
-        """The number of every pair that both arms have."""
-        return {
-            pair: better[pair] - self.factor * worse[pair]
-            for pair in sorted(better.keys() & worse.keys())
-        }
-
     def label(self, found: Interval) -> str:
         """The verdict on the claim, from the interval of its number."""
         return above_zero(found) if self.low is None else inside(found, self.low, self.high)
@@ -68,17 +59,23 @@ def inside(found: Interval, low: float, high: float, words: tuple[str, str] = HE
     return words[1] if found[2] < low or found[1] > high else "undecided"
 
 
-def against_bar(found: Interval, bar: float, at_most: bool, words: tuple[str, str] = MET) -> str:
-    """Whether an interval lies on the right side of a bar, on the wrong one, or across."""
-    return inside(found, -ANY, bar, words) if at_most else inside(found, bar, ANY, words)
-
-
 def grouped(found: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """The items with the same key together, in the order in which the keys come up."""
     groups: dict[Key, list[Item]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)
     return groups
+
+
+def paired(
+    found: Sequence[Item],
+    arm: Callable[[Item], str],
+    names: tuple[str, str],
+    key: Callable[[Item], Any],
+) -> list[tuple[Item, Item]]:
+    """The items of two arms with the same key, in the order of the keys that both arms have."""
+    one, two = ({key(item): item for item in found if arm(item) == name} for name in names)
+    return [(one[shared], two[shared]) for shared in sorted(one.keys() & two.keys())]
 
 
 def by_target(values: Mapping[Pair, float]) -> list[float]:

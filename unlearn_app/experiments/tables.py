@@ -153,14 +153,10 @@ def curves(rows: Sequence[Sequence[Panel]], colours: Mapping[str, str], unit: st
     for top, row in enumerate(rows):
         for left, (title, lines) in enumerate(row):
             last = max((x for points in lines.values() for x, _ in points), default=1) or 1
-            paths = [
-                {"colour": colours[name], "points": _path_points(points, last)}
+            paths = {
+                name: " ".join(f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points)
                 for name, points in lines.items()
-            ]
+            }
             place = {"left": 270 * left, "top": 190 * top}
             panels.append({"name": title, **place, "lines": paths, "last": last})
     return render("curves.svg", panels=panels, colours=colours, unit=unit)
-
-
-def _path_points(points: Sequence[tuple[float, float]], last: float) -> str:
-    return " ".join(f"{40 + 200 * x / last:.1f},{150 - 1.2 * y:.1f}" for x, y in points)

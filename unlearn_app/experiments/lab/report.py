@@ -104,22 +104,20 @@ def _of_row(found: Results, row: str) -> dict[str, Any]:
     """What the report says of all models of a row: hits by attack, how often each verdict, and on
     how many models each attack shows more than its control.
     """
-    own, judged = [each for each in found if each.row == row], findings(found, row)
+    own = [each for each in found if each.row == row]
     hits: dict[str, str] = {}
-    tried, back = Counter(), Counter()
     for each in own:
         for kind, attack in each.attacks.items():
             hits[kind] = hits.get(kind, "") + attack["hits"]
-    for _, some in judged:
-        tried.update(finding.kind for finding in some)
-        back.update(finding.kind for finding in some if finding.recovers(Thresholds().back))
+    judged = [finding for _, some in findings(found, row) for finding in some]
+    back = Counter(finding.kind for finding in judged if finding.recovers(Thresholds().back))
     labels = Counter(verdict.label for verdict in verdicts(found, row))
     return {
         "models": len(own),
         "hits": hits,
         "labels": dict(labels.most_common()),
         "right": sum(labels[label] for label in CASES[row].truth) if row in CASES else 0,
-        "tried": tried,
+        "tried": Counter(finding.kind for finding in judged),
         "back": dict(back.most_common()),
     }
 

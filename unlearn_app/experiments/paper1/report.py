@@ -10,7 +10,7 @@ from typing import Any
 
 from ...evaluation.statistics import mean_interval
 from ..cells import read_cells
-from ..claims import Claim, Pair, grouped
+from ..claims import Claim, Pair, grouped, paired
 from ..tables import line, render, with_ends, write_report
 
 RETAIN = ("near", "far")
@@ -115,35 +115,29 @@ def judged(claim: Claim, found: Results) -> str:
     """One line: the paired difference by target and seed, its 95 % interval, and what it
     decides.
     """
-    sides = [
-        {
-            (one.target, one.seed): claim.statistic(one)
-            for one in found
-            if one.arm == arm and claim.task in one.tasks
-        }
-        for arm in (claim.better, claim.worse)
-    ]
-    differences = claim.differences(*sides)
-    if not differences:
+    own = [one for one in found if claim.task in one.tasks]
+    arms = claim.better, claim.worse
+    pairs = paired(own, attrgetter("arm"), arms, attrgetter("target", "seed"))
+    if not pairs:
         return line(claim.text, claim.task, "not measured", "–")
-    found = mean_interval(list(differences.values()))
-    said = f"{with_ends(found, '+.3g')} {claim.unit}, {len(differences)} pairs"
-    return line(claim.text, claim.task, said, f"**{claim.label(found)}**")
+    interval = mean_interval([claim.statistic(a) - claim.statistic(b) for a, b in pairs])
+    said = f"{with_ends(interval, '+.3g')} {claim.unit}, {len(pairs)} pairs"
+    return line(claim.text, claim.task, said, f"**{claim.label(interval)}**")
 
 
 def by_arm(found: Results) -> dict[str, list[RemovalResult]]:
     """The results of each arm, best first by UA less RA lost."""
-    arms = grouped(found, attrgetter("arm"))
-
-    def cost(arm: str) -> float:
-        return statistics.mean(max(one.ra_loss, 0) - one.ua for one in arms[arm])
-
-    return {arm: arms[arm] for arm in sorted(arms, key=cost)}
+    arms = grouped(found, attrgetter("arm")).items()
+    costs = {arm: statistics.mean(max(one.ra_loss, 0) - one.ua for one in own) for arm, own in arms}
+    return dict(sorted(arms, key=lambda item: costs[item[0]]))
 
 
-def targets_of(found: Results) -> dict[str, list[RemovalResult]]:
-    """The results of each target, all seeds together."""
-    return grouped(found, attrgetter("target"))
+def means_by_target(found: Results, *names: str) -> dict[str, list[float]]:
+    """The means of several numbers over the seeds of each target."""
+    return {
+        target: [statistics.mean(getattr(one, name) for one in own) for name in names]
+        for target, own in grouped(found, attrgetter("target")).items()
+    }
 
 
 def _reaches(ua: float, lost: float) -> bool:
@@ -152,24 +146,15 @@ def _reaches(ua: float, lost: float) -> bool:
 
 def _reached(found: Results) -> float:
     """The share of targets that an arm forgets while it keeps enough, in percent."""
-    means = [_means(many, "ua", "ra_loss") for many in targets_of(found).values()]
+    means = means_by_target(found, "ua", "ra_loss").values()
     return 100 * statistics.mean(_reaches(*own) for own in means)
-
-
-def _error(found: Results) -> float:
-    """The standard error of a distance of kernels, from those of its cells."""
-    return statistics.mean(one.kid_se**2 for one in found) ** 0.5
-
-
-def _means(found: Results, *names: str) -> list[float]:
-    return [statistics.mean(getattr(one, name) for one in found) for name in names]
 
 
 def short_of(found: Results) -> list[dict[str, Any]]:
     """Every arm that reaches less than 80 % of its targets, with those that it misses."""
     short = []
     for arm, mine in by_arm(found).items():
-        means = {name: _means(many, "ua", "ra_loss") for name, many in targets_of(mine).items()}
+        means = means_by_target(mine, "ua", "ra_loss")
         missed = {name: own for name, own in means.items() if not _reaches(*own)}
         if 5 * len(missed) > len(means):
             said = [f"{name} {ua:.0f} / {lost:+.0f}" for name, (ua, lost) in missed.items()]
@@ -183,8 +168,7 @@ def best_arm(found: Results) -> dict[str, Any] | None:
     """
     ranked = []
     for arm, mine in _classes(found).items():
-        targets = targets_of(mine).values()
-        means = [_means(many, "ua", "ra_loss", "held_out") for many in targets]
+        means = means_by_target(mine, "ua", "ra_loss", "held_out").values()
         if len(means) >= 3:
             ua, lost, held = map(statistics.median, zip(*means, strict=True))
             met = ua >= 95 and lost <= 3 and abs(held) <= 0.01
@@ -206,12 +190,13 @@ def _classes(found: Results) -> dict[str, list[RemovalResult]]:
 def report(folder: Path, found: Results) -> str:
     """The report on the results of `folder`, as Markdown."""
     tasks = dict.fromkeys(task for one in found for task in one.tasks)
-    seeds = {target: len({one.seed for one in own}) for target, own in targets_of(found).items()}
+    targets = grouped(found, attrgetter("target"))
+    seeds = {target: len({one.seed for one in own}) for target, own in targets.items()}
     return render(
         "paper1.md",
         name=folder.name,
         tasks={task: by_arm([one for one in found if task in one.tasks]) for task in tasks},
-        error=_error,
+        error=lambda own: statistics.mean(one.kid_se**2 for one in own) ** 0.5,
         reached=_reached,
         best=best_arm(found),
         short=short_of(found),

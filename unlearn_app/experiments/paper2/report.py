@@ -12,7 +12,7 @@ from ...evaluation.relearn_curve import area_under
 from ...evaluation.verdict import steps_to_recovery
 from ...settings.events import GROUPS
 from ..cells import read_cells
-from ..claims import ANY, Claim, Pair, by_target, grouped, rounded_interval, target_mean
+from ..claims import ANY, Claim, Pair, by_target, grouped, paired, rounded_interval, target_mean
 from ..tables import (
     Panel,
     curves,
@@ -188,20 +188,13 @@ def judged(claim: Claim, found: Curves, base: str) -> str:
 
     Of each target and seed only the attacks count that both models have met.
     """
-    sides = [
-        {
-            (curve.pair, curve.cell.attack): curve
-            for curve in found
-            if (curve.cell.base, curve.cell.defence) == (base, defence)
-        }
-        for defence in (claim.better, claim.worse)
-    ]
-    met = sorted(sides[0].keys() & sides[1].keys())
-    better, worse = (claim.statistic([side[key] for key in met], claim.step) for side in sides)
+    defence, key = attrgetter("cell.defence"), attrgetter("pair", "cell.attack")
+    met = paired(_of_base(found, base), defence, (claim.better, claim.worse), key)
+    better, worse = (claim.statistic([one[side] for one in met], claim.step) for side in (0, 1))
     if not better:
         return line(claim.text, base, "not measured", "–")
-    text = claim.text + _when(claim, max(sides[0][key].last for key in met))
-    targets = by_target(claim.differences(better, worse))
+    text = claim.text + _when(claim, max(curve.last for curve, _ in met))
+    targets = by_target({pair: better[pair] - claim.factor * worse[pair] for pair in better})
     interval = rounded_interval(targets)
     factor = "" if claim.factor == 1 else f"{claim.factor:g} × "
     said = f"{target_mean(better):.3g} against {factor}{target_mean(worse):.3g}: "
@@ -230,10 +223,7 @@ def curve_line(
     of the pictures.
     """
     last, ends = min(curve.last for curve in found), (0, marks[-1])
-    shares = []
-    for step in marks:
-        seen = [curve for curve in found if step in curve.forget]
-        shares.append(_share(seen, step, aligned=step in ends) if seen else "")
+    shares = [_share(found, step, aligned=step in ends) for step in marks]
     way = _area_and_recovery(found, known, last) if last else ["", ""]
     kept = [_kept(found, group, sorted({0, last})) for group in ("near", "far")]
     return line(name, *shares, *way, *kept, len(found))
@@ -266,12 +256,13 @@ def _mean_alignment(found: Curves, step: int, group: str = "forget") -> float:
 
 def _share(found: Curves, step: int, aligned: bool) -> str:
     """The mean share of the concept at `step`, its interval from three targets on, and the mean
-    alignment.
+    alignment; empty where no curve was judged then.
     """
-    said = with_half(by_target({curve.pair: curve.forget[step] for curve in found}), least=3)
-    if not aligned:
-        return said
-    return f"{said} ({_mean_alignment(found, step):.2f})"
+    seen = [curve for curve in found if step in curve.forget]
+    if not seen:
+        return ""
+    said = with_half(by_target({curve.pair: curve.forget[step] for curve in seen}), least=3)
+    return f"{said} ({_mean_alignment(seen, step):.2f})" if aligned else said
 
 
 def write_results(folder: Path) -> str:
@@ -347,11 +338,12 @@ def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
 def _by_defence(measured: Collection[DefendedAttack]) -> dict[str, list[str]]:
     """The measured attacks of every defence, in the order of the grid."""
     met = {(cell.defence, cell.attack) for cell in measured}
-    found = {
-        defence: [attack for attack in ATTACKS if (defence, attack) in met]
+    return {
+        "the fresh concepts" if defence == NONE else defence: [
+            attack for attack in ATTACKS if (defence, attack) in met
+        ]
         for defence in (NONE, *DEFENCES, *CONTROLS, *SHORT)
     }
-    return {"the fresh concepts": found.pop(NONE), **found}
 
 
 COLOURS = {

@@ -3,13 +3,13 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 from ...evaluation.statistics import mean_interval, paired_change, wilson
 from ..cells import read_cells
-from ..claims import HELD, Interval, above_zero, against_bar, grouped
+from ..claims import ANY, MET, Interval, above_zero, grouped, inside, paired
 from ..tables import (
     Panel,
     curves,
@@ -147,15 +147,8 @@ def _paired(
     found: States, arm: str, other: str, name: str
 ) -> list[tuple[SequenceState, SequenceState]]:
     """The same sequences under two arms after the last request, where both have a value."""
-    one, two = (
-        {
-            state.sequence: state
-            for state in _of_arm(_at_last(found), side)
-            if getattr(state, name) is not None
-        }
-        for side in (arm, other)
-    )
-    return [(one[key], two[key]) for key in sorted(one.keys() & two.keys())]
+    known = [state for state in _at_last(found) if getattr(state, name) is not None]
+    return paired(known, attrgetter("arm"), (arm, other), attrgetter("sequence"))
 
 
 def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
@@ -219,7 +212,7 @@ def collapse(found: States, arm: str) -> str:
     text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
     if interval is None:
         return _not_measured(text, arm)
-    label = against_bar(interval, COLLAPSE, at_most=True, words=HELD)
+    label = inside(interval, -ANY, COLLAPSE)
     pictures = number_of(sum(len(end.pictures["ra_i"]) for end in ends), "picture")
     ua = f"{mean([end.ua for end in ends]):.0f}"
     return line(text, arm, _within(interval, "%", len(ends)), pictures, ua, f"**{label}**")
@@ -234,7 +227,7 @@ def cost(found: States) -> str:
     if not pairs:
         return _not_measured(text, arms)
     interval = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
-    label = against_bar(interval, 1.0, at_most=False, words=HELD)
+    label = inside(interval, 1.0, ANY)
     ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
     return line(text, arms, _within(interval, "times", len(pairs), 1), "–", ua, f"**{label}**")
 
@@ -264,9 +257,10 @@ class Bar:
         """The bound with its direction."""
         return f"{'≤' if self.at_most else '≥'} {self.bound:g}"
 
-    def reached(self, value: float) -> bool:
-        """Whether a value lies on the right side."""
-        return value <= self.bound if self.at_most else value >= self.bound
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The range of values that meet it."""
+        return (-ANY, self.bound) if self.at_most else (self.bound, ANY)
 
     def cell(self, found: Interval | None) -> str:
         """An interval with its verdict, a dash for none; a single sequence has no interval."""
@@ -275,7 +269,7 @@ class Bar:
             return "–"
         if found[1] == float("-inf"):
             return format(found[0], form)
-        return f"{with_ends(found, form)}, {against_bar(found, self.bound, self.at_most)}"
+        return f"{with_ends(found, form)}, {inside(found, *self.ends, MET)}"
 
 
 BARS = {
@@ -341,11 +335,11 @@ def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
     """
 
     def met(arm: str) -> tuple[int, int]:
-        against = [(BARS[name], found[arm][name]) for name in STATE if found[arm][name]]
-        sure = [against_bar(own, bar.bound, bar.at_most) == "met" for bar, own in against]
-        return sum(sure), sum(bar.reached(own[0]) for bar, own in against)
+        known = [(*found[arm][name], *BARS[name].ends) for name in STATE if found[arm][name]]
+        sure = [least <= low and high <= most for _, low, high, least, most in known]
+        return sum(sure), sum(least <= middle <= most for middle, _, _, least, most in known)
 
-    able = [arm for arm in found if BARS["ua"].reached(_middle(found[arm], "ua"))]
+    able = [arm for arm in found if _middle(found[arm], "ua") >= BARS["ua"].bound]
     if not able:
         most = max(found, key=lambda arm: _middle(found[arm], "ua"))
         return most, f"no arm's UA reaches {BARS['ua'].bound:.0f} %, its is highest"
@@ -373,9 +367,8 @@ def _middle(found: Reached, name: str) -> float:
 
 def by_arm(found: States) -> dict[str, list[SequenceState]]:
     """The states of each arm, those first that keep most of their own domain."""
-    arms = grouped(found, attrgetter("arm"))
-    ranked = sorted(arms, key=lambda arm: -mean([state.ra_i for state in arms[arm]]))
-    return {arm: arms[arm] for arm in ranked}
+    arms = grouped(found, attrgetter("arm")).items()
+    return dict(sorted(arms, key=lambda item: -mean([state.ra_i for state in item[1]])))
 
 
 def _originals(found: States) -> list[dict[str, float | None]]:
@@ -400,13 +393,10 @@ def _percent(values: Sequence[float | None]) -> str:
 
 def notes(found: States) -> list[str]:
     """The notes of the last request of each sequence, equal ones of several seeds in one line."""
-    seeds: dict[tuple[str, str], list[str]] = {}
-    for end in _at_last(found):
-        for note in end.notes:
-            seeds.setdefault((end.arm, note), []).append(str(end.seed))
+    noted = [(end.arm, note, str(end.seed)) for end in _at_last(found) for note in end.notes]
     return [
-        f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(own)}: {note}"
-        for (arm, note), own in seeds.items()
+        f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(seed for *_, seed in own)}: {note}"
+        for (arm, note), own in grouped(noted, itemgetter(0, 1)).items()
     ]
 
 
