@@ -25,6 +25,7 @@ from ..common.record_files import Record, checked, read_json
 from ..continual.ledger import slug
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.pocket_judge import PocketJudge
+from ..evaluation.judges.second_judge import SecondJudge
 from ..models.catalog import load_model
 from ..models.protocols import Model
 from ..runs.provenance import environment, peak_memory_gb
@@ -68,8 +69,8 @@ class Extent:
 
 
 class Experiment(ABC):
-    """A benchmark: its cells, how a cell is measured, and its report; it holds model and judge,
-    which are loaded when they are first asked for.
+    """A benchmark: its cells, how a cell is measured, and its report. Model and judges are loaded
+    when they are first used.
     """
 
     name: ClassVar[str]
@@ -90,6 +91,11 @@ class Experiment(ABC):
     def judge(self) -> Scorer:
         """What judges its pictures."""
         return self._judge or PocketJudge.load(POCKET / "judge")
+
+    @functools.cached_property
+    def second(self) -> SecondJudge:
+        """What checks the judge of the bundled model."""
+        return SecondJudge.load(POCKET / "second")
 
     @property
     def label(self) -> str:
@@ -140,7 +146,7 @@ class Experiment(ABC):
         return None
 
     def alone(self, cell: Any) -> bool:
-        """Whether the machine must do nothing else meanwhile, because the cell times something."""
+        """Whether the cell measures time, so that nothing else may run on the machine."""
         return False
 
     @abstractmethod

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import fold, unfold
 
-from ..common.paths import POCKET
 from ..common.seeds import generator
 from ..concepts.catalog import preview_concept
 from ..evaluation.judges import Classifier
-from ..evaluation.judges.second_judge import SecondJudge
 from ..models.protocols import Model
 from ..pocket.measures import AXES, generate_scenes, sample_scenes
 from ..pocket.world import grammar
@@ -59,7 +57,7 @@ class JudgeExperiment(Experiment):
 
     def __init__(self, *made: Any) -> None:
         super().__init__(*made)
-        self.judges = self.judge, SecondJudge.load(POCKET / "second")
+        self.judges = self.judge, self.second
         self._size = 28 if self.smoke else 1400
         self._per_pair = 1 if self.smoke else self.extent.seeds * (2 if self.extent.full else 1)
 
@@ -88,8 +86,13 @@ class JudgeExperiment(Experiment):
             yield on_strange(self.judges, self.model, self._size // 7)
         elif cell.kind == "generated":
             shown = sample_scenes(self._per_pair)[:: 16 if self.smoke else 1]
-            how = {"steps": STEPS, "guidance_scale": GUIDANCE_SCALE, "first_seed": GENERATED}
-            pictures = generate_scenes(self.model, shown, **how)
+            pictures = generate_scenes(
+                self.model,
+                shown,
+                steps=STEPS,
+                guidance_scale=GUIDANCE_SCALE,
+                first_seed=GENERATED,
+            )
             yield on_known(self.judges, pictures, shown)
         else:
             shown = (

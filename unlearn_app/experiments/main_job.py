@@ -13,10 +13,9 @@ from typing import Any
 from ..attacks.runner import controls, result_of
 from ..common.atomic_files import write_bytes
 from ..common.json_values import to_json
-from ..common.paths import POCKET, ROOT
+from ..common.paths import ROOT
 from ..concepts.catalog import known_concepts, preview_concept
 from ..evaluation.base_rates import record, relearning_key
-from ..evaluation.judges.second_judge import SecondJudge
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
     generate_scenes,
@@ -42,6 +41,11 @@ CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)
 BASE_SEEDS = 6
 GENERATED_SEED = 4_000_000
 """Pictures from this seed on were never used to choose anything."""
+SAMPLING = {
+    "steps": CompareConfig.sampling_steps,
+    "guidance_scale": CompareConfig.guidance_scale,
+    "first_seed": GENERATED_SEED,
+}
 RETAIN_GROUPS = ("near", "far")
 RUN_BARS = {
     "unlearned": (10, False),
@@ -82,15 +86,6 @@ class MainJob(Experiment):
 
     name = "main-job"
 
-    def __init__(self, *made: Any) -> None:
-        super().__init__(*made)
-        self.second = SecondJudge.load(POCKET / "second")
-        self._sampling = {
-            "steps": CompareConfig.sampling_steps,
-            "guidance_scale": CompareConfig.guidance_scale,
-            "first_seed": GENERATED_SEED,
-        }
-
     def cells(self) -> list[JobPart]:
         concepts = CONCEPTS[:1] if self.smoke else CONCEPTS
         runs = [JobPart(RUN, name, seed) for name in concepts for seed in range(self.seeds)]
@@ -127,7 +122,7 @@ class MainJob(Experiment):
             "pictures": len(SHOWN[cell.kind](self.smoke)),
         }
         sampled = cell.kind not in ("rendered", "reconstruction")
-        return own | ({"sampler": self._sampling} if sampled else {})
+        return own | ({"sampler": SAMPLING} if sampled else {})
 
     def alone(self, cell: JobPart) -> bool:
         return True
@@ -139,7 +134,7 @@ class MainJob(Experiment):
         ways = {
             "rendered": lambda: judge_scores(self.judge, rendered(asked), asked),
             "reconstruction": lambda: on_reconstruction(self.model, asked),
-            "diversity": lambda: on_one_prompt(self.model, len(asked), **self._sampling),
+            "diversity": lambda: on_one_prompt(self.model, len(asked), **SAMPLING),
             **dict.fromkeys(("generated", "held-out"), lambda: self._quality(asked)),
             RUN: lambda: self._whole_run(cell),
             BASE: lambda: self._taught(cell),
@@ -191,7 +186,7 @@ class MainJob(Experiment):
         return make_config(concept, seed=cell.seed, **(SMOKE if self.smoke else {}))
 
     def _quality(self, shown: Sequence[Any]) -> Any:
-        pictures = generate_scenes(self.model, shown, **self._sampling)
+        pictures = generate_scenes(self.model, shown, **SAMPLING)
         return generation_scores(self.judge, self.second, pictures, shown)
 
     def _whole_run(self, cell: JobPart) -> dict[str, Any]:

@@ -142,7 +142,7 @@ worst = _statistic(RelearnCurve.at, harmless=False)
 _AFTER_HARMLESS = _statistic(RelearnCurve.at, harmless=True)
 _SECONDS = _statistic(lambda curve, step: curve.unlearn_s)
 SOME = 1e-9
-"""More than nothing."""
+"""The smallest difference that counts."""
 LESS = -ANY, -SOME
 _FALL = _fall("near", harmless=False)
 CLAIMS = (

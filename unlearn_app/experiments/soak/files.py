@@ -1,6 +1,4 @@
-"""Hostile files: whatever somebody hands over is refused in a sentence, soon, and without much
-memory.
-"""
+"""Hostile files: each must be refused in a sentence, within a limited time and memory."""
 
 import io
 import json

@@ -1,5 +1,5 @@
-"""Nonsense over the requests of the page and of programs, over the command line and in files:
-whatever it is, the answer is a sentence, and it comes.
+"""Malformed inputs to the page, its endpoints, the command line and files: each must be answered in
+time, and refused in a sentence.
 
 An input is drawn from the seed, its kind and its number, and can be made again alone.
 """

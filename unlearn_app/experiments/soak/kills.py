@@ -58,7 +58,7 @@ class Killed:
         words = (*ADD, PANEL[1])
         self._kill(words)
         yield from self._works("continual", "show", "ledger")
-        with suppress(UnlearnError):  # what does not open was told just now
+        with suppress(UnlearnError):  # that it does not open has been yielded already
             if len(Ledger.open(self._here / "ledger").requests) == 1:
                 yield from self._works(*words)
         yield from self._works("continual", "rollback", "ledger", "1")
@@ -72,7 +72,7 @@ class Killed:
             yield f"`{' '.join(words)}` fails afterwards: {ended.said[-300:]}"
 
     def left(self) -> Iterator[str]:
-        """What no command has swept."""
+        """Half-written files that no command has removed."""
         for path in self._here.rglob(".*"):
             if HALF_WRITTEN.fullmatch(path.name):
                 yield f"{LEFT} {path.relative_to(self._here)}"

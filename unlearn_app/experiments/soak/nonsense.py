@@ -1,4 +1,4 @@
-"""Values that nobody means, and records and texts with some of them in it, all drawn from a
+"""Values that are not accepted, and records and files with such a value in them, drawn from a
 generator.
 """
 

@@ -1,5 +1,5 @@
-"""A crowd on one page: every run is the visitor's own, bit for bit what it is alone, and nothing
-else is to be had.
+"""Many visitors at once: each gets the same pictures, bit for bit, as a run alone, and can reach no
+run of another.
 """
 
 import itertools
@@ -229,8 +229,8 @@ def others_reached(crowd: Crowd, draw: random.Random, count: int) -> Iterator[st
 
 
 def attacked_without_a_run(crowd: Crowd) -> Iterator[str]:
-    """Ask for attacks as nobody in particular, and under names that may be guessed or seen; yield
-    the names that were let in.
+    """Ask for attacks as sessions whose names can be guessed or seen; yield those that were
+    accepted.
     """
     session = next(iter(crowd.sessions))
     guesses = [uuid.uuid4().hex, session[:8], session.upper(), "null", "undefined", "0"]
@@ -243,7 +243,7 @@ def attacked_without_a_run(crowd: Crowd) -> Iterator[str]:
 
 
 def told_sessions(crowd: Crowd) -> Iterator[str]:
-    """Pages that tell somebody's session, which is all it takes to be them."""
+    """Yield the pages that show a visitor's session, with which anybody can act as that visitor."""
     for path in ("/config", "/gradio_api/info", "/gradio_api/queue/status", "/gradio_api/app_id"):
         _, body = asked(crowd.app.port, "GET", path, size=10_000_000)
         if any(session.encode() in body for session in crowd.sessions):
