@@ -21,8 +21,8 @@ def page_times() -> dict[str, Any]:
     """
     if missing := _missing():
         return {"text": f"not measured: {missing}"}
-    with _site() as (url, ready), _tab() as tab:
-        picture, stop = _open(tab, url), _seconds_to_stop(tab)
+    with _opened() as (tab, ready, picture):
+        stop = _seconds_to_stop(tab)
     return {
         "ready_s": ready,
         "picture_s": picture,
@@ -38,8 +38,7 @@ def write_screenshot(path: Path) -> str:
     if missing := _missing():
         return f"{path.name} is not made: {missing}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _site() as (url, _), _tab() as tab:
-        _open(tab, url)
+    with _opened() as (tab, _, _):
         tab.wait_for_timeout(SETTLE_MS)
         tab.screenshot(path=path)
     return f"{path.name}, {path.stat().st_size:,} bytes"
@@ -56,41 +55,34 @@ def _browser() -> str | None:
 
 
 @contextmanager
-def _site() -> Iterator[tuple[str, float]]:
-    """The app in a process of its own: its address, and the seconds from its start until it
-    answered.
+def _opened() -> Iterator[tuple[Any, float, float]]:
+    """The page of an app in a process of its own: the seconds from the start of the process until
+    it answered, and from opening the page until it showed a picture.
     """
-    with tempfile.TemporaryDirectory() as folder, AppProcess(Path(folder)) as app:
-        yield app.url, app.wait()
-
-
-@contextmanager
-def _tab() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium.new_page(viewport={"width": 1280, "height": 720})
+    with tempfile.TemporaryDirectory() as folder, AppProcess(Path(folder)) as app:
+        ready = app.wait()
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(
+                executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"]
+            )
+            tab = chromium.new_page(viewport={"width": 1280, "height": 720})
+            opened = time.perf_counter()
+            tab.goto(app.url)
+            shown = "[...document.images].some(i => i.complete && i.naturalWidth >= 64)"
+            tab.wait_for_function(shown)
+            yield tab, ready, time.perf_counter() - opened
 
 
-def _open(tab: Any, url: str) -> float:
-    """Open the page; the seconds until a picture stood there."""
-    opened = time.perf_counter()
-    tab.goto(url)
-    tab.wait_for_function("[...document.images].some(i => i.complete && i.naturalWidth >= 64)")
-    return time.perf_counter() - opened
-
-
-def _seconds_to_stop(page: Any) -> float:
+def _seconds_to_stop(tab: Any) -> float:
     """Start a run and stop it; the seconds until the page said so."""
-    page.locator("#concept textarea, #concept input").first.fill("cat")
-    page.locator("#run").click()
-    page.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)
+    tab.locator("#concept textarea, #concept input").first.fill("cat")
+    tab.locator("#run").click()
+    tab.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)
     clicked = time.perf_counter()
-    page.locator("#stop").click()
-    page.wait_for_function(
+    tab.locator("#stop").click()
+    tab.wait_for_function(
         "/stopp/i.test(document.querySelector('#status').innerText)", timeout=PATIENCE_S * 1000
     )
     return time.perf_counter() - clicked

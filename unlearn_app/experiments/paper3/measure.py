@@ -343,16 +343,14 @@ def _is_of(
     base: str,
     names: Sequence[str],
 ) -> bool:
-    if (ledger.config, ledger.plan, ledger.names) != (config, plan, tuple(asked)):
-        return False
-    if not ledger.rows:
-        return True
-    if ledger.prompts not in ({}, asked):
-        return False
+    alike = (ledger.config, ledger.plan, ledger.names) == (config, plan, tuple(asked))
+    if not alike or not ledger.rows:
+        return alike
     seen = {name: found.named for name, found in ledger.rows[0].panel.items()}
     wanted = {name: named([prompt for prompt, _ in own]) for name, own in asked.items()}
     requests = [row.concept for row in ledger.requests]
-    return (ledger.base, seen, requests) == (base, wanted, list(names[: len(requests)]))
+    same = (ledger.base, seen, requests) == (base, wanted, list(names[: len(requests)]))
+    return same and ledger.prompts in ({}, asked)
 
 
 def state_of(
