@@ -209,6 +209,7 @@ class Terminal:
                 if option == "--set":
                     value = f"{draw.choice((*SMALL[1::2], value)).partition('=')[0]}={value}"
                 words += [option] * option.startswith("--") + [value] * takes_value
+        self._material.renew()
         return self._run(words)
 
     def files(self, draw: random.Random) -> Found:
@@ -221,12 +222,10 @@ class Terminal:
         content = mutated_file(path.name, path.read_bytes(), draw)
         path.write_bytes(content)
         words = [word.format(path.name) for word in draw.choice(OPENED[pattern])]
-        fault, said = self._run(words, renew=False)
+        fault, said = self._run(words)
         return fault, f"{said} with {path.relative_to(here)} {content[:300]!r}"
 
-    def _run(self, words: list[str], renew: bool = True) -> Found:
-        if renew:
-            self._material.renew()
+    def _run(self, words: list[str]) -> Found:
         ended = self._material.commands.run(words, STOP_S, STOP_S + PATIENCE_S)
         return ended.fault, f"`{' '.join(map(repr, words))}`"
 
