@@ -57,6 +57,17 @@ def train(
 
 
 @pocket.command()
+def arms(
+    work: WORK = Path("work"),
+    minutes: Annotated[float, typer.Option(help="training of each arm", metavar="N")] = 15.0,
+) -> None:
+    """Train the denoiser with other settings, equally long, and compare them for the card."""
+    from ..pocket.training.arms import compare_arms
+
+    _show_progress(compare_arms(work, 60 * minutes))
+
+
+@pocket.command()
 def card(
     work: Annotated[
         Path | None,

@@ -28,6 +28,7 @@ from .measures import (
     prompt_of,
     sample_scenes,
 )
+from .training.arms import ARMS_FILE
 from .training.checkpoints import Progress, write_json
 from .training.recipe import FULL
 from .world.dataset import rendered, scenes, unjudged_scenes
@@ -126,9 +127,14 @@ def _training_facts(work: Path | None, folder: Path) -> dict[str, Any]:
     """The recipe and what is recorded of the training, from `work` or the present card."""
     if work is None:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return {"recipe": card["recipe"], "training": card["training"]}
+        return {part: card[part] for part in ("recipe", "training", "arms")}
+    arms = work / ARMS_FILE
     try:
-        return {"recipe": asdict(FULL), "training": read_json(work / "train.json", "training")}
+        return {
+            "recipe": asdict(FULL),
+            "training": read_json(work / "train.json", "training"),
+            "arms": read_json(arms, "arms") if arms.exists() else {},
+        }
     except OutputError as error:
         sentence = f"{str(error).rstrip('.')}; run `pocket render` and `pocket train` first."
         raise ConfigError(sentence) from error

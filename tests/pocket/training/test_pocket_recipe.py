@@ -5,6 +5,7 @@ result loads anywhere.
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
 from unlearn_app.pocket.training import recipe
+from unlearn_app.pocket.training.arms import ARMS_FILE, HELD_OUT_T, Arm, compare_arms
 from unlearn_app.pocket.training.checkpoints import load
 from unlearn_app.pocket.training.encoder import write_encoder
 from unlearn_app.pocket.training.latents import fit_basis
@@ -115,6 +117,23 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     assert torch.equal(pipe.unet.conv_in.weight, trained.half().float())
     classes = [judge.load(folder / name).classes("setting") for name, judge in JUDGES.items()]
     assert classes[0] == classes[1] and classes[0]
+
+
+def test_arms_are_compared_once_for_the_same_seconds(work: Path) -> None:
+    some = {"plain": Arm(batch=4), "wide": Arm(batch=4, widths=(32, 64), blocks=2)}
+    list(compare_arms(work, 0.5, some, recipe.SMOKE))
+    kept = json.loads((work / ARMS_FILE).read_text())
+    assert list(kept) == list(some)
+    for arm in kept.values():
+        assert arm["pictures"] == 4 * arm["steps"] > 0
+        assert [int(t) for t in arm["losses"]] == list(HELD_OUT_T)
+        assert arm["loss"] == pytest.approx(statistics.mean(arm["losses"].values()))
+        assert 0 <= arm["judge"]["object"] <= 1
+    list(compare_arms(work, 0.5, some, recipe.SMOKE))
+    assert json.loads((work / ARMS_FILE).read_text()) == kept
+    list(compare_arms(work, 0.25, {"plain": some["plain"]}, recipe.SMOKE))
+    again = json.loads((work / ARMS_FILE).read_text())
+    assert again["wide"] == kept["wide"] and again["plain"]["setting"]["seconds"] == 0.25
 
 
 def test_a_missing_stage_is_one_sentence(tmp_path: Path) -> None:

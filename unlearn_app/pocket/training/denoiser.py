@@ -26,6 +26,29 @@ class Phase:
     batch: int
 
 
+@dataclass(frozen=True)
+class Weighting:
+    """How much each timestep weighs in the loss: by how often it is drawn, and by a factor.
+
+    A share u of the schedule is drawn as u ** `power`, so that a power below 1 draws more noise.
+    `min_snr` caps the weight of v at small noise as min-SNR does (2303.09556); None weighs all
+    alike.
+    """
+
+    power: float = 1.0
+    min_snr: float | None = None
+
+    def factors(self, alphas: Tensor) -> Tensor:
+        """The factors of timesteps with `alphas` (B,), the shares of the signal's variance."""
+        if self.min_snr is None:
+            return torch.ones_like(alphas)
+        # min(SNR, gamma) / (SNR + 1) with SNR = alpha / (1 - alpha).
+        return torch.minimum(alphas, self.min_snr * (1 - alphas))
+
+
+EVEN = Weighting()
+
+
 def learning_rate(step: int, steps: int, fall: int, peak: float) -> float:
     """Warm-up, plateau, and a linear fall to `FINAL_RATE` of `peak` over the last `fall` steps."""
     if step < WARM_UP:
@@ -54,6 +77,7 @@ def batch_loss(
     seed: int,
     autocast: bool,
     step: int,
+    weighting: Weighting = EVEN,
 ) -> Tensor:
     """Mean squared error of the v (2202.00512) that is predicted on the batch of `step`.
 
@@ -71,11 +95,13 @@ def batch_loss(
     x0 = latents[rows].float()
     noise = torch.randn(x0.shape, generator=generator).to(device)
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    places = places**weighting.power
     t = (places * len(parameterization.alphas_cumprod)).long().to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         predicted = unet(parameterization.add_noise(x0, noise, t), t, cond).sample.float()
         error = predicted - parameterization.target(x0, noise, t)
-        return error.square().mean((1, 2, 3)).mean()
+        factors = weighting.factors(parameterization.alphas_cumprod[t])
+        return (factors * error.square().mean((1, 2, 3))).mean()
 
 
 def _caption(scene: Scene, rng: random.Random) -> str:

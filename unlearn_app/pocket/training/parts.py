@@ -27,15 +27,19 @@ def new_scheduler() -> Any:
     )
 
 
-def new_unet(cross_attention_dim: int) -> Any:
-    """The untrained denoiser: 8 x 8 x 64 latents, cross-attention at both levels."""
+def new_unet(
+    cross_attention_dim: int, widths: tuple[int, int] = (128, 192), blocks: int = 1
+) -> Any:
+    """The untrained denoiser: 8 x 8 x 64 latents, cross-attention at both levels, with `blocks`
+    in each.
+    """
     return new_part(
         "unet",
         sample_size=LATENT_SIDE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(128, 192),
-        layers_per_block=1,
+        block_out_channels=widths,
+        layers_per_block=blocks,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=cross_attention_dim,

@@ -43,6 +43,10 @@ from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 BASIS = "basis.safetensors"
 """The file of the patch code."""
+LATENTS = "latents.pt"
+"""The file of the training pictures' latents."""
+WEIGHT_DECAY = 0.01
+"""That of the denoiser."""
 BASIS_SHARDS = 4
 """How many shards of pictures the patch code is fitted to."""
 ENCODER_PICTURES = 400
@@ -251,7 +255,7 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
     if not (work / BASIS).exists():
         with replacement(work / BASIS) as partial:
             fit_basis(np.concatenate(shards[:BASIS_SHARDS]), LATENT_CHANNELS).save(partial)
-    if not (work / "latents.pt").exists():
+    if not (work / LATENTS).exists():
         basis = load_basis(work / BASIS)
         pieces = []
         for done, shard in enumerate(shards, start=1):
@@ -259,7 +263,7 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
                 pictures = to_tensor(shard[start : start + ENCODE_CHUNK])
                 pieces.append(basis.encode(pictures).half())
             yield Progress("latents", done, len(shards))
-        save(work / "latents.pt", torch.cat(pieces))
+        save(work / LATENTS, torch.cat(pieces))
     yield Progress("latents", len(shards), len(shards))
 
 
@@ -325,7 +329,7 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
 
 def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     tokenizer, text_model = load_tower(work)
-    latents = torch.load(work / "latents.pt", map_location=device, weights_only=True)
+    latents = torch.load(work / LATENTS, map_location=device, weights_only=True)
     torch.manual_seed(recipe.denoiser_seed)
     unet = new_unet(tower.WIDTH).to(device)
     if (work / "unet").is_dir():
@@ -337,7 +341,7 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     return train_with_checkpoints(
         work,
         "denoiser",
-        new_state(unet, lr=recipe.denoiser_lr, weight_decay=0.01, averaged=True),
+        new_state(unet, lr=recipe.denoiser_lr, weight_decay=WEIGHT_DECAY, averaged=True),
         partial(
             denoiser.batch_loss,
             torch.compile(unet, dynamic=False) if compiled else unet,
