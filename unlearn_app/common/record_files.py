@@ -7,6 +7,7 @@ Whoever hands over a folder may have written anything into it.
 import hashlib
 import json
 import os
+import re
 import reprlib
 import stat
 import unicodedata
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import OutputError
+from .errors import OutputError, UnlearnError
 
 LARGEST = 32 * 2**20
 """The most bytes of a record; one of the largest run has a third of that."""
@@ -25,6 +26,8 @@ DEEPEST = 32
 LARGEST_NUMBER = 1e300
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Categories of letters that hide or reorder text, or cannot be written at all."""
+SURROUNDINGS = re.compile("Input should be |.* should have | after validation, not .*")
+"""What pydantic's messages say around what is accepted."""
 
 
 class Record(BaseModel):
@@ -40,6 +43,12 @@ class Record(BaseModel):
 def read_record(
     path: Path, schema: type[Record], what: str, current: Callable[[Any], Any] = lambda value: value
 ) -> dict[str, Any]:
+    """As `read_model`, as JSON values."""
+    record = read_model(path, schema, what, current)
+    return {"schema": schema.VERSION} | record.model_dump(mode="json")
+
+
+def read_model(path: Path, schema: type[Record], what: str, current: Callable[[Any], Any]) -> Any:
     """The record in the file `path`, which belongs to the folder of a `what`, such as a "run".
 
     `current` turns records of earlier versions into those that are written now.
@@ -60,7 +69,7 @@ def read_record(
             f"The {what} in {str(path.parent)!r} has schema {version!r:.60}; {schema.VERSION} is"
             " accepted."
         )
-    return {"schema": version} | checked(value, schema, path, what)
+    return _model(value, schema, path, what)
 
 
 def checked(value: Any, schema: type[Record], path: Path, what: str) -> dict[str, Any]:
@@ -69,10 +78,28 @@ def checked(value: Any, schema: type[Record], path: Path, what: str) -> dict[str
     Raises:
         OutputError: the value is not as the schema says.
     """
+    return _model(value, schema, path, what).model_dump(mode="json")
+
+
+def _model(value: Any, schema: type[Record], path: Path, what: str) -> Any:
     try:
-        return schema.model_validate(value).model_dump()
+        return schema.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise damaged(path.parent, what, f"{path.name} {_mistake(error, value)}") from error
+
+
+def accepted(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A validator that makes a value of what a record holds; what `make` refuses is a mistake of
+    the record.
+    """
+
+    def made(values: Any) -> Any:
+        try:
+            return make(values)
+        except (UnlearnError, TypeError, LookupError, AttributeError, ValueError) as error:
+            raise ValueError(f"{error!s:.300}".rstrip(".")) from error
+
+    return made
 
 
 def _mistake(error: ValidationError, value: Any) -> str:
@@ -81,14 +108,15 @@ def _mistake(error: ValidationError, value: Any) -> str:
     for name in first["loc"]:
         if isinstance(value, dict if isinstance(name, str) else list):
             names.append(str(name))  # further names are those of types to choose among
-            value = value[name] if isinstance(value, list) else value.get(name)
+            items = value if isinstance(value, dict) else dict(enumerate(value))
+            value = items.get(name)
     place = ".".join(names) or "the record"
     if first["type"] == "missing":
         return f"holds no {place}"
     if first["type"] == "value_error":
         return f"is wrong at {place}: {first['ctx']['error']}"
-    objects = first["type"] in ("model_type", "dict_type")
-    accepted = "an object" if objects else first["msg"].removeprefix("Input should be ")
+    objects = first["type"] in ("model_type", "dict_type", "dataclass_type")
+    accepted = "an object" if objects else SURROUNDINGS.sub("", first["msg"])
     return f"holds {reprlib.repr(first['input'])} as {place}; {accepted} is accepted"
 
 

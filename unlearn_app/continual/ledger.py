@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
 from ..common.atomic_files import check_output, remove_partials, whole_folder, write_bytes
-from ..common.errors import OutputError, UnlearnError
+from ..common.errors import OutputError
 from ..common.folder_lock import LOCK, only_writer
 from ..common.images import png_bytes
-from ..common.json_values import json_text, to_json
-from ..common.record_files import damaged, inside, read_record, sha256_of
+from ..common.json_values import json_text
+from ..common.record_files import damaged, inside, read_model, sha256_of
 from ..concepts.concept import Prompt
 from ..models.diffusers.adapter_files import (
     ORIGINAL,
@@ -29,14 +29,16 @@ from ..models.diffusers.adapter_files import (
     origin,
     read_adapter,
 )
-from ..settings.run_config import RunConfig, config_from_dict, make_plan
+from ..settings.run_config import RunConfig
 from .ledger_record import (
     FILE,
     HALF_WRITTEN,
     PICTURE,
     ROW,
     SCHEMA,
+    ConceptScore,
     LedgerRecord,
+    Request,
     current_ledger,
 )
 
@@ -47,48 +49,6 @@ if TYPE_CHECKING:
 
 PanelPrompts = Mapping[str, Sequence[tuple[Prompt, int]]]
 """Prompts and seeds by concept; the first picture of each concept is stored."""
-
-
-@dataclass(frozen=True)
-class ConceptScore:
-    """One concept of the panel after one request; values are None without a judge.
-
-    `right` says whether each picture shows the concept, and `alignment` is their mean alignment
-    with their prompts. A prompt may name a concept of the other kind: `named` is its name, or "",
-    for each picture, and `other_kind_right` whether the picture shows it, None where there is none.
-    """
-
-    kind: str
-    right: tuple[bool | None, ...]
-    alignment: float | None
-    other_kind_right: tuple[bool | None, ...] = ()
-    named: tuple[str, ...] = ()
-
-    @property
-    def accuracy(self) -> float | None:
-        """The share of pictures that show the concept; None without a judge."""
-        return None if None in self.right else sum(self.right) / len(self.right)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One row of the ledger; row 0 is the original model, which has no concept and no `config`.
-
-    `drift` is the Frobenius norm of the whole update since the original, `config` the settings of
-    the request's training. `files` are the hashes (SHA-256) of the row's files by name.
-    """
-
-    concept: str
-    kind: str
-    anchor: str
-    folder: str
-    seconds: float
-    steps: int
-    drift: float
-    panel: dict[str, ConceptScore]
-    notes: tuple[str, ...] = ()
-    config: RunConfig | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -140,24 +100,8 @@ class Ledger:
             OutputError: there is none, or its record or a file of a row is not as it was written.
         """
         folder = Path(folder)
-        record = read_record(folder / "ledger.json", LedgerRecord, "ledger", current_ledger)
-        del record["schema"]
-        try:
-            settings = {
-                "config": config_from_dict(record["config"]),
-                "plan": make_plan(**record["plan"]),
-                "rows": [_request(row) for row in record["rows"]],
-                "rolled_back": [_request(row) for row in record["rolled_back"]],
-            }
-        except (UnlearnError, TypeError, ValueError, LookupError, AttributeError) as error:
-            reason = str(error).rstrip(".")
-            raise damaged(folder, "ledger", f"in ledger.json, {reason}") from error
-        prompts = {
-            name: tuple((Prompt(p["text"], p["axis"], p["expects"]), p["seed"]) for p in own)
-            for name, own in record["prompts"].items()
-        }
-        names = tuple(record["names"])
-        made = cls(folder=folder, **record | settings | {"prompts": prompts, "names": names})
+        record = read_model(folder / "ledger.json", LedgerRecord, "ledger", current_ledger)
+        made = cls(folder, **dict(record))
         if not made.hashed:
             made.rows = [replace(row, files=made._hashes(row)) for row in made.rows]
         made._check_files(made.rows)
@@ -398,22 +342,12 @@ class Ledger:
 
     def _save(self, unlisted: Sequence[str] = ()) -> None:
         self.unlisted = [*unlisted]
-        prompts = {
-            name: [to_json(prompt) | {"seed": seed} for prompt, seed in own]
-            for name, own in self.prompts.items()
-        }
-        record = {
-            "schema": SCHEMA,
-            "base": self.base,
-            "config": to_json(self.config),
-            "plan": to_json(self.plan),
-            "names": list(self.names),
-            "prompts": prompts,
-            "rows": [_stored(row) for row in self.rows],
-            "rolled_back": [_stored(row) for row in self.rolled_back],
-            "unlisted": self.unlisted,
-        }
-        write_bytes(self.folder / "ledger.json", json_text(record, indent=1).encode())
+        stored = {name: getattr(self, name) for name in LedgerRecord.model_fields}
+        record = LedgerRecord.model_construct(**stored).model_dump(
+            mode="json", by_alias=True, exclude={"hashed"}
+        )
+        text = json_text({"schema": SCHEMA} | record, indent=1)
+        write_bytes(self.folder / "ledger.json", text.encode())
         self.hashed = True
 
     def _sweep(self) -> None:
@@ -449,29 +383,3 @@ def _remove_row(folder: Path) -> None:
 def slug(text: str) -> str:
     """A file name made of a concept: its letters a-z and digits, with hyphens between."""
     return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")
-
-
-STORED_NAMES = {"other_kind_right": "beside"}
-"""Fields of `ConceptScore` that have another name in `ledger.json`."""
-
-
-def _stored(request: Request) -> dict[str, Any]:
-    values = to_json(request)
-    for name, score in values["panel"].items():
-        values["panel"][name] = {STORED_NAMES.get(key, key): score[key] for key in score}
-    return values
-
-
-def _request(values: dict[str, Any]) -> Request:
-    panel = {
-        name: ConceptScore(
-            kind=score["kind"],
-            right=tuple(score["right"]),
-            alignment=score["alignment"],
-            other_kind_right=tuple(score["beside"]),
-            named=tuple(score["named"]),
-        )
-        for name, score in values["panel"].items()
-    }
-    config = config_from_dict(values["config"]) if values["config"] else None
-    return Request(**values | {"panel": panel, "notes": tuple(values["notes"]), "config": config})

@@ -1,11 +1,17 @@
-"""The schema of `ledger.json`."""
+"""What `ledger.json` holds: the requests, and the schema of the whole file."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, model_validator
 
-from ..common.record_files import Record
+from ..common.json_values import to_json
+from ..common.record_files import Record, accepted
+from ..concepts.concept import Prompt
+from ..settings.events import Count
+from ..settings.run_config import config_from_dict, make_plan
 
 SCHEMA = "unlearn-ledger/5"
 """The schema that is written."""
@@ -18,27 +24,78 @@ PICTURE = r"(\d{3,9})-[a-z0-9-]*\.png"
 FILE = rf"(?:own|combined)\.safetensors|panel/{PICTURE}"
 HALF_WRITTEN = rf"panel/\.{PICTURE}\.\d+-\w+\.partial"
 
+
+def _name_of(what: str, pattern: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"{name[:80]!r} is no name of {what}")
+        return name
+
+    return AfterValidator(check)
+
+
 Amount = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
 Named = Annotated[str, Field(min_length=1)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RowFolder = Annotated[str, _name_of("a row's folder", ROW)]
+RowFile = Annotated[str, _name_of("a row's file", FILE)]
+Unlisted = Annotated[str, _name_of("a row's folder or file", f"{ROW}(/({FILE}))?")]
+# Not typed as the settings that they are: pydantic would read those, which loads torch.
+Config = Annotated[Any, PlainValidator(accepted(config_from_dict)), PlainSerializer(to_json)]
+Plan = Annotated[
+    Any, PlainValidator(accepted(lambda values: make_plan(**values))), PlainSerializer(to_json)
+]
 
 
-class ScoreRecord(Record):
-    """How a model stood with one concept of the panel."""
+@dataclass(frozen=True)
+class ConceptScore:
+    """One concept of the panel after one request; values are None without a judge.
+
+    `right` says whether each picture shows the concept, and `alignment` is their mean alignment
+    with their prompts. A prompt may name a concept of the other kind: `named` is its name, or "",
+    for each picture, and `other_kind_right`, in the file "beside", whether the picture shows it,
+    None where there is none.
+    """
 
     kind: Literal["object", "style"]
-    right: Annotated[list[bool | None], Field(min_length=1)]
+    right: Annotated[tuple[bool | None, ...], Field(min_length=1)]
     alignment: float | None
-    beside: list[bool | None]
-    named: list[str]
+    other_kind_right: Annotated[tuple[bool | None, ...], Field(alias="beside")] = ()
+    named: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _of_the_same_pictures(self) -> "ScoreRecord":
-        for further in (self.beside, self.named):
-            if further and len(further) != len(self.right):
-                raise ValueError(f"{len(self.right)} pictures have {len(further)} other answers")
-        return self
+    @property
+    def accuracy(self) -> float | None:
+        """The share of pictures that show the concept; None without a judge."""
+        return None if None in self.right else sum(self.right) / len(self.right)
+
+
+def _of_the_same_pictures(score: ConceptScore) -> ConceptScore:
+    for further in (score.other_kind_right, score.named):
+        if further and len(further) != len(score.right):
+            raise ValueError(f"{len(score.right)} pictures have {len(further)} other answers")
+    return score
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of the ledger; row 0 is the original model, which has no concept and no `config`.
+
+    `drift` is the Frobenius norm of the whole update since the original, `config` the settings of
+    the request's training, a `RunConfig`. `files` are the hashes (SHA-256) of the row's files by
+    name.
+    """
+
+    concept: str
+    kind: Literal["", "object", "style"]
+    anchor: str
+    folder: RowFolder
+    seconds: Amount
+    steps: Count
+    drift: Amount
+    panel: dict[str, Annotated[ConceptScore, AfterValidator(_of_the_same_pictures)]]
+    notes: tuple[str, ...] = ()
+    config: Config | None = None
+    files: Mapping[RowFile, Hash] = field(default_factory=dict)
 
 
 class PromptRecord(Record):
@@ -50,29 +107,11 @@ class PromptRecord(Record):
     seed: Count
 
 
-class RowRecord(Record):
-    """The original, or a request with the hashes of its files."""
-
-    concept: str
-    kind: Literal["", "object", "style"]
-    anchor: str
-    folder: str
-    seconds: Amount
-    steps: Count
-    drift: Amount
-    panel: dict[str, ScoreRecord]
-    notes: list[str]
-    config: dict[str, Any] | None
-    files: dict[str, Hash]
-
-    @model_validator(mode="after")
-    def _names_of_its_own(self) -> "RowRecord":
-        if not re.fullmatch(ROW, self.folder):
-            raise ValueError(f"{self.folder[:80]!r} is no name of a row's folder")
-        for name in self.files:
-            if not re.fullmatch(FILE, name):
-                raise ValueError(f"{name[:80]!r} is no name of a row's file")
-        return self
+PanelPrompt = Annotated[
+    PromptRecord,
+    AfterValidator(lambda entry: (Prompt(entry.text, entry.axis, entry.expects), entry.seed)),
+    PlainSerializer(lambda pair: to_json(pair[0]) | {"seed": pair[1]}),
+]
 
 
 class LedgerRecord(Record):
@@ -80,13 +119,13 @@ class LedgerRecord(Record):
 
     VERSION: ClassVar[str] = SCHEMA
     base: str
-    config: dict[str, Any]
-    plan: dict[str, Any]
-    names: list[Named]
-    prompts: dict[str, list[PromptRecord]]
-    rows: list[RowRecord]
-    rolled_back: list[RowRecord]
-    unlisted: list[str]
+    config: Config
+    plan: Plan
+    names: tuple[Named, ...]
+    prompts: dict[str, tuple[PanelPrompt, ...]]
+    rows: list[Request]
+    rolled_back: list[Request]
+    unlisted: list[Unlisted]
     hashed: bool
 
     @model_validator(mode="after")
@@ -107,9 +146,6 @@ class LedgerRecord(Record):
                         f"{row.folder!r} has {len(score.right)} pictures of {name!r}, which has"
                         f" {len(asked)} prompts"
                     )
-        for name in self.unlisted:
-            if not re.fullmatch(f"{ROW}(/({FILE}))?", name):
-                raise ValueError(f"{name[:80]!r} is no name of a row's folder or file")
         if self.rolled_back and not self.rows:
             raise ValueError("the original is rolled back")
         return self

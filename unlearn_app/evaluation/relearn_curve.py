@@ -3,6 +3,11 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from ..settings.events import Count
 
 
 @dataclass(frozen=True)
@@ -12,7 +17,7 @@ class BaseCurve:
     """
 
     name: str
-    marks: Mapping[int, tuple[int, int]]
+    marks: Mapping[Annotated[int, Field(ge=0, lt=10**9)], tuple[Count, Count]]
 
 
 def area_under(points: Sequence[tuple[float, float]]) -> float:

@@ -3,7 +3,6 @@ without computing.
 """
 
 import dataclasses
-import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from pydantic import TypeAdapter
 
 from ..common.atomic_files import complete, remove, replacement, write_bytes
-from ..common.errors import ConfigError
 from ..common.json_values import json_text, to_json
 from ..common.new_folder import NewFolder
-from ..common.record_files import checked, damaged, inside, read_json, read_record
+from ..common.record_files import checked, inside, read_json, read_record, sha256_of
 from ..evaluation.relearn_curve import BaseCurve
 from ..models.diffusers.adapter_files import adapter_bytes
 from ..settings.events import (
@@ -129,8 +128,7 @@ class RunWriter(NewFolder):
         target = self.folder / "run.json"
         files = sorted(p for p in self.folder.rglob("*") if p.is_file() and p != target)
         self.record["files"] = {
-            path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
+            path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files
         }
         record = self.record | to_json(values) | {"status": status}
         write_bytes(target, json_text(record, indent=1).encode())
@@ -171,10 +169,6 @@ class Run:
         taken = {line["stage"]: line["step"] for line in steps}
         current = partial(current_run, taken=taken)
         run = cls(folder, read_record(folder / "run.json", RunRecord, "run", current), steps)
-        try:
-            run.config  # noqa: B018  seen whether it can be had
-        except ConfigError as error:
-            raise damaged(folder, "run", f"run.json: {str(error)[:300].rstrip('.')}") from error
         shown = [picture for mark in run.record["curve"] for picture in mark["pictures"]]
         shown += run.record["pictures"] + run.record["previews"]
         for name in dict.fromkeys([*run.record["files"], *(entry["file"] for entry in shown)]):
@@ -194,8 +188,7 @@ class Run:
     @property
     def verdict(self) -> Verdict:
         """The verdict."""
-        stored = self.record["verdict"]
-        return Verdict(stored["label"], tuple(stored["reasons"]), stored["axes"])
+        return TypeAdapter(Verdict).validate_python(self.record["verdict"])
 
     @property
     def scores(self) -> dict[Column, dict[Group, GroupScore]]:
@@ -209,20 +202,12 @@ class Run:
     def differences(self) -> dict[Column, dict[Group, Difference]]:
         """What separates each column from the original; empty where that was not measured."""
         stored = self.record.get("differences", {})
-        return {
-            column: {g: Difference(**v) for g, v in groups.items()}
-            for column, groups in stored.items()
-        }
+        return TypeAdapter(dict[Column, dict[Group, Difference]]).validate_python(stored)
 
     @property
     def base(self) -> BaseCurve | None:
         """What the same attack makes of something never seen; None where nobody knew."""
-        stored = self.record.get("base")
-        return (
-            BaseCurve(stored["name"], {int(n): tuple(c) for n, c in stored["marks"].items()})
-            if stored
-            else None
-        )
+        return TypeAdapter(BaseCurve | None).validate_python(self.record.get("base"))
 
     @property
     def pictures(self) -> list[Picture]:

@@ -4,25 +4,55 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..common.record_files import Record
-from ..settings.events import COLUMNS, Column, Group, TrainingStage
+from ..common.record_files import Record, accepted
+from ..evaluation.relearn_curve import BaseCurve
+from ..settings.events import (
+    COLUMNS,
+    GROUPS,
+    Column,
+    Count,
+    Difference,
+    Group,
+    GroupScore,
+    Sampling,
+    Share,
+    TrainingStage,
+    Verdict,
+)
+from ..settings.run_config import config_from_dict
 from .records import FINDING, RUN
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(ge=1, le=2**53)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Change = Annotated[float, Field(ge=-1, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Hits = Annotated[list[bool], Field(min_length=1)]
 Plain = str | int | float | bool | None
+Judged = dict[str, str | float | bool | None]
 
 
-class Sampler(Record):
-    """How a picture was sampled."""
+def _of_pictures(score: GroupScore) -> GroupScore:
+    if score.accuracy is not None and not score.n:
+        raise ValueError("an accuracy over at least one picture is accepted")
+    return score
 
-    steps: Count
-    guidance_scale: float
-    scheduler: str = ""
+
+def _with_error(difference: Difference) -> Difference:
+    if (difference.kid is None) != (difference.kid_error is None):
+        raise ValueError("a KID with its error is accepted, or neither")
+    return difference
+
+
+def _shares(base: BaseCurve) -> BaseCurve:
+    for right, n in base.marks.values():
+        if right > n or not n:
+            raise ValueError(f"{right} of {n} pictures; at most all of them are accepted")
+    return base
+
+
+Score = Annotated[GroupScore, AfterValidator(_of_pictures)]
+Scores = Annotated[dict[Group, Score], Field(min_length=len(GROUPS))]
+Apart = Annotated[Difference, AfterValidator(_with_error)]
+Limit = Literal["known", "forgotten", "lost", "back", "recovered"]
+Relearning = Literal["area", "steps_to_recovery"]
 
 
 class Preview(Record):
@@ -32,7 +62,7 @@ class Preview(Record):
     step: Count
     prompt: str
     seed: Count
-    sampler: Sampler
+    sampler: Sampling
     index: Count
     column: Column | None = None
     group: Group | None = None
@@ -40,7 +70,7 @@ class Preview(Record):
     alignment: float | None = None
     predicted: str | None = None
     correct: bool | None = None
-    judges: dict[str, str | float | bool | None] = {}
+    judges: Judged = {}
     file: str
 
 
@@ -51,41 +81,11 @@ class Compared(Preview):
     group: Group
 
 
-class Score(Record):
-    """Accuracy and alignment of a group, over how many pictures."""
-
-    accuracy: Share | None
-    alignment: float | None
-    n: Count
-    accuracies: dict[str, Share] = {}
-    found: dict[str, Share] = {}
-
-    @model_validator(mode="after")
-    def _of_something(self) -> "Score":
-        if self.accuracy is not None and not self.n:
-            raise ValueError("an accuracy over at least one picture is accepted")
-        return self
-
-
-class Groups(Record):
-    """Every group of prompts."""
-
-    forget: Score
-    near: Score
-    far: Score
-
-
-class ControlGroups(Record):
-    """The one group that a control is asked."""
-
-    forget: Score
-
-
 class Mark(Record):
     """What the attacked model showed after a step."""
 
     step: Count
-    scores: Groups
+    scores: Scores
     pictures: list[Compared]
 
 
@@ -93,85 +93,11 @@ class ControlMark(Record):
     """What an attack on a control reached after a step."""
 
     step: Count
-    scores: ControlGroups
-
-
-class Apart(Record):
-    """What separates a group of pictures from the original's."""
-
-    change: Change
-    interval: Annotated[list[Change], Field(min_length=2, max_length=2)]
-    p: float
-    distance: float
-    distance_interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None
-    apart: float | None
-    kid: float | None
-    kid_error: float | None
-
-    @model_validator(mode="after")
-    def _with_error(self) -> "Apart":
-        if (self.kid is None) != (self.kid_error is None):
-            raise ValueError("a KID with its error is accepted, or neither")
-        return self
-
-
-class ApartGroups(Record):
-    """Every group of prompts."""
-
-    forget: Apart
-    near: Apart
-    far: Apart
-
-
-class Base(Record):
-    """What the attack makes of something never seen: right pictures of how many, by step."""
-
-    name: str
-    marks: dict[
-        Annotated[str, Field(pattern="^[0-9]{1,9}$")],
-        Annotated[list[Count], Field(min_length=2, max_length=2)],
-    ]
-
-    @model_validator(mode="after")
-    def _shares(self) -> "Base":
-        for right, n in self.marks.values():
-            if right > n or not n:
-                raise ValueError(f"{right} of {n} pictures; at most all of them are accepted")
-        return self
-
-
-class Judgement(Record):
-    """The verdict."""
-
-    label: Literal["removed", "concealed", "damaged", "inconclusive"]
-    reasons: list[str]
-    axes: dict[Literal["forgotten", "near", "far", "resisted"], Share] = {}
-
-
-class Limits(Record):
-    """The thresholds that the verdict was reached with."""
-
-    known: Share
-    forgotten: Share
-    lost: Share
-    back: Share
-    recovered: Share
-
-
-class Relearning(Record):
-    """What is told of the curve of the run's own attack."""
-
-    area: float | None
-    steps_to_recovery: float | None
+    scores: Annotated[dict[Literal["forget"], Score], Field(min_length=1)]
 
 
 def _settings(found: dict[str, Any]) -> dict[str, Any]:
-    """Settings by name, in groups or not; `settings.run_config` says which there are."""
-    options = found.get("options", [])
-    if not isinstance(found.get("concept"), str) or not isinstance(options, list):
-        raise ValueError("a text as concept and a list of options are accepted")
-    if not all(isinstance(name, str) for name, _ in options):
-        raise ValueError("options with a name are accepted")
+    config_from_dict(found)
     return found
 
 
@@ -193,7 +119,9 @@ def _environment(found: dict[str, Any]) -> dict[str, Any]:
 
 
 Pair = Annotated[list[Plain], Field(min_length=2, max_length=2)]
-Settings = Annotated[dict[str, Plain | dict[str, Plain] | list[Pair]], AfterValidator(_settings)]
+Settings = Annotated[
+    dict[str, Plain | dict[str, Plain] | list[Pair]], AfterValidator(accepted(_settings))
+]
 About = Annotated[dict[str, Any], AfterValidator(_about)]
 Environment = Annotated[dict[str, Plain | dict[str, Plain]], AfterValidator(_environment)]
 
@@ -207,18 +135,18 @@ class RunRecord(Record):
     pictures: list[Compared]
     previews: list[Preview]
     curve: list[Mark]
-    scores: dict[Column, Groups]
-    verdict: Judgement
+    scores: dict[Column, Scores]
+    verdict: Verdict
     controls: dict[str, Annotated[list[ControlMark], Field(min_length=1)]] = {}
-    differences: dict[Column, ApartGroups] = {}
-    base: Base | None = None
+    differences: dict[Column, Annotated[dict[Group, Apart], Field(min_length=len(GROUPS))]] = {}
+    base: Annotated[BaseCurve, AfterValidator(_shares)] | None = None
     files: dict[str, str] = {}
     command: str = ""
     concept: About | None = None
     environment: Environment = {}
     timing: dict[str, Seconds] = {}
-    thresholds: Limits | None = None
-    relearning: Relearning | None = None
+    thresholds: Annotated[dict[Limit, Share], Field(min_length=5)] | None = None
+    relearning: Annotated[dict[Relearning, float | None], Field(min_length=2)] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "RunRecord":
@@ -230,7 +158,7 @@ class RunRecord(Record):
         known = {
             score.accuracy is None
             for groups in (*self.scores.values(), *(mark.scores for mark in self.curve))
-            for score in (groups.forget, groups.near, groups.far)
+            for score in groups.values()
         }
         if len(known) > 1:
             raise ValueError("an accuracy in all scores is accepted, or in none")
@@ -270,7 +198,7 @@ class Try(Record):
     alignment: float | None
     predicted: str
     correct: bool
-    judges: dict[str, str | float | bool | None] = {}
+    judges: Judged = {}
 
 
 class Control(Record):

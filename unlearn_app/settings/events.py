@@ -2,18 +2,23 @@
 render.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL.Image import Image
+from pydantic import Field
 
 TrainingStage = Literal["unlearn", "attack"]
 Column = Literal["original", "unlearned", "relearned"]
 Group = Literal["forget", "near", "far"]
+Axis = Literal["forgotten", "near", "far", "resisted"]
 Value = str | float | bool | None
 """What a judge says of a picture: a class, or how sure it is."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Change = Annotated[float, Field(ge=-1, le=1)]
 COLUMNS: tuple[Column, ...] = ("original", "unlearned", "relearned")
 GROUPS: tuple[Group, ...] = ("forget", "near", "far")
 
@@ -24,7 +29,7 @@ class Sampling:
     scheduler as diffusers calls it; "" where an earlier record does not say.
     """
 
-    steps: int
+    steps: Count
     guidance_scale: float
     scheduler: str = ""
 
@@ -124,11 +129,11 @@ class GroupScore:
     pictures in which a detector found what it looks for, both by the judge's name.
     """
 
-    accuracy: float | None
+    accuracy: Share | None
     alignment: float | None
-    n: int
-    accuracies: Mapping[str, float] = field(default_factory=dict)
-    found: Mapping[str, float] = field(default_factory=dict)
+    n: Count
+    accuracies: Mapping[str, Share] = field(default_factory=dict)
+    found: Mapping[str, Share] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,11 @@ class Difference:
     original; paired KID with standard error, None under three pictures.
     """
 
-    change: float
-    interval: Sequence[float]
+    change: Change
+    interval: tuple[Change, Change]
     p: float
     distance: float
-    distance_interval: Sequence[float] | None
+    distance_interval: tuple[float, float] | None
     apart: float | None
     kid: float | None
     kid_error: float | None
@@ -182,7 +187,7 @@ class Verdict:
 
     label: Literal["removed", "concealed", "damaged", "inconclusive"]
     reasons: tuple[str, ...]
-    axes: Mapping[str, float] = field(default_factory=dict)
+    axes: Mapping[Axis, Share] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
