@@ -5,13 +5,11 @@ without computing.
 import dataclasses
 import os
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PIL import Image
 from pydantic import TypeAdapter
 
 from ..common.atomic_files import complete, remove, replacement, write_bytes
@@ -19,7 +17,6 @@ from ..common.json_values import json_text, to_json
 from ..common.new_folder import NewFolder
 from ..common.record_files import checked, inside, read_json, read_record, sha256_of
 from ..evaluation.relearn_curve import BaseCurve
-from ..models.diffusers.adapter_files import adapter_bytes
 from ..settings.events import (
     COLUMNS,
     AttackCheckpoint,
@@ -38,9 +35,6 @@ from ..settings.run_config import RunConfig, config_from_dict
 from .records import RUN, current_run
 from .schema import RunRecord, StepLines
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 class RunWriter(NewFolder):
     """Collects a run in a hidden folder beside its destination, which gets its name when the run is
@@ -49,7 +43,6 @@ class RunWriter(NewFolder):
 
     def __init__(self, out: Path) -> None:
         super().__init__(out)
-        self.folder = self.partial
         self.record: dict[str, Any] = {
             "schema": RUN,
             "status": "running",
@@ -61,7 +54,7 @@ class RunWriter(NewFolder):
 
     def add_step(self, step: Step) -> None:
         """Append one line to steps.jsonl."""
-        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as stream:
+        with (self.partial / "steps.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json_text(step) + "\n")
 
     def add_preview(self, preview: Preview) -> None:
@@ -92,43 +85,29 @@ class RunWriter(NewFolder):
 
     def _saved(self, picture: Picture, name: str) -> dict[str, Any]:
         file = f"images/{name}.png"
-        (self.folder / "images").mkdir(exist_ok=True)
-        picture.image.save(self.folder / file)
+        (self.partial / "images").mkdir(exist_ok=True)
+        picture.image.save(self.partial / file)
         record = to_json(dataclasses.replace(picture, image=None, file=Path(file)))
         del record["image"]
         return record
-
-    def add_adapter(
-        self, name: str, state: Mapping[str, "Tensor"], metadata: Mapping[str, str]
-    ) -> None:
-        """Save an adapter."""
-        write_bytes(self.folder / f"{name}.safetensors", adapter_bytes(state, metadata))
-
-    def add_text(self, name: str, text: str) -> None:
-        """Save a text at the top of the folder."""
-        write_bytes(self.folder / name, text.encode())
-
-    def add_image(self, name: str, image: Image.Image) -> None:
-        """Save one picture at the top of the folder."""
-        image.save(self.folder / name)
 
     def make_room(self) -> None:
         """Remove every picture, and the line that was not written to its end, where the disk is
         full.
         """
         for name in ("images", "comparison.png"):
-            remove(self.folder / name)
+            remove(self.partial / name)
         self.record |= {"pictures": [], "previews": [], "curve": []}
-        steps = self.folder / "steps.jsonl"
+        steps = self.partial / "steps.jsonl"
         if steps.exists():
             os.truncate(steps, steps.read_bytes().rfind(b"\n") + 1)
 
     def finish(self, status: str, **values: Any) -> Path:
         """Write run.json with the hashes of all files, and give the folder its name."""
-        target = self.folder / "run.json"
-        files = sorted(p for p in self.folder.rglob("*") if p.is_file() and p != target)
+        target = self.partial / "run.json"
+        files = sorted(p for p in self.partial.rglob("*") if p.is_file() and p != target)
         self.record["files"] = {
-            path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files
+            path.relative_to(self.partial).as_posix(): sha256_of(path) for path in files
         }
         record = self.record | to_json(values) | {"status": status}
         write_bytes(target, json_text(record, indent=1).encode())

@@ -19,7 +19,7 @@ from ..evaluation.finding import Finding, other_classes
 from ..evaluation.statistics import harmonic, wilson
 from ..evaluation.verdict import AXES, Thresholds, ranked
 from ..settings.events import COLUMNS, GROUPS, GroupScore
-from .findings import judge_again, own_findings, read_findings
+from .findings import judge_again, own_findings, read_findings, record_of
 from .folder import Run
 
 SCHEMA = "unlearn-report/2"
@@ -29,6 +29,18 @@ LARGEST, QUALITY = 256, 80
 """Pictures are embedded as WebP of at most this many pixels a side: those that may show their
 pixels exactly, others with this quality.
 """
+KEPT = (
+    "kind",
+    "counts",
+    "budget",
+    "tries",
+    "missing",
+    "seconds",
+    "settings",
+    "command",
+    "environment",
+)
+"""What the report says of an attack as its finding does."""
 FILM = 4
 """Prompts whose pictures the report shows at every mark of the attack."""
 
@@ -72,24 +84,15 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     """What there is to know of a run but its pictures, as report.schema.json describes it."""
     record, config = run.record, run.config
     found = [*own_findings(run), *findings]
-    attacks = [_attack(run, one) for one in found]
     worst = next(iter(ranked(found)), None)
     verdict = judge_again(run, findings)
     shares = verdict.axes
+    unknown = {"text": config.concept, "name": config.concept, "kind": None}
+    concept = unknown | {"anchor": config.anchor} | (record.get("concept") or {})
     return {
         "schema": SCHEMA,
         "status": run.status,
-        "concept": {
-            "text": config.concept,
-            "name": config.concept,
-            "kind": None,
-            "anchor": config.anchor,
-        }
-        | {
-            k: v
-            for k, v in (record.get("concept") or {}).items()
-            if k in ("text", "name", "kind", "anchor")
-        },
+        "concept": {name: concept[name] for name in ("text", "name", "kind", "anchor")},
         "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
         | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
         "worst_attack": worst and _called(worst),
@@ -106,7 +109,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
             name: [{"step": n} | _score(score) for n, score in points.items()]
             for name, points in run.controls.items()
         },
-        "attacks": attacks,
+        "attacks": [_attack(run, one) for one in found],
         "pictures": record["pictures"],
         "config": record["config"],
         "command": record.get("command") or config.command(),
@@ -124,19 +127,19 @@ def _agreement(pictures: Sequence[Record]) -> Record | None:
     return {"alike": alike, "n": len(checked)} if checked else None
 
 
-def _share(right: int, n: int) -> Record:
+def _interval(right: int, n: int) -> list[float]:
     low, high = wilson(right, n)
-    interval = [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
-    return {"right": right, "n": n, "share": right / n, "interval": interval}
+    return [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
 
 
 def _hits(hits: Sequence[bool]) -> Record:
-    return _share(sum(hits), len(hits))
+    right, n = sum(hits), len(hits)
+    return {"right": right, "n": n, "share": right / n, "interval": _interval(right, n)}
 
 
 def _score(score: GroupScore) -> Record:
     known = score.accuracy is not None
-    interval = _share(round(score.accuracy * score.n), score.n)["interval"] if known else None
+    interval = _interval(round(score.accuracy * score.n), score.n) if known else None
     return {"interval": interval} | to_json(score)
 
 
@@ -145,30 +148,15 @@ def _scored(groups: Mapping[str, GroupScore]) -> Record:
 
 
 def _attack(run: Run, found: Finding) -> Record:
-    hits, first, base = (
-        _hits(found.hits),
-        _hits(found.first),
-        found.control and _hits(found.control["hits"]),
-    )
-    names = (
-        "kind",
-        "counts",
-        "budget",
-        "tries",
-        "missing",
-        "seconds",
-        "settings",
-        "command",
-        "environment",
-    )
+    record, control = record_of(found), found.control
     pictures = [] if found.curve else found.pictures  # those of the run stand with its own
-    return {name: to_json(getattr(found, name)) for name in names} | {
+    return {name: record[name] for name in KEPT} | {
         "name": _called(found),
-        "hits": hits,
+        "hits": _hits(found.hits),
         "by_row": list(found.hits),
-        "first": first,
+        "first": _hits(found.first),
         "seconded": found.confirmed,
-        "control": {"name": found.control["name"]} | base if base else None,
+        "control": control and {"name": control["name"]} | _hits(control["hits"]),
         "excess": found.points,
         "outcome": found.outcome(Thresholds().back) if found.counts else None,
         "proof": _name(run, found.folder / found.proof) if found.proof else None,
@@ -189,12 +177,8 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     for entry in report["pictures"]:
         cards.setdefault(entry["group"], {}).setdefault(entry["index"], {})[entry["column"]] = entry
     lines = [curve_of(group.capitalize(), group, report["curve"], group) for group in GROUPS]
-    taught = (
-        {}
-        if run.controls
-        else {RECORDED: [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]}
-    )
-    known = {name: points for name, points in (report["controls"] | taught).items() if points}
+    taught = [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]
+    known = report["controls"] or ({RECORDED: taught} if taught else {})
     lines += [
         curve_of(f"Control: {name}", f"control{n}", points)
         for n, (name, points) in enumerate(known.items())
@@ -227,13 +211,9 @@ def curve_of(name: str, style: str, points: Sequence[Record], group: str = "") -
 
 def plain(value: Any) -> str:
     """A setting in words."""
-    return (
-        "–"
-        if value in (None, "")
-        else ("yes" if value else "no")
-        if isinstance(value, bool)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value in (None, "") else str(value)
 
 
 def percent(share: float | None) -> str:

@@ -13,7 +13,7 @@ from traceback import clear_frames
 from ..attacks.relearn import Relearn
 from ..attacks.runner import CHECKPOINTS, attack_context, checkpoints, controls
 from ..common import registry
-from ..common.atomic_files import check_space, unwritable
+from ..common.atomic_files import check_space, unwritable, write_bytes
 from ..common.errors import (
     Cancelled,
     Diverged,
@@ -22,6 +22,7 @@ from ..common.errors import (
     diverging,
     enough_memory,
     lower,
+    raise_if_stopped,
 )
 from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
@@ -35,7 +36,7 @@ from ..evaluation.judges.loading import load_scorer
 from ..evaluation.relearn_curve import BaseCurve
 from ..evaluation.verdict import Thresholds, judge_run, recovery
 from ..models.catalog import load_model
-from ..models.diffusers.adapter_files import ORIGINAL, origin
+from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, origin
 from ..models.protocols import Model, token_access
 from ..models.sizes import NUMBER, adapter_size, picture_size
 from ..settings.attacks import pictures_of
@@ -47,7 +48,6 @@ from ..settings.events import (
     Column,
     Done,
     Event,
-    Group,
     GroupScore,
     Images,
     Scores,
@@ -98,10 +98,6 @@ class _Work:
     reason: str = ""
     """Why it is not complete, as a sentence."""
 
-    def check(self) -> None:
-        if self.cancel.is_set():
-            raise Cancelled("The run was stopped.")
-
 
 def run(
     config: RunConfig,
@@ -125,7 +121,7 @@ def run(
     concept = preview_concept(config)
     with RunWriter(out) as writer:
         if config.prompts:
-            writer.add_text(OWN_PROMPTS, config.prompts + "\n")
+            write_bytes(writer.partial / OWN_PROMPTS, f"{config.prompts}\n".encode())
         work = _Work(config, concept, writer, cancel or threading.Event(), model=model)
         problem: UnlearnError | None = None
         try:
@@ -192,7 +188,7 @@ def _load(work: _Work) -> Iterator[Event]:
     work.model.drop_adapters()
     check_space(work.writer.out, _size(work.config, work.concept, work.model))
     work.scorer = load_scorer(work.config.model, [work.concept])
-    work.check()
+    raise_if_stopped(work.cancel.is_set)
 
 
 def _size(config: RunConfig, concept: Concept, model: Model) -> int:
@@ -297,7 +293,7 @@ def _with_previews(
     Training ends there when the model is being destroyed. `diverges` names the setting to change
     where steps or previews are not finite.
     """
-    work.check()
+    raise_if_stopped(work.cancel.is_set)
     monitor = CollapseMonitor(
         work.model, work.concept, work.config.compare, work.scorer, work.cancel.is_set
     )
@@ -316,7 +312,7 @@ def _with_previews(
                     yield Stage("unlearn", said, SHARES["attack"])
                     steps.close()
                     return
-            work.check()
+            raise_if_stopped(work.cancel.is_set)
 
 
 def _compare(work: _Work) -> Iterator[Event]:
@@ -356,12 +352,12 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     scores = {
         column: score(images.pictures, work.scorer) for column, images in work.columns.items()
     }
-    so_far = _so_far(work, scores)
+    # What its own control teaches is no base yet: the verdict names it among the controls.
+    known = to_json({"config": work.config, "scores": scores, "base": work.base})
+    own = own_findings(Run(work.writer.partial, work.writer.record | known))
+    verdict = Verdict("inconclusive", (work.reason,))
     if work.status == "complete":
-        verdict = judge_run(so_far.scores, own_findings(so_far))
-    else:
-        verdict = Verdict("inconclusive", (work.reason,))
-    base = work.base or taught_curve(work.taught)
+        verdict = judge_run(scores, own)
     apart = {
         column: groups
         for column, groups in differences(work.columns, work.scorer).items()
@@ -375,10 +371,8 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
         _save_adapter(work, slot)
     if pictures:
         said = heading(work.config, work.concept.name, verdict.label)
-        work.writer.add_image("comparison.png", comparison_strip(*said, pictures))
-    timing = {
-        f"{name}_s": 0.0 for name in ("load", "unlearn", "attack", "controls", "compare")
-    } | work.timing
+        comparison_strip(*said, pictures).save(work.writer.partial / "comparison.png")
+    timing = dict.fromkeys(STAGES, 0.0) | work.timing
     timing["total_s"] = time.perf_counter() - started
     folder = work.writer.finish(
         work.status,
@@ -389,27 +383,12 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         differences=apart,
-        base=base,
+        base=work.base or taught_curve(work.taught),
         verdict=verdict,
         thresholds=Thresholds(),
-        relearning=_recovery(so_far),
+        relearning=recovery(own[0].curve.points if own else (), scores),
     )
     yield Done(folder, work.status != "complete")
-
-
-def _so_far(work: _Work, scores: dict[Column, dict[Group, GroupScore]]) -> Run:
-    """The run as its folder holds it before it is judged.
-
-    What its own control teaches is no `base` yet: the verdict names it among the controls.
-    """
-    known = {"config": work.config, "scores": scores, "base": work.base}
-    return Run(work.writer.folder, work.writer.record | to_json(known))
-
-
-def _recovery(so_far: Run) -> dict[str, float | None]:
-    """What is told of the curve of the run's own attack; None where it was not judged."""
-    own = own_findings(so_far)
-    return recovery(own[0].curve.points if own else (), so_far.scores)
 
 
 def _save_adapter(work: _Work, slot: str) -> None:
@@ -418,21 +397,16 @@ def _save_adapter(work: _Work, slot: str) -> None:
         state = work.model.adapter_state(slot) if work.model else {}
     except KeyError:
         return
-    known = (work.writer.folder / f"{slot}.safetensors").exists()
-    if state and not known and all(tensor.isfinite().all() for tensor in state.values()):
-        work.writer.add_adapter(
-            slot,
-            state,
-            origin(work.config.model, work.model.base_hash)
-            | {
-                "concept": work.concept.name,
-                "anchor": work.concept.anchor,
-                "objective": work.config.objective if slot == "unlearn" else "relearn",
-                "loads_on": (
-                    ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter"
-                ),
-            },
-        )
+    file = work.writer.partial / f"{slot}.safetensors"
+    if state and not file.exists() and all(tensor.isfinite().all() for tensor in state.values()):
+        own = {
+            "concept": work.concept.name,
+            "anchor": work.concept.anchor,
+            "objective": work.config.objective if slot == "unlearn" else "relearn",
+            "loads_on": ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter",
+        }
+        metadata = origin(work.config.model, work.model.base_hash) | own
+        write_bytes(file, adapter_bytes(state, metadata))
 
 
 STAGES = {
