@@ -121,8 +121,8 @@ class Engine:
         grace: float = GRACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.root = Path()
-        self._private: PrivateFolder | None = None
+        self._private = PrivateFolder("unlearn-runs-")
+        self.root = self._private.path
         self.ready = threading.Event()
         self.load_error = ""
         """Why the model could not be loaded, as a sentence."""
@@ -143,9 +143,7 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> "Engine":
-        """Make the private folder for runs and start the thread, which loads the model first."""
-        self._private = PrivateFolder("unlearn-runs-")
-        self.root = self._private.path
+        """Start the thread, which loads the model first."""
         self._thread.start()
         threading.Thread(target=self._keep_sweeping, name="sweeper", daemon=True).start()
         return self
@@ -303,10 +301,9 @@ class Engine:
             self._change.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        if self._private:
-            for folder in self.root.glob("*"):
-                self._delete(folder)
-            self._private.remove()
+        for folder in self.root.glob("*"):
+            self._delete(folder)
+        self._private.remove()
 
     def _jobs_of(self, visitor: str) -> list[Job]:
         return [job for job in self._jobs if job.visitor == visitor]

@@ -4,7 +4,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..settings import groups
@@ -51,35 +51,32 @@ def check_request(request: JobRequest) -> None:
         check_cost(attacks_cost(request.config, request.kinds), "attack")
 
 
+@dataclass(eq=False)
 class Job:
     """What one visitor asked for, with its events, which any thread may read from the first one on.
 
     `cancel` asks it to end; `abandoned` says that its visitor has left. `address` is the visitor's,
-    empty where nobody trusted names it.
+    empty where nobody trusted names it. `begun` is when its work began, in the time of
+    `time.monotonic`; once it is `over`, no event follows.
     """
 
-    def __init__(
-        self,
-        request: JobRequest,
-        folder: Path,
-        visitor: str,
-        address: str = "",
-        asked: float = 0.0,
-    ) -> None:
-        self.id = folder.name
-        self.request = request
-        self.folder = folder
-        self.visitor = visitor
-        self.address = address
-        self.asked = asked
-        self.begun: float | None = None
-        """When its work began, in the time of `time.monotonic`."""
-        self.cancel = threading.Event()
-        self.abandoned = False
-        self.error = ""
-        self._events: list[Event] = []
-        self._changed = threading.Condition()
-        self._over = False
+    request: JobRequest
+    folder: Path
+    visitor: str
+    address: str = ""
+    asked: float = 0.0
+    begun: float | None = None
+    abandoned: bool = False
+    over: bool = False
+    error: str = ""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    _events: list[Event] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
 
     @property
     def config(self) -> RunConfig:
@@ -96,7 +93,7 @@ class Job:
         """No event follows; `error` is the sentence to show, if any."""
         with self._changed:
             self.error = error
-            self._over = True
+            self.over = True
             self._changed.notify_all()
 
     def take(self, timeout: float, start: int = 0) -> list[Event]:
@@ -104,13 +101,8 @@ class Job:
         them.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._over or len(self._events) > start, timeout)
+            self._changed.wait_for(lambda: self.over or len(self._events) > start, timeout)
             return self._events[start:]
-
-    @property
-    def over(self) -> bool:
-        """It has ended, and no event follows."""
-        return self._over
 
     @property
     def has_result(self) -> bool:
