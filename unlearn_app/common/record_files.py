@@ -35,7 +35,9 @@ class Record(BaseModel):
     not list are left out, since later versions may add some.
     """
 
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="ignore", allow_inf_nan=False, arbitrary_types_allowed=True
+    )
     VERSION: ClassVar[str] = ""
     """What `schema` of the record must say."""
 

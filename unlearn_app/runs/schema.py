@@ -14,9 +14,9 @@ from ..settings.events import (
     Difference,
     Group,
     GroupScore,
-    Sampling,
+    Picture,
     Share,
-    TrainingStage,
+    Step,
     Verdict,
 )
 from ..settings.run_config import config_from_dict
@@ -27,6 +27,18 @@ Seconds = Annotated[float, Field(ge=0)]
 Hits = Annotated[list[bool], Field(min_length=1)]
 Plain = str | int | float | bool | None
 Judged = dict[str, str | float | bool | None]
+
+
+def _stored(picture: Picture) -> Picture:
+    if picture.file is None:
+        raise ValueError("a picture with a file is accepted")
+    return picture
+
+
+def _compared(picture: Picture) -> Picture:
+    if picture.column is None or picture.group is None:
+        raise ValueError("a picture with a column and a group is accepted")
+    return picture
 
 
 def _of_pictures(score: GroupScore) -> GroupScore:
@@ -48,37 +60,13 @@ def _shares(base: BaseCurve) -> BaseCurve:
     return base
 
 
+Preview = Annotated[Picture, AfterValidator(_stored)]
+Compared = Annotated[Preview, AfterValidator(_compared)]
 Score = Annotated[GroupScore, AfterValidator(_of_pictures)]
 Scores = Annotated[dict[Group, Score], Field(min_length=len(GROUPS))]
 Apart = Annotated[Difference, AfterValidator(_with_error)]
 Limit = Literal["known", "forgotten", "lost", "back", "recovered"]
 Relearning = Literal["area", "steps_to_recovery"]
-
-
-class Preview(Record):
-    """A picture of the model in training, which nobody judges."""
-
-    stage: TrainingStage
-    step: Count
-    prompt: str
-    seed: Count
-    sampler: Sampling
-    index: Count
-    column: Column | None = None
-    group: Group | None = None
-    expects: str = ""
-    alignment: float | None = None
-    predicted: str | None = None
-    correct: bool | None = None
-    judges: Judged = {}
-    file: str
-
-
-class Compared(Preview):
-    """A picture of the comparison."""
-
-    column: Column
-    group: Group
 
 
 class Mark(Record):
@@ -165,26 +153,10 @@ class RunRecord(Record):
         return self
 
 
-class StepLine(Record):
-    """One optimizer step; a number that was not finite is none."""
-
-    stage: TrainingStage
-    step: Count
-    total: Count = 0
-    losses: dict[str, float | None] = {}
-    weights: dict[str, float | None] = {}
-    norms: dict[str, float | None] = {}
-    cosine: float | None = None
-    conflict: bool = False
-    gate: bool | None = None
-    changes: dict[str, float | None] = {}
-    seconds: float | None = None
-
-
 class StepLines(Record):
     """steps.jsonl."""
 
-    lines: list[StepLine]
+    lines: list[Step]
 
 
 class Try(Record):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL.Image import Image
-from pydantic import Field
+from pydantic import Field, PlainSerializer, SkipValidation
 
 TrainingStage = Literal["unlearn", "attack"]
 Column = Literal["original", "unlearned", "relearned"]
@@ -53,19 +53,20 @@ class Step:
     between the two gradients before combination (None with one term); `conflict` says it was
     negative; `gate` says that the forget term had a gradient at all (None with one term). `changes`
     are the changes of the losses that the step really taken, optimizer included, makes to first
-    order on its own batch: a rule of restricted gradients keeps them from being positive.
+    order on its own batch: a rule of restricted gradients keeps them from being positive. A number
+    that was not finite is None in a step that is read back.
     """
 
     stage: TrainingStage
-    step: int
-    total: int
-    losses: dict[str, float]
-    weights: dict[str, float] = field(default_factory=dict)
-    norms: dict[str, float] = field(default_factory=dict)
+    step: Count
+    total: Count = 0
+    losses: dict[str, float | None] = field(default_factory=dict)
+    weights: dict[str, float | None] = field(default_factory=dict)
+    norms: dict[str, float | None] = field(default_factory=dict)
     cosine: float | None = None
     conflict: bool = False
     gate: bool | None = None
-    changes: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -88,11 +89,11 @@ class Picture:
     """
 
     stage: TrainingStage
-    step: int
+    step: Count
     prompt: str
-    seed: int
+    seed: Count
     sampler: Sampling
-    index: int
+    index: Count
     column: Column | None = None
     group: Group | None = None
     expects: str = ""
@@ -100,8 +101,10 @@ class Picture:
     predicted: str | None = None
     correct: bool | None = None
     judges: Mapping[str, Value] = field(default_factory=dict)
-    image: Image | None = field(default=None, compare=False)
-    file: Path | None = None
+    image: Annotated[Image | None, SkipValidation, Field(exclude=True)] = field(
+        default=None, compare=False
+    )
+    file: Annotated[Path, PlainSerializer(Path.as_posix)] | None = None
 
 
 @dataclass(frozen=True)
