@@ -98,22 +98,33 @@ def new_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
+def hidden_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder to fill and to move to `out`; where it was not moved, it is removed.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    partial = partial_of(out)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        remove(partial)
+
+
+@contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A folder to fill, which becomes the new folder `out` at the end of the block.
 
     Raises:
         OutputError: `out` holds something or cannot be written.
     """
-    partial = partial_of(out)
-    try:
-        partial.mkdir(parents=True)
+    with hidden_folder(out) as partial:
         yield partial
         _sync(partial)
         partial.replace(out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        remove(partial)
 
 
 def move_in(partial: Path, out: Path) -> Path:

@@ -5,11 +5,11 @@ end is kept even where somebody has taken the name all the same.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from filelock import Timeout
 
-from .atomic_files import alive, check_output, move_in, partial_of, remove, unwritable
+from .atomic_files import alive, check_output, hidden_folder, move_in
 from .errors import OutputError
 from .folder_lock import holder, process_of, signed_lock
 
@@ -27,34 +27,24 @@ class NewFolder:
         OutputError: `out` exists, is being written, or cannot be written.
     """
 
+    partial: Path
+
     def __init__(self, out: Path) -> None:
         self.out = Path(out)
-        self.partial = partial_of(self.out)
-        self._reserved = ExitStack()
 
     def __enter__(self) -> "NewFolder":
-        self._reserved.enter_context(reserved(self.out))
-        try:
-            self.partial.mkdir()
-        except OSError as error:
-            self._reserved.close()
-            raise unwritable(self.out, error) from error
+        with ExitStack() as opened:
+            opened.enter_context(reserved(self.out))
+            self.partial = opened.enter_context(hidden_folder(self.out))
+            self._opened = opened.pop_all()
         return self
 
     def settle(self) -> Path:
         """The folder under its name, or one beside that where the name is taken."""
         return move_in(self.partial, self.out)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        remove(self.partial)
-        self._reserved.close()
-        if isinstance(error, OSError):
-            raise unwritable(self.out, error) from error
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
 
 
 @contextmanager

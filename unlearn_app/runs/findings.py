@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ..common.atomic_files import complete, move_in, partial_of, remove, unwritable, write_bytes
+from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
 from ..common.json_values import json_text, to_json
 from ..common.record_files import inside, read_record
 from ..evaluation.finding import AttackCurve, Finding
@@ -41,17 +41,11 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
         OutputError: it cannot be written.
     """
     target = run / FOLDER / finding.kind
-    partial = partial_of(target)
-    try:
-        partial.mkdir(parents=True)
+    with hidden_folder(target) as partial:
         for name, image in images.items():
             image.save(partial / name)
         write_bytes(partial / RECORD, json_text(record_of(finding), indent=1).encode())
         return move_in(partial, target)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        remove(partial)
 
 
 def read_findings(run: Path) -> list[Finding]:

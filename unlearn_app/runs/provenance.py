@@ -2,14 +2,13 @@
 
 import os
 import platform
-from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import torch
 
 from ..common.registry import world
-from ..evaluation.judges import Judge, Scorer
+from ..evaluation.judges import Scorer
 from ..models.device import choose_device
 from ..models.protocols import Model
 
@@ -21,6 +20,7 @@ def environment(model: Model | None, scorer: Scorer | None) -> dict[str, Any]:
     would get.
     """
     others = scorer.others if scorer else ()
+    second = [f"{judge.name} {judge.version}" for judge in others if judge.threshold is None]
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -30,16 +30,12 @@ def environment(model: Model | None, scorer: Scorer | None) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "base_sha256": model.base_hash if model else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
-        "second_judge": _named_all([one for one in others if one.threshold is None]),
+        "second_judge": ", ".join(second) or None,
         "detector": _detector(scorer, model),
         "judge_note": (
             None if scorer else "No judge is available for this model, so nothing is scored."
         ),
     }
-
-
-def _named_all(judges: Sequence[Judge]) -> str | None:
-    return ", ".join(f"{judge.name} {judge.version}" for judge in judges) or None
 
 
 def _named(device: torch.device) -> str:
