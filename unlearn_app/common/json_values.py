@@ -1,26 +1,16 @@
 """Values as JSON holds them."""
 
-import dataclasses
 import json
-import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 
 def to_json(value: Any) -> Any:
     """Dataclasses, tuples and paths as plain JSON values; numbers that are not finite, for which
     JSON has no word, as None.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: to_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.as_posix() if isinstance(value, Path) else value
+    return to_jsonable_python(value, inf_nan_mode="null")
 
 
 def json_text(value: Any, **layout: Any) -> str:

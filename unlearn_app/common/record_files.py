@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json
 
 from .errors import OutputError, UnlearnError
 
@@ -85,7 +86,7 @@ def checked(value: Any, schema: type[Record], path: Path, what: str) -> dict[str
 
 def _model(value: Any, schema: type[Record], path: Path, what: str) -> Any:
     try:
-        return schema.model_validate_json(json.dumps(value))
+        return schema.model_validate_json(to_json(value))
     except ValidationError as error:
         raise damaged(path.parent, what, f"{path.name} {_mistake(error, value)}") from error
 

@@ -87,9 +87,9 @@ class RunWriter(NewFolder):
         file = f"images/{name}.png"
         (self.partial / "images").mkdir(exist_ok=True)
         picture.image.save(self.partial / file)
-        record = to_json(dataclasses.replace(picture, image=None, file=Path(file)))
+        record = to_json(dataclasses.replace(picture, image=None))
         del record["image"]
-        return record
+        return record | {"file": file}
 
     def make_room(self) -> None:
         """Remove every picture, and the line that was not written to its end, where the disk is
