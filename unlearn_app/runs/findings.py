@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
 from ..common.json_values import json_text, to_json
-from ..common.record_files import inside, read_record
+from ..common.record_files import inside, read_model
 from ..evaluation.finding import AttackCurve, Finding
 from ..evaluation.verdict import judge_run
 from ..settings.attacks import budget_of
@@ -59,13 +59,11 @@ def read_findings(run: Path) -> list[Finding]:
 
 
 def _read(path: Path) -> Finding:
-    record = read_record(path, FindingRecord, "finding", current_finding)
-    del record["schema"]
-    for name in [picture["file"] for picture in record["pictures"]] + [record["proof"]]:
+    record = read_model(path, FindingRecord, "finding", current_finding).model_dump()
+    for name in [*(picture["file"] for picture in record["pictures"]), record["proof"]]:
         if name is not None:
             inside(path.parent, name, "finding")
-    lists = {name: tuple(record[name]) for name in ("hits", "first", "pictures")}
-    return Finding(**record | lists, folder=path.parent)
+    return Finding(**record, folder=path.parent)
 
 
 def own_findings(run: Run) -> list[Finding]:

@@ -24,7 +24,7 @@ from .records import FINDING, RUN
 
 Positive = Annotated[int, Field(ge=1, le=2**53)]
 Seconds = Annotated[float, Field(ge=0)]
-Hits = Annotated[list[bool], Field(min_length=1)]
+Hits = Annotated[tuple[bool, ...], Field(min_length=1)]
 Plain = str | int | float | bool | None
 Judged = dict[str, str | float | bool | None]
 
@@ -177,7 +177,7 @@ class Control(Record):
     """What the same attack makes of something never seen."""
 
     name: str
-    hits: Hits
+    hits: Annotated[list[bool], Field(min_length=1)]
 
 
 class FindingRecord(Record):
@@ -194,7 +194,7 @@ class FindingRecord(Record):
     first: Hits
     control: Control | None
     missing: str
-    pictures: list[Try]
+    pictures: tuple[Try, ...]
     proof: str | None
     seconds: Seconds | None
     command: str
