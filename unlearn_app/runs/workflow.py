@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -208,37 +208,40 @@ def _size(config: RunConfig, concept: Concept, model: Model) -> int:
 
 
 def _unlearn(work: _Work) -> Iterator[Event]:
-    config, name, anchor = work.config, work.concept.name, work.concept.anchor
-    towards = Stage(
-        "unlearn", f"Forgetting {name}: its prompts should show {anchor} instead", SHARES["unlearn"]
-    )
-    practice = SHARES["retain"] if is_trained(config) else SHARES["unlearn"]
-    if not is_trained(config):
-        yield towards
-        steps = edit(work.model, work.concept, config)
-        for event in _with_previews(work, steps, forgetting_diverging(config)):
-            yield event
-            if isinstance(event, Step) and event.losses["forget"]:
-                lost = (
-                    f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit"
-                    " (Frobenius norm)"
-                )
-                yield Stage("unlearn", lost, SHARES["unlearn"])
-        if work.collapsed or not config.resist.on:
-            _save_adapter(work, "unlearn")
-            return
-        towards = Stage(
-            "unlearn",
-            f"Training the edit to resist an adversary that teaches {name}",
-            SHARES["unlearn"],
-        )
-    yield Stage("retain", "Generating examples of what to keep with the original model", practice)
-    terms = training_terms(work.model, work.concept, config, work.cancel.is_set)
-    yield towards
-    learn = train if is_trained(config) else harden
-    steps = learn(work.model, work.concept, terms, config)
-    yield from _with_previews(work, steps, diverging(*lower("unlearn.lr", config.unlearn.lr)))
+    config, name = work.config, work.concept.name
+    text = f"Forgetting {name}: its prompts should show {work.concept.anchor} instead"
+    if is_trained(config):
+        yield from _train(work, train, text, SHARES["retain"])
+    else:
+        yield Stage("unlearn", text, SHARES["unlearn"])
+        yield from _edit(work)
+        if config.resist.on and not work.collapsed:
+            text = f"Training the edit to resist an adversary that teaches {name}"
+            yield from _train(work, harden, text, SHARES["unlearn"])
     _save_adapter(work, "unlearn")  # before an attack fills the disk
+
+
+def _edit(work: _Work) -> Iterator[Event]:
+    steps = edit(work.model, work.concept, work.config)
+    for event in _with_previews(work, steps, forgetting_diverging(work.config)):
+        yield event
+        if isinstance(event, Step) and event.losses["forget"]:
+            lost = (
+                f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit"
+                " (Frobenius norm)"
+            )
+            yield Stage("unlearn", lost, SHARES["unlearn"])
+
+
+def _train(
+    work: _Work, learn: Callable[..., Iterator[Step]], text: str, share: float
+) -> Iterator[Event]:
+    yield Stage("retain", "Generating examples of what to keep with the original model", share)
+    terms = training_terms(work.model, work.concept, work.config, work.cancel.is_set)
+    yield Stage("unlearn", text, SHARES["unlearn"])
+    steps = learn(work.model, work.concept, terms, work.config)
+    diverges = diverging(*lower("unlearn.lr", work.config.unlearn.lr))
+    yield from _with_previews(work, steps, diverges)
 
 
 def _attack(work: _Work) -> Iterator[Event]:
