@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import ConfigError
+from ...common.json_values import to_json
 from ...common.paths import POCKET
 from ...evaluation.judges.pocket_judge import PocketJudge
 from ...models.device import choose_device, fits_bfloat16
@@ -82,8 +83,8 @@ def compare_arms(
     trial = Trial(work, recipe)
     for done, (name, arm) in enumerate(arms.items()):
         yield Progress("arms", done, len(arms), name)
-        setting = {"seconds": seconds, **asdict(arm)}
-        if kept.get(name, {}).get("setting") != json.loads(json.dumps(setting)):
+        setting = to_json({"seconds": seconds, **asdict(arm)})
+        if kept.get(name, {}).get("setting") != setting:
             kept[name] = {"setting": setting, **trial.run(arm, seconds)}
             write_json(path, kept)
     yield Progress("arms", len(arms), len(arms))

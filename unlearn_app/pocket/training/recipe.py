@@ -85,8 +85,12 @@ class Recipe:
     second_batch: int = 128
     second_lr: float = 2e-3
     denoiser_seed: int = 1
-    denoiser_phases: tuple[Phase, ...] = (Phase(8_000, 32), Phase(1_500, 64))
-    denoiser_fall: int = 3_000
+    denoiser_phases: tuple[Phase, ...] = (
+        Phase(8_000, 32),
+        Phase(8_000, 64),
+        Phase(3_600, 128),
+    )
+    denoiser_fall: int = 2_800
     denoiser_lr: float = 1e-3
     save_every: int = 250
 
