@@ -117,7 +117,7 @@ def test_requirements_are_what_is_imported() -> None:
             r"^([a-z]+\d?)\b", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
         )
     )
-    names = {"PIL": "pillow"}
+    names = {"PIL": "pillow", "pydantic_core": "pydantic"}
     files = [ROOT / "app.py", *(ROOT / "unlearn_app").rglob("*.py")]
     found = {
         names.get(name, name)
