@@ -234,7 +234,7 @@ def test_an_attack_without_memory_says_what_to_lower_and_keeps_what_was_before_i
 
 def test_a_full_disk_keeps_the_adapter(model, tiny_pipeline, tmp_path, monkeypatch):
     def full(self, images):
-        with (self.folder / "steps.jsonl").open("a") as stream:
+        with (self.partial / "steps.jsonl").open("a") as stream:
             stream.write('{"stage": "att')
         raise OSError(28, "No space left on device")
 
