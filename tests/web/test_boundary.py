@@ -201,6 +201,26 @@ def test_a_page_that_is_open_calls_its_listeners(site, post, page) -> None:
     assert post("run/stop", called, Origin=site.origin).status_code == 200
 
 
+def test_a_listener_that_gets_nothing_answers_or_says_why(site, post, page) -> None:
+    called = {
+        fn.api_name: post(
+            f"run/{fn.api_name}",
+            {"data": [None] * len(fn.inputs), "fn_index": n, "session_hash": page},
+            Origin=site.origin,
+        )
+        for n, fn in site.demo.fns.items()
+        if fn.api_visibility == "private" and not fn.queue and fn.fn
+    }
+    assert len(called) > 8
+    mute = [name for name, got in called.items() if got.status_code != 200 and not said(got)]
+    assert mute == []
+
+
+def said(answer: httpx.Response) -> str | None:
+    """The sentence of a refusal, if there is one."""
+    return answer.json().get("error") or answer.json().get("detail")
+
+
 def test_a_page_may_call_while_it_connects(site, post) -> None:
     stop = next(n for n, fn in site.demo.fns.items() if fn.api_name == "stop")
     called = {"data": [""], "fn_index": stop, "session_hash": "early"}

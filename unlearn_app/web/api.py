@@ -19,7 +19,7 @@ from ..settings.attacks import kinds_of
 from ..settings.events import Event, Stage, Step
 from ..settings.run_config import make_config, setting_names
 from .boundary import visitor_address
-from .following import follow, visitor_of
+from .following import follow, refused, visitor_of
 from .view_state import AttackProgress, ViewState
 
 
@@ -50,7 +50,7 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
             preview_concept(config)
             job = engine.submit(config, visitor_of(engine, request), visitor_address(request))
         except UnlearnError as error:
-            raise _refused(str(error)) from error
+            raise refused(str(error)) from error
 
         yield from _progress(engine, job, ViewState(config))
         folder = engine.runs.get(job.id, job.visitor)
@@ -92,12 +92,12 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
             asked = AttackRequest(done[-1].folder, done[-1].config, kinds)
             job = engine.submit(asked, visitor, visitor_address(request))
         except UnlearnError as error:
-            raise _refused(str(error)) from error
+            raise refused(str(error)) from error
 
         yield from _progress(engine, job, AttackProgress(kinds))
         folder = engine.runs.get(job.id, visitor)
         if folder is None:
-            raise _refused(str(RunGone()))
+            raise refused(str(RunGone()))
         found = read_findings(folder)
         verdict = to_json(judge_again(Run.open(folder), found))
         yield {"findings": [record_of(finding) for finding in found], "verdict": verdict}
@@ -125,8 +125,4 @@ def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> It
         if not job.over:
             engine.stop(job.visitor)
     if job.error:
-        raise _refused(job.error)
-
-
-def _refused(sentence: str) -> gr.Error:
-    return gr.Error(sentence, print_exception=False)
+        raise refused(job.error)

@@ -29,6 +29,11 @@ def visitor_of(engine: Engine, request: gr.Request, key: object = "") -> str:
     return engine.visitor(request.session_hash or uuid4().hex, key)
 
 
+def refused(sentence: str) -> gr.Error:
+    """What a listener raises that has no place on the page for a sentence."""
+    return gr.Error(sentence, print_exception=False)
+
+
 def follow(
     job: Job,
     first: Updates,

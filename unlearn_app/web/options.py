@@ -7,9 +7,11 @@ from typing import Any
 import gradio as gr
 
 from ..common import registry
+from ..common.errors import ConfigError
 from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
 from ..settings.presets import PRESETS
 from ..settings.run_config import RunConfig, make_config, setting_names
+from .following import refused
 
 SECTIONS = {
     "unlearn": "Forgetting",
@@ -126,7 +128,10 @@ class Options:
 
     def defaults(self, preset: str, objective: str) -> list[Any]:
         """The values that preset and method give to `suggested`."""
-        config = make_config("cat", preset=preset, objective=objective)
+        try:
+            config = make_config("cat", preset=preset, objective=objective)
+        except ConfigError as error:  # a program sends what the page does not offer
+            raise refused(str(error)) from None
         own, shared = dict(config.options), ("rule", *setting_names(tuple(SECTIONS)))
         return [
             attrgetter(name)(config) if name in shared else own.get(name, component.value)

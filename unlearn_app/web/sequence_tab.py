@@ -7,7 +7,7 @@ import gradio as gr
 
 from ..common import registry
 from ..common.atomic_files import write_bytes
-from ..common.errors import UnlearnError
+from ..common.errors import UnlearnError, check_known
 from ..concepts.catalog import preview_concept
 from ..continual.events import TRAINED, Added
 from ..continual.ledger import Ledger
@@ -127,8 +127,10 @@ class SequenceTab:
         self, request: gr.Request, key: str, concept: str, regime: str, hold: str, objective: str
     ) -> Iterator[Updates]:
         """Queue a request and show it until it is in the ledger."""
-        visitor, changes = visitor_of(self._engine, request, key), REGULARIZATION_PRESETS[hold]
+        visitor = visitor_of(self._engine, request, key)
         try:
+            check_known("protection", hold, tuple(REGULARIZATION_PRESETS))
+            changes = REGULARIZATION_PRESETS[hold]
             config = make_config(concept, objective=objective, model=self._model, **changes)
             preview_concept(config)
             ledger = self._open(visitor)
