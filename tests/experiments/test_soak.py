@@ -1,8 +1,28 @@
-"""How the soak tells a fault of a command from a refusal."""
+"""The soak at its smallest: a crowd, kills, nonsense and hostile files, and nothing gives way."""
+
+import sys
 
 import pytest
 
+from unlearn_app.experiments.cells import Extent, bench, read_cells
 from unlearn_app.experiments.soak.commands import Ended
+from unlearn_app.experiments.soak.measure import PARTS, Soak
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks and kills")
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What each part found, by its name."""
+    soak = Soak(Extent(tmp_path_factory.mktemp("soak"), smoke=True))
+    assert "| measured |" in list(bench(soak))[-1]
+    return {config["part"]: values for config, values in read_cells(soak.folder).values()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_nothing_gives_way(cells: dict[str, dict], part: str) -> None:
+    assert [row for row in cells[part]["rows"] if row["met"] is False] == [], cells[part]["faults"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from fnmatch import fnmatch
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ..common.paths import ROOT
 
 PATIENCE_S = 120
 """Seconds in which the app must begin to answer, and in which it must end."""
+
+CACHES = (".ses", "torchinductor_*")
+"""What onnxruntime and torch leave in the folder of temporary files when they are imported."""
 
 
 class AppProcess:
@@ -61,6 +65,11 @@ class AppProcess:
                 return bool(connection.getresponse().read())
             except (OSError, HTTPException):
                 return False
+
+    def files(self) -> set[str]:
+        """The names in the folder of temporary files, without the caches of libraries."""
+        names = {path.name for path in self.temporary.iterdir()}
+        return {name for name in names if not any(fnmatch(name, cache) for cache in CACHES)}
 
     def kill(self) -> None:
         """End the process at once."""

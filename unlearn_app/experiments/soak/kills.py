@@ -92,19 +92,15 @@ def killed_page(folder: Path, seconds: float) -> Iterator[str]:
                         break
         time.sleep(0.05)
     dead.kill()
-    left = _names(dead.temporary)
+    left = dead.files()
     with AppProcess(folder) as app:
         until = time.monotonic() + app.wait() + PAGE_S
-        while (still := left & _names(app.temporary)) and time.monotonic() < until:
+        while (still := left & app.files()) and time.monotonic() < until:
             time.sleep(0.1)
         if still:
             yield f"{LEFT} {sorted(still)} by the next page"
-    if still := _names(app.temporary):
+    if still := app.files():
         yield f"{LEFT} {sorted(still)} after the end"
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def measure(seed: int, count: int, material: Material) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def measure(seed: int, jobs: int, visitors: int, kinds: int, material: Material)
             crowd = Crowd(app, jobs, seed, expected)
             _visit(crowd, visitors)
             traces = app.log.read_text("utf-8", "replace").count(TRACE)
-        left = sorted(str(path.relative_to(folder)) for path in app.temporary.rglob("*"))
+        left = sorted(app.files())
         if traces:
             crowd.faults.append(app.log.read_text("utf-8", "replace")[-2000:])
     crowd.faults += [f"left: {name}" for name in left]
