@@ -21,7 +21,7 @@ from .tables import line, median_of, render, table, write_report
 PARTS = ("steps", "lr", "batch_size", "retain_weight")
 """The settings of `unlearn` that are varied."""
 GRID: tuple[tuple[float, ...], ...] = tuple(
-    itertools.product((15, 30, 60), (1e-3, 2e-3), (8, 16), (3.0,))
+    itertools.product((15, 30, 60), (2e-3, 4e-3), (8, 16), (3.0,))
 )
 ORIGINAL, BACK = "original", "relearned"
 Row = dict[str, float]

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_app.common.images import to_tensor
+from unlearn_app.common.paths import POCKET
+from unlearn_app.models.protocols import Model
+from unlearn_app.pocket.measures import psnr
 from unlearn_app.pocket.training import autoencoder, decoder
 from unlearn_app.pocket.training.checkpoints import new_state
-from unlearn_app.pocket.training.latents import PatchBasis, fit_basis
+from unlearn_app.pocket.training.latents import PatchBasis, fit_basis, load_basis
 from unlearn_app.pocket.training.parts import new_autoencoder
 from unlearn_app.pocket.world.dataset import scene_at
 from unlearn_app.pocket.world.rendering import render
@@ -128,3 +131,13 @@ def test_training_refines_it(pictures: np.ndarray, basis: PatchBasis) -> None:
         assert block.conv2.weight[places].abs().amax((1, 2, 3)).min() > 0
         assert block.conv2.weight[others].abs().max() == 0
     assert _psnr(model.eval(), basis, code) > 30
+
+
+def test_the_bundled_decoder_repairs_codes_that_are_slightly_wrong(
+    pocket: Model, pictures: np.ndarray
+) -> None:
+    basis, shown = load_basis(POCKET / "basis.safetensors"), to_tensor(pictures)
+    code = basis.encode(shown)
+    code = code + 0.3 * torch.randn(code.shape, generator=torch.Generator().manual_seed(1))
+    gained = psnr(pocket.decode(code), shown) - psnr(basis.decode(code), shown)
+    assert gained.mean() > 1

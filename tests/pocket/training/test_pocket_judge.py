@@ -42,6 +42,12 @@ def test_it_names_what_it_never_saw(judge: PocketJudge, pictures: torch.Tensor) 
     assert scores["alignment"] > 0.6
 
 
+def test_it_is_as_sure_as_it_is_right(judge: PocketJudge, pictures: torch.Tensor) -> None:
+    """Trained on smoothed labels it gave 0.94 to what it got right every time."""
+    scores = judge_scores(judge, pictures, SHOWN)
+    assert scores["sure"] == pytest.approx(scores["object"], abs=0.02)
+
+
 def test_probabilities_and_classes(judge: PocketJudge, pictures: torch.Tensor) -> None:
     for axis, count in (
         ("object", len(OBJECTS) + len(FRESH_OBJECTS)),

@@ -41,8 +41,8 @@ LENGTHS = {
 }
 """The settings of unlearning in each preset; adversary and judged pictures are the same for all."""
 BASES: dict[str, dict[str, Any]] = {
-    "ESD": {"objective": "esd"},
-    "ESD-x": {"objective": "esd", "unlearn.modules": "cross"},
+    "ESD": {"objective": "esd", "unlearn.modules": "all", "unlearn.lr": 2e-3},
+    "ESD-x": {"objective": "esd"},
     "SDD": {"objective": "sdd"},
     "concept ablation": {"objective": "concept_ablation"},
     "UCE": {"objective": "uce"},

@@ -101,7 +101,7 @@ def batch_loss(
     for axis, names in NAMES.items():
         target = torch.tensor([names.index(getattr(scene, axis)) for scene in shown], device=device)
         logits = net.heads[axis](features)
-        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(logits, target, label_smoothing=0.05)
+        loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(logits, target)
     return loss
 
 

@@ -73,9 +73,9 @@ class Recipe:
     tower_seed: int = 0
     tower_steps: int = 1_500
     autoencoder_seed: int = 2
-    autoencoder_steps: int = 8_000
+    autoencoder_steps: int = 4_000
     autoencoder_batch: int = 16
-    autoencoder_lr: float = 3e-4
+    autoencoder_lr: float = 2e-3
     judge_seed: int = 3
     judge_steps: int = 1_100
     judge_batch: int = 128
@@ -277,7 +277,8 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
     model = new_autoencoder()
     write_decoder(model, basis)
     freeze_position_and_gates(model.to(device))
-    decoder = autoencoder.decoder_of(model)
+    # Its narrow convolutions take a fifth less time in this order of memory.
+    decoder = autoencoder.decoder_of(model).to(memory_format=torch.channels_last)
     steps = recipe.autoencoder_steps
     batch = recipe.autoencoder_batch
     return train_with_checkpoints(
