@@ -333,6 +333,8 @@ def test_stored_cells_are_kept() -> None:
             run, compare=dataclasses.replace(run.compare, guidance_scale=3.0)
         )
         plan["settings"] = paper2.digest(earlier)
+        # The command names what differs from the defaults, which are others today.
+        plan["run"] = config["run"]
         assert cell in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
         found += 1
     assert found >= 156
@@ -413,12 +415,10 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
         and meta.resist.goal == "lose"
     )
     assert meta.resist.related == 0, "the report says that self-destruct was not trained for"
-    assert meta.unlearn == make_config("cat", preset="full").unlearn
+    assert meta.unlearn == make_config("cat", preset="full", **paper2.BASES["ESD"]).unlearn
     assert changed(rehearsed, resist=short.resist) == short
-    assert short.unlearn == make_config("cat").unlearn and (
-        short.resist.on,
-        rehearsed.resist.on,
-    ) == (False, True)
+    assert short.unlearn == make_config("cat", **paper2.BASES["ESD"]).unlearn
+    assert (short.resist.on, rehearsed.resist.on) == (False, True)
     fresh = DefendedAttack("penguin", 0, UNSEEN, NONE, "LoRA 16").config(smoke=False, full=False)
     assert fresh.attack == plain.attack == short.attack
 
