@@ -327,10 +327,14 @@ def test_stored_cells_are_kept() -> None:
         )
         model = SimpleNamespace(base_hash=config["base_model"])
         plan = paper2.Paper2(Extent(STORED), model, SimpleNamespace()).config(cell)
-        # An earlier edition of the bundled model was sampled at guidance 3.
+        # An earlier edition of the bundled model was sampled at guidance 3, and what is never
+        # unlearned carries the defaults of then.
         run = cell.config(smoke=False, full=False)
+        usual = dataclasses.replace(run.unlearn, modules="all", lr=2e-3)
         earlier = dataclasses.replace(
-            run, compare=dataclasses.replace(run.compare, guidance_scale=3.0)
+            run,
+            compare=dataclasses.replace(run.compare, guidance_scale=3.0),
+            unlearn=run.unlearn if cell.base in paper2.BASES else usual,
         )
         plan["settings"] = paper2.digest(earlier)
         # The command names what differs from the defaults, which are others today.
