@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from .known_outcome_models import relearned, scores_of, unlearn
 from .main_job import RETAIN_GROUPS, RUN_BARS, WITHIN, near_the_bars
 from .tables import line, median_of, render, table, write_report
 
-PARTS = ("steps", "lr", "batch_size", "retain_weight")
+PARTS = ("modules", "steps", "lr", "batch_size")
 """The settings of `unlearn` that are varied."""
-GRID: tuple[tuple[float, ...], ...] = tuple(
-    itertools.product((15, 30, 60), (2e-3, 4e-3), (8, 16), (3.0,))
+Setting = tuple[str, int, float, int]
+GRID: tuple[Setting, ...] = tuple(
+    itertools.product(("all", "cross"), (15, 30), (2e-3, 4e-3), (8, 16))
 )
 ORIGINAL, BACK = "original", "relearned"
 Row = dict[str, float]
@@ -98,7 +100,7 @@ class Tradeoff(Experiment):
             if known.get(name, {}).get("run") != short_hash(config)
         }
 
-    def _run(self, cell: Target, values: Sequence[float] = ()) -> RunConfig:
+    def _run(self, cell: Target, values: Setting | tuple[()] = ()) -> RunConfig:
         varied = {f"unlearn.{part}": value for part, value in zip(PARTS, values, strict=False)}
         changes = (varied | SMOKE) if self.smoke else varied
         return make_config(cell.concept, seed=cell.seed, **changes)
@@ -109,9 +111,10 @@ class Tradeoff(Experiment):
         return {group: 100 * own.accuracy for group, own in scores.items()}
 
 
-def name_of(values: Sequence[float]) -> str:
+def name_of(setting: Setting) -> str:
     """A setting as the report names it."""
-    return " x ".join(format(value, "g") for value in values)
+    layers, *numbers = setting
+    return " x ".join([layers, *(format(number, "g") for number in numbers)])
 
 
 def write_results(folder: Path) -> str:
@@ -119,7 +122,7 @@ def write_results(folder: Path) -> str:
     rows = _by_setting(folder)
     summed = {name: _summed(own) for name, own in rows.items()}
     best = front({name: (own["cost"], own["within"]) for name, own in summed.items()})
-    default = name_of([getattr(make_config("cat").unlearn, part) for part in PARTS])
+    default = name_of(attrgetter(*PARTS)(make_config("cat").unlearn))
     lines = [
         [
             f"**{name}**" if name == default else name,
@@ -132,7 +135,7 @@ def write_results(folder: Path) -> str:
         for name, own in rows.items()
     ]
     heads = (
-        "steps x rate x batch x weight of keeping",
+        "layers x steps x rate x batch",
         "forward passes",
         "seconds",
         "concept shown, %",
