@@ -84,6 +84,19 @@ def card(
     record_hashes()
 
 
+@pocket.command()
+def naming(
+    out: Annotated[Path, typer.Option(help="new folder for the sheets", metavar="DIR")],
+    seed: Annotated[str, typer.Option(help="seed of pictures and order", metavar="N")] = "0",
+) -> None:
+    """Write numbered pictures without names, for somebody who says what they show, and a key."""
+    from ..models.catalog import load_model
+    from ..pocket.naming import write_sheets
+
+    for path in write_sheets(load_model(), out, whole_number(seed, "seed", 0, 10_000)):
+        typer.echo(path)
+
+
 def _show_progress(events: Generator[Any, None, None]) -> None:
     """Show the events; a signal ends the work after one of them, and what it closes is kept."""
     stage = None
