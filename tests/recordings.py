@@ -167,6 +167,27 @@ def _answered(picture: Picture, concept: str, gone: bool) -> Picture:
     return replace(alone, alignment=0.31 + 0.01 * picture.index, predicted=seen, correct=True)
 
 
+def _grow(out: Path, folder: Path) -> None:
+    """Make `out` what `folder` is while a page reads it: every file is whole at any moment, and the
+    record that names the others comes last.
+    """
+    last = "ledger.json"
+    shutil.copytree(
+        folder,
+        out,
+        ignore=shutil.ignore_patterns(last),
+        copy_function=_replace,
+        dirs_exist_ok=True,
+    )
+    if (folder / last).exists():
+        _replace(str(folder / last), str(out / last))
+
+
+def _replace(source: str, target: str) -> None:
+    shutil.copy2(source, f"{target}.part")
+    Path(f"{target}.part").replace(target)
+
+
 class Replay:
     """A runner of the engine that replays recordings in `seconds` each, once `gate` is open.
 
@@ -228,8 +249,7 @@ class Replay:
             if cancel.is_set():
                 return
             if folder:
-                shutil.rmtree(out, ignore_errors=True)
-                shutil.copytree(folder, out)
+                _grow(out, folder)
             yield replace(event, folder=out) if isinstance(event, Done) else event
             if isinstance(event, Step):
                 cancel.wait(self.seconds / steps)
