@@ -21,7 +21,8 @@ from unlearn_app.common.images import to_tensor
 from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
-from unlearn_app.pocket.training import recipe
+from unlearn_app.pocket.measures import sample_scenes
+from unlearn_app.pocket.training import arms, recipe
 from unlearn_app.pocket.training.arms import ARMS_FILE, HELD_OUT_T, Arm, compare_arms
 from unlearn_app.pocket.training.checkpoints import load
 from unlearn_app.pocket.training.encoder import write_encoder
@@ -119,7 +120,11 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     assert classes[0] == classes[1] and classes[0]
 
 
-def test_arms_are_compared_once_for_the_same_seconds(work: Path) -> None:
+def test_arms_are_compared_once_for_the_same_seconds(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arms, "HELD_OUT", 4)
+    monkeypatch.setattr(arms, "sample_scenes", lambda count: sample_scenes(count)[:4])
     some = {"plain": Arm(batch=4), "wide": Arm(batch=4, widths=(32, 64), blocks=2)}
     list(compare_arms(work, 0.5, some, recipe.SMOKE))
     kept = json.loads((work / ARMS_FILE).read_text())
