@@ -10,6 +10,8 @@ import pytest
 from unlearn_app.common.paths import ASSETS
 from unlearn_app.experiments import assets
 from unlearn_app.experiments.cells import Extent
+from unlearn_app.pocket import measures
+from unlearn_app.pocket.world.rendering import PLACEMENTS
 from unlearn_app.runs.folder import Run
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,8 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
     monkeypatch.setattr(
         assets, "write_screenshot", lambda path: f"{path.relative_to(made)} is not taken here"
     )
+    # Each of 384 pictures would be compared with 72 renderings.
+    monkeypatch.setattr(measures, "PLACEMENTS", PLACEMENTS[::36])
     said = list(assets.rebuild(Extent(tmp_path, seeds=1, smoke=True)))
     assert said[-1] == "readme/page.png is not taken here"
     assert "384" in (made / "pocket" / "README.md").read_text(encoding="utf-8")
