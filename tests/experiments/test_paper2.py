@@ -337,7 +337,10 @@ def test_stored_cells_are_kept() -> None:
             unlearn=run.unlearn if cell.base in paper2.BASES else usual,
         )
         plan["settings"] = paper2.digest(earlier)
-        # The command names what differs from the defaults, which are others today.
+        # The command names what differs from the defaults: today it also names those of then.
+        assert set(config["run"].split()) <= set(plan["run"].split()), path.name
+        more = set(plan["run"].split()) - set(config["run"].split())
+        assert more <= {"unlearn.lr=0.002", "unlearn.modules=all"}, path.name
         plan["run"] = config["run"]
         assert cell in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
         found += 1

@@ -1,14 +1,10 @@
 """The soak at its smallest: a crowd, kills, nonsense and hostile files, and nothing gives way."""
 
-import sys
-
 import pytest
 
 from unlearn_app.experiments.cells import Extent, bench, read_cells
 from unlearn_app.experiments.soak.commands import Ended
 from unlearn_app.experiments.soak.measure import PARTS, Soak
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks and kills")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from unlearn_app.common.errors import OutputError
 from unlearn_app.pocket import naming
 from unlearn_app.pocket.naming import GAP, KEY, LABEL, SIDE, write_sheets
 from unlearn_app.pocket.world.dataset import rendered
@@ -27,3 +28,9 @@ def test_every_object_stands_once_in_each_style(
     corner = (GAP + 3 * (SIDE + GAP), GAP + 2 * (SIDE + GAP + LABEL) + LABEL)
     twelfth = last.crop((*corner, corner[0] + SIDE, corner[1] + SIDE))
     assert len(twelfth.getcolors(SIDE**2)) > 50, "the last place is empty"
+
+
+def test_a_taken_name_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    with pytest.raises(OutputError, match="new"):
+        write_sheets(None, tmp_path / "new")

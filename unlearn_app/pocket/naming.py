@@ -9,11 +9,12 @@ from ..common.atomic_files import write_bytes
 from ..common.images import enlarged, png_bytes, to_pil
 from ..common.new_folder import NewFolder
 from ..models.protocols import Model
+from .card import GUIDANCE_SCALE, CardSizes
 from .measures import generate_scenes
 from .world.rendering import Scene
 from .world.vocabulary import OBJECTS, SETTINGS
 
-STYLES = ("photo", "van gogh", "sketch")
+SHOWN_STYLES = ("photo", "van gogh", "sketch")
 ON_A_SHEET, ACROSS = 12, 4
 SIDE, GAP, LABEL = 192, 28, 22
 """In pixels: a picture, enlarged three times, the space around it, and the height of its number."""
@@ -23,19 +24,23 @@ KEY = "key.txt"
 
 
 def write_sheets(model: Model, out: Path, seed: int = 0) -> list[Path]:
-    """Write sheets of every object in each of `STYLES` into the new folder `out`, and the answers
-    into `KEY`; returns the sheets. `seed` draws settings, order and pictures.
+    """Write sheets of every object in each of `SHOWN_STYLES` into the new folder `out`, and the
+    answers into `KEY`; returns the sheets. `seed` draws settings, order and pictures.
+
+    Raises:
+        OutputError: `out` exists or cannot be written.
     """
     draw = random.Random(seed)
     wanted = [
         Scene(entry.name, style, draw.choice(SETTINGS).name)
-        for style in STYLES
+        for style in SHOWN_STYLES
         for entry in draw.sample(OBJECTS, len(OBJECTS))
     ]
+    sampling = {"steps": CardSizes.steps, "guidance_scale": GUIDANCE_SCALE}
     first = FIRST_SEED + seed * len(wanted)
-    pictures = generate_scenes(model, wanted, steps=12, guidance_scale=2.0, first_seed=first)
-    images = [enlarged(picture, SIDE) for picture in to_pil(pictures)]
     with NewFolder(out) as new:
+        pictures = generate_scenes(model, wanted, first_seed=first, **sampling)
+        images = [enlarged(picture, SIDE) for picture in to_pil(pictures)]
         for start in range(0, len(images), ON_A_SHEET):
             sheet = _sheet(images[start : start + ON_A_SHEET], start + 1)
             name = f"sheet-{start // ON_A_SHEET + 1}.png"

@@ -97,6 +97,8 @@ class Visitor:
         self._client = self._come()
 
     def _come(self) -> Any:
+        # The library by which programs call the page, as a visitor would: no part of the server.
+        # It shares one stream among the calls of a session, which a flood is made of.
         from gradio_client import Client
 
         url = self._crowd.app.url

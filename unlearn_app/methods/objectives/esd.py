@@ -22,7 +22,7 @@ class ESD(TargetObjective):
     picture; x_t is a noised picture instead of a partial denoising; for v-prediction and flows
     the same combination is taken of what they predict, which is equal because the coefficients sum
     to one and x_t is the same. By default cross-attention alone learns it, the paper's ESD-x, for
-    objects too: with every layer the concept stays in styles that training does not show.
+    objects too; `bench tradeoff` compares it with every layer.
     """
 
     eta: float = setting(1.0, "strength of the push away", 0.0, 10.0)

@@ -277,7 +277,7 @@ def _train_autoencoder(work: Path, recipe: Recipe, device: torch.device) -> Iter
     model = new_autoencoder()
     write_decoder(model, basis)
     freeze_position_and_gates(model.to(device))
-    # Its narrow convolutions take a fifth less time in this order of memory.
+    # Its narrow convolutions take less time in this order of memory.
     decoder = autoencoder.decoder_of(model).to(memory_format=torch.channels_last)
     steps = recipe.autoencoder_steps
     batch = recipe.autoencoder_batch
