@@ -18,9 +18,11 @@ CONFIG = make_config("cat")
 def keep(tmp_path: Path):
     """Makes stores, and keeps runs of so many bytes in the latest."""
     made: list[RunStore] = []
+    away: set[str] = set()
 
     def store(count: int = 100, size: int = 10**9, own: int = 100, own_size: int = 10**9) -> None:
-        made.append(RunStore(count, size, own, own_size, shutil.rmtree))
+        here = lambda visitor: visitor not in away  # noqa: E731
+        made.append(RunStore(count, size, own, own_size, shutil.rmtree, here))
 
     def run(name: str, visitor: str, size: int = 10) -> None:
         folder = tmp_path / name
@@ -29,6 +31,7 @@ def keep(tmp_path: Path):
         made[-1].add(Job(CONFIG, folder, visitor))
 
     run.store = store
+    run.away = away
     run.get = lambda name, visitor: made[-1].get(name, visitor)
     run.left = lambda: sorted(path.name for path in tmp_path.iterdir())
     store()
@@ -73,6 +76,17 @@ def test_a_full_store_takes_from_whoever_holds_most(keep) -> None:
     for name in ("ben 1", "anna 1", "anna 2", "anna 3", "cem 1"):
         keep(name, name[:-2].strip())
     assert keep.left() == ["anna 2", "anna 3", "ben 1", "cem 1"]
+
+
+def test_a_full_store_takes_from_those_who_are_not_here(keep) -> None:
+    """Whoever comes under many names pushed out everybody with fewer runs than names."""
+    keep.store(count=3)
+    keep("anna 1", "anna")
+    keep("anna 2", "anna")
+    for number in range(1, 4):
+        keep.away.add(f"nobody {number}")
+        keep(f"nobody {number}", f"nobody {number}")
+    assert keep.left() == ["anna 1", "anna 2", "nobody 3"]
 
 
 def test_a_store_full_of_bytes_takes_from_whoever_holds_most_of_them(keep) -> None:

@@ -136,3 +136,12 @@ def test_invented_sessions_are_forgotten(visitors, clock) -> None:
     clock.now += GRACE
     assert len(visitors.gone()) == 2000
     assert not any(vars(visitors)[name] for name in ("_until", "_met", "_open", "_shows"))
+
+
+def test_a_visitor_is_here_while_a_session_of_theirs_is_connected(visitors) -> None:
+    visitor = look(visitors, "tab 1")
+    look(visitors, "tab 2")
+    visitors.disconnected("tab 1")
+    assert visitors.here(visitor)
+    visitors.disconnected("tab 2")
+    assert not visitors.here(visitor)

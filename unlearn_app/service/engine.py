@@ -126,8 +126,10 @@ class Engine:
         self.ready = threading.Event()
         self.load_error = ""
         """Why the model could not be loaded, as a sentence."""
-        self.runs = RunStore(keep_runs, keep_bytes, own_runs, own_bytes, self._delete)
         self.visitors = Visitors(grace, clock)
+        self.runs = RunStore(
+            keep_runs, keep_bytes, own_runs, own_bytes, self._delete, self.visitors.here
+        )
         self.on_delete: Callable[[str], None] = lambda name: None
         """Told the name of every folder that is deleted, so that copies of its files go too."""
         self._runner, self._capacity, self._patience = runner, waiting, patience

@@ -130,8 +130,10 @@ class RunStore:
     """Finished runs: at most `count` of them and `size` bytes together, `own_count` and `own_size`
     of each visitor.
 
-    A visitor with too many loses their own, the least recently used first; when there are too many
-    in all, whoever holds most does. `delete` removes a folder.
+    A visitor with too many loses their own, the least recently used first. When there are too many
+    in all, whoever holds most loses, of those who are not `here` if there are any: so nobody who
+    comes under a new name for every run takes the place of those who have the page open. `delete`
+    removes a folder.
     """
 
     def __init__(
@@ -141,10 +143,11 @@ class RunStore:
         own_count: int,
         own_size: int,
         delete: Callable[[Path], None],
+        here: Callable[[str], bool],
     ) -> None:
         self._count, self._size = count, size
         self._own_count, self._own_size = own_count, own_size
-        self._delete = delete
+        self._delete, self._here = delete, here
         self._runs: OrderedDict[str, KeptRun] = OrderedDict()
         """The least recently used first."""
         self._lock = threading.RLock()
@@ -176,10 +179,16 @@ class RunStore:
         losing = {v for v in over if held[v] > 1}
         if not losing and len(sizes) > 1:
             if held.total() > self._count:
-                losing = {v for v in held if held[v] == max(held.values())}
+                losing = self._first_to_lose(held)
             elif space.total() > self._size:
-                losing = {v for v in held if space[v] == max(space.values())}
+                losing = self._first_to_lose(space)
         return next((run_id for run_id in sizes if self._runs[run_id].visitor in losing), None)
+
+    def _first_to_lose(self, holdings: Counter[str]) -> set[str]:
+        """Who holds most among those who are not here, or else among all."""
+        away = {v: amount for v, amount in holdings.items() if not self._here(v)}
+        among = away or holdings
+        return {visitor for visitor in among if among[visitor] == max(among.values())}
 
     def get(self, run_id: str, visitor: str) -> Path | None:
         """The folder of a visitor's own run, or None when it is gone or another's."""

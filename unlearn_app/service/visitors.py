@@ -79,10 +79,15 @@ class Visitors:
         with self._lock:
             return visitor in self._met
 
+    def here(self, visitor: str) -> bool:
+        """Whether a session of the visitor holds a connection."""
+        with self._lock:
+            return visitor in self._connected()
+
     def gone(self) -> list[str]:
         """Visitors who have been away for too long; each is told once."""
         with self._lock:
-            here = {visitor for session in self._open for visitor in self._of(session)}
+            here = self._connected()
             now = self._clock()
             late = {v for v, until in self._until.items() if until <= now and v not in here}
             for visitor in late:
@@ -91,6 +96,9 @@ class Visitors:
             if late:
                 self._shows = {s: v for s, v in self._shows.items() if v not in late}
             return sorted(late)
+
+    def _connected(self) -> set[str]:
+        return {visitor for session in self._open for visitor in self._of(session)}
 
     def _of(self, session: str) -> set[str]:
         """The session as a program, and the visitor that it has named."""
