@@ -244,6 +244,14 @@ def test_bad_outputs_are_refused(command, tmp_path: Path, name: str) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "kept"]
 
 
+@pytest.mark.parametrize("words", [["bench", "judge", "--out"], ["pocket", "render", "--work"]])
+def test_a_folder_without_a_name_is_not_the_current_one(
+    command, tmp_path: Path, words: list[str]
+) -> None:
+    refused(command(*words, ""), "no name")
+    assert not list(tmp_path.iterdir())
+
+
 def damaged(kind: str, model: Path) -> None:
     weights = model / "unet" / "diffusion_pytorch_model.safetensors"
     if kind == "truncated":

@@ -241,6 +241,17 @@ def whole_number(text: str, name: str, low: int, high: int) -> int:
     return int(text)
 
 
+def named_folder(text: str | Path) -> Path:
+    """The folder of that name, which may be there already.
+
+    Raises:
+        ConfigError: the name is empty, which as a path would be the current folder.
+    """
+    if not str(text).strip():
+        raise ConfigError("The folder has no name; write . for the current one.")
+    return Path(text)
+
+
 def _score(cell: GroupScore | None) -> str:
     if cell is None:
         return "–"

@@ -28,6 +28,7 @@ from .console import (
     assignments,
     interrupt_flag,
     interruption,
+    named_folder,
     own_settings,
     print_result,
     screen,
@@ -268,7 +269,9 @@ def bench(
     out: Annotated[
         Path,
         typer.Option(
-            help="folder for its cells and table; what is there already is kept", metavar="DIR"
+            help="folder for its cells and table; what is there already is kept",
+            metavar="DIR",
+            parser=named_folder,
         ),
     ] = Path("assets/experiments"),
     seeds: Annotated[str, typer.Option(help="runs per concept", metavar="N")] = "3",

@@ -9,7 +9,7 @@ import typer
 
 from ..common.bundled_hashes import record_hashes
 from ..common.errors import Cancelled
-from .console import StageBars, interrupt_flag, screen, whole_number
+from .console import StageBars, interrupt_flag, named_folder, screen, whole_number
 
 pocket = typer.Typer(
     help="Re-make the bundled PocketCanvas world and models.", no_args_is_help=True
@@ -17,7 +17,9 @@ pocket = typer.Typer(
 WORK = Annotated[
     Path,
     typer.Option(
-        help="folder for renderings and checkpoints; resumed if it is there", metavar="DIR"
+        help="folder for renderings and checkpoints; resumed if it is there",
+        metavar="DIR",
+        parser=named_folder,
     ),
 ]
 
@@ -74,6 +76,7 @@ def card(
         typer.Option(
             help="folder of the training; without it the card keeps what it tells of that",
             metavar="DIR",
+            parser=named_folder,
         ),
     ] = None,
 ) -> None:
