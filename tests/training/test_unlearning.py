@@ -391,7 +391,9 @@ def test_hyperparameters_of_other_methods_are_left_out_of_the_record() -> None:
 
 
 NEW_METHOD = re.search(
-    r"```python\n(\"\"\"Forgetting by.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    r"```python\n(\"\"\"Forgetting by.*?)```",
+    (ROOT / "assets/docs/python.md").read_text(),
+    re.DOTALL,
 )
 FOUND = """
 import sys, json, blank

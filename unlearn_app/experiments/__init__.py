@@ -1,1 +1,1 @@
-"""Benchmarks: commands that print the tables which README and cards quote."""
+"""Benchmarks: commands that print the tables which cards and the page of all results quote."""

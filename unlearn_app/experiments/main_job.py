@@ -35,7 +35,7 @@ from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
 from .cells import SMOKE, Experiment, assigned, stored
 from .page import page_times
-from .tables import median_of, quote_in_readme, render
+from .tables import median_of, quote, render
 
 CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)
 BASE_SEEDS = 6
@@ -157,7 +157,7 @@ class MainJob(Experiment):
         if self.extent.ships:
             self.record_base_rates()
             source = "Measured by `python -m unlearn_app bench main-job`. "
-            quote_in_readme("main-job", source + text.partition("\n\n| concept")[0])
+            quote("main-job", source + text.partition("\n\n| concept")[0])
         return text
 
     def record_base_rates(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.atomic_files import write_bytes
-from ..common.paths import POCKET, ROOT
+from ..common.paths import ASSETS, POCKET
 from ..common.templates import templates
 from ..evaluation.statistics import mean_interval, wilson
 from ..models.diffusers.model_folder import hash_weights
@@ -22,6 +22,8 @@ HASH_LENGTH = 64
 EARLIER_MODEL = (
     "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
 )
+RESULTS = ASSETS / "results" / "README.md"
+"""The page of all results."""
 QUOTED = {
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
@@ -29,7 +31,7 @@ QUOTED = {
     "paper3": "In short",
     "lab": "Models whose truth is known",
 }
-"""The section of each report whose last table README quotes."""
+"""The section of each report whose last table the page of all results quotes."""
 _TEXTS = templates(Path(__file__).with_name("texts"), lstrip_blocks=True)
 
 
@@ -105,7 +107,7 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
     folder elsewhere.
 
     Returns the Markdown as written: where no cell is of the model that ships today, its first
-    paragraph says so. README quotes those of `assets/results`.
+    paragraph says so. The page of all results quotes those of `assets/results`.
     """
     folder = folder.resolve()
     title, _, rest = text.partition("\n")
@@ -116,9 +118,9 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
     write_bytes(out / f"{folder.name}.md", text.encode())
     if figure:
         write_bytes(out / f"{folder.name}.svg", figure.encode())
-    if out == ROOT / "assets" / "results" and folder.name in QUOTED:
+    if out == RESULTS.parent and folder.name in QUOTED:
         quoted = last_table(text, QUOTED[folder.name])
-        quote_in_readme(folder.name, f"{note}\n\n{quoted}" if note else quoted)
+        quote(folder.name, f"{note}\n\n{quoted}" if note else quoted)
     return text
 
 
@@ -139,12 +141,13 @@ def last_table(text: str, section: str) -> str:
     return tables[-1] if tables else ""
 
 
-def quote_in_readme(name: str, quoted: str) -> None:
-    """Put a table between its markers in README, so that the two cannot drift apart."""
-    readme = ROOT / "README.md"
+def quote(name: str, quoted: str) -> None:
+    """Put a table between its markers on the page of all results, so that the two cannot drift
+    apart.
+    """
     begin, end = (f"<!-- {name} table: {word} -->" for word in ("begin", "end"))
-    before, rest = readme.read_text(encoding="utf-8").split(begin)
-    write_bytes(readme, f"{before}{begin}\n{quoted}\n{end}{rest.split(end)[1]}".encode())
+    before, rest = RESULTS.read_text(encoding="utf-8").split(begin)
+    write_bytes(RESULTS, f"{before}{begin}\n{quoted}\n{end}{rest.split(end)[1]}".encode())
 
 
 def curves(rows: Sequence[Sequence[Panel]], colours: Mapping[str, str], unit: str) -> str:

@@ -1,4 +1,6 @@
-"""The README holds: its code runs, its commands exist, its tables agree with the code."""
+"""The README and the documents hold: their code runs, their commands exist, their tables agree with
+the code.
+"""
 
 import ast
 import pkgutil
@@ -21,6 +23,14 @@ from unlearn_app.settings.events import Event
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = (
+    ROOT / "README.md",
+    *sorted((ROOT / "assets" / "docs").glob("*.md")),
+    tables.RESULTS,
+)
+"""What a reader may read, the README first."""
+ALL = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+PYTHON = ROOT / "assets" / "docs" / "python.md"
 SMALL = {
     "unlearn.steps": 1,
     "unlearn.batch_size": 2,
@@ -35,8 +45,8 @@ SMALL = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = ALL) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -59,6 +69,11 @@ def small(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         runner, "of_attack", lambda *_: {"name": "pumpkin, never seen", "hits": [False] * 12}
     )
     monkeypatch.chdir(folder)
+
+
+def flat(text: str) -> str:
+    """The text without its line breaks."""
+    return re.sub(r"\s+", " ", text)
 
 
 def front_matter() -> dict[str, str]:
@@ -136,12 +151,13 @@ def test_requirements_are_what_is_imported() -> None:
 
 @pytest.mark.parametrize("name", sorted(tables.QUOTED))
 def test_quoted_tables_are_those_of_the_results(name: str) -> None:
-    source = ROOT / "assets" / "results" / f"{name}.md"
+    text = tables.RESULTS.read_text(encoding="utf-8")
+    source = tables.RESULTS.with_name(f"{name}.md")
     if not source.exists():
-        assert f"<!-- {name} table" not in TEXT, "nothing is quoted that was not measured"
+        assert f"<!-- {name} table" not in text, "nothing is quoted that was not measured"
         return
     table = tables.last_table(source.read_text(encoding="utf-8"), tables.QUOTED[name])
-    quoted = TEXT.partition(f"<!-- {name} table: begin -->\n")[2].partition(
+    quoted = text.partition(f"<!-- {name} table: begin -->\n")[2].partition(
         f"\n<!-- {name} table: end -->"
     )[0]
     assert table and quoted.endswith(table)
@@ -150,20 +166,35 @@ def test_quoted_tables_are_those_of_the_results(name: str) -> None:
     )
 
 
-def test_links_and_pictures_exist() -> None:
-    places = {
-        "#" + line.lstrip("# ").lower().replace(" ", "-")
-        for line in re.findall(r"^#+ .*$", TEXT, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        assert (
-            target.startswith("https://")
-            or target in places
-            or (ROOT / target.partition("#")[0]).exists()
-        ), target
+def headings(document: Path) -> set[str]:
+    """The names by which links reach the headings of a document."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in lines}
 
 
-@pytest.mark.parametrize("place", ["README.md", "assets/docs", "unlearn_app", "app.py", "Makefile"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_exist(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            name, _, heading = target.partition("#")
+            found = (document.parent / name).resolve() if name else document
+            assert found.exists(), target
+            assert not heading or heading in headings(found), target
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    for path in DOCUMENTS[1:]:
+        assert f"]({path.relative_to(ROOT).as_posix()})" in TEXT, path
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert len(TEXT.split("---\n", 2)[2].split()) <= 750
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["README.md", "assets/docs", "assets/results/README.md", "unlearn_app", "app.py", "Makefile"],
+)
 def test_names_and_paths_of_the_code_exist(place: str) -> None:
     found = ROOT / place
     files = (
@@ -180,14 +211,14 @@ def test_names_and_paths_of_the_code_exist(place: str) -> None:
 
 def test_the_events_named_are_those_of_a_run() -> None:
     """`PanelProgress` belongs to requests in sequence."""
-    listed = re.search(r"frozen events \(([^)]*)\)", TEXT).group(1)
+    listed = re.search(r"frozen events \(([^)]*)\)", ALL).group(1)
     named = set(re.findall(r"`(\w+)`", listed))
     assert named == {kind.__name__ for kind in get_args(Event)} - {"PanelProgress"}
 
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"\bmake ([a-z]+)\b", TEXT):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", ALL, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
@@ -195,7 +226,7 @@ def test_the_counts_of_the_world() -> None:
     names = ("OBJECTS", "STYLES", "SETTINGS", "FRESH_OBJECTS", "FRESH_STYLES")
     counts = [len(getattr(vocabulary, name)) for name in names]
     known = r"(\d+) objects, (\d+) styles, (\d+) settings, captions with synonyms"
-    stated = re.search(known + r", and (\d+) more objects and (\d+) more styles", TEXT)
+    stated = re.search(known + r", and (\d+) more objects and (\d+) more styles", flat(ALL))
     assert [int(number) for number in stated.groups()] == counts
 
 
@@ -219,6 +250,13 @@ def test_the_python_example_is_ten_lines_and_runs(
         "relearned",
     ):
         assert name in out
+
+
+@pytest.mark.slow
+def test_the_example_of_a_ledger_runs(small: None, capsys: pytest.CaptureFixture) -> None:
+    (example,) = [block for block in blocks("python") if "run_request" in block]
+    exec(compile(example.replace("runs/ledger", "runs/python"), PYTHON.name, "exec"), {})
+    assert capsys.readouterr().out.endswith("['', 'cat']\n")
 
 
 @pytest.mark.slow
@@ -250,10 +288,11 @@ def test_the_example_method_trains(
 
     registry.names("objective")
     monkeypatch.setitem(registry._PARTS, "objective", dict(registry._PARTS["objective"]))
-    exec(compile(blocks("python")[1], "README.md", "exec"), {"__name__": "example"})
+    (example,) = [block for block in blocks("python") if "register" in block]
+    exec(compile(example, PYTHON.name, "exec"), {"__name__": "example"})
     settings = SMALL | {"objective": "blank", "model": str(tiny_pipeline)}
     events = list(run(make_config("cat", **settings), tmp_path / "run"))
     assert (
         type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
     )
-    assert len(blocks("python")[1].splitlines()) <= 25
+    assert len(example.splitlines()) <= 25
