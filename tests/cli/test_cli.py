@@ -351,6 +351,7 @@ def test_doctor_names_every_check(command) -> None:
         "device",
         "bundled pipeline",
         "bundled judge",
+        "store",
         "disk",
         "chromium",
     ):

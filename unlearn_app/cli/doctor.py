@@ -35,6 +35,7 @@ def checks() -> Iterator[Check]:
     yield from _packages()
     yield _device()
     yield from _bundled()
+    yield _store()
     free = shutil.disk_usage(Path.cwd()).free
     yield _check(
         "disk", free >= FREE_BYTES, f"{free / 2**30:.1f} GiB free here; a run takes a few MiB"
@@ -77,6 +78,18 @@ def _device() -> Check:
         return MISSING, "device", f"torch cannot be imported: {error}"
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     return OK, "device", f"{choose_device()}; {threads}"
+
+
+def _store() -> Check:
+    try:
+        from ..models.latent_store import OFF, VARIABLE, user_store
+    except ImportError as error:
+        return MISSING, "store", f"cannot be imported: {error}"
+    store = user_store()
+    if store is None:
+        return OPTIONAL, "store", f"{VARIABLE}={OFF}: the original's pictures are not kept"
+    size = store.file.stat().st_size / 2**20 if store.file.is_file() else 0
+    return OK, "store", f"{size:.0f} MiB of the original's pictures in {store.file}"
 
 
 def _bundled() -> Iterator[Check]:

@@ -38,6 +38,14 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
+def machine(device: torch.device) -> list[str]:
+    """What decides how numbers are rounded, besides the work itself."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    return [torch.__version__, device.type, kind, str(torch.get_num_threads())]
+
+
 def free_memory() -> None:
     """Give memory that no tensor uses any more back to the device."""
     gc.collect()

@@ -35,6 +35,13 @@ class AdaptedNetwork(Denoiser, Adapters):
         self.network.peft_config = {}
         self._active: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
+        self._swaps = 0
+        """How many exchanges of base weights are under way."""
+
+    @property
+    def is_original(self) -> bool:
+        """Whether neither adapters nor other base weights are in use."""
+        return not self._active and not self._swaps
 
     @torch.no_grad()
     def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
@@ -208,6 +215,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         """
         own = base_weights(self.network)
         before = {name: own[name].data for name in weights}
+        self._swaps += 1
         try:
             for name, weight in weights.items():
                 own[name].data = weight.detach()
@@ -215,6 +223,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         finally:
             for name, weight in before.items():
                 own[name].data = weight
+            self._swaps -= 1
 
     @contextmanager
     def trainable_base_weights(self, slot: Slot | None = None) -> Iterator[Params]:

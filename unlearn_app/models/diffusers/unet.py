@@ -1,8 +1,10 @@
 """A Stable Diffusion 1.x pipeline as a `Model`, with its UNet under two LoRA slots."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from ...common.errors import ModelError, NotFinite, ShouldStop, never
 from ...common.seeds import generator
 from ..conditioning import Conditioning
-from ..device import choose_device, fits_bfloat16
+from ..device import choose_device, fits_bfloat16, machine
+from ..latent_store import key_of, user_store
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
@@ -36,6 +39,8 @@ LAYERS = {
 CHUNK, SMALL_SIDE = 18, 16
 TRIED_SIDE = 8
 """The most latent pixels a side of the picture that a model is tried with."""
+HASH = re.compile(r"[0-9a-f]{64}")
+"""A hash of weights; the id of a model on the Hub names no particular ones."""
 LEAST_SIGNAL = 2**-24
 """The least of `alphas_cumprod` where fresh noise is added."""
 
@@ -47,6 +52,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         super().__init__(pipe.unet, name, LAYERS)
         self.device = choose_device()
         self.base_hash = base_hash
+        self.store = user_store() if HASH.fullmatch(base_hash) else None
         self.scheduler = type(pipe.scheduler).__name__
         self.parameterization = parameterization_of(pipe.scheduler, self.device)
         side = int(pipe.unet.config.sample_size)
@@ -125,27 +131,59 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
         null = self.encode_text([""])
         pipe = self._pipeline_for(overrides)
+        plain = overrides is NO_OVERRIDES
+        store = self.store if plain and self.is_original else None
         if overrides.eta is None:
             overrides = replace(overrides, eta=self._own_eta)
         latents = []
         for start in range(0, len(cond), CHUNK):
             rows = slice(start, start + CHUNK)
-            with self._mixed(), ExitStack() as original:
-                if overrides.original_steps:
-                    original.enter_context(self.active())
-                sampled = run_pipeline(
-                    pipe,
-                    cond.rows(rows),
-                    null,
-                    seeds[rows],
-                    overrides=overrides.rows(rows),
-                    steps=steps,
-                    guidance_scale=guidance_scale,
-                    should_stop=should_stop,
-                    original=original,
-                )
-            latents.append(sampled)
-        return self._finite(torch.cat(latents).float())
+            asked = cond.rows(rows), null, seeds[rows]
+            how = {"steps": steps, "guidance_scale": guidance_scale}
+            sample = partial(
+                self._sampled, pipe, *asked, overrides.rows(rows), should_stop=should_stop, **how
+            )
+            latents.append(store.recall(self._key(*asked, **how), sample) if store else sample())
+        # With or without a store, which holds half precision.
+        return torch.cat(latents).half().float() if plain else torch.cat(latents)
+
+    def _sampled(
+        self,
+        pipe: StableDiffusionPipeline | StableDiffusionImg2ImgPipeline,
+        cond: Conditioning,
+        null: Conditioning,
+        seeds: Sequence[int],
+        overrides: SamplingOverrides,
+        **how: Any,
+    ) -> Tensor:
+        with self._mixed(), ExitStack() as original:
+            if overrides.original_steps:
+                original.enter_context(self.active())
+            latents = run_pipeline(
+                pipe, cond, null, seeds, overrides=overrides, original=original, **how
+            )
+        return self._finite(latents.float())
+
+    def _key(
+        self,
+        cond: Conditioning,
+        null: Conditioning,
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance_scale: float,
+    ) -> bytes:
+        """What latents of the original model follow from, to the last bit, on this machine."""
+        return key_of(
+            (cond.states, null.states),
+            self.base_hash,
+            list(seeds),
+            steps,
+            guidance_scale,
+            [type(self.pipe.scheduler).__name__, dict(self.pipe.scheduler.config)],
+            [str(self.network.dtype), self._autocast],
+            machine(self.device),
+        )
 
     def _pipeline_for(
         self, overrides: SamplingOverrides

@@ -1,0 +1,135 @@
+"""The store of latents: what comes from it is what would be sampled, and it never stands in the
+way.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn_app.models import latent_store
+from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.latent_store import LatentStore, key_of, user_store
+from unlearn_app.models.protocols import SamplingOverrides
+
+PROMPTS, SEEDS = ["a cat", "a dog"], [3, 4]
+HOW = {"steps": 2, "guidance_scale": 3.0}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LatentStore:
+    return LatentStore(tmp_path / "below" / "latents.sqlite")
+
+
+@pytest.fixture
+def model(tiny_pipeline: Path, store: LatentStore):
+    """A model with the store, whose denoiser counts how often it is asked."""
+    loaded = load_pipeline(tiny_pipeline, "tiny")
+    loaded.store = store
+    loaded.asked = 0
+
+    def count(*_) -> None:
+        loaded.asked += 1
+
+    loaded.network.register_forward_pre_hook(count)
+    return loaded
+
+
+def test_the_same_is_sampled_once_and_comes_back_bit_for_bit(model) -> None:
+    first = model.sample(PROMPTS, SEEDS, **HOW)
+    asked = model.asked
+    again = model.sample(PROMPTS, SEEDS, **HOW)
+    assert model.asked == asked > 0
+    assert torch.equal(first, again)
+    model.store = None
+    assert torch.equal(first, model.sample(PROMPTS, SEEDS, **HOW))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seeds": [3, 5]},
+        {"prompts": ["a cat", "a bird"]},
+        {"prompts": ["a dog", "a cat"]},
+        {"steps": 3},
+        {"guidance_scale": 2.0},
+        {"overrides": SamplingOverrides(eta=0.5)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_whatever_differs_is_sampled(model, other: dict) -> None:
+    usual = {"prompts": PROMPTS, "seeds": SEEDS, **HOW}
+    model.sample(**usual)
+    asked = model.asked
+    model.sample(**usual | other)
+    assert model.asked > asked
+
+
+def test_only_the_original_is_stored(model) -> None:
+    original = model.sample(PROMPTS, SEEDS, **HOW)
+    model.reset_adapter("unlearn", 2, 2.0, seed=0)
+    for name, tensor in model._params("unlearn").items():
+        if ".lora_B." in name:
+            tensor.data.fill_(0.3)
+    with model.active("unlearn"):
+        unlearned = model.sample(PROMPTS, SEEDS, **HOW)
+    with model.merged("unlearn"):
+        merged = model.sample(PROMPTS, SEEDS, **HOW)
+    with model.trainable_base_weights("unlearn"):
+        trained = model.sample(PROMPTS, SEEDS, **HOW)
+    assert all(not torch.equal(original, other) for other in (unlearned, merged, trained))
+    assert torch.equal(original, model.sample(PROMPTS, SEEDS, **HOW))
+
+
+def test_a_model_of_the_hub_is_not_stored(tiny_pipeline: Path, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv(latent_store.VARIABLE, str(tmp_path))
+    assert load_pipeline(tiny_pipeline, "tiny").store
+    monkeypatch.setattr("unlearn_app.models.diffusers.loading.hash_weights", lambda _: "some/id")
+    assert load_pipeline(tiny_pipeline, "tiny").store is None
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path, monkeypatch) -> None:
+    times = iter(range(100))
+    monkeypatch.setattr(latent_store.time, "time", lambda: next(times))
+    latents = torch.arange(100.0)
+    store = LatentStore(tmp_path / "small", largest=1000)
+    for number in range(5):
+        store.put(bytes([number]), latents)
+    assert torch.equal(store.get(bytes([0])), latents)
+    store.put(bytes([5]), latents)
+    left = [number for number in range(6) if store.get(bytes([number])) is not None]
+    assert left == [0, 3, 4, 5]
+
+
+@pytest.mark.parametrize("kind", ["damaged", "folder", "a file above it"])
+def test_a_store_that_cannot_be_used_costs_time_only(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "latents.sqlite"
+    if kind == "damaged":
+        file.write_bytes(b"x" * 5000)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_text("mine")
+        file = file / "latents.sqlite"
+    latents = torch.ones(2, 3)
+    assert LatentStore(file).recall(b"key", lambda: latents) is latents
+
+
+def test_the_variable_names_the_folder_or_switches_the_store_off(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv(latent_store.VARIABLE, "off")
+    assert user_store() is None
+    monkeypatch.setenv(latent_store.VARIABLE, str(tmp_path))
+    user_store().put(b"key", torch.ones(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["latents.sqlite"]
+
+
+def test_a_key_tells_shape_dtype_and_facts() -> None:
+    tensor = torch.zeros(2, 4)
+    keys = [
+        key_of((tensor,), 1),
+        key_of((tensor,), 2),
+        key_of((tensor.view(4, 2),), 1),
+        key_of((tensor.half(),), 1),
+        key_of((tensor, tensor), 1),
+    ]
+    assert len(set(keys)) == len(keys)
