@@ -365,7 +365,7 @@ def test_help_lists_the_commands(command) -> None:
 
 
 def test_unknown_benchmarks_are_refused(command) -> None:
-    refused(command("bench", "speed"), "main-job")
+    refused(command("bench", "nothing"), "main-job")
     refused(command("bench", "main-job", "--seeds", "0"), "seeds")
     refused(command("bench", "paper1", "--split", "dev"), "split 'dev'")
     refused(command("bench", "paper3", "--split", "train"), "split 'train'")

@@ -104,10 +104,10 @@ def test_controls_of_the_run_itself_are_a_curve_too() -> None:
 
 def test_the_time_it_takes_follows_the_pace_of_the_run(shipped: Path) -> None:
     """Sixty-four pictures in 64 s are half the recorded pace, so the recorded 6 s become 12."""
-    assert seconds_of(["noise"], CONFIG, {"compare_s": 64.0}, shipped) == pytest.approx(12.0)
-    assert seconds_of(["noise", "prompts"], CONFIG, {"compare_s": 64.0}, shipped) is None
+    assert seconds_of(["noise"], CONFIG, {"compare_s": 32.0}, shipped) == pytest.approx(12.0)
+    assert seconds_of(["noise", "prompts"], CONFIG, {"compare_s": 32.0}, shipped) is None
     assert seconds_of(["noise"], CONFIG, {}, shipped) is None
-    assert seconds_of(["noise"], make_config("5"), {"compare_s": 64.0}, shipped) is None
+    assert seconds_of(["noise"], make_config("5"), {"compare_s": 32.0}, shipped) is None
     assert (
         seconds_of(["noise"], make_config("a", model="some/model"), {"compare_s": 1.0}, shipped)
         is None
@@ -133,5 +133,5 @@ def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
             )
             known = json.loads(base_rates.FILE.read_text())["attacks"][of][kind]
             assert (known["judge"], known["sure"]) == (f"{judge.name} {judge.version}", SURE)
-    assert seconds_of(QUICK, CONFIG, {"compare_s": 7.0}) > 10
+    assert seconds_of(QUICK, CONFIG, {"compare_s": 3.5}) > 10
     assert base_rates.FILE.stat().st_size < 20_000

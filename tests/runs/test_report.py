@@ -26,7 +26,7 @@ from unlearn_app.evaluation.finding import Finding
 from unlearn_app.runs import compare_runs, report
 from unlearn_app.runs.findings import write_finding
 from unlearn_app.runs.folder import Run, RunWriter
-from unlearn_app.settings.events import COLUMNS, Images
+from unlearn_app.settings.events import COLUMNS, Step
 from unlearn_app.settings.run_config import make_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def made(recordings: Recordings):
     """Copies a recorded run; one that was stopped has its original column only."""
 
     def copied(folder: Path, stopped: bool = False) -> Run:
-        recording = recordings.run(make_config("cat", **SMALL), Images if stopped else None)
+        recording = recordings.run(make_config("cat", **SMALL), Step if stopped else None)
         shutil.copytree(recording.folder, folder)
         return Run.open(folder)
 

@@ -2,6 +2,7 @@
 leaves alone.
 """
 
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -58,11 +59,10 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeli
     stages = [event.name for event in events if isinstance(event, Stage)]
     assert stages == [
         "load",
+        "compare",
         "retain",
         "unlearn",
         "attack",
-        "compare",
-        "compare",
         "compare",
         "write",
     ]
@@ -80,7 +80,7 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeli
     assert isinstance(events[-2], Verdict) and isinstance(events[-1], Done)
 
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    parts = ("load", "unlearn", "attack", "controls", "compare", "total")
+    parts = ("load", "originals", "unlearn", "attack", "controls", "compare", "total")
     assert set(record["timing"]) == {f"{part}_s" for part in parts}
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
     unjudged = {"accuracy": None, "alignment": None, "n": 2, "accuracies": {}, "found": {}}
@@ -98,6 +98,13 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeli
     with Image.open(tmp_path / "out" / "comparison.png") as strip:
         assert strip.width >= 760
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_the_original_column_comes_before_anything_is_trained(model, tiny_pipeline, tmp_path):
+    events = run(config_for(tiny_pipeline), tmp_path / "out", model=model)
+    before = list(itertools.takewhile(lambda event: not isinstance(event, Step), events))
+    assert [event.column for event in before if isinstance(event, Images)] == ["original"]
+    events.close()
 
 
 def test_same_seed_same_run_and_other_seed_another(model, tiny_pipeline, tmp_path):

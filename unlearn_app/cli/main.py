@@ -56,6 +56,7 @@ BENCHES = {
     "main-job": ("main_job", "MainJob"),
     "calibration": ("calibration", "Calibration"),
     "tradeoff": ("tradeoff", "Tradeoff"),
+    "speed": ("speed", "Speed"),
     "judge": ("judge", "JudgeExperiment"),
     "paper1": ("paper1.measure", "Paper1"),
     "paper2": ("paper2.measure", "Paper2"),

@@ -22,6 +22,8 @@ STREAMS = (
     "inversion batches",
     "prompt search batches",
     "ring a bell",
+    "forget order",
+    "retain order",
 )
 """What random numbers of a run are drawn for, besides the pictures that are judged.
 

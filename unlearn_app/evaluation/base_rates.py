@@ -94,8 +94,8 @@ def seconds_of(
     each = [rates.get(kind, {}).get("seconds") for kind in kinds]
     if None in each:
         return None
-    # Two columns: some pictures of the third one are generated during the attack.
-    pictures = 2 * (compare.forget + compare.near + compare.far)
+    # One column: the others are generated before the training and during the attack.
+    pictures = compare.forget + compare.near + compare.far
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
 
 

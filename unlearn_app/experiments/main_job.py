@@ -1,5 +1,6 @@
 """The main job: how good model and judges are, what unlearning costs, what attacks bring back."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ..common.json_values import to_json
 from ..common.paths import ROOT
 from ..concepts.catalog import known_concepts, preview_concept
 from ..evaluation.base_rates import record, relearning_key
+from ..models.latent_store import OFF, VARIABLE
 from ..pocket.lesson import EASIEST
 from ..pocket.measures import (
     generate_scenes,
@@ -215,15 +217,17 @@ def in_use(config: RunConfig) -> dict[str, Any]:
 
 
 def whole_process(smoke: bool) -> dict[str, Any]:
-    """Wall time and peak memory of `run --preset fast`, from process start to the written
-    folder.
+    """Wall time and peak memory of `run --preset fast`, from process start to the written folder,
+    where nothing was sampled before.
     """
     command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat"]
     command += assigned(SMOKE if smoke else {})
     with tempfile.TemporaryDirectory() as folder:
         command += ["--out", f"{folder}/run"]
         started = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | {VARIABLE: OFF}, capture_output=True, text=True
+        )
         seconds = time.perf_counter() - started
     if done.returncode:
         raise RuntimeError(done.stderr[-500:])

@@ -43,6 +43,11 @@ class Conditioning:
         """One row as `count` equal rows that share its memory."""
         return self._map(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds."""
+        own = (self.states, self.pooled, self.mask, *self.extras.values())
+        return tuple(tensor for tensor in own if tensor is not None)
+
     def _map(self, change: Callable[..., Tensor], *others: "Conditioning") -> "Conditioning":
         """What `change` makes of every tensor here and the same one of each of `others`."""
         parts = (self, *others)

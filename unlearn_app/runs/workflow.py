@@ -207,6 +207,14 @@ def _size(config: RunConfig, concept: Concept, model: Model) -> int:
     return size
 
 
+def _originals(work: _Work) -> Iterator[Event]:
+    """The first column, before the training: somebody may be waiting for a picture."""
+    text = "Generating the original column"
+    yield Stage("compare", text, SHARES["originals"])
+    with column_state(work.model, "original"):
+        yield from _show(work, _generated(work, "original", None))
+
+
 def _unlearn(work: _Work) -> Iterator[Event]:
     config, name = work.config, work.concept.name
     text = f"Forgetting {name}: its prompts should show {work.concept.anchor} instead"
@@ -319,19 +327,21 @@ def _with_previews(
 
 
 def _compare(work: _Work) -> Iterator[Event]:
-    attacked = work.relearned or not (work.collapsed or work.reason)
-    for row, column in enumerate(COLUMNS if attacked else COLUMNS[:2]):
-        share = SHARES["compare"] + (SHARES["write"] - SHARES["compare"]) * row / len(COLUMNS)
-        yield Stage("compare", f"Generating the {column} column: same prompts, same seeds", share)
-        if column == "relearned" and work.relearned:
-            work.columns[column] = work.relearned
-        else:  # an attack of no steps leaves the unlearned model
-            state = "original" if column == "original" else "unlearned"
-            with column_state(work.model, state):
-                trained = None if state == "original" else work.unlearned
-                work.columns[column] = _generated(work, column, trained)
-        work.writer.add_images(work.columns[column])
-        yield work.columns[column]
+    text = "Generating the unlearned column: same prompts, same seeds"
+    yield Stage("compare", text, SHARES["compare"])
+    # An attack of no steps leaves the unlearned model.
+    with column_state(work.model, "unlearned"):
+        yield from _show(work, _generated(work, "unlearned", work.unlearned))
+        if work.relearned:
+            yield from _show(work, work.relearned)
+        elif not (work.collapsed or work.reason):
+            yield from _show(work, _generated(work, "relearned", work.unlearned))
+
+
+def _show(work: _Work, images: Images) -> Iterator[Images]:
+    work.columns[images.column] = images
+    work.writer.add_images(images)
+    yield images
 
 
 def _generated(work: _Work, column: Column, trained: Step | None) -> Images:
@@ -414,6 +424,7 @@ def _save_adapter(work: _Work, slot: str) -> None:
 
 STAGES = {
     "load_s": _load,
+    "originals_s": _originals,
     "unlearn_s": _unlearn,
     "attack_s": _attack,
     "controls_s": _controls,
@@ -421,11 +432,13 @@ STAGES = {
 }
 """The parts of a run in their order, by the names of their seconds in run.json."""
 _ATTACKING = "The attack", "attack.batch_size or attack.rank, or use attack.weights=lora"
+_COMPARING = "The comparison", "compare.forget, compare.near or compare.far"
 NEEDS_MEMORY = {
     "load_s": ("Loading the model", "the size of the model"),
+    "originals_s": _COMPARING,
     "unlearn_s": ("Unlearning", "unlearn.batch_size, unlearn.rank or resist.batch_size"),
     "attack_s": _ATTACKING,
     "controls_s": _ATTACKING,
-    "compare_s": ("The comparison", "compare.forget, compare.near or compare.far"),
+    "compare_s": _COMPARING,
 }
 """What each part is called, and what to lower where memory is too small for it."""

@@ -210,7 +210,8 @@ never showed.
 """
 SHARES = {
     "load": 0.0,
-    "retain": 0.08,
+    "originals": 0.03,
+    "retain": 0.1,
     "unlearn": 0.16,
     "attack": 0.55,
     "controls": 0.72,

@@ -49,6 +49,13 @@ class UnlearnConfig:
     train_pictures: int = setting(
         32, "retain pictures that the original model generates for training", 4, 2000
     )
+    pool: int = setting(
+        0,
+        "noised batches of each term that are used over and over, so that the original model"
+        " predicts on them once; 0 draws a new one at each step",
+        0,
+        5000,
+    )
     modules: str = setting(
         "all",
         "layers with LoRA: all, cross-attention, its keys and values, the rest",

@@ -145,6 +145,22 @@ def noisy_batches(
         )
 
 
+def pooled(batches: Iterator[NoisyBatch], size: int, seed: int) -> Iterator[NoisyBatch]:
+    """The first `size` of `batches` over and over, in another order each time; all as they come
+    where `size` is 0.
+    """
+    if not size:
+        yield from batches
+        return
+    pool = []
+    for batch in itertools.islice(batches, size):
+        pool.append(batch)
+        yield batch
+    source = generator(seed)
+    while True:
+        yield from (pool[row] for row in torch.randperm(size, generator=source).tolist())
+
+
 def meta_batches(
     model: Denoiser,
     forget: LatentDataset,

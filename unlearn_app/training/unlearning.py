@@ -22,12 +22,13 @@ from ..methods.objectives.diffusion import Diffusion
 from ..methods.objectives.meta_unlearning import MetaUnlearning
 from ..methods.objectives.preserve import Preserve
 from ..models.lora import sum_adapters, to_adapter
-from ..models.protocols import Model, Params
+from ..models.protocols import Model, NoisyBatch, Params
 from ..settings.events import Step
 from ..settings.run_config import RunConfig
-from .latent_dataset import LatentDataset, meta_batches, noisy_batches, sample_latents
+from .latent_dataset import LatentDataset, meta_batches, noisy_batches, pooled, sample_latents
 from .loop import Term, fit
 from .regularization import build_regularizers
+from .teacher import RememberingTeacher
 
 
 def forget(
@@ -79,7 +80,7 @@ def training_terms(
     )
     terms["retain"] = Term(
         Diffusion() if on_pictures else Preserve(),
-        noisy_batches(model, retain, settings.batch_size, stream_seed("retain batches", seed)),
+        _batches(model, retain, config, "retain"),
         settings.retain_weight,
     )
     if config.resist.on:
@@ -108,9 +109,16 @@ def _forget_term(
         stream_seeds("forget pictures", seed, count),
         sample_anchors=objective.mixes_anchor_pictures,
     )
-    batch_size = config.unlearn.batch_size
-    batches = noisy_batches(model, forget, batch_size, stream_seed("forget batches", seed))
-    return Term(objective, batches)
+    return Term(objective, _batches(model, forget, config, "forget"))
+
+
+def _batches(
+    model: Model, data: LatentDataset, config: RunConfig, term: str
+) -> Iterator[NoisyBatch]:
+    """The stream of a term of the training, from a pool as the settings say."""
+    settings, seed = config.unlearn, config.seed
+    drawn = noisy_batches(model, data, settings.batch_size, stream_seed(f"{term} batches", seed))
+    return pooled(drawn, settings.pool, stream_seed(f"{term} order", seed))
 
 
 def _resist_term(
@@ -188,7 +196,7 @@ def train(
     held = build_regularizers(model, concept, config, erased, merged, forget)
     with diverging(*lower("unlearn.lr", settings.lr)), model.training("unlearn"):
         yield from fit(
-            model,
+            RememberingTeacher(model) if settings.pool else model,
             params,
             terms,
             config.build("rule"),

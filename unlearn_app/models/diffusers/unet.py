@@ -61,8 +61,9 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         self.pipe = pipe.to(self.device)
         for part in (pipe.vae, pipe.text_encoder):
             part.requires_grad_(False).eval()
-        self._autocast = pipe.unet.dtype == torch.float32 and fits_bfloat16(self.device)
-        if self._autocast:
+        self.mixes = pipe.unet.dtype == torch.float32 and fits_bfloat16(self.device)
+        """Whether it computes in bfloat16 what has float32 weights."""
+        if self.mixes:
             pipe.unet.register_forward_hook(_in_float32)
         use_plain_attention(pipe.unet, self.device)
 
@@ -115,7 +116,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         return float(isinstance(self.pipe.scheduler, DDPMScheduler))
 
     def _mixed(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixes)
 
     @torch.no_grad()
     def sample(
@@ -181,7 +182,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
             steps,
             guidance_scale,
             [type(self.pipe.scheduler).__name__, dict(self.pipe.scheduler.config)],
-            [str(self.network.dtype), self._autocast],
+            [str(self.network.dtype), self.mixes],
             machine(self.device),
         )
 

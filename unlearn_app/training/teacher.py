@@ -1,0 +1,30 @@
+"""The frozen model as a teacher that is asked each question once."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..models.conditioning import Conditioning
+from ..models.latent_store import key_of
+from ..models.protocols import Denoiser
+
+
+class RememberingTeacher(Denoiser):
+    """`model`, whose frozen predictions are computed once for each batch; the rest is its own.
+
+    Every answer is kept, so the batches must come from a pool.
+    """
+
+    def __init__(self, model: Denoiser) -> None:
+        self._model = model
+        self._answers: dict[bytes, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """The prediction of the original model: adapters off, no gradient."""
+        key = key_of((x_t, t, *cond.tensors()))
+        if key not in self._answers:
+            self._answers[key] = self._model.frozen(x_t, t, cond)
+        return self._answers[key]
