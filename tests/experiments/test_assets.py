@@ -3,16 +3,25 @@ alone.
 """
 
 import hashlib
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from unlearn_app.common.paths import ASSETS
 from unlearn_app.experiments import assets
 from unlearn_app.experiments.cells import Extent
+from unlearn_app.models.catalog import load_model
+from unlearn_app.models.latent_store import SHIPPED, VARIABLE
 from unlearn_app.pocket import measures
 from unlearn_app.pocket.world.rendering import PLACEMENTS
 from unlearn_app.runs.folder import Run
+from unlearn_app.runs.workflow import run
+from unlearn_app.settings.events import Images, Step
+from unlearn_app.settings.run_config import make_config
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +44,29 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
     assert said[-1] == "readme/page.png is not taken here"
     assert "384" in (made / "pocket" / "README.md").read_text(encoding="utf-8")
     assert Run.open(made / "recorded" / assets.RECORDED).verdict.label
+    assert load_file(made / "pocket" / SHIPPED)
     assert {path.name for path in tmp_path.glob("*-smoke/*.json")} >= {
         "base-object-0.json",
         "base-style-0.json",
     }
     assert shipped() == before
+
+
+def test_what_ships_is_all_that_a_click_asks_of_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32; the tests compute in nothing else."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    model = load_model()
+    asked = []
+
+    def sampled(*_: Any, **__: Any) -> None:
+        if model.is_original and not torch.is_grad_enabled():
+            asked.append(1)
+
+    monkeypatch.setattr(model, "_sampled", sampled)
+    events = run(make_config(assets.STORED[0]), tmp_path / "run", model=model)
+    columns = list(itertools.takewhile(lambda event: not isinstance(event, Step), events))
+    events.close()
+    assert any(isinstance(event, Images) for event in columns)
+    assert not asked

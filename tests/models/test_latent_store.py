@@ -9,11 +9,19 @@ import torch
 
 from unlearn_app.models import latent_store
 from unlearn_app.models.diffusers.loading import load_pipeline
-from unlearn_app.models.latent_store import LatentStore, key_of, user_store
+from unlearn_app.models.latent_store import (
+    Asked,
+    LatentStore,
+    Recorder,
+    ShippedLatents,
+    key_of,
+    user_store,
+)
 from unlearn_app.models.protocols import SamplingOverrides
 
 PROMPTS, SEEDS = ["a cat", "a dog"], [3, 4]
 HOW = {"steps": 2, "guidance_scale": 3.0}
+ASKED = Asked((torch.zeros(1),), ("a cat",), (), ())
 
 
 @pytest.fixture
@@ -112,7 +120,8 @@ def test_a_store_that_cannot_be_used_costs_time_only(tmp_path: Path, kind: str) 
         file.write_text("mine")
         file = file / "latents.sqlite"
     latents = torch.ones(2, 3)
-    assert LatentStore(file).recall(b"key", lambda: latents) is latents
+    assert LatentStore(file).recall(ASKED, lambda: latents) is latents
+    assert ShippedLatents(file, None).recall(ASKED, lambda: latents) is latents
 
 
 def test_the_variable_names_the_folder_or_switches_the_store_off(monkeypatch, tmp_path) -> None:
@@ -133,3 +142,26 @@ def test_a_key_tells_shape_dtype_and_facts() -> None:
         key_of((tensor, tensor), 1),
     ]
     assert len(set(keys)) == len(keys)
+
+
+def test_what_ships_is_found_on_another_machine_and_the_rest_is_asked_behind(
+    model, store: LatentStore, tmp_path: Path, monkeypatch
+) -> None:
+    model.store = recorder = Recorder()
+    sampled = model.sample(PROMPTS, SEEDS, **HOW)
+    recorder.save(tmp_path / "latents.safetensors")
+    monkeypatch.setattr("unlearn_app.models.diffusers.unet.machine", lambda _: ["another"])
+    model.store = ShippedLatents(tmp_path / "latents.safetensors", store)
+    asked = model.asked
+    assert torch.equal(model.sample(PROMPTS, SEEDS, **HOW), sampled)
+    assert model.asked == asked
+    other = model.sample(PROMPTS, [7, 8], **HOW)
+    asked = model.asked
+    assert torch.equal(model.sample(PROMPTS, [7, 8], **HOW), other)
+    assert model.asked == asked, "the store behind it keeps what does not ship"
+
+
+def test_states_without_prompts_do_not_ship(model) -> None:
+    model.store = recorder = Recorder()
+    model.sample(model.encode_text(PROMPTS), SEEDS, **HOW)
+    assert not recorder.latents

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
 from unlearn_app.common.errors import UnlearnError
@@ -77,6 +78,16 @@ def test_nonsense_in_a_configuration_is_a_sentence(
     config = json.loads((model / name).read_text())
     (model / name).write_text(json.dumps(config | values))
     refused(model)
+
+
+def test_a_sampler_that_diffusers_saves_with_an_infinite_bound_loads(model: Path) -> None:
+    scheduler = DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
+    scheduler.save_pretrained(model / "scheduler")
+    index = json.loads((model / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
+    (model / "model_index.json").write_text(json.dumps(index))
+    assert "-Infinity" in (model / "scheduler" / "scheduler_config.json").read_text()
+    assert load_pipeline(model, "tiny").scheduler == "DPMSolverMultistepScheduler"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

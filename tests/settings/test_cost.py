@@ -52,6 +52,11 @@ def test_the_work_that_is_asked_for_is_counted() -> None:
     assert step >= 2 * 3 * config.unlearn.batch_size
 
 
+def test_a_pool_spares_predictions_of_the_original() -> None:
+    pooled, drawn = (make_config("cat", **{"unlearn.pool": pool}) for pool in (2, 0))
+    assert run_cost(pooled) < run_cost(drawn)
+
+
 def test_a_picture_without_guidance_takes_half() -> None:
     guided = make_config("cat", objective="uce", **{"attack.steps": 0})
     alone = make_config("cat", objective="uce", **{"attack.steps": 0, "compare.guidance_scale": 1})

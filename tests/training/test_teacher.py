@@ -19,6 +19,9 @@ class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
+    def predict(self, *_: object) -> str:
+        return "predicted"
+
     def frozen(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning) -> torch.Tensor:
         self.asked += 1
         return x_t + t.view(-1, 1, 1, 1) + cond.states.sum()
@@ -56,7 +59,10 @@ def test_another_question_gets_an_answer_of_its_own(question: tuple) -> None:
 
 
 def test_the_rest_is_the_models_own() -> None:
-    assert RememberingTeacher(Counting()).name == "counting"
+    """A protocol's methods, inherited, would answer None instead."""
+    teacher = RememberingTeacher(Counting())
+    assert teacher.predict(X_T, T, COND) == "predicted"
+    assert teacher.name == "counting"
 
 
 def test_a_pool_is_used_whole_before_anything_returns() -> None:

@@ -123,16 +123,17 @@ def _mistake(error: ValidationError, value: Any) -> str:
     return f"holds {reprlib.repr(first['input'])} as {place}; {accepted} is accepted"
 
 
-def read_json(path: Path, what: str, lines: bool = False) -> Any:
+def read_json(path: Path, what: str, lines: bool = False, largest: float = LARGEST_NUMBER) -> Any:
     """The JSON value in the file `path`, or a list of those in its `lines`. Its texts are as
-    `shown`, and its numbers finite.
+    `shown`, and its numbers up to `largest`; NaN is none.
 
     Raises:
         OutputError: there is none; it names the folder as that of a `what`.
     """
     try:
         text = read_bytes(path).decode()
-        return _plain(json.loads(f"[{','.join(text.splitlines())}]" if lines else text), DEEPEST)
+        value = json.loads(f"[{','.join(text.splitlines())}]" if lines else text)
+        return _plain(value, DEEPEST, largest)
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
     except RecursionError:
@@ -167,19 +168,19 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, largest: float) -> Any:
     """A JSON value without what is not to be had in one: NaN, deep nesting, letters that hide."""
     if isinstance(value, str):
         return shown(value)
-    if isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER:
-        raise ValueError(f"{value!s:.20} is no number up to {LARGEST_NUMBER}")
+    if isinstance(value, (int, float)) and not abs(value) <= largest:
+        raise ValueError(f"{value!s:.20} is no number up to {largest}")
     if not isinstance(value, (list, dict)):
         return value
     if not depth:
         raise RecursionError
     if isinstance(value, list):
-        return [_plain(item, depth - 1) for item in value]
-    return {shown(name): _plain(item, depth - 1) for name, item in value.items()}
+        return [_plain(item, depth - 1, largest) for item in value]
+    return {shown(name): _plain(item, depth - 1, largest) for name, item in value.items()}
 
 
 def shown(text: str) -> str:

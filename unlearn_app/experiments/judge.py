@@ -18,6 +18,7 @@ from ..concepts.catalog import preview_concept
 from ..evaluation.judges import Classifier
 from ..models.protocols import Model
 from ..pocket.measures import AXES, generate_scenes, sample_scenes
+from ..pocket.training.judge import OUTLIER_EVERY
 from ..pocket.world import grammar
 from ..pocket.world.dataset import rendered, scenes, unjudged_scenes
 from ..pocket.world.rendering import Scene
@@ -213,6 +214,7 @@ def write_results(folder: Path) -> str:
     text = render(
         "judge.md",
         sure=f"{SURE:.0%}",
+        outlier_every=OUTLIER_EVERY,
         known={KNOWN[kind]: found[kind] for kind in KNOWN if kind in found},
         strange=found.get("strange", {}).get("bins", {}),
         generated=found.get("generated", {}).get("judges", {}),

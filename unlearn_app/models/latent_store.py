@@ -11,15 +11,21 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 VARIABLE = "UNLEARN_STORE"
 """The environment variable that names the folder of the store, or switches it off by `OFF`."""
 OFF = "off"
+SHIPPED = "latents.safetensors"
+"""The file of what ships with a bundled model."""
 LARGEST = 256 * 2**20
 """Bytes of latents that are kept; those that were used longest ago go first."""
 FREED = 0.1
@@ -32,6 +38,71 @@ TABLE = (
 )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A batch that is asked of an original model.
+
+    `prompts` is None where only their `conditioning` is known. `facts` is what the latents depend
+    on besides, and `machine` what only their rounding does; JSON can hold both.
+    """
+
+    conditioning: tuple[Tensor, ...]
+    prompts: tuple[str, ...] | None
+    facts: Sequence[object]
+    machine: Sequence[object]
+
+    @property
+    def exact(self) -> bytes:
+        """A key of the latents to the last bit."""
+        return key_of(self.conditioning, self.facts, self.machine)
+
+    @property
+    def portable(self) -> str | None:
+        """A key of the latents but for their rounding, the same on every machine."""
+        return None if self.prompts is None else key_of((), self.prompts, self.facts).hex()
+
+
+class Store(Protocol):
+    """What may know the latents of a batch."""
+
+    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
+        """The latents that are asked for, or else those that `sample` makes."""
+
+
+class ShippedLatents:
+    """Latents in a file that comes with a model; for others it asks the store behind it, if any.
+
+    A file that cannot be read costs the time it would have saved.
+    """
+
+    def __init__(self, file: Path, behind: Store | None) -> None:
+        self._file, self._behind = file, behind
+
+    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
+        key = asked.portable
+        with suppress(OSError, SafetensorError), safe_open(self._file, "pt") as latents:
+            if key in latents.keys():  # noqa: SIM118, no mapping
+                return latents.get_tensor(key).float()
+        return self._behind.recall(asked, sample) if self._behind else sample()
+
+
+class Recorder:
+    """A store that knows nothing, and notes what it sees for a file that ships."""
+
+    def __init__(self) -> None:
+        self.latents: dict[str, Tensor] = {}
+
+    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
+        sampled = sample()
+        if key := asked.portable:
+            self.latents[key] = sampled.half()
+        return sampled
+
+    def save(self, file: Path) -> None:
+        """Write the file for `ShippedLatents`."""
+        save_file(self.latents, file)
+
+
 class LatentStore:
     """Latents in half precision by key, in an SQLite file that processes may share.
 
@@ -41,8 +112,8 @@ class LatentStore:
     def __init__(self, file: Path, largest: int = LARGEST) -> None:
         self.file, self._largest = file, largest
 
-    def recall(self, key: bytes, sample: Callable[[], Tensor]) -> Tensor:
-        """The latents of `key`; where there are none, those that `sample` makes are kept."""
+    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
+        key = asked.exact
         known = self.get(key)
         if known is not None:
             return known

@@ -18,6 +18,7 @@ from ..common.templates import templates
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.diffusers.loading import load_pipeline
+from ..settings.groups import CompareConfig
 from .measures import (
     generate_scenes,
     generation_scores,
@@ -35,7 +36,7 @@ from .world.dataset import rendered, scenes, unjudged_scenes
 from .world.rendering import PLACEMENTS, Scene, render
 from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
 
-GUIDANCE_SCALE = 2.0
+GUIDANCE_SCALE = CompareConfig.guidance_scale
 CELL = 64
 MARGIN = 76
 HEADER = 30
@@ -66,7 +67,7 @@ class CardSizes:
     per_pair: int = 2
     held_out: int = 150
     diverse: int = 200
-    steps: int = 12
+    steps: int = CompareConfig.sampling_steps
 
 
 def write_card(

@@ -88,12 +88,14 @@ def training_cost(config: RunConfig) -> int:
     if registry.kind_of(config.objective) != "objective" and not resist.on:
         return 0
     pictures = 2 * unlearn.train_pictures
-    step = 2 * unlearn.batch_size * (GRADIENT + TARGETS)
+    step = 2 * unlearn.batch_size * (GRADIENT + 1)  # a target may move with the model
+    taught = min(unlearn.steps, unlearn.pool or unlearn.steps)
     if resist.on:
         pictures += unlearn.train_pictures
         attacked = resist.batch_size * (resist.steps * GRADIENT + 3 * (GRADIENT + TARGETS))
         step += attacked * (GRADIENT if resist.order == "second" else 1)
-    return pictures * _picture(config) + unlearn.steps * step
+    targets = taught * 2 * unlearn.batch_size * TARGETS
+    return pictures * _picture(config) + targets + unlearn.steps * step
 
 
 def _relearning(config: RunConfig) -> int:

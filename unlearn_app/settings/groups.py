@@ -42,7 +42,7 @@ class UnlearnConfig:
     lr: float = setting(2e-3, "learning rate of Adam", 1e-6, 1e-1)
     rank: int = setting(8, "rank of the LoRA adapter", 1, 128)
     alpha: float = setting(8.0, "LoRA scale: the update is alpha / rank * B A", 0.1, 256.0)
-    batch_size: int = setting(16, "pictures per term and step", 1, 256)
+    batch_size: int = setting(8, "pictures per term and step", 1, 256)
     retain_weight: float = setting(
         3.0, "weight of the retain gradient against the forget gradient", 1e-3, 1e3
     )
@@ -50,7 +50,7 @@ class UnlearnConfig:
         32, "retain pictures that the original model generates for training", 4, 2000
     )
     pool: int = setting(
-        0,
+        8,
         "noised batches of each term that are used over and over, so that the original model"
         " predicts on them once; 0 draws a new one at each step",
         0,
@@ -151,7 +151,7 @@ class CompareConfig:
     forget: int = setting(12, "pictures per column that ask for the concept", 1, 500)
     near: int = setting(10, "pictures per column of its closest relatives", 1, 500)
     far: int = setting(10, "pictures per column of everything else", 1, 500)
-    sampling_steps: int = setting(10, "denoising steps per picture", 1, 200)
+    sampling_steps: int = setting(8, "denoising steps per picture", 1, 200)
     guidance_scale: float = setting(2.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
 
 

@@ -7,6 +7,8 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
     "fast": {},
     "full": {
         "unlearn.steps": 200,
+        "unlearn.batch_size": 16,
+        "unlearn.pool": 0,
         "unlearn.train_pictures": 160,
         "unlearn.retain_weight": 10.0,
         "resist.goal": "lose",

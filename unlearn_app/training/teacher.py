@@ -9,8 +9,9 @@ from ..models.latent_store import key_of
 from ..models.protocols import Denoiser
 
 
-class RememberingTeacher(Denoiser):
-    """`model`, whose frozen predictions are computed once for each batch; the rest is its own.
+class RememberingTeacher:
+    """The denoiser `model`, whose frozen predictions are computed once for each batch; the rest is
+    its own.
 
     Every answer is kept, so the batches must come from a pool.
     """

@@ -33,8 +33,14 @@ class World:
             ModelError: it is missing, damaged or of a kind we refuse.
         """
         from ..models.diffusers.loading import load_pipeline
+        from ..models.latent_store import SHIPPED, ShippedLatents
 
-        return load_pipeline(self.assets / "pipeline" if self.assets else self.model, self.model)
+        if self.assets is None:
+            return load_pipeline(self.model, self.model)
+        model = load_pipeline(self.assets / "pipeline", self.model)
+        if model.store:
+            model.store = ShippedLatents(self.assets / SHIPPED, model.store)
+        return model
 
     def concept(self, text: str, anchor: str | None) -> Concept:
         """The concept behind typed words, with the prompts that a run uses.

@@ -17,6 +17,7 @@ from unlearn_app.pocket.training.latents import PatchBasis
 from unlearn_app.pocket.world.dataset import rendered, scenes, unjudged_scenes
 from unlearn_app.pocket.world.rendering import Scene
 from unlearn_app.pocket.world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, STYLES
+from unlearn_app.settings.attacks import SURE
 
 FOLDER = POCKET / "judge"
 EVERY_STYLE = (*STYLES, *FRESH_STYLES)
@@ -148,3 +149,31 @@ def test_disturbing_keeps_shape_range_and_depends_on_the_seed(pictures: torch.Te
     )
     assert first.shape == (6, 3, 64, 64) and first.abs().max() <= 1
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_outliers_hold_no_object_and_keep_what_else_can_be_told(pictures: torch.Tensor) -> None:
+    basis = PatchBasis(torch.zeros(192), torch.eye(64, 192), torch.ones(64))
+    shown = SHOWN[:4]
+    made, told = training.outliers(pictures[:4], shown, basis, torch.Generator().manual_seed(1))
+    assert [parts[0] for parts in told] == [None] * 4
+    assert told[0][1:] == (shown[0].style, shown[0].setting)
+    assert told[1][1:] == (shown[1].style, shown[1].setting)
+    assert told[2][1:] == (None, None)
+    coded = basis.encode(pictures[[1]]).flatten(2).sort(2).values
+    assert torch.allclose(basis.encode(made[[1]]).flatten(2).sort(2).values, coded, atol=1e-5)
+    assert not torch.equal(made[0], made[3])
+
+
+def test_where_nothing_is_shown_all_names_are_alike() -> None:
+    table = training.soft_targets(["a", "b", "c", "d"], ["c", None])
+    assert table.tolist() == [[0, 0, 1, 0], [0.25] * 4]
+
+
+def test_it_is_unsure_of_what_it_never_saw_and_holds_no_object(judge: PocketJudge) -> None:
+    """Trained on nothing but objects it refused 5 % of noise and 60 % of plain colours."""
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn((32, 3, 64, 64), generator=draw).clamp(-1, 1)
+    colours = (2 * torch.rand((32, 3, 1, 1), generator=draw) - 1).expand_as(noise)
+    for pictures, share in ((noise, 0.95), (colours, 0.75)):
+        refused = judge.classify(pictures, "object").max(1).values < SURE
+        assert refused.float().mean() >= share

@@ -3,6 +3,7 @@ result loads anywhere.
 """
 
 import json
+import os
 import re
 import shutil
 import statistics
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.errors import ConfigError, OutputError
+from unlearn_app.common.folder_lock import only_writer
 from unlearn_app.common.images import to_tensor
 from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
@@ -72,6 +74,13 @@ def test_every_part_is_recorded(work: Path) -> None:
     assert [phase["batch"] for phase in planned] == [
         phase.batch for phase in recipe.SMOKE.denoiser_phases
     ]
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    with only_writer(tmp_path, "training"):
+        for begin in (recipe.render(tmp_path, 1, recipe.SMOKE), recipe.train(tmp_path)):
+            with pytest.raises(OutputError, match=f"process {os.getpid()}"):
+                next(begin)
 
 
 def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
@@ -89,9 +94,12 @@ def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     """An untrained part of a pipeline from its diffusers configuration."""
-    return {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDPMScheduler}[name](
-        **config
-    )
+    kinds = {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "scheduler": DPMSolverMultistepScheduler,
+    }
+    return kinds[name](**config)
 
 
 def load_unet(folder: str | Path) -> Any:

@@ -1,7 +1,7 @@
 """A Stable Diffusion 1.x pipeline as a `Model`, with its UNet under two LoRA slots."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from ...common.errors import ModelError, NotFinite, ShouldStop, never
 from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16, machine
-from ..latent_store import key_of, user_store
+from ..latent_store import Asked, Store, user_store
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
@@ -52,7 +52,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         super().__init__(pipe.unet, name, LAYERS)
         self.device = choose_device()
         self.base_hash = base_hash
-        self.store = user_store() if HASH.fullmatch(base_hash) else None
+        self.store: Store | None = user_store() if HASH.fullmatch(base_hash) else None
         self.scheduler = type(pipe.scheduler).__name__
         self.parameterization = parameterization_of(pipe.scheduler, self.device)
         side = int(pipe.unet.config.sample_size)
@@ -110,10 +110,12 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
 
     @property
     def _own_eta(self) -> float:
-        """The eta at which DDIM samples as the model's own scheduler does (2010.02502, section
-        4.1): 1 for DDPM, 0 for those that add no noise.
+        """The eta at which DDIM adds as much noise as the model's own scheduler (2010.02502,
+        section 4.1): 1 for DDPM and stochastic solvers, 0 for those that add none.
         """
-        return float(isinstance(self.pipe.scheduler, DDPMScheduler))
+        scheduler = self.pipe.scheduler
+        stochastic = str(scheduler.config.get("algorithm_type", "")).startswith("sde")
+        return float(isinstance(scheduler, DDPMScheduler) or stochastic)
 
     def _mixed(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixes)
@@ -136,15 +138,23 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         store = self.store if plain and self.is_original else None
         if overrides.eta is None:
             overrides = replace(overrides, eta=self._own_eta)
+        texts = None if isinstance(prompts, Conditioning) else tuple(prompts)
+        how = {"steps": steps, "guidance_scale": guidance_scale}
         latents = []
         for start in range(0, len(cond), CHUNK):
             rows = slice(start, start + CHUNK)
-            asked = cond.rows(rows), null, seeds[rows]
-            how = {"steps": steps, "guidance_scale": guidance_scale}
+            own, seeded = cond.rows(rows), seeds[rows]
             sample = partial(
-                self._sampled, pipe, *asked, overrides.rows(rows), should_stop=should_stop, **how
+                self._sampled,
+                *(pipe, own, null, seeded, overrides.rows(rows)),
+                should_stop=should_stop,
+                **how,
             )
-            latents.append(store.recall(self._key(*asked, **how), sample) if store else sample())
+            if store:
+                asked = self._asked(own, null, texts and texts[rows], list(seeded), how)
+                latents.append(store.recall(asked, sample).to(self.device))
+            else:
+                latents.append(sample())
         # With or without a store, which holds half precision.
         return torch.cat(latents).half().float() if plain else torch.cat(latents)
 
@@ -165,26 +175,19 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
             )
         return self._finite(latents.float())
 
-    def _key(
+    def _asked(
         self,
         cond: Conditioning,
         null: Conditioning,
-        seeds: Sequence[int],
-        *,
-        steps: int,
-        guidance_scale: float,
-    ) -> bytes:
-        """What latents of the original model follow from, to the last bit, on this machine."""
-        return key_of(
-            (cond.states, null.states),
-            self.base_hash,
-            list(seeds),
-            steps,
-            guidance_scale,
-            [type(self.pipe.scheduler).__name__, dict(self.pipe.scheduler.config)],
-            [str(self.network.dtype), self.mixes],
-            machine(self.device),
-        )
+        prompts: tuple[str, ...] | None,
+        seeds: list[int],
+        how: Mapping[str, float],
+    ) -> Asked:
+        scheduler = self.pipe.scheduler
+        sampler = type(scheduler).__name__, dict(scheduler.config)
+        precision = str(self.network.dtype), self.mixes
+        facts = self.base_hash, seeds, how, sampler, precision
+        return Asked((cond.states, null.states), prompts, facts, machine(self.device))
 
     def _pipeline_for(
         self, overrides: SamplingOverrides

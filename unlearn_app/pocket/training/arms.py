@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import ConfigError
+from ...common.folder_lock import only_writer
 from ...common.json_values import to_json
 from ...common.paths import POCKET
 from ...evaluation.judges.pocket_judge import PocketJudge
@@ -27,7 +28,16 @@ from .checkpoints import Progress, new_state, write_json
 from .denoiser import EVEN, Phase, Weighting
 from .latents import PatchBasis, load_basis
 from .parts import new_scheduler, new_unet
-from .recipe import BASIS, FULL, LATENTS, WEIGHT_DECAY, Recipe, load_autoencoder, load_tower
+from .recipe import (
+    BASIS,
+    FULL,
+    KIND,
+    LATENTS,
+    WEIGHT_DECAY,
+    Recipe,
+    load_autoencoder,
+    load_tower,
+)
 
 ARMS_FILE = "arms.json"
 HELD_OUT_T = (50, 200, 400, 600, 800, 950)
@@ -75,19 +85,21 @@ def compare_arms(
 
     Raises:
         ConfigError: the text encoder or the latents are missing, or there are no seconds.
+        OutputError: another process is at work in `work`.
     """
     if not seconds > 0:
         raise ConfigError(f"Arms of {seconds:g} seconds train nothing; more than 0 is accepted.")
-    path = work / ARMS_FILE
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     trial = Trial(work, recipe)
-    for done, (name, arm) in enumerate(arms.items()):
-        yield Progress("arms", done, len(arms), name)
-        setting = to_json({"seconds": seconds, **asdict(arm)})
-        if kept.get(name, {}).get("setting") != setting:
-            kept[name] = {"setting": setting, **trial.run(arm, seconds)}
-            write_json(path, kept)
-    yield Progress("arms", len(arms), len(arms))
+    with only_writer(work, KIND):
+        path = work / ARMS_FILE
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for done, (name, arm) in enumerate(arms.items()):
+            yield Progress("arms", done, len(arms), name)
+            setting = to_json({"seconds": seconds, **asdict(arm)})
+            if kept.get(name, {}).get("setting") != setting:
+                kept[name] = {"setting": setting, **trial.run(arm, seconds)}
+                write_json(path, kept)
+        yield Progress("arms", len(arms), len(arms))
 
 
 class Trial:

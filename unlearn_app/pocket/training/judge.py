@@ -1,4 +1,6 @@
-"""Training of both judges on rendered pictures, with errors like those of generated ones."""
+"""Training of both judges on rendered pictures, with errors like those of generated ones, and on
+pictures without an object.
+"""
 
 import json
 import random
@@ -15,18 +17,21 @@ from ...common.images import to_tensor
 from ...evaluation.judges.pocket_judge import CONFIG_FILE, SIDE, WEIGHTS_FILE, JudgeNet, split_words
 from ...evaluation.judges.second_judge import PatchNet
 from ..world import grammar
-from ..world.rendering import Scene
+from ..world.rendering import Scene, render
 from ..world.vocabulary import NAMES
 from .checkpoints import draws_of
 from .latents import PatchBasis
 
 HEAD_WEIGHTS = {"object": 1.0, "style": 0.7, "setting": 0.4}
 UNKNOWN_WORD = "unheardof"
+OUTLIER_EVERY = 8
+"""A batch holds one outlier for so many of its pictures."""
 MAX_SHIFT = 3
 WARM_UP = 100
 MAX_NORM = 5.0
 
 Parts = tuple[str | None, str | None, str | None]
+"""Object, style and setting, as far as they are said or can be told."""
 
 
 def judge_words() -> list[str]:
@@ -63,6 +68,43 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
     return (blurred * contrast + level * noise).clamp(-1, 1)
 
 
+def outliers(
+    pictures: Tensor, scenes: Sequence[Scene], basis: PatchBasis, generator: torch.Generator
+) -> tuple[Tensor, list[Parts]]:
+    """As many pictures (N, 3, H, W) without an object as `pictures` of `scenes` are given, and what
+    can be told of them.
+
+    In turn: the scene without its object, its picture with the cells in random order, and noise in
+    place of its code. A judge that has only learned from pictures that hold an object is sure of
+    one in every picture; these teach it not to be (outlier exposure, 1812.04606).
+    """
+    made = []
+    shown: list[Parts] = []
+    for row, (picture, scene) in enumerate(zip(pictures, scenes, strict=True)):
+        if row % 3 == 0:
+            picture = to_tensor([render(scene, with_object=False)])[0]
+        elif row % 3 == 1:
+            code = basis.encode(picture[None])
+            order = torch.randperm(code[0, 0].numel(), generator=generator)
+            picture = basis.decode(code.flatten(2)[:, :, order].view_as(code))[0]
+        else:
+            code = basis.encode(picture[None])
+            picture = basis.decode(torch.randn(code.shape, generator=generator))[0]
+        made.append(picture)
+        shown.append((None, None, None) if row % 3 == 2 else (None, scene.style, scene.setting))
+    return torch.stack(made), shown
+
+
+def soft_targets(names: Sequence[str], shown: Sequence[str | None]) -> Tensor:
+    """Probabilities (B, len(names)): 1 for the name that is shown; all alike where none is."""
+    table = torch.full((len(shown), len(names)), 1 / len(names))
+    for row, name in enumerate(shown):
+        if name is not None:
+            table[row] = 0
+            table[row, names.index(name)] = 1
+    return table
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Warm-up, and a linear fall from `peak` over the whole training."""
     return peak * min(1.0, (step + 1) / WARM_UP) * max(0.01, 1 - step / steps)
@@ -81,9 +123,9 @@ def batch_loss(
 ) -> Tensor:
     """The loss on the batch of `step`; `scenes` are those of the pictures in `shards`, in order.
 
-    It is the cross-entropy of the heads, and for a judge with a word tower also a contrastive loss,
-    in which every caption that is true of a picture is a positive one. The draws depend on `seed`
-    and `step` alone.
+    It is the cross-entropy of the heads, on outliers too, and for a judge with a word tower also a
+    contrastive loss, in which every caption that is true of a picture is a positive one. The draws
+    depend on `seed` and `step` alone.
     """
     rng, generator = draws_of(seed, step)
     starts = np.cumsum([0, *map(len, shards)])
@@ -91,16 +133,20 @@ def batch_loss(
     places = np.searchsorted(starts, rows, side="right") - 1
     raw = [shards[place][row - starts[place]] for place, row in zip(places, rows, strict=True)]
     device = next(net.parameters()).device
-    pictures = disturb(to_tensor(raw), basis, generator).to(device)
+    pictures = to_tensor(raw)
     shown = [scenes[row] for row in rows]
+    chosen = torch.randperm(batch_size, generator=generator)[: batch_size // OUTLIER_EVERY]
+    strange, told = outliers(pictures[chosen], [shown[row] for row in chosen], basis, generator)
+    disturbed = disturb(torch.cat([pictures, strange]), basis, generator).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        features = net.features(pictures).float()
+        features = net.features(disturbed).float()
     loss = features.new_zeros(())
     if isinstance(net, JudgeNet):
-        loss = _contrastive_loss(net, features, shown, rng)
-    for axis, names in NAMES.items():
-        target = torch.tensor([names.index(getattr(scene, axis)) for scene in shown], device=device)
+        loss = _contrastive_loss(net, features[:batch_size], shown, rng)
+    labels = [*((scene.object, scene.style, scene.setting) for scene in shown), *told]
+    for (axis, names), seen in zip(NAMES.items(), zip(*labels, strict=True), strict=True):
         logits = net.heads[axis](features)
+        target = soft_targets(names, seen).to(device)
         loss = loss + HEAD_WEIGHTS[axis] * F.cross_entropy(logits, target)
     return loss
 

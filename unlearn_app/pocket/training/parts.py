@@ -12,17 +12,19 @@ def new_scheduler() -> Any:
     """v-prediction with zero terminal SNR (2305.08891): the last timestep of training is pure
     noise, as the first of sampling.
 
-    DDPM adds fresh noise at every step, by which later steps mend what earlier ones got wrong.
+    The stochastic DPM-Solver++ of second order (2211.01095) adds fresh noise at every step as DDPM
+    does, by which later steps mend what earlier ones got wrong, and needs fewer of them.
     """
     return new_part(
         "scheduler",
+        algorithm_type="sde-dpmsolver++",
+        solver_order=2,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
-        clip_sample=False,
         steps_offset=1,
     )
 

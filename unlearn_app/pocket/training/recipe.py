@@ -17,6 +17,7 @@ from torch import nn
 
 from ...common.atomic_files import replacement
 from ...common.errors import ConfigError
+from ...common.folder_lock import only_writer
 from ...common.images import to_tensor
 from ...common.paths import ASSETS
 from ...models.device import can_compile, choose_device, fits_bfloat16
@@ -43,6 +44,8 @@ from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 
 BASIS = "basis.safetensors"
 """The file of the patch code."""
+KIND = "training"
+"""What a folder of work holds, in words."""
 LATENTS = "latents.pt"
 """The file of the training pictures' latents."""
 WEIGHT_DECAY = 0.01
@@ -88,9 +91,9 @@ class Recipe:
     denoiser_phases: tuple[Phase, ...] = (
         Phase(8_000, 32),
         Phase(8_000, 64),
-        Phase(3_600, 128),
+        Phase(7_600, 128),
     )
-    denoiser_fall: int = 2_800
+    denoiser_fall: int = 6_800
     denoiser_lr: float = 1e-3
     save_every: int = 250
 
@@ -115,12 +118,17 @@ SMOKE = Recipe(
 def render(work: Path, workers: int = 0, recipe: Recipe = FULL) -> Iterator[Progress]:
     """Render every split below `work`/pictures with `workers` processes (0: one per core); finished
     shards are kept.
+
+    Raises:
+        OutputError: another process is at work in `work`.
     """
-    for split, count in recipe.pictures.items():
-        for done, total in render_split(
-            work / "pictures", split, count, recipe.data_seed, workers or os.cpu_count() or 1
-        ):
-            yield Progress("render", done, total, split)
+    work.mkdir(parents=True, exist_ok=True)
+    with only_writer(work, KIND):
+        for split, count in recipe.pictures.items():
+            for done, total in render_split(
+                work / "pictures", split, count, recipe.data_seed, workers or os.cpu_count() or 1
+            ):
+                yield Progress("render", done, total, split)
 
 
 def train(
@@ -139,6 +147,7 @@ def train(
 
     Raises:
         ConfigError: an unknown part, or pictures or an earlier part that are not there yet.
+        OutputError: another process is at work in `work`.
     """
     unknown = set(parts or ()) - set(PARTS)
     if unknown:
@@ -147,22 +156,27 @@ def train(
         )
     device = torch.device(device) if device else choose_device()
     work.mkdir(parents=True, exist_ok=True)
-    write_json(work / "recipe.json", asdict(recipe))
-    if from_assets:
-        _copy_bundled(work)
-    for part, train_part in TRAINERS.items():
-        if parts is None or part in parts:
-            try:
-                yield from train_part(work, recipe, device)
-            except FileNotFoundError as error:
-                raise ConfigError(
-                    f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts"
-                    " before it first.",
-                    "part",
-                ) from error
-    if parts is None and assets is not None:
-        assemble(work, assets, recipe)
-        yield Progress("assemble", 1, 1, str(assets))
+    with only_writer(work, KIND):
+        write_json(work / "recipe.json", asdict(recipe))
+        if from_assets:
+            _copy_bundled(work)
+        for part in PARTS:
+            if parts is None or part in parts:
+                yield from _train_part(part, work, recipe, device)
+        if parts is None and assets is not None:
+            assemble(work, assets, recipe)
+            yield Progress("assemble", 1, 1, str(assets))
+
+
+def _train_part(part: str, work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    try:
+        yield from TRAINERS[part](work, recipe, device)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts before"
+            " it first.",
+            "part",
+        ) from error
 
 
 def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:

@@ -54,17 +54,24 @@ class Scene:
     placement: Placement = Placement()
 
 
-def render(scene: Scene) -> Image.Image:
-    """Draw `scene` as a `SIZE` x `SIZE` RGB picture; equal scenes give equal pixels."""
-    rgb, mask = compose(scene.object, scene.setting, scene.placement)
+def render(scene: Scene, with_object: bool = True) -> Image.Image:
+    """Draw `scene`, or its setting alone, as a `SIZE` x `SIZE` RGB picture; equal scenes give equal
+    pixels.
+    """
+    name = scene.object if with_object else None
+    rgb, mask = compose(name, scene.setting, scene.placement)
     return to_picture(STYLE_FILTERS[scene.style](rgb, mask))
 
 
-def compose(object_name: str, setting: str, placement: Placement) -> tuple[np.ndarray, np.ndarray]:
+def compose(
+    object_name: str | None, setting: str, placement: Placement
+) -> tuple[np.ndarray, np.ndarray]:
     """The unstyled picture (SIZE, SIZE, 3) and the object's coverage (SIZE, SIZE), both float32 in
-    [0, 1].
+    [0, 1]; without an object where the name is None.
     """
     background = _background(setting, placement.horizon, placement.drift)
+    if object_name is None:
+        return _reduced(background), np.zeros((SIZE, SIZE), np.float32)
     sprite = _sprite(object_name, placement)
     alpha = sprite.getchannel("A")
     shadow = ImageChops.offset(alpha.filter(ImageFilter.GaussianBlur(4)), 2, 4)
