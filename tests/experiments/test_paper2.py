@@ -6,12 +6,9 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from unlearn_app.common.json_values import to_json
-from unlearn_app.experiments.cells import Extent
 from unlearn_app.experiments.paper2 import measure as paper2
 from unlearn_app.experiments.paper2.measure import (
     ALONE,
@@ -316,36 +313,6 @@ def test_one_length_of_attack_for_all() -> None:
         == {CUT_STEPS}
         == {100}
     )
-
-
-def test_stored_cells_are_kept() -> None:
-    """Whatever changes what a cell depends on would have the whole cut measured again."""
-    cut, found = {cell for cell in grid(3) if cell.cut}, 0
-    for path in STORED.glob("*.json"):
-        config = json.loads(path.read_text())["config"]
-        cell = DefendedAttack(
-            **{field.name: config[field.name] for field in dataclasses.fields(DefendedAttack)}
-        )
-        model = SimpleNamespace(base_hash=config["base_model"])
-        plan = paper2.Paper2(Extent(STORED), model, SimpleNamespace()).config(cell)
-        # An earlier edition of the bundled model was sampled at guidance 3, and what is never
-        # unlearned carries the defaults of then.
-        run = cell.config(smoke=False, full=False)
-        usual = dataclasses.replace(run.unlearn, modules="all", lr=2e-3)
-        earlier = dataclasses.replace(
-            run,
-            compare=dataclasses.replace(run.compare, guidance_scale=3.0),
-            unlearn=run.unlearn if cell.base in paper2.BASES else usual,
-        )
-        plan["settings"] = paper2.digest(earlier)
-        # The command names what differs from the defaults: today it also names those of then.
-        assert set(config["run"].split()) <= set(plan["run"].split()), path.name
-        more = set(plan["run"].split()) - set(config["run"].split())
-        assert more <= {"unlearn.lr=0.002", "unlearn.modules=all"}, path.name
-        plan["run"] = config["run"]
-        assert cell in cut and json.loads(json.dumps(to_json(plan))) == config, path.name
-        found += 1
-    assert found >= 156
 
 
 def curves_of(cells: set[DefendedAttack], last: int) -> list[RelearnCurve]:

@@ -171,8 +171,9 @@ def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(replay, engin
 
 def test_one_address_gets_half_of_the_queue_where_it_is_known(replay, engines) -> None:
     engine = engines(replay(seconds=30), waiting=4)
-    for name in ("anna", "ben"):
-        engine.submit(quick(), name, "192.0.2.1")
+    running = engine.submit(quick(), "anna", "192.0.2.1")
+    running.take(10.0)
+    engine.submit(quick(), "ben", "192.0.2.1")
     with pytest.raises(EngineBusy, match="Your network"):
         engine.submit(quick(), "cem", "192.0.2.1")
     engine.submit(quick(), "dan", "192.0.2.2")

@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..common.json_values import json_text
+
 VARIABLE = "UNLEARN_STORE"
 """The environment variable that names the folder of the store, or switches it off by `OFF`."""
 OFF = "off"
@@ -135,7 +137,7 @@ class LatentStore:
     def put(self, key: bytes, latents: Tensor) -> None:
         """Keep `latents`, rounded to half precision."""
         halves = latents.half().contiguous().cpu()
-        row = key, json.dumps(halves.shape), halves.numpy().tobytes(), time.time()
+        row = key, json_text(list(halves.shape)), halves.numpy().tobytes(), time.time()
         with suppress(sqlite3.Error, OSError), self._open() as base, base:
             base.execute("INSERT OR REPLACE INTO latents VALUES (?, ?, ?, ?)", row)
             self._free(base)
@@ -171,7 +173,7 @@ def user_store() -> LatentStore | None:
 
 def key_of(conditioning: Sequence[Tensor], *facts: object) -> bytes:
     """The key of latents that follow from `conditioning` and from `facts` that JSON can hold."""
-    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+    digest = hashlib.sha256(json_text(facts).encode())
     for tensor in conditioning:
         digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
