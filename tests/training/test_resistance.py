@@ -103,7 +103,7 @@ def test_no_meta_term_makes_training_diverge(tiny, tiny_pipeline, row) -> None:
 ATTACKS = {
     "lora": {},
     "all weights": {"attack.weights": "full", "attack.lr": 3e-4},
-    "sgd": {"attack.optimizer": "sgd", "attack.lr": 10.0},
+    "sgd": {"attack.optimizer": "sgd", "attack.lr": 5.0},
     "sgd at the rate of Adam": {"attack.optimizer": "sgd", "attack.lr": 1e-3},
 }
 

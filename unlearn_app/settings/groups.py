@@ -121,7 +121,7 @@ class AttackConfig:
     steps: int = setting(50, "optimizer steps of the adversary", 0, 5000)
     lr: float = setting(
         2e-3,
-        "learning rate of the adversary; SGD takes about 10 with LoRA, 0.1 with all weights",
+        "learning rate of the adversary; SGD takes about 5 with LoRA, 0.1 with all weights",
         1e-6,
         100.0,
     )
