@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..attacks.runner import result_of
+from ..common import registry
 from ..continual.sequence import run_request
 from ..models.latent_store import LatentStore
 from ..runs.attack_run import run_attacks
@@ -23,6 +25,7 @@ from ..runs.workflow import run
 from ..settings.attacks import QUICK
 from ..settings.cost import GRADIENT
 from ..settings.events import AttackCheckpoint, Images, Preview, Stage
+from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, REGULARIZATION_PRESETS
 from ..settings.run_config import make_config, make_plan
 from .cells import SMOKE, Experiment, read_cells
 from .tables import render, table, write_report
@@ -96,14 +99,21 @@ def _run(job: Speed, out: Path, kind: str = "run") -> Iterator[Any]:
 
 
 def _attack(job: Speed, out: Path) -> Iterator[Any]:
-    """The attacks alone; the run that they are made on is not counted."""
-    for _ in _run(job, out):
-        pass
+    """The attacks alone; the run that they are made on is neither counted nor stored."""
+    store, job.model.store = job.model.store, None
+    try:
+        result_of(_run(job, out))
+    finally:
+        job.model.store = store
     return run_attacks(Run.open(out), QUICK, model=job.model)
 
 
 def _request(job: Speed, out: Path) -> Iterator[Any]:
-    return run_request(_config("run", job.smoke), make_plan(), out, job.model)
+    """As `continual` makes it unless the user says otherwise."""
+    hold = registry.world(registry.DEFAULT_MODEL).regularization_preset(DEFAULT_SEQUENCE_OBJECTIVE)
+    asked = REGULARIZATION_PRESETS[hold] | (SMOKE if job.smoke else {})
+    config = make_config(CONCEPT, objective=DEFAULT_SEQUENCE_OBJECTIVE, **asked)
+    return run_request(config, make_plan(), out, job.model)
 
 
 ASKED: Mapping[str, Callable[[Speed, Path], Iterator[Any]]] = {
