@@ -141,10 +141,10 @@ def test_requirements_are_what_is_imported() -> None:
         for name in imported(node)
         if name not in sys.stdlib_module_names and name != "unlearn_app"
     }
-    # pandas, gradio_client and tokenizers come with gradio and transformers, spaces with Spaces,
+    # pandas and tokenizers come with gradio and transformers, spaces with Spaces,
     # playwright with the test tools; nudenet and ray are optional. diffusers and peft load models
     # with accelerate.
-    with_others = {"pandas", "gradio_client", "tokenizers", "spaces", "playwright"}
+    with_others = {"pandas", "tokenizers", "spaces", "playwright"}
     with_others |= {"nudenet", "ray"}
     assert found - with_others == listed - {"accelerate"}
 

@@ -48,7 +48,6 @@ LIBRARY_HOMES = {
     "diffusers": "models.diffusers",
     "peft": "models.diffusers",
     "gradio": "web",
-    "gradio_client": "experiments.soak",
     "pandas": "web",
     "typer": "cli",
 }

@@ -6,6 +6,9 @@ import shutil
 
 import torch
 
+SMALL = 2**28
+"""Bytes of weights on disk up to which they are held in float32 everywhere."""
+
 
 def choose_device() -> torch.device:
     """The accelerator if there is one, else the CPU; `UNLEARN_DEVICE` overrides."""
@@ -17,9 +20,15 @@ def choose_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """Base weights: half precision on a GPU, float32 elsewhere; adapters are always float32."""
-    return torch.float16 if device.type == "cuda" else torch.float32
+def choose_dtype(device: torch.device, size: int | None = None) -> torch.dtype:
+    """Base weights of `size` bytes, if that is known; adapters are always float32.
+
+    A GPU that computes in bfloat16 holds them in it, unless they are so few that float32 costs
+    nothing. Never float16: gradients of small residuals vanish in it.
+    """
+    halved = device.type == "cuda" and fits_bfloat16(device)
+    small = size is not None and size <= SMALL
+    return torch.bfloat16 if halved and not small else torch.float32
 
 
 def fits_bfloat16(device: torch.device) -> bool:
@@ -30,7 +39,7 @@ def fits_bfloat16(device: torch.device) -> bool:
         return False
     if device.type == "cpu":
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return device.type == "cuda"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def can_compile(device: torch.device) -> bool:

@@ -129,16 +129,18 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     assert classes[0] == classes[1] and classes[0]
 
 
-def test_arms_are_compared_once_for_the_same_seconds(
+def test_arms_are_compared_once_at_the_same_seconds(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arms, "HELD_OUT", 4)
+    monkeypatch.setattr(arms, "PACED", 2)
     monkeypatch.setattr(arms, "sample_scenes", lambda count: sample_scenes(count)[:4])
     some = {"plain": Arm(batch=4), "wide": Arm(batch=4, widths=(32, 64), blocks=2)}
     list(compare_arms(work, 0.5, some, recipe.SMOKE))
     kept = json.loads((work / ARMS_FILE).read_text())
     assert list(kept) == list(some)
     for arm in kept.values():
+        assert arm["steps"] == max(1, round(0.5 / arm["setting"]["pace"]["seconds"]))
         assert arm["pictures"] == 4 * arm["steps"] > 0
         assert [int(t) for t in arm["losses"]] == list(HELD_OUT_T)
         assert arm["loss"] == pytest.approx(statistics.mean(arm["losses"].values()))

@@ -24,6 +24,7 @@ from .commands import TRACE
 from .loopback import asked, events
 from .material import Material
 from .rows import Row, none_of, values
+from .session import Call, Refused, Session
 
 ASKED: tuple[dict[str, Any], ...] = (
     {"concept": "cat"},
@@ -94,23 +95,12 @@ class Visitor:
 
     def __init__(self, crowd: Crowd, number: int) -> None:
         self._crowd, self._draw = crowd, random.Random(f"{crowd.seed} visitor {number}")
-        self._client = self._come()
+        self._session = self._come()
 
-    def _come(self) -> Any:
-        # The library by which programs call the page, as a visitor would: no part of the server.
-        # It shares one stream among the calls of a session, which a flood is made of.
-        from gradio_client import Client
-
-        url = self._crowd.app.url
-        client = Client(
-            url,
-            verbose=False,
-            analytics_enabled=False,
-            download_files=False,
-            httpx_kwargs={"trust_env": False, "timeout": 60},  # no proxy stands before loopback
-        )
-        self._crowd.sessions.add(client.session_hash)
-        return client
+    def _come(self) -> Session:
+        session = Session(self._crowd.app.port)
+        self._crowd.sessions.add(session.name)
+        return session
 
     def work(self) -> None:
         """Take jobs until there are none."""
@@ -122,10 +112,10 @@ class Visitor:
             except Exception as error:
                 self._crowd.fault("unexpected ends", f"job {number}, {way}: {error!r}")
             self._crowd.finish(way)
-        self._client.close()
+        self._session.close()
 
-    def _submit(self, which: int) -> Any:
-        return self._client.submit(**arguments(which), api_name="/unlearn")
+    def _submit(self, which: int) -> Call:
+        return self._session.submit("unlearn", in_order(which))
 
     def _wait(self, which: int) -> None:
         """Run to the end, and again as often as there was no room."""
@@ -135,20 +125,20 @@ class Visitor:
             time.sleep(self._draw.uniform(0.2, 1.0))
         raise TimeoutError("there never was room")
 
-    def _taken(self, which: int, job: Any) -> bool:
-        """Wait for a job and check it; whether there was room for it."""
+    def _taken(self, which: int, call: Call) -> bool:
+        """Wait for a call and check its run; whether there was room for it."""
         try:
-            self._crowd.check(which, job.result(PATIENCE_S))
-        except Exception as error:
+            self._crowd.check(which, call.answer.result(PATIENCE_S))
+        except Refused as error:
             if not any(said in str(error) for said in BUSY):
                 raise
             return False
         return True
 
     def _stop(self, which: int) -> None:
-        job = self._submit(which)
+        call = self._submit(which)
         time.sleep(self._draw.uniform(0.0, 3.0))
-        job.cancel()
+        self._session.cancel(call)
 
     def _close(self, which: int) -> None:
         """Lose the connection some time after the first sign of life."""
@@ -159,14 +149,14 @@ class Visitor:
                 return
 
     def _reload(self, which: int) -> None:
-        self._client.close()
-        self._client = self._come()
+        self._session.close()
+        self._session = self._come()
         self._wait(which)
 
     def _flood(self, which: int) -> None:
         """Submit several at once, of which one may be taken."""
-        jobs = [self._submit(which) for _ in range(AT_ONCE)]
-        taken = sum(self._taken(which, job) for job in jobs)
+        calls = [self._submit(which) for _ in range(AT_ONCE)]
+        taken = sum(self._taken(which, call) for call in calls)
         if taken > 1:
             self._crowd.fault("floods let in", f"{taken} of {AT_ONCE} calls at once")
 

@@ -57,7 +57,8 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
     try:
         with warnings.catch_warnings(), enough_memory(f"The model {str(source)!r}", LESS):
             warnings.simplefilter("ignore")
-            how = {"torch_dtype": choose_dtype(choose_device()), "use_safetensors": True}
+            dtype = choose_dtype(choose_device(), _size(folder))
+            how = {"torch_dtype": dtype, "use_safetensors": True}
             parts = {name: _loaded_part(str(source), name, how) for name in WEIGHTED}
             pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
             weights = hash_weights(folder) if folder.is_dir() else str(source)
@@ -71,6 +72,13 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
         )
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
     return model
+
+
+def _size(folder: Path) -> int | None:
+    """Bytes of the weights in a folder; None where there is no such folder."""
+    if not folder.is_dir():
+        return None
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
 
 def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:

@@ -1,10 +1,12 @@
-"""Arms: settings of the denoiser's training, each tried for the same time from the same start."""
+"""Arms: settings of the denoiser's training, each tried from the same start for the steps that a
+CPU takes in the same seconds.
+"""
 
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from ...models.parameterization import parameterization_of
 from ..measures import generate_scenes, held_out_scenes, judge_scores, prompt_of, sample_scenes
 from ..world.dataset import rendered, scenes
 from . import denoiser, tower
-from .checkpoints import Progress, new_state, write_json
+from .checkpoints import Progress, TrainingState, hardware, new_state, write_json
 from .denoiser import EVEN, Phase, Weighting
 from .latents import PatchBasis, load_basis
 from .parts import new_scheduler, new_unet
@@ -39,13 +41,15 @@ from .recipe import (
     load_tower,
 )
 
-ARMS_FILE = "arms.json"
+ARMS_FILE, PACES_FILE = "arms.json", "paces.json"
+PACED = 9
+"""Steps that are timed to know the pace of an arm."""
 HELD_OUT_T = (50, 200, 400, 600, 800, 950)
 """The timesteps at which arms are compared."""
 HELD_OUT = 600
 CHUNK = 100
 WARM_UP = 0.02
-"""Share of the seconds in which the learning rate rises; it falls over the rest."""
+"""Share of the steps in which the learning rate rises; it falls over the rest."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Arm:
     channels_last: bool = False
 
 
+Pace = dict[str, Any]
+"""Seconds of a step, and on what hardware."""
 ARMS: dict[str, Arm] = {
     "as trained": Arm(),
     "batch 32": Arm(batch=32),
@@ -80,8 +86,11 @@ ARMS: dict[str, Arm] = {
 def compare_arms(
     work: Path, seconds: float, arms: Mapping[str, Arm] = ARMS, recipe: Recipe = FULL
 ) -> Iterator[Progress]:
-    """Train every arm for `seconds` and keep what it reached in `work`/arms.json; an arm that is
-    kept there with these seconds is not tried again.
+    """Train every arm for as many steps as a CPU takes in `seconds`, and keep what it reached in
+    `work`/arms.json; an arm that is kept there with these seconds is not tried again.
+
+    The pace of each arm is measured first, on this CPU in float32, and kept in `work`/paces.json.
+    So a GPU may train what is compared at the seconds of a CPU.
 
     Raises:
         ConfigError: the text encoder or the latents are missing, or there are no seconds.
@@ -89,17 +98,40 @@ def compare_arms(
     """
     if not seconds > 0:
         raise ConfigError(f"Arms of {seconds:g} seconds train nothing; more than 0 is accepted.")
-    trial = Trial(work, recipe)
     with only_writer(work, KIND):
-        path = work / ARMS_FILE
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        paces = yield from _measured_paces(work, arms, recipe)
+        kept, path = _read(work / ARMS_FILE), work / ARMS_FILE
+        trial = Trial(work, recipe, choose_device())
         for done, (name, arm) in enumerate(arms.items()):
             yield Progress("arms", done, len(arms), name)
-            setting = to_json({"seconds": seconds, **asdict(arm)})
+            setting = to_json({"seconds": seconds, "pace": paces[name], **asdict(arm)})
             if kept.get(name, {}).get("setting") != setting:
-                kept[name] = {"setting": setting, **trial.run(arm, seconds)}
+                steps = max(1, round(seconds / paces[name]["seconds"]))
+                kept[name] = {"setting": setting, **trial.run(arm, steps)}
                 write_json(path, kept)
         yield Progress("arms", len(arms), len(arms))
+
+
+def _measured_paces(
+    work: Path, arms: Mapping[str, Arm], recipe: Recipe
+) -> Generator[Progress, None, dict[str, Pace]]:
+    """The pace of every arm on this CPU; those in `work`/paces.json are kept."""
+    path = work / PACES_FILE
+    kept = _read(path)
+    wanted = {name: to_json(asdict(arm)) for name, arm in arms.items()}
+    lacking = [name for name in arms if kept.get(name, {}).get("setting") != wanted[name]]
+    if lacking:
+        trial = Trial(work, recipe, torch.device("cpu"))
+    for done, name in enumerate(lacking):
+        yield Progress("paces", done, len(lacking), name)
+        pace = {"seconds": trial.pace(arms[name]), "hardware": hardware(torch.device("cpu"))}
+        kept[name] = {"setting": wanted[name], "pace": pace}
+        write_json(path, kept)
+    return {name: kept[name]["pace"] for name in arms}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 class Trial:
@@ -107,48 +139,42 @@ class Trial:
     on.
     """
 
-    def __init__(self, work: Path, recipe: Recipe) -> None:
+    def __init__(self, work: Path, recipe: Recipe, device: torch.device) -> None:
         self._recipe = recipe
-        self._device = choose_device()
+        self._device = device
         try:
             self._tokenizer, self._text_model = load_tower(work)
-            self._latents = torch.load(work / LATENTS, map_location=self._device, weights_only=True)
+            self._latents = torch.load(work / LATENTS, map_location=device, weights_only=True)
         except FileNotFoundError as error:
             raise ConfigError(
                 f"Arms need {error.filename}; run `pocket render` and `pocket train --part latents`"
                 " first.",
                 "work",
             ) from error
+        self._text_model.to(device)
         self._autoencoder = load_autoencoder(work, recipe)
         self._scenes = scenes("train", recipe.pictures["train"], recipe.data_seed)
-        self._parameterization = parameterization_of(new_scheduler(), self._device)
+        self._parameterization = parameterization_of(new_scheduler(), device)
         self._held_out = self._held_out_batches(load_basis(work / BASIS))
 
-    def run(self, arm: Arm, seconds: float) -> dict[str, Any]:
+    def pace(self, arm: Arm) -> float:
+        """The median of the seconds of a step in float32."""
+        state = self._begun(arm)
+        spent = []
+        for _ in range(PACED):
+            started = time.perf_counter()
+            self._step(arm, state, arm.lr, autocast=False)
+            spent.append(time.perf_counter() - started)
+        return statistics.median(spent)
+
+    def run(self, arm: Arm, steps: int) -> dict[str, Any]:
         """Steps, pictures seen, held-out loss by timestep and in the mean, and judge's scores."""
-        torch.manual_seed(self._recipe.denoiser_seed)
-        unet = new_unet(tower.WIDTH, arm.widths, arm.blocks).to(self._device)
-        use_plain_attention(unet, self._device)
-        if arm.channels_last:
-            unet.to(memory_format=torch.channels_last)
-        state = new_state(unet, lr=arm.lr, weight_decay=WEIGHT_DECAY, averaged=True)
-        unet.train()
-        started = time.monotonic()
-        while (spent := (time.monotonic() - started) / seconds) < 1:
-            loss = denoiser.batch_loss(
-                unet,
-                self._text_model,
-                self._tokenizer,
-                self._latents,
-                self._scenes,
-                self._parameterization,
-                phases=[Phase(1, arm.batch)],
-                seed=self._recipe.denoiser_seed,
-                autocast=fits_bfloat16(self._device),
-                step=state.step,
-                weighting=arm.weighting,
-            )
-            state.update(loss, arm.lr * min(spent / WARM_UP, 1 - spent), max_norm=1.0)
+        state = self._begun(arm)
+        for step in range(steps):
+            spent = step / steps
+            lr = arm.lr * min((step + 1) / (WARM_UP * steps), 1 - spent, 1.0)
+            self._step(arm, state, lr, autocast=fits_bfloat16(self._device))
+        unet = state.model
         unet.load_state_dict(state.ema)
         losses = self._losses(unet.eval())
         return {
@@ -159,6 +185,30 @@ class Trial:
             "judge": self._judged(unet),
         }
 
+    def _begun(self, arm: Arm) -> TrainingState:
+        torch.manual_seed(self._recipe.denoiser_seed)
+        unet = new_unet(tower.WIDTH, arm.widths, arm.blocks).to(self._device)
+        use_plain_attention(unet, self._device)
+        if arm.channels_last:
+            unet.to(memory_format=torch.channels_last)
+        return new_state(unet.train(), lr=arm.lr, weight_decay=WEIGHT_DECAY, averaged=True)
+
+    def _step(self, arm: Arm, state: TrainingState, lr: float, autocast: bool) -> None:
+        loss = denoiser.batch_loss(
+            state.model,
+            self._text_model,
+            self._tokenizer,
+            self._latents,
+            self._scenes,
+            self._parameterization,
+            phases=[Phase(1, arm.batch)],
+            seed=self._recipe.denoiser_seed,
+            autocast=autocast,
+            step=state.step,
+            weighting=arm.weighting,
+        )
+        state.update(loss, lr, max_norm=1.0)
+
     def _held_out_batches(self, basis: PatchBasis) -> list[tuple[Tensor, ...]]:
         """Latents, noise and text states of held-out compositions, each in batches."""
         shown = held_out_scenes(HELD_OUT)
@@ -166,7 +216,7 @@ class Trial:
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
         tokens = tower.tokenize(self._tokenizer, [prompt_of(scene) for scene in shown])
         with torch.no_grad():
-            cond = self._text_model(tokens).last_hidden_state
+            cond = self._text_model(tokens.to(self._device)).last_hidden_state
         return [part.to(self._device).split(CHUNK) for part in (x0, noise, cond)]
 
     @torch.no_grad()

@@ -17,6 +17,8 @@ LATENT_NOISE = 0.3
 """The standard deviation of the noise on a code is drawn for each picture from zero to this."""
 WARM_UP = 100
 EDGE_WEIGHT = 0.5
+SQUARED_WEIGHT = 5.0
+"""Weight of the squared error, in which the worst pictures count most."""
 
 
 def decoder_of(autoencoder: nn.Module) -> nn.Sequential:
@@ -51,7 +53,8 @@ def batch_loss(
     decoded, target = model(latents.to(device)), pictures.to(device)
     error = decoded - target
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return F.l1_loss(decoded, target) + F.mse_loss(decoded, target) + EDGE_WEIGHT * edges
+    squared = SQUARED_WEIGHT * F.mse_loss(decoded, target)
+    return F.l1_loss(decoded, target) + squared + EDGE_WEIGHT * edges
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:

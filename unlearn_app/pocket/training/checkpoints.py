@@ -195,8 +195,12 @@ def record(work: Path, part: str, facts: dict[str, Any]) -> None:
     """Merge `facts` of a finished part, and the machine, into `work`/train.json."""
     path = work / "train.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    device = choose_device()
-    hardware = f"{torch.get_num_threads()} CPU threads"
+    write_json(path, {**known, part: {**facts, "hardware": hardware(choose_device())}})
+
+
+def hardware(device: torch.device) -> str:
+    """The name of an accelerator, or how a CPU computes."""
     if device.type != "cpu":
-        hardware = torch.get_device_module(device).get_device_name(device)
-    write_json(path, {**known, part: {**facts, "hardware": hardware}})
+        return torch.get_device_module(device).get_device_name(device)
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{torch.get_num_threads()} CPU threads ({kind})"
