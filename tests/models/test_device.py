@@ -12,6 +12,7 @@ def computes_bfloat16(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     def supported(including_emulation: bool = True) -> bool:
         return including_emulation or answer
 
+    monkeypatch.delenv("UNLEARN_PRECISION", raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
 
 
