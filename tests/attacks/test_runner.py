@@ -479,10 +479,10 @@ def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
 
 
 def columns_of(model, slots, pocket, judge, config) -> dict:
-    prompts, columns = comparison_prompts(preview_concept(config), config.compare), {}
+    prompts, columns = comparison_prompts(preview_concept(config), config.compare, 0), {}
     for column, asked, active in (("original", pocket, ()), ("unlearned", model, slots)):
         with asked.active(*active):
-            images = generate_column(asked, column, prompts, config.compare, 0, judge)
+            images = generate_column(asked, column, prompts, config.compare, judge)
         columns[column] = score(images.pictures)
     return columns
 

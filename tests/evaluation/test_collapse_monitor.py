@@ -19,7 +19,7 @@ DESTROYING = {
 
 
 def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(CollapseMonitor, "collapsed", lambda monitor: True)
+    monkeypatch.setattr(CollapseMonitor, "collapsed", lambda monitor, step: True)
     config = make_config("cat", objective="uce", **(TINY | {"resist.on": True, "resist.steps": 1}))
     events = list(run(config, tmp_path / "run", model=pocket))
     stages = [event.name for event in events if isinstance(event, Stage)]

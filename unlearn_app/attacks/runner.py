@@ -258,11 +258,11 @@ def _control_curve(
     """The scores on the concept of the model with the slots `before`, and during the attack, as
     those of the control `name`.
     """
-    asked = comparison_prompts(context.concept, config.compare)
-    prompts = [row for row in asked if row[0] == "forget"]
+    every = comparison_prompts(context.concept, config.compare, config.seed)
+    prompts = [asked for asked in every if asked.group == "forget"]
 
     def look(step: int) -> AttackCheckpoint:
-        asked = (prompts, config.compare, config.seed, scorer, context.should_stop)
+        asked = (prompts, config.compare, scorer, context.should_stop)
         shown = generate_column(model, "relearned", *asked, stage="attack", step=step)
         scores = {"forget": score(shown.pictures)["forget"]}
         return AttackCheckpoint(step, (), scores, control=name)

@@ -12,8 +12,10 @@ from ..settings.run_config import CompareConfig
 from .comparison import generate_images, judged, sampling_of
 from .judges import Scorer
 
-PREVIEWS = 4
+PREVIEWS, CHECKS = 4, 2
+"""How often previews are made, and how often it is checked whether the model collapses."""
 STEPS = 6
+"""Denoising steps of these pictures at most."""
 WATCHED = 4
 """Pictures of relatives, and as many of everything else, by which a collapse is told."""
 LOST = 0.5
@@ -36,7 +38,8 @@ class CollapseMonitor:
         scorer: Scorer | None,
         should_stop: ShouldStop,
     ) -> None:
-        self._model, self._concept, self._compare = model, concept, compare
+        self._model, self._concept = model, concept
+        self._compare = replace(compare, sampling_steps=min(STEPS, compare.sampling_steps))
         self._scorer, self._should_stop = scorer, should_stop
         kept = [
             *evenly_spaced(concept.near.train, WATCHED),
@@ -47,8 +50,8 @@ class CollapseMonitor:
             self._known = self._right()
 
     def due(self, step: Step) -> bool:
-        """Whether to look after this step; always after the last one."""
-        return step.step in {-(-step.total * part // PREVIEWS) for part in range(1, PREVIEWS + 1)}
+        """Whether previews are made after this step; always after the last one."""
+        return _is_part(step, PREVIEWS)
 
     def preview(self, step: Step) -> Preview:
         """Pictures of the concept, of a relative and of something else by the model as it is
@@ -57,9 +60,8 @@ class CollapseMonitor:
         concept = self._concept
         prompts = [split.test[0] for split in (concept.forget, concept.near, concept.far)]
         seeds = [preview_seed(row) for row in range(len(prompts))]
-        short = replace(self._compare, sampling_steps=min(STEPS, self._compare.sampling_steps))
-        images = generate_images(self._model, prompts, seeds, short, self._should_stop)
-        sampler = sampling_of(short, self._model)
+        images = generate_images(self._model, prompts, seeds, self._compare, self._should_stop)
+        sampler = sampling_of(self._compare, self._model)
         pictures = tuple(
             Picture(step.stage, step.step, prompt.text, seed, sampler, index, image=image)
             for index, (prompt, seed, image) in enumerate(
@@ -68,15 +70,16 @@ class CollapseMonitor:
         )
         return Preview(step.stage, step.step, pictures)
 
-    def collapsed(self) -> bool:
-        """Whether the model as it is active has lost more than `LOST` of what the original gets
-        right.
+    def collapsed(self, step: Step) -> bool:
+        """Whether this step is one at which that is checked, as the last one is, and the model as
+        it is active has lost more than `LOST` of what the original gets right.
 
         An original that gets less than half of them right, as with very few sampling steps, tells
         nothing.
         """
         return (
             bool(self._kept)
+            and _is_part(step, CHECKS)
             and self._known >= len(self._kept) / 2
             and self._right() < (1 - LOST) * self._known
         )
@@ -87,3 +90,8 @@ class CollapseMonitor:
         seeds = [preview_seed(100 + row) for row in range(len(self._kept))]
         images = generate_images(self._model, self._kept, seeds, self._compare, self._should_stop)
         return sum(bool(said["correct"]) for said in judged(images, self._kept, self._scorer))
+
+
+def _is_part(step: Step, parts: int) -> bool:
+    """Whether the step ends one of so many equal parts of the training."""
+    return step.step in {-(-step.total * part // parts) for part in range(1, parts + 1)}

@@ -4,6 +4,7 @@ relearned model, judged.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -32,15 +33,34 @@ def sampling_of(config: CompareConfig, model: Model) -> Sampling:
     return Sampling(config.sampling_steps, config.guidance_scale, model.scheduler)
 
 
-def comparison_prompts(concept: Concept, config: CompareConfig) -> list[tuple[Group, int, Prompt]]:
-    """Held-out prompts of every group with their index in it."""
-    return [
+class ComparedPrompt(NamedTuple):
+    """A held-out prompt of a comparison: its group, its index in it, and the seed of its picture in
+    every column.
+    """
+
+    group: Group
+    index: int
+    prompt: Prompt
+    seed: int
+
+
+def comparison_prompts(concept: Concept, config: CompareConfig, seed: int) -> list[ComparedPrompt]:
+    """The prompts of every group; picture i has the seed `judged_seed(seed, i)`."""
+    asked = [
         (group, index, prompt)
         for group in GROUPS
         for index, prompt in enumerate(
             evenly_spaced(getattr(concept, group).test, getattr(config, group))
         )
     ]
+    return [ComparedPrompt(*row, judged_seed(seed, place)) for place, row in enumerate(asked)]
+
+
+def checkpoint_prompts(prompts: Sequence[ComparedPrompt]) -> list[ComparedPrompt]:
+    """What is generated on the way of an attack: the concept, whose curve is drawn, and one picture
+    of each other group to look at.
+    """
+    return [asked for asked in prompts if asked.group == "forget" or asked.index == 0]
 
 
 @contextmanager
@@ -57,25 +77,22 @@ def column_state(model: Model, column: Column) -> Iterator[None]:
 def generate_column(
     model: Model,
     column: Column,
-    prompts: Sequence[tuple[Group, int, Prompt]],
+    prompts: Sequence[ComparedPrompt],
     config: CompareConfig,
-    seed: int,
     scorer: Scorer | None,
     should_stop: ShouldStop = never,
     *,
     stage: TrainingStage = "unlearn",
     step: int = 0,
 ) -> Images:
-    """All pictures of one column, judged, by the model as it is active after `step` steps of
-    `stage`.
-
-    Picture i has the seed `judged_seed(seed, i)` in every column.
+    """The pictures of `prompts` in one column, judged, by the model as it is active after `step`
+    steps of `stage`.
     """
-    seeds = [judged_seed(seed, row) for row in range(len(prompts))]
-    asked = [prompt for _, _, prompt in prompts]
+    seeds = [asked.seed for asked in prompts]
+    asked = [asked.prompt for asked in prompts]
     images = generate_images(model, asked, seeds, config, should_stop)
     said = judged(images, asked, scorer), judged_by_others(images, asked, scorer)
-    rows = zip(prompts, seeds, to_pil(images), *said, strict=True)
+    rows = zip(prompts, to_pil(images), *said, strict=True)
     pictures = tuple(
         Picture(
             stage=stage,
@@ -91,7 +108,7 @@ def generate_column(
             judges=others,
             image=image,
         )
-        for (group, index, prompt), seed, image, own, others in rows
+        for (group, index, prompt, seed), image, own, others in rows
     )
     return Images(column, pictures)
 

@@ -81,9 +81,9 @@ def _store_latents(file: Path, smoke: bool) -> None:
         config = make_config(name, **small)
         concept = preview_concept(config)
         scorer = load_scorer(config.model, [concept])
-        prompts = comparison_prompts(concept, config.compare)
+        prompts = comparison_prompts(concept, config.compare, config.seed)
         with model.active():
-            generate_column(model, "original", prompts, config.compare, config.seed, None)
+            generate_column(model, "original", prompts, config.compare, None)
         CollapseMonitor(model, concept, config.compare, scorer, never)
         training_terms(model, concept, config, never)
         adversary_pictures(model, concept, config)

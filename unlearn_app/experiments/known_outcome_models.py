@@ -119,11 +119,9 @@ def scores_of(
     groups: Collection[Group] = GROUPS,
 ) -> dict[Group, GroupScore]:
     """The scores of the pictures of a comparison by the model as it is active."""
-    every = comparison_prompts(preview_concept(config), config.compare)
-    prompts = [row for row in every if row[0] in groups]
-    return score(
-        generate_column(model, column, prompts, config.compare, config.seed, judge).pictures
-    )
+    every = comparison_prompts(preview_concept(config), config.compare, config.seed)
+    prompts = [asked for asked in every if asked.group in groups]
+    return score(generate_column(model, column, prompts, config.compare, judge).pictures)
 
 
 def context_of(model: Model, config: RunConfig) -> AttackContext:

@@ -22,11 +22,11 @@ PARTS = ("modules", "steps", "lr", "batch_size", "pool")
 """The settings of `unlearn` that are varied."""
 Setting = tuple[str, int, float, int, int]
 GRID: tuple[Setting, ...] = (
-    *itertools.product(("all",), (15, 20, 30), (2e-3,), (8, 16), (8,)),
-    *itertools.product(("all",), (10, 15), (4e-3,), (8, 16), (8,)),
-    ("all", 30, 2e-3, 4, 8),
+    *itertools.product(("all",), (15, 20, 30), (2e-3, 4e-3), (4, 8), (8,)),
+    ("all", 30, 2e-3, 16, 8),
     *itertools.product(("all",), (30,), (2e-3,), (8, 16), (0,)),
-    *itertools.product(("cross",), (15, 30), (4e-3,), (8, 16), (8,)),
+    *itertools.product(("cross",), (15, 30), (4e-3,), (8,), (8,)),
+    ("cross", 30, 4e-3, 16, 8),
 )
 ORIGINAL, BACK = "original", "relearned"
 Row = dict[str, float]

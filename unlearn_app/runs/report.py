@@ -199,13 +199,15 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
 
 def curve_of(name: str, style: str, points: Sequence[Record], group: str = "") -> Record:
     """A named curve of a chart through those of `points` that were judged."""
-    seen = [
-        {"step": point["step"]} | (point["scores"][group] if group else point) for point in points
+    judged = [
+        {"step": point["step"]} | (point["scores"][group] if group else point)
+        for point in points
+        if not group or group in point["scores"]
     ]
     return {
         "name": name,
         "style": style,
-        "points": [point for point in seen if point["accuracy"] is not None],
+        "points": [point for point in judged if point["accuracy"] is not None],
     }
 
 

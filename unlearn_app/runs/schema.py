@@ -47,6 +47,12 @@ def _of_pictures(score: GroupScore) -> GroupScore:
     return score
 
 
+def _of_the_concept(scores: dict[Group, GroupScore]) -> dict[Group, GroupScore]:
+    if "forget" not in scores:
+        raise ValueError("a score on the concept is accepted")
+    return scores
+
+
 def _with_error(difference: Difference) -> Difference:
     if (difference.kid is None) != (difference.kid_error is None):
         raise ValueError("a KID with its error is accepted, or neither")
@@ -70,10 +76,10 @@ Relearning = Literal["area", "steps_to_recovery"]
 
 
 class Mark(Record):
-    """What the attacked model showed after a step."""
+    """What the attacked model showed after a step, of the concept at least."""
 
     step: Count
-    scores: Scores
+    scores: Annotated[dict[Group, Score], AfterValidator(_of_the_concept)]
     pictures: list[Compared]
 
 

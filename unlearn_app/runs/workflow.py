@@ -29,7 +29,14 @@ from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
 from ..evaluation.base_rates import RECORDED, relearning, scores_of, taught_curve
 from ..evaluation.collapse_monitor import COLLAPSE, CollapseMonitor
-from ..evaluation.comparison import column_state, comparison_prompts, generate_column, score
+from ..evaluation.comparison import (
+    ComparedPrompt,
+    checkpoint_prompts,
+    column_state,
+    comparison_prompts,
+    generate_column,
+    score,
+)
 from ..evaluation.differences import differences
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
@@ -194,7 +201,7 @@ def _load(work: _Work) -> Iterator[Event]:
 def _size(config: RunConfig, concept: Concept, model: Model) -> int:
     """About how many bytes the run folder will take."""
     marks = sum(step < config.attack.steps for step in CHECKPOINTS)
-    shown = len(comparison_prompts(concept, config.compare))
+    shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
     if is_trained(config):
         size += adapter_size(model, config.unlearn.rank, config.unlearn.modules)
@@ -286,13 +293,16 @@ def _controls(work: _Work) -> Iterator[Event]:
 
 
 def _look(work: _Work, step: Step) -> AttackCheckpoint:
-    """The comparison by the attacked model; after the last step that is the third column."""
-    column = _generated(work, "relearned", step)
-    checkpoint = AttackCheckpoint(step.step, column.pictures, score(column.pictures))
+    """What the attacked model shows of the concept, with a look at the rest; after the last step
+    the whole third column.
+    """
     if step.step == step.total:
-        work.relearned = column
-    else:
-        work.writer.add_checkpoint(checkpoint)
+        work.relearned = column = _generated(work, "relearned", step)
+        return AttackCheckpoint(step.step, column.pictures, score(column.pictures))
+    column = _generated(work, "relearned", step, checkpoint_prompts)
+    scores = {"forget": score(column.pictures)["forget"]}
+    checkpoint = AttackCheckpoint(step.step, column.pictures, scores)
+    work.writer.add_checkpoint(checkpoint)
     return checkpoint
 
 
@@ -317,7 +327,7 @@ def _with_previews(
                 preview = monitor.preview(step)
                 work.writer.add_preview(preview)
                 yield preview
-                if monitor.collapsed():
+                if monitor.collapsed(step):
                     work.collapsed = True
                     said = f"Stopped at step {step.step}: {COLLAPSE}"
                     yield Stage("unlearn", said, SHARES["attack"])
@@ -344,15 +354,21 @@ def _show(work: _Work, images: Images) -> Iterator[Images]:
     yield images
 
 
-def _generated(work: _Work, column: Column, trained: Step | None) -> Images:
-    """The pictures of the comparison by the model as it is active, after the step `trained`."""
-    prompts = comparison_prompts(work.concept, work.config.compare)
+def _generated(
+    work: _Work,
+    column: Column,
+    trained: Step | None,
+    chosen: Callable[[list[ComparedPrompt]], list[ComparedPrompt]] = list,
+) -> Images:
+    """The pictures of the comparison, or `chosen` ones, by the model as it is active, after the
+    step `trained`.
+    """
+    prompts = comparison_prompts(work.concept, work.config.compare, work.config.seed)
     return generate_column(
         work.model,
         column,
-        prompts,
+        chosen(prompts),
         work.config.compare,
-        work.config.seed,
         work.scorer,
         work.cancel.is_set,
         stage=trained.stage if trained else "unlearn",

@@ -21,7 +21,7 @@ TARGETS = 3
 """Predictions of the frozen model that the loss of a training picture compares with, at most."""
 TEXTS = 20
 """Texts that are encoded in the time of a forward pass, at least."""
-WATCHED = 52
+WATCHED = 36
 """Pictures generated while the model unlearns: previews, and those by which a collapse is told."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
@@ -44,11 +44,12 @@ def check_cost(cost: int, command: str) -> None:
 def run_cost(config: RunConfig) -> int:
     """The forward passes of a run: training, attack, controls and comparison."""
     compare, attack, picture = config.compare, config.attack, _picture(config)
-    looks = 1 + sum(step < attack.steps for step in CHECKPOINTS)
+    looks = sum(step < attack.steps for step in CHECKPOINTS)
     column = (compare.forget + compare.near + compare.far) * picture
-    cost = training_cost(config) + WATCHED * picture + (2 + looks) * column + _relearning(config)
+    cost = training_cost(config) + WATCHED * picture + 3 * column + _relearning(config)
+    cost += looks * (compare.forget + 2) * picture
     if attack.controls or config.resist.on:
-        control = _relearning(config) + (1 + looks) * compare.forget * picture
+        control = _relearning(config) + (2 + looks) * compare.forget * picture
         cost += control
         if config.resist.on:
             plain = replace(config, resist=replace(config.resist, on=False))

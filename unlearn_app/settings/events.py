@@ -141,8 +141,8 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class AttackCheckpoint:
-    """How far the attack has come: the pictures of the comparison from the attacked model after
-    `step` steps.
+    """How far the attack has come after `step` steps: pictures of the comparison from the attacked
+    model, and its score on the concept; after the last step all pictures and scores.
 
     A control, which `control` names, has only the score on the concept that it teaches.
     """

@@ -76,7 +76,7 @@ class Recipe:
     tower_seed: int = 0
     tower_steps: int = 1_500
     autoencoder_seed: int = 2
-    autoencoder_steps: int = 6_000
+    autoencoder_steps: int = 7_500
     autoencoder_batch: int = 16
     autoencoder_lr: float = 2e-3
     judge_seed: int = 3
