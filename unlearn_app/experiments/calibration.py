@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..common.atomic_files import write_bytes
 from ..pocket.world.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.groups import AttackConfig
 from ..settings.run_config import RunConfig, make_config
 from .cells import SMOKE, Experiment, read_cells
 from .claims import grouped
 from .known_outcome_models import load_only, relearned, scores_of, unlearn
-from .tables import median_of, render, table
+from .tables import median_of, render, table, write_report
 
 STRENGTHS: tuple[tuple[int, float], ...] = tuple(
     itertools.product((10, 25, 50), (5e-4, 1e-3, 2e-3))
@@ -86,9 +85,7 @@ class Calibration(Experiment):
         return f"{cell.concept}, seed {cell.seed}: {said}"
 
     def report(self) -> str:
-        text = report(self.folder)
-        write_bytes(self.folder.with_name(f"{self.folder.name}.md"), text.encode())
-        return text
+        return write_report(self.folder, report(self.folder))
 
     @property
     def _strengths(self) -> tuple[tuple[int, float], ...]:

@@ -244,12 +244,27 @@ def read_cells(folder: Path) -> dict[str, tuple[dict[str, Any], Any]]:
     return found
 
 
+def machines(folder: Path) -> dict[str, list[str]]:
+    """The keys of the stored cells of a folder by the device that measured them, where it is
+    known.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        name = _read(path)["environment"]
+        known = folder.parent / "environments" / f"{name}.json"
+        if known.exists():
+            device = str(read_json(known, "environment").get("device"))
+            found.setdefault(device, []).append(path.stem)
+    return found
+
+
 class _Cell(Record):
     """What of a stored cell is read back."""
 
     config: dict[str, Any]
     values: dict[str, Any]
     seconds: Annotated[float, Field(ge=0)] = 0.0
+    environment: str = ""
 
 
 def _read(path: Path) -> dict[str, Any]:

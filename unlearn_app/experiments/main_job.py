@@ -35,7 +35,7 @@ from ..runs.workflow import run
 from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, assigned, stored
+from .cells import SMOKE, Experiment, assigned, machines, stored
 from .page import page_times
 from .tables import median_of, quote, render
 
@@ -154,7 +154,7 @@ class MainJob(Experiment):
 
     def report(self) -> str:
         found = {cell: stored(self, cell)[0] for cell in self.cells()}
-        text = report(found, self.rates())
+        text = report(found, self.rates(), machines(self.folder))
         write_bytes(self.folder.with_name(f"{self.folder.name}.md"), text.encode())
         if self.extent.ships:
             self.record_base_rates()
@@ -234,12 +234,15 @@ def whole_process(smoke: bool) -> dict[str, Any]:
     return {"seconds": seconds, "peak_gb": peak_memory_gb(of_ended_child=True) or 0.0}
 
 
-def report(found: Mapping[JobPart, Any], base: Mapping[str, Any]) -> str:
-    """The benchmark as Markdown, from its cells and base rates."""
+def report(
+    found: Mapping[JobPart, Any], base: Mapping[str, Any], devices: Mapping[str, Sequence[str]]
+) -> str:
+    """The benchmark as Markdown, from its cells, its base rates and what measured which cell."""
     runs = {cell: values for cell, values in found.items() if cell.kind == RUN}
     parts = {cell.kind.replace("-", "_"): own for cell, own in found.items() if not cell.subject}
     of_runs, within = medians([values["scores"] for values in runs.values()])
-    return render("main-job.md", **parts, runs=runs, base=base, of_runs=of_runs, within=within)
+    told = {"of_runs": of_runs, "within": within, "devices": devices}
+    return render("main-job.md", **parts, runs=runs, base=base, **told)
 
 
 def medians(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], float]:

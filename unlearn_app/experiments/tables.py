@@ -25,6 +25,7 @@ EARLIER_MODEL = (
 RESULTS = ASSETS / "results" / "README.md"
 """The page of all results."""
 QUOTED = {
+    "calibration": "Attacks by steps and rate",
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
     "paper2": "What is claimed",
