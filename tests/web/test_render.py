@@ -23,6 +23,7 @@ from unlearn_app.settings.events import (
     COLUMNS,
     FRESH,
     GROUPS,
+    SHARES,
     UNRESISTING,
     AttackCheckpoint,
     GroupScore,
@@ -170,13 +171,14 @@ def test_rows_share_prompt_and_seed_over_three_columns(watched, tmp_path: Path) 
 def test_progress_rises_and_ends_in_the_next_stage() -> None:
     view = ViewState(make_config("cat"))
     seen = [view.fraction]
-    view.apply(Stage("unlearn", "Forgetting", 0.16))
+    view.apply(Stage("unlearn", "Forgetting", SHARES["unlearn"]))
     for step in (1, 30, 60):
         view.apply(Step("unlearn", step, 60, {"forget": 1.0}))
         seen.append(view.fraction)
-    view.apply(Stage("attack", "Attacking", 0.55))
+    begun = SHARES["attack"]
+    view.apply(Stage("attack", "Attacking", begun))
     seen.append(view.fraction)
-    assert seen == sorted(seen) and seen[-2] == pytest.approx(0.55) and seen[-1] == 0.55
+    assert seen == sorted(seen) and seen[-2] == pytest.approx(begun) and seen[-1] == begun
 
 
 def test_time_left_is_not_guessed_at_the_start() -> None:

@@ -210,12 +210,12 @@ never showed.
 """
 SHARES = {
     "load": 0.0,
-    "originals": 0.03,
-    "retain": 0.1,
-    "unlearn": 0.16,
-    "attack": 0.55,
-    "controls": 0.72,
-    "compare": 0.75,
-    "write": 0.98,
+    "originals": 0.02,
+    "retain": 0.08,
+    "unlearn": 0.13,
+    "attack": 0.48,
+    "controls": 0.9,
+    "compare": 0.92,
+    "write": 0.99,
 }
-"""How far the whole run is when a stage begins, for progress bars."""
+"""How far a run with the default settings is when a stage begins, for progress bars."""
