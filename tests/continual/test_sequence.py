@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_runs import TINY
 
 from unlearn_app.cli import continual as continual_commands
@@ -154,9 +155,22 @@ def test_a_request_tells_how_much_of_its_panel_is_generated(model, tiny_pipeline
         *[PanelProgress] * 3,
         Added,
     ]
-    assert [event for event in told if isinstance(event, PanelProgress)] == [
-        PanelProgress(done, 3) for done in (1, 2, 3)
-    ]
+    progress = [event for event in told if isinstance(event, PanelProgress)]
+    assert [(event.done, event.total) for event in progress] == [(1, 3), (2, 3), (3, 3)]
+    assert {event.name for event in progress} == {*made.names}
+
+
+def test_what_is_erased_and_its_relatives_are_generated_first(
+    model, tiny_pipeline, tmp_path
+) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
+    told = list(append(made, made.names[-1], model, None))
+    shown = [event for event in told if isinstance(event, PanelProgress)]
+    assert shown[0].name == made.names[-1] != made.names[0]
+    assert [*told[-1].request.panel] == [*made.names], "the ledger keeps its own order"
+    for event in shown:
+        with Image.open(made.picture(1, event.name)) as stored:
+            assert stored.tobytes() == event.image.tobytes(), "what is shown is what is stored"
 
 
 def test_a_request_may_bring_settings_of_its_own(model, tiny_pipeline, tmp_path) -> None:

@@ -27,6 +27,7 @@ from unlearn_app.settings.events import (
     UNRESISTING,
     AttackCheckpoint,
     GroupScore,
+    PanelProgress,
     Picture,
     Preview,
     Sampling,
@@ -46,6 +47,7 @@ from unlearn_app.web.run_html import (
     score_table,
     status,
 )
+from unlearn_app.web.sequence_tab import RequestProgress
 from unlearn_app.web.view_state import AttackProgress, ViewState, stored_state
 
 TRAP = "<b onload=x>&\"'"
@@ -125,7 +127,7 @@ def test_the_slider_goes_from_the_unlearned_model_through_every_checkpoint(
     unlearned = view.cards["unlearned"]["forget", 0].src
     assert unlearned in cell.partition("</figure>")[0]
     judged = curve_table(view).dropna()
-    assert list(judged["step"]) == [0, half, end] * 3
+    assert list(judged["step"]) == [0, half, end, 0, end, 0, end], "the rest is judged at the ends"
     assert judged["share"].iloc[0] == 0.0
 
 
@@ -164,7 +166,10 @@ def test_a_recorded_run_says_so(watched, tmp_path: Path) -> None:
 def test_rows_share_prompt_and_seed_over_three_columns(watched, tmp_path: Path) -> None:
     html = comparison_table(watched(tmp_path / "run"))
     assert html.count("<tr role") == html.count('role="rowheader"') + html.count("<thead")
-    assert html.count("<img ") == 3 * 10 + 2 * 10 and html.count("2 more of these") == 1
+    assert html.count("2 more of these") == 1
+    on_the_way = 6 + 2  # the concept's, and one of each other group
+    assert html.count("<img ") == 3 * 10 + 10 + on_the_way
+    assert html.count("not generated at this step") == 10 - on_the_way
     assert "0.08" in html and "−0.23" in html and "✕ dog" in html
 
 
@@ -444,3 +449,14 @@ def test_a_run_without_a_report_still_has_its_other_files(watched, tmp_path: Pat
     made = exports(tmp_path / "run", tmp_path / "made")
     assert made.keys() == {"adapter", "strip", "folder"}
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_panel_is_shown_as_it_comes() -> None:
+    done = RequestProgress()
+    done.apply(Stage("compare", "Generating the panel again", 0.5))
+    done.apply(PanelProgress(1, 3, "cat", (True, False), Image.new("RGB", (8, 8))))
+    text = html.render("panel_progress", seen=done.seen, address=lambda image: "a.png")
+    assert "cat 1/2" in text
+    assert text.count("<img") == 1
+    done.apply(Stage("unlearn", "The next request", 0.0))
+    assert done.seen == []

@@ -101,7 +101,7 @@ class StageBars(Progress):
             losses = "  ".join(f"{name} {value:.3g}" for name, value in event.losses.items())
             self.move(event.step, event.total, losses)
         elif isinstance(event, PanelProgress):
-            self.move(event.done, event.total)
+            self.move(event.done, event.total, event.name)
         elif isinstance(event, Images):
             self.move(1, 1, f"{len(event.pictures)} pictures")
 

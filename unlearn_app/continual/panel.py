@@ -1,9 +1,8 @@
 """The panel: the same prompts and seeds, generated and judged after every request."""
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -46,9 +45,10 @@ def evaluate_panel(
     scorer: Scorer | None,
     state: Params,
     should_stop: ShouldStop = never,
+    first: Collection[str] = (),
 ) -> Generator[PanelProgress, None, tuple[dict[str, ConceptScore], dict[str, Image]]]:
     """Make the adapter `state` the only one of the model, none if it is empty, and generate and
-    judge the pictures of `prompts`.
+    judge the pictures of `prompts`, those of the concepts `first` before the others.
 
     Returns the score and the first picture of each concept. Every concept is a batch of its own:
     rounding depends on the batch, and the panel may grow.
@@ -56,30 +56,33 @@ def evaluate_panel(
     model.drop_adapters()
     if state:
         model.load_adapter("unlearn", state)
-    batches: list[Tensor] = []
-    for own in prompts.values():
+    panel: dict[str, ConceptScore] = {}
+    pictures: dict[str, Image] = {}
+    for name in sorted(prompts, key=lambda name: name not in first):
+        asked, seeds = zip(*prompts[name], strict=True)
         with model.active(*(["unlearn"] if state else [])):
-            batches.append(
-                generate_images(model, *zip(*own, strict=True), config.compare, should_stop)
-            )
-        yield PanelProgress(len(batches), len(prompts))
-    asked = [prompt for own in prompts.values() for prompt, _ in own]
-    images = torch.cat(batches)
+            images = generate_images(model, asked, seeds, config.compare, should_stop)
+        panel[name] = _scored(config, images, asked, scorer)
+        (pictures[name],) = to_pil(images[:1])
+        right = panel[name].right
+        yield PanelProgress(len(panel), len(prompts), name, right, pictures[name])
+    return {name: panel[name] for name in prompts}, {name: pictures[name] for name in prompts}
+
+
+def _scored(
+    config: RunConfig, images: Tensor, asked: Sequence[Prompt], scorer: Scorer | None
+) -> ConceptScore:
+    """The score of one concept of the panel."""
+    verdicts = judged(images, asked, scorer)
     others = other_kind(config, asked)
-    rows = zip(judged(images, asked, scorer), others, _right(images, others, scorer), strict=True)
-    panel = {}
-    for name, own in prompts.items():
-        verdicts, named, right = zip(*itertools.islice(rows, len(own)), strict=True)
-        alignments = [said["alignment"] for said in verdicts]
-        panel[name] = ConceptScore(
-            kind=own[0][0].axis,
-            right=tuple(said["correct"] for said in verdicts),
-            alignment=None if scorer is None else sum(alignments) / len(alignments),
-            other_kind_right=right,
-            named=tuple(other.expects if other else "" for other in named),
-        )
-    firsts = to_pil(torch.cat([batch[:1] for batch in batches]))
-    return panel, dict(zip(prompts, firsts, strict=True))
+    alignments = [said["alignment"] for said in verdicts]
+    return ConceptScore(
+        kind=asked[0].axis,
+        right=tuple(said["correct"] for said in verdicts),
+        alignment=None if scorer is None else sum(alignments) / len(alignments),
+        other_kind_right=tuple(_right(images, others, scorer)),
+        named=tuple(other.expects if other else "" for other in others),
+    )
 
 
 def other_kind(config: RunConfig, prompts: Sequence[Prompt]) -> list[Prompt | None]:

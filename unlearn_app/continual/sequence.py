@@ -199,10 +199,20 @@ def append(
         )
         with forgetting_diverging(own_config):
             panel, pictures = yield from evaluate_panel(
-                ledger.config, _recorded(ledger, prompts), model, scorer, combined, should_stop
+                ledger.config,
+                _recorded(ledger, prompts),
+                model,
+                scorer,
+                combined,
+                should_stop,
+                first={other.name for other in erased} | {concept.name} | _relatives(concept),
             )
         ledger.add(replace(row, panel=panel), own, combined, pictures)
         yield Added(ledger.rows[-1])
+
+
+def _relatives(concept: Concept) -> set[str]:
+    return {prompt.expects for prompt in concept.near.test}
 
 
 def _train_request(

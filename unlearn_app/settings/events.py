@@ -72,10 +72,15 @@ class Step:
 
 @dataclass(frozen=True)
 class PanelProgress:
-    """How many concepts of the panel have their pictures, and how many there are."""
+    """How many concepts of the panel have their pictures, and how many there are; of the last one
+    which of its pictures are `right`, in the judge's eyes if there is one, and its first picture.
+    """
 
     done: int
     total: int
+    name: str
+    right: tuple[bool | None, ...]
+    image: Image = field(compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The tab for a sequence of requests: its components, its listeners, and the ledger as HTML."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import gradio as gr
@@ -47,15 +48,22 @@ FIRST_KEPT = 8
 """Concepts that should stay and are not folded away."""
 
 
+@dataclass(kw_only=True)
 class RequestProgress(Progress):
     """How far a request has come."""
 
     fraction: float = 0.0
     """Share of the request that is done, in [0, 1]."""
+    seen: list[PanelProgress] = field(default_factory=list)
+    """The concepts of the panel that have their pictures after this stage."""
 
     def apply(self, event: Event | Added) -> None:
         """Take in one event."""
         super().apply(event)
+        if isinstance(event, Stage):
+            self.seen = []
+        elif isinstance(event, PanelProgress):
+            self.seen.append(event)
         begin = self.stage.fraction if self.stage else 0.0
         if isinstance(event, PanelProgress):
             self.fraction = begin + event.done / event.total * (1 - begin)
@@ -167,6 +175,9 @@ class SequenceTab:
         added = any(isinstance(event, Added) for event in events)
         text = done.stage.text if done.stage else "Waiting for its turn"
         status = progress(text, (), done.fraction, "the request")
+        if done.seen:
+            where = partial(address, owner=self._engine.home(job.visitor).name)
+            status += render("panel_progress", seen=done.seen, address=where)
         return (self._ledger(job.visitor) if added else {}) | {self.status: status}
 
     def _ended(self, job: Job) -> Updates:
