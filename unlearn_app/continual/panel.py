@@ -1,7 +1,7 @@
 """The panel: the same prompts and seeds, generated and judged after every request."""
 
 import itertools
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from PIL.Image import Image
 from torch import Tensor
@@ -45,10 +45,10 @@ def evaluate_panel(
     scorer: Scorer | None,
     state: Params,
     should_stop: ShouldStop = never,
-    first: Collection[str] = (),
+    first: Sequence[str] = (),
 ) -> Generator[PanelProgress, None, tuple[dict[str, ConceptScore], dict[str, Image]]]:
     """Make the adapter `state` the only one of the model, none if it is empty, and generate and
-    judge the pictures of `prompts`, those of the concepts `first` before the others.
+    judge the pictures of `prompts`; those of the concepts `first` come before the others.
 
     Returns the score and the first picture of each concept. Every concept is a batch of its own:
     rounding depends on the batch, and the panel may grow.
@@ -58,7 +58,8 @@ def evaluate_panel(
         model.load_adapter("unlearn", state)
     panel: dict[str, ConceptScore] = {}
     pictures: dict[str, Image] = {}
-    for name in sorted(prompts, key=lambda name: name not in first):
+    order = [name for name in dict.fromkeys([*first, *prompts]) if name in prompts]
+    for name in order:
         asked, seeds = zip(*prompts[name], strict=True)
         with model.active(*(["unlearn"] if state else [])):
             images = generate_images(model, asked, seeds, config.compare, should_stop)

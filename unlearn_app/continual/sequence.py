@@ -205,14 +205,14 @@ def append(
                 scorer,
                 combined,
                 should_stop,
-                first={other.name for other in erased} | {concept.name} | _relatives(concept),
+                first=[concept.name, *(other.name for other in erased), *_relatives(concept)],
             )
         ledger.add(replace(row, panel=panel), own, combined, pictures)
         yield Added(ledger.rows[-1])
 
 
-def _relatives(concept: Concept) -> set[str]:
-    return {prompt.expects for prompt in concept.near.test}
+def _relatives(concept: Concept) -> list[str]:
+    return [prompt.expects for prompt in concept.near.test]
 
 
 def _train_request(
