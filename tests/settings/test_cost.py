@@ -35,7 +35,8 @@ def test_every_concept_of_the_bundled_world_may_be_requested(regime: str, hold: 
         {"resist.on": True, "resist.order": "second", "unlearn.steps": 5000},
         {"attack.steps": 5000, "attack.batch_size": 256},
         {"attack.pictures": 2000, "compare.sampling_steps": 200, "attack.controls": True},
-        {"compare.forget": 500, "compare.near": 500, "compare.sampling_steps": 100},
+        {"compare.forget": 500, "compare.near": 500, "compare.far": 500}
+        | {"compare.sampling_steps": 100},
         {"compare.forget": 500, "attack.steps": 5000, "attack.controls": True}
         | {"compare.sampling_steps": 60, "compare.near": 1, "compare.far": 1},
     ],
