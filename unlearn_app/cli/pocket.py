@@ -61,7 +61,9 @@ def train(
 @pocket.command()
 def arms(
     work: WORK = Path("work"),
-    minutes: Annotated[float, typer.Option(help="training of each arm", metavar="N")] = 15.0,
+    minutes: Annotated[
+        float, typer.Option(help="what the training of each arm takes on this CPU", metavar="N")
+    ] = 15.0,
 ) -> None:
     """Train the denoiser with other settings, equally long, and compare them for the card."""
     from ..pocket.training.arms import compare_arms
