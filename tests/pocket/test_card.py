@@ -30,11 +30,18 @@ def test_a_training_has_a_row_and_its_note_a_line(pocket: Any) -> None:
 
 def test_arms_have_a_table(pocket: Any) -> None:
     pace = {"seconds": 1.25, "hardware": "2 CPU threads (AVX2)"}
-    arm = {"setting": {"seconds": 900, "pace": pace}, "steps": 7, "pictures": 448, "loss": 0.25}
+    arm = {
+        "hardware": "a GPU",
+        "setting": {"seconds": 900, "pace": pace},
+        "steps": 7,
+        "pictures": 448,
+        "loss": 0.25,
+    }
     arm |= {"losses": {"50": 0.2, "950": 0.3}, "judge": {"object": 0.5, "style": 1}}
     card = json.loads((POCKET / "card.json").read_text(encoding="utf-8")) | {"arms": {"wide": arm}}
     text = card_text(card, part_sizes(pocket, POCKET))
     assert "as many steps as 2 CPU threads (AVX2) take in\n15 minutes in float32" in text
+    assert "trained on a GPU" in text
     heads = "| setting | s a step | steps | pictures | loss, mean | t = 50 | t = 950 | object |"
     assert f"{heads} style |\n" in text
     assert "\n| wide | 1.25 | 7 | 448 | 0.2500 | 0.200 | 0.300 | 50.0% | 100.0% |\n\n" in text

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from .loopback import HANG_S, JSON, asked, connected
@@ -84,7 +84,7 @@ class Session:
         while self._reading:
             try:
                 self._read_one()
-            except (OSError, ValueError) as error:
+            except (OSError, HTTPException, ValueError) as error:
                 reason = error
             with self._lock:
                 if reason:

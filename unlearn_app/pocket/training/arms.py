@@ -178,6 +178,7 @@ class Trial:
         unet.load_state_dict(state.ema)
         losses = self._losses(unet.eval())
         return {
+            "hardware": hardware(self._device),
             "steps": state.step,
             "pictures": state.step * arm.batch,
             "losses": losses,
