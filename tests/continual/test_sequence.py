@@ -35,7 +35,7 @@ from unlearn_app.models import catalog
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.lora import as_adapter, dense, sum_adapters
 from unlearn_app.settings.events import PanelProgress, Stage, Step
-from unlearn_app.settings.presets import REGULARIZATION_PRESETS
+from unlearn_app.settings.presets import REGULARIZATION_PRESETS, request_settings
 from unlearn_app.settings.run_config import config_from_dict, make_config, make_plan, with_concept
 from unlearn_app.training.latent_dataset import CachedSampler
 
@@ -612,6 +612,6 @@ def test_the_tuned_regularization_is_the_default(
         cli.main()
     config = made[0].config
     assert config == make_config(
-        "cat", objective=config.objective, model=config.model, **REGULARIZATION_PRESETS[held]
+        "cat", objective=config.objective, model=config.model, **request_settings(held)
     )
     assert config.objective == ("concept_ablation" if "--objective" not in words else words[1])

@@ -12,7 +12,8 @@ DEFAULT = f"{AttackConfig.steps} x {AttackConfig.lr:g}"
 
 
 def store(folder: Path, concept: str, seed: int, values: dict[str, tuple[int, int]]) -> None:
-    record = {"config": {"config": {"concept": concept}}, "values": values}
+    run = {"concept": concept, "unlearn": {"steps": 3, "batch_size": 2}}
+    record = {"config": {"config": run}, "values": values}
     folder.mkdir(exist_ok=True)
     (folder / f"{concept}-{seed}.json").write_text(json.dumps(record))
 

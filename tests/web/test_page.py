@@ -204,6 +204,30 @@ def test_options_show_the_equivalent_command(visit) -> None:
     expect(page.locator("#prompts")).to_contain_text("judged on")
 
 
+def test_fields_follow_the_kind_of_concept_until_they_are_changed(site, visit) -> None:
+    page = visit()
+    steps = page.locator("#unlearn-steps input")
+    page.fill(BOX, "woodcut")
+    expect(steps).to_have_value(str(make_config("woodcut").unlearn.steps))
+    page.fill(BOX, "dog")
+    expect(steps).to_have_value(str(make_config("dog").unlearn.steps))
+    page.locator("#options > button").click()
+    page.fill("#unlearn-steps input", "7")
+    page.press("#unlearn-steps input", "Tab")
+    page.fill(BOX, "woodcut")
+    command = page.locator("#command textarea, #command input")
+    expect(command).to_have_value(re.compile(r"--concept woodcut .*--set unlearn.steps=7 --out"))
+
+
+def test_who_types_and_presses_enter_at_once_gets_what_the_concept_needs(site, visit) -> None:
+    page = visit()
+    expect(page.locator("#head")).to_contain_text("Model ready")
+    page.fill(BOX, "van gogh")
+    page.press(BOX, "Enter")
+    expect(page.locator("#stop")).to_be_visible()
+    assert site.runner.asked[-1].unlearn == make_config("van gogh").unlearn
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, width: int) -> None:
     page = visit(viewport={"width": width, "height": 800})

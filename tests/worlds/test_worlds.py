@@ -5,6 +5,8 @@ import pytest
 from unlearn_app.common import registry
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import known_concepts, tuning_prompts
+from unlearn_app.pocket.concepts import TEST_STYLES
+from unlearn_app.pocket.world.vocabulary import STYLES
 from unlearn_app.settings.run_config import make_config
 
 
@@ -53,3 +55,29 @@ def test_prompts_to_tune_by_are_the_adversarys_where_the_world_has_none() -> Non
 )
 def test_a_sequence_is_regularized_as_was_tuned(objective: str, model: str, preset: str) -> None:
     assert registry.world(model).regularization_preset(objective) == preset
+
+
+@pytest.mark.parametrize(("text", "like"), [("Van Gogh style", "woodcut"), ("kittens", "hammer")])
+def test_a_run_in_the_preset_fast_takes_what_its_kind_of_concept_needs(
+    text: str, like: str
+) -> None:
+    chosen, other = make_config(text).unlearn, make_config(like).unlearn
+    assert (chosen.steps, chosen.batch_size) == (other.steps, other.batch_size)
+
+
+def test_kinds_differ_only_in_the_preset_fast_of_the_default_objective() -> None:
+    def steps(text: str, **changes: object) -> int:
+        return make_config(text, **changes).unlearn.steps
+
+    assert steps("cat") > steps("van gogh")
+    assert steps("cat", **{"unlearn.steps": 7}) == 7
+    for same in ({"preset": "full"}, {"objective": "sdd"}, {"model": "a/folder"}):
+        assert steps("cat", **same) == steps("van gogh", **same)
+
+
+def test_prompts_to_forget_by_know_every_family_of_styles() -> None:
+    """Forgetting that knows no drawing in bright lines on dark does not reach those."""
+    for family in {entry.family for entry in STYLES}:
+        own = [entry.name for entry in STYLES if entry.family == family]
+        trained = [name for name in own if name not in TEST_STYLES]
+        assert 1 / 3 <= len(trained) / len(own) < 1, family

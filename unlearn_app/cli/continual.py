@@ -22,6 +22,7 @@ from ..settings.presets import (
     DEFAULT_REGULARIZATION,
     DEFAULT_SEQUENCE_OBJECTIVE,
     REGULARIZATION_PRESETS,
+    request_settings,
 )
 from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
 from .console import (
@@ -93,15 +94,15 @@ def start(
     given = assignments(settings or [], SEQUENCE)
     of_plan = {name: given.pop(name) for name in list(given) if name.startswith(SEQUENCE)}
     plan = make_plan(**{name.removeprefix(SEQUENCE): value for name, value in of_plan.items()})
-    config = make_config(names[0], **known, **_regularization(hold, objective, model) | given)
+    config = make_config(names[0], **known, **_regularized(hold, preset, objective, model) | given)
     kept = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _begin(out, config, plan, names, kept)
 
 
-def _regularization(hold: str, objective: str, model: str) -> dict[str, Any]:
+def _regularized(hold: str, preset: str, objective: str, model: str) -> dict[str, Any]:
     hold = hold or registry.world(model).regularization_preset(objective)
     check_known("hold", hold, tuple(REGULARIZATION_PRESETS))
-    return REGULARIZATION_PRESETS[hold]
+    return request_settings(hold, preset)
 
 
 def _begin(

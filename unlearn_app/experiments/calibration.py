@@ -121,10 +121,22 @@ def report(folder: Path) -> str:
         "calibration.md",
         known=len(known),
         fresh=len(fresh),
+        unlearned=_unlearned(folder),
         never_seen=f"{NEVER_SEEN:.0%}",
         brought_back=f"{BROUGHT_BACK:.0%}",
         table=table(heads, rows),
     )
+
+
+def _unlearned(folder: Path) -> str:
+    """Steps and pictures of the forgetting that the stored cells attack."""
+    found = {
+        f"{own['steps']} steps of {own['batch_size']} pictures a term"
+        for config, _ in read_cells(folder).values()
+        if config["config"]["concept"] not in DEVELOPMENT_FRESH
+        for own in [config["config"]["unlearn"]]
+    }
+    return " or ".join(sorted(found))
 
 
 def _by_concept(folder: Path) -> dict[str, dict[str, float]]:

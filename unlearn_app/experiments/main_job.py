@@ -35,7 +35,7 @@ from ..runs.workflow import run
 from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, assigned, machines, stored
+from .cells import SMOKE, Experiment, assigned, machines, short_hash, stored
 from .page import page_times
 from .tables import median_of, quote, render
 
@@ -107,11 +107,13 @@ class MainJob(Experiment):
     def config(self, cell: JobPart) -> dict[str, Any]:
         base = {"base": self.model.base_hash}
         if cell.kind == RUN:
-            return {"config": in_use(self._run(cell))} | base
-        if cell.kind == BASE:
             run = self._run(cell)
+            return {"config": in_use(run), "prompts": short_hash(preview_concept(run))} | base
+        if cell.kind == BASE:
+            run, taught = self._run(cell), make_config(EASIEST[cell.subject][0])
             return {
                 "key": relearning_key(run, self.model),
+                "prompts": short_hash(preview_concept(taught)),
                 "count": run.compare.forget,
                 "seed": cell.seed,
                 "judge": self.judge.version,

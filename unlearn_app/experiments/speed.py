@@ -25,7 +25,7 @@ from ..runs.workflow import run
 from ..settings.attacks import QUICK
 from ..settings.cost import GRADIENT
 from ..settings.events import AttackCheckpoint, Images, Preview, Stage
-from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, REGULARIZATION_PRESETS
+from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, request_settings
 from ..settings.run_config import make_config, make_plan
 from .cells import SMOKE, Experiment, read_cells
 from .tables import render, table, write_report
@@ -111,7 +111,7 @@ def _attack(job: Speed, out: Path) -> Iterator[Any]:
 def _request(job: Speed, out: Path) -> Iterator[Any]:
     """As `continual` makes it unless the user says otherwise."""
     hold = registry.world(registry.DEFAULT_MODEL).regularization_preset(DEFAULT_SEQUENCE_OBJECTIVE)
-    asked = REGULARIZATION_PRESETS[hold] | (SMOKE if job.smoke else {})
+    asked = request_settings(hold) | (SMOKE if job.smoke else {})
     config = make_config(CONCEPT, objective=DEFAULT_SEQUENCE_OBJECTIVE, **asked)
     return run_request(config, make_plan(), out, job.model)
 

@@ -41,7 +41,20 @@ REGULARIZATION_PRESETS: dict[str, dict[str, Any]] = {
 """Regularizations of the requests of a sequence by name, as settings of each request; tuned on
 prompts and seeds that no test uses.
 """
+FAST_REQUEST = {"unlearn.steps": 30, "unlearn.batch_size": 8}
+"""What a request of a sequence is trained for in the preset fast, whatever the kind of concept: the
+regularizations are tuned for it.
+"""
 DEFAULT_SEQUENCE_OBJECTIVE, DEFAULT_REGULARIZATION = "concept_ablation", "projection+l2"
 """The objective and the regularization of a sequence unless the user names others; tuned for
 sequences of twelve requests.
 """
+
+
+def request_settings(regularization: str, preset: str = "fast") -> dict[str, Any]:
+    """The settings of each request of a sequence by the name of its regularization.
+
+    Raises:
+        KeyError: there is no such regularization.
+    """
+    return (FAST_REQUEST if preset == "fast" else {}) | REGULARIZATION_PRESETS[regularization]

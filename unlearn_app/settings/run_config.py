@@ -105,9 +105,10 @@ class RunConfig:
     def command(self, out: str = "DIR") -> str:
         """The equivalent command line."""
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
-        base = make_config(self.concept, preset=self.preset, objective=self.objective)
+        chosen = {name: getattr(self, name) for name in ("preset", "objective", "model")}
+        base = make_config(self.concept, **chosen)
         for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
-            value, usual = getattr(self, name), RunConfig if name == "objective" else base
+            value, usual = getattr(self, name), RunConfig if name in chosen else base
             if name == "preset" or value != getattr(usual, name):
                 words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
         usual = {name: item.default for name, item in _method_settings().items()} | base._dotted()
@@ -129,18 +130,20 @@ class RunConfig:
 def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
     """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
 
-    What the chosen method suggests for itself replaces the preset's values, and `changes` replace
-    both.
+    What the chosen method suggests for itself replaces the preset's values, what the model's world
+    has tuned for the method and the kind of concept replaces those in the preset fast, and
+    `changes` replace all.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
     """
     check_known("preset", preset, PRESETS)
-    merged = (
-        PRESET_CHANGES[preset]
-        | registry.suggested(changes.get("objective", RunConfig.objective))
-        | changes
-    )
+    objective = changes.get("objective", RunConfig.objective)
+    merged = PRESET_CHANGES[preset] | registry.suggested(objective)
+    if preset == "fast" and isinstance(concept, str):
+        world = registry.world(changes.get("model", RunConfig.model))
+        merged |= world.run_settings(concept, objective)
+    merged |= changes
     top = {item.name for item in fields(RunConfig)} - {*GROUPS, "options"}
     known = setting_names()
     for name in merged:

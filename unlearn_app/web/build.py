@@ -70,7 +70,7 @@ def build_demo(
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept"):
-                page = Page(names, runs, state)
+                page = Page(names, runs, state, model)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
         run_list = RunList(engine, page, recordings)
@@ -182,16 +182,21 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     fields, result = [page.concept, *parts.values()], [*page.of_one_run, page.hint]
     # One after the other: a listener that starts clears what a validator said of the same inputs.
     start = [page.run.click, page.concept.submit]
-    refused = gr.on(start, handlers.refuse, fields, [page.hint, page.folded], **QUIET)
+    preset, objective, rule = (parts[name] for name in ("preset", "objective", "rule"))
+    kind = [page.concept, options.filled, preset, objective, *options.by_kind]
+    followed = {"inputs": kind, "outputs": [options.filled, *options.by_kind], **QUIET}
+    page.concept.change(options.follow_kind, **followed)
+    # Once more, since who types fast and presses Enter is ahead of the change.
+    filled = gr.on(start, options.follow_kind, **followed)
+    refused = filled.then(handlers.refuse, fields, [page.hint, page.folded], **QUIET)
     shown = [*result, page.run, page.stop, page.concept]
     refused.then(handlers.run, [key, *fields], shown, validator=handlers.check, **WORKING)
     page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
     changed, explained = [field.change for field in fields], [page.hint, page.prompts, page.command]
     gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
-    preset, objective, rule = (parts[name] for name in ("preset", "objective", "rule"))
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
-    picked = [preset.input, objective.input]
-    gr.on(picked, options.defaults, [preset, objective], suggested, **QUIET)
+    picked, asked = [preset.input, objective.input], [page.concept, preset, objective]
+    gr.on(picked, options.defaults, asked, [options.filled, *suggested], **QUIET)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
     page.shown.input(runs.show, [key, page.shown], result, **QUIET)
 

@@ -107,8 +107,8 @@ def obstacle(state: ViewState, folder: Path | None) -> str:
 class Page:
     """The components that listeners read or write, created inside the current `gr.Blocks`.
 
-    `names` are the known concepts with their kinds; `state`, of the first of `runs`, is on screen
-    on arrival.
+    `names` are the known concepts of `model` with their kinds; `state`, of the first of `runs`, is
+    on screen on arrival.
     """
 
     def __init__(
@@ -116,9 +116,10 @@ class Page:
         names: Sequence[tuple[str, str]],
         runs: Sequence[tuple[str, str]],
         state: ViewState | None,
+        model: str,
     ) -> None:
         self.came_back = gr.State(False)
-        self._add_question(names)
+        self._add_question(names, model)
         self.status = gr.HTML(status(state), elem_id="status")
         self.attacks = AttackPanel(state)
         with gr.Row(elem_id="result"):
@@ -128,7 +129,7 @@ class Page:
             with gr.Column(scale=8, min_width=300, elem_id="rail"):
                 self._add_rail(runs, state)
 
-    def _add_question(self, names: Sequence[tuple[str, str]]) -> None:
+    def _add_question(self, names: Sequence[tuple[str, str]], model: str) -> None:
         with gr.Row(elem_id="ask"):
             self.concept = gr.Textbox(
                 label="What should the model forget?",
@@ -143,7 +144,7 @@ class Page:
         gr.HTML(known_concepts(names), elem_id="chips")
         switch = resist_switch()
         with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
-            self.options = Options(switch)
+            self.options = Options(switch, model)
             self.command = gr.Textbox(
                 label="The same run from a terminal",
                 interactive=False,

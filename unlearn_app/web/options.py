@@ -8,6 +8,7 @@ import gradio as gr
 
 from ..common import registry
 from ..common.errors import ConfigError
+from ..common.registry import DEFAULT_MODEL
 from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
 from ..settings.presets import PRESETS
 from ..settings.run_config import RunConfig, make_config, setting_names
@@ -37,6 +38,10 @@ LABELS = {
     "cap": "Largest loss that counts",
     "order": "Order of derivatives",
 }
+BY_KIND = ("unlearn.steps", "unlearn.batch_size")
+"""The settings that a world may tune by kind of concept."""
+EXAMPLE = "cat"
+"""The concept whose settings stand in the fields before one is typed."""
 TEXTS = ("anchor", "prompts")
 HELP = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
 
@@ -46,13 +51,15 @@ class Options:
     the current layout block; `switch`, the one setting outside of it, is there already.
 
     `rows` holds the row of every part that has hyperparameters of its own, which is visible while
-    the part is chosen.
+    the part is chosen, and `filled` what was filled into the fields of `BY_KIND` last.
     """
 
-    def __init__(self, switch: gr.Checkbox) -> None:
-        base = make_config("cat")
+    def __init__(self, switch: gr.Checkbox, model: str = DEFAULT_MODEL) -> None:
+        self._model = model
+        base = make_config(EXAMPLE, model=model)
         self.components: dict[str, Any] = {SWITCH: switch}
         self.rows: dict[str, gr.Row] = {}
+        self.filled = gr.State([attrgetter(name)(base) for name in BY_KIND])
         self._add_basics(base)
         self._add_choice("objective", "Method", registry.METHODS, base.objective)
         self._add_choice("rule", "Gradient rule", ("rule",), base.rule)
@@ -126,17 +133,40 @@ class Options:
         """The components that a preset or a method fills in; the switch is the user's alone."""
         return {n: self.components[n] for n in ("rule", *setting_names()) if n != SWITCH}
 
-    def defaults(self, preset: str, objective: str) -> list[Any]:
-        """The values that preset and method give to `suggested`."""
+    def defaults(self, concept: str, preset: str, objective: str) -> list[Any]:
+        """The values that concept, preset and method give to `filled` and to `suggested`."""
+        tuned = registry.world(self._model).run_settings(concept, objective)
+        asked = {"preset": preset, "objective": objective, "model": self._model}
         try:
-            config = make_config("cat", preset=preset, objective=objective)
+            config = make_config(concept if tuned else EXAMPLE, **asked)
         except ConfigError as error:  # a program sends what the page does not offer
             raise refused(str(error)) from None
         own, shared = dict(config.options), ("rule", *setting_names(tuple(SECTIONS)))
         return [
-            attrgetter(name)(config) if name in shared else own.get(name, component.value)
-            for name, component in self.suggested.items()
+            [attrgetter(name)(config) for name in BY_KIND],
+            *(
+                attrgetter(name)(config) if name in shared else own.get(name, component.value)
+                for name, component in self.suggested.items()
+            ),
         ]
+
+    @property
+    def by_kind(self) -> list[Any]:
+        """The components of `BY_KIND`."""
+        return [self.components[name] for name in BY_KIND]
+
+    def follow_kind(
+        self, concept: str, filled: list[Any], preset: str, objective: str, *values: Any
+    ) -> list[Any]:
+        """What another kind of concept takes, for `filled` and for the fields of `BY_KIND` that
+        the visitor has not changed.
+        """
+        tuned = registry.world(self._model).run_settings(concept, objective)
+        if preset != RunConfig.preset or not tuned:
+            return [gr.skip()] * (1 + len(values))
+        own = [tuned[name] for name in BY_KIND]
+        rows = zip(own, filled, values, strict=True)
+        return [own, *(new if value == before else gr.skip() for new, before, value in rows)]
 
     def reveal(self, objective: str, rule: str) -> list[gr.Row]:
         """Which rows of hyperparameters are on the page."""

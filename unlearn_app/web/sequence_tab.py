@@ -20,6 +20,7 @@ from ..settings.groups import REGIMES
 from ..settings.presets import (
     DEFAULT_SEQUENCE_OBJECTIVE,
     REGULARIZATION_PRESETS,
+    request_settings,
 )
 from ..settings.run_config import make_config, make_plan
 from .boundary import visitor_address
@@ -138,7 +139,7 @@ class SequenceTab:
         visitor = visitor_of(self._engine, request, key)
         try:
             check_known("protection", hold, tuple(REGULARIZATION_PRESETS))
-            changes = REGULARIZATION_PRESETS[hold]
+            changes = request_settings(hold)
             config = make_config(concept, objective=objective, model=self._model, **changes)
             preview_concept(config)
             ledger = self._open(visitor)

@@ -6,7 +6,7 @@ the one place where that name is looked at.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
 from ..concepts.diversification import free_concept
@@ -77,6 +77,12 @@ class World:
         Pictures that are `alike` share their caption.
         """
         return None
+
+    def run_settings(self, text: str, objective: str) -> dict[str, Any]:
+        """What `objective` takes for the concept `text` in the preset fast, by dotted name, as
+        tuned on this world; nothing where nothing is.
+        """
+        return {}
 
     def regularization_preset(self, objective: str) -> str:
         """The preset that regularizes the requests of a sequence where the user names none."""

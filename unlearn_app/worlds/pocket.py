@@ -1,12 +1,22 @@
 """The bundled world: a small model that knows a fixed vocabulary, with judges of its own."""
 
+from typing import Any
+
 from ..common.paths import POCKET
 from ..common.registry import register
 from ..concepts.concept import Kind, Lesson
 from ..pocket import concepts
 from ..settings.presets import DEFAULT_REGULARIZATION, DEFAULT_SEQUENCE_OBJECTIVE
+from ..settings.run_config import RunConfig
 from . import World
 
+FAST = {
+    "object": {"unlearn.steps": 40, "unlearn.batch_size": 4},
+    "style": {"unlearn.steps": 20, "unlearn.batch_size": 4},
+}
+"""What the default objective takes by kind of concept, the cheapest that forgets the development
+targets; `bench tradeoff` compares.
+"""
 TUNED = (DEFAULT_SEQUENCE_OBJECTIVE, "esd")
 """The objectives for which the strengths of `DEFAULT_REGULARIZATION` are tuned."""
 
@@ -30,6 +40,10 @@ class PocketWorld(World):
         from ..pocket.lesson import lesson
 
         return lesson(name, count, seed, alike)
+
+    def run_settings(self, text: str, objective: str) -> dict[str, Any]:
+        kind = concepts.kind_of(text)
+        return dict(FAST[kind]) if kind and objective == RunConfig.objective else {}
 
     def regularization_preset(self, objective: str) -> str:
         return DEFAULT_REGULARIZATION if objective in TUNED else "nothing"

@@ -21,7 +21,7 @@ from ...settings.events import GROUPS
 from ...settings.groups import RegularizeConfig
 from ...settings.run_config import RunConfig, make_config
 from ...training import unlearning
-from ..cells import SMOKE, Experiment, short_hash
+from ..cells import EQUAL_BUDGET, SMOKE, Experiment, short_hash
 from ..tables import bits, percent_of
 from .report import RESTRICTED, RETAIN, SUM, write_results
 
@@ -86,7 +86,7 @@ class Removal:
 
     def config(self, smoke: bool) -> RunConfig:
         """The run behind the cell."""
-        changes = ARMS.get(self.arm, {}) | (SMOKE if smoke else {})
+        changes = EQUAL_BUDGET | ARMS.get(self.arm, {}) | (SMOKE if smoke else {})
         return make_config(self.target, seed=self.seed, **changes)
 
 

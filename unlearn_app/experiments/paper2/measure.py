@@ -17,7 +17,7 @@ from ...pocket.world.vocabulary import FRESH_OBJECTS
 from ...settings.events import GROUPS, Step
 from ...settings.presets import PRESET_CHANGES
 from ...settings.run_config import RunConfig, make_config
-from ..cells import SMOKE, Experiment
+from ..cells import EQUAL_BUDGET, SMOKE, Experiment
 from ..known_outcome_models import context_of, load_only, unlearn
 from ..paper1.measure import digest, groups_of, scored
 from ..tables import percent_of
@@ -115,7 +115,7 @@ class DefendedAttack:
         """
         own = {"attack.steps": MARKS[-1] if full else CUT_STEPS, "attack.pictures": 32}
         if self.base in BASES:
-            own |= LENGTHS["fast" if self.defence in SHORT else "full"]
+            own |= EQUAL_BUDGET | LENGTHS["fast" if self.defence in SHORT else "full"]
             own |= BASES[self.base] | (DEFENCES | CONTROLS | SHORT)[self.defence]
         own |= ATTACKS.get(self.attack, {}) | (SMOKE if smoke else {})
         return make_config(self.target, seed=self.seed, **own)

@@ -30,7 +30,7 @@ from ...settings.groups import SequenceConfig, UnlearnConfig
 from ...settings.presets import KEYS_VALUES, REGULARIZATION_PRESETS
 from ...settings.run_config import RunConfig, make_config, make_plan
 from ...training.latent_dataset import CachedSampler
-from ..cells import SMOKE, Experiment, short_hash
+from ..cells import EQUAL_BUDGET, SMOKE, Experiment, short_hash
 from ..ray_tasks import processes
 from ..tables import bits
 
@@ -126,7 +126,8 @@ class RequestSequence:
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
         """How each request is trained, and how they follow each other."""
         tuned = STYLE_TUNING.get(self.arm, {}) if self.domain == "styles" else {}
-        own = KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | tuned | (SMOKE if smoke else {})
+        own = EQUAL_BUDGET | KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | tuned
+        own |= SMOKE if smoke else {}
         plan = {"pictures": ASKED_PICTURES}
         for name in [name for name in own if name.startswith("sequence.")]:
             plan[name.removeprefix("sequence.")] = own.pop(name)
