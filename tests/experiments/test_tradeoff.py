@@ -3,9 +3,11 @@ cost against share.
 """
 
 import json
+from operator import attrgetter
 from pathlib import Path
 
-from unlearn_app.experiments.tradeoff import front, write_results
+from unlearn_app.experiments.tradeoff import PARTS, front, name_of, write_results
+from unlearn_app.settings.run_config import make_config
 
 
 def store(folder: Path, concept: str, seed: int, settings: dict[str, dict]) -> None:
@@ -46,3 +48,16 @@ def test_the_front_holds_what_nothing_beats_at_its_cost() -> None:
 
 def test_equals_are_both_on_the_front() -> None:
     assert front({"a": (1, 0.5), "b": (1, 0.5)}) == {"a", "b"}
+
+
+def test_each_kind_has_a_table_with_its_own_default_and_front(tmp_path: Path) -> None:
+    folder, names = tmp_path / "tradeoff", {}
+    for kind, concept in (("Objects", "cat"), ("Styles", "van gogh")):
+        names[kind] = name_of(attrgetter(*PARTS)(make_config(concept).unlearn))
+        better = measured(0, 90, 80, 70, 1000), measured(90, 90, 80, 70, 2000)
+        store(folder, concept, 0, dict(zip((names[kind], "worse"), better, strict=True)))
+    parts = write_results(folder).split("## ")[1:]
+    assert [part.partition(":")[0] for part in parts] == list(names)
+    for part, name in zip(parts, names.values(), strict=True):
+        assert f"| **{name}** |" in part
+        assert row_of(part, "worse").endswith("0% |  |")

@@ -105,31 +105,21 @@ def test_what_cannot_be_asked_is_said_under_the_box(site, tab) -> None:
     expect(tab.locator("#next-hint")).to_contain_text("empty")
 
 
-def test_stop_leaves_the_ledger_as_it_was(site, tab) -> None:
+@pytest.mark.parametrize("reloads", [False, True])
+def test_stop_leaves_the_ledger_as_it_was_and_a_reload_returns_to_both(site, tab, reloads) -> None:
     forget(tab, "cat")
     expect(tab.locator("#ledger thead")).to_contain_text("1 · cat")
     tab.locator("#add").wait_for()
     site.runner.seconds = 600
     forget(tab, "rabbit")
     expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
+    if reloads:
+        tab.reload()
+        expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
+        assert heads(tab) == ["Original", "1 · cat"]
     tab.click("#halt")
     tab.locator("#add").wait_for()
     assert heads(tab) == ["Original", "1 · cat"]
-    expect(tab.locator("#sequence-status")).to_contain_text("1 request")
-
-
-def test_a_reload_returns_to_the_request_in_progress_and_to_the_ledger(site, tab) -> None:
-    forget(tab, "cat")
-    expect(tab.locator("#ledger thead")).to_contain_text("1 · cat")
-    tab.locator("#add").wait_for()
-    site.runner.seconds = 600
-    forget(tab, "rabbit")
-    expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
-    tab.reload()
-    expect(tab.locator("#sequence-status")).to_contain_text("forgetting rabbit")
-    assert heads(tab) == ["Original", "1 · cat"]
-    tab.click("#halt")
-    tab.locator("#add").wait_for()
     expect(tab.locator("#sequence-status")).to_contain_text("1 request")
 
 

@@ -4,12 +4,13 @@ relatives and the rest, on development targets only.
 
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from ..concepts.catalog import preview_concept
 from ..pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.cost import training_cost
 from ..settings.run_config import RunConfig, make_config
@@ -22,12 +23,12 @@ PARTS = ("modules", "steps", "lr", "batch_size", "pool")
 """The settings of `unlearn` that are varied."""
 Setting = tuple[str, int, float, int, int]
 GRID: tuple[Setting, ...] = (
-    *itertools.product(("all",), (15, 20, 30), (2e-3, 4e-3), (4, 8), (8,)),
-    ("all", 30, 2e-3, 16, 8),
-    *itertools.product(("all",), (30,), (2e-3,), (8, 16), (0,)),
-    *itertools.product(("cross",), (15, 30), (4e-3,), (8,), (8,)),
-    ("cross", 30, 4e-3, 16, 8),
+    *itertools.product(("cross",), (20, 30, 40), (4e-3,), (4, 8), (8,)),
+    ("cross", 30, 6e-3, 4, 8),
+    ("cross", 40, 4e-3, 4, 0),
+    *itertools.product(("all",), (20, 30), (2e-3,), (4, 8), (8,)),
 )
+KINDS = {"object": DEVELOPMENT_OBJECTS, "style": DEVELOPMENT_STYLES}
 ORIGINAL, BACK = "original", "relearned"
 Row = dict[str, float]
 """Of one target at one setting: its cost, and percent and points as `RUN_BARS`."""
@@ -58,6 +59,7 @@ class Tradeoff(Experiment):
             "seed": cell.seed,
             "compare": run.compare,
             "attack": run.attack,
+            "prompts": short_hash(preview_concept(run)),
             "base": self.model.base_hash,
             "judge": self.judge.version,
         }
@@ -123,11 +125,37 @@ def name_of(setting: Setting) -> str:
 
 
 def write_results(folder: Path) -> str:
-    """Write the table and the figure over the stored cells; returns the Markdown."""
-    rows = _by_setting(folder)
-    summed = {name: _summed(own) for name, own in rows.items()}
-    best = front({name: (own["cost"], own["within"]) for name, own in summed.items()})
-    default = name_of(attrgetter(*PARTS)(make_config("cat").unlearn))
+    """Write a table for each kind of concept and the figure over the stored cells; returns the
+    Markdown.
+    """
+    stored, tables, points = list(read_cells(folder).values()), {}, []
+    for kind, names in KINDS.items():
+        rows = _by_setting([own for own in stored if own[0]["concept"] in names])
+        summed = {name: _summed(own) for name, own in rows.items()}
+        best = front({name: (own["cost"], own["within"]) for name, own in summed.items()})
+        default = name_of(attrgetter(*PARTS)(make_config(names[0]).unlearn))
+        tables[kind] = _table(rows, summed, best, default)
+        points += [
+            (kind, name, own["cost"], own["within"], name in best) for name, own in summed.items()
+        ]
+    targets = {kind: {c["concept"] for c, _ in stored} & {*KINDS[kind]} for kind in KINDS}
+    text = render(
+        "tradeoff.md",
+        targets={kind: len(names) for kind, names in targets.items()},
+        bars=line(*(f"{name} {bar}" for name, (bar, _) in RUN_BARS.items())),
+        tables=tables,
+    )
+    most = max((cost for _, _, cost, *_ in points), default=1)
+    return write_report(folder, text, render("tradeoff.svg", points=points, most=most))
+
+
+def _table(
+    rows: Mapping[str, Sequence[Row]],
+    summed: Mapping[str, Row],
+    best: Collection[str],
+    default: str,
+) -> str:
+    """A line for each setting, that of the default in bold."""
     lines = [
         [
             f"**{name}**" if name == default else name,
@@ -148,15 +176,7 @@ def write_results(folder: Path) -> str:
         f"within {WITHIN} of all bars",
         "cheapest of its kind",
     )
-    text = render(
-        "tradeoff.md",
-        targets=len({config["concept"] for config, _ in read_cells(folder).values()}),
-        bars=line(*(f"{name} {bar}" for name, (bar, _) in RUN_BARS.items())),
-        table=table(heads, lines),
-    )
-    points = [(name, own["cost"], own["within"], name in best) for name, own in summed.items()]
-    most = max((cost for _, cost, *_ in points), default=1)
-    return write_report(folder, text, render("tradeoff.svg", points=points, most=most))
+    return table(heads, lines)
 
 
 def front(found: Mapping[str, tuple[float, float]]) -> set[str]:
@@ -181,12 +201,14 @@ def _summed(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def _by_setting(folder: Path) -> dict[str, list[Row]]:
+def _by_setting(cells: Sequence[tuple[dict, dict]]) -> dict[str, list[Row]]:
     """By setting a row for each target, whose seeds are averaged."""
     found: dict[str, dict[str, list[Row]]] = {}
-    for config, values in read_cells(folder).values():
-        original = values.pop(ORIGINAL)
+    for config, values in cells:
+        original = values[ORIGINAL]
         for name, own in values.items():
+            if name == ORIGINAL:
+                continue
             lost = {group: original[group] - own[group] for group in RETAIN_GROUPS}
             known = {"cost": own["cost"]}
             row = known | lost | {"unlearned": own["forget"], BACK: own[BACK]}

@@ -29,6 +29,7 @@ VALUES: tuple[Any, ...] = (
     "x" * 3000,
     "../x",
     "/etc/hostname",
+    "out.png",
     "{{1}}${1}%s<b>",
     [],
     [None],
@@ -36,6 +37,7 @@ VALUES: tuple[Any, ...] = (
     ["x", "y"],
     {},
     {"x": 1},
+    {"forget": {}},
     {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}},
     json.loads("[" * 60 + "]" * 60),
 )
