@@ -20,6 +20,7 @@ from unlearn_app.experiments import tables
 from unlearn_app.pocket.world import vocabulary
 from unlearn_app.settings import run_config as config
 from unlearn_app.settings.events import Event
+from unlearn_app.settings.run_config import make_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -296,3 +297,14 @@ def test_the_example_method_trains(
         type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
     )
     assert len(example.splitlines()) <= 25
+
+
+def test_what_each_kind_of_concept_takes_is_as_said() -> None:
+    said = " ".join((ROOT / "assets/docs/command-line.md").read_text(encoding="utf-8").split())
+    thing, style, other = (
+        make_config(concept, **changes).unlearn
+        for concept, changes in (("cat", {}), ("neon", {}), ("neon", {"objective": "sdd"}))
+    )
+    assert f"an object in {thing.steps} steps and a style in {style.steps}" in said
+    assert f"each of {thing.batch_size} pictures a term" in said
+    assert f"other models take {other.steps} steps of {other.batch_size}" in said
