@@ -1,8 +1,8 @@
 """A Stable Diffusion 1.x pipeline as a `Model`, with its UNet under two LoRA slots."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from ..latent_store import Asked, Store, user_store
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
+from .cast_weights import CastWeights
 from .sampling import run_pipeline
 from .text import TokenizedText
 
@@ -63,6 +64,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
             part.requires_grad_(False).eval()
         self.mixes = pipe.unet.dtype == torch.float32 and fits_bfloat16(self.device)
         """Whether it computes in bfloat16 what has float32 weights."""
+        self._cast = CastWeights(pipe.unet)
         if self.mixes:
             pipe.unet.register_forward_hook(_in_float32)
         use_plain_attention(pipe.unet, self.device)
@@ -100,12 +102,15 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     def predict(
         self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None
     ) -> Tensor:
-        dense = params is not None and not any(".lora_" in name for name in params)
-        dtype = next(iter(params.values())).dtype if dense else self.network.dtype
+        dense = params and not any(".lora_" in name for name in params)
+        weights = iter(params.values()) if dense else self.network.parameters()
+        dtype = next(weights).dtype  # the network's own property walks through all of it
         arguments = (x_t.to(dtype), t, cond.states.to(dtype))
         with self._mixed():
+            if not params:
+                return at_least_float32(self.network(*arguments).sample)
             return at_least_float32(
-                torch.func.functional_call(self.network, params or {}, arguments).sample
+                torch.func.functional_call(self.network, params, arguments).sample
             )
 
     @property
@@ -117,8 +122,13 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         stochastic = str(scheduler.config.get("algorithm_type", "")).startswith("sde")
         return float(isinstance(scheduler, DDPMScheduler) or stochastic)
 
-    def _mixed(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixes)
+    @contextmanager
+    def _mixed(self) -> Iterator[None]:
+        if not self.mixes:
+            yield
+            return
+        with torch.autocast(self.device.type, torch.bfloat16), self._cast.in_place():
+            yield
 
     @torch.no_grad()
     def sample(

@@ -1,0 +1,67 @@
+"""Casts of frozen weights: the numbers of autocast itself, also after the weights have changed."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unlearn_app.common.seeds import generator
+from unlearn_app.models.diffusers.cast_weights import CastWeights
+
+X = torch.randn(2, 3, 8, 8, generator=generator(0))
+
+
+@pytest.fixture
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, 5)
+    return nn.Sequential(*layers).requires_grad_(False)
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def plain(network: nn.Module, x: Tensor = X) -> Tensor:
+    with autocast():
+        return network(x)
+
+
+def cast(weights: CastWeights, network: nn.Module, x: Tensor = X) -> Tensor:
+    with autocast(), weights.in_place():
+        return network(x)
+
+
+def test_the_numbers_are_those_of_autocast(network: nn.Sequential) -> None:
+    assert torch.equal(cast(CastWeights(network), network), plain(network))
+
+
+def test_the_weights_are_themselves_again_afterwards(network: nn.Sequential) -> None:
+    before = list(network.parameters())
+    with pytest.raises(RuntimeError):
+        cast(CastWeights(network), network, X[:, :2])
+    assert all(a is b for a, b in zip(network.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("place", ["in it", "with another"])
+def test_a_changed_weight_is_cast_again(network: nn.Sequential, place: str) -> None:
+    weights = CastWeights(network)
+    before = cast(weights, network)
+    if place == "in it":
+        network[0].weight.mul_(2)
+    else:
+        network[0].weight.data = network[0].weight.data * 2
+    after = cast(weights, network)
+    assert torch.equal(after, plain(network)) and not torch.equal(after, before)
+
+
+def test_what_is_trained_is_no_copy(network: nn.Sequential) -> None:
+    network[3].weight.requires_grad_(True)
+    cast(CastWeights(network), network).sum().backward()
+    assert network[3].weight.grad is not None
+
+
+def test_a_backward_pass_afterwards_uses_what_its_forward_pass_used(network: nn.Sequential) -> None:
+    x = X.clone().requires_grad_(True)
+    (wanted,) = torch.autograd.grad(plain(network, x).square().sum(), x)
+    loss = cast(CastWeights(network), network, x).square().sum()
+    assert torch.equal(torch.autograd.grad(loss, x)[0], wanted)
