@@ -1,10 +1,16 @@
 """The soak at its smallest: a crowd, kills, nonsense and hostile files, and nothing gives way."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from unlearn_app.experiments.cells import Extent, bench, read_cells
 from unlearn_app.experiments.soak.commands import Ended
 from unlearn_app.experiments.soak.measure import PARTS, Soak
+from unlearn_app.experiments.soak.session import Refused, Session
+from unlearn_app.experiments.soak.visitors import BUSY
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +51,37 @@ def test_a_fault_is_told_from_a_refusal(ended: Ended, fault: str) -> None:
 )
 def test_a_refusal_is_one_sentence(ended: Ended, sentence: str) -> None:
     assert ended.sentence == sentence
+
+
+class FullQueue(BaseHTTPRequestHandler):
+    """A page whose queue takes no call."""
+
+    def do_GET(self) -> None:
+        known = {"dependencies": [{"id": 3, "api_name": "unlearn"}]}
+        self._answer(200, known if self.path == "/config" else {})
+
+    def do_POST(self) -> None:
+        self._answer(503, {"detail": "Queue is full. Max size is 64 and size is 64."})
+
+    def _answer(self, status: int, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_call_that_the_queue_does_not_take_is_refused_with_its_sentence() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FullQueue) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        session = Session(server.server_port)
+        call = session.submit("unlearn", [])
+        session.cancel(call)
+        session.close()
+        server.shutdown()
+    with pytest.raises(Refused, match="Queue is full") as refused:
+        call.answer.result(0)
+    assert any(said in str(refused.value) for said in BUSY)

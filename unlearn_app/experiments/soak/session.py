@@ -22,9 +22,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A call that was taken into the queue."""
+    """A call, taken into the queue or not."""
 
     event: str
+    """Its number; empty where the queue does not take it."""
     endpoint: int
     answer: Future[Any]
     """What the endpoint returns, or `Refused`."""
@@ -45,15 +46,16 @@ class Session:
         self._page.enter_context(connected(port, self.name))
 
     def submit(self, name: str, data: Sequence[Any]) -> Call:
-        """Ask for a public endpoint.
-
-        Raises:
-            Refused: the queue does not take the call.
-        """
+        """Ask for a public endpoint."""
         endpoint = self._endpoints[name]
         body = {"data": data, "fn_index": endpoint, "session_hash": self.name}
         with self._lock:  # the answer may be in the stream before the number of the call is known
-            taken = self._post("queue/join", body)
+            try:
+                taken = self._post("queue/join", body)
+            except Refused as error:
+                call = Call("", endpoint, Future())
+                call.answer.set_exception(error)
+                return call
             call = Call(taken["event_id"], endpoint, Future())
             self._waiting[call.event] = call.answer
             if not self._reading:
@@ -62,7 +64,9 @@ class Session:
         return call
 
     def cancel(self, call: Call) -> None:
-        """Stop a call, as its button on the page does."""
+        """Stop a call, as its button on the page does; one that was not taken is over."""
+        if not call.event:
+            return
         body = {"session_hash": self.name, "fn_index": call.endpoint, "event_id": call.event}
         self._post("cancel", body)
 

@@ -42,7 +42,7 @@ AT_ONCE = 4
 FIRST_JOBS, GROWTH = 20, 0.05
 """Jobs after which memory may grow by this share only."""
 RETRIES, PATIENCE_S = 2000, 900
-BUSY = ("try again", "still going", "Nobody connected")
+BUSY = ("try again", "still going", "Nobody connected", "Queue is full")
 """What sentences say that refuse a visitor for now."""
 RUNS = "unlearn-runs-"
 """How the name of the app's folder of runs begins."""
