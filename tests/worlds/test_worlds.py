@@ -3,9 +3,10 @@
 import pytest
 
 from unlearn_app.common import registry
+from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import known_concepts, tuning_prompts
-from unlearn_app.pocket.concepts import TEST_STYLES
+from unlearn_app.pocket.concepts import TEST_STYLES, kind_of
 from unlearn_app.pocket.world.vocabulary import STYLES
 from unlearn_app.settings.run_config import make_config
 
@@ -81,3 +82,10 @@ def test_prompts_to_forget_by_know_every_family_of_styles() -> None:
         own = [entry.name for entry in STYLES if entry.family == family]
         trained = [name for name in own if name not in TEST_STYLES]
         assert 1 / 3 <= len(trained) / len(own) < 1, family
+
+
+def test_a_long_text_is_refused_by_its_length_and_a_nameless_one_names_nothing() -> None:
+    with pytest.raises(ConfigError, match="characters"):
+        make_config("a " * 200_000)
+    assert kind_of("") is None and kind_of("the of a") is None
+    assert kind_of("a picture of the cats") == "object"

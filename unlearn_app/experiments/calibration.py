@@ -129,7 +129,9 @@ def report(folder: Path) -> str:
 
 
 def _unlearned(folder: Path) -> str:
-    """Steps and pictures of the forgetting that the stored cells attack."""
+    """Steps and pictures of the forgetting that the stored cells attack; empty where they only
+    teach.
+    """
     found = {
         f"{own['steps']} steps of {own['batch_size']} pictures a term"
         for config, _ in read_cells(folder).values()

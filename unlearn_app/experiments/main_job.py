@@ -70,6 +70,8 @@ SHOWN: dict[str, Callable[[bool], Sequence[Any]]] = {
 """By measurement of the bundled model, the scenes that are looked at, or repetitions of one prompt;
 fewer in a smoke.
 """
+TIMED = "cat"
+"""The concept by which a whole process and the page are timed."""
 RUN, BASE, PROCESS, PAGE = "run", "base", "process", "page"
 
 
@@ -119,7 +121,8 @@ class MainJob(Experiment):
                 "judge": self.judge.version,
             }
         if cell.kind in (PROCESS, PAGE):
-            return base
+            run = make_config(TIMED)
+            return {"config": in_use(run), "prompts": short_hash(preview_concept(run))} | base
         own = base | {
             "judge": self.judge.version,
             "second": self.second.version,
@@ -222,7 +225,7 @@ def whole_process(smoke: bool) -> dict[str, Any]:
     """Wall time and peak memory of `run --preset fast`, from process start to the written folder,
     where nothing was sampled before.
     """
-    command = [sys.executable, "-m", "unlearn_app", "run", "--concept", "cat"]
+    command = [sys.executable, "-m", "unlearn_app", "run", "--concept", TIMED]
     command += assigned(SMOKE if smoke else {})
     with tempfile.TemporaryDirectory() as folder:
         command += ["--out", f"{folder}/run"]

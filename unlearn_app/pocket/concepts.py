@@ -94,11 +94,8 @@ def nearest_known(text: str, count: int = 4) -> list[str]:
 def _normal(text: str) -> str:
     """Lower-case words without articles and other fillers around them."""
     words = re.findall(r"[a-z]+", text.casefold())
-    while words and words[0] in FILLERS:
-        words = words[1:]
-    while words and words[-1] in FILLERS:
-        words = words[:-1]
-    return " ".join(words)
+    own = [place for place, word in enumerate(words) if word not in FILLERS]
+    return " ".join(words[own[0] : own[-1] + 1]) if own else ""
 
 
 def pocket_concept(text: str, anchor: str | None) -> Concept:

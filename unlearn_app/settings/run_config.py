@@ -141,7 +141,7 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     objective = changes.get("objective", RunConfig.objective)
     merged = PRESET_CHANGES[preset] | registry.suggested(objective)
     if preset == "fast" and isinstance(concept, str):
-        world = registry.world(changes.get("model", RunConfig.model))
+        world = registry.world(str(changes.get("model", RunConfig.model)).strip())
         merged |= world.run_settings(concept, objective)
     merged |= changes
     top = {item.name for item in fields(RunConfig)} - {*GROUPS, "options"}

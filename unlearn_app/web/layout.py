@@ -142,7 +142,7 @@ class Page:
             self.stop = gr.Button("Stop", elem_id="stop", **STOP)
         self.hint = gr.HTML(INVITATION, elem_id="hint")
         gr.HTML(known_concepts(names), elem_id="chips")
-        switch = resist_switch()
+        switch = resist_switch(model)
         with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
             self.options = Options(switch, model)
             self.command = gr.Textbox(

@@ -59,7 +59,8 @@ class Options:
         base = make_config(EXAMPLE, model=model)
         self.components: dict[str, Any] = {SWITCH: switch}
         self.rows: dict[str, gr.Row] = {}
-        self.filled = gr.State([attrgetter(name)(base) for name in BY_KIND])
+        # Kept by the browser, as the fields are, so that a request holds both of one moment.
+        self.filled = gr.JSON([attrgetter(name)(base) for name in BY_KIND], visible=False)
         self._add_basics(base)
         self._add_choice("objective", "Method", registry.METHODS, base.objective)
         self._add_choice("rule", "Gradient rule", ("rule",), base.rule)
@@ -135,10 +136,9 @@ class Options:
 
     def defaults(self, concept: str, preset: str, objective: str) -> list[Any]:
         """The values that concept, preset and method give to `filled` and to `suggested`."""
-        tuned = registry.world(self._model).run_settings(concept, objective)
         asked = {"preset": preset, "objective": objective, "model": self._model}
         try:
-            config = make_config(concept if tuned else EXAMPLE, **asked)
+            config = make_config(EXAMPLE, **asked, **self._tuned(concept, preset, objective))
         except ConfigError as error:  # a program sends what the page does not offer
             raise refused(str(error)) from None
         own, shared = dict(config.options), ("rule", *setting_names(tuple(SECTIONS)))
@@ -161,26 +161,33 @@ class Options:
         """What another kind of concept takes, for `filled` and for the fields of `BY_KIND` that
         the visitor has not changed.
         """
-        tuned = registry.world(self._model).run_settings(concept, objective)
-        if preset != RunConfig.preset or not tuned:
+        tuned = self._tuned(concept, preset, objective)
+        if not tuned or not isinstance(filled, list) or len(filled) != len(values):
             return [gr.skip()] * (1 + len(values))
-        own = [tuned[name] for name in BY_KIND]
-        rows = zip(own, filled, values, strict=True)
+        rows = list(zip((tuned[name] for name in BY_KIND), filled, values, strict=True))
+        own = [new if value == before else before for new, before, value in rows]
         return [own, *(new if value == before else gr.skip() for new, before, value in rows)]
+
+    def _tuned(self, concept: object, preset: str, objective: str) -> dict[str, Any]:
+        """What the concept takes in a preset; nothing where it is not known."""
+        if preset != RunConfig.preset:
+            return {}
+        return registry.world(self._model).run_settings(str(concept or ""), objective)
 
     def reveal(self, objective: str, rule: str) -> list[gr.Row]:
         """Which rows of hyperparameters are on the page."""
         return [gr.Row(visible=name in (objective, rule)) for name in self.rows]
 
 
-def resist_switch() -> gr.Checkbox:
+def resist_switch(model: str = DEFAULT_MODEL) -> gr.Checkbox:
     """The switch for resisting, with the time it adds, controls included, and what `bench paper2`
     found it to be worth.
     """
     worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
     costs = []
     for preset in PRESETS:
-        seconds = 2 * RESIST_SECONDS * make_config("cat", preset=preset).unlearn.steps
+        steps = make_config(EXAMPLE, preset=preset, model=model).unlearn.steps
+        seconds = 2 * RESIST_SECONDS * steps
         time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{5 * round(seconds / 5)} s"
         costs.append(f"{time} in {preset}, {worth[preset]}")
     return gr.Checkbox(

@@ -17,7 +17,7 @@ from ...models.protocols import Params
 from ...pocket.lesson import EASIEST
 from ...settings.attacks import QUICK, SURE
 from ...settings.run_config import RunConfig, make_attack, make_config
-from ..cells import SMOKE, Experiment, read_cells, short_hash
+from ..cells import EQUAL_BUDGET, SMOKE, Experiment, read_cells, short_hash
 from ..known_outcome_models import (
     MADE_WITH,
     context_of,
@@ -63,7 +63,8 @@ class AttackedModel:
 
     def config(self, smoke: bool) -> RunConfig:
         """The settings of the run and of its attacks."""
-        changes = METHODS.get(self.row, {}) | (SMOKE if smoke else {})
+        changes = EQUAL_BUDGET | METHODS[self.row] if self.row in METHODS else {}
+        changes |= SMOKE if smoke else {}
         return make_config(self.concept, seed=self.seed, **changes)
 
     def kinds(self, smoke: bool, full: bool) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ CONTROLS: dict[str, dict[str, Any]] = {M0: RESIST | {"resist.steps": 0}, STRONG:
 without resistance.
 """
 SHORT = {FAST_ALONE: {}, FAST_META: RESIST}
-"""Of the first base, with the steps of the preset fast."""
+"""Of the first base, with the steps of `EQUAL_BUDGET` instead of those of the preset full."""
 LORA = {"attack.rank": 16, "attack.alpha": 16.0}
 ALL = {"attack.weights": "full", "attack.lr": 3e-4}
 SGD = {"attack.optimizer": "sgd"}

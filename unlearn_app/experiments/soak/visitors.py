@@ -137,6 +137,8 @@ class Visitor:
 
     def _stop(self, which: int) -> None:
         call = self._submit(which)
+        if not call.event:
+            self._taken(which, call)  # raises unless the queue is full
         time.sleep(self._draw.uniform(0.0, 3.0))
         self._session.cancel(call)
 

@@ -11,7 +11,8 @@ class CastWeights:
     """What autocast makes of the weights of a network's linear and convolutional layers, kept.
 
     Autocast keeps only the casts of weights that are trained, so it casts frozen ones each time
-    they are used. The numbers are the same to the bit.
+    they are used. The numbers are the same to the bit. A weight that is changed in place through
+    its `.data`, which autograd does not see either, is not cast again.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -42,6 +43,7 @@ class CastWeights:
     def _cast(self, layer: nn.Module, name: str, own: Tensor) -> Tensor:
         kept, version, cast = self._kept.get((layer, name), (None, 0, None))
         if kept is None or kept.data_ptr() != own.data_ptr() or version != own._version:
-            cast = own.bfloat16()
+            with torch.inference_mode(False), torch.no_grad():
+                cast = own.bfloat16()
             self._kept[layer, name] = own, own._version, cast
         return cast

@@ -1,0 +1,51 @@
+"""Settings on the page: what is filled in, and what a visitor's own number is."""
+
+import gradio as gr
+import pytest
+
+from unlearn_app.settings.run_config import make_config
+from unlearn_app.web.options import BY_KIND, Options, resist_switch
+
+THING, STYLE = ([make_config(name).unlearn.steps, 4] for name in ("cat", "van gogh"))
+SKIPPED = gr.skip()
+
+
+@pytest.fixture(scope="module")
+def options() -> Options:
+    with gr.Blocks():
+        return Options(resist_switch())
+
+
+def followed(options: Options, concept: object, filled: object, *values: object) -> list:
+    return options.follow_kind(concept, filled, "fast", "esd", *values)
+
+
+def test_fields_take_what_another_kind_needs(options: Options) -> None:
+    assert followed(options, "van gogh", THING, *THING) == [STYLE, *STYLE]
+
+
+def test_a_visitors_own_number_stays_and_is_not_taken_for_a_filled_in_one(options: Options) -> None:
+    own = STYLE[0]
+    filled, steps, _ = followed(options, "van gogh", THING, own, 4)
+    assert (filled[0], steps) == (THING[0], SKIPPED)
+    filled, steps, _ = followed(options, "cat", filled, own, 4)
+    assert steps == SKIPPED
+
+
+@pytest.mark.parametrize("concept", [None, "", "zebra", "v" * 10_000, 5])
+def test_half_a_word_or_nonsense_changes_nothing(options: Options, concept: object) -> None:
+    assert followed(options, concept, THING, *THING) == [SKIPPED] * 3
+
+
+@pytest.mark.parametrize("filled", [None, "x", [], {}])
+def test_nonsense_of_a_program_changes_nothing(options: Options, filled: object) -> None:
+    assert followed(options, "van gogh", filled, *THING) == [SKIPPED] * 3
+
+
+@pytest.mark.parametrize("concept", [None, "cat\u200b", "zebra", "x" * 400, "van gogh"])
+@pytest.mark.parametrize("preset", ["fast", "full"])
+def test_a_preset_fills_in_whatever_stands_in_the_box(options, concept, preset: str) -> None:
+    filled, *values = options.defaults(concept, preset, "esd")
+    wanted = make_config("van gogh" if concept == "van gogh" else "cat", preset=preset)
+    steps = dict(zip(options.suggested, values, strict=True))["unlearn.steps"]
+    assert filled[BY_KIND.index("unlearn.steps")] == steps == wanted.unlearn.steps
