@@ -142,52 +142,48 @@ def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
     assert not site.runner.asked
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
+def test_bad_text_gets_a_sentence_at_the_field(site, visit) -> None:
+    page = visit()
+    # Its last tick clears a mark at the field.
+    expect(page.locator("#head")).to_contain_text("Model ready")
+    for text, sentence in (
         ("", "is empty"),
-        ("   ", "is empty"),
         ("x" * 10_000, "10,000 characters"),
+        ("   ", "is empty"),
         ("ca\x07t", "control"),
         ("\U0001f431", "does not know"),
-    ],
-)
-def test_bad_text_gets_a_sentence_at_the_field(site, visit, text: str, sentence: str) -> None:
-    page = visit()
-    expect(page.locator("#head")).to_contain_text(
-        "Model ready"
-    )  # its last tick clears a mark at the field
-    page.fill(BOX, text)
-    page.click("#run")
-    expect(page.locator("#hint")).to_contain_text(sentence)
-    expect(page.locator(BOX)).to_have_accessible_name(re.compile(re.escape(sentence)))
+    ):
+        page.fill(BOX, text)
+        page.click("#run")
+        expect(page.locator("#hint")).to_contain_text(sentence)
+        expect(page.locator(BOX)).to_have_accessible_name(re.compile(re.escape(sentence)))
     assert "Traceback" not in page.content() and not site.runner.asked
     expect(page.locator("#status")).to_contain_text("Recorded")
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "sentence"),
-    [
+def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    fold = page.locator("#options > button")
+    fold.click()
+    for field, value, sentence in (
         ("#anchor textarea, #anchor input", "cat", "the concept itself"),
         ("#unlearn-steps input", "0", "1 to 5000"),
         ("#unlearn-lr input", "7", "is accepted"),
         ("#unlearn-steps input", "", "whole number"),
         ("#own-prompts textarea", "keep: a dog", "Line 1"),
         ("#own-prompts textarea", "forget: a cat", "retain set"),
-    ],
-)
-def test_bad_options_get_a_sentence_and_open_their_fold(
-    site, visit, field: str, value: str, sentence: str
-) -> None:
-    page = visit()
-    page.fill(BOX, "cat")
-    page.locator("#options > button").click()
-    page.fill(field, value)
-    page.press(field, "Tab")
-    page.locator("#options > button").click()
-    page.click("#run")
-    expect(page.locator(field).first).to_be_visible()
-    expect(page.locator("#hint")).to_contain_text(sentence)
+    ):
+        before = page.locator(field).first.input_value()
+        page.fill(field, value)
+        page.press(field, "Tab")
+        fold.click()
+        expect(page.locator(field).first).to_be_hidden()
+        page.click("#run")
+        expect(page.locator(field).first).to_be_visible()
+        expect(page.locator("#hint")).to_contain_text(sentence)
+        page.fill(field, before)
+        page.press(field, "Tab")
     assert "Traceback" not in page.content() and not site.runner.asked
 
 
@@ -207,11 +203,11 @@ def test_options_show_the_equivalent_command(visit) -> None:
 def test_fields_follow_the_kind_of_concept_until_they_are_changed(site, visit) -> None:
     page = visit()
     steps = page.locator("#unlearn-steps input")
+    page.locator("#options > button").click()
     page.fill(BOX, "woodcut")
     expect(steps).to_have_value(str(make_config("woodcut").unlearn.steps))
     page.fill(BOX, "dog")
     expect(steps).to_have_value(str(make_config("dog").unlearn.steps))
-    page.locator("#options > button").click()
     page.fill("#unlearn-steps input", "7")
     page.press("#unlearn-steps input", "Tab")
     page.fill(BOX, "woodcut")
@@ -220,6 +216,7 @@ def test_fields_follow_the_kind_of_concept_until_they_are_changed(site, visit) -
 
 
 def test_who_types_and_presses_enter_at_once_gets_what_the_concept_needs(site, visit) -> None:
+    site.runner.seconds = 60
     page = visit()
     expect(page.locator("#head")).to_contain_text("Model ready")
     page.fill(BOX, "van gogh")
