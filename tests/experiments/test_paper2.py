@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from unlearn_app.experiments.cells import EQUAL_BUDGET
 from unlearn_app.experiments.paper2 import measure as paper2
 from unlearn_app.experiments.paper2.measure import (
     ALONE,
@@ -392,7 +393,7 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
     assert meta.resist.related == 0, "the report says that self-destruct was not trained for"
     assert meta.unlearn == make_config("cat", preset="full", **paper2.BASES["ESD"]).unlearn
     assert changed(rehearsed, resist=short.resist) == short
-    assert short.unlearn == make_config("cat", **paper2.BASES["ESD"]).unlearn
+    assert short.unlearn == make_config("cat", **EQUAL_BUDGET | paper2.BASES["ESD"]).unlearn
     assert (short.resist.on, rehearsed.resist.on) == (False, True)
     fresh = DefendedAttack("penguin", 0, UNSEEN, NONE, "LoRA 16").config(smoke=False, full=False)
     assert fresh.attack == plain.attack == short.attack

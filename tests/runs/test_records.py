@@ -1,6 +1,5 @@
 """Records of the first version are read as those that are written now."""
 
-import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -79,9 +78,9 @@ def first_version(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "assets" / "recorded" / "cat", folder)
     shutil.copy(Path(__file__).with_name("first_version.json"), folder / "run.json")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for picture in itertools.chain.from_iterable(mark["pictures"] for mark in record["curve"]):
-        if not (folder / picture["file"]).exists():  # today fewer are generated on the way
-            shutil.copy(folder / record["pictures"][0]["file"], folder / picture["file"])
+    for name in filter(lambda name: name.endswith(".png"), record["files"]):
+        if not (folder / name).exists():  # today others are generated on the way
+            shutil.copy(folder / record["pictures"][0]["file"], folder / name)
     return folder
 
 

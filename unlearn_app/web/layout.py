@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ..common import registry
+from ..common.registry import DEFAULT_MODEL
 from ..settings.attacks import QUICK
 from .html import note, render
 from .options import Options, resist_switch
@@ -116,7 +117,7 @@ class Page:
         names: Sequence[tuple[str, str]],
         runs: Sequence[tuple[str, str]],
         state: ViewState | None,
-        model: str,
+        model: str = DEFAULT_MODEL,
     ) -> None:
         self.came_back = gr.State(False)
         self._add_question(names, model)
