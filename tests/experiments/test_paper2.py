@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_app.experiments.cells import EQUAL_BUDGET
 from unlearn_app.experiments.paper2 import measure as paper2
 from unlearn_app.experiments.paper2.measure import (
     ALONE,
@@ -39,6 +38,7 @@ from unlearn_app.experiments.paper2.report import (
 )
 from unlearn_app.experiments.tables import RESULTS
 from unlearn_app.settings.groups import RESIST_SECONDS, UnlearnConfig
+from unlearn_app.settings.presets import EQUAL_BUDGET
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.options import resist_switch
 

@@ -46,9 +46,6 @@ SMOKE = {
 }
 """Settings so small that every benchmark runs in seconds; its numbers then mean nothing."""
 
-EQUAL_BUDGET = {"unlearn.steps": 30, "unlearn.batch_size": 8}
-"""What every arm that is trained gets where methods are compared, whatever a run of it takes."""
-
 
 def assigned(settings: Mapping[str, Any]) -> list[str]:
     """Settings as options of a command."""

@@ -41,9 +41,9 @@ REGULARIZATION_PRESETS: dict[str, dict[str, Any]] = {
 """Regularizations of the requests of a sequence by name, as settings of each request; tuned on
 prompts and seeds that no test uses.
 """
-FAST_REQUEST = {"unlearn.steps": 30, "unlearn.batch_size": 8}
-"""What a request of a sequence is trained for in the preset fast, whatever the kind of concept: the
-regularizations are tuned for it.
+EQUAL_BUDGET = {"unlearn.steps": 30, "unlearn.batch_size": 8}
+"""What is trained alike whatever the kind of concept and the method: a request of a sequence in the
+preset fast, for which the regularizations are tuned, and every arm where methods are compared.
 """
 DEFAULT_SEQUENCE_OBJECTIVE, DEFAULT_REGULARIZATION = "concept_ablation", "projection+l2"
 """The objective and the regularization of a sequence unless the user names others; tuned for
@@ -57,4 +57,4 @@ def request_settings(regularization: str, preset: str = "fast") -> dict[str, Any
     Raises:
         KeyError: there is no such regularization.
     """
-    return (FAST_REQUEST if preset == "fast" else {}) | REGULARIZATION_PRESETS[regularization]
+    return (EQUAL_BUDGET if preset == "fast" else {}) | REGULARIZATION_PRESETS[regularization]

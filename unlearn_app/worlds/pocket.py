@@ -14,8 +14,8 @@ FAST = {
     "object": {"unlearn.steps": 40, "unlearn.batch_size": 4},
     "style": {"unlearn.steps": 20, "unlearn.batch_size": 4},
 }
-"""What the default objective takes by kind of concept, the cheapest that forgets the development
-targets; `bench tradeoff` compares.
+"""What the default objective takes by kind of concept, chosen on development targets; `bench
+tradeoff` compares it with others.
 """
 TUNED = (DEFAULT_SEQUENCE_OBJECTIVE, "esd")
 """The objectives for which the strengths of `DEFAULT_REGULARIZATION` are tuned."""

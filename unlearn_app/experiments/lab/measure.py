@@ -16,8 +16,9 @@ from ...evaluation.judges import Scorer
 from ...models.protocols import Params
 from ...pocket.lesson import EASIEST
 from ...settings.attacks import QUICK, SURE
+from ...settings.presets import EQUAL_BUDGET
 from ...settings.run_config import RunConfig, make_attack, make_config
-from ..cells import EQUAL_BUDGET, SMOKE, Experiment, read_cells, short_hash
+from ..cells import SMOKE, Experiment, read_cells, short_hash
 from ..known_outcome_models import (
     MADE_WITH,
     context_of,

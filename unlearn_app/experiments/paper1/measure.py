@@ -19,9 +19,10 @@ from ...models.protocols import Model
 from ...pocket.world.vocabulary import OBJECTS, STYLES
 from ...settings.events import GROUPS
 from ...settings.groups import RegularizeConfig
+from ...settings.presets import EQUAL_BUDGET
 from ...settings.run_config import RunConfig, make_config
 from ...training import unlearning
-from ..cells import EQUAL_BUDGET, SMOKE, Experiment, short_hash
+from ..cells import SMOKE, Experiment, short_hash
 from ..tables import bits, percent_of
 from .report import RESTRICTED, RETAIN, SUM, write_results
 

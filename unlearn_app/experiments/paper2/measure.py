@@ -15,9 +15,9 @@ from ...common.json_values import to_json
 from ...models.protocols import Params
 from ...pocket.world.vocabulary import FRESH_OBJECTS
 from ...settings.events import GROUPS, Step
-from ...settings.presets import PRESET_CHANGES
+from ...settings.presets import EQUAL_BUDGET, PRESET_CHANGES
 from ...settings.run_config import RunConfig, make_config
-from ..cells import EQUAL_BUDGET, SMOKE, Experiment
+from ..cells import SMOKE, Experiment
 from ..known_outcome_models import context_of, load_only, unlearn
 from ..paper1.measure import digest, groups_of, scored
 from ..tables import percent_of

@@ -27,10 +27,10 @@ from ...continual.panel import PANEL_SEEDS, PanelPrompts
 from ...continual.sequence import add_original, append, postpone
 from ...continual.sequence_data import with_allowed_anchor
 from ...settings.groups import SequenceConfig, UnlearnConfig
-from ...settings.presets import KEYS_VALUES, REGULARIZATION_PRESETS
+from ...settings.presets import EQUAL_BUDGET, KEYS_VALUES, REGULARIZATION_PRESETS
 from ...settings.run_config import RunConfig, make_config, make_plan
 from ...training.latent_dataset import CachedSampler
-from ..cells import EQUAL_BUDGET, SMOKE, Experiment, short_hash
+from ..cells import SMOKE, Experiment, short_hash
 from ..ray_tasks import processes
 from ..tables import bits
 
