@@ -41,7 +41,7 @@ REGULARIZATION_PRESETS: dict[str, dict[str, Any]] = {
 """Regularizations of the requests of a sequence by name, as settings of each request; tuned on
 prompts and seeds that no test uses.
 """
-EQUAL_BUDGET = {"unlearn.steps": 30, "unlearn.batch_size": 8}
+EQUAL_BUDGET = {"unlearn.steps": 30, "unlearn.batch_size": 8, "unlearn.pool": 8}
 """What is trained alike whatever the kind of concept and the method: a request of a sequence in the
 preset fast, for which the regularizations are tuned, and every arm where methods are compared.
 """

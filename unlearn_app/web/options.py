@@ -38,7 +38,7 @@ LABELS = {
     "cap": "Largest loss that counts",
     "order": "Order of derivatives",
 }
-BY_KIND = ("unlearn.steps", "unlearn.batch_size")
+BY_KIND = ("unlearn.steps", "unlearn.batch_size", "unlearn.pool", "unlearn.retain_weight")
 """The settings that a world may tune by kind of concept."""
 EXAMPLE = "cat"
 """The concept whose settings stand in the fields before one is typed."""

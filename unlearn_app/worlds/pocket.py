@@ -10,9 +10,10 @@ from ..settings.presets import DEFAULT_REGULARIZATION, DEFAULT_SEQUENCE_OBJECTIV
 from ..settings.run_config import RunConfig
 from . import World
 
+SMALL_BATCHES = {"unlearn.batch_size": 4, "unlearn.pool": 16, "unlearn.retain_weight": 5.0}
 FAST = {
-    "object": {"unlearn.steps": 40, "unlearn.batch_size": 4},
-    "style": {"unlearn.steps": 20, "unlearn.batch_size": 4},
+    "object": {"unlearn.steps": 40} | SMALL_BATCHES,
+    "style": {"unlearn.steps": 20} | SMALL_BATCHES,
 }
 """What the default objective takes by kind of concept, chosen on development targets; `bench
 tradeoff` compares it with others.
