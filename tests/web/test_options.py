@@ -1,12 +1,14 @@
 """Settings on the page: what is filled in, and what a visitor's own number is."""
 
+from operator import attrgetter
+
 import gradio as gr
 import pytest
 
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.options import BY_KIND, Options, resist_switch
 
-THING, STYLE = ([make_config(name).unlearn.steps, 4] for name in ("cat", "van gogh"))
+THING, STYLE = (list(attrgetter(*BY_KIND)(make_config(name))) for name in ("cat", "van gogh"))
 SKIPPED = gr.skip()
 
 
@@ -25,21 +27,21 @@ def test_fields_take_what_another_kind_needs(options: Options) -> None:
 
 
 def test_a_visitors_own_number_stays_and_is_not_taken_for_a_filled_in_one(options: Options) -> None:
-    own = STYLE[0]
-    filled, steps, _ = followed(options, "van gogh", THING, own, 4)
+    own, *others = STYLE
+    filled, steps, *_ = followed(options, "van gogh", THING, own, *others)
     assert (filled[0], steps) == (THING[0], SKIPPED)
-    filled, steps, _ = followed(options, "cat", filled, own, 4)
+    filled, steps, *_ = followed(options, "cat", filled, own, *others)
     assert steps == SKIPPED
 
 
 @pytest.mark.parametrize("concept", [None, "", "zebra", "v" * 10_000, 5])
 def test_half_a_word_or_nonsense_changes_nothing(options: Options, concept: object) -> None:
-    assert followed(options, concept, THING, *THING) == [SKIPPED] * 3
+    assert followed(options, concept, THING, *THING) == [SKIPPED] * (1 + len(BY_KIND))
 
 
 @pytest.mark.parametrize("filled", [None, "x", [], {}])
 def test_nonsense_of_a_program_changes_nothing(options: Options, filled: object) -> None:
-    assert followed(options, "van gogh", filled, *THING) == [SKIPPED] * 3
+    assert followed(options, "van gogh", filled, *THING) == [SKIPPED] * (1 + len(BY_KIND))
 
 
 @pytest.mark.parametrize("concept", [None, "cat\u200b", "zebra", "x" * 400, "van gogh"])

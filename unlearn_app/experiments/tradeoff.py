@@ -19,14 +19,15 @@ from .known_outcome_models import relearned, scores_of, unlearn
 from .main_job import RETAIN_GROUPS, RUN_BARS, WITHIN, near_the_bars
 from .tables import line, median_of, render, table, write_report
 
-PARTS = ("modules", "steps", "lr", "batch_size", "pool")
+PARTS = ("modules", "steps", "lr", "batch_size", "pool", "retain_weight")
 """The settings of `unlearn` that are varied."""
-Setting = tuple[str, int, float, int, int]
+Setting = tuple[str, int, float, int, int, float]
 GRID: tuple[Setting, ...] = (
-    *itertools.product(("cross",), (20, 30, 40), (4e-3,), (4, 8), (8,)),
-    ("cross", 30, 6e-3, 4, 8),
-    ("cross", 40, 4e-3, 4, 0),
-    *itertools.product(("all",), (20, 30), (2e-3,), (4, 8), (8,)),
+    *itertools.product(("cross",), (20, 30, 40), (4e-3,), (4, 8), (16,), (5.0,)),
+    *itertools.product(("cross",), (20, 40), (4e-3,), (4,), (8,), (3.0,)),
+    ("cross", 40, 4e-3, 4, 0, 5.0),
+    ("cross", 30, 4e-3, 8, 8, 3.0),
+    *itertools.product(("all",), (20, 40), (2e-3,), (4,), (16,), (5.0,)),
 )
 KINDS = {"object": DEVELOPMENT_OBJECTS, "style": DEVELOPMENT_STYLES}
 ORIGINAL, BACK = "original", "relearned"
@@ -167,7 +168,7 @@ def _table(
         for name, own in rows.items()
     ]
     heads = (
-        "layers x steps x rate x batch x pool",
+        "layers x steps x rate x batch x pool x retain weight",
         "forward passes",
         "concept shown, %",
         "relatives lost, points",
