@@ -10,7 +10,6 @@ import torch
 from unlearn_app.models import latent_store
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.latent_store import (
-    Asked,
     LatentStore,
     Recorder,
     ShippedLatents,
@@ -21,7 +20,7 @@ from unlearn_app.models.protocols import SamplingOverrides
 
 PROMPTS, SEEDS = ["a cat", "a dog"], [3, 4]
 HOW = {"steps": 2, "guidance_scale": 3.0}
-ASKED = Asked((torch.zeros(1),), ("a cat",), (), ())
+KEYS = b"exact", "portable"
 
 
 @pytest.fixture
@@ -100,7 +99,8 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path, monkeypatch) -> No
     times = iter(range(100))
     monkeypatch.setattr(latent_store.time, "time", lambda: next(times))
     latents = torch.arange(100.0)
-    store = LatentStore(tmp_path / "small", largest=1000)
+    monkeypatch.setattr(latent_store, "LARGEST", 1000)
+    store = LatentStore(tmp_path / "small")
     for number in range(5):
         store.put(bytes([number]), latents)
     assert torch.equal(store.get(bytes([0])), latents)
@@ -120,8 +120,8 @@ def test_a_store_that_cannot_be_used_costs_time_only(tmp_path: Path, kind: str) 
         file.write_text("mine")
         file = file / "latents.sqlite"
     latents = torch.ones(2, 3)
-    assert LatentStore(file).recall(ASKED, lambda: latents) is latents
-    assert ShippedLatents(file, None).recall(ASKED, lambda: latents) is latents
+    assert LatentStore(file).recall(*KEYS, lambda: latents) is latents
+    assert ShippedLatents(file, LatentStore(file)).recall(*KEYS, lambda: latents) is latents
 
 
 def test_the_variable_names_the_folder_or_switches_the_store_off(monkeypatch, tmp_path) -> None:

@@ -603,7 +603,7 @@ def test_a_comparison_shows_the_one_setting_that_differs(made, tmp_path: Path) -
     runs[1] = edited(runs[1], config=config | {"unlearn": other})
     rows = compare_runs.comparison_rows(runs)
     assert [row[1:] for row in rows if row[0] == "Settings that differ"] == [
-        ("unlearn.retain_weight", ["3.0", "7.0"])
+        ("unlearn.retain_weight", [str(config["unlearn"]["retain_weight"]), "7.0"])
     ]
     assert ("Result", "verdict", ["concealed", "concealed"]) in rows
     cells = {name: cells for part, name, cells in rows if part.startswith("Forget")}

@@ -202,7 +202,7 @@ def test_what_costs_too_much_is_refused_before_it_waits(
     engine = engines()
     with pytest.raises(ConfigError, match=f"python -m unlearn_app {command}"):
         engine.submit(request_of(tmp_path), "anna")
-    assert not engine.busy("anna")
+    assert engine.job_of("anna") is None
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_ledger_grows_by_request_and_goes_with_its_visitor(replay, engines) ->
     for concept in ("cat", "rabbit"):
         job = engine.submit(LedgerRequest(make_config(concept), make_plan()), "anna")
         finish(job)
-        assert not job.error and not engine.busy("anna")
+        assert not job.error and engine.job_of("anna") is None
     folder = engine.ledger("anna")
     assert [row.concept for row in Ledger.open(folder).requests] == ["cat", "rabbit"]
     assert engine.runs.of("anna") == [] and engine.ledger("ben") != folder
@@ -398,7 +398,7 @@ def test_a_waiting_job_whose_client_never_connected_is_dropped(replay, engines) 
     assert not invented.over
     clock.now += 1
     engine.sweep()
-    assert invented.error == UNHEARD_SAID and not waiting.over and engine.busy(visitor)
+    assert invented.error == UNHEARD_SAID and not waiting.over and engine.job_of(visitor)
 
 
 def test_a_visitor_takes_the_place_of_one_who_never_was_here(replay, engines) -> None:
@@ -504,7 +504,11 @@ def test_nobody_attacks_or_deletes_the_run_of_another(engines) -> None:
             engine.submit(asked, session)
     with pytest.raises(RunGone):
         engine.delete(run.id, "ben")
-    assert not engine.busy("ben") and Run.open(run.folder) and not (run.folder / "attacks").exists()
+    assert (
+        engine.job_of("ben") is None
+        and Run.open(run.folder)
+        and not (run.folder / "attacks").exists()
+    )
 
 
 @pytest.mark.parametrize("end", ["leave", "shutdown"])

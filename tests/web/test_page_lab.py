@@ -268,7 +268,7 @@ def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case
     shown = case.runs.show(as_("ben"), "", key)
     assert list(shown) == [page.hint] and GONE in shown[page.hint]
     (tried,) = case.attacks.try_attacks(as_("ben"), "", key, "quick")
-    assert GONE in tried[page.attacks.message] and not case.engine.busy(visitor_of("ben"))
+    assert GONE in tried[page.attacks.message] and case.engine.job_of(visitor_of("ben")) is None
     deleted = case.runs.delete(as_("ben"), "", key, SURE)
     assert GONE in deleted[page.actions.message] and case.job.folder.is_dir()
     for mine, others in ((key, ["cat"]), ("cat", [key])):

@@ -42,8 +42,7 @@ class AttackContext:
     """What an attack works with beside the model: the held-out `prompts` of `concept` that it has
     to succeed at, how their pictures are sampled, and the adversary's pictures with their prompts.
 
-    `seed` is the run's; every attack derives its own from it. `should_stop` turns true when the
-    attack is no longer wanted.
+    `seed` is the run's; every attack derives its own from it. `should_stop` says whether to stop.
     """
 
     concept: Concept
@@ -56,8 +55,8 @@ class AttackContext:
 
 @dataclass(frozen=True)
 class Tries:
-    """The `pictures` (N, 3, H, W) in [-1, 1] of an attack, what was `asked` for each, and the seed
-    of each.
+    """The `pictures` (N, 3, H, W) in [-1, 1] of an attack, and what was `asked` for and the seed of
+    each.
     """
 
     pictures: Tensor
@@ -92,9 +91,10 @@ class Attack(ABC):
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """The diffusion loss of pictures prompted by token ids, of which some read the rows of `extra`.
+    """The diffusion loss with prompts given as token ids; ids beyond the vocabulary read the rows
+    of `extra`.
 
-    `batch.cond` comes from `with_ids`.
+    The batches come from a data set made by `with_ids`.
     """
 
     extra: Callable[[], Tensor]
@@ -106,7 +106,7 @@ class TokenLoss:
 
 
 def with_ids(data: LatentDataset, ids: Tensor) -> LatentDataset:
-    """`data` whose prompts are also token ids (N, L), for `TokenLoss`."""
+    """`data` with its prompts as token ids (N, L) too, for `TokenLoss`."""
     return replace(data, cond=replace(data.cond, extras={"ids": ids}))
 
 
@@ -121,8 +121,9 @@ def teach(
     seed: int,
     **how: Any,
 ) -> Iterator[Step]:
-    """Train `params` with the adversary's pictures by one `loss`, which steps call `name`; `how` is
-    as in `fit`, and `seed` that of the batches.
+    """Train `params` on the adversary's pictures with one `loss`, called `name` in the steps.
+
+    `seed` is that of the batches; `how` holds further arguments of `fit`.
     """
     terms = {name: Term(loss, noisy_batches(model, data, batch_size, seed))}
     return fit(model, params, terms, WeightedSum(), stage="attack", **how)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from ..common.errors import ConfigError, ShouldStop, diverging, lower, never
@@ -10,7 +10,7 @@ from ..common.registry import register
 from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
 from ..methods.objectives.diffusion import Diffusion
-from ..models.protocols import Adapters, Model, Params
+from ..models.protocols import Model
 from ..settings.attacks import budget_of
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
@@ -80,10 +80,19 @@ def adversary_pictures(
 
 
 def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int) -> Iterator[Step]:
-    """Teach pictures to the merged `unlearn` slot, or to the original model where that slot is
-    empty; `seed` is the run's.
+    """Train the model under attack, all its weights or a fresh LoRA, on the adversary's pictures.
+
+    That is the original with the `unlearn` slot merged in, unless that slot is empty. It stays
+    active between two steps; `seed` is the run's.
     """
-    with adversary(model, config, seed) as params:
+    with ExitStack() as attacked:
+        if config.weights == "full":
+            params = attacked.enter_context(model.trainable_base_weights("unlearn"))
+        else:
+            drawn_from = stream_seed("adversary adapter", seed)
+            model.reset_adapter("relearn", config.rank, config.alpha, seed=drawn_from)
+            attacked.enter_context(model.merged("unlearn"))
+            params = attacked.enter_context(model.training("relearn"))
         yield from teach(
             model,
             data,
@@ -96,21 +105,6 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
             lr=config.lr,
             optimizer=config.optimizer,
         )
-
-
-@contextmanager
-def adversary(model: Adapters, config: AttackConfig, seed: int) -> Iterator[Params]:
-    """The attacked model, active, with what the adversary trains: all weights, or a fresh LoRA
-    drawn from the run's `seed`.
-    """
-    if config.weights == "full":
-        with model.trainable_base_weights("unlearn") as params:
-            yield params
-        return
-    drawn_from = stream_seed("adversary adapter", seed)
-    model.reset_adapter("relearn", config.rank, config.alpha, seed=drawn_from)
-    with model.merged("unlearn"), model.training("relearn") as params:
-        yield params
 
 
 def adversary_prompts(concept: Concept, config: AttackConfig) -> tuple[Prompt, ...]:

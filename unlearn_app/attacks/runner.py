@@ -51,9 +51,6 @@ from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
 from .relearn import Relearn, adversary_pictures, fine_tune
 
-GIVEN = "what the model was given shows the concept already"
-"""Why a finding without a control may say nothing."""
-
 Seen = TypeVar("Seen")
 Result = TypeVar("Result")
 
@@ -97,10 +94,10 @@ def attack_context(
     should_stop: ShouldStop = never,
     lesson: Lesson | None = None,
 ) -> AttackContext:
-    """What attacks on `concept` work with in a run with `config`.
+    """The context of attacks on `concept` in a run with `config`.
 
-    The adversary's pictures are sampled by the original model now, or come from `lesson` where the
-    model has never seen the concept.
+    The original model samples the adversary's pictures now; where it has never seen the concept,
+    they come from `lesson`.
     """
     data = adversary_pictures(model, concept, config, should_stop, lesson)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
@@ -111,9 +108,9 @@ def attack_context(
 def unseen_context(
     model: Model, concept: Concept, config: RunConfig, should_stop: ShouldStop = never
 ) -> AttackContext:
-    """What attacks on `concept`, which the model has never seen, work with in a run with `config`.
+    """The context of attacks on a `concept` that the model has never seen, in a run with `config`.
 
-    The adversary holds as many pictures as the run's own, from the model's world.
+    The adversary holds as many pictures as the run's own; they come from the model's world.
     """
     held = config.attack
     lesson = registry.world(config.model).lesson(
@@ -129,8 +126,8 @@ def checkpoints(
     look: Callable[[Step], Seen],
     steps: Sequence[int] = CHECKPOINTS,
 ) -> Iterator[Step | Seen]:
-    """The steps of the attack, and after those of `steps` and the last what `look` returns, which
-    is called while the attacked model is active.
+    """Run the attack: yield each step and, after those in `steps` and the last one, what `look`
+    returns, which is called while the attacked model is active.
 
     Raises:
         Cancelled: the context's `should_stop` turned true between two steps.
@@ -173,7 +170,7 @@ def attacked(
 
 
 def result_of(steps: Generator[Any, None, Result]) -> Result:
-    """Run a generator to its end; what it returns."""
+    """Run a generator to its end and return its value."""
     while True:
         try:
             next(steps)
@@ -213,7 +210,7 @@ def find(
             control = yield from _taught(model, context, config, attack, scorer)
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
-            missing += f", and {GIVEN}"
+            missing += ", and what the model was given shows the concept already"
     return _finding(attack, config, own, control, missing)
 
 
@@ -255,8 +252,8 @@ def _control_curve(
     name: str,
     *before: Slot,
 ) -> Iterator[AttackCheckpoint]:
-    """The scores on the concept of the model with the slots `before`, and during the attack, as
-    those of the control `name`.
+    """The scores on the concept of the control `name`: of the model with the slots `before` active,
+    and during the run's own attack on it.
     """
     every = comparison_prompts(context.concept, config.compare, config.seed)
     prompts = [asked for asked in every if asked.group == "forget"]

@@ -333,7 +333,7 @@ class Lasting:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is left to flush."""
+        """Do nothing: `write` flushes."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

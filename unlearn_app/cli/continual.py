@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common import registry
+from ..common.atomic_files import check_space, new_file
 from ..common.errors import (
     Cancelled,
     ConfigError,
@@ -17,6 +18,8 @@ from ..common.errors import (
     enough_memory,
     raise_if_stopped,
 )
+from ..common.json_values import to_json
+from ..concepts.catalog import preview_concept
 from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
@@ -24,7 +27,14 @@ from ..settings.presets import (
     REGULARIZATION_PRESETS,
     request_settings,
 )
-from ..settings.run_config import RunConfig, clean_text, config_from_dict, make_config, make_plan
+from ..settings.run_config import (
+    RunConfig,
+    clean_text,
+    config_from_dict,
+    make_config,
+    make_plan,
+    with_concept,
+)
 from .console import (
     Model,
     Objective,
@@ -40,6 +50,10 @@ from .console import (
     table,
     whole_number,
 )
+
+if TYPE_CHECKING:
+    from ..continual.ledger import Ledger
+    from ..models.protocols import Model as LoadedModel
 
 continual = typer.Typer(
     help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
@@ -92,8 +106,8 @@ def start(
         raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     known = {"preset": preset, "objective": objective, "seed": seed, "model": model}
     given = assignments(settings or [], SEQUENCE)
-    of_plan = {name: given.pop(name) for name in list(given) if name.startswith(SEQUENCE)}
-    plan = make_plan(**{name.removeprefix(SEQUENCE): value for name, value in of_plan.items()})
+    of_plan = [name for name in given if name.startswith(SEQUENCE)]
+    plan = make_plan(**{name.removeprefix(SEQUENCE): given.pop(name) for name in of_plan})
     config = make_config(names[0], **known, **_regularized(hold, preset, objective, model) | given)
     kept = [clean_text(text, "keep") for text in keep.split(",") if text.strip()]
     _begin(out, config, plan, names, kept)
@@ -108,9 +122,7 @@ def _regularized(hold: str, preset: str, objective: str, model: str) -> dict[str
 def _begin(
     out: Path, config: RunConfig, plan: "groups.SequenceConfig", names: list[str], kept: list[str]
 ) -> None:
-    from ..concepts.catalog import preview_concept
     from ..continual.sequence import new_ledger
-    from ..settings.run_config import with_concept
 
     asked = [preview_concept(with_concept(config, name)).name for name in names]
     folded = [name.casefold() for name in asked]
@@ -137,10 +149,7 @@ def add(
     ] = None,
 ) -> None:
     """Forget more concepts on top of what is there."""
-    from ..common.json_values import to_json
-    from ..continual.ledger import Ledger
-
-    opened, given = Ledger.open(ledger), assignments(settings or [])
+    opened, given = _opened(ledger), assignments(settings or [])
     if fixed := [name for name in given if name.startswith("compare.")]:
         raise ConfigError(
             f"--set {fixed[0]} would generate another panel; the ledger's {fixed[0]} is accepted.",
@@ -156,9 +165,7 @@ def rollback(
     to: Annotated[str, typer.Argument(help="number of the last request to keep", metavar="N")],
 ) -> None:
     """Take back every request after number N; 0 takes back all."""
-    from ..continual.ledger import Ledger
-
-    opened = Ledger.open(ledger)
+    opened = _opened(ledger)
     opened.rollback(whole_number(to, "N", 0, 10_000))
     _print(opened)
 
@@ -166,9 +173,7 @@ def rollback(
 @continual.command()
 def undo(ledger: LEDGER) -> None:
     """Bring back what was rolled back since the last request was added."""
-    from ..continual.ledger import Ledger
-
-    opened = Ledger.open(ledger)
+    opened = _opened(ledger)
     opened.undo_rollback()
     _print(opened)
 
@@ -176,9 +181,7 @@ def undo(ledger: LEDGER) -> None:
 @continual.command()
 def show(ledger: LEDGER) -> None:
     """What a ledger holds, and how the model stood after every request."""
-    from ..continual.ledger import Ledger
-
-    _print(Ledger.open(ledger))
+    _print(_opened(ledger))
 
 
 @continual.command()
@@ -193,10 +196,7 @@ def export(
     ] = False,
 ) -> None:
     """Write one adapter that diffusers loads: all requests together, or one alone."""
-    from ..common.atomic_files import new_file
-    from ..continual.ledger import Ledger
-
-    opened = Ledger.open(ledger)
+    opened = _opened(ledger)
     last = len(opened.requests)
     chosen = whole_number(number, "number", 1, max(last, 1)) if number else last
     check_new_file(out, ".safetensors")
@@ -209,8 +209,13 @@ def export(
         typer.echo(f"It loads on the model that has forgotten {before}.", err=True)
 
 
-def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) -> None:
-    from ..common.atomic_files import check_space
+def _opened(folder: Path) -> "Ledger":
+    from ..continual.ledger import Ledger
+
+    return Ledger.open(folder)
+
+
+def _serve(ledger: "Ledger", concepts: list[str], config: RunConfig | None = None) -> None:
     from ..continual import sequence
     from ..models.catalog import load_model
 
@@ -236,7 +241,7 @@ def _serve(ledger: Any, concepts: list[str], config: RunConfig | None = None) ->
     _print(ledger)
 
 
-def _row_size(ledger: Any, model: Any) -> int:
+def _row_size(ledger: "Ledger", model: "LoadedModel") -> int:
     """About how many bytes a row of the ledger takes: a picture of each concept, two adapters."""
     from ..models.sizes import adapter_size, picture_size
 
@@ -244,7 +249,7 @@ def _row_size(ledger: Any, model: Any) -> int:
     return len(ledger.names) * picture_size(model) + 2 * adapter
 
 
-def _print(ledger: Any) -> None:
+def _print(ledger: "Ledger") -> None:
     from ..continual.metrics import request_metrics
 
     rows = [
@@ -275,7 +280,7 @@ def _print(ledger: Any) -> None:
         )
 
 
-def _still_shown(ledger: Any) -> Table:
+def _still_shown(ledger: "Ledger") -> Table:
     """By concept and request, the share of pictures that show what was asked for; dim before it is
     to be erased.
     """
@@ -286,5 +291,4 @@ def _still_shown(ledger: Any) -> Table:
         dimmed = [Text(text, "dim" * (at < number)) for at, text in enumerate(shares)]
         rows.append((request.concept, *dimmed))
     steps = ("original", *map(str, range(1, len(ledger.rows))))
-    title = "Pictures that show it, after every request"
-    return table(title, ("erased", *steps), rows, right=steps)
+    return table("Pictures that show it, after every request", ("erased", *steps), rows, steps)

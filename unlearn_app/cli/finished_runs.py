@@ -1,5 +1,6 @@
 """Commands on finished runs: attack one, report on one, compare several."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..common.atomic_files import new_file
 from ..common.errors import ConfigError
+from ..common.record_files import shown
 from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
 from ..settings.run_config import GROUPS, setting_names
@@ -56,13 +59,13 @@ def attack(
                 f" {', '.join(accepted)} do.",
                 name,
             )
-    shown = screen()
-    if seconds := seconds_of(kinds, opened.config, opened.record.get("timing", {})):
-        shown.print(
+    terminal = screen()
+    if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
+        terminal.print(
             f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False
         )
     try:
-        with interrupt_flag() as cancel, StageBars(shown) as bars:
+        with interrupt_flag() as cancel, StageBars(terminal) as bars:
             for event in run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
                 if isinstance(event, Finding):
                     found.append(event)
@@ -134,22 +137,18 @@ def compare(
         )
     if out is not None:
         check_new_file(out, ".html")
-    from ..common.atomic_files import new_file
-    from ..common.record_files import shown
     from ..runs.compare_runs import comparison_html, comparison_rows
     from ..runs.report import open_run
 
     opened = [open_run(folder) for folder in runs]
     names = ("", *(shown(run.folder.resolve().name) for run in opened))
-    printed, last = table("Shares with 95 % Wilson intervals", names, ()), None
-    for part, name, cells in comparison_rows(opened):
-        if part != last:
-            printed.add_section()
-            printed.add_row(Text(part, style="bold"))
-        last = part
-        printed.add_row(Text(f"  {name}"), *map(Text, cells))
+    printed = table("Shares with 95 % Wilson intervals", names, ())
+    for part, rows in groupby(comparison_rows(opened), key=lambda row: row[0]):
+        printed.add_section()
+        printed.add_row(Text(part, style="bold"))
+        for _, name, cells in rows:
+            printed.add_row(Text(f"  {name}"), *map(Text, cells))
     Console().print(printed)
-    if out is None:
-        return
-    new_file(out, comparison_html(opened).encode())
-    typer.echo(out)
+    if out is not None:
+        new_file(out, comparison_html(opened).encode())
+        typer.echo(out)

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ..common.errors import Cancelled, ConfigError, UnlearnError, enough_memory
+from ..common import registry
+from ..common.atomic_files import check_space
+from ..common.errors import Cancelled, ConfigError, UnlearnError, check_known, enough_memory
+from ..common.new_folder import NewFolder
 from ..common.signals import FROM_OUTSIDE, on_signal
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
@@ -193,8 +196,6 @@ def generate(
     """Generate pictures with the original model or with an adapter; writes one PNG per prompt."""
     prompts = [clean_text(text, "prompt") for text in prompt]
     first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
-    from ..common.atomic_files import check_space
-    from ..common.new_folder import NewFolder
     from ..models import generate as generation
     from ..models.catalog import load_model
     from ..models.diffusers.adapter_files import read_adapter
@@ -232,22 +233,19 @@ def concepts(
         seen = "never shown in training" if entry.fresh else ""
         row = (entry.name, entry.family, ", ".join(entry.synonyms), seen)
         rows.setdefault(entry.kind, []).append(row)
-    for kind in rows:
-        Console().print(table(f"{kind}s", ("name", "family", "also typed as", ""), rows[kind]))
+    for kind, listed in rows.items():
+        Console().print(table(f"{kind}s", ("name", "family", "also typed as", ""), listed))
 
 
 @app.command()
 def methods() -> None:
     """List all methods, attacks, judges and worlds, with the settings that are their own."""
-    from ..common import registry
-
     for kind in registry.PACKAGES:
         rows = [
             (part, registry.describe(kind, part), own_settings(kind, part))
             for part in registry.names(kind)
         ]
-        headers = ("name", "what it does", "settings")
-        Console().print(table(kind.replace("_", " "), headers, rows))
+        Console().print(table(kind.replace("_", " "), ("name", "what it does", "settings"), rows))
 
 
 @app.command()
@@ -307,10 +305,7 @@ def bench(
 
 
 def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
-    if name not in (accepted := (*BENCHES, REBUILD, "all")):
-        raise ConfigError(
-            f"The benchmark {name!r} is unknown; choose one of {', '.join(accepted)}.", "name"
-        )
+    check_known("benchmark", name, (*BENCHES, REBUILD, "all"), field="name")
     if split not in (("test", "dev") if name == "paper3" else ("test",)):
         raise ConfigError(
             f"The split {split!r} is not accepted; test is, and dev with paper3.", "split"

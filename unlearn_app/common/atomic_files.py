@@ -201,7 +201,7 @@ def alive(pid: int) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that it holds; what is not there is none."""
+    """Remove a file or a folder with all that it holds; do nothing if there is none."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

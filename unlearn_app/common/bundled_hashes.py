@@ -1,12 +1,11 @@
 """Hashes of the bundled models, recorded beside them when they are made."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from .atomic_files import write_bytes
 from .paths import POCKET
-from .record_files import damaged, read_json
+from .record_files import damaged, read_json, sha256_of
 
 BUNDLED = ("pipeline", "judge", "second")
 HASHES = "hashes.json"
@@ -17,7 +16,7 @@ def record_hashes() -> Path:
     files = sorted(
         path for name in BUNDLED for path in (POCKET / name).rglob("*") if path.is_file()
     )
-    digests = {path.relative_to(POCKET).as_posix(): _sha256(path) for path in files}
+    digests = {path.relative_to(POCKET).as_posix(): sha256_of(path) for path in files}
     record = POCKET / HASHES
     write_bytes(record, (json.dumps(digests, indent=1) + "\n").encode())
     return record
@@ -33,12 +32,12 @@ def changed_files() -> tuple[int, list[str]]:
     if not isinstance(recorded, dict):
         raise damaged(POCKET, "list of hashes", f"{HASHES} is no object")
     return len(recorded), [
-        name for name, digest in recorded.items() if _sha256(POCKET / name) != digest
+        name for name, digest in recorded.items() if not _has_hash(POCKET / name, digest)
     ]
 
 
-def _sha256(path: Path) -> str | None:
+def _has_hash(path: Path, digest: str) -> bool:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path) == digest
     except OSError:
-        return None
+        return False

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from traceback import clear_frames
 
 ShouldStop = Callable[[], bool]
-"""Whether the work is to be stopped, asked between two pieces of it."""
+"""Returns whether the work is to stop; called between steps."""
 
 
 class UnlearnError(Exception):
@@ -68,15 +68,15 @@ def check_known(kind: str, name: str, known: Sequence[str], field: str | None = 
 
 
 def never() -> bool:
-    """False: nobody asks to stop."""
+    """False: the work is not to stop."""
     return False
 
 
 def raise_if_stopped(should_stop: ShouldStop) -> None:
-    """Leave the work when its user asked for it.
+    """End the work if a stop was requested.
 
     Raises:
-        Cancelled: they did.
+        Cancelled: it was.
     """
     if should_stop():
         raise Cancelled("It was stopped.")

@@ -22,8 +22,8 @@ LARGEST_SIDE = 4096
 def open_png(path: Path) -> Image.Image:
     """The picture in a PNG file, loaded.
 
-    Pillow would read any format by its content, EPS through another program among them, and holds
-    a picture of any size for good until it is far larger than this limit.
+    Pillow alone would read any format by its content, even EPS, which it hands to another program,
+    and pictures far larger than this limit.
 
     Raises:
         OutputError: it is no regular PNG file, is damaged, or has too many pixels.
@@ -74,7 +74,7 @@ def enlarged(picture: Image.Image, side: int) -> Image.Image:
     """`picture` with hard pixels, enlarged by the largest whole factor at which no side exceeds
     `side`.
 
-    One that fits no second time is returned as it is.
+    A picture that does not fit twice is returned unchanged.
     """
     factor = side // max(picture.size)
     if factor < 2:

@@ -1,5 +1,5 @@
-"""A new folder that takes long to fill: its name is reserved at the start, and what is in it at the
-end is kept even where somebody has taken the name all the same.
+"""A new folder that takes long to fill: its name is reserved at the start, and if another process
+takes the name all the same, the folder gets a free name beside it.
 """
 
 from collections.abc import Iterator

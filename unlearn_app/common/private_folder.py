@@ -1,4 +1,4 @@
-"""Private folders among the temporary files, which end with their process, however that ends."""
+"""Private temporary folders, which are removed after their process, even one that is killed."""
 
 import atexit
 import os
@@ -19,8 +19,8 @@ PATIENCE = 1.0
 class PrivateFolder:
     """A new folder whose name begins with `prefix` and that only this user may read.
 
-    It goes when it is removed or the process ends. What a killed process leaves goes with the next
-    one that is made: the lock of a file beside the folder says whether its process is alive.
+    It is removed by `remove` or when the process exits. The folder of a killed process is removed
+    when the next one is made: the lock of a file beside it tells whether its process is alive.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -28,7 +28,7 @@ class PrivateFolder:
         _remove_dead(top, prefix)
         self.path = top / f"{prefix}{uuid.uuid4().hex}"
         self._lock = _lock_of(self.path)
-        with suppress(OSError):  # some disks have no locks; then nobody removes it for us either
+        with suppress(OSError):  # some disks have no locks
             self._lock.acquire(timeout=PATIENCE)
         self.path.mkdir(mode=0o700)
         atexit.register(self.remove)

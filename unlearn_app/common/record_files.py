@@ -46,9 +46,9 @@ class Record(BaseModel):
 def read_record(
     path: Path, schema: type[Record], what: str, current: Callable[[Any], Any] = lambda value: value
 ) -> dict[str, Any]:
-    """As `read_model`, as JSON values."""
-    record = read_model(path, schema, what, current)
-    return {"schema": schema.VERSION} | record.model_dump(mode="json")
+    """The record that `read_model` reads and checks, as JSON values."""
+    values = read_model(path, schema, what, current).model_dump(mode="json")
+    return {"schema": schema.VERSION} | values
 
 
 def read_model(path: Path, schema: type[Record], what: str, current: Callable[[Any], Any]) -> Any:
@@ -169,7 +169,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _plain(value: Any, depth: int, largest: float) -> Any:
-    """A JSON value without what is not to be had in one: NaN, deep nesting, letters that hide."""
+    """A JSON value with its texts as `shown`; refuses NaN, large numbers and deep nesting."""
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, (int, float)) and not abs(value) <= largest:

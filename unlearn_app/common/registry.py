@@ -38,8 +38,7 @@ def register(kind: str, name: str):
 
 @cache
 def _load(kind: str) -> None:
-    root = __name__.partition(".")[0]
-    package = importlib.import_module(f"{root}.{PACKAGES[kind]}")
+    package = importlib.import_module(f"..{PACKAGES[kind]}", __package__)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
 

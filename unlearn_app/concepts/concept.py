@@ -58,11 +58,11 @@ class Concept:
     """Everything a run needs to know about the concept; pure, so it can be shown before anything
     runs.
 
-    `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. `relearn` are prompts
-    for the adversary's pictures, and `benign` harmless ones for them: neither the defender's
-    training prompts nor the held-out ones. `synonyms` are other words for it. `instead` is the
-    anchor as prompts name it, for judges that choose among such phrases; empty where the judge has
-    classes of its own.
+    `anchors[i]` is `forget.train[i]` with the concept replaced by the anchor. The adversary's
+    pictures show `relearn`, prompts with the concept, or `benign`, prompts without it; neither are
+    training prompts of the defender or held out. `synonyms` are other words for the concept.
+    `instead` is the anchor as prompts name it, for judges that choose among such phrases; empty
+    where the judge has classes of its own.
     """
 
     text: str
@@ -80,8 +80,8 @@ class Concept:
 
 
 def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
-    """The same prompt, asked about the concept of another kind that its text names; None when there
-    is none.
+    """The same prompt, with the question changed to the concept of another kind that its text
+    names, the longest name where there are several; None where it names none.
     """
     named = [
         entry

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..common.errors import ConfigError
 from ..common.paths import ASSETS
 from ..settings.run_config import clean_text
-from .concept import Concept, Prompt, PromptSplit, article, cycled, halves
+from .concept import Concept, Kind, Prompt, PromptSplit, article, cycled, halves
 from .own_prompts import json_object
 
 FOLDER = ASSETS / "prompts"
@@ -46,7 +46,7 @@ class Dimensions:
     """
 
     name: str
-    kind: Literal["object", "style"]
+    kind: Kind
     template: str
     anchor: str
     near: tuple[str, ...]
@@ -69,7 +69,7 @@ def load_dimensions(path: str | Path) -> Dimensions:
     missing = [key for key in KEYS if key not in values]
     if missing:
         raise _refusal(f"{name} has no “{missing[0]}”; a list with {', '.join(KEYS)} is accepted.")
-    if values["kind"] not in [*SLOTS]:
+    if values["kind"] not in list(SLOTS):  # a list, since the value may be unhashable
         raise _refusal(f"The kind of {name} is {values['kind']!r}; object or style is accepted.")
     for key, kind, wanted in SHAPES:
         if not isinstance(values.get(key, {}), kind):
@@ -133,49 +133,44 @@ def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -
     text = clean_text(concept_text, "concept")
     name = _named(dimensions, text)
     chosen = _anchor(dimensions, name, anchor)
+    anchor_name = _named(dimensions, chosen)
     train, test = _contexts(dimensions, (text, name))
-    near, far = _subjects(dimensions, name, _named(dimensions, chosen))
-    mine, theirs = train[: len(train) // 2], train[len(train) // 2 :]
+    defender, adversary = train[: len(train) // 2], train[len(train) // 2 :]
     asked = _phrase(dimensions, text, name)
-    ask = partial(_asked, dimensions)
+    instead = _phrase(dimensions, text, chosen if dimensions.kind == "style" else anchor_name)
+    prompts = partial(_prompts, dimensions)
 
     def retain(names: Sequence[str]) -> PromptSplit:
         fillers = [_phrase(dimensions, text, other) for other in names]
         learned, held_out = halves(fillers, dimensions.name)
-        return PromptSplit(ask(learned, mine), ask(held_out, test))
+        return PromptSplit(prompts(learned, defender), prompts(held_out, test))
 
-    instead = _phrase(
-        dimensions, text, chosen if dimensions.kind == "style" else _named(dimensions, chosen)
-    )
-    sides = retain(near), retain(far)
-    shown = tuple(dict.fromkeys(prompt.expects for side in sides for prompt in side.train))
+    near, far = (retain(names) for names in _subjects(dimensions, name, anchor_name))
+    retained = tuple(dict.fromkeys(prompt.expects for prompt in (*near.train, *far.train)))
     return Concept(
         text,
         name,
         dimensions.kind,
         chosen,
-        forget=PromptSplit(ask((asked,), mine), ask((asked,), test)),
-        anchors=tuple(prompt.text for prompt in ask((instead,), mine)),
-        relearn=ask((asked,), theirs),
-        near=sides[0],
-        far=sides[1],
-        benign=ask(shown, theirs),
+        forget=PromptSplit(prompts((asked,), defender), prompts((asked,), test)),
+        anchors=tuple(prompt.text for prompt in prompts((instead,), defender)),
+        relearn=prompts((asked,), adversary),
+        near=near,
+        far=far,
+        benign=prompts(retained, adversary),
         instead=instead,
     )
 
 
-def _asked(
+def _prompts(
     dimensions: Dimensions, fillers: Sequence[str], contexts: Sequence[Mapping[str, str]]
 ) -> tuple[Prompt, ...]:
     """One prompt per context; the fillers take turns in a fixed shuffled order."""
+    kind = dimensions.kind
     turns = list(cycled(fillers, len(contexts)))
     random.Random("turns").shuffle(turns)
     return tuple(
-        Prompt(
-            _sentence(dimensions.template, {**context, SLOTS[dimensions.kind]: filler}),
-            dimensions.kind,
-            filler,
-        )
+        Prompt(_sentence(dimensions.template, {**context, SLOTS[kind]: filler}), kind, filler)
         for filler, context in zip(turns, contexts, strict=True)
     )
 

@@ -27,29 +27,30 @@ def own_prompts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         typed, _, prompt = line.partition(":")
         group = typed.strip().casefold()
         if group not in groups or not prompt.strip():
-            raise _no_prompts(
+            raise _refusal(
                 f"Line {row} of your own prompts is “{shown(line.strip()[:80])}”; “forget: …” or"
-                " “retain: …” is"
+                " “retain: …” is accepted."
             )
         prompt = clean_text(prompt, f"{typed} prompt", limit=500)
         if prompt not in groups[group]:
             groups[group].append(prompt)
     for group, prompts in groups.items():
         if not prompts:
-            raise _no_prompts(
-                f"The {group} set of your own prompts is empty; at least one prompt is"
+            raise _refusal(
+                f"The {group} set of your own prompts is empty; at least one prompt is accepted."
             )
     retained = {prompt.casefold() for prompt in groups["retain"]}
     for prompt in groups["forget"]:
         if prompt.casefold() in retained:
-            raise _no_prompts(
+            raise _refusal(
                 f"“{prompt}” is both a forget and a retain prompt of yours; only different ones are"
+                " accepted."
             )
     return tuple(groups["forget"]), tuple(groups["retain"])
 
 
-def _no_prompts(message: str) -> ConfigError:
-    return ConfigError(f"{message} accepted.", "prompts")
+def _refusal(message: str) -> ConfigError:
+    return ConfigError(message, "prompts")
 
 
 def with_own(concept: Concept, text: str) -> Concept:
@@ -71,33 +72,28 @@ def with_own(concept: Concept, text: str) -> Concept:
     }
     for prompt in (*forget, *retain):
         if prompt.casefold() in held_out:
-            raise ConfigError(
-                f"“{prompt}” of your own prompts is held out for judging; leave it out.", "prompts"
-            )
+            raise _refusal(f"“{prompt}” of your own prompts is held out for judging; leave it out.")
     taken = {prompt.casefold() for prompt in forget}
     relearn = tuple(p for p in concept.relearn if p.text.casefold() not in taken)
     if not relearn:
-        raise ConfigError(
+        raise _refusal(
             f"Your own prompts take all {len(concept.relearn)} of the adversary; leave it at least"
-            " one.",
-            "prompts",
+            " one."
         )
     axis = concept.forget.test[0].axis
     return replace(
         concept,
-        forget=replace(
-            concept.forget, train=tuple(Prompt(text, axis, concept.name) for text in forget)
-        ),
-        anchors=tuple(named(concept, text, concept.anchor) for text in forget),
+        forget=replace(concept.forget, train=tuple(Prompt(p, axis, concept.name) for p in forget)),
+        anchors=tuple(named(concept, p, concept.anchor) for p in forget),
         relearn=relearn,
-        near=replace(concept.near, train=tuple(Prompt(text, axis, "") for text in retain)),
+        near=replace(concept.near, train=tuple(Prompt(p, axis, "") for p in retain)),
         far=replace(concept.far, train=()),
     )
 
 
 def read_prompts(path: str | Path) -> str:
-    """One's own prompts as lines, from such a text file or from JSON {"forget": [...], "retain":
-    [...]}.
+    """The user's own prompts as the lines that `own_prompts` reads, from a text file of such lines
+    or from JSON {"forget": [...], "retain": [...]}.
 
     Raises:
         ConfigError: an unreadable file, or JSON of another shape.
@@ -107,16 +103,21 @@ def read_prompts(path: str | Path) -> str:
         try:
             return read_bytes(path).decode("utf-8-sig")
         except OSError as error:
-            raise _no_prompts(f"{path} cannot be read ({error.strerror}); a text file is") from None
+            raise _refusal(
+                f"{path} cannot be read ({error.strerror}); a text file is accepted."
+            ) from None
         except ValueError:
-            raise _no_prompts(f"{path.name} is not text in UTF-8; a text or JSON file is") from None
+            raise _refusal(
+                f"{path.name} is not text in UTF-8; a text or JSON file is accepted."
+            ) from None
     values = json_object(path, "prompts")
     groups = {group: values.get(group, []) for group in ("forget", "retain")}
     for group, lines in groups.items():
         texts = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
         if not lines or not texts:
-            found = reprlib.repr(lines)
-            raise _no_prompts(f"“{group}” of {path.name} is {found}; a list of prompts is")
+            raise _refusal(
+                f"“{group}” of {path.name} is {reprlib.repr(lines)}; a list of prompts is accepted."
+            )
     return "\n".join(
         f"{group}: {' '.join(line.split())}" for group, lines in groups.items() for line in lines
     )

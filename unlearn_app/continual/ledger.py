@@ -134,9 +134,10 @@ class Ledger:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let nobody else change the ledger, after reading what others have changed meanwhile.
+        """Hold the ledger's lock, and read first what others have changed meanwhile.
 
-        Every change does this by itself; work that leads to one does it from the beginning.
+        Methods that change the ledger take the lock themselves. Work that ends in a change takes it
+        from the beginning.
 
         Raises:
             OutputError: another process is changing it, or it is gone or damaged.
@@ -168,7 +169,7 @@ class Ledger:
         pictures: Mapping[str, Image],
     ) -> None:
         """Append a row with its own adapter, the adapter of all requests so far, and a picture of
-        each concept, in a folder of its own; what was rolled back before is gone.
+        each concept. The row gets a new folder, and what was rolled back is removed.
 
         Raises:
             ModelError: an adapter could not be read back.
@@ -330,13 +331,15 @@ class Ledger:
         return self.folder / self.rows[number].folder / "panel" / self._file(concept)
 
     def next_folder(self, concept: str) -> str:
-        """A name for the next row's folder, which nothing has yet."""
+        """An unused name for the next row's folder."""
         name = f"{len(self.rows):04d}-{slug(concept) or 'original'}"
         names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
         return next(name for name in names if not os.path.lexists(self.folder / name))
 
     def _file(self, concept: str, place: int | None = None) -> str:
-        """A file name with a number: a slug may be empty, or the same for “C++” and “C#”."""
+        """The file name of a picture. It has a number, because slugs may be empty or equal, as
+        those of “C++” and “C#” are.
+        """
         place = self.names.index(concept) if place is None else place
         return f"{place:03d}-{slug(concept)}"[:60] + ".png"
 

@@ -82,7 +82,7 @@ class Request:
 
     `drift` is the Frobenius norm of the whole update since the original, `config` the settings of
     the request's training, a `RunConfig`. `files` are the hashes (SHA-256) of the row's files by
-    name.
+    name. `Ledger.add` fills in `folder` and `files`.
     """
 
     concept: str

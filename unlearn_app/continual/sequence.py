@@ -2,7 +2,6 @@
 gets a row.
 """
 
-import itertools
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -69,7 +68,7 @@ def new_ledger(
     return Ledger.create(folder, config, plan, panel_names(config, also))
 
 
-def panel_names(config: RunConfig, also: Sequence[str] = ()) -> list[str]:
+def panel_names(config: RunConfig, also: Sequence[str]) -> list[str]:
     """The known concepts of the model, and `also`.
 
     For a model whose concepts are unknown it is some relatives of the concept of `config` and some
@@ -78,11 +77,12 @@ def panel_names(config: RunConfig, also: Sequence[str] = ()) -> list[str]:
     names = [entry.name for entry in known_concepts(config.model) if not entry.fresh]
     if not names:
         concept = preview_concept(config)
-        names = [*OTHER_KIND[concept.kind]]
-        for split in (concept.far, concept.near):
-            expected = dict.fromkeys(prompt.expects for prompt in split.test)
-            names = [*itertools.islice(expected, RELATIVES), *names]
-        names = [preview_concept(with_concept(config, name)).name for name in names]
+        near, far = (
+            list(dict.fromkeys(prompt.expects for prompt in split.test))[:RELATIVES]
+            for split in (concept.near, concept.far)
+        )
+        asked = [*near, *far, *OTHER_KIND[concept.kind]]
+        names = [preview_concept(with_concept(config, name)).name for name in asked]
     return list(dict.fromkeys([*names, *also]))
 
 
@@ -114,8 +114,7 @@ def add_original(
         panel, pictures = yield from evaluate_panel(
             ledger.config, asked, model, scorer, {}, should_stop
         )
-        row = Request("", "", "", ledger.next_folder(""), 0.0, 0, 0.0, panel)
-        ledger.add(row, {}, {}, pictures)
+        ledger.add(Request("", "", "", "", 0.0, 0, 0.0, panel), {}, {}, pictures)
         yield Added(ledger.rows[-1])
 
 
@@ -247,7 +246,6 @@ def _train_request(
     seconds = round(time.perf_counter() + sampler.spared - started, 2)
     regularizers = build_regularizers(model, task, config, earlier)
     row = _row(
-        ledger,
         concept,
         config,
         seconds=seconds,
@@ -258,13 +256,13 @@ def _train_request(
     return row, own, combined
 
 
-def _row(ledger: Ledger, concept: Concept, config: RunConfig, **measured: Any) -> Request:
-    """The next row of the ledger, without a panel."""
+def _row(concept: Concept, config: RunConfig, **measured: Any) -> Request:
+    """A row to add to the ledger, without a panel."""
     return Request(
         concept=concept.name,
         kind=concept.kind,
         anchor=concept.anchor,
-        folder=ledger.next_folder(concept.name),
+        folder="",
         panel={},
         config=config,
         **measured,
@@ -283,7 +281,7 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
         concept, _ = _next(ledger, text, held_out)
         last = len(ledger.rows) - 1
         config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
-        row = _row(ledger, concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
+        row = _row(concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
         ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
         return ledger.rows[-1]
 

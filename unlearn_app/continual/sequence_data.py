@@ -54,8 +54,6 @@ def with_allowed_anchors(
 
 def merged_concept(concepts: Sequence[Concept]) -> Concept:
     """All concepts as one, whose training prompts are taken from them in turn."""
-    if len(concepts) == 1:
-        return concepts[0]
     pairs = [list(zip(c.forget.train, c.anchors, strict=True)) for c in concepts]
     longest = max(map(len, pairs))
     forget = _in_turn([cycled(own, longest) for own in pairs])

@@ -114,7 +114,7 @@ def attack_key(attack: Any, config: RunConfig, model: "Model") -> dict[str, Any]
 
 
 def record(part: str, value: Any, file: Path = FILE) -> None:
-    """Replace one part of the shipped base rates; but for "pace" a part holds values by kind of
+    """Replace one part of the shipped base rates; every part but "pace" holds values by kind of
     concept.
     """
     text = json_text(_read(file) | {part: value}, sort_keys=True, separators=(",", ":"))
@@ -135,7 +135,9 @@ def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
 
 
 def _fits(found: dict[str, Any], key: dict[str, Any], config: RunConfig) -> bool:
-    """Whether a rate was `found` with all of `key`, of another concept than the run's own."""
+    """Whether the recorded rate `found` has the same `key` and is of another concept than the
+    run's own.
+    """
     if not found or found["config"] != key:
         return False
     return found["name"].partition(",")[0] != preview_concept(config).name

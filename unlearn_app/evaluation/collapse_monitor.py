@@ -1,4 +1,6 @@
-"""Pictures by a model under training, as previews and to stop a training that destroys it."""
+"""Pictures by a model under training: previews, and a check that stops a training that destroys
+the model.
+"""
 
 from dataclasses import replace
 
@@ -13,11 +15,11 @@ from .comparison import generate_images, judged, sampling_of
 from .judges import Scorer
 
 PREVIEWS, CHECKS = 4, 2
-"""How often previews are made, and how often it is checked whether the model collapses."""
+"""How many times in a training previews are made, and the model is checked for a collapse."""
 STEPS = 6
-"""Denoising steps of these pictures at most."""
+"""The most denoising steps of these pictures."""
 WATCHED = 4
-"""Pictures of relatives, and as many of everything else, by which a collapse is told."""
+"""How many pictures of relatives, and as many of everything else, the check generates."""
 LOST = 0.5
 COLLAPSE = f"the model loses what it should keep, more than {LOST:.0%} of it."
 
@@ -71,11 +73,10 @@ class CollapseMonitor:
         return Preview(step.stage, step.step, pictures)
 
     def collapsed(self, step: Step) -> bool:
-        """Whether this step is one at which that is checked, as the last one is, and the model as
-        it is active has lost more than `LOST` of what the original gets right.
+        """Whether the model as it is active has lost more than `LOST` of what the original gets
+        right; checked after `CHECKS` of the steps, the last one among them, and False after others.
 
-        An original that gets less than half of them right, as with very few sampling steps, tells
-        nothing.
+        Also False where the original gets less than half right, as with very few sampling steps.
         """
         return (
             bool(self._kept)
@@ -93,5 +94,5 @@ class CollapseMonitor:
 
 
 def _is_part(step: Step, parts: int) -> bool:
-    """Whether the step ends one of so many equal parts of the training."""
+    """Whether the step ends one of `parts` equal parts of the training."""
     return step.step in {-(-step.total * part // parts) for part in range(1, parts + 1)}

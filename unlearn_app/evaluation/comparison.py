@@ -57,8 +57,8 @@ def comparison_prompts(concept: Concept, config: CompareConfig, seed: int) -> li
 
 
 def checkpoint_prompts(prompts: Sequence[ComparedPrompt]) -> list[ComparedPrompt]:
-    """What is generated on the way of an attack: the concept, whose curve is drawn, and one picture
-    of each other group to look at.
+    """The prompts of an attack's checkpoints: all of the concept, whose curve is drawn, and one of
+    each other group to look at.
     """
     return [asked for asked in prompts if asked.group == "forget" or asked.index == 0]
 

@@ -42,7 +42,7 @@ def paired_kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
     zero for equal sets, where `kid`, made for independent ones, is negative.
 
     Raises:
-        ValueError: fewer than three pairs, or as many as the other side has not.
+        ValueError: there are fewer than three pairs, or the sets differ in size.
     """
     n, size = features.shape
     if n < 3 or len(reference) != n:

@@ -20,11 +20,11 @@ def other_classes(judges: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class AttackCurve:
-    """The way of a run's own attack: `points` hold the accuracy on the concept by attack step, from
-    the unlearned model, which has accuracy `before`, to the last of `steps`.
+    """The course of a run's own attack: `points` hold the accuracy on the concept by attack step,
+    from the unlearned model, which has accuracy `before`, to the last of `steps`.
 
-    `taught` is what the same attack makes of a concept that the model has never seen, and
-    `controls` the accuracy that it reached in the end where it ought to succeed, by control.
+    `taught` is what the same attack makes of a concept that the model has never seen. `controls`
+    are the accuracies that it reached in the end where it should succeed, by control.
     """
 
     steps: int
@@ -41,9 +41,10 @@ class Finding:
 
     `hits` says of each held-out prompt whether any of its `tries` pictures shows the concept, as
     the judge sees it, `first` whether the first one does. `control` has the same `hits` of the
-    control and its `name`; `missing` says why there is none. `counts` is False of what is reported
-    but proves nothing; `by_prompt` True of what only words the prompt otherwise. `sure` is how sure
-    the judge had to be, `proof` the picture to look at. Only a run's own attack has a `curve`.
+    control and its `name`; `missing` says why there is none. `counts` is False where the attack
+    proves nothing and is only reported, `by_prompt` True where it only rewords the prompt. `sure`
+    is how sure the judge had to be, `proof` the file of the picture to look at. Only a run's own
+    attack has a `curve`.
     """
 
     kind: str
@@ -105,21 +106,20 @@ class Finding:
 
         They are ignored where the first judge is not sure, since they give no probability.
         """
-        seen = [(p, other_classes(p["judges"])) for p in self.pictures]
-        checked = [(picture, classes) for picture, classes in seen if classes]
+        checked = [picture for picture in self.pictures if other_classes(picture["judges"])]
         if not checked:
             return self
         agreed = {
             picture["row"]
-            for picture, classes in checked
-            if picture["correct"] and {*classes} == {picture["predicted"]}
+            for picture in checked
+            if picture["correct"] and {*other_classes(picture["judges"])} == {picture["predicted"]}
         }
         return replace(self, hits=tuple(row in agreed for row in range(len(self.hits))))
 
     @property
     def points(self) -> float:
-        """How far the verdict counts it: `share` above the control, or above nothing; of a run's
-        own attack, above the unlearned model.
+        """The gain that the verdict counts: `share` less the control's, 0 where there is none; of a
+        run's own attack, less the unlearned model's.
         """
         return self.share - self.curve.before if self.curve else self.excess[0]
 
@@ -130,8 +130,8 @@ class Finding:
         return self.points > back and (self.curve is not None or self.excess[1] > 0)
 
     def outcome(self, back: float) -> Outcome:
-        """What it amounts to: "level" shows the concept in more than `back`, but not clearly more
-        than the control.
+        """What the attack amounts to; "level" is a share of more than `back` that is not clearly
+        more than the control's.
         """
         if self.recovers(back):
             return "back"

@@ -39,10 +39,10 @@ def area_under(points: Sequence[tuple[float, float]]) -> float:
 
 
 def first_reaching(points: Sequence[tuple[float, float]], level: float) -> float | None:
-    """The smallest x at which the curve through points (x, y) in rising x stands at `level`; None
-    if it never does.
+    """The smallest x at which the curve through points (x, y) in rising x reaches `level`; None if
+    it never does.
     """
-    for (x0, y0), (x1, y1) in zip([points[0], *points], points, strict=False):
+    for (x0, y0), (x1, y1) in zip([*points[:1], *points], points, strict=False):
         if y1 >= level:
             return x1 if y0 >= level or y0 == y1 else x0 + (x1 - x0) * (level - y0) / (y1 - y0)
     return None

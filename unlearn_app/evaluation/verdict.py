@@ -48,7 +48,7 @@ def judge_run(scores: Scored, findings: Sequence[Finding] = ()) -> Verdict:
     """The verdict on one run by its scores and what attacks found, the run's own among them; see
     `_judged`.
 
-    What a detector adds and where a further judge would say otherwise is told and changes no label.
+    Detectors and further judges add sentences and never change the label.
     """
     verdict = _judged(scores, findings)
     doubts = _doubts(scores, findings, verdict)
@@ -114,8 +114,8 @@ def _judged(scores: Scored, findings: Sequence[Finding]) -> Verdict:
         return Verdict(label, tuple(reasons), shares)
     for finding in findings:
         if finding.curve:
-            before = scores["original"]["forget"].accuracy
-            reasons += _own_attack(finding, finding.curve, before)
+            original = scores["original"]["forget"].accuracy
+            reasons += _own_attack(finding, finding.curve, original)
     others = [finding for finding in counted if finding.curve is None]
     reasons += [_sentence(one, one is counted[0]) for one in others]
     reasons += [_sentence(finding) for finding in findings if not finding.counts]
@@ -170,7 +170,7 @@ def _own_attack(finding: Finding, curve: AttackCurve, original: float) -> list[s
     """
     limit = f"(limit {LIMITS.back * 100:.0f} points above the unlearned model)"
     reasons = [f"After {curve.steps} attack steps it is back in {finding.share:.0%} {limit}."]
-    recovered = steps_to_recovery(curve.points, original) if curve.points else None
+    recovered = steps_to_recovery(curve.points, original)
     if recovered is not None:
         reasons.append(
             f"About {recovered:.0f} steps bring back {LIMITS.recovered:.0%} of what the"
@@ -212,8 +212,8 @@ def _sentence(finding: Finding, worst: bool = False) -> str:
 
 
 def steps_to_recovery(curve: Sequence[tuple[int, float]], original: float) -> float | None:
-    """Attack steps until the concept is recovered, between marks by a straight line; None if it
-    never is.
+    """Attack steps until the concept is recovered, interpolated linearly between the points of the
+    curve; None if it never is.
     """
     return first_reaching(curve, LIMITS.recovered * original)
 
@@ -224,15 +224,15 @@ AXES = {
     "far": "the rest kept",
     "resisted": "attacks resisted",
 }
-"""The four things that a good forgetting is, and how they are called in a sentence."""
+"""The four aspects of good forgetting, and their names in a sentence."""
 
 
 def axes(scores: Scored, counted: Sequence[Finding] = ()) -> dict[str, float]:
-    """Shares in [0, 1] of what `AXES` names, for `metrics.harmonic`; those that were not measured
-    are missing.
+    """Shares in [0, 1] of what `AXES` names, for `statistics.harmonic`; those that were not
+    measured are missing.
 
-    What of the original's accuracy is gone from the concept and left of the rest, and what the
-    attacks leave: one less the most points that any gains.
+    The share of the original's accuracy that is gone from the concept and that is left of the
+    rest, and one less the most points that any attack gains.
     """
     if set(scores) < {"original", "unlearned"} or scores["original"]["forget"].accuracy is None:
         return {}

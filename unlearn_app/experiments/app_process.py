@@ -1,4 +1,4 @@
-"""The app in a process of its own, on a free port of loopback."""
+"""The app in a process of its own, on a free port of the loopback interface."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..common.paths import ROOT
 
 PATIENCE_S = 120
-"""Seconds in which the app must begin to answer, and in which it must end."""
+"""Seconds within which the app must begin to answer, and must end after SIGTERM."""
 
 CACHES = (".ses", "torchinductor_*")
 """What onnxruntime and torch leave in the folder of temporary files when they are imported."""
@@ -32,23 +32,23 @@ class AppProcess:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._started = time.perf_counter()
-        own = {
+        environment = os.environ | {
             "GRADIO_SERVER_NAME": "127.0.0.1",
             "GRADIO_SERVER_PORT": str(self.port),
             "TMPDIR": str(self.temporary),
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        kept = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+        environment.pop("GRADIO_TEMP_DIR", None)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "app.py"], cwd=ROOT, env=kept | own, stdout=log, stderr=log
+                [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
 
     def wait(self) -> float:
-        """Wait until the page is served; the seconds since the start of the process.
+        """Wait until the page is served; returns the seconds since the start of the process.
 
         Raises:
-            RuntimeError: it ended, or is not served in time.
+            RuntimeError: the process ended, or does not serve the page in time.
         """
         while not self.answers():
             late = time.perf_counter() - self._started > PATIENCE_S

@@ -26,8 +26,8 @@ STRENGTHS: tuple[tuple[int, float], ...] = tuple(
 )
 """Steps and learning rates of the attacks; each has its own schedule."""
 NEVER_SEEN, BROUGHT_BACK = 0.30, 0.60
-"""Bars on median shares after an attack: the most of a never-seen concept, and the least of an
-unlearned one.
+"""Bars on median shares after an attack: a never-seen concept may show in this share of pictures at
+most, an unlearned one has to show in this share at least.
 """
 UNLEARNED = "unlearned"
 
@@ -76,7 +76,7 @@ class Calibration(Experiment):
         for steps, lr in self._strengths:
             load_only(model, adapter)
             attack = replace(config.attack, steps=steps, lr=lr)
-            found[f"{steps} x {lr:g}"] = relearned(model, replace(config, attack=attack), shown)
+            found[name_of(steps, lr)] = relearned(model, replace(config, attack=attack), shown)
         model.drop_adapters()
         yield found
 
@@ -95,21 +95,27 @@ class Calibration(Experiment):
         return make_config(cell.concept, seed=cell.seed, **(SMOKE if self.smoke else {}))
 
 
+def name_of(steps: int, lr: float) -> str:
+    """An attack as cells and the report name it."""
+    return f"{steps} x {lr:g}"
+
+
 def report(folder: Path) -> str:
     """The medians over concepts, seeds averaged inside them, as Markdown, with the default
     marked.
     """
     shares = _by_concept(folder)
-    known, fresh = (
-        [own for name, own in shares.items() if (name in DEVELOPMENT_FRESH) == never]
-        for never in (False, True)
-    )
-    rows = []
+    known = [own for name, own in shares.items() if name not in DEVELOPMENT_FRESH]
+    fresh = [own for name, own in shares.items() if name in DEVELOPMENT_FRESH]
+    default, rows = name_of(AttackConfig.steps, AttackConfig.lr), []
     for kind in [kind for kind in next(iter(shares.values())) if kind != UNLEARNED]:
-        back, taught = ([own[kind] for own in group] for group in (known, fresh))
-        met = back and taught and statistics.median(taught) <= NEVER_SEEN
-        met = met and statistics.median(back) >= BROUGHT_BACK
-        name = f"**{kind}**" if kind == f"{AttackConfig.steps} x {AttackConfig.lr:g}" else kind
+        back, taught = [own[kind] for own in known], [own[kind] for own in fresh]
+        met = (
+            bool(back and taught)
+            and statistics.median(taught) <= NEVER_SEEN
+            and statistics.median(back) >= BROUGHT_BACK
+        )
+        name = f"**{kind}**" if kind == default else kind
         rows.append([name, median_of(back), median_of(taught), "yes" if met else "no"])
     heads = (
         "attack: steps x rate",
@@ -132,11 +138,11 @@ def _unlearned(folder: Path) -> str:
     """Steps and pictures of the forgetting that the stored cells attack; empty where they only
     teach.
     """
+    runs = [config["config"] for config, _ in read_cells(folder).values()]
     found = {
-        f"{own['steps']} steps of {own['batch_size']} pictures a term"
-        for config, _ in read_cells(folder).values()
-        if config["config"]["concept"] not in DEVELOPMENT_FRESH
-        for own in [config["config"]["unlearn"]]
+        f"{run['unlearn']['steps']} steps of {run['unlearn']['batch_size']} pictures a term"
+        for run in runs
+        if run["concept"] not in DEVELOPMENT_FRESH
     }
     return " or ".join(sorted(found))
 

@@ -1,9 +1,9 @@
-"""Cells: one JSON file per measurement, kept when a benchmark is killed, and resumed.
+"""Cells: one JSON file per measurement, so that a benchmark that is killed can be resumed.
 
 A cell is a frozen dataclass that says what is run, with its settings and seed. An experiment says
-which cells there are and how one is measured; this file stores them and runs what is lacking. A
-stored cell names the machine and versions that it was measured with, which stand once, beside the
-tables.
+which cells there are and how one is measured; this file stores cells and measures those that are
+missing. A stored cell names a file in `environments` beside its folder, which holds the machine and
+the versions that it was measured with.
 """
 
 import functools
@@ -128,7 +128,8 @@ class Experiment(ABC):
 
     @abstractmethod
     def measure(self, cell: Any, known: dict[str, Any], shared: Any) -> Iterator[Mapping[str, Any]]:
-        """All values of a cell, given the `known` ones; a cell that grows yields after each part.
+        """Yield all values of a cell, given the `known` ones; where a cell grows by parts, after
+        each of them.
 
         `shared` is what `prepare` returned.
         """
@@ -138,11 +139,11 @@ class Experiment(ABC):
         return not known
 
     def shared_by(self, cell: Any) -> Hashable:
-        """A key: cells with the same one share a result of `prepare`; None for no such result."""
+        """A key; cells with the same key share one result of `prepare`. None means no result."""
         return None
 
     def prepare(self, cell: Any) -> Any:
-        """Make, once, what the cells with the same `shared_by` need."""
+        """What cells with the same `shared_by` need, made once for all of them."""
         return None
 
     def alone(self, cell: Any) -> bool:
@@ -160,7 +161,7 @@ class Experiment(ABC):
 
 @dataclass(frozen=True)
 class Measured:
-    """Values of a cell, and what they took where; sent from the process that measured them."""
+    """Values of a cell, and where and at what cost they were measured; workers send it back."""
 
     values: dict[str, Any]
     seconds: float
@@ -200,7 +201,7 @@ def run_cells(
     experiment: Experiment, cells: Iterable[Any], loop: Loop = one_by_one
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Cells with their values, stored ones first, the others as they are measured and stored."""
-    _commit()
+    _commit()  # now, while the code on disk is the code that is loaded
     work: dict[Any, dict[str, Any]] = {}
     spent: dict[Any, float] = {}
     for cell in cells:
@@ -224,8 +225,8 @@ def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
 
 
 def stored(experiment: Experiment, cell: Any) -> tuple[dict[str, Any], float]:
-    """Values of a cell and the seconds that they took; none where its file has another config or is
-    missing.
+    """Values of a cell and the seconds that they took; ({}, 0.0) where its file is missing or holds
+    another config.
     """
     path = _path(experiment, cell)
     if path.exists():
@@ -250,8 +251,7 @@ def machines(folder: Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.json")):
-        name = _read(path)["environment"]
-        known = folder.parent / "environments" / f"{name}.json"
+        known = folder.parent / "environments" / f"{_read(path)['environment']}.json"
         if known.exists():
             device = str(read_json(known, "environment").get("device"))
             found.setdefault(device, []).append(path.stem)
@@ -311,8 +311,8 @@ def _environment() -> dict[str, Any]:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit whose code this process has loaded, with a plus sign where that was changed
-    since.
+    """The commit of the code on disk, with a plus sign where the code differs from it; None where
+    git cannot tell.
     """
     try:
         changed = _git("status", "--porcelain", "-uno", "--", "unlearn_app")

@@ -26,13 +26,16 @@ from ..pocket.world.vocabulary import SETTINGS, STYLES
 from ..settings.attacks import SURE
 from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config
-from .cells import Experiment, read_cells
+from .cells import Experiment, Extent, read_cells
 from .known_outcome_models import known_outcome_model
 from .tables import render, share, write_report
 
 SEED, GENERATED = 78, 5_000_000
 """Of renderings and of generated pictures; never used in training, nor to choose anything."""
-STEPS, GUIDANCE_SCALE = CompareConfig.sampling_steps, CompareConfig.guidance_scale
+SAMPLING = {
+    "steps": CompareConfig.sampling_steps,
+    "guidance_scale": CompareConfig.guidance_scale,
+}
 TILE, CHUNK, MOST_CONFUSED = 8, 96, 12
 BINS, SHOWN_BINS = 50, 10
 KNOWN = {
@@ -56,11 +59,11 @@ class JudgeExperiment(Experiment):
 
     name = "judge"
 
-    def __init__(self, *made: Any) -> None:
-        super().__init__(*made)
+    def __init__(self, extent: Extent) -> None:
+        super().__init__(extent)
         self.judges = self.judge, self.second
         self._size = 28 if self.smoke else 1400
-        self._per_pair = 1 if self.smoke else self.extent.seeds * (2 if self.extent.full else 1)
+        self._per_pair = self.seeds * (2 if extent.full and not self.smoke else 1)
 
     def cells(self) -> list[JudgedPictures]:
         return [JudgedPictures(kind) for kind in (*KNOWN, "strange")]
@@ -71,11 +74,14 @@ class JudgeExperiment(Experiment):
             "never-seen": {"pictures": self._size // 4},
             "generated": {
                 "per_pair": self._per_pair,
-                "steps": STEPS,
-                "guidance_scale": GUIDANCE_SCALE,
+                **SAMPLING,
                 "smoke": self.smoke,
             },
-            "strange": {"pictures": self._size // 7, "seed": SEED, "steps": STEPS},
+            "strange": {
+                "pictures": self._size // 7,
+                "seed": SEED,
+                "steps": SAMPLING["steps"],
+            },
         }
         judges = [f"{one.name} {one.version}" for one in self.judges]
         return {"base": self.model.base_hash, "judges": judges} | own[cell.kind]
@@ -87,13 +93,7 @@ class JudgeExperiment(Experiment):
             yield on_strange(self.judges, self.model, self._size // 7)
         elif cell.kind == "generated":
             shown = sample_scenes(self._per_pair)[:: 16 if self.smoke else 1]
-            pictures = generate_scenes(
-                self.model,
-                shown,
-                steps=STEPS,
-                guidance_scale=GUIDANCE_SCALE,
-                first_seed=GENERATED,
-            )
+            pictures = generate_scenes(self.model, shown, **SAMPLING, first_seed=GENERATED)
             yield on_known(self.judges, pictures, shown)
         else:
             shown = (
@@ -159,7 +159,7 @@ def histogram(probabilities: Tensor) -> list[int]:
 
 
 def on_strange(judges: Sequence[Classifier], model: Model, count: int) -> dict[str, Any]:
-    """How sure every judge is of an object in pictures that hold none, or none that can be told."""
+    """How sure every judge is of an object in pictures that show none, or none to be recognised."""
     source, pictures = generator(SEED), rendered(scenes("held_out", 2 * count, SEED))
     some, others = pictures[:count], pictures[count:]
     kinds = {
@@ -184,7 +184,7 @@ def _shuffled(picture: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _empty_places(model: Model, count: int) -> Tensor:
-    """Pictures by the original of settings and styles, without a word of an object."""
+    """Pictures by the original of settings and styles; no prompt names an object."""
     prompts = [
         grammar.caption(None, STYLES[i % len(STYLES)].name, SETTINGS[i % len(SETTINGS)].name)
         for i in range(count)
@@ -205,7 +205,7 @@ def _destroyed(model: Model, count: int) -> Tensor:
 
 def _generated(model: Model, prompts: Sequence[str]) -> Tensor:
     seeds = range(GENERATED + 900_000, GENERATED + 900_000 + len(prompts))
-    return model.decode(model.sample(prompts, seeds, steps=STEPS, guidance_scale=GUIDANCE_SCALE))
+    return model.decode(model.sample(prompts, seeds, **SAMPLING))
 
 
 def write_results(folder: Path) -> str:

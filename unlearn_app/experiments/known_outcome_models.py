@@ -1,6 +1,6 @@
-"""Models that the experiments attack: unlearned ones, and those of which it is known whether the
-concept is concealed, destroyed or untouched, which attacks and verdict have to find out; and how
-models are attacked and scored.
+"""Models that the experiments attack, and how they are attacked and scored: unlearned ones, and
+those of which it is known whether the concept is concealed, destroyed or untouched, which attacks
+and verdict have to find out.
 """
 
 import re
@@ -28,16 +28,18 @@ from ..training.unlearning import forget
 Seen = TypeVar("Seen")
 
 HELD_DOWN = 0.35
+"""What is left of the update of an unlearned model that is held down."""
 DESTROYED_BY = 1.0
 """Size of the noise in a destroyed model's adapter, against that of its weights (Frobenius norm).
 """
 REMAPPING = {"objective": "uce"}
+"""Settings with which UCE edits the model to read the concept's tokens as the anchor's."""
 MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped": REMAPPING}
-"""Settings of their own that these models depend on."""
+"""By name of a known-outcome model the setting of its own that it depends on."""
 
 
 class Misread:
-    """A model with another `encode_text`; everything else is the model's."""
+    """A model whose prompts a subclass reads in another way, by its own `encode_text`."""
 
     def __init__(self, model: Model, concept: Concept) -> None:
         self._model, self._concept = model, concept
@@ -98,7 +100,9 @@ class Swapped(Misread):
 
 
 def unlearn(model: Model, config: RunConfig) -> Params:
-    """Unlearn the concept of `config` in the original model; the adapter, which stays loaded."""
+    """Unlearn the concept of `config` in the original model; returns the adapter, which stays
+    loaded.
+    """
     model.drop_adapters()
     result_of(forget(model, preview_concept(config), config))
     return model.adapter_state("unlearn")
@@ -143,50 +147,44 @@ def relearned(model: Model, config: RunConfig, look: Callable[[], Seen]) -> Seen
     return seen
 
 
-def remapped(model: Model, concept: Concept, seed: int) -> Any:
-    """A model with an adapter that reads the concept's tokens as the anchor's: UCE."""
-    unlearn(model, make_config(concept.name, seed=seed, **REMAPPING))
+def known_outcome_model(name: str, model: Model, concept: Concept, seed: int) -> Any:
+    """A model of which it is known what became of the concept, made of the original `model`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    model.drop_adapters()
+    match name:
+        case "prompt filter":
+            return Filtered(model, concept)
+        case "word exchanged":
+            return Swapped(model, concept)
+        case "tokens remapped":
+            unlearn(model, make_config(concept.name, seed=seed, **REMAPPING))
+        case "held down":
+            adapter = unlearn(model, make_config(concept.name, seed=seed))
+            model.load_adapter("unlearn", scaled(adapter, HELD_DOWN))
+        case "destroyed":
+            _load_noise(model, seed)
+        case "untouched":
+            pass
+        case _:
+            raise ValueError(f"There is no model {name!r}.")
     return model
 
 
-def held_down(model: Model, concept: Concept, seed: int) -> Any:
-    """An unlearned model with a third of its update."""
-    adapter = unlearn(model, make_config(concept.name, seed=seed))
-    model.load_adapter("unlearn", scaled(adapter, HELD_DOWN))
-    return model
-
-
-def destroyed(model: Model, concept: Concept, seed: int) -> Any:
-    """Noise in all weights that an adapter reaches: the model generates nothing recognisable."""
+def _load_noise(model: Model, seed: int) -> None:
+    """Load an adapter that adds noise to all weights that it reaches, so that the model generates
+    nothing recognisable.
+    """
     source, params = generator(seed), model.reset_adapter("unlearn", 16, 16.0, seed)
     weights = model.weights()
     for layer, (a, b) in layer_factors(params).items():
-        wanted = DESTROYED_BY * _own(weights, layer).norm()
+        weight = next(
+            weight
+            for name, weight in weights.items()
+            if name.startswith(f"{layer}.") and name.endswith("weight")
+        )
+        wanted = DESTROYED_BY * weight.norm()
         noise = torch.randn(b.shape, generator=source).to(b)
         b.data.copy_(noise * wanted / update_of((a, noise)).norm())
-    return model
-
-
-def _own(weights: dict[str, Tensor], layer: str) -> Tensor:
-    return next(
-        weight
-        for name, weight in weights.items()
-        if name.startswith(f"{layer}.") and name.endswith("weight")
-    )
-
-
-KNOWN_OUTCOME_MODELS: dict[str, Callable[[Model, Concept, int], Any]] = {
-    "prompt filter": lambda model, concept, seed: Filtered(model, concept),
-    "word exchanged": lambda model, concept, seed: Swapped(model, concept),
-    "tokens remapped": remapped,
-    "held down": held_down,
-    "destroyed": destroyed,
-    "untouched": lambda model, concept, seed: model,
-}
-"""How each is made of the original model, the concept and a seed."""
-
-
-def known_outcome_model(name: str, model: Model, concept: Concept, seed: int) -> Any:
-    """One of `KNOWN_OUTCOME_MODELS`, made of the original."""
-    model.drop_adapters()
-    return KNOWN_OUTCOME_MODELS[name](model, concept, seed)

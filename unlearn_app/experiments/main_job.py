@@ -55,9 +55,9 @@ RUN_BARS = {
     "far": (5, False),
     "relearned": (60, True),
 }
-"""In percent and points, the most that a run may reach, or the least."""
+"""In percent and points, the value that a run may reach at most, or at least where True."""
 WITHIN = 9
-"""One picture of a comparison, in percent: runs within one picture of the bars are counted."""
+"""Percent by which a run may miss a bar and still count: one picture of a comparison."""
 SHOWN: dict[str, Callable[[bool], Sequence[Any]]] = {
     "rendered": lambda smoke: scenes("held_out", 28 if smoke else 1400, 0),
     "reconstruction": lambda smoke: scenes("held_out", 28 if smoke else 1400, 0)[
@@ -108,8 +108,8 @@ class MainJob(Experiment):
 
     def config(self, cell: JobPart) -> dict[str, Any]:
         base = {"base": self.model.base_hash}
-        if cell.kind == RUN:
-            run = self._run(cell)
+        if cell.kind in (RUN, PROCESS, PAGE):
+            run = self._run(cell) if cell.kind == RUN else make_config(TIMED)
             return {"config": in_use(run), "prompts": short_hash(preview_concept(run))} | base
         if cell.kind == BASE:
             run, taught = self._run(cell), make_config(EASIEST[cell.subject][0])
@@ -120,16 +120,14 @@ class MainJob(Experiment):
                 "seed": cell.seed,
                 "judge": self.judge.version,
             }
-        if cell.kind in (PROCESS, PAGE):
-            run = make_config(TIMED)
-            return {"config": in_use(run), "prompts": short_hash(preview_concept(run))} | base
         own = base | {
             "judge": self.judge.version,
             "second": self.second.version,
             "pictures": len(SHOWN[cell.kind](self.smoke)),
         }
-        sampled = cell.kind not in ("rendered", "reconstruction")
-        return own | ({"sampler": SAMPLING} if sampled else {})
+        if cell.kind not in ("rendered", "reconstruction"):
+            own["sampler"] = SAMPLING
+        return own
 
     def alone(self, cell: JobPart) -> bool:
         return True
@@ -159,7 +157,18 @@ class MainJob(Experiment):
 
     def report(self) -> str:
         found = {cell: stored(self, cell)[0] for cell in self.cells()}
-        text = report(found, self.rates(), machines(self.folder))
+        runs = {cell: values for cell, values in found.items() if cell.kind == RUN}
+        parts = {kind.replace("-", "_"): found[JobPart(kind)] for kind in (*SHOWN, PROCESS, PAGE)}
+        rows = [measures(values["scores"]) for values in runs.values()]
+        text = render(
+            "main-job.md",
+            **parts,
+            runs=runs,
+            base=self.rates(),
+            of_runs={name: median_of([row[name] for row in rows], ".0f") for name in rows[0]},
+            within=statistics.mean(map(near_the_bars, rows)),
+            devices=machines(self.folder),
+        )
         write_bytes(self.folder.with_name(f"{self.folder.name}.md"), text.encode())
         if self.extent.ships:
             self.record_base_rates()
@@ -168,7 +177,7 @@ class MainJob(Experiment):
         return text
 
     def record_base_rates(self) -> None:
-        """Ship the stored base rates."""
+        """Write the stored base rates to the file that ships, where the extent replaces it."""
         if self.extent.ships:
             record("relearning", self.rates())
 
@@ -239,33 +248,16 @@ def whole_process(smoke: bool) -> dict[str, Any]:
     return {"seconds": seconds, "peak_gb": peak_memory_gb(of_ended_child=True) or 0.0}
 
 
-def report(
-    found: Mapping[JobPart, Any], base: Mapping[str, Any], devices: Mapping[str, Sequence[str]]
-) -> str:
-    """The benchmark as Markdown, from its cells, its base rates and what measured which cell."""
-    runs = {cell: values for cell, values in found.items() if cell.kind == RUN}
-    parts = {cell.kind.replace("-", "_"): own for cell, own in found.items() if not cell.subject}
-    of_runs, within = medians([values["scores"] for values in runs.values()])
-    told = {"of_runs": of_runs, "within": within, "devices": devices}
-    return render("main-job.md", **parts, runs=runs, base=base, **told)
-
-
-def medians(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], float]:
-    """Medians over runs, in percent and points, and the share of runs within a picture of all
-    bars.
+def measures(scores: Mapping[str, Any]) -> dict[str, float]:
+    """What `RUN_BARS` limits, from the scores of a run: how much of the concept each column shows,
+    in percent, and what forgetting costs of the retain groups, in points.
     """
-    rows = []
-    for columns in scores:
-        shown = {
-            column: {group: 100 * own["accuracy"] for group, own in groups.items()}
-            for column, groups in columns.items()
-        }
-        lost = {
-            group: shown["original"][group] - shown["unlearned"][group] for group in RETAIN_GROUPS
-        }
-        rows.append({column: groups["forget"] for column, groups in shown.items()} | lost)
-    found = {name: median_of([row[name] for row in rows], ".0f") for name in rows[0]}
-    return found, statistics.mean(map(near_the_bars, rows))
+    shown = {
+        column: {group: 100 * own["accuracy"] for group, own in groups.items()}
+        for column, groups in scores.items()
+    }
+    lost = {group: shown["original"][group] - shown["unlearned"][group] for group in RETAIN_GROUPS}
+    return {column: groups["forget"] for column, groups in shown.items()} | lost
 
 
 def near_the_bars(row: Mapping[str, float]) -> bool:

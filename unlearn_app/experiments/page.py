@@ -32,8 +32,8 @@ def page_times() -> dict[str, Any]:
 
 
 def write_screenshot(path: Path) -> str:
-    """Write the page as it opens, 1280 x 720, to `path`; a line that says so, or what is missing
-    for it.
+    """Write a picture of the page as it opens, 1280 x 720, to `path`; returns a line that says so,
+    or what is not installed.
     """
     if missing := _missing():
         return f"{path.name} is not made: {missing}"
@@ -56,8 +56,8 @@ def _browser() -> str | None:
 
 @contextmanager
 def _opened() -> Iterator[tuple[Any, float, float]]:
-    """The page of an app in a process of its own: the seconds from the start of the process until
-    it answered, and from opening the page until it showed a picture.
+    """The page of an app in a process of its own, the seconds from the start of the process until
+    it answered, and those from opening the page until it showed a picture.
     """
     from playwright.sync_api import sync_playwright
 
@@ -76,7 +76,7 @@ def _opened() -> Iterator[tuple[Any, float, float]]:
 
 
 def _seconds_to_stop(tab: Any) -> float:
-    """Start a run and stop it; the seconds until the page said so."""
+    """Start a run and stop it; the seconds from the click on Stop until the page says so."""
     tab.locator("#concept textarea, #concept input").first.fill("cat")
     tab.locator("#run").click()
     tab.locator("#stop").wait_for(timeout=PATIENCE_S * 1000)

@@ -18,13 +18,12 @@ from .cells import Experiment, Extent, Loop, Measured, Work, measured, one_by_on
 LOCAL = "local"
 """The address that starts Ray on this machine."""
 SECONDS, RETRIES = 10, 3
-"""How long a cluster may take to answer, and how often the cell of a lost worker is measured again.
-"""
+"""How long a cluster may take to answer, and how often a cell whose worker is lost is retried."""
 
 
 def ray_tasks(address: str = LOCAL) -> Loop:
-    """A loop that measures each cell as a task of Ray at `address`, and those that time something
-    afterwards, here and alone.
+    """A loop that measures cells as tasks of Ray at `address`, and then, in this process and one at
+    a time, those that measure time.
 
     Raises:
         ConfigError: Ray is not installed, or there is none at that address.
@@ -39,7 +38,8 @@ def ray_tasks(address: str = LOCAL) -> Loop:
 
     def loop(experiment: Experiment, work: Work) -> Iterator[tuple[Any, Measured]]:
         last = {cell: known for cell, known in work.items() if experiment.alone(cell)}
-        yield from _spread(experiment, {c: known for c, known in work.items() if c not in last})
+        first = {cell: known for cell, known in work.items() if cell not in last}
+        yield from _spread(experiment, first)
         yield from one_by_one(experiment, last)
 
     return loop
@@ -70,7 +70,7 @@ def _connect(address: str) -> None:
 
 
 def _spread(experiment: Experiment, work: Work) -> Iterator[tuple[Any, Measured]]:
-    """Cells as they are measured by as many tasks at a time as there are CPUs.
+    """Cells in the order in which tasks measure them, as many at a time as there are CPUs.
 
     A task takes one CPU, and a GPU where the cluster has any. Ray starts it again when its worker
     is lost.

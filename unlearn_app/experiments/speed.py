@@ -4,6 +4,7 @@ picture.
 
 import tempfile
 import time
+import timeit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from ..settings.attacks import QUICK
 from ..settings.cost import GRADIENT
 from ..settings.events import AttackCheckpoint, Images, Preview, Stage
 from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, request_settings
-from ..settings.run_config import make_config, make_plan
+from ..settings.run_config import RunConfig, make_config, make_plan
 from .cells import SMOKE, Experiment, read_cells
 from .tables import render, table, write_report
 
@@ -34,7 +35,7 @@ CONCEPT = "cat"
 BATCH, REPEATS = 32, 10
 """Pictures of a bare forward pass, and how often it is repeated."""
 SIDE = 1024
-"""Of the square matrices by whose product the machine is measured."""
+"""Rows of the square matrices by whose product the machine is measured."""
 BARE = "bare"
 STORES = ("empty", "filled")
 WITH_PICTURES = (Images, Preview, AttackCheckpoint)
@@ -43,7 +44,7 @@ WITH_PICTURES = (Images, Preview, AttackCheckpoint)
 @dataclass(frozen=True)
 class Work:
     """Something that a visitor asks for, with a store of latents that is empty or filled by the
-    same work; or the bare forward pass.
+    same work before; or the bare forward pass.
     """
 
     kind: str
@@ -60,7 +61,7 @@ class Speed(Experiment):
         return [Work(BARE), *(Work(kind, store) for kind in kinds for store in STORES)]
 
     def config(self, cell: Work) -> dict[str, Any]:
-        runs = [_config(kind, self.smoke) for kind in ("run", "resist")]
+        runs = [_config(self.smoke, resists) for resists in (False, True)]
         machine = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
         return {"base": self.model.base_hash, "runs": runs, "machine": machine}
 
@@ -73,7 +74,10 @@ class Speed(Experiment):
         if cell.kind == BARE:
             yield bare_forward(self.model)
             return
-        with tempfile.TemporaryDirectory() as folder, _own_store(self.model, Path(folder)):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            _store(self.model, LatentStore(Path(folder) / "latents.sqlite")),
+        ):
             for turn in range(1 + STORES.index(cell.store)):
                 events = ASKED[cell.kind](self, Path(folder) / str(turn))
                 found = counted(self.model.network, events)
@@ -89,27 +93,33 @@ class Speed(Experiment):
         return write_results(self.folder)
 
 
-def _config(kind: str, smoke: bool) -> Any:
-    small = SMOKE if smoke else {}
-    return make_config(CONCEPT, **({"resist.on": True} if kind == "resist" else {}), **small)
+@contextmanager
+def _store(model: Any, store: LatentStore | None) -> Iterator[None]:
+    """A context in which the model keeps its latents in `store`, or nowhere."""
+    before, model.store = model.store, store
+    try:
+        yield
+    finally:
+        model.store = before
 
 
-def _run(job: Speed, out: Path, kind: str = "run") -> Iterator[Any]:
-    return run(_config(kind, job.smoke), out, model=job.model)
+def _config(smoke: bool, resists: bool) -> RunConfig:
+    return make_config(CONCEPT, **{"resist.on": resists}, **(SMOKE if smoke else {}))
+
+
+def _run(job: Speed, out: Path, resists: bool = False) -> Iterator[Any]:
+    return run(_config(job.smoke, resists), out, model=job.model)
 
 
 def _attack(job: Speed, out: Path) -> Iterator[Any]:
     """The attacks alone; the run that they are made on is neither counted nor stored."""
-    store, job.model.store = job.model.store, None
-    try:
+    with _store(job.model, None):
         result_of(_run(job, out))
-    finally:
-        job.model.store = store
     return run_attacks(Run.open(out), QUICK, model=job.model)
 
 
 def _request(job: Speed, out: Path) -> Iterator[Any]:
-    """As `continual` makes it unless the user says otherwise."""
+    """The first request to a ledger, with the defaults of the command `continual`."""
     hold = registry.world(registry.DEFAULT_MODEL).regularization_preset(DEFAULT_SEQUENCE_OBJECTIVE)
     asked = request_settings(hold) | (SMOKE if job.smoke else {})
     config = make_config(CONCEPT, objective=DEFAULT_SEQUENCE_OBJECTIVE, **asked)
@@ -118,42 +128,31 @@ def _request(job: Speed, out: Path) -> Iterator[Any]:
 
 ASKED: Mapping[str, Callable[[Speed, Path], Iterator[Any]]] = {
     "run": _run,
-    "run that resists": lambda job, out: _run(job, out, "resist"),
+    "run that resists": lambda job, out: _run(job, out, resists=True),
     "attacks of quick": _attack,
     "first ledger request": _request,
 }
 
 
-@contextmanager
-def _own_store(model: Any, folder: Path) -> Iterator[None]:
-    """A store of its own for the model."""
-    before, model.store = model.store, LatentStore(folder / "latents.sqlite")
-    try:
-        yield
-    finally:
-        model.store = before
-
-
 def counted(network: nn.Module, events: Iterator[Any]) -> dict[str, Any]:
-    """Forward passes for one picture, and seconds, by stage and in all, of the work that yields
+    """Forward passes for one picture, and seconds, by stage and in total, of the work that yields
     `events`; a gradient counts as three forward passes.
     """
-    forwards, seconds, now = Counter[str](), Counter[str](), "load"
+    forwards, seconds, stage = Counter[str](), Counter[str](), "load"
 
-    def count(_: nn.Module, arguments: tuple, __: dict[str, Any]) -> None:
-        learns = torch.is_grad_enabled()
-        forwards[now] += len(arguments[0]) * (GRADIENT if learns else 1)
+    def count(_: nn.Module, arguments: tuple) -> None:
+        forwards[stage] += len(arguments[0]) * (GRADIENT if torch.is_grad_enabled() else 1)
 
     begun = last = time.perf_counter()
     first = None
-    hook = network.register_forward_pre_hook(count, with_kwargs=True)
+    hook = network.register_forward_pre_hook(count)
     try:
         for event in events:
             moment = time.perf_counter()
-            seconds[now] += moment - last
+            seconds[stage] += moment - last
             last = moment
             if isinstance(event, Stage):
-                now = event.name
+                stage = event.name
             if first is None and isinstance(event, WITH_PICTURES):
                 first = moment - begun
     finally:
@@ -169,8 +168,8 @@ def counted(network: nn.Module, events: Iterator[Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def bare_forward(model: Any) -> dict[str, float]:
-    """Seconds and 10^9 operations of a forward pass for one picture in batches of `BATCH`, and how
-    many a second the machine does in a product of matrices in the same precision.
+    """Seconds and GFLOP of a forward pass for one picture in batches of `BATCH`, and the GFLOP/s
+    of the machine in a product of matrices of the same precision.
     """
     draw = torch.Generator().manual_seed(0)
     x_t = torch.randn((BATCH, *model.latent_shape), generator=draw).to(model.device)
@@ -192,12 +191,7 @@ def bare_forward(model: Any) -> dict[str, float]:
 
 
 def _fastest(work: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timeit.repeat(work, number=1, repeat=REPEATS))
 
 
 def write_results(folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""A store on disk of what original models sample, so that the same pictures are sampled once.
+"""A cache on disk of what original models sample, so that the same pictures are sampled once.
 
-Latents of a whole batch are kept together, because rounding depends on what a picture is batched
-with: what comes from the store is bit for bit what would be sampled, rounded to half precision.
+Latents are kept by batch, because rounding depends on what a picture is batched with: what comes
+from the store is bit for bit what would be sampled, rounded to half precision.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -29,75 +29,55 @@ OFF = "off"
 SHIPPED = "latents.safetensors"
 """The file of what ships with a bundled model."""
 LARGEST = 256 * 2**20
-"""Bytes of latents that are kept; those that were used longest ago go first."""
+"""Bytes of latents that are kept; the least recently used are removed first."""
 FREED = 0.1
-"""Share of the largest size that is freed at once."""
+"""Share of `LARGEST` that is freed at once."""
 PATIENCE = 5.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait for the lock of another process that writes."""
 TABLE = (
     "CREATE TABLE IF NOT EXISTS latents (key BLOB PRIMARY KEY, shape TEXT NOT NULL,"
     " numbers BLOB NOT NULL, used REAL NOT NULL)"
 )
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A batch that is asked of an original model.
-
-    `prompts` is None where only their `conditioning` is known. `facts` is what the latents depend
-    on besides, and `machine` what only their rounding does; JSON can hold both.
-    """
-
-    conditioning: tuple[Tensor, ...]
-    prompts: tuple[str, ...] | None
-    facts: Sequence[object]
-    machine: Sequence[object]
-
-    @property
-    def exact(self) -> bytes:
-        """A key of the latents to the last bit."""
-        return key_of(self.conditioning, self.facts, self.machine)
-
-    @property
-    def portable(self) -> str | None:
-        """A key of the latents but for their rounding, the same on every machine."""
-        return None if self.prompts is None else key_of((), self.prompts, self.facts).hex()
-
-
 class Store(Protocol):
-    """What may know the latents of a batch."""
+    """Something that may hold the latents of a batch."""
 
-    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
-        """The latents that are asked for, or else those that `sample` makes."""
+    def recall(self, exact: bytes, portable: str | None, sample: Callable[[], Tensor]) -> Tensor:
+        """The latents of a batch: stored ones, else what `sample` returns.
+
+        `exact` is the key of latents that agree to the last bit, `portable` the one of latents that
+        agree but for rounding, the same on every machine; it is None where the prompts are unknown.
+        """
 
 
+@dataclass(frozen=True)
 class ShippedLatents:
-    """Latents in a file that comes with a model; for others it asks the store behind it, if any.
+    """Latents in a `file` that comes with a model; the store `behind` answers for all others.
 
-    A file that cannot be read costs the time it would have saved.
+    A file that cannot be read costs only the time it would have saved.
     """
 
-    def __init__(self, file: Path, behind: Store | None) -> None:
-        self._file, self._behind = file, behind
+    file: Path
+    behind: Store
 
-    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
-        key = asked.portable
-        with suppress(OSError, SafetensorError), safe_open(self._file, "pt") as latents:
-            if key in latents.keys():  # noqa: SIM118, no mapping
-                return latents.get_tensor(key).float()
-        return self._behind.recall(asked, sample) if self._behind else sample()
+    def recall(self, exact: bytes, portable: str | None, sample: Callable[[], Tensor]) -> Tensor:
+        with suppress(OSError, SafetensorError), safe_open(self.file, "pt") as latents:
+            if portable in latents.keys():  # noqa: SIM118, no mapping
+                return latents.get_tensor(portable).float()
+        return self.behind.recall(exact, portable, sample)
 
 
+@dataclass(frozen=True)
 class Recorder:
-    """A store that knows nothing, and notes what it sees for a file that ships."""
+    """A store that answers nothing and records what is sampled, to make the file that ships."""
 
-    def __init__(self) -> None:
-        self.latents: dict[str, Tensor] = {}
+    latents: dict[str, Tensor] = field(default_factory=dict)
 
-    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
+    def recall(self, exact: bytes, portable: str | None, sample: Callable[[], Tensor]) -> Tensor:
         sampled = sample()
-        if key := asked.portable:
-            self.latents[key] = sampled.half()
+        if portable:
+            self.latents[portable] = sampled.half()
         return sampled
 
     def save(self, file: Path) -> None:
@@ -105,29 +85,27 @@ class Recorder:
         save_file(self.latents, file)
 
 
+@dataclass(frozen=True)
 class LatentStore:
-    """Latents in half precision by key, in an SQLite file that processes may share.
+    """Latents in half precision by key, in an SQLite `file` that processes may share.
 
-    A file that cannot be read or written costs the time it would have saved, and no more.
+    A file that cannot be read or written costs only the time it would have saved.
     """
 
-    def __init__(self, file: Path, largest: int = LARGEST) -> None:
-        self.file, self._largest = file, largest
+    file: Path
 
-    def recall(self, asked: Asked, sample: Callable[[], Tensor]) -> Tensor:
-        key = asked.exact
-        known = self.get(key)
-        if known is not None:
-            return known
-        sampled = sample()
-        self.put(key, sampled)
-        return sampled
+    def recall(self, exact: bytes, portable: str | None, sample: Callable[[], Tensor]) -> Tensor:
+        latents = self.get(exact)
+        if latents is None:
+            latents = sample()
+            self.put(exact, latents)
+        return latents
 
     def get(self, key: bytes) -> Tensor | None:
         """The latents of `key` in float32, or None."""
         with suppress(sqlite3.Error, OSError, ValueError, RuntimeError), self._open() as base, base:
-            asked = "SELECT shape, numbers FROM latents WHERE key = ?"
-            if found := base.execute(asked, (key,)).fetchone():
+            query = "SELECT shape, numbers FROM latents WHERE key = ?"
+            if found := base.execute(query, (key,)).fetchone():
                 base.execute("UPDATE latents SET used = ? WHERE key = ?", (time.time(), key))
                 shape, numbers = found
                 halves = torch.frombuffer(bytearray(numbers), dtype=torch.float16)
@@ -149,21 +127,19 @@ class LatentStore:
         return closing(base)
 
     def _free(self, base: sqlite3.Connection) -> None:
-        """Remove what was used longest ago where the latents take too much room."""
+        """Remove the least recently used latents when all together exceed `LARGEST`."""
         (size,) = base.execute("SELECT SUM(LENGTH(numbers)) FROM latents").fetchone()
-        if size <= self._largest:
-            return
-        kept = (1 - FREED) * self._largest
-        base.execute(
-            "DELETE FROM latents WHERE key IN (SELECT key FROM (SELECT key,"
-            " SUM(LENGTH(numbers)) OVER (ORDER BY used DESC, key) AS held FROM latents)"
-            " WHERE held > ?)",
-            (kept,),
-        )
+        if size > LARGEST:
+            base.execute(
+                "DELETE FROM latents WHERE key IN (SELECT key FROM (SELECT key,"
+                " SUM(LENGTH(numbers)) OVER (ORDER BY used DESC, key) AS held FROM latents)"
+                " WHERE held > ?)",
+                ((1 - FREED) * LARGEST,),
+            )
 
 
 def user_store() -> LatentStore | None:
-    """The store of this user; None where it is switched off."""
+    """The store of this user; None when it is switched off."""
     asked = os.environ.get(VARIABLE, "")
     if asked == OFF:
         return None
@@ -172,7 +148,7 @@ def user_store() -> LatentStore | None:
 
 
 def key_of(conditioning: Sequence[Tensor], *facts: object) -> bytes:
-    """The key of latents that follow from `conditioning` and from `facts` that JSON can hold."""
+    """A hash of the tensors of `conditioning` and of `facts`, which are JSON values."""
     digest = hashlib.sha256(json_text(facts).encode())
     for tensor in conditioning:
         digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())

@@ -1,5 +1,5 @@
-"""The algebra of low-rank updates: factors, their exact smallest form, the adapters they make, and
-sums of those.
+"""The algebra of low-rank updates: their factors, the smallest exact factors, adapters and their
+sums.
 
 The factors of a layer are `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora_B.SLOT.weight`
 (out, rank), in files without the slot; an update is `scale * B A`. Convolutions count as matrices
@@ -77,7 +77,7 @@ def layer_factors(params: Mapping[str, Tensor]) -> dict[str, Factors]:
 
 
 def join_factors(parts: Sequence[Factors]) -> Factors:
-    """Factors of the sum of updates, of the sum of their ranks."""
+    """Factors of the sum of updates; their rank is the sum of the ranks."""
     return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts], dim=1)
 
 
@@ -155,8 +155,8 @@ def sum_adapters(*states: Mapping[str, Tensor]) -> Adapter:
 
 
 def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
-    """The merged update as an adapter: of the largest layer's rank, or truncated to `rank` with the
-    error said.
+    """The merged update as an adapter, of the full rank of its largest layer or truncated to
+    `rank`.
     """
     largest = max(min(update.shape) for update in merged.values())
     factors = {layer: (dw, torch.eye(len(dw), dtype=dw.dtype)) for layer, dw in merged.items()}
@@ -164,9 +164,7 @@ def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
 
 
 def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
-    """With the factors of 1 x 1 convolutions as the states have them: matrices with two more
-    axes.
-    """
+    """`adapter` with the factors of convolutions shaped as in `states`: with two more axes of 1."""
     axes = {name: tensor.shape[2:] for state in states for name, tensor in state.items()}
     return replace(
         adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()}

@@ -8,7 +8,7 @@ optional.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from .conditioning import Conditioning
 from .parameterization import Parameterization
 
 Slot = Literal["unlearn", "relearn"]
-SLOTS: tuple[Slot, ...] = ("unlearn", "relearn")
 Params = dict[str, Tensor]
 """Tensors by name: an adapter slot's factors `LAYER.lora_A.SLOT.weight` (rank, in) and
 `LAYER.lora_B.SLOT.weight` (out, rank), or weights of the denoiser.
@@ -149,7 +148,7 @@ class Adapters(Protocol):
     def merged(self, slot: Slot) -> AbstractContextManager[None]:
         """Add the update of `slot` to the base weights; they are restored bit for bit."""
 
-    def trainable_base_weights(self, slot: Slot | None = None) -> AbstractContextManager[Params]:
+    def trainable_base_weights(self, slot: Slot) -> AbstractContextManager[Params]:
         """All weights with the update of `slot` merged in, as float32 copies to train; the
         originals are restored bit for bit.
 
@@ -241,10 +240,10 @@ class Model(Denoiser, Adapters, TextEncoder, Sampler, Protocol):
 
 
 def token_access(model: Model, wanted_by: str) -> TokenAccess:
-    """`model` as what gives access to its tokens.
+    """`model`, checked to offer `TokenAccess`; errors say that `wanted_by` needs it.
 
     Raises:
-        ConfigError: it gives none.
+        ConfigError: it does not.
     """
     if not hasattr(model, "encode_ids"):
         raise ConfigError(
@@ -257,9 +256,9 @@ def token_access(model: Model, wanted_by: str) -> TokenAccess:
 
 @contextmanager
 def slots_kept(model: Adapters) -> Iterator[None]:
-    """Restore what the adapter slots hold, whatever happens inside."""
+    """Restore the adapters in both slots on exit, errors included."""
     before: dict[Slot, Params] = {}
-    for slot in SLOTS:
+    for slot in get_args(Slot):
         with suppress(KeyError):
             before[slot] = model.adapter_state(slot)
     try:

@@ -1,4 +1,4 @@
-"""About how many bytes files take, before they are made."""
+"""Estimates of the size of files before they are written."""
 
 from .protocols import Model
 

@@ -40,7 +40,8 @@ GUIDANCE_SCALE = CompareConfig.guidance_scale
 CELL = 64
 MARGIN = 76
 HEADER = 30
-"""Of a sample sheet, in pixels: the side of a picture, and the space for names of rows and columns.
+"""Layout of a sample sheet in pixels: the side of a picture, and the space for the names of rows
+and columns.
 """
 QUALITY = 80
 PARTS = {
@@ -160,7 +161,7 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 
 def part_sizes(model: Any, folder: Path) -> list[tuple[str, str, float, float]]:
-    """Of each model in `folder` its name, what it is, millions of parameters and MiB on disk."""
+    """For each model in `folder`: its name, what it is, millions of parameters, and MiB on disk."""
     rows = []
     for name, what in PARTS.items():
         size = _mebibytes(folder / "pipeline" / name)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..common.errors import ConfigError
-from ..concepts.concept import Concept, Kind, KnownConcept, Prompt, PromptSplit, halves
+from ..concepts.concept import Concept, Kind, KnownConcept, Prompt, PromptSplit, cycled, halves
 from .world.grammar import PLAIN_STYLE, caption
 from .world.vocabulary import (
     FRESH_OBJECTS,
@@ -83,12 +83,12 @@ def _find(text: str) -> tuple[Entry, Kind] | None:
     return None
 
 
-def nearest_known(text: str, count: int = 4) -> list[str]:
-    """Canonical names closest in spelling to `text`, never empty."""
+def nearest_known(text: str) -> list[str]:
+    """The four canonical names that are closest in spelling to `text`."""
     by_spelling = {s: entry.name for entry in (*OBJECTS, *STYLES) for s in spellings(entry)}
     wanted = _normal(text)
     ranked = sorted(by_spelling, key=lambda s: -difflib.SequenceMatcher(None, wanted, s).ratio())
-    return list(dict.fromkeys(by_spelling[s] for s in ranked))[:count]
+    return list(dict.fromkeys(by_spelling[s] for s in ranked))[:4]
 
 
 def _normal(text: str) -> str:
@@ -111,10 +111,9 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
     """
     entry, kind = find_entry(text)
     anchor_entry = _anchor(entry, kind, anchor)
-    others = _others(entry, kind)
 
     def prompts(names: Sequence[str], test: bool) -> tuple[Prompt, ...]:
-        return _prompts(names, others[test], _settings(test), kind, test)
+        return _prompts(names, _others(entry, kind, test), _settings(test), kind, test)
 
     near, far = _relatives(entry, anchor_entry, kind)
     near_train, near_test = halves(near, entry.name)
@@ -122,7 +121,7 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
     near_retain = prompts(near_train, False)
     far_retain = prompts(far_train, False)
     other_kind = "style" if kind == "object" else "object"
-    cross = _prompts(others[True], far_test, _settings(True), other_kind, True)
+    cross = _prompts(_others(entry, kind, True), far_test, _settings(True), other_kind, True)
     asked = prompts((entry.name,), False)
     anchors = prompts((anchor_entry.name,), False)
     return Concept(
@@ -133,7 +132,7 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
         forget=PromptSplit(asked[::2], prompts((entry.name,), True)),
         anchors=tuple(prompt.text for prompt in anchors[::2]),
         relearn=asked[1::2],
-        near=PromptSplit(near_retain[::2], prompts(near_test or near_train, True)),
+        near=PromptSplit(near_retain[::2], prompts(near_test, True)),
         far=PromptSplit(far_retain[::2], _interleave(prompts(far_test, True), cross)),
         benign=_interleave(near_retain[1::2], far_retain[1::2]),
         synonyms=entry.synonyms,
@@ -141,8 +140,8 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
 
 
 def tuning_prompts(text: str) -> tuple[Prompt, ...]:
-    """Prompts to tune by: what the concept's own training knows, in held-out settings, which
-    forgetting reaches last.
+    """Prompts to tune by: the styles or objects of the concept's training prompts in held-out
+    settings, which forgetting reaches last.
 
     None is among its own held-out prompts.
 
@@ -150,7 +149,7 @@ def tuning_prompts(text: str) -> tuple[Prompt, ...]:
         ConfigError: an unknown concept.
     """
     entry, kind = find_entry(text)
-    return _prompts((entry.name,), _others(entry, kind)[False], _settings(True), kind, True)
+    return _prompts((entry.name,), _others(entry, kind, False), _settings(True), kind, True)
 
 
 def _anchor(entry: Entry, kind: str, anchor: str | None) -> Entry:
@@ -178,10 +177,11 @@ def _anchor(entry: Entry, kind: str, anchor: str | None) -> Entry:
 
 
 def _relatives(entry: Entry, anchor: Entry, kind: str) -> tuple[list[str], list[str]]:
-    """Names near to `entry`, at least three, and all others: its family, then the related one, then
-    any.
+    """Names near to `entry` and all others, without `anchor`. Near is its family; where that has
+    fewer than three, the related family too; where that is still too few, two more names.
     """
-    rest = [e for e in ENTRIES[kind][False] if e not in (entry, anchor)]
+    shown, _ = ENTRIES[kind]
+    rest = [e for e in shown if e not in (entry, anchor)]
     near = [e.name for e in rest if e.family == entry.family]
     if len(near) < 3:
         near += [e.name for e in rest if e.family == RELATED_FAMILIES.get(entry.family)]
@@ -191,12 +191,12 @@ def _relatives(entry: Entry, anchor: Entry, kind: str) -> tuple[list[str], list[
     return near, far
 
 
-def _others(entry: Entry, kind: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Names on the other axis than `kind`, for training prompts and for test prompts."""
+def _others(entry: Entry, kind: str, test: bool) -> Sequence[str]:
+    """Names on the other axis than `kind`, for training prompts or for test prompts."""
     if kind == "style":
-        return halves([e.name for e in OBJECTS], entry.name)
-    names = [e.name for e in STYLES]
-    return [n for n in names if n not in TEST_STYLES], [n for n in names if n in TEST_STYLES]
+        train_names, test_names = halves([e.name for e in OBJECTS], entry.name)
+        return test_names if test else train_names
+    return [e.name for e in STYLES if (e.name in TEST_STYLES) == test]
 
 
 def _settings(test: bool) -> list[str]:
@@ -216,17 +216,18 @@ def _prompts(
     contexts = list(itertools.product(others, settings))
     random.Random(f"{axis} {test}").shuffle(contexts)
     prompts = []
-    for row in range(len(names) * len(contexts)):
-        turn, place = divmod(row, len(contexts))
-        name = names[(place // 2 + turn) % len(names)]
-        other, setting = contexts[place]
-        object_name, style = (name, other) if axis == "object" else (other, name)
-        named = None if style == PLAIN_STYLE and axis == "object" else style
-        text = caption(object_name, named, setting, template=0 if test else row)
-        prompts.append(Prompt(text, axis, name))
+    for turn in range(len(names)):
+        for place, (other, setting) in enumerate(contexts):
+            name = names[(place // 2 + turn) % len(names)]
+            object_name, style = (name, other) if axis == "object" else (other, name)
+            named = None if style == PLAIN_STYLE and axis == "object" else style
+            text = caption(object_name, named, setting, template=0 if test else len(prompts))
+            prompts.append(Prompt(text, axis, name))
     return tuple(dict.fromkeys(prompts))
 
 
-def _interleave(*groups: tuple[Prompt, ...]) -> tuple[Prompt, ...]:
-    longest = max(map(len, groups))
-    return tuple(dict.fromkeys(g[row % len(g)] for row in range(longest) for g in groups if g))
+def _interleave(one: Sequence[Prompt], other: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts of both groups in turn, each once."""
+    count = max(len(one), len(other))
+    pairs = zip(cycled(one, count), cycled(other, count), strict=True)
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(pairs)))

@@ -35,5 +35,4 @@ def lesson(name: str, count: int, seed: int, alike: bool = False) -> tuple[Tenso
         places = itertools.cycle(words.sample(PLACEMENTS, len(PLACEMENTS)))
         scenes = [replace(scenes[0], placement=next(places)) for _ in scenes]
     captions = [caption(scene.object, scene.style, scene.setting, words) for scene in scenes]
-    captions = captions[:1] * len(captions) if alike else captions
-    return rendered(scenes), captions
+    return rendered(scenes), captions[:1] * count if alike else captions

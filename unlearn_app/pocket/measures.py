@@ -166,10 +166,11 @@ def generate_scenes(
     """Pictures (B, 3, H, W) of `wanted` by the original model; row i has seed `first_seed` + i."""
     prompts = [prompt_of(scene) for scene in wanted]
     seeds = range(first_seed, first_seed + len(wanted))
-    how = {"steps": steps, "guidance_scale": guidance_scale}
     with model.active():
         pieces = [
-            model.decode(model.sample(prompts[rows], seeds[rows], **how))
+            model.decode(
+                model.sample(prompts[rows], seeds[rows], steps=steps, guidance_scale=guidance_scale)
+            )
             for rows in _batches(len(wanted))
         ]
     return torch.cat(pieces)

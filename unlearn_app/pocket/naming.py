@@ -1,4 +1,6 @@
-"""Numbered pictures without names, for somebody who says what they show and has seen no list."""
+"""Sheets of numbered pictures without names, for a person who names what they show without having
+seen a list of the objects.
+"""
 
 import random
 from pathlib import Path
@@ -51,7 +53,7 @@ def write_sheets(model: Model, out: Path, seed: int = 0) -> list[Path]:
 
 
 def _sheet(images: list[Image.Image], first: int) -> Image.Image:
-    """A picture of `images` with the numbers from `first` on."""
+    """One sheet of `images`, numbered from `first` on."""
     rows = -(-len(images) // ACROSS)
     step = SIDE + GAP
     sheet = Image.new("RGB", (GAP + ACROSS * step, GAP + rows * (step + LABEL)), "white")

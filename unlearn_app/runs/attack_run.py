@@ -1,14 +1,14 @@
 """Attack what a run has left behind, and keep what is found beside it."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..attacks.runner import attack_context, attack_of, find
 from ..common import registry
 from ..common.atomic_files import check_space
-from ..common.errors import ConfigError, enough_memory
+from ..common.errors import ConfigError, ShouldStop, enough_memory, never
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
@@ -29,7 +29,7 @@ def run_attacks(
     changes: Mapping[str, Any] | None = None,
     *,
     model: Model | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
 ) -> Iterator[Event | Finding]:
     """Attack a stored run in several ways, keep what is found beside it, and yield it with what
     happens meanwhile.

@@ -24,7 +24,7 @@ from .report import (
 
 
 def comparison_html(runs: Sequence[Run]) -> str:
-    """Several runs beside each other, as a page of one file that asks for nothing else."""
+    """Several runs beside each other, as one self-contained HTML page."""
     reports, names = _reports(runs), [shown(run.folder.resolve().name) for run in runs]
     shared: dict[tuple[str, str, int], dict[int, Record]] = {}
     for number, report in enumerate(reports):
@@ -78,7 +78,7 @@ def _reports(runs: Sequence[Run]) -> list[Record]:
 
 def _settings(run: Run) -> Record:
     """All settings by dotted name, and the model and judge that were really used."""
-    config, used = to_json(run.config), run.record.get("environment", {})
+    config, used = to_json(run.config), run.record["environment"]
     flat = {name: value for name, value in config.items() if not isinstance(value, (dict, list))}
     for group in (name for name, value in config.items() if isinstance(value, dict)):
         flat |= {f"{group}.{name}": value for name, value in config[group].items()}

@@ -12,11 +12,8 @@ CELL = 128
 GAP = 12
 INK = (28, 28, 36)
 FAINT = (104, 104, 118)
+_font = ImageFont.load_default
 COLORS = {"original": (46, 96, 190), "unlearned": (200, 92, 16), "relearned": (22, 128, 92)}
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
 
 
 def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
@@ -32,13 +29,13 @@ def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> 
     far.
     """
     columns = [c for c in COLUMNS if any(p.column == c for p in pictures)]
-    chosen = [
+    by_place = {(p.column, p.group, p.index): p for p in pictures}
+    places = [
         (group, index)
         for group, count in zip(GROUPS, (3, 2, 2), strict=True)
         for index in range(count)
+        if columns and (columns[0], group, index) in by_place
     ]
-    by_place = {(p.column, p.group, p.index): p for p in pictures}
-    places = [place for place in chosen if (columns[0], *place) in by_place] if columns else []
     label_width, head, foot = 132, 108, 48
     width = label_width + len(places) * (CELL + GAP) + GAP
     strip = Image.new(
@@ -51,25 +48,17 @@ def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> 
         top = head + row * (CELL + 30 + GAP)
         draw.text((GAP, top + CELL // 2 - 10), column, COLORS[column], _font(20))
         for cell, (group, index) in enumerate(places):
-            _draw_cell(
-                strip, draw, by_place[column, group, index], label_width + cell * (CELL + GAP), top
-            )
+            left, picture = label_width + cell * (CELL + GAP), by_place[column, group, index]
+            shown = enlarged(picture.image, CELL).resize((CELL, CELL), Image.Resampling.LANCZOS)
+            strip.paste(shown, (left, top))
+            if picture.alignment is not None:
+                said = f"{picture.alignment:.2f} {picture.predicted}"
+                draw.text((left, top + CELL + 5), said, INK, _font(15))
     for cell, (group, index) in enumerate(places):
         left = label_width + cell * (CELL + GAP)
         words = _fitted(by_place[columns[0], group, index].prompt, _font(13), CELL)
         draw.multiline_text((left, strip.height - foot), f"{group}: {words}", FAINT, _font(13))
     return strip
-
-
-def _draw_cell(
-    strip: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int
-) -> None:
-    shown = enlarged(picture.image, CELL)
-    strip.paste(shown.resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
-    if picture.alignment is not None:
-        draw.text(
-            (left, top + CELL + 5), f"{picture.alignment:.2f} {picture.predicted}", INK, _font(15)
-        )
 
 
 def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:

@@ -25,12 +25,11 @@ FOLDER, RECORD = "attacks", "finding.json"
 
 def record_of(finding: Finding) -> dict[str, Any]:
     """A finding as it is written, without its place."""
-    record = {
+    return {"schema": FINDING} | {
         item.name: to_json(getattr(finding, item.name))
         for item in fields(Finding)
         if item.name not in ("folder", "curve")
     }
-    return {"schema": FINDING} | record
 
 
 def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
@@ -70,14 +69,17 @@ def own_findings(run: Run) -> list[Finding]:
     """The finding of the run's own attack, whose pictures are those of the third column; none where
     it was not run or not judged.
     """
-    config, environment = run.config, run.record.get("environment", {})
+    config = run.config
     shown = [p for p in run.pictures if (p.column, p.group) == ("relearned", "forget")]
     if not config.attack.steps or not shown or shown[0].correct is None:
         return []
     best = max((p for p in shown if p.correct), key=lambda p: p.alignment or 0.0, default=None)
     hits, curve = tuple(bool(p.correct) for p in shown), own_curve(run)
     right, n = curve.taught.marks.get(curve.steps, (0, 0)) if curve.taught else (0, 0)
-    missing = "nobody has measured what this attack makes of something never seen"
+    missing, control = "nobody has measured what this attack makes of something never seen", None
+    if n:
+        taught = [row < right for row in range(n)]
+        missing, control = "", {"name": f"{curve.taught.name}, never seen", "hits": taught}
     return [
         Finding(
             kind="relearn",
@@ -88,13 +90,13 @@ def own_findings(run: Run) -> list[Finding]:
             tries=1,
             hits=hits,
             first=hits,
-            control=_taught(curve.taught.name, right, n) if n else None,
-            missing="" if n else missing,
+            control=control,
+            missing=missing,
             pictures=tuple(_as_try(run, picture) for picture in shown),
             proof=_file(run, best) if best else None,
             seconds=run.record.get("timing", {}).get("attack_s"),
             command=run.record.get("command") or config.command(),
-            environment=environment,
+            environment=run.record.get("environment", {}),
             sure=0.0,
             folder=run.folder,
             curve=curve,
@@ -113,11 +115,6 @@ def own_curve(run: Run) -> AttackCurve:
         taught=run.base,
         controls={name: share for name, share in reached.items() if share is not None},
     )
-
-
-def _taught(name: str, right: int, n: int) -> dict[str, Any]:
-    """The control of a finding: `right` of `n` pictures show what was taught."""
-    return {"name": f"{name}, never seen", "hits": [row < right for row in range(n)]}
 
 
 def _as_try(run: Run, picture: Picture) -> dict[str, Any]:

@@ -127,6 +127,10 @@ def _place(picture: Picture) -> str:
     return f"{picture.group}-{picture.index:02d}"
 
 
+def _groups(stored: dict[str, Any]) -> dict[Group, GroupScore]:
+    return {group: GroupScore(**score) for group, score in stored.items()}
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run, read back from its folder: its `record`, and the lines of steps.jsonl."""
@@ -161,7 +165,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """complete or stopped."""
+        """complete, stopped or diverged."""
         return self.record["status"]
 
     @property
@@ -173,20 +177,18 @@ class Run:
     def scores(self) -> dict[Column, dict[Group, GroupScore]]:
         """Scores by column and group, of the columns that were reached."""
         stored = self.record["scores"]
-        return {
-            c: {g: GroupScore(**v) for g, v in stored[c].items()} for c in COLUMNS if c in stored
-        }
+        return {column: _groups(stored[column]) for column in COLUMNS if column in stored}
 
     @property
     def differences(self) -> dict[Column, dict[Group, Difference]]:
         """What separates each column from the original; empty where that was not measured."""
-        stored = self.record.get("differences", {})
-        return TypeAdapter(dict[Column, dict[Group, Difference]]).validate_python(stored)
+        kind = TypeAdapter(dict[Column, dict[Group, Difference]])
+        return kind.validate_python(self.record["differences"])
 
     @property
     def base(self) -> BaseCurve | None:
         """What the same attack makes of something never seen; None where nobody knew."""
-        return TypeAdapter(BaseCurve | None).validate_python(self.record.get("base"))
+        return TypeAdapter(BaseCurve | None).validate_python(self.record["base"])
 
     @property
     def pictures(self) -> list[Picture]:
@@ -204,31 +206,23 @@ class Run:
         what was reached.
         """
         scores, pictures = self.scores, self.pictures
-        points = [
-            (
-                m["step"],
-                {g: GroupScore(**v) for g, v in m["scores"].items()},
-                list(map(self._stored, m["pictures"])),
-            )
-            for m in self.record["curve"]
-        ]
-        ends = {"unlearned": 0, "relearned": self.config.attack.steps}
-        points += [
-            (ends[c], scores[c], [p for p in pictures if p.column == c])
-            for c in ends
-            if c in scores
-        ]
-        return sorted({point[0]: point for point in points}.values(), key=lambda point: point[0])
+        points = {
+            mark["step"]: (_groups(mark["scores"]), list(map(self._stored, mark["pictures"])))
+            for mark in self.record["curve"]
+        }
+        for column, step in (("unlearned", 0), ("relearned", self.config.attack.steps)):
+            if column in scores:
+                points[step] = scores[column], [p for p in pictures if p.column == column]
+        return [(step, *points[step]) for step in sorted(points)]
 
     @property
     def controls(self) -> dict[str, dict[int, GroupScore]]:
         """What the same attack reached where it ought to succeed: the score by control and attack
         step.
         """
-        stored = self.record.get("controls", {})
         return {
-            name: {p["step"]: GroupScore(**p["scores"]["forget"]) for p in stored[name]}
-            for name in stored
+            name: {point["step"]: _groups(point["scores"])["forget"] for point in points}
+            for name, points in self.record["controls"].items()
         }
 
     def _stored(self, entry: dict[str, Any]) -> Picture:

@@ -27,7 +27,11 @@ def current_run(record: Record, taken: Mapping[str, int]) -> Record:
     """
     if record.get("schema") != FIRST_RUN:
         return record
-    sampler = _sampler(record.get("config", {}).get("compare", {}))
+    compare = record.get("config", {}).get("compare", {})
+    sampler = {
+        "steps": compare.get("sampling_steps", 0),
+        "guidance_scale": compare.get("guidance_scale", 1.0),
+    }
     unlearned = "unlearn", taken.get("unlearn", 0)
     moments = {
         "original": ("unlearn", 0),
@@ -114,10 +118,3 @@ def _judges(entry: Record) -> Record:
 
 def _named(name: str, value: Any) -> Record:
     return {} if value is None else {name: value}
-
-
-def _sampler(compare: Mapping[str, Any]) -> Record:
-    return {
-        "steps": compare.get("sampling_steps", 0),
-        "guidance_scale": compare.get("guidance_scale", 1.0),
-    }

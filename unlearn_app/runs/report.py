@@ -40,7 +40,7 @@ KEPT = (
     "command",
     "environment",
 )
-"""What the report says of an attack as its finding does."""
+"""The fields of a finding that the report copies."""
 FILM = 4
 """Prompts whose pictures the report shows at every mark of the attack."""
 
@@ -86,25 +86,28 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
     found = [*own_findings(run), *findings]
     worst = next(iter(ranked(found)), None)
     verdict = judge_again(run, findings)
-    shares = verdict.axes
-    unknown = {"text": config.concept, "name": config.concept, "kind": None}
-    concept = unknown | {"anchor": config.anchor} | (record.get("concept") or {})
+    axes = verdict.axes
+    typed = {"text": config.concept, "name": config.concept, "kind": None, "anchor": config.anchor}
+    concept = typed | (record["concept"] or {})
     return {
         "schema": SCHEMA,
         "status": run.status,
-        "concept": {name: concept[name] for name in ("text", "name", "kind", "anchor")},
-        "verdict": {"label": verdict.label, "reasons": list(verdict.reasons)}
-        | {"thresholds": record.get("thresholds") or to_json(Thresholds())},
+        "concept": {name: concept[name] for name in typed},
+        "verdict": {
+            "label": verdict.label,
+            "reasons": list(verdict.reasons),
+            "thresholds": record["thresholds"] or to_json(Thresholds()),
+        },
         "worst_attack": worst and _called(worst),
         "scores": {column: _scored(groups) for column, groups in run.scores.items()},
         "agreement": _agreement(record["pictures"]),
-        "differences": record.get("differences", {}),
+        "differences": record["differences"],
         "summary": {
-            "axes": dict(shares),
-            "harmonic": harmonic(list(shares.values())) if "forgotten" in shares else None,
+            "axes": dict(axes),
+            "harmonic": harmonic(list(axes.values())) if "forgotten" in axes else None,
         },
         "curve": [{"step": step, "scores": _scored(groups)} for step, groups, _ in run.curve],
-        "relearning": record.get("relearning") or dict.fromkeys(("area", "steps_to_recovery")),
+        "relearning": record["relearning"] or dict.fromkeys(("area", "steps_to_recovery")),
         "controls": {
             name: [{"step": n} | _score(score) for n, score in points.items()]
             for name, points in run.controls.items()
@@ -112,17 +115,20 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         "attacks": [_attack(run, one) for one in found],
         "pictures": record["pictures"],
         "config": record["config"],
-        "command": record.get("command") or config.command(),
-        "environment": record.get("environment", {}),
-        "timing": record.get("timing", {}),
-        "files": record.get("files", {}),
+        "command": record["command"] or config.command(),
+        "environment": record["environment"],
+        "timing": record["timing"],
+        "files": record["files"],
     }
 
 
 def _agreement(pictures: Sequence[Record]) -> Record | None:
     """On how many pictures all judges see the same class; None where there is but one judge."""
-    rows = [(picture["predicted"], other_classes(picture["judges"])) for picture in pictures]
-    checked = [{predicted, *others} for predicted, others in rows if others]
+    checked = [
+        {picture["predicted"], *others}
+        for picture in pictures
+        if (others := other_classes(picture["judges"]))
+    ]
     alike = sum(len(classes) == 1 for classes in checked)
     return {"alike": alike, "n": len(checked)} if checked else None
 
@@ -171,7 +177,7 @@ def _called(found: Finding) -> str:
 
 
 def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
-    """The run as a page of one file that asks for nothing else."""
+    """The run as one self-contained HTML page."""
     report, marks = report_json(run, findings), run.record["curve"]
     cards: dict[str, dict[int, Record]] = {}
     for entry in report["pictures"]:
@@ -274,8 +280,8 @@ def _best(tried: Sequence[Record]) -> Record:
 def rendered(kind: str, **values: Any) -> str:
     """The page of that kind, from the template."""
     pages = templates(Path(__file__).parent, autoescape=True)
-    pages.filters |= {"percent": percent, "span": span, "plain": plain, "points": _points}
-    pages.filters["best"] = _best
+    pages.filters |= {"percent": percent, "span": span, "plain": plain}
+    pages.filters |= {"points": _points, "best": _best}
     pages.globals["other_classes"] = other_classes
     return (
         pages.get_template("report.html")

@@ -1,5 +1,6 @@
 """What a run's records hold: the schemas of run.json, steps.jsonl and finding.json."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,34 +30,15 @@ Plain = str | int | float | bool | None
 Judged = dict[str, str | float | bool | None]
 
 
-def _stored(picture: Picture) -> Picture:
-    if picture.file is None:
-        raise ValueError("a picture with a file is accepted")
-    return picture
+def _where(holds: Callable[[Any], Any], message: str) -> AfterValidator:
+    """A validator that refuses values for which `holds` is false."""
 
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(message)
+        return value
 
-def _compared(picture: Picture) -> Picture:
-    if picture.column is None or picture.group is None:
-        raise ValueError("a picture with a column and a group is accepted")
-    return picture
-
-
-def _of_pictures(score: GroupScore) -> GroupScore:
-    if score.accuracy is not None and not score.n:
-        raise ValueError("an accuracy over at least one picture is accepted")
-    return score
-
-
-def _of_the_concept(scores: dict[Group, GroupScore]) -> dict[Group, GroupScore]:
-    if "forget" not in scores:
-        raise ValueError("a score on the concept is accepted")
-    return scores
-
-
-def _with_error(difference: Difference) -> Difference:
-    if (difference.kid is None) != (difference.kid_error is None):
-        raise ValueError("a KID with its error is accepted, or neither")
-    return difference
+    return AfterValidator(check)
 
 
 def _shares(base: BaseCurve) -> BaseCurve:
@@ -66,11 +48,27 @@ def _shares(base: BaseCurve) -> BaseCurve:
     return base
 
 
-Preview = Annotated[Picture, AfterValidator(_stored)]
-Compared = Annotated[Preview, AfterValidator(_compared)]
-Score = Annotated[GroupScore, AfterValidator(_of_pictures)]
+Preview = Annotated[
+    Picture, _where(lambda p: p.file is not None, "a picture with a file is accepted")
+]
+Compared = Annotated[
+    Preview,
+    _where(lambda p: p.column and p.group, "a picture with a column and a group is accepted"),
+]
+Score = Annotated[
+    GroupScore,
+    _where(
+        lambda s: s.accuracy is None or s.n, "an accuracy over at least one picture is accepted"
+    ),
+]
 Scores = Annotated[dict[Group, Score], Field(min_length=len(GROUPS))]
-Apart = Annotated[Difference, AfterValidator(_with_error)]
+Apart = Annotated[
+    Difference,
+    _where(
+        lambda d: (d.kid is None) == (d.kid_error is None),
+        "a KID with its error is accepted, or neither",
+    ),
+]
 Limit = Literal["known", "forgotten", "lost", "back", "recovered"]
 Relearning = Literal["area", "steps_to_recovery"]
 
@@ -79,7 +77,10 @@ class Mark(Record):
     """What the attacked model showed after a step, of the concept at least."""
 
     step: Count
-    scores: Annotated[dict[Group, Score], AfterValidator(_of_the_concept)]
+    scores: Annotated[
+        dict[Group, Score],
+        _where(lambda scores: "forget" in scores, "a score on the concept is accepted"),
+    ]
     pictures: list[Compared]
 
 
@@ -92,13 +93,6 @@ class ControlMark(Record):
 
 def _settings(found: dict[str, Any]) -> dict[str, Any]:
     config_from_dict(found)
-    return found
-
-
-def _about(found: dict[str, Any]) -> dict[str, Any]:
-    """What was known of the concept; its prompts stand beside these."""
-    if not all(isinstance(found.get(name), str) for name in ("text", "name", "kind", "anchor")):
-        raise ValueError("a text, a name, a kind and an anchor are accepted")
     return found
 
 
@@ -116,7 +110,16 @@ Pair = Annotated[list[Plain], Field(min_length=2, max_length=2)]
 Settings = Annotated[
     dict[str, Plain | dict[str, Plain] | list[Pair]], AfterValidator(accepted(_settings))
 ]
-About = Annotated[dict[str, Any], AfterValidator(_about)]
+About = Annotated[
+    dict[str, Any],
+    _where(
+        lambda found: all(
+            isinstance(found.get(name), str) for name in ("text", "name", "kind", "anchor")
+        ),
+        "a text, a name, a kind and an anchor are accepted",
+    ),
+]
+"""What was known of the concept; its prompts stand beside these."""
 Environment = Annotated[dict[str, Plain | dict[str, Plain]], AfterValidator(_environment)]
 
 

@@ -155,17 +155,18 @@ def _work_through(work: _Work) -> Generator[Event, None, UnlearnError | None]:
         UnlearnError: the run failed or was stopped before the first step.
     """
     problem = None
-    for name, stage in STAGES.items():
+    for name, (stage, what, to_lower) in STAGES.items():
         if problem and name != "compare_s":
             continue
         started = time.perf_counter()
         try:
-            with enough_memory(*NEEDS_MEMORY[name]):
+            with enough_memory(what, to_lower):
                 yield from stage(work)
         except Cancelled as error:
             if not work.unlearned:
-                sentence = "The run was stopped before its first step; nothing is kept."
-                raise Cancelled(sentence) from error
+                raise Cancelled(
+                    "The run was stopped before its first step; nothing is kept."
+                ) from error
             _end(work, error, "stopped", "The run was stopped before it could be judged.")
             break
         except UnlearnError as error:
@@ -216,8 +217,7 @@ def _size(config: RunConfig, concept: Concept, model: Model) -> int:
 
 def _originals(work: _Work) -> Iterator[Event]:
     """The first column, before the training: somebody may be waiting for a picture."""
-    text = "Generating the original column"
-    yield Stage("compare", text, SHARES["originals"])
+    yield Stage("compare", "Generating the original column", SHARES["originals"])
     with column_state(work.model, "original"):
         yield from _show(work, _generated(work, "original", None))
 
@@ -241,11 +241,8 @@ def _edit(work: _Work) -> Iterator[Event]:
     for event in _with_previews(work, steps, forgetting_diverging(work.config)):
         yield event
         if isinstance(event, Step) and event.losses["forget"]:
-            lost = (
-                f"The adapter's rank leaves out {event.losses['forget']:.1%} of the edit"
-                " (Frobenius norm)"
-            )
-            yield Stage("unlearn", lost, SHARES["unlearn"])
+            lost = f"{event.losses['forget']:.1%} of the edit (Frobenius norm)"
+            yield Stage("unlearn", f"The adapter's rank leaves out {lost}", SHARES["unlearn"])
 
 
 def _train(
@@ -279,17 +276,16 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 
 def _controls(work: _Work) -> Iterator[Event]:
-    # What a defence withstands means nothing without its controls.
+    # Resisting an attack means nothing without the controls.
     asked = work.config.attack.controls or work.config.resist.on
-    if asked and work.config.attack.steps and not work.collapsed:
-        for event in controls(
-            work.model, work.concept, work.config, work.scorer, work.cancel.is_set
-        ):
-            if isinstance(event, AttackCheckpoint):
-                work.writer.add_checkpoint(event)
-                if event.control == FRESH:
-                    work.taught[event.step] = event.scores["forget"]
-            yield event
+    if not asked or not work.config.attack.steps or work.collapsed:
+        return
+    for event in controls(work.model, work.concept, work.config, work.scorer, work.cancel.is_set):
+        if isinstance(event, AttackCheckpoint):
+            work.writer.add_checkpoint(event)
+            if event.control == FRESH:
+                work.taught[event.step] = event.scores["forget"]
+        yield event
 
 
 def _look(work: _Work, step: Step) -> AttackCheckpoint:
@@ -329,8 +325,8 @@ def _with_previews(
                 yield preview
                 if monitor.collapsed(step):
                     work.collapsed = True
-                    said = f"Stopped at step {step.step}: {COLLAPSE}"
-                    yield Stage("unlearn", said, SHARES["attack"])
+                    text = f"Stopped at step {step.step}: {COLLAPSE}"
+                    yield Stage("unlearn", text, SHARES["attack"])
                     steps.close()
                     return
             raise_if_stopped(work.cancel.is_set)
@@ -381,7 +377,7 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     scores = {
         column: score(images.pictures, work.scorer) for column, images in work.columns.items()
     }
-    # What its own control teaches is no base yet: the verdict names it among the controls.
+    # The run's own control is not the base here: the verdict names it among the controls.
     known = to_json({"config": work.config, "scores": scores, "base": work.base})
     own = own_findings(Run(work.writer.partial, work.writer.record | known))
     verdict = Verdict("inconclusive", (work.reason,))
@@ -438,23 +434,20 @@ def _save_adapter(work: _Work, slot: str) -> None:
         write_bytes(file, adapter_bytes(state, metadata))
 
 
-STAGES = {
-    "load_s": _load,
-    "originals_s": _originals,
-    "unlearn_s": _unlearn,
-    "attack_s": _attack,
-    "controls_s": _controls,
-    "compare_s": _compare,
-}
-"""The parts of a run in their order, by the names of their seconds in run.json."""
 _ATTACKING = "The attack", "attack.batch_size or attack.rank, or use attack.weights=lora"
 _COMPARING = "The comparison", "compare.forget, compare.near or compare.far"
-NEEDS_MEMORY = {
-    "load_s": ("Loading the model", "the size of the model"),
-    "originals_s": _COMPARING,
-    "unlearn_s": ("Unlearning", "unlearn.batch_size, unlearn.rank or resist.batch_size"),
-    "attack_s": _ATTACKING,
-    "controls_s": _ATTACKING,
-    "compare_s": _COMPARING,
+STAGES = {
+    "load_s": (_load, "Loading the model", "the size of the model"),
+    "originals_s": (_originals, *_COMPARING),
+    "unlearn_s": (
+        _unlearn,
+        "Unlearning",
+        "unlearn.batch_size, unlearn.rank or resist.batch_size",
+    ),
+    "attack_s": (_attack, *_ATTACKING),
+    "controls_s": (_controls, *_ATTACKING),
+    "compare_s": (_compare, *_COMPARING),
 }
-"""What each part is called, and what to lower where memory is too small for it."""
+"""The parts of a run in order, by the names of their seconds in run.json: the function, what it is
+called, and what to lower where memory is too small for it.
+"""

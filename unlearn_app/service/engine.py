@@ -1,5 +1,5 @@
-"""The engine: one thread owns torch, the model and its adapters; visitors queue jobs, read their
-events and may stop them.
+"""The engine: one worker thread owns torch and the model; visitors queue jobs, read their events
+and may stop them.
 """
 
 import errno
@@ -24,18 +24,18 @@ from .visitors import GRACE, Visitors, visitor_of
 logger = logging.getLogger(__name__)
 
 UNHEARD = 15.0
-"""Seconds after which a waiting job is dropped whose client has not connected."""
+"""Seconds that a job may wait in the queue while its client has not connected."""
 UNHEARD_SAID = "Nobody connected to hear of this, so it was dropped."
 SWEEP_EVERY = 1.0
-"""Seconds between two looks for what nobody waits for any more."""
+"""Seconds between two calls of `Engine.sweep`."""
 
 
 class EngineBusy(UnlearnError):
-    """The engine takes no more jobs for now; the message says why and what to do."""
+    """The engine does not accept this for now; the message says why and what to do."""
 
 
 class RunGone(UnlearnError):
-    """A run is no longer kept, or was never this visitor's."""
+    """A run was deleted, or never belonged to this visitor."""
 
     def __init__(self) -> None:
         super().__init__("That run is no longer kept; run it again.")
@@ -55,19 +55,18 @@ class InProcess:
         self._resident(self._model)
 
     def __call__(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        """Do one job on the resident model, writing into `out` and yielding its events; ends soon
-        after `cancel` is set. What fails for want of memory leaves no model, and the next job loads
-        it anew.
+        """Run one job on the resident model: write into `out` and yield its events, until soon
+        after `cancel` is set. Running out of memory unloads the model; the next job loads it again.
         """
         try:
             with enough_memory("This", "the batch size, the rank or the number of pictures"):
-                yield from self._done(request, out, cancel)
+                yield from self._events(request, out, cancel)
         except OutOfMemory:
             self._free()
             raise
 
-    def _done(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        # torch comes with these, seconds that must not delay the page.
+    def _events(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        # These import torch, which takes seconds and must not delay the page.
         from ..continual import sequence
         from ..runs import attack_run, workflow
         from ..runs.folder import Run
@@ -93,7 +92,7 @@ class InProcess:
         from ..models.catalog import load_model
 
         if self._loaded is None or self._loaded[0] != model:
-            self._free()  # the previous model, before the next one needs its memory
+            self._free()  # first, so that the next model can use the memory
             self._loaded = (model, load_model(model))
         return self._loaded[1]
 
@@ -101,11 +100,11 @@ class InProcess:
 class Engine:
     """A bounded queue of jobs and the single thread that runs them one after another.
 
-    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders, and
-    `own_runs` and `own_bytes` those of one visitor. The folders live in a private folder that goes
-    when the engine shuts down. What a visitor has is kept for `grace` seconds after their last page
-    was closed, by `clock`. The model is loaded when somebody arrives, or after `patience` seconds,
-    because loading it would slow the first page down.
+    `waiting` bounds the queue; `keep_runs` and `keep_bytes` bound the finished run folders of all
+    visitors together, and `own_runs` and `own_bytes` those of one visitor. The folders are in a
+    private folder, which is deleted at shutdown. A visitor's data is kept for `grace` seconds, on
+    `clock`, after their last page was closed. The model is loaded when the first visitor arrives,
+    or after `patience` seconds, because loading it would delay the first page.
     """
 
     def __init__(
@@ -131,39 +130,40 @@ class Engine:
             keep_runs, keep_bytes, own_runs, own_bytes, self._delete, self.visitors.here
         )
         self.on_delete: Callable[[str], None] = lambda name: None
-        """Told the name of every folder that is deleted, so that copies of its files go too."""
+        """Called with the name of every deleted folder, to delete copies of its files too."""
         self._runner, self._capacity, self._patience = runner, waiting, patience
         self._clock = clock
         self._arrived = threading.Event()
         self._jobs: list[Job] = []
-        """In the order in which they are done, the running one first."""
-        self._running: Job | None = None
+        """In the order in which they run; only the first one has begun."""
         self._not_kept: dict[str, Path] = {}
-        """The folder of each visitor's last run that was not kept, which may be on screen still."""
+        """The deleted folder of each visitor's last run that was not kept. Copies of its files stay
+        until the visitor's next job, because the page may still show them.
+        """
         self._closed = threading.Event()
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> "Engine":
-        """Start the thread, which loads the model first."""
+        """Start the worker thread, which loads the model first."""
         self._thread.start()
         threading.Thread(target=self._keep_sweeping, name="sweeper", daemon=True).start()
         return self
 
     def arrive(self) -> None:
-        """Somebody has the page on screen: load the model now."""
+        """Load the model now, because somebody has opened the page."""
         self._arrived.set()
 
     def visitor(self, session: str, key: object = "") -> str:
-        """The visitor who asks for something through this session, with the key of their browser
-        if they have one.
+        """The visitor of this session, with the key of their browser if they have one; marks them
+        as active.
         """
         visitor = visitor_of(session, key)
         self.visitors.seen(visitor, session)
         return visitor
 
     def home(self, visitor: str) -> Path:
-        """The folder for a visitor's ledger and other files, which goes when they leave."""
+        """The folder for a visitor's ledger and other files, deleted when they leave."""
         return self.root / f"visitor-{hashlib.sha256(visitor.encode()).hexdigest()[:32]}"
 
     def ledger(self, visitor: str) -> Path:
@@ -173,7 +173,8 @@ class Engine:
     def submit(self, request: JobRequest, visitor: str, address: str = "") -> Job:
         """Queue a run, a request for the visitor's ledger, or attacks on one of the visitor's runs.
 
-        `address` is the visitor's, where somebody trusted names it; it gets half of the queue.
+        `address` is the visitor's network address where a trusted proxy names it; one address may
+        fill half of the queue.
 
         Raises:
             ConfigError: it costs more than the page accepts.
@@ -206,10 +207,10 @@ class Engine:
             return job
 
     def _make_room(self, visitor: str) -> None:
-        """Refuse one more waiting job when the queue is full. A visitor who is here takes the place
-        of one who never was.
+        """Raise `EngineBusy` when the queue is full. A visitor who has connected replaces the last
+        waiting job of one who never has.
         """
-        waiting = [job for job in self._jobs if job is not self._running]
+        waiting = [job for job in self._jobs if job.begun is None]
         if len(waiting) < self._capacity:
             return
         unmet = [job for job in waiting if not self.visitors.met(job.visitor)]
@@ -229,7 +230,7 @@ class Engine:
         return request.folder
 
     def delete(self, run_id: str, visitor: str) -> None:
-        """Delete a visitor's own run with everything that was found out about it.
+        """Delete a visitor's own run with all findings about it.
 
         Raises:
             EngineBusy: it is under attack.
@@ -243,12 +244,8 @@ class Engine:
             if not self.runs.drop(run_id, visitor):
                 raise RunGone
 
-    def busy(self, visitor: str) -> bool:
-        """Whether a visitor's job is waiting or running."""
-        return self.job_of(visitor) is not None
-
     def job_of(self, visitor: str) -> Job | None:
-        """The job of a visitor that is waiting or running, the latest one."""
+        """The latest job of a visitor that is waiting or running, if any."""
         with self._change:
             return next(reversed(self._jobs_of(visitor)), None)
 
@@ -258,34 +255,35 @@ class Engine:
             return self._jobs.index(job) if job in self._jobs else 0
 
     def stop(self, visitor: str) -> bool:
-        """Ask all jobs of a visitor to end; True when there was one. What they made so far is
-        kept.
-        """
+        """Ask all jobs of a visitor to end and keep their results so far; True if there was one."""
         with self._change:
             jobs = self._jobs_of(visitor)
             self._end(jobs)
             return bool(jobs)
 
     def leave(self, visitor: str) -> None:
-        """The visitor has gone: end their jobs and delete what they have here."""
+        """End the jobs of a visitor who has left, and delete their data."""
         with self._change:
             for job in self._jobs_of(visitor):
                 job.abandoned = True
             self.stop(visitor)
-            if not self.busy(visitor):
+            if not self._jobs_of(visitor):
                 self._delete(self.home(visitor))
             self._forget_not_kept(visitor)
             for run in self.runs.of(visitor):
                 self.runs.drop(run.id, visitor)
 
     def sweep(self) -> None:
-        """Drop waiting jobs whose clients never connected, and what belongs to visitors who have
-        gone.
+        """Drop waiting jobs whose clients never connected, and the data of visitors who have
+        left.
         """
         with self._change:
             late = self._clock() - UNHEARD
-            waiting = [job for job in self._jobs if job is not self._running and job.asked <= late]
-            unheard = [job for job in waiting if not self.visitors.met(job.visitor)]
+            unheard = [
+                job
+                for job in self._jobs
+                if job.begun is None and job.asked <= late and not self.visitors.met(job.visitor)
+            ]
             self._end(unheard, UNHEARD_SAID)
             for visitor in self.visitors.gone():
                 self.leave(visitor)
@@ -313,7 +311,7 @@ class Engine:
     def _end(self, jobs: list[Job], error: str = "") -> None:
         for job in jobs:
             job.cancel.set()
-            if job is not self._running:
+            if job.begun is None:
                 self._jobs.remove(job)
                 job.end(error)
 
@@ -335,25 +333,24 @@ class Engine:
                 self._change.wait_for(lambda: self._closed.is_set() or self._jobs)
                 if self._closed.is_set():
                     return
-                job = self._running = self._jobs[0]
-            job.begun = time.monotonic()
+                job = self._jobs[0]
+                job.begun = time.monotonic()
             error = self._error_of(lambda job=job: self._run(job), job.id)
             with self._change:
                 self._keep_or_delete(job)
                 self._jobs.remove(job)
-                self._running = None
-            # Last, so that a visitor who sees the end may submit again at once.
+            # Last, so that a visitor who sees the end can submit again at once.
             job.end(error)
 
     def _run(self, job: Job) -> None:
         if isinstance(job.request, AttackRequest) and self.runs.get(job.id, job.visitor) is None:
-            raise RunGone  # dropped for others while this waited
+            raise RunGone  # deleted to make room while this waited
         for event in self._runner(job.request, job.folder, job.cancel):
             job.add(event)
 
     def _keep_or_delete(self, job: Job) -> None:
-        """Keep the folder of a finished run that came to something, or delete what a visitor who
-        has left meanwhile has here.
+        """Keep the folder of a finished job if it has a result; delete it with all other data of a
+        visitor who has left meanwhile.
         """
         if job.abandoned:
             self._delete(job.folder)
@@ -371,8 +368,8 @@ class Engine:
                 self._delete(job.folder)
 
     def _error_of(self, work: Callable[[], None], name: str) -> str:
-        """Do the work, and return the sentence to show when it failed, else "". No failure may end
-        the engine's thread.
+        """Do the work and return the error message for the visitor, "" if it succeeded. No
+        exception may end the engine's thread.
         """
         try:
             with enough_memory("This", "the batch size, the rank or the number of pictures"):

@@ -1,4 +1,4 @@
-"""What visitors ask the engine for, the jobs that come of it, and the folders of finished runs."""
+"""What visitors request from the engine, the jobs for it, and the folders of finished runs."""
 
 import threading
 from collections import Counter, OrderedDict
@@ -15,8 +15,8 @@ from ..settings.run_config import RunConfig
 
 @dataclass(frozen=True)
 class LedgerRequest:
-    """One more concept to forget for a visitor's ledger, which `plan` begins when there is none and
-    which holds `earlier` requests.
+    """One more concept to forget for a visitor's ledger, which holds `earlier` requests. Without a
+    ledger, one is created with the settings `plan`.
     """
 
     config: RunConfig
@@ -37,7 +37,7 @@ JobRequest = RunConfig | LedgerRequest | AttackRequest
 
 
 def check_request(request: JobRequest) -> None:
-    """Refuse what would keep everybody else waiting.
+    """Refuse a request that would block the queue for too long.
 
     Raises:
         ConfigError: it costs more than the page accepts.
@@ -53,11 +53,12 @@ def check_request(request: JobRequest) -> None:
 
 @dataclass(eq=False)
 class Job:
-    """What one visitor asked for, with its events, which any thread may read from the first one on.
+    """One request of a visitor and all of its events, which any thread may read.
 
-    `cancel` asks it to end; `abandoned` says that its visitor has left. `address` is the visitor's,
-    empty where nobody trusted names it. `begun` is when its work began, in the time of
-    `time.monotonic`; once it is `over`, no event follows.
+    `cancel` asks it to end; `abandoned` says that its visitor has left. `address` is the visitor's
+    network address, empty if unknown. `asked` is when it was submitted, on the engine's clock, and
+    `begun` when its work began, by `time.monotonic`: None while it waits. Once it is `over`, no
+    event follows.
     """
 
     request: JobRequest
@@ -84,29 +85,27 @@ class Job:
         return self.request if isinstance(self.request, RunConfig) else self.request.config
 
     def add(self, event: Event) -> None:
-        """One more event."""
+        """Add an event."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()
 
     def end(self, error: str = "") -> None:
-        """No event follows; `error` is the sentence to show, if any."""
+        """Mark the job as over; `error` is the message to show, if any."""
         with self._changed:
             self.error = error
             self.over = True
             self._changed.notify_all()
 
     def take(self, timeout: float, start: int = 0) -> list[Event]:
-        """The events from number `start` on, waiting at most `timeout` seconds for the first of
-        them.
-        """
+        """The events from number `start` on; waits up to `timeout` seconds for the first one."""
         with self._changed:
             self._changed.wait_for(lambda: self.over or len(self._events) > start, timeout)
             return self._events[start:]
 
     @property
     def has_result(self) -> bool:
-        """Whether something came of it that is worth keeping."""
+        """Whether it has made anything worth keeping."""
         kinds = Step | Preview | Images | AttackCheckpoint
         return any(isinstance(event, kinds) for event in self.take(0.0))
 
@@ -130,10 +129,10 @@ class RunStore:
     """Finished runs: at most `count` of them and `size` bytes together, `own_count` and `own_size`
     of each visitor.
 
-    A visitor with too many loses their own, the least recently used first. When there are too many
-    in all, whoever holds most loses, of those who are not `here` if there are any: so nobody who
-    comes under a new name for every run takes the place of those who have the page open. `delete`
-    removes a folder.
+    A visitor over their own limits loses their least recently used runs. Over the limits for all,
+    the visitor with most loses, among those who are not `here` if there are any: a client that uses
+    a new name for every run must not push out visitors who have the page open. `delete` removes a
+    folder.
     """
 
     def __init__(
@@ -159,8 +158,8 @@ class RunStore:
             self.trim()
 
     def trim(self) -> None:
-        """Delete runs beyond the limits, but nobody's last one for the sake of their own limits,
-        and never the last of all.
+        """Delete runs beyond the limits. A visitor's own limits never cost them their last run, and
+        the last run of all is never deleted.
         """
         with self._lock:
             sizes = {run_id: folder_size(run.folder) for run_id, run in self._runs.items()}
@@ -169,7 +168,7 @@ class RunStore:
                 self._delete(self._runs.pop(lost).folder)
 
     def _surplus(self, sizes: dict[str, int]) -> str | None:
-        """The run that goes next; None within the limits."""
+        """The run to delete next; None within the limits."""
         held: Counter[str] = Counter()
         space: Counter[str] = Counter()
         for run_id, size in sizes.items():
@@ -185,13 +184,13 @@ class RunStore:
         return next((run_id for run_id in sizes if self._runs[run_id].visitor in losing), None)
 
     def _first_to_lose(self, holdings: Counter[str]) -> set[str]:
-        """Who holds most among those who are not here, or else among all."""
+        """The visitors who hold most among those who are not here, or else among all."""
         away = {v: amount for v, amount in holdings.items() if not self._here(v)}
         among = away or holdings
         return {visitor for visitor in among if among[visitor] == max(among.values())}
 
-    def get(self, run_id: str, visitor: str) -> Path | None:
-        """The folder of a visitor's own run, or None when it is gone or another's."""
+    def get(self, run_id: str | None, visitor: str) -> Path | None:
+        """The folder of a visitor's own run, None if it is gone or another's; marks it as used."""
         with self._lock:
             run = self._runs.get(run_id)
             if run is None or run.visitor != visitor:
@@ -206,7 +205,7 @@ class RunStore:
         return sorted(own, key=lambda run: run.asked)
 
     def drop(self, run_id: str, visitor: str) -> bool:
-        """Delete a visitor's own run; False when it is gone already or another's."""
+        """Delete a visitor's own run; False if it is gone already or another's."""
         with self._lock:
             folder = self.get(run_id, visitor)
             if folder is None:
@@ -217,9 +216,9 @@ class RunStore:
 
 
 def folder_size(folder: Path) -> int:
-    """The bytes of all files in a folder, while others may add and remove some."""
+    """The bytes of all files in a folder, which may change meanwhile."""
     total = 0
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a file that is being written moves away
+        with suppress(FileNotFoundError):  # renamed or deleted meanwhile
             total += path.stat().st_size if path.is_file() else 0
     return total

@@ -1,6 +1,4 @@
-"""Who has the page open: visitors, the sessions through which they look at it, and how long they
-may be away.
-"""
+"""Who has the page open: visitors, their sessions, and how long their data outlives these."""
 
 import hashlib
 import re
@@ -10,42 +8,42 @@ from collections import Counter
 from collections.abc import Callable
 
 GRACE = 600.0
-"""Seconds for which a visitor's things are kept once no page of theirs is open."""
+"""Seconds for which a visitor's data is kept after their last page was closed."""
 SHORT_GRACE = 15.0
-"""The same for a program, which belongs to its connection."""
+"""The same for a program, whose data belongs to its connection."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def visitor_of(session: str, key: object = "") -> str:
-    """The name of whoever asks: of the browser that keeps `key`, or of the session itself where
-    there is no proper key, as with programs.
+    """The visitor's name: a hash of the browser's `key`, or of the session where there is no valid
+    key, as for programs.
 
-    The name does not tell the key, which opens everything that its visitor has.
+    The name does not reveal the key, which gives access to all data of the visitor.
     """
     proper = isinstance(key, str) and _KEY.fullmatch(key)
-    told = f"key {key}" if proper else f"session {session}"
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    identity = f"key {key}" if proper else f"session {session}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 class Visitors:
-    """Who is here. A visitor is here while one of their sessions holds a connection, and for a
-    while after that; any thread may tell and ask.
+    """Which visitors are connected, and which have been away for longer than their grace period.
+    Thread-safe.
     """
 
     def __init__(self, grace: float = GRACE, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace, self._clock = grace, clock
         self._until: dict[str, float] = {}
-        """When a visitor without a connection is gone."""
+        """When the grace period of a visitor without a connection ends."""
         self._met: set[str] = set()
         """Visitors who have had a connection."""
         self._open: Counter[str] = Counter()
-        """Connections by session."""
+        """Number of open connections by session."""
         self._shows: dict[str, str] = {}
-        """The visitor that a session belongs to, which is the first one it named."""
+        """The visitor of each session, which is the first one it named."""
         self._lock = threading.Lock()
 
     def seen(self, visitor: str, session: str = "") -> None:
-        """The visitor has asked for something, through this session."""
+        """The visitor has made a call, through this session."""
         with self._lock:
             self._until[visitor] = self._clock() + self._grace
             if not session:
@@ -75,7 +73,7 @@ class Visitors:
                 self._until[named] = self._clock() + self._grace
 
     def met(self, visitor: str) -> bool:
-        """Whether the visitor has had a connection since they first asked for something."""
+        """Whether the visitor has had a connection since they were first seen."""
         with self._lock:
             return visitor in self._met
 
@@ -85,7 +83,7 @@ class Visitors:
             return visitor in self._connected()
 
     def gone(self) -> list[str]:
-        """Visitors who have been away for too long; each is told once."""
+        """Visitors whose grace period is over; each is returned once."""
         with self._lock:
             here = self._connected()
             now = self._clock()
@@ -101,5 +99,5 @@ class Visitors:
         return {visitor for session in self._open for visitor in self._of(session)}
 
     def _of(self, session: str) -> set[str]:
-        """The session as a program, and the visitor that it has named."""
+        """The visitors of a session: itself as a program, and the one that it has named."""
         return {visitor_of(session), self._shows.get(session, visitor_of(session))}

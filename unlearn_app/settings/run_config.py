@@ -1,5 +1,5 @@
-"""What a run is asked to do: frozen settings, checked where they are made, equal in page, command
-line and library.
+"""What a run is asked to do: frozen settings, checked when they are made, the same for the page,
+the command line and the library.
 """
 
 import math
@@ -162,10 +162,10 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
 
 def _method_settings() -> dict[str, Field]:
     """Hyperparameter fields of every way to forget and of every rule, by dotted name."""
-    parts = [(kind, name) for kind in (*registry.METHODS, "rule") for name in registry.names(kind)]
     return {
         f"{name}.{item.name}": item
-        for kind, name in parts
+        for kind in (*registry.METHODS, "rule")
+        for name in registry.names(kind)
         for item in registry.settings_of(kind, name)
     }
 
@@ -237,7 +237,7 @@ def with_concept(config: RunConfig, concept: str) -> RunConfig:
 
 
 def _lines(text: str | None) -> str | None:
-    """One's own prompts without empty lines; None when there is nothing in them."""
+    """The user's own prompts without empty lines; None if no line is left."""
     if text and len(text) > MAX_PROMPTS:
         raise ConfigError(
             f"Your own prompts have {len(text):,} characters;"

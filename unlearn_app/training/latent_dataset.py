@@ -146,8 +146,8 @@ def noisy_batches(
 
 
 def pooled(batches: Iterator[NoisyBatch], size: int, seed: int) -> Iterator[NoisyBatch]:
-    """The first `size` of `batches` over and over, in another order each time; all as they come
-    where `size` is 0.
+    """The first `size` of `batches` over and over, each time in another order; all batches in
+    their own order where `size` is 0.
     """
     if not size:
         yield from batches

@@ -66,8 +66,7 @@ def fit(
         losses, gradients = _term_gradients(model, params, terms, step)
         metric = preconditioner(gradients, preference) if preconditioner else None
         update, chosen, gramian = combine(gradients, rule, preference, metric)
-        penalty = _penalty_gradient(params, regularizers, update)
-        _write_gradient(params, update + penalty, regularizers)
+        _write_gradient(params, update, regularizers)
         before = _joined(tensors)
         stepper.step()
         schedule.step()
@@ -134,15 +133,6 @@ def _term_gradients(
     return losses, torch.stack(rows)
 
 
-def _penalty_gradient(
-    params: Params, regularizers: Sequence[Regularizer], like: Tensor
-) -> Tensor | float:
-    penalties = [value for part in regularizers if (value := part.penalty(params)) is not None]
-    if not penalties:
-        return 0.0
-    return _gradient(sum(penalties), params).to(like)
-
-
 def _gradient(loss: Tensor, params: Params) -> Tensor:
     """The gradient of `loss` as one vector (P,), zero in what it does not depend on."""
     parts = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
@@ -150,7 +140,10 @@ def _gradient(loss: Tensor, params: Params) -> Tensor:
 
 
 def _write_gradient(params: Params, update: Tensor, regularizers: Sequence[Regularizer]) -> None:
-    pieces = update.split([tensor.numel() for tensor in params.values()])
+    """Give `params` the `update` (P,) and the gradients of all penalties as their gradients."""
+    penalties = [value for part in regularizers if (value := part.penalty(params)) is not None]
+    penalty = _gradient(sum(penalties), params).to(update) if penalties else 0.0
+    pieces = (update + penalty).split([tensor.numel() for tensor in params.values()])
     for tensor, piece in zip(params.values(), pieces, strict=True):
         tensor.grad = piece.view_as(tensor).to(tensor.dtype)
     for regularizer in regularizers:

@@ -1,4 +1,4 @@
-"""The frozen model as a teacher that is asked each question once."""
+"""A cache of the frozen model's predictions, which are the targets of training."""
 
 from typing import Any
 
@@ -10,10 +10,9 @@ from ..models.protocols import Denoiser
 
 
 class RememberingTeacher:
-    """The denoiser `model`, whose frozen predictions are computed once for each batch; the rest is
-    its own.
+    """The denoiser `model` with a cache of its frozen predictions; everything else is the model's.
 
-    Every answer is kept, so the batches must come from a pool.
+    The cache keeps every prediction, so the batches must come from a pool of a limited size.
     """
 
     def __init__(self, model: Denoiser) -> None:

@@ -97,7 +97,7 @@ def _forget_term(
     retained: Sequence[str],
     sample: Callable[..., LatentDataset],
 ) -> Term:
-    """The term that unlearns; the anchors of its batches may be random retain prompts instead."""
+    """The term that unlearns; objectives with random labels get retain prompts as anchors."""
     count, seed = max(config.unlearn.train_pictures // 2, 1), config.seed
     prompts = cycled([prompt.text for prompt in concept.forget.train], count)
     anchors = cycled(concept.anchors, count)
@@ -115,7 +115,7 @@ def _forget_term(
 def _batches(
     model: Model, data: LatentDataset, config: RunConfig, term: str
 ) -> Iterator[NoisyBatch]:
-    """The stream of a term of the training, from a pool as the settings say."""
+    """The batches of a term of the training, drawn from a pool if the settings say so."""
     settings, seed = config.unlearn, config.seed
     drawn = noisy_batches(model, data, settings.batch_size, stream_seed(f"{term} batches", seed))
     return pooled(drawn, settings.pool, stream_seed(f"{term} order", seed))

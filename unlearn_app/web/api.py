@@ -1,6 +1,4 @@
-"""The page's public endpoints: a run, and attacks on it, from Python or any other client through
-the same engine.
-"""
+"""The page's public API: runs and attacks on them for other programs, through the same engine."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -60,11 +58,10 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
 
 
 def _checked_settings(settings: Any) -> dict[str, Any]:
-    """Settings by dotted name; the model and what else has an argument of its own is not among
-    them.
+    """Settings by dotted name, without the model and others that have an argument of their own.
 
     Raises:
-        ConfigError: they are none, or one has an unknown name.
+        ConfigError: this is no object, or has an unknown name.
     """
     if not isinstance(settings, dict | None):
         raise ConfigError(
@@ -106,11 +103,11 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
 
 
 def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> Iterator[dict]:
-    """How far the job has come, until it ends; it ends with the connection of its program."""
+    """Report the progress of the job until it ends; stop it when the program disconnects."""
 
     def update(events: list[Event]) -> dict:
         for event in events:
-            if isinstance(event, Stage | Step | Finding):  # no pictures, which nobody would fetch
+            if isinstance(event, Stage | Step | Finding):  # no pictures: nobody fetches them
                 state.apply(event)
         return {
             "status": "running",

@@ -1,8 +1,7 @@
-"""Which HTTP requests reach the page: by the host they name, the site they come from, their route,
-their size, and the listener that they call; and which sessions are connected.
+"""Filters the HTTP requests to the page by host, origin, route, size and the listener that they
+call, and keeps track of which sessions are connected.
 
-Gradio itself answers any host, accepts uploads, and lets anybody call listeners that it calls
-private.
+Gradio itself answers any host, accepts uploads, and lets anybody call its "private" listeners.
 """
 
 import asyncio
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 from gradio.block_function import BlockFunction
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,49 +34,41 @@ commas.
 MAX_BODY = 1_000_000
 """Bytes of a request; the longest own prompts take a quarter of it."""
 MAX_WAITING = 64
-"""Calls that wait inside Gradio, before they are jobs."""
+"""Calls that may wait in Gradio's queue, before they are jobs."""
 IDLE_SESSIONS, IDLE_SECONDS = 64, 600
-"""How many sessions without an open connection keep their state, and for how long; Gradio would
-keep 10,000 of them for good, 330 kB each.
+"""How many sessions without an open connection keep their state, and for how long. Gradio would
+keep 10,000 of them forever, 330 kB each.
 """
 SEEN_SESSIONS, PATIENCE = 10_000, 2.0
-"""How many sessions are remembered to have connected, and for how many seconds a call waits for its
-page to do so.
+"""How many sessions are remembered to have connected, and how many seconds a call waits for its
+page to connect.
 """
 SAFE = ("GET", "HEAD", "OPTIONS")
 ROUTES = re.compile(
     r"/gradio_api/(?:(?P<call>queue/join|(?:run|api|call|call/v2)/(?P<name>[^/]+))"
     r"|cancel|reset|mcp(?:/.*)?)/?$"
 )
-"""The routes that accept other methods: calls of listeners, the end of a call, and MCP tools, which
-Gradio serves only where the owner asks for them. Gradio's other routes upload, log in or edit.
+"""The routes that accept methods outside of `SAFE`: calls of listeners, their cancellation, and MCP
+tools, which Gradio serves only if the owner enables them. Its other routes upload, log in or edit.
 """
 CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|file[=/]https?:)")
-"""Routes that are closed to safe methods too: they write files, fetch pages of other sites, or
-serve components that this page does not have.
+"""Routes that are closed to safe methods too: they write files, fetch from other sites, or serve
+components that this page does not have.
 """
 STREAM = re.compile(
     r"/gradio_api/(?:heartbeat/(?P<page>[^/]+)|queue/data|call/(?:v2/)?[^/]+/(?P<event>[^/]+))/?$"
 )
-"""What a page or a program keeps open: the sign that it is there, and the answers to the calls of
-its session, or to one.
+"""The streams that a page or a program keeps open: its heartbeat, and the answers to all calls of
+its session or to one call.
 """
 FILE = b'"_type": "gradio.FileData"'
-"""What marks a file in the body of a call; Gradio opens it before any listener sees it."""
+"""What marks a file in the body of a call. Gradio opens such files before any listener runs."""
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
-class Refused(Exception):
-    """A request that is not served: the status and a sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
 class Boundary:
-    """ASGI middleware inside the Gradio app, which refuses what no visitor of the page sends, and
-    tells the `visitors` of its blocks which sessions are connected.
+    """ASGI middleware in the Gradio app. It refuses requests that the page never sends, and tells
+    `blocks.visitors` which sessions are connected.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -84,10 +76,10 @@ class Boundary:
         self._open: Counter[str] = Counter()
         """Open connections by session."""
         self._seen: dict[str, None] = {}
-        """Sessions that have had one, the latest last."""
+        """Sessions that have had a connection, the latest last, as an ordered set."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, or answer with a sentence why not."""
+        """Serve the request, or answer with an error message."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -98,16 +90,16 @@ class Boundary:
                 check_safe(scope, blocks)
             else:
                 receive = await self._checked(scope, receive, blocks)
-        except Refused as error:
-            said = {"detail": str(error), "error": str(error)}
-            await JSONResponse(said, error.status)(scope, receive, send)
+        except HTTPException as error:
+            message = {"detail": error.detail, "error": error.detail}
+            await JSONResponse(message, error.status_code)(scope, receive, send)
             return
         with self._connected(session_of(scope), blocks):
             await self._app(scope, receive, send)
 
     @contextmanager
     def _connected(self, session: str, blocks: gr.Blocks) -> Iterator[None]:
-        """Count a connection of the session while it lasts."""
+        """Count a connection of the session while the block runs; "" is no session."""
         if not session:
             yield
             return
@@ -122,33 +114,37 @@ class Boundary:
         finally:
             blocks.visitors.disconnected(session)
             self._open[session] -= 1
-            self._open = +self._open  # without those at zero
+            self._open = +self._open  # drops the zeros
             drop_idle_sessions(blocks, self._open)
 
     async def _checked(self, scope: Scope, receive: Receive, blocks: gr.Blocks) -> Receive:
-        """What the app may receive of a request that is not safe."""
+        """Check a request whose method is not safe, and return what the app may receive of it."""
         path = scope["path"]
         route = ROUTES.search(path)
         if not route:
-            raise Refused(404, f"Nothing is sent to {path[:80]!r}; the page takes no uploads.")
+            raise HTTPException(
+                404, f"Nothing is sent to {path[:80]!r}; the page takes no uploads."
+            )
         body = await _body(Request(scope, receive))
         if route["call"]:
             asked = _json(body)
-            body = json.dumps(asked).encode()  # as it was read here, and not in another way
+            body = json.dumps(asked).encode()  # the app must parse it exactly as checked here
             if FILE in body:
-                raise Refused(422, "Files are not accepted; nothing here takes one.")
+                raise HTTPException(422, "Files are not accepted; nothing here takes one.")
             if asked.get("session_hash") is not None:
                 _check_session(asked["session_hash"])
             listener = called_listener(route, asked, blocks)
             in_browser = "origin" in Headers(scope=scope)
             if not is_public(listener) and not (in_browser and await self._has_page(asked)):
-                raise Refused(404, _for_programs(blocks))
+                raise HTTPException(404, _for_programs(blocks))
             check_call(route, asked, listener, blocks)
             drop_idle_sessions(blocks, self._open)
         return _again(body, receive)
 
     async def _has_page(self, asked: Mapping[str, Any]) -> bool:
-        """Whether the session of a call has connected; a page does so while it makes its first."""
+        """Whether the session of a call has connected; a page may make its first call just before
+        that.
+        """
         session, deadline = asked.get("session_hash"), time.monotonic() + PATIENCE
         while session not in self._open and session not in self._seen:
             if session is None or time.monotonic() > deadline:
@@ -158,19 +154,19 @@ class Boundary:
 
 
 def check_site(scope: Scope, blocks: gr.Blocks) -> None:
-    """Refuse a request for a host that is not this one, or sent by another site's page.
+    """Refuse a request for another host, or from another site's page.
 
-    A page of any site may send requests to 127.0.0.1, and a name that its owner lets point there
-    makes them look like the page's own. Programs name no origin.
+    Any site's page can send requests to 127.0.0.1; DNS rebinding even makes them look like this
+    page's own. Programs send no origin.
 
     Raises:
-        Refused: it is one of these.
+        HTTPException: the request is refused.
     """
     headers, known = Headers(scope=scope), _served_names(blocks)
     host = _hostname("//" + headers.get("host", ""))
-    here = _address((scope["server"] or ("",))[0])  # of this machine, as the visitor reaches it
+    here = _address((scope["server"] or ("",))[0])  # of this machine, on this connection
     if not (_is_loopback(host) or host in known or (here and _address(host) == here)):
-        raise Refused(
+        raise HTTPException(
             403,
             f"The host {host!r} is not served here; localhost, the address of this server and names"
             f" in {HOSTS} are accepted.",
@@ -180,7 +176,7 @@ def check_site(scope: Scope, blocks: gr.Blocks) -> None:
         return
     site = _hostname(origin) if origin.startswith(("http://", "https://")) else ""
     if not (_is_loopback(site) or site in known or site == host):
-        raise Refused(
+        raise HTTPException(
             403,
             f"Requests from {origin!r} are not accepted; those of the page itself and of names in"
             f" {HOSTS} are.",
@@ -188,7 +184,7 @@ def check_site(scope: Scope, blocks: gr.Blocks) -> None:
 
 
 def _served_names(blocks: gr.Blocks) -> set[str]:
-    """Host names under which the page is served on purpose."""
+    """Host names that the owner or the platform gave to the page."""
     listed = [os.environ.get("SPACE_HOST", ""), os.environ.get(HOSTS, "")]
     names = [name for names in listed for name in names.split(",") if name.strip()]
     names += [getattr(blocks, "server_name", None) or "", blocks.root_path or ""]
@@ -196,7 +192,7 @@ def _served_names(blocks: gr.Blocks) -> set[str]:
 
 
 def _hostname(url: str) -> str:
-    """The host of an address without its port, in lower case; empty where there is none."""
+    """The host of a URL without its port, in lower case; "" if there is none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -216,13 +212,13 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def check_safe(scope: Scope, blocks: gr.Blocks) -> None:
-    """Refuse to read what is closed, answers to no call, and connections of what is no session.
+    """Refuse a closed route, and a stream without a valid session or without a call to answer.
 
     Raises:
-        Refused: it is one of these.
+        HTTPException: the request is refused.
     """
     if CLOSED.search(scope["path"]):
-        raise Refused(404, f"Nothing is served at {scope['path'][:80]!r}.")
+        raise HTTPException(404, f"Nothing is served at {scope['path'][:80]!r}.")
     stream = STREAM.search(scope["path"])
     if not stream:
         return
@@ -231,16 +227,16 @@ def check_safe(scope: Scope, blocks: gr.Blocks) -> None:
     if stream["page"]:
         return
     queue = blocks._queue
-    if stream["event"]:  # a call that names no session is one of its own
+    if stream["event"]:  # a call without a session is its own session
         called = queue.pending_event_ids_session.items()
         session = next((name for name, events in called if session in events), session)
     if session not in queue.pending_messages_per_session:
-        raise Refused(404, "There is no answer, because no such call was made.")
+        raise HTTPException(404, "There is no answer, because no such call was made.")
 
 
 def session_of(scope: Scope) -> str:
-    """The session whose stream is read; that of a call without one is the call itself. Empty for
-    any other request.
+    """The session whose stream is read, which for a call without a session is the call itself; ""
+    for any other request.
     """
     found = scope["method"] in SAFE and STREAM.search(scope["path"])
     if not found:
@@ -251,16 +247,18 @@ def session_of(scope: Scope) -> str:
 
 def _check_session(session: Any) -> None:
     if not (isinstance(session, str) and SESSION.fullmatch(session)):
-        raise Refused(400, "The session_hash is not one; 1 to 64 letters and digits are accepted.")
+        raise HTTPException(
+            400, "The session_hash is not one; 1 to 64 letters and digits are accepted."
+        )
 
 
 def called_listener(
     route: re.Match[str], asked: Mapping[str, Any], blocks: gr.Blocks
 ) -> BlockFunction:
-    """The listener that is called: a public one by its name, or any by its number.
+    """The listener that is called: a public one by name, or any by number.
 
     Raises:
-        Refused: nothing that may be called so has that name or number.
+        HTTPException: there is none that may be called like this.
     """
     number = asked.get("fn_index")
     direct = route["call"].startswith(("run/", "api/"))
@@ -268,33 +266,34 @@ def called_listener(
         found = [fn for fn in blocks.fns.values() if fn.api_name == route["name"] and is_public(fn)]
     else:
         found = [fn for fn in blocks.fns.values() if type(number) is int and fn._id == number]
-    # A call outside of the queue would leave its job without anybody who shows it.
+    # A queued listener starts a job; without the queue nobody would follow that.
     if not found or (direct and found[0].queue):
-        raise Refused(404, _for_programs(blocks))
+        raise HTTPException(404, _for_programs(blocks))
     return found[0]
 
 
 def check_call(
     route: re.Match[str], asked: Mapping[str, Any], listener: BlockFunction, blocks: gr.Blocks
 ) -> None:
-    """Refuse a call of `listener` with too few values or with other names, and any while too many
-    wait.
+    """Refuse a call of `listener` with too few values or unknown names, or while the queue is full.
 
     Raises:
-        Refused: it is one of these.
+        HTTPException: the call is refused.
     """
     if route["call"].startswith("call/v2/"):
         parameters = signature(listener.fn).parameters.values()
         taken = {item.name: item for item in parameters if item.annotation is not gr.Request}
         needed = {name for name, item in taken.items() if item.default is item.empty}
         if not needed <= asked.keys() <= taken.keys():
-            raise Refused(422, f"The names are not accepted; {', '.join(taken)} are.")
+            raise HTTPException(422, f"The names are not accepted; {', '.join(taken)} are.")
     else:
         given, wanted = asked.get("data"), len(listener.inputs)
         if not isinstance(given, list) or len(given) < wanted:
-            raise Refused(422, f"The data are not accepted; a list of {wanted} values is.")
+            raise HTTPException(422, f"The data are not accepted; a list of {wanted} values is.")
     if listener.queue and len(blocks._queue) >= MAX_WAITING:
-        raise Refused(503, f"{MAX_WAITING} calls are waiting already; try again in a few minutes.")
+        raise HTTPException(
+            503, f"{MAX_WAITING} calls are waiting already; try again in a few minutes."
+        )
 
 
 def is_public(listener: BlockFunction) -> bool:
@@ -308,8 +307,8 @@ def _for_programs(blocks: gr.Blocks) -> str:
 
 
 def drop_idle_sessions(blocks: gr.Blocks, connected: Iterable[str]) -> None:
-    """Forget what Gradio holds of sessions that are not `connected` and run nothing: of those that
-    were used long ago, and of all but the latest.
+    """Drop Gradio's state of idle sessions, which are not `connected` and have no call running,
+    except for the latest ones of the last minutes.
     """
     states, queue = blocks.state_holder, blocks._queue
     busy = {*connected, *(event.session_hash for event in queue.event_ids_to_events.values())}
@@ -328,11 +327,11 @@ def drop_idle_sessions(blocks: gr.Blocks, connected: Iterable[str]) -> None:
 
 
 def visitor_address(request: gr.Request) -> str:
-    """The address of a visitor as the proxy of a Space names it, the network of a long one; empty
-    elsewhere, where many share an address and anybody may claim another.
+    """The address of a visitor as the proxy of a Space reports it, for IPv6 its /64 network; ""
+    outside of Spaces, where many share an address and anybody can claim another.
     """
     named = request.headers.getlist("x-forwarded-for") if os.environ.get("SPACE_HOST") else []
-    # What a visitor claims comes before what a proxy adds.
+    # Proxies append to what the visitor claims, so the last global address is the true one.
     for text in reversed(",".join(named).split(",")):
         found = _address(text.strip())
         if found and found.is_global:
@@ -346,11 +345,11 @@ async def _body(request: Request) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY:
-                raise Refused(
+                raise HTTPException(
                     413, f"The request is too long; at most {MAX_BODY:,} bytes are accepted."
                 )
     except ClientDisconnect:
-        raise Refused(400, "The request ended early.") from None
+        raise HTTPException(400, "The request ended early.") from None
     return bytes(body)
 
 
@@ -360,12 +359,12 @@ def _json(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Refused(400, "The body is not accepted; a JSON object is.")
+        raise HTTPException(400, "The body is not accepted; a JSON object is.")
     return found
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Receive `body`, which was read already, and then what follows."""
+    """A `receive` that returns `body`, which was read already, and then what follows."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:

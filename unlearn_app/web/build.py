@@ -37,18 +37,16 @@ from .view_state import stored_state
 SEVERAL = "several"
 """The second tab."""
 SHOWN_AFTER = 1.0
-"""Seconds between selecting a tab and changing its contents. A browser misses changes to a tab that
-it has not shown yet, and equal values are not sent again later.
+"""Seconds between selecting a tab and changing its contents. Changes to a tab that was never shown
+are lost in the browser, and equal values are not sent again later.
 """
 STAY_EVERY = 30
-"""Seconds after which an open page says that it is open, since its connection may be lost
-unnoticed.
-"""
+"""Seconds between two signs of life from an open page, whose connection may break unnoticed."""
 MAKE_KEY = """(key) => /^[0-9a-f]{64}$/.test(key) ? key : Array.from(
   crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")
 ).join("")"""
-"""Keep the browser's key, or make one; `visitors.py` reads it. It is sent in bodies only, never in
-an address, and nothing shows it.
+"""Keep the browser's key, or make one; `service/visitors.py` reads it. It is sent in request bodies
+only, never in a URL, and is never shown.
 """
 HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
@@ -64,7 +62,7 @@ def build_demo(
     state = stored_state(Run.open(first), recorded=True) if first else None
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False) as demo:
-        # The secret stands in the page for all to see; fixed, it keeps the key over a restart.
+        # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.
         key = gr.BrowserState("", storage_key="unlearn-visitor", secret="unlearn")
         ready, open_page = gr.Timer(0.5), gr.Timer(STAY_EVERY)
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
@@ -82,9 +80,8 @@ def build_demo(
         open_page.tick(handlers.stay, [key, page.shown], None, **QUIET)
         _wire_visit(demo, engine, key, page, tabs, handlers, attacks, sequence)
         demo.unload(engine.sweep)
-        endpoints = {"unlearn": unlearn_endpoint(engine, model), "attack": attack_endpoint(engine)}
-        for name, endpoint in endpoints.items():
-            gr.api(endpoint, api_name=name, concurrency_limit=VISITORS)
+        gr.api(unlearn_endpoint(engine, model), api_name="unlearn", concurrency_limit=VISITORS)
+        gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
     demo.visitors = engine.visitors
     engine.on_delete = delete_copies
     return demo
@@ -97,9 +94,7 @@ def delete_copies(folder: str) -> None:
 
 
 def _readable(recorded: Path) -> dict[str, Path]:
-    """The recorded runs by folder name; a damaged one is left out with a warning, not a reason to
-    stay closed.
-    """
+    """The recorded runs by folder name; damaged ones are left out with a warning."""
     runs = {}
     for record in complete(recorded, "*/run.json"):
         try:
@@ -112,9 +107,7 @@ def _readable(recorded: Path) -> dict[str, Path]:
 
 
 def launch_kwargs() -> dict[str, Any]:
-    """What `demo.launch` needs for the page to look and behave as meant, and to stay on this
-    machine.
-    """
+    """The arguments of `demo.launch` for the look of the page, its limits, and no telemetry."""
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return {
         "theme": gr.themes.Base(
@@ -149,7 +142,7 @@ def _wire_visit(
     attacks: AttackHandlers,
     sequence: SequenceTab,
 ) -> None:
-    """What happens when the page opens, for the first time or again."""
+    """Wire what happens when the page opens, for the first time or again."""
     again = {
         RunConfig: runs.follow,
         AttackRequest: attacks.resume,
@@ -157,7 +150,7 @@ def _wire_visit(
     }
 
     def resume(request: gr.Request, key: str) -> Iterator[Updates]:
-        """Show what the visitor has here, and what they have started and is not over."""
+        """Show the visitor's latest run and ledger, and follow their job if one is going on."""
         visitor = visitor_of(engine, request, key)
         job = engine.job_of(visitor)
         if job and isinstance(job.request, LedgerRequest):
@@ -170,7 +163,7 @@ def _wire_visit(
 
     everything = [*page.of_one_run, page.run, page.stop, page.concept, page.hint]
     everything += [*sequence.shown, tabs]
-    # Only for who comes back: whatever may change is drawn anew by the browser.
+    # Only for returning visitors, since the browser redraws all of these outputs.
     page.came_back.change(resume, key, everything, **WORKING)
     arrived = [*page.downloads.values(), page.came_back]
     loaded = demo.load(None, key, key, js=MAKE_KEY, **HIDDEN)
@@ -180,13 +173,13 @@ def _wire_visit(
 def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList) -> None:
     options, parts = page.options, page.options.components
     fields, result = [page.concept, *parts.values()], [*page.of_one_run, page.hint]
-    # One after the other: a listener that starts clears what a validator said of the same inputs.
+    # Chained, because a listener that starts clears validation errors of the same inputs.
     start = [page.run.click, page.concept.submit]
     preset, objective, rule = (parts[name] for name in ("preset", "objective", "rule"))
     kind = [page.concept, options.filled, preset, objective, *options.by_kind]
     followed = {"inputs": kind, "outputs": [options.filled, *options.by_kind], **QUIET}
     page.concept.change(options.follow_kind, **followed)
-    # Once more, since who types fast and presses Enter is ahead of the change.
+    # Once more, since a fast typist presses Enter before the change arrives.
     filled = gr.on(start, options.follow_kind, **followed)
     refused = filled.then(handlers.refuse, fields, [page.hint, page.folded], **QUIET)
     shown = [*result, page.run, page.stop, page.concept]

@@ -1,4 +1,4 @@
-"""Copies of a run's files under names worth keeping, its report, and pages that compare runs."""
+"""The files for download: copies of a run's files, its report, and pages that compare runs."""
 
 import shutil
 import tempfile
@@ -22,20 +22,19 @@ from ..runs.report import open_run, write_report
 
 
 def download_folder(owner: str) -> Path:
-    """Where files to take home are made that belong to a run's or a visitor's folder, by its name.
+    """The folder for the downloads of `owner`, the name of a run's or a visitor's folder.
 
-    Gradio serves from there as it is; from elsewhere it would copy, and keep the copies for good.
+    Gradio serves files from there directly; files elsewhere it copies, and keeps the copies.
     """
     return Path(get_upload_folder()).resolve() / "downloads" / owner
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path]:
-    """The adapter, the comparison strip, the zipped folder and the report, as far as the run has
-    them.
+    """Write the adapter, the comparison strip, the zipped folder and the report of a run to `into`,
+    as far as the run has them; return them by kind.
 
-    All are made once, report and zip again after an attack. The strip is drawn from the pictures
-    where the folder keeps none, as those that ship with the app. The run's own files stay as they
-    are.
+    Each is written once, report and zip again after an attack. The strip is drawn anew where the
+    folder has none, as in the runs that ship with the app. The run's own files do not change.
     """
     run = Run.open(folder)
     name = slug(run.config.concept)[:40] or "concept"
@@ -61,7 +60,7 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
 
 
 def _pack(run: Run, into: Path, targets: Mapping[str, Path]) -> None:
-    """The report, then the archive that holds it, both from a copy of the run."""
+    """Write the report, then the archive with it, both from a copy of the run."""
     with tempfile.TemporaryDirectory(dir=into) as scratch:
         copy = _copy(run, Path(scratch) / run.folder.name)
         try:
@@ -73,8 +72,7 @@ def _pack(run: Run, into: Path, targets: Mapping[str, Path]) -> None:
 
 
 def comparison(runs: Mapping[str, Path], into: Path) -> Path:
-    """A page that shows runs beside each other, made in `into`; `runs` are folders by the names
-    they are to have.
+    """Write a page to `into` that compares the `runs`, folders by the names to show.
 
     Raises:
         OutputError: one of them cannot be compared.
@@ -97,8 +95,8 @@ def _copy(run: Run, to: Path) -> Run:
 
 
 def _strip(run: Run) -> Image.Image:
-    pictures = []
-    for stored in run.pictures:
-        pictures.append(replace(stored, image=open_png(stored.file).convert("RGB")))
+    pictures = [
+        replace(stored, image=open_png(stored.file).convert("RGB")) for stored in run.pictures
+    ]
     name = (run.record["concept"] or {}).get("name", run.config.concept)
     return comparison_strip(*heading(run.config, name, run.verdict.label), pictures)

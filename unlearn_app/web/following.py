@@ -1,4 +1,4 @@
-"""Showing a job of the engine while it works, and who asks to see it."""
+"""What all listeners share: how they are wired, who calls them, and how they follow a job."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,16 +12,16 @@ from ..service.jobs import Job
 from ..settings.events import Event
 
 PAUSE = 0.3
-"""Seconds between two updates of the page, at least; without events at most twice as many."""
+"""Least seconds between two updates of the page; without events it is at most twice as long."""
 VISITORS = 32
-"""Listeners that work at the same time."""
+"""How many listeners of a kind run at the same time."""
 Updates = dict[Any, Any]
 """What changes on the page: a value, or a component with new properties, by component."""
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"queue": False, **HIDDEN}
-"""How a listener that answers at once is wired."""
+"""How to wire a listener that answers at once."""
 WORKING: dict[str, Any] = {"concurrency_limit": VISITORS, **HIDDEN}
-"""How a listener that shows a job is wired."""
+"""How to wire a listener that follows a job."""
 
 
 def visitor_of(engine: Engine, request: gr.Request, key: object = "") -> str:
@@ -30,7 +30,7 @@ def visitor_of(engine: Engine, request: gr.Request, key: object = "") -> str:
 
 
 def refused(sentence: str) -> gr.Error:
-    """What a listener raises that has no place on the page for a sentence."""
+    """The error of a listener that cannot show a message on the page."""
     return gr.Error(sentence, print_exception=False)
 
 
@@ -40,14 +40,14 @@ def follow(
     update: Callable[[list[Event]], Updates],
     last: Callable[[], Updates] = dict,
 ) -> Iterator[Updates]:
-    """What to show until `job` ends: `first`, again and again what `update` makes of the events
-    since, to begin with of all so far, and `last` over the last of these. Leaving the generator
-    leaves the job alone.
+    """The updates of the page until `job` ends: `first`, then repeatedly `update` of the new events
+    (initially of all so far), the final one merged with `last`. Closing the generator does not stop
+    the job.
     """
     yield first
     seen, over = 0, False
     while not over:
-        over = job.over  # asked first, since events may come before it ends
+        over = job.over  # read first, since the job may add events and end right after
         events = job.take(PAUSE, seen)
         seen += len(events)
         changed = update(events)

@@ -1,5 +1,5 @@
-"""The first tab's listeners: a text is understood or refused, runs and attacks are queued, shown
-and stopped.
+"""The listeners of the first tab: check and explain the typed concept; queue, show and stop runs
+and attacks.
 """
 
 from collections.abc import Iterator
@@ -44,16 +44,14 @@ class RunHandlers:
         self._engine, self._page, self._model, self._runs = engine, page, model, runs
 
     def check(self, _key: str, concept: str, *values: Any) -> list[dict]:
-        """Judge the fields before anything is queued; a sentence stands at the field it is
-        about.
-        """
+        """Validate the fields before anything is queued; an error is shown at its field."""
         error = self._mistake(concept, values)
         names = ["key", "concept", *self._page.options.components]
         at = error.field if error and error.field in names else "concept"
         return [gr.validate(not error or name != at, str(error or "")) for name in names]
 
     def explain(self, concept: str, *values: Any) -> Updates:
-        """Say under the box how the text was understood, or what is wrong and what to pick
+        """Show under the box how the text was understood, or the error and concepts to pick
         instead.
         """
         page = self._page
@@ -71,7 +69,7 @@ class RunHandlers:
         }
 
     def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
-        """Say what is wrong under the box, and open the options when it is there."""
+        """Show an error under the box, and open the options if it is about one of them."""
         error = self._mistake(concept, values)
         if not error:
             return gr.skip(), gr.skip()
@@ -80,7 +78,7 @@ class RunHandlers:
         return self._alert(concept, error), options
 
     def _parse(self, concept: str, values: tuple) -> tuple[RunConfig, Concept]:
-        config = self._page.options.config(concept, values, self._model)
+        config = self._page.options.config(concept, values)
         return config, preview_concept(config)
 
     def _mistake(self, concept: str, values: tuple) -> ConfigError | None:
@@ -91,7 +89,7 @@ class RunHandlers:
         return None
 
     def _alert(self, concept: str, error: ConfigError) -> str:
-        """What is wrong, with the nearest known concepts where it is the concept."""
+        """The error; if it is about the concept, with the nearest known concepts."""
         asked = error.field in ("", "concept") and 0 < len((concept or "").strip()) <= MAX_TEXT
         world = registry.world(self._model)
         return alert(str(error), world.nearest_known(concept) if asked else [])
@@ -156,18 +154,18 @@ class RunHandlers:
         }
 
     def stop(self, request: gr.Request, key: str) -> tuple[Any, Any]:
-        """Ask the visitor's run to end, and say so at once."""
+        """Ask the visitor's run to end, and show that at once."""
         if not self._engine.stop(visitor_of(self._engine, request, key)):
             return gr.skip(), gr.skip()
         return gr.Button("Stopping…", interactive=False), STOP_ASKED
 
     def arrive(self, request: gr.Request, key: str, shown: str | None) -> Updates:
-        """The page is on screen: let the model load, offer the files of the recorded run, and say
-        whether the visitor has been here before and has something to come back to.
+        """The page has opened: let the model load, offer the files of the recorded run, and set
+        `came_back` if the visitor has data from earlier.
         """
         engine, visitor = self._engine, visitor_of(self._engine, request, key)
         engine.arrive()
-        has = engine.runs.of(visitor) or engine.busy(visitor) or engine.home(visitor).exists()
+        has = engine.runs.of(visitor) or engine.job_of(visitor) or engine.home(visitor).exists()
         links = self._runs.links(self._runs.recorded.get(shown or ""))
         return links | {self._page.came_back: bool(has)}
 
@@ -180,13 +178,11 @@ class RunHandlers:
             return {self._page.hint: alert(str(error))}
 
     def stay(self, request: gr.Request, key: str, shown: str | None) -> None:
-        """The page is still open, with this run on screen, which is thereby among those used
-        last.
-        """
-        self._runs.own(shown, visitor_of(self._engine, request, key))
+        """The page is still open: mark its visitor as active and the shown run as used."""
+        self._engine.runs.get(shown, visitor_of(self._engine, request, key))
 
     def readiness(self) -> tuple[str, gr.Timer]:
-        """The header with its badge, asked for until the model is loaded."""
+        """The header with its badge, polled until the model is loaded."""
         done = self._engine.ready.is_set()
         header = render("header", ready=done, error=self._engine.load_error)
         return header, gr.Timer(active=not done)
@@ -203,7 +199,7 @@ class AttackHandlers:
     ) -> Iterator[Updates]:
         """Queue attacks on the run on screen and show what they find."""
         visitor, message = visitor_of(self._engine, request, key), self._page.attacks.message
-        folder = self._runs.own(shown, visitor)
+        folder = self._engine.runs.get(shown, visitor)
         if folder is None:
             yield {message: alert(GONE)}
             return
@@ -216,7 +212,7 @@ class AttackHandlers:
         yield from self._follow(job)
 
     def resume(self, job: Job) -> Iterator[Updates]:
-        """Show attacks that were started from a page that has been closed, or from another tab."""
+        """Show attacks that were started in another tab, or before the page was closed."""
         yield self._runs.put(job.id, job.visitor)
         yield from self._follow(job)
 
@@ -251,18 +247,21 @@ class AttackHandlers:
 
     def _ended(self, job: Job) -> Updates:
         page, panel = self._page, self._page.attacks
-        folder = self._runs.own(job.id, job.visitor)
-        ended: Updates = {page.run: gr.Button(interactive=True)}
+        folder = self._engine.runs.get(job.id, job.visitor)
         if folder is None:
-            ended |= {panel.stop: gr.Button(visible=False), panel.message: failed(GONE)}
-            return ended | self._runs.choices(job.visitor, None)
+            return {
+                page.run: gr.Button(interactive=True),
+                panel.stop: gr.Button(visible=False),
+                panel.message: failed(GONE),
+                **self._runs.choices(job.visitor, None),
+            }
         state, message = stored_state(Run.open(folder)), ""
         if job.cancel.is_set():
             message = note(f"Stopped. {SAVED}")
         elif job.error:
             message = failed(job.error)
         return {
-            **ended,
+            page.run: gr.Button(interactive=True),
             page.status: status(state),
             **self._runs.attacks(state, folder, message),
             **self._runs.choices(job.visitor, job.id),
@@ -270,7 +269,7 @@ class AttackHandlers:
         }
 
     def stop(self, request: gr.Request, key: str) -> gr.Button:
-        """Ask the visitor's attacks to end, and say so at once."""
+        """Ask the visitor's attacks to end, and show that at once."""
         if not self._engine.stop(visitor_of(self._engine, request, key)):
             return gr.skip()
         return gr.Button("Stopping…", interactive=False)

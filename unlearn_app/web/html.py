@@ -1,4 +1,4 @@
-"""HTML of the page from its templates, which escape all text; and numbers in words."""
+"""HTML of the page from its templates, which escape all text; and formatted numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,17 +34,17 @@ def render(name: str, **values: Any) -> str:
 
 
 def note(text: str) -> str:
-    """A sentence in quiet colours; nothing for no text."""
+    """A message in a muted colour; "" for no text."""
     return _part("note", text)
 
 
 def alert(message: str, concepts: Sequence[str] = ()) -> str:
-    """A sentence about what was refused, with concepts to pick instead."""
+    """An error message about an input, with concepts to pick instead."""
     return _part("alert", message, concepts)
 
 
 def failed(error: str) -> str:
-    """A box that says why something did not work."""
+    """A box with the reason for a failure."""
     return _part("failed", error)
 
 
@@ -56,10 +56,9 @@ def progress(
     stopping: bool = False,
     position: int = 0,
 ) -> str:
-    """A box that says how far `what` has come, with a bar of the `fraction` that is done.
+    """A box with the progress of `what`: a line of text, and a bar for the `fraction` that is done.
 
-    A job that is `stopping`, or has `position` others before it, says so instead of text and
-    details.
+    The line of a job that is `stopping`, or has `position` others before it, says only that.
     """
     if stopping:
         text, details = STOPPING, ()

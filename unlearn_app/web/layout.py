@@ -32,8 +32,8 @@ DOWNLOADS = {
 
 
 class AttackPanel:
-    """Under the verdict: which attack to try, its progress, and what all of them found; created
-    for the `state` of a recorded run, if there is one.
+    """Under the verdict: the choice of an attack, its progress, and the findings of all attacks.
+    `state` is that of the recorded run on screen, if there is one.
     """
 
     def __init__(self, state: ViewState | None) -> None:
@@ -84,7 +84,7 @@ class RunActions:
         self.message = gr.HTML("", elem_id="history-said")
 
     def delete_button(self, sure: bool = False, visible: bool = True) -> gr.Button:
-        """The button as it is, or as it asks for a second click."""
+        """The button, or its question that asks for a second click."""
         return gr.Button(
             SURE if sure else DELETE, variant="stop" if sure else "secondary", visible=visible
         )
@@ -108,8 +108,8 @@ def obstacle(state: ViewState, folder: Path | None) -> str:
 class Page:
     """The components that listeners read or write, created inside the current `gr.Blocks`.
 
-    `names` are the known concepts of `model` with their kinds; `state`, of the first of `runs`, is
-    on screen on arrival.
+    `names` are the known concepts of `model` with their kinds. `runs` are the choices of recorded
+    runs; the page opens with the first one, whose state is `state`.
     """
 
     def __init__(
@@ -179,15 +179,13 @@ class Page:
 
     @property
     def of_one_run(self) -> list[Any]:
-        """The components that show a run, or what may be done with it."""
+        """The components that show a run, or act on it."""
         shown = [self.previews, self.comparison, self.scores, self.curve, self.losses, self.angles]
         shown += [self.status, self.shown, *self.downloads.values()]
         return [*shown, *vars(self.attacks).values(), *vars(self.actions).values()]
 
 
 def known_concepts(names: Sequence[tuple[str, str]]) -> str:
-    """Buttons for the names, given with their kinds: objects, then styles, most of them folded
-    away.
-    """
+    """Buttons for names, given with their kinds: objects, then styles, most in a folded part."""
     kinds = {kind: [name for name, own in names if own == kind] for kind in ("object", "style")}
     return render("known_concepts", kinds=kinds) if names else ""

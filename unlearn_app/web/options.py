@@ -1,4 +1,4 @@
-"""The folded-away settings, made from the fields of the config."""
+"""The settings in the folded section "Options", generated from the fields of the config."""
 
 from dataclasses import fields
 from operator import attrgetter
@@ -22,9 +22,9 @@ SECTIONS = {
     "compare": "Pictures",
 }
 OWNERS = {"unlearn": "forgetting", "resist": "simulated attack", "compare": "pictures"}
-"""What a setting's section is called where another section has one of the same name."""
+"""How a section is named in the label of a setting that another section has too."""
 SWITCH = "resist.on"
-"""The one setting that is not folded away."""
+"""The one setting outside of the folded section."""
 LABELS = {
     "on": "Resist relearning",
     "lr": "Learning rate",
@@ -47,11 +47,11 @@ HELP = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
 
 
 class Options:
-    """The setting components by config name, in the order handlers receive them, created inside
-    the current layout block; `switch`, the one setting outside of it, is there already.
+    """The setting components by config name, in the order in which handlers receive their values,
+    created inside the current layout block; `switch`, the one setting outside of it, exists before.
 
-    `rows` holds the row of every part that has hyperparameters of its own, which is visible while
-    the part is chosen, and `filled` what was filled into the fields of `BY_KIND` last.
+    `rows` holds the row of every part that has hyperparameters, visible while the part is chosen;
+    `filled` the values that were last filled into the fields of `BY_KIND`.
     """
 
     def __init__(self, switch: gr.Checkbox, model: str = DEFAULT_MODEL) -> None:
@@ -59,7 +59,7 @@ class Options:
         base = make_config(EXAMPLE, model=model)
         self.components: dict[str, Any] = {SWITCH: switch}
         self.rows: dict[str, gr.Row] = {}
-        # Kept by the browser, as the fields are, so that a request holds both of one moment.
+        # In the browser, as the fields are, so that a request holds both in the same state.
         self.filled = gr.JSON([attrgetter(name)(base) for name in BY_KIND], visible=False)
         self._add_basics(base)
         self._add_choice("objective", "Method", registry.METHODS, base.objective)
@@ -117,21 +117,21 @@ class Options:
                         own = f"{part}.{item.name}"
                         self.components[own] = _field(own, item, item.default)
 
-    def config(self, concept: str, values: tuple, model: str) -> RunConfig:
+    def config(self, concept: str, values: tuple) -> RunConfig:
         """The checked config of the values in the fields.
 
         Raises:
-            ConfigError: a value that is not accepted; `field` names its component.
+            ConfigError: a value is not accepted; `field` names its component.
         """
         changes = {
             name: "" if value is None and name not in TEXTS else value
             for name, value in zip(self.components, values, strict=True)
         }
-        return make_config(concept, preset=changes.pop("preset"), model=model, **changes)
+        return make_config(concept, preset=changes.pop("preset"), model=self._model, **changes)
 
     @property
     def suggested(self) -> dict[str, Any]:
-        """The components that a preset or a method fills in; the switch is the user's alone."""
+        """The components that a preset or a method fills in: all but the switch."""
         return {n: self.components[n] for n in ("rule", *setting_names()) if n != SWITCH}
 
     def defaults(self, concept: str, preset: str, objective: str) -> list[Any]:
@@ -139,7 +139,7 @@ class Options:
         asked = {"preset": preset, "objective": objective, "model": self._model}
         try:
             config = make_config(EXAMPLE, **asked, **self._tuned(concept, preset, objective))
-        except ConfigError as error:  # a program sends what the page does not offer
+        except ConfigError as error:  # only a program can send such values
             raise refused(str(error)) from None
         own, shared = dict(config.options), ("rule", *setting_names(tuple(SECTIONS)))
         return [
@@ -169,19 +169,19 @@ class Options:
         return [own, *(new if value == before else gr.skip() for new, before, value in rows)]
 
     def _tuned(self, concept: object, preset: str, objective: str) -> dict[str, Any]:
-        """What the concept takes in a preset; nothing where it is not known."""
+        """The settings tuned for the concept; none for other presets and unknown concepts."""
         if preset != RunConfig.preset:
             return {}
         return registry.world(self._model).run_settings(str(concept or ""), objective)
 
     def reveal(self, objective: str, rule: str) -> list[gr.Row]:
-        """Which rows of hyperparameters are on the page."""
+        """Show the rows of hyperparameters of the chosen method and rule, and hide the others."""
         return [gr.Row(visible=name in (objective, rule)) for name in self.rows]
 
 
 def resist_switch(model: str = DEFAULT_MODEL) -> gr.Checkbox:
-    """The switch for resisting, with the time it adds, controls included, and what `bench paper2`
-    found it to be worth.
+    """The switch for resisting, with the time that it adds, controls included, and its effect as
+    measured by `bench paper2`.
     """
     worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
     costs = []
@@ -200,18 +200,18 @@ def resist_switch(model: str = DEFAULT_MODEL) -> gr.Checkbox:
 
 
 def _field(name: str, item: Any, value: Any) -> Any:
-    said = {
+    common = {
         "label": _label(name),
         "info": item.metadata["help"],
         "min_width": 170,
         "elem_id": name.replace(".", "-").replace("_", "-"),
     }
     if item.type is bool:
-        return gr.Checkbox(value, **said)
+        return gr.Checkbox(value, **common)
     if "choices" in item.metadata:
-        return gr.Dropdown(list(item.metadata["choices"]), value=value, **said)
+        return gr.Dropdown(list(item.metadata["choices"]), value=value, **common)
     low, high = item.metadata["range"]
-    return gr.Number(value, **said | {"info": f"{said['info']} ({low:g} to {high:g})"})
+    return gr.Number(value, **common | {"info": f"{common['info']} ({low:g} to {high:g})"})
 
 
 def _label(name: str) -> str:

@@ -1,5 +1,5 @@
-"""Where the browser fetches pictures: each stored once under the hash of its PNG, so that updates
-stay small, for as long as a run that is kept or a visitor who is here uses it.
+"""The files from which the browser fetches pictures, so that updates stay small. Each is stored
+once under the hash of its PNG, until every run and visitor that uses it is deleted.
 """
 
 import hashlib
@@ -14,15 +14,14 @@ from ..common.atomic_files import write_bytes
 from ..common.images import png_bytes
 
 _used: dict[str, set[Path]] = {}
-"""The files by the name of the folder that they belong to: a run's or a visitor's."""
+"""The files by owner, the name of a run's or a visitor's folder."""
 _lock = threading.Lock()
 
 
 def address(picture: Image | Path, owner: str) -> str:
-    """An address of the exact picture as PNG, relative to the page; files are taken as they are.
+    """The address of the picture as PNG, relative to the page; the content of files is not changed.
 
-    The folder is the one Gradio serves from. The file stays until every `owner` that it was asked
-    for is forgotten.
+    The file is in the folder that Gradio serves, until `forget` was called for all of its owners.
     """
     content = picture.read_bytes() if isinstance(picture, Path) else png_bytes(picture)
     folder = Path(get_upload_folder()).resolve() / "pictures"

@@ -1,7 +1,7 @@
 """The plots of the page and the tables they show.
 
-Every table begins with a row without a value for each line: a plot learns its colours when it is
-mounted, from the rows that are there.
+Every table begins with a row without a value for each line, because a plot takes its colours from
+the rows that it is mounted with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,8 +107,8 @@ def angle_table(state: ViewState | None) -> pd.DataFrame:
 
 
 def curve_table(state: ViewState | None) -> pd.DataFrame:
-    """Attack step, percentage of pictures that show what was asked, and group; a control is a group
-    of its own.
+    """Attack step, percentage of pictures that show the prompt, and group; each control is another
+    group.
     """
     controls = state.controls if state else {}
     names = [name for name in CURVE_COLORS if name in GROUPS or name in controls]
@@ -125,10 +125,9 @@ def curve_table(state: ViewState | None) -> pd.DataFrame:
 
 
 def request_table(ledger: Ledger | None) -> pd.DataFrame:
-    """Request, percentage of pictures and what they show: what was erased, or what is kept.
+    """Request, percentage of pictures, and what they show: erased or kept concepts.
 
-    Requests are words, since there is nothing between two of them, with a blank where that keeps
-    them in order.
+    Requests are text, for a categorical axis, and padded with a blank so that they sort by number.
     """
     rows = [{"request": f"{0:2d}", "share": None, "group": group} for group in REQUEST_COLORS]
     metrics = _from_the_original(ledger.rows) if ledger and ledger.requests else []

@@ -14,7 +14,7 @@ from .pictures import address
 from .view_state import Card, ViewState
 
 MOST_REASONS = 5
-"""Of more reasons than this, only those that decide the verdict are not folded away."""
+"""If there are more reasons, all but those that decide the verdict are folded."""
 SAVED = "Results so far are saved."
 NOTHING_YET = "There was no result yet, so nothing is kept."
 STOP_ASKED = f'<section class="u-status u-running"><p><b role="status">{STOPPING}</b></p></section>'
@@ -56,8 +56,8 @@ def _progress(state: ViewState) -> str:
 
 
 def comparison_table(state: ViewState | None) -> str:
-    """Original, unlearned and relearned pictures beside each other, a row per prompt and seed, by
-    group; with a slider through the attack where it has several checkpoints.
+    """Original, unlearned and relearned pictures beside each other by group, a row per prompt and
+    seed, with a slider over the checkpoints of the attack if there are several.
     """
     if not state:
         return ""
@@ -72,7 +72,7 @@ def comparison_table(state: ViewState | None) -> str:
 
 
 def preview_strip(state: ViewState | None) -> str:
-    """The latest previews of a run that works; all of them, folded away, once it is over."""
+    """The latest previews while a run works; all of them, folded, once it is over."""
     return render("previews", state=state) if state else ""
 
 
@@ -85,7 +85,7 @@ def score_table(state: ViewState | None) -> str:
 
 
 def _agreement(state: ViewState) -> str:
-    """On how many pictures all judges agree; empty where there is only one judge."""
+    """On how many pictures both judges agree; "" with a single judge."""
     shown = [card.picture for cards in state.cards.values() for card in cards.values()]
     checked = [picture for picture in shown if other_classes(picture.judges)]
     alike = sum({*other_classes(picture.judges)} == {picture.predicted} for picture in checked)
@@ -94,7 +94,7 @@ def _agreement(state: ViewState) -> str:
 
 
 def attack_cards(found: Sequence[Finding]) -> str:
-    """A card for every finding, the worst first; those that prove nothing stand apart."""
+    """A card for every finding, the worst first; those that do not count are listed apart."""
     if not found:
         return ""
     return render(
@@ -114,7 +114,7 @@ def _shown_picture(one: Finding) -> dict[str, Any] | None:
 
 
 def cost(state: ViewState) -> str:
-    """How long a quick look takes here; empty where that is not known."""
+    """How long a quick look takes here; "" if unknown."""
     seconds = seconds_of(QUICK, state.config, state.timing)
     rounded = max(10 * round((seconds or 0) / 10), 10)
     return f"A quick look takes about {rounded} seconds here." if seconds else ""

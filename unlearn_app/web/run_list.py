@@ -23,33 +23,29 @@ DAMAGED = "These runs cannot be compared: one of them is not whole."
 
 
 class RunList:
-    """Runs that ship with the app, and those of each visitor, which are nobody else's."""
+    """The runs that ship with the app, and each visitor's own, which nobody else sees."""
 
     def __init__(self, engine: Engine, page: Page, recorded: dict[str, Path]) -> None:
         self._engine, self._page, self.recorded = engine, page, recorded
         self._exporting = threading.Lock()
 
-    def own(self, name: str | None, visitor: str) -> Path | None:
-        """The folder of a visitor's own run."""
-        return None if name in self.recorded else self._engine.runs.get(name or "", visitor)
-
     def find(self, name: str | None, visitor: str) -> Path | None:
         """The folder of a run that this visitor may see."""
-        return self.recorded.get(name or "") or self.own(name, visitor)
+        return self.recorded.get(name or "") or self._engine.runs.get(name, visitor)
 
     def names(self, visitor: str) -> list[tuple[str, str]]:
         """Title and name of all runs that this visitor may see: their own, the latest first, then
         the recorded ones.
         """
-        jobs = self._engine.runs.of(visitor)
-        own = [(f"{job.config.concept} (your run {n})", job.id) for n, job in enumerate(jobs, 1)]
+        runs = self._engine.runs.of(visitor)
+        own = [(f"{run.config.concept} (your run {n})", run.id) for n, run in enumerate(runs, 1)]
         return own[::-1] + recorded_choices(self.recorded)
 
     def choices(self, visitor: str, shown: str | None) -> Updates:
-        """The lists of runs when `shown` is on screen, and what may be done with it."""
+        """The lists of runs while `shown` is on screen, and the actions on it."""
         page, names = self._page, self.names(visitor)
         others = [(text, name) for text, name in names if name != shown]
-        return self._actions(self.own(shown, visitor) is not None) | {
+        return self._actions(self._engine.runs.get(shown, visitor) is not None) | {
             page.shown: gr.Dropdown(
                 choices=names, value=shown, visible=bool(names), interactive=True
             ),
@@ -59,7 +55,7 @@ class RunList:
         }
 
     def locked(self) -> Updates:
-        """The lists of runs while a job of this visitor goes on, when nothing may be done."""
+        """The lists of runs, locked while a job of this visitor is going on."""
         return self._actions(False) | {
             self._page.shown: gr.Dropdown(interactive=False),
             self._page.actions.others: gr.Dropdown(interactive=False),
@@ -74,7 +70,7 @@ class RunList:
         }
 
     def put(self, name: str | None, visitor: str) -> Updates:
-        """Everything that changes when this run is put on screen; an invitation without a run."""
+        """Put this run on screen; without a run, an invitation."""
         folder = self.find(name, visitor)
         state = stored_state(Run.open(folder), name in self.recorded) if folder else None
         return self.on_screen(state, folder) | self.choices(visitor, name)
@@ -95,9 +91,7 @@ class RunList:
         }
 
     def attacks(self, state: ViewState | None, folder: Path | None, message: str = "") -> Updates:
-        """The findings about a run, and the button that asks for more of them, or why there is
-        none.
-        """
+        """The findings about a run, and the button that starts attacks, or why it is missing."""
         panel = self._page.attacks
         why = obstacle(state, folder) if state else ""
         return {
@@ -115,7 +109,7 @@ class RunList:
         if folder:
             place = download_folder(folder.name)
             if not folder.is_relative_to(self._engine.root):
-                # A run that came with the app: Gradio makes one copy, as long as the app runs.
+                # A recorded run is never deleted: Gradio copies its files once, while the app runs.
                 place = self._engine.root / f"recorded-{folder.name}"
             with self._exporting:
                 made = exports(folder, place)
@@ -132,9 +126,7 @@ class RunList:
         return self.put(shown, visitor)
 
     def delete(self, request: gr.Request, key: str, shown: str | None, label: str) -> Updates:
-        """Ask whether that was meant; at the second click delete the run on screen, and show
-        another.
-        """
+        """Ask for confirmation; at the second click delete the run on screen and show another."""
         visitor, actions = visitor_of(self._engine, request, key), self._page.actions
         if label != SURE:
             return {actions.delete: actions.delete_button(sure=True)}

@@ -46,7 +46,7 @@ HOLD_TEXT = {
     "projection+l2": "projection, small changes",
 }
 FIRST_KEPT = 8
-"""Concepts that should stay and are not folded away."""
+"""How many concepts that should stay are not folded."""
 
 
 @dataclass(kw_only=True)
@@ -56,7 +56,7 @@ class RequestProgress(Progress):
     fraction: float = 0.0
     """Share of the request that is done, in [0, 1]."""
     seen: list[PanelProgress] = field(default_factory=list)
-    """The concepts of the panel that have their pictures after this stage."""
+    """The concepts of the panel that have their pictures in this stage."""
 
     def apply(self, event: Event | Added) -> None:
         """Take in one event."""
@@ -149,7 +149,7 @@ class SequenceTab:
         except UnlearnError as error:
             yield {self.hint: alert(str(error))}
             return
-        # Emptied now and not at the end, when the next word may be in it already.
+        # Emptied now, not at the end, when it may hold the next concept already.
         yield {self.concept: ""}
         yield from self.follow(job)
 
@@ -205,7 +205,7 @@ class SequenceTab:
 
     def _changed(self, request: gr.Request, key: str, change: Callable[[Ledger], None]) -> Updates:
         visitor = visitor_of(self._engine, request, key)
-        if self._engine.busy(visitor):
+        if self._engine.job_of(visitor):
             return {self.hint: alert("A request is being served; stop it before you roll back.")}
         try:
             change(Ledger.open(self._engine.ledger(visitor)))
@@ -247,7 +247,7 @@ class SequenceTab:
 
 
 def ledger_status(ledger: Ledger | None) -> str:
-    """How the model stands after the last request; what the tab is for when there is none."""
+    """The metrics after the last request; the purpose of the tab if there is none."""
     if not ledger or not ledger.requests:
         return render("ledger_status", count=0)
     found, row = request_metrics(ledger.rows)[-1], ledger.rows[-1]
@@ -255,7 +255,7 @@ def ledger_status(ledger: Ledger | None) -> str:
 
 
 def ledger_table(ledger: Ledger | None) -> str:
-    """One row per concept, one column per request; what was erased comes first, in the order of the
+    """One row per concept, one column per request; erased concepts first, in the order of the
     requests.
     """
     if not ledger or not ledger.rows:

@@ -1,10 +1,10 @@
-"""What the page shows of a run, collected from its events while it works or read from its folder
-afterwards, and how far attacks on it have come.
+"""What the page shows of a run, collected from its events or read from its folder, and the progress
+of attacks on it.
 """
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -41,7 +41,7 @@ TO_CONTROL = 0.45
 
 @dataclass(frozen=True)
 class Card:
-    """A picture of the comparison without its pixels, and the address of those."""
+    """A picture without its pixels, and the address of its file."""
 
     picture: Picture
     src: str
@@ -84,7 +84,7 @@ class ViewState(Progress):
 
     config: RunConfig
     owner: str = ""
-    """The name of the run's folder, with which its pictures go."""
+    """The name of the run's folder, with which its pictures are deleted."""
     recorded: bool = False
     error: str = ""
     losses: list[dict] = field(default_factory=list)
@@ -113,11 +113,11 @@ class ViewState(Progress):
         super().apply(event)
         match event:
             case Step():
-                self.add_step(event.stage, event.step, event.losses, event.cosine)
+                self._add_step(event)
             case Preview():
                 self.frames.append([self._card(picture) for picture in event.pictures])
             case AttackCheckpoint() if event.control:
-                if event.control == FRESH:  # measured by the run itself, in place of the recorded
+                if event.control == FRESH:  # measured by the run itself, replaces the recorded one
                     self.controls.pop(RECORDED, None)
                 self.controls.setdefault(event.control, {})[event.step] = event.scores["forget"]
             case AttackCheckpoint():
@@ -136,17 +136,14 @@ class ViewState(Progress):
             case Done():
                 self.stopped, self.over = event.stopped, True
 
-    def add_step(
-        self, stage: str, step: int, losses: Mapping[str, float], cosine: float | None
-    ) -> None:
-        """Take in the losses of one optimizer step, and the angle between its gradients."""
-        place = step + (self.config.unlearn.steps if stage == "attack" else 0)
+    def _add_step(self, event: Step) -> None:
+        place = event.step + (self.config.unlearn.steps if event.stage == "attack" else 0)
         self.losses += [
-            {"step": place, "loss": loss, "term": term} for term, loss in losses.items()
+            {"step": place, "loss": loss, "term": term} for term, loss in event.losses.items()
         ]
-        if stage == "unlearn" and cosine is not None:
-            angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
-            self.angles.append({"step": step, "angle": angle})
+        if event.stage == "unlearn" and event.cosine is not None:
+            angle = math.degrees(math.acos(max(-1.0, min(1.0, event.cosine))))
+            self.angles.append({"step": event.step, "angle": angle})
 
     def _cards(self, pictures: Iterable[Picture]) -> Cards:
         return {(picture.group, picture.index): self._card(picture) for picture in pictures}
@@ -165,7 +162,7 @@ class ViewState(Progress):
         return min(1.0, begin + self.within * (end - begin))
 
     def seconds_left(self) -> float | None:
-        """The time still needed at the pace so far; None before there is a pace."""
+        """The estimated time left; None while it is too early for an estimate."""
         elapsed, fraction = time.monotonic() - self.started, self.fraction
         if fraction < 0.08 or elapsed < 2.0 or self.over:
             return None
@@ -192,7 +189,7 @@ class AttackProgress(Progress):
         return min(1.0, (self.done + min(begin + TO_CONTROL * self.within, 1.0)) / len(self.kinds))
 
     def html(self) -> str:
-        """A line and a bar that say so."""
+        """The progress as a line of text and a bar."""
         count = len(self.kinds)
         number = [f"attack {min(self.done + 1, count)} of {count}"] if count > 1 else []
         text, details = self.stage.text if self.stage else "Getting ready…", number + self.steps
@@ -200,8 +197,8 @@ class AttackProgress(Progress):
 
 
 def stored_state(run: Run, recorded: bool = False) -> ViewState:
-    """The state at the end of a run, read from its folder, with the findings and the verdict of
-    today.
+    """The final state of a run, read from its folder, with all findings and the verdict that
+    follows from them.
     """
     stopped = run.status == "stopped"
     state = ViewState(run.config, run.folder.name, recorded, over=True, stopped=stopped)
@@ -210,7 +207,7 @@ def stored_state(run: Run, recorded: bool = False) -> ViewState:
     state.findings = read_findings(run.folder)
     state.verdict = judge_again(run, state.findings)
     for line in run.steps:
-        state.add_step(line["stage"], line["step"], line["losses"], line.get("cosine"))
+        state.apply(Step(**line))
     for (stage, step), shown in groupby(run.previews, lambda shown: (shown.stage, shown.step)):
         state.apply(Preview(stage, step, tuple(shown)))
     for column in COLUMNS:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class World:
-    """What models, concepts and evaluation ask of a world; the answers here are those for a model
-    about whose pictures nothing is known.
+    """What models, concepts and evaluation ask of a world. The answers here are the defaults, for a
+    model about whose pictures nothing is known.
     """
 
     model: str
@@ -79,8 +79,8 @@ class World:
         return None
 
     def run_settings(self, text: str, objective: str) -> dict[str, Any]:
-        """What `objective` takes for the concept `text` in the preset fast, by dotted name, as
-        tuned on this world; nothing where nothing is.
+        """The settings, by dotted name, of `objective` for the concept `text` in the preset fast,
+        as tuned on this world; empty where nothing is tuned.
         """
         return {}
 

@@ -15,7 +15,7 @@ FAST = {
     "object": {"unlearn.steps": 40} | SMALL_BATCHES,
     "style": {"unlearn.steps": 20} | SMALL_BATCHES,
 }
-"""What the default objective takes by kind of concept, chosen on development targets; `bench
+"""Settings of the default objective by kind of concept, chosen on development targets; `bench
 tradeoff` compares it with others.
 """
 TUNED = (DEFAULT_SEQUENCE_OBJECTIVE, "esd")

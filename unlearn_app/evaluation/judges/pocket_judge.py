@@ -143,13 +143,12 @@ class BundledJudge:
         return cls.load(world.assets / cls.folder) if world.assets else None
 
     @classmethod
-    def load(cls, folder: str | Path) -> "BundledJudge":
+    def load(cls, folder: Path) -> "BundledJudge":
         """The judge saved in `folder`.
 
         Raises:
             ModelError: its files are missing or damaged.
         """
-        folder = Path(folder)
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             net = cls.network(**config)

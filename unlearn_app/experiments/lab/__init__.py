@@ -1,1 +1,1 @@
-"""The lab: do attacks find what is concealed, is the verdict true, what do methods withstand?"""
+"""The lab: whether attacks find concealed concepts, verdicts are true, and methods resist."""

@@ -1,4 +1,4 @@
-"""What the lab measures: attacks on models whose truth is known, and on what methods make."""
+"""What the lab measures: attacks on models whose true verdict is known and on unlearned models."""
 
 import itertools
 import statistics
@@ -34,11 +34,9 @@ from .report import CASES, CONTROL, METHODS, write_results
 CONCEPTS = ("cat", "van gogh", "ship", "mosaic", "knife", "robot")
 CUT_CONCEPTS = CONCEPTS[:2]
 UNSEEN_CONTROLS = tuple(names[0] for names in EASIEST.values())
-"""By kind what the attacks are tried on that the model has never seen."""
+"""The controls: for each kind of concept, the first that the model has never seen."""
 LEADS = ("cat", "guitar", *UNSEEN_CONTROLS)
-"""Of these the cut has every attack with the first seed; of the others, and with other seeds, the
-quick ones.
-"""
+"""Concepts under every attack in the cut, with seed 0; other cells have the quick attacks only."""
 SMOKE_ATTACKS = {
     "prompts": {"tries": 1},
     "ring_a_bell": {"tries": 1, "population": 4, "generations": 1},
@@ -49,8 +47,8 @@ SMOKE_ATTACKS = {
 
 @dataclass(frozen=True)
 class AttackedModel:
-    """One model under attack: a case whose truth is known, what a method made, or something never
-    seen as control.
+    """One model under attack. Its row is a case whose true verdict is known, an unlearning method,
+    or the control: an attack on a concept that the model has never seen.
     """
 
     row: str
@@ -59,7 +57,7 @@ class AttackedModel:
 
     @property
     def cut(self) -> bool:
-        """Whether the declared cut holds it; the others wait for the full grid."""
+        """Whether it belongs to the declared cut; the full grid measures the others too."""
         return self.row not in METHODS or self.concept in CUT_CONCEPTS
 
     def config(self, smoke: bool) -> RunConfig:
@@ -69,18 +67,18 @@ class AttackedModel:
         return make_config(self.concept, seed=self.seed, **changes)
 
     def kinds(self, smoke: bool, full: bool) -> tuple[str, ...]:
-        """The attacks on it; one that proves nothing needs an adapter, as methods make it."""
+        """The attacks on it; one that proves nothing needs an adapter, which only methods leave."""
         every = full or (self.seed == 0 and self.concept in LEADS)
         chosen = QUICK[:2] if smoke else registry.names("attack") if every else QUICK
         return tuple(kind for kind in chosen if make_attack(kind).counts or self.row in METHODS)
 
 
 def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
-    """Every model, controls and cases first; of some more seeds, because the verdict has to be the
-    same for each.
+    """Every model, controls and cases first; cases with more seeds, for each of which the verdict
+    has to be true.
     """
     if smoke:
-        # What is held down is made by a whole training.
+        # "held down" needs a whole training.
         rows = [row for row in CASES if CASES[row].concept == "cat" and row != "held down"]
         cells = [(CONTROL, UNSEEN_CONTROLS[0]), *((row, "cat") for row in (*rows, *METHODS)[:6])]
         return [AttackedModel(*cell, seed=0) for cell in cells]
@@ -102,9 +100,8 @@ def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
 
 
 class Lab(Experiment):
-    """Attack models. A cell grows by the attacks on one of them, so that the full grid, which has
-    all attacks on every model and more concepts, goes on from the cut, and the cut keeps what the
-    full grid has measured.
+    """Attack models. A cell holds the attacks on one model and grows: the full grid adds attacks to
+    the cells of the cut, and the cut keeps those that it does not need.
     """
 
     name = "lab"
@@ -153,7 +150,9 @@ class Lab(Experiment):
         return write_results(self.folder)
 
     def record_base_rates(self) -> None:
-        """Ship the base rates of all attacks, over all seeds measured with today's settings."""
+        """Write the base rates that ship: of all attacks, over all seeds measured with today's
+        settings.
+        """
         if self.extent.ships:
             record("attacks", {of: self._rates(names[0]) for of, names in EASIEST.items()})
 
@@ -200,34 +199,32 @@ class Lab(Experiment):
 
     def _rates(self, name: str) -> dict[str, Any]:
         """The base rate of every attack at `name`, from stored controls with today's settings."""
-        rates = {kind: self._rate(name, kind) for kind in registry.names("attack")}
-        return {kind: rate for kind, rate in rates.items() if rate}
-
-    def _rate(self, name: str, kind: str) -> dict[str, Any]:
-        attack, found = make_attack(kind), []
+        controls = []
         for config, values in read_cells(self.folder).values():
-            known = values["attacks"].get(kind, {})
-            asked = config["row"], config["concept"], known.get("settings")
-            if asked == (CONTROL, name, repr(attack)):
+            if (config["row"], config["concept"]) == (CONTROL, name):
                 today = self.config(AttackedModel(CONTROL, name, config["seed"]))
                 if all(config[part] == today[part] for part in ("base_model", "settings")):
-                    found.append(known)
-        if not found:
-            return {}
-        return {
-            "config": attack_key(attack, make_config(name), self.model),
-            "name": f"{name}, never seen",
-            "hits": "".join(one["hits"] for one in found),
-            "judge": judged_by(self.judge),
-            "sure": SURE,
-            "seconds": round(statistics.median(one["seconds"] for one in found), 1),
-        }
+                    controls.append(values["attacks"])
+        rates = {}
+        for kind in registry.names("attack"):
+            attack = make_attack(kind)
+            known = [attacks[kind] for attacks in controls if kind in attacks]
+            found = [one for one in known if one["settings"] == repr(attack)]
+            if found:
+                rates[kind] = {
+                    "config": attack_key(attack, make_config(name), self.model),
+                    "name": f"{name}, never seen",
+                    "hits": "".join(one["hits"] for one in found),
+                    "judge": judged_by(self.judge),
+                    "sure": SURE,
+                    "seconds": round(statistics.median(one["seconds"] for one in found), 1),
+                }
+        return rates
 
 
 class Controls(Lab):
-    """The lab's controls alone, over as many seeds as asked for.
-
-    They have a folder of their own, because the lab's cells may be of an earlier model.
+    """The lab's controls alone, with the seeds that are asked for, in a folder of their own: the
+    lab's cells may be of an earlier edition of the model.
     """
 
     name = "controls"

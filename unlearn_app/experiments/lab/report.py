@@ -1,5 +1,5 @@
-"""What the lab's cells say: attacks on models whose truth is known, the verdicts on them, and
-attacks on methods.
+"""The lab's report: attacks and verdicts on models whose true verdict is known, and attacks on
+unlearned models.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ from ..tables import render, write_report
 
 @dataclass(frozen=True)
 class Case:
-    """A model whose truth is known: how it is made, of which concept, what the verdict on it should
-    be, how often.
+    """A model whose true verdict is known: how it is made (a name in `KNOWN_OUTCOME_MODELS`), for
+    which concept, the verdicts that are true of it, and how many seeds it has.
     """
 
     model: str
@@ -55,7 +55,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class AttackedResult:
-    """One model: its scores by column (none of a control), and what each attack got out of it."""
+    """One model: its scores by column (a control has none), and the result of each attack on it."""
 
     row: str
     concept: str
@@ -69,17 +69,15 @@ Results = Sequence[AttackedResult]
 
 def read_results(folder: Path) -> list[AttackedResult]:
     """All measured models of `folder`."""
-    return [_result(*stored) for stored in read_cells(folder).values()]
-
-
-def _result(config: dict[str, Any], values: dict[str, Any]) -> AttackedResult:
-    scores = {
-        column: {group: GroupScore(**current_score(score)) for group, score in groups.items()}
-        for column, groups in values.get("scores", {}).items()
-    }
-    return AttackedResult(
-        config["row"], config["concept"], config["seed"], scores, values["attacks"]
-    )
+    results = []
+    for config, values in read_cells(folder).values():
+        scores = {
+            column: {group: GroupScore(**current_score(score)) for group, score in groups.items()}
+            for column, groups in values.get("scores", {}).items()
+        }
+        asked = config["row"], config["concept"], config["seed"]
+        results.append(AttackedResult(*asked, scores, values["attacks"]))
+    return results
 
 
 def write_results(folder: Path) -> str:
@@ -101,20 +99,19 @@ def write_results(folder: Path) -> str:
 
 
 def _of_row(found: Results, row: str) -> dict[str, Any]:
-    """What the report says of all models of a row: hits by attack, how often each verdict, and on
-    how many models each attack shows more than its control.
+    """What the report says of all models of a row: hits by attack, the number of models with each
+    verdict, and on how many models each attack recovers the concept.
     """
     own = [each for each in found if each.row == row]
-    hits: dict[str, str] = {}
-    for each in own:
-        for kind, attack in each.attacks.items():
-            hits[kind] = hits.get(kind, "") + attack["hits"]
     judged = [finding for _, some in findings(found, row) for finding in some]
     back = Counter(finding.kind for finding in judged if finding.recovers(Thresholds().back))
     labels = Counter(verdict.label for verdict in verdicts(found, row))
     return {
         "models": len(own),
-        "hits": hits,
+        "hits": {
+            kind: "".join(each.attacks[kind]["hits"] for each in own if kind in each.attacks)
+            for kind in _kinds(own, [row])
+        },
         "labels": dict(labels.most_common()),
         "right": sum(labels[label] for label in CASES[row].truth) if row in CASES else 0,
         "tried": Counter(finding.kind for finding in judged),
@@ -127,8 +124,8 @@ def _kinds(found: Results, rows: Collection[str]) -> list[str]:
 
 
 def findings(found: Results, row: str) -> list[tuple[AttackedResult, list[Finding]]]:
-    """Every model of a row, with a finding for each attack that counts and was made on the control
-    of its seed too.
+    """Every model of a row, with a finding for each attack that counts and was also made on the
+    control with the same seed.
     """
     controls = {each.seed: each for each in found if each.row == CONTROL}
     return [
@@ -153,7 +150,6 @@ def verdicts(found: Results, row: str) -> list[Verdict]:
 def _finding(each: AttackedResult, kind: str, control: AttackedResult) -> Finding:
     config = make_config(each.concept)
     attack, found = attack_of(config, kind), each.attacks[kind]
-    hits = _bits(control.attacks[kind]["hits"])
     return Finding(
         kind=kind,
         settings={},
@@ -163,7 +159,10 @@ def _finding(each: AttackedResult, kind: str, control: AttackedResult) -> Findin
         tries=attack.tries,
         hits=_bits(found["hits"]),
         first=_bits(found["first"]),
-        control={"name": f"{control.concept}, never seen", "hits": list(hits)},
+        control={
+            "name": f"{control.concept}, never seen",
+            "hits": list(_bits(control.attacks[kind]["hits"])),
+        },
         missing="",
         pictures=(),
         proof=None,

@@ -1,4 +1,4 @@
-"""What paper 1 is measured on: arms at equal budgets, on class, style and unsafe removal."""
+"""The benchmark of paper 1: arms with equal budgets, on class, style and unsafe removal."""
 
 import itertools
 import statistics
@@ -50,8 +50,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "UCE": {"objective": "uce"},
     "RECE": {"objective": "rece"},
 }
-"""All at the same batch sizes, steps and retain pictures: the official code gave its own arm 4.5
-times the compute.
+"""All have the same batch sizes, steps and number of retain pictures; in the official code the
+paper's own arm had 4.5 times the compute of the others.
 """
 MAIN = (SUM, RESTRICTED)
 TASKS = {
@@ -59,12 +59,12 @@ TASKS = {
     "style": [entry.name for entry in STYLES if entry.name != "photo"],
     "unsafe": [entry.name for entry in OBJECTS if entry.family == "unsafe"],
 }
-"""Unsafe concepts are classes as well, and share their cells."""
+"""Targets by task. Unsafe concepts are classes too, with one cell for both tasks."""
 CUT_TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
-"""Targets of every arm in the declared cut; the main arms see every class there as well."""
+"""Targets of every arm in the declared cut, where the main arms have every class as well."""
 TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
 UNTOUCHED, STEP_TIME = "original", "step-time"
-"""Cells without an arm: pictures by the original model, and the seconds of a step."""
+"""What stands in place of an arm: pictures by the original model, and the seconds of a step."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,22 @@ class Removal:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tables it belongs to."""
+        """The tasks whose tables count it."""
         return tuple(task for task, targets in TASKS.items() if self.target in targets)
 
     @property
     def cut(self) -> bool:
-        """Whether the declared cut holds it; the others wait for the full grid."""
+        """Whether it belongs to the declared cut; the full grid measures the others too."""
         return self.target in CUT_TARGETS or (self.arm in MAIN and "class" in self.tasks)
 
     def config(self, smoke: bool) -> RunConfig:
-        """The run behind the cell."""
+        """The settings of its run."""
         changes = EQUAL_BUDGET | ARMS.get(self.arm, {}) | (SMOKE if smoke else {})
         return make_config(self.target, seed=self.seed, **changes)
 
 
 def grid(seeds: int) -> list[Removal]:
-    """Every arm on every target, those that decide most first."""
+    """Every arm on every target: the cut first, and in it the targets of every arm."""
     targets = dict.fromkeys(itertools.chain(CUT_TARGETS, *TASKS.values()))
     arms = dict.fromkeys((*MAIN, *ARMS))
     removals = [Removal(t, arm, seed) for seed in range(seeds) for t in targets for arm in arms]
@@ -100,7 +100,7 @@ def grid(seeds: int) -> list[Removal]:
 
 
 class Paper1(Experiment):
-    """Forget a target by each arm, and score what is left beside the original's pictures."""
+    """Forget each target with each arm, and score the model beside the original."""
 
     name = "paper1"
 
@@ -175,8 +175,8 @@ class Paper1(Experiment):
 
 
 def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]:
-    """Median seconds of a step under the sum and under the restricted gradient, taking turns at
-    equal batches.
+    """Median seconds of a step by main arm, one for each round; the arms take turns, with equal
+    batches.
     """
     configs = {arm: Removal(CUT_TARGETS[0], arm, 0).config(smoke) for arm in MAIN}
     concept = preview_concept(configs[MAIN[0]])
@@ -190,8 +190,8 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
 
 
 def digest(config: RunConfig) -> str:
-    """A short hash of the settings that unlearning depends on: a cell with another one is measured
-    again.
+    """A short hash of the settings that unlearning and sampling depend on; a cell with another
+    hash is measured again.
     """
     return short_hash(
         [
@@ -209,7 +209,9 @@ def digest(config: RunConfig) -> str:
 
 
 def unlearned(model: Model, config: RunConfig) -> dict[str, Any]:
-    """Unlearn; the seconds that its steps took, and what its gradients did."""
+    """Unlearn; the seconds of its steps, and the shares of steps in which losses rose, gradients
+    conflicted or the gate was on.
+    """
     steps = list(unlearning.forget(model, preview_concept(config), config))
     seconds = sum(step.seconds for step in steps)
     return {
@@ -225,8 +227,8 @@ def unlearned(model: Model, config: RunConfig) -> dict[str, Any]:
 
 
 def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
-    """Held-out prompts of each group, and as many retain prompts that were trained on, whatever arm
-    is scored.
+    """Held-out prompts of each group, and retain prompts of the training split; the same for every
+    arm.
     """
     concept = preview_concept(make_config(target))
     return {
@@ -244,10 +246,10 @@ def scored(
     slots: Sequence[str],
     config: RunConfig,
 ) -> tuple[dict[str, Any], Tensor]:
-    """Which pictures are right and how aligned they are, per group, and the features (N, D) of the
+    """Which pictures are right and how aligned they are, by group, and the features (N, D) of the
     retain pictures.
 
-    The seeds depend on a group's place among `groups_of`.
+    The seeds depend on the place of a group in `groups`.
     """
     right, alignment, features = {}, {}, []
     for row, (group, prompts) in enumerate(groups.items()):

@@ -1,4 +1,4 @@
-"""What the cells of paper 1 say: tables, claims with their verdicts, and a figure."""
+"""The report on paper 1: tables, claims with their verdicts, and a figure."""
 
 import math
 import statistics
@@ -15,14 +15,14 @@ from ..tables import line, render, with_ends, write_report
 
 RETAIN = ("near", "far")
 TICKS = {200: (0, 50, 100), 510: (0, 25, 50, 75)}
-"""Values on the two axes of the figure, by the place of their zero."""
+"""Tick values of the two axes of the figure, by the x coordinate of their zero."""
 SUM, NEAR, RESTRICTED = "sum + diversified", "restricted", "restricted + diversified"
 
 
 @dataclass(frozen=True)
 class RemovalResult:
-    """One removal beside the original's pictures of the same prompts and seeds; shares in
-    points.
+    """One removal, compared with the original on the same prompts and seeds; shares in percent and
+    their differences in points.
     """
 
     tasks: tuple[str, ...]
@@ -32,10 +32,10 @@ class RemovalResult:
     ua: float
     ra_loss: float
     held_out: float
-    """Change of the alignment on held-out retain prompts, and below on training ones."""
+    """Change of the alignment on held-out retain prompts; `train`: on those of training."""
     train: float
     kid: float
-    """Above that of the original's own pictures, and the standard error of both."""
+    """Less that of the original's own pictures; `kid_se` is the standard error of the result."""
     kid_se: float
     step_s: float
     conflict: float
@@ -112,9 +112,7 @@ def _result(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]
 
 
 def judged(claim: Claim, found: Results) -> str:
-    """One line: the paired difference by target and seed, its 95 % interval, and what it
-    decides.
-    """
+    """One line: the difference paired by target and seed, its 95 % interval, and the verdict."""
     own = [one for one in found if claim.task in one.tasks]
     arms = claim.better, claim.worse
     pairs = paired(own, attrgetter("arm"), arms, attrgetter("target", "seed"))
@@ -141,17 +139,18 @@ def means_by_target(found: Results, *names: str) -> dict[str, list[float]]:
 
 
 def _reaches(ua: float, lost: float) -> bool:
+    """Whether enough is forgotten and enough kept."""
     return ua >= 90 and lost <= 15
 
 
 def _reached(found: Results) -> float:
-    """The share of targets that an arm forgets while it keeps enough, in percent."""
+    """The share of targets on which an arm meets both bounds, in percent."""
     means = means_by_target(found, "ua", "ra_loss").values()
     return 100 * statistics.mean(_reaches(*own) for own in means)
 
 
 def short_of(found: Results) -> list[dict[str, Any]]:
-    """Every arm that reaches less than 80 % of its targets, with those that it misses."""
+    """Every arm that meets both bounds on less than 80 % of its targets, with those it misses."""
     short = []
     for arm, mine in by_arm(found).items():
         means = means_by_target(mine, "ua", "ra_loss")
@@ -214,8 +213,8 @@ def write_results(folder: Path) -> str:
 
 
 def step_cost(folder: Path) -> dict[str, float] | None:
-    """What the restriction costs, from rounds in which both rules took turns; None where that was
-    not measured.
+    """How much longer a step takes under the restricted gradient than under the sum, in percent,
+    with its interval; None where it was not measured.
     """
     _, seconds = read_cells(folder).get("step-time", (None, None))
     if seconds is None:

@@ -1,5 +1,5 @@
-"""What paper 2 is measured on: bases, defences and attacks, and the declared cut of that grid that
-two cores finish.
+"""The benchmark of paper 2: bases, defences and attacks, and the declared cut of their grid, small
+enough for two cores.
 """
 
 import itertools
@@ -24,22 +24,22 @@ from ..tables import percent_of
 
 MARKS = (0, 10, 25, 50, 100, 200, 300)
 COUNT = 24
-"""Pictures of the concept that are judged at each mark; half as many of relatives, and of
-everything else.
+"""Pictures of the concept that are judged at each mark, with half as many of relatives and half as
+many of everything else.
 """
 SEEDS = 3
 ALONE, META, M0, STRONG = "unlearn only", "meta", "no look ahead (M = 0)", "stronger unlearning"
 FAST_ALONE, FAST_META = "unlearn only, fast", "meta, fast"
 ORIGINAL, UNSEEN, NONE = "original", "fresh concept", "none"
-"""Bases without unlearning, and the name of the defence and attack that are none."""
+"""Bases without unlearning, and what stands for a missing defence or attack."""
 HARMLESS = "clean"
-"""The attack that is none: an honest user fine-tunes on other pictures."""
+"""No adversary: an honest user fine-tunes on other pictures."""
 RESIST = {"resist.on": True}
 LENGTHS = {
     preset: {n: v for n, v in changes.items() if n.partition(".")[0] in ("unlearn", "resist")}
     for preset, changes in PRESET_CHANGES.items()
 }
-"""The settings of unlearning in each preset; adversary and judged pictures are the same for all."""
+"""The settings of unlearning by preset; attacks and judged pictures do not depend on the preset."""
 BASES: dict[str, dict[str, Any]] = {
     "ESD": {"objective": "esd", "unlearn.modules": "all", "unlearn.lr": 2e-3},
     "ESD-x": {"objective": "esd"},
@@ -51,16 +51,16 @@ BASES: dict[str, dict[str, Any]] = {
 FIRST_BASE = next(iter(BASES))
 DEFENCES: dict[str, dict[str, Any]] = {ALONE: {}, META: RESIST}
 CONTROLS: dict[str, dict[str, Any]] = {M0: RESIST | {"resist.steps": 0}, STRONG: {"esd.eta": 3.0}}
-"""Of the first base: the same loss weights without inner attack steps, and stronger unlearning
-without resistance.
+"""Measured with the first base only: the loss weights of meta-unlearning without inner attack
+steps, and stronger unlearning without resistance.
 """
 SHORT = {FAST_ALONE: {}, FAST_META: RESIST}
-"""Of the first base, with the steps of `EQUAL_BUDGET` instead of those of the preset full."""
+"""Measured with the first base only, in the lengths of the preset fast instead of full."""
 LORA = {"attack.rank": 16, "attack.alpha": 16.0}
 ALL = {"attack.weights": "full", "attack.lr": 3e-4}
 SGD = {"attack.optimizer": "sgd"}
-"""Needs rates of its own to bring anything back; tests/training/test_resistance.py tries that of
-LoRA.
+"""SGD needs learning rates of its own to bring anything back; tests/training/test_resistance.py
+tries the one for LoRA.
 """
 ATTACKS: dict[str, dict[str, Any]] = {
     "LoRA 16": LORA,
@@ -81,19 +81,19 @@ CUT = {
     **dict.fromkeys((*CONTROLS, NONE), CUT_ATTACKS[:2]),
     **dict.fromkeys(SHORT, CUT_ATTACKS[:1]),
 }
-"""The declared cut: of the first base and the fresh concepts, these attacks by defence, for
-`CUT_STEPS`.
+"""The declared cut: the attacks by defence, of `CUT_STEPS` steps, on the first base and the fresh
+concepts.
 """
 ATTACK_SEED = 50
-"""The adversary's seed is this much above the defender's, so that its pictures and noise are its
-own.
+"""Added to the defender's seed to make the adversary's, so that the two share neither pictures nor
+noise.
 """
 
 
 @dataclass(frozen=True)
 class DefendedAttack:
-    """One attack on one defended model; the fresh concept has no defence, and the original no
-    attack either.
+    """One attack on one defended model. Fresh concepts have no defence; the original has neither a
+    defence nor an attack.
     """
 
     target: str
@@ -104,14 +104,14 @@ class DefendedAttack:
 
     @property
     def cut(self) -> bool:
-        """Whether the declared cut holds it; the others wait for the full grid."""
+        """Whether it belongs to the declared cut; the full grid measures the others too."""
         return self.base == ORIGINAL or (
             self.base in (FIRST_BASE, UNSEEN) and self.attack in CUT[self.defence]
         )
 
     def config(self, smoke: bool, full: bool) -> RunConfig:
-        """Forgetting, and the attack on it: one length for all, because the learning rate's
-        schedule depends on it.
+        """The settings of unlearning and of the attack. All attacks have the same length, because
+        the schedule of the learning rate depends on it.
         """
         own = {"attack.steps": MARKS[-1] if full else CUT_STEPS, "attack.pictures": 32}
         if self.base in BASES:
@@ -122,7 +122,7 @@ class DefendedAttack:
 
 
 def grid(seeds: int) -> list[DefendedAttack]:
-    """Every cell, the declared cut first; attacks on the same defended model follow each other."""
+    """Every cell, the declared cut first; attacks on the same defended model are adjacent."""
     models = [(base, defence) for base in BASES for defence in DEFENCES]
     models += [(FIRST_BASE, defence) for defence in (*CONTROLS, *SHORT)]
     attacked = [
@@ -141,16 +141,16 @@ def grid(seeds: int) -> list[DefendedAttack]:
 
 
 Defended = tuple[Params, dict[str, Any], float]
-"""A model before any attack: its adapter, empty for the original, its scores, and the seconds that
-unlearning took.
+"""A model before any attack: its adapter (empty for the original), its scores, and the seconds of
+unlearning.
 """
 
 
 class Paper2(Experiment):
-    """Defend a model, attack it, and score it on the way.
+    """Defend a model, attack it, and score it at each mark.
 
-    The full grid stands in a folder of its own: its attacks are longer, so none of its cells is one
-    of the cut.
+    The full grid has a folder of its own: its attacks are longer, so it shares no cell with the
+    cut.
     """
 
     name = "paper2"
@@ -214,7 +214,7 @@ class Paper2(Experiment):
         return cell.config(self.smoke, self.extent.full)
 
     def _attacked(self, cell: DefendedAttack) -> dict[int, Any]:
-        """The scores at each of `MARKS` by attack step."""
+        """The scores by attack step, at each of `MARKS` and at the end."""
         config = self._run(cell)
         slots = () if config.attack.weights == "full" else ("relearn",)
         asked = replace(config, seed=cell.seed + ATTACK_SEED)

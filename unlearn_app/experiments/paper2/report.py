@@ -1,4 +1,4 @@
-"""What the cells of paper 2 say: relearn curves, claims with their verdicts, what is missing."""
+"""The report on paper 2: relearn curves, claims with their verdicts, and what is missing."""
 
 import math
 import statistics
@@ -50,8 +50,8 @@ from .measure import (
 
 @dataclass(frozen=True)
 class RelearnCurve:
-    """One attack on one defended model: shares in percent by attack step, of concept, relatives and
-    the rest.
+    """One attack on one defended model: by attack step, the shares in percent of the concept
+    (`forget`), its relatives (`near`) and everything else (`far`).
     """
 
     cell: DefendedAttack
@@ -73,8 +73,8 @@ class RelearnCurve:
         return max(self.forget)
 
     def at(self, step: int, group: str = "forget") -> float:
-        """The share of a group after `step` steps, or after the last one where it was not judged
-        then.
+        """The share of a group after `step` steps, or after the last step where that one was not
+        judged.
         """
         shares = getattr(self, group)
         return shares.get(step, shares[self.last])
@@ -104,7 +104,7 @@ def _curve(config: dict[str, Any], values: dict[str, Any]) -> RelearnCurve:
 
 
 Statistic = Callable[[Curves, int], dict[Pair, float]]
-"""A number of each target and seed, from its curves under all attacks and an attack step."""
+"""From the curves of a model and an attack step, a number for each target and seed."""
 
 
 def _statistic(
@@ -112,8 +112,8 @@ def _statistic(
     harmless: bool | None = None,
     over: Callable[[Iterable[float]], float] = max,
 ) -> Statistic:
-    """`over` the attacks of each pair, the number `of` a curve; of the `harmless` attack, of all
-    others, or where that is None of every one.
+    """For each target and seed the number `of` a curve, combined by `over` over attacks: the
+    harmless one alone, all others, or every attack if `harmless` is None.
     """
 
     def measured(found: Curves, step: int) -> dict[Pair, float]:
@@ -127,18 +127,18 @@ def _statistic(
 
 
 def _before(group: str) -> Statistic:
-    return _statistic(lambda curve, step: getattr(curve, group)[0])
+    return _statistic(lambda curve, step: curve.at(0, group))
 
 
 def _fall(group: str, harmless: bool) -> Statistic:
-    """How much of a group an attack costs, the mean over attacks."""
+    """How many points of a group's share are lost to an attack, in the mean over attacks."""
     return _statistic(
         lambda curve, step: curve.at(0, group) - curve.at(step, group), harmless, statistics.mean
     )
 
 
 worst = _statistic(RelearnCurve.at, harmless=False)
-"""The largest share of the concept that any attack but the harmless one brings back."""
+"""The largest share of the concept after any attack but the harmless one."""
 _AFTER_HARMLESS = _statistic(RelearnCurve.at, harmless=True)
 _SECONDS = _statistic(lambda curve, step: curve.unlearn_s)
 SOME = 1e-9
@@ -183,10 +183,8 @@ CLAIMS = (
 
 
 def judged(claim: Claim, found: Curves, base: str) -> str:
-    """One line: both means, the paired difference with its 95 % interval over targets, and what it
-    decides.
-
-    Of each target and seed only the attacks count that both models have met.
+    """One line: both means, the paired difference with its 95 % interval over targets, and the
+    verdict. Only attacks that were measured on both models count.
     """
     defence, key = attrgetter("cell.defence"), attrgetter("pair", "cell.attack")
     met = paired(_of_base(found, base), defence, (claim.better, claim.worse), key)
@@ -204,8 +202,8 @@ def judged(claim: Claim, found: Curves, base: str) -> str:
 
 
 def _when(claim: Claim, last: int) -> str:
-    """The steps of the attack that a claim is about; those on fewer than a hundred were added after
-    the results were seen.
+    """The attack steps that a claim is about. Claims about fewer than 100 steps are exploratory:
+    they were added after the results were seen.
     """
     if claim.statistic is not worst:
         return ""
@@ -216,11 +214,10 @@ def _when(claim: Claim, last: int) -> str:
 def curve_line(
     name: str, found: Curves, known: Mapping[Pair, float], marks: Sequence[int] = MARKS
 ) -> str:
-    """Means over targets by mark, area under the curve, steps to 80 % of what the original shows
-    (`known`), the rest.
+    """One row: means over targets by mark, area under the curve, steps to 80 % of the original's
+    share (`known`; of all pictures where that is missing), and the shares of what was kept.
 
-    A curve that never gets there counts as beyond its last step; without the original's share, 80 %
-    of the pictures.
+    A curve that never reaches 80 % counts as beyond its last step.
     """
     last, ends = min(curve.last for curve in found), (0, marks[-1])
     shares = [_share(found, step, aligned=step in ends) for step in marks]
@@ -255,8 +252,8 @@ def _mean_alignment(found: Curves, step: int, group: str = "forget") -> float:
 
 
 def _share(found: Curves, step: int, aligned: bool) -> str:
-    """The mean share of the concept at `step`, its interval from three targets on, and the mean
-    alignment; empty where no curve was judged then.
+    """The mean share of the concept at `step`, with an interval for three targets or more, and the
+    mean alignment if `aligned`; empty where no curve was judged at that step.
     """
     seen = [curve for curve in found if step in curve.forget]
     if not seen:
@@ -298,9 +295,7 @@ def _of_base(found: Curves, base: str) -> list[RelearnCurve]:
 
 
 def curve_lines(found: Curves, known: Mapping[Pair, float], marks: Sequence[int]) -> list[str]:
-    """A line per defence and attack of one base, the worst attack first and the harmless one
-    last.
-    """
+    """A row per defence and attack of one base, the worst attack first and harmless ones last."""
     groups = grouped(found, attrgetter("cell.defence", "cell.attack"))
     end = max((curve.last for curve in found), default=0)
     ends = {name: _mean(own, end) for name, own in groups.items()}
@@ -313,6 +308,7 @@ def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
     full = last > CUT_STEPS
     wanted = [cell for cell in grid(SEEDS) if full or cell.cut]
     bases, attacks = {cell.base for cell in measured}, {cell.attack for cell in measured}
+    met = {(cell.defence, cell.attack) for cell in measured}
     fresh = {cell.target for cell in measured if cell.base == UNSEEN}
     missing = {
         "bases": [name for name in BASES if name not in bases],
@@ -329,20 +325,14 @@ def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
         "seeds": sorted({cell.seed for cell in measured}),
         "last": last,
         "count": COUNT,
-        "attacks": _by_defence(measured),
+        "attacks": {
+            "the fresh concepts" if defence == NONE else defence: [
+                attack for attack in ATTACKS if (defence, attack) in met
+            ]
+            for defence in (NONE, *DEFENCES, *CONTROLS, *SHORT)
+        },
         "worst": [name for name in ATTACKS if name in attacks and name != HARMLESS],
         "missing": {name: values for name, values in missing.items() if values},
-    }
-
-
-def _by_defence(measured: Collection[DefendedAttack]) -> dict[str, list[str]]:
-    """The measured attacks of every defence, in the order of the grid."""
-    met = {(cell.defence, cell.attack) for cell in measured}
-    return {
-        "the fresh concepts" if defence == NONE else defence: [
-            attack for attack in ATTACKS if (defence, attack) in met
-        ]
-        for defence in (NONE, *DEFENCES, *CONTROLS, *SHORT)
     }
 
 

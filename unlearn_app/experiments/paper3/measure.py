@@ -1,4 +1,4 @@
-"""What paper 3 is measured on: sequences of requests, arms, and the pictures that are looked at."""
+"""The benchmark of paper 3: sequences of requests, arms, and the pictures that are judged."""
 
 import contextlib
 import itertools
@@ -6,7 +6,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,18 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
     "styles": ("van gogh", "mosaic", "neon", "pop art", "sketch", "cartoon",
                "watercolor", "stained glass", "blueprint", "woodcut", "vintage", "pointillism"),
 }  # fmt: skip
-"""In the first order; the second one is the reverse."""
+"""The requests of each domain in the first order; the second order is the reverse."""
 KINDS = {"objects": "object", "styles": "style"}
 KNOWN = [entry for entry in known_concepts() if not entry.fresh]
 REQUEST_MARKS = (1, 3, 6, 9, 12)
-"""Requests after which the state is a cell."""
+"""Numbers of requests after which the state of a sequence is stored."""
 BASES: dict[str, dict[str, Any]] = {
     "concept ablation": {"objective": "concept_ablation"},
     "EraseDiff": {"objective": "erasediff"},
     "ESD": {"objective": "esd"},
 }
 FIRST_BASE, SECOND_BASE, _ = BASES
-"""The method that every arm is measured with, and the one that some are."""
+"""The base method of every arm, and that of a few arms more."""
 SEQUENTIAL, PROJECTION = "sequential", "projection"
 WITH_SELECTION, WITH_L2 = "projection + selective", "projection + L2"
 UNHELD, ALL_LAYERS, AT_ONCE = "sequential, no retention", "sequential, all layers", "simultaneous"
@@ -66,7 +66,7 @@ HOLDING: dict[str, dict[str, Any]] = {
     WITH_SELECTION: REGULARIZATION_PRESETS["projection"] | {"regularize.select": 0.5},
     WITH_L2: REGULARIZATION_PRESETS["projection+l2"],
 }
-"""The arms that limit how far a sequence of updates moves the model."""
+"""The arms that limit how far a sequence of updates moves the model from the original."""
 ARMS: dict[str, dict[str, Any]] = {
     SEQUENTIAL: {},
     **HOLDING,
@@ -74,27 +74,28 @@ ARMS: dict[str, dict[str, Any]] = {
     UNHELD: {"rule": "weighted_sum", "unlearn.retain_weight": 1e-3},
     ALL_LAYERS: {"unlearn.modules": "all", "unlearn.lr": UnlearnConfig.lr},
 }
-"""All but the last train keys and values only, so each is compared to a plain sequence of the same
-layers.
+"""All but the last train keys and values only, like the plain sequence that they are compared to.
 
-The last two are for reference: the paper's plain sequence, which retains nothing, and ours on every
-layer.
+The last two are for reference: the paper's plain sequence, which has no retention, and our plain
+sequence on all layers.
 """
 STYLE_TUNING: dict[str, dict[str, Any]] = {
     "L2": {"unlearn.lr": 8e-3, "regularize.l2": 8e-3},
     WITH_L2: {"unlearn.lr": 9e-3, "regularize.l2": 8e-3},
 }
-"""Settings of arms for sequences of styles, which are unlearned more easily than objects."""
+"""Settings by arm for styles, which are easier to unlearn than objects."""
 CONTENDERS, MORE_SEEDS = (SEQUENTIAL, "L2", WITH_L2), 2
-"""The plain sequence and the arms close to every bar, and how many more seeds they have."""
+"""The plain sequence and the arms close to every bar, and how many extra seeds they have."""
 ASKED_PICTURES, KEPT_PICTURES = 4, 48
-"""Pictures of each requested concept and of each concept of the other domain; and of all retained
-concepts of the own domain together.
+"""Pictures of each requested concept and of each concept of the other domain, and pictures of all
+retained concepts of the own domain together.
 """
 SMOKE_ARMS = (SEQUENTIAL, "TIES", WITH_SELECTION, AT_ONCE)
-"""The arms of a smoke: each regime, and one with two regularizers."""
-SMOKE_EVERY = 4
-"""Every how many of the retained concepts is on the panel of a smoke, with one picture."""
+"""The arms of a smoke test: each regime, and one arm with two regularizers."""
+SMOKE_REQUESTS, SMOKE_EVERY = 3, 4
+"""A smoke test has this many requests; every fourth retained concept is on its panel, with one
+picture.
+"""
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,10 @@ class RequestSequence:
 
     @property
     def cut(self) -> bool:
-        """Whether the declared cut holds it; the others wait for the full grid.
+        """Whether it belongs to the declared cut; the full grid measures the others too.
 
-        All arms in one order with one base method, those for reference with one seed, contenders
-        with more; in the other order, and with a second method, three arms and a seed.
+        The cut has all arms in the first order with the first base, those for reference with one
+        seed; in the reverse order, and with the second base, three arms with one seed.
         """
         if (self.order, self.base) == (0, FIRST_BASE):
             return self.seed == 0 or self.arm not in (UNHELD, ALL_LAYERS)
@@ -121,21 +122,23 @@ class RequestSequence:
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
         """The requested concepts in order."""
-        return SEQUENCES[self.domain][:: -1 if self.order else 1][: 3 if smoke else None]
+        return SEQUENCES[self.domain][:: -1 if self.order else 1][
+            : SMOKE_REQUESTS if smoke else None
+        ]
 
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
-        """How each request is trained, and how they follow each other."""
+        """The settings of training a request, and those of the sequence."""
         tuned = STYLE_TUNING.get(self.arm, {}) if self.domain == "styles" else {}
         own = EQUAL_BUDGET | KEYS_VALUES | BASES[self.base] | ARMS[self.arm] | tuned
         own |= SMOKE if smoke else {}
         plan = {"pictures": ASKED_PICTURES}
-        for name in [name for name in own if name.startswith("sequence.")]:
-            plan[name.removeprefix("sequence.")] = own.pop(name)
+        if "sequence.regime" in own:
+            plan["regime"] = own.pop("sequence.regime")
         return make_config(self.requests(smoke)[0], seed=self.seed, **own), make_plan(**plan)
 
 
 def grid(seeds: int) -> list[RequestSequence]:
-    """Every sequence, the declared cut first; arms of the same sequence follow each other."""
+    """Every sequence, the declared cut first; arms of the same sequence are adjacent."""
     names = itertools.product(range(seeds + MORE_SEEDS), SEQUENCES, range(2), BASES, ARMS)
     cells = [RequestSequence(domain, order, seed, *way) for seed, domain, order, *way in names]
     chosen = [c for c in cells if c.seed < seeds or (c.cut and c.arm in CONTENDERS)]
@@ -144,8 +147,8 @@ def grid(seeds: int) -> list[RequestSequence]:
 
 @cache
 def kept(domain: str) -> tuple[str, ...]:
-    """The concepts of a domain that no order asks for or reads as an anchor; nothing of them is
-    trained on.
+    """The concepts of a domain that neither order requests or uses as an anchor; no training prompt
+    names them.
     """
     names, config = SEQUENCES[domain], make_config(SEQUENCES[domain][0])
     anchors = {
@@ -158,19 +161,18 @@ def kept(domain: str) -> tuple[str, ...]:
 
 
 def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelPrompts:
-    """All prompts and seeds that are evaluated in the sequences of a domain: of the requested
-    concepts, and of the retained ones of both domains.
+    """All prompts and seeds that are evaluated in the sequences of a domain: those of the requested
+    concepts, and of the retained concepts of both domains.
 
-    Prompts of the other domain name no requested concept where there are such. The split "dev" is
-    for tuning settings: it shares no prompt with the test.
+    Prompts of the other domain that name a requested concept are left out, unless all of a concept
+    do. The split "dev" is for tuning settings: it shares no prompt with the test.
     """
     tested = panel(domain, seed, False) if split != "test" else {}
     taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
     own, names = kept(domain), SEQUENCES[domain]
     others = [entry.name for entry in KNOWN if entry.kind != KINDS[domain]]
     if smoke:
-        names = RequestSequence(domain, 0, seed, "", "").requests(smoke)
-        own, others = own[::SMOKE_EVERY], others[::SMOKE_EVERY]
+        names, own, others = names[:SMOKE_REQUESTS], own[::SMOKE_EVERY], others[::SMOKE_EVERY]
     counts = dict.fromkeys([*names, *others], ASKED_PICTURES)
     counts |= dict.fromkeys(own, KEPT_PICTURES // len(own))
     numbers = itertools.count(PANEL_SEEDS[split] + 1000 * seed)
@@ -189,14 +191,14 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelProm
 
 
 def named(prompts: Sequence[Prompt]) -> tuple[str, ...]:
-    """The concept of the other kind that each prompt names, or ""."""
+    """The concept of the other kind that each prompt names, "" where it names none."""
     others = [also_named(prompt, KNOWN) for prompt in prompts]
     return tuple(other.expects if other else "" for other in others)
 
 
 def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bool) -> PanelPrompts:
-    """The prompts that are evaluated after request `number`: at a mark all but those of concepts
-    requested later, else those of the requested concept.
+    """The prompts that are evaluated after request `number`: at a mark all except those of concepts
+    requested later, else those of the requested concept alone.
     """
     names = cell.requests(smoke)
     if number not in marks(names):
@@ -205,27 +207,22 @@ def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bo
 
 
 def marks(names: Sequence[str]) -> list[int]:
-    """Requests after which the state of a sequence is kept."""
+    """Numbers of requests after which the state of this sequence is stored."""
     return [*(mark for mark in REQUEST_MARKS if mark < len(names)), len(names)]
 
 
 Original = tuple[Request, dict[str, Image.Image]]
-"""The scores of the original model on a panel, the first row of every ledger, with its pictures."""
+"""The original model on a panel: its row, which is the first of every ledger, and its pictures."""
 
 
 class Paper3(Experiment):
-    """Serve a sequence of requests. A cell grows by the state after each mark.
+    """Run a sequence of requests. A cell grows by the state after each mark.
 
-    The ledgers that carry the adapters from one request to the next stand in `work`. With the split
-    "dev" everything is judged by prompts and seeds that the test never uses, in a folder of its
-    own.
+    The ledgers, which carry the adapters from one request to the next, stand in `work`. The split
+    "dev" has other prompts and seeds than the test, and a folder of its own.
     """
 
     name = "paper3"
-
-    def __init__(self, *made: Any) -> None:
-        super().__init__(*made)
-        self._samplers: dict[Any, CachedSampler] = defaultdict(CachedSampler)
 
     @property
     def label(self) -> str:
@@ -289,6 +286,10 @@ class Paper3(Experiment):
 
         return write_results(self.folder)
 
+    @cached_property
+    def _samplers(self) -> dict[Any, CachedSampler]:
+        return defaultdict(CachedSampler)
+
     @property
     def _work(self) -> Path:
         return self.extent.out / f"{self.label}-work" if self.smoke else ROOT / "work" / self.label
@@ -297,7 +298,7 @@ class Paper3(Experiment):
         return panel(cell.domain, cell.seed, self.smoke, self.extent.split)
 
     def _served(self, cell: RequestSequence, number: int, original: Original) -> Ledger:
-        """The ledger of a cell with at least `number` requests, begun or continued."""
+        """The ledger of a cell with at least `number` requests, new or continued."""
         names, held_out = cell.requests(self.smoke), kept(cell.domain)
         asked, folder = self._panel(cell), self._work / self.key(cell)
         ledger = opened(folder, *cell.settings(self.smoke), asked, self.model.base_hash, names)
@@ -325,28 +326,20 @@ def opened(
     base: str,
     names: Sequence[str],
 ) -> Ledger:
-    """The ledger in `folder` where that is whole and of this very sequence, panel and model; else a
-    new one.
+    """The ledger in `folder`, if it is undamaged and of this sequence, panel and model; else a new
+    one.
     """
     with contextlib.suppress(OutputError):  # there is none, or it is damaged
         ledger = Ledger.open(folder)
-        if _is_of(ledger, config, plan, asked, base, names):
+        same = (ledger.config, ledger.plan, ledger.names) == (config, plan, tuple(asked))
+        if same and (not ledger.rows or _can_go_on(ledger, asked, base, names)):
             return ledger
     shutil.rmtree(folder, ignore_errors=True)
     return Ledger.create(folder, config, plan, list(asked))
 
 
-def _is_of(
-    ledger: Ledger,
-    config: RunConfig,
-    plan: SequenceConfig,
-    asked: PanelPrompts,
-    base: str,
-    names: Sequence[str],
-) -> bool:
-    alike = (ledger.config, ledger.plan, ledger.names) == (config, plan, tuple(asked))
-    if not alike or not ledger.rows:
-        return alike
+def _can_go_on(ledger: Ledger, asked: PanelPrompts, base: str, names: Sequence[str]) -> bool:
+    """Whether the rows of a ledger are of this model and these prompts, and begin with `names`."""
     seen = {name: found.named for name, found in ledger.rows[0].panel.items()}
     wanted = {name: named([prompt for prompt, _ in own]) for name, own in asked.items()}
     requests = [row.concept for row in ledger.requests]
@@ -357,11 +350,10 @@ def _is_of(
 def state_of(
     ledger: Ledger, number: int, asked: Sequence[str], left_alone: Sequence[str]
 ) -> dict[str, Any]:
-    """What a cell keeps: shares over what no request of the whole sequence `asked` touches, drift
-    and costs.
+    """What a cell stores of request `number`: the metrics, the original's shares, and the costs.
 
-    `left_alone` is kept of the own domain, and so is all of the other one: the same concepts from
-    the first request on, so that a curve is about one thing.
+    Retained are `left_alone` of the own domain and all concepts of the other one, the same after
+    every request; pictures whose prompts name a concept of the whole sequence `asked` are left out.
     """
     row, rows = ledger.rows[number], ledger.rows[: number + 1]
     names = [n for n, seen in row.panel.items() if n in left_alone or seen.kind != row.kind]
@@ -385,8 +377,8 @@ def state_of(
 
 
 def seconds_of(rows: Sequence[Request]) -> list[float]:
-    """What each request took; a postponed one what lies on the line between its neighbours that
-    were trained.
+    """The seconds of each request; those of a postponed one are interpolated between the trained
+    requests before and after it.
     """
     trained = {n: row.seconds for n, row in enumerate(rows) if row.steps or not n}
     return np.interp(range(len(rows)), [*trained], [*trained.values()]).tolist()

@@ -1,4 +1,4 @@
-"""What the cells of paper 3 say: tables over the number of requests, bars, claims and curves."""
+"""The report on paper 3: tables over the number of requests, bars, claims and curves."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -38,14 +38,14 @@ from .measure import (
 KEPT = SHARES[1:]
 """Shares that are reported in percent of the original's."""
 COLLAPSE = 50.0
-"""An arm with less than this percent of the original's RA-I has collapsed."""
+"""An arm that keeps less than this percent of the original's RA-I has collapsed."""
 MATCHED = 5.0
-"""Two arms are comparable while their UA differs by no more points than these."""
+"""The most points by which the UA of the arm that keeps more may be lower in a comparison."""
 
 
 @dataclass(frozen=True)
 class SequenceState(RequestSequence):
-    """The state after `number` requests: shares in percent, those of what is kept relative to the
+    """The state after `number` requests: shares in percent; RA-I and RA-C are relative to the
     original's.
     """
 
@@ -61,14 +61,12 @@ class SequenceState(RequestSequence):
     original: dict[str, float | None]
     """The original's own shares of the same pictures, in percent."""
     pictures: dict[str, str]
-    """Which pictures show what their prompt asks for, 0 or 1 each: of what is erased, and of what
-    is kept.
-    """
+    """Whether each picture shows what its prompt asks for, 0 or 1, by share."""
     notes: Sequence[str] = ()
     threads: int = 1
     processes: int = 1
     left_alone: tuple[str, ...] = ()
-    """What is kept of the own domain."""
+    """The retained concepts of the own domain."""
 
     @property
     def sequence(self) -> tuple[str, int, int]:
@@ -107,20 +105,20 @@ def _state(config: dict[str, Any], found: dict[str, Any]) -> SequenceState:
 
 
 def mean(values: Sequence[float | None]) -> float:
-    """The mean of what is known, 0 of nothing."""
+    """The mean of the values that are not None; 0 if there are none."""
     return statistics.mean([value for value in values if value is not None] or [0.0])
 
 
 def _within(found: Interval, unit: str, count: int, digits: int = 0) -> str:
-    """A mean over `count` sequences with its interval, which a single sequence has not."""
+    """A mean over `count` sequences with its interval, which a single sequence does not have."""
     middle, low, high = (f"{value:.{digits}f}" for value in found)
     ends = f"{low} to {high}" if count > 1 else "one sequence"
     return f"{middle} {unit} ({ends}), {number_of(count, 'sequence')}"
 
 
 def share_interval(found: States, name: str) -> Interval | None:
-    """The 95 % interval of a share over sequences, and never narrower than its pictures allow
-    (Wilson).
+    """The mean and 95 % interval of a share over sequences, extended to the ends of the Wilson
+    interval of its pictures.
     """
     some = [state for state in found if getattr(state, name) is not None]
     if not some:
@@ -146,19 +144,19 @@ def _of_arm(found: States, arm: str) -> list[SequenceState]:
 def _paired(
     found: States, arm: str, other: str, name: str
 ) -> list[tuple[SequenceState, SequenceState]]:
-    """The same sequences under two arms after the last request, where both have a value."""
+    """The states of two arms after the last request of the same sequences, where both are known."""
     known = [state for state in _at_last(found) if getattr(state, name) is not None]
     return paired(known, attrgetter("arm"), (arm, other), attrgetter("sequence"))
 
 
 def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
-    """One line of claims: `arm` keeps more than `other`, by paired intervals over sequences and
+    """One row of claims: `arm` keeps more than `other`, by paired intervals over sequences and
     over pictures.
 
-    It is decided where both intervals exclude zero: a few equal differences between sequences have
-    no spread, and the pictures of a sequence are not independent. An arm that forgets less keeps
-    more without merit, so the arms are not comparable where the one that keeps more has a UA lower
-    by more than `MATCHED` points.
+    The claim is decided if both intervals exclude zero: equal differences between a few sequences
+    have no spread, and the pictures of a sequence are not independent. An arm that forgets less
+    easily keeps more, so two arms are not comparable if the one that keeps more has a UA lower by
+    more than `MATCHED` points.
     """
     pairs = _paired(found, arm, other, name)
     if not pairs:
@@ -168,8 +166,8 @@ def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
     shown = [100 * end for end in paired_change(*sides)[:3]]
     ua = [mean([pair[side].ua for pair in pairs]) for side in (0, 1)]
     label = above_zero(over, shown)
-    lacking = {"held": ua[1] - ua[0], "not held": ua[0] - ua[1]}.get(label, 0.0)
-    if lacking > MATCHED:
+    less_forgotten = {"held": ua[1] - ua[0], "not held": ua[0] - ua[1]}.get(label, 0.0)
+    if less_forgotten > MATCHED:
         label = "not comparable"
     said = with_ends(over, "+.1f") if len(pairs) > 1 else f"{over[0]:+.1f}"
     sequences = f"{said} points, {number_of(len(pairs), 'sequence')}"
@@ -183,7 +181,7 @@ def _not_measured(text: str, arms: str) -> str:
 
 
 def claims(found: States) -> list[str]:
-    """All claims of the paper for one domain, order and base method, one line each."""
+    """All claims of the paper for one domain, order and base method, one row each."""
     arms = dict.fromkeys(state.arm for state in found)
     holding = [arm for arm in HOLDING if arm in arms]
     lines = [
@@ -206,7 +204,7 @@ def claims(found: States) -> list[str]:
 
 
 def collapse(found: States, arm: str) -> str:
-    """One line of claims: a sequence without regularization collapses in its own domain."""
+    """One row of claims: a sequence without regularization collapses in its own domain."""
     ends = _of_arm(_at_last(found), arm)
     interval = share_interval(ends, "ra_i")
     text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
@@ -219,8 +217,8 @@ def collapse(found: States, arm: str) -> str:
 
 
 def cost(found: States) -> str:
-    """One line of claims: training all requests at once, again after each one, takes longer in all
-    than training each on top of the others.
+    """One row of claims: training all requests anew after each one takes longer in all than
+    training each request on top of the others.
     """
     text, arms = "All at once costs more in all", f"{AT_ONCE}, {SEQUENTIAL}"
     pairs = _paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
@@ -233,8 +231,8 @@ def cost(found: States) -> str:
 
 
 def no_collapse(found: States) -> dict[str, str]:
-    """RA-I of the plain sequence and of the one without retention, where the plain one does not
-    collapse as in the paper; empty where it does.
+    """RA-I of the plain sequence and of the one without retention; empty if the plain sequence
+    collapses, as it does in the paper.
     """
     own = {arm: [end.ra_i for end in _of_arm(_at_last(found), arm)] for arm in (SEQUENTIAL, UNHELD)}
     if not own[SEQUENTIAL] or mean(own[SEQUENTIAL]) < COLLAPSE:
@@ -244,7 +242,7 @@ def no_collapse(found: States) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bound on how things stand after the last request."""
+    """A bound on a measure after the last request."""
 
     title: str
     unit: str
@@ -263,7 +261,7 @@ class Bar:
         return (-ANY, self.bound) if self.at_most else (self.bound, ANY)
 
     def cell(self, found: Interval | None) -> str:
-        """An interval with its verdict, a dash for none; a single sequence has no interval."""
+        """A mean, its interval and the verdict; a dash for None, only the mean of one sequence."""
         form = f".{self.digits}f"
         if found is None:
             return "–"
@@ -283,13 +281,13 @@ BARS = {
     ),
 }
 STATE = (*RATES, "drift")
-"""The bars on the state of the model, which decide which arm is best; costs do not."""
+"""The bars that decide which arm is best: those on the state of the model, not those on costs."""
 Reached = Mapping[str, Interval | None]
 
 
 def bars(found: States) -> dict[str, Any] | None:
-    """Which arm that holds a sequence back is best, and all arms against every bar; None where the
-    plain sequence, or every arm that holds it back, is not measured.
+    """The best arm of `HOLDING`, and all arms against every bar; None if the plain sequence, or
+    every arm of `HOLDING`, is not measured.
     """
     ends = _at_last(found)
     arms = dict.fromkeys(end.arm for end in ends)
@@ -314,7 +312,7 @@ def bars(found: States) -> dict[str, Any] | None:
 
 
 def reached(found: States, arm: str) -> Reached:
-    """Mean and 95 % interval of what an arm reaches of every bar; None of what is not measured."""
+    """The mean and 95 % interval of an arm by bar; None where it is not measured."""
     ends = _of_arm(_at_last(found), arm)
     costs = {
         "drift": drifts(found, arm),
@@ -327,11 +325,11 @@ def reached(found: States, arm: str) -> Reached:
 
 
 def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
-    """Of the arms that erase enough in the mean the best, and why; where none does, the one that
-    erases most.
+    """The best of the arms whose mean UA meets its bar, and why; if there is none, the arm with the
+    highest UA.
 
-    The best meets most bars with its whole intervals, of these most in the mean, and of these keeps
-    most.
+    The best meets most bars with its whole intervals; ties are decided by the bars met in the mean,
+    and then by RA-I plus RA-C.
     """
 
     def met(arm: str) -> tuple[int, int]:
@@ -351,12 +349,12 @@ def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
 
 
 def drifts(found: States, arm: str) -> list[float]:
-    """The drift of every sequence in percent of the plain one's."""
+    """The drift of every sequence of an arm, in percent of the plain one's."""
     return [100 * a.drift / max(b.drift, 1e-9) for a, b in _paired(found, arm, SEQUENTIAL, "drift")]
 
 
 def growth(found: States) -> list[float]:
-    """The time of the last request by that of the first, of every sequence that has both."""
+    """The time of the last request over that of the first, for every sequence that has both."""
     first = {state.sequence: state.seconds for state in found if state.number == 1}
     return [end.seconds / first[end.sequence] for end in _at_last(found) if first.get(end.sequence)]
 
@@ -366,7 +364,7 @@ def _middle(found: Reached, name: str) -> float:
 
 
 def by_arm(found: States) -> dict[str, list[SequenceState]]:
-    """The states of each arm, those first that keep most of their own domain."""
+    """The states of each arm; the arm that keeps most of its own domain comes first."""
     arms = grouped(found, attrgetter("arm")).items()
     return dict(sorted(arms, key=lambda item: -mean([state.ra_i for state in item[1]])))
 
@@ -376,7 +374,7 @@ def _originals(found: States) -> list[dict[str, float | None]]:
 
 
 def kept_share(found: States, name: str) -> str:
-    """A share relative to the original's, and as it is with the number of its pictures."""
+    """A share relative to the original's, and in brackets the share itself and its pictures."""
     some = [state for state in found if getattr(state, name) is not None]
     if not some:
         return "–"
@@ -392,7 +390,7 @@ def _percent(values: Sequence[float | None]) -> str:
 
 
 def notes(found: States) -> list[str]:
-    """The notes of the last request of each sequence, equal ones of several seeds in one line."""
+    """The notes of the last request of each sequence, with equal notes of several seeds merged."""
     noted = [(end.arm, note, str(end.seed)) for end in _at_last(found) for note in end.notes]
     return [
         f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(seed for *_, seed in own)}: {note}"
@@ -408,9 +406,7 @@ def _last_of_first(found: States) -> dict[str, list[SequenceState]]:
 
 
 def _state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
-    """What an arm leaves of the model, a list for each of `STATE`; drift in percent of the plain
-    sequence's.
-    """
+    """The values of an arm for each of `STATE`; drift is in percent of the plain sequence's."""
     shares = [[getattr(end, name) for end in _of_arm(ends, arm)] for name in RATES]
     return [*shares, drifts(ends, arm)]
 

@@ -1,8 +1,8 @@
-"""Commands of the package, each in a fork of one process that has imported it, so that a command
-begins within milliseconds.
+"""Runs commands of the package, each in a fork of one process that has imported it, so that a
+command begins within milliseconds.
 
-Run as a module this is that process: it reads a request per line and answers with two lines, the
-number of the fork and how it ended.
+Run as a module this is that process: it reads one request per line and answers each with two lines,
+the id of the forked process and how it ended.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from ...common.paths import ROOT
 
 PATIENCE_S = 20.0
-"""Seconds after which a command hangs that was not asked to compute, or was asked to stop."""
+"""Seconds after which a command that need not compute, or was told to stop, counts as hanging."""
 TRACE = "Traceback (most recent call last)"
 PRELOADED = (
     "cli.main",
@@ -45,18 +45,19 @@ OFFLINE = {
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code, or the negative number of a signal; what it said on
-    standard error; its seconds; and the most memory it held, in MB.
-    """
+    """How a command ended."""
 
     code: int
+    """The exit code, or the negative number of the signal that ended it."""
     said: str
+    """What it wrote to standard error."""
     seconds: float
     megabytes: float
+    """The most memory that it held."""
 
     @property
     def fault(self) -> str:
-        """What no input may bring about; empty where the command worked or refused it."""
+        """A failure that no input may cause; empty where it worked or refused the input."""
         if self.code == -signal.SIGKILL:
             return f"hangs, and was killed after {self.seconds:.0f} s"
         if self.code < 0 and self.code != -signal.SIGTERM:
@@ -65,7 +66,7 @@ class Ended:
 
     @property
     def sentence(self) -> str:
-        """The sentence of a refusal; empty where it ended in another way or said more."""
+        """The sentence of a refusal; empty where the command ended in another way."""
         last = self.said.strip().rpartition("\n")[2]
         one = self.code == 2 and last.startswith("error: ") and TRACE not in self.said
         return last.removeprefix("error: ") if one else ""
@@ -86,12 +87,14 @@ class Commands:
             text=True,
         )
         self.known: dict[str, dict[str, Any]] = self._answer()
-        """Each command: its arguments and options, and whether they need a value."""
+        """By command its arguments and options, and whether they take a value."""
 
     def run(
         self, words: Sequence[str], stop_after: float = 0.0, kill_after: float = 600.0
     ) -> Ended:
-        """Run a command; SIGTERM and SIGKILL end it after so many seconds."""
+        """Run a command. SIGTERM stops it after `stop_after` seconds, never where that is 0, and
+        SIGKILL ends it after `kill_after`.
+        """
         asked = {"words": words, "here": str(self.here), "log": str(self._log)}
         started = time.perf_counter()
         self._host.stdin.write(json.dumps(asked) + "\n")
@@ -135,8 +138,8 @@ def _tell(value: Any) -> None:
 
 
 def _become(asked: dict[str, Any], main: Callable[[], None]) -> NoReturn:
-    """Make this process one that runs the command, with its words, folder and streams, and end it
-    without taking apart what was imported, which takes seconds.
+    """Turn this process into one that runs the command, with its words, folder and streams, and end
+    it without the teardown of imported modules, which takes seconds.
     """
     os.chdir(asked["here"])
     sys.argv = ["unlearn_app", *asked["words"]]
@@ -157,12 +160,13 @@ def _become(asked: dict[str, Any], main: Callable[[], None]) -> NoReturn:
 
 
 def _known(app: Any) -> dict[str, dict[str, bool]]:
-    """The parameters of each command and whether they take a value."""
+    """By command its arguments and options, and whether they take a value."""
     get_command = importlib.import_module("typer.main").get_command
     found, waiting = {}, [("", get_command(app))]
     while waiting:
         name, command = waiting.pop()
-        waiting += [(f"{name} {n}".strip(), c) for n, c in getattr(command, "commands", {}).items()]
+        for part, child in getattr(command, "commands", {}).items():
+            waiting.append((f"{name} {part}".strip(), child))
         if name:
             params = [p for p in command.params if p.name != "help"]
             found[name] = {max(p.opts, key=len): not getattr(p, "is_flag", False) for p in params}

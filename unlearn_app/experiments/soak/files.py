@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ...common.atomic_files import remove
 from ...common.paths import POCKET
@@ -26,7 +26,7 @@ SECONDS, MEGABYTES = 10.0, 200.0
 SPARSE = 100 * 2**20
 """Bytes of a file that holds nothing."""
 Put = Callable[[Path], object]
-"""Puts something in place of a file."""
+"""Puts something at a path."""
 REPORT, SHOW = ("report", "run"), ("continual", "show", "ledger")
 GENERATE = ("generate", "--prompt", "a cat", "--out", "new")
 LOAD = (*GENERATE, "--model", "model")
@@ -69,36 +69,24 @@ ANYWHERE: dict[str, Put] = {
 """What is hostile in any place."""
 
 
-def _png(width: int, height: int, *chunks: bytes) -> bytes:
-    """A black picture of one bit a pixel, with `chunks` before its pixels."""
-    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(height * (1 + (width + 7) // 8)))
-    parts = (_chunk(b"IHDR", head), *chunks, _chunk(b"IDAT", pixels), _chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _other_picture(kind: str) -> bytes:
+def _picture(kind: str, mode: str = "1", side: int = 64, text: PngInfo | None = None) -> bytes:
+    """A black square in the format `kind`, of one bit a pixel by default."""
     stream = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(stream, kind)
+    Image.new(mode, (side, side)).save(stream, kind, pnginfo=text)
     return stream.getvalue()
 
 
 def _pictures() -> dict[str, bytes]:
-    """PNG files that are none, or cost too much."""
-    small = _png(64, 64)
-    size = struct.pack(">II", 64, 64)
+    """Files in place of a PNG that are no picture, another format, or too large once unpacked."""
+    small, size = _picture("PNG"), struct.pack(">II", 64, 64)
+    text = PngInfo()
+    text.add_text("Comment", "\0" * (64 * 2**20), zip=True)
     return {
-        "144 megapixels": _png(12_000, 12_000),
+        "144 megapixels": _picture("PNG", side=12_000),
         "2**31 - 1 pixels a side": small.replace(size, struct.pack(">II", 2**31 - 1, 2**31 - 1)),
-        "text that unpacks to 64 MB": _png(
-            64, 64, _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(64 * 2**20)))
-        ),
-        "EPS": _other_picture("EPS"),
-        "GIF": _other_picture("GIF"),
+        "text that unpacks to 64 MB": _picture("PNG", text=text),
+        "EPS": _picture("EPS", "RGB"),
+        "GIF": _picture("GIF", "RGB"),
         "half a PNG": small[: len(small) // 2],
     }
 
@@ -136,7 +124,7 @@ def _adapters(whole: bytes) -> dict[str, bytes]:
 
 
 def _nan_weights(path: Path) -> None:
-    """The bundled weights with every number NaN, which all bits set are in half precision."""
+    """The bundled weights with all bits set, which is NaN in half precision."""
     content = (POCKET / "pipeline" / "unet" / path.name).read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     path.write_bytes(content[:end] + b"\xff" * (len(content) - end))
@@ -182,7 +170,7 @@ def _written(contents: Mapping[str, bytes]) -> dict[str, Put]:
 
 
 def _tried(one: Hostile, material: Material, usual: float) -> Iterator[str]:
-    """Put it in place, and yield what is wrong with the answer."""
+    """Put a file in its place, run the command, and yield what is wrong with its answer."""
     here = material.renew()
     shutil.copytree(POCKET / "pipeline", here / "model", copy_function=os.symlink)
     (here / "prompts.json").write_text("{}")

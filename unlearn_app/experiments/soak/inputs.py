@@ -8,14 +8,15 @@ import json
 import random
 import tempfile
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from ..app_process import AppProcess
 from .commands import PATIENCE_S, TRACE
-from .loopback import JSON, asked, connected, events, without_sentence
+from .loopback import JSON, asked, events, open_page, page_config, without_sentence
 from .material import SMALL, Material
 from .nonsense import TEXTS, VALUES, mutated, mutated_file
 from .rows import Row, none_of, values
@@ -123,12 +124,12 @@ class Sender:
 
     def __init__(self, app: AppProcess) -> None:
         self._app, self._read = app, 0
-        config = json.loads(asked(app.port, "GET", "/config", size=10_000_000)[1])
+        config = page_config(app.port)
         self._parts = {part["id"]: part for part in config["components"]}
         self._listeners = [each for each in config["dependencies"] if each["backend_fn"]]
 
     def traces(self) -> str:
-        """What the app has logged of a failure since it was asked last; empty for nothing."""
+        """The trace of a failure that the app has logged since the last call; empty for none."""
         with self._app.log.open("rb") as log:
             log.seek(self._read)
             said = log.read().decode("utf-8", "replace")
@@ -235,30 +236,37 @@ def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
     numbers = {kind: round(part * count) for kind, part in SHARES.items()}
     found: Counter[str] = Counter()
     faults = []
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="unlearn-soak-"))
-        app = stack.enter_context(AppProcess(Path(folder)))
+    with (
+        tempfile.TemporaryDirectory(prefix="unlearn-soak-") as folder,
+        AppProcess(Path(folder)) as app,
+    ):
         app.wait()
         sender, terminal = Sender(app), Terminal(material)
-        stack.enter_context(connected(app.port, SESSION))
-        for kind, number in numbers.items():
-            source = terminal if hasattr(terminal, kind) else sender
-            for row in range(number):
-                fault, said = _tried(source, kind, random.Random(f"{seed} {kind} {row}"))
-                logged = sender.traces()
-                fault = fault or logged
-                if fault:
-                    found["hangs" if "hangs" in fault else "traces"] += 1
-                    faults.append(f"{kind} {row}: {said}: {fault}")
+        tries = {
+            "calls": sender.calls,
+            "requests": sender.requests,
+            "page": sender.page,
+            "commands": terminal.commands,
+            "files": terminal.files,
+        }
+        with closing(open_page(app.port, SESSION)):
+            for kind, number in numbers.items():
+                for row in range(number):
+                    fault, said = _tried(tries[kind], random.Random(f"{seed} {kind} {row}"))
+                    logged = sender.traces()
+                    fault = fault or logged
+                    if fault:
+                        found["hangs" if "hangs" in fault else "traces"] += 1
+                        faults.append(f"{kind} {row}: {said}: {fault}")
     total = sum(numbers.values())
     by_kind = ", ".join(f"{number} {kind}" for kind, number in numbers.items())
     rows = [none_of(what, found[what], f"{total} inputs") for what in ("traces", "hangs")]
     return values([Row("inputs", str(count), f"{total}: {by_kind}", None), *rows], faults)
 
 
-def _tried(source: Sender | Terminal, kind: str, draw: random.Random) -> Found:
+def _tried(send: Callable[[random.Random], Found], draw: random.Random) -> Found:
     try:
-        return getattr(source, kind)(draw)
+        return send(draw)
     except TimeoutError as error:
         return f"hangs: {error}", ""
     except (OSError, HTTPException) as error:

@@ -1,11 +1,11 @@
-"""Kills at random moments: everything opens afterwards, and the same command goes on."""
+"""Kills at random moments: afterwards everything opens, and the same command goes on."""
 
 import random
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from .material import ADD, ATTACK, PANEL, RUN, Material
 from .rows import none_of, values
 from .visitors import in_order
 
+WORDS = {"run": (*RUN, "--out", "new"), "attack": ATTACK, "continual": (*ADD, PANEL[1])}
+"""The commands that are killed, by their first word."""
 KINDS = ("run", "page", "attack", "continual")
 LEFT = "left:"
 """How a sentence begins that tells of files."""
@@ -28,59 +30,43 @@ PAGE_S = 15.0
 """Seconds within which a page is killed; it serves and works after some of them."""
 
 
-class Killed:
-    """A command that was killed after some seconds, and what must work afterwards."""
+def killed_command(kind: str, material: Material, seconds: float) -> Iterator[str]:
+    """Kill a command of `WORDS` after some seconds; yield what fails afterwards, and the
+    half-written files that no command has removed.
+    """
+    here, words = material.renew(), WORDS[kind]
 
-    def __init__(self, material: Material, seconds: float) -> None:
-        self._commands, self._seconds = material.commands, seconds
-        self._here = material.renew()
-
-    def run(self) -> Iterator[str]:
-        """A run: its folder is absent or whole."""
-        out = self._here / "new"
-        words = [*RUN, "--out", "new"]
-        self._kill(words)
-        if out.exists():
-            yield from self._works("report", "new")
-            shutil.rmtree(out)
-        yield from self._works(*words)
-        yield from self._works("report", "new")
-
-    def attack(self) -> Iterator[str]:
-        """An attack: run and findings open."""
-        self._kill(ATTACK)
-        yield from self._works("report", "run")
-        yield from self._works(*ATTACK)
-        yield from self._works("report", "run")
-
-    def continual(self) -> Iterator[str]:
-        """A request to a ledger: it is there or it is not."""
-        words = (*ADD, PANEL[1])
-        self._kill(words)
-        yield from self._works("continual", "show", "ledger")
-        with suppress(UnlearnError):  # that it does not open has been yielded already
-            if len(Ledger.open(self._here / "ledger").requests) == 1:
-                yield from self._works(*words)
-        yield from self._works("continual", "rollback", "ledger", "1")
-
-    def _kill(self, words: Sequence[str]) -> None:
-        self._commands.run(words, kill_after=self._seconds)
-
-    def _works(self, *words: str) -> Iterator[str]:
-        ended = self._commands.run(words)
+    def fails(*words: str) -> Iterator[str]:
+        ended = material.commands.run(words)
         if ended.code:
             yield f"`{' '.join(words)}` fails afterwards: {ended.said[-300:]}"
 
-    def left(self) -> Iterator[str]:
-        """Half-written files that no command has removed."""
-        for path in self._here.rglob(".*"):
-            if HALF_WRITTEN.fullmatch(path.name):
-                yield f"{LEFT} {path.relative_to(self._here)}"
+    material.commands.run(words, kill_after=seconds)
+    if kind == "run":
+        out = here / "new"
+        if out.exists():  # then it is whole
+            yield from fails("report", "new")
+            shutil.rmtree(out)
+        yield from fails(*words)
+        yield from fails("report", "new")
+    elif kind == "attack":
+        yield from fails("report", "run")
+        yield from fails(*words)
+        yield from fails("report", "run")
+    else:
+        yield from fails("continual", "show", "ledger")
+        with suppress(UnlearnError):  # the line above has reported a ledger that does not open
+            if len(Ledger.open(here / "ledger").requests) == 1:
+                yield from fails(*words)
+        yield from fails("continual", "rollback", "ledger", "1")
+    for path in here.rglob(".*"):
+        if HALF_WRITTEN.fullmatch(path.name):
+            yield f"{LEFT} {path.relative_to(here)}"
 
 
 def killed_page(folder: Path, seconds: float) -> Iterator[str]:
-    """Kill the app after some seconds, in which a run begins as soon as it answers; the next one
-    starts, and sweeps what this one left.
+    """Kill the app after some seconds, in which a run begins as soon as it answers; the next app
+    must start, and remove what this one left.
     """
     until = time.monotonic() + seconds
     dead = AppProcess(folder)
@@ -104,7 +90,7 @@ def killed_page(folder: Path, seconds: float) -> Iterator[str]:
 
 
 def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
-    """The rows on `count` kills, in turn of a run, an attack, a request and the page."""
+    """The rows on `count` kills, in turn of a run, the page, an attack and a request."""
     draw, faults = random.Random(seed), list[str]()
     failed, left = 0, 0
     with tempfile.TemporaryDirectory(prefix="unlearn-soak-") as folder:
@@ -112,14 +98,14 @@ def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
             kind = KINDS[number % len(KINDS)]
             if kind == "page":
                 seconds = draw.uniform(0, PAGE_S)
-                found = list(killed_page(Path(folder), seconds))
+                found = killed_page(Path(folder), seconds)
             else:
                 seconds = draw.uniform(0, BEYOND * material.seconds[kind])
-                killed = Killed(material, seconds)
-                found = [*getattr(killed, kind)(), *killed.left()]
-            of_rest = [text for text in found if text.startswith(LEFT)]
-            failed, left = failed + len(found) - len(of_rest), left + len(of_rest)
-            faults += [f"kill {number}, {kind} after {seconds:.2f} s: {text}" for text in found]
+                found = killed_command(kind, material, seconds)
+            for text in found:
+                left += text.startswith(LEFT)
+                failed += not text.startswith(LEFT)
+                faults.append(f"kill {number}, {kind} after {seconds:.2f} s: {text}")
     return values(
         [
             none_of("what does not open or go on", failed, f"{count} kills"),

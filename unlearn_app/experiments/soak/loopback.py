@@ -1,14 +1,21 @@
-"""Plain requests to the app, as a program sends them that is no browser and follows no rules."""
+"""Plain HTTP requests to the app, as a program sends them that follows no rules."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 
 JSON = {"Content-Type": "application/json"}
 HANG_S = 20.0
 """Seconds without an answer after which a request hangs."""
+LARGEST = 10_000_000
+"""The most bytes of an answer that are read; the largest is the configuration of the page."""
+
+
+def connection(port: int) -> closing[HTTPConnection]:
+    """A context with a connection to the app."""
+    return closing(HTTPConnection("127.0.0.1", port, timeout=HANG_S))
 
 
 def asked(
@@ -17,22 +24,28 @@ def asked(
     path: str,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
-    size: int = 1_000_000,
+    size: int = LARGEST,
 ) -> tuple[int, bytes]:
-    """The status and the first `size` bytes of an answer.
+    """The status and the first `size` bytes of an answer; none of a stream of events.
 
     Raises:
         OSError: none came in time.
     """
-    with closing(HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
-        connection.request(method, path, body, dict(headers or {}))
-        answer = connection.getresponse()
+    with connection(port) as app:
+        app.request(method, path, body, dict(headers or {}))
+        answer = app.getresponse()
         streams = answer.headers.get_content_type() == "text/event-stream"
         return answer.status, b"" if streams else answer.read(size)
 
 
+def page_config(port: int) -> dict[str, Any]:
+    """The configuration of the page: its components and the functions that it may call."""
+    _, config = asked(port, "GET", "/config")
+    return json.loads(config)
+
+
 def without_sentence(status: int, answer: bytes | str) -> bool:
-    """Whether an answer tells of a failure of the app and does not say which."""
+    """Whether an answer reports a failure of the app without a sentence that says which."""
     try:
         said = json.loads(answer)
     except ValueError:
@@ -42,25 +55,25 @@ def without_sentence(status: int, answer: bytes | str) -> bool:
 
 
 def events(port: int, name: str, data: Sequence[Any], session: str) -> Iterator[tuple[str, str]]:
-    """Call a public endpoint and yield the events of its stream with their data, as they stand in
-    it; leaving closes the connection.
+    """Call a public endpoint and yield the events of its stream, each with its data as text;
+    closing the iterator closes the connection.
 
-    A call that is not taken is yielded as "status" and its number, with the text.
+    A call that is not accepted yields "status" and its number, with the text of the answer.
 
     Raises:
         OSError: nothing came in time.
     """
-    with closing(HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
+    with connection(port) as app:
         body = json.dumps({"data": data, "session_hash": session})
-        connection.request("POST", f"/gradio_api/call/{name}", body, JSON)
-        answer = connection.getresponse()
+        app.request("POST", f"/gradio_api/call/{name}", body, JSON)
+        answer = app.getresponse()
         text = answer.read().decode("utf-8", "replace")
         if answer.status != 200:
             yield f"status {answer.status}", text
             return
-        connection.request("GET", f"/gradio_api/call/{name}/{json.loads(text)['event_id']}")
+        app.request("GET", f"/gradio_api/call/{name}/{json.loads(text)['event_id']}")
         event = ""
-        for line in connection.getresponse():
+        for line in app.getresponse():
             head, _, value = line.decode().rstrip("\n").partition(": ")
             if head == "event":
                 event = value
@@ -68,10 +81,9 @@ def events(port: int, name: str, data: Sequence[Any], session: str) -> Iterator[
                 yield event, value
 
 
-@contextmanager
-def connected(port: int, session: str) -> Iterator[None]:
-    """Be a session whose page is open."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=HANG_S)) as connection:
-        connection.request("GET", f"/gradio_api/heartbeat/{session}")
-        connection.getresponse()
-        yield
+def open_page(port: int, session: str) -> HTTPConnection:
+    """Open the page of a session; it stays open until the returned connection is closed."""
+    heartbeat = HTTPConnection("127.0.0.1", port, timeout=HANG_S)
+    heartbeat.request("GET", f"/gradio_api/heartbeat/{session}")
+    heartbeat.getresponse()
+    return heartbeat

@@ -18,20 +18,20 @@ PANEL = ("cat", "dog")
 
 
 class Material:
-    """`commands`, whose folder holds a fresh `run` and `ledger` after `renew`; all of it goes when
-    this process ends.
+    """`commands`, whose folder holds a fresh `run` and `ledger` after `renew`. All of it is removed
+    when this process ends.
     """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="unlearn-soak-")
         top = Path(self._folder.name)
-        # Deep, so that a path such as ../.. leads to nothing else.
+        # Deep, so that a path such as ../.. stays inside the temporary folder.
         self._kept, self._here = top / "kept", top / "a" / "b" / "here"
         for folder in (self._kept, self._here):
             folder.mkdir(parents=True)
         self.commands = Commands(self._here)
         self.seconds: dict[str, float] = {}
-        """What each of the commands takes that is killed later, by its first word."""
+        """How long each command of `WORDS` in kills.py takes, by its first word."""
         plan, config = make_plan(pictures=1), make_config(PANEL[0], **SMOKE)
         Ledger.create(self._here / "ledger", config, plan, PANEL)
         for words in ((*RUN, "--out", "run"), ATTACK, (*ADD, PANEL[0])):

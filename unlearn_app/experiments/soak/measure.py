@@ -55,10 +55,10 @@ class Soak(Experiment):
     def measure(
         self, cell: SoakPart, known: dict[str, Any], shared: Material
     ) -> Iterator[Mapping[str, Any]]:
-        how, *_ = PARTS[cell.part]
+        measure_part, _, _ = PARTS[cell.part]
         given = self.config(cell)
         del given["part"]
-        yield how(**given, material=shared)
+        yield measure_part(**given, material=shared)
 
     def line(self, cell: SoakPart, values: Mapping[str, Any]) -> str:
         rows = values["rows"]
@@ -66,7 +66,6 @@ class Soak(Experiment):
         return f"{cell.part}: {sum(met)} of {len(met)} bars met"
 
     def report(self) -> str:
-        stored = read_cells(self.folder)
-        found = {part: values for config, values in stored.values() for part in [config["part"]]}
+        found = {config["part"]: values for config, values in read_cells(self.folder).values()}
         parts = {part: found[part] for part in PARTS if part in found}
         return write_report(self.folder, render("soak.md", parts=parts, seed=SEED))

@@ -1,19 +1,15 @@
-"""A session of the page as a program has it: calls by name, whose answers share one stream."""
+"""A session of the page as a program uses it: calls by name, whose answers share one stream."""
 
 import json
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import Any
 
-from .loopback import HANG_S, JSON, asked, connected
-
-LARGEST = 10_000_000
-"""Bytes of the page's configuration at most."""
+from .loopback import JSON, asked, connection, open_page, page_config
 
 
 class Refused(Exception):
@@ -22,10 +18,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A call, taken into the queue or not."""
+    """A call, accepted by the queue or not."""
 
     event: str
-    """Its number; empty where the queue does not take it."""
+    """Its identifier; empty where the queue does not accept it."""
     endpoint: int
     answer: Future[Any]
     """What the endpoint returns, or `Refused`."""
@@ -39,36 +35,31 @@ class Session:
         self._port, self._lock = port, threading.Lock()
         self._waiting: dict[str, Future[Any]] = {}
         self._reading = False
-        _, config = asked(port, "GET", "/config", size=LARGEST)
-        endpoints = json.loads(config)["dependencies"]
+        endpoints = page_config(port)["dependencies"]
         self._endpoints = {one["api_name"]: one["id"] for one in endpoints if one["api_name"]}
-        self._page = ExitStack()
-        self._page.enter_context(connected(port, self.name))
+        self._page = open_page(port, self.name)
 
     def submit(self, name: str, data: Sequence[Any]) -> Call:
-        """Ask for a public endpoint."""
-        endpoint = self._endpoints[name]
+        """Call a public endpoint."""
+        endpoint, answer = self._endpoints[name], Future[Any]()
         body = {"data": data, "fn_index": endpoint, "session_hash": self.name}
-        with self._lock:  # the answer may be in the stream before the number of the call is known
+        with self._lock:  # the answer may be in the stream before the call's identifier is known
             try:
-                taken = self._post("queue/join", body)
+                event = self._post("queue/join", body)["event_id"]
             except Refused as error:
-                call = Call("", endpoint, Future())
-                call.answer.set_exception(error)
-                return call
-            call = Call(taken["event_id"], endpoint, Future())
-            self._waiting[call.event] = call.answer
+                answer.set_exception(error)
+                return Call("", endpoint, answer)
+            self._waiting[event] = answer
             if not self._reading:
                 self._reading = True
                 threading.Thread(target=self._read, daemon=True).start()
-        return call
+        return Call(event, endpoint, answer)
 
     def cancel(self, call: Call) -> None:
-        """Stop a call, as its button on the page does; one that was not taken is over."""
-        if not call.event:
-            return
-        body = {"session_hash": self.name, "fn_index": call.endpoint, "event_id": call.event}
-        self._post("cancel", body)
+        """Stop a call, as its button on the page does; one that was not accepted is over."""
+        if call.event:
+            body = {"session_hash": self.name, "fn_index": call.endpoint, "event_id": call.event}
+            self._post("cancel", body)
 
     def close(self) -> None:
         """Leave the page."""
@@ -82,29 +73,32 @@ class Session:
         return json.loads(answer)
 
     def _read(self) -> None:
-        """Hand out what the streams say, each of which ends when the queue has no call left."""
-        left: Mapping[str, Future[Any]] = {}
-        reason: Exception | None = None
-        while self._reading:
-            try:
-                self._read_one()
-            except (OSError, HTTPException, ValueError) as error:
-                reason = error
-            with self._lock:
-                if reason:
-                    left, self._waiting = self._waiting, {}
-                self._reading = bool(self._waiting)
-        for answer in left.values():
-            answer.set_exception(reason)
+        """Read streams until no call waits; each ends when the queue has no call of the session.
 
-    def _read_one(self) -> None:
-        with closing(HTTPConnection("127.0.0.1", self._port, timeout=HANG_S)) as stream:
+        Where a stream breaks off, all calls that wait get its error.
+        """
+        while self._reading:
+            broken = None
+            try:
+                self._read_stream()
+            except (OSError, HTTPException, ValueError) as error:
+                broken = error
+            with self._lock:
+                if broken:
+                    for answer in self._waiting.values():
+                        answer.set_exception(broken)
+                    self._waiting.clear()
+                self._reading = bool(self._waiting)
+
+    def _read_stream(self) -> None:
+        with connection(self._port) as stream:
             stream.request("GET", f"/gradio_api/queue/data?session_hash={self.name}")
             for line in stream.getresponse():
                 if line.startswith(b"data: "):
-                    self._hear(json.loads(line[len(b"data: ") :]))
+                    self._receive(json.loads(line.removeprefix(b"data: ")))
 
-    def _hear(self, message: Mapping[str, Any]) -> None:
+    def _receive(self, message: Mapping[str, Any]) -> None:
+        """Hand an answer to the call that waits for it."""
         if message["msg"] != "process_completed":
             return
         with self._lock:

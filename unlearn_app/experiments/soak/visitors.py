@@ -36,14 +36,16 @@ ASKED: tuple[dict[str, Any], ...] = (
 )
 """What the visitors run, each with the small settings."""
 WAYS = {"wait": 10, "stop": 3, "close": 3, "reload": 2, "flood": 2}
-"""How often a job is waited for, stopped, left alone, begun after a reload, or one of a flood."""
+"""Weights by which a visitor draws what to do with a job: wait for it, stop it, leave, reload the
+page before it, or send it several times at once.
+"""
 AT_ONCE = 4
 """Calls of a flood."""
 FIRST_JOBS, GROWTH = 20, 0.05
 """Jobs after which memory may grow by this share only."""
 RETRIES, PATIENCE_S = 2000, 900
 BUSY = ("try again", "still going", "Nobody connected", "Queue is full")
-"""What sentences say that refuse a visitor for now."""
+"""What a sentence holds that refuses a visitor for now."""
 RUNS = "unlearn-runs-"
 """How the name of the app's folder of runs begins."""
 FILES = 300
@@ -52,7 +54,7 @@ Pictures = Mapping[str, str]
 
 
 class Crowd:
-    """What the visitors share: the jobs to be done, the pictures to expect, and what went wrong."""
+    """What the visitors share: the jobs to be done, the pictures to expect, and faults."""
 
     def __init__(self, app: AppProcess, jobs: int, seed: int, alone: list[Pictures]) -> None:
         self.app, self.jobs, self.seed, self.alone = app, jobs, seed, alone
@@ -68,13 +70,13 @@ class Crowd:
             return next(self._left, None)
 
     def fault(self, kind: str, text: str) -> None:
-        """Something that must not happen."""
+        """Record something that must not happen."""
         with self._lock:
             self.counts[kind] += 1
             self.faults.append(f"{kind}: {text[:400]}")
 
     def finish(self, way: str) -> None:
-        """One more job is done."""
+        """Count a job as done."""
         with self._lock:
             self.done += 1
             self.counts[way] += 1
@@ -118,7 +120,7 @@ class Visitor:
         return self._session.submit("unlearn", in_order(which))
 
     def _wait(self, which: int) -> None:
-        """Run to the end, and again as often as there was no room."""
+        """Submit until there is room, and wait for the run to end."""
         for _ in range(RETRIES):
             if self._taken(which, self._submit(which)):
                 return
@@ -126,7 +128,7 @@ class Visitor:
         raise TimeoutError("there never was room")
 
     def _taken(self, which: int, call: Call) -> bool:
-        """Wait for a call and check its run; whether there was room for it."""
+        """Wait for a call and check its run; false where there was no room for it."""
         try:
             self._crowd.check(which, call.answer.result(PATIENCE_S))
         except Refused as error:
@@ -143,7 +145,7 @@ class Visitor:
         self._session.cancel(call)
 
     def _close(self, which: int) -> None:
-        """Lose the connection some time after the first sign of life."""
+        """Break off the connection some time after the first event."""
         session, until = uuid.uuid4().hex, time.monotonic() + self._draw.uniform(0.0, 3.0)
         self._crowd.sessions.add(session)
         for _ in events(self._crowd.app.port, "unlearn", in_order(which), session):
@@ -239,7 +241,7 @@ def attacked_without_a_run(crowd: Crowd) -> Iterator[str]:
 def told_sessions(crowd: Crowd) -> Iterator[str]:
     """Yield the pages that show a visitor's session, with which anybody can act as that visitor."""
     for path in ("/config", "/gradio_api/info", "/gradio_api/queue/status", "/gradio_api/app_id"):
-        _, body = asked(crowd.app.port, "GET", path, size=10_000_000)
+        _, body = asked(crowd.app.port, "GET", path)
         if any(session.encode() in body for session in crowd.sessions):
             yield path
 
@@ -252,10 +254,10 @@ def measure(seed: int, jobs: int, visitors: int, kinds: int, material: Material)
             app.wait()
             crowd = Crowd(app, jobs, seed, expected)
             _visit(crowd, visitors)
-            traces = app.log.read_text("utf-8", "replace").count(TRACE)
+            log = app.log.read_text("utf-8", "replace")
         left = sorted(app.files())
-        if traces:
-            crowd.faults.append(app.log.read_text("utf-8", "replace")[-2000:])
+    if TRACE in log:
+        crowd.faults.append(log[-2000:])
     crowd.faults += [f"left: {name}" for name in left]
     ways = ", ".join(f"{name} {crowd.counts[name]}" for name in WAYS)
     kinds_of_fault = ("wrong pictures", "floods let in", "unexpected ends", "others' data")
@@ -263,7 +265,7 @@ def measure(seed: int, jobs: int, visitors: int, kinds: int, material: Material)
         [
             Row("jobs", str(jobs), f"{crowd.done} by {visitors} visitors: {ways}", None),
             *(none_of(kind, crowd.counts[kind]) for kind in kinds_of_fault),
-            none_of("traces in the log", traces),
+            none_of("traces in the log", log.count(TRACE)),
             _growth(crowd),
             none_of("files left after SIGTERM", len(left)),
         ],

@@ -6,24 +6,25 @@ from torch import Tensor
 
 from . import GradientRule
 
+BETA, EPS = 0.999, 1e-8
+"""Adam's defaults for the mean of squares and its floor."""
+
 
 class Preconditioner:
     """Adam's diagonal 1 / (sqrt(v) + eps), from the squares of the preferred sum of the
     gradients.
     """
 
-    def __init__(self, beta: float = 0.999, eps: float = 1e-8) -> None:
-        self._beta, self._eps, self._count = beta, eps, 0
+    def __init__(self) -> None:
+        self._count = 0
         self._square: Tensor | float = 0.0
 
     def __call__(self, gradients: Tensor, preference: Tensor) -> Tensor:
         """The diagonal (P,) after seeing gradients (m, P)."""
         self._count += 1
-        self._square = (
-            self._beta * self._square
-            + (1 - self._beta) * (preference.to(gradients) @ gradients).square()
-        )
-        return 1 / ((self._square / (1 - self._beta**self._count)).sqrt() + self._eps)
+        square = (preference.to(gradients) @ gradients).square()
+        self._square = BETA * self._square + (1 - BETA) * square
+        return 1 / ((self._square / (1 - BETA**self._count)).sqrt() + EPS)
 
 
 def gramian_of(gradients: Tensor, diagonal: Tensor | None = None) -> Tensor:

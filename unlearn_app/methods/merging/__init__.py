@@ -1,5 +1,5 @@
-"""Merging adapters that were trained apart, on their dense updates: the split of an update into
-factors means nothing.
+"""Merging adapters that were trained apart, on their dense updates, because how an update is split
+into factors is arbitrary.
 
 A merge is one file. Its fields declared with `setting()` are settings `sequence.FIELD`; merges that
 share a field share its setting. `suggested` replaces defaults where requests are trained apart and
@@ -32,8 +32,8 @@ def merge(
     plan: Any,
     restrictions: Sequence[Callable[[Updates], Updates]] = (),
 ) -> Adapter:
-    """Adapters that were trained apart as one of rank `plan.rank`, merged as the settings `plan` of
-    a sequence say.
+    """One adapter of rank `plan.rank` from adapters that were trained apart, merged as `plan`, the
+    settings of a sequence, says.
 
     `restrictions` are applied to the merged update before its truncation, because truncation keeps
     what they remove at zero.

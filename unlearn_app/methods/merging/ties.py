@@ -19,10 +19,10 @@ class Ties(TaskArithmetic):
     """Trims the updates, elects a sign for every entry, and averages what agrees with it: TIES,
     2306.01708.
 
-    As in 2511.07970 matrix by matrix. Every update times `weight` keeps the share `keep` of its
-    entries that are largest in size, exactly so many; the sign of an entry is that of the sum; the
-    result is the mean of the kept values of that sign. Deviations of the released code, which we do
-    not follow: it keeps an entry too many, and elects minus where a sum is zero (we: 0).
+    As in 2511.07970 matrix by matrix. Every update times `weight` keeps exactly the share `keep` of
+    its entries that are largest in size; the sign of an entry is that of the sum; the result is the
+    mean of the kept values of that sign. Deviations of the released code, which we do not follow:
+    it keeps an entry too many, and elects minus where a sum is zero (we: 0).
     """
 
     keep: float = setting(0.8, "share of entries that TIES keeps, 0.4 where it merges", 0.01, 1.0)

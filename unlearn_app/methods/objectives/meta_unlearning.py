@@ -95,8 +95,8 @@ class MetaUnlearning:
         return self._applied(before, trained if exact else _detached(trained))
 
     def _fresh(self, weights: Params, seed: int) -> Params:
-        """What the adversary trains: an update of every weight, or factors of one of every matrix;
-        no effect yet.
+        """What the adversary trains, with no effect yet: an update of every weight, or the factors
+        of an update of every matrix.
         """
         if self.weights == "full":
             return {
@@ -129,7 +129,7 @@ class MetaUnlearning:
         """
         if self.optimizer == "sgd":
             return gradient
-        first, second = memory.get(name, (torch.zeros_like(gradient), torch.zeros_like(gradient)))
+        first, second = memory.get(name, (0.0, 0.0))
         first = BETAS[0] * first + (1 - BETAS[0]) * gradient
         second = BETAS[1] * second + (1 - BETAS[1]) * gradient.square()
         memory[name] = first, second
@@ -142,7 +142,7 @@ def _detached(tensors: Params) -> Params:
 
 
 def _with_finite_gradient(weight: Tensor) -> Tensor:
-    """`weight`, whose gradient is left out where it is not finite."""
+    """`weight`, with its gradient set to 0 where it is not finite."""
     if not weight.requires_grad:
         return weight
     same = weight.view_as(weight)

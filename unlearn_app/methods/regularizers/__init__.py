@@ -1,11 +1,10 @@
-"""Regularizers: what keeps an update small or away from the rest of the model, beside the gradient
-rule and the optimizer.
+"""Regularizers: what keeps an update small or away from the rest of the model, in addition to the
+gradient rule and the optimizer.
 
 A regularizer is one file. Its fields declared with `setting()` are settings `regularize.FIELD`,
-which together with those of all other regularizers need names of their own; the other fields are
-filled in by `build`. Parameters are LoRA factors by name, `LAYER.lora_A.SLOT.weight` (rank, in) and
-`LAYER.lora_B.SLOT.weight` (out, rank); an update is `scale * B A`. Convolutions count as matrices
-(out, in * height * width).
+whose names no other regularizer may use; the other fields are filled in by `build`. Parameters are
+LoRA factors by name, `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora_B.SLOT.weight` (out,
+rank); an update is `scale * B A`. Convolutions count as matrices (out, in * height * width).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from ...models.protocols import Model, NoisyBatch, Params
 
 @dataclass(frozen=True)
 class RegularizedRun:
-    """What a regularizer is built from.
+    """The facts of one run that regularizers are built from.
 
     `concept_states` returns the text states (N, D) of the tokens that carry the concept; `erased`
     are concepts that were forgotten before; `scale` is the LoRA scale of the update, alpha / rank.
@@ -67,7 +66,7 @@ class Regularizer:
         return ""
 
     def restrict_merged(self, updates: Updates) -> Updates:
-        """Merged dense updates (out, in) by layer, restricted as those of the run are."""
+        """Merged dense updates (out, in) by layer, restricted as the run restricts its own."""
         return updates
 
     def begin_(self, params: Params) -> None:

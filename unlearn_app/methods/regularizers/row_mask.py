@@ -50,8 +50,8 @@ class RowMask(Regularizer):
 
 
 def best_rows(scores: Mapping[str, Tensor], share: float) -> RowMask:
-    """The `share` of all rows, over all layers together, with the largest score (out,); exactly so
-    many, first come.
+    """A mask of the `share` of all rows, over all layers together, with the largest score (out,);
+    exactly that many, where scores are equal the first.
 
     Raises:
         ValueError: no row has a score, as with the gradients of a fresh adapter's factors.

@@ -74,10 +74,7 @@ class SubspaceProjection(Regularizer):
     def restrict_merged(self, updates: Updates) -> Updates:
         if self.project != "exact":
             return updates
-        return {
-            layer: update - update @ self.basis.to(update) @ self.basis.T.to(update)
-            for layer, update in updates.items()
-        }
+        return {layer: self._projected(update) for layer, update in updates.items()}
 
     def begin_(self, params: Params) -> None:
         for a in self._inputs(params):

@@ -1,5 +1,5 @@
-"""Adapter files in the format that `load_lora_weights` of diffusers reads; torch loads when one is
-read or written.
+"""Adapter files in the format that `load_lora_weights` of diffusers reads. Importing this module
+does not load torch; reading or writing a file does.
 """
 
 import json
@@ -11,14 +11,14 @@ from safetensors import SafetensorError, safe_open
 
 from ...common.errors import ModelError
 from ...common.record_files import shown
-from .model_folder import looks_like_hub_id
+from .model_folder import first_line, looks_like_hub_id
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 ORIGINAL = "the original"
-"""What an adapter's metadata says it loads on when it needs no other adapter."""
+"""The value of `loads_on` in the metadata of an adapter that needs no other adapter."""
 READ_ERRORS = (
     OSError,
     SafetensorError,
@@ -28,15 +28,15 @@ READ_ERRORS = (
     AttributeError,
     RuntimeError,
 )
-"""What the library raises of files that are damaged or hold other numbers than torch knows."""
+"""What safetensors raises for files that are damaged or hold a dtype that torch does not know."""
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 LARGEST_UPDATE = 65504
 """The largest number in half precision."""
 
 
 def origin(model: str, base_hash: str) -> dict[str, str]:
-    """The metadata that says which model an adapter is of; a local folder is named by its last name
-    only, since adapters are handed on.
+    """The metadata that says which model an adapter belongs to; of a local folder only the last
+    name, since adapters are shared.
     """
     on_hub = looks_like_hub_id(model) and not Path(model).is_dir()
     return {"base": model if on_hub else Path(model).resolve().name, "base_sha256": base_hash}
@@ -51,38 +51,33 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
     """
     from safetensors.torch import load_file
 
+    said = f"The adapter {str(path)!r}"
     if path.suffix != ".safetensors":
-        raise ModelError(f"The adapter {str(path)!r} is no .safetensors file.")
+        raise ModelError(f"{said} is no .safetensors file.")
     if path.exists() and not path.is_file():  # opening a FIFO would wait
-        raise ModelError(f"The adapter {str(path)!r} cannot be read: it is no regular file.")
+        raise ModelError(f"{said} cannot be read: it is no regular file.")
     try:
         with safe_open(path, "pt") as file:
             made_for = (file.metadata() or {}).get("loads_on", ORIGINAL)
         state = load_file(path)
     except READ_ERRORS as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise ModelError(f"The adapter {str(path)!r} cannot be read: {reason}.") from error
+        raise ModelError(f"{said} cannot be read: {first_line(error)}.") from error
     if alone and made_for != ORIGINAL:
         raise ModelError(
-            f"The adapter {str(path)!r} loads on {shown(made_for)[:80]}; one that loads on"
-            f" {ORIGINAL} is accepted."
+            f"{said} loads on {shown(made_for)[:80]}; one that loads on {ORIGINAL} is accepted."
         )
     if not state:
-        raise ModelError(
-            f"The adapter {str(path)!r} holds no tensors; LoRA factors of a UNet are accepted."
-        )
+        raise ModelError(f"{said} holds no tensors; LoRA factors of a UNet are accepted.")
     if not all(name.startswith("unet.") and ".lora_" in name for name in state):
-        raise ModelError(
-            f"The adapter {str(path)!r} holds other tensors than LoRA factors of a UNet."
-        )
+        raise ModelError(f"{said} holds other tensors than LoRA factors of a UNet.")
     state = {name.removeprefix("unet."): tensor for name, tensor in state.items()}
-    check_factors(state, f"The adapter {str(path)!r}")
+    check_factors(state, said)
     return state
 
 
 def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
-    """Refuse factors that make no update, or one that spoils every picture; errors call the adapter
-    `said`.
+    """Refuse factors that make no update, or one that spoils every picture; error messages begin
+    with `said`, which names the adapter.
 
     Raises:
         ModelError: a factor without its partner, of rank 0, of whole or complex numbers, or numbers

@@ -1,10 +1,10 @@
-"""Two LoRA slots over any network, by peft, and the base weights under them: read as one dense set,
-replaced, and restored bit for bit.
+"""Two LoRA slots over any network, by peft, and its base weights: read with an update added,
+replaced for a while, and restored bit for bit.
 """
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,10 +22,10 @@ from .adapter_files import check_factors
 
 
 class AdaptedNetwork(Denoiser, Adapters):
-    """A `Denoiser` but for `predict`, and its `Adapters`, over the layers of `network`.
+    """`Adapters` over `network`, and a `Denoiser` whose `predict` a subclass adds.
 
-    `layers` is, by every value of `UnlearnConfig.modules`, a pattern of the names of the layers
-    that carry an adapter; those of `keys_values` are the ones that read text states.
+    `layers` maps every value of `UnlearnConfig.modules` to a pattern of the names of the layers
+    that carry an adapter; those of `keys_values` read text states.
     """
 
     def __init__(self, network: nn.Module, name: str, layers: Mapping[str, str]) -> None:
@@ -36,7 +36,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._active: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
         self._swaps = 0
-        """How many exchanges of base weights are under way."""
+        """How many `_swapped` contexts are open."""
 
     @property
     def is_original(self) -> bool:
@@ -49,10 +49,8 @@ class AdaptedNetwork(Denoiser, Adapters):
             return self.predict(x_t, t, cond)
 
     def cross_weights(self) -> Params:
-        modules = dict(self.network.named_modules())
-        names = self._targets("keys_values")
-        bases = {name: modules.get(f"{name}.base_layer", modules[name]) for name in names}
-        return {name: layer.weight.detach() for name, layer in bases.items()}
+        weights = self._layer_weights(self._targets("keys_values"))
+        return {layer: weight.detach() for layer, weight in weights.items()}
 
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
@@ -71,6 +69,12 @@ class AdaptedNetwork(Denoiser, Adapters):
         names = (name.removesuffix(".base_layer") for name, _ in self.network.named_modules())
         pattern = re.compile(self._patterns[modules])
         return [name for name in dict.fromkeys(names) if pattern.search(name)]
+
+    def _layer_weights(self, layers: Iterable[str]) -> dict[str, nn.Parameter]:
+        """The base weights of `layers`, with or without an adapter on them, by layer."""
+        own = base_weights(self.network)
+        plain = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
+        return {layer: plain[f"{layer}.weight"] for layer in layers}
 
     def _add(self, slot: Slot, rank: int, alpha: float, layers: list[str]) -> None:
         self._drop(slot)
@@ -116,10 +120,8 @@ class AdaptedNetwork(Denoiser, Adapters):
             )
         rank = ranks.pop()
         layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
-        own = base_weights(self.network)
         shapes = {}
-        for layer in {*layers} & {*self._targets("all")}:
-            weight = own.get(f"{layer}.base_layer.weight", own.get(f"{layer}.weight"))
+        for layer, weight in self._layer_weights({*layers} & {*self._targets("all")}).items():
             shapes[f"{layer}.lora_A.weight"] = (rank, *weight.shape[1:])
             shapes[f"{layer}.lora_B.weight"] = (len(weight), rank, *(1 for _ in weight.shape[2:]))
         if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
@@ -134,7 +136,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         return [module for module in self.network.modules() if isinstance(module, BaseTunerLayer)]
 
     def _apply(self) -> None:
-        """Make `_active` and `_trained` true of every layer; peft flips requires_grad on each
+        """Apply `_active` and `_trained` to every layer; peft changes requires_grad on each
         switch.
         """
         for layer in self._layers:
@@ -157,7 +159,7 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     @contextmanager
     def active(self, *slots: Slot) -> Iterator[None]:
-        with self._switched(tuple(slots), self._trained):
+        with self._switched(slots, self._trained):
             yield
 
     @contextmanager
@@ -167,12 +169,9 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     @contextmanager
     def base_weight_grads(self, slot: Slot) -> Iterator[Params]:
-        own = base_weights(self.network)
-        dense = {
-            name: own[f"{name.partition('.lora_B.')[0]}.base_layer.weight"]
-            for name in self._params(slot)
-            if ".lora_B." in name
-        }
+        suffix = f".lora_B.{slot}.weight"
+        layers = [n.removesuffix(suffix) for n in self._params(slot) if n.endswith(suffix)]
+        dense = {layer + suffix: w for layer, w in self._layer_weights(layers).items()}
         with with_gradients(dense):
             yield dense
 
@@ -226,7 +225,7 @@ class AdaptedNetwork(Denoiser, Adapters):
             self._swaps -= 1
 
     @contextmanager
-    def trainable_base_weights(self, slot: Slot | None = None) -> Iterator[Params]:
+    def trainable_base_weights(self, slot: Slot) -> Iterator[Params]:
         copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
         with (
             self._switched((), None),

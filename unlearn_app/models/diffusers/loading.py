@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from ...common.errors import ModelError, UnlearnError, enough_memory
 from ..device import choose_device, choose_dtype
-from .model_folder import check_folder, hash_weights, looks_like_hub_id
+from .model_folder import check_folder, first_line, hash_weights, looks_like_hub_id
 from .unet import StableDiffusion
 
 WEIGHTED = {
@@ -45,7 +45,8 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
         pickles, which can run code.
     """
     folder = Path(source)
-    if folder.is_dir():
+    local = folder.is_dir()
+    if local:
         check_folder(folder)
     elif folder.exists() or not looks_like_hub_id(str(source)):
         raise ModelError(
@@ -57,28 +58,21 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
     try:
         with warnings.catch_warnings(), enough_memory(f"The model {str(source)!r}", LESS):
             warnings.simplefilter("ignore")
-            dtype = choose_dtype(choose_device(), _size(folder))
+            files = folder.rglob("*.safetensors")
+            size = sum(file.stat().st_size for file in files) if local else None
+            dtype = choose_dtype(choose_device(), size)
             how = {"torch_dtype": dtype, "use_safetensors": True}
             parts = {name: _loaded_part(str(source), name, how) for name in WEIGHTED}
             pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
-            weights = hash_weights(folder) if folder.is_dir() else str(source)
+            weights = hash_weights(folder) if local else str(source)
             model = StableDiffusion(pipe, name, weights)
             model.try_out()
     except UnlearnError:
         raise
-    except Exception as error:  # what nonsense in a configuration leads the libraries into
-        reason = (
-            str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        )
+    except Exception as error:  # a configuration can make the libraries raise anything
+        reason = first_line(error)
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
     return model
-
-
-def _size(folder: Path) -> int | None:
-    """Bytes of the weights in a folder; None where there is no such folder."""
-    if not folder.is_dir():
-        return None
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
 
 
 def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:
@@ -102,11 +96,7 @@ def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     """An untrained part of a pipeline from its diffusers configuration."""
-    kinds = {
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "scheduler": DPMSolverMultistepScheduler,
-    }
+    kinds = WEIGHTED | {"scheduler": DPMSolverMultistepScheduler}
     return kinds[name](**config)
 
 
@@ -121,8 +111,8 @@ def save_pipeline(folder: str | Path, **parts: Any) -> None:
 
     The text encoder stays in single precision, since transformers loads it as it is stored while
     diffusers loads the rest in single precision. Its tensors keep the prefix `text_model.`:
-    transformers from 5.6 on reads names with or without it, those before only with it, and start
-    without a word at random otherwise.
+    transformers 5.6 and later reads names with or without it; earlier versions read them only with
+    it, and otherwise leave the weights at random without an error.
     """
     pipe = StableDiffusionPipeline(**parts, **BARE)
     pipe.unet.to(torch.float16)

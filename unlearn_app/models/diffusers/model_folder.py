@@ -16,8 +16,8 @@ Blocks = Annotated[list[Many], Field(max_length=16)]
 
 
 class _Unet(Record):
-    """What of a configuration is checked: sizes that could cost any time and memory before a weight
-    is seen not to fit.
+    """The checked part of a configuration: sizes that could cost any amount of time and memory
+    before the weights turn out not to fit.
     """
 
     sample_size: Annotated[int, Field(ge=1, le=1024)]
@@ -88,11 +88,10 @@ def check_folder(folder: Path) -> None:
             " accepted."
         )
     for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
         if path.exists() and not path.is_dir() and not path.is_file():  # opening a FIFO would wait
-            name = str(path.relative_to(folder))
             raise ModelError(f"The model file {name!r} is no regular file; such are accepted.")
         if path.suffix.lower() in PICKLES:
-            name = str(path.relative_to(folder))
             raise ModelError(
                 f"The model file {name!r} is a pickle, which can run code; safetensors are"
                 " accepted."
@@ -109,10 +108,21 @@ def check_folder(folder: Path) -> None:
 
 
 def _object(path: Path, largest: float = LARGEST_NUMBER) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OutputError: it cannot be read, holds something else, or a number above `largest`.
+    """
     found = read_json(path, "model", largest=largest)
     if not isinstance(found, dict):
         raise damaged(path.parent, "model", f"{path.name} is no object")
     return found
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of a file it cannot load, short enough for a sentence of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160]
 
 
 def hash_weights(folder: Path) -> str:

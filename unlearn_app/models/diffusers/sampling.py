@@ -70,8 +70,8 @@ def run_pipeline(
 def _blending(
     pipe: Any, overrides: SamplingOverrides, seeds: Sequence[int]
 ) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """What puts the kept part of the given pictures back after each step, as noisy as the rest of
-    the latents then are; None without a mask.
+    """A function that after each step puts the kept part of the given pictures back, as noisy as
+    the rest of the latents is then; None without a mask.
 
     RePaint's blending (2201.09865) without its resampling.
     """

@@ -14,7 +14,7 @@ from ..protocols import TextEncoder, TokenAccess
 
 
 class TokenizedText(TextEncoder, TokenAccess):
-    """A `TextEncoder` with `TokenAccess`, but for its matrices, over the text encoder of `pipe`."""
+    """`TextEncoder` and, without `cross_weights`, `TokenAccess` over the text encoder of `pipe`."""
 
     pipe: Any
 

@@ -21,7 +21,7 @@ from ...common.errors import ModelError, NotFinite, ShouldStop, never
 from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..device import choose_device, fits_bfloat16, machine
-from ..latent_store import Asked, Store, user_store
+from ..latent_store import Store, key_of, user_store
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
@@ -39,11 +39,11 @@ LAYERS = {
 }
 CHUNK, SMALL_SIDE = 18, 16
 TRIED_SIDE = 8
-"""The most latent pixels a side of the picture that a model is tried with."""
+"""The largest side, in latent pixels, of the picture that `try_out` makes."""
 HASH = re.compile(r"[0-9a-f]{64}")
-"""A hash of weights; the id of a model on the Hub names no particular ones."""
+"""A hash of weights; the id of a model on the Hub does not say which weights it has."""
 LEAST_SIGNAL = 2**-24
-"""The least of `alphas_cumprod` where fresh noise is added."""
+"""The floor of `alphas_cumprod` where fresh noise is added."""
 
 
 class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
@@ -63,7 +63,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         for part in (pipe.vae, pipe.text_encoder):
             part.requires_grad_(False).eval()
         self.mixes = pipe.unet.dtype == torch.float32 and fits_bfloat16(self.device)
-        """Whether it computes in bfloat16 what has float32 weights."""
+        """Whether float32 weights are computed with in bfloat16."""
         self._cast = CastWeights(pipe.unet)
         if self.mixes:
             pipe.unet.register_forward_hook(_in_float32)
@@ -71,15 +71,16 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
 
     @torch.no_grad()
     def try_out(self) -> None:
-        """Make a small picture in two steps, so that a model which cannot is refused in time.
+        """Make a small picture in two steps, so that a model that cannot is refused on loading.
 
         Raises:
             ModelError: weights are not finite.
-            NotFinite: the picture is not. Whatever the libraries raise of sizes that do not fit.
+            NotFinite: the picture is not finite.
+            Exception: of any kind, from the libraries, for sizes that do not fit.
         """
         for part in ("unet", "vae", "text_encoder"):
             for name, weight in getattr(self.pipe, part).named_parameters():
-                if not torch.stack(weight.aminmax()).isfinite().all():  # quicker than of each
+                if not torch.stack(weight.aminmax()).isfinite().all():  # quicker than isfinite
                     raise ModelError(
                         f"The model {self.name} holds numbers that are not finite, in {name} of its"
                         f" {part}; finite weights are accepted."
@@ -161,11 +162,11 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
                 **how,
             )
             if store:
-                asked = self._asked(own, null, texts and texts[rows], list(seeded), how)
-                latents.append(store.recall(asked, sample).to(self.device))
+                keys = self._keys(own, null, texts and texts[rows], list(seeded), how)
+                latents.append(store.recall(*keys, sample).to(self.device))
             else:
                 latents.append(sample())
-        # With or without a store, which holds half precision.
+        # Rounded also without a store, which holds half precision: the pictures are the same.
         return torch.cat(latents).half().float() if plain else torch.cat(latents)
 
     def _sampled(
@@ -185,19 +186,21 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
             )
         return self._finite(latents.float())
 
-    def _asked(
+    def _keys(
         self,
         cond: Conditioning,
         null: Conditioning,
         prompts: tuple[str, ...] | None,
         seeds: list[int],
         how: Mapping[str, float],
-    ) -> Asked:
+    ) -> tuple[bytes, str | None]:
+        """The exact and the portable key of a batch, as `Store.recall` takes them."""
         scheduler = self.pipe.scheduler
         sampler = type(scheduler).__name__, dict(scheduler.config)
         precision = str(self.network.dtype), self.mixes
         facts = self.base_hash, seeds, how, sampler, precision
-        return Asked((cond.states, null.states), prompts, facts, machine(self.device))
+        exact = key_of((cond.states, null.states), facts, machine(self.device))
+        return exact, None if prompts is None else key_of((), prompts, facts).hex()
 
     def _pipeline_for(
         self, overrides: SamplingOverrides

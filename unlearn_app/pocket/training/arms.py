@@ -1,8 +1,7 @@
-"""Arms: settings of the denoiser's training, each tried from the same start for the steps that a
-CPU takes in the same seconds.
+"""Arms: alternative settings of the denoiser's training, compared at equal cost. Each is trained
+from the same start for as many steps as a CPU takes in a given time.
 """
 
-import json
 import statistics
 import tempfile
 import time
@@ -26,7 +25,7 @@ from ...models.parameterization import parameterization_of
 from ..measures import generate_scenes, held_out_scenes, judge_scores, prompt_of, sample_scenes
 from ..world.dataset import rendered, scenes
 from . import denoiser, tower
-from .checkpoints import Progress, TrainingState, hardware, new_state, write_json
+from .checkpoints import Progress, TrainingState, hardware, new_state, read_json, write_json
 from .denoiser import EVEN, Phase, Weighting
 from .latents import PatchBasis, load_basis
 from .parts import new_scheduler, new_unet
@@ -54,7 +53,7 @@ WARM_UP = 0.02
 
 @dataclass(frozen=True)
 class Arm:
-    """What an arm may change: pictures in a batch, highest learning rate, how timesteps weigh in
+    """The settings of an arm: pictures in a batch, highest learning rate, weighting of timesteps in
     the loss, widths and blocks of the network, and its memory format.
     """
 
@@ -66,8 +65,6 @@ class Arm:
     channels_last: bool = False
 
 
-Pace = dict[str, Any]
-"""Seconds of a step, and on what hardware."""
 ARMS: dict[str, Arm] = {
     "as trained": Arm(),
     "batch 32": Arm(batch=32),
@@ -100,7 +97,8 @@ def compare_arms(
         raise ConfigError(f"Arms of {seconds:g} seconds train nothing; more than 0 is accepted.")
     with only_writer(work, KIND):
         paces = yield from _measured_paces(work, arms, recipe)
-        kept, path = _read(work / ARMS_FILE), work / ARMS_FILE
+        path = work / ARMS_FILE
+        kept = read_json(path)
         trial = Trial(work, recipe, choose_device())
         for done, (name, arm) in enumerate(arms.items()):
             yield Progress("arms", done, len(arms), name)
@@ -114,29 +112,27 @@ def compare_arms(
 
 def _measured_paces(
     work: Path, arms: Mapping[str, Arm], recipe: Recipe
-) -> Generator[Progress, None, dict[str, Pace]]:
-    """The pace of every arm on this CPU; those in `work`/paces.json are kept."""
+) -> Generator[Progress, None, dict[str, Any]]:
+    """The pace of every arm on this CPU, the seconds of a step and the hardware; those in
+    `work`/paces.json are kept.
+    """
     path = work / PACES_FILE
-    kept = _read(path)
-    wanted = {name: to_json(asdict(arm)) for name, arm in arms.items()}
-    lacking = [name for name in arms if kept.get(name, {}).get("setting") != wanted[name]]
-    if lacking:
-        trial = Trial(work, recipe, torch.device("cpu"))
-    for done, name in enumerate(lacking):
-        yield Progress("paces", done, len(lacking), name)
-        pace = {"seconds": trial.pace(arms[name]), "hardware": hardware(torch.device("cpu"))}
-        kept[name] = {"setting": wanted[name], "pace": pace}
+    kept = read_json(path)
+    settings = {name: to_json(asdict(arm)) for name, arm in arms.items()}
+    missing = [name for name in arms if kept.get(name, {}).get("setting") != settings[name]]
+    cpu = torch.device("cpu")
+    trial = Trial(work, recipe, cpu) if missing else None
+    for done, name in enumerate(missing):
+        yield Progress("paces", done, len(missing), name)
+        pace = {"seconds": trial.pace(arms[name]), "hardware": hardware(cpu)}
+        kept[name] = {"setting": settings[name], "pace": pace}
         write_json(path, kept)
     return {name: kept[name]["pace"] for name in arms}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 class Trial:
-    """What all arms share: data, text encoder, autoencoder, judge and the noise they are compared
-    on.
+    """Trains arms; holds what they share: the data, the text encoder, the autoencoder, and the
+    noise they are compared on.
     """
 
     def __init__(self, work: Path, recipe: Recipe, device: torch.device) -> None:
@@ -168,11 +164,12 @@ class Trial:
         return statistics.median(spent)
 
     def run(self, arm: Arm, steps: int) -> dict[str, Any]:
-        """Steps, pictures seen, held-out loss by timestep and in the mean, and judge's scores."""
+        """Train `arm` for `steps`: its entry of arms.json without the setting, with the pictures it
+        saw, its held-out losses and the judge's scores.
+        """
         state = self._begun(arm)
         for step in range(steps):
-            spent = step / steps
-            lr = arm.lr * min((step + 1) / (WARM_UP * steps), 1 - spent, 1.0)
+            lr = arm.lr * min((step + 1) / (WARM_UP * steps), 1 - step / steps, 1.0)
             self._step(arm, state, lr, autocast=fits_bfloat16(self._device))
         unet = state.model
         unet.load_state_dict(state.ema)
@@ -188,7 +185,7 @@ class Trial:
 
     def _begun(self, arm: Arm) -> TrainingState:
         torch.manual_seed(self._recipe.denoiser_seed)
-        unet = new_unet(tower.WIDTH, arm.widths, arm.blocks).to(self._device)
+        unet = new_unet(arm.widths, arm.blocks).to(self._device)
         use_plain_attention(unet, self._device)
         if arm.channels_last:
             unet.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""A training that saves checkpoints, from which it goes on after a kill."""
+"""Training with checkpoints, which a killed process resumes from the last one."""
 
 import json
 import math
@@ -23,7 +23,7 @@ EMA_EVERY = 5
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one stage is: `done` of `total` of its own units, and a few words on the last."""
+    """How far one stage is: `done` of `total` units of its own, and a few words on the last one."""
 
     stage: str
     done: int
@@ -94,13 +94,15 @@ def new_state(
     """The state before the first step, with AdamW over the weights of `model` that are not frozen;
     `averaged` keeps a moving average of all weights.
     """
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        learning, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=fused
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=lr,
+        betas=(0.9, 0.99),
+        weight_decay=weight_decay,
+        fused=fused,
     )
     weights = model.state_dict() if averaged else {}
-    ema = {name: value.detach().clone() for name, value in weights.items()}
-    return TrainingState(model, optimizer, ema)
+    return TrainingState(model, optimizer, {name: w.clone() for name, w in weights.items()})
 
 
 def draws_of(seed: int, step: int) -> tuple[random.Random, torch.Generator]:
@@ -157,7 +159,7 @@ def train_with_checkpoints(
 
 
 def _keep(path: Path, part: str, state: TrainingState, recent: list[float], started: float) -> None:
-    """Save the state after the steps with the losses `recent`, which are forgotten then."""
+    """Save the state and the mean of the losses `recent`, and clear these."""
     if not recent:
         return
     mean = sum(recent) / len(recent)
@@ -186,6 +188,11 @@ def save(path: Path, value: dict[str, Any] | Tensor) -> None:
         torch.save(value, stream)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote to `path`; empty where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replace the file `path` by `value` as JSON."""
     write_bytes(path, (json_text(value, indent=1) + "\n").encode())
@@ -194,8 +201,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def record(work: Path, part: str, facts: dict[str, Any]) -> None:
     """Merge `facts` of a finished part, and the machine, into `work`/train.json."""
     path = work / "train.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, {**known, part: {**facts, "hardware": hardware(choose_device())}})
+    facts = {**facts, "hardware": hardware(choose_device())}
+    write_json(path, {**read_json(path), part: facts})
 
 
 def hardware(device: torch.device) -> str:

@@ -101,12 +101,10 @@ def freeze_position_and_gates(autoencoder: nn.Module) -> None:
     for block, targets in _free_blocks(decoder):
         for part in (block.conv1, block.norm2, block.conv2):
             part.requires_grad_(True)
-        keep = torch.zeros_like(block.conv2.bias)
-        keep[targets] = 1
-        block.conv2.bias.register_hook(lambda gradient, keep=keep: gradient * keep)
-        block.conv2.weight.register_hook(
-            lambda gradient, keep=keep: gradient * keep.view(-1, 1, 1, 1)
-        )
+        for parameter in block.conv2.parameters():
+            keep = torch.zeros_like(parameter)
+            keep[targets] = 1
+            parameter.register_hook(lambda gradient, keep=keep: gradient * keep)
     for part in (levels[2].resnets[0].conv1, levels[3].resnets[0].conv1, decoder.conv_out):
         part.requires_grad_(True)
 

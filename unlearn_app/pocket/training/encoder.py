@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.images import to_tensor
-from .latents import PATCH, PatchBasis
+from .latents import PATCH, PatchBasis, patches_of
 
 LOG_VARIANCE = -12.0
 ANCHOR = 100.0
@@ -29,12 +29,12 @@ def write_encoder(autoencoder: nn.Module, basis: PatchBasis, pictures: np.ndarra
     with torch.no_grad():
         _blank_branches(encoder)
         write_taps(encoder.conv_in, torch.eye(3))
-        cells = _cells(pixels)
+        cells = patches_of(pixels, 2)
         _write_downsampler(first, torch.eye(cells.shape[1]))
-        cells = _cells(_grid(cells, pixels.shape[2] // 2))
+        cells = patches_of(_grid(cells, pixels.shape[2] // 2), 2)
         weight = _reduction(cells, pixels, basis, second.out_channels)
         _write_downsampler(second, weight)
-        cells = _cells(_grid(cells @ weight, pixels.shape[2] // 4))
+        cells = patches_of(_grid(cells @ weight, pixels.shape[2] // 4), 2)
         code = basis.encode(pixels).permute(0, 2, 3, 1).reshape(len(cells), -1)
         solution = _least_squares(F.pad(cells, (0, 1), value=1.0), code)
         # One more channel is constant; the last block makes the anchors of it.
@@ -66,19 +66,17 @@ def write_taps(conv: nn.Conv2d, matrix: Tensor) -> None:
 
 
 def _write_downsampler(conv: nn.Conv2d, weight: Tensor) -> None:
-    """`weight` (4 * inputs, outputs) over the cell's taps in the order of `_cells`."""
+    """Make `conv` the map `weight` (4 * inputs, outputs) of 2 x 2 cells, in the order of
+    `patches_of`.
+    """
     inputs = len(weight) // 4
     outputs = weight.shape[1]
     blank(conv)
     conv.weight[:outputs, :inputs, :2, :2] = weight.T.reshape(outputs, inputs, 2, 2)
 
 
-def _cells(features: Tensor) -> Tensor:
-    """(N, C, H, W) to one row of 4 C numbers per 2 x 2 cell."""
-    return F.unfold(features, 2, stride=2).transpose(1, 2).reshape(-1, 4 * features.shape[1])
-
-
 def _grid(rows: Tensor, side: int) -> Tensor:
+    """Rows (N * side * side, C) to feature maps (N, C, side, side)."""
     return rows.view(-1, side, side, rows.shape[1]).permute(0, 3, 1, 2).contiguous()
 
 
@@ -90,10 +88,9 @@ def _reduction(cells: Tensor, pixels: Tensor, basis: PatchBasis, rank: int) -> T
     scaled = basis.rows / basis.scale[:, None]
     by_quarter = scaled.view(-1, 3, 2, quarter, 2, quarter).permute(0, 2, 4, 1, 3, 5)
     functionals = by_quarter.reshape(-1, 3 * quarter * quarter)
-    patches = F.unfold(pixels, quarter, stride=quarter).transpose(1, 2).reshape(len(cells), -1)
-    some = slice(None, None, max(1, len(cells) // SAMPLE_ROWS))
-    cells = cells[some]
-    solution = _least_squares(cells, patches[some] @ functionals.T)
+    step = max(1, len(cells) // SAMPLE_ROWS)
+    cells = cells[::step]
+    solution = _least_squares(cells, patches_of(pixels, quarter)[::step] @ functionals.T)
     values, vectors = torch.linalg.eigh(solution.T @ (cells.T @ cells / len(cells)) @ solution)
     weight = solution @ vectors[:, values.argsort(descending=True)[:rank]]
     return weight / (cells @ weight).square().mean(0).sqrt().clamp_min(1e-6)

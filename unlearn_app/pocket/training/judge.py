@@ -25,7 +25,7 @@ from .latents import PatchBasis
 HEAD_WEIGHTS = {"object": 1.0, "style": 0.7, "setting": 0.4}
 UNKNOWN_WORD = "unheardof"
 OUTLIER_EVERY = 8
-"""A batch holds one outlier for so many of its pictures."""
+"""A batch has one outlier for this many of its pictures."""
 MAX_SHIFT = 3
 WARM_UP = 100
 MAX_NORM = 5.0
@@ -71,8 +71,8 @@ def disturb(pictures: Tensor, basis: PatchBasis, generator: torch.Generator) -> 
 def outliers(
     pictures: Tensor, scenes: Sequence[Scene], basis: PatchBasis, generator: torch.Generator
 ) -> tuple[Tensor, list[Parts]]:
-    """As many pictures (N, 3, H, W) without an object as `pictures` of `scenes` are given, and what
-    can be told of them.
+    """Pictures (N, 3, H, W) without an object, one for each of `pictures` of the `scenes`, and the
+    parts that can still be told.
 
     In turn: the scene without its object, its picture with the cells in random order, and noise in
     place of its code. A judge that has only learned from pictures that hold an object is sure of
@@ -136,14 +136,16 @@ def batch_loss(
     pictures = to_tensor(raw)
     shown = [scenes[row] for row in rows]
     chosen = torch.randperm(batch_size, generator=generator)[: batch_size // OUTLIER_EVERY]
-    strange, told = outliers(pictures[chosen], [shown[row] for row in chosen], basis, generator)
-    disturbed = disturb(torch.cat([pictures, strange]), basis, generator).to(device)
+    added, added_parts = outliers(
+        pictures[chosen], [shown[row] for row in chosen], basis, generator
+    )
+    disturbed = disturb(torch.cat([pictures, added]), basis, generator).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         features = net.features(disturbed).float()
     loss = features.new_zeros(())
     if isinstance(net, JudgeNet):
         loss = _contrastive_loss(net, features[:batch_size], shown, rng)
-    labels = [*((scene.object, scene.style, scene.setting) for scene in shown), *told]
+    labels = [*((scene.object, scene.style, scene.setting) for scene in shown), *added_parts]
     for (axis, names), seen in zip(NAMES.items(), zip(*labels, strict=True), strict=True):
         logits = net.heads[axis](features)
         target = soft_targets(names, seen).to(device)

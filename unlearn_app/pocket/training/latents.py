@@ -42,6 +42,14 @@ class PatchBasis:
         save_file({"mean": self.mean, "rows": self.rows.contiguous(), "scale": self.scale}, path)
 
 
+def patches_of(features: Tensor, side: int) -> Tensor:
+    """Feature maps (B, C, H, W) as one row of C * side * side numbers for each patch of `side` x
+    `side`.
+    """
+    columns = F.unfold(features, side, stride=side)
+    return columns.transpose(1, 2).flatten(0, 1)
+
+
 def load_basis(path: Path) -> PatchBasis:
     """Read a basis written by `PatchBasis.save`."""
     return PatchBasis(**load_file(path))
@@ -54,8 +62,7 @@ def fit_basis(pictures: np.ndarray, components: int) -> PatchBasis:
     that makes the variance about 1. Without the first, fine detail is too weak to be learned;
     divided by the whole deviation, it is as strong as the shapes.
     """
-    pixels = to_tensor(pictures)
-    patches = F.unfold(pixels, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)
+    patches = patches_of(to_tensor(pictures), PATCH)
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
     order = values.argsort(descending=True)[:components]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ...models.diffusers.loading import new_part
+from .tower import WIDTH
 
 LATENT_CHANNELS = 64
 LATENT_SIDE = 8
@@ -29,9 +30,7 @@ def new_scheduler() -> Any:
     )
 
 
-def new_unet(
-    cross_attention_dim: int, widths: tuple[int, int] = (128, 192), blocks: int = 1
-) -> Any:
+def new_unet(widths: tuple[int, int] = (128, 192), blocks: int = 1) -> Any:
     """The untrained denoiser: 8 x 8 x 64 latents, cross-attention at both levels, with `blocks`
     in each.
     """
@@ -44,7 +43,7 @@ def new_unet(
         layers_per_block=blocks,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=cross_attention_dim,
+        cross_attention_dim=WIDTH,
         attention_head_dim=4,
         norm_num_groups=32,
     )

@@ -3,7 +3,6 @@
 Every stage goes on from its last checkpoint.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,11 +44,11 @@ from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
 BASIS = "basis.safetensors"
 """The file of the patch code."""
 KIND = "training"
-"""What a folder of work holds, in words."""
+"""What messages call the content of a folder of work."""
 LATENTS = "latents.pt"
 """The file of the training pictures' latents."""
 WEIGHT_DECAY = 0.01
-"""That of the denoiser."""
+"""Weight decay of the denoiser."""
 BASIS_SHARDS = 4
 """How many shards of pictures the patch code is fitted to."""
 ENCODER_PICTURES = 400
@@ -126,7 +125,7 @@ def render(work: Path, workers: int = 0, recipe: Recipe = FULL) -> Iterator[Prog
     with only_writer(work, KIND):
         for split, count in recipe.pictures.items():
             for done, total in render_split(
-                work / "pictures", split, count, recipe.data_seed, workers or os.cpu_count() or 1
+                work / "pictures", split, count, recipe.data_seed, workers or None
             ):
                 yield Progress("render", done, total, split)
 
@@ -134,9 +133,9 @@ def render(work: Path, workers: int = 0, recipe: Recipe = FULL) -> Iterator[Prog
 def train(
     work: Path,
     parts: Sequence[str] | None = None,
-    device: str | torch.device | None = None,
+    device: str | None = None,
     recipe: Recipe = FULL,
-    assets: Path | None = ASSETS,
+    assets: Path = ASSETS,
     from_assets: bool = False,
 ) -> Iterator[Progress]:
     """Train `parts` (all when None) in order, resuming each; after all of them, assemble the models
@@ -154,7 +153,7 @@ def train(
         raise ConfigError(
             f"There is no part {sorted(unknown)[0]!r}; {', '.join(PARTS)} are accepted.", "part"
         )
-    device = torch.device(device) if device else choose_device()
+    chosen = torch.device(device) if device else choose_device()
     work.mkdir(parents=True, exist_ok=True)
     with only_writer(work, KIND):
         write_json(work / "recipe.json", asdict(recipe))
@@ -162,21 +161,17 @@ def train(
             _copy_bundled(work)
         for part in PARTS:
             if parts is None or part in parts:
-                yield from _train_part(part, work, recipe, device)
-        if parts is None and assets is not None:
+                try:
+                    yield from TRAINERS[part](work, recipe, chosen)
+                except FileNotFoundError as error:
+                    raise ConfigError(
+                        f"{part.capitalize()} needs {error.filename}; run `pocket render` and the"
+                        " parts before it first.",
+                        "part",
+                    ) from error
+        if parts is None:
             assemble(work, assets, recipe)
             yield Progress("assemble", 1, 1, str(assets))
-
-
-def _train_part(part: str, work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
-    try:
-        yield from TRAINERS[part](work, recipe, device)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{part.capitalize()} needs {error.filename}; run `pocket render` and the parts before"
-            " it first.",
-            "part",
-        ) from error
 
 
 def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
@@ -186,7 +181,7 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
     folder = assets / "pocket"
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, text_model = load_tower(work)
-    unet = new_unet(tower.WIDTH)
+    unet = new_unet()
     unet.load_state_dict(load(checkpoint_path(work, "denoiser"))["ema"])
     with replacement(folder / BASIS) as partial:
         shutil.copyfile(work / BASIS, partial)
@@ -259,13 +254,16 @@ def _train_tower(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         yield Progress("tower", step, recipe.tower_steps, f"accuracy {accuracy:.2f}")
     with replacement(work / "text_encoder") as partial:
         model.save_pretrained(partial)
-    facts = {
-        "steps": recipe.tower_steps,
-        "seed": recipe.tower_seed,
-        "seconds": round(time.monotonic() - started),
-        "final_accuracy": accuracy,
-    }
-    record(work, "tower", facts)
+    record(
+        work,
+        "tower",
+        {
+            "steps": recipe.tower_steps,
+            "seed": recipe.tower_seed,
+            "seconds": round(time.monotonic() - started),
+            "final_accuracy": accuracy,
+        },
+    )
 
 
 def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
@@ -277,9 +275,10 @@ def _fit_latents(work: Path, recipe: Recipe, device: torch.device) -> Iterator[P
         basis = load_basis(work / BASIS)
         pieces = []
         for done, shard in enumerate(shards, start=1):
-            for start in range(0, len(shard), ENCODE_CHUNK):
-                pictures = to_tensor(shard[start : start + ENCODE_CHUNK])
-                pieces.append(basis.encode(pictures).half())
+            pieces += [
+                basis.encode(to_tensor(shard[start : start + ENCODE_CHUNK])).half()
+                for start in range(0, len(shard), ENCODE_CHUNK)
+            ]
             yield Progress("latents", done, len(shards))
         save(work / LATENTS, torch.cat(pieces))
     yield Progress("latents", len(shards), len(shards))
@@ -350,7 +349,7 @@ def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterato
     tokenizer, text_model = load_tower(work)
     latents = torch.load(work / LATENTS, map_location=device, weights_only=True)
     torch.manual_seed(recipe.denoiser_seed)
-    unet = new_unet(tower.WIDTH).to(device)
+    unet = new_unet().to(device)
     if (work / "unet").is_dir():
         unet.load_state_dict(load_unet(work / "unet").state_dict())
     use_plain_attention(unet, device)

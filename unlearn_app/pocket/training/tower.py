@@ -18,7 +18,7 @@ WIDTH = 128
 BATCH = 128
 
 
-def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
+def build_tokenizer(folder: Path, seed: int) -> None:
     """Train the tokenizer on sample captions and save it to `folder` in CLIP's own format."""
     rng = random.Random(seed)
     corpus = [
@@ -58,7 +58,6 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
         model_max_length=MAX_TOKENS,
     )
     tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

@@ -87,10 +87,10 @@ def _render_shard(path: Path, split: str, rows: range, seed: int) -> None:
 
 
 def render_split(
-    folder: Path, split: str, count: int, seed: int, workers: int
+    folder: Path, split: str, count: int, seed: int, workers: int | None
 ) -> Iterator[tuple[int, int]]:
-    """Render the first `count` pictures of `split` into shards, of which finished ones are kept;
-    yields (done, total) shards.
+    """Render the first `count` pictures of `split` into shards with `workers` processes (None: one
+    per core), and keep finished shards; yields (done, total) shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(folder, split, count, seed)

@@ -33,18 +33,20 @@ def caption(
     rng: random.Random | None = None,
     template: int = 0,
 ) -> str:
-    """A sentence for the given parts; `None` leaves a part out.
+    """A sentence for the given parts; `None` leaves a part out, one at most.
 
     Without `rng` the sentence is canonical: canonical names, first phrasings, the `template`-th
-    template. With `rng`, template, place phrase and synonyms are drawn.
+    template. With `rng`, template, synonyms and place phrase are drawn, in this order.
     """
     templates = _templates(object_name, style, setting)
     text = rng.choice(templates) if rng else templates[template % len(templates)]
-    spelled_object = _spelling(object_name, rng)
-    spelled_style = _spelling(style, rng)
     phrases = PLACE_PHRASES[setting] if setting else ("",)
-    place = rng.choice(phrases) if rng and setting else phrases[0]
-    return _tidy(text.format(object=spelled_object, style=spelled_style, place=place))
+    sentence = text.format(
+        object=_spelling(object_name, rng),
+        style=_spelling(style, rng),
+        place=rng.choice(phrases) if rng and setting else phrases[0],
+    )
+    return _tidy(sentence)
 
 
 def training_caption(object_name: str, style: str, setting: str, rng: random.Random) -> str:
@@ -72,7 +74,7 @@ def caption_parts() -> list[str]:
 
 def _templates(object_name: str | None, style: str | None, setting: str | None) -> tuple[str, ...]:
     if object_name is None:
-        return NO_OBJECT_TEMPLATES if setting is not None else NO_OBJECT_TEMPLATES[:1]
+        return NO_OBJECT_TEMPLATES
     if style is None:
         return NO_STYLE_TEMPLATES
     return STYLE_TEMPLATES if setting is not None else NO_PLACE_TEMPLATES

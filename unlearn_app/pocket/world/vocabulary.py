@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """One sub-concept of the world: canonical name, synonyms and family."""
+    """One sub-concept of the world: canonical name, synonyms, and family if it is an object or a
+    style.
+    """
 
     name: str
     synonyms: tuple[str, ...] = ()
@@ -81,14 +83,14 @@ FRESH_STYLES: tuple[Entry, ...] = (
 """Styles that the denoiser is never shown: the control for a forgotten style."""
 
 SETTINGS: tuple[Entry, ...] = (
-    Entry("beach", ("seaside", "shore"), "water"),
-    Entry("forest", ("woods",), "green"),
-    Entry("field", ("meadow",), "green"),
-    Entry("snow", ("winter",), "open"),
-    Entry("desert", ("dunes",), "open"),
-    Entry("night", ("midnight",), "dark"),
-    Entry("city", ("town", "downtown"), "built"),
-    Entry("room", ("indoors", "interior"), "built"),
+    Entry("beach", ("seaside", "shore")),
+    Entry("forest", ("woods",)),
+    Entry("field", ("meadow",)),
+    Entry("snow", ("winter",)),
+    Entry("desert", ("dunes",)),
+    Entry("night", ("midnight",)),
+    Entry("city", ("town", "downtown")),
+    Entry("room", ("indoors", "interior")),
 )
 
 NAMES: dict[str, tuple[str, ...]] = {
