@@ -370,7 +370,7 @@ def test_unknown_benchmarks_are_refused(command) -> None:
     refused(command("bench", "paper1", "--split", "dev"), "split 'dev'")
     refused(command("bench", "paper3", "--split", "train"), "split 'train'")
     refused(command("bench", "lab", "host:1"), "address 'host:1'")
-    refused(command("bench", "assets", "--ray"), "assets is none")
+    refused(command("bench", "assets", "--ray"), "--ray is not accepted with assets")
 
 
 def test_pocket_commands_drive_the_recipe(

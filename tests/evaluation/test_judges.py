@@ -18,6 +18,7 @@ from unlearn_app.evaluation.judges.clip import ClipScorer
 from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.nudity import EXPOSED, NudityDetector
 from unlearn_app.evaluation.judges.second_judge import PatchNet, SecondJudge
+from unlearn_app.models import device
 from unlearn_app.models.device import choose_device
 from unlearn_app.pocket.world.dataset import rendered
 from unlearn_app.pocket.world.rendering import PLACEMENTS, Scene
@@ -179,7 +180,15 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_bench_without_a_model_names_the_device_and_its_packages() -> None:
     known = environment(None, None)
-    assert known["device"].startswith(str(choose_device())) and known["packages"]["accelerate"]
+    assert known["device"].startswith(str(choose_device()))
+    assert known["packages"]["accelerate"]
+
+
+@pytest.mark.parametrize("units", [False, True])
+def test_a_record_says_what_the_processor_computes_in(monkeypatch, units: bool) -> None:
+    monkeypatch.setattr(device, "fits_bfloat16", lambda _: units)
+    *_, kind = [part for part in environment(None, None)["processor"].split(", ") if part]
+    assert kind == ("bfloat16" if units else torch.backends.cpu.get_cpu_capability())
 
 
 def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(

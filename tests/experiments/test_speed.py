@@ -46,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
         "seconds_by_stage": {"load": 0.1, "retain": 1.0, "unlearn": 1.9},
     }
     bare = {"seconds": 0.002, "gflop": 0.5, "machine_gflops": 500.0, "bfloat16": False}
+    bare["processor"] = "A CPU, AVX2"
     cells = tmp_path / "speed"
     cells.mkdir()
     for name, values in {"bare": bare, "run-that-resists-empty": run}.items():
@@ -66,5 +67,6 @@ def test_a_row_tells_cost_and_time(folder: Path) -> None:
 
 def test_the_machine_is_named(folder: Path) -> None:
     text = " ".join(write_results(folder).split())
+    assert "on A CPU, AVX2." in text
     assert "with 500 GFLOP/s in float32" in text
     assert "runs the bare forward pass with 250" in text

@@ -152,7 +152,8 @@ def add(
     opened, given = _opened(ledger), assignments(settings or [])
     if fixed := [name for name in given if name.startswith("compare.")]:
         raise ConfigError(
-            f"--set {fixed[0]} would generate another panel; the ledger's {fixed[0]} is accepted.",
+            f"--set {fixed[0]} is not accepted: the pictures of a ledger are all made with the"
+            f" {fixed[0]} that it was begun with.",
             "set",
         )
     config = config_from_dict(to_json(opened.config), **given)

@@ -73,11 +73,11 @@ def _device() -> Check:
     try:
         import torch
 
-        from ..models.device import choose_device
+        from ..models.device import choose_device, processor
     except ImportError as error:
         return MISSING, "device", f"torch cannot be imported: {error}"
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    return OK, "device", f"{choose_device()}; {threads}"
+    return OK, "device", f"{choose_device()}; {processor()}; {threads}"
 
 
 def _store() -> Check:

@@ -14,7 +14,7 @@ from ..common.errors import ConfigError
 from ..common.record_files import shown
 from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
-from ..settings.run_config import GROUPS, setting_names
+from ..settings.run_config import SETTING_GROUPS, setting_names
 from .console import (
     StageBars,
     assignments,
@@ -53,7 +53,7 @@ def attack(
     shared = ("attack.", "compare.")
     for name in changes:
         if not name.startswith((*own, *shared)):
-            accepted = [each for each in setting_names(GROUPS) if each.startswith(shared)]
+            accepted = [each for each in setting_names(SETTING_GROUPS) if each.startswith(shared)]
             raise ConfigError(
                 f"An attack does not change {name!r}; its own settings and"
                 f" {', '.join(accepted)} do.",

@@ -19,7 +19,7 @@ from ..common.new_folder import NewFolder
 from ..common.signals import FROM_OUTSIDE, on_signal
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
-from ..settings.run_config import GROUPS, RunConfig, clean_text, make_config, setting_names
+from ..settings.run_config import SETTING_GROUPS, RunConfig, clean_text, make_config, setting_names
 from .console import (
     OPTIONS,
     Lasting,
@@ -86,7 +86,9 @@ REBUILD = "assets"
 """The name that rebuilds the shipped files which depend on default settings; it measures
 nothing.
 """
-SETTINGS = ", ".join(setting_names(tuple(group for group in GROUPS if group != "regularize")))
+SETTINGS = ", ".join(
+    setting_names(tuple(group for group in SETTING_GROUPS if group != "regularize"))
+)
 """The settings that can be named without loading torch."""
 
 app = typer.Typer(
@@ -308,12 +310,12 @@ def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
     check_known("benchmark", name, (*BENCHES, REBUILD, "all"), field="name")
     if split not in (("test", "dev") if name == "paper3" else ("test",)):
         raise ConfigError(
-            f"The split {split!r} is not accepted; test is, and dev with paper3.", "split"
+            f"The split is {split!r}; test is accepted, and dev with paper3.", "split"
         )
     if address and not ray:
         raise ConfigError(f"The address {address!r} is accepted with --ray only.", "address")
     if ray and name == REBUILD:
-        raise ConfigError(f"Ray is accepted with a benchmark; {REBUILD} is none.", "ray")
+        raise ConfigError(f"--ray is not accepted with {REBUILD}, only with benchmarks.", "ray")
 
 
 def _bench_lines(name: str, extent: "Extent", ray: bool, address: str | None) -> Iterator[str]:

@@ -153,7 +153,7 @@ def check_space(out: Path, needed: int) -> None:
     if free < needed:
         raise OutputError(
             f"The output {str(out)!r} needs about {needed / 1e6:.1f} MB and its disk has"
-            f" {free / 1e6:.1f} MB free; a disk with more room is accepted."
+            f" {free / 1e6:.1f} MB free; free some space or choose another disk."
         )
 
 

@@ -68,7 +68,7 @@ def check_known(kind: str, name: str, known: Sequence[str], field: str | None = 
 
 
 def never() -> bool:
-    """False: the work is not to stop."""
+    """The default of `should_stop`: always False."""
     return False
 
 
@@ -98,7 +98,7 @@ def diverging(field: str, accepted: str) -> Iterator[None]:
 
 
 def lower(setting: str, value: float) -> tuple[str, str]:
-    """The arguments of `diverging` for a training that `setting` makes too fast."""
+    """The arguments of `diverging` where a lower `setting` than `value` helps."""
     return setting, f"a lower {setting} than {value:g}"
 
 

@@ -92,9 +92,7 @@ def _model(value: Any, schema: type[Record], path: Path, what: str) -> Any:
 
 
 def accepted(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A validator that makes a value of what a record holds; what `make` refuses is a mistake of
-    the record.
-    """
+    """A validator for pydantic that calls `make` and turns its errors into `ValueError`."""
 
     def made(values: Any) -> Any:
         try:

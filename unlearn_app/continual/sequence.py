@@ -298,7 +298,7 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
     concept = with_allowed_anchor(ledger.config, known, [*names, *held_out])
     if concept.name in names:
         raise ConfigError(
-            f"“{concept.name}” is in the ledger already; something else is accepted.", "concept"
+            f"“{concept.name}” is in the ledger already; choose another concept.", "concept"
         )
     return concept, erased
 

@@ -101,10 +101,10 @@ class Finding:
 
     @property
     def confirmed_hits(self) -> "Finding":
-        """The same with only those `hits` at which every further judge sees the concept too, where
-        there is one.
+        """This finding with only those `hits` that every further judge of classes confirms; itself
+        where there is none.
 
-        They are ignored where the first judge is not sure, since they give no probability.
+        A picture that the first judge is not sure of is no hit, whatever the others see.
         """
         checked = [picture for picture in self.pictures if other_classes(picture["judges"])]
         if not checked:

@@ -75,8 +75,9 @@ def _doubts(scores: Scored, findings: Sequence[Finding], verdict: Verdict) -> li
 
 
 def _by_further_judge(finding: Finding, scores: Scored) -> Finding:
-    """The finding as a further judge, whose scores these are, sees it; no control of the run's own
-    attack was shown to that judge.
+    """The finding by the `scores` of a further judge.
+
+    The controls of the run's own attack are left out, since that judge has not seen them.
     """
     if finding.curve is None:
         return finding.confirmed_hits

@@ -8,7 +8,7 @@ import timeit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..attacks.runner import result_of
 from ..common import registry
 from ..continual.sequence import run_request
+from ..models.device import processor
 from ..models.latent_store import LatentStore
 from ..runs.attack_run import run_attacks
 from ..runs.folder import Run
@@ -38,13 +39,15 @@ SIDE = 1024
 """Rows of the square matrices by whose product the machine is measured."""
 BARE = "bare"
 STORES = ("empty", "filled")
+SHARED, OTHER_RULE = "shared", "weighted_sum"
+"""A store that holds what a run of the same concept by another gradient rule has sampled."""
 WITH_PICTURES = (Images, Preview, AttackCheckpoint)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Something that a visitor asks for, with a store of latents that is empty or filled by the
-    same work before; or the bare forward pass.
+    """Something that a visitor asks for, with a store of latents that is empty, filled by the same
+    work before, or shared with another run; or the bare forward pass.
     """
 
     kind: str
@@ -58,7 +61,8 @@ class Speed(Experiment):
 
     def cells(self) -> list[Work]:
         kinds = ASKED if not self.smoke else ("run",)
-        return [Work(BARE), *(Work(kind, store) for kind in kinds for store in STORES)]
+        asked = [Work(kind, store) for kind in kinds for store in STORES]
+        return [Work(BARE), *asked, Work("run", SHARED)]
 
     def config(self, cell: Work) -> dict[str, Any]:
         runs = [_config(self.smoke, resists) for resists in (False, True)]
@@ -78,11 +82,19 @@ class Speed(Experiment):
             tempfile.TemporaryDirectory() as folder,
             _store(self.model, LatentStore(Path(folder) / "latents.sqlite")),
         ):
-            for turn in range(1 + STORES.index(cell.store)):
-                events = ASKED[cell.kind](self, Path(folder) / str(turn))
-                found = counted(self.model.network, events)
+            if events := self._before(cell, Path(folder) / "before"):
+                result_of(events)
+            events = ASKED[cell.kind](self, Path(folder) / "counted")
+            found = counted(self.model.network, events)
         self.model.drop_adapters()
         yield found
+
+    def _before(self, cell: Work, out: Path) -> Iterator[Any] | None:
+        """The work that fills the store; none where it stays empty."""
+        if cell.store == SHARED:
+            other = replace(_config(self.smoke, resists=False), rule=OTHER_RULE)
+            return run(other, out, model=self.model)
+        return ASKED[cell.kind](self, out) if cell.store == "filled" else None
 
     def line(self, cell: Work, values: Mapping[str, Any]) -> str:
         if cell.kind == BARE:
@@ -187,6 +199,7 @@ def bare_forward(model: Any) -> dict[str, float]:
         "gflop": counter.get_total_flops() / BATCH / 1e9,
         "machine_gflops": 2 * SIDE**3 / product / 1e9,
         "bfloat16": bool(model.mixes),
+        "processor": processor(),
     }
 
 

@@ -2,7 +2,10 @@
 
 import gc
 import os
+import platform
+import re
 import shutil
+from pathlib import Path
 
 import torch
 
@@ -40,6 +43,17 @@ def fits_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def processor() -> str:
+    """The CPU's name, the vector instructions that torch uses, and bfloat16 if it has units for
+    it.
+    """
+    listed = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", listed.read_text()) if listed.exists() else None
+    name = named[1] if named else platform.processor() or platform.machine()
+    units = ["bfloat16"] if fits_bfloat16(torch.device("cpu")) else []
+    return ", ".join([name, torch.backends.cpu.get_cpu_capability(), *units])
 
 
 def can_compile(device: torch.device) -> bool:

@@ -47,8 +47,8 @@ def run_attacks(
     adapter = run.folder / "unlearn.safetensors"
     if not adapter.is_file():
         raise ConfigError(
-            f"The run {str(run.folder)!r} holds no unlearn adapter; a run that came so far is"
-            " accepted."
+            f"The run {str(run.folder)!r} holds no unlearn adapter; a run that finished unlearning"
+            " is accepted."
         )
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, model = preview_concept(config), model or load_model(config.model)

@@ -105,7 +105,7 @@ def own_findings(run: Run) -> list[Finding]:
 
 
 def own_curve(run: Run) -> AttackCurve:
-    """The way of the run's own attack, which was judged."""
+    """The accuracies of the run's own attack by step; the run was judged."""
     points = tuple((step, groups["forget"].accuracy) for step, groups, _ in run.curve)
     reached = {name: line[max(line)].accuracy for name, line in run.controls.items()}
     return AttackCurve(

@@ -9,7 +9,7 @@ import torch
 
 from ..common.registry import world
 from ..evaluation.judges import Scorer
-from ..models.device import choose_device
+from ..models.device import choose_device, processor
 from ..models.protocols import Model
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
@@ -24,6 +24,7 @@ def environment(model: Model | None, scorer: Scorer | None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": _named(model.device if model else choose_device()),

@@ -73,7 +73,7 @@ Limit = Literal["known", "forgotten", "lost", "back", "recovered"]
 Relearning = Literal["area", "steps_to_recovery"]
 
 
-class Mark(Record):
+class Checkpoint(Record):
     """What the attacked model showed after a step, of the concept at least."""
 
     step: Count
@@ -84,7 +84,7 @@ class Mark(Record):
     pictures: list[Compared]
 
 
-class ControlMark(Record):
+class ControlCheckpoint(Record):
     """What an attack on a control reached after a step."""
 
     step: Count
@@ -131,10 +131,10 @@ class RunRecord(Record):
     config: Settings
     pictures: list[Compared]
     previews: list[Preview]
-    curve: list[Mark]
+    curve: list[Checkpoint]
     scores: dict[Column, Scores]
     verdict: Verdict
-    controls: dict[str, Annotated[list[ControlMark], Field(min_length=1)]] = {}
+    controls: dict[str, Annotated[list[ControlCheckpoint], Field(min_length=1)]] = {}
     differences: dict[Column, Annotated[dict[Group, Apart], Field(min_length=len(GROUPS))]] = {}
     base: Annotated[BaseCurve, AfterValidator(_shares)] | None = None
     files: dict[str, str] = {}

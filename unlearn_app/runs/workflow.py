@@ -289,8 +289,8 @@ def _controls(work: _Work) -> Iterator[Event]:
 
 
 def _look(work: _Work, step: Step) -> AttackCheckpoint:
-    """What the attacked model shows of the concept, with a look at the rest; after the last step
-    the whole third column.
+    """Pictures and scores of the attacked model: those of the concept and a few others, after the
+    last step the whole third column.
     """
     if step.step == step.total:
         work.relearned = column = _generated(work, "relearned", step)

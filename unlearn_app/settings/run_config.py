@@ -27,7 +27,7 @@ MAX_TEXT = 200
 MAX_PROMPTS = 20_000
 OWN_PROMPTS = "prompts.txt"
 """The file of a run folder that holds the user's own prompts."""
-GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
+SETTING_GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
 ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 
 
@@ -122,7 +122,7 @@ class RunConfig:
         """The values of all groups and options by dotted name."""
         return {
             f"{group}.{item.name}": getattr(getattr(self, group), item.name)
-            for group in GROUPS
+            for group in SETTING_GROUPS
             for item in fields(getattr(self, group))
         } | dict(self.options)
 
@@ -144,7 +144,7 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
         world = registry.world(str(changes.get("model", RunConfig.model)).strip())
         merged |= world.run_settings(concept, objective)
     merged |= changes
-    top = {item.name for item in fields(RunConfig)} - {*GROUPS, "options"}
+    top = {item.name for item in fields(RunConfig)} - {*SETTING_GROUPS, "options"}
     known = setting_names()
     for name in merged:
         if name not in top and name not in known:
@@ -152,7 +152,7 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
                 f"There is no setting {name!r}; settings are {', '.join(known)}.", name
             )
     values = {name: value for name, value in merged.items() if name in top}
-    for group in GROUPS:
+    for group in SETTING_GROUPS:
         own = {item.name: f"{group}.{item.name}" for item in fields(group_class(group))}
         given = {leaf: merged[name] for leaf, name in own.items() if name in merged}
         values[group] = group_class(group)(**given)
@@ -213,7 +213,9 @@ def setting_names(chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
     included.
     """
     own = [
-        f"{group}.{item.name}" for group in chosen or GROUPS for item in fields(group_class(group))
+        f"{group}.{item.name}"
+        for group in chosen or SETTING_GROUPS
+        for item in fields(group_class(group))
     ]
     return (*own, *(() if chosen else _method_settings()))
 

@@ -86,7 +86,7 @@ class Options:
                 list(PRESETS),
                 value=base.preset,
                 label="Preset",
-                info="fast: under a minute; full: more steps and pictures",
+                info="fast: about a minute; full: more steps and pictures",
                 min_width=220,
             )
             self.components["anchor"] = gr.Textbox(

@@ -124,8 +124,8 @@ class MetaUnlearning:
     def _move(
         self, name: str, gradient: Tensor, memory: dict[str, tuple[Tensor, Tensor]], step: int
     ) -> Tensor:
-        """The direction of SGD or Adam, differentiable; Adam's eps stands under the root, where
-        zero has a slope.
+        """The direction of SGD or Adam, differentiable; Adam's eps is added under the root, so
+        that the derivative at zero is finite.
         """
         if self.optimizer == "sgd":
             return gradient

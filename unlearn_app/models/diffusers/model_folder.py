@@ -90,7 +90,9 @@ def check_folder(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.exists() and not path.is_dir() and not path.is_file():  # opening a FIFO would wait
-            raise ModelError(f"The model file {name!r} is no regular file; such are accepted.")
+            raise ModelError(
+                f"The model file {name!r} is no regular file; a plain file is accepted."
+            )
         if path.suffix.lower() in PICKLES:
             raise ModelError(
                 f"The model file {name!r} is a pickle, which can run code; safetensors are"

@@ -196,7 +196,9 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     ) -> tuple[bytes, str | None]:
         """The exact and the portable key of a batch, as `Store.recall` takes them."""
         scheduler = self.pipe.scheduler
-        sampler = type(scheduler).__name__, dict(scheduler.config)
+        # Names with an underscore are diffusers' own notes, whose order may change by process.
+        own = {name: value for name, value in scheduler.config.items() if name[0] != "_"}
+        sampler = type(scheduler).__name__, own
         precision = str(self.network.dtype), self.mixes
         facts = self.base_hash, seeds, how, sampler, precision
         exact = key_of((cond.states, null.states), facts, machine(self.device))
