@@ -3,6 +3,8 @@ stopping leaves.
 """
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,38 @@ def test_serving_begins_a_ledger_and_adds_to_it(model, tiny_pipeline, tmp_path) 
     ledger.rollback(0)
     list(run_request(five, plan, folder, model))
     assert [(row.concept, row.steps) for row in Ledger.open(folder).requests] == [("cat", 5)]
+
+
+@pytest.mark.parametrize("asked", [0, 60])
+def test_a_stopped_first_request_with_other_settings_brings_the_former_ledger_back(
+    model, tiny_pipeline, tmp_path, asked: int
+) -> None:
+    made, looks = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model), iter(range(99))
+    made.rollback(0)
+    before = Ledger.open(made.folder)
+    other = replace(made.config, seed=7)
+    with pytest.raises(Cancelled):
+        list(run_request(other, made.plan, made.folder, model, lambda: next(looks) >= asked))
+    assert replace(Ledger.open(made.folder), unlisted=[]) == before
+    made.undo_rollback()
+    assert [row.concept for row in Ledger.open(made.folder).requests] == ["cat"]
+    assert not [path for path in made.folder.iterdir() if "replaced" in path.name]
+
+
+def test_a_kill_in_the_first_request_with_other_settings_loses_nothing(
+    model, tiny_pipeline, tmp_path
+) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", model=model)
+    made.rollback(0)
+    other, killed = replace(made.config, seed=7), tmp_path / "killed"
+    for event in run_request(other, made.plan, made.folder, model):
+        if isinstance(event, Added) and not event.request.concept:
+            shutil.copytree(made.folder, killed, ignore=shutil.ignore_patterns(".lock"))
+    assert Ledger.open(killed).config.seed == 7, "the kill is after the first pictures"
+    Ledger.open(killed).undo_rollback()
+    assert [row.concept for row in Ledger.open(killed).requests] == ["cat"]
+    assert [row.concept for row in Ledger.open(made.folder).requests] == ["cat"]
+    assert Ledger.open(made.folder).config.seed == 7
 
 
 def test_a_stop_leaves_the_ledger_as_it_was(model, tiny_pipeline, tmp_path) -> None:

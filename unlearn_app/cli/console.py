@@ -29,7 +29,7 @@ from ..common.errors import ConfigError, OutputError
 from ..common.signals import on_signal
 from ..settings.events import (
     COLUMNS,
-    SETTING_GROUPS,
+    GROUPS,
     Difference,
     Event,
     Group,
@@ -121,7 +121,7 @@ def score_table(scores: Scores) -> Table:
     cells = [score for groups in scores.columns.values() for score in groups.values()]
     checked = " (by the second judge)" * any(score.accuracies for score in cells)
     rows = []
-    for group in SETTING_GROUPS:
+    for group in GROUPS:
         cells = [scores.columns.get(column, {}).get(group) for column in COLUMNS]
         count = next((str(cell.n) for cell in cells if cell), "–")
         rows.append((GROUP_LABELS[group], count, *map(_score, cells)))

@@ -135,7 +135,7 @@ def _begin(
     try:
         _serve(begun, asked)
     except BaseException:
-        if not begun.base:  # nothing was generated yet, so that the same command may be given again
+        if not begun.rows:  # so that the same command may be given again
             begun.discard()
         raise
 
@@ -237,7 +237,7 @@ def _serve(ledger: "Ledger", concepts: list[str], config: RunConfig | None = Non
             for event in itertools.chain.from_iterable(work):
                 bars.show(event)
         except Cancelled as error:
-            kept = f"; what was reached before is in {ledger.folder}" if ledger.base else ""
+            kept = f"; what was reached before is in {ledger.folder}" if ledger.rows else ""
             raise Cancelled(f"Stopped{kept}.") from error
     _print(ledger)
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from ..settings.groups import SequenceConfig
 
+REPLACED = "ledger.replaced.json"
+"""The record of a ledger that is being begun anew, until the first request is added."""
 PanelPrompts = Mapping[str, Sequence[tuple[Prompt, int]]]
 """Prompts and seeds by concept; the first picture of each concept is stored."""
 
@@ -146,15 +148,20 @@ class Ledger:
             yield
             return
         with only_writer(self.folder, "ledger"):
-            present = Ledger.open(self.folder)
-            for item in fields(self):
-                setattr(self, item.name, getattr(present, item.name))
+            self._reload()
+            self._end_restart()
             self._sweep()
             self._locked = True
             try:
                 yield
             finally:
                 self._locked = False
+
+    def _reload(self) -> None:
+        present = Ledger.open(self.folder)
+        for item in fields(self):
+            if item.init:
+                setattr(self, item.name, getattr(present, item.name))
 
     @property
     def requests(self) -> list[Request]:
@@ -201,6 +208,8 @@ class Ledger:
                     for path in sorted(partial.rglob("*.*"))
                 }
             self._set_rows([*self.rows, replace(request, files=files)])
+            if self.requests:
+                self._end_restart()
 
     def _metadata(self, request: Request) -> dict[str, dict[str, str]]:
         """What the next row's adapters, its "own" one and the "combined" one, say of themselves."""
@@ -284,12 +293,40 @@ class Ledger:
             self.rows, self.rolled_back = [*self.rows, *self.rolled_back], []
             self._save()
 
-    def restart(self, config: RunConfig, plan: "SequenceConfig", names: Sequence[str]) -> None:
-        """Make it a new ledger without rows, with other settings."""
+    @contextmanager
+    def restarted(
+        self, config: RunConfig, plan: "SequenceConfig", names: Sequence[str]
+    ) -> Iterator[None]:
+        """Make it a new ledger without rows, with other settings; what it was comes back unless a
+        request is added in the block.
+        """
         with self.locked():
+            write_bytes(self.folder / REPLACED, (self.folder / "ledger.json").read_bytes())
             self.config, self.plan, self.names = config, plan, tuple(names)
-            self.prompts, self.base = {}, ""
-            self._set_rows([])
+            self.prompts, self.base, self.rows, self.rolled_back = {}, "", [], []
+            self._save()
+            try:
+                yield
+            finally:
+                self._end_restart()
+
+    def _end_restart(self) -> None:
+        """Remove what a restart replaced, or bring it back where no request was added since."""
+        replaced = self.folder / REPLACED
+        if not replaced.is_file():
+            return
+        former = read_model(replaced, LedgerRecord, "ledger", current_ledger)
+        if self.requests:
+            kept = {row.folder for row in self.rows}
+            rows = [*former.rows, *former.rolled_back]
+            self._save(unlisted=[row.folder for row in rows if row.folder not in kept])
+            replaced.unlink()
+        else:
+            unlisted = [row.folder for row in self.rows]
+            replaced.replace(self.folder / "ledger.json")
+            self._reload()
+            self._save(unlisted=unlisted)
+        self._sweep()
 
     def _set_rows(self, rows: list[Request]) -> None:
         """List these rows only, and remove the folders of all others."""
@@ -367,7 +404,7 @@ class Ledger:
                     _remove_row(path)
                 else:
                     path.unlink(missing_ok=True)
-            remove_partials(self.folder, rf"ledger\.json|{ROW}")
+            remove_partials(self.folder, rf"ledger\.(replaced\.)?json|{ROW}")
             for row in self.rows:
                 panel = f"{row.folder}/panel"
                 if (self.folder / panel).resolve() == self.folder.resolve() / panel:

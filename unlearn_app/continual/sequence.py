@@ -4,6 +4,7 @@ gets a row.
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,11 @@ def run_request(
     ledger = Ledger.open(folder)
     with ledger.locked():
         same = (ledger.plan, replace(ledger.config, concept=concept)) == (plan, config)
-        if not ledger.requests and not same:
-            ledger.restart(config, plan, panel_names(config, [concept]))
-        scorer = load_judge(ledger, [concept])
-        with enough_memory(*NEEDS_MEMORY):
+        with ExitStack() as settings, enough_memory(*NEEDS_MEMORY):
+            if not ledger.requests and not same:
+                names = panel_names(config, [concept])
+                settings.enter_context(ledger.restarted(config, plan, names))
+            scorer = load_judge(ledger, [concept])
             yield from add_original(ledger, model, scorer, should_stop)
             yield from append(ledger, concept, model, scorer, should_stop)
 
