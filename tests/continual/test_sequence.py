@@ -217,6 +217,15 @@ def test_serving_begins_a_ledger_and_adds_to_it(model, tiny_pipeline, tmp_path) 
     assert [(row.concept, row.steps) for row in Ledger.open(folder).requests] == [("cat", 5)]
 
 
+def test_a_request_that_does_not_fit_the_disk_is_refused_before_it_is_trained(
+    model, tiny_pipeline, tmp_path, monkeypatch
+) -> None:
+    made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (10**9, 10**9, 100))
+    with pytest.raises(OutputError, match=r"0\.0 MB free"):
+        list(run_request(made.config, made.plan, made.folder, model))
+
+
 @pytest.mark.parametrize("asked", [0, 60])
 def test_a_stopped_first_request_with_other_settings_brings_the_former_ledger_back(
     model, tiny_pipeline, tmp_path, asked: int
@@ -562,15 +571,17 @@ def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, w
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
-def test_a_ledger_whose_model_never_loaded_does_not_block_the_same_command(
-    monkeypatch, capsys, tmp_path
+@pytest.mark.parametrize("place", [(catalog, "load_model"), (sequence, "evaluate_panel")])
+def test_a_ledger_without_pictures_does_not_block_the_same_command(
+    monkeypatch, capsys, tmp_path, model, place
 ) -> None:
-    """Ctrl-C while the model loads, or a model that cannot be loaded, leaves nothing."""
+    """Ctrl-C while the model loads or while the first pictures are made leaves nothing."""
 
-    def interrupted(model: str) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(catalog, "load_model", interrupted)
+    monkeypatch.setattr(catalog, "load_model", lambda name: model)
+    monkeypatch.setattr(*place, interrupted)
     words = ["continual", "--concepts", "cat", "--out", str(tmp_path / "ledger")]
     monkeypatch.setattr("sys.argv", ["unlearn_app", *words])
     with pytest.raises(SystemExit):

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common import registry
-from ..common.atomic_files import check_space, new_file
+from ..common.atomic_files import new_file
 from ..common.errors import (
     Cancelled,
     ConfigError,
@@ -53,7 +53,6 @@ from .console import (
 
 if TYPE_CHECKING:
     from ..continual.ledger import Ledger
-    from ..models.protocols import Model as LoadedModel
 
 continual = typer.Typer(
     help="Forget one concept after another, and keep a ledger of it.", invoke_without_command=True
@@ -230,7 +229,7 @@ def _serve(ledger: "Ledger", concepts: list[str], config: RunConfig | None = Non
         model = load_model(ledger.config.model)
         known = model, sequence.load_judge(ledger, concepts), cancel.is_set
         raise_if_stopped(cancel.is_set)
-        check_space(ledger.folder, (1 + len(concepts)) * _row_size(ledger, model))
+        sequence.check_room(ledger, model, len(concepts))
         work = [sequence.add_original(ledger, *known)]
         work += [sequence.append(ledger, name, *known, config=config) for name in concepts]
         try:
@@ -240,14 +239,6 @@ def _serve(ledger: "Ledger", concepts: list[str], config: RunConfig | None = Non
             kept = f"; what was reached before is in {ledger.folder}" if ledger.rows else ""
             raise Cancelled(f"Stopped{kept}.") from error
     _print(ledger)
-
-
-def _row_size(ledger: "Ledger", model: "LoadedModel") -> int:
-    """About how many bytes a row of the ledger takes: a picture of each concept, two adapters."""
-    from ..models.sizes import adapter_size, picture_size
-
-    adapter = adapter_size(model, ledger.config.unlearn.rank, ledger.config.unlearn.modules)
-    return len(ledger.names) * picture_size(model) + 2 * adapter
 
 
 def _print(ledger: "Ledger") -> None:

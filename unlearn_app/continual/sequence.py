@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..common.atomic_files import check_space
 from ..common.errors import (
     ConfigError,
     OutputError,
@@ -24,6 +25,7 @@ from ..evaluation.judges.loading import load_scorer
 from ..methods.merging import merge
 from ..models.lora import frobenius_norm, sum_adapters
 from ..models.protocols import Model, Params
+from ..models.sizes import adapter_size, picture_size
 from ..settings.events import PanelProgress, Stage, Step
 from ..settings.groups import SequenceConfig
 from ..settings.run_config import RunConfig, with_concept
@@ -126,6 +128,19 @@ def _recorded(ledger: Ledger, prompts: PanelPrompts | None) -> PanelPrompts:
     return asked
 
 
+def check_room(ledger: Ledger, model: Model, requests: int) -> None:
+    """Refuse a disk without room for the original's row and as many requests: for each row a
+    picture of each concept and two adapters.
+
+    Raises:
+        OutputError: naming what is needed.
+    """
+    unlearn = ledger.config.unlearn
+    adapters = 2 * adapter_size(model, unlearn.rank, unlearn.modules)
+    row = len(ledger.names) * picture_size(model) + adapters
+    check_space(ledger.folder / "ledger.json", (1 + requests) * row)
+
+
 def run_request(
     config: RunConfig,
     plan: SequenceConfig,
@@ -151,6 +166,7 @@ def run_request(
             if not ledger.requests and not same:
                 names = panel_names(config, [concept])
                 settings.enter_context(ledger.restarted(config, plan, names))
+            check_room(ledger, model, 1)
             scorer = load_judge(ledger, [concept])
             yield from add_original(ledger, model, scorer, should_stop)
             yield from append(ledger, concept, model, scorer, should_stop)
