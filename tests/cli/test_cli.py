@@ -244,6 +244,11 @@ def test_bad_outputs_are_refused(command, tmp_path: Path, name: str) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "full", "kept"]
 
 
+@pytest.mark.parametrize("minutes", ["inf", "nan", "0", "-1", "1e9"])
+def test_training_takes_a_number_of_minutes(command, tmp_path: Path, minutes: str) -> None:
+    refused(command("pocket", "arms", "--work", str(tmp_path), "--minutes", minutes), minutes)
+
+
 @pytest.mark.parametrize("words", [["bench", "judge", "--out"], ["pocket", "render", "--work"]])
 def test_a_folder_without_a_name_is_not_the_current_one(
     command, tmp_path: Path, words: list[str]

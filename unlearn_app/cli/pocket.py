@@ -62,13 +62,13 @@ def train(
 def arms(
     work: WORK = Path("work"),
     minutes: Annotated[
-        float, typer.Option(help="what the training of each arm takes on this CPU", metavar="N")
-    ] = 15.0,
+        str, typer.Option(help="what the training of each arm takes on this CPU", metavar="N")
+    ] = "15",
 ) -> None:
     """Train the denoiser with other settings, equally long, and compare them for the card."""
     from ..pocket.training.arms import compare_arms
 
-    _show_progress(compare_arms(work, 60 * minutes))
+    _show_progress(compare_arms(work, 60 * whole_number(minutes, "minutes", 1, 1440)))
 
 
 @pocket.command()

@@ -20,12 +20,12 @@ CACHES = (".ses", "torchinductor_*")
 
 
 class AppProcess:
-    """A context in which `app.py` runs; it ends by SIGTERM.
+    """A context in which `app.py` runs, with more environment `variables`; it ends by SIGTERM.
 
     `folder` gets `app.log` and, in `tmp`, the temporary files of the app.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self.temporary, self.log = folder / "tmp", folder / "app.log"
         self.temporary.mkdir(parents=True, exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -37,6 +37,7 @@ class AppProcess:
             "GRADIO_SERVER_PORT": str(self.port),
             "TMPDIR": str(self.temporary),
             "NO_PROXY": "127.0.0.1,localhost",
+            **variables,
         }
         environment.pop("GRADIO_TEMP_DIR", None)
         with self.log.open("ab") as log:

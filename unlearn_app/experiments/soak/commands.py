@@ -40,6 +40,7 @@ OFFLINE = {
     "NO_COLOR": "1",
     "COLUMNS": "500",
     "TERM": "dumb",
+    "UNLEARN_STORE": "off",
 }
 
 

@@ -16,7 +16,7 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, int], dict[str, 
         {"jobs": 200, "visitors": 16, "kinds": len(visitors.ASKED)},
         {"jobs": 6, "visitors": 3, "kinds": 1},
     ),
-    "kills": (kills.measure, {"count": 50}, {"count": 2}),
+    "kills": (kills.measure, {"count": 50}, {"count": 3}),
     "inputs": (inputs.measure, {"count": 10_000}, {"count": 60}),
     "files": (files.measure, {"count": 1_000}, {"count": 12}),
 }
