@@ -168,7 +168,13 @@ def test_what_is_erased_and_its_relatives_are_generated_first(
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, model=model)
     told = list(append(made, made.names[-1], model, None))
     shown = [event for event in told if isinstance(event, PanelProgress)]
-    assert shown[0].name == made.names[-1] != made.names[0]
+    order = [event.name for event in shown]
+    near = preview_concept(with_concept(made.config, made.names[-1])).near.test
+    relatives = {prompt.expects for prompt in near} & {*made.names}
+    assert order[0] == made.names[-1] != made.names[0]
+    assert relatives
+    assert {*order[1 : 1 + len(relatives)]} == relatives
+    assert len(order) > 1 + len(relatives)
     assert [*told[-1].request.panel] == [*made.names], "the ledger keeps its own order"
     for event in shown:
         with Image.open(made.picture(1, event.name)) as stored:

@@ -51,7 +51,7 @@ from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
 from .relearn import Relearn, adversary_pictures, fine_tune
 
-Seen = TypeVar("Seen")
+Evaluated = TypeVar("Evaluated")
 Result = TypeVar("Result")
 
 
@@ -123,9 +123,9 @@ def checkpoints(
     model: Model,
     attack: Relearn,
     context: AttackContext,
-    look: Callable[[Step], Seen],
+    look: Callable[[Step], Evaluated],
     steps: Sequence[int] = CHECKPOINTS,
-) -> Iterator[Step | Seen]:
+) -> Iterator[Step | Evaluated]:
     """Run the attack: yield each step and, after those in `steps` and the last one, what `look`
     returns, which is called while the attacked model is active.
 

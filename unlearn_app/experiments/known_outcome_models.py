@@ -25,7 +25,7 @@ from ..settings.events import GROUPS, Column, Group, GroupScore
 from ..settings.run_config import RunConfig, make_config
 from ..training.unlearning import forget
 
-Seen = TypeVar("Seen")
+Evaluated = TypeVar("Evaluated")
 
 HELD_DOWN = 0.35
 """What is left of the update of an unlearned model that is held down."""
@@ -138,7 +138,7 @@ def context_of(model: Model, config: RunConfig) -> AttackContext:
     return held(model, concept, config)
 
 
-def relearned(model: Model, config: RunConfig, look: Callable[[], Seen]) -> Seen:
+def relearned(model: Model, config: RunConfig, look: Callable[[], Evaluated]) -> Evaluated:
     """What `look` returns after the fine-tuning attack of `config`, while the attacked model is
     active.
     """

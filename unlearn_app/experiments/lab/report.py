@@ -21,8 +21,8 @@ from ..tables import render, write_report
 
 @dataclass(frozen=True)
 class Case:
-    """A model whose true verdict is known: how it is made (a name in `KNOWN_OUTCOME_MODELS`), for
-    which concept, the verdicts that are true of it, and how many seeds it has.
+    """A model whose true verdict is known: its name for `known_outcome_model`, the concept, the
+    verdicts that are true of it, and how many seeds it has.
     """
 
     model: str

@@ -250,7 +250,7 @@ def measure(seed: int, jobs: int, visitors: int, kinds: int, material: Material)
     """The rows on a crowd of `visitors` that asks for `jobs` runs of `kinds`."""
     expected = [alone(material, which) for which in range(kinds)]
     with tempfile.TemporaryDirectory(prefix="unlearn-soak-") as folder:
-        # A store of its own, while the runs alone have none: their pictures must agree all the same.
+        # The runs alone had no store: with or without one, pictures agree.
         with AppProcess(Path(folder), UNLEARN_STORE=str(Path(folder) / "store")) as app:
             app.wait()
             crowd = Crowd(app, jobs, seed, expected)
