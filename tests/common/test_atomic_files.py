@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from unlearn_app.common import atomic_files
 from unlearn_app.common.atomic_files import (
     check_space,
     partial_of,
@@ -55,6 +56,54 @@ def test_what_dead_processes_left_goes_whatever_it_was_for(tmp_path: Path) -> No
     write_bytes(tmp_path / "file", b"1")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"file", elsewhere.name, living.name}, "another machine's process may be alive"
+
+
+def test_what_a_container_left_goes_when_it_comes_back_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = partial_of(tmp_path / "living")
+    with monkeypatch.context() as before:
+        before.setattr(atomic_files, "PROCESS", "0123abcd")
+        killed = partial_of(tmp_path / "killed")
+    first = tmp_path / f".first.{os.getpid()}-0a.partial"
+    for path in (living, killed, first):
+        path.write_bytes(b"half")
+    write_bytes(tmp_path / "file", b"1")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", living.name}
+
+
+def test_what_another_machine_left_goes_after_days_without_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(atomic_files, "MACHINE", "0123abcd")
+        left = partial_of(tmp_path / "run")
+    (left / "images").mkdir(parents=True)
+    (left / "images" / "a.png").write_bytes(b"half")
+    write_bytes(tmp_path / "file", b"1")
+    assert left.exists()
+    days = atomic_files.ABANDONED + 60
+    monkeypatch.setattr("time.time", lambda: (left / "images").stat().st_mtime + days)
+    write_bytes(tmp_path / "file", b"2")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_leftover_that_cannot_be_removed_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user's in /tmp."""
+    left = tmp_path / ".out.999999999-0a.partial"
+    left.write_bytes(b"half")
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    write_bytes(tmp_path / "file", b"1")
+    assert left.exists() and (tmp_path / "file").read_bytes() == b"1"
 
 
 def test_a_disk_without_room_is_a_sentence(tmp_path: Path, monkeypatch) -> None:

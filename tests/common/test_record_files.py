@@ -10,7 +10,14 @@ from pydantic import Field
 
 from unlearn_app.common import record_files
 from unlearn_app.common.errors import OutputError
-from unlearn_app.common.record_files import Record, inside, read_json, read_record, shown
+from unlearn_app.common.record_files import (
+    Record,
+    check_files,
+    inside,
+    read_json,
+    read_record,
+    shown,
+)
 
 
 class Thing(Record):
@@ -129,3 +136,17 @@ def test_only_regular_files_are_inside(tmp_path: Path) -> None:
     for name in ("pipe.png", "b.png", "a" * 5000, "a\0b"):
         with pytest.raises(OutputError, match="damaged"):
             inside(tmp_path, name, "thing")
+
+
+def test_a_file_of_any_size_is_not_hashed_for_hours(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(OutputError, match=r"a\.png' has 1,099,511,627,776 bytes; up to"):
+        check_files(tmp_path, {"a.png": "0" * 64}, "thing")
+
+
+@pytest.mark.parametrize("name", ["../\x1b[2J", "\u202ea", "\x1b\0"])
+def test_a_name_in_a_message_hides_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="damaged") as raised:
+        inside(tmp_path, name, "thing")
+    assert str(raised.value).isprintable()

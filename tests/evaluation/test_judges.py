@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPConfig, CLIPModel
 
 from unlearn_app.common.errors import ModelError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.concept import Prompt
 from unlearn_app.concepts.diversification import free_concept
 from unlearn_app.evaluation.comparison import judged, judged_by_others, score
+from unlearn_app.evaluation.judges import clip
 from unlearn_app.evaluation.judges.clip import ClipScorer
 from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.nudity import EXPOSED, NudityDetector
@@ -74,6 +76,25 @@ def test_a_judge_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
         SecondJudge.load(tmp_path)
     assert PatchNet({"object": ["a", "b"]}).features(torch.zeros(2, 3, 128, 128)).shape == (2, 56)
+
+
+def test_a_judge_of_real_models_that_lacks_weights_judges_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library would leave them at random."""
+    small = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
+    whole = CLIPModel(CLIPConfig(text_config=small, vision_config=small, projection_dim=8))
+    state = whole.state_dict()
+    del state["visual_projection.weight"]
+    whole.save_pretrained(tmp_path, state_dict=state)
+    monkeypatch.setattr(clip, "MODEL_ID", str(tmp_path))
+    with pytest.raises(ModelError, match="lacks weights, 1 in all, such as visual_projection"):
+        ClipScorer.load({})
 
 
 def test_disagreement_is_kept_with_each_picture(pictures: torch.Tensor) -> None:

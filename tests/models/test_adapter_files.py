@@ -104,6 +104,8 @@ def header(text: str) -> bytes:
             json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
         ),
         header('{"__metadata__": {"loads_on": "\u202eanother"}}'),
+        header(json.dumps({"a": {"dtype": "\x1b[31m", "shape": [1], "data_offsets": [0, 4]}})),
+        header(json.dumps({"a": {"dtype": "\u202eF7", "shape": [1], "data_offsets": [0, 4]}})),
     ],
 )
 def test_a_header_of_nonsense_is_a_sentence(tmp_path: Path, content: bytes) -> None:

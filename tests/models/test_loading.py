@@ -2,12 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from unlearn_app.common.errors import ModelError
-from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.diffusers.loading import load_pipeline, load_unet, load_whole
 
 FILES = {
     "text_encoder": "model.safetensors",
@@ -34,6 +35,24 @@ def test_a_missing_weight_is_an_error_and_never_left_at_random(
     folder = changed(tiny_pipeline, tmp_path / "model", part, {first: ""})
     with pytest.raises(ModelError, match=f"its {part} lacks weights, 1 in all, such as"):
         load_pipeline(folder, "tiny")
+
+
+def test_a_denoiser_alone_lacks_no_weight_either(tiny_pipeline, tmp_path) -> None:
+    first = min(load_file(tiny_pipeline / "unet" / FILES["unet"]))
+    folder = changed(tiny_pipeline, tmp_path / "model", "unet", {first: ""})
+    with pytest.raises(ModelError, match="it lacks weights, 1 in all, such as"):
+        load_unet(folder / "unet")
+
+
+def test_names_of_tensors_hide_nothing_in_messages() -> None:
+    class Named:
+        @classmethod
+        def from_pretrained(cls, source: str, **how: Any) -> tuple[None, dict[str, list[str]]]:
+            return None, {"missing_keys": ["\x1b[2J"], "unexpected_keys": ["\u202eweight"]}
+
+    with pytest.raises(ModelError) as raised:
+        load_whole(Named, "x", "The judge x cannot be loaded: it")
+    assert str(raised.value).isprintable() and r"\x1b[2J" in str(raised.value)
 
 
 def test_weights_under_unknown_names_are_named(tiny_pipeline, tmp_path) -> None:

@@ -1,5 +1,6 @@
 """The run's own attack as a finding like any other, read from what the run has stored."""
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from unlearn_app.common.errors import OutputError
 from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.verdict import judge_run, ranked
@@ -65,6 +67,18 @@ def test_a_finding_that_is_still_being_written_is_not_read(
     folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
     shutil.copytree(folder, folder.with_name(".relearn-2.1-0.partial"))
     assert [finding.folder for finding in read_findings(tmp_path)] == [folder]
+
+
+def test_a_picture_of_a_finding_is_the_one_that_was_written(own: Finding, tmp_path: Path) -> None:
+    found = replace(own, pictures=({**own.pictures[0], "file": "a.png"},), proof="a.png")
+    folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    with pytest.raises(OutputError, match=r"a\.png is not the file that was recorded"):
+        read_findings(tmp_path)
+    record = json.loads((folder / "finding.json").read_text(encoding="utf-8"))
+    del record["files"]  # as earlier versions wrote it
+    (folder / "finding.json").write_text(json.dumps(record), encoding="utf-8")
+    assert len(read_findings(tmp_path)) == 1
 
 
 def test_a_number_that_is_not_finite_prevents_no_finding(

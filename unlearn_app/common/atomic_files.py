@@ -8,9 +8,10 @@ import os
 import platform
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError
@@ -19,6 +20,11 @@ MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 """Stands in the names of partial files: on a shared disk only the own machine knows whether the
 process that writes one is alive.
 """
+PROCESS = uuid.uuid4().hex[:8]
+"""Stands there too: a container that comes back has the process numbers that it had before."""
+ABANDONED = 7 * 24 * 3600
+"""Seconds without a change after which the partial file of another machine's process goes."""
+_NUMBERS = itertools.count()
 
 
 def partial_of(path: Path) -> Path:
@@ -31,21 +37,34 @@ def partial_of(path: Path) -> Path:
     if not path.name:
         raise OutputError(f"The output {str(path)!r} exists already; a new name is accepted.")
     remove_partials(path.parent)
-    own = f"{os.getpid()}-{MACHINE}{uuid.uuid4().hex[:8]}"
+    own = f"{os.getpid()}-{MACHINE}{PROCESS}{next(_NUMBERS):x}"
     return path.with_name(f".{path.name}.{own}.partial")
 
 
 def remove_partials(folder: Path, name: str = ".+") -> None:
-    """Remove what dead processes of this machine left half-written in `folder` under names that
-    match the regular expression `name`.
+    """Remove what dead processes left half-written in `folder` under names that match the regular
+    expression `name`, as far as this user may.
     """
-    pattern = re.compile(
-        rf"\.(?:{name})\.(?P<process>\d{{1,9}})-({MACHINE}\w{{8}}|\w{{1,8}})\.partial", re.DOTALL
-    )
+    writer = r"(?P<pid>\d{1,9})-(?:(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]{8,})|\w{1,8})"
+    pattern = re.compile(rf"\.(?:{name})\.{writer}\.partial", re.DOTALL)
     for path in folder.glob(".*.partial"):
-        found = pattern.fullmatch(path.name)
-        if found and not alive(int(found["process"])):
-            remove(path)
+        if found := pattern.fullmatch(path.name):
+            with suppress(OSError):  # another user's, or gone meanwhile
+                if _is_left(path, **found.groupdict()):
+                    remove(path)
+
+
+def _is_left(path: Path, pid: str, machine: str | None, process: str | None) -> bool:
+    """Whether the process that wrote the partial file or folder `path` is dead; of another
+    machine's, whether nothing there has changed for long.
+    """
+    if machine not in (None, MACHINE):
+        states = (found.lstat() for found in itertools.chain([path], path.rglob("*")))
+        since = time.time() - ABANDONED
+        return all(max(state.st_mtime, state.st_ctime) < since for state in states)
+    if int(pid) == os.getpid():
+        return not (process or "").startswith(PROCESS)
+    return not alive(int(pid))
 
 
 @contextmanager

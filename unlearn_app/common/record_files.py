@@ -11,7 +11,7 @@ import re
 import reprlib
 import stat
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +24,10 @@ LARGEST = 32 * 2**20
 """The most bytes of a record; one of the largest run has a third of that."""
 DEEPEST = 32
 """How deep lists and objects may be nested, so that whatever walks them comes to an end."""
+LARGEST_HASHED = 16 * 2**30
+"""The most bytes of a file that is hashed; all weights of a Stable Diffusion 1.x model in single
+precision have a quarter of that.
+"""
 LARGEST_NUMBER = 1e300
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Categories of letters that hide or reorder text, or cannot be written at all."""
@@ -158,12 +162,32 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits."""
+    """The SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OutputError: it has more than `LARGEST_HASHED` bytes, which would take minutes to hours.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > LARGEST_HASHED:
+            raise OutputError(
+                f"The file {str(path)!r} has {size:,} bytes; up to {LARGEST_HASHED:,} are accepted."
+            )
         while part := stream.read(2**20):
             digest.update(part)
     return digest.hexdigest()
+
+
+def check_files(folder: Path, files: Mapping[str, str], what: str) -> None:
+    """Compare files in `folder`, that of a `what`, with their recorded SHA-256, by name.
+
+    Raises:
+        OutputError: one is missing, or is not the file that was recorded.
+    """
+    for name, digest in files.items():
+        if sha256_of(inside(folder, name, what)) != digest:
+            raise damaged(folder, what, f"{shown(name)[:80]} is not the file that was recorded")
 
 
 def _plain(value: Any, depth: int, largest: float) -> Any:
@@ -207,11 +231,11 @@ def inside(folder: Path, name: str, what: str) -> Path:
         within = path.resolve().is_relative_to(folder.resolve())
         found = path.is_file()
     except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, a loop of links
-        raise damaged(folder, what, f"{name[:80]} is no file") from None
+        raise damaged(folder, what, f"{shown(name)[:80]} is no file") from None
     if not within or {"", ".", ".."} & {*parts} or {"\\", ":"} & {*name}:
-        raise damaged(folder, what, f"{name[:80]} lies outside of it")
+        raise damaged(folder, what, f"{shown(name)[:80]} lies outside of it")
     if not found:
-        raise damaged(folder, what, f"{name[:80]} is missing")
+        raise damaged(folder, what, f"{shown(name)[:80]} is missing")
     return path
 
 

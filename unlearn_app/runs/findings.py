@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
 from ..common.json_values import json_text, to_json
-from ..common.record_files import inside, read_model
+from ..common.record_files import check_files, inside, read_model, sha256_of
 from ..evaluation.finding import AttackCurve, Finding
 from ..evaluation.verdict import judge_run
 from ..settings.attacks import budget_of
@@ -43,7 +43,9 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
     with hidden_folder(target) as partial:
         for name, image in images.items():
             image.save(partial / name)
-        write_bytes(partial / RECORD, json_text(record_of(finding), indent=1).encode())
+        hashes = {name: sha256_of(partial / name) for name in images}
+        record = record_of(finding) | {"files": hashes}
+        write_bytes(partial / RECORD, json_text(record, indent=1).encode())
         return move_in(partial, target)
 
 
@@ -51,7 +53,7 @@ def read_findings(run: Path) -> list[Finding]:
     """All findings beside a run, by the names of their folders.
 
     Raises:
-        OutputError: one cannot be read.
+        OutputError: one cannot be read, or a picture has changed since.
     """
     names = [path.relative_to(run).as_posix() for path in complete(run / FOLDER, f"*/{RECORD}")]
     return [_read(inside(run, name, "run")) for name in names]
@@ -62,6 +64,7 @@ def _read(path: Path) -> Finding:
     for name in [*(picture["file"] for picture in record["pictures"]), record["proof"]]:
         if name is not None:
             inside(path.parent, name, "finding")
+    check_files(path.parent, record.pop("files"), "finding")
     return Finding(**record, folder=path.parent)
 
 

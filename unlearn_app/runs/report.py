@@ -12,7 +12,7 @@ from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
 from ..common.images import open_png
 from ..common.json_values import json_text, to_json
-from ..common.record_files import damaged, sha256_of, shown
+from ..common.record_files import check_files, damaged, shown
 from ..common.templates import templates
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding, other_classes
@@ -54,9 +54,7 @@ def open_run(folder: Path) -> Run:
         OutputError: there is no run, or a file has changed since.
     """
     run = Run.open(folder)
-    for name, digest in run.record["files"].items():
-        if sha256_of(run.folder / name) != digest:
-            raise damaged(run.folder, "run", f"{name} is not the file that was recorded")
+    check_files(run.folder, run.record["files"], "run")
     return run
 
 

@@ -209,3 +209,5 @@ class FindingRecord(Record):
     command: str
     environment: Environment
     sure: float
+    files: dict[str, str] = {}
+    """The hashes of its pictures, by name; earlier versions recorded none."""

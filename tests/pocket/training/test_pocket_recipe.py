@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from unlearn_app.common.errors import ConfigError, OutputError
+from unlearn_app.common.errors import ConfigError, ModelError, OutputError
 from unlearn_app.common.folder_lock import only_writer
 from unlearn_app.common.images import to_tensor
-from unlearn_app.common.paths import ROOT
+from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
 from unlearn_app.pocket.measures import sample_scenes
@@ -81,6 +81,17 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
         for begin in (recipe.render(tmp_path, 1, recipe.SMOKE), recipe.train(tmp_path)):
             with pytest.raises(OutputError, match=f"process {os.getpid()}"):
                 next(begin)
+
+
+def test_nothing_is_trained_on_a_text_tower_that_lacks_weights(tmp_path: Path) -> None:
+    for name in ("tokenizer", "text_encoder"):
+        shutil.copytree(POCKET / "pipeline" / name, tmp_path / name)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    state = load_file(file)
+    del state[min(state)]
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="it lacks weights, 1 in all, such as"):
+        recipe.load_tower(tmp_path)
 
 
 def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:

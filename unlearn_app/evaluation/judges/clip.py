@@ -41,13 +41,19 @@ class ClipScorer:
 
     @classmethod
     def load(cls, axes: Mapping[str, Sequence[str]]) -> "ClipScorer | None":
-        """The scorer if its weights are on this machine or can be fetched, else None."""
+        """The scorer if its weights are on this machine or can be fetched, else None.
+
+        Raises:
+            ModelError: some of its weights are missing.
+        """
         from transformers import CLIPModel, CLIPTokenizer
 
+        from ...models.diffusers.loading import load_whole
+
+        said = f"The judge {MODEL_ID} cannot be loaded: it"
         try:
-            return cls(
-                CLIPModel.from_pretrained(MODEL_ID), CLIPTokenizer.from_pretrained(MODEL_ID), axes
-            )
+            model = load_whole(CLIPModel, MODEL_ID, said)
+            return cls(model, CLIPTokenizer.from_pretrained(MODEL_ID), axes)
         except (OSError, ValueError):
             return None
 

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from ...common.errors import ModelError, UnlearnError, enough_memory
+from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
 from .model_folder import check_folder, first_line, hash_weights, looks_like_hub_id
 from .unet import StableDiffusion
@@ -62,7 +63,11 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
             size = sum(file.stat().st_size for file in files) if local else None
             dtype = choose_dtype(choose_device(), size)
             how = {"torch_dtype": dtype, "use_safetensors": True}
-            parts = {name: _loaded_part(str(source), name, how) for name in WEIGHTED}
+            said = f"The model {str(source)!r} cannot be loaded: its"
+            parts = {
+                name: load_whole(kind, str(source), f"{said} {name}", subfolder=name, **how)
+                for name, kind in WEIGHTED.items()
+            }
             pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
             weights = hash_weights(folder) if local else str(source)
             model = StableDiffusion(pipe, name, weights)
@@ -75,23 +80,22 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
     return model
 
 
-def _loaded_part(source: str, name: str, how: dict[str, Any]) -> Any:
-    """One part of a pipeline, all of whose weights come from its files.
+def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:
+    """The network that `kind`, a class of diffusers or transformers, loads from a folder or hub id,
+    all of whose weights come from the files there; error messages begin with `said`.
 
     Raises:
         ModelError: some are missing there; the libraries would leave them at random.
     """
-    part, report = WEIGHTED[name].from_pretrained(
-        source, subfolder=name, output_loading_info=True, **how
-    )
+    network, report = kind.from_pretrained(source, output_loading_info=True, **how)
     if missing := sorted(report["missing_keys"]):
-        unknown = sorted(report["unexpected_keys"])
+        unknown = [shown(name)[:80] for name in sorted(report["unexpected_keys"])]
         others = f" and has others that are unknown, such as {unknown[0]}" if unknown else ""
         raise ModelError(
-            f"The model {source!r} cannot be loaded: its {name} lacks weights, {len(missing)} in"
-            f" all, such as {missing[0]}{others}."
+            f"{said} lacks weights, {len(missing)} in all, such as"
+            f" {shown(missing[0])[:80]}{others}; files with every weight are accepted."
         )
-    return part
+    return network
 
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
@@ -101,8 +105,13 @@ def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
 
 
 def load_unet(folder: str | Path) -> Any:
-    """The denoiser of a pipeline from its own folder, in single precision."""
-    return UNet2DConditionModel.from_pretrained(str(folder), torch_dtype=torch.float32)
+    """The denoiser of a pipeline from its own folder, in single precision.
+
+    Raises:
+        ModelError: weights are missing there.
+    """
+    said = f"The denoiser in {str(folder)!r} cannot be loaded: it"
+    return load_whole(UNet2DConditionModel, str(folder), said, torch_dtype=torch.float32)
 
 
 def save_pipeline(folder: str | Path, **parts: Any) -> None:

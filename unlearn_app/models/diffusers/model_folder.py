@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ...common.errors import ModelError, OutputError
-from ...common.record_files import LARGEST_NUMBER, Record, checked, damaged, read_json
+from ...common.record_files import LARGEST_NUMBER, Record, checked, damaged, read_json, shown
 
 Few = Annotated[int, Field(ge=1, le=256)]
 Many = Annotated[int, Field(ge=1, le=2**20)]
@@ -124,7 +124,7 @@ def _object(path: Path, largest: float = LARGEST_NUMBER) -> dict[str, Any]:
 def first_line(error: Exception) -> str:
     """What a library says of a file it cannot load, short enough for a sentence of ours."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:160]
+    return shown(lines[0])[:160]
 
 
 def hash_weights(folder: Path) -> str:

@@ -20,7 +20,7 @@ from ...common.folder_lock import only_writer
 from ...common.images import to_tensor
 from ...common.paths import ASSETS
 from ...models.device import can_compile, choose_device, fits_bfloat16
-from ...models.diffusers.loading import load_unet, save_pipeline
+from ...models.diffusers.loading import load_unet, load_whole, save_pipeline
 from ...models.diffusers.unet import use_plain_attention
 from ...models.parameterization import parameterization_of
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
@@ -211,12 +211,19 @@ def _copy_bundled(work: Path) -> None:
 
 
 def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
-    """The trained tokenizer and text tower."""
+    """The trained tokenizer and text tower.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ModelError: weights of the text tower are missing.
+    """
     for name in ("tokenizer", "text_encoder"):
         if not (work / name).is_dir():
             raise FileNotFoundError(2, "missing", str(work / name))
     tokenizer = tower.CLIPTokenizer.from_pretrained(work / "tokenizer")
-    model = tower.CLIPTextModel.from_pretrained(work / "text_encoder")
+    folder = str(work / "text_encoder")
+    said = f"The text encoder in {folder!r} cannot be loaded: it"
+    model = load_whole(tower.CLIPTextModel, folder, said)
     return tokenizer, model.eval().requires_grad_(False)
 
 

@@ -1,0 +1,46 @@
+"""An attack is on the weights that the run has recorded, or is refused in a sentence."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from unlearn_app.common.errors import ConfigError, ModelError, OutputError
+from unlearn_app.common.paths import ROOT
+from unlearn_app.runs.attack_run import run_attacks
+from unlearn_app.runs.folder import Run
+
+OTHER = SimpleNamespace(name="pocket", base_hash="f" * 64)
+"""A model that was trained anew since the run."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ROOT / "assets" / "recorded" / "cat", tmp_path / "cat"))
+
+
+def test_an_adapter_of_another_run_is_not_attacked(folder: Path) -> None:
+    adapter = folder / "unlearn.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"x")
+    with pytest.raises(
+        OutputError, match=r"unlearn\.safetensors is not the file that was recorded"
+    ):
+        list(run_attacks(Run.open(folder), ["noise"], model=OTHER))
+
+
+def test_an_adapter_that_the_run_has_not_made_is_none_of_it(folder: Path) -> None:
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    del record["files"]["unlearn.safetensors"]
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds no unlearn adapter"):
+        list(run_attacks(Run.open(folder), ["noise"], model=OTHER))
+
+
+def test_a_model_that_was_trained_anew_is_not_attacked_and_both_are_named(folder: Path) -> None:
+    run = Run.open(folder)
+    with pytest.raises(ModelError, match="was made with the weights") as raised:
+        list(run_attacks(run, ["noise"], model=OTHER))
+    assert run.record["environment"]["base_sha256"] in str(raised.value)
+    assert OTHER.base_hash in str(raised.value)
