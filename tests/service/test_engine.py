@@ -236,6 +236,41 @@ def test_errors_are_sentences_and_the_engine_goes_on(
     assert isinstance(finish(after)[-1], Done) and not after.error
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), SystemExit(1)])
+def test_an_error_after_the_work_ends_the_job_and_not_the_engine(
+    engines, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    engine = engines()
+
+    def broken() -> None:
+        raise error
+
+    with monkeypatch.context() as changed:
+        changed.setattr(engine.runs, "trim", broken)
+        job = engine.submit(quick(), "anna")
+        finish(job)
+    assert job.error and engine.job_of("anna") is None
+    after = engine.submit(quick(), "anna")
+    assert isinstance(finish(after)[-1], Done) and not after.error
+
+
+def test_an_error_about_one_who_left_spares_the_others(engines) -> None:
+    clock = Clock()
+    engine = engines(clock=clock)
+    jobs = [engine.submit(quick(), look(engine, f"tab {n}", f"{n}" * 64)) for n in range(2)]
+    for number, job in enumerate(jobs):
+        finish(job)
+        engine.visitors.disconnected(f"tab {number}")
+
+    def broken(name: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    engine.on_delete = broken
+    clock.now += GRACE
+    engine.sweep()
+    assert not any(job.folder.exists() for job in jobs)
+
+
 def test_a_model_that_does_not_load_is_said(recordings, engines) -> None:
     class Broken(Replay):
         def warm(self) -> None:
@@ -401,6 +436,24 @@ def test_a_waiting_job_whose_client_never_connected_is_dropped(replay, engines) 
     assert invented.error == UNHEARD_SAID and not waiting.over and engine.job_of(visitor)
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["a program", "nobody"])
+def test_a_running_job_goes_on_only_if_its_client_ever_connected(
+    replay, engines, reads: bool
+) -> None:
+    clock = Clock()
+    engine = engines(replay(seconds=60), clock=clock)
+    job = engine.submit(quick(), engine.visitor("program"))
+    job.take(5)
+    if reads:
+        engine.visitors.connected("program")
+    clock.now += UNHEARD
+    engine.sweep()
+    assert job.cancel.is_set() is not reads
+    if not reads:
+        finish(job)
+        assert job.error == UNHEARD_SAID
+
+
 def test_a_visitor_takes_the_place_of_one_who_never_was_here(replay, engines) -> None:
     engine = engines(replay(seconds=60), waiting=2)
     engine.submit(quick(), "invented").take(5)
@@ -434,6 +487,16 @@ def test_whatever_is_deleted_is_told(engines) -> None:
     assert told == [runs[0].id]
     engine.leave("anna")
     assert told[1:] == [engine.home("anna").name, runs[1].id]
+
+
+def test_copies_count_as_the_run_they_are_of(engines) -> None:
+    engine = engines(own_bytes=10**9)
+    engine.copied = lambda name: 10**9
+    runs = [engine.submit(quick(), "anna")]
+    finish(runs[0])
+    runs.append(engine.submit(quick(), "anna"))
+    finish(runs[1])
+    assert [kept.id for kept in engine.runs.of("anna")] == [runs[1].id]
 
 
 def test_what_failed_is_told_once_it_is_off_the_screen(replay, engines) -> None:

@@ -2,12 +2,13 @@
 visitor and of all.
 """
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from unlearn_app.service.jobs import Job, RunStore
+from unlearn_app.service.jobs import Job, RunStore, folder_size
 from unlearn_app.settings.events import Done, Stage, Step
 from unlearn_app.settings.run_config import make_config
 
@@ -22,7 +23,7 @@ def keep(tmp_path: Path):
 
     def store(count: int = 100, size: int = 10**9, own: int = 100, own_size: int = 10**9) -> None:
         here = lambda visitor: visitor not in away  # noqa: E731
-        made.append(RunStore(count, size, own, own_size, shutil.rmtree, here))
+        made.append(RunStore(count, size, own, own_size, shutil.rmtree, here, folder_size))
 
     def run(name: str, visitor: str, size: int = 10) -> None:
         folder = tmp_path / name
@@ -104,3 +105,18 @@ def test_a_run_on_screen_goes_last(keep) -> None:
     keep.get("anna 1", "anna")
     keep("anna 3", "anna")
     assert keep.left() == ["anna 1", "anna 3"]
+
+
+def test_what_cannot_be_read_counts_nothing(tmp_path: Path, monkeypatch) -> None:
+    for name in ("kept", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * 10)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("gone"):
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert folder_size(tmp_path) == 10

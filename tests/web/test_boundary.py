@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from unlearn_app.service.engine import Engine
+from unlearn_app.service.visitors import visitor_of
 from unlearn_app.web import boundary, build_demo, launch_kwargs
 from unlearn_app.web.boundary import (
     IDLE_SESSIONS,
@@ -305,6 +306,15 @@ def test_an_answer_is_read_by_the_name_of_its_call(site, post) -> None:
         body = UNKNOWN if version == "call" else {"concept": "zeppelin"}
         call = post(f"{version}/unlearn", body).json()["event_id"]
         assert "zeppelin" in site.client.get(f"/gradio_api/{version}/unlearn/{call}").text
+
+
+@pytest.mark.parametrize("session", ["own", None])
+def test_a_program_that_reads_its_answer_is_met(site, post, session: str | None) -> None:
+    call = post("call/unlearn", UNKNOWN | {"session_hash": session}).json()["event_id"]
+    visitor = visitor_of(session or call)
+    assert not site.demo.visitors.met(visitor)
+    site.client.get(f"/gradio_api/call/unlearn/{call}")
+    assert site.demo.visitors.met(visitor)
 
 
 def test_a_full_queue_says_so_in_a_sentence(post, monkeypatch) -> None:

@@ -6,19 +6,25 @@ import re
 import shutil
 import stat
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from markupsafe import escape
 from PIL import Image
-from recordings import Recordings, kept_finding, picture
+from recordings import Recordings, Replay, kept_finding, picture
 
 from unlearn_app.common.json_values import to_json
 from unlearn_app.concepts.concept import Concept, PromptSplit
 from unlearn_app.evaluation.base_rates import RECORDED
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
+from unlearn_app.service.engine import Engine
+from unlearn_app.service.jobs import Job
+from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.events import (
     COLUMNS,
     FRESH,
@@ -37,8 +43,8 @@ from unlearn_app.settings.events import (
 )
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web import html, pictures
-from unlearn_app.web.downloads import exports
-from unlearn_app.web.layout import known_concepts
+from unlearn_app.web.downloads import copied_bytes, download_folder, exports, write_only
+from unlearn_app.web.layout import Page, known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
 from unlearn_app.web.run_html import (
     attack_cards,
@@ -47,6 +53,7 @@ from unlearn_app.web.run_html import (
     score_table,
     status,
 )
+from unlearn_app.web.run_list import RunList
 from unlearn_app.web.sequence_tab import RequestProgress
 from unlearn_app.web.view_state import AttackProgress, ViewState, stored_state
 
@@ -449,6 +456,53 @@ def test_a_run_without_a_report_still_has_its_other_files(watched, tmp_path: Pat
     made = exports(tmp_path / "run", tmp_path / "made")
     assert made.keys() == {"adapter", "strip", "folder"}
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_download_replaces_those_of_its_kind_and_all_are_counted(tmp_path: Path) -> None:
+    into = download_folder("visitor")
+    for name in ("one.html", "one.safetensors", "two.html"):
+        write_only(into / name, b"x" * 10)
+    assert sorted(path.name for path in into.iterdir()) == ["one.safetensors", "two.html"]
+    assert copied_bytes("visitor") == 20
+
+
+@pytest.fixture
+def compare(recordings: Recordings, watched, tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """Compares runs as the page does; `engine` keeps two of Anna's with one long name."""
+    watched(tmp_path / "cat", "cat")
+    watched(tmp_path / "frog", "frog")
+    engine = Engine(Replay(recordings))
+    config = replace(make_config("cat"), concept="x" * 100)
+    for name in ("first", "second"):
+        shutil.copytree(tmp_path / "cat", engine.root / name)
+        engine.runs.add(Job(config, engine.root / name, visitor_of("anna")))
+    with gr.Blocks():
+        page = Page([], [], None)
+    runs = RunList(engine, page, {name: tmp_path / name for name in ("cat", "frog")})
+
+    def made(session: str, *names: str) -> Path:
+        request = SimpleNamespace(session_hash=session)
+        button = runs.compare(request, "", names[0], names[1:])[page.actions.compared]
+        return Path(button.value["path"])
+
+    yield SimpleNamespace(made=made, engine=engine)
+    engine.shutdown()
+
+
+def test_a_visitor_keeps_the_latest_comparison_only(compare) -> None:
+    pages = [compare.made("anna", "cat", "frog"), compare.made("anna", "frog", "cat")]
+    assert list(pages[0].parent.iterdir()) == [pages[1]] != [pages[0]]
+    long = compare.made("anna", "first", "second")
+    assert "your-run-1" in long.read_text() and "your-run-2" in long.read_text()
+    other = compare.made("anna", "first", "second", "cat")
+    assert other.name != long.name and list(long.parent.iterdir()) == [other]
+
+
+def test_comparisons_of_all_are_bounded_like_runs(compare) -> None:
+    page = compare.made("anna", "cat", "frog")
+    compare.engine.keep_bytes = 2 * page.stat().st_size + 1000
+    pages = [page] + [compare.made(name, "cat", "frog") for name in ("ben", "cem")]
+    assert [path.exists() for path in pages] == [False, True, True]
 
 
 def test_the_panel_is_shown_as_it_comes() -> None:

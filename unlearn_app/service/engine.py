@@ -18,13 +18,21 @@ from ..common.private_folder import PrivateFolder
 from ..common.registry import DEFAULT_MODEL
 from ..settings.events import Event
 from ..settings.run_config import RunConfig
-from .jobs import AttackRequest, Job, JobRequest, LedgerRequest, RunStore, check_request
+from .jobs import (
+    AttackRequest,
+    Job,
+    JobRequest,
+    LedgerRequest,
+    RunStore,
+    check_request,
+    folder_size,
+)
 from .visitors import GRACE, Visitors, visitor_of
 
 logger = logging.getLogger(__name__)
 
 UNHEARD = 15.0
-"""Seconds that a job may wait in the queue while its client has not connected."""
+"""Seconds that a job may wait or run while its client has not connected."""
 UNHEARD_SAID = "Nobody connected to hear of this, so it was dropped."
 SWEEP_EVERY = 1.0
 """Seconds between two calls of `Engine.sweep`."""
@@ -127,10 +135,19 @@ class Engine:
         """Why the model could not be loaded, as a sentence."""
         self.visitors = Visitors(grace, clock)
         self.runs = RunStore(
-            keep_runs, keep_bytes, own_runs, own_bytes, self._delete, self.visitors.here
+            keep_runs,
+            keep_bytes,
+            own_runs,
+            own_bytes,
+            self._delete,
+            self.visitors.here,
+            self._size,
         )
+        self.keep_bytes = keep_bytes
         self.on_delete: Callable[[str], None] = lambda name: None
         """Called with the name of every deleted folder, to delete copies of its files too."""
+        self.copied: Callable[[str], int] = lambda name: 0
+        """Returns the bytes of such copies of a folder; they count as the folder's own."""
         self._runner, self._capacity, self._patience = runner, waiting, patience
         self._clock = clock
         self._arrived = threading.Event()
@@ -274,19 +291,17 @@ class Engine:
                 self.runs.drop(run.id, visitor)
 
     def sweep(self) -> None:
-        """Drop waiting jobs whose clients never connected, and the data of visitors who have
-        left.
-        """
+        """End jobs whose clients never connected, and delete the data of visitors who have left."""
         with self._change:
             late = self._clock() - UNHEARD
             unheard = [
                 job
                 for job in self._jobs
-                if job.begun is None and job.asked <= late and not self.visitors.met(job.visitor)
+                if job.asked <= late and not self.visitors.met(job.visitor)
             ]
             self._end(unheard, UNHEARD_SAID)
-            for visitor in self.visitors.gone():
-                self.leave(visitor)
+            for visitor in self.visitors.gone():  # named once, so each must have its turn
+                self._error_of(lambda visitor=visitor: self.leave(visitor), "leave")
 
     def _keep_sweeping(self) -> None:
         while not self._closed.wait(SWEEP_EVERY):
@@ -314,10 +329,15 @@ class Engine:
             if job.begun is None:
                 self._jobs.remove(job)
                 job.end(error)
+            else:
+                job.error = error
 
     def _delete(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        self.on_delete(folder.name)
+        self._error_of(lambda: self.on_delete(folder.name), folder.name)
+
+    def _size(self, folder: Path) -> int:
+        return folder_size(folder) + self.copied(folder.name)
 
     def _forget_not_kept(self, visitor: str) -> None:
         if folder := self._not_kept.pop(visitor, None):
@@ -337,10 +357,10 @@ class Engine:
                 job.begun = time.monotonic()
             error = self._error_of(lambda job=job: self._run(job), job.id)
             with self._change:
-                self._keep_or_delete(job)
+                unkept = self._error_of(lambda job=job: self._keep_or_delete(job), job.id)
                 self._jobs.remove(job)
             # Last, so that a visitor who sees the end can submit again at once.
-            job.end(error)
+            job.end(error or unkept or job.error)
 
     def _run(self, job: Job) -> None:
         if isinstance(job.request, AttackRequest) and self.runs.get(job.id, job.visitor) is None:
@@ -369,7 +389,7 @@ class Engine:
 
     def _error_of(self, work: Callable[[], None], name: str) -> str:
         """Do the work and return the error message for the visitor, "" if it succeeded. No
-        exception may end the engine's thread.
+        exception may end a thread of the engine.
         """
         try:
             with enough_memory("This", "the batch size, the rank or the number of pictures"):
@@ -382,7 +402,7 @@ class Engine:
                 return "The disk is full; free some space and try again."
             reason = error.strerror or type(error).__name__
             return f"A file could not be read or written ({reason})."
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("job %s", name)
             return f"Something went wrong on our side; the log has the details under {name[:8]}."
         return ""

@@ -1,5 +1,6 @@
 """What visitors request from the engine, the jobs for it, and the folders of finished runs."""
 
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -132,7 +133,7 @@ class RunStore:
     A visitor over their own limits loses their least recently used runs. Over the limits for all,
     the visitor with most loses, among those who are not `here` if there are any: a client that uses
     a new name for every run must not push out visitors who have the page open. `delete` removes a
-    folder.
+    folder, and `measure` returns its bytes.
     """
 
     def __init__(
@@ -143,10 +144,11 @@ class RunStore:
         own_size: int,
         delete: Callable[[Path], None],
         here: Callable[[str], bool],
+        measure: Callable[[Path], int],
     ) -> None:
         self._count, self._size = count, size
         self._own_count, self._own_size = own_count, own_size
-        self._delete, self._here = delete, here
+        self._delete, self._here, self._measure = delete, here, measure
         self._runs: OrderedDict[str, KeptRun] = OrderedDict()
         """The least recently used first."""
         self._lock = threading.RLock()
@@ -162,7 +164,7 @@ class RunStore:
         the last run of all is never deleted.
         """
         with self._lock:
-            sizes = {run_id: folder_size(run.folder) for run_id, run in self._runs.items()}
+            sizes = {run_id: self._measure(run.folder) for run_id, run in self._runs.items()}
             while lost := self._surplus(sizes):
                 del sizes[lost]
                 self._delete(self._runs.pop(lost).folder)
@@ -216,9 +218,12 @@ class RunStore:
 
 
 def folder_size(folder: Path) -> int:
-    """The bytes of all files in a folder, which may change meanwhile."""
+    """The bytes of all files in a folder, which may change meanwhile; what cannot be read counts
+    nothing.
+    """
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # renamed or deleted meanwhile
-            total += path.stat().st_size if path.is_file() else 0
+    for parent, _, names in os.walk(folder):  # unlike `rglob`, it passes over unreadable folders
+        for name in names:
+            with suppress(OSError):
+                total += Path(parent, name).lstat().st_size
     return total

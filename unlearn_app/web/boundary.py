@@ -94,7 +94,7 @@ class Boundary:
             message = {"detail": error.detail, "error": error.detail}
             await JSONResponse(message, error.status_code)(scope, receive, send)
             return
-        with self._connected(session_of(scope), blocks):
+        with self._connected(called_session(scope, blocks), blocks):
             await self._app(scope, receive, send)
 
     @contextmanager
@@ -226,23 +226,28 @@ def check_safe(scope: Scope, blocks: gr.Blocks) -> None:
     _check_session(session)
     if stream["page"]:
         return
-    queue = blocks._queue
-    if stream["event"]:  # a call without a session is its own session
-        called = queue.pending_event_ids_session.items()
-        session = next((name for name, events in called if session in events), session)
-    if session not in queue.pending_messages_per_session:
+    if called_session(scope, blocks) not in blocks._queue.pending_messages_per_session:
         raise HTTPException(404, "There is no answer, because no such call was made.")
 
 
 def session_of(scope: Scope) -> str:
-    """The session whose stream is read, which for a call without a session is the call itself; ""
-    for any other request.
+    """The session whose stream is read, or the call if that of one call is; "" for any other
+    request.
     """
     found = scope["method"] in SAFE and STREAM.search(scope["path"])
     if not found:
         return ""
     asked = HTTPConnection(scope).query_params.get("session_hash", "")
     return found["page"] or found["event"] or asked
+
+
+def called_session(scope: Scope, blocks: gr.Blocks) -> str:
+    """The session whose stream is read, also where the request names one of its calls; a call that
+    was made without a session is its own. "" for any other request.
+    """
+    named = session_of(scope)
+    calls = blocks._queue.pending_event_ids_session.items() if named else ()
+    return next((session for session, events in calls if named in events), named)
 
 
 def _check_session(session: Any) -> None:

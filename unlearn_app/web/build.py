@@ -24,7 +24,7 @@ from ..service.jobs import AttackRequest, LedgerRequest
 from ..settings.run_config import RunConfig
 from .api import attack_endpoint, unlearn_endpoint
 from .boundary import Boundary
-from .downloads import download_folder
+from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
 from .html import render
@@ -83,7 +83,7 @@ def build_demo(
         gr.api(unlearn_endpoint(engine, model), api_name="unlearn", concurrency_limit=VISITORS)
         gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
     demo.visitors = engine.visitors
-    engine.on_delete = delete_copies
+    engine.on_delete, engine.copied = delete_copies, copied_bytes
     return demo
 
 

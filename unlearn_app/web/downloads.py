@@ -1,5 +1,6 @@
 """The files for download: copies of a run's files, its report, and pages that compare runs."""
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from ..runs.comparison_strip import comparison_strip, heading
 from ..runs.findings import FOLDER
 from ..runs.folder import Run
 from ..runs.report import open_run, write_report
+from ..service.jobs import folder_size
 
 
 def download_folder(owner: str) -> Path:
@@ -27,6 +29,11 @@ def download_folder(owner: str) -> Path:
     Gradio serves files from there directly; files elsewhere it copies, and keeps the copies.
     """
     return Path(get_upload_folder()).resolve() / "downloads" / owner
+
+
+def copied_bytes(owner: str) -> int:
+    """The bytes of all downloads of `owner`."""
+    return folder_size(download_folder(owner))
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path]:
@@ -72,7 +79,8 @@ def _pack(run: Run, into: Path, targets: Mapping[str, Path]) -> None:
 
 
 def comparison(runs: Mapping[str, Path], into: Path) -> Path:
-    """Write a page to `into` that compares the `runs`, folders by the names to show.
+    """Write a page to `into` that compares the `runs`, folders by the names to show. It replaces
+    the page there.
 
     Raises:
         OutputError: one of them cannot be compared.
@@ -81,9 +89,21 @@ def comparison(runs: Mapping[str, Path], into: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=into) as scratch:
         copies = [_copy(Run.open(path), Path(scratch) / name) for name, path in runs.items()]
         page = comparison_html([open_run(copy.folder) for copy in copies])
-    target = into / f"{'-and-'.join(runs)[:80]}.html"
-    write_bytes(target, page.encode())
+    content = page.encode()
+    # Names are cut, and browsers keep what they have fetched: other pages get another address.
+    mark = hashlib.sha256(content).hexdigest()[:8]
+    target = into / f"{'-and-'.join(runs)[:80]}-{mark}.html"
+    write_only(target, content)
     return target
+
+
+def write_only(target: Path, content: bytes) -> None:
+    """Write a download in place of all others of its kind in the folder."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_bytes(target, content)
+    for other in target.parent.glob(f"*{target.suffix}"):
+        if other != target:
+            other.unlink(missing_ok=True)
 
 
 def _copy(run: Run, to: Path) -> Run:

@@ -10,6 +10,7 @@ from ..common.errors import OutputError, UnlearnError
 from ..continual.ledger import slug
 from ..runs.folder import Run
 from ..service.engine import Engine, RunGone
+from ..service.jobs import folder_size
 from .downloads import comparison, download_folder, exports
 from .following import Updates, visitor_of
 from .html import alert, note
@@ -28,6 +29,8 @@ class RunList:
     def __init__(self, engine: Engine, page: Page, recorded: dict[str, Path]) -> None:
         self._engine, self._page, self.recorded = engine, page, recorded
         self._exporting = threading.Lock()
+        self._compared: dict[str, Path] = {}
+        """The comparison that each visitor has made last, the oldest first."""
 
     def find(self, name: str | None, visitor: str) -> Path | None:
         """The folder of a run that this visitor may see."""
@@ -150,12 +153,27 @@ class RunList:
             folder = self.find(one, visitor)
             if folder is None:
                 return hidden | {actions.message: alert(GONE)}
-            runs[slug(titles[one])[:60]] = folder
+            runs[slug(titles[one])[-60:].strip("-")] = folder  # its end tells it apart
         try:
-            made = comparison(runs, download_folder(self._engine.home(visitor).name))
+            with self._exporting:
+                made = comparison(runs, download_folder(self._engine.home(visitor).name))
+                self._bound_comparisons(visitor, made)
         except OutputError:
             return hidden | {actions.message: alert(DAMAGED)}
         return hidden | {actions.compared: gr.DownloadButton(value=str(made), visible=True)}
+
+    def _bound_comparisons(self, visitor: str, latest: Path) -> None:
+        """Keep no more bytes of all visitors' comparisons than of their runs: the oldest go first,
+        but never the latest.
+        """
+        self._compared.pop(visitor, None)
+        others = {v: path for v, path in self._compared.items() if path.exists()}
+        self._compared = others | {visitor: latest}
+        sizes = {v: folder_size(path.parent) for v, path in self._compared.items()}
+        for name, path in others.items():
+            if sum(sizes.values()) > self._engine.keep_bytes:
+                path.unlink(missing_ok=True)
+                del sizes[name]
 
 
 def recorded_choices(recorded: dict[str, Path]) -> list[tuple[str, str]]:

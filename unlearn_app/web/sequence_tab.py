@@ -7,7 +7,6 @@ from functools import partial
 import gradio as gr
 
 from ..common import registry
-from ..common.atomic_files import write_bytes
 from ..common.errors import UnlearnError, check_known
 from ..concepts.catalog import preview_concept
 from ..continual.events import TRAINED, Added
@@ -24,7 +23,7 @@ from ..settings.presets import (
 )
 from ..settings.run_config import make_config, make_plan
 from .boundary import visitor_address
-from .downloads import download_folder
+from .downloads import download_folder, write_only
 from .following import QUIET, WORKING, Updates, follow, visitor_of
 from .html import alert, failed, progress, render
 from .layout import BOX, START, STOP
@@ -241,8 +240,7 @@ class SequenceTab:
         """The adapter of all requests, where it can be downloaded."""
         source = ledger.path(len(ledger.requests))
         target = download_folder(ledger.folder.parent.name) / source.name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_bytes(target, source.read_bytes())
+        write_only(target, source.read_bytes())
         return str(target)
 
 
