@@ -4,18 +4,23 @@ alone.
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from unlearn_app.common.paths import ASSETS
+from unlearn_app.common.paths import ASSETS, POCKET
+from unlearn_app.concepts.catalog import preview_concept
+from unlearn_app.evaluation.comparison import column_state, comparison_prompts, generate_column
 from unlearn_app.experiments import assets
 from unlearn_app.experiments.cells import Extent
 from unlearn_app.models.catalog import load_model
-from unlearn_app.models.latent_store import SHIPPED, VARIABLE
+from unlearn_app.models.latent_store import SHIPPED, VARIABLE, ShippedLatents
 from unlearn_app.pocket import measures
 from unlearn_app.pocket.world.rendering import PLACEMENTS
 from unlearn_app.runs.folder import Run
@@ -50,6 +55,27 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
         "base-style-0.json",
     }
     assert shipped() == before
+
+
+def test_what_ships_looks_like_what_is_sampled_here() -> None:
+    model, apart = load_model(), []
+
+    def recall(exact: bytes, portable: str, sample: Callable[[], Tensor]) -> Tensor:
+        stored, sampled = shipped.recall(b"", portable, missing), sample()
+        apart.append((model.decode(stored) - model.decode(sampled)).abs().max() / 2)
+        return stored
+
+    def missing() -> Tensor:
+        raise AssertionError("the store asks behind for what should ship")
+
+    shipped = ShippedLatents(POCKET / SHIPPED, SimpleNamespace(recall=lambda *_: missing()))
+    model.store = SimpleNamespace(recall=recall)
+    config = make_config(assets.STORED[0])
+    prompts = comparison_prompts(preview_concept(config), config.compare, config.seed)
+    with column_state(model, "original"):
+        generate_column(model, "original", prompts, config.compare, None)
+    assert apart
+    assert max(apart) <= 1 / 255
 
 
 def test_what_ships_is_all_that_a_click_asks_of_the_original(

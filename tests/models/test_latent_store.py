@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
+from small_runs import TINY
 
+from unlearn_app.attacks.runner import result_of
 from unlearn_app.models import latent_store
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.latent_store import (
@@ -17,6 +20,9 @@ from unlearn_app.models.latent_store import (
     user_store,
 )
 from unlearn_app.models.protocols import SamplingOverrides
+from unlearn_app.runs.folder import Run
+from unlearn_app.runs.workflow import run
+from unlearn_app.settings.run_config import make_config
 
 PROMPTS, SEEDS = ["a cat", "a dog"], [3, 4]
 HOW = {"steps": 2, "guidance_scale": 3.0}
@@ -159,6 +165,29 @@ def test_what_ships_is_found_on_another_machine_and_the_rest_is_asked_behind(
     asked = model.asked
     assert torch.equal(model.sample(PROMPTS, [7, 8], **HOW), other)
     assert model.asked == asked, "the store behind it keeps what does not ship"
+
+
+def test_a_run_is_the_same_without_a_store_with_an_empty_and_with_a_filled_one(
+    model, store: LatentStore, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    config, found = make_config("cat", model=str(tiny_pipeline), **TINY), []
+    for number, own in enumerate([None, store, store]):
+        model.store = own
+        result_of(run(config, tmp_path / str(number), model=model))
+        files = Run.open(tmp_path / str(number)).record["files"]
+        found.append({n: h for n, h in files.items() if n.endswith((".png", ".safetensors"))})
+    without, empty, filled = found
+    assert len(without) > 2
+    assert empty == without
+    assert filled == without
+
+
+def test_what_diffusers_notes_for_itself_does_not_change_a_key(model) -> None:
+    model.sample(PROMPTS, SEEDS, **HOW)
+    asked, config = model.asked, dict(model.pipe.scheduler.config)
+    model.pipe.scheduler._internal_dict = FrozenDict(config | {"_use_default_values": ["b", "a"]})
+    model.sample(PROMPTS, SEEDS, **HOW)
+    assert model.asked == asked
 
 
 def test_states_without_prompts_do_not_ship(model) -> None:
