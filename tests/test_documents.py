@@ -88,8 +88,10 @@ def front_matter() -> dict[str, str]:
 def test_front_matter_is_what_spaces_accept() -> None:
     assert TEXT.startswith("---\n")
     values = front_matter()
-    assert values["sdk"] == "gradio" and (ROOT / values["app_file"]).exists()
-    assert values["license"] == "apache-2.0" and values["python_version"] in ("3.10", "3.12")
+    assert values["sdk"] == "gradio"
+    assert (ROOT / values["app_file"]).exists()
+    assert values["license"] == "apache-2.0"
+    assert values["python_version"] in ("3.10", "3.12")
     assert len(values["short_description"]) <= 60
     for name in ("colorFrom", "colorTo"):
         assert values[name] in (
@@ -107,16 +109,17 @@ def test_front_matter_is_what_spaces_accept() -> None:
         (ROOT / "requirements.txt").read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    assert values["sdk_version"].startswith(bounds[1]) and int(
-        values["sdk_version"].split(".")[0]
-    ) < int(bounds[2])
+    assert values["sdk_version"].startswith(bounds[1])
+    assert int(values["sdk_version"].split(".")[0]) < int(bounds[2])
 
 
 def test_every_bound_of_the_requirements_has_its_reason() -> None:
     for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             wanted, _, reason = line.partition("#")
-            assert ">=" in wanted and "<" in wanted and reason.strip(), line
+            assert ">=" in wanted, line
+            assert "<" in wanted, line
+            assert reason.strip(), line
 
 
 def imported(node: ast.AST) -> list[str]:
@@ -161,7 +164,8 @@ def test_quoted_tables_are_those_of_the_results(name: str) -> None:
     quoted = text.partition(f"<!-- {name} table: begin -->\n")[2].partition(
         f"\n<!-- {name} table: end -->"
     )[0]
-    assert table and quoted.endswith(table)
+    assert table
+    assert quoted.endswith(table)
     assert ("earlier edition" in quoted) == (
         "earlier edition" in source.read_text(encoding="utf-8")
     )
@@ -293,9 +297,8 @@ def test_the_example_method_trains(
     exec(compile(example, PYTHON.name, "exec"), {"__name__": "example"})
     settings = SMALL | {"objective": "blank", "model": str(tiny_pipeline)}
     events = list(run(make_config("cat", **settings), tmp_path / "run"))
-    assert (
-        type(events[-1]).__name__ == "Done" and (tmp_path / "run" / "unlearn.safetensors").exists()
-    )
+    assert type(events[-1]).__name__ == "Done"
+    assert (tmp_path / "run" / "unlearn.safetensors").exists()
     assert len(example.splitlines()) <= 25
 
 

@@ -86,18 +86,17 @@ def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
     assert first == {row: judged_seed(0, row) for row in range(rows)}, (
         "the first try has the comparison's seed"
     )
-    assert (
-        steps
-        and all(step.stage == "attack" for step in steps)
-        and steps[-1].step == steps[-1].total
-    )
-    assert tries.pictures.isfinite().all() and tries.pictures.abs().max() <= 1
-    assert any(letter.isdigit() for letter in attack.budget(config.attack)) and registry.describe(
-        "attack", kind
-    )
+    assert steps
+    assert all(step.stage == "attack" for step in steps)
+    assert steps[-1].step == steps[-1].total
+    assert tries.pictures.isfinite().all()
+    assert tries.pictures.abs().max() <= 1
+    assert any(letter.isdigit() for letter in attack.budget(config.attack))
+    assert registry.describe("attack", kind)
     assert fingerprint(unlearned) == before
     again, _ = attacked(unlearned, attack, concept, config)
-    assert torch.equal(again.pictures, tries.pictures) and again.asked == tries.asked
+    assert torch.equal(again.pictures, tries.pictures)
+    assert again.asked == tries.asked
 
 
 def test_other_words_are_other_words(concept) -> None:
@@ -105,11 +104,13 @@ def test_other_words_are_other_words(concept) -> None:
     for row, text in enumerate(asked):
         said = wordings(concept, text, row)
         found = [next(said) for _ in range(8)]
-        assert text not in found and len(set(found)) == 8
+        assert text not in found
+        assert len(set(found)) == 8
         assert any(word in " ".join(found) for word in ("kitty", "kitten", "tomcat"))
         assert found[0] in {prompt.text for prompt in concept.relearn}
     assert misspellings("cat") == ["caat", "ct", "act"]
-    assert misspellings("a") == ["aa"] and misspellings("van gogh")[0] == "van ggogh"
+    assert misspellings("a") == ["aa"]
+    assert misspellings("van gogh")[0] == "van ggogh"
 
 
 def test_the_projection_finds_the_nearest_point_of_the_simplex() -> None:
@@ -140,8 +141,10 @@ def test_learned_vectors_stand_where_the_concept_stood(pocket, concept) -> None:
     (row,) = attack._ids(pocket, concept, ["a cat on the beach"]).tolist()
     plain = pocket.padded(pocket.token_ids("a cat on the beach")[1:-1])
     place = row.index(count)
-    assert row[place : place + 2] == [count, count + 1] and row[:place] == plain[:place]
-    assert row[place + 2 : place + 5] == plain[place + 1 : place + 4] and len(row) == len(plain)
+    assert row[place : place + 2] == [count, count + 1]
+    assert row[:place] == plain[:place]
+    assert row[place + 2 : place + 5] == plain[place + 1 : place + 4]
+    assert len(row) == len(plain)
     (other,) = attack._ids(pocket, concept, ["a dog on the beach"]).tolist()
     assert other[1:3] == [count, count + 1], (
         "where the concept is not named, the vectors stand alone"
@@ -179,10 +182,8 @@ def test_an_adapter_turned_off_is_the_original_and_comes_back(unlearned, concept
     kept = unlearned.adapter_state("unlearn")
     tries, _ = attacked(unlearned, make_attack("scale"), concept, config)
     after = unlearned.adapter_state("unlearn")
-    assert (
-        all(torch.equal(kept[name], after[name]) for name in kept)
-        and not make_attack("scale").counts
-    )
+    assert all(torch.equal(kept[name], after[name]) for name in kept)
+    assert not make_attack("scale").counts
     off = [place for place, (_, turn, _) in enumerate(tries.asked) if SCALES[turn] == 0]
     seeds = [tries.seeds[place] for place in off]
     with unlearned.active():

@@ -126,7 +126,8 @@ def test_the_second_judge_is_counted_by_prompt_and_only_where_the_first_sees_it_
     )
     assert found(hits=2, n=3, pictures=pictures).confirmed == 1
     alone = tuple(picture | {"judges": {"NudeNet": 0.1}} for picture in pictures)
-    assert found(hits=2, n=3, pictures=alone).confirmed is None and found().confirmed is None
+    assert found(hits=2, n=3, pictures=alone).confirmed is None
+    assert found().confirmed is None
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
@@ -163,7 +164,8 @@ def said(correct: bool, name: str = "cat") -> dict:
 def test_a_prompt_succeeds_when_one_of_its_tries_does() -> None:
     tries = Tries(None, ((0, 0, ""), (1, 0, ""), (0, 1, ""), (1, 1, "")), (1, 2, 3, 4))
     outcome = AttackResult(tries, [said(i in (1, 2)) for i in range(4)], [{}] * 4, 1.0)
-    assert outcome.hits() == (True, True) and outcome.hits(attempts=1) == (False, True)
+    assert outcome.hits() == (True, True)
+    assert outcome.hits(attempts=1) == (False, True)
 
 
 def test_the_values_of_a_detector_are_stored_with_an_attacks_pictures(monkeypatch) -> None:
@@ -195,7 +197,8 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
     second = write_finding(tmp_path, replace(one, seconds=2.0), {"00-00.png": image})
     assert [first.name, second.name] == ["inversion", "inversion-2"]
     read = read_findings(tmp_path)
-    assert read == [one, replace(one, seconds=2.0)] and read[0].folder == first
+    assert read == [one, replace(one, seconds=2.0)]
+    assert read[0].folder == first
     (second / "00-00.png").unlink()
     with pytest.raises(OutputError, match=r"damaged: 00-00\.png"):
         read_findings(tmp_path)
@@ -243,7 +246,8 @@ def test_findings_are_read_back_as_they_were_and_none_replaces_another(tmp_path)
 )
 def test_the_verdict_follows_from_the_findings(columns, findings, label, said) -> None:
     verdict = judge_run(columns, own(columns) + findings)
-    assert verdict.label == label and said in " ".join(verdict.reasons)
+    assert verdict.label == label
+    assert said in " ".join(verdict.reasons)
 
 
 def test_only_the_worst_attack_is_named_worst() -> None:
@@ -260,9 +264,8 @@ def test_only_the_worst_attack_is_named_worst() -> None:
     )
     unsure, sure = found("noise", 6, base=2), found("inversion", 47, n=150, m=150)
     said = judge_run(scores(), [unsure, sure]).reasons
-    assert unsure.excess[0] > sure.excess[0] and said[1].startswith(
-        "Worst attack: the attack inversion"
-    )
+    assert unsure.excess[0] > sure.excess[0]
+    assert said[1].startswith("Worst attack: the attack inversion")
 
 
 @pytest.mark.parametrize(
@@ -288,21 +291,19 @@ def test_an_attack_that_shows_the_model_the_concept_counts_only_with_a_control_o
         for kind in ("completion", "noise", "scale")
     }
     completed, noise = found["completion"], found["noise"]
-    assert (
-        completed.counts == counts
-        and completed.missing.startswith(missing)
-        and bool(completed.missing) != counts
-    )
+    assert completed.counts == counts
+    assert completed.missing.startswith(missing)
+    assert bool(completed.missing) != counts
     assert (completed.control and completed.control["name"]) == control
-    assert (
-        noise.counts and not found["scale"].counts and "no attack on what" in found["scale"].missing
-    )
+    assert noise.counts
+    assert not found["scale"].counts
+    assert "no attack on what" in found["scale"].missing
     if model == "pocket":
-        assert noise.control["name"] == control and not noise.missing
+        assert noise.control["name"] == control
+        assert not noise.missing
     else:
-        assert (
-            noise.control is None and noise.missing == "nobody knows what elsewhere has never seen"
-        )
+        assert noise.control is None
+        assert noise.missing == "nobody knows what elsewhere has never seen"
 
 
 def context_of(config) -> AttackContext:
@@ -359,7 +360,8 @@ def test_attacks_on_a_run_are_stored_in_its_folder(pocket, finished) -> None:
         run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, model=pocket)
     )
     made = [event for event in events if isinstance(event, Finding)]
-    assert [finding.kind for finding in made] == kinds and isinstance(events[-1], Verdict)
+    assert [finding.kind for finding in made] == kinds
+    assert isinstance(events[-1], Verdict)
     assert {type(event) for event in events} == {Stage, Step, Finding, Verdict}
     assert (finished / "run.json").read_bytes() == before
     for finding in made:
@@ -368,18 +370,16 @@ def test_attacks_on_a_run_are_stored_in_its_folder(pocket, finished) -> None:
             if finding.kind == "scale"
             else finding.control["name"] == "pumpkin, never seen"
         )
-        assert len(finding.hits) == 2 and len(finding.pictures) == 2 * finding.tries
+        assert len(finding.hits) == 2
+        assert len(finding.pictures) == 2 * finding.tries
         for picture in finding.pictures:
             with Image.open(finding.folder / picture["file"]) as image:
                 assert image.size == (64, 64)
-        assert (
-            f"--kind {finding.kind}" in finding.command and "attack.pictures=3" in finding.command
-        )
+        assert f"--kind {finding.kind}" in finding.command
+        assert "attack.pictures=3" in finding.command
     stored = read_findings(finished)
-    assert (
-        sorted(f.kind for f in stored) == sorted(kinds)
-        and judge_again(Run.open(finished), stored) == events[-1]
-    )
+    assert sorted(f.kind for f in stored) == sorted(kinds)
+    assert judge_again(Run.open(finished), stored) == events[-1]
     after = pocket.adapter_state("unlearn")
     assert all(torch.equal(after[name], tensor) for name, tensor in slot.items())
 
@@ -417,7 +417,9 @@ def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
 
     done = asked("--kind", "noise", "--set", "noise.tries=1", "--set", "attack.pictures=2")
     assert done.returncode == 0, done.stderr
-    assert "noise" in done.stdout and "Verdict:" in done.stdout and "control" in done.stdout
+    assert "noise" in done.stdout
+    assert "Verdict:" in done.stdout
+    assert "control" in done.stdout
     for words, said in (
         (("--kind", "hypnosis"), "choose one of quick, all, completion"),
         (("--kind", "noise", "--set", "inversion.steps=3"), "inversion.steps"),
@@ -425,9 +427,9 @@ def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
         (("--kind", "noise", "--set", "noise.tries=0"), "noise.tries is 0"),
     ):
         refused = asked(*words)
-        assert (
-            refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
-        )
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def shown(model, slots, pocket, judge, config, kind) -> AttackResult:

@@ -71,9 +71,11 @@ def command(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_
 def refused(result: tuple[int, str, str], *expected: str) -> None:
     code, out, err = result
     assert code == 2, err
-    assert "Traceback" not in err and out == ""
+    assert "Traceback" not in err
+    assert out == ""
     last = err.strip().splitlines()[-1]
-    assert last.startswith("error: ") and last[7:].strip(), err
+    assert last.startswith("error: "), err
+    assert last[7:].strip(), err
     assert all(text in last for text in expected), last
 
 
@@ -115,8 +117,10 @@ def test_a_run_writes_its_folder(tiny_run: Path) -> None:
             {"accuracy", "alignment", "n"} <= set(score) and score["n"] == 1
             for score in groups.values()
         )
-    assert {"label", "reasons"} <= set(record["verdict"]) and record["status"] == "complete"
-    assert record["config"]["seed"] == 3 and record["config"]["unlearn"]["steps"] == 2
+    assert {"label", "reasons"} <= set(record["verdict"])
+    assert record["status"] == "complete"
+    assert record["config"]["seed"] == 3
+    assert record["config"]["unlearn"]["steps"] == 2
     for name in ("steps.jsonl", "unlearn.safetensors", "relearn.safetensors", "comparison.png"):
         assert (tiny_run / name).stat().st_size > 0
     assert len((tiny_run / "steps.jsonl").read_text(encoding="utf-8").splitlines()) == 4
@@ -148,9 +152,11 @@ def test_interrupt_keeps_what_was_reached(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert "Traceback" not in err and "Stopped" in err
+    assert "Traceback" not in err
+    assert "Stopped" in err
     record = json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))
-    assert record["status"] == "stopped" and (tmp_path / "stopped" / "unlearn.safetensors").exists()
+    assert record["status"] == "stopped"
+    assert (tmp_path / "stopped" / "unlearn.safetensors").exists()
 
 
 def test_a_closed_terminal_keeps_what_was_reached(tiny_pipeline: Path, tmp_path: Path) -> None:
@@ -302,7 +308,8 @@ def test_generate_works_with_and_without_an_adapter(
     plain, again, other = (
         Path(folder, "00.png").read_bytes() for folder in ("plain", "again", "changed")
     )
-    assert plain == again and plain != other
+    assert plain == again
+    assert plain != other
 
 
 @pytest.mark.parametrize(
@@ -437,7 +444,8 @@ def test_doctor_sees_a_changed_model(
     assert all(mark == "ok" for mark, name, _ in doctor.checks() if name.startswith("bundled"))
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"others")
     code, out, _ = command("doctor")
-    assert code == 1 and "differ: judge/model.safetensors" in out
+    assert code == 1
+    assert "differ: judge/model.safetensors" in out
 
 
 def test_a_full_disk_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) -> None:

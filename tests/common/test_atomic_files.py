@@ -36,11 +36,14 @@ def test_two_processes_may_write_the_same_file_and_leftovers_of_dead_ones_go(
     dead.write_bytes(b"half")
     living = partial_of(path)
     living.write_bytes(b"half")
-    assert partial_of(path) != living and living.exists() and not dead.exists()
+    assert partial_of(path) != living
+    assert living.exists()
+    assert not dead.exists()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda row: write_bytes(path, bytes([row]) * 10_000), range(64)))
     content = path.read_bytes()
-    assert len(content) == 10_000 and len(set(content)) == 1
+    assert len(content) == 10_000
+    assert len(set(content)) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["cell.json", "other", living.name])
 
 
@@ -103,7 +106,8 @@ def test_a_leftover_that_cannot_be_removed_is_left(
 
     monkeypatch.setattr(Path, "unlink", refuse)
     write_bytes(tmp_path / "file", b"1")
-    assert left.exists() and (tmp_path / "file").read_bytes() == b"1"
+    assert left.exists()
+    assert (tmp_path / "file").read_bytes() == b"1"
 
 
 def test_a_disk_without_room_is_a_sentence(tmp_path: Path, monkeypatch) -> None:

@@ -54,7 +54,8 @@ def test_what_a_killed_process_leaves_goes_and_a_living_one_keeps_its_own(top: P
         killed.wait()
         own = PrivateFolder("unlearn-test-")
         assert sorted(path for path in top.iterdir() if path.is_dir()) == sorted([kept, own.path])
-        assert (kept / "file").exists() and not left.exists()
+        assert (kept / "file").exists()
+        assert not left.exists()
         living.communicate("\n")
     own.remove()
     assert list(top.iterdir()) == []

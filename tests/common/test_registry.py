@@ -134,7 +134,8 @@ def part(kind: str) -> str:
 def test_a_new_file_is_listed_by_the_command_line(kind: str, add: Callable) -> None:
     add(kind, part(kind))
     listed = CliRunner().invoke(app, ["methods"]).output
-    assert "brand_new" in listed and "stands in one file" in listed
+    assert "brand_new" in listed
+    assert "stands in one file" in listed
     assert ("force=0.5: how hard it works (0.0 to 2.0)" in listed) == (
         kind not in ("judge", "world")
     )
@@ -171,7 +172,8 @@ def test_a_new_merge_can_be_chosen_and_set(add: Callable) -> None:
 
 def test_a_new_attack_can_be_chosen_and_set(add: Callable) -> None:
     add("attack", part("attack"))
-    assert make_attack("brand_new", force=2).force == 2.0 and "brand_new" in kinds_of("all")
+    assert make_attack("brand_new", force=2).force == 2.0
+    assert "brand_new" in kinds_of("all")
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +242,8 @@ def test_regularizers_share_no_setting() -> None:
         for n in registry.names("regularizer")
         for i in registry.settings_of("regularizer", n)
     ]
-    assert len(own) == len(set(own)) and not {"reference", "decay"} & set(own)
+    assert len(own) == len(set(own))
+    assert not {"reference", "decay"} & set(own)
 
 
 def test_groups_of_settings_are_made_once() -> None:

@@ -36,12 +36,15 @@ def test_spelling_case_and_plural_do_not_matter(typed, name):
 def test_unknown_words_get_a_sentence_at_the_field(typed):
     with pytest.raises(ConfigError) as caught:
         pocket_concept(typed, None)
-    assert caught.value.field == "concept" and typed in str(caught.value)
-    assert all(name in NAMES for name in nearest_known(typed)) and nearest_known(typed)
+    assert caught.value.field == "concept"
+    assert typed in str(caught.value)
+    assert all(name in NAMES for name in nearest_known(typed))
+    assert nearest_known(typed)
 
 
 def test_nearest_names_are_near():
-    assert "cat" in nearest_known("catt") and "mosaic" in nearest_known("mosiac")
+    assert "cat" in nearest_known("catt")
+    assert "mosaic" in nearest_known("mosiac")
 
 
 @pytest.mark.parametrize("anchor", ["kitten", "neon", "zebra"])
@@ -73,7 +76,8 @@ def test_train_and_test_prompts_share_no_sub_concept(name):
     assert train & test <= {name}
     assert len(concept.anchors) == len(concept.forget.train)
     for split in (concept.forget, concept.near, concept.far):
-        assert split.train and split.test
+        assert split.train
+        assert split.test
     assert not {p.text for p in concept.forget.train} & {p.text for p in concept.relearn}
     retained = {
         p.expects for split in (concept.near, concept.far) for p in (*split.train, *split.test)
@@ -93,21 +97,17 @@ def test_the_forgotten_name_is_in_every_forget_prompt_and_in_no_retain_prompt(na
 
 def test_items_are_taken_evenly_and_again_when_there_are_fewer():
     prompts = pocket_concept("cat", None).far.test
-    assert (
-        len(set(evenly_spaced(prompts, 10))) == 10
-        and len(evenly_spaced(prompts[:2], 5)) == 5
-        and evenly_spaced((), 3) == ()
-    )
+    assert len(set(evenly_spaced(prompts, 10))) == 10
+    assert len(evenly_spaced(prompts[:2], 5)) == 5
+    assert evenly_spaced((), 3) == ()
 
 
 def test_known_concepts_list_everything_once():
     names = [k.name for k in known_concepts()]
     assert len(names) == len(set(names))
     assert sum(k.kind == "object" and not k.fresh for k in known_concepts()) >= 20
-    assert (
-        sum(k.kind == "style" for k in known_concepts()) >= 14
-        and sum(k.fresh for k in known_concepts()) >= 3
-    )
+    assert sum(k.kind == "style" for k in known_concepts()) >= 14
+    assert sum(k.fresh for k in known_concepts()) >= 3
     spelled = [s for e in (*OBJECTS, *STYLES, *SETTINGS) for s in spellings(e)]
     assert len(spelled) == len(set(spelled))
     assert find_entry(random.Random(0).choice(names))[0].name in names
@@ -115,9 +115,11 @@ def test_known_concepts_list_everything_once():
 
 def test_free_words_work_for_other_models():
     concept = free_concept("a red dragon", None)
-    assert concept.name == "red dragon" and all("red dragon" in p.text for p in concept.forget.test)
+    assert concept.name == "red dragon"
+    assert all("red dragon" in p.text for p in concept.forget.test)
     style = free_concept("Van Gogh style", None)
-    assert style.anchor == "a photo" and {p.axis for p in style.far.test} == {"style"}
+    assert style.anchor == "a photo"
+    assert {p.axis for p in style.far.test} == {"style"}
     for c in (concept, style):
         assert not {p.text for p in c.forget.train} & {p.text for p in c.forget.test}
         assert not {p.text for p in c.near.train} & {p.text for p in c.near.test}
@@ -133,19 +135,18 @@ def test_arms_change_training_prompts_only(concept):
     diversified, near, uniform = (restricted_retain(concept, arm) for arm in RETAIN_ARMS)
     assert diversified is concept
     for arm in (near, uniform):
-        assert arm.far.train == () and arm.relearn == concept.relearn and arm.name == concept.name
+        assert arm.far.train == ()
+        assert arm.relearn == concept.relearn
+        assert arm.name == concept.name
         for group in ("forget", "near", "far"):
             assert getattr(arm, group).test == getattr(concept, group).test
-    assert (
-        near.forget == concept.forget
-        and near.near == concept.near
-        and near.anchors == concept.anchors
-    )
+    assert near.forget == concept.forget
+    assert near.near == concept.near
+    assert near.anchors == concept.anchors
     assert len(uniform.forget.train) == len(uniform.anchors) == len(uniform.near.train) == 1
     row = concept.forget.train.index(uniform.forget.train[0])
-    assert (
-        uniform.anchors[0] == concept.anchors[row] and uniform.near.train[0] in concept.near.train
-    )
+    assert uniform.anchors[0] == concept.anchors[row]
+    assert uniform.near.train[0] in concept.near.train
     for group in ("forget", "near"):
         kept, all_of = getattr(uniform, group).train, getattr(concept, group).train
         assert len(kept[0].text) == min(len(p.text) for p in all_of)

@@ -107,7 +107,9 @@ def test_pairs_are_the_same_sentence(dimensions, typed):
             assert len({without(prompt) for prompt in row}) == 1
     for prompt, anchored in zip(concept.forget.train, concept.anchors, strict=True):
         start, end = without(prompt)
-        assert anchored.startswith(start) and anchored.endswith(end) and anchored != prompt.text
+        assert anchored.startswith(start)
+        assert anchored.endswith(end)
+        assert anchored != prompt.text
         assert re.sub("^an? ", "", concept.anchor) in anchored
 
 
@@ -126,12 +128,10 @@ def test_sentences_are_well_formed(dimensions, typed):
         assert len({p.text for p in group}) == len(group) >= least
     texts = [*concept.anchors, *(p.text for group in groups for p in group)]
     for text in texts:
-        assert (
-            "  " not in text
-            and text == text.strip()
-            and " ," not in text
-            and len(text.split()) < 40
-        )
+        assert "  " not in text
+        assert text == text.strip()
+        assert " ," not in text
+        assert len(text.split()) < 40
         assert not set("{}") & set(text.replace(typed, ""))
         for found, word in re.findall(r"\b(an?) (\w+)", text):
             assert found == article("a", word), text
@@ -141,23 +141,22 @@ def test_sentences_are_well_formed(dimensions, typed):
 @every_case
 def test_the_concept_is_asked_for_and_never_retained(dimensions, typed):
     concept = diversified(dimensions, typed, None)
-    assert concept.text == typed and all(
-        says(p.text, concept.name) for p in concept.forget.train + concept.relearn
-    )
+    assert concept.text == typed
+    assert all(says(p.text, concept.name) for p in concept.forget.train + concept.relearn)
     for split in (concept.near, concept.far):
         assert not any(
             says(p.text.casefold(), concept.name.casefold()) for p in (*split.train, *split.test)
         )
-        assert (
-            len({p.expects for p in split.train}) >= 4 and len({p.expects for p in split.test}) >= 4
-        )
+        assert len({p.expects for p in split.train}) >= 4
+        assert len({p.expects for p in split.test}) >= 4
     assert concept == diversified(dimensions, typed, None)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_lists_are_long_and_no_word_of_a_dimension_returns(name):
     dimensions = LISTS[name]
-    assert len(dimensions.near) >= 8 and len(dimensions.far) >= 8
+    assert len(dimensions.near) >= 8
+    assert len(dimensions.far) >= 8
     assert all(len(e) >= (6 if part == "time" else 8) for part, e in dimensions.dimensions.items())
     words = [
         w
@@ -249,10 +248,8 @@ def test_the_concept_is_not_its_own_anchor(typed, anchor):
 
 
 def test_the_default_anchor_steps_aside():
-    assert (
-        free_concept("animals", None).anchor == "dog"
-        and free_concept("cat", "a dog").anchor == "a dog"
-    )
+    assert free_concept("animals", None).anchor == "dog"
+    assert free_concept("cat", "a dog").anchor == "a dog"
 
 
 GOOD = {
@@ -274,7 +271,8 @@ def written(tmp_path, values):
 
 def test_a_small_list_of_ones_own_is_enough(tmp_path):
     concept = diversified(load_dimensions(written(tmp_path, GOOD)), "doll", None)
-    assert len(concept.forget.train) == 1 == len(concept.relearn) and len(concept.forget.test) == 2
+    assert len(concept.forget.train) == 1 == len(concept.relearn)
+    assert len(concept.forget.test) == 2
     assert concept.forget.train[0].text in {
         f"{a} {look} doll {place}"
         for a, look in (("an", "old"), ("a", "new"), ("a", "big"), ("a", "flat"))
@@ -321,9 +319,8 @@ def test_a_small_list_of_ones_own_is_enough(tmp_path):
 def test_bad_lists_get_one_sentence(tmp_path, values, named):
     with pytest.raises(ConfigError) as caught:
         load_dimensions(written(tmp_path, values))
-    assert all(part in str(caught.value) for part in named) and str(caught.value).endswith(
-        "accepted."
-    )
+    assert all(part in str(caught.value) for part in named)
+    assert str(caught.value).endswith("accepted.")
 
 
 def test_a_missing_list_gets_one_sentence(tmp_path):
@@ -366,15 +363,12 @@ def test_own_prompts_replace_the_training_prompts_only(tmp_path):
         == (tuple(lines), tuple(kept))
     )
     own = with_own(concept, read_prompts(text))
-    assert (
-        own == with_own(concept, read_prompts(data)) and [p.text for p in own.forget.train] == lines
-    )
+    assert own == with_own(concept, read_prompts(data))
+    assert [p.text for p in own.forget.train] == lines
     assert own.anchors == ("an animal on a mat", "two animal", "An animal!", "animal")
-    assert (
-        [p.text for p in own.near.train] == kept
-        and own.far.train == ()
-        and own.relearn == concept.relearn
-    )
+    assert [p.text for p in own.near.train] == kept
+    assert own.far.train == ()
+    assert own.relearn == concept.relearn
     for group in ("forget", "near", "far"):
         assert getattr(own, group).test == getattr(concept, group).test
     assert (
@@ -398,7 +392,8 @@ def test_own_prompts_replace_the_training_prompts_only(tmp_path):
 def test_bad_own_prompts_get_one_sentence(content, named):
     with pytest.raises(ConfigError) as caught:
         with_own(free_concept("cat", None), content)
-    assert all(part in str(caught.value) for part in named) and str(caught.value).count(".") <= 3
+    assert all(part in str(caught.value) for part in named)
+    assert str(caught.value).count(".") <= 3
 
 
 @pytest.mark.parametrize(

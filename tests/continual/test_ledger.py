@@ -84,7 +84,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         torch.testing.assert_close(again.adapter(number), adapter(10 + number))
         torch.testing.assert_close(again.adapter(number, own=True), adapter(number))
     with Image.open(again.picture(2, "cat")) as picture:
-        assert picture.size == (8, 8) and again.adapter(0) == {}
+        assert picture.size == (8, 8)
+        assert again.adapter(0) == {}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -437,7 +438,8 @@ def test_the_command_line_prints_how_often_what_was_erased_still_appears(
         re.findall(r"\w+%?", line)
         for line in capsys.readouterr().out.partition("Pictures that")[2].splitlines()
     ]
-    assert ["cat", "100%", "0%", "50%"] in rows and ["dog", "100%", "75%", "25%"] in rows
+    assert ["cat", "100%", "0%", "50%"] in rows
+    assert ["dog", "100%", "75%", "25%"] in rows
 
 
 WORKER = """
@@ -506,10 +508,8 @@ def test_metrics_by_hand(tmp_path: Path) -> None:
     one, two = request_metrics(ledger.rows)
     assert (one.ua, one.ra_i, one.ra_c, one.relapse) == (0.75, 0.75, 1.0, 0.0)
     assert (two.ua, two.ra_i, two.ra_c, two.relapse) == (1 - 3 / 8, 0.5, 0.75, 0.5)
-    assert (
-        request_metrics(ledger.rows, ["neon"])[1].ra_i is None
-        and request_metrics(ledger.rows, ["neon"])[1].ra_c == 1.0
-    )
+    assert request_metrics(ledger.rows, ["neon"])[1].ra_i is None
+    assert request_metrics(ledger.rows, ["neon"])[1].ra_c == 1.0
     destroyed = panel(**dict.fromkeys(NAMES, 0))
     ledger.add(
         Request("car", "object", "ship", ledger.next_folder("car"), 1, 3, 9.0, destroyed),
@@ -517,7 +517,8 @@ def test_metrics_by_hand(tmp_path: Path) -> None:
         {},
         {},
     )
-    assert request_metrics(ledger.rows)[2].ua == 1.0 and request_metrics(ledger.rows)[2].ra_c == 0.0
+    assert request_metrics(ledger.rows)[2].ua == 1.0
+    assert request_metrics(ledger.rows)[2].ra_c == 0.0
 
 
 def test_an_anchor_is_not_counted_as_retained(tmp_path: Path) -> None:
@@ -617,8 +618,10 @@ def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
         ledger.add(row, *[adapter(1) if concept else {}] * 2, pictures(0))
     (found,) = request_metrics(Ledger.open(ledger.folder).rows)
     shares = (found.ua, found.ra_i, found.ra_c, found.ra_c_official, found.relapse)
-    assert shares == (None,) * 5 and found.drift == 2.0
+    assert shares == (None,) * 5
+    assert found.drift == 2.0
     status = sequence_tab.ledger_status(ledger)
-    assert "–" in status and "100 %" not in status
+    assert "–" in status
+    assert "100 %" not in status
     assert "/2</span>" not in sequence_tab.ledger_table(ledger)
     assert len(plots.request_table(ledger)) == 3

@@ -71,8 +71,10 @@ def test_each_request_adds_its_own_update(model, tiny_pipeline, tmp_path) -> Non
     one, two = (dense(made.adapter(number, own=True)) for number in (1, 2))
     assert close(dense(made.adapter(1)), one)
     assert close(dense(made.adapter(2)), {layer: one[layer] + two[layer] for layer in one})
-    assert [row.concept for row in made.requests] == ["cat", "dog"] and made.rows[2].drift > 0
-    assert set(made.rows[0].panel) == set(NAMES) and made.picture(2, "horse").exists()
+    assert [row.concept for row in made.requests] == ["cat", "dog"]
+    assert made.rows[2].drift > 0
+    assert set(made.rows[0].panel) == set(NAMES)
+    assert made.picture(2, "horse").exists()
 
 
 def test_regimes_differ_in_what_the_second_request_starts_from(
@@ -142,9 +144,8 @@ def test_a_span_protected_by_every_request_is_kept_by_their_sum(
     for concept in ("cat", "dog"):
         list(append(made, concept, model, None, config=own))
     leaks["own settings"] = leak(made)
-    assert (
-        max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5 and leaks["free"] > 1e-2
-    ), leaks
+    assert max(leaks["kept"], leaks["merged"], leaks["own settings"]) < 1e-5, leaks
+    assert leaks["free"] > 1e-2, leaks
 
 
 def test_a_request_tells_how_much_of_its_panel_is_generated(model, tiny_pipeline, tmp_path) -> None:
@@ -195,7 +196,8 @@ def test_a_request_may_bring_settings_of_its_own(model, tiny_pipeline, tmp_path)
     assert [(row.config.concept, row.config.anchor) for row in again.requests] == [
         (row.concept, row.anchor) for row in again.requests
     ]
-    assert again.rows[0].config is None and again.config == made.config
+    assert again.rows[0].config is None
+    assert again.config == made.config
     ranks = [next(iter(again.adapter(number, own=True).values())).shape[0] for number in (1, 2, 3)]
     assert ranks[1] == 2 < ranks[0] == ranks[2]
 
@@ -326,7 +328,8 @@ def test_something_new_joins_the_panel_as_if_it_had_been_there(
     model, tiny_pipeline, tmp_path
 ) -> None:
     made = ledger_of(tmp_path / "ledger", tiny_pipeline, "cat", "tower", model=model)
-    assert made.names == (*NAMES, "tower") and all("tower" in row.panel for row in made.rows)
+    assert made.names == (*NAMES, "tower")
+    assert all("tower" in row.panel for row in made.rows)
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     other = Ledger.create(tmp_path / "other", config, make_plan(pictures=1), (*NAMES, "tower"))
     list(add_original(other, model, None))
@@ -346,7 +349,8 @@ def test_a_ledger_of_an_unknown_model_tests_relatives_others_and_the_other_kind(
         config = make_config(text, model=str(tiny_pipeline))
         made = new_ledger(tmp_path / text, config, make_plan(), [text])
         panel = [preview_concept(with_concept(config, name)) for name in made.names]
-        assert [concept.name for concept in panel] == list(made.names) and made.names[-1] == text
+        assert [concept.name for concept in panel] == list(made.names)
+        assert made.names[-1] == text
         assert [concept.kind for concept in panel].count(kind) == len(panel) - 2 == 9
 
 
@@ -502,7 +506,8 @@ def test_a_postponed_request_is_served_with_the_next(model, tiny_pipeline, tmp_p
     postpone(made, "dog")
     list(append(made, "horse", model, None))
     again = Ledger.open(made.folder)
-    assert [row.steps for row in again.requests] == [3, 0, 9] and not again.rows[2].panel
+    assert [row.steps for row in again.requests] == [3, 0, 9]
+    assert not again.rows[2].panel
     assert close(dense(again.adapter(2)), dense(again.adapter(1)))
     assert not close(dense(again.adapter(3)), dense(again.adapter(1)))
     assert [found.ua for found in request_metrics(again.rows)] == [None] * 3
@@ -514,7 +519,8 @@ def test_training_pictures_that_arms_share_are_sampled_once_and_timed_for_each(
     sampler, how = CachedSampler(), {"sampling_steps": 2, "guidance_scale": 3.0}
     first = sampler(model, ["a cat"], None, [1], **how)
     assert sampler.spared == 0
-    assert sampler(model, ["a cat"], None, [1], **how) is first and sampler.spared > 0
+    assert sampler(model, ["a cat"], None, [1], **how) is first
+    assert sampler.spared > 0
     spared = sampler.spared
     for prompts, anchors, seed, guidance in (
         (["a dog"], None, 1, 3.0),
@@ -573,7 +579,8 @@ def test_the_command_line_answers_in_a_sentence(monkeypatch, capsys, tmp_path, w
     monkeypatch.setattr("sys.argv", ["unlearn_app", "continual", *words])
     with pytest.raises(SystemExit) as leaving:
         cli.main()
-    assert leaving.value.code == 2 and said in capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
@@ -609,11 +616,9 @@ def test_settings_win_over_the_regularization_preset(monkeypatch, tmp_path) -> N
     with pytest.raises(SystemExit) as leaving:
         cli.main()
     (ledger, names), held = made[0], REGULARIZATION_PRESETS["l2"]
-    assert (
-        leaving.value.code in (None, 0)
-        and names == ["cat", "neon"]
-        and ledger.plan.regime == "independent"
-    )
+    assert leaving.value.code in (None, 0)
+    assert names == ["cat", "neon"]
+    assert ledger.plan.regime == "independent"
     assert (ledger.config.regularize.l2, ledger.config.unlearn.lr) == (7.0, held["unlearn.lr"])
     assert ledger.config.unlearn.modules == held["unlearn.modules"]
 
@@ -636,8 +641,10 @@ def test_a_request_with_other_settings_is_evaluated_like_the_rest(
             cli.main()
         assert leaving.value.code in (code, code or 0), capsys.readouterr()
     ((ledger, names, config),) = asked
-    assert ledger.rows == made.rows and names == ["dog"]
-    assert config.unlearn.steps == 7 and config.unlearn.rank == made.config.unlearn.rank
+    assert ledger.rows == made.rows
+    assert names == ["dog"]
+    assert config.unlearn.steps == 7
+    assert config.unlearn.rank == made.config.unlearn.rank
     assert "compare.sampling_steps" in capsys.readouterr().err
 
 

@@ -29,7 +29,8 @@ def test_all_at_once_trains_on_every_concept_in_turn(tiny_pipeline) -> None:
     config = make_config("cat", model=str(tiny_pipeline), **TINY)
     cat, dog = (preview_concept(with_concept(config, name)) for name in ("cat", "dog"))
     both = drop_retain_prompts(merged_concept([cat, dog]), [cat, dog])
-    assert "cat" in both.forget.train[0].text and "dog" in both.forget.train[1].text
+    assert "cat" in both.forget.train[0].text
+    assert "dog" in both.forget.train[1].text
     assert (
         len(both.anchors) == len(both.forget.train) >= len(cat.forget.train) + len(dog.forget.train)
     )
@@ -40,7 +41,8 @@ def test_an_anchor_is_never_something_that_was_erased() -> None:
     config = make_config("cat")
     assert with_allowed_anchor(config, "kitty", []).anchor == "dog"
     other = with_allowed_anchor(config, "cat", ["dog"])
-    assert other.anchor in ("rabbit", "bear", "fish", "butterfly", "frog") and other.name == "cat"
+    assert other.anchor in ("rabbit", "bear", "fish", "butterfly", "frog")
+    assert other.name == "cat"
     assert not any("dog" in text for text in other.anchors)
     assert with_allowed_anchor(config, "mosaic", ["photo"]).anchor not in ("photo", "mosaic")
 
@@ -52,7 +54,8 @@ def test_what_was_erased_is_no_retain_prompt(tiny_pipeline) -> None:
     kept = drop_retain_prompts(cat, [preview_concept(with_concept(config, name))])
     assert any(name in prompt.text for prompt in cat.near.train)
     assert not any(name in prompt.text for split in (kept.near, kept.far) for prompt in split.train)
-    assert kept.near.test == cat.near.test and kept.near.train
+    assert kept.near.test == cat.near.test
+    assert kept.near.train
 
 
 SEQUENCE = pytest.mark.parametrize("domain", SEQUENCES)

@@ -53,7 +53,8 @@ def test_the_same_attack_on_the_same_model_has_its_rate(shipped: Path) -> None:
     for config in (CONFIG, style, make_config("cat", **{"compare.near": 3})):
         name = NAMES["style" if config == style else "object"]
         found = relearning(config, MODEL, shipped)
-        assert found.name == name and found.marks == {10: (12, 120), 50: (100, 120)}
+        assert found.name == name
+        assert found.marks == {10: (12, 120), 50: (100, 120)}
         assert of_attack("noise", make_attack("noise"), config, MODEL, shipped) == {
             "name": f"{name}, never seen",
             "hits": [False, True, False, False],
@@ -98,7 +99,8 @@ def test_the_control_itself_is_measured_against_something_else(shipped: Path) ->
 
 def test_controls_of_the_run_itself_are_a_curve_too() -> None:
     curve = taught_curve({0: GroupScore(0.0, 0.1, 12), 10: GroupScore(0.25, 0.1, 12)})
-    assert curve.marks == {0: (0, 12), 10: (3, 12)} and taught_curve({}) is None
+    assert curve.marks == {0: (0, 12), 10: (3, 12)}
+    assert taught_curve({}) is None
     assert taught_curve({0: GroupScore(None, None, 12)}) is None
 
 
@@ -119,18 +121,14 @@ def test_what_is_shipped_fits_the_default_run_and_the_quick_attacks() -> None:
     model, judge = load_model(), load_scorer("pocket", [])
     for of, config in {"object": CONFIG, "style": make_config("van gogh")}.items():
         curve = relearning(config, model)
-        assert (
-            curve
-            and max(curve.marks) == config.attack.steps
-            and min(n for _, n in curve.marks.values()) >= 60
-        )
+        assert curve
+        assert max(curve.marks) == config.attack.steps
+        assert min(n for _, n in curve.marks.values()) >= 60
         for kind in QUICK:
             control = of_attack(kind, make_attack(kind), config, model)
-            assert (
-                control
-                and len(control["hits"]) >= 36
-                and control["name"] == f"{EASIEST[of][0]}, never seen"
-            )
+            assert control
+            assert len(control["hits"]) >= 36
+            assert control["name"] == f"{EASIEST[of][0]}, never seen"
             known = json.loads(base_rates.FILE.read_text())["attacks"][of][kind]
             assert (known["judge"], known["sure"]) == (f"{judge.name} {judge.version}", SURE)
     assert seconds_of(QUICK, CONFIG, {"compare_s": 3.5}) > 10

@@ -23,10 +23,11 @@ def test_an_edit_that_destroys_the_model_is_not_hardened(pocket, tmp_path, monke
     config = make_config("cat", objective="uce", **(TINY | {"resist.on": True, "resist.steps": 1}))
     events = list(run(config, tmp_path / "run", model=pocket))
     stages = [event.name for event in events if isinstance(event, Stage)]
-    assert "retain" not in stages and "attack" not in stages and stages[-1] == "write"
-    assert {e.total for e in events if isinstance(e, Step)} == {1} and set(
-        Run.open(tmp_path / "run").scores
-    ) == {
+    assert "retain" not in stages
+    assert "attack" not in stages
+    assert stages[-1] == "write"
+    assert {e.total for e in events if isinstance(e, Step)} == {1}
+    assert set(Run.open(tmp_path / "run").scores) == {
         "original",
         "unlearned",
     }
@@ -45,12 +46,19 @@ def test_training_ends_where_the_model_is_being_destroyed(pocket, tmp_path, chan
     ]
     attacked = any(isinstance(e, Step) and e.stage == "attack" for e in events)
     if not changes:
-        assert not said and len(trained) == 8 and attacked and set(stored.scores) >= {"relearned"}
+        assert not said
+        assert len(trained) == 8
+        assert attacked
+        assert set(stored.scores) >= {"relearned"}
         return
-    assert len(said) == 1 and f"at step {trained[-1].step}:" in said[0]
-    assert len(trained) < 8 and not attacked and set(stored.scores) == {"original", "unlearned"}
-    assert stored.verdict.label == "damaged" and stored.status == "complete"
-    assert isinstance(events[-1], Done) and sum(isinstance(e, Preview) for e in events) < 4
-    assert (stored.folder / "comparison.png").is_file() and (
-        stored.folder / "unlearn.safetensors"
-    ).is_file()
+    assert len(said) == 1
+    assert f"at step {trained[-1].step}:" in said[0]
+    assert len(trained) < 8
+    assert not attacked
+    assert set(stored.scores) == {"original", "unlearned"}
+    assert stored.verdict.label == "damaged"
+    assert stored.status == "complete"
+    assert isinstance(events[-1], Done)
+    assert sum(isinstance(e, Preview) for e in events) < 4
+    assert (stored.folder / "comparison.png").is_file()
+    assert (stored.folder / "unlearn.safetensors").is_file()

@@ -74,7 +74,8 @@ def test_equal_pictures_are_no_distance_apart(judge: PocketJudge) -> None:
         0.0,
         0.0,
     )
-    assert found.interval[0] < 0 < found.interval[1] and found.apart > 0.2
+    assert found.interval[0] < 0 < found.interval[1]
+    assert found.apart > 0.2
 
 
 def test_the_distance_grows_with_the_disturbance_up_to_another_picture(judge: PocketJudge) -> None:
@@ -95,7 +96,8 @@ def test_the_distance_is_symmetric_and_deaf_to_the_size_of_pictures(judge: Pocke
     a = to_tensor(np.stack([np.asarray(image) for image in drawn(10**8)]))
     b = a.roll(1, 0)
     assert torch.allclose(judge.distance(a, b), judge.distance(b, a))
-    assert judge.distance(a, b).shape == (8,) and judge.distance(a, b).max() <= 1
+    assert judge.distance(a, b).shape == (8,)
+    assert judge.distance(a, b).max() <= 1
 
 
 def test_pairs_of_other_seeds_are_refused(judge: PocketJudge) -> None:
@@ -117,9 +119,8 @@ def test_every_column_stands_beside_the_original_and_without_a_judge_nothing_doe
         "unlearned": ["forget"],
         "relearned": ["forget"],
     }
-    assert (
-        found["unlearned"]["forget"].change == -1.0 and found["relearned"]["forget"].change == 0.0
-    )
+    assert found["unlearned"]["forget"].change == -1.0
+    assert found["relearned"]["forget"].change == 0.0
     assert found["unlearned"]["forget"].p == pytest.approx(2 / 2**8)
     assert (
         differences(columns, None) == {} == differences({"unlearned": columns["unlearned"]}, judge)

@@ -57,7 +57,8 @@ def test_the_second_judge_names_what_it_never_saw(pictures: torch.Tensor) -> Non
 def test_the_two_judges_share_no_kind_of_layer() -> None:
     judge = load_scorer("pocket", [])
     kinds = [{type(part).__name__ for part in one._net.modules()} for one in (judge, *judge.others)]
-    assert "BatchNorm2d" in kinds[0] - kinds[1] and "MultiheadAttention" in kinds[1] - kinds[0]
+    assert "BatchNorm2d" in kinds[0] - kinds[1]
+    assert "MultiheadAttention" in kinds[1] - kinds[0]
 
 
 def test_patches_have_places(pictures: torch.Tensor) -> None:
@@ -102,7 +103,8 @@ def test_disagreement_is_kept_with_each_picture(pictures: torch.Tensor) -> None:
     shown = pictures[:2].flip(0)  # each is a picture of the other prompt
     first, *_ = judged(shown, PROMPTS[:2], judge)
     second, *_ = judged_by_others(shown, PROMPTS[:2], judge)
-    assert first["predicted"] == SHOWN[1].object and not first["correct"]
+    assert first["predicted"] == SHOWN[1].object
+    assert not first["correct"]
     assert second == {"pocket-second": SHOWN[1].object}
 
 
@@ -152,7 +154,8 @@ def test_a_detector_counts_exposed_parts_only_and_is_shown_blue_first() -> None:
         torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8),
     )
     assert NudityDetector(found, "3")(torch.cat([white, red])).tolist() == pytest.approx([0.7, 0.0])
-    assert found.seen[1][0, 0].tolist() == [0, 0, 255] and found.seen[1].dtype == np.uint8
+    assert found.seen[1][0, 0].tolist() == [0, 0, 255]
+    assert found.seen[1].dtype == np.uint8
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,8 @@ def test_the_anchor_is_among_what_openclip_chooses_from(
     )
     concept = free_concept(typed, anchor)
     classes = load_scorer("sd", [concept, concept]).classes(axis)
-    assert wanted < set(classes) and len(classes) == len(set(classes)) > 4
+    assert wanted < set(classes)
+    assert len(classes) == len(set(classes)) > 4
     assert any(concept.instead in sentence for sentence in concept.anchors)
 
 
@@ -191,10 +195,8 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     assert environment(Real(), judge)["detector"] == "NudeNet 3.4.2, threshold 0.6"
     monkeypatch.setattr(provenance, "_version", lambda name: {"nudenet": "3.4.2"}.get(name))
     unused = "NudeNet 3.4.2 is installed but unused, since it only works beside a judge"
-    assert (
-        environment(Real(), None)["detector"] == unused
-        and environment(None, None)["detector"] is None
-    )
+    assert environment(Real(), None)["detector"] == unused
+    assert environment(None, None)["detector"] is None
     monkeypatch.setattr(provenance, "_version", lambda name: None)
     assert environment(Real(), None)["detector"] is None
 
@@ -216,7 +218,8 @@ def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(
     pictures: torch.Tensor,
 ) -> None:
     detector = NudityDetector.load()
-    assert detector is not None and detector.version.startswith("3.")
+    assert detector is not None
+    assert detector.version.startswith("3.")
     assert detector(pictures[:6]).max() < detector.threshold
 
 

@@ -68,8 +68,10 @@ def test_kid_is_zero_on_average_for_one_law_and_grows_with_the_shift():
 
     same = [draw(0.0) for _ in range(50)]
     _, low, high = mean_interval(same)
-    assert low < 0 < high and min(same) < 0
-    assert draw(0.5) > max(same) and draw(1.0) > draw(0.5)
+    assert low < 0 < high
+    assert min(same) < 0
+    assert draw(0.5) > max(same)
+    assert draw(1.0) > draw(0.5)
 
 
 def test_too_few_pictures_are_refused():
@@ -80,13 +82,13 @@ def test_too_few_pictures_are_refused():
 def test_the_area_is_the_mean_height_and_steps_are_interpolated() -> None:
     curve = [(0, 0.0), (10, 0.5), (30, 1.0)]
     assert area_under(curve) == pytest.approx((10 * 0.25 + 20 * 0.75) / 30)
-    assert area_under([(7, 0.4)]) == 0.4 and area_under([(0, 0.3), (50, 0.3)]) == pytest.approx(0.3)
-    assert first_reaching(curve, 0.25) == 5.0 and first_reaching(curve, 0.8) == pytest.approx(22.0)
-    assert (
-        first_reaching(curve, 0.0) == 0
-        and first_reaching(curve, 1.0) == 30
-        and first_reaching(curve, 1.1) is None
-    )
+    assert area_under([(7, 0.4)]) == 0.4
+    assert area_under([(0, 0.3), (50, 0.3)]) == pytest.approx(0.3)
+    assert first_reaching(curve, 0.25) == 5.0
+    assert first_reaching(curve, 0.8) == pytest.approx(22.0)
+    assert first_reaching(curve, 0.0) == 0
+    assert first_reaching(curve, 1.0) == 30
+    assert first_reaching(curve, 1.1) is None
     assert first_reaching([(0, 0.9), (10, 0.1)], 0.8) == 0
     with pytest.raises(ValueError, match="one point"):
         area_under([])
@@ -97,7 +99,8 @@ def test_a_paired_change_is_mcnemars():
     before = [True] * 3 + [False] + [True] * 4 + [False] * 2
     after = [False] * 3 + [True] + [True] * 4 + [False] * 2
     change, low, high, p = paired_change(before, after)
-    assert change == pytest.approx(-0.2) and p == pytest.approx(0.625)
+    assert change == pytest.approx(-0.2)
+    assert p == pytest.approx(0.625)
     middle, deviation = (2 - 4) / 12, ((2 + 4) / 12 - (2 / 12) ** 2) ** 0.5 / 12**0.5
     assert (low, high) == pytest.approx((middle - 1.96 * deviation, middle + 1.96 * deviation))
     _, low, high, _ = paired_change([True] * 20 + [False] * 20, [True] * 17 + [False] * 23)
@@ -109,7 +112,10 @@ def test_a_paired_change_is_mcnemars():
 
 def test_a_paired_change_of_equal_series_is_zero_but_not_certain():
     change, low, high, p = paired_change([True] * 10, [True] * 10)
-    assert change == 0.0 and p == 1.0 and low < 0 < high and high < 0.3
+    assert change == 0.0
+    assert p == 1.0
+    assert low < 0 < high
+    assert high < 0.3
     assert paired_change([False] * 400, [True] * 400)[1:3] == pytest.approx((0.99, 1.0), abs=0.011)
     with pytest.raises(ValueError, match="at least one pair"):
         paired_change([], [])
@@ -132,7 +138,8 @@ def test_intervals_of_paired_changes_cover():
 
 
 def test_a_zero_sinks_the_harmonic_mean():
-    assert harmonic([1.0, 1.0, 1.0, 0.0]) == 0.0 and harmonic([0.5, 1.0]) == pytest.approx(2 / 3)
+    assert harmonic([1.0, 1.0, 1.0, 0.0]) == 0.0
+    assert harmonic([0.5, 1.0]) == pytest.approx(2 / 3)
     assert harmonic([0.2, 0.9, 0.9]) < (0.2 + 0.9 + 0.9) / 3
 
 
@@ -158,9 +165,8 @@ def test_a_paired_kid_leaves_partners_out_and_its_error_is_the_jackknife():
     assert error == pytest.approx(
         (6 / 7 * sum((part - sum(parts) / 7) ** 2 for part in parts)) ** 0.5
     )
-    assert paired_kid(x, x) == pytest.approx((0.0, 0.0), abs=1e-12) and kid(x, x)[0] < -1e-3, (
-        "made for independent sets"
-    )
+    assert paired_kid(x, x) == pytest.approx((0.0, 0.0), abs=1e-12), "made for independent sets"
+    assert kid(x, x)[0] < -1e-3, "made for independent sets"
     with pytest.raises(ValueError, match="3 pairs"):
         paired_kid(x[:2], y[:2])
     with pytest.raises(ValueError, match="7 and 5"):

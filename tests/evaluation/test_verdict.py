@@ -73,10 +73,8 @@ def test_the_way_back_is_told_in_steps_when_there_is_one():
 def test_controls_stand_beside_the_verdict_and_do_not_change_it():
     plain = judge_run(scores(), own(scores()))
     told = judge_run(scores(), own(scores(), controls={"never seen": 0.75}))
-    assert (
-        told.label == plain.label
-        and told.reasons[-1] == "The same attack on the control “never seen” reaches 75%."
-    )
+    assert told.label == plain.label
+    assert told.reasons[-1] == "The same attack on the control “never seen” reaches 75%."
 
 
 def test_the_original_itself_is_never_removed():
@@ -100,7 +98,8 @@ def test_one_number_sinks_with_any_axis():
     good = axes_of(scores((0.9, 0.9, 0.9), (0.0, 0.9, 1.0), (0.1, 0.9, 0.9)))
     assert good == pytest.approx({"forgotten": 1.0, "near": 1.0, "far": 1.0, "resisted": 0.9})
     back = axes_of(scores(relearned=(1.0, 0.9, 0.9)))
-    assert back["resisted"] == 0.0 and one_number(back).startswith("In one number 0%")
+    assert back["resisted"] == 0.0
+    assert one_number(back).startswith("In one number 0%")
     half = axes_of(scores((0.8, 1.0, 1.0), (0.4, 0.5, 1.0), (0.4, 0.5, 1.0)))
     assert half == pytest.approx({"forgotten": 0.5, "near": 0.5, "far": 1.0, "resisted": 1.0})
     assert one_number(half).startswith("In one number 67%"), (
@@ -114,7 +113,8 @@ BASE = BaseCurve("pumpkin", {10: (12, 120), 60: (108, 120)})
 def test_what_the_attack_teaches_anyway_is_told_and_changes_no_label():
     back = scores(relearned=(11 / 12, 0.9, 0.9))
     plain, told = judge_run(back, own(back)), judge_run(back, own(back, taught=BASE))
-    assert told.label == plain.label == "concealed" and told.axes == plain.axes
+    assert told.label == plain.label == "concealed"
+    assert told.axes == plain.axes
     said = (
         "For comparison, the same attack teaches pumpkin, never seen before: 10% in 10, 90% in 60"
         " steps."
@@ -183,7 +183,8 @@ def test_a_second_judge_is_heard_only_where_it_says_otherwise():
         judge_run(seen_by(scores(), accuracies={"second": (1.0, 0.1, 0.1)}), own(scores())) == plain
     )
     doubted = judge_run(seen_by(scores(), accuracies={"second": (1.0, 0.1, 0.8)}), own(scores()))
-    assert doubted.label == plain.label == "removed" and doubted.reasons[:-1] == plain.reasons
+    assert doubted.label == plain.label == "removed"
+    assert doubted.reasons[:-1] == plain.reasons
     assert doubted.reasons[-1].startswith("By the judge second it would be concealed: ")
     assert (
         "it would be inconclusive"
@@ -240,5 +241,6 @@ def test_what_a_detector_finds_is_told_beside_the_verdict():
 
 def test_what_was_not_measured_is_no_axis():
     assert "resisted" not in axes(scores(relearned=None))
-    assert axes({}) == {} == axes(scores(original=(None, None, None))) and one_number({}) == ""
+    assert axes({}) == {} == axes(scores(original=(None, None, None)))
+    assert one_number({}) == ""
     assert "near" not in axes(scores(original=(0.9, 0.0, 0.9)))

@@ -91,12 +91,10 @@ def test_every_table_is_written_and_every_cell_says_where_it_comes_from(killed) 
         assert f"]({name}-smoke.svg)" in (out / f"{name}-smoke.md").read_text()
     for path in cells(out):
         stored = json.loads(path.read_text())
-        assert (
-            stored["config"]
-            and stored["values"]
-            and stored["seconds"] >= 0
-            and stored["peak_gb"] > 0.1
-        )
+        assert stored["config"]
+        assert stored["values"]
+        assert stored["seconds"] >= 0
+        assert stored["peak_gb"] > 0.1
         known = json.loads((out / "environments" / f"{stored['environment']}.json").read_text())
         assert {"commit", "packages", "cpus", "platform"} <= set(known)
 
@@ -127,9 +125,8 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     for name in ("paper3-smoke", "paper3-work", "environments"):
         shutil.copytree(out / name, tmp_path / name)
     before = cells(tmp_path)
-    assert len(before) == len(SMOKE_ARMS) and 2 * len(SMOKE_ARMS) == len(
-        read_states(tmp_path / "paper3-smoke")
-    )
+    assert len(before) == len(SMOKE_ARMS)
+    assert 2 * len(SMOKE_ARMS) == len(read_states(tmp_path / "paper3-smoke"))
     last = tmp_path / "paper3-smoke" / "objects-0-0-concept-ablation-sequential.json"
     whole = json.loads(last.read_text())
     first = {name: state for name, state in whole["values"].items() if name == "1"}
@@ -138,17 +135,18 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties")
     subprocess.run(words(tmp_path, "paper3"), cwd=ROOT, capture_output=True, check=True)
     after = cells(tmp_path)
-    assert after.keys() == before.keys() and {
-        path for path in after if after[path] != before[path]
-    } == {last}
+    assert after.keys() == before.keys()
+    assert {path for path in after if after[path] != before[path]} == {last}
     values = json.loads(last.read_text())["values"]
-    assert values["1"] == first["1"] and list(values) == list(whole["values"])
+    assert values["1"] == first["1"]
+    assert list(values) == list(whole["values"])
     assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties").exists()
 
 
 def test_models_under_attack_stand_beside_their_control(killed) -> None:
     found = [path.stem for path in cells(killed[0]) if path.parent.name == "lab-smoke"]
-    assert len(found) == 7 and "control-pumpkin-0" in found
+    assert len(found) == 7
+    assert "control-pumpkin-0" in found
 
 
 def test_the_judges_are_measured_on_all_they_may_see(killed) -> None:

@@ -38,12 +38,11 @@ def test_answers_confusions_and_agreement_are_counted() -> None:
     found = bench.on_known((first, second), torch.zeros(4, 3, 8, 8), shown)
     mine, other = (found["judges"][name]["object"] for name in ("first", "second"))
     assert (mine["right"], other["right"], found["alike"]["object"]) == (2, 3, 1)
-    assert mine["confused"] == [["dog", "cat", 2]] and other["confused"] == [["car", "dog", 1]]
-    assert (
-        sum(mine["bins"]) == 4
-        and sum(mine["right_bins"]) == 2
-        and mine["sum"] == pytest.approx(3.0)
-    )
+    assert mine["confused"] == [["dog", "cat", 2]]
+    assert other["confused"] == [["car", "dog", 1]]
+    assert sum(mine["bins"]) == 4
+    assert sum(mine["right_bins"]) == 2
+    assert mine["sum"] == pytest.approx(3.0)
     assert mine["bins"][int(0.9 * BINS)] == mine["right_bins"][int(0.9 * BINS)] == 1
 
 
@@ -76,4 +75,5 @@ def test_auroc_is_the_share_of_pairs() -> None:
         for _ in range(n * m)
     ]
     assert auroc(known, strange) == pytest.approx(sum(pairs) / len(pairs))
-    assert auroc(known, known) == 0.5 and auroc([0, 1], [1, 0]) == 1.0
+    assert auroc(known, known) == 0.5
+    assert auroc([0, 1], [1, 0]) == 1.0

@@ -68,10 +68,8 @@ def test_the_tables_say_what_the_cells_say(tmp_path) -> None:
         "| concealed: prompt filter | concealed | concealed 2 | 2 of 2 | inversion 2 of 2 |" in text
     )
     assert "| esd | 2 | removed 1, concealed 1 | inversion 1 of 2 |" in text
-    assert (
-        "| esd | 2 | 75% (55% to 88%) |" not in text
-        and "| esd | 2 | 38% (21% to 57%) | 100% (86% to 100%) |" in text
-    )
+    assert "| esd | 2 | 75% (55% to 88%) |" not in text
+    assert "| esd | 2 | 38% (21% to 57%) | 100% (86% to 100%) |" in text
     assert "| control, never seen | 2 | 0% (0% to 14%) | 92% (74% to 98%) |" in text
     assert (tmp_path / "lab.md").read_text() == text
 
@@ -136,9 +134,8 @@ def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:
     assert all(len({cell.seed for cell in cut if cell.row == row}) == 10 for row in four)
     assert {cell.row for cell in cut} == {*CASES, *METHODS, CONTROL}
     assert {cell.seed for cell in cut if cell.row == CONTROL} == {cell.seed for cell in cut}
-    assert all(make_attack(kind).counts for kind in QUICK) and not all(
-        make_attack(kind).by_prompt for kind in QUICK
-    )
+    assert all(make_attack(kind).counts for kind in QUICK)
+    assert not all(make_attack(kind).by_prompt for kind in QUICK)
     assert all({*QUICK} <= {*cell.kinds(False, False)} for cell in cut)
     assert {kind for cell in cut for kind in cell.kinds(False, False)} == {
         *registry.names("attack")

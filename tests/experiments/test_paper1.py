@@ -59,7 +59,8 @@ def test_pairs_beat_a_comparison_of_means() -> None:
     would not.
     """
     line = judged(CLAIM, rows([11, 51, 92], [10, 50, 90]))
-    assert "+1.33 (-0.101 to +2.77)" in line and "3 pairs" in line
+    assert "+1.33 (-0.101 to +2.77)" in line
+    assert "3 pairs" in line
 
 
 def test_claims_name_arms_and_tasks_that_exist() -> None:
@@ -116,8 +117,10 @@ def test_rows_are_differences_to_the_original_of_the_same_seed(tmp_path: Path) -
     stored(tmp_path, "a", arm, {"forget": "1000", "near": "01", "far": "11", "train": "11"}, 0.65)
     (row,) = read_results(tmp_path)
     assert (row.ua, row.ra_loss) == (75.0, 25.0)
-    assert row.held_out == pytest.approx(-0.05) and row.train == pytest.approx(-0.05)
-    assert row.conflict == 25.0 and row.rises == 50.0
+    assert row.held_out == pytest.approx(-0.05)
+    assert row.train == pytest.approx(-0.05)
+    assert row.conflict == 25.0
+    assert row.rises == 50.0
     assert "| 75.0 | +25.0 | 75 / +25 | -0.050 |" in report(tmp_path, [row])
     assert figure([row]).count("<circle") == 2
 
@@ -137,11 +140,10 @@ def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) 
 
 def test_unsafe_concepts_are_classes_measured_once() -> None:
     (cell,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
-    assert cell.tasks == ("class", "unsafe") and not cell.cut
-    assert (
-        paper1.Removal("bomb", paper1.MAIN[0], 0).cut
-        and not paper1.Removal("ink", paper1.MAIN[0], 0).cut
-    )
+    assert cell.tasks == ("class", "unsafe")
+    assert not cell.cut
+    assert paper1.Removal("bomb", paper1.MAIN[0], 0).cut
+    assert not paper1.Removal("ink", paper1.MAIN[0], 0).cut
 
 
 def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) -> None:
@@ -225,7 +227,8 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
         kept["values"] |= {"kid": kid, "kid_se": error}
         path.write_text(json.dumps(kept))
     (row,) = read_results(tmp_path)
-    assert row.kid == pytest.approx(0.4) and row.kid_se == pytest.approx(0.05)
+    assert row.kid == pytest.approx(0.4)
+    assert row.kid_se == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(

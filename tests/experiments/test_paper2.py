@@ -157,9 +157,8 @@ def test_a_claim_on_the_way_says_so_and_that_it_explores() -> None:
     """Ten steps of a schedule of a hundred are no attack of ten steps."""
     shown = rows({"LoRA 16": [90, 92]}, {"LoRA 16": [10, 12]})
     early = [claim for claim in CLAIMS if claim.step < 100]
-    assert {claim.step for claim in early} == {10, 25} and all(
-        claim.statistic is worst for claim in early
-    )
+    assert {claim.step for claim in early} == {10, 25}
+    assert all(claim.statistic is worst for claim in early)
     for claim in early:
         named = [changed(row, defence=d) for row in shown for d in {claim.better, claim.worse}]
         assert seen(claim, named)[0].endswith(
@@ -264,7 +263,8 @@ def test_meta_is_compared_with_every_control() -> None:
 
 def test_claims_name_defences_that_exist() -> None:
     assert {name for claim in CLAIMS for name in (claim.better, claim.worse)} <= set(DEFENCES)
-    assert set(paper2.CUT_ATTACKS) <= set(paper2.ATTACKS) and paper2.CUT.keys() == {
+    assert set(paper2.CUT_ATTACKS) <= set(paper2.ATTACKS)
+    assert paper2.CUT.keys() == {
         *DEFENCES,
         NONE,
     }
@@ -277,7 +277,8 @@ def test_the_cut_keeps_every_seed_and_control() -> None:
         paper2.CUT_ATTACKS,
     )
     left = {attack for defence, attack in set(itertools.product(DEFENCES, attacks)) - known}
-    assert left == {HARMLESS, "all weights"} and ("meta", HARMLESS) in known
+    assert left == {HARMLESS, "all weights"}
+    assert ("meta", HARMLESS) in known
     assert {(control, attack) for control in paper2.CONTROLS for attack in attacks[:2]} <= known
     for target, defence in itertools.product(paper2.TARGETS, (*DEFENCES, NONE)):
         assert {
@@ -364,10 +365,8 @@ def test_the_original_stands_above_the_models_made_of_it(tmp_path: Path) -> None
     assert "not measured yet for 1 of 1 pairs" in write_results(folder)
     write(ORIGINAL, NONE, NONE, {"0": mark})
     text = write_results(folder)
-    assert (
-        "not measured yet for" not in text
-        and "| unlearn only, LoRA 16 | 0 (0.50) | 50 (0.50) | 25 | 80 (1 of 1) | " in text
-    )
+    assert "not measured yet for" not in text
+    assert "| unlearn only, LoRA 16 | 0 (0.50) | 50 (0.50) | 25 | 80 (1 of 1) | " in text
     assert (
         "|\n| original | 50 (0.50) |  |  |  | 50 (0.50) | 50 (0.50) | 1 |\n| unlearn only" in text
     )
@@ -385,11 +384,10 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
         True,
         False,
     )
-    assert meta.resist.steps > none.resist.steps == 0 and dict(strong.options)["esd.eta"] == 3.0
-    assert (
-        plain.unlearn == meta.unlearn == none.unlearn == strong.unlearn
-        and meta.resist.goal == "lose"
-    )
+    assert meta.resist.steps > none.resist.steps == 0
+    assert dict(strong.options)["esd.eta"] == 3.0
+    assert plain.unlearn == meta.unlearn == none.unlearn == strong.unlearn
+    assert meta.resist.goal == "lose"
     assert meta.resist.related == 0, "the report says that self-destruct was not trained for"
     assert meta.unlearn == make_config("cat", preset="full", **paper2.BASES["ESD"]).unlearn
     assert changed(rehearsed, resist=short.resist) == short

@@ -118,26 +118,22 @@ def test_the_best_arm_holds_a_sequence_back_and_meets_bars_with_its_intervals() 
     ]
     best, told = the_best(rows), against(rows)
     assert "**projection** (3 of 4 bars met with the whole interval and 4 in the mean, " in best
-    assert next(iter(told)) == PROJECTION and set(told) == {row.arm for row in rows}, (
-        "the others stand in the table"
-    )
+    assert next(iter(told)) == PROJECTION, "the others stand in the table"
+    assert set(told) == {row.arm for row in rows}, "the others stand in the table"
     ua, within, across, drift, *costs = told[PROJECTION]
-    assert (
-        ua.startswith("95 (")
-        and ua.endswith("), met")
-        and within.startswith("97 (")
-        and within.endswith("), met")
-    )
+    assert ua.startswith("95 (")
+    assert ua.endswith("), met")
+    assert within.startswith("97 (")
+    assert within.endswith("), met")
     assert across.endswith("), undecided"), (
         "144 pictures do not tell 99 from 90 % of three quarters"
     )
-    assert (
-        drift.startswith("30 (")
-        and drift.endswith("), met")
-        and costs == ["–", "20 (20 to 20), met"]
-    )
+    assert drift.startswith("30 (")
+    assert drift.endswith("), met")
+    assert costs == ["–", "20 (20 to 20), met"]
     worse = against([*arm(SEQUENTIAL, 20, 50, 10), *arm(PROJECTION, 30, drift=5)])[PROJECTION]
-    assert worse[1].endswith("), not met") and worse[3].endswith("), not met")
+    assert worse[1].endswith("), not met")
+    assert worse[3].endswith("), not met")
     steady = the_best(
         [*arm(SEQUENTIAL, 20, 50, 10), *arm("TIES", 99, drift=9), *arm("L2", 90, drift=3)]
     )
@@ -171,16 +167,12 @@ def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
         assert kept_by_plain[0] < float(told[SEQUENTIAL][1].split()[0]) < kept_by_plain[1]
         projection = judged(rows, "", PROJECTION, SEQUENTIAL, "ra_i")
         assert ("**held**" if domain == "styles" else "**undecided**") in projection
-        assert (
-            min(drifts(rows, PROJECTION)) > 100
-            and float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
-        )
+        assert min(drifts(rows, PROJECTION)) > 100
+        assert float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
         mixed = [float(cell.split()[0]) for cell in told[WITH_L2][:4]]
-        assert (
-            (mixed[0] < 90) == (domain == "styles")
-            and min(mixed[1], mixed[2]) > 90
-            and mixed[3] < 40
-        )
+        assert (mixed[0] < 90) == (domain == "styles")
+        assert min(mixed[1], mixed[2]) > 90
+        assert mixed[3] < 40
         last = [
             row for row in every if (row.domain, row.base, row.number) == (domain, "EraseDiff", 12)
         ]
@@ -227,9 +219,11 @@ def test_three_equal_values_decide_nothing_by_themselves() -> None:
     """
     rows = [*arm(SEQUENTIAL, 20), *arm("L2", 22.7)]
     line = judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
-    assert "+2.7 (+2.7 to +2.7) points, 3 sequences" in line and "**undecided**" in line
+    assert "+2.7 (+2.7 to +2.7) points, 3 sequences" in line
+    assert "**undecided**" in line
     _, low, high = share_interval(arm(SEQUENTIAL, 100, step=0), "ra_i")
-    assert low < 95 and high > 105
+    assert low < 95
+    assert high > 105
     assert "+2.7 points, 1 sequence |" in judged(
         [r for r in rows if not r.seed], "", "L2", SEQUENTIAL, "ra_i"
     )
@@ -267,17 +261,19 @@ def test_every_claim_of_the_paper_has_a_line() -> None:
     assert sum("than plain" in line for line in lines) == 2 * len(HOLDING)
     assert not [line for line in lines if ALL_LAYERS in line], "other layers are no control"
     (best,) = [line for line in lines if "Projection keeps most" in line]
-    assert "projection, L1" in best and "**held**" in best
+    assert "projection, L1" in best
+    assert "**held**" in best
     both, small = [line for line in lines if "adds to projection" in line]
-    assert (
-        f"{WITH_SELECTION}, {PROJECTION}" in both
-        and "**held**" in both
-        and f"{WITH_L2}, {PROJECTION}" in small
-    )
+    assert f"{WITH_SELECTION}, {PROJECTION}" in both
+    assert "**held**" in both
+    assert f"{WITH_L2}, {PROJECTION}" in small
     plain, free = [line for line in lines if "Keeps less than 50 %" in line]
-    assert "**not held**" in plain and UNHELD in free and "**held**" in free
+    assert "**not held**" in plain
+    assert UNHELD in free
+    assert "**held**" in free
     (price,) = [line for line in lines if "costs more" in line]
-    assert "3.3 times (3.3 to 3.3)" in price and "**held**" in price
+    assert "3.3 times (3.3 to 3.3)" in price
+    assert "**held**" in price
     assert no_collapse(rows) == {SEQUENTIAL: "81 ± 2", UNHELD: "11 ± 2"}
     text = report(ROOT, rows)
     assert "The plain sequence keeps 81 ± 2 % of its own domain and does not collapse" in text
@@ -295,17 +291,18 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
     assert lines[2].startswith(
         "| projection | 95 ± 0 | 86 ± 2 (64 %, n = 144) | 95 ± 0 (71 %, n = 144) | 45 ± 0 (34 %) |"
     )
-    assert lines[3].startswith("| sequential |") and lines[4].startswith(
-        "| original | 10 ± 0 | 100 (75 %) |"
-    )
-    assert lines[4].endswith("| 3 |") and len(lines) == 5
+    assert lines[3].startswith("| sequential |")
+    assert lines[4].startswith("| original | 10 ± 0 | 100 (75 %) |")
+    assert lines[4].endswith("| 3 |")
+    assert len(lines) == 5
     assert notes(noted + arm(SEQUENTIAL, 20)) == ["projection, seed 0: It leaves out 3 %."]
     again = dataclasses.replace(noted[0], seed=2)
     assert notes([*noted, again]) == ["projection, seeds 0, 2: It leaves out 3 %."]
     assert not notes(
         [*(dataclasses.replace(row, number=3) for row in noted), *arm(SEQUENTIAL, 20)]
     ), "of the last alone"
-    assert with_half([]) == with_half([None]) == "–" and with_half([1.0]) == "1"
+    assert with_half([]) == with_half([None]) == "–"
+    assert with_half([1.0]) == "1"
     svg = figure(
         [
             BASE,
@@ -313,9 +310,12 @@ def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
             dataclasses.replace(BASE, domain="styles", arm="L2"),
         ]
     )
-    assert svg.count("<polyline") == 8 and "Styles: drift" in svg and figure([]).startswith("<svg")
+    assert svg.count("<polyline") == 8
+    assert "Styles: drift" in svg
+    assert figure([]).startswith("<svg")
     told = figure([dataclasses.replace(BASE, order=1), dataclasses.replace(BASE, base="EraseDiff")])
-    assert ">Objects, in reverse: drift<" in told and ">Objects, EraseDiff: drift<" in told
+    assert ">Objects, in reverse: drift<" in told
+    assert ">Objects, EraseDiff: drift<" in told
     everything = [dataclasses.replace(BASE, arm=name) for name in ARMS]
     assert figure(everything).count("<polyline") == 4 * len(ARMS), "every arm has a colour"
 
@@ -353,16 +353,16 @@ def test_what_a_request_costs_is_said_by_arm_and_with_the_threads_it_was_measure
     assert [cells[-2] for cells in (told[SEQUENTIAL], told["L1"], told["L2"])] == [
         "1.00 (1.00 to 1.00), met", "1.15 (1.15 to 1.15), met", "2.00 (2.00 to 2.00), not met"
     ]  # fmt: skip
-    assert told["L1"][-1] == "23 (23 to 23), met" and told["L2"][-1] == "40 (40 to 40), not met"
+    assert told["L1"][-1] == "23 (23 to 23), met"
+    assert told["L2"][-1] == "40 (40 to 40), not met"
     assert "Measured with 2 threads in 1 process.\n" in report(ROOT, rows)
 
 
 def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
     for domain, entries in (("objects", OBJECTS), ("styles", STYLES)):
         names = SEQUENCES[domain]
-        assert len(names) == len(set(names)) == 12 and set(names) < {
-            entry.name for entry in entries
-        }
+        assert len(names) == len(set(names)) == 12
+        assert set(names) < {entry.name for entry in entries}
     cells = grid(3)
     assert len(set(cells)) == len(cells) == 3 * 2 * 2 * 3 * len(ARMS) + 2 * 2 * len(CONTENDERS)
     cut = [cell for cell in cells if cell.cut]
@@ -400,7 +400,8 @@ def test_what_counts_as_kept_is_no_anchor_in_any_order_and_has_many_pictures() -
             for order in (names, names[::-1])
             for place, name in enumerate(order)
         }
-        assert len(kept(domain)) >= 1 and not set(kept(domain)) & {*names, *anchors}
+        assert len(kept(domain)) >= 1
+        assert not set(kept(domain)) & {*names, *anchors}
         asked = panel(domain, 0, False)
         assert not anchors - set(names) & set(asked), "an anchor is not looked at"
         assert sum(len(asked[name]) for name in kept(domain)) == 48
@@ -423,7 +424,8 @@ def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
     splits = [panel(domain, seed, False, split) for split in ("test", "dev") for seed in range(3)]
     texts = [{prompt.text for own in asked.values() for prompt, _ in own} for asked in splits]
     seeds = [{seed for own in asked.values() for _, seed in own} for asked in splits]
-    assert not texts[0] & texts[3] and texts[0] == texts[1]
+    assert not texts[0] & texts[3]
+    assert texts[0] == texts[1]
     assert sum(map(len, seeds)) == len(set().union(*seeds)), "no two panels share a seed"
     trained = {
         p.text
@@ -436,13 +438,12 @@ def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
 def test_between_marks_only_the_latest_request_is_looked_at() -> None:
     asked, names = panel("objects", 0, False), SEQUENCES["objects"]
     cell = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
-    assert REQUEST_MARKS[:2] == (1, 3) and list(looked_at(asked, cell, 2, False)) == [names[1]]
+    assert REQUEST_MARKS[:2] == (1, 3)
+    assert list(looked_at(asked, cell, 2, False)) == [names[1]]
     third = looked_at(asked, cell, 3, False)
-    assert (
-        set(names[:3]) < set(third)
-        and not set(names[3:]) & set(third)
-        and set(kept("objects")) < set(third)
-    )
+    assert set(names[:3]) < set(third)
+    assert not set(names[3:]) & set(third)
+    assert set(kept("objects")) < set(third)
     assert looked_at(asked, dataclasses.replace(cell, arm=AT_ONCE), 2, False) == {}
     assert looked_at(asked, cell, 12, False) == asked
 
@@ -507,7 +508,8 @@ def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(
     assert rows(filled(tmp_path / "prompts", asked, "cat"), other) == 0
     damaged = filled(tmp_path / "damaged", asked, "cat")
     damaged.path(1).unlink()
-    assert rows(damaged) == 0 and rows(filled(tmp_path / "again", asked)) == 1
+    assert rows(damaged) == 0
+    assert rows(filled(tmp_path / "again", asked)) == 1
 
 
 def test_a_state_is_about_the_same_pictures_after_every_request(tmp_path: Path) -> None:
@@ -515,21 +517,18 @@ def test_a_state_is_about_the_same_pictures_after_every_request(tmp_path: Path) 
     made = filled(tmp_path / "ledger", asked, "cat", "fish", "ship")
     states = [paper3.state_of(made, number, names, kept("objects")) for number in (1, 3)]
     for state in states:
-        assert (
-            state["ua"] == 1.0
-            and state["original"]["ua"] == 0.0
-            and state["ra_i"] == state["ra_c"] == 1.0
-        )
-        assert state["threads"] >= 1 and state["processes"] == 1
+        assert state["ua"] == 1.0
+        assert state["original"]["ua"] == 0.0
+        assert state["ra_i"] == state["ra_c"] == 1.0
+        assert state["threads"] >= 1
+        assert state["processes"] == 1
     assert (
         len(states[0]["pictures"]["ra_i"])
         == sum(len(asked[name]) for name in kept("objects") if name in asked)
         > 0
     )
-    assert (
-        states[0]["pictures"]["ra_c"] == states[1]["pictures"]["ra_c"]
-        and states[1]["pictures"]["ua"] == "000"
-    )
+    assert states[0]["pictures"]["ra_c"] == states[1]["pictures"]["ra_c"]
+    assert states[1]["pictures"]["ua"] == "000"
     assert states[1]["cumulative_s"] == 60.0
 
 

@@ -38,7 +38,8 @@ def test_nothing_gives_way(cells: dict[str, dict], part: str) -> None:
     ],
 )
 def test_a_fault_is_told_from_a_refusal(ended: Ended, fault: str) -> None:
-    assert ended.fault.startswith(fault) and bool(ended.fault) == bool(fault)
+    assert ended.fault.startswith(fault)
+    assert bool(ended.fault) == bool(fault)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def test_uce_of_two_dimensions_by_hand():
         torch.tensor([[0.0, 1.0]]),
     )
     a, b = UCE(ridge=1.0)({"w": w}, c, target, torch.zeros(0, 2))["w"]
-    assert a.tolist() == [[0.5, 0.0]] and b.tolist() == [[1.0], [1.0]]
+    assert a.tolist() == [[0.5, 0.0]]
+    assert b.tolist() == [[1.0], [1.0]]
     # A retain token 2c weighted 0.5 adds 0.5 * 4 to the denominator: 4 in all.
     method = UCE(preserve_weight=0.5, ridge=1.0)
     assert product(method({"w": w}, c, target, 2 * c)["w"]).tolist() == [[0.25, 0.0], [0.25, 0.0]]
@@ -124,7 +125,8 @@ def test_uce_of_two_dimensions_by_hand():
 def test_the_update_has_no_more_rank_than_forget_tokens():
     weights, *tokens = problem(forget=2)
     for name, (a, b) in METHOD(weights, *tokens).items():
-        assert a.shape == (2, WIDTH) and b.shape == (len(weights[name]), 2)
+        assert a.shape == (2, WIDTH)
+        assert b.shape == (len(weights[name]), 2)
         assert a.dtype == b.dtype == torch.float32
         assert torch.linalg.matrix_rank(product((a, b))) == 2
 
@@ -203,12 +205,12 @@ def test_rece_of_one_dimension_by_hand():
     # Again: w'' = 0.5 (1 - 0.25 / 1.25) = 0.4.
     one, zero, none = torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(0, 1)
     a, b = RECE(ridge=1.0, epochs=1, search_ridge=0.75)({"w": one}, one, zero, none)["w"]
-    assert a.shape == (2, 1) and b.shape == (1, 2)
+    assert a.shape == (2, 1)
+    assert b.shape == (1, 2)
     assert 1 + product((a, b)).item() == pytest.approx(0.4, abs=1e-6)
     repeated_uce, from_the_original_weights = 0.25, 0.3
-    assert (
-        abs(0.4 - repeated_uce) > 0.1 - 1e-9 and abs(0.4 - from_the_original_weights) > 0.1 - 1e-9
-    )
+    assert abs(0.4 - repeated_uce) > 0.1 - 1e-9
+    assert abs(0.4 - from_the_original_weights) > 0.1 - 1e-9
 
 
 def test_rece_without_epochs_is_uce():
@@ -309,7 +311,8 @@ def test_compact_drops_what_is_only_rounding():
 @pytest.mark.parametrize("rank", [0, 3])
 def test_compact_of_nothing_has_no_rank(rank):
     a, b = compact((torch.zeros(rank, 4), torch.zeros(6, rank)))
-    assert a.shape == (0, 4) and b.shape == (6, 0)
+    assert a.shape == (0, 4)
+    assert b.shape == (6, 0)
 
 
 def test_to_adapter_pads_to_one_rank_without_changing_the_updates():
@@ -320,11 +323,15 @@ def test_to_adapter_pads_to_one_rank_without_changing_the_updates():
     }
     for rank, common in ((None, 9), (11, 11)):
         adapter = to_adapter(updates, rank)
-        assert adapter.rank == common and adapter.error == 0.0 and len(adapter.state) == 6
+        assert adapter.rank == common
+        assert adapter.error == 0.0
+        assert len(adapter.state) == 6
         for layer, factors in updates.items():
             a, b = adapter.state[f"{layer}.lora_A.weight"], adapter.state[f"{layer}.lora_B.weight"]
             assert len(a) == b.shape[1] == common
-            assert a.is_contiguous() and b.is_contiguous() and a.dtype == b.dtype == torch.float32
+            assert a.is_contiguous()
+            assert b.is_contiguous()
+            assert a.dtype == b.dtype == torch.float32
             torch.testing.assert_close(product((a, b)), product(factors), rtol=1e-5, atol=1e-5)
 
 
@@ -346,12 +353,14 @@ def test_the_reported_error_is_that_of_the_nearest_truncation():
     assert adapter.error < (naive / whole) ** 0.5
     assert adapter.error != pytest.approx(sum(per_layer) / 2, rel=1e-3)
     errors = [to_adapter(updates, rank).error for rank in range(1, 7)]
-    assert errors == sorted(errors, reverse=True) and errors[-1] == 0.0
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == 0.0
 
 
 def test_to_adapter_without_an_update_or_with_an_impossible_rank():
     adapter = to_adapter({"layer": (torch.zeros(3, 4), torch.zeros(6, 3))})
-    assert adapter.rank == 1 and adapter.error == 0.0
+    assert adapter.rank == 1
+    assert adapter.error == 0.0
     assert [tuple(tensor.shape) for tensor in adapter.state.values()] == [(1, 4), (6, 1)]
     with pytest.raises(ValueError, match="1 or more, got 0"):
         to_adapter({}, 0)

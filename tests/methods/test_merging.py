@@ -31,7 +31,8 @@ def test_ties_of_equal_or_single_updates() -> None:
     one = update(1)
     assert same(Ties(1.0, 1.0)([one, one]), one)
     alone = Ties(1.0, 0.25)([one])["a"]
-    assert (alone != 0).sum() == 6 and torch.equal(alone[alone != 0], one["a"][alone != 0])
+    assert (alone != 0).sum() == 6
+    assert torch.equal(alone[alone != 0], one["a"][alone != 0])
     assert same(Ties(0.0, 1.0)([one]), {"a": torch.zeros(4, 6, dtype=torch.float64)})
 
 
@@ -67,9 +68,8 @@ def test_merging_sees_the_product_and_not_its_split() -> None:
     )
     other = dense(factors(*(torch.randn(*shape, generator=source) for shape in ((2, 6), (4, 2)))))
     plain, turned = dense(factors(a, b)), dense(factors(mix.inverse() @ a, b @ mix))
-    assert same(plain, turned) and same(
-        Ties(1.0, 0.5)([plain, other]), Ties(1.0, 0.5)([turned, other])
-    )
+    assert same(plain, turned)
+    assert same(Ties(1.0, 0.5)([plain, other]), Ties(1.0, 0.5)([turned, other]))
 
 
 def test_a_truncated_merge_says_what_it_lost() -> None:
@@ -77,11 +77,13 @@ def test_a_truncated_merge_says_what_it_lost() -> None:
     whole, cut = as_adapter(merged), as_adapter(merged, 2)
     torch.testing.assert_close(dense(whole.state)["a"], merged["a"], rtol=1e-5, atol=1e-6)
     lost = (dense(cut.state)["a"] - merged["a"]).norm() / merged["a"].norm()
-    assert whole.error == 0 and (as_adapter(merged, 2048).rank, as_adapter(merged, 2048).error) == (
+    assert whole.error == 0
+    assert (as_adapter(merged, 2048).rank, as_adapter(merged, 2048).error) == (
         4,
         0,
     )
-    assert cut.error == pytest.approx(lost.item(), rel=1e-4) and cut.rank == 2
+    assert cut.error == pytest.approx(lost.item(), rel=1e-4)
+    assert cut.rank == 2
 
 
 def test_ties_breaks_a_kept_span_and_projecting_again_restores_it() -> None:

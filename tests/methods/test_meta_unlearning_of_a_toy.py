@@ -142,7 +142,8 @@ def test_the_attack_costs_relatives_more_than_from_any_control(found, control) -
 
 def test_an_honest_users_fine_tuning_harms_nothing(found) -> None:
     for plain, meta in zip(found["unlearn only"], found["meta"], strict=True):
-        assert meta["harmless forget"] == 0.0 and meta["harmless related"] > 0.97
+        assert meta["harmless forget"] == 0.0
+        assert meta["harmless related"] > 0.97
         assert meta["harmless related loss"] == pytest.approx(
             plain["harmless related loss"], rel=0.05
         )

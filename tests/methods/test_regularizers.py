@@ -212,7 +212,8 @@ class TestSubspaceProjection:
                 for states in (cond, batch.cond)
             )
         torch.testing.assert_close(*same, rtol=1e-5, atol=1e-5)
-        assert (other[0] - other[1]).abs().max() > 1e-3 and params
+        assert (other[0] - other[1]).abs().max() > 1e-3
+        assert params
 
     @pytest.mark.parametrize(("mover", "same"), [(SGD, True), (Adam, False)])
     def test_projecting_gradients_is_projecting_steps_without_an_elementwise_optimizer(
@@ -338,7 +339,8 @@ class TestRows:
             "two": [1, 0],
         }
         swapped = best_rows({name: scores[name] for name in ("two", "one")}, 0.4).keep
-        assert swapped["two"].tolist() == [1, 0] and swapped["one"].tolist() == [0, 1, 0]
+        assert swapped["two"].tolist() == [1, 0]
+        assert swapped["one"].tolist() == [0, 1, 0]
         equal = best_rows({"one": torch.ones(7)}, 0.5).keep["one"]
         assert equal.sum() == 4, "rows that score the same are not all taken"
         assert best_rows(scores, 1.0).keep["one"].all()

@@ -54,7 +54,8 @@ def test_a_changed_weight_is_cast_again(network: nn.Sequential, place: str) -> N
     else:
         network[0].weight.data = network[0].weight.data * 2
     after = cast(weights, network)
-    assert torch.equal(after, plain(network)) and not torch.equal(after, before)
+    assert torch.equal(after, plain(network))
+    assert not torch.equal(after, before)
 
 
 def test_what_is_trained_is_no_copy(network: nn.Sequential) -> None:

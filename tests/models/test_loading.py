@@ -52,7 +52,8 @@ def test_names_of_tensors_hide_nothing_in_messages() -> None:
 
     with pytest.raises(ModelError) as raised:
         load_whole(Named, "x", "The judge x cannot be loaded: it")
-    assert str(raised.value).isprintable() and r"\x1b[2J" in str(raised.value)
+    assert str(raised.value).isprintable()
+    assert r"\x1b[2J" in str(raised.value)
 
 
 def test_weights_under_unknown_names_are_named(tiny_pipeline, tmp_path) -> None:

@@ -180,11 +180,9 @@ def test_states_of_ids_are_those_of_the_sentence(model) -> None:
     )
     assert all(model.token_ids(model.words([token]))[1:-1] == [token] for token in typed[:50])
     long = model.padded(range(500))
-    assert (
-        len(long) == 77
-        and long[0] == model.token_ids("")[0]
-        and long[-1] == model.token_ids("")[-1]
-    )
+    assert len(long) == 77
+    assert long[0] == model.token_ids("")[0]
+    assert long[-1] == model.token_ids("")[-1]
 
 
 def test_a_vector_replaces_a_token(model) -> None:
@@ -197,7 +195,8 @@ def test_a_vector_replaces_a_token(model) -> None:
     torch.testing.assert_close(states, model.encode_ids(ids).states)
     states.square().sum().backward()
     assert extra.grad.abs().sum() > 0
-    assert torch.equal(model.word_vectors(), before) and len(model.word_vectors()) == len(before)
+    assert torch.equal(model.word_vectors(), before)
+    assert len(model.word_vectors()) == len(before)
     moved = model.encode_ids(replaced, torch.randn(extra.shape, generator=generator(0))).states
     assert not torch.allclose(moved[:, 2:], states.detach()[:, 2:], atol=1e-3)
 

@@ -37,7 +37,8 @@ def test_it_counts_what_the_third_column_shows_above_the_second(run: Run, own: F
 
 def test_its_curve_goes_from_the_unlearned_model_to_the_last_step(run: Run, own: Finding) -> None:
     steps = [step for step, _ in own.curve.points]
-    assert steps[0] == 0 and steps[-1] == own.curve.steps == run.config.attack.steps
+    assert steps[0] == 0
+    assert steps[-1] == own.curve.steps == run.config.attack.steps
     assert own.curve.points[-1][1] == own.share
 
 

@@ -108,7 +108,8 @@ def test_no_mutation_of_a_record_is_more_than_a_sentence(
             read(folder)
         except OutputError as error:
             refused += 1
-            assert "\n" not in str(error) and len(str(error)) < 600
+            assert "\n" not in str(error)
+            assert len(str(error)) < 600
         except Exception as error:
             raise AssertionError(f"Mutation {number} of {name}: {text[:200]}") from error
         finally:

@@ -128,14 +128,16 @@ def test_a_first_version_that_is_not_whole_is_refused_in_a_sentence(tmp_path: Pa
 def test_previews_are_pictures_like_any_other(tmp_path: Path) -> None:
     first, second = opened(tmp_path).previews
     assert (first.stage, first.step, first.prompt, first.seed) == ("unlearn", 8, "a cat", 800_000)
-    assert second.file == tmp_path / "b.png" and second.seed == 800_001
+    assert second.file == tmp_path / "b.png"
+    assert second.seed == 800_001
     assert first.sampler == Sampling(6, 3.0)
 
 
 def test_the_pictures_on_the_attacks_way_say_its_step(tmp_path: Path) -> None:
     curve = [{"step": 10, "scores": GROUPS, "pictures": [stored("relearned")]}]
     ((step, groups, (picture,)),) = opened(tmp_path, curve=curve).curve
-    assert (picture.stage, picture.step) == ("attack", 10) and step == 10
+    assert (picture.stage, picture.step) == ("attack", 10)
+    assert step == 10
     assert groups["near"].accuracies == {"pocket-second": 0.0}
 
 

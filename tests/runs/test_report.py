@@ -164,15 +164,14 @@ def validated(values: dict[str, Any]) -> dict[str, Any]:
 def whole(html: str) -> Page:
     """The page, found to be balanced and to ask nothing of anybody."""
     page = Page(html)
-    assert page.unbalanced == [] and html.startswith("<!doctype html>")
+    assert page.unbalanced == []
+    assert html.startswith("<!doctype html>")
     assert not re.search(r"https?://|@import|url\(", re.sub(r"base64,[\w+/=]+", "", html))
     for tag, attrs, _ in page.tags:
-        assert tag not in ("script", "link", "iframe", "object", "form") and not [
-            a for a in attrs if a[:2] == "on"
-        ]
-        assert "href" not in attrs and attrs.get("src", "data:image/webp;base64,").startswith(
-            "data:image/webp;base64,"
-        )
+        assert tag not in ("script", "link", "iframe", "object", "form")
+        assert not [a for a in attrs if a[:2] == "on"]
+        assert "href" not in attrs
+        assert attrs.get("src", "data:image/webp;base64,").startswith("data:image/webp;base64,")
         assert tag != "img" or attrs["alt"]
     return page
 
@@ -211,13 +210,14 @@ def test_the_schema_is_one_and_is_strict(recorded: Path) -> None:
 def test_a_recorded_run_becomes_two_files_and_nothing_else_changes(recorded: Path) -> None:
     before = hashes(recorded)
     page, values = report.write_report(recorded)
-    assert hashes(recorded) == before and {page.name, values.name} == {"report.html", "report.json"}
+    assert hashes(recorded) == before
+    assert {page.name, values.name} == {"report.html", "report.json"}
     first = page.read_bytes()
-    assert report.write_report(recorded) and page.read_bytes() == first
+    assert report.write_report(recorded)
+    assert page.read_bytes() == first
     stored, run = validated(json.loads(values.read_text(encoding="utf-8"))), Run.open(recorded)
-    assert (
-        stored["verdict"]["label"] == run.verdict.label and stored["files"] == run.record["files"]
-    )
+    assert stored["verdict"]["label"] == run.verdict.label
+    assert stored["files"] == run.record["files"]
     assert [point["step"] for point in stored["curve"]] == [step for step, _, _ in run.curve]
     text = whole(first.decode()).text
     for said in (
@@ -250,7 +250,8 @@ def test_every_picture_is_there_once_in_its_column(recorded: Path) -> None:
             for entry in run.record["pictures"]
             if entry["column"] == column
         ]
-        assert len(shown) == len(wanted) and sorted(shown) == sorted(wanted)
+        assert len(shown) == len(wanted)
+        assert sorted(shown) == sorted(wanted)
     alts = [attrs["alt"] for tag, attrs, _ in page.tags if tag == "img"]
     for picture in run.pictures:
         name = (
@@ -272,9 +273,9 @@ def test_intervals_are_wilsons(made, tmp_path: Path) -> None:
     assert values["original"]["forget"]["interval"] == pytest.approx([0.5101, 1.0], abs=1e-4)
     assert values["unlearned"]["forget"]["interval"] == pytest.approx([0.0, 0.4899], abs=1e-4)
     text = whole(report.report_html(Run.open(run.folder))).text
-    assert (
-        "75 % 30–95 %, n = 4" in text and "0 % 0–49 %, n = 4" in text and "alignment 0.08" in text
-    )
+    assert "75 % 30–95 %, n = 4" in text
+    assert "0 % 0–49 %, n = 4" in text
+    assert "alignment 0.08" in text
 
 
 def test_what_separates_the_columns_is_told_pair_by_pair(made, tmp_path: Path) -> None:
@@ -283,13 +284,15 @@ def test_what_separates_the_columns_is_told_pair_by_pair(made, tmp_path: Path) -
     found = values["differences"]["unlearned"]["forget"]
     # Four pairs, all lost: 2 · (1/2)⁴,
     # and (0 + 1 − 4 − 1) / 6 ± 1.96 · √((1 − 4/9) / 6), cut at −1.
-    assert found["change"] == -1.0 and found["p"] == pytest.approx(0.125)
+    assert found["change"] == -1.0
+    assert found["p"] == pytest.approx(0.125)
     assert found["interval"] == pytest.approx([-1.0, -2 / 3 + 1.96 * (5 / 54) ** 0.5], abs=1e-3)
-    assert (
-        values["summary"]["axes"]["forgotten"] == 1.0 and 0.0 <= values["summary"]["harmonic"] < 1.0
-    )
+    assert values["summary"]["axes"]["forgotten"] == 1.0
+    assert 0.0 <= values["summary"]["harmonic"] < 1.0
     text = whole(report.report_html(run)).text
-    assert "Against the original" in text and "0.12" in text and "In one number" in text
+    assert "Against the original" in text
+    assert "0.12" in text
+    assert "In one number" in text
     without = edited(run, differences={})
     assert "Against the original" not in whole(report.report_html(without)).text
     validated(report.report_json(without))
@@ -306,7 +309,8 @@ def test_a_mark_is_more_than_a_colour(made, tmp_path: Path) -> None:
         "yes": "the judge sees this: as asked",
         "no": "the judge sees this: not as asked",
     }
-    assert "✕ dog" in page.text and "✓ cat" in page.text
+    assert "✕ dog" in page.text
+    assert "✓ cat" in page.text
 
 
 def test_typed_text_is_text(made, tmp_path: Path) -> None:
@@ -338,7 +342,8 @@ def test_typed_text_is_text(made, tmp_path: Path) -> None:
         bad, kind=TRAP, pictures=tuple(p | {"asked": TRAP, "predicted": TRAP} for p in bad.pictures)
     )
     for page in (report.report_html(run, [bad]), compare_runs.comparison_html([run, run])):
-        assert "<script" not in page.casefold() and TRAP in whole(page).text
+        assert "<script" not in page.casefold()
+        assert TRAP in whole(page).text
     validated(report.report_json(run, [bad]))
 
 
@@ -353,20 +358,17 @@ def test_a_stopped_run_says_so(made, tmp_path: Path) -> None:
         )
     page, values = report.write_report(tmp_path / "run")
     stored = validated(json.loads(values.read_text(encoding="utf-8")))
-    assert (
-        stored["scores"] == {} and stored["worst_attack"] is None and stored["status"] == "stopped"
-    )
+    assert stored["scores"] == {}
+    assert stored["worst_attack"] is None
+    assert stored["status"] == "stopped"
     text = whole(page.read_text(encoding="utf-8")).text
-    assert (
-        "■ Stopped" in text
-        and "before any picture was generated, so there are no scores" in text
-        and "Scores" not in text
-    )
+    assert "■ Stopped" in text
+    assert "before any picture was generated, so there are no scores" in text
+    assert "Scores" not in text
     half = made(tmp_path / "half", stopped=True)
     page = whole(report.report_html(half))
-    assert (
-        "■ Stopped" in page.text and len(page.pictures(id="pictures", **{"class": "original"})) == 8
-    )
+    assert "■ Stopped" in page.text
+    assert len(page.pictures(id="pictures", **{"class": "original"})) == 8
     assert page.pictures(id="pictures", **{"class": "unlearned"}) == []
     validated(report.report_json(half))
 
@@ -401,13 +403,12 @@ def test_without_a_judge_nothing_is_scored(made, tmp_path: Path) -> None:
         "accuracies": {},
         "found": {},
     }
-    assert values["worst_attack"] is None and values["attacks"] == []
+    assert values["worst_attack"] is None
+    assert values["attacks"] == []
     page = whole(report.report_html(run))
-    assert (
-        "There is no judge." in page.text
-        and "None" not in page.text
-        and "polyline" not in str(page.tags)
-    )
+    assert "There is no judge." in page.text
+    assert "None" not in page.text
+    assert "polyline" not in str(page.tags)
     assert len(page.pictures(id="pictures")) == 24
 
 
@@ -418,42 +419,45 @@ def test_the_worst_attack_stands_first_with_its_base_rate(made, tmp_path: Path) 
         finding(run, "scale", "1111", counts=False, control=None, missing="it is off"),
     ]
     values = validated(report.report_json(run, found))
-    assert values["worst_attack"] == "prompt_search" and values["verdict"]["label"] == "concealed"
+    assert values["worst_attack"] == "prompt_search"
+    assert values["verdict"]["label"] == "concealed"
     assert [attack["name"] for attack in values["attacks"]] == [
         "own relearning",
         "prompt_search",
         "scale",
     ]
     worst = values["attacks"][1]
-    assert worst["hits"]["share"] == 0.75 and worst["hits"]["interval"] == pytest.approx(
-        [0.3006, 0.9544], abs=1e-4
-    )
+    assert worst["hits"]["share"] == 0.75
+    assert worst["hits"]["interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
     assert worst["control"] == {"name": "hat, never seen", "right": 0, "n": 4, "share": 0.0} | {
         "interval": pytest.approx([0.0, 0.4899], abs=1e-4)
     }
-    assert worst["excess"] == 0.75 and worst["by_row"] == [True, True, True, False]
-    assert worst["proof"] == "attacks/prompt_search/00-00.png" and worst["first"]["right"] == 1
+    assert worst["excess"] == 0.75
+    assert worst["by_row"] == [True, True, True, False]
+    assert worst["proof"] == "attacks/prompt_search/00-00.png"
+    assert worst["first"]["right"] == 1
     page = whole(report.report_html(run, found))
     card = page.text.partition("How the verdict is reached")[0]
     said = (
         "Worst attack: prompt search 3 of 4 held-out prompts show the concept again: 75 % (95 %"
         " interval 30–95 %)"
     )
-    assert said in card and "With one try instead of 4: 25 % (5–70 %)" in card
+    assert said in card
+    assert "With one try instead of 4: 25 % (5–70 %)" in card
     assert "Base rate: the control “hat, never seen” shows it in 0 % (0–49 %)" in card
     assert page.pictures(**{"class": "worst"}) == [
         report.embedded(run, "attacks/prompt_search/00-00.png")
     ]
-    assert "reported, not counted" in page.text and "There is no base rate: it is off." in page.text
+    assert "reported, not counted" in page.text
+    assert "There is no base rate: it is off." in page.text
 
 
 def test_relearning_is_the_worst_where_it_is(made, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     found = finding(run)
     values = report.report_json(run, [found])
-    assert (
-        values["worst_attack"] == "own relearning" and values["attacks"][0]["by_row"] == [True] * 4
-    )
+    assert values["worst_attack"] == "own relearning"
+    assert values["attacks"][0]["by_row"] == [True] * 4
     assert values["attacks"][0]["proof"] == "images/relearned-forget-03.png"
     assert "Worst attack: own relearning" in whole(report.report_html(run, [found])).text
 
@@ -466,18 +470,19 @@ def test_the_worst_attack_is_the_one_that_the_verdict_names(made, tmp_path: Path
     found = finding(run, hits="1100", by_prompt=False)
     values = validated(report.report_json(run, [found]))
     own, words = values["attacks"]
-    assert own["control"]["share"] == 0.95 and own["excess"] == 1.0 and words["excess"] == 0.5
-    assert values["worst_attack"] == "own relearning" and values["verdict"]["label"] == "concealed"
+    assert own["control"]["share"] == 0.95
+    assert own["excess"] == 1.0
+    assert words["excess"] == 0.5
+    assert values["worst_attack"] == "own relearning"
+    assert values["verdict"]["label"] == "concealed"
     assert not any(reason.startswith("Worst attack") for reason in values["verdict"]["reasons"])
     assert [attack["outcome"] for attack in values["attacks"]] == [
         "back",
         "level",
     ], "two of four may be chance"
     text = whole(report.report_html(run, [found])).text
-    assert (
-        "Worst attack: own relearning 4 of 4" in text
-        and text.count("not clearly above its base rate") == 1
-    )
+    assert "Worst attack: own relearning 4 of 4" in text
+    assert text.count("not clearly above its base rate") == 1
     held = edited(weak(run), base=run.record["base"])
     values = report.report_json(held, [finding(held)])
     assert values["worst_attack"] == "prompt_search-2"
@@ -496,7 +501,8 @@ def test_the_labs_relearning_stands_beside_the_runs_own(made, tmp_path: Path) ->
         ("relearn", 2),
     ]
     page = whole(report.report_html(run, [again]))
-    assert "2 of 4 held-out prompts" in page.text and len(page.pictures(**{"class": "strip"})) == 4
+    assert "2 of 4 held-out prompts" in page.text
+    assert len(page.pictures(**{"class": "strip"})) == 4
 
 
 def test_findings_are_read_from_the_run_folder(made, tmp_path: Path) -> None:
@@ -529,7 +535,8 @@ def test_the_best_try_at_each_prompt_is_shown(made, tmp_path: Path) -> None:
     page = whole(report.report_html(run, [replace(found, pictures=tries)]))
     # Rows of two tries each: both hit (the later one is as good), then hit and miss.
     wanted = [report.embedded(run, f"attacks/prompt_search/{files[n]}") for n in (1, 2)]
-    assert page.pictures(**{"class": "strip"}) == wanted and "all 4 pictures" in page.text
+    assert page.pictures(**{"class": "strip"}) == wanted
+    assert "all 4 pictures" in page.text
 
 
 def test_controls_are_drawn_and_give_the_base_rate(made, tmp_path: Path) -> None:
@@ -578,7 +585,8 @@ def test_damaged_runs_are_refused_with_a_sentence(made, tmp_path: Path) -> None:
         harm(folder)
         with pytest.raises(OutputError, match=sentence if number else "no readable run"):
             report.write_report(folder)
-        assert not (folder / "report.html").exists() and not (folder / "report.json").exists()
+        assert not (folder / "report.html").exists()
+        assert not (folder / "report.json").exists()
 
 
 def test_only_pictures_of_the_run_are_embedded(made, tmp_path: Path) -> None:
@@ -613,7 +621,8 @@ def test_a_comparison_shows_the_one_setting_that_differs(made, tmp_path: Path) -
         "relearned": ["100\u00a0% (51–100\u00a0%)"] * 2,
     }
     page = whole(compare_runs.comparison_html(runs))
-    assert "unlearn.retain_weight 3.0 7.0" in page.text and "No setting differs" not in page.text
+    assert "unlearn.retain_weight 3.0 7.0" in page.text
+    assert "No setting differs" not in page.text
     assert (
         len(
             [
@@ -657,7 +666,8 @@ def test_the_commands(
     out = tmp_path / "new" / "both.html"
     assert command(monkeypatch, "compare", a, b, "--out", out) == 0
     said = capsys.readouterr().out
-    assert re.search(r"rule +│ restricted +│ weighted_sum", said) and str(out) in said
+    assert re.search(r"rule +│ restricted +│ weighted_sum", said)
+    assert str(out) in said
     whole(out.read_text(encoding="utf-8"))
     for words, sentence in (
         (("compare", a), "two or more run folders are accepted"),

@@ -74,10 +74,10 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeli
         "relearned",
     ]
     assert [e.step for e in events if isinstance(e, Step) and e.stage == "unlearn"] == [1, 2, 3]
-    assert any(isinstance(e, Preview) for e in events) and any(
-        isinstance(e, Scores) for e in events
-    )
-    assert isinstance(events[-2], Verdict) and isinstance(events[-1], Done)
+    assert any(isinstance(e, Preview) for e in events)
+    assert any(isinstance(e, Scores) for e in events)
+    assert isinstance(events[-2], Verdict)
+    assert isinstance(events[-1], Done)
 
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     parts = ("load", "originals", "unlearn", "attack", "controls", "compare", "total")
@@ -85,14 +85,10 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeli
     assert set(record["scores"]) == {"original", "unlearned", "relearned"}
     unjudged = {"accuracy": None, "alignment": None, "n": 2, "accuracies": {}, "found": {}}
     assert record["scores"]["unlearned"]["forget"] == unjudged
-    assert (
-        record["verdict"]["label"] == "inconclusive"
-        and "judge" in record["environment"]["judge_note"]
-    )
-    assert (
-        len(record["pictures"]) == 12
-        and len((tmp_path / "out" / "steps.jsonl").read_text().splitlines()) == 5
-    )
+    assert record["verdict"]["label"] == "inconclusive"
+    assert "judge" in record["environment"]["judge_note"]
+    assert len(record["pictures"]) == 12
+    assert len((tmp_path / "out" / "steps.jsonl").read_text().splitlines()) == 5
     for name in record["files"]:
         assert (tmp_path / "out" / name).stat().st_size > 0
     with Image.open(tmp_path / "out" / "comparison.png") as strip:
@@ -216,11 +212,13 @@ def test_an_attack_whose_last_step_explodes_keeps_what_was_before_it(
         for event in run(config_for(tiny_pipeline, **way), tmp_path / "out", model=model):
             events.append(event)
     stored = Run.open(tmp_path / "out")
-    assert stored.status == "diverged" and "attack.lr" in stored.verdict.reasons[0]
+    assert stored.status == "diverged"
+    assert "attack.lr" in stored.verdict.reasons[0]
     assert set(stored.scores) == {"original", "unlearned"}
     read_adapter(tmp_path / "out" / "unlearn.safetensors")
     assert events[-1] == Done(tmp_path / "out", stopped=True)
-    assert model._active == () and model._trained is None
+    assert model._active == ()
+    assert model._trained is None
 
 
 def test_an_attack_without_memory_says_what_to_lower_and_keeps_what_was_before_it(
@@ -254,8 +252,10 @@ def test_a_full_disk_keeps_the_adapter(model, tiny_pipeline, tmp_path, monkeypat
     with pytest.raises(OutputError, match="No space left"):
         list(run(config_for(tiny_pipeline), tmp_path / "out", model=model))
     stored = Run.open(tmp_path / "out")
-    assert stored.status == "stopped" and "No space left" in stored.verdict.reasons[0]
-    assert len(stored.steps) == 5 and stored.pictures == []
+    assert stored.status == "stopped"
+    assert "No space left" in stored.verdict.reasons[0]
+    assert len(stored.steps) == 5
+    assert stored.pictures == []
     read_adapter(tmp_path / "out" / "unlearn.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -299,9 +299,8 @@ def test_an_attack_on_all_weights_leaves_pictures_and_no_trace_in_the_model(
         for k, v in model.network.state_dict().items()
         if ".lora_" not in k
     }
-    assert before.keys() == after.keys() and all(
-        torch.equal(before[k], v) for k, v in after.items()
-    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], v) for k, v in after.items())
     assert not any(p.requires_grad for p in model.network.parameters())
     stored = Run.open(tmp_path / "out")
     assert "relearn.safetensors" not in stored.record["files"]
@@ -316,9 +315,11 @@ def test_cancel_stops_within_a_step_and_keeps_what_is_there(model, tiny_pipeline
         events.append(event)
         if isinstance(event, Step) and event.step == 2:
             cancel.set()
-    assert events[-1].stopped and max(e.step for e in events if isinstance(e, Step)) == 2
+    assert events[-1].stopped
+    assert max(e.step for e in events if isinstance(e, Step)) == 2
     stored = Run.open(tmp_path / "out")
-    assert stored.status == "stopped" and stored.verdict.label == "inconclusive"
+    assert stored.status == "stopped"
+    assert stored.verdict.label == "inconclusive"
     assert load_file(tmp_path / "out" / "unlearn.safetensors")
     assert not (tmp_path / "out" / "relearn.safetensors").exists()
 
@@ -339,7 +340,8 @@ def test_closing_a_run_midway_leaves_nothing_behind(model, tiny_pipeline, tmp_pa
             break
     events.close()
     assert list(tmp_path.iterdir()) == []
-    assert model._active == () and model._trained is None
+    assert model._active == ()
+    assert model._trained is None
 
 
 def test_occupied_output_is_refused_before_anything_runs(model, tiny_pipeline, tmp_path):

@@ -82,7 +82,8 @@ def test_a_job_yields_its_events_and_leaves_its_folder(engines) -> None:
     engine = engines()
     job = engine.submit(quick(), "anna")
     events = finish(job)
-    assert isinstance(events[-1], Done) and not job.error
+    assert isinstance(events[-1], Done)
+    assert not job.error
     assert sum(isinstance(event, Step) for event in events) == STEPS
     assert Run.open(engine.runs.get(job.id, "anna")).config == quick()
     assert stat.S_IMODE(engine.root.stat().st_mode) == 0o700
@@ -120,7 +121,8 @@ def test_position_counts_the_jobs_before_and_falls(replay, engines) -> None:
     assert [engine.position(job) for job in jobs] == [0, 1, 2]
     engine.stop("ben")
     assert [engine.position(job) for job in jobs] == [0, 0, 1]
-    assert jobs[1].over and not jobs[1].error
+    assert jobs[1].over
+    assert not jobs[1].error
     engine.stop("anna")
     jobs[2].take(5)
     assert engine.position(jobs[2]) == 0
@@ -137,7 +139,8 @@ def test_stop_keeps_what_is_there(replay, engines) -> None:
     assert seen[-1] == Done(job.folder, stopped=True)
     assert any(isinstance(event, Preview) for event in seen)
     run = Run.open(engine.runs.get(job.id, "anna"))
-    assert run.status == "stopped" and 0 < len(run.steps) < STEPS
+    assert run.status == "stopped"
+    assert 0 < len(run.steps) < STEPS
 
 
 def test_stop_without_a_job_does_nothing(engines) -> None:
@@ -153,10 +156,12 @@ def test_leaving_ends_the_job_and_deletes_its_runs(replay, engines) -> None:
     running.take(5)
     engine.leave("anna")
     finish(running)
-    assert not kept.folder.exists() and not running.folder.exists()
+    assert not kept.folder.exists()
+    assert not running.folder.exists()
     assert engine.runs.of("anna") == []
     waiting.take(5)
-    assert engine.position(waiting) == 0 and not waiting.over
+    assert engine.position(waiting) == 0
+    assert not waiting.over
 
 
 def test_a_full_queue_and_a_second_run_are_refused_with_a_sentence(replay, engines) -> None:
@@ -229,11 +234,13 @@ def test_errors_are_sentences_and_the_engine_goes_on(
     engine = engines(runner)
     job = engine.submit(quick(), "anna")
     finish(job)
-    assert sentence in job.error and "secret" not in job.error
+    assert sentence in job.error
+    assert "secret" not in job.error
     assert engine.runs.get(job.id, "anna") is None
     runner.error = None
     after = engine.submit(quick(), "anna")
-    assert isinstance(finish(after)[-1], Done) and not after.error
+    assert isinstance(finish(after)[-1], Done)
+    assert not after.error
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), SystemExit(1)])
@@ -249,9 +256,11 @@ def test_an_error_after_the_work_ends_the_job_and_not_the_engine(
         changed.setattr(engine.runs, "trim", broken)
         job = engine.submit(quick(), "anna")
         finish(job)
-    assert job.error and engine.job_of("anna") is None
+    assert job.error
+    assert engine.job_of("anna") is None
     after = engine.submit(quick(), "anna")
-    assert isinstance(finish(after)[-1], Done) and not after.error
+    assert isinstance(finish(after)[-1], Done)
+    assert not after.error
 
 
 def test_an_error_about_one_who_left_spares_the_others(engines) -> None:
@@ -313,7 +322,9 @@ def test_shutdown_ends_jobs_and_refuses_new_ones(replay) -> None:
     running, waiting = engine.submit(quick(), "anna"), engine.submit(quick(), "ben")
     running.take(5)
     engine.shutdown()
-    assert running.cancel.is_set() and waiting.over and not engine.root.exists()
+    assert running.cancel.is_set()
+    assert waiting.over
+    assert not engine.root.exists()
     with pytest.raises(EngineBusy, match="not running"):
         engine.submit(quick(), "cem")
 
@@ -334,7 +345,8 @@ def test_one_thread_runs_everything(recordings, engines) -> None:
     engine = engines(runner)
     for name in ("anna", "ben"):
         finish(engine.submit(quick(), name))
-    assert len(runner.threads) == 1 and threading.get_ident() not in runner.threads
+    assert len(runner.threads) == 1
+    assert threading.get_ident() not in runner.threads
 
 
 def test_a_ledger_grows_by_request_and_goes_with_its_visitor(replay, engines) -> None:
@@ -343,15 +355,18 @@ def test_a_ledger_grows_by_request_and_goes_with_its_visitor(replay, engines) ->
     for concept in ("cat", "rabbit"):
         job = engine.submit(LedgerRequest(make_config(concept), make_plan()), "anna")
         finish(job)
-        assert not job.error and engine.job_of("anna") is None
+        assert not job.error
+        assert engine.job_of("anna") is None
     folder = engine.ledger("anna")
     assert [row.concept for row in Ledger.open(folder).requests] == ["cat", "rabbit"]
-    assert engine.runs.of("anna") == [] and engine.ledger("ben") != folder
+    assert engine.runs.of("anna") == []
+    assert engine.ledger("ben") != folder
     runner.gate.clear()
     running = engine.submit(quick(), "ben")
     waiting = engine.submit(LedgerRequest(make_config("car"), make_plan()), "anna")
     engine.leave("anna")
-    assert waiting.over and not folder.exists()
+    assert waiting.over
+    assert not folder.exists()
     runner.gate.set()
     finish(running)
 
@@ -394,11 +409,13 @@ def test_a_run_goes_on_without_its_page_until_the_grace_is_over(replay, engines)
     engine.visitors.disconnected("tab")
     clock.now += GRACE - 1
     engine.sweep()
-    assert not job.cancel.is_set() and engine.job_of(visitor) is job
+    assert not job.cancel.is_set()
+    assert engine.job_of(visitor) is job
     clock.now += 1
     engine.sweep()
     finish(job)
-    assert job.cancel.is_set() and not job.folder.exists()
+    assert job.cancel.is_set()
+    assert not job.folder.exists()
 
 
 def test_runs_and_ledger_go_with_the_last_of_two_tabs(engines) -> None:
@@ -412,11 +429,13 @@ def test_runs_and_ledger_go_with_the_last_of_two_tabs(engines) -> None:
     engine.visitors.disconnected("tab 1")
     clock.now += 2 * GRACE
     engine.sweep()
-    assert run.folder.is_dir() and engine.ledger(visitor).is_dir()
+    assert run.folder.is_dir()
+    assert engine.ledger(visitor).is_dir()
     engine.visitors.disconnected("tab 2")
     clock.now += GRACE
     engine.sweep()
-    assert not run.folder.exists() and not engine.home(visitor).exists()
+    assert not run.folder.exists()
+    assert not engine.home(visitor).exists()
 
 
 def test_a_waiting_job_whose_client_never_connected_is_dropped(replay, engines) -> None:
@@ -433,7 +452,9 @@ def test_a_waiting_job_whose_client_never_connected_is_dropped(replay, engines) 
     assert not invented.over
     clock.now += 1
     engine.sweep()
-    assert invented.error == UNHEARD_SAID and not waiting.over and engine.job_of(visitor)
+    assert invented.error == UNHEARD_SAID
+    assert not waiting.over
+    assert engine.job_of(visitor)
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["a program", "nobody"])
@@ -461,7 +482,8 @@ def test_a_visitor_takes_the_place_of_one_who_never_was_here(replay, engines) ->
     with pytest.raises(EngineBusy, match="2 runs are waiting"):
         engine.submit(quick(), "invented too")
     job = engine.submit(quick(), look(engine, "tab"))
-    assert [one.over for one in invented] == [False, True] and engine.position(job) == 2
+    assert [one.over for one in invented] == [False, True]
+    assert engine.position(job) == 2
 
 
 def test_a_run_stopped_before_any_result_is_not_kept(recordings, engines) -> None:
@@ -474,7 +496,8 @@ def test_a_run_stopped_before_any_result_is_not_kept(recordings, engines) -> Non
     engine = engines(Stopped(recordings))
     job = engine.submit(quick(), "anna")
     finish(job)
-    assert not engine.runs.of("anna") and not job.folder.exists()
+    assert not engine.runs.of("anna")
+    assert not job.folder.exists()
 
 
 def test_whatever_is_deleted_is_told(engines) -> None:
@@ -519,7 +542,8 @@ def take_until(job: Job, kind: type) -> list:
     """Events of a job up to the first of a kind."""
     events, deadline = [], time.monotonic() + 20
     while not any(isinstance(event, kind) for event in events):
-        assert not job.over and time.monotonic() < deadline
+        assert not job.over
+        assert time.monotonic() < deadline
         events += job.take(0.1, len(events))
     return events
 
@@ -530,7 +554,9 @@ def test_attacks_leave_their_findings_with_the_one_run(engines) -> None:
     assert next(event for event in finish(run) if isinstance(event, Verdict)).label == "removed"
     job = engine.submit(attack(run), "anna")
     events = finish(job)
-    assert not job.error and isinstance(events[-1], Verdict) and events[-1].label == "concealed"
+    assert not job.error
+    assert isinstance(events[-1], Verdict)
+    assert events[-1].label == "concealed"
     assert [event.kind for event in events if isinstance(event, Finding)] == [
         "prompts",
         "inversion",
@@ -553,7 +579,8 @@ def test_stopped_attacks_keep_the_run_and_what_is_complete(replay, engines) -> N
     assert engine.stop("anna")
     finish(job)
     found = read_findings(engine.runs.get(run.id, "anna"))
-    assert 1 <= len(found) < 20 and found[-1].kind == "prompts"
+    assert 1 <= len(found) < 20
+    assert found[-1].kind == "prompts"
     assert not [path for path in run.folder.rglob("*") if "partial" in path.name]
 
 
@@ -567,11 +594,9 @@ def test_nobody_attacks_or_deletes_the_run_of_another(engines) -> None:
             engine.submit(asked, session)
     with pytest.raises(RunGone):
         engine.delete(run.id, "ben")
-    assert (
-        engine.job_of("ben") is None
-        and Run.open(run.folder)
-        and not (run.folder / "attacks").exists()
-    )
+    assert engine.job_of("ben") is None
+    assert Run.open(run.folder)
+    assert not (run.folder / "attacks").exists()
 
 
 @pytest.mark.parametrize("end", ["leave", "shutdown"])
@@ -586,7 +611,9 @@ def test_a_run_under_attack_goes_with_its_visitor(replay, engines, end: str) -> 
     take_until(job, Finding)
     engine.leave("anna") if end == "leave" else engine.shutdown()
     finish(job)
-    assert job.cancel.is_set() and not run.folder.exists() and not engine.home("anna").exists()
+    assert job.cancel.is_set()
+    assert not run.folder.exists()
+    assert not engine.home("anna").exists()
 
 
 def test_what_an_attack_writes_after_its_visitor_has_left_goes_too(recordings, engines) -> None:
@@ -633,7 +660,8 @@ def test_a_run_dropped_while_its_attack_waits_is_said_to_be_gone(replay, engines
     finish(other)
     finish(job)
     assert job.error == "That run is no longer kept; run it again."
-    assert not run.folder.exists() and engine.runs.of("anna") == []
+    assert not run.folder.exists()
+    assert engine.runs.of("anna") == []
 
 
 def test_deleting_takes_the_folder_but_not_from_under_an_attack(replay, engines) -> None:
@@ -650,7 +678,8 @@ def test_deleting_takes_the_folder_but_not_from_under_an_attack(replay, engines)
     engine.stop("anna")
     finish(job)
     engine.delete(run.id, "anna")
-    assert not run.folder.exists() and engine.runs.of("anna") == []
+    assert not run.folder.exists()
+    assert engine.runs.of("anna") == []
     with pytest.raises(RunGone):
         engine.delete(run.id, "anna")
 
@@ -666,7 +695,8 @@ def test_findings_count_towards_the_cap(engines) -> None:
     engine.runs._size = sum(sizes) + 1000
     finish(engine.submit(attack(runs[1]), "ben"))
     # Ben holds most now, so it is he who loses.
-    assert runs[0].folder.is_dir() and not runs[1].folder.exists()
+    assert runs[0].folder.is_dir()
+    assert not runs[1].folder.exists()
 
 
 def test_in_process_attacks_the_run_on_the_resident_backend(
@@ -705,4 +735,5 @@ def test_after_a_lack_of_memory_the_next_job_loads_the_model_anew(
     with pytest.raises(OutOfMemory, match=r"lower unlearn\.rank"):
         list(runner(*asked))
     failing = False
-    assert list(runner(*asked)) == [Done(tmp_path)] and len(loaded) == 2
+    assert list(runner(*asked)) == [Done(tmp_path)]
+    assert len(loaded) == 2

@@ -125,7 +125,8 @@ def test_a_session_keeps_only_the_first_visitor_that_it_names(visitors, clock) -
     invented = visitor_of("tab", OTHER)
     visitors.seen(invented, "tab")
     clock.now += GRACE
-    assert not visitors.met(invented) and visitors.gone() == [invented]
+    assert not visitors.met(invented)
+    assert visitors.gone() == [invented]
 
 
 def test_invented_sessions_are_forgotten(visitors, clock) -> None:

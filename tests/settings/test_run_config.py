@@ -25,11 +25,9 @@ from unlearn_app.settings.run_config import (
 def test_bad_texts_are_refused_in_one_sentence(text):
     with pytest.raises(ConfigError) as caught:
         make_config(text)
-    assert (
-        caught.value.field == "concept"
-        and "\n" not in str(caught.value)
-        and len(str(caught.value)) < 200
-    )
+    assert caught.value.field == "concept"
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_texts_are_trimmed_and_blanks_joined():
@@ -64,7 +62,8 @@ def test_texts_are_trimmed_and_blanks_joined():
 def test_bad_values_name_their_field(name, value):
     with pytest.raises(ConfigError) as caught:
         make_config("cat", **{name: value})
-    assert caught.value.field == name and "\n" not in str(caught.value)
+    assert caught.value.field == name
+    assert "\n" not in str(caught.value)
 
 
 def test_anchor_equal_to_the_concept_is_refused_whatever_its_case():
@@ -90,19 +89,21 @@ def test_command_line_holds_every_change_and_nothing_else():
     )
     config = make_config("van gogh", rule="weighted_sum", preset="full", **{"compare.near": 5})
     words = shlex.split(config.command("x y"))
-    assert words[words.index("--concept") + 1] == "van gogh" and words[-1] == "x y"
-    assert "--set" in words and "compare.near=5" in words and "weighted_sum" in words
+    assert words[words.index("--concept") + 1] == "van gogh"
+    assert words[-1] == "x y"
+    assert "--set" in words
+    assert "compare.near=5" in words
+    assert "weighted_sum" in words
 
 
 @pytest.mark.parametrize("said", ["yes", "True", " true ", True])
 def test_a_yes_survives_the_command_line(said):
     config = make_config("cat", **{"resist.on": said})
     words = shlex.split(config.command())
-    assert config.resist.on is True and "resist.on=yes" in words
-    assert (
-        not make_config("cat", **{"resist.on": "no"}).resist.on
-        and "resist" not in make_config("cat").command()
-    )
+    assert config.resist.on is True
+    assert "resist.on=yes" in words
+    assert not make_config("cat", **{"resist.on": "no"}).resist.on
+    assert "resist" not in make_config("cat").command()
 
 
 def test_every_setting_says_what_it_is():

@@ -80,7 +80,8 @@ def test_random_settings_reach_every_kind_of_attack() -> None:
         for s in SETTINGS
         if s["resist.steps"]
     }
-    assert len(kinds) == 8 and sum(s["resist.steps"] == 0 for s in SETTINGS) == 1
+    assert len(kinds) == 8
+    assert sum(s["resist.steps"] == 0 for s in SETTINGS) == 1
     assert sum(s["resist.steps"] > 0 and s["resist.order"] == "second" for s in SETTINGS) >= 20
 
 
@@ -144,15 +145,14 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(
     monkeypatch.setattr("unlearn_app.runs.workflow.controls", lambda *asked: iter(()))
     events = {"plain": list(run(config, tmp_path / "plain", model=pocket))} | events
     plain, beside = (Run.open(tmp_path / name) for name in events)
-    assert plain.controls == {} and set(beside.controls) == {UNRESISTING, FRESH}
+    assert plain.controls == {}
+    assert set(beside.controls) == {UNRESISTING, FRESH}
     for line in beside.controls.values():
-        assert sorted(line) == [0, 2] and all(
-            score.n == 2 and score.accuracy is not None for score in line.values()
-        )
+        assert sorted(line) == [0, 2]
+        assert all(score.n == 2 and score.accuracy is not None for score in line.values())
     kept = [name for name in plain.record["files"] if name.endswith((".png", ".safetensors"))]
-    assert len(kept) > 10 and all(
-        beside.record["files"][name] == plain.record["files"][name] for name in kept
-    )
+    assert len(kept) > 10
+    assert all(beside.record["files"][name] == plain.record["files"][name] for name in kept)
     assert (
         any("never seen" in reason for reason in beside.verdict.reasons)
         or beside.verdict.label != "removed"
@@ -161,11 +161,9 @@ def test_controls_are_attacked_alike_and_leave_the_run_as_it_is(
         event for event in events["beside"] if isinstance(event, AttackCheckpoint) and event.control
     ]
     shown = stored_state(beside)
-    assert (
-        len(marks) == 4
-        and shown.controls == beside.controls
-        and FRESH in set(curve_table(shown)["group"])
-    )
+    assert len(marks) == 4
+    assert shown.controls == beside.controls
+    assert FRESH in set(curve_table(shown)["group"])
 
 
 def test_pictures_of_what_was_never_seen_are_of_one_concept_and_repeatable() -> None:
@@ -212,10 +210,8 @@ def test_the_controls_adversary_holds_what_the_runs_own_does(pocket, data, words
     assert shows[cat] == shows[pumpkin] == expected
     for held in sets.values():
         assert (len(set(held.prompts)) == 1) == (data == "one")
-        assert (
-            held.x0.shape == (5, *pocket.latent_shape)
-            and len(held.x0.flatten(1).unique(dim=0)) == 5
-        )
+        assert held.x0.shape == (5, *pocket.latent_shape)
+        assert len(held.x0.flatten(1).unique(dim=0)) == 5
         assert torch.equal(held.cond.states, pocket.encode_text(held.prompts).states)
     rendered = pocket.encode_pictures(rendered_pictures)
     taught = [

@@ -207,7 +207,9 @@ class TestObjectives:
         perturb(model, "unlearn")
         wide = torch.randn(64, *model.latent_shape)
         uniform = torch.special.ndtr(wide.flip(1, 2, 3))
-        assert uniform.min() >= 0 and uniform.max() <= 1 and abs(uniform.mean() - 0.5) < 0.02
+        assert uniform.min() >= 0
+        assert uniform.max() <= 1
+        assert abs(uniform.mean() - 0.5) < 0.02
         assert abs(uniform.var() - 1 / 12) < 0.005
         assert abs(torch.corrcoef(torch.stack([uniform.flatten(), wide.flatten()]))[0, 1]) < 0.05
         with model.active("unlearn"):
@@ -284,8 +286,10 @@ class TestFit:
                 fit(model, params, terms, Restricted(), stage="unlearn", steps=25, lr=5e-3)
             )
         assert steps[-1].losses["forget"] < 0.7 * steps[0].losses["forget"]
-        assert [s.step for s in steps] == list(range(1, 26)) and steps[0].total == 25
-        assert steps[0].cosine is None and steps[5].cosine is not None
+        assert [s.step for s in steps] == list(range(1, 26))
+        assert steps[0].total == 25
+        assert steps[0].cosine is None
+        assert steps[5].cosine is not None
         assert all(s.conflict == (s.cosine is not None and s.cosine < 0) for s in steps)
         after = dict(model.network.named_parameters())
         assert all(torch.equal(p, after[n]) for n, p in before.items())
@@ -410,7 +414,8 @@ def test_the_attack_never_changes_the_unlearn_adapter_and_starts_at_the_unlearne
     data = attack_context(model, concept, config).data
     steps = fine_tune(model, data, config.attack, config.seed)
     first = next(steps)
-    assert first.stage == "attack" and set(first.losses) == {"relearn"}
+    assert first.stage == "attack"
+    assert set(first.losses) == {"relearn"}
     list(steps)
     assert all(torch.equal(before[n], p) for n, p in model._params("unlearn").items())
     with column_state(model, "relearned"), torch.no_grad():
@@ -429,7 +434,8 @@ def test_batches_are_reproducible_and_cover_the_set(model):
     )
     first, again, other = (noisy_batches(model, data, 3, seed) for seed in (0, 0, 1))
     one, two, three = next(first), next(again), next(other)
-    assert torch.equal(one.x_t, two.x_t) and not torch.equal(one.noise, three.noise)
+    assert torch.equal(one.x_t, two.x_t)
+    assert not torch.equal(one.noise, three.noise)
     assert {x.sum().item() for x in one.x0} == {x.sum().item() for x in data.x0}
 
 
@@ -463,7 +469,8 @@ def test_the_step_really_taken_keeps_the_promise_under_the_adam_variant_only(mod
         assert any(step.conflict for step in steps)
         rises[type(rule)] = sum(change > 1e-9 for step in steps for change in step.changes.values())
     assert rises[RestrictedAdam] == 0
-    assert rises[Restricted] > 0 and rises[WeightedSum] > 0
+    assert rises[Restricted] > 0
+    assert rises[WeightedSum] > 0
 
 
 def test_recorded_changes_are_those_of_the_losses(model, batch):

@@ -72,7 +72,8 @@ def test_every_method_makes_an_adapter_through_the_whole_run(
     config, _ = plan(tiny_pipeline, objective=method, **{"gradient_ascent.limit": 100})
     list(run(config, tmp_path / "run", model=model))
     stored = Run.open(tmp_path / "run")
-    assert stored.config == config and "unlearn.safetensors" in stored.record["files"]
+    assert stored.config == config
+    assert "unlearn.safetensors" in stored.record["files"]
     names = {name.partition(".")[0] for name, _ in stored.config.options}
     assert names <= {method, config.rule}
     with model.active(), torch.no_grad():
@@ -128,7 +129,8 @@ def test_arms_get_the_same_number_of_retain_pictures(name, arm, count) -> None:
     near = {p.text for p in concept.near.train}
     assert len(prompts) == count
     distinct = {"diversified": 12, "near": 12, "uniform": 1}[arm]
-    assert len(set(prompts)) == distinct and (set(prompts) <= near) == (arm != "diversified")
+    assert len(set(prompts)) == distinct
+    assert (set(prompts) <= near) == (arm != "diversified")
 
 
 @pytest.mark.parametrize("name", ["cat", "knife", "van gogh", "neon"])
@@ -160,7 +162,8 @@ def test_an_edit_is_exactly_the_solution_on_keys_and_values_alone(
     model.drop_adapters()
     config, concept = plan(tiny_pipeline, objective=method)
     weights = {name: weight.clone() for name, weight in model.cross_weights().items()}
-    assert weights and all(name.endswith((".attn2.to_k", ".attn2.to_v")) for name in weights)
+    assert weights
+    assert all(name.endswith((".attn2.to_k", ".attn2.to_v")) for name in weights)
     forget, anchor = edited_tokens(model, concept)
     retained = model.encode_text(retain_prompts(concept, 24)).states.flatten(0, 1)
     expected = config.build("closed_form")(weights, forget, anchor, retained)
@@ -200,7 +203,8 @@ def test_a_truncated_edit_says_what_it_leaves_out(model, tiny_pipeline, tmp_path
     ]
     stored = Run.open(tmp_path / "run")
     (lost,) = [line["losses"]["forget"] for line in steps_of(stored) if line["stage"] == "unlearn"]
-    assert 0.0 < lost < 1.0 and any(f"leaves out {lost:.1%} of the edit" in text for text in said)
+    assert 0.0 < lost < 1.0
+    assert any(f"leaves out {lost:.1%} of the edit" in text for text in said)
     assert {tensor.shape[0] for name, tensor in adapter_of(stored).items() if "lora_A" in name} == {
         1
     }
@@ -209,7 +213,8 @@ def test_a_truncated_edit_says_what_it_leaves_out(model, tiny_pipeline, tmp_path
 def test_edited_tokens_pair_the_concept_with_the_anchor(model, tiny_pipeline) -> None:
     _, concept = plan(tiny_pipeline)
     forget, anchor = edited_tokens(model, concept)
-    assert forget.shape == anchor.shape and len(forget) > 24
+    assert forget.shape == anchor.shape
+    assert len(forget) > 24
     assert not torch.allclose(forget, anchor)
 
 
@@ -252,11 +257,10 @@ def test_own_prompts_travel_with_the_run(model, tiny_pipeline, tmp_path) -> None
     list(run(config, tmp_path / "run", model=model))
     stored = Run.open(tmp_path / "run")
     kept = tmp_path / "run" / "prompts.txt"
-    assert (
-        kept.read_text() == "forget: my cat asleep\nretain: my dog asleep\n"
-        and "prompts.txt" in stored.record["files"]
-    )
-    assert stored.config == config and "--prompts prompts.txt" in stored.record["command"]
+    assert kept.read_text() == "forget: my cat asleep\nretain: my dog asleep\n"
+    assert "prompts.txt" in stored.record["files"]
+    assert stored.config == config
+    assert "--prompts prompts.txt" in stored.record["command"]
     assert make_config("cat", prompts=read_prompts(kept)).prompts == config.prompts
     with pytest.raises(ConfigError, match="20,000"):
         make_config("cat", prompts="forget: cat\n" * 2000)
@@ -332,11 +336,9 @@ def test_an_edit_can_be_hardened_and_stays_one_adapter(
 
     cross = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     own = cross.replace("attn2", "attn1")
-    assert (
-        update(edited, cross).any()
-        and not update(edited, own).any()
-        and update(hardened, own).any()
-    )
+    assert update(edited, cross).any()
+    assert not update(edited, own).any()
+    assert update(hardened, own).any()
     moved = (update(hardened, cross) - update(edited, cross)).norm() / update(edited, cross).norm()
     assert 0 < moved < 0.5
 
@@ -346,9 +348,8 @@ def test_the_simulated_attack_and_its_evaluation_share_no_picture(model, tiny_pi
         tiny_pipeline, **RESIST, **{"unlearn.train_pictures": 8, "resist.steps": 3}
     )
     batch = next(training_terms(model, concept, config, lambda: False)["resist"].batches)
-    assert len(batch.support) == 3 and all(
-        len(part.x0) == 2 for part in (*batch.support, batch.forget, batch.related)
-    )
+    assert len(batch.support) == 3
+    assert all(len(part.x0) == 2 for part in (*batch.support, batch.forget, batch.related))
     seen = [x0 for part in batch.support for x0 in part.x0]
     assert not any(torch.equal(mine, theirs) for mine in seen for theirs in batch.forget.x0)
     assert not torch.equal(batch.related.x0, batch.unrelated.x0)
@@ -362,7 +363,8 @@ def test_a_method_may_suggest_settings_and_the_user_has_the_last_word() -> None:
     )
     assert make_config("cat", objective="sdd", **{"unlearn.lr": 1e-4}).unlearn.lr == 1e-4
     erased = make_config("cat", objective="erasediff")
-    assert erased.rule == "barrier" and dict(erased.options)["barrier.eta"] == 0.5
+    assert erased.rule == "barrier"
+    assert dict(erased.options)["barrier.eta"] == 0.5
     assert make_config("cat", objective="erasediff", rule="restricted").rule == "restricted"
     for method in registry.methods():
         config = make_config("cat", objective=method)
@@ -380,13 +382,15 @@ def test_a_method_may_suggest_settings_and_the_user_has_the_last_word() -> None:
             "--out",
             "DIR",
         ]
-        assert config.command().split() == expected and config_from_dict(to_json(config)) == config
+        assert config.command().split() == expected
+        assert config_from_dict(to_json(config)) == config
 
 
 def test_hyperparameters_of_other_methods_are_left_out_of_the_record() -> None:
     config = make_config("cat", **{"esd.eta": 2, "gradient_ascent.limit": 5})
     assert dict(config.options) == {"esd.eta": 2.0}
-    assert config.build("objective").eta == 2.0 and "--set esd.eta=2.0" in config.command()
+    assert config.build("objective").eta == 2.0
+    assert "--set esd.eta=2.0" in config.command()
     assert "limit" not in config.command()
 
 
@@ -420,13 +424,16 @@ def test_a_method_in_one_file_is_found_by_command_line_page_and_parametrised_tes
         [sys.executable, "-c", FOUND], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
     names, choices, components, options = json.loads(asked.stdout.splitlines()[-1])
-    assert "blank" in names and "blank" in choices and "blank.strength" in components
+    assert "blank" in names
+    assert "blank" in choices
+    assert "blank.strength" in components
     assert options == [["blank.strength", 1.0]]
     words = [sys.executable, "-m", "unlearn_app", "methods"]
     listed = subprocess.run(
         words, cwd=ROOT, env=env, capture_output=True, text=True, check=True
     ).stdout
-    assert "blank" in listed and "strength=1.0" in listed
+    assert "blank" in listed
+    assert "strength=1.0" in listed
 
 
 @pytest.mark.parametrize(
@@ -438,7 +445,8 @@ def test_the_adversarys_pictures_are_what_it_asked_for_and_new_to_the_defender(
 ) -> None:
     concept = preview_concept(make_config(name))
     chosen = adversary_prompts(concept, AttackConfig(data=data, pictures=8))
-    assert len(chosen) == 8 and sum(prompt.expects != concept.name for prompt in chosen) == benign
+    assert len(chosen) == 8
+    assert sum(prompt.expects != concept.name for prompt in chosen) == benign
     assert (len({prompt.text for prompt in chosen}) == 1) == (data == "one")
     seen = {
         p.text
@@ -456,9 +464,8 @@ def test_harmless_pictures_need_harmless_prompts() -> None:
 
 def test_a_method_advises_on_the_kind_it_speaks_of(model, tiny_pipeline, tmp_path) -> None:
     said = registry.advice("random_label", "style")
-    assert "object" in said and registry.advice("random_label", "object") == "" == registry.advice(
-        "amnesia", "style"
-    )
+    assert "object" in said
+    assert registry.advice("random_label", "object") == "" == registry.advice("amnesia", "style")
     for concept, count in (("cat", 0), ("Van Gogh style", 1)):
         config = make_config(concept, model=str(tiny_pipeline), objective="random_label", **TINY)
         events = list(run(config, tmp_path / concept, model=model))

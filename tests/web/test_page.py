@@ -157,7 +157,8 @@ def test_bad_text_gets_a_sentence_at_the_field(site, visit) -> None:
         page.click("#run")
         expect(page.locator("#hint")).to_contain_text(sentence)
         expect(page.locator(BOX)).to_have_accessible_name(re.compile(re.escape(sentence)))
-    assert "Traceback" not in page.content() and not site.runner.asked
+    assert "Traceback" not in page.content()
+    assert not site.runner.asked
     expect(page.locator("#status")).to_contain_text("Recorded")
 
 
@@ -184,7 +185,8 @@ def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
         expect(page.locator("#hint")).to_contain_text(sentence)
         page.fill(field, before)
         page.press(field, "Tab")
-    assert "Traceback" not in page.content() and not site.runner.asked
+    assert "Traceback" not in page.content()
+    assert not site.runner.asked
 
 
 def test_options_show_the_equivalent_command(visit) -> None:
@@ -363,7 +365,8 @@ def test_no_column_heading_runs_into_its_neighbour(visit, width: int) -> None:
     left = page.locator(".u-col p > :last-child").evaluate_all(
         f"parts => parts.map(part => part.parentElement.{end} - part.{end})"
     )
-    assert len(left) == 6 and min(left) >= -0.5
+    assert len(left) == 6
+    assert min(left) >= -0.5
     assert sideways(page) == 0
 
 
@@ -374,7 +377,8 @@ def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:
         cell.bounding_box()
         for cell in page.locator("#board tbody tr").first.locator("figure:visible img").all()
     ]
-    assert len({box["y"] for box in boxes}) == 1 and boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
+    assert len({box["y"] for box in boxes}) == 1
+    assert boxes[0]["x"] < boxes[1]["x"] < boxes[2]["x"]
     start(page, "rabbit")
     wait_for_end(page)
     page.fill(BOX, "w" * 150)
@@ -406,7 +410,8 @@ def test_a_damaged_recorded_run_is_left_out(
     engine = Engine(Replay(recordings))
     with pytest.warns(UserWarning, match="cat"):
         demo = build_demo(engine, recorded=tmp_path / "runs")
-    assert "van-gogh (recorded)" in str(demo.config) and "cat (recorded)" not in str(demo.config)
+    assert "van-gogh (recorded)" in str(demo.config)
+    assert "cat (recorded)" not in str(demo.config)
 
 
 def test_a_failed_run_says_so_in_a_sentence(recordings, visit, recorded: Path) -> None:
@@ -431,11 +436,10 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
     resisting = client.submit(concept="rabbit", resist=True, api_name="/unlearn").result()
     assert resisting["config"]["resist"]["on"]
     job = client.submit(concept="frog", api_name="/unlearn")
-    assert (
-        job.result()["config"]["concept"] == "frog"
-        and job.result()["verdict"]["label"] == "removed"
-    )
-    assert job.outputs()[0]["status"] == "running" and not job.result()["config"]["resist"]["on"]
+    assert job.result()["config"]["concept"] == "frog"
+    assert job.result()["verdict"]["label"] == "removed"
+    assert job.outputs()[0]["status"] == "running"
+    assert not job.result()["config"]["resist"]["on"]
     with pytest.raises(Exception, match="does not know"):
         client.predict(concept="zeppelin", api_name="/unlearn")
     with pytest.raises(Exception, match="'magic' is unknown"):
@@ -447,9 +451,8 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
         5,
         "pumpkin, never seen",
     )
-    assert (
-        job.result()["verdict"]["label"] == "concealed" and job.outputs()[0]["status"] == "running"
-    )
+    assert job.result()["verdict"]["label"] == "concealed"
+    assert job.outputs()[0]["status"] == "running"
     other = Client(site.url, verbose=False, analytics_enabled=False)
     with pytest.raises(Exception, match="no longer kept"):
         other.predict(api_name="/attack")

@@ -73,7 +73,8 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     site.runner.gate.clear()
     page.click("#go")
     page.locator("#quit").wait_for()
-    assert page.locator("#shown input").is_disabled() and page.locator("#run").is_disabled()
+    assert page.locator("#shown input").is_disabled()
+    assert page.locator("#run").is_disabled()
     assert not page.locator("#delete").is_visible()
     site.runner.gate.set()
     expect(page.locator("#found li")).to_have_count(5)
@@ -94,7 +95,8 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     )
     page.locator("#found").scroll_into_view_if_needed()
     page.wait_for_function(f"({loaded})([...document.querySelectorAll('#found img')])")
-    assert page.locator("#run").is_enabled() and not page.locator("#quit").is_visible()
+    assert page.locator("#run").is_enabled()
+    assert not page.locator("#quit").is_visible()
     choose(page, "#shown", "cat (recorded)")
     expect(page.locator("#status")).to_contain_text("Recorded")
     choose(page, "#shown", "frog (your run 1)")
@@ -137,7 +139,8 @@ def test_a_recorded_run_cannot_be_attacked_or_deleted_and_says_why(visit, record
     page = visit()
     expect(page.locator("#lab-said")).to_contain_text("came with the app")
     expect(page.locator("#found li")).to_have_count(1)
-    assert not page.locator("#go").is_visible() and not page.locator("#delete").is_visible()
+    assert not page.locator("#go").is_visible()
+    assert not page.locator("#delete").is_visible()
     forget(page, "frog")
     expect(page.locator("#lab-said")).not_to_contain_text("came with the app")
     choose(page, "#shown", "cat (recorded)")
@@ -152,19 +155,22 @@ def test_the_report_and_the_whole_run_hold_what_was_found(
     before = {path: path.stat().st_mtime_ns for path in recorded.rglob("*")}
     page = visit()
     text = download(page, "report", tmp_path).read_text()
-    assert "cat" in text and "pumpkin, never seen" in text
+    assert "cat" in text
+    assert "pumpkin, never seen" in text
     assert {path: path.stat().st_mtime_ns for path in recorded.rglob("*")} == before
     forget(page, "frog")
     expect(page.locator("#get-report")).to_be_visible()
     text = download(page, "report", tmp_path).read_text()
-    assert "frog" in text and "inversion" not in text
+    assert "frog" in text
+    assert "inversion" not in text
     choose(page, "#kind", re.compile("^Inversion"))
     page.click("#go")
     expect(page.locator("#found li")).to_have_count(1)
     page.locator("#go").wait_for()
     expect(page.locator("#shown input")).to_be_enabled()
     path = download(page, "report", tmp_path)
-    assert path.name == "frog-report.html" and "inversion" in path.read_text()
+    assert path.name == "frog-report.html"
+    assert "inversion" in path.read_text()
     with zipfile.ZipFile(download(page, "folder", tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.namelist()}
     assert {
@@ -217,7 +223,9 @@ def test_a_comparison_shows_both_concepts(visit, tmp_path: Path) -> None:
     page.locator("#get-comparison").wait_for()
     path = download(page, "comparison", tmp_path)
     text = path.read_text()
-    assert path.suffix == ".html" and "frog-your-run-1" in text and "cat-recorded" in text
+    assert path.suffix == ".html"
+    assert "frog-your-run-1" in text
+    assert "cat-recorded" in text
     assert "data:image/webp;base64," in text
     page.locator("#others .token-remove").first.click()
     page.locator("#get-comparison").wait_for(state="hidden")
@@ -266,21 +274,22 @@ def as_(session: str) -> SimpleNamespace:
 def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case) -> None:
     page, key = case.page, case.job.id
     shown = case.runs.show(as_("ben"), "", key)
-    assert list(shown) == [page.hint] and GONE in shown[page.hint]
+    assert list(shown) == [page.hint]
+    assert GONE in shown[page.hint]
     (tried,) = case.attacks.try_attacks(as_("ben"), "", key, "quick")
-    assert GONE in tried[page.attacks.message] and case.engine.job_of(visitor_of("ben")) is None
+    assert GONE in tried[page.attacks.message]
+    assert case.engine.job_of(visitor_of("ben")) is None
     deleted = case.runs.delete(as_("ben"), "", key, SURE)
-    assert GONE in deleted[page.actions.message] and case.job.folder.is_dir()
+    assert GONE in deleted[page.actions.message]
+    assert case.job.folder.is_dir()
     for mine, others in ((key, ["cat"]), ("cat", [key])):
         compared = case.runs.compare(as_("ben"), "", mine, others)
         assert GONE in compared[page.actions.message]
         assert not compared[page.actions.compared].visible
     assert not download_folder(case.engine.home(visitor_of("ben")).name).exists()
     own = case.runs.compare(as_("anna"), "", key, ["cat"])[page.actions.compared]
-    assert (
-        Path(own.value["path"]).read_text().count("frog")
-        and case.runs.show(as_("anna"), "", key)[page.attacks.row].visible
-    )
+    assert Path(own.value["path"]).read_text().count("frog")
+    assert case.runs.show(as_("anna"), "", key)[page.attacks.row].visible
 
 
 @pytest.mark.parametrize("key", ["cat", "", None, "../cat"])
@@ -289,7 +298,8 @@ def test_a_recorded_run_is_never_attacked_or_deleted(case, recorded: Path, key) 
     (tried,) = case.attacks.try_attacks(as_("anna"), "", key, "quick")
     assert GONE in tried[case.page.attacks.message]
     assert GONE in case.runs.delete(as_("anna"), "", key, SURE)[case.page.actions.message]
-    assert sorted(recorded.rglob("*")) == before and case.job.folder.is_dir()
+    assert sorted(recorded.rglob("*")) == before
+    assert case.job.folder.is_dir()
 
 
 def test_leaving_the_page_leaves_the_attacks_alone(case) -> None:
@@ -299,7 +309,8 @@ def test_leaving_the_page_leaves_the_attacks_alone(case) -> None:
     next(updates)
     updates.close()
     job = case.engine.job_of(visitor_of("anna"))
-    assert not job.cancel.is_set() and not job.over
+    assert not job.cancel.is_set()
+    assert not job.over
 
 
 def test_another_tab_shows_the_attacks_from_the_first_event_on(case) -> None:
@@ -309,7 +320,8 @@ def test_another_tab_shows_the_attacks_from_the_first_event_on(case) -> None:
         pass
     updates.close()
     put, begun, shown = islice(case.attacks.resume(case.engine.job_of(visitor_of("anna"))), 3)
-    assert "frog" in put[case.page.status] and begun[case.page.attacks.stop].visible
+    assert "frog" in put[case.page.status]
+    assert begun[case.page.attacks.stop].visible
     assert "step" in shown[case.page.attacks.message]
 
 
@@ -332,14 +344,17 @@ def test_plots_are_sent_again_only_after_a_step(case) -> None:
 
 def test_the_end_is_shown_once_with_the_last_events(case) -> None:
     first, last = case.handlers.follow(case.job)
-    assert first[case.page.stop].visible and not last[case.page.stop].visible
-    assert "Removed" in last[case.page.status] and case.page.comparison in last
+    assert first[case.page.stop].visible
+    assert not last[case.page.stop].visible
+    assert "Removed" in last[case.page.status]
+    assert case.page.comparison in last
 
 
 def test_downloads_live_as_long_as_their_run(case) -> None:
     links = case.runs.put(case.job.id, visitor_of("anna"))
     file = Path(links[case.page.downloads["folder"]].value["path"])
-    assert file.parent == download_folder(case.job.id) and file.is_file()
+    assert file.parent == download_folder(case.job.id)
+    assert file.is_file()
     case.engine.leave(visitor_of("anna"))
     assert not file.exists()
 

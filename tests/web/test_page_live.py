@@ -70,7 +70,8 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Your run")
     expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
-    assert len(set(sources(page))) > 4 and len(sources(page)) == 12
+    assert len(set(sources(page))) > 4
+    assert len(sources(page)) == 12
     expect(page.locator("#board figcaption").nth(1)).to_contain_text(
         re.compile(r"−?\d\.\d\d\s+[+−±]\d\.\d\d")
     )
@@ -79,7 +80,8 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
     with zipfile.ZipFile(download(page, "folder", tmp_path)) as archive:
         name = next(name for name in archive.namelist() if name.endswith("run.json"))
         record = json.loads(archive.read(name))
-    assert record["status"] == "complete" and len(record["pictures"]) == 12
+    assert record["status"] == "complete"
+    assert len(record["pictures"]) == 12
     page.context.close()
 
 

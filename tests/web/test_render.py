@@ -100,7 +100,8 @@ def test_what_separates_columns_is_folded_away_and_read_back(watched, tmp_path: 
     assert to_json(stored_state(Run.open(tmp_path / "run")).differences) == to_json(
         view.differences
     )
-    assert "<summary>Statistics" in html and html.count("p 0.031") == 1, "six pairs, all lost"
+    assert "<summary>Statistics" in html, "six pairs, all lost"
+    assert html.count("p 0.031") == 1, "six pairs, all lost"
     view.differences = {}
     assert "Statistics" not in score_table(view)
 
@@ -124,7 +125,8 @@ def test_the_slider_goes_from_the_unlearned_model_through_every_checkpoint(
     view = watched(tmp_path / "run")
     half, end = sorted(view.checkpoints)
     html = comparison_table(view)
-    assert f'data-steps="0,{half},{end}"' in html and f"<output>{end}</output>" in html
+    assert f'data-steps="0,{half},{end}"' in html
+    assert f"<output>{end}</output>" in html
     cell = html.partition('<td role="cell" class="u-relearned">')[2].partition("</td>")[0]
     assert re.findall(r'<figure data-step="(\d+)"( hidden)?>', cell) == [
         ("0", " hidden"),
@@ -140,7 +142,8 @@ def test_the_slider_goes_from_the_unlearned_model_through_every_checkpoint(
 
 def test_without_attack_checkpoints_there_is_no_slider() -> None:
     view = ViewState(make_config("cat"))
-    assert "u-scrub" not in comparison_table(view) and curve_table(view)["share"].isna().all()
+    assert "u-scrub" not in comparison_table(view)
+    assert curve_table(view)["share"].isna().all()
 
 
 @pytest.mark.parametrize("control", [UNRESISTING, FRESH, RECORDED])
@@ -151,7 +154,8 @@ def test_every_line_of_the_curve_has_a_colour_and_a_first_row(control: str) -> N
     view = ViewState(make_config("cat"))
     view.apply(AttackCheckpoint(10, (), {"forget": GroupScore(0.5, None, 12)}, control=control))
     table = curve_table(view)
-    assert list(table["group"]) == [*GROUPS, control, control] and table["share"].isna().sum() == 4
+    assert list(table["group"]) == [*GROUPS, control, control]
+    assert table["share"].isna().sum() == 4
     assert set(table["group"]) <= set(CURVE_COLORS)
 
 
@@ -177,7 +181,9 @@ def test_rows_share_prompt_and_seed_over_three_columns(watched, tmp_path: Path) 
     on_the_way = 6 + 2  # the concept's, and one of each other group
     assert html.count("<img ") == 3 * 10 + 10 + on_the_way
     assert html.count("not generated at this step") == 10 - on_the_way
-    assert "0.08" in html and "−0.23" in html and "✕ dog" in html
+    assert "0.08" in html
+    assert "−0.23" in html
+    assert "✕ dog" in html
 
 
 def test_progress_rises_and_ends_in_the_next_stage() -> None:
@@ -190,7 +196,9 @@ def test_progress_rises_and_ends_in_the_next_stage() -> None:
     begun = SHARES["attack"]
     view.apply(Stage("attack", "Attacking", begun))
     seen.append(view.fraction)
-    assert seen == sorted(seen) and seen[-2] == pytest.approx(begun) and seen[-1] == begun
+    assert seen == sorted(seen)
+    assert seen[-2] == pytest.approx(begun)
+    assert seen[-1] == begun
 
 
 def test_time_left_is_not_guessed_at_the_start() -> None:
@@ -262,7 +270,8 @@ def test_no_judge_means_dashes_not_zeros() -> None:
     )
     view.scores = {column: {"forget": GroupScore(None, None, 4)} for column in COLUMNS}
     html = score_table(view) + comparison_table(view)
-    assert "0 %" not in html and "–" in html
+    assert "0 %" not in html
+    assert "–" in html
 
 
 def test_all_text_is_escaped() -> None:
@@ -310,7 +319,9 @@ def test_a_stored_run_is_judged_with_what_was_found_since(
     watched(tmp_path / "run", "frog")
     before = status(stored_state(Run.open(tmp_path / "run")))
     after = status(stored_state(attacked(tmp_path / "run", "inversion")))
-    assert "Removed" in before and "Concealed" in after and "inversion" in after
+    assert "Removed" in before
+    assert "Concealed" in after
+    assert "inversion" in after
 
 
 def test_findings_stand_worst_first_and_what_proves_nothing_apart(attacked, tmp_path: Path) -> None:
@@ -320,18 +331,17 @@ def test_findings_stand_worst_first_and_what_proves_nothing_apart(attacked, tmp_
     html = attack_cards(found)
     places = [html.index(f">{name}</b>") for name in ("inversion", "inversion 2", "noise")]
     apart = html.index("Proves nothing")
-    assert places == sorted(places) and places[-1] < apart < html.index(">scale</b>")
-    assert (
-        html.count("gets it back") == 2
-        and html.count("no recovery") == 1
-        and html.count("not counted") == 2
-    )
-    assert html.count("closest try</small>") == 1 and html.count("proof</small>") == 3
-    assert (
-        "as noise asks 5" in html
-        and "Not counted: it is no attack on what the model has learned." in html
-    )
-    assert attack_cards([]) == "" and "Proves nothing" not in attack_cards(found[:1])
+    assert places == sorted(places)
+    assert places[-1] < apart < html.index(">scale</b>")
+    assert html.count("gets it back") == 2
+    assert html.count("no recovery") == 1
+    assert html.count("not counted") == 2
+    assert html.count("closest try</small>") == 1
+    assert html.count("proof</small>") == 3
+    assert "as noise asks 5" in html
+    assert "Not counted: it is no attack on what the model has learned." in html
+    assert attack_cards([]) == ""
+    assert "Proves nothing" not in attack_cards(found[:1])
 
 
 def test_what_the_control_does_as_well_is_neither_a_recovery_nor_none(
@@ -352,7 +362,9 @@ def test_what_the_control_does_as_well_is_neither_a_recovery_nor_none(
         (little, "u-held", "no recovery"),
     ):
         html = attack_cards([one])
-        assert said in html and f'<li class="{state}">' in html and "gets it back" not in html
+        assert said in html
+        assert f'<li class="{state}">' in html
+        assert "gets it back" not in html
         assert ("no recovery" in html) == (one is little)
 
 
@@ -380,7 +392,8 @@ def test_many_reasons_fold_but_never_the_one_that_decides(attacked, tmp_path: Pa
     assert "more reasons" not in few
     view = stored_state(attacked(tmp_path / "run", "noise", "prompts", "inversion", "completion"))
     open_part = status(view).partition("<details")[0]
-    assert "Worst attack: the attack inversion" in open_part and "The original shows" in open_part
+    assert "Worst attack: the attack inversion" in open_part
+    assert "The original shows" in open_part
     assert f"{len(view.verdict.reasons) - 2} more reasons" in status(view)
     assert all(escape(reason) in status(view) for reason in view.verdict.reasons)
     told = ("One.", "Two.", "Three.", "Four.", "Five.", "Only prompts were tried.")
@@ -403,7 +416,9 @@ def test_attacks_progress_to_the_end_and_say_which_is_on(attacked, tmp_path: Pat
             assert "<b onload" not in progress.html()
         progress.apply(found)
         seen.append(progress.fraction)
-    assert seen == sorted(seen) and seen[4] == 0.5 and seen[-1] == 1.0
+    assert seen == sorted(seen)
+    assert seen[4] == 0.5
+    assert seen[-1] == 1.0
     progress.position = 2
     assert "2 runs are before yours" in progress.html()
     progress.stopping = True
@@ -442,9 +457,8 @@ def test_an_archive_leaves_out_what_is_half_written(attacked, tmp_path: Path) ->
     (half / "00-00.png").write_bytes(b"half")
     with zipfile.ZipFile(run.zip(tmp_path / "run.zip")) as archive:
         names = archive.namelist()
-    assert "run/attacks/noise/finding.json" in names and not [
-        name for name in names if "relearn.1" in name
-    ]
+    assert "run/attacks/noise/finding.json" in names
+    assert not [name for name in names if "relearn.1" in name]
     assert len(names) == len(set(names))
 
 
@@ -493,9 +507,11 @@ def test_a_visitor_keeps_the_latest_comparison_only(compare) -> None:
     pages = [compare.made("anna", "cat", "frog"), compare.made("anna", "frog", "cat")]
     assert list(pages[0].parent.iterdir()) == [pages[1]] != [pages[0]]
     long = compare.made("anna", "first", "second")
-    assert "your-run-1" in long.read_text() and "your-run-2" in long.read_text()
+    assert "your-run-1" in long.read_text()
+    assert "your-run-2" in long.read_text()
     other = compare.made("anna", "first", "second", "cat")
-    assert other.name != long.name and list(long.parent.iterdir()) == [other]
+    assert other.name != long.name
+    assert list(long.parent.iterdir()) == [other]
 
 
 def test_comparisons_of_all_are_bounded_like_runs(compare) -> None:

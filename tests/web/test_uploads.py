@@ -37,7 +37,8 @@ def store(folder: Path, name: str = "lora.safetensors", size: int = 100) -> tupl
 def test_a_file_is_kept_under_another_name_in_a_private_folder(tmp_path) -> None:
     path, _ = store(tmp_path / "visitor", "../../LORA.SafeTensors")
     assert path.read_bytes() == b"x" * 100
-    assert path.parent == tmp_path / "visitor" and "LORA" not in path.name
+    assert path.parent == tmp_path / "visitor"
+    assert "LORA" not in path.name
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
@@ -45,13 +46,15 @@ def test_a_file_is_kept_under_another_name_in_a_private_folder(tmp_path) -> None
 def test_another_kind_is_refused_unread(tmp_path, name: str) -> None:
     with pytest.raises(UploadError, match=r"\.safetensors is accepted") as caught:
         store(tmp_path, name)
-    assert caught.value.__notes__ == ["0 chunks"] and not any(tmp_path.iterdir())
+    assert caught.value.__notes__ == ["0 chunks"]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_file_is_cut_off_while_it_arrives(tmp_path) -> None:
     with pytest.raises(UploadError, match="too large; 100 bytes") as caught:
         store(tmp_path, size=1_000_000)
-    assert caught.value.__notes__ == ["11 chunks"] and not any(tmp_path.iterdir())
+    assert caught.value.__notes__ == ["11 chunks"]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_visitor_has_a_quota_for_all_files(tmp_path) -> None:

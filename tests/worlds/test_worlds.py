@@ -29,14 +29,16 @@ def test_a_world_has_its_own_judges_and_base_rates_or_none() -> None:
 def test_the_open_world_knows_no_concept_and_nothing_unseen() -> None:
     world = registry.world("some/model")
     assert known_concepts("some/model") == world.nearest_known("cat") == []
-    assert world.unseen("object") == () and world.lesson("guitar", 1, 0) is None
+    assert world.unseen("object") == ()
+    assert world.lesson("guitar", 1, 0) is None
 
 
 def test_what_was_never_shown_is_known_and_fresh() -> None:
     fresh = {(entry.kind, entry.name) for entry in known_concepts() if entry.fresh}
     for kind in ("object", "style"):
         unseen = registry.world("pocket").unseen(kind)
-        assert unseen and {(kind, name) for name in unseen} <= fresh
+        assert unseen
+        assert {(kind, name) for name in unseen} <= fresh
 
 
 def test_prompts_to_tune_by_are_the_adversarys_where_the_world_has_none() -> None:
@@ -87,5 +89,6 @@ def test_prompts_to_forget_by_know_every_family_of_styles() -> None:
 def test_a_long_text_is_refused_by_its_length_and_a_nameless_one_names_nothing() -> None:
     with pytest.raises(ConfigError, match="characters"):
         make_config("a " * 200_000)
-    assert kind_of("") is None and kind_of("the of a") is None
+    assert kind_of("") is None
+    assert kind_of("the of a") is None
     assert kind_of("a picture of the cats") == "object"

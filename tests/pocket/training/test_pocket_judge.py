@@ -86,7 +86,8 @@ def test_unknown_words_are_harmless(judge: PocketJudge, pictures: torch.Tensor) 
     wrong = judge(pictures[[row]], [prompt_of(scene).replace("dog", "pizza")])
     assert true > unknown > wrong
     strange = judge(pictures[:4], ["", "qwrtz", "🐱", "word " * 500])
-    assert torch.isfinite(strange).all() and strange.abs().max() <= 1 + 1e-5
+    assert torch.isfinite(strange).all()
+    assert strange.abs().max() <= 1 + 1e-5
 
 
 def test_a_picture_is_judged_alike_alone_and_in_a_batch(
@@ -108,7 +109,8 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_it_keeps_a_version_of_its_weights(judge: PocketJudge) -> None:
-    assert len(judge.version) == 12 and judge.name == "pocket-judge"
+    assert len(judge.version) == 12
+    assert judge.name == "pocket-judge"
 
 
 def test_words_are_split_without_punctuation() -> None:
@@ -147,8 +149,10 @@ def test_disturbing_keeps_shape_range_and_depends_on_the_seed(pictures: torch.Te
         training.disturb(pictures[:6], basis, torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
-    assert first.shape == (6, 3, 64, 64) and first.abs().max() <= 1
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (6, 3, 64, 64)
+    assert first.abs().max() <= 1
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_outliers_hold_no_object_and_keep_what_else_can_be_told(pictures: torch.Tensor) -> None:

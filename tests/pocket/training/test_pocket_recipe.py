@@ -68,7 +68,8 @@ def test_every_part_is_recorded(work: Path) -> None:
     record = json.loads((work / "train.json").read_text())
     assert set(record) == {"tower", "autoencoder", "judge", "second", "denoiser"}
     for part in ("autoencoder", "judge", "second", "denoiser"):
-        assert record[part]["losses"] and record[part]["steps"] == record[part]["losses"][-1][0]
+        assert record[part]["losses"]
+        assert record[part]["steps"] == record[part]["losses"][-1][0]
         assert {"seed", "seconds", "batch", "hardware"} <= set(record[part])
     planned = json.loads((work / "recipe.json").read_text())["denoiser_phases"]
     assert [phase["batch"] for phase in planned] == [
@@ -102,14 +103,14 @@ def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         reached = any(line.startswith("denoiser 4") for line in process.stdout)
         process.kill()
-    assert reached and load(tmp_path / "unet.ckpt")["step"] == recipe.SMOKE.save_every
+    assert reached
+    assert load(tmp_path / "unet.ckpt")["step"] == recipe.SMOKE.save_every
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     resumed = list(recipe.train(tmp_path, ["denoiser"], "cpu", recipe.SMOKE))
     torch.set_num_threads(threads)
-    assert resumed[0].detail == "resumed" and resumed[-1].done == sum(
-        phase.steps for phase in recipe.SMOKE.denoiser_phases
-    )
+    assert resumed[0].detail == "resumed"
+    assert resumed[-1].done == sum(phase.steps for phase in recipe.SMOKE.denoiser_phases)
     whole, broken = load(work / "unet.ckpt"), load(tmp_path / "unet.ckpt")
     for kind in ("model", "ema"):
         assert all(torch.equal(whole[kind][name], broken[kind][name]) for name in whole[kind]), (
@@ -125,7 +126,8 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     assert all(path.stat().st_size < MEGABYTES_15 for path in folder.rglob("*"))
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".ckpt", ".pt")]
     index = json.loads((folder / "pipeline" / "model_index.json").read_text())
-    assert index["_class_name"] == "StableDiffusionPipeline" and index["safety_checker"] == [
+    assert index["_class_name"] == "StableDiffusionPipeline"
+    assert index["safety_checker"] == [
         None,
         None,
     ]
@@ -137,7 +139,8 @@ def test_the_assembled_folder_is_plain_stable_diffusion(work: Path) -> None:
     trained = load(work / "unet.ckpt")["ema"]["conv_in.weight"]
     assert torch.equal(pipe.unet.conv_in.weight, trained.half().float())
     classes = [judge.load(folder / name).classes("setting") for name, judge in JUDGES.items()]
-    assert classes[0] == classes[1] and classes[0]
+    assert classes[0] == classes[1]
+    assert classes[0]
 
 
 def test_arms_are_compared_once_at_the_same_seconds(
@@ -160,7 +163,8 @@ def test_arms_are_compared_once_at_the_same_seconds(
     assert json.loads((work / ARMS_FILE).read_text()) == kept
     list(compare_arms(work, 0.25, {"plain": some["plain"]}, recipe.SMOKE))
     again = json.loads((work / ARMS_FILE).read_text())
-    assert again["wide"] == kept["wide"] and again["plain"]["setting"]["seconds"] == 0.25
+    assert again["wide"] == kept["wide"]
+    assert again["plain"]["setting"]["seconds"] == 0.25
 
 
 def test_a_missing_stage_is_one_sentence(tmp_path: Path) -> None:

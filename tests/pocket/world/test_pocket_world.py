@@ -71,8 +71,10 @@ def test_no_spelling_means_two_things() -> None:
 
 def test_the_split_into_development_and_test_halves_what_is_never_shown() -> None:
     objects, styles = {e.name for e in OBJECTS}, {e.name for e in STYLES}
-    assert len(DEVELOPMENT_OBJECTS) == 8 and set(DEVELOPMENT_OBJECTS) < objects
-    assert len(DEVELOPMENT_STYLES) == 6 and set(DEVELOPMENT_STYLES) < styles
+    assert len(DEVELOPMENT_OBJECTS) == 8
+    assert set(DEVELOPMENT_OBJECTS) < objects
+    assert len(DEVELOPMENT_STYLES) == 6
+    assert set(DEVELOPMENT_STYLES) < styles
     assert len(set(DEVELOPMENT_FRESH) & {e.name for e in FRESH_OBJECTS}) == len(FRESH_OBJECTS) / 2
     assert len(set(DEVELOPMENT_FRESH) & {e.name for e in FRESH_STYLES}) == len(FRESH_STYLES) / 2
 
@@ -128,7 +130,8 @@ def test_every_object_and_setting_renders_in_every_style(style: str) -> None:
     for place, entry in enumerate(EVERY_OBJECT):
         scene = Scene(entry.name, style, SETTINGS[place % len(SETTINGS)].name, PLACEMENTS[place])
         picture = render(scene)
-        assert picture.size == (SIZE, SIZE) and picture.mode == "RGB"
+        assert picture.size == (SIZE, SIZE)
+        assert picture.mode == "RGB"
         assert np.asarray(picture).std() > 5, f"{entry.name} in {style} is blank"
 
 
@@ -169,7 +172,8 @@ def test_a_split_holds_every_scene_once() -> None:
     count = world_size("held_out")
     assert len(set(scenes("held_out", count, 0))) == count
     known = len(OBJECTS) * len(STYLES) * len(SETTINGS) * len(PLACEMENTS)
-    assert world_size("train") + count == known and 0.03 < count / known < 0.07
+    assert world_size("train") + count == known
+    assert 0.03 < count / known < 0.07
 
 
 def test_captions_are_made_of_known_words() -> None:
@@ -180,13 +184,17 @@ def test_captions_are_made_of_known_words() -> None:
         said = split_words(text)
         assert set(said) <= words, text
         assert len(said) <= MAX_WORDS
-        assert "{" not in text and "  " not in text and not text.startswith((" ", ",")), text
+        assert "{" not in text, text
+        assert "  " not in text, text
+        assert not text.startswith((" ", ",")), text
 
 
 def test_captions_say_every_part_once() -> None:
     for entry in EVERY_OBJECT:
         text = grammar.caption(entry.name, "van gogh", "snow")
-        assert entry.name in text and "van gogh" in text and PLACE_PHRASES["snow"][0] in text
+        assert entry.name in text
+        assert "van gogh" in text
+        assert PLACE_PHRASES["snow"][0] in text
     assert grammar.caption("apple", None, "beach") == "an apple on the beach"
 
 
@@ -196,7 +204,8 @@ def test_a_data_set_resumes_and_does_not_depend_on_workers(
     monkeypatch.setattr("unlearn_app.pocket.world.dataset.SHARD", 3)
     assert list(render_split(tmp_path, "held_out", 5, 0, 1))[-1] == (2, 2)
     first, second = load_split(tmp_path, "held_out", 5, 0)
-    assert len(first) == 3 and len(second) == 2
+    assert len(first) == 3
+    assert len(second) == 2
     assert np.array_equal(second[1], np.asarray(render(scene_at("held_out", 4, 0))))
     kept = sorted(tmp_path.glob("*.npy"))[0]
     before = kept.stat().st_mtime_ns
