@@ -12,7 +12,8 @@ from typing import Any
 
 from .app_process import PATIENCE_S, AppProcess
 
-SETTLE_MS = 1500
+SETTLE_MS, MODEL_MS = 1500, 120_000
+"""Milliseconds for the page to settle, and for the model to load, at most."""
 
 
 def page_times() -> dict[str, Any]:
@@ -39,6 +40,7 @@ def write_screenshot(path: Path) -> str:
         return f"{path.name} is not made: {missing}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened() as (tab, _, _):
+        tab.locator(".u-ready").wait_for(timeout=MODEL_MS)
         tab.wait_for_timeout(SETTLE_MS)
         tab.screenshot(path=path)
     return f"{path.name}, {path.stat().st_size:,} bytes"
