@@ -310,4 +310,8 @@ def test_what_each_kind_of_concept_takes_is_as_said() -> None:
     )
     assert f"an object in {thing.steps} steps and a style in {style.steps}" in said
     assert f"each of {thing.batch_size} pictures a term" in said
-    assert f"other models take {other.steps} steps of {other.batch_size}" in said
+    own = f"a pool of {thing.pool} noised batches and a retain weight of {thing.retain_weight:g}"
+    assert own in said
+    assert (style.pool, style.retain_weight) == (thing.pool, thing.retain_weight)
+    usual = f"{other.steps} steps of {other.batch_size}, a pool of {other.pool}"
+    assert f"other models take {usual}" in said

@@ -4,11 +4,13 @@ the command line.
 
 import json
 import shlex
+from operator import attrgetter
 
 import pytest
 
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.json_values import to_json
+from unlearn_app.settings.presets import EQUAL_BUDGET
 from unlearn_app.settings.run_config import (
     MAX_TEXT,
     clean_text,
@@ -140,3 +142,12 @@ def test_nonsense_in_place_of_a_choice_is_refused(name: str, value: object) -> N
     with pytest.raises(ConfigError) as refused:
         make_config("cat", **{name: value})
     assert refused.value.field == name
+
+
+@pytest.mark.parametrize("concept", ["cat", "neon"])
+@pytest.mark.parametrize("objective", ["esd", "sdd", "erasediff"])
+def test_an_equal_budget_is_equal_whatever_a_world_has_tuned(concept: str, objective: str) -> None:
+    own = make_config(concept, objective=objective, **EQUAL_BUDGET).unlearn
+    usual = make_config("cat", objective="concept_ablation", **EQUAL_BUDGET).unlearn
+    budget = attrgetter("steps", "batch_size", "pool", "train_pictures")
+    assert budget(own) == budget(usual)
