@@ -28,7 +28,7 @@ from unlearn_app.runs import workflow
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.jobs import AttackRequest, JobRequest, LedgerRequest
-from unlearn_app.settings.events import Done, Event, Images, Picture, Preview, Stage, Step
+from unlearn_app.settings.events import Done, Event, Images, Picture, Stage, Step
 from unlearn_app.settings.run_config import RunConfig, config_from_dict, make_config
 
 SMALL = {
@@ -233,7 +233,7 @@ class Replay:
         events = self._paced(self.recordings.run(config), out, cancel)
         yield from events
         if cancel.is_set() and not out.exists():
-            ending = self.recordings.run(config, Preview).events
+            ending = self.recordings.run(config, Step).events
             last = max(n for n, (event, _) in enumerate(ending) if isinstance(event, Step))
             yield from self._paced(Recording(ending[last + 1 :]), out, threading.Event())
 

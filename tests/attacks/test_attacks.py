@@ -10,12 +10,13 @@ from unlearn_app.attacks.inversion import Inversion
 from unlearn_app.attacks.prompt_search import OnSimplex, _read
 from unlearn_app.attacks.prompts import misspellings, wordings
 from unlearn_app.attacks.ring_a_bell import RingABell, meaning, states_of
-from unlearn_app.attacks.runner import attack_context, attack_of
+from unlearn_app.attacks.runner import attack_context, attack_of, result_of
 from unlearn_app.attacks.scale import SCALES
 from unlearn_app.common import registry
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.seeds import generator, judged_seed
 from unlearn_app.concepts.catalog import preview_concept
+from unlearn_app.settings.cost import GRADIENT
 from unlearn_app.settings.run_config import make_attack, make_config
 
 SMALL = {
@@ -97,6 +98,25 @@ def test_an_attack_tries_as_often_as_it_says_and_leaves_the_model_as_it_was(
     again, _ = attacked(unlearned, attack, concept, config)
     assert torch.equal(again.pictures, tries.pictures)
     assert again.asked == tries.asked
+
+
+@pytest.mark.parametrize("kind", registry.names("attack"))
+def test_an_attack_takes_no_more_forward_passes_than_it_says(
+    unlearned, concept, config, kind
+) -> None:
+    attack, taken = attack_of(config, kind, **SMALL[kind]), 0
+
+    def count(_, given) -> None:
+        nonlocal taken
+        taken += len(given[0]) * (GRADIENT if torch.is_grad_enabled() else 1)
+
+    context = attack_context(unlearned, concept, config)
+    picture = 2 * config.compare.sampling_steps
+    hook = unlearned.network.register_forward_pre_hook(count)
+    with unlearned.active("unlearn"):
+        result_of(attack(unlearned, context))
+    hook.remove()
+    assert 0 < taken <= attack.forwards(config.attack, config.compare.forget, picture)
 
 
 def test_other_words_are_other_words(concept) -> None:

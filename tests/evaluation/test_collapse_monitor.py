@@ -59,6 +59,6 @@ def test_training_ends_where_the_model_is_being_destroyed(pocket, tmp_path, chan
     assert stored.verdict.label == "damaged"
     assert stored.status == "complete"
     assert isinstance(events[-1], Done)
-    assert sum(isinstance(e, Preview) for e in events) < 4
+    assert sum(isinstance(e, Preview) for e in events) == 2
     assert (stored.folder / "comparison.png").is_file()
     assert (stored.folder / "unlearn.safetensors").is_file()

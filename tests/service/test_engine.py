@@ -33,7 +33,7 @@ from unlearn_app.service.engine import (
 )
 from unlearn_app.service.jobs import AttackRequest, LedgerRequest
 from unlearn_app.service.visitors import GRACE
-from unlearn_app.settings.events import Done, Preview, Stage, Step, Verdict
+from unlearn_app.settings.events import Done, Images, Stage, Step, Verdict
 from unlearn_app.settings.run_config import RunConfig, make_config, make_plan
 
 STEPS = 1 + SMALL["attack.steps"]
@@ -58,7 +58,7 @@ def finish(job: Job, seconds: float = 60.0) -> list:
 def replay(recordings: Recordings):
     """Makes runners that replay recordings."""
     recordings.run(quick("frog"))
-    for stop_after in (None, Preview):
+    for stop_after in (None, Step):
         recordings.run(quick(), stop_after)
     return functools.partial(Replay, recordings)
 
@@ -137,7 +137,7 @@ def test_stop_keeps_what_is_there(replay, engines) -> None:
     assert engine.stop("anna")
     seen = finish(job)
     assert seen[-1] == Done(job.folder, stopped=True)
-    assert any(isinstance(event, Preview) for event in seen)
+    assert any(isinstance(event, Images) for event in seen)
     run = Run.open(engine.runs.get(job.id, "anna"))
     assert run.status == "stopped"
     assert 0 < len(run.steps) < STEPS

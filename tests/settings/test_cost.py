@@ -69,6 +69,13 @@ def test_attacks_on_many_prompts_can_be_too_much() -> None:
     assert attacks_cost(config, kinds_of("quick")) > LIMIT
 
 
+def test_an_attack_with_fields_of_its_own_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack, config = registry.get("attack", "noise"), make_config("cat")
+    plain = attacks_cost(config, ["noise"])
+    monkeypatch.setattr(attack, "forwards", lambda *_: LIMIT)
+    assert attacks_cost(config, ["noise"]) > plain + LIMIT
+
+
 def test_requests_all_at_once_grow_with_their_number() -> None:
     config, plan = make_config("cat"), make_plan(regime="simultaneous")
     assert request_cost(config, plan, earlier=400) > LIMIT

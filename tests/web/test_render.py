@@ -193,8 +193,8 @@ def test_progress_rises_and_ends_in_the_next_stage() -> None:
     for step in (1, 30, 60):
         view.apply(Step("unlearn", step, 60, {"forget": 1.0}))
         seen.append(view.fraction)
-    begun = SHARES["attack"]
-    view.apply(Stage("attack", "Attacking", begun))
+    begun = SHARES["compare"]
+    view.apply(Stage("compare", "Comparing", begun))
     seen.append(view.fraction)
     assert seen == sorted(seen)
     assert seen[-2] == pytest.approx(begun)

@@ -82,6 +82,14 @@ class Attack(ABC):
     def budget(self, held: AttackConfig) -> str:
         """What the adversary may spend, in words; `held` says which pictures it has."""
 
+    def forwards(self, held: AttackConfig, prompts: int, picture: int) -> int:
+        """Forward passes of the denoiser on one picture that an attack at `prompts` prompts takes,
+        beside those for the pictures that the adversary holds; a gradient counts as `GRADIENT`.
+
+        `picture` is what sampling one picture takes. An attack that trains adds to it.
+        """
+        return prompts * self.tries * picture
+
     @abstractmethod
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """Attack the active model, yield a step for each piece of work, and return pictures by the

@@ -14,6 +14,7 @@ from ..common.seeds import generator, stream_seed
 from ..concepts.concept import Concept, cycled, named
 from ..models.protocols import Model, TokenAccess, token_access
 from ..settings.attacks import pictures_of
+from ..settings.cost import GRADIENT
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, teach, with_ids
@@ -44,6 +45,10 @@ class Inversion(Attack):
             f"{self.steps} steps that train {self.vectors} word vectors on {pictures_of(held)},"
             f" the best of {self.tries} pictures"
         )
+
+    def forwards(self, held: AttackConfig, prompts: int, picture: int) -> int:
+        trained = self.steps * self.batch_size * GRADIENT
+        return super().forwards(held, prompts, picture) + trained
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         tokens = token_access(model, "Concept inversion")

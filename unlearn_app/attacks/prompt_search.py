@@ -13,6 +13,7 @@ from ..common.seeds import stream_seed
 from ..concepts.concept import Concept
 from ..methods.regularizers import Regularizer
 from ..models.protocols import Model, Params, TokenAccess, token_access
+from ..settings.cost import GRADIENT
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, TokenLoss, Tries, asked_in, sample_tries, teach, with_ids
@@ -43,6 +44,10 @@ class PromptSearch(Attack):
             f"{self.steps} steps that search for {self.words} words with {held.pictures} pictures,"
             f" the best of {self.tries} pictures"
         )
+
+    def forwards(self, held: AttackConfig, prompts: int, picture: int) -> int:
+        trained = self.steps * self.batch_size * GRADIENT
+        return super().forwards(held, prompts, picture) + trained
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         tokens, data = token_access(model, "Prompt search"), context.data

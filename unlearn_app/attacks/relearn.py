@@ -12,6 +12,7 @@ from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import Model
 from ..settings.attacks import budget_of
+from ..settings.cost import fine_tuning_cost
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from ..settings.run_config import RunConfig
@@ -35,6 +36,9 @@ class Relearn(Attack):
     def budget(self, held: AttackConfig) -> str:
         spent = budget_of(self.training)
         return spent if self.tries == 1 else f"{spent}, the best of {self.tries} pictures"
+
+    def forwards(self, held: AttackConfig, prompts: int, picture: int) -> int:
+        return super().forwards(held, prompts, picture) + fine_tuning_cost(held)
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`; between two steps the model under attack is active with what was trained.

@@ -13,6 +13,7 @@ from ..common.registry import register
 from ..common.seeds import generator, stream_seed
 from ..concepts.concept import Concept, named
 from ..models.protocols import Model, TokenAccess, token_access
+from ..settings.cost import TEXTS
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, Tries, sample_tries
@@ -46,6 +47,10 @@ class RingABell(Attack):
             f"{self.population} prompts evolved for {self.generations} generations per prompt,"
             f" the text encoder alone, the best {self.tries}"
         )
+
+    def forwards(self, held: AttackConfig, prompts: int, picture: int) -> int:
+        evolved = prompts * self.population * self.generations // TEXTS
+        return super().forwards(held, prompts, picture) + evolved
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         tokens = token_access(model, "Ring-A-Bell")

@@ -1,7 +1,7 @@
 """The panel: the same prompts and seeds, generated and judged after every request."""
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from PIL.Image import Image
 from torch import Tensor
@@ -19,6 +19,8 @@ from .ledger import ConceptScore, Ledger, PanelPrompts
 
 PANEL_SEEDS = {"test": 2_000_000, "dev": 3_000_000}
 """The first seeds of the panel's pictures by split, far above those of a run with a small seed."""
+BATCH = 16
+"""How many pictures are generated together."""
 
 
 def panel_prompts(ledger: Ledger, names: Sequence[str] = ()) -> PanelPrompts:
@@ -48,42 +50,69 @@ def evaluate_panel(
     first: Sequence[str] = (),
 ) -> Generator[PanelProgress, None, tuple[dict[str, ConceptScore], dict[str, Image]]]:
     """Make the adapter `state` the only one of the model, none if it is empty, and generate and
-    judge the pictures of `prompts`; those of the concepts `first` come before the others.
+    judge the pictures of `prompts`; batches with any of the concepts `first` come before the
+    others, and these before the rest of their batch.
 
-    Returns the score and the first picture of each concept. Every concept is a batch of its own:
-    rounding depends on the batch, and the panel may grow.
+    Returns the score and the first picture of each concept.
     """
     model.drop_adapters()
     if state:
         model.load_adapter("unlearn", state)
     panel: dict[str, ConceptScore] = {}
     pictures: dict[str, Image] = {}
-    order = [name for name in dict.fromkeys([*first, *prompts]) if name in prompts]
-    for name in order:
-        asked, seeds = zip(*prompts[name], strict=True)
+    wanted = {name: place for place, name in enumerate(dict.fromkeys(first))}
+
+    def turn(name: str) -> int:
+        return wanted.get(name, len(wanted))
+
+    for names in sorted(_batches(config, prompts), key=lambda names: min(map(turn, names))):
+        asked, seeds = zip(*(row for name in names for row in prompts[name]), strict=True)
         with model.active(*(["unlearn"] if state else [])):
             images = generate_images(model, asked, seeds, config.compare, should_stop)
-        panel[name] = _scored(config, images, asked, scorer)
-        (pictures[name],) = to_pil(images[:1])
-        right = panel[name].right
-        yield PanelProgress(len(panel), len(prompts), name, right, pictures[name])
+        counts = [len(prompts[name]) for name in names]
+        scores = dict(zip(names, _scored(config, images, asked, counts, scorer), strict=True))
+        parts = dict(zip(names, images.split(counts), strict=True))
+        for name in sorted(names, key=turn):
+            panel[name] = scores[name]
+            (pictures[name],) = to_pil(parts[name][:1])
+            yield PanelProgress(len(panel), len(prompts), name, panel[name].right, pictures[name])
     return {name: panel[name] for name in prompts}, {name: pictures[name] for name in prompts}
 
 
+def _batches(config: RunConfig, prompts: PanelPrompts) -> list[tuple[str, ...]]:
+    """The concepts of a panel whose pictures are generated together.
+
+    Rounding depends on what a picture is batched with, so a concept keeps its batch when the panel
+    grows: the model's known concepts share full batches, and every other one has its own.
+    """
+    known = {entry.name for entry in known_concepts(config.model)}
+    shared = [name for name in prompts if name in known]
+    size = max(BATCH // max(map(len, prompts.values())), 1)
+    whole = len(shared) // size * size
+    batches = [tuple(shared[start : start + size]) for start in range(0, whole, size)]
+    return batches + [(name,) for name in prompts if name not in shared[:whole]]
+
+
 def _scored(
-    config: RunConfig, images: Tensor, asked: Sequence[Prompt], scorer: Scorer | None
-) -> ConceptScore:
-    """The score of one concept of the panel."""
-    verdicts = judged(images, asked, scorer)
-    others = other_kind(config, asked)
-    alignments = [said["alignment"] for said in verdicts]
-    return ConceptScore(
-        kind=asked[0].axis,
-        right=tuple(said["correct"] for said in verdicts),
-        alignment=None if scorer is None else sum(alignments) / len(alignments),
-        other_kind_right=tuple(_right(images, others, scorer)),
-        named=tuple(other.expects if other else "" for other in others),
-    )
+    config: RunConfig,
+    images: Tensor,
+    asked: Sequence[Prompt],
+    counts: Sequence[int],
+    scorer: Scorer | None,
+) -> Iterator[ConceptScore]:
+    """The scores of the concepts of a batch, which have `counts` pictures, one after the other."""
+    verdicts, others = judged(images, asked, scorer), other_kind(config, asked)
+    rows = zip(asked, verdicts, others, _right(images, others, scorer), strict=True)
+    for count in counts:
+        own = list(itertools.islice(rows, count))
+        alignments = [said["alignment"] for _, said, _, _ in own]
+        yield ConceptScore(
+            kind=own[0][0].axis,
+            right=tuple(said["correct"] for _, said, _, _ in own),
+            alignment=None if scorer is None else sum(alignments) / len(alignments),
+            other_kind_right=tuple(right for *_, right in own),
+            named=tuple(other.expects if other else "" for _, _, other, _ in own),
+        )
 
 
 def other_kind(config: RunConfig, prompts: Sequence[Prompt]) -> list[Prompt | None]:

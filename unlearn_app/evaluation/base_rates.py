@@ -94,7 +94,7 @@ def seconds_of(
     each = [rates.get(kind, {}).get("seconds") for kind in kinds]
     if None in each:
         return None
-    # One column: the others are generated before the training and during the attack.
+    # One column: the others are generated before the training and after the attack.
     pictures = compare.forget + compare.near + compare.far
     return sum(each) * timing["compare_s"] / pictures / known["pace"]
 

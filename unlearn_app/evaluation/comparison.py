@@ -14,6 +14,7 @@ from ..common.seeds import judged_seed
 from ..concepts.concept import Concept, Prompt, evenly_spaced
 from ..models.protocols import Model
 from ..settings.events import (
+    FRAMED,
     GROUPS,
     Column,
     Group,
@@ -61,6 +62,11 @@ def checkpoint_prompts(prompts: Sequence[ComparedPrompt]) -> list[ComparedPrompt
     each other group to look at.
     """
     return [asked for asked in prompts if asked.group == "forget" or asked.index == 0]
+
+
+def frame_prompts(prompts: Sequence[ComparedPrompt]) -> list[ComparedPrompt]:
+    """The prompts of a frame of the timeline: two of the concept, and one of each other group."""
+    return [asked for asked in prompts if asked.index < FRAMED[asked.group]]
 
 
 @contextmanager

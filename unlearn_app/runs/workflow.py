@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from traceback import clear_frames
@@ -34,6 +34,7 @@ from ..evaluation.comparison import (
     checkpoint_prompts,
     column_state,
     comparison_prompts,
+    frame_prompts,
     generate_column,
     score,
 )
@@ -57,6 +58,7 @@ from ..settings.events import (
     Event,
     GroupScore,
     Images,
+    Preview,
     Scores,
     Stage,
     Step,
@@ -76,6 +78,8 @@ from .findings import own_findings
 from .folder import Run, RunWriter
 from .provenance import environment
 
+FRAMES = 4
+"""Into how many parts the frames of the timeline divide a training."""
 EMPTY = 10**6
 """About how many bytes a run folder takes without pictures and adapters."""
 
@@ -97,8 +101,6 @@ class _Work:
     """The last step of unlearning."""
     collapsed: bool = False
     """Training was stopped because it was destroying the model, which is not attacked then."""
-    relearned: Images | None = None
-    """The third column, which is generated while the attacked model is active."""
     model: Model | None = None
     scorer: Scorer | None = None
     status: str = "complete"
@@ -149,15 +151,11 @@ def run(
 def _work_through(work: _Work) -> Generator[Event, None, UnlearnError | None]:
     """All stages, or as many as can be; returns what the run failed of.
 
-    Where an attack fails, the model before it is still compared.
-
     Raises:
         UnlearnError: the run failed or was stopped before the first step.
     """
     problem = None
     for name, (stage, what, to_lower) in STAGES.items():
-        if problem and name != "compare_s":
-            continue
         started = time.perf_counter()
         try:
             with enough_memory(what, to_lower):
@@ -175,8 +173,7 @@ def _work_through(work: _Work) -> Generator[Event, None, UnlearnError | None]:
                 raise
             problem = error
             _end(work, error, "diverged" if diverged else "stopped", str(error))
-            if name == "unlearn_s":
-                break
+            break
         finally:
             work.timing[name] = time.perf_counter() - started
     return problem
@@ -238,7 +235,7 @@ def _unlearn(work: _Work) -> Iterator[Event]:
 
 def _edit(work: _Work) -> Iterator[Event]:
     steps = edit(work.model, work.concept, work.config)
-    for event in _with_previews(work, steps, forgetting_diverging(work.config)):
+    for event in _with_frames(work, steps, forgetting_diverging(work.config)):
         yield event
         if isinstance(event, Step) and event.losses["forget"]:
             lost = f"{event.losses['forget']:.1%} of the edit (Frobenius norm)"
@@ -253,7 +250,7 @@ def _train(
     yield Stage("unlearn", text, SHARES["unlearn"])
     steps = learn(work.model, work.concept, terms, work.config)
     diverges = diverging(*lower("unlearn.lr", work.config.unlearn.lr))
-    yield from _with_previews(work, steps, diverges)
+    yield from _with_frames(work, steps, diverges)
 
 
 def _attack(work: _Work) -> Iterator[Event]:
@@ -262,7 +259,9 @@ def _attack(work: _Work) -> Iterator[Event]:
         return
     text = f"An adversary fine-tunes the published weights on {pictures_of(settings)}"
     yield Stage("attack", text, SHARES["attack"])
-    if not settings.steps:
+    if not settings.steps:  # the model stays the unlearned one
+        same = [replace(p, column="relearned") for p in work.columns["unlearned"].pictures]
+        yield from _show(work, Images("relearned", tuple(same)))
         return
     work.base = relearning(work.config, work.model) if work.scorer else None
     for step, score_there in scores_of(work.base).items():
@@ -270,8 +269,16 @@ def _attack(work: _Work) -> Iterator[Event]:
     attack = Relearn(training=settings)
     context = attack_context(work.model, work.concept, work.config, work.cancel.is_set)
     for event in checkpoints(work.model, attack, context, partial(_look, work)):
-        if isinstance(event, Step):
-            work.writer.add_step(event)
+        match event:
+            case Step():
+                work.writer.add_step(event)
+            case AttackCheckpoint():
+                work.writer.add_checkpoint(event)
+            case Images():
+                shown = event.pictures
+                yield AttackCheckpoint(settings.steps, shown, score(shown))
+                yield from _show(work, event)
+                continue
         yield event
 
 
@@ -288,27 +295,25 @@ def _controls(work: _Work) -> Iterator[Event]:
         yield event
 
 
-def _look(work: _Work, step: Step) -> AttackCheckpoint:
-    """Pictures and scores of the attacked model: those of the concept and a few others, after the
-    last step the whole third column.
+def _look(work: _Work, step: Step) -> AttackCheckpoint | Images:
+    """Pictures of the attacked model: those of the concept with their score and a few others, after
+    the last step the whole third column.
     """
     if step.step == step.total:
-        work.relearned = column = _generated(work, "relearned", step)
-        return AttackCheckpoint(step.step, column.pictures, score(column.pictures))
+        return _generated(work, "relearned", step)
     column = _generated(work, "relearned", step, checkpoint_prompts)
     scores = {"forget": score(column.pictures)["forget"]}
-    checkpoint = AttackCheckpoint(step.step, column.pictures, scores)
-    work.writer.add_checkpoint(checkpoint)
-    return checkpoint
+    return AttackCheckpoint(step.step, column.pictures, scores)
 
 
-def _with_previews(
+def _with_frames(
     work: _Work, steps: Iterator[Step], diverges: AbstractContextManager[None]
 ) -> Iterator[Event]:
-    """The steps, and after some of them, the last included, previews by the model under training.
+    """The steps, and between equal parts of them frames of the timeline by the model under
+    training: the first are pictures of the original column, the last of the unlearned one.
 
-    Training ends there when the model is being destroyed. `diverges` names the setting to change
-    where steps or previews are not finite.
+    Training ends where the model is being destroyed. `diverges` names the setting to change where
+    steps or pictures are not finite.
     """
     raise_if_stopped(work.cancel.is_set)
     monitor = CollapseMonitor(
@@ -319,29 +324,30 @@ def _with_previews(
             work.writer.add_step(step)
             work.unlearned = step
             yield step
-            if monitor.due(step):
-                preview = monitor.preview(step)
-                work.writer.add_preview(preview)
-                yield preview
-                if monitor.collapsed(step):
-                    work.collapsed = True
-                    text = f"Stopped at step {step.step}: {COLLAPSE}"
-                    yield Stage("unlearn", text, SHARES["attack"])
-                    steps.close()
-                    return
+            if step.step in _between(step.total, FRAMES):
+                shown = _generated(work, "unlearned", step, frame_prompts)
+                frame = Preview(step.stage, step.step, shown.pictures)
+                work.writer.add_preview(frame)
+                yield frame
+            if monitor.collapsed(step):
+                work.collapsed = True
+                text = f"Stopped at step {step.step}: {COLLAPSE}"
+                yield Stage("unlearn", text, SHARES["compare"])
+                steps.close()
+                return
             raise_if_stopped(work.cancel.is_set)
+
+
+def _between(total: int, parts: int) -> set[int]:
+    """The last steps of all but the last of `parts` equal parts of a training."""
+    return {-(-total * part // parts) for part in range(1, parts)} - {total}
 
 
 def _compare(work: _Work) -> Iterator[Event]:
     text = "Generating the unlearned column: same prompts, same seeds"
     yield Stage("compare", text, SHARES["compare"])
-    # An attack of no steps leaves the unlearned model.
     with column_state(work.model, "unlearned"):
         yield from _show(work, _generated(work, "unlearned", work.unlearned))
-        if work.relearned:
-            yield from _show(work, work.relearned)
-        elif not (work.collapsed or work.reason):
-            yield from _show(work, _generated(work, "relearned", work.unlearned))
 
 
 def _show(work: _Work, images: Images) -> Iterator[Images]:
@@ -444,9 +450,9 @@ STAGES = {
         "Unlearning",
         "unlearn.batch_size, unlearn.rank or resist.batch_size",
     ),
+    "compare_s": (_compare, *_COMPARING),
     "attack_s": (_attack, *_ATTACKING),
     "controls_s": (_controls, *_ATTACKING),
-    "compare_s": (_compare, *_COMPARING),
 }
 """The parts of a run in order, by the names of their seconds in run.json: the function, what it is
 called, and what to lower where memory is too small for it.

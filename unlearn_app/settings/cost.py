@@ -11,7 +11,8 @@ from ..common import registry
 from ..common.errors import ConfigError
 from . import groups
 from .attacks import CHECKPOINTS
-from .run_config import RunConfig
+from .groups import AttackConfig
+from .run_config import RunConfig, make_attack
 
 LIMIT = 1_000_000
 """Less than an hour on two CPU cores; a run of the preset full that resists is a quarter of it."""
@@ -21,8 +22,8 @@ TARGETS = 3
 """Predictions of the frozen model that the loss of a training picture compares with, at most."""
 TEXTS = 20
 """Texts that are encoded in the time of a forward pass, at least."""
-WATCHED = 36
-"""Pictures generated while the model unlearns: previews, and those by which a collapse is told."""
+WATCHED = 28
+"""Pictures generated while the model unlearns: frames, and those by which a collapse is told."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 
@@ -59,14 +60,12 @@ def run_cost(config: RunConfig) -> int:
 
 def attacks_cost(config: RunConfig, kinds: Sequence[str]) -> int:
     """The forward passes of attacks with their usual settings on a run, each beside its control."""
+    held, picture = config.attack, _picture(config)
     cost = 0
     for kind in kinds:
-        spent = {item.name: item.default for item in registry.settings_of("attack", kind)}
-        cost += config.compare.forget * spent["tries"] * _picture(config)
-        cost += spent.get("steps", 0) * spent.get("batch_size", 0) * GRADIENT
-        evolved = spent.get("population", 0) * spent.get("generations", 0)
-        cost += config.compare.forget * evolved // TEXTS
-        cost += _relearning(config)
+        attack = make_attack(kind)
+        cost += held.pictures * picture
+        cost += attack.forwards(held, config.compare.forget, picture)
     return 2 * cost
 
 
@@ -102,4 +101,9 @@ def training_cost(config: RunConfig) -> int:
 def _relearning(config: RunConfig) -> int:
     """The adversary's pictures and its fine-tuning."""
     attack = config.attack
-    return attack.pictures * _picture(config) + attack.steps * attack.batch_size * GRADIENT
+    return attack.pictures * _picture(config) + fine_tuning_cost(attack)
+
+
+def fine_tuning_cost(attack: AttackConfig) -> int:
+    """The forward passes of an adversary's fine-tuning."""
+    return attack.steps * attack.batch_size * GRADIENT

@@ -21,6 +21,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Change = Annotated[float, Field(ge=-1, le=1)]
 COLUMNS: tuple[Column, ...] = ("original", "unlearned", "relearned")
 GROUPS: tuple[Group, ...] = ("forget", "near", "far")
+FRAMED: Mapping[Group, int] = {"forget": 2, "near": 1, "far": 1}
+"""How many pictures of each group a frame of the timeline holds."""
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,12 @@ never showed.
 """
 SHARES = {
     "load": 0.0,
-    "originals": 0.02,
-    "retain": 0.08,
-    "unlearn": 0.13,
-    "attack": 0.48,
-    "controls": 0.9,
-    "compare": 0.92,
-    "write": 0.99,
+    "originals": 0.01,
+    "retain": 0.03,
+    "unlearn": 0.05,
+    "compare": 0.4,
+    "attack": 0.46,
+    "controls": 0.97,
+    "write": 0.98,
 }
 """How far a run with the default settings is when a stage begins, for progress bars."""

@@ -14,6 +14,7 @@ from ..runs.findings import judge_again, read_findings
 from ..runs.folder import Run
 from ..settings.events import (
     COLUMNS,
+    FRAMED,
     FRESH,
     SHARES,
     AttackCheckpoint,
@@ -91,8 +92,8 @@ class ViewState(Progress):
     """Step, loss and term; the attack follows unlearning on the same axis."""
     angles: list[dict] = field(default_factory=list)
     """Step, and angle in degrees between the gradients of forget and retain loss."""
-    frames: list[list[Card]] = field(default_factory=list)
-    """Preview pictures of one step of training each, oldest first."""
+    previews: list[Cards] = field(default_factory=list)
+    """Pictures by the model while it forgot, of one step each, oldest first."""
     cards: dict[Column, Cards] = field(default_factory=dict)
     checkpoints: dict[int, Cards] = field(default_factory=dict)
     """Pictures of the attacked model by attack step."""
@@ -115,7 +116,7 @@ class ViewState(Progress):
             case Step():
                 self._add_step(event)
             case Preview():
-                self.frames.append([self._card(picture) for picture in event.pictures])
+                self.previews.append(self._cards(event.pictures))
             case AttackCheckpoint() if event.control:
                 if event.control == FRESH:  # measured by the run itself, replaces the recorded one
                     self.controls.pop(RECORDED, None)
@@ -123,8 +124,7 @@ class ViewState(Progress):
             case AttackCheckpoint():
                 self.curve[event.step] = event.scores
                 if event.step:
-                    cards = self.checkpoints[event.step] = self._cards(event.pictures)
-                    self.frames.append([card for (_, index), card in cards.items() if index == 0])
+                    self.checkpoints[event.step] = self._cards(event.pictures)
             case Images():
                 self.cards[event.column] = self._cards(event.pictures)
             case Scores():
@@ -153,6 +153,19 @@ class ViewState(Progress):
         return Card(replace(picture, image=None), src)
 
     @property
+    def frames(self) -> list[list[Card]]:
+        """The timeline: pictures of the same prompts and seeds by the original, while it forgot,
+        when it had forgotten, and under attack.
+        """
+        moments = [
+            self.cards.get("original", {}),
+            *self.previews,
+            self.cards.get("unlearned", {}),
+            *(self.checkpoints[step] for step in sorted(self.checkpoints)),
+        ]
+        return [framed for cards in moments if (framed := _framed(cards))]
+
+    @property
     def fraction(self) -> float:
         """Share of the whole run that is done, in [0, 1]."""
         if self.stage is None:
@@ -167,6 +180,13 @@ class ViewState(Progress):
         if fraction < 0.08 or elapsed < 2.0 or self.over:
             return None
         return elapsed * (1.0 - fraction) / fraction
+
+
+def _framed(cards: Cards) -> list[Card]:
+    """The pictures that a frame of the timeline shows; all previews of earlier versions, which have
+    no group.
+    """
+    return [card for (group, index), card in cards.items() if index < FRAMED.get(group, index + 1)]
 
 
 @dataclass

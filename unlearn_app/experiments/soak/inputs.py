@@ -19,11 +19,11 @@ from .commands import PATIENCE_S, TRACE
 from .loopback import JSON, asked, events, open_page, page_config, without_sentence
 from .material import SMALL, Material
 from .nonsense import TEXTS, VALUES, mutated, mutated_file
-from .rows import Row, none_of, values
+from .rows import none_of, values
 from .visitors import in_order
 
-SHARES = {"calls": 0.15, "requests": 0.15, "page": 0.1, "commands": 0.3, "files": 0.3}
-"""What part of all inputs goes where."""
+KINDS = {"calls": 1_500, "requests": 1_500, "page": 1_000, "commands": 3_000, "files": 3_000}
+"""How many inputs go where: 10,000 in all."""
 STOP_S = 3.0
 """Seconds after which a command that works is stopped."""
 LONG = ("bench", "pocket", "doctor")
@@ -231,9 +231,8 @@ class Terminal:
         return ended.fault, f"`{' '.join(map(repr, words))}`"
 
 
-def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
-    """The rows on about `count` inputs."""
-    numbers = {kind: round(part * count) for kind, part in SHARES.items()}
+def measure(kind: str, seed: int, count: int, material: Material) -> dict[str, Any]:
+    """The rows on `count` inputs of one of `KINDS`."""
     found: Counter[str] = Counter()
     faults = []
     with (
@@ -248,20 +247,16 @@ def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
             "page": sender.page,
             "commands": terminal.commands,
             "files": terminal.files,
-        }
+        }[kind]
         with closing(open_page(app.port, SESSION)):
-            for kind, number in numbers.items():
-                for row in range(number):
-                    fault, said = _tried(tries[kind], random.Random(f"{seed} {kind} {row}"))
-                    logged = sender.traces()
-                    fault = fault or logged
-                    if fault:
-                        found["hangs" if "hangs" in fault else "traces"] += 1
-                        faults.append(f"{kind} {row}: {said}: {fault}")
-    total = sum(numbers.values())
-    by_kind = ", ".join(f"{number} {kind}" for kind, number in numbers.items())
-    rows = [none_of(what, found[what], f"{total} inputs") for what in ("traces", "hangs")]
-    return values([Row("inputs", str(count), f"{total}: {by_kind}", None), *rows], faults)
+            for row in range(count):
+                fault, said = _tried(tries, random.Random(f"{seed} {kind} {row}"))
+                fault = fault or sender.traces()
+                if fault:
+                    found["hangs" if "hangs" in fault else "traces"] += 1
+                    faults.append(f"{kind} {row}: {said}: {fault}")
+    rows = [none_of(what, found[what], f"{count} inputs") for what in ("traces", "hangs")]
+    return values(rows, faults)
 
 
 def _tried(send: Callable[[random.Random], Found], draw: random.Random) -> Found:

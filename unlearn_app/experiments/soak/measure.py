@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from ..cells import Experiment, read_cells
@@ -17,7 +18,10 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, int], dict[str, 
         {"jobs": 6, "visitors": 3, "kinds": 1},
     ),
     "kills": (kills.measure, {"count": 50}, {"count": 3}),
-    "inputs": (inputs.measure, {"count": 10_000}, {"count": 60}),
+    **{
+        f"inputs, {kind}": (partial(inputs.measure, kind), {"count": count}, {"count": 12})
+        for kind, count in inputs.KINDS.items()
+    },
     "files": (files.measure, {"count": 1_000}, {"count": 12}),
 }
 """How each part is measured, how much of it, and how much in a smoke."""
