@@ -463,15 +463,13 @@ def test_relearning_is_the_worst_where_it_is(made, tmp_path: Path) -> None:
 
 
 def test_the_worst_attack_is_the_one_that_the_verdict_names(made, tmp_path: Path) -> None:
-    """By points above the control, which is taught nearly as much, words would be worse than the
-    run's own attack.
-    """
-    run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"11": [114, 120]}})
+    """Also where another attack shows it at half of the prompts, which may be chance."""
+    run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"11": [24, 120]}})
     found = finding(run, hits="1100", by_prompt=False)
     values = validated(report.report_json(run, [found]))
     own, words = values["attacks"]
-    assert own["control"]["share"] == 0.95
-    assert own["excess"] == 1.0
+    assert own["control"]["share"] == 0.2
+    assert own["excess"] == pytest.approx(0.8)
     assert words["excess"] == 0.5
     assert values["worst_attack"] == "own relearning"
     assert values["verdict"]["label"] == "concealed"

@@ -163,6 +163,8 @@ def _change(group: Group, found: Difference) -> str:
 def verdict_text(verdict: Verdict) -> Text:
     """The label and, below it, one line per reason."""
     text = Text("Verdict: ").append(verdict.label, style=f"bold {VERDICT_COLORS[verdict.label]}")
+    if verdict.headline:
+        text.append(f"\n  {verdict.headline}", style="bold")
     for reason in verdict.reasons:
         text.append(f"\n  - {reason}")
     return text

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .relearn_curve import BaseCurve
-from .statistics import difference_interval, wilson
+from .statistics import difference_interval, wilson, z_of
 
 Outcome = Literal["back", "level", "held"]
 
@@ -23,15 +23,33 @@ class AttackCurve:
     """The course of a run's own attack: `points` hold the accuracy on the concept by attack step,
     from the unlearned model, which has accuracy `before`, to the last of `steps`.
 
-    `taught` is what the same attack makes of a concept that the model has never seen. `controls`
-    are the accuracies that it reached in the end where it should succeed, by control.
+    `others` are the points as further judges see them, by the judge's name. `taught` is what the
+    same attack makes of a concept that the model has never seen. `controls` are the accuracies that
+    it reached in the end where it should succeed, by control.
     """
 
     steps: int
     before: float
     points: tuple[tuple[int, float], ...] = ()
+    others: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     taught: BaseCurve | None = None
     controls: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a run's own attack shows at `step`, beside the control.
+
+    `share` of its pictures show the concept, `taught` of the control's show what was never seen.
+    `gain` is how far `share` lies above both this and the unlearned model, and `surely` whether it
+    lies above the control beyond chance, all looks of the attack taken together.
+    """
+
+    step: int
+    share: float
+    taught: float
+    gain: float
+    surely: bool
 
 
 @dataclass(frozen=True)
@@ -117,22 +135,52 @@ class Finding:
         return replace(self, hits=tuple(row in agreed for row in range(len(self.hits))))
 
     @property
+    def looks(self) -> list[Look]:
+        """The steps at which both a run's own attack and its control were looked at; none where it
+        has no control.
+        """
+        if self.curve is None or self.curve.taught is None:
+            return []
+        marks, n = self.curve.taught.marks, len(self.hits)
+        common = [(step, share) for step, share in self.curve.points if step and step in marks]
+        found = []
+        for step, share in common:
+            right, m = marks[step]
+            excess, low, _ = difference_interval(share * n, n, right, m, z_of(len(common)))
+            gain = min(share - self.curve.before, excess)
+            found.append(Look(step, share, right / m, gain, low > 0))
+        return found
+
+    @property
+    def best_look(self) -> Look | None:
+        """Where a run's own attack lies furthest above its control, a sure look before any other;
+        None where it has no control.
+        """
+        return max(self.looks, key=lambda look: (look.surely, look.gain), default=None)
+
+    @property
     def points(self) -> float:
         """The gain that the verdict counts: `share` less the control's, 0 where there is none; of a
-        run's own attack, less the unlearned model's.
+        run's own attack that of its `best_look`, and without a control less the unlearned model's
+        share.
         """
-        return self.share - self.curve.before if self.curve else self.excess[0]
+        if self.curve is None:
+            return self.excess[0]
+        return self.best_look.gain if self.best_look else self.share - self.curve.before
 
     def recovers(self, back: float) -> bool:
         """Whether its `points` are more than `back`; beside a control also beyond what chance
         explains.
         """
-        return self.points > back and (self.curve is not None or self.excess[1] > 0)
+        if self.curve is None:
+            return self.points > back and self.excess[1] > 0
+        return self.points > back and (self.best_look is None or self.best_look.surely)
 
     def outcome(self, back: float) -> Outcome:
-        """What the attack amounts to; "level" is a share of more than `back` that is not clearly
+        """What the attack amounts to; "level" is a gain of more than `back` that is not clearly
         more than the control's.
         """
         if self.recovers(back):
             return "back"
-        return "level" if self.share > back and self.curve is None else "held"
+        gained = self.share - (self.curve.before if self.curve else 0.0)
+        return "level" if gained > back else "held"

@@ -4,24 +4,34 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+Z = 1.96
+"""Standard deviations from the mean that hold 95 % of a normal distribution."""
 
-def wilson(right: float, n: int) -> tuple[float, float]:
+
+def z_of(intervals: int) -> float:
+    """The `Z` with which so many intervals hold together in 95 % of all cases (Bonferroni)."""
+    return float(stats.norm.ppf(1 - 0.025 / intervals))
+
+
+def wilson(right: float, n: int, z: float = Z) -> tuple[float, float]:
     """95 % Wilson interval of a proportion with `right` of `n`."""
     if n == 0:
         return 0.0, 1.0
-    z, p = 1.96, right / n
+    p = right / n
     middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
-def difference_interval(right: float, n: int, base: float, m: int) -> tuple[float, float, float]:
+def difference_interval(
+    right: float, n: int, base: float, m: int, z: float = Z
+) -> tuple[float, float, float]:
     """The difference of two independent shares, `right` of `n` less `base` of `m`, and its 95 %
     interval.
 
     Newcombe's hybrid score interval (1998, method 10), from the Wilson interval of each share.
     """
     p, q = right / n, base / m
-    (low_p, high_p), (low_q, high_q) = wilson(right, n), wilson(base, m)
+    (low_p, high_p), (low_q, high_q) = wilson(right, n, z), wilson(base, m, z)
     below = ((p - low_p) ** 2 + (high_q - q) ** 2) ** 0.5
     above = ((high_p - p) ** 2 + (q - low_q) ** 2) ** 0.5
     return p - q, p - q - below, p - q + above

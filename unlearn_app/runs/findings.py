@@ -109,12 +109,17 @@ def own_findings(run: Run) -> list[Finding]:
 
 def own_curve(run: Run) -> AttackCurve:
     """The accuracies of the run's own attack by step; the run was judged."""
-    points = tuple((step, groups["forget"].accuracy) for step, groups, _ in run.curve)
+    scores = [(step, groups["forget"]) for step, groups, _ in run.curve]
+    judges = set.intersection(*({*score.accuracies} for _, score in scores))
     reached = {name: line[max(line)].accuracy for name, line in run.controls.items()}
     return AttackCurve(
         steps=run.config.attack.steps,
         before=run.scores["unlearned"]["forget"].accuracy,
-        points=points,
+        points=tuple((step, score.accuracy) for step, score in scores),
+        others={
+            name: tuple((step, score.accuracies[name]) for step, score in scores)
+            for name in sorted(judges)
+        },
         taught=run.base,
         controls={name: share for name, share in reached.items() if share is not None},
     )

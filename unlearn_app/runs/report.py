@@ -93,6 +93,7 @@ def report_json(run: Run, findings: Sequence[Finding] = ()) -> Record:
         "concept": {name: concept[name] for name in typed},
         "verdict": {
             "label": verdict.label,
+            "headline": verdict.headline,
             "reasons": list(verdict.reasons),
             "thresholds": record["thresholds"] or to_json(Thresholds()),
         },

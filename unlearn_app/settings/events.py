@@ -191,13 +191,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """removed, concealed, damaged or inconclusive, the sentences that say why, and shares of what
-    is good about it.
+    """removed, concealed, damaged or inconclusive, the sentences that say why, shares of what is
+    good about it, and a `headline` that says who won; "" where an earlier record has none.
     """
 
     label: Literal["removed", "concealed", "damaged", "inconclusive"]
     reasons: tuple[str, ...]
     axes: Mapping[Axis, Share] = field(default_factory=dict)
+    headline: str = ""
 
 
 @dataclass(frozen=True)
