@@ -133,7 +133,7 @@ class RunHandlers:
             changed[page.curve] = curve_plot(state)
         if Images in kinds:
             changed[page.comparison] = comparison_table(state)
-        if kinds & {Preview, AttackCheckpoint}:
+        if kinds & {Preview, AttackCheckpoint, Images}:
             changed[page.previews] = preview_strip(state)
         if Step in kinds:
             changed |= {page.losses: loss_table(state), page.angles: angle_table(state)}
