@@ -83,7 +83,8 @@ def _batches(config: RunConfig, prompts: PanelPrompts) -> list[tuple[str, ...]]:
     """The concepts of a panel whose pictures are generated together.
 
     Rounding depends on what a picture is batched with, so a concept keeps its batch when the panel
-    grows: the model's known concepts share full batches, and every other one has its own.
+    grows: the model's known concepts, all of which a panel holds from the beginning, share full
+    batches, and every other one has its own.
     """
     known = {entry.name for entry in known_concepts(config.model)}
     shared = [name for name in prompts if name in known]
