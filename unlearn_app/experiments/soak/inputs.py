@@ -8,7 +8,7 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
@@ -24,6 +24,9 @@ from .visitors import in_order
 
 KINDS = {"calls": 1_500, "requests": 1_500, "page": 1_000, "commands": 3_000, "files": 3_000}
 """How many inputs go where: 10,000 in all."""
+PART = 100
+"""Inputs after which what was found so far is stored."""
+FAULTS = ("traces", "hangs")
 STOP_S = 3.0
 """Seconds after which a command that works is stopped."""
 LONG = ("bench", "pocket", "doctor")
@@ -231,10 +234,13 @@ class Terminal:
         return ended.fault, f"`{' '.join(map(repr, words))}`"
 
 
-def measure(kind: str, seed: int, count: int, material: Material) -> dict[str, Any]:
-    """The rows on `count` inputs of one of `KINDS`."""
-    found: Counter[str] = Counter()
-    faults = []
+def measure(
+    kind: str, seed: int, count: int, material: Material, known: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The rows on `count` inputs of one of `KINDS`, after every `PART` of them; those that are
+    `known` are not tried again.
+    """
+    found, faults = Counter(known.get("found", {})), list(known.get("faults", []))
     with (
         tempfile.TemporaryDirectory(prefix="unlearn-soak-") as folder,
         AppProcess(Path(folder)) as app,
@@ -249,14 +255,16 @@ def measure(kind: str, seed: int, count: int, material: Material) -> dict[str, A
             "files": terminal.files,
         }[kind]
         with closing(open_page(app.port, SESSION)):
-            for row in range(count):
+            for row in range(known.get("done", 0), count):
                 fault, said = _tried(tries, random.Random(f"{seed} {kind} {row}"))
                 fault = fault or sender.traces()
                 if fault:
                     found["hangs" if "hangs" in fault else "traces"] += 1
                     faults.append(f"{kind} {row}: {said}: {fault}")
-    rows = [none_of(what, found[what], f"{count} inputs") for what in ("traces", "hangs")]
-    return values(rows, faults)
+                done = row + 1
+                if done % PART == 0 or done == count:
+                    rows = [none_of(what, found[what], f"{done} inputs") for what in FAULTS]
+                    yield values(rows, faults) | {"done": done, "found": dict(found)}
 
 
 def _tried(send: Callable[[random.Random], Found], draw: random.Random) -> Found:

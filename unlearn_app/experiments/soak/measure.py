@@ -1,5 +1,6 @@
 """The parts of the soak, each measured as one cell, and their table."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,18 +12,30 @@ from . import files, inputs, kills, visitors
 from .material import Material
 
 SEED = 0
-PARTS: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, int], dict[str, int]]] = {
+Measure = Callable[..., Iterator[dict[str, Any]]]
+
+
+def _whole(measure: Callable[..., dict[str, Any]]) -> Measure:
+    """A part that is measured in one piece, whatever is known."""
+
+    def measured(known: Mapping[str, Any], **given: Any) -> Iterator[dict[str, Any]]:
+        yield measure(**given)
+
+    return measured
+
+
+PARTS: dict[str, tuple[Measure, dict[str, int], dict[str, int]]] = {
     "visitors": (
-        visitors.measure,
+        _whole(visitors.measure),
         {"jobs": 200, "visitors": 16, "kinds": len(visitors.ASKED)},
         {"jobs": 6, "visitors": 3, "kinds": 1},
     ),
-    "kills": (kills.measure, {"count": 50}, {"count": 3}),
+    "kills": (_whole(kills.measure), {"count": 50}, {"count": 3}),
     **{
         f"inputs, {kind}": (partial(inputs.measure, kind), {"count": count}, {"count": 12})
         for kind, count in inputs.KINDS.items()
     },
-    "files": (files.measure, {"count": 1_000}, {"count": 12}),
+    "files": (_whole(files.measure), {"count": 1_000}, {"count": 12}),
 }
 """How each part is measured, how much of it, and how much in a smoke."""
 
@@ -56,13 +69,16 @@ class Soak(Experiment):
     def alone(self, cell: SoakPart) -> bool:
         return True
 
+    def lacks(self, cell: SoakPart, known: Mapping[str, Any]) -> bool:
+        return not known or known.get("done", math.inf) < self.config(cell)["count"]
+
     def measure(
         self, cell: SoakPart, known: dict[str, Any], shared: Material
     ) -> Iterator[Mapping[str, Any]]:
         measure_part, _, _ = PARTS[cell.part]
         given = self.config(cell)
         del given["part"]
-        yield measure_part(**given, material=shared)
+        yield from measure_part(**given, material=shared, known=known)
 
     def line(self, cell: SoakPart, values: Mapping[str, Any]) -> str:
         rows = values["rows"]
