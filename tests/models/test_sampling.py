@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler
 from unlearn_app.common.errors import Cancelled
 from unlearn_app.common.seeds import generator
 from unlearn_app.models.diffusers.loading import load_pipeline
-from unlearn_app.models.diffusers.unet import CHUNK
+from unlearn_app.models.diffusers.pipeline import CHUNK
 from unlearn_app.models.protocols import SamplingOverrides
 
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
@@ -204,7 +204,7 @@ def test_a_vector_replaces_a_token(model) -> None:
 @pytest.fixture
 def mixed(tiny_pipeline, monkeypatch):
     """The model as on a machine that samples in bfloat16."""
-    monkeypatch.setattr("unlearn_app.models.diffusers.unet.fits_bfloat16", lambda device: True)
+    monkeypatch.setattr("unlearn_app.models.diffusers.pipeline.fits_bfloat16", lambda device: True)
     return load_pipeline(tiny_pipeline, "tiny")
 
 
