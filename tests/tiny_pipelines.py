@@ -142,7 +142,9 @@ def sd2() -> StableDiffusionPipeline:
         vae=autoencoder(),
         text_encoder=clip(tokenizer, hidden_act="gelu"),
         tokenizer=tokenizer,
-        unet=unet(use_linear_projection=True, attention_head_dim=(4, 8)),
+        unet=unet(
+            block_out_channels=(16, 32), use_linear_projection=True, attention_head_dim=(2, 4)
+        ),
         scheduler=scheduler,
         **BARE,
     )
@@ -153,6 +155,7 @@ def sdxl(**changes: Any) -> StableDiffusionXLPipeline:
     one, two = letter_tokenizer(), letter_tokenizer(pad_token="!")
     denoiser = unet(
         **{
+            "block_out_channels": (16, 32),
             "cross_attention_dim": 32 + 16,
             "use_linear_projection": True,
             "transformer_layers_per_block": (2, 1),

@@ -31,6 +31,8 @@ FAMILIES: dict[str, type[PipelineModel]] = {
     for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 }
 """The family of a pipeline by the class that its index names."""
+ABSENT = [None, None]
+"""What an index holds in place of a part's library and class where the part is absent."""
 LESS = "what else is in memory, or choose a smaller model"
 
 
@@ -63,7 +65,7 @@ def load_pipeline(source: str | Path, name: str) -> PipelineModel:
             index = DiffusionPipeline.load_config(str(source))
             check_kind(index, str(source), FAMILIES)
             family = FAMILIES[index["_class_name"]]
-            absent = [part for part in family.optional if not index.get(part, [None])[0]]
+            absent = [part for part in family.optional if index.get(part) in (None, ABSENT)]
             parts = dict.fromkeys(absent) | {
                 name: load_whole(kind, str(source), f"{said} {name}", subfolder=name, **how)
                 for name, kind in family.parts.items()

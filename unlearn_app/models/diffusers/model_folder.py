@@ -46,7 +46,7 @@ class _Transformer(Record):
 
 
 class _Vae(Record):
-    sample_size: Annotated[int, Field(ge=1, le=8192)] = 512
+    sample_size: Annotated[int, Field(ge=1, le=8192)] | Blocks = 512
     latent_channels: Few = 4
     layers_per_block: Few = 1
     block_out_channels: Blocks = []
@@ -111,13 +111,13 @@ def check_kind(index: Mapping[str, Any], source: str, kinds: Collection[str]) ->
         ModelError: naming the class.
     """
     kind = index.get("_class_name")
-    refines = kind == "StableDiffusionXLPipeline" and not index.get("text_encoder", [1])[0]
-    if kind == REFINER or refines:
+    alone = index.get("text_encoder") == [None, None]
+    if kind == REFINER or (kind == "StableDiffusionXLPipeline" and alone):
         raise ModelError(
             f"The model {source!r} is an SDXL refiner, which goes on from another model's pictures;"
             " the base model is accepted."
         )
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         *most, last = kinds
         raise ModelError(
             f"The model {source!r} holds a {kind!s:.80}; a {', '.join(most)} or {last} is accepted."
