@@ -156,7 +156,7 @@ def test_what_ships_is_found_on_another_machine_and_the_rest_is_asked_behind(
     model.store = recorder = Recorder()
     sampled = model.sample(PROMPTS, SEEDS, **HOW)
     recorder.save(tmp_path / "latents.safetensors")
-    monkeypatch.setattr("unlearn_app.models.diffusers.unet.machine", lambda _: ["another"])
+    monkeypatch.setattr("unlearn_app.models.diffusers.pipeline.machine", lambda _: ["another"])
     model.store = ShippedLatents(tmp_path / "latents.safetensors", store)
     asked = model.asked
     assert torch.equal(model.sample(PROMPTS, SEEDS, **HOW), sampled)

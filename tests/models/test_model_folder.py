@@ -71,6 +71,10 @@ def test_a_configuration_is_a_json_object(model: Path, name: str, text: str) -> 
         (TOKENIZER, {"pad_token": None}),
         ("model_index.json", {"unet": ["os", "system"]}),
         ("model_index.json", {"tokenizer": 5}),
+        ("model_index.json", {"_class_name": ["StableDiffusionPipeline"]}),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline", "text_encoder": 5}),
+        ("model_index.json", {"_class_name": "StableDiffusion3Pipeline"}),
+        ("model_index.json", {"_class_name": "FluxPipeline"}),
     ],
 )
 def test_nonsense_in_a_configuration_is_a_sentence(

@@ -1,8 +1,19 @@
 """Parameterizations against their definition in float64 and against diffusers; wrong ones fail."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.training_utils import (
+    compute_density_for_timestep_sampling,
+    compute_loss_weighting_for_sd3,
+)
 from torch import Tensor
 
 from unlearn_app.common.errors import ModelError
@@ -109,6 +120,43 @@ def test_an_euler_step_of_diffusers_goes_where_the_flow_points() -> None:
     velocity = flow.target(x0, noise, scheduler.timesteps[:1])
     reached = scheduler.step(velocity, scheduler.timesteps[0], noise).prev_sample
     torch.testing.assert_close(reached, x0, rtol=1e-4, atol=1e-5)
+
+
+def test_sd3_trains_at_the_timesteps_and_on_the_loss_of_its_trainer() -> None:
+    """Written as diffusers' trainer of LoRA for SD 3 has it, with diffusers' own functions."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow = replace(parameterization_of(scheduler), density="logit_normal", loss="x0")
+    t = flow.draw_timesteps(64, generator(5))
+    u = compute_density_for_timestep_sampling(
+        "logit_normal", 64, logit_mean=0.0, logit_std=1.0, generator=generator(5)
+    )
+    indices = (u * scheduler.config.num_train_timesteps).long()
+    torch.testing.assert_close(t, scheduler.timesteps[indices], rtol=1e-5, atol=1e-3)
+    uniform = parameterization_of(scheduler).draw_timesteps(64, generator(5))
+    assert not torch.allclose(t, uniform, atol=1)
+
+    x0, noise = (torch.randn(64, 4, 3, 3, generator=generator(seed)) for seed in (1, 2))
+    velocity = torch.randn(64, 4, 3, 3, generator=generator(3))
+    sigmas = scheduler.sigmas[indices].view(-1, 1, 1, 1)
+    preconditioned = velocity * -sigmas + flow.add_noise(x0, noise, t)
+    weighting = compute_loss_weighting_for_sd3("logit_normal", sigmas)
+    theirs = (weighting * (preconditioned - x0) ** 2).flatten(1).mean(1)
+    ours = flow.loss_weight(t) * ((velocity - flow.target(x0, noise, t)) ** 2).flatten(1).mean(1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(ours / flow.loss_weight(t), theirs, rtol=0.1)
+
+
+def test_flux_trains_at_the_timesteps_of_its_trainer() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    t = parameterization_of(scheduler).draw_timesteps(64, generator(5))
+    u = compute_density_for_timestep_sampling("none", 64, generator=generator(5))
+    theirs = scheduler.timesteps[(u * scheduler.config.num_train_timesteps).long()]
+    torch.testing.assert_close(t, theirs, rtol=1e-5, atol=1e-3)
+
+
+def test_a_scheduler_with_other_noise_levels_is_refused() -> None:
+    with pytest.raises(ModelError, match="EDMEulerScheduler, whose noise levels are not those of"):
+        parameterization_of(EDMEulerScheduler())
 
 
 def test_shifting_that_depends_on_the_picture_is_left_out() -> None:

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from unlearn_app.common.errors import Cancelled
 from unlearn_app.common.seeds import generator
 from unlearn_app.models.diffusers.loading import load_pipeline
-from unlearn_app.models.diffusers.unet import CHUNK
+from unlearn_app.models.diffusers.pipeline import CHUNK
+from unlearn_app.models.diffusers.sampling import StochasticFlow
 from unlearn_app.models.protocols import SamplingOverrides
 
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
@@ -83,6 +84,31 @@ def test_overrides_add_as_much_noise_as_the_models_own_scheduler(pocket, steps) 
     same = pocket.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(), **how)
     less = pocket.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0), **how)
     assert (same - own).abs().mean() < 0.05 < (less - own).abs().mean()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_flow_draws_a_share_of_its_noise_anew(eta) -> None:
+    """At 0 an Euler step of diffusers, at 1 its stochastic sampling, between them a mixture of
+    unit variance.
+    """
+    own = StochasticFlow.from_config(FlowMatchEulerDiscreteScheduler(shift=3.0).config)
+    own.eta, own.draws = eta, [generator(7), generator(8)]
+    like = FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=bool(eta))
+    x, velocity = (torch.randn(2, 4, 8, 8, generator=generator(seed)) for seed in (1, 2))
+    draws = [generator(7), generator(8)]
+    for scheduler in (own, like):
+        scheduler.set_timesteps(4)
+    t = own.timesteps[1]
+    made = own.step(velocity, t, x).prev_sample
+    theirs = like.step(velocity, t, x, generator=draws).prev_sample
+    if eta in (0.0, 1.0):
+        torch.testing.assert_close(made, theirs, rtol=1e-5, atol=1e-5)
+        return
+    share, later = own.sigmas[1], own.sigmas[2]
+    x0, noise = x - share * velocity, x + (1 - share) * velocity
+    fresh = torch.cat([torch.randn(1, 4, 8, 8, generator=generator(seed)) for seed in (7, 8)])
+    mixed = (1 - later) * x0 + later * (0.75**0.5 * noise + 0.5 * fresh)
+    torch.testing.assert_close(made, mixed, rtol=1e-5, atol=1e-5)
 
 
 def test_states_may_stand_for_prompts(model) -> None:
@@ -204,7 +230,7 @@ def test_a_vector_replaces_a_token(model) -> None:
 @pytest.fixture
 def mixed(tiny_pipeline, monkeypatch):
     """The model as on a machine that samples in bfloat16."""
-    monkeypatch.setattr("unlearn_app.models.diffusers.unet.fits_bfloat16", lambda device: True)
+    monkeypatch.setattr("unlearn_app.models.diffusers.pipeline.fits_bfloat16", lambda device: True)
     return load_pipeline(tiny_pipeline, "tiny")
 
 

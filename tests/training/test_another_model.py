@@ -91,9 +91,10 @@ class TinyFlow(AdaptedNetwork):
     def __init__(self) -> None:
         readers = r"^text_[kv]$"
         everywhere = r"^(q|k|v|text_k|text_v|up|down)$"
-        layers = {"all": everywhere, "cross": readers, "keys_values": readers}
+        layers = dict.fromkeys(["cross", "keys_values", "text_readers"], readers)
+        layers |= {"all": everywhere, "not_cross": r"^(q|k|v|up|down)$"}
         torch.manual_seed(0)
-        super().__init__(Transformer(), "tiny-flow", layers | {"not_cross": r"^(q|k|v|up|down)$"})
+        super().__init__(Transformer(), "tiny-flow", layers)
 
     def predict(
         self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None

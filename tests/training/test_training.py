@@ -129,7 +129,7 @@ def test_pictures_depend_on_their_own_seed_alone(model):
 def test_half_precision_training_predicts_nearly_the_same_and_keeps_the_base_exact(
     tiny_pipeline, batch, monkeypatch
 ):
-    monkeypatch.setattr("unlearn_app.models.diffusers.unet.fits_bfloat16", lambda device: True)
+    monkeypatch.setattr("unlearn_app.models.diffusers.pipeline.fits_bfloat16", lambda device: True)
     half = load_model(str(tiny_pipeline))
     monkeypatch.undo()
     full = load_model(str(tiny_pipeline))

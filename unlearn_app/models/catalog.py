@@ -5,7 +5,7 @@ from .protocols import Model
 
 
 def load_model(model: str = DEFAULT_MODEL) -> Model:
-    """A bundled model, a folder in Stable Diffusion 1.x format, or a Hugging Face id.
+    """A bundled model, a folder in diffusers format, or a Hugging Face id.
 
     Raises:
         ModelError: it is missing, damaged or of a kind we refuse.

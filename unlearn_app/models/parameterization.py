@@ -6,7 +6,7 @@ Latents are (B, C, H, W), timesteps (B,).
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -79,12 +79,16 @@ class Flow(Parameterization):
     """The model predicts the velocity noise - x0 of a straight path (rectified flow, 2209.03003).
 
     x_t = (1 - s) x0 + s noise with s = t / `timesteps`, and `t` from 0 (no noise) to `timesteps`.
-    `shift` moves the timesteps that are drawn towards noise, as 2403.03206, equation 23, does for
-    large pictures.
+    `density` is that of the timesteps that are drawn: uniform, or the standard logit-normal of
+    2403.03206, section 3.1. `shift` then moves them towards noise, as equation 23 there does for
+    large pictures. `loss` is what training compares: the velocity, or the x0 = x_t - s velocity
+    that it implies, whose squared distance is s^2 times that of the velocity.
     """
 
     timesteps: int = 1000
     shift: float = 1.0
+    density: Literal["uniform", "logit_normal"] = "uniform"
+    loss: Literal["velocity", "x0"] = "velocity"
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         share = (t.to(x0) / self.timesteps).view(-1, 1, 1, 1)
@@ -94,9 +98,17 @@ class Flow(Parameterization):
         return noise - x0
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """The scheduler's own timesteps, float32, each as likely."""
-        share = (torch.randint(self.timesteps, (count,), generator=generator) + 1) / self.timesteps
+        """Some of the scheduler's own timesteps, float32."""
+        if self.density == "uniform":
+            below = torch.rand(count, generator=generator)
+        else:
+            below = torch.randn(count, generator=generator).sigmoid()
+        share = 1 - (below * self.timesteps).floor() / self.timesteps
         return self.shift * share / (1 + (self.shift - 1) * share) * self.timesteps
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """s^2 where x0 is compared, else 1."""
+        return (t / self.timesteps) ** 2 if self.loss == "x0" else super().loss_weight(t)
 
 
 VARIANCE_PRESERVING = {"epsilon": Epsilon, "v_prediction": VPrediction}
@@ -119,5 +131,10 @@ def parameterization_of(scheduler: Any, device: torch.device | str = "cpu") -> P
         raise ModelError(
             f"The prediction type of the model's scheduler is {kind!r};"
             f" {', '.join(VARIANCE_PRESERVING)} or flow_prediction is accepted."
+        )
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ModelError(
+            f"The model's scheduler is a {type(scheduler).__name__}, whose noise levels are not"
+            " those of DDPM; a DDPM, DDIM, Euler or DPM-Solver scheduler is accepted."
         )
     return VARIANCE_PRESERVING[kind](scheduler.alphas_cumprod.to(device, torch.float32))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..common import registry
 
-MODULES = ("all", "cross", "keys_values", "not_cross")
+MODULES = ("all", "cross", "keys_values", "not_cross", "self", "attention", "convolutions")
 RETAIN_ARMS = ("diversified", "near", "uniform")
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
@@ -58,7 +58,8 @@ class UnlearnConfig:
     )
     modules: str = setting(
         "all",
-        "layers with LoRA: all, cross-attention, its keys and values, the rest",
+        "layers with LoRA: all, what attends to the text, its keys and values, the rest,"
+        " self-attention, both, convolutions",
         choices=MODULES,
     )
     retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)

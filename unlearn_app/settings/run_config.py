@@ -43,7 +43,7 @@ class RunConfig:
     anchor: str | None = setting(None, "what to generate instead; chosen by the concept when empty")
     model: str = setting(
         registry.DEFAULT_MODEL,
-        "pocket, a folder in Stable Diffusion 1.x format, or a Hugging Face id",
+        "pocket, a folder in diffusers format, or a Hugging Face id",
     )
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")

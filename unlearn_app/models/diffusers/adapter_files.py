@@ -29,6 +29,7 @@ READ_ERRORS = (
     RuntimeError,
 )
 """What safetensors raises for files that are damaged or hold a dtype that torch does not know."""
+PREFIXES = ("unet.", "transformer.")
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 LARGEST_UPDATE = 65504
 """The largest number in half precision."""
@@ -43,7 +44,7 @@ def origin(model: str, base_hash: str) -> dict[str, str]:
 
 
 def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
-    """The tensors of an adapter file, without the `unet.` prefix.
+    """The tensors of an adapter file, without the prefix of the denoiser.
 
     Raises:
         ModelError: the file is no safetensors file with LoRA factors, or, if it is to be loaded
@@ -67,10 +68,12 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
             f"{said} loads on {shown(made_for)[:80]}; one that loads on {ORIGINAL} is accepted."
         )
     if not state:
-        raise ModelError(f"{said} holds no tensors; LoRA factors of a UNet are accepted.")
-    if not all(name.startswith("unet.") and ".lora_" in name for name in state):
-        raise ModelError(f"{said} holds other tensors than LoRA factors of a UNet.")
-    state = {name.removeprefix("unet."): tensor for name, tensor in state.items()}
+        raise ModelError(f"{said} holds no tensors; LoRA factors of a denoiser are accepted.")
+    prefix = next(iter(state)).partition(".")[0] + "."
+    one = all(name.startswith(prefix) and ".lora_" in name for name in state)
+    if not one or prefix not in PREFIXES:
+        raise ModelError(f"{said} holds other tensors than LoRA factors of a denoiser.")
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     check_factors(state, said)
     return state
 
@@ -108,13 +111,18 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
             )
 
 
+def prefix_of(layer: str) -> str:
+    """What diffusers puts before the name of a layer: that of the pipeline's part it belongs to."""
+    return PREFIXES[layer.startswith(("transformer_blocks.", "single_transformer_blocks."))]
+
+
 def adapter_bytes(state: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
     """An adapter in the format `load_lora_weights` of diffusers reads; equal adapters give equal
     bytes.
     """
     from safetensors.torch import save as safetensors_bytes
 
-    prefixed = {f"unet.{key}": tensor.contiguous() for key, tensor in state.items()}
+    prefixed = {f"{prefix_of(key)}{key}": tensor.contiguous() for key, tensor in state.items()}
     content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
     # The library writes metadata in random order.
     length = int.from_bytes(content[:8], "little")

@@ -13,8 +13,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ...common.errors import ModelError
+from ...common.errors import ConfigError, ModelError
 from ...common.seeds import generator
+from ...settings.groups import MODULES
 from ..conditioning import Conditioning
 from ..lora import scaled, update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
@@ -25,7 +26,7 @@ class AdaptedNetwork(Denoiser, Adapters):
     """`Adapters` over `network`, and a `Denoiser` whose `predict` a subclass adds.
 
     `layers` maps every value of `UnlearnConfig.modules` to a pattern of the names of the layers
-    that carry an adapter; those of `keys_values` read text states.
+    that carry an adapter, and `text_readers` to those that read text states as they were encoded.
     """
 
     def __init__(self, network: nn.Module, name: str, layers: Mapping[str, str]) -> None:
@@ -49,13 +50,21 @@ class AdaptedNetwork(Denoiser, Adapters):
             return self.predict(x_t, t, cond)
 
     def cross_weights(self) -> Params:
-        weights = self._layer_weights(self._targets("keys_values"))
+        weights = self._layer_weights(self._targets("text_readers"))
         return {layer: weight.detach() for layer, weight in weights.items()}
 
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
     ) -> Params:
-        self._add(slot, rank, alpha, self._targets(modules))
+        layers = self._targets(modules)
+        if not layers:
+            others = [name for name in MODULES if self._targets(name)]
+            raise ConfigError(
+                f"The model {self.name} has no layers that unlearn.modules={modules} names;"
+                f" {', '.join(others)} is accepted.",
+                "unlearn.modules",
+            )
+        self._add(slot, rank, alpha, layers)
         source = generator(seed)
         for name, tensor in self._params(slot).items():
             fresh = torch.zeros(tensor.shape)
@@ -69,6 +78,10 @@ class AdaptedNetwork(Denoiser, Adapters):
         names = (name.removesuffix(".base_layer") for name, _ in self.network.named_modules())
         pattern = re.compile(self._patterns[modules])
         return [name for name in dict.fromkeys(names) if pattern.search(name)]
+
+    def _carriers(self) -> set[str]:
+        """Names of the layers that any of the values of `modules` stands for."""
+        return {name for modules in self._patterns for name in self._targets(modules)}
 
     def _layer_weights(self, layers: Iterable[str]) -> dict[str, nn.Parameter]:
         """The base weights of `layers`, with or without an adapter on them, by layer."""
@@ -121,7 +134,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         rank = ranks.pop()
         layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
         shapes = {}
-        for layer, weight in self._layer_weights({*layers} & {*self._targets("all")}).items():
+        for layer, weight in self._layer_weights({*layers} & self._carriers()).items():
             shapes[f"{layer}.lora_A.weight"] = (rank, *weight.shape[1:])
             shapes[f"{layer}.lora_B.weight"] = (len(weight), rank, *(1 for _ in weight.shape[2:]))
         if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:

@@ -7,39 +7,37 @@ from typing import Any, Literal
 
 import torch
 from diffusers import (
-    AutoencoderKL,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from ...common.errors import ModelError, UnlearnError, enough_memory
 from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
-from .model_folder import check_folder, first_line, hash_weights, looks_like_hub_id
-from .unet import StableDiffusion
+from .flux import Flux
+from .model_folder import check_folder, check_kind, first_line, hash_weights, looks_like_hub_id
+from .pipeline import PipelineModel
+from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL
 
-WEIGHTED = {
-    "text_encoder": CLIPTextModel,
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
+FAMILIES: dict[str, type[PipelineModel]] = {
+    family.pipeline.__name__: family
+    for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 }
-"""The parts of a pipeline that have weights."""
+"""The family of a pipeline by the class that its index names."""
+ABSENT = [None, None]
+"""What an index holds in place of a part's library and class where the part is absent."""
 LESS = "what else is in memory, or choose a smaller model"
-BARE = {
-    "safety_checker": None,
-    "requires_safety_checker": False,
-    "feature_extractor": None,
-    "image_encoder": None,
-}
 
 
-def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
-    """A model from a folder in Stable Diffusion 1.x format, or from a Hugging Face id.
+def load_pipeline(source: str | Path, name: str) -> PipelineModel:
+    """A model of one of `FAMILIES` from a folder in diffusers format, or from a Hugging Face id.
 
     Raises:
         ModelError: it is missing, damaged, of another architecture, makes no picture, or holds
@@ -48,7 +46,7 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
     folder = Path(source)
     local = folder.is_dir()
     if local:
-        check_folder(folder)
+        check_folder(folder, FAMILIES)
     elif folder.exists() or not looks_like_hub_id(str(source)):
         raise ModelError(
             f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted."
@@ -64,13 +62,18 @@ def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
             dtype = choose_dtype(choose_device(), size)
             how = {"torch_dtype": dtype, "use_safetensors": True}
             said = f"The model {str(source)!r} cannot be loaded: its"
-            parts = {
+            index = DiffusionPipeline.load_config(str(source))
+            check_kind(index, str(source), FAMILIES)
+            family = FAMILIES[index["_class_name"]]
+            absent = [part for part in family.optional if index.get(part) in (None, ABSENT)]
+            parts = dict.fromkeys(absent) | {
                 name: load_whole(kind, str(source), f"{said} {name}", subfolder=name, **how)
-                for name, kind in WEIGHTED.items()
+                for name, kind in family.parts.items()
+                if name not in absent
             }
-            pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
+            pipe = family.pipeline.from_pretrained(str(source), **family.unused | parts | how)
             weights = hash_weights(folder) if local else str(source)
-            model = StableDiffusion(pipe, name, weights)
+            model = family(pipe, name, weights)
             model.try_out()
     except UnlearnError:
         raise
@@ -100,7 +103,7 @@ def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
     """An untrained part of a pipeline from its diffusers configuration."""
-    kinds = WEIGHTED | {"scheduler": DPMSolverMultistepScheduler}
+    kinds = StableDiffusion.parts | {"scheduler": DPMSolverMultistepScheduler}
     return kinds[name](**config)
 
 
@@ -123,7 +126,7 @@ def save_pipeline(folder: str | Path, **parts: Any) -> None:
     transformers 5.6 and later reads names with or without it; earlier versions read them only with
     it, and otherwise leave the weights at random without an error.
     """
-    pipe = StableDiffusionPipeline(**parts, **BARE)
+    pipe = StableDiffusionPipeline(**parts, **StableDiffusion.unused)
     pipe.unet.to(torch.float16)
     pipe.vae.to(torch.float16)
     pipe.text_encoder.to(torch.float32)

@@ -1,7 +1,8 @@
-"""The text encoder of a pipeline: conditioning from sentences, from token ids, and from embeddings
-that stand where a token's would.
+"""The tokens of a pipeline whose text encoders read rows of token ids: conditioning from ids, and
+from embeddings that stand where a token's would.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -10,20 +11,24 @@ import torch
 from torch import Tensor
 
 from ..conditioning import Conditioning
-from ..protocols import TextEncoder, TokenAccess
+from ..protocols import TokenAccess
 
 
-class TokenizedText(TextEncoder, TokenAccess):
-    """`TextEncoder` and, without `cross_weights`, `TokenAccess` over the text encoder of `pipe`."""
+class TokenizedText(TokenAccess):
+    """`TokenAccess`, without `cross_weights`, over the text encoders of `pipe`.
+
+    Several encoders read the same ids; a word vector (E,) is then that of each of them, one after
+    the other.
+    """
 
     pipe: Any
+    device: torch.device
+    readers: Sequence[tuple[str, str]] = (("tokenizer", "text_encoder"),)
+    """The names of a tokenizer and of the text encoder that reads its ids, for each encoder."""
 
-    @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-        states, _ = self.pipe.encode_prompt(
-            list(prompts), self.device, 1, do_classifier_free_guidance=False
-        )
-        return Conditioning(states)
+    @abstractmethod
+    def conditioned(self, outputs: Sequence[Any]) -> Conditioning:
+        """The conditioning that what each text encoder returned makes."""
 
     def token_ids(self, prompt: str) -> list[int]:
         tokenizer = self.pipe.tokenizer
@@ -49,15 +54,49 @@ class TokenizedText(TextEncoder, TokenAccess):
         )
 
     def word_vectors(self) -> Tensor:
-        return self.pipe.text_encoder.get_input_embeddings().weight.detach()
+        tables = [
+            getattr(self.pipe, encoder).get_input_embeddings().weight.detach()
+            for _, encoder in self.readers
+        ]
+        return tables[0] if len(tables) == 1 else torch.cat(tables, 1)
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
-        encoder, ids = self.pipe.text_encoder, ids.to(self.device)
-        if extra is None:
-            with torch.no_grad():
-                return Conditioning(encoder(ids)[0])
-        # Textual inversion (2208.01618) lengthens the table for good, this for one call.
+        ids, outputs = ids.to(self.device), []
+        with torch.set_grad_enabled(torch.is_grad_enabled() and extra is not None):
+            for tokenizer, encoder in self._readers():
+                table = encoder.get_input_embeddings().weight
+                read, changed = self._padded_for(tokenizer, ids), {}
+                if extra is not None:
+                    own, extra = extra.tensor_split([table.shape[1]], 1)
+                    read, changed = self._lent(encoder, read, own)
+                how = {"output_hidden_states": True}
+                outputs.append(torch.func.functional_call(encoder, changed, (read,), how))
+            return self.conditioned(outputs)
+
+    def _readers(self) -> list[tuple[Any, Any]]:
+        return [tuple(getattr(self.pipe, name) for name in names) for names in self.readers]
+
+    def _padded_for(self, tokenizer: Any, ids: Tensor) -> Tensor:
+        """Rows of `padded` ids with the padding of another tokenizer of the same vocabulary."""
+        if tokenizer.pad_token_id == self.pipe.tokenizer.pad_token_id:
+            return ids
+        ends = ids == tokenizer.eos_token_id
+        return ids.masked_fill(ends.cumsum(1) - ends.long() > 0, tokenizer.pad_token_id)
+
+    def _lent(self, encoder: Any, ids: Tensor, extra: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`ids` with those of the rows of `extra` replaced by tokens that no row holds, and the
+        encoder's table with the rows of `extra` in their place, by its name.
+
+        Textual inversion (2208.01618) lengthens the table for good, this changes it for one call;
+        longer ids would be taken for the end token by encoders that look for the largest id.
+        """
         table = encoder.get_input_embeddings().weight
+        used = {*ids.unique().tolist()}
+        for tokenizer, _ in self._readers():
+            used |= {*tokenizer.all_special_ids}
+        free = [token for token in range(len(table)) if token not in used][: len(extra)]
+        lent = torch.tensor(free, device=ids.device)
+        new = ids >= len(table)
+        ids = torch.where(new, lent[(ids - len(table)).clamp(min=0)], ids)
         name = next(name for name, parameter in encoder.named_parameters() if parameter is table)
-        longer = {name: torch.cat([table.detach(), extra.to(table)])}
-        return Conditioning(torch.func.functional_call(encoder, longer, (ids,))[0])
+        return ids, {name: table.detach().index_copy(0, lent, extra.to(table))}

@@ -20,7 +20,7 @@ from ...common.paths import POCKET
 from ...evaluation.judges.pocket_judge import PocketJudge
 from ...models.device import choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_pipeline, save_pipeline
-from ...models.diffusers.unet import use_plain_attention
+from ...models.diffusers.stable_diffusion import use_plain_attention
 from ...models.parameterization import parameterization_of
 from ..measures import generate_scenes, held_out_scenes, judge_scores, prompt_of, sample_scenes
 from ..world.dataset import rendered, scenes

@@ -21,7 +21,7 @@ from ...common.images import to_tensor
 from ...common.paths import ASSETS
 from ...models.device import can_compile, choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_unet, load_whole, save_pipeline
-from ...models.diffusers.unet import use_plain_attention
+from ...models.diffusers.stable_diffusion import use_plain_attention
 from ...models.parameterization import parameterization_of
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from . import autoencoder, denoiser, judge, tower
