@@ -27,8 +27,10 @@ def run_pipeline(
     guidance_scale: float,
     should_stop: ShouldStop,
     original: ExitStack,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Latents (B, C, H, W) of `cond`, B rows, and `null`, one row, by `pipe`.
+    """Latents (B, C, H, W) of `cond`, B rows, and `null`, one row, by `pipe`; `size` is the width
+    and height of their pictures.
 
     `original` holds the adapters off and is closed after `overrides.original_steps`.
 
@@ -45,7 +47,7 @@ def run_pipeline(
             original.close()
         return {"latents": blend(state["latents"], t)} if blend else state
 
-    begin = {}
+    begin = {"width": size[0], "height": size[1]} if size else {}
     if overrides.pictures is not None:
         begin = {"image": (overrides.pictures + 1) / 2, "strength": overrides.strength}
     elif overrides.noise_scale != 1:

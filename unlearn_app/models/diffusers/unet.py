@@ -1,5 +1,6 @@
 """A Stable Diffusion 1.x pipeline as a `Model`, with its UNet under two LoRA slots."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
 from .cast_weights import CastWeights
+from .layer_names import TEXT_PREFIXES
 from .sampling import run_pipeline
 from .text import TokenizedText
 
@@ -50,7 +52,8 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     """A Stable Diffusion 1.x pipeline as a `Model` with `TokenAccess`."""
 
     def __init__(self, pipe: StableDiffusionPipeline, name: str, base_hash: str) -> None:
-        super().__init__(pipe.unet, name, LAYERS)
+        texts = {n: part for n, part in pipe.components.items() if n in TEXT_PREFIXES and part}
+        super().__init__(pipe.unet, name, LAYERS, texts)
         self.device = choose_device()
         self.base_hash = base_hash
         self.store: Store | None = user_store() if HASH.fullmatch(base_hash) else None
@@ -141,24 +144,27 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         guidance_scale: float,
         should_stop: ShouldStop = never,
         overrides: SamplingOverrides = NO_OVERRIDES,
+        size: tuple[int, int] | None = None,
+        negative: str = "",
     ) -> Tensor:
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
-        null = self.encode_text([""])
+        null = self.encode_text([negative])
         pipe = self._pipeline_for(overrides)
-        plain = overrides is NO_OVERRIDES
+        plain = overrides is NO_OVERRIDES and not size and not negative
         store = self.store if plain and self.is_original else None
         if overrides.eta is None:
             overrides = replace(overrides, eta=self._own_eta)
         texts = None if isinstance(prompts, Conditioning) else tuple(prompts)
         how = {"steps": steps, "guidance_scale": guidance_scale}
-        latents = []
-        for start in range(0, len(cond), CHUNK):
-            rows = slice(start, start + CHUNK)
+        latents, chunk = [], self._chunk(size)
+        for start in range(0, len(cond), chunk):
+            rows = slice(start, start + chunk)
             own, seeded = cond.rows(rows), seeds[rows]
             sample = partial(
                 self._sampled,
                 *(pipe, own, null, seeded, overrides.rows(rows)),
                 should_stop=should_stop,
+                size=size,
                 **how,
             )
             if store:
@@ -168,6 +174,12 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
                 latents.append(sample())
         # Rounded also without a store, which holds half precision: the pictures are the same.
         return torch.cat(latents).half().float() if plain else torch.cat(latents)
+
+    def _chunk(self, size: tuple[int, int] | None) -> int:
+        """How many pictures of that size take about the memory of `CHUNK` of the model's own."""
+        _, height, width = self.latent_shape
+        own = height * width * self.pipe.vae_scale_factor**2
+        return CHUNK if size is None else min(CHUNK, max(1, CHUNK * own // math.prod(size)))
 
     def _sampled(
         self,
@@ -230,7 +242,8 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
+        chunk = min(CHUNK, max(1, CHUNK * math.prod(self.latent_shape) // latents[0].numel()))
+        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(chunk)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
 
     def _finite(self, pictures: Tensor) -> Tensor:
