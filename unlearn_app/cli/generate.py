@@ -38,8 +38,8 @@ def generate(
         list[str] | None,
         typer.Option(
             help=(
-                "adapter of a run, of diffusers, peft or kohya, and the weight of its update; may be"
-                " repeated"
+                "adapter of a run, of diffusers, peft or kohya, and the weight of its update; may"
+                " be repeated"
             ),
             metavar="FILE[:WEIGHT]",
         ),
@@ -97,7 +97,8 @@ def generate(
         folder = new.settle()
     if note := taken(folder, out):
         typer.echo(f"Written to {folder}{note}", err=True)
-    print(*(folder / name for name, _, _ in asked), sep="\n")
+    for name, _, _ in asked:
+        typer.echo(folder / name)
 
 
 def _pictures(

@@ -38,8 +38,8 @@ def copied_bytes(owner: str) -> int:
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path]:
-    """Write the adapter in two formats, the comparison strip, the zipped folder and the report of a run to `into`,
-    as far as the run has them; return them by kind.
+    """Write the adapter in two formats, the comparison strip, the zipped folder and the report of a
+    run to `into`, as far as the run has them; return them by kind.
 
     Each is written once, report and zip again after an attack. The strip is drawn anew where the
     folder has none, as in the runs that ship with the app. The run's own files do not change.

@@ -1,5 +1,6 @@
 """A model with an adapter in its weights, as a pipeline folder of diffusers."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,9 +51,8 @@ def _save(model: StableDiffusion, folder: Path) -> None:
     with torch.device("meta"):
         network = type(model.network).from_config(model.network.config)
     network.load_state_dict(plain_state(model.network), assign=True)
-    bare = {
-        key: value for key, value in BARE.items() if key in parts or key not in model.pipe.config
-    }
+    taken = inspect.signature(type(model.pipe).__init__).parameters
+    bare = {key: value for key, value in BARE.items() if key in taken}
     pipe = type(model.pipe)(**parts | bare | {name: network})
     pipe.save_pretrained(str(folder), safe_serialization=True)
     with_text_prefix(folder)

@@ -1,14 +1,19 @@
 """The names that files of others give to the layers of a denoiser and its text encoders.
 
 diffusers joins the modules of a layer by dots. kohya's trainers, ComfyUI and A1111 join them by
-underscores behind a prefix, and those of SDXL take the modules of the original code (LDM, 2112.10752)
+underscores behind a prefix; files for SDXL have the modules of the original code (LDM, 2112.10752)
 in place of those of diffusers.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-UNET_PARTS = ("down_blocks", "mid_block", "up_blocks", "conv_in", "conv_out") + (
+UNET_PARTS = (
+    "down_blocks",
+    "mid_block",
+    "up_blocks",
+    "conv_in",
+    "conv_out",
     "time_embedding",
     "add_embedding",
 )
