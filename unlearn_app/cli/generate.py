@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,46 +16,49 @@ from .console import Model, real_number, taken, whole_number
 LARGEST_SEED = 2**31 - 1
 MOST_PICTURES = 10_000
 MOST_WEIGHT = 10
+LESS = "their number or size, or choose a smaller model"
 RANGES = {item.name: item.metadata["range"] for item in fields(CompareConfig)}
 
 
-def generate(
-    prompt: Annotated[
-        list[str], typer.Option(help="what to generate; may be repeated", metavar="TEXT")
-    ],
-    out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
-    seed: Annotated[
-        str | None,
-        typer.Option(help="seed of the first picture, 0 if absent; the next count up", metavar="N"),
-    ] = None,
-    seeds: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="seeds of every prompt, such as 1,2,5-8; may be repeated", metavar="LIST"
+Prompts = Annotated[
+    list[str], typer.Option(help="what to generate; may be repeated", metavar="TEXT")
+]
+FirstSeed = Annotated[
+    str | None,
+    typer.Option(help="seed of the first picture, 0 if absent; the next count up", metavar="N"),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(help="seeds of every prompt, such as 1,2,5-8; may be repeated", metavar="LIST"),
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=(
+            "adapter of a run, of diffusers, peft or kohya, and the weight of its update; may be"
+            " repeated"
         ),
-    ] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=(
-                "adapter of a run, of diffusers, peft or kohya, and the weight of its update; may"
-                " be repeated"
-            ),
-            metavar="FILE[:WEIGHT]",
-        ),
-    ] = None,
-    steps: Annotated[str, typer.Option(help="denoising steps", metavar="N")] = str(
-        CompareConfig.sampling_steps
+        metavar="FILE[:WEIGHT]",
     ),
-    guidance: Annotated[
-        str, typer.Option(help="classifier-free guidance; 1 is none", metavar="X")
-    ] = str(CompareConfig.guidance_scale),
-    size: Annotated[
-        str, typer.Option(help="pixels; the model's own size if absent", metavar="N|WxH")
-    ] = "",
-    negative: Annotated[
-        str, typer.Option(help="what guidance leads away from", metavar="TEXT")
-    ] = "",
+]
+Steps = Annotated[str, typer.Option(help="denoising steps", metavar="N")]
+Guidance = Annotated[str, typer.Option(help="classifier-free guidance; 1 is none", metavar="X")]
+Size = Annotated[str, typer.Option(help="pixels; the model's own if absent", metavar="N|WxH")]
+Negative = Annotated[str, typer.Option(help="what guidance leads away from", metavar="TEXT")]
+Asked = list[tuple[str, str, int]]
+"""The file name, prompt and seed of every picture."""
+
+
+def generate(
+    prompt: Prompts,
+    out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
+    seed: FirstSeed = None,
+    seeds: Seeds = None,
+    adapter: Adapters = None,
+    steps: Steps = str(CompareConfig.sampling_steps),
+    guidance: Guidance = str(CompareConfig.guidance_scale),
+    size: Size = "",
+    negative: Negative = "",
     model: Model = RunConfig.model,
 ) -> None:
     """Generate pictures with the original model or with adapters; writes one PNG per prompt, or per
@@ -68,8 +71,17 @@ def generate(
         "guidance_scale": real_number(guidance, "guidance", *RANGES["guidance_scale"]),
         "size": _size(size) if size else None,
         "negative": clean_text(negative, "negative prompt") if negative.strip() else "",
+        "adapters": [weighted(text) for text in adapter or []],
     }
-    adapters = [weighted(text) for text in adapter or []]
+    folder = _write(model, out, asked, how)
+    if note := taken(folder, out):
+        typer.echo(f"Written to {folder}{note}", err=True)
+    for name, _, _ in asked:
+        typer.echo(folder / name)
+
+
+def _write(model: str, out: Path, asked: Asked, how: dict[str, Any]) -> Path:
+    """Write the pictures to the new folder `out`; returns the folder."""
     from ..models import generate as generation
     from ..models.catalog import load_model
     from ..models.diffusers.adapter_files import read_adapter
@@ -78,33 +90,19 @@ def generate(
     if how["size"]:
         check_size(how["size"])
     with NewFolder(out) as new:
-        for path, _ in adapters:
+        for path, _ in how["adapters"]:  # before a model is loaded, which takes long
             read_adapter(path)
         loaded = load_model(model)
         check_space(out, len(asked) * picture_size(loaded, how["size"]))
-        with enough_memory(
-            "Generating pictures", "their number or size, or choose a smaller model"
-        ):
-            pictures = generation.generate(
-                loaded,
-                [text for _, text, _ in asked],
-                [number for _, _, number in asked],
-                adapters=adapters,
-                **how,
-            )
+        with enough_memory("Generating pictures", LESS):
+            texts, seeds = [text for _, text, _ in asked], [number for _, _, number in asked]
+            pictures = generation.generate(loaded, texts, seeds, **how)
         for (name, _, _), picture in zip(asked, pictures, strict=True):
             picture.save(new.partial / name)
-        folder = new.settle()
-    if note := taken(folder, out):
-        typer.echo(f"Written to {folder}{note}", err=True)
-    for name, _, _ in asked:
-        typer.echo(folder / name)
+        return new.settle()
 
 
-def _pictures(
-    prompts: list[str], seed: str | None, seeds: list[str] | None
-) -> list[tuple[str, str, int]]:
-    """The file name, prompt and seed of every picture."""
+def _pictures(prompts: list[str], seed: str | None, seeds: list[str] | None) -> Asked:
     if seeds is None:
         first = whole_number(seed or "0", "seed", 0, LARGEST_SEED + 1 - len(prompts))
         return [(f"{row:02d}.png", text, first + row) for row, text in enumerate(prompts)]

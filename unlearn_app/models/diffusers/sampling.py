@@ -29,8 +29,7 @@ def run_pipeline(
     original: ExitStack,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Latents (B, C, H, W) of `cond`, B rows, and `null`, one row, by `pipe`; `size` is the width
-    and height of their pictures.
+    """Latents (B, C, H, W) of `cond`, B rows, and `null`, one row, by `pipe`; `size` in pixels.
 
     `original` holds the adapters off and is closed after `overrides.original_steps`.
 
