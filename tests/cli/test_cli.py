@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from unlearn_app.cli import main as cli
 from unlearn_app.cli.console import Lasting
@@ -345,6 +347,129 @@ def test_the_adversarys_adapter_alone_is_refused(
 def test_bad_prompts_are_refused(command, tmp_path: Path, words: list[str]) -> None:
     refused(command("generate", *words, "--out", "x"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_takes_the_options_of_a_picture(
+    command, tiny_pipeline: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    weighted = tmp_path / "a:0.5.safetensors"
+    weighted.write_bytes((tiny_run / "unlearn.kohya.safetensors").read_bytes())
+    words = ["--prompt", "a cat", "--prompt", "a dog", "--model", str(tiny_pipeline)]
+    words += ["--seeds", "1,7", "--seeds", "3-4, 1", "--size", "48x32", "--steps", "2"]
+    words += ["--guidance", "3.5", "--negative", "a blue house"]
+    code, out, err = command("generate", *words, "--out", "plain")
+    assert code == 0, err
+    seeds = [1, 7, 3, 4]
+    assert out.split() == [f"plain/{row:02d}-{seed}.png" for row in (0, 1) for seed in seeds]
+    with Image.open("plain/01-3.png") as picture:
+        assert picture.size == (48, 32)
+    adapters = ["--adapter", str(tiny_run / "unlearn.safetensors"), "--adapter", str(weighted)]
+    assert command("generate", *words, *adapters, "--out", "twice")[0] == 0
+    double = ["--adapter", f"{weighted}:2"]
+    assert command("generate", *words, *double, "--out", "double")[0] == 0
+    back = [*double, "--adapter", f"{weighted}:-2"]
+    assert command("generate", *words, *back, "--out", "back")[0] == 0
+    shown = {
+        folder: np.asarray(Image.open(f"{folder}/00-1.png"), int)
+        for folder in ("plain", "twice", "double", "back")
+    }
+    assert abs(shown["twice"] - shown["double"]).max() <= 1
+    assert abs(shown["back"] - shown["plain"]).max() <= 1
+    assert abs(shown["twice"] - shown["plain"]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--steps", "0"], "steps"),
+        (["--steps", "many"], "steps"),
+        (["--guidance", "nan"], "guidance"),
+        (["--guidance", "31"], "guidance"),
+        (["--size", "65"], "65x65"),
+        (["--size", "64x"], "64x"),
+        (["--size", "64x64x64"], "WIDTHxHEIGHT"),
+        (["--size", "-64"], "-64"),
+        (["--size", "99999999x8"], "99999999x8"),
+        (["--negative", "a\x07"], "negative"),
+        (["--seeds", "1,,2"], "seeds"),
+        (["--seeds", "5-2"], "from 5"),
+        (["--seeds", "0-2000000000"], "too many"),
+        (["--seeds", "1", "--seed", "2"], "--seed and --seeds"),
+        (["--adapter", "x.safetensors:99"], "weight of an adapter"),
+        (["--adapter", "x.safetensors:nan"], "weight of an adapter"),
+        (["--adapter", "x:y.safetensors"], "x:y.safetensors"),
+    ],
+)
+def test_bad_options_of_a_picture_are_refused(
+    command, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    refused(command("generate", "--prompt", "a cat", "--out", "x", *words), expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya", "dense"])
+def test_a_run_is_exported_in_every_format(
+    command, tiny_pipeline: Path, tiny_run: Path, form: str
+) -> None:
+    code, out, err = command("export", str(tiny_run), f"{form}.safetensors", "--format", form)
+    assert (code, out) == (0, f"{form}.safetensors\n"), err
+    content = Path(f"{form}.safetensors").read_bytes()
+    own = {"diffusers": "unlearn.safetensors", "kohya": "unlearn.kohya.safetensors"}
+    if form in own:
+        assert content == (tiny_run / own[form]).read_bytes()
+    for path in (tiny_pipeline, tiny_run, ROOT):
+        assert str(path).encode() not in content
+    words = ["--prompt", "a cat", "--model", str(tiny_pipeline), "--adapter"]
+    files = str(tiny_run / "unlearn.safetensors"), f"{form}.safetensors"
+    for number, file in enumerate(files):
+        assert command("generate", *words, file, "--out", str(number))[0] == 0
+    one, other = (np.asarray(Image.open(f"{number}/00.png"), int) for number in (0, 1))
+    assert abs(one - other).max() <= 1
+
+
+def test_a_run_is_exported_as_a_pipeline(command, tiny_pipeline: Path, tiny_run: Path) -> None:
+    code, out, err = command("export", str(tiny_run), "--pipeline", "fused")
+    assert (code, out) == (0, "fused\n"), err
+    words = ["generate", "--prompt", "a cat", "--size", "64", "--out"]
+    adapter = ["--model", str(tiny_pipeline), "--adapter", str(tiny_run / "unlearn.safetensors")]
+    assert command(*words, "with", *adapter)[0] == 0
+    assert command(*words, "merged", "--model", "fused")[0] == 0
+    one, other = (np.asarray(Image.open(f"{name}/00.png"), int) for name in ("with", "merged"))
+    assert abs(one - other).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "--pipeline"),
+        (["x.ckpt"], "x.ckpt"),
+        (["mine.safetensors"], "exists already"),
+        (["x.safetensors", "--format", "onnx"], "diffusers, kohya, dense"),
+        (["--pipeline", "mine"], "exists already"),
+        (["x.safetensors", "--pipeline", "mine"], "exists already"),
+    ],
+)
+def test_bad_exports_are_refused(
+    command, tiny_run: Path, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.safetensors").write_text("mine")
+    refused(command("export", str(tiny_run), *words), expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.safetensors"]
+    assert (tmp_path / "mine.safetensors").read_text() == "mine"
+
+
+def test_what_is_no_run_is_not_exported(command, tiny_run: Path, tmp_path: Path) -> None:
+    refused(command("export", "nowhere", "x.safetensors"), "nowhere")
+    shutil.copytree(tiny_run, "changed")
+    Path("changed/unlearn.safetensors").write_bytes(b"another")
+    refused(command("export", "changed", "x.safetensors"), "unlearn.safetensors")
+    shutil.copytree(tiny_run, "moved")
+    record = json.loads(Path("moved/run.json").read_text())
+    record["environment"]["base_sha256"] = "0" * 64
+    Path("moved/run.json").write_text(json.dumps(record))
+    refused(command("export", "moved", "--pipeline", "fused"), "weights of the run")
+    assert not Path("fused").exists()
 
 
 def test_concepts_lists_names_and_synonyms(command) -> None:

@@ -26,6 +26,8 @@ from unlearn_app.common.errors import ConfigError, OutputError
 from unlearn_app.continual import ledger as ledger_module
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.metrics import request_metrics
+from unlearn_app.models.diffusers.adapter_files import read_adapter
+from unlearn_app.models.diffusers.loading import load_unet
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.settings.run_config import make_config, make_plan
 from unlearn_app.web import plots, sequence_tab
@@ -625,3 +627,33 @@ def test_what_nobody_judged_is_neither_erased_nor_kept(tmp_path: Path) -> None:
     assert "100 %" not in status
     assert "/2</span>" not in sequence_tab.ledger_table(ledger)
     assert len(plots.request_table(ledger)) == 3
+
+
+@pytest.mark.parametrize("command", [["export"], ["continual", "export"]])
+def test_a_ledger_is_exported_for_other_programs_and_as_a_pipeline(
+    pocket, tmp_path: Path, monkeypatch, command: list[str]
+) -> None:
+    ledger = Ledger.create(tmp_path / "ledger", make_config("cat"), make_plan(), NAMES)
+    ledger.base = pocket.base_hash
+    ledger.add(request(ledger), {}, {}, pictures(0))
+    pocket.reset_adapter("unlearn", 2, 2.0, 0, "cross")
+    state = pocket.adapter_state("unlearn")
+    for name, tensor in state.items():
+        if ".lora_B." in name:
+            tensor.normal_(std=0.2)
+    ledger.add(request(ledger, "cat"), state, state, pictures(1))
+    monkeypatch.setattr("unlearn_app.models.catalog.load_model", lambda name: pocket)
+    monkeypatch.chdir(tmp_path)
+    words = [*command, "ledger", "x.safetensors", "--format", "kohya", "--pipeline", "fused"]
+    monkeypatch.setattr("sys.argv", ["unlearn_app", *words])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 0
+    pocket.load_adapter("unlearn", read_adapter(tmp_path / "x.safetensors"))
+    found = pocket.adapter_state("unlearn")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    fused = load_unet(tmp_path / "fused" / "unet").state_dict()
+    for name, weight in pocket.weights("unlearn").items():
+        torch.testing.assert_close(fused[name.replace(".base_layer.", ".")], weight.detach())
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert file.metadata()["concept"] == "cat"

@@ -468,7 +468,7 @@ def test_a_run_without_a_report_still_has_its_other_files(watched, tmp_path: Pat
     record["files"]["steps.jsonl"] = "another file's"
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     made = exports(tmp_path / "run", tmp_path / "made")
-    assert made.keys() == {"adapter", "strip", "folder"}
+    assert made.keys() == {"adapter", "others", "strip", "folder"}
     assert not (tmp_path / "run" / "report.html").exists()
 
 

@@ -1,5 +1,6 @@
 """How the terminal shows a run, its scores and the lists of names."""
 
+import math
 import os
 import signal
 import sys
@@ -241,6 +242,28 @@ def whole_number(text: str, name: str, low: int, high: int) -> int:
             f"The {name} is {text!r}; a whole number from {low} to {high} is accepted.", name
         )
     return int(text)
+
+
+def real_number(text: str, name: str, low: float, high: float) -> float:
+    """A typed number, which may have decimals.
+
+    Raises:
+        ConfigError: it is none, or out of range.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise ConfigError(
+            f"The {name} is {text!r}; a number from {low:g} to {high:g} is accepted.", name
+        )
+    return number
+
+
+def taken(folder: Path, out: Path) -> str:
+    """What to add where the new folder had to get another name than `out`."""
+    return f" ({out} was taken meanwhile)" if folder != out else ""
 
 
 def named_folder(text: str | Path) -> Path:

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..common import registry
-from ..common.atomic_files import new_file
 from ..common.errors import (
     Cancelled,
     ConfigError,
@@ -42,7 +41,6 @@ from .console import (
     Seed,
     StageBars,
     assignments,
-    check_new_file,
     interrupt_flag,
     percent,
     screen,
@@ -50,6 +48,7 @@ from .console import (
     table,
     whole_number,
 )
+from .export import FORMATS, Format, Pipeline, check_targets, write_export
 
 if TYPE_CHECKING:
     from ..continual.ledger import Ledger
@@ -187,23 +186,29 @@ def show(ledger: LEDGER) -> None:
 @continual.command()
 def export(
     ledger: LEDGER,
-    out: Annotated[Path, typer.Argument(help="new .safetensors file", metavar="FILE")],
+    out: Annotated[
+        Path | None, typer.Argument(help="new .safetensors file", metavar="FILE")
+    ] = None,
     number: Annotated[
         str, typer.Option(help="up to which request; the last when absent", metavar="N")
     ] = "",
     alone: Annotated[
         bool, typer.Option("--alone", help="that request's own adapter instead of all so far")
     ] = False,
+    form: Format = FORMATS[0],
+    pipeline: Pipeline = None,
 ) -> None:
-    """Write one adapter that diffusers loads: all requests together, or one alone."""
+    """Write one adapter, all requests together or one alone, or the model that has it in its
+    weights.
+    """
     opened = _opened(ledger)
     last = len(opened.requests)
     chosen = whole_number(number, "number", 1, max(last, 1)) if number else last
-    check_new_file(out, ".safetensors")
+    check_targets(out, form, pipeline)
     if not last:
         raise ConfigError("The ledger holds no request; there is nothing to export.", "number")
-    new_file(out, opened.path(chosen, own=alone).read_bytes())
-    typer.echo(out)
+    path = opened.path(chosen, own=alone)
+    write_export(path, out, form, pipeline, opened.config.model, opened.check_base)
     if alone and chosen > 1 and opened.plan.regime == "sequential":
         before = ", ".join(row.concept for row in opened.requests[: chosen - 1])
         typer.echo(f"It loads on the model that has forgotten {before}.", err=True)

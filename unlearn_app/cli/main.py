@@ -13,13 +13,11 @@ import typer
 from rich.console import Console
 
 from ..common import registry
-from ..common.atomic_files import check_space
 from ..common.errors import Cancelled, ConfigError, UnlearnError, check_known, enough_memory
-from ..common.new_folder import NewFolder
 from ..common.signals import FROM_OUTSIDE, on_signal
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
-from ..settings.run_config import SETTING_GROUPS, RunConfig, clean_text, make_config, setting_names
+from ..settings.run_config import SETTING_GROUPS, RunConfig, make_config, setting_names
 from .console import (
     OPTIONS,
     Lasting,
@@ -37,11 +35,14 @@ from .console import (
     screen,
     set_option,
     table,
+    taken,
     whole_number,
 )
 from .continual import continual
 from .doctor import MISSING, checks
+from .export import export
 from .finished_runs import attack, compare, report
+from .generate import generate
 from .pocket import pocket
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ app = typer.Typer(
 )
 app.add_typer(continual, name="continual")
 app.add_typer(pocket, name="pocket")
+app.command()(generate)
+app.command()(export)
 app.command()(attack)
 app.command()(report)
 app.command()(compare)
@@ -146,7 +149,7 @@ def run(
     print_result(last[Scores], last[Verdict])
     folder, kinds = last[Done].folder, (".png", ".json", ".safetensors")
     files = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
-    print(f"Written to {folder}{_taken(folder, out)}: {', '.join(files)}, images/")
+    print(f"Written to {folder}{taken(folder, out)}: {', '.join(files)}, images/")
 
 
 def _run(config: RunConfig, out: Path) -> dict[type, Event]:
@@ -174,50 +177,7 @@ def _run(config: RunConfig, out: Path) -> dict[type, Event]:
 
 
 def _reached(folder: Path, out: Path) -> str:
-    return f"what was reached before is in {folder}{_taken(folder, out)}."
-
-
-def _taken(folder: Path, out: Path) -> str:
-    return f" ({out} was taken meanwhile)" if folder != out else ""
-
-
-@app.command()
-def generate(
-    prompt: Annotated[
-        list[str], typer.Option(help="what to generate; may be repeated", metavar="TEXT")
-    ],
-    out: Annotated[Path, typer.Option(help="new folder for the pictures", metavar="DIR")],
-    seed: Annotated[
-        str, typer.Option(help="seed of the first picture; the next ones count up", metavar="N")
-    ] = "0",
-    adapter: Annotated[
-        Path | None, typer.Option(help="unlearn.safetensors of a run", metavar="FILE")
-    ] = None,
-    model: Model = RunConfig.model,
-) -> None:
-    """Generate pictures with the original model or with an adapter; writes one PNG per prompt."""
-    prompts = [clean_text(text, "prompt") for text in prompt]
-    first = whole_number(seed, "seed", 0, 2**31 - len(prompts))
-    from ..models import generate as generation
-    from ..models.catalog import load_model
-    from ..models.diffusers.adapter_files import read_adapter
-    from ..models.sizes import picture_size
-
-    names = [f"{row:02d}.png" for row in range(len(prompts))]
-    seeds = [first + row for row in range(len(prompts))]
-    with NewFolder(out) as new:
-        if adapter:
-            read_adapter(adapter)
-        loaded = load_model(model)
-        check_space(out, len(names) * picture_size(loaded))
-        with enough_memory("Generating pictures", "their number, or choose a smaller model"):
-            pictures = generation.generate(loaded, prompts, seeds, adapter=adapter)
-        for name, picture in zip(names, pictures, strict=True):
-            picture.save(new.partial / name)
-        folder = new.settle()
-    if note := _taken(folder, out):
-        typer.echo(f"Written to {folder}{note}", err=True)
-    print(*(folder / name for name in names), sep="\n")
+    return f"what was reached before is in {folder}{taken(folder, out)}."
 
 
 @app.command()

@@ -343,6 +343,18 @@ class Ledger:
                     (self.folder / name).unlink()
                 self.folder.rmdir()
 
+    def check_base(self, base_hash: str, model: str) -> None:
+        """Refuse another model than that of the ledger.
+
+        Raises:
+            OutputError: the weights of `model` have another hash.
+        """
+        if self.base not in ("", base_hash):
+            raise OutputError(
+                f"The ledger in {str(self.folder)!r} is of another {model} model; the weights it"
+                " was begun with are accepted."
+            )
+
     def adapter(self, number: int, own: bool = False) -> dict[str, "Tensor"]:
         """The adapter of all requests up to `number`, or of its `own` alone; empty for the
         original.

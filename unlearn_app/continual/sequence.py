@@ -12,7 +12,6 @@ from typing import Any
 from ..common.atomic_files import check_space
 from ..common.errors import (
     ConfigError,
-    OutputError,
     ShouldStop,
     enough_memory,
     never,
@@ -197,7 +196,7 @@ def append(
     """
     with ledger.locked():
         concept, erased = _next(ledger, text, held_out)
-        _check_base(ledger, model)
+        ledger.check_base(model.base_hash, model.name)
         if concept.name not in ledger.names:
             yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
         own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
@@ -222,14 +221,6 @@ def append(
             )
         ledger.add(replace(row, panel=panel), own, combined, pictures)
         yield Added(ledger.rows[-1])
-
-
-def _check_base(ledger: Ledger, model: Model) -> None:
-    if ledger.base not in ("", model.base_hash):
-        raise OutputError(
-            f"The ledger in {str(ledger.folder)!r} is of another {ledger.config.model} model;"
-            " add to it with the weights it was begun with."
-        )
 
 
 def _relatives(concept: Concept) -> list[str]:

@@ -164,8 +164,25 @@ def as_adapter(merged: Updates, rank: int | None = None) -> Adapter:
 
 
 def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
-    """`adapter` with the factors of convolutions shaped as in `states`: with two more axes of 1."""
-    axes = {name: tensor.shape[2:] for state in states for name, tensor in state.items()}
-    return replace(
-        adapter, state={name: t.reshape(*t.shape, *axes[name]) for name, t in adapter.state.items()}
-    )
+    """`adapter` with the factors of convolutions shaped as in `states`: A (rank, in, height,
+    width), B (out, rank, 1, 1).
+    """
+    known = {name: tensor.shape for state in states for name, tensor in state.items()}
+    state = {
+        name: tensor.reshape(
+            (len(tensor), *known[name][1:])
+            if ".lora_A." in name
+            else (*tensor.shape, *known[name][2:])
+        )
+        for name, tensor in adapter.state.items()
+    }
+    return replace(adapter, state=state)
+
+
+def stacked(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The sum of adapters as one whose factors stand beside each other; a layer's rank is the sum
+    of their ranks.
+    """
+    names = dict.fromkeys(name for state in states for name in state)
+    parts = {name: [state[name] for state in states if name in state] for name in names}
+    return {name: torch.cat(own, dim=int(".lora_B." in name)) for name, own in parts.items()}

@@ -136,7 +136,8 @@ class Adapters(Protocol):
         """
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
-        """Replace the adapter in `slot` by one that covers any of the layers, with one rank.
+        """Replace the adapter in `slot` by one that covers any of the layers, each with a rank of
+        its own, by their names here or in files of others (`read_adapter`).
 
         Raises:
             ModelError: its factors do not fit this model.
@@ -217,8 +218,13 @@ class Sampler(Protocol):
         guidance_scale: float,
         should_stop: ShouldStop = never,
         overrides: SamplingOverrides = NO_OVERRIDES,
+        size: tuple[int, int] | None = None,
+        negative: str = "",
     ) -> Tensor:
         """Latents (B, C, H, W) under the active adapters, one generator per picture.
+
+        `size` is the pictures' width and height in pixels, by default the model's own; guidance
+        leads away from `negative`.
 
         Raises:
             Cancelled: `should_stop` turned true between two denoising steps.

@@ -1,5 +1,8 @@
 """Estimates of the size of files before they are written."""
 
+import math
+
+from ..common.errors import ConfigError
 from .protocols import Model
 
 ENLARGED = 8
@@ -8,10 +11,29 @@ NUMBER = 4
 """Bytes of an adapter's float32."""
 
 
-def picture_size(model: Model) -> int:
-    """The bytes of a picture by `model` that PNG cannot compress."""
+LARGEST_SIDE = 4096
+"""The longest side in pixels of a picture that is asked for."""
+
+
+def picture_size(model: Model, size: tuple[int, int] | None = None) -> int:
+    """The bytes of a picture by `model` that PNG cannot compress, by default of its own size."""
     _, height, width = model.latent_shape
-    return 3 * (ENLARGED * height) * (ENLARGED * width)
+    return 3 * math.prod(size or (ENLARGED * height, ENLARGED * width))
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse a width and a height in pixels that no latents have.
+
+    Raises:
+        ConfigError: one of them is no multiple of a latent's side, or out of range.
+    """
+    if any(side % ENLARGED or not ENLARGED <= side <= LARGEST_SIDE for side in size):
+        width, height = size
+        raise ConfigError(
+            f"The size is {width}x{height}; sides from {ENLARGED} to {LARGEST_SIDE} pixels in"
+            f" multiples of {ENLARGED} are accepted.",
+            "size",
+        )
 
 
 def adapter_size(model: Model, rank: int, modules: str = "all") -> int:

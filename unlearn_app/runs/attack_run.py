@@ -8,8 +8,7 @@ from typing import Any
 from ..attacks.runner import attack_context, attack_of, find
 from ..common import registry
 from ..common.atomic_files import check_space
-from ..common.errors import ConfigError, ModelError, ShouldStop, enough_memory, never
-from ..common.record_files import check_files
+from ..common.errors import ShouldStop, enough_memory, never
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
@@ -22,8 +21,6 @@ from ..settings.run_config import config_from_dict
 from .findings import judge_again, read_findings, write_finding
 from .folder import Run
 from .provenance import environment
-
-ADAPTER = "unlearn.safetensors"
 
 
 def run_attacks(
@@ -48,18 +45,12 @@ def run_attacks(
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
     config = config_from_dict(run.record["config"], **rest)
     attacks = {kind: attack_of(config, kind, **_own(kind, changes)) for kind in kinds}
-    files = run.record["files"]  # none in those of the first versions
-    if not (run.folder / ADAPTER).is_file() or (files and ADAPTER not in files):
-        raise ConfigError(
-            f"The run {str(run.folder)!r} holds no unlearn adapter; a run that finished unlearning"
-            " is accepted."
-        )
-    check_files(run.folder, {name: files[name] for name in {ADAPTER} & {*files}}, "run")
+    adapter = run.adapter()
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, model = preview_concept(config), model or load_model(config.model)
-    _check_base(run, model)
+    run.check_base(model.base_hash, model.name)
     scorer = load_scorer(config.model, [concept])
-    state = read_adapter(run.folder / ADAPTER)
+    state = read_adapter(adapter)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
     check_space(run.folder, shown * picture_size(model))
     context = attack_context(model, concept, config, should_stop)
@@ -73,16 +64,6 @@ def run_attacks(
         finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
     yield judge_again(run, read_findings(run.folder))
-
-
-def _check_base(run: Run, model: Model) -> None:
-    """Refuse another model than that of the run, where the run says which it was."""
-    recorded = run.record["environment"].get("base_sha256")
-    if recorded not in (None, model.base_hash):
-        raise ModelError(
-            f"The run in {str(run.folder)!r} was made with the weights {recorded[:64]!r} and the"
-            f" model {model.name!r} has {model.base_hash!r}; the weights of the run are accepted."
-        )
 
 
 def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:

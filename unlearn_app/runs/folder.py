@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ..common.atomic_files import complete, remove, replacement, write_bytes
+from ..common.errors import ConfigError, ModelError
 from ..common.json_values import json_text, to_json
 from ..common.new_folder import NewFolder
-from ..common.record_files import checked, inside, read_json, read_record, sha256_of
+from ..common.record_files import check_files, checked, inside, read_json, read_record, sha256_of
 from ..evaluation.relearn_curve import BaseCurve
 from ..settings.events import (
     COLUMNS,
@@ -34,6 +35,10 @@ from ..settings.events import (
 from ..settings.run_config import RunConfig, config_from_dict
 from .records import RUN, current_run
 from .schema import RunRecord, StepLines
+
+ADAPTER = "unlearn.safetensors"
+FOR_OTHERS = "unlearn.kohya.safetensors"
+"""The adapter of the defender as diffusers reads it, and as ComfyUI and A1111 do."""
 
 
 class RunWriter(NewFolder):
@@ -224,6 +229,36 @@ class Run:
             name: {point["step"]: _groups(point["scores"])["forget"] for point in points}
             for name, points in self.record["controls"].items()
         }
+
+    def adapter(self) -> Path:
+        """The file of the unlearn adapter, as it was written.
+
+        Raises:
+            ConfigError: the run has none.
+            OutputError: it is another one than the run recorded.
+        """
+        files = self.record["files"]  # none in those of the first versions
+        path = self.folder / ADAPTER
+        if not path.is_file() or (files and ADAPTER not in files):
+            raise ConfigError(
+                f"The run {str(self.folder)!r} holds no unlearn adapter; a run that finished"
+                " unlearning is accepted."
+            )
+        check_files(self.folder, {name: files[name] for name in {ADAPTER} & {*files}}, "run")
+        return path
+
+    def check_base(self, base_hash: str, model: str) -> None:
+        """Refuse another model than that of the run, where the run says which it was.
+
+        Raises:
+            ModelError: the weights of `model` have another hash.
+        """
+        recorded = self.record["environment"].get("base_sha256")
+        if recorded not in (None, base_hash):
+            raise ModelError(
+                f"The run in {str(self.folder)!r} was made with the weights {recorded[:64]!r} and"
+                f" the model {model!r} has {base_hash!r}; the weights of the run are accepted."
+            )
 
     def _stored(self, entry: dict[str, Any]) -> Picture:
         sampler = Sampling(**entry["sampler"])

@@ -44,7 +44,12 @@ from ..evaluation.judges.loading import load_scorer
 from ..evaluation.relearn_curve import BaseCurve
 from ..evaluation.verdict import Thresholds, judge_run, recovery
 from ..models.catalog import load_model
-from ..models.diffusers.adapter_files import ORIGINAL, adapter_bytes, origin
+from ..models.diffusers.adapter_files import (
+    ORIGINAL,
+    adapter_bytes,
+    origin,
+    smaller_for_others,
+)
 from ..models.protocols import Model, token_access
 from ..models.sizes import NUMBER, adapter_size, picture_size
 from ..settings.attacks import pictures_of
@@ -75,7 +80,7 @@ from ..training.unlearning import (
 )
 from .comparison_strip import comparison_strip, heading
 from .findings import own_findings
-from .folder import Run, RunWriter
+from .folder import FOR_OTHERS, Run, RunWriter
 from .provenance import environment
 
 FRAMES = 4
@@ -197,16 +202,16 @@ def _load(work: _Work) -> Iterator[Event]:
 
 
 def _size(config: RunConfig, concept: Concept, model: Model) -> int:
-    """About how many bytes the run folder will take."""
+    """About how many bytes the run folder will take, with the adapter in two formats."""
     marks = sum(step < config.attack.steps for step in CHECKPOINTS)
     shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
     if is_trained(config):
-        size += adapter_size(model, config.unlearn.rank, config.unlearn.modules)
+        size += 2 * adapter_size(model, config.unlearn.rank, config.unlearn.modules)
     else:
         rank = getattr(config.build("closed_form"), "rank", 0)
         edited = token_access(model, "A closed form").cross_weights().values()
-        size += NUMBER * sum((rank or min(w.shape)) * sum(w.shape) for w in edited)
+        size += 2 * NUMBER * sum((rank or min(w.shape)) * sum(w.shape) for w in edited)
     if config.attack.steps and config.attack.weights == "lora":
         size += adapter_size(model, config.attack.rank)
     return size
@@ -438,6 +443,9 @@ def _save_adapter(work: _Work, slot: str) -> None:
         }
         metadata = origin(work.config.model, work.model.base_hash) | own
         write_bytes(file, adapter_bytes(state, metadata))
+        if slot == "unlearn":
+            form = smaller_for_others(state)
+            write_bytes(work.writer.partial / FOR_OTHERS, adapter_bytes(state, metadata, form))
 
 
 _ATTACKING = "The attack", "attack.batch_size or attack.rank, or use attack.weights=lora"

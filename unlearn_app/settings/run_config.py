@@ -289,6 +289,16 @@ def _check_edit(objective: str, regularize: Any) -> None:
             )
 
 
+def checked_group(group: Any) -> Any:
+    """A group of settings whose values are what its fields accept.
+
+    Raises:
+        ConfigError: one of them is not.
+    """
+    _check_values(group)
+    return group
+
+
 def _check_values(config: Any, prefix: str = "") -> None:
     for item in fields(config):
         value = getattr(config, item.name)

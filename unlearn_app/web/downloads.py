@@ -12,13 +12,14 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from ..common.atomic_files import write_bytes
-from ..common.errors import OutputError
+from ..common.errors import ModelError, OutputError
 from ..common.images import open_png
 from ..continual.ledger import slug
+from ..models.diffusers.adapter_files import converted
 from ..runs.compare_runs import comparison_html
 from ..runs.comparison_strip import comparison_strip, heading
 from ..runs.findings import FOLDER
-from ..runs.folder import Run
+from ..runs.folder import ADAPTER, FOR_OTHERS, Run
 from ..runs.report import open_run, write_report
 from ..service.jobs import folder_size
 
@@ -37,8 +38,8 @@ def copied_bytes(owner: str) -> int:
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path]:
-    """Write the adapter, the comparison strip, the zipped folder and the report of a run to `into`,
-    as far as the run has them; return them by kind.
+    """Write the adapter in two formats, the comparison strip, the zipped folder and the report of a
+    run to `into`, as far as the run has them; return them by kind.
 
     Each is written once, report and zip again after an attack. The strip is drawn anew where the
     folder has none, as in the runs that ship with the app. The run's own files do not change.
@@ -47,14 +48,19 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
     name = slug(run.config.concept)[:40] or "concept"
     targets = {
         "adapter": into / f"{name}-unlearn.safetensors",
+        "others": into / f"{name}-unlearn-comfyui.safetensors",
         "strip": into / f"{name}-comparison.png",
         "folder": into / f"{name}-run.zip",
         "report": into / f"{name}-report.html",
     }
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for kind, file in (("adapter", "unlearn.safetensors"), ("strip", "comparison.png")):
+    copied = {"adapter": ADAPTER, "others": FOR_OTHERS, "strip": "comparison.png"}
+    for kind, file in copied.items():
         if (folder / file).is_file() and not targets[kind].exists():
             shutil.copyfile(folder / file, targets[kind])
+    if (folder / ADAPTER).is_file() and not targets["others"].exists():  # an earlier version's run
+        with suppress(ModelError):  # the file is damaged
+            write_bytes(targets["others"], converted(folder / ADAPTER, "kohya"))
     if run.pictures and not targets["strip"].exists():
         with suppress(OutputError):  # a picture is damaged
             _strip(run).save(targets["strip"])

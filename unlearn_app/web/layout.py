@@ -25,6 +25,7 @@ INVITATION = (
 DELETE, SURE = "Delete this run", "Really delete it?"
 DOWNLOADS = {
     "adapter": "LoRA weights",
+    "others": "LoRA for ComfyUI and A1111",
     "strip": "Slide image",
     "folder": "All files (zip)",
     "report": "Report",

@@ -1,16 +1,17 @@
-"""Adapter files in the format that `load_lora_weights` of diffusers reads. Importing this module
-does not load torch; reading or writing a file does.
+"""Adapter files: those of others are read, ours are written in the format that `load_lora_weights`
+of diffusers reads, and in those of ComfyUI and A1111. Importing this module does not load torch;
+reading or writing a file does.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from ...common.errors import ModelError
-from ...common.record_files import shown
+from ...common.errors import ModelError, OutputError
+from ...common.record_files import read_json, shown
 from .model_folder import first_line, looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ READ_ERRORS = (
     RuntimeError,
 )
 """What safetensors raises for files that are damaged or hold a dtype that torch does not know."""
-PREFIXES = ("unet.", "transformer.")
+FORMATS = ("diffusers", "kohya", "dense")
+"""The formats of adapter files that we write: diffusers' own; LoRA with the keys of kohya, for
+ComfyUI and A1111; and whole updates with such keys, for what is no small LoRA.
+"""
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 LARGEST_UPDATE = 65504
 """The largest number in half precision."""
@@ -44,38 +48,61 @@ def origin(model: str, base_hash: str) -> dict[str, str]:
 
 
 def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
-    """The tensors of an adapter file, without the prefix of the denoiser.
+    """The factors of an adapter file of diffusers, peft, kohya's trainers or our own, with scale 1:
+    `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, where the denoiser's layers have no prefix.
+
+    Layers have the names that the file gives them, which `load_adapter` of a model knows.
 
     Raises:
         ModelError: the file is no safetensors file with LoRA factors, or, if it is to be loaded
             `alone`, its factors belong on another adapter's model and mean nothing on the original.
     """
-    from safetensors.torch import load_file
+    from .adapter_formats import from_any
 
     said = f"The adapter {str(path)!r}"
+    tensors, metadata = _read(path, said)
+    made_for = metadata.get("loads_on", ORIGINAL)
+    if alone and made_for != ORIGINAL:
+        raise ModelError(
+            f"{said} loads on {shown(made_for)[:80]}; one that loads on {ORIGINAL} is accepted."
+        )
+    if not tensors:
+        raise ModelError(f"{said} holds no tensors; LoRA factors are accepted.")
+    state = from_any(tensors, metadata, said, _peft_config(path, said))
+    if not any(".lora_" in name for name in state):
+        raise ModelError(f"{said} holds other tensors than LoRA factors.")
+    check_factors(state, said)
+    return state
+
+
+def _read(path: Path, said: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    from safetensors.torch import load_file
+
     if path.suffix != ".safetensors":
         raise ModelError(f"{said} is no .safetensors file.")
     if path.exists() and not path.is_file():  # opening a FIFO would wait
         raise ModelError(f"{said} cannot be read: it is no regular file.")
     try:
         with safe_open(path, "pt") as file:
-            made_for = (file.metadata() or {}).get("loads_on", ORIGINAL)
-        state = load_file(path)
+            metadata = file.metadata() or {}
+        return load_file(path), metadata
     except READ_ERRORS as error:
         raise ModelError(f"{said} cannot be read: {first_line(error)}.") from error
-    if alone and made_for != ORIGINAL:
-        raise ModelError(
-            f"{said} loads on {shown(made_for)[:80]}; one that loads on {ORIGINAL} is accepted."
-        )
-    if not state:
-        raise ModelError(f"{said} holds no tensors; LoRA factors of a denoiser are accepted.")
-    prefix = next(iter(state)).partition(".")[0] + "."
-    one = all(name.startswith(prefix) and ".lora_" in name for name in state)
-    if not one or prefix not in PREFIXES:
-        raise ModelError(f"{said} holds other tensors than LoRA factors of a denoiser.")
-    state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    check_factors(state, said)
-    return state
+
+
+def _peft_config(path: Path, said: str) -> dict[str, Any] | None:
+    """The settings that peft keeps beside an adapter, such as its alpha; None for other files."""
+    beside = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not beside.is_file():
+        return None
+    try:
+        found = read_json(beside, "adapter")
+    except OutputError as error:
+        raise ModelError(str(error)) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{said} has settings beside it that are no JSON object.")
+    return found
 
 
 def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
@@ -111,19 +138,55 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
             )
 
 
-def prefix_of(layer: str) -> str:
-    """What diffusers puts before the name of a layer: that of the pipeline's part it belongs to."""
-    return PREFIXES[layer.startswith(("transformer_blocks.", "single_transformer_blocks."))]
+def adapter_bytes(
+    state: Mapping[str, "Tensor"], metadata: Mapping[str, str], form: str = "diffusers"
+) -> bytes:
+    """An adapter as a file in one of `FORMATS`; equal adapters give equal bytes.
 
-
-def adapter_bytes(state: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
-    """An adapter in the format `load_lora_weights` of diffusers reads; equal adapters give equal
-    bytes.
+    All but that of diffusers have the metadata that trainers write as well.
     """
+    from .adapter_formats import to_dense, to_kohya, trainers_metadata
+    from .layer_names import denoiser_part, file_name
+
+    if form == "diffusers":
+        layers = {name: name.partition(".lora_")[0] for name in state}
+        part = denoiser_part(layers.values())
+        tensors = {
+            file_name(layer, part) + name.removeprefix(layer): state[name]
+            for name, layer in layers.items()
+        }
+        return _file_bytes(tensors, metadata)
+    written = to_kohya(state) if form == "kohya" else to_dense(state)
+    return _file_bytes(written, trainers_metadata(state, metadata))
+
+
+def smaller_for_others(state: Mapping[str, "Tensor"]) -> str:
+    """Whether the file for ComfyUI and A1111 is smaller with factors, kohya, or dense."""
+    from ..lora import layer_factors
+
+    pairs = layer_factors(state).values()
+    factors = sum(a.numel() + b.numel() for a, b in pairs)
+    return "dense" if sum(len(b) * a.shape[1] for a, b in pairs) < factors else "kohya"
+
+
+def converted(path: Path, form: str) -> bytes:
+    """The adapter file `path`, as we write it, in another of `FORMATS`.
+
+    Raises:
+        ModelError: it is no adapter file.
+    """
+    if form == "diffusers":
+        return path.read_bytes()
+    said = _read(path, f"The adapter {str(path)!r}")[1]
+    metadata = {name: text for name, text in said.items() if name != "format"}
+    return adapter_bytes(read_adapter(path, alone=False), metadata, form)
+
+
+def _file_bytes(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
     from safetensors.torch import save as safetensors_bytes
 
-    prefixed = {f"{prefix_of(key)}{key}": tensor.contiguous() for key, tensor in state.items()}
-    content = safetensors_bytes(prefixed, {"format": "pt", **metadata})
+    stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content = safetensors_bytes(stored, {"format": "pt", **metadata})
     # The library writes metadata in random order.
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(

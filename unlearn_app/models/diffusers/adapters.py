@@ -4,22 +4,26 @@ replaced for a while, and restored bit for bit.
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import set_peft_model_state_dict
 from torch import Tensor, nn
 
 from ...common.errors import ConfigError, ModelError
+from ...common.record_files import shown
 from ...common.seeds import generator
 from ...settings.groups import MODULES
 from ..conditioning import Conditioning
-from ..lora import scaled, update_of
+from ..lora import update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
 from .adapter_files import check_factors
+from .layer_names import aliases, is_text
+from .text_updates import TextUpdates
 
 
 class AdaptedNetwork(Denoiser, Adapters):
@@ -27,14 +31,24 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     `layers` maps every value of `UnlearnConfig.modules` to a pattern of the names of the layers
     that carry an adapter, and `text_readers` to those that read text states as they were encoded.
+    An adapter that is loaded may have any linear and convolutional layers, also of the text
+    encoders `texts`, which are named as the pipeline does.
     """
 
-    def __init__(self, network: nn.Module, name: str, layers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        layers: Mapping[str, str],
+        texts: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         self.network = network.requires_grad_(False).eval()
         self.name = name
         self._patterns = layers
         self.network.peft_config = {}
+        self._texts = TextUpdates(texts or {})
         self._active: tuple[Slot, ...] = ()
+        self._merged: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
         self._swaps = 0
         """How many `_swapped` contexts are open."""
@@ -64,7 +78,7 @@ class AdaptedNetwork(Denoiser, Adapters):
                 f" {', '.join(others)} is accepted.",
                 "unlearn.modules",
             )
-        self._add(slot, rank, alpha, layers)
+        self._add(slot, dict.fromkeys(layers, rank), alpha / rank)
         source = generator(seed)
         for name, tensor in self._params(slot).items():
             fresh = torch.zeros(tensor.shape)
@@ -79,20 +93,26 @@ class AdaptedNetwork(Denoiser, Adapters):
         pattern = re.compile(self._patterns[modules])
         return [name for name in dict.fromkeys(names) if pattern.search(name)]
 
-    def _carriers(self) -> set[str]:
-        """Names of the layers that any of the values of `modules` stands for."""
-        return {name for modules in self._patterns for name in self._targets(modules)}
-
     def _layer_weights(self, layers: Iterable[str]) -> dict[str, nn.Parameter]:
         """The base weights of `layers`, with or without an adapter on them, by layer."""
         own = base_weights(self.network)
         plain = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
         return {layer: plain[f"{layer}.weight"] for layer in layers}
 
-    def _add(self, slot: Slot, rank: int, alpha: float, layers: list[str]) -> None:
+    def _add(self, slot: Slot, ranks: Mapping[str, int], scale: float) -> None:
+        """Put an adapter of the `ranks` by layer into `slot`; its update is `scale * B A`."""
         self._drop(slot)
+        if not ranks:  # an adapter of text encoders alone
+            return
+        common = Counter(ranks.values()).most_common(1)[0][0]
+        others = {f"^{re.escape(n)}": rank for n, rank in ranks.items() if rank != common}
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules=layers, init_lora_weights=False
+            r=common,
+            lora_alpha=scale * common,
+            rank_pattern=others,
+            alpha_pattern={name: scale * rank for name, rank in others.items()},
+            target_modules=list(ranks),
+            init_lora_weights=False,
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
@@ -113,36 +133,71 @@ class AdaptedNetwork(Denoiser, Adapters):
             self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
+        self._texts.drop(slot)
         if self.network.peft_config.pop(slot, None):
             for layer in self._layers:
                 layer.delete_adapter(slot)
 
     def adapter_state(self, slot: Slot) -> Params:
-        config = self.network.peft_config[slot]
-        # The LoRA scale is folded into B, so that the file needs no alpha.
-        state = get_peft_model_state_dict(self.network, adapter_name=slot)
-        unscaled = scaled(state, config.lora_alpha / config.r)
-        return {name: tensor.detach().cpu().clone() for name, tensor in unscaled.items()}
+        state = {}
+        for name, layer in self.network.named_modules():
+            if slot in getattr(layer, "lora_A", {}):
+                state[f"{name}.lora_A.weight"] = layer.lora_A[slot].weight
+                # The LoRA scale is folded into B, so that the file needs no alpha.
+                state[f"{name}.lora_B.weight"] = layer.lora_B[slot].weight * layer.scaling[slot]
+        state |= self._texts.state(slot)
+        if not state:
+            raise KeyError(slot)
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
         check_factors(state, "The adapter")
-        ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
-        if len(ranks) != 1:
-            raise ModelError(
-                f"The adapter has factors of ranks {sorted(ranks)}; one LoRA rank is accepted."
-            )
-        rank = ranks.pop()
-        layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
-        shapes = {}
-        for layer, weight in self._layer_weights({*layers} & self._carriers()).items():
-            shapes[f"{layer}.lora_A.weight"] = (rank, *weight.shape[1:])
-            shapes[f"{layer}.lora_B.weight"] = (len(weight), rank, *(1 for _ in weight.shape[2:]))
-        if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
-            raise ModelError(
-                f"The adapter does not fit the model {self.name}: it was made for other layers."
-            )
-        self._add(slot, rank, float(rank), layers)
-        set_peft_model_state_dict(self.network, state, adapter_name=slot)
+        fitted = self._fitted(state)
+        own = {name: tensor for name, tensor in fitted.items() if not is_text(name)}
+        ranks = {
+            name.partition(".lora_")[0]: len(tensor)
+            for name, tensor in own.items()
+            if ".lora_A." in name
+        }
+        self._add(slot, ranks, 1.0)
+        if own:
+            set_peft_model_state_dict(self.network, own, adapter_name=slot)
+        texts = {name: tensor for name, tensor in fitted.items() if is_text(name)}
+        self._texts.put(slot, texts)
+        self._apply()
+
+    def _fitted(self, state: Params) -> Params:
+        """The factors in `state` by the names and in the shapes of this model's layers.
+
+        Raises:
+            ModelError: a layer is not here, is there twice, or has another shape.
+        """
+        kinds = (nn.Linear, nn.Conv2d)
+        names = [n for n, layer in self.network.named_modules() if isinstance(layer, kinds)]
+        plain = [n.removesuffix(".base_layer") for n in names if ".lora_" not in n]
+        known = aliases(plain, self._texts.layers())
+        weights, fitted = self._layer_weights(plain), {}
+        for said in dict.fromkeys(name.partition(".lora_")[0] for name in state):
+            layer = known.get(said)
+            if layer is None or f"{layer}.lora_A.weight" in fitted:
+                fault = "it has layers twice" if layer else "it was made for other layers"
+                raise self._misfit(fault, said)
+            weight = self._texts.weight(layer) if is_text(layer) else weights[layer]
+            for side in "AB":
+                tensor = state[f"{said}.lora_{side}.weight"]
+                wanted = _shape_of_factor(weight, tensor, side)
+                if wanted is None:
+                    raise self._misfit("its factors have other shapes", said)
+                fitted[f"{layer}.lora_{side}.weight"] = tensor.reshape(wanted)
+        if not fitted:
+            raise ModelError("The adapter has no factors; one LoRA rank or more is accepted.")
+        return fitted
+
+    def _misfit(self, fault: str, layer: str) -> ModelError:
+        return ModelError(
+            f"The adapter does not fit the model {self.name}: {fault}, such as"
+            f" {shown(layer)[:80]!r}; an adapter of this model is accepted."
+        )
 
     @property
     def _layers(self) -> list[BaseTunerLayer]:
@@ -158,6 +213,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         for slot in self.network.peft_config:
             for tensor in self._params(slot).values():
                 tensor.requires_grad_(slot == self._trained)
+        self._texts.use((*self._active, *self._merged))
 
     @contextmanager
     def _switched(self, active: tuple[Slot, ...], trained: Slot | None) -> Iterator[None]:
@@ -217,8 +273,19 @@ class AdaptedNetwork(Denoiser, Adapters):
                 n: (at_least_float32(own[n]) + u).to(own[n].dtype)
                 for n, u in self._updates(slot, {}).items()
             }
-        with self._swapped(sums):
+        with self._swapped(sums), self._with_merged(slot):
             yield
+
+    @contextmanager
+    def _with_merged(self, slot: Slot) -> Iterator[None]:
+        """Let the text encoders keep the update of `slot` while it is merged."""
+        before, self._merged = self._merged, (*self._merged, slot)
+        self._apply()
+        try:
+            yield
+        finally:
+            self._merged = before
+            self._apply()
 
     @contextmanager
     def _swapped(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -242,6 +309,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
         with (
             self._switched((), None),
+            self._with_merged(slot),
             self._swapped(copies),
             with_gradients(base_weights(self.network)),
         ):
@@ -251,6 +319,24 @@ class AdaptedNetwork(Denoiser, Adapters):
 def base_weights(network: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter that belongs to no adapter, by name."""
     return {name: weight for name, weight in network.named_parameters() if ".lora_" not in name}
+
+
+def _shape_of_factor(weight: Tensor, factor: Tensor, side: str) -> tuple[int, ...] | None:
+    """The shape in which a layer with `weight` takes one of its factors, `side` A or B; None where
+    the factor is of another layer. Axes of 1 at the end may be there or not.
+    """
+    inner = tuple(weight.shape[1:])
+    ones = tuple(1 for _ in inner[1:])
+    wanted = (len(factor), *inner) if side == "A" else (len(weight), factor.shape[1], *ones)
+    return wanted if _core(wanted) == _core(tuple(factor.shape)) else None
+
+
+def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a factor without axes of 1 behind its first two."""
+    kept = list(shape)
+    while len(kept) > 2 and kept[-1] == 1:
+        kept.pop()
+    return tuple(kept)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ...common.errors import ModelError, UnlearnError, enough_memory
 from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
 from .flux import Flux
+from .layer_names import TEXT_MODEL
 from .model_folder import check_folder, check_kind, first_line, hash_weights, looks_like_hub_id
 from .pipeline import PipelineModel
 from .stable_diffusion import StableDiffusion
@@ -122,18 +123,25 @@ def save_pipeline(folder: str | Path, **parts: Any) -> None:
     most 14 MB.
 
     The text encoder stays in single precision, since transformers loads it as it is stored while
-    diffusers loads the rest in single precision. Its tensors keep the prefix `text_model.`:
-    transformers 5.6 and later reads names with or without it; earlier versions read them only with
-    it, and otherwise leave the weights at random without an error.
+    diffusers loads the rest in single precision.
     """
     pipe = StableDiffusionPipeline(**parts, **StableDiffusion.unused)
     pipe.unet.to(torch.float16)
     pipe.vae.to(torch.float16)
     pipe.text_encoder.to(torch.float32)
     pipe.save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")
-    file = Path(folder) / "text_encoder" / "model.safetensors"
-    tensors = {
-        f"text_model.{name.removeprefix('text_model.')}": value
-        for name, value in load_file(file).items()
-    }
-    save_file(tensors, file, metadata={"format": "pt"})
+    with_text_prefix(Path(folder))
+
+
+def with_text_prefix(folder: Path) -> None:
+    """Let the tensors of CLIP text encoders in a pipeline folder begin with `text_model.`.
+
+    transformers 5.6 and later reads names with or without it; earlier versions read them only with
+    it, and otherwise leave the weights at random without an error.
+    """
+    for file in sorted(folder.glob("text_encoder*/model.safetensors")):
+        tensors = load_file(file)
+        if "embeddings.position_embedding.weight" in tensors:
+            bare = {"text_projection.weight"}
+            named = {n if n in bare else f"{TEXT_MODEL}{n}": t for n, t in tensors.items()}
+            save_file(named, file, metadata={"format": "pt"})

@@ -2,10 +2,11 @@
 share.
 """
 
+import math
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from ..parameterization import Parameterization, parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides, TextEncoder
 from .adapters import AdaptedNetwork, at_least_float32
 from .cast_weights import CastWeights
+from .layer_names import TEXT_PREFIXES
 from .sampling import StochasticFlow, run_pipeline
 
 CHUNK = 18
@@ -53,7 +55,8 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
     """The row of `layers` for the denoiser."""
 
     def __init__(self, pipe: Any, name: str, base_hash: str) -> None:
-        super().__init__(getattr(pipe, self.denoiser), name, self.layers)
+        texts = {part: pipe.components[part] for part in TEXT_PREFIXES if pipe.components.get(part)}
+        super().__init__(getattr(pipe, self.denoiser), name, self.layers, texts)
         self.device = choose_device()
         self.base_hash = base_hash
         self.store: Store | None = user_store() if HASH.fullmatch(base_hash) else None
@@ -152,12 +155,11 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
                         f"The model {self.name} holds numbers that are not finite, in {name} of its"
                         f" {part}; finite weights are accepted."
                     )
-        channels, *sides = self.latent_shape
-        height, width = (min(side, TRIED_SIDE) for side in sides)
-        own, self.latent_shape = self.latent_shape, (channels, height, width)
-        try:
+        height, width = (min(side, TRIED_SIDE) for side in self.latent_shape[1:])
+        scale = self.pipe.vae_scale_factor
+        with self._sized((width * scale, height * scale)):
             cond = self.encode_text([""])
-            zeros = torch.zeros(1, channels, height, width).to(cond.states)
+            zeros = torch.zeros(1, *self.latent_shape).to(cond.states)
             with self._mixed():
                 latents = self.pipe(
                     **self.arguments(cond, cond, NO_OVERRIDES),
@@ -168,6 +170,20 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
                     output_type="latent",
                 ).images
             self.decode(self.unpacked(latents))
+
+    @contextmanager
+    def _sized(self, size: tuple[int, int]) -> Iterator[None]:
+        """A context in which pictures have this width and height in pixels.
+
+        Raises:
+            ModelError: the family's pipelines cannot make such pictures.
+        """
+        own = self.latent_shape
+        width, height = (side // self.pipe.vae_scale_factor for side in size)
+        self.latent_shape = own[0], height, width
+        try:
+            self._check_sides()
+            yield
         finally:
             self.latent_shape = own
 
@@ -212,31 +228,35 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         guidance_scale: float,
         should_stop: ShouldStop = never,
         overrides: SamplingOverrides = NO_OVERRIDES,
+        size: tuple[int, int] | None = None,
+        negative: str = "",
     ) -> Tensor:
         cond = prompts if isinstance(prompts, Conditioning) else self.encode_text(prompts)
-        null = self.encode_text([""])
+        null = self.encode_text([negative])
         pipe = self._pipeline_for(overrides)
-        plain = overrides is NO_OVERRIDES
+        plain = overrides is NO_OVERRIDES and not size and not negative
         store = self.store if plain and self.is_original else None
         if overrides.eta is None:
             overrides = replace(overrides, eta=self._own_eta)
         texts = None if isinstance(prompts, Conditioning) else tuple(prompts)
         how = {"steps": steps, "guidance_scale": guidance_scale}
-        latents = []
-        for start in range(0, len(cond), CHUNK):
-            rows = slice(start, start + CHUNK)
-            own, seeded = cond.rows(rows), seeds[rows]
-            sample = partial(
-                self._sampled,
-                *(pipe, own, null, seeded, overrides.rows(rows)),
-                should_stop=should_stop,
-                **how,
-            )
-            if store:
-                keys = self._keys(own, null, texts and texts[rows], list(seeded), how)
-                latents.append(store.recall(*keys, sample).to(self.device))
-            else:
-                latents.append(sample())
+        latents, numbers = [], math.prod(self.latent_shape)
+        with self._sized(size) if size else nullcontext():
+            chunk = _chunk(numbers, math.prod(self.latent_shape))
+            for start in range(0, len(cond), chunk):
+                rows = slice(start, start + chunk)
+                own, seeded = cond.rows(rows), seeds[rows]
+                sample = partial(
+                    self._sampled,
+                    *(pipe, own, null, seeded, overrides.rows(rows)),
+                    should_stop=should_stop,
+                    **how,
+                )
+                if store:
+                    keys = self._keys(own, null, texts and texts[rows], list(seeded), how)
+                    latents.append(store.recall(*keys, sample).to(self.device))
+                else:
+                    latents.append(sample())
         # Rounded also without a store, which holds half precision: the pictures are the same.
         return torch.cat(latents).half().float() if plain else torch.cat(latents)
 
@@ -297,7 +317,8 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor + self._shift).to(vae.dtype)
-        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
+        chunk = _chunk(math.prod(self.latent_shape), latents[0].numel())
+        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(chunk)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
 
     def _finite(self, pictures: Tensor) -> Tensor:
@@ -322,6 +343,13 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
     def _shift(self) -> float:
         """What the autoencoder's latents are around, beside their scaling factor."""
         return self.pipe.vae.config.get("shift_factor") or 0.0
+
+
+def _chunk(usual: int, numbers: int) -> int:
+    """How many pictures with `numbers` in their latents take about the memory of `CHUNK` with the
+    `usual` count.
+    """
+    return min(CHUNK, max(1, CHUNK * usual // numbers))
 
 
 def _in_float32(network: nn.Module, arguments: tuple, output: Any) -> Any:
