@@ -157,7 +157,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
                     )
         height, width = (min(side, TRIED_SIDE) for side in self.latent_shape[1:])
         scale = self.pipe.vae_scale_factor
-        with self._sized((width * scale, height * scale)):
+        with self._of_size((width * scale, height * scale)):
             cond = self.encode_text([""])
             zeros = torch.zeros(1, *self.latent_shape).to(cond.states)
             with self._mixed():
@@ -172,7 +172,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
             self.decode(self.unpacked(latents))
 
     @contextmanager
-    def _sized(self, size: tuple[int, int]) -> Iterator[None]:
+    def _of_size(self, size: tuple[int, int]) -> Iterator[None]:
         """A context in which pictures have this width and height in pixels.
 
         Raises:
@@ -241,7 +241,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         texts = None if isinstance(prompts, Conditioning) else tuple(prompts)
         how = {"steps": steps, "guidance_scale": guidance_scale}
         latents, numbers = [], math.prod(self.latent_shape)
-        with self._sized(size) if size else nullcontext():
+        with self._of_size(size) if size else nullcontext():
             chunk = _chunk(numbers, math.prod(self.latent_shape))
             for start in range(0, len(cond), chunk):
                 rows = slice(start, start + chunk)
