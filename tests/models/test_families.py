@@ -76,7 +76,7 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
 def plain(folder: Path) -> Any:
     """The family's own pipeline, loaded by diffusers alone."""
     index = DiffusionPipeline.load_config(folder)
-    absent = [name for name in ("text_encoder_3", "tokenizer_3") if name not in index]
+    absent = [n for n in ("text_encoder_3", "tokenizer_3") if index.get(n) in (None, [None, None])]
     without = absent if index["_class_name"] == "StableDiffusion3Pipeline" else []
     pipe = DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(without))
     pipe.set_progress_bar_config(disable=True)
@@ -119,9 +119,9 @@ def test_sampling_is_a_plain_call_of_diffusers(model, folder) -> None:
 
 
 def test_sampling_a_batch_is_a_plain_call_of_diffusers(model, folder) -> None:
-    """T5 rounds the empty prompt otherwise in a batch; ours is encoded once, by itself."""
+    """SD 3 rounds the empty prompt otherwise in a batch; ours is encoded once, by itself."""
     made, theirs = model.sample(PROMPTS, SEEDS, **HOW), called(plain(folder), PROMPTS, 4)
-    if folder.name == "sd3":
+    if folder.name.startswith("sd3"):
         torch.testing.assert_close(made, theirs, rtol=1e-3, atol=1e-3)
     else:
         assert torch.equal(made, theirs)
