@@ -66,9 +66,25 @@ def new_ledger(
     """An empty ledger whose panel holds the known concepts of the model, and `also`.
 
     Raises:
+        ConfigError: as `check_request`.
         OutputError: the folder exists or cannot be written.
     """
+    check_request(config)
     return Ledger.create(folder, config, plan, panel_names(config, also))
+
+
+def check_request(config: RunConfig) -> None:
+    """Refuse settings of requests whose updates a ledger cannot sum, merge and take back.
+
+    Raises:
+        ConfigError: the weights themselves are trained.
+    """
+    if config.unlearn.weights != "lora":
+        raise ConfigError(
+            f"unlearn.weights is {config.unlearn.weights}, and a ledger sums and merges adapters;"
+            " unlearn.weights=lora is accepted in a sequence.",
+            "unlearn.weights",
+        )
 
 
 def panel_names(config: RunConfig, also: Sequence[str]) -> list[str]:
@@ -156,6 +172,7 @@ def run_request(
     Raises:
         ConfigError, OutputError: as `append`.
     """
+    check_request(config)
     concept = preview_concept(config).name
     if not (folder / "ledger.json").exists():
         new_ledger(folder, config, plan, [concept])
@@ -195,6 +212,7 @@ def append(
         ConfigError: the concept is unknown or was forgotten before.
         OutputError: the ledger is another model's, or another process is changing it.
     """
+    check_request(config or ledger.config)
     with ledger.locked():
         concept, erased = _next(ledger, text, held_out)
         _check_base(ledger, model)

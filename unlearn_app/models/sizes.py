@@ -1,5 +1,7 @@
 """Estimates of the size of files before they are written."""
 
+from typing import Literal
+
 from .protocols import Model
 
 ENLARGED = 8
@@ -14,9 +16,16 @@ def picture_size(model: Model) -> int:
     return 3 * (ENLARGED * height) * (ENLARGED * width)
 
 
-def adapter_size(model: Model, rank: int, modules: str = "all") -> int:
-    """The bytes of an adapter of that rank; both slots are empty afterwards."""
-    factors = model.reset_adapter("unlearn", rank, rank, 0, modules)
-    size = NUMBER * sum(tensor.numel() for tensor in factors.values())
+def adapter_size(
+    model: Model, rank: int, modules: str = "all", weights: Literal["lora", "full"] = "lora"
+) -> int:
+    """The bytes of an adapter of that rank, or of differences of the weights themselves; both slots
+    are empty afterwards.
+    """
+    if weights == "full":
+        tensors = model.reset_weights("unlearn", modules)
+    else:
+        tensors = model.reset_adapter("unlearn", rank, rank, 0, modules)
+    size = NUMBER * sum(tensor.numel() for tensor in tensors.values())
     model.drop_adapters()
     return size

@@ -202,7 +202,8 @@ def _size(config: RunConfig, concept: Concept, model: Model) -> int:
     shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
     if is_trained(config):
-        size += adapter_size(model, config.unlearn.rank, config.unlearn.modules)
+        unlearn = config.unlearn
+        size += adapter_size(model, unlearn.rank, unlearn.modules, unlearn.weights)
     else:
         rank = getattr(config.build("closed_form"), "rank", 0)
         edited = token_access(model, "A closed form").cross_weights().values()
@@ -448,7 +449,7 @@ STAGES = {
     "unlearn_s": (
         _unlearn,
         "Unlearning",
-        "unlearn.batch_size, unlearn.rank or resist.batch_size",
+        "unlearn.batch_size, unlearn.rank or resist.batch_size, or use unlearn.weights=lora",
     ),
     "compare_s": (_compare, *_COMPARING),
     "attack_s": (_attack, *_ATTACKING),

@@ -21,7 +21,7 @@ from .groups import (
     group_class,
     setting,
 )
-from .presets import PRESET_CHANGES, PRESETS
+from .presets import FULL_WEIGHTS, PRESET_CHANGES, PRESETS
 
 MAX_TEXT = 200
 MAX_PROMPTS = 20_000
@@ -75,7 +75,7 @@ class RunConfig:
         check_known("preset", self.preset, PRESETS)
         _check_values(self)
         for part in registry.build_all("regularizer", self.regularize):
-            part.check(self.unlearn.modules)
+            part.check(self.unlearn.modules, self.unlearn.weights)
         if registry.kind_of(self.objective) != "objective" and not self.resist.on:
             _check_edit(self.objective, self.regularize)
         given, chosen = dict(self.options), self.methods.values()
@@ -131,8 +131,8 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
 
     What the chosen method suggests for itself replaces the preset's values, what the model's world
-    has tuned for the method and the kind of concept replaces those in the preset fast, and
-    `changes` replace all.
+    has tuned for the method and the kind of concept replaces those in the preset fast, what full
+    weights take replaces these, and `changes` replace all.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
@@ -143,6 +143,8 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     if preset == "fast" and isinstance(concept, str):
         world = registry.world(str(changes.get("model", RunConfig.model)).strip())
         merged |= world.run_settings(concept, objective)
+    if changes.get("unlearn.weights") == "full":
+        merged |= FULL_WEIGHTS
     merged |= changes
     top = {item.name for item in fields(RunConfig)} - {*SETTING_GROUPS, "options"}
     known = setting_names()

@@ -180,7 +180,8 @@ def train(
     erased: Sequence[Concept] = (),
     merged: Params | None = None,
 ) -> Iterator[Step]:
-    """Train a fresh adapter in the `unlearn` slot on `terms`, regularized as the settings say.
+    """Train a fresh adapter, or a copy of the weights, in the `unlearn` slot on `terms`, regularized
+    as the settings say.
 
     `erased` are the concepts unlearned before, and `merged` is their update as one adapter, which
     is merged into the weights.
@@ -190,8 +191,7 @@ def train(
         Diverged: a loss or a weight is not finite; the adapter is as after the step before.
     """
     settings = config.unlearn
-    seed = stream_seed("adapter", config.seed)
-    params = model.reset_adapter("unlearn", settings.rank, settings.alpha, seed, settings.modules)
+    params = fresh_update(model, config)
     forget = terms.get("forget")
     held = build_regularizers(model, concept, config, erased, merged, forget)
     with diverging(*lower("unlearn.lr", settings.lr)), model.training("unlearn"):
@@ -206,6 +206,19 @@ def train(
             decay=config.regularize.decay,
             regularizers=held,
         )
+
+
+def fresh_update(model: Model, config: RunConfig) -> Params:
+    """Put what the settings train into the `unlearn` slot, with no effect yet, and return it.
+
+    Raises:
+        ConfigError: the model has no such layers.
+    """
+    settings = config.unlearn
+    if settings.weights == "full":
+        return model.reset_weights("unlearn", settings.modules)
+    seed = stream_seed("adapter", config.seed)
+    return model.reset_adapter("unlearn", settings.rank, settings.alpha, seed, settings.modules)
 
 
 def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
@@ -250,7 +263,8 @@ def forgetting_diverging(config: RunConfig) -> AbstractContextManager[None]:
 def harden(
     model: Model, concept: Concept, terms: dict[str, Term], config: RunConfig
 ) -> Iterator[Step]:
-    """Train on top of the edit in the `unlearn` slot and leave the sum there as one exact adapter.
+    """Train on top of the edit in the `unlearn` slot and leave the sum there, as one exact adapter
+    or as weights.
 
     2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the
     edited model's predictions on retain prompts.
@@ -260,8 +274,10 @@ def harden(
     try:
         with model.merged("unlearn"):
             yield from train(model, concept, resist_first, config)
-    finally:  # a training that is stopped leaves the sum as well
-        model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
+    finally:  # a training that is stopped leaves the sum as well; weights hold it already
+        if config.unlearn.weights != "full":
+            whole = sum_adapters(edited, model.adapter_state("unlearn"))
+            model.load_adapter("unlearn", whole.state)
 
 
 def is_trained(config: RunConfig) -> bool:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...common.errors import ModelError
 from ...common.record_files import shown
+from ..weight_differences import check_differences, is_dense, is_difference
 from .model_folder import first_line, looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
     """The tensors of an adapter file, without the `unet.` prefix.
 
     Raises:
-        ModelError: the file is no safetensors file with LoRA factors, or, if it is to be loaded
-            `alone`, its factors belong on another adapter's model and mean nothing on the original.
+        ModelError: the file is no safetensors file with LoRA factors or differences of weights, or,
+            if it is to be loaded `alone`, they belong on another adapter's model and mean nothing
+            on the original.
     """
     from safetensors.torch import load_file
 
@@ -68,8 +70,12 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
         )
     if not state:
         raise ModelError(f"{said} holds no tensors; LoRA factors of a UNet are accepted.")
-    if not all(name.startswith("unet.") and ".lora_" in name for name in state):
-        raise ModelError(f"{said} holds other tensors than LoRA factors of a UNet.")
+    if not all(
+        name.startswith("unet.") and (".lora_" in name or is_difference(name)) for name in state
+    ):
+        raise ModelError(
+            f"{said} holds other tensors than LoRA factors, or differences of weights, of a UNet."
+        )
     state = {name.removeprefix("unet."): tensor for name, tensor in state.items()}
     check_factors(state, said)
     return state
@@ -81,8 +87,12 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
 
     Raises:
         ModelError: a factor without its partner, of rank 0, of whole or complex numbers, or numbers
-            that are not finite or make a weight that is not, in half precision.
+            that are not finite or make a weight that is not, in half precision; differences of
+            weights that do.
     """
+    if is_dense(state):
+        check_differences(state, said, PRECISIONS, LARGEST_UPDATE)
+        return
     for name in state:
         layer, _, part = name.partition(".lora_")
         a, b = (state.get(f"{layer}.lora_{side}.weight") for side in "AB")

@@ -1,5 +1,6 @@
-"""Two LoRA slots over any network, by peft, and its base weights: read with an update added,
-replaced for a while, and restored bit for bit.
+"""Two slots over any network, each for a LoRA adapter, by peft, or for weights that replace the
+original ones, and its base weights: read with an update added, replaced for a while, and restored
+bit for bit.
 """
 
 import re
@@ -13,11 +14,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from ...common.errors import ModelError
+from ...common.errors import ConfigError, ModelError
 from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..lora import scaled, update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
+from ..weight_differences import difference_name, is_dense, weight_name
 from .adapter_files import check_factors
 
 
@@ -25,7 +27,8 @@ class AdaptedNetwork(Denoiser, Adapters):
     """`Adapters` over `network`, and a `Denoiser` whose `predict` a subclass adds.
 
     `layers` maps every value of `UnlearnConfig.modules` to a pattern of the names of the layers
-    that carry an adapter; those of `keys_values` read text states.
+    that carry an adapter; those of `keys_values` read text states. Values that the network has no
+    layers for are left out.
     """
 
     def __init__(self, network: nn.Module, name: str, layers: Mapping[str, str]) -> None:
@@ -35,6 +38,13 @@ class AdaptedNetwork(Denoiser, Adapters):
         self.network.peft_config = {}
         self._active: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
+        self._dense: dict[Slot, dict[str, nn.Parameter]] = {}
+        """The weights of slots that hold some instead of an adapter, by their names without
+        adapters; `_chosen` are those of them that the slot trains and publishes.
+        """
+        self._chosen: dict[Slot, tuple[str, ...]] = {}
+        self._originals: dict[str, nn.Parameter] = {}
+        """The original weights under those in `_dense`."""
         self._swaps = 0
         """How many `_swapped` contexts are open."""
 
@@ -55,7 +65,7 @@ class AdaptedNetwork(Denoiser, Adapters):
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
     ) -> Params:
-        self._add(slot, rank, alpha, self._targets(modules))
+        self._add(slot, rank, alpha, self._asked(modules))
         source = generator(seed)
         for name, tensor in self._params(slot).items():
             fresh = torch.zeros(tensor.shape)
@@ -64,17 +74,79 @@ class AdaptedNetwork(Denoiser, Adapters):
             tensor.data.copy_(fresh)
         return self._params(slot)
 
-    def _targets(self, modules: str) -> list[str]:
-        """Names of the layers that `modules` stands for, as they are without adapters."""
+    def reset_weights(self, slot: Slot, modules: str = "all") -> Params:
+        layers = self._asked(modules)
+        if modules == "all":
+            chosen = [*self._plain()]
+        elif modules == "not_cross":
+            others = tuple(f"{layer}." for layer in self._asked("cross"))
+            chosen = [name for name in self._plain() if not name.startswith(others)]
+        else:
+            inside = tuple(f"{layer}." for layer in layers)
+            chosen = [name for name in self._plain() if name.startswith(inside)]
+        self._replace(slot, {name: weight.detach() for name, weight in self._plain().items()}, chosen)
+        return self._params(slot)
+
+    def _asked(self, modules: str) -> list[str]:
+        """Names of the layers that `modules` stands for.
+
+        Raises:
+            ConfigError: the network has none.
+        """
+        if layers := self._targets(modules):
+            return layers
+        known = [name for name in self._patterns if self._targets(name)]
+        raise ConfigError(
+            f"unlearn.modules is {modules}, which the model {self.name} has no layers for;"
+            f" {', '.join(known)} are accepted.",
+            "unlearn.modules",
+        )
+
+    def _targets(self, *modules: str) -> list[str]:
+        """Names of the layers that `modules` stand for, as they are without adapters."""
         names = (name.removesuffix(".base_layer") for name, _ in self.network.named_modules())
-        pattern = re.compile(self._patterns[modules])
-        return [name for name in dict.fromkeys(names) if pattern.search(name)]
+        patterns = [re.compile(self._patterns[m]) for m in modules if m in self._patterns]
+        return [name for name in dict.fromkeys(names) if any(p.search(name) for p in patterns)]
+
+    def _base(self) -> dict[str, nn.Parameter]:
+        """The weights of the original model, by the names that they have now."""
+        return {
+            name: self._originals.get(without_adapter(name), weight)
+            for name, weight in base_weights(self.network).items()
+        }
+
+    def _plain(self) -> dict[str, nn.Parameter]:
+        """The weights of the original model, by the names that they have without adapters."""
+        return {without_adapter(name): weight for name, weight in self._base().items()}
 
     def _layer_weights(self, layers: Iterable[str]) -> dict[str, nn.Parameter]:
         """The base weights of `layers`, with or without an adapter on them, by layer."""
-        own = base_weights(self.network)
-        plain = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
+        plain = self._plain()
         return {layer: plain[f"{layer}.weight"] for layer in layers}
+
+    def _replace(self, slot: Slot, weights: Params, chosen: Iterable[str]) -> None:
+        """Put copies of those of `weights` that are `chosen` into `slot`, and of all where the
+        network is in half precision, since it computes with one.
+        """
+        self._drop(slot)
+        plain, chosen = self._plain(), tuple(chosen)
+        mixed = any(weight.dtype != at_least_float32(weight).dtype for weight in plain.values())
+        names = tuple(plain) if mixed else chosen
+        self._originals |= {name: plain[name] for name in names}
+        self._dense[slot] = {
+            name: nn.Parameter(at_least_float32(weights[name]).clone(), requires_grad=False)
+            for name in names
+        }
+        self._chosen[slot] = chosen
+        self._apply()
+
+    def _install(self, name: str, weight: nn.Parameter) -> None:
+        """Make `weight` the one that the network computes with."""
+        path, _, leaf = name.rpartition(".")
+        module = self.network.get_submodule(path)
+        if isinstance(module, BaseTunerLayer):
+            module = module.get_base_layer()
+        setattr(module, leaf, weight)
 
     def _add(self, slot: Slot, rank: int, alpha: float, layers: list[str]) -> None:
         self._drop(slot)
@@ -89,6 +161,8 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._apply()
 
     def _params(self, slot: Slot) -> Params:
+        if slot in self._dense:
+            return {name: self._dense[slot][name] for name in self._chosen[slot]}
         return {
             name: p
             for name, p in self.network.named_parameters()
@@ -96,15 +170,25 @@ class AdaptedNetwork(Denoiser, Adapters):
         }
 
     def drop_adapters(self) -> None:
-        for slot in tuple(self.network.peft_config):
+        for slot in (*self.network.peft_config, *self._dense):
             self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
+        for name in self._dense.pop(slot, {}):
+            self._install(name, self._originals[name])
+        held = {name for weights in self._dense.values() for name in weights}
+        self._originals = {n: weight for n, weight in self._originals.items() if n in held}
+        self._chosen.pop(slot, None)
         if self.network.peft_config.pop(slot, None):
             for layer in self._layers:
                 layer.delete_adapter(slot)
 
     def adapter_state(self, slot: Slot) -> Params:
+        if slot in self._dense:
+            return {
+                difference_name(name): (weight.detach() - self._originals[name].detach()).cpu()
+                for name, weight in self._params(slot).items()
+            }
         config = self.network.peft_config[slot]
         # The LoRA scale is folded into B, so that the file needs no alpha.
         state = get_peft_model_state_dict(self.network, adapter_name=slot)
@@ -113,6 +197,9 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
         check_factors(state, "The adapter")
+        if is_dense(state):
+            self._load_differences(slot, state)
+            return
         ranks = {tensor.shape[0] for name, tensor in state.items() if ".lora_A." in name}
         if len(ranks) != 1:
             raise ModelError(
@@ -121,7 +208,8 @@ class AdaptedNetwork(Denoiser, Adapters):
         rank = ranks.pop()
         layers = list(dict.fromkeys(name.partition(".lora_")[0] for name in state))
         shapes = {}
-        for layer, weight in self._layer_weights({*layers} & {*self._targets("all")}).items():
+        carriers = {*layers} & {*self._targets(*self._patterns)}
+        for layer, weight in self._layer_weights(carriers).items():
             shapes[f"{layer}.lora_A.weight"] = (rank, *weight.shape[1:])
             shapes[f"{layer}.lora_B.weight"] = (len(weight), rank, *(1 for _ in weight.shape[2:]))
         if shapes != {name: tuple(tensor.shape) for name, tensor in state.items()}:
@@ -131,6 +219,18 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._add(slot, rank, float(rank), layers)
         set_peft_model_state_dict(self.network, state, adapter_name=slot)
 
+    def _load_differences(self, slot: Slot, state: Params) -> None:
+        plain = self._plain()
+        found = {weight_name(name): difference for name, difference in state.items()}
+        if any(name not in plain or d.shape != plain[name].shape for name, d in found.items()):
+            raise ModelError(
+                f"The update does not fit the model {self.name}: it was made for other layers."
+            )
+        weights = {name: at_least_float32(weight.detach()) for name, weight in plain.items()}
+        for name, difference in found.items():
+            weights[name] = weights[name] + difference.to(weights[name])
+        self._replace(slot, weights, found)
+
     @property
     def _layers(self) -> list[BaseTunerLayer]:
         return [module for module in self.network.modules() if isinstance(module, BaseTunerLayer)]
@@ -139,9 +239,16 @@ class AdaptedNetwork(Denoiser, Adapters):
         """Apply `_active` and `_trained` to every layer; peft changes requires_grad on each
         switch.
         """
+        for slot, weights in self._dense.items():
+            for name, weight in weights.items():
+                trained = slot == self._trained and name in self._chosen[slot]
+                weight.requires_grad_(trained)
+                own = weight if slot in self._active else self._originals[name]
+                self._install(name, own)
+        adapters = [slot for slot in self._active if slot not in self._dense]
         for layer in self._layers:
-            layer.enable_adapters(bool(self._active))
-            layer.set_adapter(list(self._active), inference_mode=True)
+            layer.enable_adapters(bool(adapters))
+            layer.set_adapter(adapters, inference_mode=True)
         for slot in self.network.peft_config:
             for tensor in self._params(slot).values():
                 tensor.requires_grad_(slot == self._trained)
@@ -169,6 +276,11 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     @contextmanager
     def base_weight_grads(self, slot: Slot) -> Iterator[Params]:
+        if slot in self._dense:
+            own = {name: self._originals[name] for name in self._chosen[slot]}
+            with with_gradients(own):
+                yield own
+            return
         suffix = f".lora_B.{slot}.weight"
         layers = [n.removesuffix(suffix) for n in self._params(slot) if n.endswith(suffix)]
         dense = {layer + suffix: w for layer, w in self._layer_weights(layers).items()}
@@ -176,15 +288,19 @@ class AdaptedNetwork(Denoiser, Adapters):
             yield dense
 
     def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
-        weights = {n: at_least_float32(weight) for n, weight in base_weights(self.network).items()}
-        for name, update in (self._updates(slot, params or {}) if slot else {}).items():
-            weights[name] = weights[name] + update
-        return weights
+        weights = {n: at_least_float32(weight) for n, weight in self._base().items()}
+        return weights | (self._updated(slot, params or {}) if slot else {})
 
-    def _updates(self, slot: Slot, params: Params) -> Params:
-        """The update of `slot` by the name of the base weight it adds to, differentiable in its
-        factors, of which `params` replaces some by name.
+    def _updated(self, slot: Slot, params: Params) -> Params:
+        """The weights that `slot` changes with its update, by the names that they have now;
+        differentiable in what it holds, of which `params` replaces some by name.
         """
+        base = self._base()
+        if slot in self._dense:
+            held = self._dense[slot] | params
+            return {
+                name: held[without_adapter(name)] for name in base if without_adapter(name) in held
+            }
         found = {}
         for name, layer in self.network.named_modules():
             if slot in getattr(layer, "lora_A", {}):
@@ -193,17 +309,15 @@ class AdaptedNetwork(Denoiser, Adapters):
                     for part in ("lora_A", "lora_B")
                 )
                 update = layer.scaling[slot] * update_of((a, b))
-                found[f"{name}.base_layer.weight"] = update.view(layer.base_layer.weight.shape)
+                own = at_least_float32(base[f"{name}.base_layer.weight"])
+                found[f"{name}.base_layer.weight"] = own + update.view(own.shape)
         return found
 
     @contextmanager
     def merged(self, slot: Slot) -> Iterator[None]:
-        own = base_weights(self.network)
+        own = self._base()
         with torch.no_grad():
-            sums = {
-                n: (at_least_float32(own[n]) + u).to(own[n].dtype)
-                for n, u in self._updates(slot, {}).items()
-            }
+            sums = {n: w.to(own[n].dtype) for n, w in self._updated(slot, {}).items()}
         with self._swapped(sums):
             yield
 
@@ -212,7 +326,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         """Put other values into base weights by name, and restore the original tensors
         afterwards.
         """
-        own = base_weights(self.network)
+        own = self._base()
         before = {name: own[name].data for name in weights}
         self._swaps += 1
         try:
@@ -230,9 +344,14 @@ class AdaptedNetwork(Denoiser, Adapters):
         with (
             self._switched((), None),
             self._swapped(copies),
-            with_gradients(base_weights(self.network)),
+            with_gradients(self._base()),
         ):
-            yield base_weights(self.network)
+            yield self._base()
+
+
+def without_adapter(name: str) -> str:
+    """The name that a weight has where no adapter is on its layer."""
+    return name.replace(".base_layer.", ".")
 
 
 def base_weights(network: nn.Module) -> dict[str, nn.Parameter]:

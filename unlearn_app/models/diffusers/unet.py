@@ -30,12 +30,18 @@ from .sampling import run_pipeline
 from .text import TokenizedText
 
 CARRIERS = r"\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)$"
-"""Layers that may carry an adapter."""
+"""Linear layers of attention and feed-forward."""
+CONVOLUTIONS = r"\.(conv1|conv2|conv_shortcut|conv)$"
+"""Convolutions of the residual blocks and between resolutions, those that LoCon adapts."""
 LAYERS = {
     "all": CARRIERS,
     "cross": r"\.attn2" + CARRIERS,
     "keys_values": r"\.attn2\.to_[kv]$",
     "not_cross": r"^(?!.*\.attn2\.).*" + CARRIERS,
+    "self": r"\.attn1" + CARRIERS,
+    "attention": r"\.attn[12]" + CARRIERS,
+    "convolutions": CONVOLUTIONS,
+    "locon": f"{CARRIERS}|{CONVOLUTIONS}",
 }
 CHUNK, SMALL_SIDE = 18, 16
 TRIED_SIDE = 8
