@@ -180,8 +180,8 @@ def train(
     erased: Sequence[Concept] = (),
     merged: Params | None = None,
 ) -> Iterator[Step]:
-    """Train a fresh adapter, or a copy of the weights, in the `unlearn` slot on `terms`, regularized
-    as the settings say.
+    """Train a fresh adapter, or copies of weights, in the `unlearn` slot on `terms`, regularized as
+    the settings say.
 
     `erased` are the concepts unlearned before, and `merged` is their update as one adapter, which
     is merged into the weights.

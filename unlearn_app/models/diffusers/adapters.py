@@ -75,16 +75,16 @@ class AdaptedNetwork(Denoiser, Adapters):
         return self._params(slot)
 
     def reset_weights(self, slot: Slot, modules: str = "all") -> Params:
-        layers = self._asked(modules)
+        weights = {name: weight.detach() for name, weight in self._plain().items()}
+        inside = tuple(f"{layer}." for layer in self._asked(modules))
         if modules == "all":
-            chosen = [*self._plain()]
+            chosen = [*weights]
         elif modules == "not_cross":
-            others = tuple(f"{layer}." for layer in self._asked("cross"))
-            chosen = [name for name in self._plain() if not name.startswith(others)]
+            cross = tuple(f"{layer}." for layer in self._targets("cross"))
+            chosen = [name for name in weights if not name.startswith(cross)]
         else:
-            inside = tuple(f"{layer}." for layer in layers)
-            chosen = [name for name in self._plain() if name.startswith(inside)]
-        self._replace(slot, {name: weight.detach() for name, weight in self._plain().items()}, chosen)
+            chosen = [name for name in weights if name.startswith(inside)]
+        self._replace(slot, weights, chosen)
         return self._params(slot)
 
     def _asked(self, modules: str) -> list[str]:
