@@ -49,6 +49,25 @@ Seed = Annotated[str, Option(help=OPTIONS["seed"], metavar="N")]
 Preset = Annotated[str, Option(help=OPTIONS["preset"], metavar="|".join(PRESETS))]
 Model = Annotated[str, Option(help=OPTIONS["model"], metavar="pocket|FOLDER|HUB_ID")]
 Objective = Annotated[str, Option(help=OPTIONS["objective"], metavar="NAME")]
+ForgetPictures = Annotated[
+    Path | None,
+    Option(help="folder of PNG pictures of the concept to forget it by", metavar="DIR"),
+]
+RetainPictures = Annotated[
+    Path | None,
+    Option(
+        help="folder of PNG pictures to keep the rest by, each with a caption in a .txt file",
+        metavar="DIR",
+    ),
+]
+Pictures = Annotated[
+    Path | None,
+    Option(
+        help="folder of PNG pictures of the concept that the adversary fine-tunes on, with"
+        " captions in .txt files beside them",
+        metavar="DIR",
+    ),
+]
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
 VERDICT_COLORS = {
     "removed": "green",

@@ -17,15 +17,19 @@ from ..common.atomic_files import check_space
 from ..common.errors import Cancelled, ConfigError, UnlearnError, check_known, enough_memory
 from ..common.new_folder import NewFolder
 from ..common.signals import FROM_OUTSIDE, on_signal
+from ..concepts.own_pictures import GivenPictures, read_folders, settings_from
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import SETTING_GROUPS, RunConfig, clean_text, make_config, setting_names
 from .console import (
     OPTIONS,
+    ForgetPictures,
     Lasting,
     Model,
     Objective,
+    Pictures,
     Preset,
+    RetainPictures,
     Seed,
     StageBars,
     assignments,
@@ -120,6 +124,9 @@ def run(
             help="file of your own forget and retain prompts, JSON or text", metavar="FILE"
         ),
     ] = None,
+    pictures: Pictures = None,
+    forget_pictures: ForgetPictures = None,
+    retain_pictures: RetainPictures = None,
     seed: Seed = str(RunConfig.seed),
     preset: Preset = RunConfig.preset,
     model: Model = RunConfig.model,
@@ -131,6 +138,9 @@ def run(
     ] = None,
 ) -> None:
     """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
+    given = read_folders(
+        pictures=pictures, forget_pictures=forget_pictures, retain_pictures=retain_pictures
+    )
     config = make_config(
         concept,
         preset=preset,
@@ -140,16 +150,16 @@ def run(
         seed=seed,
         model=model,
         **({"rule": rule} if rule else {}),
-        **assignments(settings or []),
+        **settings_from(given) | assignments(settings or []),
     )
-    last = _run(config, out)
+    last = _run(config, out, given)
     print_result(last[Scores], last[Verdict])
     folder, kinds = last[Done].folder, (".png", ".json", ".safetensors")
     files = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
     print(f"Written to {folder}{_taken(folder, out)}: {', '.join(files)}, images/")
 
 
-def _run(config: RunConfig, out: Path) -> dict[type, Event]:
+def _run(config: RunConfig, out: Path, given: GivenPictures) -> dict[type, Event]:
     """Run and show it; returns the last event of each kind.
 
     Raises:
@@ -160,7 +170,7 @@ def _run(config: RunConfig, out: Path) -> dict[type, Event]:
     last: dict[type, Event] = {}
     try:
         with interrupt_flag() as cancel, StageBars(screen()) as bars:
-            for event in workflow.run(config, out, cancel=cancel):
+            for event in workflow.run(config, out, cancel=cancel, given=given):
                 bars.show(event)
                 last[type(event)] = event
     except UnlearnError as error:

@@ -212,8 +212,8 @@ def append(
         ConfigError: the concept is unknown or was forgotten before.
         OutputError: the ledger is another model's, or another process is changing it.
     """
-    check_request(config or ledger.config)
     with ledger.locked():
+        check_request(config or ledger.config)
         concept, erased = _next(ledger, text, held_out)
         _check_base(ledger, model)
         if concept.name not in ledger.names:
@@ -221,10 +221,8 @@ def append(
         own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
         held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
         yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-        sampler = sampler or CachedSampler()
-        row, own, combined = yield from _train_request(
-            ledger, concept, own_config, erased, held, model, sampler, should_stop
-        )
+        asked = (own_config, erased, held, model, sampler or CachedSampler(), should_stop)
+        row, own, combined = yield from _train_request(ledger, concept, *asked)
         yield Stage(
             "compare", "Generating the panel again: what was erased, and what should stay", TRAINED
         )

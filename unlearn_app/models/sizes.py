@@ -1,5 +1,6 @@
 """Estimates of the size of files before they are written."""
 
+import math
 from typing import Literal
 
 from .protocols import Model
@@ -10,10 +11,15 @@ NUMBER = 4
 """Bytes of an adapter's float32."""
 
 
+def picture_shape(model: Model) -> tuple[int, int]:
+    """The height and width of a picture by `model`, in pixels."""
+    _, height, width = model.latent_shape
+    return ENLARGED * height, ENLARGED * width
+
+
 def picture_size(model: Model) -> int:
     """The bytes of a picture by `model` that PNG cannot compress."""
-    _, height, width = model.latent_shape
-    return 3 * (ENLARGED * height) * (ENLARGED * width)
+    return 3 * math.prod(picture_shape(model))
 
 
 def adapter_size(

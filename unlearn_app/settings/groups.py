@@ -158,8 +158,9 @@ class AttackConfig:
     optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
     data: str = setting(
         "paraphrases",
-        "what the adversary's pictures show",
-        choices=("paraphrases", "one", "mixed", "benign"),
+        "what the adversary's pictures show; renderings are drawn by the world of a bundled model,"
+        " pictures are a folder of yours",
+        choices=("paraphrases", "one", "mixed", "benign", "renderings", "pictures"),
     )
     controls: bool = setting(
         False,
