@@ -68,6 +68,17 @@ Pictures = Annotated[
         metavar="DIR",
     ),
 ]
+Targets = Annotated[
+    Path | None,
+    Option(
+        help="JSON file of your model's concepts with kind, near and far (paper1 to paper3, lab)",
+        metavar="FILE",
+    ),
+]
+Captions = Annotated[
+    Path | None,
+    Option(help="text file of captions, for alignment and distances (paper1)", metavar="FILE"),
+]
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
 VERDICT_COLORS = {
     "removed": "green",
