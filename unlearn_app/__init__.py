@@ -19,6 +19,7 @@ _HOMES = {
     "load_model": "models.catalog",
     "make_config": "settings.run_config",
     "preview_concept": "concepts.catalog",
+    "read_pictures": "concepts.own_pictures",
     "run": "runs.workflow",
 }
 __all__ = sorted(_HOMES)

@@ -5,12 +5,15 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
+from ..common import registry
 from ..common.errors import ConfigError, ShouldStop, diverging, lower, never
 from ..common.registry import register
 from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
+from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, given_for
 from ..methods.objectives.diffusion import Diffusion
 from ..models.protocols import Model
+from ..models.sizes import picture_shape
 from ..settings.attacks import budget_of
 from ..settings.cost import fine_tuning_cost
 from ..settings.events import Step
@@ -57,12 +60,21 @@ def adversary_pictures(
     config: RunConfig,
     should_stop: ShouldStop = never,
     lesson: Lesson | None = None,
+    given: GivenPictures = NONE_GIVEN,
 ) -> LatentDataset:
     """The pictures that the adversary of a run with `config` holds, as its `attack` settings say.
 
-    The original model samples them, from prompts and seeds that the defender does not use. Where
-    it has never seen the concept, those that show it come from `lesson`, which holds as many.
+    The original model samples them, from prompts and seeds that the defender does not use, unless
+    the world of the model draws them or they are `given`. Where the model has never seen the
+    concept, those that show it come from `lesson`, which holds as many.
+
+    Raises:
+        ConfigError: the world draws no pictures, or the settings name pictures that are not given.
     """
+    held = config.attack
+    if held.data in ("renderings", "pictures"):
+        pictures, captions = lesson or lesson_of(model, concept, config, given)
+        return encoded(model, pictures[: held.pictures], captions[: held.pictures])
     asked = adversary_prompts(concept, config.attack)
     given = [lesson is not None and prompt.expects == concept.name for prompt in asked]
     others = [prompt.text for prompt, own in zip(asked, given, strict=True) if not own]
@@ -81,6 +93,26 @@ def adversary_pictures(
     pictures, captions = lesson
     taught = encoded(model, pictures[: sum(given)], captions[: sum(given)])
     return taught.mixed(sampled, given) if others else taught
+
+
+def lesson_of(model: Model, concept: Concept, config: RunConfig, given: GivenPictures) -> Lesson:
+    """Pictures of the concept that come from elsewhere than the original model, as 2410.12777 takes
+    them from other models.
+
+    Raises:
+        ConfigError: the world draws no pictures, or the settings name pictures that are not given.
+    """
+    held = config.attack
+    if own := given_for("pictures", config, given):
+        return own.lesson(concept.name, held.pictures, picture_shape(model))
+    lesson = registry.world(config.model).lesson(concept.name, held.pictures, config.seed)
+    if lesson is None:
+        raise ConfigError(
+            f"attack.data is renderings, and nothing draws the world of {config.model};"
+            " paraphrases is accepted, or pictures with a folder of yours.",
+            "attack.data",
+        )
+    return lesson
 
 
 def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int) -> Iterator[Step]:

@@ -23,6 +23,7 @@ from ..common.errors import (
 from ..common.images import to_pil
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept, Lesson, evenly_spaced
+from ..concepts.own_pictures import NONE_GIVEN, GivenPictures
 from ..evaluation.base_rates import of_attack
 from ..evaluation.comparison import (
     comparison_prompts,
@@ -93,13 +94,14 @@ def attack_context(
     config: RunConfig,
     should_stop: ShouldStop = never,
     lesson: Lesson | None = None,
+    given: GivenPictures = NONE_GIVEN,
 ) -> AttackContext:
     """The context of attacks on `concept` in a run with `config`.
 
-    The original model samples the adversary's pictures now; where it has never seen the concept,
-    they come from `lesson`.
+    The adversary's pictures are made now, as `adversary_pictures` says; where the model has never
+    seen the concept, they come from `lesson`.
     """
-    data = adversary_pictures(model, concept, config, should_stop, lesson)
+    data = adversary_pictures(model, concept, config, should_stop, lesson, given)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
     sampling = sampling_of(config.compare, model)
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
@@ -220,6 +222,7 @@ def controls(
     config: RunConfig,
     scorer: Scorer | None,
     should_stop: ShouldStop = never,
+    given: GivenPictures = NONE_GIVEN,
 ) -> Iterator[Stage | AttackCheckpoint]:
     """The run's own attack in two cases where it should succeed, as far as they apply: on the model
     that forgot the concept without resistance, and on the original with a concept never seen.
@@ -232,9 +235,9 @@ def controls(
             said = f"For comparison: the same attack on {concept.name} without resistance"
             yield Stage("attack", said, SHARES["controls"])
             plain = replace(config, resist=replace(config.resist, on=False))
-            for _ in forget(model, concept, plain, should_stop):
+            for _ in forget(model, concept, plain, should_stop, given=given):
                 raise_if_stopped(should_stop)
-            context = attack_context(model, concept, config, should_stop)
+            context = attack_context(model, concept, config, should_stop, given=given)
             yield from _control_curve(model, context, config, scorer, UNRESISTING, "unlearn")
         if unseen := easiest_unseen(concept, config):
             said = f"For comparison: the same attack teaches {unseen.name}, which was never seen"

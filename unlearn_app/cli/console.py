@@ -50,6 +50,36 @@ Seed = Annotated[str, Option(help=OPTIONS["seed"], metavar="N")]
 Preset = Annotated[str, Option(help=OPTIONS["preset"], metavar="|".join(PRESETS))]
 Model = Annotated[str, Option(help=OPTIONS["model"], metavar="pocket|FOLDER|HUB_ID")]
 Objective = Annotated[str, Option(help=OPTIONS["objective"], metavar="NAME")]
+ForgetPictures = Annotated[
+    Path | None,
+    Option(help="folder of PNG pictures of the concept to forget it by", metavar="DIR"),
+]
+RetainPictures = Annotated[
+    Path | None,
+    Option(
+        help="folder of PNG pictures to keep the rest by, each with a caption in a .txt file",
+        metavar="DIR",
+    ),
+]
+Pictures = Annotated[
+    Path | None,
+    Option(
+        help="folder of PNG pictures of the concept that the adversary fine-tunes on, with"
+        " captions in .txt files beside them",
+        metavar="DIR",
+    ),
+]
+Targets = Annotated[
+    Path | None,
+    Option(
+        help="JSON file of your model's concepts with kind, near and far (paper1 to paper3, lab)",
+        metavar="FILE",
+    ),
+]
+Captions = Annotated[
+    Path | None,
+    Option(help="text file of captions, for alignment and distances (paper1)", metavar="FILE"),
+]
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
 VERDICT_COLORS = {
     "removed": "green",

@@ -12,10 +12,12 @@ from rich.text import Text
 from ..common.atomic_files import new_file
 from ..common.errors import ConfigError
 from ..common.record_files import shown
+from ..concepts.own_pictures import read_folders, settings_from
 from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
 from ..settings.run_config import SETTING_GROUPS, setting_names
 from .console import (
+    Pictures,
     StageBars,
     assignments,
     check_new_file,
@@ -34,6 +36,7 @@ def attack(
     kind: Annotated[
         list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
     ],
+    pictures: Pictures = None,
     settings: Annotated[
         list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
     ] = None,
@@ -48,17 +51,8 @@ def attack(
 
     opened, found, verdict = Run.open(run), [], None
     kinds = [name for asked in kind for name in kinds_of(asked)]
-    own = tuple(f"{name}." for name in kinds)
-    changes = assignments(settings or [], also=own)
-    shared = ("attack.", "compare.")
-    for name in changes:
-        if not name.startswith((*own, *shared)):
-            accepted = [each for each in setting_names(SETTING_GROUPS) if each.startswith(shared)]
-            raise ConfigError(
-                f"An attack does not change {name!r}; its own settings and"
-                f" {', '.join(accepted)} do.",
-                name,
-            )
+    given = read_folders(pictures=pictures)
+    changes = settings_from(given) | _attack_settings(settings or [], kinds)
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
         terminal.print(
@@ -66,7 +60,8 @@ def attack(
         )
     try:
         with interrupt_flag() as cancel, StageBars(terminal) as bars:
-            for event in run_attacks(opened, kinds, changes, should_stop=cancel.is_set):
+            stop = cancel.is_set
+            for event in run_attacks(opened, kinds, changes, should_stop=stop, given=given):
                 if isinstance(event, Finding):
                     found.append(event)
                 elif isinstance(event, Verdict):
@@ -76,6 +71,25 @@ def attack(
     finally:  # what was found before an attack fails or is stopped is kept
         if found:
             _print_findings(run, found, verdict)
+
+
+def _attack_settings(texts: list[str], kinds: list[str]) -> dict[str, str]:
+    """What `--set` changes of attacks of these kinds.
+
+    Raises:
+        ConfigError: an unknown setting, or one that no attack has.
+    """
+    own, shared = tuple(f"{name}." for name in kinds), ("attack.", "compare.")
+    changes = assignments(texts, also=own)
+    for name in changes:
+        if not name.startswith((*own, *shared)):
+            accepted = [each for each in setting_names(SETTING_GROUPS) if each.startswith(shared)]
+            raise ConfigError(
+                f"An attack does not change {name!r}; its own settings and"
+                f" {', '.join(accepted)} do.",
+                name,
+            )
+    return changes
 
 
 def _print_findings(run: Path, found: list, verdict: Verdict | None) -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,17 +15,24 @@ from rich.console import Console
 from ..common import registry
 from ..common.errors import Cancelled, ConfigError, UnlearnError, check_known, enough_memory
 from ..common.signals import FROM_OUTSIDE, on_signal
+from ..concepts.own_pictures import GivenPictures, read_folders, settings_from
 from ..concepts.own_prompts import read_prompts
+from ..concepts.targets import read_captions, read_targets
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import SETTING_GROUPS, RunConfig, make_config, setting_names
 from .console import (
     OPTIONS,
+    Captions,
+    ForgetPictures,
     Lasting,
     Model,
     Objective,
+    Pictures,
     Preset,
+    RetainPictures,
     Seed,
     StageBars,
+    Targets,
     assignments,
     interrupt_flag,
     interruption,
@@ -68,6 +75,8 @@ BENCHES = {
     "lab": ("lab.measure", "Lab"),
     "soak": ("soak.measure", "Soak"),
 }
+OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")
+"""The benchmarks that also measure a model that the user brings."""
 OF_MODELS = tuple(name for name in BENCHES if name != "soak")
 """The benchmarks that `all` stands for."""
 TO_LOWER = "the batch size, the rank or the number of pictures, or choose a smaller model"
@@ -123,6 +132,9 @@ def run(
             help="file of your own forget and retain prompts, JSON or text", metavar="FILE"
         ),
     ] = None,
+    pictures: Pictures = None,
+    forget_pictures: ForgetPictures = None,
+    retain_pictures: RetainPictures = None,
     seed: Seed = str(RunConfig.seed),
     preset: Preset = RunConfig.preset,
     model: Model = RunConfig.model,
@@ -134,6 +146,9 @@ def run(
     ] = None,
 ) -> None:
     """Forget a concept, attack the forgetting and judge both; writes everything to a new folder."""
+    given = read_folders(
+        pictures=pictures, forget_pictures=forget_pictures, retain_pictures=retain_pictures
+    )
     config = make_config(
         concept,
         preset=preset,
@@ -143,16 +158,16 @@ def run(
         seed=seed,
         model=model,
         **({"rule": rule} if rule else {}),
-        **assignments(settings or []),
+        **settings_from(given) | assignments(settings or []),
     )
-    last = _run(config, out)
+    last = _run(config, out, given)
     print_result(last[Scores], last[Verdict])
     folder, kinds = last[Done].folder, (".png", ".json", ".safetensors")
     files = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
     print(f"Written to {folder}{taken(folder, out)}: {', '.join(files)}, images/")
 
 
-def _run(config: RunConfig, out: Path) -> dict[type, Event]:
+def _run(config: RunConfig, out: Path, given: GivenPictures) -> dict[type, Event]:
     """Run and show it; returns the last event of each kind.
 
     Raises:
@@ -163,7 +178,7 @@ def _run(config: RunConfig, out: Path) -> dict[type, Event]:
     last: dict[type, Event] = {}
     try:
         with interrupt_flag() as cancel, StageBars(screen()) as bars:
-            for event in workflow.run(config, out, cancel=cancel):
+            for event in workflow.run(config, out, cancel=cancel, given=given):
                 bars.show(event)
                 last[type(event)] = event
     except UnlearnError as error:
@@ -248,6 +263,12 @@ def bench(
             help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev"
         ),
     ] = "test",
+    model: Model = RunConfig.model,
+    judge: Annotated[
+        str | None, typer.Option(help="judge of the model's pictures", metavar="NAME")
+    ] = None,
+    targets: Targets = None,
+    captions: Captions = None,
     ray: Annotated[
         bool,
         typer.Option("--ray", help="measure cells side by side with Ray, here or at ADDRESS"),
@@ -258,12 +279,48 @@ def bench(
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
     _check_bench(name, split, ray, address)
+    own = _brought(name, model, judge, targets, captions, ray)
     from ..experiments.cells import Extent
 
     count = whole_number(seeds, "seeds", 1, 100)
-    extent = Extent(out.absolute(), count, smoke, full, split)
+    extent = Extent(out.absolute(), count, smoke, full, split, **own)
     for line in _bench_lines(name, extent, ray, address):
         print(line, flush=True)
+
+
+def _brought(
+    name: str,
+    model: str,
+    judge: str | None,
+    targets: Path | None,
+    captions: Path | None,
+    ray: bool,
+) -> dict[str, Any]:
+    """What the user brings to a benchmark, as fields of its extent.
+
+    Raises:
+        ConfigError: another benchmark, something without targets, or unreadable files.
+    """
+    if targets is None:
+        asked = {"model": model != RunConfig.model, "judge": judge, "captions": captions}
+        for option, given in asked.items():
+            if given:
+                raise ConfigError(
+                    f"--{option} is accepted with --targets FILE only: nobody knows what to forget"
+                    " otherwise.",
+                    option,
+                )
+        return {}
+    if name not in OF_ANY_MODEL or ray:
+        raise ConfigError(
+            f"--targets is not accepted with {name}{' --ray' if ray else ''}; bench"
+            f" {', '.join(OF_ANY_MODEL)} without --ray take it.",
+            "targets",
+        )
+    if captions and name != "paper1":
+        raise ConfigError("--captions is accepted with paper1 only.", "captions")
+    lines = read_captions(captions) if captions else ()
+    return {"targets": read_targets(targets, model), "judge": judge, "captions": lines}
 
 
 def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:

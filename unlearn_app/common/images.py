@@ -30,6 +30,18 @@ def open_png(path: Path) -> Image.Image:
     """
     try:
         content = read_bytes(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path) from error
+    return decoded_png(content, path)
+
+
+def decoded_png(content: bytes, path: Path | str = "a file") -> Image.Image:
+    """The picture in the `content` of a PNG file, loaded; `path` names it in errors.
+
+    Raises:
+        OutputError: as `open_png`.
+    """
+    try:
         if max(struct.unpack(">II", content[16:24])) > LARGEST_SIDE:  # before Pillow warns of it
             raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
         picture = Image.open(io.BytesIO(content), formats=("PNG",))
@@ -37,11 +49,15 @@ def open_png(path: Path) -> Image.Image:
             raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
         picture.load()
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
-        raise OutputError(
-            f"{str(path)!r} is no readable picture; a PNG of at most {LARGEST_SIDE} pixels a side"
-            " is accepted."
-        ) from error
+        raise _unreadable(path) from error
     return picture
+
+
+def _unreadable(path: Path | str) -> OutputError:
+    return OutputError(
+        f"{str(path)!r} is no readable picture; a PNG of at most {LARGEST_SIDE} pixels a side is"
+        " accepted."
+    )
 
 
 def to_pixels(images: "Tensor") -> np.ndarray:

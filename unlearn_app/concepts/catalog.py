@@ -4,6 +4,7 @@ from ..common.registry import DEFAULT_MODEL, world
 from ..settings.run_config import RunConfig
 from .concept import Concept, KnownConcept, Prompt, restricted_retain
 from .own_prompts import with_own
+from .targets import targets_told
 
 
 def tuning_prompts(config: RunConfig) -> tuple[Prompt, ...]:
@@ -12,8 +13,11 @@ def tuning_prompts(config: RunConfig) -> tuple[Prompt, ...]:
 
 
 def known_concepts(model: str = DEFAULT_MODEL) -> list[KnownConcept]:
-    """The vocabulary of a model; empty for a model that takes any words."""
-    return world(model).known_concepts()
+    """The vocabulary of a model, or what the user's targets for it name; empty for a model that
+    takes any words.
+    """
+    targets = targets_told()
+    return targets.known() if targets and targets.model == model else world(model).known_concepts()
 
 
 def preview_concept(config: RunConfig) -> Concept:
@@ -24,6 +28,8 @@ def preview_concept(config: RunConfig) -> Concept:
         are not accepted.
     """
     concept = world(config.model).concept(config.concept, config.anchor)
+    if (targets := targets_told()) and targets.model == config.model:
+        concept = targets.applied(concept)
     if config.prompts:
         concept = with_own(concept, config.prompts)
     return restricted_retain(concept, config.unlearn.retain)

@@ -65,9 +65,25 @@ def new_ledger(
     """An empty ledger whose panel holds the known concepts of the model, and `also`.
 
     Raises:
+        ConfigError: as `check_request`.
         OutputError: the folder exists or cannot be written.
     """
+    check_request(config)
     return Ledger.create(folder, config, plan, panel_names(config, also))
+
+
+def check_request(config: RunConfig) -> None:
+    """Refuse settings of requests whose updates a ledger cannot sum, merge and take back.
+
+    Raises:
+        ConfigError: the weights themselves are trained.
+    """
+    if config.unlearn.weights != "lora":
+        raise ConfigError(
+            f"unlearn.weights is {config.unlearn.weights}, and a ledger sums and merges adapters;"
+            " unlearn.weights=lora is accepted in a sequence.",
+            "unlearn.weights",
+        )
 
 
 def panel_names(config: RunConfig, also: Sequence[str]) -> list[str]:
@@ -155,6 +171,7 @@ def run_request(
     Raises:
         ConfigError, OutputError: as `append`.
     """
+    check_request(config)
     concept = preview_concept(config).name
     if not (folder / "ledger.json").exists():
         new_ledger(folder, config, plan, [concept])
@@ -195,6 +212,7 @@ def append(
         OutputError: the ledger is another model's, or another process is changing it.
     """
     with ledger.locked():
+        check_request(config or ledger.config)
         concept, erased = _next(ledger, text, held_out)
         ledger.check_base(model.base_hash, model.name)
         if concept.name not in ledger.names:
@@ -202,10 +220,8 @@ def append(
         own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
         held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
         yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
-        sampler = sampler or CachedSampler()
-        row, own, combined = yield from _train_request(
-            ledger, concept, own_config, erased, held, model, sampler, should_stop
-        )
+        asked = (own_config, erased, held, model, sampler or CachedSampler(), should_stop)
+        row, own, combined = yield from _train_request(ledger, concept, *asked)
         yield Stage(
             "compare", "Generating the panel again: what was erased, and what should stay", TRAINED
         )

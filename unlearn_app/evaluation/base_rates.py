@@ -105,7 +105,8 @@ def relearning_key(config: RunConfig, model: "Model") -> dict[str, Any]:
     sampling = Sampling(
         config.compare.sampling_steps, config.compare.guidance_scale, model.scheduler
     )
-    return {"attack": asked, **to_json(sampling), "base": model.base_hash}
+    own = {"pictures": config.pictures} if config.pictures else {}
+    return {"attack": asked, **own, **to_json(sampling), "base": model.base_hash}
 
 
 def attack_key(attack: Any, config: RunConfig, model: "Model") -> dict[str, Any]:

@@ -34,6 +34,31 @@ def kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
     return whole.item(), torch.as_tensor(variance).sqrt().item()
 
 
+def frechet(features: Tensor, reference: Tensor) -> float:
+    """Fréchet distance of two sets of features (N, D) and (M, D), each taken for a normal
+    distribution: |mu - nu|^2 + tr(S + T - 2 (S T)^(1/2)).
+
+    FID of 1706.08500 with the judge's features in place of Inception's, so that values compare
+    within one judge only. It is biased upwards where there are fewer pictures than features.
+
+    Raises:
+        ValueError: a set has fewer than two rows.
+    """
+    if min(len(features), len(reference)) < 2:
+        raise ValueError(
+            "A Fréchet distance needs at least 2 pictures a side; there are"
+            f" {len(features)} and {len(reference)}."
+        )
+    x, y = features.double(), reference.double()
+    s, t = torch.atleast_2d(x.T.cov()), torch.atleast_2d(y.T.cov())
+    # The eigenvalues of S T are those of the symmetric R T R with R R = S.
+    values, vectors = torch.linalg.eigh(s)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ t @ root).clamp(min=0).sqrt().sum()
+    means = (x.mean(0) - y.mean(0)).square().sum()
+    return (means + s.trace() + t.trace() - 2 * shared).item()
+
+
 def paired_kid(features: Tensor, reference: Tensor) -> tuple[float, float]:
     """Kernel distance of pictures of the same prompts and seeds, features (N, D) each, and its
     jackknife error.

@@ -11,7 +11,7 @@ import hashlib
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -19,16 +19,23 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ..common.atomic_files import write_bytes
+from ..common.errors import ConfigError
 from ..common.json_values import json_text, to_json
 from ..common.paths import POCKET, ROOT
 from ..common.record_files import Record, checked, read_json
+from ..common.registry import DEFAULT_MODEL
+from ..concepts.catalog import preview_concept
+from ..concepts.concept import Kind
+from ..concepts.targets import Targets, targets_told, told
 from ..continual.ledger import slug
 from ..evaluation.judges import Scorer
+from ..evaluation.judges.loading import load_scorer
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
 from ..models.catalog import load_model
 from ..models.protocols import Model
 from ..runs.provenance import environment, peak_memory_gb
+from ..settings.run_config import RunConfig, make_config
 
 SMOKE = {
     "unlearn.steps": 2,
@@ -54,18 +61,47 @@ def assigned(settings: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a benchmark is measured, and the folder that holds its cells and tables."""
+    """How much of a benchmark is measured, the folder that holds its cells and tables, and what the
+    user brings: a model with targets, a judge by the name that `--judge` takes, and captions.
+    """
 
     out: Path
     seeds: int = 3
     smoke: bool = False
     full: bool = False
     split: str = "test"
+    targets: Targets | None = None
+    judge: str | None = None
+    captions: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is measured."""
+        return self.targets.model if self.targets else DEFAULT_MODEL
 
     @property
     def ships(self) -> bool:
         """Whether what is measured replaces files that ship."""
-        return not self.smoke and self.out.resolve().is_relative_to(ROOT)
+        own = self.targets or self.smoke
+        return not own and self.out.resolve().is_relative_to(ROOT)
+
+
+def settings(target: str, **changes: Any) -> RunConfig:
+    """The settings of a run of a benchmark on `target`, with the model that the user brings."""
+    own = {"model": targets.model} if (targets := targets_told()) else {}
+    return make_config(target, **own | changes)
+
+
+def names_of(kind: Kind, usual: Sequence[str]) -> tuple[str, ...]:
+    """The names of the targets of a kind that the user brings, else the `usual` ones."""
+    targets = targets_told()
+    return targets.of_kind(kind) if targets else tuple(usual)
+
+
+def all_names(usual: Sequence[str]) -> tuple[str, ...]:
+    """The names of all targets that the user brings, else the `usual` ones."""
+    targets = targets_told()
+    return tuple(targets.targets) if targets else tuple(usual)
 
 
 class Experiment(ABC):
@@ -84,13 +120,43 @@ class Experiment(ABC):
 
     @functools.cached_property
     def model(self) -> Model:
-        """The model that is measured: the bundled one unless another was given."""
-        return self._model or load_model()
+        """The model that is measured: the bundled one unless the user brings another."""
+        return self._model or load_model(self.extent.model)
 
     @functools.cached_property
     def judge(self) -> Scorer:
-        """What judges its pictures."""
-        return self._judge or PocketJudge.load(POCKET / "judge")
+        """What judges its pictures.
+
+        Raises:
+            ConfigError: the model has no judge here.
+        """
+        if self._judge or not self.extent.targets:
+            return self._judge or PocketJudge.load(POCKET / "judge")
+        asked = [settings(name) for name in self.extent.targets.targets]
+        named = {"named": self.extent.judge} if self.extent.judge else {}
+        judge = load_scorer(self.extent.model, [preview_concept(one) for one in asked], **named)
+        if judge is None:
+            raise ConfigError(
+                f"There is no judge for {self.extent.model} here, and tables are its scores;"
+                " --judge NAME names one.",
+                "judge",
+            )
+        return judge
+
+    @functools.cached_property
+    def about(self) -> dict[str, Any]:
+        """What every cell of a model that the user brings depends on."""
+        if not (targets := self.extent.targets):
+            return {}
+        own = {
+            "model": Path(targets.model).name,
+            "base": self.model.base_hash,
+            "judge": f"{self.judge.name} {self.judge.version}",
+            "targets": targets.file,
+            "targets_sha256": targets.sha256,
+        }
+        captions = {"captions": short_hash(self.extent.captions)} if self.extent.captions else {}
+        return {"brought": own | captions}
 
     @functools.cached_property
     def second(self) -> SecondJudge:
@@ -105,7 +171,8 @@ class Experiment(ABC):
     @property
     def folder(self) -> Path:
         """The folder of the cells."""
-        return self.extent.out / f"{self.label}{'-smoke' if self.smoke else ''}"
+        own = f"-{slug(Path(self.extent.model).name)}" if self.extent.targets else ""
+        return self.extent.out / f"{self.label}{own}{'-smoke' if self.smoke else ''}"
 
     @abstractmethod
     def cells(self) -> list[Any]:
@@ -115,7 +182,8 @@ class Experiment(ABC):
         """The cells of a grid that belong to the extent: the declared cut, or all; of a smoke only
         `small` ones.
         """
-        some = [cell for cell in cells if self.extent.full or cell.cut]
+        every = self.extent.full or self.extent.targets is not None
+        some = [cell for cell in cells if every or cell.cut]
         return [cell for cell in some if not self.smoke or small(cell)]
 
     def key(self, cell: Any) -> str:
@@ -218,10 +286,11 @@ def run_cells(
 
 def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
     """Measure or resume every cell, write the report, and yield lines to print."""
-    cells = experiment.cells()
-    for row, (cell, values) in enumerate(run_cells(experiment, cells, loop), 1):
-        yield f"{row}/{len(cells)} {experiment.line(cell, values)}"
-    yield experiment.report()
+    with told(experiment.extent.targets):
+        cells = experiment.cells()
+        for row, (cell, values) in enumerate(run_cells(experiment, cells, loop), 1):
+            yield f"{row}/{len(cells)} {experiment.line(cell, values)}"
+        yield experiment.report()
 
 
 def stored(experiment: Experiment, cell: Any) -> tuple[dict[str, Any], float]:
@@ -231,7 +300,7 @@ def stored(experiment: Experiment, cell: Any) -> tuple[dict[str, Any], float]:
     path = _path(experiment, cell)
     if path.exists():
         record = _read(path)
-        if record["config"] == to_json(experiment.config(cell)):
+        if record["config"] == to_json(experiment.config(cell) | experiment.about):
             return record["values"], record["seconds"]
     return {}, 0.0
 
@@ -289,7 +358,7 @@ def _store(experiment: Experiment, cell: Any, found: Measured, spent: float) -> 
     name = hashlib.sha256(content).hexdigest()[:8]
     write_bytes(environments / f"{name}.json", content)
     record = {
-        "config": to_json(experiment.config(cell)),
+        "config": to_json(experiment.config(cell) | experiment.about),
         "values": found.values,
         "seconds": round(spent + found.seconds, 2),
         "peak_gb": found.peak_gb,

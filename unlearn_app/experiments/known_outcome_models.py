@@ -133,7 +133,7 @@ def context_of(model: Model, config: RunConfig) -> AttackContext:
     not.
     """
     concept = preview_concept(config)
-    unseen = {known.name for known in known_concepts() if known.fresh}
+    unseen = {known.name for known in known_concepts(config.model) if known.fresh}
     held = unseen_context if concept.name in unseen else attack_context
     return held(model, concept, config)
 

@@ -22,6 +22,12 @@ HASH_LENGTH = 64
 EARLIER_MODEL = (
     "**Measured on an earlier edition of the bundled model, not on the one that ships today.**"
 )
+BROUGHT = (
+    "**Measured on the model {model} (weights {base:.12}), judged by {judge}, on the targets of"
+    " {targets} (SHA-256 {targets_sha256:.12}).** What the text below says of PocketCanvas and of"
+    " reasons holds for the bundled model."
+)
+"""The note on a model that the user brings."""
 RESULTS = ASSETS / "results" / "README.md"
 """The page of all results."""
 QUOTED = {
@@ -113,6 +119,8 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
     folder = folder.resolve()
     title, _, rest = text.partition("\n")
     note = _earlier_model(folder)
+    if own := _brought(folder):
+        title, note = title.replace("PocketCanvas", own["model"]), BROUGHT.format(**own)
     text = (f"{title}\n\n{note}\n{rest}" if note else text).rstrip("\n") + "\n"
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,12 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
         quoted = last_table(text, QUOTED[folder.name])
         quote(folder.name, f"{note}\n\n{quoted}" if note else quoted)
     return text
+
+
+def _brought(folder: Path) -> dict[str, str]:
+    """What the user brought to the cells of `folder`; nothing for those of the bundled model."""
+    configs = [config for config, _ in read_cells(folder).values()]
+    return next((config["brought"] for config in configs if "brought" in config), {})
 
 
 def _earlier_model(folder: Path) -> str:

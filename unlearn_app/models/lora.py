@@ -56,9 +56,11 @@ def squared_norm(factors: Factors) -> Tensor:
 
 
 def scaled(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """The factors of `scale` times an update: its B multiplied, its A as they are."""
+    """The factors of `scale` times an update, its B multiplied, its A as they are; or its
+    differences of weights, multiplied.
+    """
     return {
-        name: tensor * scale if ".lora_B." in name else tensor for name, tensor in state.items()
+        name: tensor if ".lora_A." in name else tensor * scale for name, tensor in state.items()
     }
 
 

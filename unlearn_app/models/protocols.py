@@ -19,7 +19,7 @@ from .parameterization import Parameterization
 
 Slot = Literal["unlearn", "relearn"]
 Params = dict[str, Tensor]
-"""Tensors by name: an adapter slot's factors `LAYER.lora_A.SLOT.weight` (rank, in) and
+"""Tensors by name: a slot's factors `LAYER.lora_A.SLOT.weight` (rank, in) and
 `LAYER.lora_B.SLOT.weight` (out, rank), or weights of the denoiser.
 """
 
@@ -106,7 +106,7 @@ class Denoiser(Protocol):
     def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
         """All weights by name, in at least float32, with the update of `slot` added.
 
-        Differentiable in the slot's factors, of which `params` replaces some by name.
+        Differentiable in what the slot holds, of which `params` replaces some by name.
         """
 
     def active(self, *slots: Slot) -> AbstractContextManager[None]:
@@ -114,7 +114,9 @@ class Denoiser(Protocol):
 
 
 class Adapters(Protocol):
-    """Two fixed LoRA slots over the weights of a denoiser."""
+    """Two fixed slots over the weights of a denoiser, each for a LoRA adapter or for weights that
+    replace the original ones.
+    """
 
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
@@ -123,28 +125,43 @@ class Adapters(Protocol):
         unchanged.
 
         `modules` are the layers that carry it, as `UnlearnConfig.modules` names them.
+
+        Raises:
+            ConfigError: the model has no such layers.
+        """
+
+    def reset_weights(self, slot: Slot, modules: str = "all") -> Params:
+        """Put copies of weights into `slot`, in at least float32, and return them by name.
+
+        They are all of the denoiser with `modules` "all", all but those of cross-attention with
+        "not_cross", and those of the layers that `reset_adapter` adapts otherwise.
+
+        Raises:
+            ConfigError: the model has no such layers.
         """
 
     def drop_adapters(self) -> None:
         """Empty both slots."""
 
     def adapter_state(self, slot: Slot) -> Params:
-        """A CPU copy of the adapter's factors, in diffusers' file naming, with scale 1.
+        """A CPU copy of the adapter's factors, in diffusers' file naming, with scale 1, or of the
+        differences between the slot's weights and the original ones.
 
         Raises:
             KeyError: the slot is empty.
         """
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
-        """Replace the adapter in `slot` by one that covers any of the layers, each with a rank of
-        its own, by their names here or in files of others (`read_adapter`).
+        """Replace what is in `slot` by an adapter that covers any of the layers, each with a rank
+        of its own, by their names here or in files of others (`read_adapter`), or by the weights
+        that differ as `state` says.
 
         Raises:
             ModelError: its factors do not fit this model.
         """
 
     def training(self, slot: Slot) -> AbstractContextManager[Params]:
-        """Use `slot` alone, with gradients, and yield its factors."""
+        """Use `slot` alone, with gradients, and yield its factors or weights."""
 
     def merged(self, slot: Slot) -> AbstractContextManager[None]:
         """Add the update of `slot` to the base weights; they are restored bit for bit."""
@@ -157,8 +174,8 @@ class Adapters(Protocol):
         """
 
     def base_weight_grads(self, slot: Slot) -> AbstractContextManager[Params]:
-        """Give the dense weights under the layers of `slot` gradients, by the names of the slot's B
-        factors.
+        """Give the original weights under `slot` gradients, by the names of its B factors, or by
+        their own where it holds weights.
         """
 
 

@@ -1,6 +1,7 @@
 """Estimates of the size of files before they are written."""
 
 import math
+from typing import Literal
 
 from ..common.errors import ConfigError
 from .protocols import Model
@@ -15,10 +16,15 @@ LARGEST_SIDE = 4096
 """The longest side in pixels of a picture that is asked for."""
 
 
+def picture_shape(model: Model) -> tuple[int, int]:
+    """The height and width of a picture by `model`, in pixels."""
+    _, height, width = model.latent_shape
+    return ENLARGED * height, ENLARGED * width
+
+
 def picture_size(model: Model, size: tuple[int, int] | None = None) -> int:
     """The bytes of a picture by `model` that PNG cannot compress, by default of its own size."""
-    _, height, width = model.latent_shape
-    return 3 * math.prod(size or (ENLARGED * height, ENLARGED * width))
+    return 3 * math.prod(size or picture_shape(model))
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -36,9 +42,16 @@ def check_size(size: tuple[int, int]) -> None:
         )
 
 
-def adapter_size(model: Model, rank: int, modules: str = "all") -> int:
-    """The bytes of an adapter of that rank; both slots are empty afterwards."""
-    factors = model.reset_adapter("unlearn", rank, rank, 0, modules)
-    size = NUMBER * sum(tensor.numel() for tensor in factors.values())
+def adapter_size(
+    model: Model, rank: int, modules: str = "all", weights: Literal["lora", "full"] = "lora"
+) -> int:
+    """The bytes of an adapter of that rank, or of differences of the weights themselves; both slots
+    are empty afterwards.
+    """
+    if weights == "full":
+        tensors = model.reset_weights("unlearn", modules)
+    else:
+        tensors = model.reset_adapter("unlearn", rank, rank, 0, modules)
+    size = NUMBER * sum(tensor.numel() for tensor in tensors.values())
     model.drop_adapters()
     return size

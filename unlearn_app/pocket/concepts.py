@@ -139,6 +139,17 @@ def pocket_concept(text: str, anchor: str | None) -> Concept:
     )
 
 
+def trained_contexts(text: str) -> set[str]:
+    """The names on the other axis and of settings that prompts of the concept `text` may show it
+    with outside of its held-out prompts.
+
+    Raises:
+        ConfigError: an unknown concept.
+    """
+    entry, kind = find_entry(text)
+    return {*_others(entry, kind, False), *_settings(False)}
+
+
 def tuning_prompts(text: str) -> tuple[Prompt, ...]:
     """Prompts to tune by: the styles or objects of the concept's training prompts in held-out
     settings, which forgetting reaches last.

@@ -10,6 +10,7 @@ from ..common import registry
 from ..common.atomic_files import check_space
 from ..common.errors import ShouldStop, enough_memory, never
 from ..concepts.catalog import preview_concept
+from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, check_adversary
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_model
@@ -17,7 +18,7 @@ from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Model, slots_kept
 from ..models.sizes import picture_size
 from ..settings.events import Event, Stage
-from ..settings.run_config import config_from_dict
+from ..settings.run_config import FOLDER, config_from_dict
 from .findings import judge_again, read_findings, write_finding
 from .folder import Run
 from .provenance import environment
@@ -30,12 +31,14 @@ def run_attacks(
     *,
     model: Model | None = None,
     should_stop: ShouldStop = never,
+    given: GivenPictures = NONE_GIVEN,
 ) -> Iterator[Event | Finding]:
     """Attack a stored run in several ways, keep what is found beside it, and yield it with what
     happens meanwhile.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
-    `compare.forget`). The last event is the verdict with everything that was ever found.
+    `compare.forget`); `given` are pictures for the adversary. The last event is the verdict with
+    everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
@@ -43,9 +46,10 @@ def run_attacks(
     """
     changes = dict(changes or {})
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
-    config = config_from_dict(run.record["config"], **rest)
+    config = config_from_dict(run.record["config"], **{**_own_data(rest), **rest})
     attacks = {kind: attack_of(config, kind, **_own(kind, changes)) for kind in kinds}
     adapter = run.adapter()
+    check_adversary(config, given)
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, model = preview_concept(config), model or load_model(config.model)
     run.check_base(model.base_hash, model.name)
@@ -53,7 +57,7 @@ def run_attacks(
     state = read_adapter(adapter)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
     check_space(run.folder, shown * picture_size(model))
-    context = attack_context(model, concept, config, should_stop)
+    context = attack_context(model, concept, config, should_stop, given=given)
     for kind, attack in attacks.items():
         with slots_kept(model):
             model.drop_adapters()
@@ -64,6 +68,12 @@ def run_attacks(
         finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
     yield judge_again(run, read_findings(run.folder))
+
+
+def _own_data(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """No folder where other data than pictures are asked for of a run whose adversary held one."""
+    other = changes.get("attack.data", "pictures") != "pictures"
+    return {"pictures": None} if other else {}
 
 
 def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +94,8 @@ def _memory_settings(kind: str) -> str:
 
 def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     words = ["python", "-m", "unlearn_app", "attack", run.folder.name, "--kind", kind]
+    words += ["--pictures", FOLDER] if "pictures" in rest else []
+    rest = {name: value for name, value in rest.items() if name != "pictures"}
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
     return shlex.join(
         words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]

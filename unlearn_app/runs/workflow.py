@@ -27,6 +27,7 @@ from ..common.errors import (
 from ..common.json_values import to_json
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept
+from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, check_given
 from ..evaluation.base_rates import RECORDED, relearning, scores_of, taught_curve
 from ..evaluation.collapse_monitor import COLLAPSE, CollapseMonitor
 from ..evaluation.comparison import (
@@ -97,6 +98,7 @@ class _Work:
     concept: Concept
     writer: RunWriter
     cancel: threading.Event
+    given: GivenPictures
     timing: dict[str, float] = field(default_factory=dict)
     columns: dict[str, Images] = field(default_factory=dict)
     taught: dict[int, GroupScore] = field(default_factory=dict)
@@ -119,10 +121,12 @@ def run(
     *,
     cancel: threading.Event | None = None,
     model: Model | None = None,
+    given: GivenPictures = NONE_GIVEN,
 ) -> Iterator[Event]:
     """Forget, attack and compare, writing the run folder `out` and yielding what happens.
 
-    `model` may be a model that is loaded already (it must be `config.model`). When `cancel` is
+    `model` may be a model that is loaded already (it must be `config.model`), and `given` are the
+    pictures that the settings name by their hashes. When `cancel` is
     set the run stops within one step, keeps what it has, and ends with
     `Done(stopped=True)`. The folder is beside `out` where that was taken meanwhile.
 
@@ -133,10 +137,11 @@ def run(
     """
     started = time.perf_counter()
     concept = preview_concept(config)
+    check_given(config, given)
     with RunWriter(out) as writer:
         if config.prompts:
             write_bytes(writer.partial / OWN_PROMPTS, f"{config.prompts}\n".encode())
-        work = _Work(config, concept, writer, cancel or threading.Event(), model=model)
+        work = _Work(config, concept, writer, cancel or threading.Event(), given, model=model)
         problem: UnlearnError | None = None
         try:
             problem = yield from _work_through(work)
@@ -207,7 +212,8 @@ def _size(config: RunConfig, concept: Concept, model: Model) -> int:
     shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
     if is_trained(config):
-        size += 2 * adapter_size(model, config.unlearn.rank, config.unlearn.modules)
+        unlearn = config.unlearn
+        size += 2 * adapter_size(model, unlearn.rank, unlearn.modules, unlearn.weights)
     else:
         rank = getattr(config.build("closed_form"), "rank", 0)
         edited = token_access(model, "A closed form").cross_weights().values()
@@ -251,7 +257,8 @@ def _train(
     work: _Work, learn: Callable[..., Iterator[Step]], text: str, share: float
 ) -> Iterator[Event]:
     yield Stage("retain", "Generating examples of what to keep with the original model", share)
-    terms = training_terms(work.model, work.concept, work.config, work.cancel.is_set)
+    asked = (work.model, work.concept, work.config, work.cancel.is_set)
+    terms = training_terms(*asked, given=work.given)
     yield Stage("unlearn", text, SHARES["unlearn"])
     steps = learn(work.model, work.concept, terms, work.config)
     diverges = diverging(*lower("unlearn.lr", work.config.unlearn.lr))
@@ -272,7 +279,8 @@ def _attack(work: _Work) -> Iterator[Event]:
     for step, score_there in scores_of(work.base).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
     attack = Relearn(training=settings)
-    context = attack_context(work.model, work.concept, work.config, work.cancel.is_set)
+    asked = (work.model, work.concept, work.config, work.cancel.is_set)
+    context = attack_context(*asked, given=work.given)
     for event in checkpoints(work.model, attack, context, partial(_look, work)):
         match event:
             case Step():
@@ -289,10 +297,11 @@ def _attack(work: _Work) -> Iterator[Event]:
 
 def _controls(work: _Work) -> Iterator[Event]:
     # Resisting an attack means nothing without the controls.
-    asked = work.config.attack.controls or work.config.resist.on
-    if not asked or not work.config.attack.steps or work.collapsed:
+    wanted = work.config.attack.controls or work.config.resist.on
+    if not wanted or not work.config.attack.steps or work.collapsed:
         return
-    for event in controls(work.model, work.concept, work.config, work.scorer, work.cancel.is_set):
+    asked = (work.model, work.concept, work.config, work.scorer, work.cancel.is_set)
+    for event in controls(*asked, work.given):
         if isinstance(event, AttackCheckpoint):
             work.writer.add_checkpoint(event)
             if event.control == FRESH:
@@ -456,7 +465,7 @@ STAGES = {
     "unlearn_s": (
         _unlearn,
         "Unlearning",
-        "unlearn.batch_size, unlearn.rank or resist.batch_size",
+        "unlearn.batch_size, unlearn.rank or resist.batch_size, or use unlearn.weights=lora",
     ),
     "compare_s": (_compare, *_COMPARING),
     "attack_s": (_attack, *_ATTACKING),

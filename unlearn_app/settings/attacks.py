@@ -46,4 +46,6 @@ def pictures_of(config: AttackConfig) -> str:
         "one": f"{config.pictures} pictures of the concept from one prompt",
         "mixed": f"{half} pictures of the concept and {config.pictures - half} harmless ones",
         "benign": f"{config.pictures} harmless pictures",
+        "renderings": f"{config.pictures} pictures of the concept that its world draws",
+        "pictures": f"{config.pictures} pictures of the concept from a folder",
     }[config.data]

@@ -11,7 +11,16 @@ from typing import Any
 
 from ..common import registry
 
-MODULES = ("all", "cross", "keys_values", "not_cross", "self", "attention", "convolutions")
+MODULES = (
+    "all",
+    "cross",
+    "keys_values",
+    "not_cross",
+    "self",
+    "attention",
+    "convolutions",
+    "locon",
+)
 RETAIN_ARMS = ("diversified", "near", "uniform")
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
@@ -24,19 +33,24 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    later: bool = False,
 ) -> Any:
     """A dataclass field with its one-line meaning and what is accepted: an inclusive range, or one
     of `choices`.
+
+    One that came `later` than the first records is left out of records while it has its default, so
+    that what was measured before depends on the same settings.
     """
     accepted = (
         {"range": (low, high)} if low is not None else {"choices": choices} if choices else {}
     )
-    return field(default=default, metadata={"help": help_text} | accepted)
+    since = {"later": True} if later else {}
+    return field(default=default, metadata={"help": help_text} | accepted | since)
 
 
 @dataclass(frozen=True)
 class UnlearnConfig:
-    """Training of the unlearn adapter."""
+    """Training of the update that forgets."""
 
     steps: int = setting(30, "optimizer steps", 1, 5000)
     lr: float = setting(2e-3, "learning rate of Adam", 1e-6, 1e-1)
@@ -58,9 +72,17 @@ class UnlearnConfig:
     )
     modules: str = setting(
         "all",
-        "layers with LoRA: all, what attends to the text, its keys and values, the rest,"
-        " self-attention, both, convolutions",
+        "layers that learn: all of attention and feed-forward, cross-attention, its keys and"
+        " values, all but cross-attention, self-attention, both attentions, convolutions, or all"
+        " with convolutions (LoCon)",
         choices=MODULES,
+    )
+    weights: str = setting(
+        "lora",
+        "what is trained there: a LoRA adapter, or the weights themselves (all with modules all),"
+        " published as a dense file",
+        choices=WEIGHTS,
+        later=True,
     )
     retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
     retain_loss: str = setting(
@@ -136,8 +158,9 @@ class AttackConfig:
     optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
     data: str = setting(
         "paraphrases",
-        "what the adversary's pictures show",
-        choices=("paraphrases", "one", "mixed", "benign"),
+        "what the adversary's pictures show; renderings are drawn by the world of a bundled model,"
+        " pictures are a folder of yours",
+        choices=("paraphrases", "one", "mixed", "benign", "renderings", "pictures"),
     )
     controls: bool = setting(
         False,
@@ -168,7 +191,7 @@ def _regularize_config(names: tuple[str, ...]) -> type:
             "changes since the previous request, or since the original",
             choices=("previous", "original"),
         ),
-        decay=setting(0.0, "weight decay of the factors", 0.0, 1.0),
+        decay=setting(0.0, "weight decay of what is trained", 0.0, 1.0),
     )
 
 

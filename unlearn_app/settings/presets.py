@@ -23,6 +23,8 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
     },
 }
 
+FULL_WEIGHTS: dict[str, Any] = {"unlearn.lr": 3e-4}
+"""What training the weights themselves takes instead of an adapter's settings."""
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
 """What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in
 as many steps.

@@ -3,6 +3,7 @@ the command line and the library.
 """
 
 import math
+import re
 import reprlib
 import shlex
 import unicodedata
@@ -21,13 +22,22 @@ from .groups import (
     group_class,
     setting,
 )
-from .presets import PRESET_CHANGES, PRESETS
+from .presets import FULL_WEIGHTS, PRESET_CHANGES, PRESETS
 
 MAX_TEXT = 200
 MAX_PROMPTS = 20_000
+FOLDER = "DIR"
+"""What stands for a folder in a command; a record does not name folders of this machine."""
 OWN_PROMPTS = "prompts.txt"
 """The file of a run folder that holds the user's own prompts."""
+PICTURE_FOLDERS = {
+    "pictures": "the adversary's pictures",
+    "forget_pictures": "the forget pictures",
+    "retain_pictures": "the retain pictures",
+}
+"""The folders of pictures that a user may give, by the setting that holds the hash of each."""
 SETTING_GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
+HASH = re.compile(r"[0-9a-f]{64}")
 ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
 
 
@@ -48,6 +58,15 @@ class RunConfig:
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
+    pictures: str | None = setting(
+        None, "hash of the pictures of the concept that the adversary holds", later=True
+    )
+    forget_pictures: str | None = setting(
+        None, "hash of pictures of the concept to forget it by", later=True
+    )
+    retain_pictures: str | None = setting(
+        None, "hash of pictures with captions to keep the rest by", later=True
+    )
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
@@ -75,9 +94,10 @@ class RunConfig:
         check_known("preset", self.preset, PRESETS)
         _check_values(self)
         for part in registry.build_all("regularizer", self.regularize):
-            part.check(self.unlearn.modules)
+            part.check(self.unlearn.modules, self.unlearn.weights)
         if registry.kind_of(self.objective) != "objective" and not self.resist.on:
             _check_edit(self.objective, self.regularize)
+        _check_pictures(self)
         given, chosen = dict(self.options), self.methods.values()
         options = {  # those of parts that are not chosen are left out
             name: _value(given.get(name, item.default), item, name)
@@ -111,6 +131,9 @@ class RunConfig:
             value, usual = getattr(self, name), RunConfig if name in chosen else base
             if name == "preset" or value != getattr(usual, name):
                 words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
+        for name in PICTURE_FOLDERS:
+            if getattr(self, name):
+                words += [f"--{name.replace('_', '-')}", FOLDER]
         usual = {name: item.default for name, item in _method_settings().items()} | base._dotted()
         for name, value in self._dotted().items():
             if value != usual[name]:
@@ -131,8 +154,8 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
 
     What the chosen method suggests for itself replaces the preset's values, what the model's world
-    has tuned for the method and the kind of concept replaces those in the preset fast, and
-    `changes` replace all.
+    has tuned for the method and the kind of concept replaces those in the preset fast, what full
+    weights take replaces these, and `changes` replace all.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
@@ -143,6 +166,8 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     if preset == "fast" and isinstance(concept, str):
         world = registry.world(str(changes.get("model", RunConfig.model)).strip())
         merged |= world.run_settings(concept, objective)
+    if changes.get("unlearn.weights") == "full":
+        merged |= FULL_WEIGHTS
     merged |= changes
     top = {item.name for item in fields(RunConfig)} - {*SETTING_GROUPS, "options"}
     known = setting_names()
@@ -275,6 +300,38 @@ def clean_text(text: str | None, name: str, limit: int = MAX_TEXT) -> str:
             f"The {name} holds control or unassigned characters; plain words are accepted.", name
         )
     return " ".join(stripped.split())
+
+
+def _check_pictures(config: RunConfig) -> None:
+    """Refuse pictures that are no hash of a folder, and those that nothing would use."""
+    for name, what in PICTURE_FOLDERS.items():
+        value = getattr(config, name)
+        if value is not None and not HASH.fullmatch(value if isinstance(value, str) else ""):
+            raise ConfigError(
+                f"{name} is {reprlib.repr(value)}; the hash of {what} is accepted, which"
+                f" --{name.replace('_', '-')} DIR of the command line makes.",
+                name,
+            )
+    if (config.attack.data == "pictures") != (config.pictures is not None):
+        raise ConfigError(
+            f"attack.data is {config.attack.data!r} and the adversary is given"
+            f" {'pictures' if config.pictures else 'no pictures'}; --pictures DIR of the command"
+            " line is accepted with attack.data=pictures, and no pictures with anything else.",
+            "attack.data",
+        )
+    trained = registry.kind_of(config.objective) == "objective"
+    if config.forget_pictures and not trained:
+        raise ConfigError(
+            f"{config.objective} writes its edit at once and takes no forget pictures; a method"
+            " that trains is accepted with them.",
+            "forget_pictures",
+        )
+    if config.retain_pictures and not (trained or config.resist.on):
+        raise ConfigError(
+            f"{config.objective} writes its edit at once and takes no retain pictures; a method"
+            " that trains is accepted with them.",
+            "retain_pictures",
+        )
 
 
 def _check_edit(objective: str, regularize: Any) -> None:

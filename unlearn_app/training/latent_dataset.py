@@ -113,11 +113,14 @@ class CachedSampler:
         return self._known[key][0]
 
 
-def encoded(model: Model, pictures: Tensor, prompts: Sequence[str]) -> LatentDataset:
-    """Given pictures (N, 3, H, W) in [-1, 1] with their prompts."""
+def encoded(
+    model: Model, pictures: Tensor, prompts: Sequence[str], anchors: Sequence[str] | None = None
+) -> LatentDataset:
+    """Given pictures (N, 3, H, W) in [-1, 1] with their prompts and those of the anchor."""
     cond = model.encode_text(prompts)
+    anchor = model.encode_text(anchors) if anchors else cond
     return LatentDataset(
-        model.encode_pictures(pictures), cond, cond, model.encode_text([""]), tuple(prompts)
+        model.encode_pictures(pictures), cond, anchor, model.encode_text([""]), tuple(prompts)
     )
 
 

@@ -56,5 +56,5 @@ def salient_rows(model: Model, batches: Iterator[NoisyBatch], share: float) -> R
     """
     found = dense_gradients(model, Diffusion(), batches, 1)
     return best_rows(
-        {n: g.flatten(1).square().mean(1).sqrt() for n, (_, g) in found.items()}, share
+        {n: g.reshape(len(g), -1).square().mean(1).sqrt() for n, (_, g) in found.items()}, share
     )

@@ -14,7 +14,8 @@ import torch
 from ..common import registry
 from ..common.errors import ConfigError, ModelError, NotFinite, ShouldStop, diverging, lower, never
 from ..common.seeds import stream_seed, stream_seeds
-from ..concepts.concept import Concept, cycled, evenly_spaced
+from ..concepts.concept import Concept, cycled, evenly_spaced, named
+from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, given_for
 from ..methods.closed_form.tokens import EDITED_PROMPTS, edited_tokens
 from ..methods.objectives import Objective
 from ..methods.objectives.concept_ablation import ConceptAblation
@@ -23,9 +24,17 @@ from ..methods.objectives.meta_unlearning import MetaUnlearning
 from ..methods.objectives.preserve import Preserve
 from ..models.lora import sum_adapters, to_adapter
 from ..models.protocols import Model, NoisyBatch, Params
+from ..models.sizes import picture_shape
 from ..settings.events import Step
 from ..settings.run_config import RunConfig
-from .latent_dataset import LatentDataset, meta_batches, noisy_batches, pooled, sample_latents
+from .latent_dataset import (
+    LatentDataset,
+    encoded,
+    meta_batches,
+    noisy_batches,
+    pooled,
+    sample_latents,
+)
 from .loop import Term, fit
 from .regularization import build_regularizers
 from .teacher import RememberingTeacher
@@ -37,13 +46,14 @@ def forget(
     config: RunConfig,
     should_stop: ShouldStop = never,
     sampler: Callable[..., LatentDataset] = sample_latents,
+    given: GivenPictures = NONE_GIVEN,
 ) -> Iterator[Step]:
     """Unlearn `concept`, from the original model to an adapter in the `unlearn` slot."""
     if not is_trained(config):
         yield from edit(model, concept, config)
         if not config.resist.on:
             return
-    terms = training_terms(model, concept, config, should_stop, sampler)
+    terms = training_terms(model, concept, config, should_stop, sampler, given)
     yield from (train if is_trained(config) else harden)(model, concept, terms, config)
 
 
@@ -53,15 +63,18 @@ def training_terms(
     config: RunConfig,
     should_stop: ShouldStop,
     sampler: Callable[..., LatentDataset] = sample_latents,
+    given: GivenPictures = NONE_GIVEN,
 ) -> dict[str, Term]:
     """The terms of the training by name: forget, retain and, if the settings ask for it, resist.
 
-    Their pictures are samples of the original model. Hardening an edit has no forget term.
+    Their pictures are samples of the original model, or `given` ones, of which all retain pictures
+    count as near, since the user does not say which are; simulated attacks have samples. Hardening
+    an edit has no forget term.
 
     Raises:
-        ConfigError: the retain set is empty.
+        ConfigError: the retain set is empty, or the settings name pictures that are not given.
     """
-    settings, seed = config.unlearn, config.seed
+    settings = config.unlearn
     sample = partial(
         sampler,
         model,
@@ -70,11 +83,12 @@ def training_terms(
         should_stop=should_stop,
     )
     objective = config.build("objective") if is_trained(config) else None
-    retained = retain_prompts(concept, settings.train_pictures)
+    retain, near = _retain_data(model, concept, config, sample, given)
     terms = {}
     if objective:
-        terms["forget"] = _forget_term(model, concept, config, objective, retained, sample)
-    retain = sample(retained, None, stream_seeds("retain pictures", seed, len(retained)))
+        terms["forget"] = _forget_term(
+            model, concept, config, objective, retain.prompts, sample, given
+        )
     on_pictures = settings.retain_loss == "diffusion" or (
         objective is not None and objective.trains_on_pictures
     )
@@ -85,8 +99,25 @@ def training_terms(
     )
     if config.resist.on:
         asked = objective or ConceptAblation()
-        terms["resist"] = _resist_term(model, concept, config, asked, retain, sample)
+        terms["resist"] = _resist_term(model, concept, config, asked, retain, near, sample)
     return terms
+
+
+def _retain_data(
+    model: Model,
+    concept: Concept,
+    config: RunConfig,
+    sample: Callable[..., LatentDataset],
+    given: GivenPictures,
+) -> tuple[LatentDataset, int]:
+    """The retain pictures, and how many of them, the first ones, are near."""
+    count = config.unlearn.train_pictures
+    own = given_for("retain_pictures", config, given)
+    if own:
+        return encoded(model, *own.lesson("", count, picture_shape(model))), count
+    prompts = retain_prompts(concept, count)
+    retain = sample(prompts, None, stream_seeds("retain pictures", config.seed, count))
+    return retain, (count + 1) // 2 if concept.far.train else count
 
 
 def _forget_term(
@@ -96,19 +127,31 @@ def _forget_term(
     objective: Objective,
     retained: Sequence[str],
     sample: Callable[..., LatentDataset],
+    given: GivenPictures,
 ) -> Term:
-    """The term that unlearns; objectives with random labels get retain prompts as anchors."""
+    """The term that unlearns; objectives with random labels get retain prompts as anchors.
+
+    Where an objective mixes in the anchor's pictures, every second picture is a sample of the
+    anchor also where those of the concept are given.
+    """
     count, seed = max(config.unlearn.train_pictures // 2, 1), config.seed
-    prompts = cycled([prompt.text for prompt in concept.forget.train], count)
-    anchors = cycled(concept.anchors, count)
+    own = given_for("forget_pictures", config, given)
+    if own:
+        shown, prompts = own.lesson(concept.name, count, picture_shape(model))
+        anchors = [named(concept, prompt, concept.anchor) for prompt in prompts]
+    else:
+        prompts = cycled([prompt.text for prompt in concept.forget.train], count)
+        anchors = cycled(concept.anchors, count)
     if objective.random_labels:
         anchors = random.Random(stream_seed("labels", seed)).choices(retained, k=count)
-    forget = sample(
-        prompts,
-        anchors,
-        stream_seeds("forget pictures", seed, count),
-        sample_anchors=objective.mixes_anchor_pictures,
-    )
+    seeds = stream_seeds("forget pictures", seed, count)
+    if own:
+        forget = encoded(model, shown, prompts, anchors)
+        if objective.mixes_anchor_pictures and count > 1:
+            forget.x0[1::2] = sample(anchors[1::2], None, seeds[1::2]).x0.to(forget.x0)
+    else:
+        mixed = objective.mixes_anchor_pictures
+        forget = sample(prompts, anchors, seeds, sample_anchors=mixed)
     return Term(objective, _batches(model, forget, config, "forget"))
 
 
@@ -127,15 +170,17 @@ def _resist_term(
     config: RunConfig,
     objective: Objective,
     retain: LatentDataset,
+    near: int,
     sample: Callable[..., LatentDataset],
 ) -> Term:
-    """The meta-unlearning term, with its own pictures of the concept."""
+    """The meta-unlearning term, with its own pictures of the concept; the first `near` of the
+    retain pictures are related.
+    """
     settings = config.resist
     count = max(config.unlearn.train_pictures // 2, 2)
     prompts = [prompt.text for prompt in evenly_spaced(concept.forget.train, count)]
     anchors = evenly_spaced(concept.anchors, count)
     forget = sample(prompts, anchors, stream_seeds("meta pictures", config.seed, count))
-    near = (len(retain.x0) + 1) // 2 if concept.far.train else len(retain.x0)
     chosen = {
         item.name: getattr(settings, item.name)
         for item in fields(MetaUnlearning)
@@ -180,7 +225,8 @@ def train(
     erased: Sequence[Concept] = (),
     merged: Params | None = None,
 ) -> Iterator[Step]:
-    """Train a fresh adapter in the `unlearn` slot on `terms`, regularized as the settings say.
+    """Train a fresh adapter, or copies of weights, in the `unlearn` slot on `terms`, regularized as
+    the settings say.
 
     `erased` are the concepts unlearned before, and `merged` is their update as one adapter, which
     is merged into the weights.
@@ -190,8 +236,7 @@ def train(
         Diverged: a loss or a weight is not finite; the adapter is as after the step before.
     """
     settings = config.unlearn
-    seed = stream_seed("adapter", config.seed)
-    params = model.reset_adapter("unlearn", settings.rank, settings.alpha, seed, settings.modules)
+    params = fresh_update(model, config)
     forget = terms.get("forget")
     held = build_regularizers(model, concept, config, erased, merged, forget)
     with diverging(*lower("unlearn.lr", settings.lr)), model.training("unlearn"):
@@ -206,6 +251,19 @@ def train(
             decay=config.regularize.decay,
             regularizers=held,
         )
+
+
+def fresh_update(model: Model, config: RunConfig) -> Params:
+    """Put what the settings train into the `unlearn` slot, with no effect yet, and return it.
+
+    Raises:
+        ConfigError: the model has no such layers.
+    """
+    settings = config.unlearn
+    if settings.weights == "full":
+        return model.reset_weights("unlearn", settings.modules)
+    seed = stream_seed("adapter", config.seed)
+    return model.reset_adapter("unlearn", settings.rank, settings.alpha, seed, settings.modules)
 
 
 def edit(model: Model, concept: Concept, config: RunConfig) -> Iterator[Step]:
@@ -250,7 +308,8 @@ def forgetting_diverging(config: RunConfig) -> AbstractContextManager[None]:
 def harden(
     model: Model, concept: Concept, terms: dict[str, Term], config: RunConfig
 ) -> Iterator[Step]:
-    """Train on top of the edit in the `unlearn` slot and leave the sum there as one exact adapter.
+    """Train on top of the edit in the `unlearn` slot and leave the sum there, as one exact adapter
+    or as weights.
 
     2410.12777 starts from UCE or RECE weights with the meta term alone; so do we, and keep the
     edited model's predictions on retain prompts.
@@ -260,8 +319,10 @@ def harden(
     try:
         with model.merged("unlearn"):
             yield from train(model, concept, resist_first, config)
-    finally:  # a training that is stopped leaves the sum as well
-        model.load_adapter("unlearn", sum_adapters(edited, model.adapter_state("unlearn")).state)
+    finally:  # a training that is stopped leaves the sum as well; weights hold it already
+        if config.unlearn.weights != "full":
+            whole = sum_adapters(edited, model.adapter_state("unlearn"))
+            model.load_adapter("unlearn", whole.state)
 
 
 def is_trained(config: RunConfig) -> bool:

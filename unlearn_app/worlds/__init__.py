@@ -71,8 +71,7 @@ class World:
         return ()
 
     def lesson(self, name: str, count: int, seed: int, alike: bool = False) -> Lesson | None:
-        """Pictures of the concept `name`, which the model was never shown; None where no such
-        concept is known.
+        """Pictures of the concept `name` as the world draws them; None where it draws none.
 
         Pictures that are `alike` share their caption.
         """

@@ -11,6 +11,7 @@ from ...attacks.runner import attack_of, attacked, result_of
 from ...common import registry
 from ...common.json_values import to_json
 from ...concepts.catalog import preview_concept
+from ...concepts.targets import targets_told
 from ...evaluation.base_rates import attack_key, record
 from ...evaluation.judges import Scorer
 from ...models.protocols import Params
@@ -18,7 +19,7 @@ from ...pocket.lesson import EASIEST
 from ...settings.attacks import QUICK, SURE
 from ...settings.presets import EQUAL_BUDGET
 from ...settings.run_config import RunConfig, make_attack, make_config
-from ..cells import SMOKE, Experiment, read_cells, short_hash
+from ..cells import SMOKE, Experiment, all_names, read_cells, settings, short_hash
 from ..known_outcome_models import (
     MADE_WITH,
     context_of,
@@ -64,19 +65,24 @@ class AttackedModel:
         """The settings of the run and of its attacks."""
         changes = EQUAL_BUDGET | METHODS[self.row] if self.row in METHODS else {}
         changes |= SMOKE if smoke else {}
-        return make_config(self.concept, seed=self.seed, **changes)
+        return settings(self.concept, seed=self.seed, **changes)
 
     def kinds(self, smoke: bool, full: bool) -> tuple[str, ...]:
         """The attacks on it; one that proves nothing needs an adapter, which only methods leave."""
-        every = full or (self.seed == 0 and self.concept in LEADS)
+        leads = all_names(LEADS)[:1] if targets_told() else LEADS
+        every = full or (self.seed == 0 and self.concept in leads)
         chosen = QUICK[:2] if smoke else registry.names("attack") if every else QUICK
         return tuple(kind for kind in chosen if make_attack(kind).counts or self.row in METHODS)
 
 
 def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
     """Every model, controls and cases first; cases with more seeds, for each of which the verdict
-    has to be true.
+    has to be true. Of a model that the user brings nobody knows these.
     """
+    if targets_told():
+        asked = itertools.product(range(seeds), METHODS, all_names(CONCEPTS))
+        methods = [AttackedModel(row, concept, seed) for seed, row, concept in asked]
+        return methods[:2] if smoke else methods
     if smoke:
         # "held down" needs a whole training.
         rows = [row for row in CASES if CASES[row].concept == "cat" and row != "held down"]

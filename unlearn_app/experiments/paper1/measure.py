@@ -13,16 +13,16 @@ from ...concepts.catalog import preview_concept
 from ...concepts.concept import Prompt, evenly_spaced
 from ...continual.ledger import slug
 from ...evaluation.comparison import generate_images, judged
-from ...evaluation.distances import kid
-from ...evaluation.judges.pocket_judge import PocketJudge
+from ...evaluation.distances import frechet, kid
+from ...evaluation.judges import Scorer
 from ...models.protocols import Model
 from ...pocket.world.vocabulary import OBJECTS, STYLES
 from ...settings.events import GROUPS
 from ...settings.groups import RegularizeConfig
 from ...settings.presets import EQUAL_BUDGET
-from ...settings.run_config import RunConfig, make_config
+from ...settings.run_config import RunConfig
 from ...training import unlearning
-from ..cells import SMOKE, Experiment, short_hash
+from ..cells import SMOKE, Experiment, all_names, names_of, settings, short_hash
 from ..tables import bits, percent_of
 from .report import RESTRICTED, RETAIN, SUM, write_results
 
@@ -63,6 +63,13 @@ TASKS = {
 CUT_TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
 """Targets of every arm in the declared cut, where the main arms have every class as well."""
 TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
+CAPTION_SEED, CAPTION_REFERENCE_SEED = 7_000_000, 8_000_000
+SMOKE_ARMS, SMOKE_CAPTIONS = (*MAIN, "UCE"), 4
+"""The arms of a smoke test with a model that the user brings, and its captions."""
+Reference = tuple[Tensor, Tensor | None]
+"""Features of the original's pictures of retain prompts, and of the user's captions if there are
+any.
+"""
 UNTOUCHED, STEP_TIME = "original", "step-time"
 """What stands in place of an arm: pictures by the original model, and the seconds of a step."""
 
@@ -78,7 +85,7 @@ class Removal:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks whose tables count it."""
-        return tuple(task for task, targets in TASKS.items() if self.target in targets)
+        return tuple(task for task, targets in tasks_of().items() if self.target in targets)
 
     @property
     def cut(self) -> bool:
@@ -88,12 +95,18 @@ class Removal:
     def config(self, smoke: bool) -> RunConfig:
         """The settings of its run."""
         changes = EQUAL_BUDGET | ARMS.get(self.arm, {}) | (SMOKE if smoke else {})
-        return make_config(self.target, seed=self.seed, **changes)
+        return settings(self.target, seed=self.seed, **changes)
+
+
+def tasks_of() -> dict[str, Sequence[str]]:
+    """Targets by task; those that the user brings are classes and styles."""
+    own = {"class": names_of("object", ()), "style": names_of("style", ())}
+    return {task: names for task, names in own.items() if names} or TASKS
 
 
 def grid(seeds: int) -> list[Removal]:
     """Every arm on every target: the cut first, and in it the targets of every arm."""
-    targets = dict.fromkeys(itertools.chain(CUT_TARGETS, *TASKS.values()))
+    targets = dict.fromkeys(itertools.chain(all_names(CUT_TARGETS), *tasks_of().values()))
     arms = dict.fromkeys((*MAIN, *ARMS))
     removals = [Removal(t, arm, seed) for seed in range(seeds) for t in targets for arm in arms]
     return sorted(removals, key=lambda cell: (not cell.cut, cell.target not in CUT_TARGETS))
@@ -105,9 +118,14 @@ class Paper1(Experiment):
     name = "paper1"
 
     def cells(self) -> list[Removal]:
-        chosen = self.chosen(grid(self.seeds), lambda cell: cell.target == CUT_TARGETS[0])
+        chosen = self.chosen(grid(self.seeds), self._small)
         pairs = [(Removal(cell.target, UNTOUCHED, cell.seed), cell) for cell in chosen]
         return [*dict.fromkeys(itertools.chain(*pairs)), Removal("", STEP_TIME, 0)]
+
+    def _small(self, cell: Removal) -> bool:
+        """Whether a smoke measures it; of a model that the user brings, few arms."""
+        few = self.extent.targets is None or cell.arm in SMOKE_ARMS
+        return few and cell.target == all_names(CUT_TARGETS)[0]
 
     def key(self, cell: Removal) -> str:
         if cell.arm == STEP_TIME:
@@ -137,15 +155,16 @@ class Paper1(Experiment):
     def shared_by(self, cell: Removal) -> tuple[str, int] | None:
         return None if cell.arm == STEP_TIME else (cell.target, cell.seed)
 
-    def prepare(self, cell: Removal) -> Tensor:
+    def prepare(self, cell: Removal) -> Reference:
         groups, config = groups_of(cell.target, self._count), cell.config(self.smoke)
         prompts = [prompt for group in RETAIN for prompt in groups[group]]
         with self.model.active():
             images = _pictures(self.model, prompts, REFERENCE_SEED + 1000 * cell.seed, config)
-        return self.judge.features(images)
+            _, captioned = self._captioned(cell, config, CAPTION_REFERENCE_SEED)
+        return self.judge.features(images), captioned
 
     def measure(
-        self, cell: Removal, known: dict[str, Any], shared: Tensor
+        self, cell: Removal, known: dict[str, Any], shared: Reference
     ) -> Iterator[dict[str, Any]]:
         self.model.drop_adapters()
         if cell.arm == STEP_TIME:
@@ -156,8 +175,16 @@ class Paper1(Experiment):
             spent, slots = unlearned(self.model, config), ("unlearn",)
         groups = groups_of(cell.target, self._count)
         values, features = scored(self.model, self.judge, groups, slots, config)
-        distance, error = kid(features, shared)
-        yield values | {"kid": distance, "kid_se": error} | spent
+        reference, captioned = shared
+        distance, error = kid(features, reference)
+        values |= {"kid": distance, "kid_se": error}
+        if captioned is not None:
+            with self.model.active(*slots):
+                alignment, found = self._captioned(cell, config, CAPTION_SEED)
+            distance, error = kid(found, captioned)
+            own = {"alignment": alignment, "kid": distance, "kid_se": error}
+            values["captions"] = own | {"frechet": frechet(found, captioned)}
+        yield values | spent
         self.model.drop_adapters()
 
     def line(self, cell: Removal, values: Mapping[str, Any]) -> str:
@@ -165,6 +192,19 @@ class Paper1(Experiment):
             return "seconds of a step"
         shares = "  ".join(f"{group} {percent_of(values['right'][group])}" for group in GROUPS)
         return f"{cell.target}, {cell.arm}, seed {cell.seed}: {shares}"
+
+    def _captioned(
+        self, cell: Removal, config: RunConfig, first: int
+    ) -> tuple[float, Tensor | None]:
+        """The mean alignment of pictures of the user's captions by the active model, and their
+        features (N, D); None where there are no captions.
+        """
+        captions = self.extent.captions[:SMOKE_CAPTIONS] if self.smoke else self.extent.captions
+        if not captions:
+            return 0.0, None
+        prompts = [Prompt(caption, "object", "") for caption in captions]
+        images = _pictures(self.model, prompts, first + 100_000 * cell.seed, config)
+        return self.judge(images, captions).mean().item(), self.judge.features(images)
 
     def report(self) -> str:
         return write_results(self.folder)
@@ -178,7 +218,8 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
     """Median seconds of a step by main arm, one for each round; the arms take turns, with equal
     batches.
     """
-    configs = {arm: Removal(CUT_TARGETS[0], arm, 0).config(smoke) for arm in MAIN}
+    target = all_names(CUT_TARGETS)[0]
+    configs = {arm: Removal(target, arm, 0).config(smoke) for arm in MAIN}
     concept = preview_concept(configs[MAIN[0]])
     terms = unlearning.training_terms(model, concept, configs[MAIN[0]], lambda: False)
     seconds: dict[str, list[float]] = {arm: [] for arm in MAIN}
@@ -230,7 +271,7 @@ def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
     """Held-out prompts of each group, and retain prompts of the training split; the same for every
     arm.
     """
-    concept = preview_concept(make_config(target))
+    concept = preview_concept(settings(target))
     return {
         "forget": evenly_spaced(concept.forget.test, count),
         "near": evenly_spaced(concept.near.test, count // 2),
@@ -241,7 +282,7 @@ def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
 
 def scored(
     model: Model,
-    judge: PocketJudge,
+    judge: Scorer,
     groups: Mapping[str, Sequence[Prompt]],
     slots: Sequence[str],
     config: RunConfig,

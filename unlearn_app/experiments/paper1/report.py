@@ -40,6 +40,10 @@ class RemovalResult:
     step_s: float
     conflict: float
     rises: float
+    captions: dict[str, float] | None = None
+    """Of pictures of the user's captions: change of the alignment, and distances to the original's,
+    each less that of the original's own pictures; None where there are no captions.
+    """
 
 
 Results = Sequence[RemovalResult]
@@ -108,6 +112,11 @@ def _result(config: dict[str, Any], values: dict[str, Any], base: dict[str, Any]
         step_s=values["step_s"],
         conflict=100 * values["conflict"],
         rises=100 * max(values["rises"].values()),
+        captions={
+            name: found - base["captions"][name] for name, found in values["captions"].items()
+        }
+        if "captions" in values
+        else None,
     )
 
 

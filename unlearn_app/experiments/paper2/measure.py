@@ -12,12 +12,13 @@ from typing import Any
 from ...attacks.relearn import Relearn
 from ...attacks.runner import checkpoints
 from ...common.json_values import to_json
+from ...concepts.targets import targets_told
 from ...models.protocols import Params
 from ...pocket.world.vocabulary import FRESH_OBJECTS
 from ...settings.events import GROUPS, Step
 from ...settings.presets import EQUAL_BUDGET, PRESET_CHANGES
-from ...settings.run_config import RunConfig, make_config
-from ..cells import SMOKE, Experiment
+from ...settings.run_config import RunConfig
+from ..cells import SMOKE, Experiment, all_names, settings
 from ..known_outcome_models import context_of, load_only, unlearn
 from ..paper1.measure import digest, groups_of, scored
 from ..tables import percent_of
@@ -118,24 +119,28 @@ class DefendedAttack:
             own |= EQUAL_BUDGET | LENGTHS["fast" if self.defence in SHORT else "full"]
             own |= BASES[self.base] | (DEFENCES | CONTROLS | SHORT)[self.defence]
         own |= ATTACKS.get(self.attack, {}) | (SMOKE if smoke else {})
-        return make_config(self.target, seed=self.seed, **own)
+        return settings(self.target, seed=self.seed, **own)
 
 
 def grid(seeds: int) -> list[DefendedAttack]:
-    """Every cell, the declared cut first; attacks on the same defended model are adjacent."""
+    """Every cell, the declared cut first; attacks on the same defended model are adjacent. Nobody
+    knows what a model that the user brings was never shown.
+    """
+    targets = all_names(TARGETS)
+    unseen = [] if targets_told() else FRESH_OBJECTS[:2]
     models = [(base, defence) for base in BASES for defence in DEFENCES]
     models += [(FIRST_BASE, defence) for defence in (*CONTROLS, *SHORT)]
     attacked = [
         DefendedAttack(target, seed, *model, attack)
-        for seed, target, model, attack in itertools.product(range(seeds), TARGETS, models, ATTACKS)
+        for seed, target, model, attack in itertools.product(range(seeds), targets, models, ATTACKS)
     ]
     originals = [
         DefendedAttack(target, seed, ORIGINAL, NONE, NONE)
-        for seed, target in itertools.product(range(seeds), TARGETS)
+        for seed, target in itertools.product(range(seeds), targets)
     ]
     fresh = [
         DefendedAttack(entry.name, seed, UNSEEN, NONE, attack)
-        for seed, entry, attack in itertools.product(range(seeds), FRESH_OBJECTS[:2], CUT[NONE])
+        for seed, entry, attack in itertools.product(range(seeds), unseen, CUT[NONE])
     ]
     return sorted([*fresh, *originals, *attacked], key=lambda cell: (not cell.cut, cell.seed))
 
@@ -160,8 +165,11 @@ class Paper2(Experiment):
         return f"{self.name}-full" if self.extent.full else self.name
 
     def cells(self) -> list[DefendedAttack]:
-        small = TARGETS[0], FRESH_OBJECTS[0].name
-        return self.chosen(grid(self.seeds), lambda cell: cell.target in small)
+        small = all_names(TARGETS)[0], FRESH_OBJECTS[0].name
+        every = grid(self.seeds)
+        if self.extent.targets and not self.extent.full:
+            every = [cell for cell in every if cell.cut]
+        return self.chosen(every, lambda cell: cell.target in small)
 
     def config(self, cell: DefendedAttack) -> dict[str, Any]:
         run = self._run(cell)

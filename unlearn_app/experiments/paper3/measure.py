@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 
 from ...attacks.runner import result_of
-from ...common.errors import OutputError
+from ...common.errors import ConfigError, OutputError
 from ...common.images import open_png
 from ...common.json_values import to_json
 from ...common.paths import ROOT
+from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import known_concepts, preview_concept, tuning_prompts
-from ...concepts.concept import Prompt, also_named, evenly_spaced
+from ...concepts.concept import KnownConcept, Prompt, also_named, evenly_spaced
+from ...concepts.targets import Targets, targets_told
 from ...continual.ledger import Ledger, Request, slug
 from ...continual.metrics import counted, request_metrics
 from ...continual.panel import PANEL_SEEDS, PanelPrompts
@@ -28,9 +30,9 @@ from ...continual.sequence import add_original, append, postpone
 from ...continual.sequence_data import with_allowed_anchor
 from ...settings.groups import SequenceConfig, UnlearnConfig
 from ...settings.presets import EQUAL_BUDGET, KEYS_VALUES, REGULARIZATION_PRESETS
-from ...settings.run_config import RunConfig, make_config, make_plan
+from ...settings.run_config import RunConfig, make_plan
 from ...training.latent_dataset import CachedSampler
-from ..cells import SMOKE, Experiment, short_hash
+from ..cells import SMOKE, Experiment, names_of, settings, short_hash
 from ..ray_tasks import processes
 from ..tables import bits
 
@@ -44,7 +46,6 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The requests of each domain in the first order; the second order is the reverse."""
 KINDS = {"objects": "object", "styles": "style"}
-KNOWN = [entry for entry in known_concepts() if not entry.fresh]
 REQUEST_MARKS = (1, 3, 6, 9, 12)
 """Numbers of requests after which the state of a sequence is stored."""
 BASES: dict[str, dict[str, Any]] = {
@@ -122,9 +123,8 @@ class RequestSequence:
 
     def requests(self, smoke: bool) -> tuple[str, ...]:
         """The requested concepts in order."""
-        return SEQUENCES[self.domain][:: -1 if self.order else 1][
-            : SMOKE_REQUESTS if smoke else None
-        ]
+        names = sequences()[self.domain][:: -1 if self.order else 1]
+        return names[: SMOKE_REQUESTS if smoke else None]
 
     def settings(self, smoke: bool) -> tuple[RunConfig, SequenceConfig]:
         """The settings of training a request, and those of the sequence."""
@@ -134,29 +134,57 @@ class RequestSequence:
         plan = {"pictures": ASKED_PICTURES}
         if "sequence.regime" in own:
             plan["regime"] = own.pop("sequence.regime")
-        return make_config(self.requests(smoke)[0], seed=self.seed, **own), make_plan(**plan)
+        return settings(self.requests(smoke)[0], seed=self.seed, **own), make_plan(**plan)
+
+
+def sequences() -> dict[str, tuple[str, ...]]:
+    """The requests of each domain; of those that the user brings, domains of two or more.
+
+    Raises:
+        ConfigError: the user brings no such domain.
+    """
+    own = {name: names_of(KINDS[name], usual) for name, usual in SEQUENCES.items()}
+    long = {domain: names for domain, names in own.items() if len(names) > 1}
+    if not long:
+        raise ConfigError(
+            "The targets are one of a kind; two or more of a kind are accepted for a sequence.",
+            "targets",
+        )
+    return long
+
+
+def known() -> list[KnownConcept]:
+    """What the model was shown, or what the targets that the user brings name."""
+    targets = targets_told()
+    model = targets.model if targets else DEFAULT_MODEL
+    return [entry for entry in known_concepts(model) if not entry.fresh]
 
 
 def grid(seeds: int) -> list[RequestSequence]:
     """Every sequence, the declared cut first; arms of the same sequence are adjacent."""
-    names = itertools.product(range(seeds + MORE_SEEDS), SEQUENCES, range(2), BASES, ARMS)
+    names = itertools.product(range(seeds + MORE_SEEDS), sequences(), range(2), BASES, ARMS)
     cells = [RequestSequence(domain, order, seed, *way) for seed, domain, order, *way in names]
     chosen = [c for c in cells if c.seed < seeds or (c.cut and c.arm in CONTENDERS)]
     return sorted(chosen, key=lambda cell: (not cell.cut, cell.seed))
 
 
-@cache
 def kept(domain: str) -> tuple[str, ...]:
     """The concepts of a domain that neither order requests or uses as an anchor; no training prompt
     names them.
     """
-    names, config = SEQUENCES[domain], make_config(SEQUENCES[domain][0])
+    return _kept(domain, targets_told())
+
+
+@cache
+def _kept(domain: str, targets: Targets | None) -> tuple[str, ...]:
+    names = sequences()[domain]
+    config = settings(names[0])
     anchors = {
         with_allowed_anchor(config, name, order[:place]).anchor
         for order in (names, names[::-1])
         for place, name in enumerate(order)
     }
-    own = [entry.name for entry in KNOWN if entry.kind == KINDS[domain]]
+    own = [entry.name for entry in known() if entry.kind == KINDS[domain]]
     return tuple(name for name in own if name not in {*names, *anchors})
 
 
@@ -169,21 +197,21 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelProm
     """
     tested = panel(domain, seed, False) if split != "test" else {}
     taken = {prompt.text for prompts in tested.values() for prompt, _ in prompts}
-    own, names = kept(domain), SEQUENCES[domain]
-    others = [entry.name for entry in KNOWN if entry.kind != KINDS[domain]]
+    own, names = kept(domain), sequences()[domain]
+    others = [entry.name for entry in known() if entry.kind != KINDS[domain]]
     if smoke:
         names, own, others = names[:SMOKE_REQUESTS], own[::SMOKE_EVERY], others[::SMOKE_EVERY]
     counts = dict.fromkeys([*names, *others], ASKED_PICTURES)
-    counts |= dict.fromkeys(own, KEPT_PICTURES // len(own))
+    counts |= dict.fromkeys(own, KEPT_PICTURES // max(len(own), 1))
     numbers = itertools.count(PANEL_SEEDS[split] + 1000 * seed)
     asked = {}
     for name, count in counts.items():
-        config = make_config(name)
+        config = settings(name)
         askable = preview_concept(config).forget.test if split == "test" else tuning_prompts(config)
         prompts = [prompt for prompt in askable if prompt.text not in taken]
         if name in others:
             rows = zip(prompts, named(prompts), strict=True)
-            clean = [prompt for prompt, other in rows if other not in SEQUENCES[domain]]
+            clean = [prompt for prompt, other in rows if other not in sequences()[domain]]
             prompts = clean or prompts
         chosen = evenly_spaced(prompts, 1 if smoke else count)
         asked[name] = tuple(zip(chosen, numbers, strict=False))
@@ -192,7 +220,7 @@ def panel(domain: str, seed: int, smoke: bool, split: str = "test") -> PanelProm
 
 def named(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     """The concept of the other kind that each prompt names, "" where it names none."""
-    others = [also_named(prompt, KNOWN) for prompt in prompts]
+    others = [also_named(prompt, known()) for prompt in prompts]
     return tuple(other.expects if other else "" for other in others)
 
 
@@ -229,8 +257,10 @@ class Paper3(Experiment):
         return self.name if self.extent.split == "test" else f"{self.name}-{self.extent.split}"
 
     def cells(self) -> list[RequestSequence]:
-        small = [RequestSequence("objects", 0, 0, FIRST_BASE, arm) for arm in SMOKE_ARMS]
-        return self.chosen(grid(self.seeds), small.__contains__)
+        first, arms = next(iter(sequences())), SMOKE_ARMS[: 2 if self.extent.targets else None]
+        small = [RequestSequence(first, 0, 0, FIRST_BASE, arm) for arm in arms]
+        every = [cell for cell in grid(self.seeds) if cell.cut or self.extent.full]
+        return self.chosen(every, small.__contains__)
 
     def config(self, cell: RequestSequence) -> dict[str, Any]:
         run, plan = cell.settings(self.smoke)
@@ -270,7 +300,7 @@ class Paper3(Experiment):
             if str(number) not in states:
                 ledger = self._served(cell, number, shared)
                 states[str(number)] = state_of(
-                    ledger, number, SEQUENCES[cell.domain], kept(cell.domain)
+                    ledger, number, sequences()[cell.domain], kept(cell.domain)
                 )
                 yield states
 
@@ -292,6 +322,8 @@ class Paper3(Experiment):
 
     @property
     def _work(self) -> Path:
+        if self.extent.targets:
+            return self.extent.out / f"{self.folder.name}-work"
         return self.extent.out / f"{self.label}-work" if self.smoke else ROOT / "work" / self.label
 
     def _panel(self, cell: RequestSequence) -> PanelPrompts:

@@ -4,7 +4,8 @@ gradient rule and the optimizer.
 A regularizer is one file. Its fields declared with `setting()` are settings `regularize.FIELD`,
 whose names no other regularizer may use; the other fields are filled in by `build`. Parameters are
 LoRA factors by name, `LAYER.lora_A.SLOT.weight` (rank, in) and `LAYER.lora_B.SLOT.weight` (out,
-rank); an update is `scale * B A`. Convolutions count as matrices (out, in * height * width).
+rank); an update is `scale * B A`. Convolutions count as matrices (out, in * height * width). Where
+the weights themselves are trained, parameters are these, by their own names.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ...common.errors import ConfigError
 from ...concepts.concept import Concept
 from ...models.lora import Updates
 from ...models.protocols import Model, NoisyBatch, Params
@@ -46,8 +48,9 @@ class Regularizer:
 
     registry_order: int = 0
 
-    def check(self, modules: str) -> None:
-        """Refuse settings that cannot hold with LoRA on `modules`, as `unlearn.modules` names them.
+    def check(self, modules: str, weights: str) -> None:
+        """Refuse settings that cannot hold where `weights` of `modules` are trained, as
+        `unlearn.weights` and `unlearn.modules` name them.
 
         Raises:
             ConfigError: naming the setting.
@@ -80,3 +83,17 @@ class Regularizer:
 
     def project_(self, params: Params) -> None:
         """Move `params` in place back into the allowed set, after the optimizer step."""
+
+
+def check_factored(setting: str, weights: str) -> None:
+    """Refuse a regularization of LoRA factors where the weights themselves are trained.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if weights != "lora":
+        raise ConfigError(
+            f"{setting} holds LoRA factors back and unlearn.weights is {weights};"
+            f" unlearn.weights=lora is accepted with it.",
+            setting,
+        )

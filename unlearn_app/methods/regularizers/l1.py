@@ -8,7 +8,7 @@ from ...common.registry import register
 from ...models.lora import scaled, sum_factors, update_of
 from ...models.protocols import Params
 from ...settings.groups import setting
-from . import RegularizedRun, Regularizer
+from . import RegularizedRun, Regularizer, check_factored
 
 
 @register("regularizer", "l1")
@@ -26,6 +26,10 @@ class L1(Regularizer):
     l1: float = setting(0.0, "price of every change of a weight, absolute", 0.0, 1e3)
     scale: float = 1.0
     reference: Params = field(default_factory=dict)
+
+    def check(self, modules: str, weights: str) -> None:
+        if self.l1:
+            check_factored("regularize.l1", weights)
 
     def build(self, run: RegularizedRun) -> "L1 | None":
         return replace(self, scale=run.scale, reference=run.reference) if self.l1 else None

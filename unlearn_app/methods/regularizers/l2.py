@@ -8,7 +8,7 @@ from ...common.registry import register
 from ...models.lora import scaled, squared_norm, sum_factors
 from ...models.protocols import Params
 from ...settings.groups import setting
-from . import RegularizedRun, Regularizer
+from . import RegularizedRun, Regularizer, check_factored
 
 
 @register("regularizer", "l2")
@@ -23,6 +23,10 @@ class L2(Regularizer):
     l2: float = setting(0.0, "price of every change of a weight, squared", 0.0, 1e6)
     scale: float = 1.0
     reference: Params = field(default_factory=dict)
+
+    def check(self, modules: str, weights: str) -> None:
+        if self.l2:
+            check_factored("regularize.l2", weights)
 
     def build(self, run: RegularizedRun) -> "L2 | None":
         return replace(self, scale=run.scale, reference=run.reference) if self.l2 else None

@@ -21,14 +21,16 @@ class RowMask(Regularizer):
     """Lets only some output units move: the other rows of every B stay zero, and so do those of dW.
 
     Selective fine-tuning of 2511.07970 and the saliency of SalUn (2310.12508) choose single
-    weights. A mask of rows of B is also one of dW = B A, whatever is done to A. `keep` holds 0 or 1
-    for every row (out,), by the name of the B factor.
+    weights. A mask of rows of B is also one of dW = B A, whatever is done to A. Where the weights
+    themselves are trained, the other rows stay as they were. `keep` holds 0 or 1 for every row
+    (out,), by the name of the B factor or of the weight; `start` is what these were at first.
     """
 
     select: float = setting(
         1.0, "share of output units that may move, those that matter most to the concept", 0.01, 1
     )
     keep: Params = field(default_factory=dict)
+    start: Params = field(default_factory=dict)
 
     def build(self, run: RegularizedRun) -> "RowMask | None":
         """The mask of the `select` output units with the largest |W dL/dW| per weight, over all
@@ -41,12 +43,16 @@ class RowMask(Regularizer):
         if run.loss is None or self.select >= 1:
             return None
         found = dense_gradients(run.model, run.loss, run.batches, IMPORTANCE_BATCHES)
-        scores = {n: (w * g).abs().flatten(1).mean(1) for n, (w, g) in found.items()}
+        scores = {n: (w * g).abs().reshape(len(g), -1).mean(1) for n, (w, g) in found.items()}
         return best_rows(scores, self.select)
+
+    def begin_(self, params: Params) -> None:
+        self.start.update({name: params[name].detach().clone() for name in self.keep})
 
     def project_(self, params: Params) -> None:
         for name, rows in self.keep.items():
-            params[name].data.mul_(rows.view(-1, *[1] * (params[name].ndim - 1)))
+            moves = rows.view(-1, *[1] * (params[name].ndim - 1)).bool()
+            params[name].data.copy_(torch.where(moves, params[name].data, self.start[name]))
 
 
 def best_rows(scores: Mapping[str, Tensor], share: float) -> RowMask:
@@ -75,7 +81,7 @@ def dense_gradients(
     count: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Dense weights (out, ...) under the `unlearn` slot and the sum of their gradients over `count`
-    batches, by the name of the B factor.
+    batches, by the name of the B factor, or by their own where the slot holds weights.
     """
     with model.active(), model.base_weight_grads("unlearn") as weights:
         total = [torch.zeros_like(weight) for weight in weights.values()]

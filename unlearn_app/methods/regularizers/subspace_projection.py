@@ -12,7 +12,7 @@ from ...concepts.concept import evenly_spaced
 from ...models.lora import Updates, layer_factors
 from ...models.protocols import Model, Params, token_access
 from ...settings.groups import setting
-from . import RegularizedRun, Regularizer
+from . import RegularizedRun, Regularizer, check_factored
 
 RETAINED_PROMPTS = 24
 """Near prompts whose tokens are protected, and as many far ones."""
@@ -50,7 +50,9 @@ class SubspaceProjection(Regularizer):
     left: float = 1.0
     layers: tuple[str, ...] = ()
 
-    def check(self, modules: str) -> None:
+    def check(self, modules: str, weights: str) -> None:
+        if self.project != "none":
+            check_factored("regularize.project", weights)
         if self.project != "none" and modules != "keys_values":
             raise ConfigError(
                 f"unlearn.modules is {modules}, which would void regularize.project={self.project};"

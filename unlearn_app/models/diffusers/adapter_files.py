@@ -4,7 +4,7 @@ reading or writing a file does.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...common.errors import ModelError, OutputError
 from ...common.record_files import read_json, shown
+from ..weight_differences import BIAS, check_differences, is_dense, is_difference
 from .model_folder import first_line, looks_like_hub_id
 
 if TYPE_CHECKING:
@@ -51,13 +52,16 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
     """The factors of an adapter file of diffusers, peft, kohya's trainers or our own, with scale 1:
     `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, where the denoiser's layers have no prefix.
 
-    Layers have the names that the file gives them, which `load_adapter` of a model knows.
+    Of a run that trained the weights themselves they are differences of weights, `LAYER.diff` and
+    `LAYER.diff_b`. Layers have the names that the file gives them, which `load_adapter` of a model
+    knows.
 
     Raises:
-        ModelError: the file is no safetensors file with LoRA factors, or, if it is to be loaded
-            `alone`, its factors belong on another adapter's model and mean nothing on the original.
+        ModelError: the file is no safetensors file with LoRA factors or differences of weights, or,
+            if it is to be loaded `alone`, they belong on another adapter's model and mean nothing
+            on the original.
     """
-    from .adapter_formats import from_any
+    from .adapter_formats import from_any, without_denoiser
 
     said = f"The adapter {str(path)!r}"
     tensors, metadata = _read(path, said)
@@ -68,11 +72,24 @@ def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
         )
     if not tensors:
         raise ModelError(f"{said} holds no tensors; LoRA factors are accepted.")
+    if _is_ours(tensors):
+        state = {without_denoiser(name): tensor for name, tensor in tensors.items()}
+        check_factors(state, said)
+        return state
     state = from_any(tensors, metadata, said, _peft_config(path, said))
     if not any(".lora_" in name for name in state):
         raise ModelError(f"{said} holds other tensors than LoRA factors.")
     check_factors(state, said)
     return state
+
+
+def _is_ours(names: Collection[str]) -> bool:
+    """Whether tensors are differences of weights as we write them: others have no biases among
+    them, and no names of diffusers.
+    """
+    return all(map(is_difference, names)) and any(
+        name.startswith(("unet.", "transformer.")) or name.endswith(BIAS) for name in names
+    )
 
 
 def _read(path: Path, said: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
@@ -111,8 +128,12 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
 
     Raises:
         ModelError: a factor without its partner, of rank 0, of whole or complex numbers, or numbers
-            that are not finite or make a weight that is not, in half precision.
+            that are not finite or make a weight that is not, in half precision; differences of
+            weights that do.
     """
+    if is_dense(state):
+        check_differences(state, said, PRECISIONS, LARGEST_UPDATE)
+        return
     for name in state:
         layer, _, part = name.partition(".lora_")
         a, b = (state.get(f"{layer}.lora_{side}.weight") for side in "AB")
@@ -146,8 +167,17 @@ def adapter_bytes(
     All but that of diffusers have the metadata that trainers write as well.
     """
     from .adapter_formats import to_dense, to_kohya, trainers_metadata
-    from .layer_names import denoiser_part, file_name
+    from .layer_names import denoiser_part, file_name, kohya_name
 
+    if is_dense(state):
+        layers = {name: name.rpartition(".")[0] for name in state}
+        part = denoiser_part(layers.values())
+        called = file_name if form == "diffusers" else kohya_name
+        tensors = {
+            called(layer, part) + name.removeprefix(layer): state[name]
+            for name, layer in layers.items()
+        }
+        return _file_bytes(tensors, metadata)
     if form == "diffusers":
         layers = {name: name.partition(".lora_")[0] for name in state}
         part = denoiser_part(layers.values())
@@ -164,6 +194,8 @@ def smaller_for_others(state: Mapping[str, "Tensor"]) -> str:
     """Whether the file for ComfyUI and A1111 is smaller with factors, kohya, or dense."""
     from ..lora import layer_factors
 
+    if is_dense(state):
+        return "dense"
     pairs = layer_factors(state).values()
     factors = sum(a.numel() + b.numel() for a, b in pairs)
     return "dense" if sum(len(b) * a.shape[1] for a, b in pairs) < factors else "kohya"

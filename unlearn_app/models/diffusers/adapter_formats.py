@@ -96,7 +96,7 @@ def from_any(
         else:
             parts.setdefault(layer, {})[side] = tensor
     for layer, own in parts.items():
-        bare = _without_denoiser(layer)
+        bare = without_denoiser(layer)
         if "dense" in own:
             own |= _dense_as_factors(own.pop("dense"), said)
         if "A" in own and "B" in own:
@@ -131,7 +131,8 @@ def _modern(layer: str) -> str:
     return layer
 
 
-def _without_denoiser(layer: str) -> str:
+def without_denoiser(layer: str) -> str:
+    """The name of a layer without what stands for the denoiser in files of diffusers."""
     prefix = next((prefix for prefix in DENOISERS if layer.startswith(prefix)), "")
     return layer.removeprefix(prefix)
 

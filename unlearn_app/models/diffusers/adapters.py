@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -21,8 +22,10 @@ from ...settings.groups import MODULES
 from ..conditioning import Conditioning
 from ..lora import update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
+from ..weight_differences import difference_name, is_dense, weight_name
 from .adapter_files import check_factors
 from .layer_names import aliases, is_text
+from .layers import NONE
 from .text_updates import TextUpdates
 
 
@@ -32,7 +35,8 @@ class AdaptedNetwork(Denoiser, Adapters):
     `layers` maps every value of `UnlearnConfig.modules` to a pattern of the names of the layers
     that carry an adapter, and `text_readers` to those that read text states as they were encoded.
     An adapter that is loaded may have any linear and convolutional layers, also of the text
-    encoders `texts`, which are named as the pipeline does.
+    encoders `texts`, which are named as the pipeline does. A slot may also hold weights of its own
+    instead of an adapter.
     """
 
     def __init__(
@@ -50,6 +54,13 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._active: tuple[Slot, ...] = ()
         self._merged: tuple[Slot, ...] = ()
         self._trained: Slot | None = None
+        self._dense: dict[Slot, dict[str, nn.Parameter]] = {}
+        """The weights of slots that hold some instead of an adapter, by their names without
+        adapters; `_chosen` are those of them that the slot trains and publishes.
+        """
+        self._chosen: dict[Slot, tuple[str, ...]] = {}
+        self._originals: dict[str, nn.Parameter] = {}
+        """The original weights under those in `_dense`."""
         self._swaps = 0
         """How many `_swapped` contexts are open."""
 
@@ -70,15 +81,7 @@ class AdaptedNetwork(Denoiser, Adapters):
     def reset_adapter(
         self, slot: Slot, rank: int, alpha: float, seed: int, modules: str = "all"
     ) -> Params:
-        layers = self._targets(modules)
-        if not layers:
-            others = [name for name in MODULES if self._targets(name)]
-            raise ConfigError(
-                f"The model {self.name} has no layers that unlearn.modules={modules} names;"
-                f" {', '.join(others)} is accepted.",
-                "unlearn.modules",
-            )
-        self._add(slot, dict.fromkeys(layers, rank), alpha / rank)
+        self._add(slot, dict.fromkeys(self._asked(modules), rank), alpha / rank)
         source = generator(seed)
         for name, tensor in self._params(slot).items():
             fresh = torch.zeros(tensor.shape)
@@ -87,17 +90,79 @@ class AdaptedNetwork(Denoiser, Adapters):
             tensor.data.copy_(fresh)
         return self._params(slot)
 
+    def reset_weights(self, slot: Slot, modules: str = "all") -> Params:
+        weights = {name: weight.detach() for name, weight in self._plain().items()}
+        inside = tuple(f"{layer}." for layer in self._asked(modules))
+        if modules == "all":
+            chosen = [*weights]
+        elif modules == "not_cross":
+            cross = tuple(f"{layer}." for layer in self._targets("cross"))
+            chosen = [name for name in weights if not name.startswith(cross)]
+        else:
+            chosen = [name for name in weights if name.startswith(inside)]
+        self._replace(slot, weights, chosen)
+        return self._params(slot)
+
+    def _asked(self, modules: str) -> list[str]:
+        """Names of the layers that `modules` stands for.
+
+        Raises:
+            ConfigError: the network has none.
+        """
+        if layers := self._targets(modules):
+            return layers
+        others = [name for name in MODULES if self._targets(name)]
+        raise ConfigError(
+            f"The model {self.name} has no layers that unlearn.modules={modules} names;"
+            f" {', '.join(others)} is accepted.",
+            "unlearn.modules",
+        )
+
     def _targets(self, modules: str) -> list[str]:
         """Names of the layers that `modules` stands for, as they are without adapters."""
         names = (name.removesuffix(".base_layer") for name, _ in self.network.named_modules())
-        pattern = re.compile(self._patterns[modules])
+        pattern = re.compile(self._patterns.get(modules, NONE))
         return [name for name in dict.fromkeys(names) if pattern.search(name)]
+
+    def _base(self) -> dict[str, nn.Parameter]:
+        """The weights of the original model, by the names that they have now."""
+        return {
+            name: self._originals.get(without_adapter(name), weight)
+            for name, weight in base_weights(self.network).items()
+        }
+
+    def _plain(self) -> dict[str, nn.Parameter]:
+        """The weights of the original model, by the names that they have without adapters."""
+        return {without_adapter(name): weight for name, weight in self._base().items()}
 
     def _layer_weights(self, layers: Iterable[str]) -> dict[str, nn.Parameter]:
         """The base weights of `layers`, with or without an adapter on them, by layer."""
-        own = base_weights(self.network)
-        plain = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
+        plain = self._plain()
         return {layer: plain[f"{layer}.weight"] for layer in layers}
+
+    def _replace(self, slot: Slot, weights: Params, chosen: Iterable[str]) -> None:
+        """Put copies of those of `weights` that are `chosen` into `slot`, and of all where the
+        network is in half precision, since it computes with one.
+        """
+        self._drop(slot)
+        plain, chosen = self._plain(), tuple(chosen)
+        mixed = any(weight.dtype != at_least_float32(weight).dtype for weight in plain.values())
+        names = tuple(plain) if mixed else chosen
+        self._originals |= {name: plain[name] for name in names}
+        self._dense[slot] = {
+            name: nn.Parameter(at_least_float32(weights[name]).clone(), requires_grad=False)
+            for name in names
+        }
+        self._chosen[slot] = chosen
+        self._apply()
+
+    def _install(self, name: str, weight: nn.Parameter) -> None:
+        """Make `weight` the one that the network computes with."""
+        path, _, leaf = name.rpartition(".")
+        module = self.network.get_submodule(path)
+        if isinstance(module, BaseTunerLayer):
+            module = module.get_base_layer()
+        setattr(module, leaf, weight)
 
     def _add(self, slot: Slot, ranks: Mapping[str, int], scale: float) -> None:
         """Put an adapter of the `ranks` by layer into `slot`; its update is `scale * B A`."""
@@ -122,6 +187,8 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._apply()
 
     def _params(self, slot: Slot) -> Params:
+        if slot in self._dense:
+            return {name: self._dense[slot][name] for name in self._chosen[slot]}
         return {
             name: p
             for name, p in self.network.named_parameters()
@@ -129,16 +196,26 @@ class AdaptedNetwork(Denoiser, Adapters):
         }
 
     def drop_adapters(self) -> None:
-        for slot in tuple(self.network.peft_config):
+        for slot in get_args(Slot):
             self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
         self._texts.drop(slot)
+        for name in self._dense.pop(slot, {}):
+            self._install(name, self._originals[name])
+        held = {name for weights in self._dense.values() for name in weights}
+        self._originals = {n: weight for n, weight in self._originals.items() if n in held}
+        self._chosen.pop(slot, None)
         if self.network.peft_config.pop(slot, None):
             for layer in self._layers:
                 layer.delete_adapter(slot)
 
     def adapter_state(self, slot: Slot) -> Params:
+        if slot in self._dense:
+            return {
+                difference_name(name): (weight.detach() - self._originals[name].detach()).cpu()
+                for name, weight in self._params(slot).items()
+            }
         state = {}
         for name, layer in self.network.named_modules():
             if slot in getattr(layer, "lora_A", {}):
@@ -152,6 +229,9 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     def load_adapter(self, slot: Slot, state: Params) -> None:
         check_factors(state, "The adapter")
+        if is_dense(state):
+            self._load_differences(slot, state)
+            return
         fitted = self._fitted(state)
         own = {name: tensor for name, tensor in fitted.items() if not is_text(name)}
         ranks = {
@@ -172,17 +252,14 @@ class AdaptedNetwork(Denoiser, Adapters):
         Raises:
             ModelError: a layer is not here, is there twice, or has another shape.
         """
-        kinds = (nn.Linear, nn.Conv2d)
-        names = [n for n, layer in self.network.named_modules() if isinstance(layer, kinds)]
-        plain = [n.removesuffix(".base_layer") for n in names if ".lora_" not in n]
-        known = aliases(plain, self._texts.layers())
-        weights, fitted = self._layer_weights(plain), {}
+        plain, fitted = self._plain(), {}
+        known = self._known_layers()
         for said in dict.fromkeys(name.partition(".lora_")[0] for name in state):
             layer = known.get(said)
             if layer is None or f"{layer}.lora_A.weight" in fitted:
                 fault = "it has layers twice" if layer else "it was made for other layers"
                 raise self._misfit(fault, said)
-            weight = self._texts.weight(layer) if is_text(layer) else weights[layer]
+            weight = self._texts.weight(layer) if is_text(layer) else plain[f"{layer}.weight"]
             for side in "AB":
                 tensor = state[f"{said}.lora_{side}.weight"]
                 wanted = _shape_of_factor(weight, tensor, side)
@@ -192,6 +269,26 @@ class AdaptedNetwork(Denoiser, Adapters):
         if not fitted:
             raise ModelError("The adapter has no factors; one LoRA rank or more is accepted.")
         return fitted
+
+    def _known_layers(self) -> dict[str, str]:
+        """The layers that a loaded adapter may have, by every name that files give them."""
+        kinds = (nn.Linear, nn.Conv2d)
+        names = [n for n, layer in self.network.named_modules() if isinstance(layer, kinds)]
+        plain = [n.removesuffix(".base_layer") for n in names if ".lora_" not in n]
+        return aliases(plain, self._texts.layers())
+
+    def _load_differences(self, slot: Slot, state: Params) -> None:
+        plain, known, found = self._plain(), self._known_layers(), {}
+        for name, difference in state.items():
+            said, dot, ending = name.rpartition(".")
+            weight = weight_name(f"{known.get(said, said)}{dot}{ending}")
+            if weight not in plain or difference.shape != plain[weight].shape or weight in found:
+                raise self._misfit("it was made for other layers", said)
+            found[weight] = difference
+        weights = {name: at_least_float32(weight.detach()) for name, weight in plain.items()}
+        for name, difference in found.items():
+            weights[name] = weights[name] + difference.to(weights[name])
+        self._replace(slot, weights, found)
 
     def _misfit(self, fault: str, layer: str) -> ModelError:
         return ModelError(
@@ -207,9 +304,16 @@ class AdaptedNetwork(Denoiser, Adapters):
         """Apply `_active` and `_trained` to every layer; peft changes requires_grad on each
         switch.
         """
+        for slot, weights in self._dense.items():
+            for name, weight in weights.items():
+                trained = slot == self._trained and name in self._chosen[slot]
+                weight.requires_grad_(trained)
+                own = weight if slot in self._active else self._originals[name]
+                self._install(name, own)
+        adapters = [slot for slot in self._active if slot not in self._dense]
         for layer in self._layers:
-            layer.enable_adapters(bool(self._active))
-            layer.set_adapter(list(self._active), inference_mode=True)
+            layer.enable_adapters(bool(adapters))
+            layer.set_adapter(adapters, inference_mode=True)
         for slot in self.network.peft_config:
             for tensor in self._params(slot).values():
                 tensor.requires_grad_(slot == self._trained)
@@ -238,6 +342,11 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     @contextmanager
     def base_weight_grads(self, slot: Slot) -> Iterator[Params]:
+        if slot in self._dense:
+            own = {name: self._originals[name] for name in self._chosen[slot]}
+            with with_gradients(own):
+                yield own
+            return
         suffix = f".lora_B.{slot}.weight"
         layers = [n.removesuffix(suffix) for n in self._params(slot) if n.endswith(suffix)]
         dense = {layer + suffix: w for layer, w in self._layer_weights(layers).items()}
@@ -245,15 +354,19 @@ class AdaptedNetwork(Denoiser, Adapters):
             yield dense
 
     def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
-        weights = {n: at_least_float32(weight) for n, weight in base_weights(self.network).items()}
-        for name, update in (self._updates(slot, params or {}) if slot else {}).items():
-            weights[name] = weights[name] + update
-        return weights
+        weights = {n: at_least_float32(weight) for n, weight in self._base().items()}
+        return weights | (self._updated(slot, params or {}) if slot else {})
 
-    def _updates(self, slot: Slot, params: Params) -> Params:
-        """The update of `slot` by the name of the base weight it adds to, differentiable in its
-        factors, of which `params` replaces some by name.
+    def _updated(self, slot: Slot, params: Params) -> Params:
+        """The weights that `slot` changes with its update, by the names that they have now;
+        differentiable in what it holds, of which `params` replaces some by name.
         """
+        base = self._base()
+        if slot in self._dense:
+            held = self._dense[slot] | params
+            return {
+                name: held[without_adapter(name)] for name in base if without_adapter(name) in held
+            }
         found = {}
         for name, layer in self.network.named_modules():
             if slot in getattr(layer, "lora_A", {}):
@@ -262,17 +375,15 @@ class AdaptedNetwork(Denoiser, Adapters):
                     for part in ("lora_A", "lora_B")
                 )
                 update = layer.scaling[slot] * update_of((a, b))
-                found[f"{name}.base_layer.weight"] = update.view(layer.base_layer.weight.shape)
+                own = at_least_float32(base[f"{name}.base_layer.weight"])
+                found[f"{name}.base_layer.weight"] = own + update.view(own.shape)
         return found
 
     @contextmanager
     def merged(self, slot: Slot) -> Iterator[None]:
-        own = base_weights(self.network)
+        own = self._base()
         with torch.no_grad():
-            sums = {
-                n: (at_least_float32(own[n]) + u).to(own[n].dtype)
-                for n, u in self._updates(slot, {}).items()
-            }
+            sums = {n: w.to(own[n].dtype) for n, w in self._updated(slot, {}).items()}
         with self._swapped(sums), self._with_merged(slot):
             yield
 
@@ -292,7 +403,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         """Put other values into base weights by name, and restore the original tensors
         afterwards.
         """
-        own = base_weights(self.network)
+        own = self._base()
         before = {name: own[name].data for name in weights}
         self._swaps += 1
         try:
@@ -311,9 +422,14 @@ class AdaptedNetwork(Denoiser, Adapters):
             self._switched((), None),
             self._with_merged(slot),
             self._swapped(copies),
-            with_gradients(base_weights(self.network)),
+            with_gradients(self._base()),
         ):
-            yield base_weights(self.network)
+            yield self._base()
+
+
+def without_adapter(name: str) -> str:
+    """The name that a weight has where no adapter is on its layer."""
+    return name.replace(".base_layer.", ".")
 
 
 def base_weights(network: nn.Module) -> dict[str, nn.Parameter]:
