@@ -17,6 +17,7 @@ from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unlearn_app.attacks import relearn
 from unlearn_app.common.errors import ModelError
 from unlearn_app.common.paths import ROOT
 from unlearn_app.common.seeds import generator
@@ -32,6 +33,8 @@ from unlearn_app.models.diffusers.layer_names import flat, ldm_names
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import dense, scaled
+from unlearn_app.settings.groups import AttackConfig
+from unlearn_app.training.latent_dataset import encoded
 
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
 HOW = {"sampling_steps": 3, "guidance_scale": 4.0}
@@ -297,6 +300,30 @@ def test_the_text_encoder_is_itself_again_bit_for_bit(model, pipe, tmp_path) -> 
         model.drop_adapters()
         assert same()
     assert torch.equal(model.encode_text(PROMPTS).states, states)
+
+
+def test_an_attack_trains_with_the_text_encoder_that_it_attacks(
+    model, pipe, tmp_path, monkeypatch
+) -> None:
+    data = encoded(model, torch.zeros(2, 3, 64, 64), PROMPTS)
+    add(pipe.text_encoder, TEXT, 2)
+    add(pipe.unet, ATTENTION, 1)
+    model.load_adapter("unlearn", read_adapter(saved(pipe, tmp_path)))
+    assert data.read_by(model) is data
+    with model.merged("unlearn"):
+        read = data.read_by(model)
+        assert torch.equal(read.cond.states, model.encode_text(PROMPTS).states)
+    assert not torch.equal(read.cond.states, data.cond.states)
+    assert torch.equal(read.x0, data.x0)
+    seen = []
+
+    def teach(model, data, *arguments, **how) -> Iterator[None]:
+        seen.append(data)
+        yield
+
+    monkeypatch.setattr(relearn, "teach", teach)
+    list(relearn.fine_tune(model, data, AttackConfig(steps=1), 0))
+    assert torch.equal(seen[0].cond.states, read.cond.states)
 
 
 def test_a_slot_keeps_the_text_encoder_s_part(model, pipe, tmp_path) -> None:

@@ -131,7 +131,7 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
             params = attacked.enter_context(model.training("relearn"))
         yield from teach(
             model,
-            data,
+            data.read_by(model),
             "relearn",
             Diffusion(),
             params,
