@@ -18,7 +18,7 @@ from ..common.errors import (
     never,
     raise_if_stopped,
 )
-from ..concepts.catalog import known_concepts, preview_concept
+from ..concepts.catalog import known_concepts, preview_concept, request_name
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
@@ -85,7 +85,8 @@ def panel_names(config: RunConfig, also: Sequence[str]) -> list[str]:
             for split in (concept.near, concept.far)
         )
         asked = [*near, *far, *OTHER_KIND[concept.kind]]
-        names = [preview_concept(with_concept(config, name)).name for name in asked]
+        found = [preview_concept(with_concept(config, name)) for name in asked]
+        names = [request_name(concept, config.model) for concept in found]
     return list(dict.fromkeys([*names, *also]))
 
 
@@ -156,7 +157,7 @@ def run_request(
     Raises:
         ConfigError, OutputError: as `append`.
     """
-    concept = preview_concept(config).name
+    concept = request_name(preview_concept(config), config.model)
     if not (folder / "ledger.json").exists():
         new_ledger(folder, config, plan, [concept])
     ledger = Ledger.open(folder)
@@ -198,11 +199,12 @@ def append(
     with ledger.locked():
         concept, erased = _next(ledger, text, held_out)
         _check_base(ledger, model)
-        if concept.name not in ledger.names:
-            yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
-        own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
+        name = request_name(concept, ledger.config.model)
+        if name not in ledger.names:
+            yield from _extend_panel(ledger, name, model, scorer, should_stop)
+        own_config = replace(config or ledger.config, concept=name, anchor=concept.anchor)
         held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
-        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {name}", 0.0)
         sampler = sampler or CachedSampler()
         row, own, combined = yield from _train_request(
             ledger, concept, own_config, erased, held, model, sampler, should_stop
@@ -218,7 +220,7 @@ def append(
                 scorer,
                 combined,
                 should_stop,
-                first=[concept.name, *(other.name for other in erased), *_relatives(concept)],
+                first=[name, *(row.concept for row in ledger.requests), *_relatives(concept)],
             )
         ledger.add(replace(row, panel=panel), own, combined, pictures)
         yield Added(ledger.rows[-1])
@@ -277,7 +279,7 @@ def _train_request(
 def _row(concept: Concept, config: RunConfig, **measured: Any) -> Request:
     """A row to add to the ledger, without a panel."""
     return Request(
-        concept=concept.name,
+        concept=config.concept,
         kind=concept.kind,
         anchor=concept.anchor,
         folder="",
@@ -298,7 +300,8 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
     with ledger.locked():
         concept, _ = _next(ledger, text, held_out)
         last = len(ledger.rows) - 1
-        config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+        name = request_name(concept, ledger.config.model)
+        config = replace(ledger.config, concept=name, anchor=concept.anchor)
         row = _row(concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
         ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
         return ledger.rows[-1]
@@ -311,7 +314,8 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
     """
     erased = requested_concepts(ledger)
     names = [other.name for other in erased]
-    name = preview_concept(with_concept(ledger.config, text)).name.casefold()
+    asked = preview_concept(with_concept(ledger.config, text))
+    name = request_name(asked, ledger.config.model).casefold()
     known = next((other for other in ledger.names if other.casefold() == name), text)
     concept = with_allowed_anchor(ledger.config, known, [*names, *held_out])
     if concept.name in names:
