@@ -210,33 +210,39 @@ def check_single(text: str, model: str = DEFAULT_MODEL) -> None:
 
 def nearest_words(text: str) -> list[str]:
     """Known words that `text` may be a misspelling of; none where its kind is known."""
-    if not text.strip() or read(text, vocabulary()).sure:
+    if not text.strip() or read(text, vocabulary()).told:
         return []
     known = vocabulary()
     return difflib.get_close_matches(folded(text), sorted(known.objects | known.styles), 4, 0.75)
 
 
 def request_words(concept: Concept) -> str:
-    """Words that name `concept` when they are typed anew, its name where that is enough."""
+    """Words that name `concept` when they are typed anew: its name, or that with its kind."""
     name, style = concept.name, concept.kind == "style"
-    wanted = as_style(name, vocabulary()) if style else read(concept.text, vocabulary())
-    told = [name, f"“{name}”", f"{name} style" if style else f"photo of {name}"]
-    for words in told[:2]:
-        found = read(words, vocabulary())
-        if (
-            found.sure
-            and not listed(words, _canonical)
-            and ((found.asked == "style") == style)
-            and (found.asked == "both") == (wanted.asked == "both")
-        ):
-            return words
-    return told[2]
+    forms = ("{} style", f"{MANNER} {{}}") if style else ("photo of {}",)
+    told = [form.format(own) for form in ("{}", *forms) for own in (name, f"“{name}”")]
+    return next((words for words in told if _names(words, concept)), told[-1])
+
+
+def _names(words: str, concept: Concept) -> bool:
+    """Whether `words` alone are read as `concept`."""
+    found = read(words, vocabulary())
+    style = found.asked == "style"
+    if not found.told or listed(words, _canonical) or style != (concept.kind == "style"):
+        return False
+    return (found.style if style else _name(found)) == concept.name
+
+
+def _name(found: Reading) -> str:
+    """How prompts name an object, or an object in a style."""
+    subject = _phrased(_list_of(found.subject), found.subject)
+    return f"{subject} {_style_phrase(found.style, found.manner)}" if found.style else subject
 
 
 def _canonical(text: str) -> str:
     """The bare name in `text` where its words are known, else ""."""
     found = read(text, vocabulary())
-    name = _combination(found) if found.asked == "both" else found.subject or found.style
+    name = found.style if found.asked == "style" else _name(found)
     known = vocabulary()
     if is_style(name, known) or (is_object(name, known) and text[0].islower()):
         return name
@@ -250,27 +256,25 @@ def _read_as(text: str, kind: str) -> Reading:
         ConfigError: they do not tell and no kind is given, or they tell another one.
     """
     found = read(text, vocabulary())
-    if kind == BY_WORDS:
-        if found.sure:
-            return found
+    if kind == BY_WORDS and not found.told:
         near = nearest_words(text)
+        also = f" Known words like it: {', '.join(near)}." if near else ""
         raise ConfigError(
             f"“{text}” may be a thing or a style, and its words do not tell; --concept-kind object"
             " or --concept-kind style is accepted, or more words: “a photo of"
-            f" {found.subject}”, “{found.subject} style”."
-            + (f" Known words like it: {', '.join(near)}." if near else ""),
+            f" {found.subject}”, “{found.subject} style”.{also}",
             "concept_kind",
         )
-    chosen = (as_object if kind == "object" else as_style)(text, vocabulary())
-    framed = found.asked != "object" and found != read(found.style, vocabulary())
-    if found.asked != kind and found.sure and (found.asked == "both" or framed):
-        what = "an object in a style" if found.asked == "both" else f"a {found.asked}"
+    if kind in (BY_WORDS, found.asked):
+        return found
+    if found.told == "frame":
+        what = {"both": "an object in a style", "style": "a style", "object": "an object"}
         raise ConfigError(
-            f"“{text}” names {what}, and the kind of the concept is {kind}; {BY_WORDS} is"
-            " accepted.",
+            f"“{text}” names {what[found.asked]}, and the kind of the concept is {kind};"
+            f" {BY_WORDS} is accepted.",
             "concept_kind",
         )
-    return chosen
+    return (as_object if kind == "object" else as_style)(text, vocabulary())
 
 
 def diversified(dimensions: Dimensions, concept_text: str, anchor: str | None) -> Concept:
@@ -332,12 +336,12 @@ def _combined(text: str, reading: Reading, anchor: str | None) -> Concept:
     dimensions, artists = _list_of(reading.subject), shipped()["artists"]
     subject = _phrased(dimensions, reading.subject)
     phrase = _style_phrase(reading.style, reading.manner)
-    name, chosen = f"{subject} {phrase}", clean_text(anchor, "anchor") if anchor else subject
+    name, chosen = _name(reading), clean_text(anchor, "anchor") if anchor else subject
     other = read(chosen, vocabulary())
     instead = {
         "object": f"{other.subject} {phrase}",
-        "style": f"{subject} {_style_phrase(other.style, other.manner)}",
-        "both": _combination(other),
+        "style": f"{subject} {_style_phrase(_bare_name(artists, chosen), other.manner)}",
+        "both": _name(other),
     }[other.asked]
     if not anchor or folded(other.subject) == folded(subject):
         instead = subject if other.asked != "both" else instead
@@ -501,10 +505,6 @@ def _bare_name(dimensions: Dimensions, text: str) -> str:
 def _style_phrase(style: str, manner: str) -> str:
     """How a prompt names a style: a medium such as “a photo” plainly."""
     return f"as {style}" if re.match(r"an? ", style, re.I) else f"{manner} {style}"
-
-
-def _combination(reading: Reading) -> str:
-    return f"{reading.subject} {_style_phrase(reading.style, reading.manner)}"
 
 
 def _own_anchor(anchor: str, name: str) -> ConfigError:

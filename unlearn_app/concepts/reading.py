@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from .english import folded, is_noun, singular
 
+Told = Literal["", "word", "frame"]
 Asked = Literal["object", "style", "both"]
 MANNER = "in the style of"
 A, OF = r"(?:(?:an?|the) )?", r"(?:['’]s?)?"
-PICTURE = re.compile(
-    rf"{A}(?:photo|photos|photograph|photographs|picture|pictures|image|images|snapshot|rendering)"
-    r" (?:of|showing) (?=\S)",
-    re.I,
-)
-"""The beginning of a prompt, which says that an object comes."""
+SHOT = r"(?:photo|photograph|picture|image|snapshot|rendering)s?"
+PICTURE = re.compile(rf"{A}{SHOT} (?:of|showing) (?=\S)|(?<=\S) {SHOT}$", re.I)
+"""What says in a prompt that an object is shown."""
 MADE = r"(?:(?:painted|drawn|made|done|rendered) )?"
 WORKS = r"(?:paintings?|drawings?|pictures?|art|artworks?|images?|portraits?)"
 SHAPES = tuple(
@@ -41,8 +39,10 @@ ANYTHING = re.compile(rf"{A}(?:{WORKS}|photos?|anything|something|everything|sce
 """A subject that says no more than that there is a picture."""
 HARD = re.compile(r"\s*[,;、，；،]\s*")
 SOFT = re.compile(r"\s+(?:and|or|&|\+)\s+|\s*[/|]\s*", re.I)
-QUOTED = re.compile(r"[\"'“”„‘«](?P<name>[^\"“”„«»]+)[\"'“”’»]")
-JOINED = "\N{SYMBOL FOR SPACE}"
+QUOTED = re.compile(r"(?<!\w)[\"'“”„‘«](?P<name>[^\"“”„«»]+)[\"'“”’»](?!\w)")
+HIDDEN = {ord(letter): 0xE000 + row for row, letter in enumerate(" ,;、，；،/|&+")}
+SHOWN = {hidden: letter for letter, hidden in HIDDEN.items()}
+"""Separators inside a single name, as private letters, which no accepted text holds."""
 STYLE_AFTER_COMMA = re.compile(r",\s*(?=(?:(?:painted|drawn) )?(?:in the style of|by) )", re.I)
 POSTPOSED = r" (?:of|in|on|with|at|from|under|by|for|to|as|wearing|holding) "
 """What ends the words that a noun stands last in."""
@@ -72,13 +72,14 @@ class Reading:
     """What is asked for: `subject` is bare, as “cat”; so is `style`, as “Van Gogh”, and `manner` is
     what stands before it in a prompt. An empty one is not asked for.
 
-    `sure` is false where nothing tells an object from a style.
+    `told` says by what an object is told from a style: a known word or an article, or the words
+    around it, as in “a photo of”; nothing where it is empty.
     """
 
     subject: str = ""
     style: str = ""
     manner: str = MANNER
-    sure: bool = True
+    told: Told = "word"
 
     @property
     def asked(self) -> Asked:
@@ -90,25 +91,29 @@ def read(text: str, known: Vocabulary) -> Reading:
     """What the cleaned `text` asks for; articles, frames such as “a photo of”, quotes and
     punctuation around it are left out.
     """
-    name = unframed(text)
-    bare = PICTURE.sub("", name, count=1) if PICTURE.match(name) else ""
-    if bare and not _styled(bare, known):
-        return Reading(subject=_subject(bare, known))
-    if _whole(name, known.objects):
-        return Reading(subject=_subject(name, known))
-    if styled := _styled(bare or name, known):
+    typed = unframed(text)
+    name = _bare(typed)
+    shown = _bare(PICTURE.sub("", name, count=1))
+    if styled := None if _whole(name, known.objects) else _styled(shown, known):
         return styled
-    if is_style(name, known):
+    if shown != name:
+        return Reading(subject=_subject(shown, known), told="frame")
+    if is_style(name, known) and not _whole(name, known.objects):
         return Reading(style=_style(name, known))
-    sure = is_object(name, known) or bool(re.match(r"an? \S", name, re.I))
-    return Reading(subject=_subject(name, known), sure=sure)
+    told = is_object(name, known) or re.match(r"an? \S", typed, re.I)
+    return Reading(subject=_subject(name, known), told="word" if told else "")
 
 
 def unframed(text: str) -> str:
     """The text without quotes and punctuation around it."""
+    while text != (inner := _inner(text)):
+        text = inner
+    return text
+
+
+def _inner(text: str) -> str:
     quoted = QUOTED.fullmatch(text.strip())
-    stripped = (quoted["name"] if quoted else text).strip().rstrip(".!?,;:").strip()
-    return stripped or text.strip()
+    return (quoted["name"] if quoted else text).strip().rstrip(".!?,;:").strip() or text.strip()
 
 
 def as_style(text: str, known: Vocabulary) -> Reading:
@@ -123,7 +128,7 @@ def as_object(text: str, known: Vocabulary) -> Reading:
     """`text` as an object, whatever it may be."""
     found = read(text, known)
     if found.asked == "object":
-        return replace(found, sure=True)
+        return found
     return Reading(subject=_subject(unframed(text), known))
 
 
@@ -154,14 +159,15 @@ def listed(text: str, canonical: Callable[[str], str]) -> list[str]:
     """The names in a list of several; empty where `text` is one name.
 
     `canonical` returns the bare form of words that are known, else "". Commas always make a list,
-    but for one before a style; “and” does where every part is known, since it occurs in names too.
+    but for one before a style and those in quotes; “and” does where every part is known, since it
+    occurs in names too.
     """
-    if QUOTED.fullmatch(text.strip()):
-        return []
-    joined = ONE_THING.sub(lambda match: match[0].replace(" ", JOINED), text)
-    hard = [part for part in HARD.split(STYLE_AFTER_COMMA.sub(" ", joined)) if part.strip()]
+    single = text
+    for names in (QUOTED, ONE_THING):
+        single = names.sub(lambda match: match[0].translate(HIDDEN), single)
+    hard = [part for part in HARD.split(STYLE_AFTER_COMMA.sub(" ", single)) if part.strip()]
     parts = [
-        re.sub(r"^(?:and|or|&) (?=\S)", "", own, flags=re.I).replace(JOINED, " ")
+        re.sub(r"^(?:and|or|&) (?=\S)", "", own, flags=re.I).translate(SHOWN)
         for part in hard
         for own in SOFT.split(part)
         if own.strip()
@@ -171,7 +177,7 @@ def listed(text: str, canonical: Callable[[str], str]) -> list[str]:
     names = [canonical(part) for part in parts]
     if len(hard) < 2 and not all(names):
         return []
-    return [name or _bare(unframed(part)) for name, part in zip(names, parts, strict=True)]
+    return [name or _bare(part) for name, part in zip(names, parts, strict=True)]
 
 
 def nouns_in(name: str, known: Vocabulary) -> tuple[str, ...]:
@@ -211,6 +217,7 @@ def _styled(name: str, known: Vocabulary) -> Reading | None:
             _subject(subject, known) if subject else "",
             _style(style, known),
             _manner(parts.get("manner") or parts.get("maybe") or parts.get("like") or ""),
+            "frame",
         )
     return None
 
@@ -247,7 +254,8 @@ def _style(text: str, known: Vocabulary) -> str:
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"^(?:an?|the) (?=\S)", "", text.strip(), flags=re.I)
+    """The text without quotes around it and articles before it."""
+    return re.sub(r"^(?:(?:an?|the) )+(?=\S)", "", unframed(text), flags=re.I)
 
 
 def _whole(text: str, words: frozenset[str]) -> bool:
