@@ -379,7 +379,7 @@ def _concept(
     """The prompts: of `asked`, phrases with their anchors, and of retained phrases. Each group of
     `near` and of `far` is halved into training and test; what is `wider` is in both.
     """
-    train, test = _contexts(dimensions, (text, name))
+    train, test = _contexts(dimensions, (*wider, text, name))
     defender, adversary = train[: len(train) // 2], train[len(train) // 2 :]
     prompts = partial(_prompts, dimensions)
     (first, instead), *others = asked.items()

@@ -197,9 +197,8 @@ def append(
         OutputError: the ledger is another model's, or another process is changing it.
     """
     with ledger.locked():
-        concept, erased = _next(ledger, text, held_out)
+        concept, name, erased = _next(ledger, text, held_out)
         _check_base(ledger, model)
-        name = request_name(concept, ledger.config.model)
         if name not in ledger.names:
             yield from _extend_panel(ledger, name, model, scorer, should_stop)
         own_config = replace(config or ledger.config, concept=name, anchor=concept.anchor)
@@ -298,17 +297,17 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
         ConfigError: the concept is unknown or was forgotten before.
     """
     with ledger.locked():
-        concept, _ = _next(ledger, text, held_out)
+        concept, name, _ = _next(ledger, text, held_out)
         last = len(ledger.rows) - 1
-        name = request_name(concept, ledger.config.model)
         config = replace(ledger.config, concept=name, anchor=concept.anchor)
         row = _row(concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
         ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
         return ledger.rows[-1]
 
 
-def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, list[Concept]]:
-    """The requested concept, with an anchor that is not erased, and the concepts erased before.
+def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, str, list[Concept]]:
+    """The requested concept, with an anchor that is not erased, its name as a request, and the
+    concepts erased before.
 
     A concept that differs from one on the panel by capitals only is the one on the panel.
     """
@@ -322,7 +321,7 @@ def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, 
         raise ConfigError(
             f"“{concept.name}” is in the ledger already; choose another concept.", "concept"
         )
-    return concept, erased
+    return concept, request_name(concept, ledger.config.model), erased
 
 
 def _training_task(
