@@ -479,6 +479,43 @@ def test_concepts_lists_names_and_synonyms(command) -> None:
         assert text in out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["red cats", "--model", "some/model"], ["“red cat”", "to show cat", "made of stays: cat"]),
+        (
+            ["zorblax style", "--model", "some/model"],
+            ["style “zorblax”", "in the style of zorblax"],
+        ),
+        (["zorblax", "--model", "some/model", "--concept-kind", "style"], ["style “zorblax”"]),
+        (["cat", "--anchor", "car"], ["to show car instead", "→ ", "the adversary's pictures"]),
+    ],
+)
+def test_concepts_previews_what_a_run_would_use(command, words: list[str], said: list[str]) -> None:
+    code, output, _ = command("concepts", *words)
+    assert code == 0
+    assert all(part in output for part in said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["zorblax", "--model", "some/model"], "--concept-kind object or --concept-kind style"),
+        (
+            ["cat, dog and car"],
+            "`python -m unlearn_app continual --concepts cat,dog,car --out DIR`",
+        ),
+        (["cat", "--concept-kind", "thing"], "one of auto, object, style is accepted"),
+        (["cat", "--concept-kind", "style"], "of kind object in the bundled world"),
+        (["cat in van gogh style"], "cat or van gogh is accepted"),
+    ],
+)
+def test_concepts_that_no_run_takes_are_refused(command, words: list[str], said: str) -> None:
+    code, _, error = command("concepts", *words)
+    assert code == 2
+    assert said in error
+
+
 def test_doctor_names_every_check(command) -> None:
     code, out, _ = command("doctor")
     assert code in (0, 1)

@@ -12,6 +12,7 @@ import pytest
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.concepts.concept import article
 from unlearn_app.concepts.diversification import (
+    FAMILIES,
     FOLDER,
     SHIPPED,
     choose_dimensions,
@@ -45,7 +46,7 @@ TYPED = [
     "😀",
     "Dürer",
 ]
-LISTS = {name: load_dimensions(FOLDER / f"{name}.json") for name in SHIPPED}
+LISTS = {name: load_dimensions(FOLDER / f"{name}.json") for name in (*SHIPPED, *FAMILIES)}
 CASES = [(choose_dimensions(text), text) for text in TYPED] + [
     (dimensions, text)
     for dimensions in LISTS.values()
@@ -65,6 +66,12 @@ GLUE = set(
 
 def says(text: str, entry: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(entry)}(?!\w)", text) is not None
+
+
+def asked_for(concept, prompt) -> str:
+    """The phrase by which a forget prompt asks for the concept, else what a prompt expects."""
+    phrases = (prompt.expects, *concept.synonyms)
+    return next((own for own in phrases if says(prompt.text, own)), prompt.expects)
 
 
 def training(concept):
@@ -97,9 +104,10 @@ def test_pairs_are_the_same_sentence(dimensions, typed):
     assert len(concept.anchors) == len(concept.forget.train)
 
     def without(prompt):
-        parts = re.split(rf"(?<!\w){re.escape(prompt.expects)}(?!\w)", prompt.text)
+        phrase = asked_for(concept, prompt)
+        parts = re.split(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt.text)
         assert len(parts) == 2
-        return tuple(parts)
+        return re.sub(r"\ban? $", "", parts[0]), parts[1]
 
     for half in ("train", "test"):
         sides = [getattr(split, half) for split in (concept.forget, concept.near, concept.far)]
@@ -110,7 +118,8 @@ def test_pairs_are_the_same_sentence(dimensions, typed):
         assert anchored.startswith(start)
         assert anchored.endswith(end)
         assert anchored != prompt.text
-        assert re.sub("^an? ", "", concept.anchor) in anchored
+        instead = choose_dimensions(typed).forget.get(asked_for(concept, prompt), concept.anchor)
+        assert re.sub("^an? ", "", instead) in anchored
 
 
 @every_case
@@ -142,7 +151,9 @@ def test_sentences_are_well_formed(dimensions, typed):
 def test_the_concept_is_asked_for_and_never_retained(dimensions, typed):
     concept = diversified(dimensions, typed, None)
     assert concept.text == typed
-    assert all(says(p.text, concept.name) for p in concept.forget.train + concept.relearn)
+    for prompt in concept.forget.train + concept.relearn:
+        assert says(prompt.text, asked_for(concept, prompt))
+        assert prompt.expects.endswith(concept.name)
     for split in (concept.near, concept.far):
         assert not any(
             says(p.text.casefold(), concept.name.casefold()) for p in (*split.train, *split.test)
@@ -152,7 +163,7 @@ def test_the_concept_is_asked_for_and_never_retained(dimensions, typed):
     assert concept == diversified(dimensions, typed, None)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", LISTS)
 def test_shipped_lists_are_long_and_no_word_of_a_dimension_returns(name):
     dimensions = LISTS[name]
     assert len(dimensions.near) >= 8
@@ -191,7 +202,11 @@ def test_overlapping_halves_are_noticed():
         ("a red sports car", "objects"),
         ("the Eiffel Tower", "objects"),
         ("zorblax", "objects"),
-        ("nudity", "people"),
+        ("nudity", "nudity"),
+        ("hate speech", "hate"),
+        ("naked woman", "nudity"),
+        ("naked mole rat", "animals"),
+        ("cat in Van Gogh style", "animals"),
         ("Barack Obama", "people"),
         ("an old woman", "people"),
         ("Van Gogh style", "artists"),
@@ -208,10 +223,10 @@ def test_the_list_follows_the_typed_words(typed, name):
 
 
 def test_typed_words_become_good_english():
-    assert "nude person" in free_concept("nudity", None).forget.train[0].text
-    assert free_concept("nudity", None).anchors[0] == free_concept("nudity", None).forget.train[
-        0
-    ].text.replace("nude ", "")
+    nude = free_concept("nudity", None)
+    assert nude.anchors[0] == nude.forget.train[0].text.replace(
+        "a naked woman", "a woman in a winter coat"
+    )
     assert free_concept("the elephants", None).name == "elephant"
     assert (
         free_concept("Van Gogh style", None)
@@ -311,6 +326,15 @@ def test_a_small_list_of_ones_own_is_enough(tmp_path):
         ),
         (GOOD | {"subject": {"near": [], "far": ["cow", "pig"]}}, ["“near”", "no entry"]),
         (GOOD | {"subject": {"near": ["top", "kite"]}}, ["“far”", "list of words"]),
+        (GOOD | {"names": "Ken"}, ["“names”", "'Ken'", "list of names"]),
+        (
+            GOOD | {"subject": {**GOOD["subject"], "forget": ["doll"]}},
+            ["“forget”", "phrases with anchors"],
+        ),
+        (
+            GOOD | {"subject": {**GOOD["subject"], "forget": {"doll": "cup"}}},
+            ["“forget”", "at least 2"],
+        ),
         (GOOD | {"template": "a {look} {subject}"}, ["“a {look} {subject}”", "{place}"]),
         (GOOD | {"template": "a {look} {subject} {place} {mood}"}, ["{mood}"]),
         (GOOD | {"template": "a {look} {subject} {place} {"}, ["toys.json"]),

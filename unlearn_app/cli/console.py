@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +28,7 @@ from typer import Option
 from ..common import registry
 from ..common.errors import ConfigError, OutputError
 from ..common.signals import on_signal
+from ..concepts.concept import Concept, evenly_spaced, kept_whole
 from ..settings.events import (
     COLUMNS,
     GROUPS,
@@ -43,12 +44,18 @@ from ..settings.events import (
     Verdict,
 )
 from ..settings.presets import PRESETS
-from ..settings.run_config import RunConfig, setting_names
+from ..settings.run_config import CONCEPT_KINDS, RunConfig, setting_names
 
 OPTIONS = {item.name: item.metadata["help"] for item in fields(RunConfig) if item.metadata}
 Seed = Annotated[str, Option(help=OPTIONS["seed"], metavar="N")]
 Preset = Annotated[str, Option(help=OPTIONS["preset"], metavar="|".join(PRESETS))]
 Model = Annotated[str, Option(help=OPTIONS["model"], metavar="pocket|FOLDER|HUB_ID")]
+Anchor = Annotated[str | None, Option(help=OPTIONS["anchor"], metavar="TEXT")]
+ConceptKind = Annotated[str, Option(help=OPTIONS["concept_kind"], metavar="|".join(CONCEPT_KINDS))]
+OwnPrompts = Annotated[
+    Path | None,
+    Option(help="file of your own forget and retain prompts, JSON or text", metavar="FILE"),
+]
 Objective = Annotated[str, Option(help=OPTIONS["objective"], metavar="NAME")]
 ForgetPictures = Annotated[
     Path | None,
@@ -145,6 +152,37 @@ class StageBars(Progress):
 
 def _narrowing(ratio: int) -> Column:
     return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
+
+
+def shortened(names: Sequence[str], count: int = 8) -> str:
+    """The first `count` names, and how many more there are."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
+def prompt_lines(concept: Concept, count: int = 3) -> Iterator[str]:
+    """How the words were understood, and of every group of prompts its size and the first
+    `count`.
+    """
+    yield f"{concept.kind} “{concept.name}”: the model learns to show {concept.anchor} instead."
+    if kept := kept_whole(concept):
+        yield f"What it is made of stays: {', '.join(kept)}."
+    pairs = tuple(zip(concept.forget.train, concept.anchors, strict=True))
+    yield f"forget, trained on ({len(pairs)} prompts, each with what it shall show instead)"
+    for prompt, anchor in evenly_spaced(pairs, min(count, len(pairs))):
+        yield f"  {prompt.text} → {anchor}"
+    groups = {
+        "forget, judged on": concept.forget.test,
+        "near, trained on": concept.near.train,
+        "near, judged on": concept.near.test,
+        "far, trained on": concept.far.train,
+        "far, judged on": concept.far.test,
+        "the adversary's pictures": concept.relearn,
+    }
+    for title, prompts in groups.items():
+        names = [name for name in dict.fromkeys(p.expects for p in prompts) if name]
+        yield f"{title} ({len(prompts)} prompts: {shortened(names)})"
+        yield from (f"  {p.text}" for p in evenly_spaced(prompts, min(count, len(prompts))))
 
 
 def score_table(scores: Scores) -> Table:

@@ -18,7 +18,7 @@ from ..common.errors import (
     raise_if_stopped,
 )
 from ..common.json_values import to_json
-from ..concepts.catalog import preview_concept
+from ..concepts.catalog import preview_concept, request_name
 from ..settings import groups
 from ..settings.presets import (
     DEFAULT_REGULARIZATION,
@@ -122,7 +122,8 @@ def _begin(
 ) -> None:
     from ..continual.sequence import new_ledger
 
-    asked = [preview_concept(with_concept(config, name)).name for name in names]
+    found = [preview_concept(with_concept(config, name)) for name in names]
+    asked = [request_name(concept, config.model) for concept in found]
     folded = [name.casefold() for name in asked]
     for name in asked:
         if folded.count(name.casefold()) > 1:

@@ -22,11 +22,14 @@ from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import SETTING_GROUPS, RunConfig, make_config, setting_names
 from .console import (
     OPTIONS,
+    Anchor,
     Captions,
+    ConceptKind,
     ForgetPictures,
     Lasting,
     Model,
     Objective,
+    OwnPrompts,
     Pictures,
     Preset,
     RetainPictures,
@@ -39,6 +42,7 @@ from .console import (
     named_folder,
     own_settings,
     print_result,
+    prompt_lines,
     screen,
     set_option,
     table,
@@ -123,15 +127,11 @@ app.command()(compare)
 def run(
     concept: Annotated[str, typer.Option(help=OPTIONS["concept"], metavar="TEXT")],
     out: Annotated[Path, typer.Option(help="new folder for the run", metavar="DIR")],
-    anchor: Annotated[str | None, typer.Option(help=OPTIONS["anchor"], metavar="TEXT")] = None,
+    anchor: Anchor = None,
+    concept_kind: ConceptKind = RunConfig.concept_kind,
     objective: Objective = RunConfig.objective,
     rule: Annotated[str | None, typer.Option(help=OPTIONS["rule"], metavar="NAME")] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="file of your own forget and retain prompts, JSON or text", metavar="FILE"
-        ),
-    ] = None,
+    prompts: OwnPrompts = None,
     pictures: Pictures = None,
     forget_pictures: ForgetPictures = None,
     retain_pictures: RetainPictures = None,
@@ -153,6 +153,7 @@ def run(
         concept,
         preset=preset,
         anchor=anchor,
+        concept_kind=concept_kind,
         objective=objective,
         prompts=read_prompts(prompts) if prompts else None,
         seed=seed,
@@ -197,11 +198,27 @@ def _reached(folder: Path, out: Path) -> str:
 
 @app.command()
 def concepts(
+    text: Annotated[
+        str | None,
+        typer.Argument(help="what a run would forget; nothing is loaded", metavar="TEXT"),
+    ] = None,
     model: Model = RunConfig.model,
+    anchor: Anchor = None,
+    concept_kind: ConceptKind = RunConfig.concept_kind,
+    prompts: OwnPrompts = None,
 ) -> None:
-    """List the concepts a model is known to show, with their synonyms and families."""
+    """Show how a run would read TEXT and the prompts it would use; without TEXT, list the concepts
+    that a model is known to show.
+    """
     from ..concepts import catalog
 
+    if text is not None:
+        own = {"anchor": anchor, "concept_kind": concept_kind, "model": model}
+        own["prompts"] = read_prompts(prompts) if prompts else None
+        concept = catalog.preview_concept(make_config(text, **own))
+        for line in prompt_lines(concept):
+            print(line)
+        return
     known = catalog.known_concepts(model)
     if not known:
         print(f"{model} has no list of concepts: any words can be typed.")

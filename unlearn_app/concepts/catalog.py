@@ -24,12 +24,20 @@ def preview_concept(config: RunConfig) -> Concept:
     """The prompts a run with `config` will use; nothing is loaded.
 
     Raises:
-        ConfigError: the model's world does not know the concept or the anchor, or the own prompts
-        are not accepted.
+        ConfigError: the model's world does not know the concept, its kind or the anchor, or the
+        own prompts are not accepted.
     """
-    concept = world(config.model).concept(config.concept, config.anchor)
+    known = world(config.model)
+    concept = known.concept(config.concept, config.anchor, config.concept_kind)
     if (targets := targets_told()) and targets.model == config.model:
         concept = targets.applied(concept)
     if config.prompts:
         concept = with_own(concept, config.prompts)
     return restricted_retain(concept, config.unlearn.retain)
+
+
+def request_name(concept: Concept, model: str) -> str:
+    """Words that name the concept of `model` when they are typed anew: its name, and the kind where
+    that does not tell it.
+    """
+    return world(model).request(concept)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from .english import alternatives, article
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -16,9 +18,6 @@ Item = TypeVar("Item")
 Kind = Literal["object", "style"]
 Lesson = tuple["Tensor", list[str]]
 """Pictures (N, 3, H, W) in [-1, 1] of a concept, and a caption of each."""
-SAID_AN = re.compile(
-    r"(?!uni(?![ndm])|us[eu]|eu|one\b|once|ukulele|ut[ie])[aeiou]|hour|honest|heir", re.I
-)
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,15 @@ class Concept:
     benign: tuple[Prompt, ...] = ()
     synonyms: tuple[str, ...] = ()
     instead: str = ""
+
+
+def kept_whole(concept: Concept) -> tuple[str, ...]:
+    """What the concept is made of or one of, which near prompts ask for in training and in
+    judging, such as “cat” of “red cat”.
+    """
+    judged = {prompt.expects for prompt in concept.near.test}
+    asked = dict.fromkeys(prompt.expects for prompt in concept.near.train)
+    return tuple(name for name in asked if name and name in judged)
 
 
 def also_named(prompt: Prompt, known: Sequence[KnownConcept]) -> Prompt | None:
@@ -139,22 +147,15 @@ def _length(prompt: Prompt) -> tuple[int, str]:
 
 
 def named(concept: Concept, sentence: str, instead: str) -> str:
-    """`sentence` with the concept's words replaced by `instead`; the bare `instead` where they do
-    not occur.
+    """`sentence` with the concept's words, or other words for it, replaced by `instead`; the bare
+    `instead` where none occurs.
     """
-    names = "|".join(
-        re.escape(name) for name in sorted({concept.text, concept.name}, key=len, reverse=True)
-    )
+    names = alternatives({concept.text, concept.name, *concept.synonyms})
     plain = re.sub(r"^an? ", "", instead, flags=re.I)
 
     def other(match: re.Match[str]) -> str:
         return f"{article(match['article'], plain)} {plain}" if match["article"] else instead
 
-    pattern = rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?:e?s)?(?!\w)"
+    pattern = rf"(?<!\w)(?:(?P<article>an?) )?(?:{names})(?!\w)"
     replaced, count = re.subn(pattern, other, sentence, flags=re.I)
     return replaced if count else instead
-
-
-def article(letter: str, word: str) -> str:
-    """The indefinite article for `word` as it is spoken, a capital one when `letter` is."""
-    return letter[0] + ("n" if SAID_AN.match(word) else "")

@@ -17,7 +17,7 @@ from ..common.errors import (
     never,
     raise_if_stopped,
 )
-from ..concepts.catalog import known_concepts, preview_concept
+from ..concepts.catalog import known_concepts, preview_concept, request_name
 from ..concepts.concept import Concept
 from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
@@ -100,7 +100,8 @@ def panel_names(config: RunConfig, also: Sequence[str]) -> list[str]:
             for split in (concept.near, concept.far)
         )
         asked = [*near, *far, *OTHER_KIND[concept.kind]]
-        names = [preview_concept(with_concept(config, name)).name for name in asked]
+        found = [preview_concept(with_concept(config, name)) for name in asked]
+        names = [request_name(concept, config.model) for concept in found]
     return list(dict.fromkeys([*names, *also]))
 
 
@@ -172,7 +173,7 @@ def run_request(
         ConfigError, OutputError: as `append`.
     """
     check_request(config)
-    concept = preview_concept(config).name
+    concept = request_name(preview_concept(config), config.model)
     if not (folder / "ledger.json").exists():
         new_ledger(folder, config, plan, [concept])
     ledger = Ledger.open(folder)
@@ -213,13 +214,13 @@ def append(
     """
     with ledger.locked():
         check_request(config or ledger.config)
-        concept, erased = _next(ledger, text, held_out)
+        concept, name, erased = _next(ledger, text, held_out)
         ledger.check_base(model.base_hash, model.name)
-        if concept.name not in ledger.names:
-            yield from _extend_panel(ledger, concept.name, model, scorer, should_stop)
-        own_config = replace(config or ledger.config, concept=concept.name, anchor=concept.anchor)
+        if name not in ledger.names:
+            yield from _extend_panel(ledger, name, model, scorer, should_stop)
+        own_config = replace(config or ledger.config, concept=name, anchor=concept.anchor)
         held = [preview_concept(with_concept(ledger.config, name)) for name in held_out]
-        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {concept.name}", 0.0)
+        yield Stage("unlearn", f"Request {len(ledger.rows)}: forgetting {name}", 0.0)
         asked = (own_config, erased, held, model, sampler or CachedSampler(), should_stop)
         row, own, combined = yield from _train_request(ledger, concept, *asked)
         yield Stage(
@@ -233,7 +234,7 @@ def append(
                 scorer,
                 combined,
                 should_stop,
-                first=[concept.name, *(other.name for other in erased), *_relatives(concept)],
+                first=[name, *(row.concept for row in ledger.requests), *_relatives(concept)],
             )
         ledger.add(replace(row, panel=panel), own, combined, pictures)
         yield Added(ledger.rows[-1])
@@ -284,7 +285,7 @@ def _train_request(
 def _row(concept: Concept, config: RunConfig, **measured: Any) -> Request:
     """A row to add to the ledger, without a panel."""
     return Request(
-        concept=concept.name,
+        concept=config.concept,
         kind=concept.kind,
         anchor=concept.anchor,
         folder="",
@@ -303,29 +304,31 @@ def postpone(ledger: Ledger, text: str, held_out: Sequence[str] = ()) -> Request
         ConfigError: the concept is unknown or was forgotten before.
     """
     with ledger.locked():
-        concept, _ = _next(ledger, text, held_out)
+        concept, name, _ = _next(ledger, text, held_out)
         last = len(ledger.rows) - 1
-        config = replace(ledger.config, concept=concept.name, anchor=concept.anchor)
+        config = replace(ledger.config, concept=name, anchor=concept.anchor)
         row = _row(concept, config, seconds=0.0, steps=0, drift=ledger.rows[last].drift)
         ledger.add(row, ledger.adapter(last, own=True), ledger.adapter(last), {})
         return ledger.rows[-1]
 
 
-def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, list[Concept]]:
-    """The requested concept, with an anchor that is not erased, and the concepts erased before.
+def _next(ledger: Ledger, text: str, held_out: Sequence[str]) -> tuple[Concept, str, list[Concept]]:
+    """The requested concept, with an anchor that is not erased, its name as a request, and the
+    concepts erased before.
 
     A concept that differs from one on the panel by capitals only is the one on the panel.
     """
     erased = requested_concepts(ledger)
     names = [other.name for other in erased]
-    name = preview_concept(with_concept(ledger.config, text)).name.casefold()
+    asked = preview_concept(with_concept(ledger.config, text))
+    name = request_name(asked, ledger.config.model).casefold()
     known = next((other for other in ledger.names if other.casefold() == name), text)
     concept = with_allowed_anchor(ledger.config, known, [*names, *held_out])
     if concept.name in names:
         raise ConfigError(
             f"“{concept.name}” is in the ledger already; choose another concept.", "concept"
         )
-    return concept, erased
+    return concept, request_name(concept, ledger.config.model), erased
 
 
 def _training_task(

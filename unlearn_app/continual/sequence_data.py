@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from ..concepts.catalog import preview_concept
+from ..concepts.catalog import preview_concept, request_name
 from ..concepts.concept import Concept, Item, Prompt, PromptSplit, cycled
+from ..concepts.english import alternatives
 from ..settings.run_config import RunConfig
 from .ledger import Ledger
 
@@ -48,7 +49,8 @@ def with_allowed_anchors(
     """`concepts` to be forgotten together, with anchors that are none of them and not held out."""
     avoided = [*(concept.name for concept in concepts), *held_out]
     return [
-        with_allowed_anchor(config, concept.name, avoided, concept.anchor) for concept in concepts
+        with_allowed_anchor(config, request_name(concept, config.model), avoided, concept.anchor)
+        for concept in concepts
     ]
 
 
@@ -81,10 +83,10 @@ def drop_retain_prompts(concept: Concept, gone: Sequence[Concept]) -> Concept:
 
     If none are left, the sentences of the anchor are retained instead.
     """
-    names = [re.escape(word) for other in gone for word in (other.name, *other.synonyms)]
+    names = [word for other in gone for word in (other.name, *other.synonyms)]
     if not names:
         return concept
-    named = re.compile(rf"(?<!\w)(?:{'|'.join(names)})(?:e?s)?(?!\w)", re.I)
+    named = re.compile(rf"(?<!\w)(?:{alternatives(names)})(?!\w)", re.I)
 
     def left(prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
         return tuple(

@@ -16,7 +16,7 @@ from typing import Any
 from ..pocket.world.split import DEVELOPMENT_FRESH, DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.groups import AttackConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, read_cells
+from .cells import SMOKE, Experiment, read_cells, run_settings
 from .claims import grouped
 from .known_outcome_models import load_only, relearned, scores_of, unlearn
 from .tables import median_of, render, table, write_report
@@ -54,7 +54,7 @@ class Calibration(Experiment):
 
     def config(self, cell: Calibrated) -> dict[str, Any]:
         return {
-            "config": self._run(cell),
+            "config": run_settings(self._run(cell)),
             "strengths": self._strengths,
             "base": self.model.base_hash,
             "judge": self.judge.version,

@@ -35,7 +35,7 @@ from ..evaluation.judges.second_judge import SecondJudge
 from ..models.catalog import load_model
 from ..models.protocols import Model
 from ..runs.provenance import environment, peak_memory_gb
-from ..settings.run_config import RunConfig, make_config
+from ..settings.run_config import BY_WORDS, RunConfig, make_config
 
 SMOKE = {
     "unlearn.steps": 2,
@@ -338,6 +338,14 @@ class _Cell(Record):
 
 def _read(path: Path) -> dict[str, Any]:
     return checked(read_json(path, "benchmark"), _Cell, path, "benchmark")
+
+
+def run_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings of a run on the bundled model as cells hold them, without the kind of a concept
+    whose words tell it.
+    """
+    told = {"concept_kind"} if config.concept_kind == BY_WORDS else ()
+    return {name: value for name, value in to_json(config).items() if name not in told}
 
 
 def short_hash(value: Any) -> str:

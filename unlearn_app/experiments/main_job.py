@@ -13,7 +13,6 @@ from typing import Any
 
 from ..attacks.runner import controls, result_of
 from ..common.atomic_files import write_bytes
-from ..common.json_values import to_json
 from ..common.paths import ROOT
 from ..concepts.catalog import known_concepts, preview_concept
 from ..evaluation.base_rates import record, relearning_key
@@ -35,7 +34,7 @@ from ..runs.workflow import run
 from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, assigned, machines, short_hash, stored
+from .cells import SMOKE, Experiment, assigned, machines, run_settings, short_hash, stored
 from .page import page_times
 from .tables import median_of, quote, render
 
@@ -227,7 +226,7 @@ class MainJob(Experiment):
 def in_use(config: RunConfig) -> dict[str, Any]:
     """The settings that a run depends on."""
     used = {"resist": config.resist.on, "regularize": config.regularize != RegularizeConfig()}
-    return {name: value for name, value in to_json(config).items() if used.get(name, True)}
+    return {name: value for name, value in run_settings(config).items() if used.get(name, True)}
 
 
 def whole_process(smoke: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..concepts.catalog import preview_concept
 from ..pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from ..settings.cost import training_cost
 from ..settings.run_config import RunConfig, make_config
-from .cells import SMOKE, Experiment, read_cells, short_hash
+from .cells import SMOKE, Experiment, read_cells, run_settings, short_hash
 from .known_outcome_models import relearned, scores_of, unlearn
 from .main_job import RETAIN_GROUPS, RUN_BARS, WITHIN, near_the_bars
 from .tables import line, median_of, render, table, write_report
@@ -82,7 +82,7 @@ class Tradeoff(Experiment):
             found[name] = shares | {
                 BACK: relearned(model, config, lambda c=config: self._back(c)),
                 "cost": training_cost(config),
-                "run": short_hash(config),
+                "run": short_hash(run_settings(config)),
             }
             model.drop_adapters()
             yield found
@@ -100,7 +100,7 @@ class Tradeoff(Experiment):
         return {
             name: config
             for name, config in configs.items()
-            if known.get(name, {}).get("run") != short_hash(config)
+            if known.get(name, {}).get("run") != short_hash(run_settings(config))
         }
 
     def _run(self, cell: Target, values: Setting | tuple[()] = ()) -> RunConfig:

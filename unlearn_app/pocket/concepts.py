@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, Kind, KnownConcept, Prompt, PromptSplit, cycled, halves
+from ..concepts.diversification import check_single, vocabulary
+from ..concepts.english import plurals
+from ..concepts.reading import Reading, read
 from .world.grammar import PLAIN_STYLE, caption
 from .world.vocabulary import (
     FRESH_OBJECTS,
@@ -53,10 +56,14 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, Kind]:
     """The entry that `text` names, by any spelling, case or plural, and its kind.
 
     Raises:
-        ConfigError: the word is not in the world; the message names the nearest ones.
+        ConfigError: the word is not in the world, with the nearest ones; or there are several, or
+        an object in a style.
     """
     if found := _find(text):
         return found
+    check_single(text)
+    if (both := read(text, vocabulary())).asked == "both":
+        _refuse_both(text, both, field)
     if any(_normal(text) in spellings(entry) for entry in SETTINGS):
         raise ConfigError(
             f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.",
@@ -66,6 +73,17 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, Kind]:
     raise ConfigError(
         f"The bundled model does not know “{text}”; the nearest it knows: {nearest}.", field
     )
+
+
+def _refuse_both(text: str, both: Reading, field: str) -> None:
+    """Refuse an object in a style where the world knows either."""
+    found = [_find(part) for part in (both.subject, both.style)]
+    if names := [one[0].name for one in found if one]:
+        raise ConfigError(
+            f"“{text}” is an object in a style; the bundled model forgets one of them alone:"
+            f" {' or '.join(names)} is accepted.",
+            field,
+        )
 
 
 def kind_of(text: str) -> Kind | None:
@@ -78,7 +96,7 @@ def _find(text: str) -> tuple[Entry, Kind] | None:
     wanted = _normal(text)
     for kind, (shown, fresh) in ENTRIES.items():
         for entry in (*shown, *fresh):
-            if any(wanted in (s, f"{s}s", f"{s}es", f"{s[:-1]}ies") for s in spellings(entry)):
+            if any(wanted in (s, *plurals(s)) for s in spellings(entry)):
                 return entry, kind
     return None
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..common.seeds import preview_seed
+from ..concepts.catalog import known_concepts
 
 RUN, FINDING = "unlearn-run/2", "unlearn-finding/2"
 """The schemas that are written."""
@@ -11,6 +12,7 @@ FIRST_RUN, FIRST_FINDING = "unlearn-run/1", "unlearn-finding/1"
 """The first ones, in which a second judge and a detector had fields of their own."""
 SECOND, DETECTOR = "pocket-second", "NudeNet"
 """The only second judge and the only detector of that time."""
+KINDS = ("object", "style")
 PREVIEW_STEPS = 6
 """How previews were sampled, which their records did not say."""
 
@@ -18,13 +20,15 @@ Record = dict[str, Any]
 
 
 def current_run(record: Record, taken: Mapping[str, int]) -> Record:
-    """The record of a run in the form of `RUN`; any other than the first is returned as it is.
+    """The record of a run in the form of `RUN`, with the kind of its concept in its settings; any
+    other than the first is else returned as it is.
 
     `taken` are the steps that its stages took, which the first records said of no picture.
 
     Raises:
         LookupError, TypeError, AttributeError, ValueError: the record is no whole one.
     """
+    record = _with_kind(record)
     if record.get("schema") != FIRST_RUN:
         return record
     compare = record.get("config", {}).get("compare", {})
@@ -58,6 +62,16 @@ def current_run(record: Record, taken: Mapping[str, int]) -> Record:
     if "scores" in record:
         changed["scores"] = {c: _groups(groups) for c, groups in record["scores"].items()}
     return record | changed | {"schema": RUN}
+
+
+def _with_kind(record: Record) -> Record:
+    """The record with the kind that an earlier version guessed for words that tell none."""
+    config, concept = record.get("config"), record.get("concept")
+    if not isinstance(config, dict) or not isinstance(concept, dict) or "concept_kind" in config:
+        return record
+    if known_concepts(str(config.get("model", ""))) or concept.get("kind") not in KINDS:
+        return record
+    return record | {"config": config | {"concept_kind": concept["kind"]}}
 
 
 def current_finding(record: Record) -> Record:

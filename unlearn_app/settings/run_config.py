@@ -36,6 +36,9 @@ PICTURE_FOLDERS = {
     "retain_pictures": "the retain pictures",
 }
 """The folders of pictures that a user may give, by the setting that holds the hash of each."""
+BY_WORDS = "auto"
+"""The kind of a concept, where its own words tell it."""
+CONCEPT_KINDS = (BY_WORDS, "object", "style")
 SETTING_GROUPS = ("unlearn", "regularize", "resist", "attack", "compare")
 HASH = re.compile(r"[0-9a-f]{64}")
 ANSWERS = {"no": False, "yes": True, "false": False, "true": True}
@@ -51,6 +54,9 @@ class RunConfig:
 
     concept: str = field(metadata={"help": "what to forget, in words"})
     anchor: str | None = setting(None, "what to generate instead; chosen by the concept when empty")
+    concept_kind: str = setting(
+        BY_WORDS, "object or style, where the words do not tell", choices=CONCEPT_KINDS
+    )
     model: str = setting(
         registry.DEFAULT_MODEL,
         "pocket, a folder in diffusers format, or a Hugging Face id",
@@ -127,10 +133,20 @@ class RunConfig:
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
         chosen = {name: getattr(self, name) for name in ("preset", "objective", "model")}
         base = make_config(self.concept, **chosen)
-        for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
+        for name in (
+            "anchor",
+            "concept_kind",
+            "objective",
+            "rule",
+            "prompts",
+            "seed",
+            "preset",
+            "model",
+        ):
             value, usual = getattr(self, name), RunConfig if name in chosen else base
             if name == "preset" or value != getattr(usual, name):
-                words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
+                option = f"--{name.replace('_', '-')}"
+                words += [option, OWN_PROMPTS if name == "prompts" else str(value)]
         for name in PICTURE_FOLDERS:
             if getattr(self, name):
                 words += [f"--{name.replace('_', '-')}", FOLDER]
@@ -259,8 +275,8 @@ def config_from_dict(values: dict[str, Any], **changes: Any) -> RunConfig:
 
 
 def with_concept(config: RunConfig, concept: str) -> RunConfig:
-    """The same settings for another concept."""
-    return replace(config, concept=concept, anchor=None)
+    """The same settings for another concept, whose words tell its kind."""
+    return replace(config, concept=concept, anchor=None, concept_kind=BY_WORDS)
 
 
 def _lines(text: str | None) -> str | None:

@@ -15,7 +15,7 @@ from ..service.engine import Engine, RunGone
 from ..service.jobs import AttackRequest, Job
 from ..settings.attacks import kinds_of
 from ..settings.events import Event, Stage, Step
-from ..settings.run_config import make_config, setting_names
+from ..settings.run_config import BY_WORDS, make_config, setting_names
 from .boundary import visitor_address
 from .following import follow, refused, visitor_of
 from .view_state import AttackProgress, ViewState
@@ -35,11 +35,13 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         prompts: str = "",
         resist: bool = False,
         settings: dict | None = None,
+        concept_kind: str = BY_WORDS,
     ) -> Iterator[dict]:
         """Forget a concept, attack the forgetting and judge both: progress while it works, run.json
         at the end. `settings` are any others, by the names that `--set` takes.
         """
         changes = {"objective": objective, "seed": seed, "prompts": prompts, "resist.on": resist}
+        changes["concept_kind"] = concept_kind
         if rule:
             changes["rule"] = rule
         try:

@@ -186,6 +186,7 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     refused.then(handlers.run, [key, *fields], shown, validator=handlers.check, **WORKING)
     page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
     changed, explained = [field.change for field in fields], [page.hint, page.prompts, page.command]
+    explained.append(parts["concept_kind"])
     gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
     picked, asked = [preset.input, objective.input], [page.concept, preset, objective]

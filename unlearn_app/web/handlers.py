@@ -11,14 +11,14 @@ import gradio as gr
 from ..common import registry
 from ..common.errors import ConfigError, UnlearnError
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept, evenly_spaced
+from ..concepts.concept import Concept, evenly_spaced, kept_whole
 from ..evaluation.finding import Finding
 from ..runs.folder import Run
 from ..service.engine import Engine, Job
 from ..service.jobs import AttackRequest
 from ..settings.attacks import kinds_of
 from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
-from ..settings.run_config import MAX_TEXT, RunConfig
+from ..settings.run_config import BY_WORDS, MAX_TEXT, RunConfig
 from .boundary import visitor_address
 from .following import Updates, follow, visitor_of
 from .html import alert, failed, note, render
@@ -57,23 +57,35 @@ class RunHandlers:
         page = self._page
         if not (concept or "").strip():
             return {page.hint: INVITATION, page.prompts: "", page.command: ""}
+        kind = page.options.components["concept_kind"]
         try:
             config, known = self._parse(concept, values)
         except ConfigError as error:
-            return {page.hint: self._alert(concept, error), page.prompts: "", page.command: ""}
+            return {
+                page.hint: self._alert(concept, error),
+                page.prompts: "",
+                page.command: "",
+                kind: self._kind(values, error.field),
+            }
         advice = registry.advice(config.objective, known.kind)
         return {
-            page.hint: render("understood", concept=known, advice=advice),
+            kind: self._kind(values),
+            page.hint: render("understood", concept=known, advice=advice, kept=kept_whole(known)),
             page.prompts: render("prompts", concept=known, evenly_spaced=evenly_spaced),
             page.command: config.command(),
         }
+
+    def _kind(self, values: tuple, field: str = "") -> gr.Radio:
+        """The choice of the kind, shown where it is needed."""
+        chosen = dict(zip(self._page.options.components, values, strict=True))["concept_kind"]
+        return gr.Radio(visible=field == "concept_kind" or chosen != BY_WORDS)
 
     def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
         """Show an error under the box, and open the options if it is about one of them."""
         error = self._mistake(concept, values)
         if not error:
             return gr.skip(), gr.skip()
-        about_concept = error.field in ("", "concept")
+        about_concept = error.field in ("", "concept", "concept_kind")
         options = gr.skip() if about_concept else gr.Accordion(open=True)
         return self._alert(concept, error), options
 
@@ -90,7 +102,8 @@ class RunHandlers:
 
     def _alert(self, concept: str, error: ConfigError) -> str:
         """The error; if it is about the concept, with the nearest known concepts."""
-        asked = error.field in ("", "concept") and 0 < len((concept or "").strip()) <= MAX_TEXT
+        about = error.field in ("", "concept", "concept_kind")
+        asked = about and 0 < len((concept or "").strip()) <= MAX_TEXT
         world = registry.world(self._model)
         return alert(str(error), world.nearest_known(concept) if asked else [])
 

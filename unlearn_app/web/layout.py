@@ -10,7 +10,7 @@ from ..common import registry
 from ..common.registry import DEFAULT_MODEL
 from ..settings.attacks import QUICK
 from .html import note, render
-from .options import Options, resist_switch
+from .options import Options, kind_choice, resist_switch
 from .plots import angle_plot, curve_plot, loss_plot
 from .run_html import attack_cards, comparison_table, preview_strip, score_table, status
 from .view_state import ViewState
@@ -143,10 +143,11 @@ class Page:
             self.run = gr.Button("Make it forget", variant="primary", elem_id="run", **START)
             self.stop = gr.Button("Stop", elem_id="stop", **STOP)
         self.hint = gr.HTML(INVITATION, elem_id="hint")
+        kind = kind_choice()
         gr.HTML(known_concepts(names), elem_id="chips")
         switch = resist_switch(model)
         with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
-            self.options = Options(switch, model)
+            self.options = Options(switch, kind, model)
             self.command = gr.Textbox(
                 label="The same run from a terminal",
                 interactive=False,

@@ -11,7 +11,7 @@ from ..common.errors import ConfigError
 from ..common.registry import DEFAULT_MODEL
 from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
 from ..settings.presets import PRESETS
-from ..settings.run_config import RunConfig, make_config, setting_names
+from ..settings.run_config import BY_WORDS, RunConfig, make_config, setting_names
 from .following import refused
 
 SECTIONS = {
@@ -24,7 +24,7 @@ SECTIONS = {
 OWNERS = {"unlearn": "forgetting", "resist": "simulated attack", "compare": "pictures"}
 """How a section is named in the label of a setting that another section has too."""
 SWITCH = "resist.on"
-"""The one setting outside of the folded section."""
+"""The setting of a group that is outside of the folded section."""
 LABELS = {
     "on": "Resist relearning",
     "lr": "Learning rate",
@@ -43,21 +43,23 @@ BY_KIND = ("unlearn.steps", "unlearn.batch_size", "unlearn.pool", "unlearn.retai
 EXAMPLE = "cat"
 """The concept whose settings stand in the fields before one is typed."""
 TEXTS = ("anchor", "prompts")
+KINDS = {BY_WORDS: "as its words tell", "object": "a thing or a person", "style": "a style"}
 HELP = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
 
 
 class Options:
     """The setting components by config name, in the order in which handlers receive their values,
-    created inside the current layout block; `switch`, the one setting outside of it, exists before.
+    created inside the current layout block; `switch` and `kind`, the settings outside of it, exist
+    before.
 
     `rows` holds the row of every part that has hyperparameters, visible while the part is chosen;
     `filled` the values that were last filled into the fields of `BY_KIND`.
     """
 
-    def __init__(self, switch: gr.Checkbox, model: str = DEFAULT_MODEL) -> None:
+    def __init__(self, switch: gr.Checkbox, kind: gr.Radio, model: str = DEFAULT_MODEL) -> None:
         self._model = model
         base = make_config(EXAMPLE, model=model)
-        self.components: dict[str, Any] = {SWITCH: switch}
+        self.components: dict[str, Any] = {SWITCH: switch, "concept_kind": kind}
         self.rows: dict[str, gr.Row] = {}
         # In the browser, as the fields are, so that a request holds both in the same state.
         self.filled = gr.JSON([attrgetter(name)(base) for name in BY_KIND], visible=False)
@@ -177,6 +179,17 @@ class Options:
     def reveal(self, objective: str, rule: str) -> list[gr.Row]:
         """Show the rows of hyperparameters of the chosen method and rule, and hide the others."""
         return [gr.Row(visible=name in (objective, rule)) for name in self.rows]
+
+
+def kind_choice() -> gr.Radio:
+    """The kind of the concept, hidden until its words do not tell it."""
+    return gr.Radio(
+        [(text, name) for name, text in KINDS.items()],
+        value=BY_WORDS,
+        label="What kind of concept is it?",
+        elem_id="concept-kind",
+        visible=False,
+    )
 
 
 def resist_switch(model: str = DEFAULT_MODEL) -> gr.Checkbox:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
-from ..concepts.diversification import free_concept
+from ..concepts.diversification import free_concept, nearest_words, request_words
+from ..settings.run_config import BY_WORDS
 
 if TYPE_CHECKING:
     from ..models.protocols import Model
@@ -42,21 +43,27 @@ class World:
             model.store = ShippedLatents(self.assets / SHIPPED, model.store)
         return model
 
-    def concept(self, text: str, anchor: str | None) -> Concept:
-        """The concept behind typed words, with the prompts that a run uses.
+    def concept(self, text: str, anchor: str | None, kind: str = BY_WORDS) -> Concept:
+        """The concept behind typed words, with the prompts that a run uses; `kind` says what it is
+        where the words do not tell.
 
         Raises:
-            ConfigError: the world does not know the concept or the anchor.
+            ConfigError: the world does not know the concept, its kind or the anchor, or the words
+            name several concepts.
         """
-        return free_concept(text, anchor)
+        return free_concept(text, anchor, kind, self.model)
+
+    def request(self, concept: Concept) -> str:
+        """Words that name the concept when they are read anew."""
+        return request_words(concept)
 
     def known_concepts(self) -> list[KnownConcept]:
         """Every concept of the world; empty where any words are taken."""
         return []
 
     def nearest_known(self, text: str) -> list[str]:
-        """Names of known concepts closest to `text`."""
-        return []
+        """Names of known concepts closest to `text`; none where it is known itself."""
+        return nearest_words(text)
 
     def tuning_prompts(self, text: str) -> tuple[Prompt, ...]:
         """Prompts to tune by, which a concept is neither trained nor tested with; empty where there

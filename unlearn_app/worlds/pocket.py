@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from ..common.errors import ConfigError
 from ..common.paths import POCKET
 from ..common.registry import register
-from ..concepts.concept import Kind, Lesson
+from ..concepts.concept import Concept, Kind, Lesson
 from ..pocket import concepts
 from ..settings.presets import DEFAULT_REGULARIZATION, DEFAULT_SEQUENCE_OBJECTIVE
-from ..settings.run_config import RunConfig
+from ..settings.run_config import BY_WORDS, RunConfig
 from . import World
 
 SMALL_BATCHES = {"unlearn.batch_size": 4, "unlearn.pool": 16, "unlearn.retain_weight": 5.0}
@@ -27,10 +28,22 @@ class PocketWorld(World):
     """The bundled model with its judges, its vocabulary and its recorded base rates."""
 
     assets = POCKET
-    concept = staticmethod(concepts.pocket_concept)
     known_concepts = staticmethod(concepts.known_concepts)
     nearest_known = staticmethod(concepts.nearest_known)
     tuning_prompts = staticmethod(concepts.tuning_prompts)
+
+    def concept(self, text: str, anchor: str | None, kind: str = BY_WORDS) -> Concept:
+        concept = concepts.pocket_concept(text, anchor)
+        if kind not in (BY_WORDS, concept.kind):
+            raise ConfigError(
+                f"“{text}” is of kind {concept.kind} in the bundled world, not {kind};"
+                f" {concept.kind} and {BY_WORDS} are accepted.",
+                "concept_kind",
+            )
+        return concept
+
+    def request(self, concept: Concept) -> str:
+        return concept.name
 
     def unseen(self, kind: Kind) -> tuple[str, ...]:
         from ..pocket.lesson import EASIEST
