@@ -48,6 +48,13 @@ OPTIONS = {item.name: item.metadata["help"] for item in fields(RunConfig) if ite
 Seed = Annotated[str, Option(help=OPTIONS["seed"], metavar="N")]
 Preset = Annotated[str, Option(help=OPTIONS["preset"], metavar="|".join(PRESETS))]
 Model = Annotated[str, Option(help=OPTIONS["model"], metavar="pocket|FOLDER|HUB_ID")]
+Judge = Annotated[
+    list[str] | None,
+    Option(
+        help="who judges, such as clip=FOLDER, and who else, such as vqa; may be repeated",
+        metavar="NAME[=PATH]",
+    ),
+]
 Objective = Annotated[str, Option(help=OPTIONS["objective"], metavar="NAME")]
 GROUP_LABELS = {"forget": "the concept", "near": "its relatives", "far": "everything else"}
 VERDICT_COLORS = {

@@ -16,6 +16,7 @@ from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
 from ..settings.run_config import SETTING_GROUPS, setting_names
 from .console import (
+    Judge,
     StageBars,
     assignments,
     check_new_file,
@@ -34,6 +35,7 @@ def attack(
     kind: Annotated[
         list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
     ],
+    judge: Judge = None,
     settings: Annotated[
         list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
     ] = None,
@@ -59,6 +61,8 @@ def attack(
                 f" {', '.join(accepted)} do.",
                 name,
             )
+    if judge:
+        changes["judge"] = ",".join(judge)
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
         terminal.print(

@@ -22,6 +22,7 @@ from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import SETTING_GROUPS, RunConfig, clean_text, make_config, setting_names
 from .console import (
     OPTIONS,
+    Judge,
     Lasting,
     Model,
     Objective,
@@ -123,6 +124,7 @@ def run(
     seed: Seed = str(RunConfig.seed),
     preset: Preset = RunConfig.preset,
     model: Model = RunConfig.model,
+    judge: Judge = None,
     settings: Annotated[
         list[str] | None,
         set_option(
@@ -139,6 +141,7 @@ def run(
         prompts=read_prompts(prompts) if prompts else None,
         seed=seed,
         model=model,
+        judge=",".join(judge or []),
         **({"rule": rule} if rule else {}),
         **assignments(settings or []),
     )

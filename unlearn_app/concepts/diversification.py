@@ -227,7 +227,7 @@ def _mentions(text: str, words: str) -> bool:
     return bool(re.search(rf"(?<!\w){re.escape(_folded(words))}(?:e?s)?(?!\w)", _folded(text)))
 
 
-def _related(one: str, other: str) -> bool:
+def related(one: str, other: str) -> bool:
     """Whether the two may mean the same: one holds the other, or their last word is the same."""
     return (
         _mentions(one, other)
@@ -321,7 +321,7 @@ def _subjects(dimensions: Dimensions, name: str, anchor: str) -> list[list[str]]
     its own period.
     """
     sides = [
-        [other for other in side if not _related(other, name) and not _related(other, anchor)]
+        [other for other in side if not related(other, name) and not related(other, anchor)]
         for side in (dimensions.near, dimensions.far)
     ]
     for side, kept in zip(("near", "far"), sides, strict=True):
@@ -330,7 +330,7 @@ def _subjects(dimensions: Dimensions, name: str, anchor: str) -> list[list[str]]
                 f"“{side}” of {dimensions.name} has {len(kept)} entries besides “{name}” and"
                 f" “{anchor}”; at least 2 are accepted."
             )
-    near, far = (any(_related(n, name) for n in side) for side in (dimensions.near, dimensions.far))
+    near, far = (any(related(n, name) for n in side) for side in (dimensions.near, dimensions.far))
     return sides[::-1] if dimensions.kind == "style" and far and not near else sides
 
 

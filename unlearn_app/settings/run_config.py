@@ -21,6 +21,7 @@ from .groups import (
     group_class,
     setting,
 )
+from .judges import places_of
 from .presets import PRESET_CHANGES, PRESETS
 
 MAX_TEXT = 200
@@ -48,6 +49,10 @@ class RunConfig:
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
+    judge: str | None = setting(
+        None,
+        "judges by name, NAME or NAME=FOLDER, such as clip=FOLDER; chosen by the model if empty",
+    )
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
@@ -58,7 +63,7 @@ class RunConfig:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("concept", "anchor", "model", "prompts"):
+        for name in ("concept", "anchor", "model", "judge", "prompts"):
             _check_text(getattr(self, name), name)
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
         anchor = clean_text(self.anchor, "anchor") if (self.anchor or "").strip() else None
@@ -70,6 +75,9 @@ class RunConfig:
                 "anchor",
             )
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
+        judge = (self.judge or "").strip() and clean_text(self.judge, "judge", limit=2000)
+        object.__setattr__(self, "judge", judge or None)
+        places_of(self.judge)
         check_known("objective", self.objective, registry.methods())
         check_known("rule", self.rule, registry.names("rule"))
         check_known("preset", self.preset, PRESETS)
@@ -107,7 +115,7 @@ class RunConfig:
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
         chosen = {name: getattr(self, name) for name in ("preset", "objective", "model")}
         base = make_config(self.concept, **chosen)
-        for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
+        for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model", "judge"):
             value, usual = getattr(self, name), RunConfig if name in chosen else base
             if name == "preset" or value != getattr(usual, name):
                 words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
