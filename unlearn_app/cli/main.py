@@ -43,6 +43,7 @@ from .console import (
 from .continual import continual
 from .doctor import MISSING, checks
 from .finished_runs import attack, compare, report
+from .hub import pull, push
 from .pocket import pocket
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ app.add_typer(pocket, name="pocket")
 app.command()(attack)
 app.command()(report)
 app.command()(compare)
+app.command()(push)
+app.command()(pull)
 
 
 @app.command()

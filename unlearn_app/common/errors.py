@@ -34,6 +34,10 @@ class OutputError(UnlearnError):
     """A folder or file that cannot be written."""
 
 
+class HubError(UnlearnError):
+    """The Hugging Face Hub cannot be reached, or does not do what it is asked for."""
+
+
 class NotFinite(UnlearnError, FloatingPointError):
     """Numbers that are not finite came out of a training or a model; `what` says which."""
 

@@ -51,7 +51,7 @@ class RunConfig:
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
     judge: str | None = setting(
         None,
-        "judges by name, NAME or NAME=FOLDER, such as clip=FOLDER; chosen by the model if empty",
+        "who judges, such as clip=FOLDER or clip=FOLDER,vqa; chosen by the model when empty",
     )
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")

@@ -67,8 +67,11 @@ def load_pretrained(kind: Any, place: str) -> Pretrained:
     Raises:
         ModelError: it is missing, damaged, of another kind, or has no safetensors.
     """
-    from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity(logging.CRITICAL)  # our sentence says what is wrong
+    transformers_logging.disable_progress_bar()
+    from transformers import AutoTokenizer
 
     from ...models.diffusers.loading import load_whole
     from ...models.diffusers.model_folder import first_line, looks_like_hub_id
@@ -79,8 +82,6 @@ def load_pretrained(kind: Any, place: str) -> Pretrained:
         _check(folder, kind.config_class.model_type)
     elif folder.exists() or not looks_like_hub_id(place):
         raise ModelError(f"There is no judge in {place!r}; a folder or owner/name is accepted.")
-    transformers_logging.set_verbosity(logging.CRITICAL)  # our sentence says what is wrong
-    transformers_logging.disable_progress_bar()
     how = {"use_safetensors": True, "dtype": torch.float32}
     try:
         with warnings.catch_warnings(), enough_memory(f"The judge {place!r}", "its size"):
@@ -94,6 +95,12 @@ def load_pretrained(kind: Any, place: str) -> Pretrained:
         raise failed(f"{said}: {first_line(error).rstrip('.')}.") from error
     except Exception as error:  # a configuration can make the libraries raise anything
         raise ModelError(f"{said}: {first_line(error).rstrip('.')}.") from error
+    rows = network.config.text_config.vocab_size
+    if not rows <= 2 * len(tokenizer) <= 2 * rows:  # without files it would be made of nothing
+        raise ModelError(
+            f"{said}: its tokenizer knows {len(tokenizer):,} words; the {rows:,} of its weights are"
+            " accepted."
+        )
     commit = getattr(network.config, "_commit_hash", None) or ""
     name = folder.resolve().name if local else place
     return Pretrained(network, tokenizer, name, _hash(folder) if local else commit[:12])

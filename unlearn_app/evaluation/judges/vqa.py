@@ -62,19 +62,24 @@ class QuestionJudge:
 
     def judge(self, images: Tensor, prompts: Sequence[Prompt]) -> list[dict[str, Value]]:
         """See `Judge`: the class that the prompt expects, or `SOMETHING_ELSE`."""
-        sure = self.says_yes(images, [question_of(prompt) for prompt in prompts]).tolist()
+        rows_of: dict[str, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of.setdefault(question_of(prompt), []).append(row)
+        sure = torch.empty(len(prompts))
+        for question, rows in rows_of.items():
+            sure[rows] = self.says_yes(images[rows], question)
         return [
             {self.name: prompt.expects if yes > 0.5 else SOMETHING_ELSE}
-            for prompt, yes in zip(prompts, sure, strict=True)
+            for prompt, yes in zip(prompts, sure.tolist(), strict=True)
         ]
 
     @torch.no_grad()
-    def says_yes(self, images: Tensor, questions: Sequence[str]) -> Tensor:
-        """Probabilities (B,) of the answer yes against no to one question about each of the images
-        (B, 3, H, W) in [-1, 1].
+    def says_yes(self, images: Tensor, question: str) -> Tensor:
+        """Probabilities (B,) of the answer yes against no to a question about images (B, 3, H, W)
+        in [-1, 1].
         """
         model, side = self._model, self._model.config.vision_config.image_size
-        tokens = self._tokenizer(list(questions), padding=True, return_tensors="pt")
+        tokens = self._tokenizer([question] * len(images), return_tensors="pt")
         mask = tokens["attention_mask"]
         read = model.text_encoder(
             input_ids=tokens["input_ids"],
