@@ -43,7 +43,10 @@ class NotFinite(UnlearnError, FloatingPointError):
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(f"{what[0].upper()}{what[1:]}; {advice}.")
-        self.what = what
+        self.what, self._advice = what, advice
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.what, self._advice)  # processes hand errors on pickled
 
 
 class Diverged(ConfigError):

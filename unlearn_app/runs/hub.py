@@ -73,18 +73,29 @@ def push(run: Path, name: str, *, private: bool = False, own_prompts: bool = Fal
         api = HfApi()
         with _answers(name):
             address = api.create_repo(name, private=private, exist_ok=True)
-            there = set(api.list_repo_files(name)) - {".gitattributes"}
-            if there and MANIFEST not in there:
-                raise HubError(
-                    f"The repository {name} holds something else; an empty or new one, or one with"
-                    " a published run, is accepted."
-                )
+            _check_free(api.model_info(name), private)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             added = [
                 CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files
             ]
             api.create_commit(name, added, commit_message="Publish a run")
     return str(address)
+
+
+def _check_free(info: Any, private: bool) -> None:
+    """Refuse to publish over something else, or openly what is to be private.
+
+    Raises:
+        HubError: the repository is one that was there before, and not what it should be.
+    """
+    there = {sibling.rfilename for sibling in info.siblings or ()} - {".gitattributes"}
+    if there and MANIFEST not in there:
+        raise HubError(
+            f"The repository {info.id} holds something else; an empty or new one, or one with a"
+            " published run, is accepted."
+        )
+    if private and not info.private:
+        raise HubError(f"The repository {info.id} is there and public; a private one is accepted.")
 
 
 def pull(name: str, out: Path) -> Path:
@@ -116,12 +127,13 @@ def pull(name: str, out: Path) -> Path:
 
 def _fetch(name: str, place: Path) -> dict[str, str]:
     """Fetch the files of the published run into `place`; returns their hashes by name."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError
 
-    info = HfApi().model_info(name, files_metadata=True)
+    api = HfApi()
+    info = api.model_info(name, files_metadata=True)
     sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
-    fetch = partial(hf_hub_download, name, revision=info.sha, local_dir=place)
+    fetch = partial(api.hf_hub_download, name, revision=info.sha, local_dir=place)
     if MANIFEST not in sizes:
         raise HubError(f"The repository {name} holds no run that was published with `push`.")
     if not 0 < (sizes[MANIFEST] or 0) <= LARGEST:
@@ -199,7 +211,7 @@ def _answers(name: str) -> Iterator[None]:
         yield
     except OfflineModeIsEnabled as error:
         raise HubError(
-            "The Hugging Face Hub is not asked, since HF_HUB_OFFLINE is set; without it is accepted."
+            "The Hugging Face Hub is not asked while HF_HUB_OFFLINE is set; unset it to reach it."
         ) from error
     except RepositoryNotFoundError as error:
         raise HubError(

@@ -1,4 +1,4 @@
-"""What is published of a run: a folder with its adapter, its records and pictures, and a model card.
+"""What is published of a run: a folder with its adapter, records and pictures, and a model card.
 
 Nothing of the owner's machine is in it: of folders only the last names, and of the owner's own
 prompts nothing unless they ask for it. The adversary's adapter, which would undo the forgetting, is
@@ -36,9 +36,9 @@ ADVERSARYS = "relearn"
 STEPS, RUN_RECORD, STRIP = "steps.jsonl", "run.json", "comparison.png"
 ABOUT = ("text", "name", "kind", "anchor")
 """What is published of the concept; its prompts follow from it."""
+_PART = r"""[^\s'"`,;:()\[\]/\\]+"""
 PATH = re.compile(
-    r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[/\\](?:[^\s'"`,;:()\[\]/\\]+[/\\])*"""
-    r"""([^\s'"`,;:()\[\]/\\]+)[/\\]?"""
+    rf"(?<![\w.:/\\])(?:~|(?:[A-Za-z]:)?[/\\]{_PART})[/\\](?:{_PART}[/\\])*({_PART})[/\\]?"
 )
 """A path from the root of a disk or from a home folder, and its last name."""
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -172,7 +172,7 @@ def _without_paths(value: Any, run: Run) -> Any:
     if isinstance(value, str):
         config = run.record["config"]
         places = [config["model"], *places_of(config.get("judge")).values()]
-        for place in filter(None, places):
+        for place in sorted(filter(None, places), key=len, reverse=True):
             if ("/" in place or "\\" in place) and not (place == model_name(run) or _is_id(place)):
                 value = value.replace(place, _last(place))
         return PATH.sub(r"\1", value)
