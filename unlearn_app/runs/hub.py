@@ -30,6 +30,8 @@ from .model_card import ADAPTER
 from .publication import CARD, MANIFEST, Manifest, write_publication
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+FETCHED = ".fetched"
+"""Where files are fetched to inside of the new folder; no run names a hidden one."""
 NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]{0,200}/){0,3}[A-Za-z0-9][\w.-]{0,200}")
 """Names of files in a published run: no hidden ones, nothing outside of the folder."""
 ENDINGS = {".json": LARGEST, ".jsonl": LARGEST, ".txt": LARGEST, ".png": LARGEST}
@@ -61,16 +63,16 @@ def push(run: Path, name: str, *, private: bool = False, own_prompts: bool = Fal
         HubError: no network, no token, or the repository holds something else.
     """
     check_repository(name)
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+
+    if not get_token():
+        raise HubError(
+            "There is no Hugging Face token here; one with the right to write is accepted, by"
+            " `hf auth login` or as HF_TOKEN."
+        )
+    api = HfApi()
     with TemporaryDirectory(prefix="unlearn-push-") as place:
         folder = write_publication(run, Path(place) / "run", name, own_prompts)
-        from huggingface_hub import CommitOperationAdd, HfApi, get_token
-
-        if not get_token():
-            raise HubError(
-                "There is no Hugging Face token here; one with the right to write is accepted, by"
-                " `hf auth login` or as HF_TOKEN."
-            )
-        api = HfApi()
         with _answers(name):
             address = api.create_repo(name, private=private, exist_ok=True)
             _check_free(api.model_info(name), private)
@@ -111,17 +113,16 @@ def pull(name: str, out: Path) -> Path:
         UnlearnError: the run is damaged, or `out` exists or cannot be written.
     """
     check_repository(name)
-    with NewFolder(out) as new, TemporaryDirectory(dir=new.partial, prefix=".fetched-") as place:
-        fetched = Path(place)
+    with NewFolder(out) as new:
+        fetched = new.partial / FETCHED
+        fetched.mkdir()
         with _answers(name):
             files = _fetch(name, fetched)
         for file in files:
             (new.partial / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(inside(fetched, file, "run"), new.partial / file)
-        shutil.rmtree(fetched)
-        fetched.mkdir()  # its context removes it
+        shutil.rmtree(fetched)  # with what the Hub's client keeps beside what it fetches
         _check(new.partial, files)
-        fetched.rmdir()
         return new.settle()
 
 
@@ -201,11 +202,11 @@ def _answers(name: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
-    from huggingface_hub.utils import httpx
 
     try:
         yield
@@ -219,7 +220,7 @@ def _answers(name: str) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         raise HubError(f"The Hub refuses {name}: {_reason(error)}.") from error
-    except (httpx.HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+    except (HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise HubError(
             f"The Hugging Face Hub cannot be reached ({type(error).__name__}); a network is needed."
         ) from error
