@@ -34,6 +34,7 @@ from unlearn_app.pocket.world.dataset import rendered, scenes
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.folder import Run
+from unlearn_app.runs.publication import write_publication
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.events import Stage
 from unlearn_app.settings.judges import places_of
@@ -135,6 +136,22 @@ def test_a_run_of_any_model_is_judged_and_attacked_by_it(
     ]
     assert finding.environment["judge"].startswith("clip ")
     assert f"--judge clip={untrained}" in finding.command
+
+
+@pytest.mark.slow
+def test_a_run_of_others_is_attacked_where_its_model_is_here(
+    untrained, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    config = make_config("cat", model=str(tiny_pipeline), judge=f"clip={untrained}", **TINY)
+    list(run(config, tmp_path / "run"))
+    folder = write_publication(tmp_path / "run", tmp_path / "theirs", "owner/name")
+    theirs = Run.open(folder)
+    assert theirs.config.model == tiny_pipeline.name
+    changes = {"noise.tries": 1, "judge": f"clip={untrained}"}
+    with pytest.raises(ModelError, match="There is no model folder"):
+        list(run_attacks(theirs, ["noise"], changes))
+    found = list(run_attacks(theirs, ["noise"], changes | {"model": str(tiny_pipeline)}))
+    assert f"--model {tiny_pipeline}" in next(f for f in found if hasattr(f, "kind")).command
 
 
 @pytest.mark.slow

@@ -36,6 +36,10 @@ def attack(
         list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
     ],
     judge: Judge = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="where the run's model is here, for a run of others", metavar="FOLDER"),
+    ] = None,
     settings: Annotated[
         list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
     ] = None,
@@ -63,6 +67,8 @@ def attack(
             )
     if judge:
         changes["judge"] = ",".join(judge)
+    if model:
+        changes["model"] = model
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
         terminal.print(

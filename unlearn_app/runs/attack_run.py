@@ -38,7 +38,7 @@ def run_attacks(
     happens meanwhile.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
-    `compare.forget`, `judge`). The last event is the verdict with everything that was ever found.
+    `compare.forget`, `judge`, `model`: where it is now). The last event is the verdict with everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
@@ -107,5 +107,7 @@ def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any
     words = ["python", "-m", "unlearn_app", "attack", run.folder.name, "--kind", kind]
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
     for name, value in changes.items():
-        words += [f"--{name}", value] if name == "judge" else ["--set", f"{name}={value}"]
+        words += (
+            [f"--{name}", value] if name in ("judge", "model") else ["--set", f"{name}={value}"]
+        )
     return shlex.join(words)
