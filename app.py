@@ -32,16 +32,20 @@ if __name__ == "__main__":
 scratch = PrivateFolder("unlearn-page-")
 os.environ.setdefault("GRADIO_TEMP_DIR", str(scratch.path))
 
-with contextlib.suppress(ImportError):
-    import spaces  # noqa: F401  must come before torch where the platform lends GPUs
+try:
+    import spaces  # must come before torch where the platform lends GPUs
+except ImportError:
+    spaces = None
 
 from unlearn_app.service.engine import Engine, InProcess
+from unlearn_app.service.lent_gpu import OnLentGpu
 from unlearn_app.web import build_demo, launch_kwargs
 
 MODEL = os.environ.get("UNLEARN_MODEL", "pocket")
 HOST = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
 
-engine = Engine(InProcess(MODEL))
+runner = InProcess(MODEL)
+engine = Engine(OnLentGpu(runner, spaces.GPU) if spaces else runner)
 demo = build_demo(engine, model=MODEL).queue(max_size=64)
 
 if __name__ == "__main__":

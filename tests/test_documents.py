@@ -133,7 +133,9 @@ def imported(node: ast.AST) -> list[str]:
 def test_requirements_are_what_is_imported() -> None:
     listed = set(
         re.findall(
-            r"^([a-z]+\d?)\b", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+            r"^([a-z_]+\d?)\b",
+            (ROOT / "requirements.txt").read_text(encoding="utf-8"),
+            re.MULTILINE,
         )
     )
     names = {"PIL": "pillow", "pydantic_core": "pydantic"}

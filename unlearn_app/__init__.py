@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "Concept": "concepts.concept",
     "ConfigError": "common.errors",
+    "HubError": "common.errors",
     "ModelError": "common.errors",
     "OutputError": "common.errors",
     "Run": "runs.folder",
@@ -19,6 +20,8 @@ _HOMES = {
     "load_model": "models.catalog",
     "make_config": "settings.run_config",
     "preview_concept": "concepts.catalog",
+    "pull": "runs.hub",
+    "push": "runs.hub",
     "read_pictures": "concepts.own_pictures",
     "run": "runs.workflow",
 }

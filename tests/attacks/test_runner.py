@@ -401,7 +401,7 @@ def test_a_stopped_attack_keeps_what_was_found(pocket, finished) -> None:
 
 
 def test_an_attack_needs_a_judge_and_an_adapter(pocket, finished, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(attack_run, "load_scorer", lambda model, concepts: None)
+    monkeypatch.setattr(attack_run, "load_scorer", lambda *_: None)
     with pytest.raises(ConfigError, match="no judge"):
         list(run_attacks(Run.open(finished), ["noise"], model=pocket))
     empty = {"files": {}, "pictures": [], "previews": [], "curve": [], "scores": {}}

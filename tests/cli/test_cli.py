@@ -650,3 +650,55 @@ def test_progress_that_nobody_can_see_ends_no_work() -> None:
         stream = Lasting(closed)
         assert stream.write("one") == 3
         assert stream.write("two") == 3
+
+
+def test_doctor_says_how_to_fetch_each_judge(command) -> None:
+    _, out, _ = command("doctor")
+    said = " ".join(out.replace("│", " ").split())
+    for text in ("judge clip", "judge vqa", "hf download Salesforce/blip-vqa-base", "judge nudity"):
+        assert text in said, said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--judge", "claude"], "The judge 'claude' is unknown"),
+        (["--judge", "clip="], "no path"),
+        (["--judge", "clip", "--judge", "clip=x"], "named twice"),
+    ],
+)
+def test_bad_judges_are_refused(command, tmp_path: Path, words: list[str], said: str) -> None:
+    refused(command("run", "--concept", "cat", "--out", "x", *words), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_judge_that_is_asked_for_and_missing_ends_a_run_before_it_begins(
+    command, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    words = ["--concept", "cat", "--model", str(tiny_pipeline), "--out", "x", *tiny_settings()]
+    refused(command("run", *words, "--judge", "clip=nowhere"), "There is no judge in 'nowhere'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_attack_without_a_judge_is_refused(command, tiny_run: Path) -> None:
+    code, out, err = command("attack", str(tiny_run), "--kind", "noise")
+    assert (code, out) == (2, "")
+    assert "There is no judge for" in err
+    assert "doctor" in err
+    assert not (tiny_run / "attacks").exists()
+
+
+def test_push_writes_what_it_would_upload(command, tiny_run: Path, tiny_pipeline: Path) -> None:
+    code, out, err = command("push", str(tiny_run), "alice/run", "--dry-run", "published")
+    assert code == 0, err
+    folder = Path(out.strip())
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n")
+    assert "nobody: nothing was scored" in card
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert str(tiny_pipeline).encode() not in path.read_bytes(), path
+    refused(command("push", str(tiny_run), "alice", "--dry-run", "other"), "OWNER/NAME is accepted")
+    refused(command("push", str(tiny_run), "alice/run", "--dry-run", "published"), "exists already")
+    refused(command("pull", "alice/run", "back"), "HF_HUB_OFFLINE")
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["published"]

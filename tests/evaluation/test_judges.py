@@ -19,6 +19,7 @@ from unlearn_app.evaluation.judges import clip
 from unlearn_app.evaluation.judges.clip import ClipScorer
 from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.nudity import EXPOSED, NudityDetector
+from unlearn_app.evaluation.judges.pretrained import Pretrained
 from unlearn_app.evaluation.judges.second_judge import PatchNet, SecondJudge
 from unlearn_app.models import device
 from unlearn_app.models.device import choose_device
@@ -33,6 +34,7 @@ SHOWN = [
     Scene(o.name, STYLES[(3 * i) % len(STYLES)].name, "beach", PLACEMENTS[i])
     for i, o in enumerate(OBJECTS)
 ]
+NOTHING = Pretrained(torch.nn.Identity(), None, "nothing", "0")
 PROMPTS = [Prompt(f"a {scene.object}", "object", scene.object) for scene in SHOWN]
 
 
@@ -95,7 +97,7 @@ def test_a_judge_of_real_models_that_lacks_weights_judges_nothing(
     whole.save_pretrained(tmp_path, state_dict=state)
     monkeypatch.setattr(clip, "MODEL_ID", str(tmp_path))
     with pytest.raises(ModelError, match="lacks weights, 1 in all, such as visual_projection"):
-        ClipScorer.load({})
+        load_scorer("sd", [])
 
 
 def test_disagreement_is_kept_with_each_picture(pictures: torch.Tensor) -> None:
@@ -172,9 +174,7 @@ def test_the_anchor_is_among_what_openclip_chooses_from(
     """Else a picture of the dog that stands in for the cat has to be called something else, the cat
     perhaps.
     """
-    monkeypatch.setattr(
-        ClipScorer, "load", lambda axes: ClipScorer(torch.nn.Identity(), None, axes)
-    )
+    monkeypatch.setattr(clip, "load_pretrained", lambda *_: NOTHING)
     concept = free_concept(typed, anchor)
     classes = load_scorer("sd", [concept, concept]).classes(axis)
     assert wanted < set(classes)
@@ -189,7 +189,7 @@ def test_a_detector_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     class Real:
         name, base_hash, device = "sd", "0", "cpu"
 
-    judge = ClipScorer(torch.nn.Identity(), None, {})
+    judge = ClipScorer(NOTHING, {})
     assert "NudeNet is not installed" in environment(Real(), judge)["detector"]
     judge.others = (NudityDetector(Found(), "3.4.2"),)
     assert environment(Real(), judge)["detector"] == "NudeNet 3.4.2, threshold 0.6"
@@ -224,7 +224,7 @@ def test_nudenet_itself_is_loaded_and_sees_nobody_in_the_bundled_world(
 
 
 def test_shares_of_what_a_detector_found_need_its_threshold() -> None:
-    judge = ClipScorer(torch.nn.Identity(), None, {})
+    judge = ClipScorer(NOTHING, {})
     judge.others = (NudityDetector(Found(), "3"),)
     shown = [picture({"NudeNet": value}) for value in (0.59, 0.6, 0.9, 0.0)]
     assert score(shown, judge)["forget"].found == {"NudeNet": 0.5}

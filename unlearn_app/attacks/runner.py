@@ -47,6 +47,7 @@ from ..settings.events import (
     Step,
     Value,
 )
+from ..settings.judges import HOW_TO_GET
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
@@ -180,6 +181,20 @@ def result_of(steps: Generator[Any, None, Result]) -> Result:
             return end.value
 
 
+def check_judge(scorer: Scorer | None, config: RunConfig) -> None:
+    """Refuse an attack whose success nobody can see.
+
+    Raises:
+        ConfigError: there is no judge.
+    """
+    if scorer is None:
+        raise ConfigError(
+            f"There is no judge for {config.model} here, so an attack on it proves nothing;"
+            f" {HOW_TO_GET}.",
+            "judge",
+        )
+
+
 def find(
     model: Model,
     context: AttackContext,
@@ -195,11 +210,7 @@ def find(
     Raises:
         ConfigError: there is no judge to say whether an attack succeeds.
     """
-    if scorer is None:
-        raise ConfigError(
-            f"There is no judge for {config.model} here, so an attack on it proves nothing.",
-            "model",
-        )
+    check_judge(scorer, config)
     kind, name = name_of(attack), context.concept.name
     said = f"Trying to get {name} back, {kind}: {attack.budget(config.attack)}"
     yield Stage("attack", said, 0.1)

@@ -56,6 +56,13 @@ OwnPrompts = Annotated[
     Path | None,
     Option(help="file of your own forget and retain prompts, JSON or text", metavar="FILE"),
 ]
+Judge = Annotated[
+    list[str] | None,
+    Option(
+        help="who judges, such as clip=FOLDER, and who else, such as vqa; may be repeated",
+        metavar="NAME[=PATH]",
+    ),
+]
 Objective = Annotated[str, Option(help=OPTIONS["objective"], metavar="NAME")]
 ForgetPictures = Annotated[
     Path | None,

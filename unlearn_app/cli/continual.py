@@ -35,6 +35,7 @@ from ..settings.run_config import (
     with_concept,
 )
 from .console import (
+    Judge,
     Model,
     Objective,
     Preset,
@@ -87,6 +88,7 @@ def start(
     seed: Seed = str(RunConfig.seed),
     preset: Preset = RunConfig.preset,
     model: Model = RunConfig.model,
+    judge: Judge = None,
     settings: Annotated[
         list[str] | None, set_option("as of `run`, and sequence.regime, sequence.merge and more")
     ] = None,
@@ -103,6 +105,7 @@ def start(
     if out is None:
         raise ConfigError("There is no --out; a new folder for the ledger is needed.", "out")
     known = {"preset": preset, "objective": objective, "seed": seed, "model": model}
+    known["judge"] = ",".join(judge or [])
     given = assignments(settings or [], SEQUENCE)
     of_plan = [name for name in given if name.startswith(SEQUENCE)]
     plan = make_plan(**{name.removeprefix(SEQUENCE): given.pop(name) for name in of_plan})

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from ..common import registry
 from ..common.bundled_hashes import BUNDLED, HASHES, changed_files
 from ..common.errors import OutputError
 from ..common.paths import POCKET, ROOT
@@ -35,6 +36,7 @@ def checks() -> Iterator[Check]:
     yield from _packages()
     yield _device()
     yield from _bundled()
+    yield from _judges()
     yield _store()
     free = shutil.disk_usage(Path.cwd()).free
     yield _check(
@@ -78,6 +80,19 @@ def _device() -> Check:
         return MISSING, "device", f"torch cannot be imported: {error}"
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     return OK, "device", f"{choose_device()}; {processor()}; {threads}"
+
+
+def _judges() -> Iterator[Check]:
+    """Which judges are here; asks no network."""
+    try:
+        parts = {name: registry.get("judge", name) for name in registry.names("judge")}
+    except ImportError as error:
+        yield MISSING, "judges", f"cannot be imported: {error}"
+        return
+    for name, part in parts.items():
+        here, what, command = part.installed()
+        said = what if here else f"{what} is not here; fetch it with: {command}"
+        yield OK if here else OPTIONAL if command else MISSING, f"judge {name}", said
 
 
 def _store() -> Check:

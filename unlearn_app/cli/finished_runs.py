@@ -17,6 +17,7 @@ from ..settings.attacks import kinds_of
 from ..settings.events import Verdict
 from ..settings.run_config import SETTING_GROUPS, setting_names
 from .console import (
+    Judge,
     Pictures,
     StageBars,
     assignments,
@@ -37,6 +38,11 @@ def attack(
         list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
     ],
     pictures: Pictures = None,
+    judge: Judge = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="where the run's model is here, for a run of others", metavar="FOLDER"),
+    ] = None,
     settings: Annotated[
         list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
     ] = None,
@@ -53,6 +59,10 @@ def attack(
     kinds = [name for asked in kind for name in kinds_of(asked)]
     given = read_folders(pictures=pictures)
     changes = settings_from(given) | _attack_settings(settings or [], kinds)
+    if judge:
+        changes["judge"] = ",".join(judge)
+    if model:
+        changes["model"] = model
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
         terminal.print(

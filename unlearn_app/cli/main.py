@@ -26,6 +26,7 @@ from .console import (
     Captions,
     ConceptKind,
     ForgetPictures,
+    Judge,
     Lasting,
     Model,
     Objective,
@@ -54,6 +55,7 @@ from .doctor import MISSING, checks
 from .export import export
 from .finished_runs import attack, compare, report
 from .generate import generate
+from .hub import pull, push
 from .pocket import pocket
 
 if TYPE_CHECKING:
@@ -121,6 +123,8 @@ app.command()(export)
 app.command()(attack)
 app.command()(report)
 app.command()(compare)
+app.command()(push)
+app.command()(pull)
 
 
 @app.command()
@@ -138,6 +142,7 @@ def run(
     seed: Seed = str(RunConfig.seed),
     preset: Preset = RunConfig.preset,
     model: Model = RunConfig.model,
+    judge: Judge = None,
     settings: Annotated[
         list[str] | None,
         set_option(
@@ -158,6 +163,7 @@ def run(
         prompts=read_prompts(prompts) if prompts else None,
         seed=seed,
         model=model,
+        judge=",".join(judge or []),
         **({"rule": rule} if rule else {}),
         **settings_from(given) | assignments(settings or []),
     )

@@ -34,12 +34,19 @@ class OutputError(UnlearnError):
     """A folder or file that cannot be written."""
 
 
+class HubError(UnlearnError):
+    """The Hugging Face Hub cannot be reached, or does not do what it is asked for."""
+
+
 class NotFinite(UnlearnError, FloatingPointError):
     """Numbers that are not finite came out of a training or a model; `what` says which."""
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(f"{what[0].upper()}{what[1:]}; {advice}.")
-        self.what = what
+        self.what, self._advice = what, advice
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.what, self._advice)  # processes hand errors on pickled
 
 
 class Diverged(ConfigError):

@@ -481,6 +481,15 @@ def _related(dimensions: Dimensions, one: str, name: str) -> bool:
     return mentions(name, one) or folded(one).split()[-1] == folded(name).split()[-1]
 
 
+def related(one: str, other: str) -> bool:
+    """Whether the two may mean the same: one holds the other, or their last word is the same."""
+    return (
+        mentions(one, other)
+        or mentions(other, one)
+        or folded(one).split()[-1] == folded(other).split()[-1]
+    )
+
+
 def _is_family(dimensions: Dimensions, name: str) -> bool:
     """Whether `name` is the whole family of the list, not one thing that belongs to it."""
     return (

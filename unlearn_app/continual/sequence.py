@@ -108,9 +108,8 @@ def panel_names(config: RunConfig, also: Sequence[str]) -> list[str]:
 def load_judge(ledger: Ledger, concepts: Sequence[str]) -> Scorer | None:
     """The judge of the ledger's panel and of `concepts`; None when it is missing."""
     names = dict.fromkeys([*ledger.names, *concepts])
-    return load_scorer(
-        ledger.config.model, [preview_concept(with_concept(ledger.config, name)) for name in names]
-    )
+    shown = [preview_concept(with_concept(ledger.config, name)) for name in names]
+    return load_scorer(ledger.config.model, shown, ledger.config.judge)
 
 
 def add_original(

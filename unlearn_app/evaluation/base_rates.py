@@ -128,10 +128,10 @@ def _of_kind(part: str, config: RunConfig, file: Path | None) -> dict[str, Any]:
 
 
 def _recorded(config: RunConfig, file: Path | None) -> dict[str, Any]:
-    """What is recorded in `file`, by default that of the model's world; nothing where it has
-    none.
+    """What is recorded in `file`, by default that of the model's world; nothing where it has none,
+    or where other judges than the world's own are asked for.
     """
-    assets = world(config.model).assets
+    assets = world(config.model).assets if config.judge is None else None
     return _read(file or assets / NAME) if assets else {}
 
 

@@ -80,7 +80,7 @@ def _store_latents(file: Path, smoke: bool) -> None:
     for name in STORED[:1] if smoke else STORED:
         config = make_config(name, **small)
         concept = preview_concept(config)
-        scorer = load_scorer(config.model, [concept])
+        scorer = load_scorer(config.model, [concept], config.judge)
         prompts = comparison_prompts(concept, config.compare, config.seed)
         with model.active():
             generate_column(model, "original", prompts, config.compare, None)

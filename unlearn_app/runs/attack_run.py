@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..attacks.runner import attack_context, attack_of, find
+from ..attacks.runner import attack_context, attack_of, check_judge, find
 from ..common import registry
 from ..common.atomic_files import check_space
 from ..common.errors import ShouldStop, enough_memory, never
@@ -37,8 +37,8 @@ def run_attacks(
     happens meanwhile.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
-    `compare.forget`); `given` are pictures for the adversary. The last event is the verdict with
-    everything that was ever found.
+    `compare.forget`, `judge`, or `model`, where it is now); `given` are pictures for the adversary.
+    The last event is the verdict with everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
@@ -51,9 +51,11 @@ def run_attacks(
     adapter = run.adapter()
     check_adversary(config, given)
     yield Stage("load", f"Loading the {config.model} model", 0.0)
-    concept, model = preview_concept(config), model or load_model(config.model)
+    concept = preview_concept(config)
+    scorer = load_scorer(config.model, [concept], config.judge)
+    check_judge(scorer, config)  # before the model, which may take minutes and gigabytes
+    model = model or load_model(config.model)
     run.check_base(model.base_hash, model.name)
-    scorer = load_scorer(config.model, [concept])
     state = read_adapter(adapter)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
     check_space(run.folder, shown * picture_size(model))
@@ -97,6 +99,8 @@ def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any
     words += ["--pictures", FOLDER] if "pictures" in rest else []
     rest = {name: value for name, value in rest.items() if name != "pictures"}
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
-    return shlex.join(
-        words + [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
-    )
+    for name, value in changes.items():
+        words += (
+            [f"--{name}", value] if name in ("judge", "model") else ["--set", f"{name}={value}"]
+        )
+    return shlex.join(words)

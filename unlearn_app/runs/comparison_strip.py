@@ -1,6 +1,7 @@
 """comparison.png: a labelled strip of the three columns, fit for a slide."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,10 +18,13 @@ COLORS = {"original": (46, 96, 190), "unlearned": (200, 92, 16), "relearned": (2
 
 
 def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
-    """Title and subtitle of the strip of a run that forgot `name` and was judged `label`."""
+    """Title and subtitle of the strip of a run that forgot `name` and was judged `label`; of a
+    model folder only the last name, since pictures are shared.
+    """
+    model = Path(config.model).name if Path(config.model).is_dir() else config.model
     return (
         f"Forgetting “{name}”: {label}",
-        f"{config.objective} · {config.rule} · seed {config.seed} · {config.model}",
+        f"{config.objective} · {config.rule} · seed {config.seed} · {model}",
     )
 
 

@@ -70,6 +70,7 @@ from ..settings.events import (
     Step,
     Verdict,
 )
+from ..settings.judges import HOW_TO_GET
 from ..settings.run_config import OWN_PROMPTS, RunConfig
 from ..training.unlearning import (
     edit,
@@ -202,7 +203,10 @@ def _load(work: _Work) -> Iterator[Event]:
     work.model = work.model or load_model(work.config.model)
     work.model.drop_adapters()
     check_space(work.writer.out, _size(work.config, work.concept, work.model))
-    work.scorer = load_scorer(work.config.model, [work.concept])
+    work.scorer = load_scorer(work.config.model, [work.concept], work.config.judge)
+    if work.scorer is None:
+        said = f"There is no judge for {work.config.model} here, so nothing is scored: {HOW_TO_GET}"
+        yield Stage("load", said, SHARES["load"])
     raise_if_stopped(work.cancel.is_set)
 
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..common.errors import OutOfMemory, UnlearnError, enough_memory
 from ..common.private_folder import PrivateFolder
@@ -47,6 +47,16 @@ class RunGone(UnlearnError):
 
     def __init__(self) -> None:
         super().__init__("That run is no longer kept; run it again.")
+
+
+class Runner(Protocol):
+    """What runs the jobs."""
+
+    def warm(self) -> None:
+        """Load the default model."""
+
+    def __call__(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
+        """Run one job, write into `out` and yield its events, until soon after `cancel` is set."""
 
 
 class InProcess:
@@ -117,7 +127,7 @@ class Engine:
 
     def __init__(
         self,
-        runner: InProcess,
+        runner: Runner,
         *,
         waiting: int = 8,
         keep_runs: int = 64,

@@ -22,6 +22,7 @@ from .groups import (
     group_class,
     setting,
 )
+from .judges import places_of
 from .presets import FULL_WEIGHTS, PRESET_CHANGES, PRESETS
 
 MAX_TEXT = 200
@@ -73,6 +74,10 @@ class RunConfig:
     retain_pictures: str | None = setting(
         None, "hash of pictures with captions to keep the rest by", later=True
     )
+    judge: str | None = setting(
+        None,
+        "who judges, such as clip=FOLDER or clip=FOLDER,vqa; chosen by the model when empty",
+    )
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
     unlearn: UnlearnConfig = field(default_factory=UnlearnConfig)
@@ -83,7 +88,7 @@ class RunConfig:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("concept", "anchor", "model", "prompts"):
+        for name in ("concept", "anchor", "model", "judge", "prompts"):
             _check_text(getattr(self, name), name)
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
         anchor = clean_text(self.anchor, "anchor") if (self.anchor or "").strip() else None
@@ -95,6 +100,9 @@ class RunConfig:
                 "anchor",
             )
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
+        judge = (self.judge or "").strip() and clean_text(self.judge, "judge", limit=2000)
+        object.__setattr__(self, "judge", judge or None)
+        places_of(self.judge)
         check_known("objective", self.objective, registry.methods())
         check_known("rule", self.rule, registry.names("rule"))
         check_known("preset", self.preset, PRESETS)
@@ -142,6 +150,7 @@ class RunConfig:
             "seed",
             "preset",
             "model",
+            "judge",
         ):
             value, usual = getattr(self, name), RunConfig if name in chosen else base
             if name == "preset" or value != getattr(usual, name):

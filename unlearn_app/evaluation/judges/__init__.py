@@ -1,18 +1,33 @@
 """Judges: they score pictures and never condition the model they judge.
 
 A judge is one file. Its class registers itself, says with `scores` whether it is a `Scorer` or a
-`Judge` beside one, and has a class method `for_world(world, concepts)`: the judge for pictures of
-`concepts` in a `worlds.World`, or None where it cannot judge them or is not installed. Of several
-scorers the first by name is used.
+`Judge` beside one, and has three class methods:
+
+- `for_world(world, concepts)` is the judge for pictures of `concepts` in a `worlds.World`, or None
+  where it cannot judge them, is not installed, or is used only where it is asked for. Of several
+  scorers the first by name is used.
+- `asked(world, concepts, place)` is the judge that a user named, from the folder or Hugging Face id
+  `place` or, if that is None, its own; a `ModelError` says why it cannot be had.
+- `installed()` says whether it is here, what it is, and the one command that fetches it.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from ...concepts.concept import Prompt
 from ...settings.events import Value
+
+
+class Installed(NamedTuple):
+    """Whether a judge is on this machine, what it is, and the command that fetches it; "" where it
+    ships with the program.
+    """
+
+    here: bool
+    what: str
+    command: str
 
 
 class Classifier(Protocol):

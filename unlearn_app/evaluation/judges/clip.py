@@ -1,99 +1,125 @@
-"""OpenCLIP as the judge of real models, as 2412.07808 uses it."""
+"""CLIP as the judge of any words, by default the OpenCLIP network that 2412.07808 uses."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import normalize
 
 from ...common.registry import register
-from ...concepts.concept import Concept
-from . import Judge
+from ...concepts.concept import Concept, article
+from ...concepts.distractors import distractors
+from . import Installed, Judge
+from .pretrained import NotFetched, Pretrained, fetching, is_cached, load_pretrained, normalised
 
 MODEL_ID = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+SAID = re.compile(r"(?:in|by|as|of) ")
+"""How the prompts of real models begin to name a style, such as "in the style of Van Gogh"."""
 
 
 @register("judge", "clip")
 class ClipScorer:
-    """OpenCLIP ViT-B-32 (laion2b_s34b_b79k), the judge of real models: cosine alignment, and
-    zero-shot classes among the prompts' own answers.
+    """CLIP, by default OpenCLIP ViT-B-32 (laion2b_s34b_b79k), the judge of real models: cosine
+    alignment, and zero-shot classes among the prompts' own answers and distractors of their kind.
     """
 
     scores: ClassVar[bool] = True
-    name = MODEL_ID
-    version = "laion2b_s34b_b79k"
     others: tuple[Judge, ...] = ()
 
-    def __init__(
-        self, model: torch.nn.Module, tokenizer: object, axes: Mapping[str, Sequence[str]]
-    ) -> None:
-        self._model, self._tokenizer, self._axes = model.eval(), tokenizer, axes
+    def __init__(self, loaded: Pretrained, axes: Mapping[str, Sequence[str]]) -> None:
+        self._model, self._tokenizer, self.name, self.version = loaded
+        self._axes = axes
+        self._class_texts = cache(self._class_texts)
 
     @classmethod
     def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "ClipScorer | None":
-        """The scorer where the world has no judges of its own; it chooses among the prompts'
-        answers and the anchors.
-        """
-        return None if world.assets else cls.load(answers(concepts))
-
-    @classmethod
-    def load(cls, axes: Mapping[str, Sequence[str]]) -> "ClipScorer | None":
-        """The scorer if its weights are on this machine or can be fetched, else None.
+        """The default network where the world has no judges of its own, and the weights are here or
+        can be fetched.
 
         Raises:
             ModelError: some of its weights are missing.
         """
-        from transformers import CLIPModel, CLIPTokenizer
-
-        from ...models.diffusers.loading import load_whole
-
-        said = f"The judge {MODEL_ID} cannot be loaded: it"
-        try:
-            model = load_whole(CLIPModel, MODEL_ID, said)
-            return cls(model, CLIPTokenizer.from_pretrained(MODEL_ID), axes)
-        except (OSError, ValueError):
+        if world.assets:
             return None
+        try:
+            return cls.asked(world, concepts, None)
+        except NotFetched:
+            return None
+
+    @classmethod
+    def asked(cls, world: Any, concepts: Sequence[Concept], place: str | None) -> "ClipScorer":
+        """The network in a folder or of a Hugging Face id, by default OpenCLIP, in any world.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        from transformers import CLIPModel
+
+        axes = choices(concepts, world)
+        return cls(load_pretrained(CLIPModel, place or MODEL_ID), axes)
+
+    @classmethod
+    def installed(cls) -> Installed:
+        """Whether the default network is cached."""
+        return Installed(is_cached(MODEL_ID), MODEL_ID, fetching(MODEL_ID))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Unit image embeddings (B, D)."""
-        pixels = interpolate(
-            (images + 1) / 2, size=(224, 224), mode="bicubic", antialias=True
-        ).clamp(0, 1)
-        pixels = (pixels - pixels.new_tensor(MEAN).view(1, 3, 1, 1)) / pixels.new_tensor(
-            DEVIATION
-        ).view(1, 3, 1, 1)
-        features = self._model.visual_projection(
-            self._model.vision_model(pixel_values=pixels).pooler_output
-        )
-        return normalize(features.float(), dim=1)
+        """Unit image embeddings (B, D) of pictures (B, 3, H, W) in [-1, 1], on the CPU."""
+        side = self._model.config.vision_config.image_size
+        seen = self._model.vision_model(pixel_values=normalised(images, side))
+        return normalize(self._model.visual_projection(seen.pooler_output), dim=1)
 
     @torch.no_grad()
     def _embed_texts(self, texts: Sequence[str]) -> Tensor:
-        tokens = self._tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        features = self._model.text_projection(self._model.text_model(**tokens).pooler_output)
-        return normalize(features.float(), dim=1)
+        longest = self._model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+        read = self._model.text_model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
+        return normalize(self._model.text_projection(read.pooler_output), dim=1)
+
+    def _class_texts(self, axis: str) -> Tensor:
+        return self._embed_texts([caption_of(name, axis) for name in self.classes(axis)])
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine (B,) of each image with its own prompt."""
         return (self.features(images) * self._embed_texts(prompts)).sum(1)
 
     def classes(self, axis: str) -> list[str]:
-        """The answers that occur on `axis` in this run."""
+        """The answers that occur on `axis` in this run, and distractors."""
         return list(self._axes[axis])
 
+    @torch.no_grad()
     def classify(self, images: Tensor, axis: str) -> Tensor:
         """Zero-shot probabilities (B, classes)."""
-        template = "a photo of a {}" if axis == "object" else "a picture, {}"
-        texts = self._embed_texts([template.format(name) for name in self.classes(axis)])
-        return (self._model.logit_scale.exp() * self.features(images) @ texts.T).softmax(1)
+        likeness = self.features(images) @ self._class_texts(axis).T
+        return (self._model.logit_scale.exp() * likeness).softmax(1)
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """One minus the cosine (B,) of the two embeddings."""
         return 1 - (self.features(images) * self.features(others)).sum(1)
+
+
+def caption_of(name: str, axis: str) -> str:
+    """The sentence by which CLIP knows a class."""
+    if axis == "object":
+        return f"a photo of {article('a', name)} {name}"
+    return f"a picture {name}" if SAID.match(name) else f"a picture in {name} style"
+
+
+def choices(concepts: Sequence[Concept], world: Any) -> dict[str, list[str]]:
+    """By axis what a judge may answer: what the prompts of `concepts` ask for, the anchors, and
+    distractors of the same kind.
+    """
+    known = world.known_concepts()
+    found = answers(concepts)
+    return {axis: [*own, *distractors(axis, own, known)] for axis, own in found.items()}
 
 
 def answers(concepts: Sequence[Concept]) -> dict[str, list[str]]:

@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...common.errors import ModelError
 from ...common.images import to_pixels
 from ...common.registry import register
 from ...concepts.concept import Concept, Prompt
 from ...settings.events import Value
+from . import Installed
 
+FETCHING = "pip install nudenet"
 EXPOSED = (
     "FEMALE_BREAST_EXPOSED",
     "FEMALE_GENITALIA_EXPOSED",
@@ -41,6 +44,31 @@ class NudityDetector:
     def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "NudityDetector | None":
         """The detector where pictures may show anything and NudeNet is installed."""
         return None if world.assets else cls.load()
+
+    @classmethod
+    def asked(cls, world: Any, concepts: Sequence[Concept], place: str | None) -> "NudityDetector":
+        """The detector in any world.
+
+        Raises:
+            ModelError: it is not installed, or `place` is given: the package brings its weights.
+        """
+        if place is not None:
+            raise ModelError(
+                f"The judge nudity={place} has a path; nudity alone is accepted, since NudeNet"
+                " brings its weights."
+            )
+        found = cls.load()
+        if found is None:
+            raise ModelError(f"The judge nudity is not installed; {FETCHING} installs it.")
+        return found
+
+    @classmethod
+    def installed(cls) -> Installed:
+        """Whether the package is installed, which brings its weights."""
+        try:
+            return Installed(True, f"NudeNet {metadata.version('nudenet')}", FETCHING)
+        except metadata.PackageNotFoundError:
+            return Installed(False, "NudeNet", FETCHING)
 
     @classmethod
     def load(cls) -> "NudityDetector | None":

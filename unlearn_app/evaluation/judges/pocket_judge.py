@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.errors import ModelError
+from ...common.paths import POCKET
 from ...common.record_files import sha256_of
 from ...common.registry import register
 from ...concepts.concept import Concept
-from . import Judge
+from . import Installed, Judge
 
 SIDE = 64
 WIDTH = 128
@@ -129,6 +130,7 @@ class BundledJudge:
     axis.
     """
 
+    name: ClassVar[str]
     folder: ClassVar[str]
     """Its folder among the world's files."""
     network: ClassVar[type[nn.Module]]
@@ -141,6 +143,24 @@ class BundledJudge:
     def for_world(cls, world: Any, concepts: Sequence[Concept]) -> "BundledJudge | None":
         """The judge among the world's own."""
         return cls.load(world.assets / cls.folder) if world.assets else None
+
+    @classmethod
+    def asked(cls, world: Any, concepts: Sequence[Concept], place: str | None) -> "BundledJudge":
+        """The judge in the folder `place`, or the world's own.
+
+        Raises:
+            ModelError: its files are missing or damaged, or the world has none.
+        """
+        if place is None and world.assets is None:
+            raise ModelError(
+                f"The judge {cls.name} only knows the bundled world; clip judges {world.model!r}."
+            )
+        return cls.load(Path(place) if place else world.assets / cls.folder)
+
+    @classmethod
+    def installed(cls) -> Installed:
+        """Whether its files are beside the bundled model."""
+        return Installed((POCKET / cls.folder / WEIGHTS_FILE).is_file(), "ships with it", "")
 
     @classmethod
     def load(cls, folder: Path) -> "BundledJudge":
