@@ -392,7 +392,8 @@ def test_damaged_and_foreign_models_are_refused_in_a_sentence(tiny_pipeline, tmp
     with pytest.raises(ModelError, match=r"model_index\.json"):
         load_model(str(tmp_path / "empty"))
     shutil.copytree(tiny_pipeline, tmp_path / "pickle")
-    (tmp_path / "pickle" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"x")
+    weights = tmp_path / "pickle" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelError, match="pickle"):
         load_model(str(tmp_path / "pickle"))
     shutil.copytree(tiny_pipeline, tmp_path / "short")

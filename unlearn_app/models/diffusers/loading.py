@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ from transformers.utils import logging as transformers_logging
 from ...common.errors import ModelError, UnlearnError, enough_memory
 from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
-from .model_folder import check_folder, first_line, hash_weights, looks_like_hub_id
+from .model_folder import first_line
+from .sources import Source, opened
 from .unet import StableDiffusion
 
 WEIGHTED = {
@@ -39,45 +41,56 @@ BARE = {
 
 
 def load_pipeline(source: str | Path, name: str) -> StableDiffusion:
-    """A model from a folder in Stable Diffusion 1.x format, or from a Hugging Face id.
+    """A Stable Diffusion 1.x model from a folder in diffusers format, a .safetensors file, or a
+    Hugging Face id.
 
     Raises:
-        ModelError: it is missing, damaged, of another architecture, makes no picture, or holds
-        pickles, which can run code.
+        ModelError: it is missing, damaged, of another architecture, makes no picture, or has
+            weights only in pickles, which can run code.
     """
-    folder = Path(source)
-    local = folder.is_dir()
-    if local:
-        check_folder(folder)
-    elif folder.exists() or not looks_like_hub_id(str(source)):
-        raise ModelError(
-            f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted."
-        )
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity(logging.CRITICAL)  # our own sentence says what cannot be loaded
         library.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(), enough_memory(f"The model {str(source)!r}", LESS):
-            warnings.simplefilter("ignore")
-            files = folder.rglob("*.safetensors")
-            size = sum(file.stat().st_size for file in files) if local else None
-            dtype = choose_dtype(choose_device(), size)
-            how = {"torch_dtype": dtype, "use_safetensors": True}
-            said = f"The model {str(source)!r} cannot be loaded: its"
-            parts = {
-                name: load_whole(kind, str(source), f"{said} {name}", subfolder=name, **how)
-                for name, kind in WEIGHTED.items()
-            }
-            pipe = StableDiffusionPipeline.from_pretrained(str(source), **parts, **how, **BARE)
-            weights = hash_weights(folder) if local else str(source)
-            model = StableDiffusion(pipe, name, weights)
-            model.try_out()
-    except UnlearnError:
-        raise
-    except Exception as error:  # a configuration can make the libraries raise anything
-        reason = first_line(error)
-        raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
+    said = f"The model {str(source)!r}"
+    with opened(str(source)) as files:
+        try:
+            with warnings.catch_warnings(), enough_memory(said, LESS):
+                warnings.simplefilter("ignore")
+                dtype = choose_dtype(choose_device(), files.size)
+                pipe = _read(files, f"{said} cannot be loaded: its", dtype)
+                model = StableDiffusion(pipe, name, files.base_hash())
+                model.try_out()
+        except UnlearnError:
+            raise
+        except Exception as error:  # a configuration can make the libraries raise anything
+            reason = first_line(error).replace(str(files.folder), str(source))
+            raise ModelError(f"{said} cannot be loaded: {reason}") from error
     return model
+
+
+def _read(files: Source, said: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """The pipeline of a model, all of whose weights come from its files; error messages begin with
+    `said`.
+
+    Raises:
+        ModelError: weights are missing there.
+    """
+    folder, how = str(files.folder), {"torch_dtype": dtype}
+    if files.checkpoint:
+        pipe = StableDiffusionPipeline.from_single_file(
+            str(files.checkpoint), config=folder, local_files_only=True, **how, **BARE
+        )
+        for part in WEIGHTED:
+            weights = getattr(pipe, part).named_parameters()
+            if missing := sorted(name for name, weight in weights if weight.is_meta):
+                raise _lacking(f"{said} {part}", missing)
+        return pipe
+    how["use_safetensors"] = True
+    parts = {
+        part: load_whole(kind, folder, f"{said} {part}", subfolder=part, **how)
+        for part, kind in WEIGHTED.items()
+    }
+    return StableDiffusionPipeline.from_pretrained(folder, **parts, **how, **BARE)
 
 
 def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:
@@ -89,13 +102,17 @@ def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:
     """
     network, report = kind.from_pretrained(source, output_loading_info=True, **how)
     if missing := sorted(report["missing_keys"]):
-        unknown = [shown(name)[:80] for name in sorted(report["unexpected_keys"])]
-        others = f" and has others that are unknown, such as {unknown[0]}" if unknown else ""
-        raise ModelError(
-            f"{said} lacks weights, {len(missing)} in all, such as"
-            f" {shown(missing[0])[:80]}{others}; files with every weight are accepted."
-        )
+        raise _lacking(said, missing, sorted(report["unexpected_keys"]))
     return network
+
+
+def _lacking(said: str, missing: Sequence[str], unknown: Sequence[str] = ()) -> ModelError:
+    first, *_ = (*(shown(name)[:80] for name in unknown), "")
+    others = f" and has others that are unknown, such as {first}" if first else ""
+    return ModelError(
+        f"{said} lacks weights, {len(missing)} in all, such as {shown(missing[0])[:80]}{others};"
+        " files with every weight are accepted."
+    )
 
 
 def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:

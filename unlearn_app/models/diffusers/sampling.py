@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ...common.errors import Cancelled, ShouldStop
 from ...common.seeds import KEPT_NOISE, generator
 from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
+from .autoencoder import encode
 
 
 def run_pipeline(
@@ -51,7 +51,9 @@ def run_pipeline(
     elif overrides.noise_scale != 1:
         # What the pipeline itself would draw from the generators, which have moved on afterwards.
         unet = pipe.unet.config
-        shape = (len(draws), unet.in_channels, unet.sample_size, unet.sample_size)
+        size = unet.sample_size
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        shape = (len(draws), unet.in_channels, *sides)
         noise = randn_tensor(shape, generator=draws).to(cond.states)
         begin = {"latents": noise * overrides.noise_scale}
     return pipe(
@@ -78,8 +80,7 @@ def _blending(
     if overrides.mask is None:
         return None
     pictures = overrides.pictures.to(pipe.device, pipe.vae.dtype)
-    with torch.no_grad():
-        known = pipe.vae.encode(pictures).latent_dist.mode() * pipe.vae.config.scaling_factor
+    known = encode(pipe.vae, pictures)
     draws = [generator(KEPT_NOISE + seed) for seed in seeds]
     noise = randn_tensor(known.shape, generator=draws).to(known)
     mask = overrides.mask.to(known)

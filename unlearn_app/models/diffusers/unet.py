@@ -1,6 +1,5 @@
 """A Stable Diffusion 1.x pipeline as a `Model`, with its UNet under two LoRA slots."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from ..latent_store import Store, key_of, user_store
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
+from .autoencoder import decode, encode
 from .cast_weights import CastWeights
 from .sampling import run_pipeline
 from .text import TokenizedText
@@ -40,8 +40,6 @@ LAYERS = {
 CHUNK, SMALL_SIDE = 18, 16
 TRIED_SIDE = 8
 """The largest side, in latent pixels, of the picture that `try_out` makes."""
-HASH = re.compile(r"[0-9a-f]{64}")
-"""A hash of weights; the id of a model on the Hub does not say which weights it has."""
 LEAST_SIGNAL = 2**-24
 """The floor of `alphas_cumprod` where fresh noise is added."""
 
@@ -53,11 +51,10 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         super().__init__(pipe.unet, name, LAYERS)
         self.device = choose_device()
         self.base_hash = base_hash
-        self.store: Store | None = user_store() if HASH.fullmatch(base_hash) else None
+        self.store: Store | None = user_store()
         self.scheduler = type(pipe.scheduler).__name__
         self.parameterization = parameterization_of(pipe.scheduler, self.device)
-        side = int(pipe.unet.config.sample_size)
-        self.latent_shape = (int(pipe.unet.config.in_channels), side, side)
+        self.latent_shape = (int(pipe.unet.config.in_channels), *latent_sides(pipe.unet))
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe.to(self.device)
         for part in (pipe.vae, pipe.text_encoder):
@@ -85,7 +82,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
                         f"The model {self.name} holds numbers that are not finite, in {name} of its"
                         f" {part}; finite weights are accepted."
                     )
-        channels, side = self.latent_shape[0], min(self.latent_shape[1], TRIED_SIDE)
+        channels, side = self.latent_shape[0], min(*self.latent_shape[1:], TRIED_SIDE)
         cond, pixels = self.encode_text([""]), side * self.pipe.vae_scale_factor
         with self._mixed():
             latents = self.pipe(
@@ -228,9 +225,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
+        pieces = [decode(self.pipe.vae, part).float().cpu() for part in latents.split(CHUNK)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
 
     def _finite(self, pictures: Tensor) -> Tensor:
@@ -246,10 +241,8 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        parts = pictures.to(self.device, vae.dtype).split(CHUNK)
-        latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
-        return latents.float() * vae.config.scaling_factor
+        parts = pictures.to(self.device, self.pipe.vae.dtype).split(CHUNK)
+        return torch.cat([encode(self.pipe.vae, part).float() for part in parts])
 
 
 def _in_float32(unet: nn.Module, arguments: tuple, output: Any) -> Any:
@@ -260,9 +253,16 @@ def _in_float32(unet: nn.Module, arguments: tuple, output: Any) -> Any:
     return (sample,) if isinstance(output, tuple) else type(output)(sample)
 
 
+def latent_sides(unet: nn.Module) -> tuple[int, int]:
+    """The height and the width of latents; configurations give one number for squares."""
+    size = unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
 def use_plain_attention(unet: nn.Module, device: torch.device) -> None:
     """Use the plain attention product on CPUs and small grids, where it is quicker than the fused
     one.
     """
-    if device.type == "cpu" and unet.config.sample_size <= SMALL_SIDE:
+    if device.type == "cpu" and max(latent_sides(unet)) <= SMALL_SIDE:
         unet.set_attn_processor(AttnProcessor())
