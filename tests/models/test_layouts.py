@@ -241,7 +241,6 @@ def test_other_models_are_refused_by_name_whatever_the_index_says(
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionInpaintPipeline",
         "LatentConsistencyModelPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
         "Nope",
         None,
     ],
@@ -249,6 +248,11 @@ def test_other_models_are_refused_by_name_whatever_the_index_says(
 def test_other_pipelines_are_refused_by_name(model: Path, kind: str | None) -> None:
     changed(model, "model_index.json", _class_name=kind)
     assert f"holds a {kind}" in refused(model)
+
+
+def test_a_refiner_is_refused_by_name(model: Path) -> None:
+    changed(model, "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline")
+    assert "is an SDXL refiner" in refused(model)
 
 
 def test_a_part_of_a_foreign_library_is_never_imported(model: Path) -> None:
@@ -292,6 +296,6 @@ def test_only_files_of_the_model_are_read(model: Path) -> None:
     (model / "notes.json").write_text("[")
     (model / "feature_extractor").mkdir()
     (model / "feature_extractor" / "preprocessor_config.json").write_text("{")
-    read = check_folder(model)
+    read = check_folder(model, ["StableDiffusionPipeline"])
     assert "notes.json" not in read
     assert not [name for name in read if name.startswith("feature_extractor")]

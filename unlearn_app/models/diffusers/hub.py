@@ -3,6 +3,7 @@ those that are read.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
@@ -14,13 +15,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from ...common.errors import ModelError
-from .model_folder import INDEX, check_index, files_to_read, first_line
+from ...common.errors import ModelError, UnlearnError
+from .model_folder import INDEX, check_kind, files_to_read, first_line
 
 
-def downloaded(repo: str) -> Path:
+def downloaded(repo: str, kinds: Collection[str]) -> Path:
     """The folder of the model `repo`, owner/name, in the cache of this user, downloaded if need be;
-    the one there is where the Hub cannot be reached.
+    the one there is where the Hub cannot be reached. `kinds` are the accepted classes of pipelines.
 
     Raises:
         ModelError: there is no such model, it is of a kind we refuse, or is not in the cache
@@ -28,7 +29,9 @@ def downloaded(repo: str) -> Path:
     """
     said = f"The model {repo!r}"
     try:
-        return _fetched(repo)
+        return _fetched(repo, kinds)
+    except UnlearnError:
+        raise
     except GatedRepoError as error:
         raise ModelError(
             f"{said} asks for consent on its page at huggingface.co; after that and"
@@ -45,14 +48,14 @@ def downloaded(repo: str) -> Path:
         raise ModelError(
             f"{said} has no {INDEX} on the Hub; a diffusers pipeline is accepted."
         ) from error
-    except OSError as error:  # no network, or switched off
+    except Exception as error:  # no network, in classes of the library below
         return _cached(repo, error)
 
 
-def _fetched(repo: str) -> Path:
+def _fetched(repo: str, kinds: Collection[str]) -> Path:
     commit = HfApi().model_info(repo).sha
     index = json.loads(Path(hf_hub_download(repo, INDEX, revision=commit)).read_text())
-    check_index(index, f"The model {repo!r}")
+    check_kind(index, repo, kinds)
     files = files_to_read(HfApi().list_repo_files(repo, revision=commit), index)
     return Path(snapshot_download(repo, revision=commit, allow_patterns=files))
 

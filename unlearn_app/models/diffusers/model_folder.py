@@ -5,8 +5,9 @@ else.
 import hashlib
 import json
 import math
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +42,22 @@ class _Unet(Record):
     class_embed_type: str | None = None
 
 
+class _Transformer(Record):
+    """As `_Unet`, of a flow transformer; FLUX has no sample size of its own."""
+
+    sample_size: Side = 128
+    patch_size: Few = 2
+    in_channels: Few = 16
+    num_layers: Few = 18
+    num_single_layers: Annotated[int, Field(ge=0, le=256)] = 0
+    num_attention_heads: Few = 18
+    attention_head_dim: Many = 64
+    joint_attention_dim: Many = 4096
+    pooled_projection_dim: Many = 2048
+
+
 class _Vae(Record):
+    sample_size: Annotated[int, Field(ge=1, le=8192)] = 512
     latent_channels: Few = 4
     layers_per_block: Few = 1
     block_out_channels: Blocks = []
@@ -58,6 +74,15 @@ class _TextEncoder(Record):
     max_position_embeddings: Many = 77
 
 
+class _T5(Record):
+    num_layers: Few = 12
+    num_heads: Few = 8
+    d_model: Many = 512
+    d_ff: Many = 2048
+    d_kv: Many = 64
+    vocab_size: Many = 32128
+
+
 class _Scheduler(Record):
     num_train_timesteps: Annotated[int, Field(ge=200, le=100_000)] = 1000  # the most steps are 200
 
@@ -70,13 +95,18 @@ INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 CONFIGS: dict[str, type[Record]] = {
     "unet/config.json": _Unet,
+    "transformer/config.json": _Transformer,
     "vae/config.json": _Vae,
     "text_encoder/config.json": _TextEncoder,
     SCHEDULER: _Scheduler,
     "tokenizer/tokenizer_config.json": _Tokenizer,
+    "tokenizer_2/tokenizer_config.json": _Tokenizer,
+    "tokenizer_3/tokenizer_config.json": _Tokenizer,
 }
-PIPELINES = ("StableDiffusionPipeline",)
-"""The kinds of pipelines that are accepted, as diffusers names them."""
+TEXT_ENCODERS: dict[str, type[Record]] = {"t5": _T5}
+"""The schema of `text_encoder_N/config.json` by its model type; that of CLIP where it is no other.
+"""
+REFINER = "StableDiffusionXLImg2ImgPipeline"
 LIBRARIES = ("diffusers", "transformers")
 """Where the class of a part may come from; a name of any other would be imported."""
 READ = (".json", ".txt", ".model")
@@ -102,34 +132,38 @@ def looks_like_hub_id(source: str) -> bool:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a pipeline that is accepted.
+    """The index of a pipeline.
 
     Raises:
-        ModelError: there is none, it names another pipeline, or parts that libraries of ours do not
-            make.
+        ModelError: there is none that can be read.
     """
     try:
-        index = _object(folder / INDEX)
+        return _object(folder / INDEX)
     except OutputError as error:
         raise ModelError(
             f"The folder {str(folder)!r} has no readable {INDEX}; a diffusers pipeline folder is"
             " accepted."
         ) from error
-    check_index(index, f"The folder {str(folder)!r}")
-    return index
 
 
-def check_index(index: Any, said: str) -> None:
-    """Refuse an index of another pipeline; error messages begin with `said`, which names the model.
+def check_kind(index: Mapping[str, Any], source: str, kinds: Collection[str]) -> None:
+    """Refuse a pipeline whose `index` names no class of `kinds`, that is no base model, or whose
+    parts are made by libraries of others.
 
     Raises:
-        ModelError: it is one, or names parts that libraries of ours do not make.
+        ModelError: naming the class.
     """
-    kind = index.get("_class_name") if isinstance(index, dict) else index
-    if kind not in PIPELINES:
+    said, kind = f"The model {source!r}", index.get("_class_name")
+    refines = kind == "StableDiffusionXLPipeline" and not index.get("text_encoder", [1])[0]
+    if kind == REFINER or refines:
         raise ModelError(
-            f"{said} holds a {shown(str(kind))[:80]}; {_either(PIPELINES)} is accepted."
+            f"{said} is an SDXL refiner, which goes on from another model's pictures; the base"
+            " model is accepted."
         )
+    if kind not in kinds:
+        *most, last = kinds
+        accepted = f"{', '.join(most)} or {last}" if most else last
+        raise ModelError(f"{said} holds a {shown(str(kind))[:80]}; a {accepted} is accepted.")
     for part in (*WEIGHTED, *WEIGHTLESS):
         made_by = index.get(part, [None, None])
         if made_by != [None, None] and not (
@@ -168,21 +202,26 @@ def files_to_read(names: Iterable[str], index: Mapping[str, Any]) -> list[str]:
     return [name for name in names if is_read(name, index)] + [n for own in weights for n in own]
 
 
-def check_folder(folder: Path) -> list[str]:
-    """Refuse what cannot or must not be loaded, before anything reads the weights; the files from
-    which the model is loaded, as paths below `folder`.
+def check_folder(folder: Path, kinds: Collection[str]) -> list[str]:
+    """Refuse what cannot or must not be loaded, before anything reads the weights; `kinds` are the
+    accepted classes of pipelines. The files from which the model is loaded, as paths below
+    `folder`.
 
     Raises:
         ModelError: no pipeline index, another architecture, or a part without safetensors.
     """
     index = read_index(folder)
+    check_kind(index, str(folder), kinds)
     files = files_to_read(_names(folder), index)
     found = {}
     try:
         for name in (name for name in files if name.endswith(".json")):
             # diffusers writes -Infinity as the bound of DPM solvers that clip nothing.
             found[name] = _object(folder / name, math.inf if name == SCHEDULER else LARGEST_NUMBER)
-            if schema := CONFIGS.get(name):
+            schema = CONFIGS.get(name)
+            if re.fullmatch(r"text_encoder_\d/config\.json", name):
+                schema = TEXT_ENCODERS.get(str(found[name].get("model_type")), _TextEncoder)
+            if schema:
                 found[name] = checked(found[name], schema, folder / name, "model")
     except OutputError as error:
         raise ModelError(str(error)) from error
@@ -316,24 +355,17 @@ def _object(path: Path, largest: float = LARGEST_NUMBER) -> dict[str, Any]:
     return found
 
 
-def _either(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', a '.join(others)} or a {last}" if others else f"a {last}"
-
-
 def first_line(error: Exception) -> str:
     """What a library says of a file it cannot load, short enough for a sentence of ours."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return shown(lines[0])[:160]
 
 
-def hash_weights(folder: Path, files: Iterable[str] | None = None) -> str:
-    """sha256 over those of `files`, by default the ones `check_folder` finds, that hold the
-    denoiser's weights, in name order.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(check_folder(folder) if files is None else files):
-        if name.endswith(".safetensors") and Path(name).parts[0] in DENOISERS:
+def hash_weights(folder: Path) -> str:
+    """sha256 over the files that hold the denoiser's weights, in name order."""
+    digest, names = hashlib.sha256(), _names(folder)
+    for part in parts_in(read_index(folder), DENOISERS):
+        for name in weight_files(part, names):
             hash_into(digest, folder / name)
     return digest.hexdigest()
 

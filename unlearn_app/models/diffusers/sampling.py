@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -13,7 +14,6 @@ from ...common.errors import Cancelled, ShouldStop
 from ...common.seeds import KEPT_NOISE, generator
 from ..conditioning import Conditioning
 from ..protocols import SamplingOverrides
-from .autoencoder import encode
 
 
 def run_pipeline(
@@ -80,7 +80,8 @@ def _blending(
     if overrides.mask is None:
         return None
     pictures = overrides.pictures.to(pipe.device, pipe.vae.dtype)
-    known = encode(pipe.vae, pictures)
+    with torch.no_grad():
+        known = pipe.vae.encode(pictures).latent_dist.mode() * pipe.vae.config.scaling_factor
     draws = [generator(KEPT_NOISE + seed) for seed in seeds]
     noise = randn_tensor(known.shape, generator=draws).to(known)
     mask = overrides.mask.to(known)

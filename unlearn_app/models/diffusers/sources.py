@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +35,16 @@ class Source:
     def base_hash(self) -> str:
         """sha256 over the weights of the denoiser, or over all that are in a single file."""
         if self.checkpoint is None:
-            return hash_weights(self.home, self.files)
+            return hash_weights(self.home)
         digest = hashlib.sha256()
         hash_into(digest, self.checkpoint)
         return digest.hexdigest()
 
 
 @contextmanager
-def opened(source: str) -> Iterator[Source]:
-    """The model in a folder in diffusers format, in a .safetensors file, or on the Hub.
+def opened(source: str, kinds: Collection[str]) -> Iterator[Source]:
+    """The model in a folder in diffusers format, in a .safetensors file, or on the Hub; `kinds` are
+    the accepted classes of pipelines.
 
     Raises:
         ModelError: it is missing, damaged, of a kind we refuse, or cannot be downloaded.
@@ -61,8 +62,8 @@ def opened(source: str) -> Iterator[Source]:
             )
         from .hub import downloaded
 
-        path = downloaded(source)
-    files = check_folder(path)
+        path = downloaded(source, kinds)
+    files = check_folder(path, kinds)
     with plain_folder(path, files) as folder:
         yield Source(folder, path, tuple(files))
 

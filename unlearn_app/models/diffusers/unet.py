@@ -24,7 +24,6 @@ from ..latent_store import Store, key_of, user_store
 from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
-from .autoencoder import decode, encode
 from .cast_weights import CastWeights
 from .sampling import run_pipeline
 from .text import TokenizedText
@@ -225,7 +224,9 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        pieces = [decode(self.pipe.vae, part).float().cpu() for part in latents.split(CHUNK)]
+        vae = self.pipe.vae
+        scaled = (latents / vae.config.scaling_factor + self._shift).to(vae.dtype)
+        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
 
     def _finite(self, pictures: Tensor) -> Tensor:
@@ -241,8 +242,15 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        parts = pictures.to(self.device, self.pipe.vae.dtype).split(CHUNK)
-        return torch.cat([encode(self.pipe.vae, part).float() for part in parts])
+        vae = self.pipe.vae
+        parts = pictures.to(self.device, vae.dtype).split(CHUNK)
+        latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
+        return (latents.float() - self._shift) * vae.config.scaling_factor
+
+    @property
+    def _shift(self) -> float:
+        """What the autoencoder's latents are shifted by."""
+        return self.pipe.vae.config.get("shift_factor") or 0.0
 
 
 def _in_float32(unet: nn.Module, arguments: tuple, output: Any) -> Any:
