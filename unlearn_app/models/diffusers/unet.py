@@ -25,6 +25,7 @@ from ..parameterization import parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides
 from .adapters import AdaptedNetwork, at_least_float32
 from .cast_weights import CastWeights
+from .checkpointing import not_checkpointed
 from .sampling import run_pipeline
 from .text import TokenizedText
 
@@ -106,9 +107,10 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         with self._mixed():
             if not params:
                 return at_least_float32(self.network(*arguments).sample)
-            return at_least_float32(
-                torch.func.functional_call(self.network, params, arguments).sample
-            )
+            with not_checkpointed(self.network):
+                return at_least_float32(
+                    torch.func.functional_call(self.network, params, arguments).sample
+                )
 
     @property
     def _own_eta(self) -> float:
