@@ -99,3 +99,37 @@ def cost_of(work: Callable[[], Any], given: Iterable[Tensor]) -> Cost:
     with fused_attention() as attention, Counting(given) as counted:
         work()
     return Cost(counted.peak, counted.flops + sum(attention))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run uses the memory of its device.
+
+    `need` and `available` are bytes; `rows` are those of a batch whose gradient is taken at once,
+    None for all, and `chunk` the pictures that are sampled at once. `checkpointed` says that
+    activations are computed again; a training step takes about `seconds`.
+    """
+
+    need: int
+    available: int
+    rows: int | None
+    chunk: int
+    checkpointed: bool
+    seconds: float
+
+    def sentence(self) -> str:
+        """What is planned, in words."""
+        saved = [
+            f"gradients of {self.rows} pictures at a time" if self.rows else "",
+            "gradient checkpointing" if self.checkpointed else "",
+        ]
+        how = " and ".join(filter(None, saved))
+        return (
+            f"It takes about {gib(self.need)} of {gib(self.available)} of memory"
+            f"{f', with {how}' if how else ''}, and a step about {self.seconds:.1f} s"
+        )
+
+
+def gib(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / 2**30:.1f} GiB"

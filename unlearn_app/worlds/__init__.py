@@ -12,7 +12,9 @@ from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
 from ..concepts.diversification import free_concept
 
 if TYPE_CHECKING:
+    from ..models.memory import Plan
     from ..models.protocols import Model
+    from ..settings.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,20 @@ class World:
         if model.store:
             model.store = ShippedLatents(self.assets / SHIPPED, model.store)
         return model
+
+    def plan_memory(self, config: "RunConfig") -> "Plan | None":
+        """How a run with the model uses memory; None where the model is small.
+
+        Raises:
+            ModelError: the model is missing, damaged or of a kind we refuse.
+            OutOfMemory: the run does not fit; the message names what to lower.
+        """
+        if self.assets is not None:
+            return None
+        from ..models.diffusers.loading import PIPELINES
+        from ..models.diffusers.plan import plan_of
+
+        return plan_of(config, PIPELINES)
 
     def concept(self, text: str, anchor: str | None) -> Concept:
         """The concept behind typed words, with the prompts that a run uses.

@@ -1,6 +1,7 @@
 """What a training step of a denoiser costs, from its configuration alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
@@ -22,7 +23,7 @@ def denoiser_without_numbers(config: Mapping[str, Any], dtype: torch.dtype) -> n
     """The denoiser of a configuration of diffusers, on the meta device."""
     kind = getattr(diffusers, config["_class_name"])
     with torch.device("meta"):
-        network = kind.from_config({k: v for k, v in config.items() if k[:2] != "_d"})
+        network = kind.from_config(_public(config))
     return network.to("meta", dtype)
 
 
@@ -30,12 +31,12 @@ def inputs_of(
     network: nn.Module, rows: int, height: int, width: int, device: str = "meta"
 ) -> dict[str, Any]:
     """Inputs of a denoiser of diffusers for latents (rows, C, height, width)."""
-    config, dtype = network.config, network.dtype
+    config, dtype = network.config, next(network.parameters()).dtype
 
     def made(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    kind = config["_class_name"] if "_class_name" in config else type(network).__name__
+    kind = type(network).__name__
     words, t = WORDS[kind], made(rows, dtype=torch.float32)
     if kind == "UNet2DConditionModel":
         latents = made(rows, config.in_channels, height, width)
@@ -69,8 +70,65 @@ class Sketch(AdaptedNetwork):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a model takes: bytes of its denoiser and autoencoder that are `held` and of its `text`
+    encoders, numbers of `weights` in the denoiser and of those `trained` in an adapter.
+
+    `kept` and `checkpointed` are the costs of a gradient for one picture, `picture` that of a
+    guided prediction for one, `decoding` the bytes that the autoencoder takes for it.
+    """
+
+    itemsize: int
+    held: int
+    text: int
+    weights: int
+    trained: int
+    kept: Cost
+    checkpointed: Cost
+    picture: Cost
+    decoding: int
+
+
+def measured(
+    denoiser: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    text: int,
+    dtype: torch.dtype,
+    rank: int,
+) -> Shape:
+    """What a model with the configurations of a `denoiser` and a `vae` takes that are held as
+    `dtype`, with an adapter of that rank; `text` are the numbers in its text encoders.
+    """
+    sketch = Sketch(denoiser_without_numbers(denoiser, dtype), "", LAYERS)
+    trained = list(sketch.reset_adapter("unlearn", rank, float(rank), 0).values())
+    network, sides = sketch.network, sides_of(denoiser)
+    weights = sum(weight.numel() for weight in base_weights(network).values())
+    with sketch.training("unlearn"):
+        kept = step_cost(network, 1, *sides, trained)
+        network.enable_gradient_checkpointing()
+        checkpointed = step_cost(network, 1, *sides, trained)
+    inputs = inputs_of(network, 2, *sides)  # of a picture and of the empty prompt
+    given = [*network.parameters(), *network.buffers()]
+    with torch.no_grad():
+        picture = cost_of(lambda: network(**inputs, return_dict=False), given)
+    own, decoding = decoding_cost(vae, *sides, dtype)
+    size = dtype.itemsize
+    held, count = size * (weights + own), sum(tensor.numel() for tensor in trained)
+    return Shape(
+        size, held, size * text, weights, count, kept, checkpointed, picture, decoding.peak
+    )
+
+
+def sides_of(denoiser: Mapping[str, Any]) -> tuple[int, int]:
+    """The height and the width of latents; FLUX is made for pictures of 1024 px."""
+    size = denoiser.get("sample_size") or 128
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
 def step_cost(
-    network: nn.Module, rows: int, height: int, width: int, trained: list[Tensor]
+    network: nn.Module, rows: int, height: int, width: int, trained: Sequence[Tensor]
 ) -> Cost:
     """The cost of a prediction for `rows` latents and its gradient in `trained`."""
     inputs = inputs_of(network, rows, height, width)
@@ -82,13 +140,19 @@ def step_cost(
     return cost_of(work, [*network.parameters(), *network.buffers(), *trained])
 
 
-def sketched(config: Mapping[str, Any], dtype: torch.dtype, rank: int, modules: str) -> Sketch:
-    """The denoiser of a configuration with an adapter in the `unlearn` slot."""
-    sketch = Sketch(denoiser_without_numbers(config, dtype), "", LAYERS)
-    sketch.reset_adapter("unlearn", rank, float(rank), 0, modules)
-    return sketch
+def decoding_cost(
+    vae: Mapping[str, Any], height: int, width: int, dtype: torch.dtype
+) -> tuple[int, Cost]:
+    """The numbers of an autoencoder, and the cost of decoding the latents of one picture."""
+    with torch.device("meta"):
+        network = diffusers.AutoencoderKL.from_config(_public(vae)).to(dtype)
+    latents = torch.zeros(1, network.config.latent_channels, height, width, dtype=dtype)
+    own = list(network.parameters())
+    with torch.no_grad():
+        cost = cost_of(lambda: network.decode(latents.to("meta")), own)
+    return sum(weight.numel() for weight in own), cost
 
 
-def count(network: nn.Module) -> int:
-    """The number of weights without adapters."""
-    return sum(weight.numel() for weight in base_weights(network).values())
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without diffusers' own notes."""
+    return {name: value for name, value in config.items() if name[0] != "_"}

@@ -49,13 +49,14 @@ class TokenizedText(TextEncoder, TokenAccess):
         )
 
     def word_vectors(self) -> Tensor:
-        return self.pipe.text_encoder.get_input_embeddings().weight.detach()
+        return self.pipe.text_encoder.get_input_embeddings().weight.detach().to(self.device)
 
     def encode_ids(self, ids: Tensor, extra: Tensor | None = None) -> Conditioning:
         encoder, ids = self.pipe.text_encoder, ids.to(self.device)
         if extra is None:
             with torch.no_grad():
                 return Conditioning(encoder(ids)[0])
+        encoder.to(self.device)  # where it is parked elsewhere, before its table is replaced
         # Textual inversion (2208.01618) lengthens the table for good, this for one call.
         table = encoder.get_input_embeddings().weight
         name = next(name for name, parameter in encoder.named_parameters() if parameter is table)

@@ -50,6 +50,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     def __init__(self, pipe: StableDiffusionPipeline, name: str, base_hash: str) -> None:
         super().__init__(pipe.unet, name, LAYERS)
         self.device = choose_device()
+        self.chunk = CHUNK
         self.base_hash = base_hash
         self.store: Store | None = user_store()
         self.scheduler = type(pipe.scheduler).__name__
@@ -150,8 +151,8 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
         texts = None if isinstance(prompts, Conditioning) else tuple(prompts)
         how = {"steps": steps, "guidance_scale": guidance_scale}
         latents = []
-        for start in range(0, len(cond), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(cond), self.chunk):
+            rows = slice(start, start + self.chunk)
             own, seeded = cond.rows(rows), seeds[rows]
             sample = partial(
                 self._sampled,
@@ -228,7 +229,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor + self._shift).to(vae.dtype)
-        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(CHUNK)]
+        pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(self.chunk)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
 
     def _finite(self, pictures: Tensor) -> Tensor:
@@ -245,7 +246,7 @@ class StableDiffusion(AdaptedNetwork, TokenizedText, Sampler):
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         vae = self.pipe.vae
-        parts = pictures.to(self.device, vae.dtype).split(CHUNK)
+        parts = pictures.to(self.device, vae.dtype).split(self.chunk)
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
         return (latents.float() - self._shift) * vae.config.scaling_factor
 
