@@ -1,17 +1,28 @@
 """What a step takes by the count on tensors without numbers, against what it takes."""
 
 import gc
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from unlearn_app.common.errors import OutOfMemory
-from unlearn_app.models.diffusers.estimate import Shape, measured, sides_of
+from unlearn_app.models.diffusers.estimate import (
+    Shape,
+    Sketch,
+    denoiser_without_numbers,
+    measured,
+    sides_of,
+    step_cost,
+)
 from unlearn_app.models.diffusers.plan import CHUNK, SPARED, fitted
 from unlearn_app.models.diffusers.single_file import STABLE_DIFFUSION_1
+from unlearn_app.models.diffusers.unet import LAYERS
 from unlearn_app.models.memory import Cost, Counting, cost_of
 from unlearn_app.settings.run_config import make_config
 
@@ -81,19 +92,35 @@ def test_what_is_freed_counts_no_more() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("denoiser", "millions"),
-    [(SD_15, 860), (SDXL, 2567), (SD_35_MEDIUM, 2243), (FLUX, 11901)],
+    ("denoiser", "millions", "pipeline", "text", "gigabytes"),
+    [
+        (SD_15, 860, "StableDiffusionPipeline", 123, 8),
+        (SDXL, 2567, "StableDiffusionXLPipeline", 818, 12),
+        (SD_35_MEDIUM, 2243, "StableDiffusion3Pipeline", 5581, 24),
+        (FLUX, 11901, "FluxPipeline", 4885, 48),
+    ],
     ids=["SD 1.5", "SDXL", "SD 3.5 medium", "FLUX"],
 )
-def test_every_family_is_measured_from_its_configuration(
-    denoiser: dict[str, Any], millions: int
+def test_every_family_fits_a_card_that_people_own(
+    tmp_path: Path,
+    denoiser: dict[str, Any],
+    millions: int,
+    pipeline: str,
+    text: int,
+    gigabytes: int,
 ) -> None:
-    """The numbers of weights are those that are published."""
-    shape = measured(denoiser, VAE, 0, torch.bfloat16, 8)
-    assert shape.weights // 10**6 in (millions - 1, millions)
-    assert shape.checkpointed.peak < 0.6 * shape.kept.peak
-    assert 1.2 < shape.checkpointed.flops / shape.kept.flops < 1.7
-    print(denoiser["_class_name"], shape)
+    """From the configuration alone, at the settings of the family in the preset fast. The numbers
+    of weights, in millions, are those that are published.
+    """
+    found = measured(denoiser, VAE, text * 10**6, torch.bfloat16, 8)
+    assert found.weights // 10**6 in (millions - 1, millions)
+    assert found.checkpointed.peak < 0.6 * found.kept.peak
+    assert 1.2 < found.checkpointed.flops / found.kept.flops < 1.9
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    asked = make_config("Van Gogh style", model=str(tmp_path))
+    plan = fitted(found, asked, "cuda", gigabytes * 10**9, 3e13)
+    assert plan.need <= gigabytes * 10**9
+    print(pipeline, plan.sentence())
 
 
 def shape(**changes: Any) -> Shape:
@@ -207,22 +234,13 @@ MIDDLE = SD_15 | {"block_out_channels": [64, 128, 128, 128], "cross_attention_di
 @pytest.mark.parametrize("side", [48, 64])
 def test_the_count_is_what_a_process_takes(side: int) -> None:
     """Peak resident memory of a step on a CPU over that of the idle process, within 10 %."""
-    import json
-
     found = subprocess.run(
         [sys.executable, "-c", STEP, json.dumps(MIDDLE), str(side)],
         capture_output=True,
         text=True,
         check=True,
-        env=__import__("os").environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )
-    from unlearn_app.models.diffusers.estimate import (
-        LAYERS,
-        Sketch,
-        denoiser_without_numbers,
-        step_cost,
-    )
-
     sketch = Sketch(denoiser_without_numbers(MIDDLE, torch.float32), "", LAYERS)
     trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
     gc.collect()

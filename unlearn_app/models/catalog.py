@@ -25,6 +25,19 @@ def plan_memory(config: RunConfig) -> Plan | None:
     return world(config.model).plan_memory(config)
 
 
+def load_for(config: RunConfig, model: Model | None = None) -> Model:
+    """The model of a run, loaded already or loaded now, which uses memory as `plan_memory` says.
+
+    Raises:
+        ModelError, OutOfMemory: as `plan_memory` and `load_model`.
+    """
+    plan = plan_memory(config)
+    model = model or load_model(config.model)
+    if plan:
+        follow(model, plan)
+    return model
+
+
 def follow(model: Model, plan: Plan) -> None:
     """Let a loaded model use the memory of its device as planned."""
     from .diffusers.offloading import follow

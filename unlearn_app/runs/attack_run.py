@@ -13,7 +13,7 @@ from ..common.record_files import check_files
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
-from ..models.catalog import load_model
+from ..models.catalog import load_for
 from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Model, slots_kept
 from ..models.sizes import picture_size
@@ -56,7 +56,7 @@ def run_attacks(
         )
     check_files(run.folder, {name: files[name] for name in {ADAPTER} & {*files}}, "run")
     yield Stage("load", f"Loading the {config.model} model", 0.0)
-    concept, model = preview_concept(config), model or load_model(config.model)
+    concept, model = preview_concept(config), load_for(config, model)
     _check_base(run, model)
     scorer = load_scorer(config.model, [concept])
     state = read_adapter(run.folder / ADAPTER)

@@ -94,11 +94,15 @@ class World:
         """
         return None
 
+    def model_settings(self) -> dict[str, Any]:
+        """The settings, by dotted name, that the model's family needs in every preset."""
+        return {}
+
     def run_settings(self, text: str, objective: str) -> dict[str, Any]:
         """The settings, by dotted name, of `objective` for the concept `text` in the preset fast,
-        as tuned on this world; empty where nothing is tuned.
+        as tuned on this world.
         """
-        return {}
+        return self.model_settings()
 
     def regularization_preset(self, objective: str) -> str:
         """The preset that regularizes the requests of a sequence where the user names none."""
