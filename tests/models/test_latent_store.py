@@ -94,13 +94,6 @@ def test_only_the_original_is_stored(model) -> None:
     assert torch.equal(original, model.sample(PROMPTS, SEEDS, **HOW))
 
 
-def test_a_model_of_the_hub_is_not_stored(tiny_pipeline: Path, monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv(latent_store.VARIABLE, str(tmp_path))
-    assert load_pipeline(tiny_pipeline, "tiny").store
-    monkeypatch.setattr("unlearn_app.models.diffusers.loading.hash_weights", lambda _: "some/id")
-    assert load_pipeline(tiny_pipeline, "tiny").store is None
-
-
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path, monkeypatch) -> None:
     times = iter(range(100))
     monkeypatch.setattr(latent_store.time, "time", lambda: next(times))

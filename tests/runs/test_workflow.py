@@ -41,7 +41,6 @@ from unlearn_app.settings.events import (
     Step,
     Verdict,
 )
-from unlearn_app.settings.groups import CompareConfig
 from unlearn_app.settings.run_config import make_config
 
 
@@ -185,7 +184,7 @@ def test_the_attack_leaves_marks_and_its_last_one_is_the_third_column(
             [p.prompt for p in columns["relearned"]],
             [p.seed for p in columns["relearned"]],
             steps=2,
-            guidance_scale=CompareConfig.guidance_scale,
+            guidance_scale=config_for(tiny_pipeline).compare.guidance_scale,
         )
     for picture, kept in zip(to_pil(model.decode(again)), columns["relearned"], strict=True):
         assert np.abs(np.asarray(picture, int) - np.asarray(Image.open(kept.file), int)).max() <= 1
@@ -375,7 +374,7 @@ def test_saved_adapter_loads_in_plain_diffusers_and_paints_the_unlearned_column(
     theirs = pipe(
         [p.prompt for p in stored],
         num_inference_steps=2,
-        guidance_scale=CompareConfig.guidance_scale,
+        guidance_scale=config_for(tiny_pipeline).compare.guidance_scale,
         generator=[torch.Generator().manual_seed(p.seed) for p in stored],
     ).images
     for mine, other in zip(stored, theirs, strict=True):
@@ -392,7 +391,8 @@ def test_damaged_and_foreign_models_are_refused_in_a_sentence(tiny_pipeline, tmp
     with pytest.raises(ModelError, match=r"model_index\.json"):
         load_model(str(tmp_path / "empty"))
     shutil.copytree(tiny_pipeline, tmp_path / "pickle")
-    (tmp_path / "pickle" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"x")
+    weights = tmp_path / "pickle" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelError, match="pickle"):
         load_model(str(tmp_path / "pickle"))
     shutil.copytree(tiny_pipeline, tmp_path / "short")

@@ -1,5 +1,8 @@
 """Worlds: chosen by the name of the model, and what each says of its concepts and judges."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from unlearn_app.common import registry
@@ -92,3 +95,36 @@ def test_a_long_text_is_refused_by_its_length_and_a_nameless_one_names_nothing()
     assert kind_of("") is None
     assert kind_of("the of a") is None
     assert kind_of("a picture of the cats") == "object"
+
+
+@pytest.mark.parametrize("preset", ["fast", "full"])
+@pytest.mark.parametrize(
+    ("pipeline", "steps", "guidance"),
+    [
+        ("StableDiffusionPipeline", 50, 7.5),
+        ("StableDiffusionXLPipeline", 50, 5.0),
+        ("StableDiffusion3Pipeline", 28, 7.0),
+        ("FluxPipeline", 28, 3.5),
+        ("Nope", 50, 7.5),
+    ],
+)
+def test_a_real_model_gets_the_settings_of_its_family(
+    tmp_path: Path, preset: str, pipeline: str, steps: int, guidance: float
+) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    config = make_config("Van Gogh style", preset=preset, model=str(tmp_path))
+    assert (config.compare.sampling_steps, config.compare.guidance_scale) == (steps, guidance)
+    assert config.attack.lr == 1e-4
+    assert make_config("cat", model=str(tmp_path), **{"attack.lr": 0.5}).attack.lr == 0.5
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '"x"', "5"])
+def test_settings_do_not_need_a_readable_model(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model_index.json").write_text(text)
+    assert make_config("cat", model=str(tmp_path)).unlearn.lr == 1e-4
+    assert make_config("cat", model="no body/no thing?").unlearn.lr == 1e-4
+
+
+def test_the_bundled_model_keeps_its_own_settings() -> None:
+    assert make_config("cat").compare.guidance_scale == 2.0
+    assert make_config("cat", preset="full").compare.guidance_scale == 2.0

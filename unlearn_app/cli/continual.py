@@ -226,7 +226,7 @@ def _opened(folder: Path) -> "Ledger":
 
 def _serve(ledger: "Ledger", concepts: list[str], config: RunConfig | None = None) -> None:
     from ..continual import sequence
-    from ..models.catalog import load_model
+    from ..models.catalog import load_for
 
     with (
         ledger.locked(),
@@ -235,7 +235,7 @@ def _serve(ledger: "Ledger", concepts: list[str], config: RunConfig | None = Non
         enough_memory(*sequence.NEEDS_MEMORY),
     ):
         bars.begin(f"Loading the {ledger.config.model} model")
-        model = load_model(ledger.config.model)
+        model = load_for(config or ledger.config)
         known = model, sequence.load_judge(ledger, concepts), cancel.is_set
         raise_if_stopped(cancel.is_set)
         sequence.check_room(ledger, model, len(concepts))

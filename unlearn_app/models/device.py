@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -43,6 +44,37 @@ def fits_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def available_memory(device: torch.device) -> int:
+    """The bytes that this process may use on a device, those that it holds already included."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    listed = Path("/proc/meminfo")
+    if listed.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", listed.read_text())):
+        return 1024 * int(found[1])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating point operations per second in a product of matrices, of which a network reaches
+    about half.
+    """
+    side = 2048 if device.type == "cuda" else 512
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    for _ in range(2):  # the first one also prepares
+        wait_for(device)
+        started = time.perf_counter()
+        a @ a
+        wait_for(device)
+    return 2 * side**3 / (time.perf_counter() - started)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def processor() -> str:

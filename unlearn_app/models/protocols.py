@@ -41,6 +41,18 @@ class NoisyBatch:
     null: Conditioning
     anchor: Conditioning
 
+    def split(self, size: int | None) -> "Iterator[tuple[float, NoisyBatch]]":
+        """The batch in parts of at most `size` rows, each with its share of all rows; whole where
+        `size` is None.
+        """
+        count = len(self.x0)
+        for start in range(0, count, size or count):
+            rows = slice(start, start + (size or count))
+            parts = (self.x0, self.noise, self.t, self.x_t)
+            conds = (self.cond, self.null, self.anchor)
+            own = NoisyBatch(*(part[rows] for part in parts), *(cond.rows(rows) for cond in conds))
+            yield len(own.x0) / count, own
+
 
 @dataclass(frozen=True)
 class MetaBatch:
@@ -90,6 +102,8 @@ class Denoiser(Protocol):
     """A network that predicts at noised latents: all that objectives and the loop ask for."""
 
     parameterization: Parameterization
+    rows_at_once: int | None = None
+    """Of how many rows of a batch the gradient is taken at once, to save memory; None is all."""
 
     def predict(
         self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Params | None = None

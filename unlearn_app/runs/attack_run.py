@@ -13,7 +13,7 @@ from ..concepts.catalog import preview_concept
 from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, check_adversary
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
-from ..models.catalog import load_model
+from ..models.catalog import load_for
 from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Model, slots_kept
 from ..models.sizes import picture_size
@@ -54,7 +54,7 @@ def run_attacks(
     concept = preview_concept(config)
     scorer = load_scorer(config.model, [concept], config.judge)
     check_judge(scorer, config)  # before the model, which may take minutes and gigabytes
-    model = model or load_model(config.model)
+    model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
     state = read_adapter(adapter)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget

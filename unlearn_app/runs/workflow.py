@@ -44,7 +44,7 @@ from ..evaluation.judges import Scorer
 from ..evaluation.judges.loading import load_scorer
 from ..evaluation.relearn_curve import BaseCurve
 from ..evaluation.verdict import Thresholds, judge_run, recovery
-from ..models.catalog import load_model
+from ..models.catalog import follow, load_model, plan_memory
 from ..models.diffusers.adapter_files import (
     ORIGINAL,
     adapter_bytes,
@@ -70,8 +70,10 @@ from ..settings.events import (
     Step,
     Verdict,
 )
+from ..settings.groups import EIGHT_BIT
 from ..settings.judges import HOW_TO_GET
 from ..settings.run_config import OWN_PROMPTS, RunConfig
+from ..training.loop import adam_8bit
 from ..training.unlearning import (
     edit,
     forgetting_diverging,
@@ -199,8 +201,15 @@ def _end(work: _Work, error: Exception, status: str, reason: str) -> None:
 def _load(work: _Work) -> Iterator[Event]:
     if said := registry.advice(work.config.objective, work.concept.kind):
         yield Stage("load", said, SHARES["load"])
+    if work.config.attack.optimizer == EIGHT_BIT:
+        adam_8bit()
     yield Stage("load", f"Loading the {work.config.model} model", SHARES["load"])
+    plan = plan_memory(work.config)
+    if plan:
+        yield Stage("load", plan.sentence(), SHARES["load"])
     work.model = work.model or load_model(work.config.model)
+    if plan:
+        follow(work.model, plan)
     work.model.drop_adapters()
     check_space(work.writer.out, _size(work.config, work.concept, work.model))
     work.scorer = load_scorer(work.config.model, [work.concept], work.config.judge)

@@ -4,7 +4,7 @@ adversary may spend.
 
 from ..common import registry
 from ..common.errors import check_known
-from .groups import AttackConfig
+from .groups import EIGHT_BIT, AttackConfig
 
 QUICK = ("prompts", "ring_a_bell", "inversion", "noise", "relearn")
 """The attacks that "quick" stands for: other words, noise, a new word, and fine-tuning."""
@@ -14,7 +14,7 @@ probable class is not enough.
 """
 CHECKPOINTS = (10, 25, 50, 100, 200, 300, 500, 1000, 2000)
 """Attack steps after which an attacked model is evaluated; the last step is always one."""
-OPTIMIZERS = {"adam": "Adam", "sgd": "SGD"}
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", EIGHT_BIT: "8-bit Adam"}
 
 
 def kinds_of(asked: str) -> tuple[str, ...]:

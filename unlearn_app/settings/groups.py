@@ -24,6 +24,9 @@ MODULES = (
 RETAIN_ARMS = ("diversified", "near", "uniform")
 WEIGHTS = ("lora", "full")
 OPTIMIZERS = ("adam", "sgd")
+EIGHT_BIT = "adam8bit"
+"""Adam whose states are held in 8 bits, for an adversary who trains all weights of a large model.
+"""
 REGIMES = ("sequential", "independent", "simultaneous")
 
 
@@ -155,7 +158,11 @@ class AttackConfig:
     weights: str = setting(
         "lora", "what the adversary trains: a LoRA adapter, or all weights", choices=WEIGHTS
     )
-    optimizer: str = setting("adam", "the adversary's optimizer", choices=OPTIMIZERS)
+    optimizer: str = setting(
+        "adam",
+        "the adversary's optimizer; adam8bit takes less memory and needs bitsandbytes",
+        choices=(*OPTIMIZERS, EIGHT_BIT),
+    )
     data: str = setting(
         "paraphrases",
         "what the adversary's pictures show; renderings are drawn by the world of a bundled model,"

@@ -25,6 +25,36 @@ PRESET_CHANGES: dict[str, dict[str, Any]] = {
 
 FULL_WEIGHTS: dict[str, Any] = {"unlearn.lr": 3e-4}
 """What training the weights themselves takes instead of an adapter's settings."""
+
+REAL_MODEL: dict[str, Any] = {
+    "unlearn.steps": 200,
+    "unlearn.lr": 1e-4,
+    "unlearn.batch_size": 4,
+    "unlearn.pool": 50,
+    "unlearn.retain_weight": 3.0,
+    "attack.steps": 200,
+    "attack.lr": 1e-4,
+    "attack.batch_size": 4,
+}
+"""What a real model is trained with unless its family says otherwise: the steps of ESD's
+implementation with diffusers, and of the fine-tuning that ResAlign resists; the learning rate of
+diffusers' LoRA trainers; a pool that draws each batch as often as the bundled model's does.
+"""
+FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": REAL_MODEL
+    | {"compare.sampling_steps": 50, "compare.guidance_scale": 7.5},
+    "StableDiffusionXLPipeline": REAL_MODEL
+    | {"compare.sampling_steps": 50, "compare.guidance_scale": 5.0},
+    "StableDiffusion3Pipeline": REAL_MODEL
+    | {"compare.sampling_steps": 28, "compare.guidance_scale": 7.0},
+    # EraseAnything (2412.20413) unlearns with a LoRA of rank 8 at ten times the usual rate.
+    "FluxPipeline": REAL_MODEL
+    | {"unlearn.lr": 1e-3, "compare.sampling_steps": 28, "compare.guidance_scale": 3.5},
+}
+"""Settings by family, as diffusers names its pipelines. Denoising steps and guidance are the
+defaults of diffusers' pipelines; the resolution is the one that a model was trained for.
+"""
+
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
 """What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in
 as many steps.
@@ -60,3 +90,10 @@ def request_settings(regularization: str, preset: str = "fast") -> dict[str, Any
         KeyError: there is no such regularization.
     """
     return (EQUAL_BUDGET if preset == "fast" else {}) | REGULARIZATION_PRESETS[regularization]
+
+
+def family_settings(pipeline: str) -> dict[str, Any]:
+    """The settings of a family by the class of its pipelines; those of Stable Diffusion where it is
+    unknown, as that of a model on the Hub is before it is downloaded.
+    """
+    return dict(FAMILY_SETTINGS.get(pipeline, FAMILY_SETTINGS["StableDiffusionPipeline"]))

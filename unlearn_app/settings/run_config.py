@@ -60,7 +60,7 @@ class RunConfig:
     )
     model: str = setting(
         registry.DEFAULT_MODEL,
-        "pocket, a folder in diffusers format, or a Hugging Face id",
+        "pocket, a folder in diffusers format, a .safetensors file, or a Hugging Face id",
     )
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
@@ -178,9 +178,9 @@ class RunConfig:
 def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunConfig:
     """A checked config from a preset and changes, which may be dotted (`**{"unlearn.steps": 40}`).
 
-    What the chosen method suggests for itself replaces the preset's values, what the model's world
-    has tuned for the method and the kind of concept replaces those in the preset fast, what full
-    weights take replaces these, and `changes` replace all.
+    What the chosen method suggests for itself replaces the preset's values, what the model's family
+    needs replaces those, in the preset fast also what its world has tuned for the method and the
+    kind of concept, what full weights take replaces these, and `changes` replace all.
 
     Raises:
         ConfigError: an unknown name or a value that is not accepted.
@@ -188,9 +188,9 @@ def make_config(concept: str, *, preset: str = "fast", **changes: Any) -> RunCon
     check_known("preset", preset, PRESETS)
     objective = changes.get("objective", RunConfig.objective)
     merged = PRESET_CHANGES[preset] | registry.suggested(objective)
-    if preset == "fast" and isinstance(concept, str):
-        world = registry.world(str(changes.get("model", RunConfig.model)).strip())
-        merged |= world.run_settings(concept, objective)
+    world = registry.world(str(changes.get("model", RunConfig.model)).strip())
+    tuned = preset == "fast" and isinstance(concept, str)
+    merged |= world.run_settings(concept, objective) if tuned else world.model_settings()
     if changes.get("unlearn.weights") == "full":
         merged |= FULL_WEIGHTS
     merged |= changes

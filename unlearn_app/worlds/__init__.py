@@ -13,7 +13,9 @@ from ..concepts.diversification import free_concept, nearest_words, request_word
 from ..settings.run_config import BY_WORDS
 
 if TYPE_CHECKING:
+    from ..models.memory import Plan
     from ..models.protocols import Model
+    from ..settings.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ class World:
         if model.store:
             model.store = ShippedLatents(self.assets / SHIPPED, model.store)
         return model
+
+    def plan_memory(self, config: "RunConfig") -> "Plan | None":
+        """How a run with the model uses memory; None where the model is small.
+
+        Raises:
+            ModelError: the model is missing, damaged or of a kind we refuse.
+            OutOfMemory: the run does not fit; the message names what to lower.
+        """
+        if self.assets is not None:
+            return None
+        from ..models.diffusers.loading import FAMILIES
+        from ..models.diffusers.plan import plan_of
+
+        return plan_of(config, FAMILIES)
 
     def concept(self, text: str, anchor: str | None, kind: str = BY_WORDS) -> Concept:
         """The concept behind typed words, with the prompts that a run uses; `kind` says what it is
@@ -84,11 +100,15 @@ class World:
         """
         return None
 
+    def model_settings(self) -> dict[str, Any]:
+        """The settings, by dotted name, that the model's family needs in every preset."""
+        return {}
+
     def run_settings(self, text: str, objective: str) -> dict[str, Any]:
         """The settings, by dotted name, of `objective` for the concept `text` in the preset fast,
-        as tuned on this world; empty where nothing is tuned.
+        as tuned on this world.
         """
-        return {}
+        return self.model_settings()
 
     def regularization_preset(self, objective: str) -> str:
         """The preset that regularizes the requests of a sequence where the user names none."""

@@ -155,7 +155,6 @@ def hostile(adapter: bytes) -> list[Hostile]:
     for place in ("run/run.json", "ledger/ledger.json"):
         ways[place] |= _written(numbers)
     ways |= dict.fromkeys(FOLDERS, folders)
-    ways["model/unet/weights.bin"] = {"a pickle": ANYWHERE["a pickle"]}
     ways[f"model/unet/{WEIGHTS}"] = {"NaN in place of all weights": _nan_weights}
     commands = PLACES | FOLDERS
     return [

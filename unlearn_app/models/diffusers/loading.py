@@ -2,12 +2,12 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from diffusers import (
-    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -21,8 +21,9 @@ from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
 from .flux import Flux
 from .layer_names import TEXT_MODEL
-from .model_folder import check_folder, check_kind, first_line, hash_weights, looks_like_hub_id
+from .model_folder import first_line, parts_in, read_index
 from .pipeline import PipelineModel
+from .sources import Source, opened
 from .stable_diffusion import StableDiffusion
 from .stable_diffusion_3 import StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL
@@ -32,56 +33,73 @@ FAMILIES: dict[str, type[PipelineModel]] = {
     for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 }
 """The family of a pipeline by the class that its index names."""
-ABSENT = [None, None]
-"""What an index holds in place of a part's library and class where the part is absent."""
 LESS = "what else is in memory, or choose a smaller model"
 
 
 def load_pipeline(source: str | Path, name: str) -> PipelineModel:
-    """A model of one of `FAMILIES` from a folder in diffusers format, or from a Hugging Face id.
+    """A model of one of `FAMILIES` from a folder in diffusers format, a .safetensors file, or a
+    Hugging Face id.
 
     Raises:
-        ModelError: it is missing, damaged, of another architecture, makes no picture, or holds
-        pickles, which can run code.
+        ModelError: it is missing, damaged, of another architecture, makes no picture, or has
+            weights only in pickles, which can run code.
     """
-    folder = Path(source)
-    local = folder.is_dir()
-    if local:
-        check_folder(folder, FAMILIES)
-    elif folder.exists() or not looks_like_hub_id(str(source)):
-        raise ModelError(
-            f"There is no model folder {str(source)!r}; pocket, a folder or owner/name is accepted."
-        )
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity(logging.CRITICAL)  # our own sentence says what cannot be loaded
         library.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(), enough_memory(f"The model {str(source)!r}", LESS):
-            warnings.simplefilter("ignore")
-            files = folder.rglob("*.safetensors")
-            size = sum(file.stat().st_size for file in files) if local else None
-            dtype = choose_dtype(choose_device(), size)
-            how = {"torch_dtype": dtype, "use_safetensors": True}
-            said = f"The model {str(source)!r} cannot be loaded: its"
-            index = DiffusionPipeline.load_config(str(source))
-            check_kind(index, str(source), FAMILIES)
-            family = FAMILIES[index["_class_name"]]
-            absent = [part for part in family.optional if index.get(part) in (None, ABSENT)]
-            parts = dict.fromkeys(absent) | {
-                name: load_whole(kind, str(source), f"{said} {name}", subfolder=name, **how)
-                for name, kind in family.parts.items()
-                if name not in absent
-            }
-            pipe = family.pipeline.from_pretrained(str(source), **family.unused | parts | how)
-            weights = hash_weights(folder) if local else str(source)
-            model = family(pipe, name, weights)
-            model.try_out()
-    except UnlearnError:
-        raise
-    except Exception as error:  # a configuration can make the libraries raise anything
-        reason = first_line(error)
-        raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
+    said = f"The model {str(source)!r}"
+    with opened(str(source), FAMILIES) as files:
+        try:
+            with warnings.catch_warnings(), enough_memory(said, LESS):
+                warnings.simplefilter("ignore")
+                dtype = choose_dtype(choose_device(), files.size)
+                index = read_index(files.folder)
+                family = FAMILIES[index["_class_name"]]
+                pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype)
+                model = family(pipe, name, files.base_hash())
+                model.try_out()
+        except UnlearnError:
+            raise
+        except Exception as error:  # a configuration can make the libraries raise anything
+            reason = first_line(error).replace(str(files.folder), str(source))
+            raise ModelError(f"{said} cannot be loaded: {reason}") from error
     return model
+
+
+def _read(
+    files: Source,
+    family: type[PipelineModel],
+    index: Mapping[str, Any],
+    said: str,
+    dtype: torch.dtype,
+) -> Any:
+    """The pipeline of a model, all of whose weights come from its files; error messages begin with
+    `said`.
+
+    Raises:
+        ModelError: weights are missing there.
+    """
+    folder, how = str(files.folder), {"torch_dtype": dtype}
+    if files.checkpoint:
+        try:
+            return family.pipeline.from_single_file(
+                str(files.checkpoint),
+                config=folder,
+                local_files_only=True,
+                **family.unused | how,
+            )
+        except NotImplementedError as error:  # a weight without numbers cannot be moved
+            raise ModelError(
+                f"{said} file lacks weights; one with every weight is accepted."
+            ) from error
+    how["use_safetensors"] = True
+    absent = [part for part in family.optional if part not in parts_in(index, family.parts)]
+    parts = dict.fromkeys(absent) | {
+        part: load_whole(kind, folder, f"{said} {part}", subfolder=part, **how)
+        for part, kind in family.parts.items()
+        if part not in absent
+    }
+    return family.pipeline.from_pretrained(folder, **family.unused | parts | how)
 
 
 def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:

@@ -3,7 +3,6 @@ share.
 """
 
 import math
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -24,14 +23,13 @@ from ..parameterization import Parameterization, parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides, TextEncoder
 from .adapters import AdaptedNetwork, at_least_float32
 from .cast_weights import CastWeights
+from .checkpointing import not_checkpointed
 from .layer_names import TEXT_PREFIXES
 from .sampling import StochasticFlow, run_pipeline
 
 CHUNK = 18
 TRIED_SIDE = 8
 """The largest side, in latent pixels, of the picture that `try_out` makes."""
-HASH = re.compile(r"[0-9a-f]{64}")
-"""A hash of weights; the id of a model on the Hub does not say which weights it has."""
 
 
 class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
@@ -59,7 +57,8 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         super().__init__(getattr(pipe, self.denoiser), name, self.layers, texts)
         self.device = choose_device()
         self.base_hash = base_hash
-        self.store: Store | None = user_store() if HASH.fullmatch(base_hash) else None
+        self.store: Store | None = user_store()
+        self.chunk = CHUNK
         self.scheduler = type(pipe.scheduler).__name__
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe.to(self.device)
@@ -198,7 +197,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
             return torch.func.functional_call(self.network, params, inputs, named)
 
         network = replaced if params else self.network
-        with self._mixed():
+        with self._mixed(), not_checkpointed(self.network) if params else nullcontext():
             return at_least_float32(self.denoised(network, x_t.to(dtype), t, cond))
 
     @property
@@ -242,7 +241,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         how = {"steps": steps, "guidance_scale": guidance_scale}
         latents, numbers = [], math.prod(self.latent_shape)
         with self._of_size(size) if size else nullcontext():
-            chunk = _chunk(numbers, math.prod(self.latent_shape))
+            chunk = self._chunk(numbers, math.prod(self.latent_shape))
             for start in range(0, len(cond), chunk):
                 rows = slice(start, start + chunk)
                 own, seeded = cond.rows(rows), seeds[rows]
@@ -317,9 +316,15 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipe.vae
         scaled = (latents / vae.config.scaling_factor + self._shift).to(vae.dtype)
-        chunk = _chunk(math.prod(self.latent_shape), latents[0].numel())
+        chunk = self._chunk(math.prod(self.latent_shape), latents[0].numel())
         pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(chunk)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
+
+    def _chunk(self, usual: int, numbers: int) -> int:
+        """How many pictures with `numbers` in their latents take about the memory of `chunk` with
+        the `usual` count.
+        """
+        return min(self.chunk, max(1, self.chunk * usual // numbers))
 
     def _finite(self, pictures: Tensor) -> Tensor:
         """`pictures` or latents of them, where all numbers are finite.
@@ -335,7 +340,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         vae = self.pipe.vae
-        parts = pictures.to(self.device, vae.dtype).split(CHUNK)
+        parts = pictures.to(self.device, vae.dtype).split(self.chunk)
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
         return (latents.float() - self._shift) * vae.config.scaling_factor
 
@@ -343,13 +348,6 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
     def _shift(self) -> float:
         """What the autoencoder's latents are around, beside their scaling factor."""
         return self.pipe.vae.config.get("shift_factor") or 0.0
-
-
-def _chunk(usual: int, numbers: int) -> int:
-    """How many pictures with `numbers` in their latents take about the memory of `CHUNK` with the
-    `usual` count.
-    """
-    return min(CHUNK, max(1, CHUNK * usual // numbers))
 
 
 def _in_float32(network: nn.Module, arguments: tuple, output: Any) -> Any:

@@ -55,7 +55,7 @@ class TokenizedText(TokenAccess):
 
     def word_vectors(self) -> Tensor:
         tables = [
-            getattr(self.pipe, encoder).get_input_embeddings().weight.detach()
+            getattr(self.pipe, encoder).get_input_embeddings().weight.detach().to(self.device)
             for _, encoder in self.readers
         ]
         return tables[0] if len(tables) == 1 else torch.cat(tables, 1)
@@ -64,6 +64,7 @@ class TokenizedText(TokenAccess):
         ids, outputs = ids.to(self.device), []
         with torch.set_grad_enabled(torch.is_grad_enabled() and extra is not None):
             for tokenizer, encoder in self._readers():
+                encoder.to(self.device)  # where it is parked elsewhere
                 table = encoder.get_input_embeddings().weight
                 read, changed = self._padded_for(tokenizer, ids), {}
                 if extra is not None:

@@ -1,0 +1,250 @@
+"""What a step takes by the count on tensors without numbers, against what it takes."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from unlearn_app.models.diffusers.unet import LAYERS
+
+from unlearn_app.common.errors import OutOfMemory
+from unlearn_app.models.diffusers.estimate import (
+    Shape,
+    Sketch,
+    denoiser_without_numbers,
+    measured,
+    sides_of,
+    step_cost,
+)
+from unlearn_app.models.diffusers.plan import CHUNK, SPARED, fitted
+from unlearn_app.models.diffusers.single_file import STABLE_DIFFUSION_1
+from unlearn_app.models.memory import Cost, Counting, cost_of
+from unlearn_app.settings.run_config import make_config
+
+GIB = 2**30
+SD_15 = STABLE_DIFFUSION_1["unet/config.json"]
+VAE = STABLE_DIFFUSION_1["vae/config.json"]
+SDXL = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 128,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+    "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD_35_MEDIUM = {
+    "_class_name": "SD3Transformer2DModel",
+    "sample_size": 128,
+    "num_layers": 24,
+    "attention_head_dim": 64,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "dual_attention_layers": list(range(13)),
+    "qk_norm": "rms_norm",
+}
+FLUX = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, "guidance_embeds": True}
+
+
+def test_a_chain_of_products_is_counted_by_hand() -> None:
+    """x (4, 8) in float32, 128 bytes; a = x w and b = a w stay for the backward pass, then b's
+    gradient and a's: 4 * 128 and the loss of 4 bytes with its gradient; 2 * 4 * 8 * 8 operations
+    per product, of which there are 2 forward and, for x alone, 2 back.
+    """
+    w = torch.zeros(8, 8, device="meta")
+    x = torch.zeros(4, 8, device="meta", requires_grad=True)
+
+    def forward() -> torch.Tensor:
+        return (x @ w) @ w
+
+    assert cost_of(forward, [w, x]) == Cost(2 * 128, 2 * 2 * 4 * 8 * 8)
+
+    def both() -> None:
+        torch.autograd.grad(forward().sum(), [x])
+
+    assert cost_of(both, [w, x]).flops == 4 * 2 * 4 * 8 * 8
+
+
+def test_what_is_freed_counts_no_more() -> None:
+    x = torch.zeros(256, device="meta")
+    with Counting([x]) as counted:
+        for _ in range(10):
+            y = x + 1
+            y = x.view(16, 16)
+        z = x.add_(1)
+    del y, z
+    assert counted.peak <= 2 * 1024
+    assert counted.live == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("denoiser", "millions", "pipeline", "text", "gigabytes"),
+    [
+        (SD_15, 860, "StableDiffusionPipeline", 123, 8),
+        (SDXL, 2567, "StableDiffusionXLPipeline", 818, 12),
+        (SD_35_MEDIUM, 2243, "StableDiffusion3Pipeline", 5581, 24),
+        (FLUX, 11901, "FluxPipeline", 4885, 48),
+    ],
+    ids=["SD 1.5", "SDXL", "SD 3.5 medium", "FLUX"],
+)
+def test_every_family_fits_a_card_that_people_own(
+    tmp_path: Path,
+    denoiser: dict[str, Any],
+    millions: int,
+    pipeline: str,
+    text: int,
+    gigabytes: int,
+) -> None:
+    """From the configuration alone, at the settings of the family in the preset fast. The numbers
+    of weights, in millions, are those that are published.
+    """
+    found = measured(denoiser, VAE, text * 10**6, torch.bfloat16, 8)
+    assert found.weights // 10**6 in (millions - 1, millions)
+    assert found.checkpointed.peak < 0.6 * found.kept.peak
+    assert 1.2 < found.checkpointed.flops / found.kept.flops < 1.9
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    asked = make_config("Van Gogh style", model=str(tmp_path))
+    plan = fitted(found, asked, "cuda", gigabytes * 10**9, 3e13)
+    assert plan.need <= gigabytes * 10**9
+    print(pipeline, plan.sentence())
+
+
+def shape(**changes: Any) -> Shape:
+    """About Stable Diffusion 1.5 in bfloat16."""
+    usual = {
+        "itemsize": 2,
+        "held": int(1.76 * GIB),
+        "text": int(0.23 * GIB),
+        "weights": 860 * 10**6,
+        "trained": 3_400_000,
+        "kept": Cost(int(1.32 * GIB), 1.8e12),
+        "checkpointed": Cost(int(0.38 * GIB), 2.75e12),
+        "picture": Cost(int(0.2 * GIB), 1.6e12),
+        "decoding": int(0.9 * GIB),
+    }
+    return Shape(**usual | changes)
+
+
+def config(**changes: Any) -> Any:
+    return make_config("cat", **{"unlearn.batch_size": 4, "attack.batch_size": 4} | changes)
+
+
+@pytest.mark.parametrize(
+    ("gibs", "checkpointed", "rows"), [(24, False, None), (6, True, None), (3.4, True, 2)]
+)
+def test_the_least_effort_that_fits_is_planned(gibs: float, checkpointed: bool, rows: Any) -> None:
+    plan = fitted(shape(), config(), "cuda", int(gibs * GIB), 1e13)
+    assert (plan.checkpointed, plan.rows) == (checkpointed, rows)
+    assert plan.need <= plan.available
+    assert plan.need >= shape().held + SPARED
+
+
+def test_a_cpu_paints_as_many_at_once_as_ever() -> None:
+    assert fitted(shape(), config(), "cpu", 64 * GIB, 1e13).chunk == CHUNK == 18
+    chunks = [fitted(shape(), config(), "cuda", gibs * GIB, 1e13).chunk for gibs in (4, 8, 80)]
+    assert chunks[0] < chunks[1] < chunks[2] == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "gibs", "said"),
+    [
+        ({}, 2, "a lower unlearn.rank or a smaller model is accepted"),
+        ({"attack.weights": "full"}, 24, "attack.weights=lora is accepted"),
+        ({"resist.on": True}, 16, "resist.on=no or resist.weights=lora is accepted"),
+        ({"resist.on": True, "resist.order": "second"}, 48, "resist.order=first or fewer"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_says_what_to_lower(
+    changes: dict[str, Any], gibs: int, said: str
+) -> None:
+    with pytest.raises(OutOfMemory) as raised:
+        fitted(shape(), config(**changes), "cuda", gibs * GIB, 1e13)
+    assert said in str(raised.value)
+    assert f"there is {gibs}.0 GiB" in str(raised.value)
+
+
+def test_less_of_the_optimizer_needs_less() -> None:
+    needs = [
+        fitted(
+            shape(),
+            config(**{"attack.weights": "full", "attack.optimizer": optimizer}),
+            "cuda",
+            200 * GIB,
+            1e13,
+        ).need
+        for optimizer in ("adam", "adam8bit", "sgd")
+    ]
+    assert needs[0] > needs[1] > needs[2]
+
+
+def test_the_sentence_says_how_it_fits() -> None:
+    plan = fitted(shape(), config(), "cuda", int(3.4 * GIB), 2e13)
+    said = plan.sentence()
+    assert "of 3.4 GiB of memory, with gradients of 2 pictures at a time and gradient" in said
+    assert said.endswith("a step about 1.1 s")
+
+
+def test_sides_need_not_be_equal() -> None:
+    assert sides_of({"sample_size": [8, 12]}) == (8, 12)
+    assert sides_of({"sample_size": 64}) == (64, 64)
+    assert sides_of(FLUX) == (128, 128)
+
+
+STEP = """
+import resource, sys, json, gc
+import torch
+from unlearn_app.models.diffusers.estimate import Sketch, inputs_of, LAYERS, _public
+from diffusers import UNet2DConditionModel
+config, side = json.loads(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+network = UNet2DConditionModel.from_config(_public(config))
+sketch = Sketch(network, "", LAYERS)
+trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
+
+def step(side):
+    inputs = inputs_of(network, 2, side, side, "cpu")
+    with sketch.training("unlearn"):
+        loss = network(**inputs, return_dict=False)[0].float().square().mean()
+        torch.autograd.grad(loss, trained, materialize_grads=True)
+
+step(8)
+gc.collect()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(side)
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+MIDDLE = SD_15 | {"block_out_channels": [64, 128, 128, 128], "cross_attention_dim": 64}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [48, 64])
+def test_the_count_is_what_a_process_takes(side: int) -> None:
+    """Peak resident memory of a step on a CPU over that of the idle process, within 10 %."""
+    found = subprocess.run(
+        [sys.executable, "-c", STEP, json.dumps(MIDDLE), str(side)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
+    sketch = Sketch(denoiser_without_numbers(MIDDLE, torch.float32), "", LAYERS)
+    trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
+    gc.collect()
+    with sketch.training("unlearn"):
+        counted = step_cost(sketch.network, 2, side, side, trained).peak
+    print(side, counted / 2**20, int(found.stdout) / 2**20)
+    assert counted == pytest.approx(int(found.stdout), rel=0.1)

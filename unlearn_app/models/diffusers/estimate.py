@@ -1,0 +1,158 @@
+"""What a training step of a denoiser costs, from its configuration alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+from ..conditioning import Conditioning
+from ..memory import Cost, cost_of
+from .adapters import AdaptedNetwork, base_weights
+from .unet import LAYERS
+
+WORDS = {"UNet2DConditionModel": 77, "SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512}
+"""How many text states each kind of denoiser reads with its pipeline's defaults: those of CLIP, of
+CLIP and 256 of T5, and 512 of T5.
+"""
+
+
+def denoiser_without_numbers(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
+    """The denoiser of a configuration of diffusers, on the meta device."""
+    kind = getattr(diffusers, config["_class_name"])
+    with torch.device("meta"):
+        network = kind.from_config(_public(config))
+    return network.to("meta", dtype)
+
+
+def inputs_of(
+    network: nn.Module, rows: int, height: int, width: int, device: str = "meta"
+) -> dict[str, Any]:
+    """Inputs of a denoiser of diffusers for latents (rows, C, height, width)."""
+    config, dtype = network.config, next(network.parameters()).dtype
+
+    def made(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    kind = type(network).__name__
+    words, t = WORDS[kind], made(rows, dtype=torch.float32)
+    if kind == "UNet2DConditionModel":
+        latents = made(rows, config.in_channels, height, width)
+        inputs = {"sample": latents, "timestep": t}
+        inputs["encoder_hidden_states"] = made(rows, words, config.cross_attention_dim)
+        if config.addition_embed_type == "text_time":
+            pooled = config.projection_class_embeddings_input_dim
+            pooled -= 6 * config.addition_time_embed_dim
+            added = {"text_embeds": made(rows, pooled), "time_ids": made(rows, 6)}
+            inputs["added_cond_kwargs"] = added
+        return inputs
+    inputs = {
+        "timestep": t,
+        "encoder_hidden_states": made(rows, words, config.joint_attention_dim),
+        "pooled_projections": made(rows, config.pooled_projection_dim),
+    }
+    if kind == "SD3Transformer2DModel":
+        return inputs | {"hidden_states": made(rows, config.in_channels, height, width)}
+    patches = height * width // 4
+    inputs["hidden_states"] = made(rows, patches, config.in_channels)
+    inputs |= {"img_ids": made(patches, 3), "txt_ids": made(words, 3)}
+    return inputs | ({"guidance": made(rows)} if config.guidance_embeds else {})
+
+
+class Sketch(AdaptedNetwork):
+    """A denoiser without numbers under an adapter, of which nothing but its cost is asked."""
+
+    parameterization: Any = None
+
+    def predict(self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Any = None) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model takes: bytes of its denoiser and autoencoder that are `held` and of its `text`
+    encoders, numbers of `weights` in the denoiser and of those `trained` in an adapter.
+
+    `kept` and `checkpointed` are the costs of a gradient for one picture, `picture` that of a
+    guided prediction for one, `decoding` the bytes that the autoencoder takes for it.
+    """
+
+    itemsize: int
+    held: int
+    text: int
+    weights: int
+    trained: int
+    kept: Cost
+    checkpointed: Cost
+    picture: Cost
+    decoding: int
+
+
+def measured(
+    denoiser: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    text: int,
+    dtype: torch.dtype,
+    rank: int,
+) -> Shape:
+    """What a model with the configurations of a `denoiser` and a `vae` takes that are held as
+    `dtype`, with an adapter of that rank; `text` are the numbers in its text encoders.
+    """
+    sketch = Sketch(denoiser_without_numbers(denoiser, dtype), "", LAYERS)
+    trained = list(sketch.reset_adapter("unlearn", rank, float(rank), 0).values())
+    network, sides = sketch.network, sides_of(denoiser)
+    weights = sum(weight.numel() for weight in base_weights(network).values())
+    with sketch.training("unlearn"):
+        kept = step_cost(network, 1, *sides, trained)
+        network.enable_gradient_checkpointing()
+        checkpointed = step_cost(network, 1, *sides, trained)
+    inputs = inputs_of(network, 2, *sides)  # of a picture and of the empty prompt
+    given = [*network.parameters(), *network.buffers()]
+    with torch.no_grad():
+        picture = cost_of(lambda: network(**inputs, return_dict=False), given)
+    own, decoding = decoding_cost(vae, *sides, dtype)
+    size = dtype.itemsize
+    held, count = size * (weights + own), sum(tensor.numel() for tensor in trained)
+    return Shape(
+        size, held, size * text, weights, count, kept, checkpointed, picture, decoding.peak
+    )
+
+
+def sides_of(denoiser: Mapping[str, Any]) -> tuple[int, int]:
+    """The height and the width of latents; FLUX is made for pictures of 1024 px."""
+    size = denoiser.get("sample_size") or 128
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def step_cost(
+    network: nn.Module, rows: int, height: int, width: int, trained: Sequence[Tensor]
+) -> Cost:
+    """The cost of a prediction for `rows` latents and its gradient in `trained`."""
+    inputs = inputs_of(network, rows, height, width)
+
+    def work() -> tuple[Tensor, ...]:
+        loss = network(**inputs, return_dict=False)[0].float().square().mean()
+        return torch.autograd.grad(loss, trained, materialize_grads=True)
+
+    return cost_of(work, [*network.parameters(), *network.buffers(), *trained])
+
+
+def decoding_cost(
+    vae: Mapping[str, Any], height: int, width: int, dtype: torch.dtype
+) -> tuple[int, Cost]:
+    """The numbers of an autoencoder, and the cost of decoding the latents of one picture."""
+    with torch.device("meta"):
+        network = diffusers.AutoencoderKL.from_config(_public(vae)).to(dtype)
+    latents = torch.zeros(1, network.config.latent_channels, height, width, dtype=dtype)
+    own = list(network.parameters())
+    with torch.no_grad():
+        cost = cost_of(lambda: network.decode(latents.to("meta")), own)
+    return sum(weight.numel() for weight in own), cost
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without diffusers' own notes."""
+    return {name: value for name, value in config.items() if name[0] != "_"}
