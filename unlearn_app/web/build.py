@@ -30,6 +30,7 @@ from .handlers import AttackHandlers, RunHandlers
 from .html import render
 from .layout import Page
 from .pictures import forget
+from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
 from .view_state import stored_state
@@ -48,6 +49,19 @@ MAKE_KEY = """(key) => /^[0-9a-f]{64}$/.test(key) ? key : Array.from(
 """Keep the browser's key, or make one; `service/visitors.py` reads it. It is sent in request bodies
 only, never in a URL, and is never shown.
 """
+READABLE = {
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_dark": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "input_placeholder_color": "*neutral_500",
+    "input_placeholder_color_dark": "*neutral_400",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+}
+"""Colours of the theme that stand out from what is behind them as WCAG AA asks, in both themes."""
 HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
 
@@ -58,8 +72,9 @@ def build_demo(
     """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it."""
     recordings = _readable(recorded)
     runs = recorded_choices(recordings)
-    first = next(iter(recordings.values()), None)
-    state = stored_state(Run.open(first), recorded=True) if first else None
+    states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
+    state = next(iter(states.values()), None)
+    cards = [recorded_card(name, own) for name, own in states.items()]
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
     with gr.Blocks(title="Can it really forget?", analytics_enabled=False) as demo:
         # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.
@@ -68,7 +83,7 @@ def build_demo(
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept"):
-                page = Page(names, runs, state, model)
+                page = Page(names, runs, state, model, cards)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
         run_list = RunList(engine, page, recordings)
@@ -115,7 +130,7 @@ def launch_kwargs() -> dict[str, Any]:
             neutral_hue="slate",
             font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
             font_mono=["ui-monospace", "Consolas", "monospace"],
-        ),
+        ).set(**READABLE),
         "css_paths": HERE / "page.css",
         "head": (
             f'<script>{script}</script><meta name="viewport" content="width=device-width,'
@@ -181,7 +196,8 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     page.concept.change(options.follow_kind, **followed)
     # Once more, since a fast typist presses Enter before the change arrives.
     filled = gr.on(start, options.follow_kind, **followed)
-    refused = filled.then(handlers.refuse, fields, [page.hint, page.folded], **QUIET)
+    folds = [page.hint, page.folded, options.expert]
+    refused = filled.then(handlers.refuse, fields, folds, **QUIET)
     shown = [*result, page.run, page.stop, page.concept]
     refused.then(handlers.run, [key, *fields], shown, validator=handlers.check, **WORKING)
     page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
@@ -192,6 +208,7 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     gr.on(picked, options.defaults, asked, [options.filled, *suggested], **QUIET)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
     page.shown.input(runs.show, [key, page.shown], result, **QUIET)
+    page.cards.select(runs.show_recorded, key, result, **QUIET)
 
 
 def _wire_finished(

@@ -23,17 +23,18 @@ from .boundary import visitor_address
 from .following import Updates, follow, visitor_of
 from .html import alert, failed, note, render
 from .layout import INVITATION, Page
+from .options import BASIC, elem_id_of, plain
 from .plots import angle_table, curve_plot, loss_table
 from .run_html import (
     SAVED,
     STOP_ASKED,
     attack_cards,
     comparison_table,
-    preview_strip,
     score_table,
     status,
 )
 from .run_list import GONE, RunList
+from .stage import stage
 from .view_state import AttackProgress, ViewState, stored_state
 
 
@@ -48,7 +49,8 @@ class RunHandlers:
         error = self._mistake(concept, values)
         names = ["key", "concept", *self._page.options.components]
         at = error.field if error and error.field in names else "concept"
-        return [gr.validate(not error or name != at, str(error or "")) for name in names]
+        said = plain(str(error)) if error else ""
+        return [gr.validate(not error or name != at, said) for name in names]
 
     def explain(self, concept: str, *values: Any) -> Updates:
         """Show under the box how the text was understood, or the error and concepts to pick
@@ -68,14 +70,15 @@ class RunHandlers:
             page.command: config.command(),
         }
 
-    def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
+    def refuse(self, concept: str, *values: Any) -> tuple[Any, Any, Any]:
         """Show an error under the box, and open the options if it is about one of them."""
         error = self._mistake(concept, values)
         if not error:
-            return gr.skip(), gr.skip()
-        about_concept = error.field in ("", "concept")
-        options = gr.skip() if about_concept else gr.Accordion(open=True)
-        return self._alert(concept, error), options
+            return gr.skip(), gr.skip(), gr.skip()
+        if error.field in ("", "concept"):
+            return self._alert(concept, error), gr.skip(), gr.skip()
+        expert = gr.skip() if error.field in BASIC else gr.Accordion(open=True)
+        return self._alert(concept, error), gr.Accordion(open=True), expert
 
     def _parse(self, concept: str, values: tuple) -> tuple[RunConfig, Concept]:
         config = self._page.options.config(concept, values)
@@ -89,10 +92,14 @@ class RunHandlers:
         return None
 
     def _alert(self, concept: str, error: ConfigError) -> str:
-        """The error; if it is about the concept, with the nearest known concepts."""
-        asked = error.field in ("", "concept") and 0 < len((concept or "").strip()) <= MAX_TEXT
-        world = registry.world(self._model)
-        return alert(str(error), world.nearest_known(concept) if asked else [])
+        """The error, with what its field is called; if it is about the concept, with concepts to
+        pick instead.
+        """
+        about_concept = error.field in ("", "concept")
+        asked = about_concept and 0 < len((concept or "").strip()) <= MAX_TEXT
+        offered = registry.world(self._model).nearest_known(concept) if asked else []
+        at = elem_id_of(error.field or "concept")
+        return alert(plain(str(error)), offered, at)
 
     def run(self, request: gr.Request, key: str, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends."""
@@ -133,8 +140,8 @@ class RunHandlers:
             changed[page.curve] = curve_plot(state)
         if Images in kinds:
             changed[page.comparison] = comparison_table(state)
-        if kinds & {Preview, AttackCheckpoint}:
-            changed[page.previews] = preview_strip(state)
+        if kinds & {Images, Preview, AttackCheckpoint}:
+            changed[page.stage] = stage(state)
         if Step in kinds:
             changed |= {page.losses: loss_table(state), page.angles: angle_table(state)}
         return changed

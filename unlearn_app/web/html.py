@@ -38,9 +38,11 @@ def note(text: str) -> str:
     return _part("note", text)
 
 
-def alert(message: str, concepts: Sequence[str] = ()) -> str:
-    """An error message about an input, with concepts to pick instead."""
-    return _part("alert", message, concepts)
+def alert(message: str, concepts: Sequence[str] = (), at: str = "") -> str:
+    """An error message about an input, with concepts to pick instead; `at` is the id of the field
+    that the browser brings into view.
+    """
+    return _part("alert", message, concepts, at)
 
 
 def failed(error: str) -> str:

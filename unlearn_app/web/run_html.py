@@ -1,20 +1,20 @@
-"""A run as HTML: progress and verdict, comparison pictures, previews, scores, and findings."""
+"""A run as HTML: progress and verdict, comparison pictures, scores, and findings."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..evaluation.base_rates import seconds_of
 from ..evaluation.finding import Finding, other_classes
-from ..evaluation.verdict import Thresholds, one_number, ranked
+from ..evaluation.verdict import Thresholds, one_number, ranked, steps_to_recovery
 from ..settings.attacks import QUICK
-from ..settings.events import Column, Group
-from .html import STOPPING, failed, progress, render
+from ..settings.events import Column, Group, Verdict
+from .html import STOPPING, failed, percent, progress, render
 from .pictures import address
+from .stage import Moment, moments
 from .view_state import Card, ViewState
 
-MOST_REASONS = 5
-"""If there are more reasons, all but those that decide the verdict are folded."""
 SAVED = "Results so far are saved."
 NOTHING_YET = "There was no result yet, so nothing is kept."
 STOP_ASKED = f'<section class="u-status u-running"><p><b role="status">{STOPPING}</b></p></section>'
@@ -33,18 +33,95 @@ def status(state: ViewState | None) -> str:
     if not state.over:
         return _progress(state)
     label = state.verdict.label if state.verdict and not state.stopped else "inconclusive"
-    reasons = state.verdict.reasons if state.verdict else ()
-    if state.stopped:
-        reasons = (SAVED if state.losses or state.frames or state.cards else NOTHING_YET,)
-    first = reasons if len(reasons) <= MOST_REASONS else _deciding(reasons, label)
-    rest = [reason for reason in reasons if reason not in first]
-    return render("verdict", state=state, label=label, first=first, rest=rest, limits=Thresholds())
+    reasons = state.verdict.reasons if state.verdict and not state.stopped else ()
+    return render(
+        "verdict",
+        state=state,
+        label=label,
+        headline=headline(state.verdict)
+        if state.verdict and not state.stopped
+        else _stopped(state),
+        milestones=_milestones(moments(state)),
+        facts=_facts(state),
+        reasons=reasons,
+        limits=Thresholds(),
+    )
 
 
-def _deciding(reasons: Sequence[str], label: str) -> list[str]:
-    """The first reason, the worst attack, and what an inconclusive verdict lacks."""
-    worst = [reason for reason in reasons if reason.startswith("Worst attack:")] or [reasons[1]]
-    return [reasons[0], *worst, *(reasons[-1:] if label == "inconclusive" else ())]
+@dataclass(frozen=True)
+class Headline:
+    """Who won, in a few words, and what that means in a sentence."""
+
+    winner: str
+    sentence: str
+
+
+def headline(verdict: Verdict) -> Headline:
+    """The verdict as the page says it first."""
+    if verdict.label == "inconclusive":
+        return Headline("No verdict", verdict.reasons[-1] if verdict.reasons else "")
+    return {
+        "removed": Headline(
+            "The attacker lost", "Forgotten, and the attacker could not get it back."
+        ),
+        "concealed": Headline("The attacker won", "Hidden, not erased: the attacker got it back."),
+        "damaged": Headline("Nobody won", "Broken: it forgot other things too."),
+    }[verdict.label]
+
+
+def _stopped(state: ViewState) -> Headline:
+    kept = state.losses or state.previews or state.cards
+    return Headline("Stopped", SAVED if kept else NOTHING_YET)
+
+
+def _milestones(found: Sequence[Moment]) -> list[tuple[str, Moment, int]]:
+    """The original, the forgetting model and the attacked one, each as late as it is known, with
+    their places on the timeline.
+    """
+    last = {moment.phase: place for place, moment in enumerate(found)}
+    names = {"original": "Before", "forgotten": "After forgetting", "attacked": "After the attack"}
+    return [(name, found[last[p]], last[p]) for p, name in names.items() if p in last]
+
+
+def _facts(state: ViewState) -> list[tuple[bool | None, str]]:
+    """What decides the verdict, each with whether it is good (None: neither)."""
+    facts: list[tuple[bool | None, str]] = []
+    original = state.scores.get("original", {}).get("forget")
+    points = [
+        (step, scores["forget"].accuracy)
+        for step, scores in sorted(state.curve.items())
+        if "forget" in scores and scores["forget"].accuracy is not None
+    ]
+    if original and original.accuracy and len(points) > 1:
+        steps = steps_to_recovery(points, original.accuracy)
+        if steps is None:
+            facts.append((True, f"Not back after {points[-1][0]} training steps of the attacker."))
+        else:
+            facts.append((False, f"The attacker needed about {steps:.0f} training steps."))
+        last = state.curve and max(state.curve)
+        for moment in moments(state)[-1:]:
+            if moment.phase == "attacked" and moment.step == last:
+                facts += [
+                    (None, f"For comparison, {text}: {percent(share)}.")
+                    for text, share in moment.controls
+                ]
+    return facts + _kept(state)
+
+
+def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
+    """How many pictures of other things the forgetting model still gets right, of those that the
+    original did.
+    """
+    before, after = (state.scores.get(column, {}) for column in ("original", "unlearned"))
+    counts = []
+    for scores in (before, after):
+        known = [scores[group] for group in ("near", "far") if group in scores]
+        if len(known) < 2 or any(score.accuracy is None for score in known):
+            return []
+        counts.append(sum(round(score.accuracy * score.n) for score in known))
+    right, n = counts[1], sum(before[group].n for group in ("near", "far"))
+    good = not state.verdict or state.verdict.label != "damaged"
+    return [(good, f"Other things: {right}/{n} pictures still right (before {counts[0]}/{n}).")]
 
 
 def _progress(state: ViewState) -> str:
@@ -69,11 +146,6 @@ def comparison_table(state: ViewState | None) -> str:
         cards = {column: found[key] for column, found in state.cards.items() if key in found}
         rows.setdefault(key[0], []).append((key, cards))
     return render("comparison", state=state, rows=rows, steps=steps)
-
-
-def preview_strip(state: ViewState | None) -> str:
-    """The latest previews while a run works; all of them, folded, once it is over."""
-    return render("previews", state=state) if state else ""
 
 
 def score_table(state: ViewState | None) -> str:

@@ -14,7 +14,6 @@ from ..runs.findings import judge_again, read_findings
 from ..runs.folder import Run
 from ..settings.events import (
     COLUMNS,
-    FRAMED,
     FRESH,
     SHARES,
     AttackCheckpoint,
@@ -153,19 +152,6 @@ class ViewState(Progress):
         return Card(replace(picture, image=None), src)
 
     @property
-    def frames(self) -> list[list[Card]]:
-        """The timeline: pictures of the same prompts and seeds by the original, while it forgot,
-        when it had forgotten, and under attack.
-        """
-        moments = [
-            self.cards.get("original", {}),
-            *self.previews,
-            self.cards.get("unlearned", {}),
-            *(self.checkpoints[step] for step in sorted(self.checkpoints)),
-        ]
-        return [framed for cards in moments if (framed := _framed(cards))]
-
-    @property
     def fraction(self) -> float:
         """Share of the whole run that is done, in [0, 1]."""
         if self.stage is None:
@@ -180,13 +166,6 @@ class ViewState(Progress):
         if fraction < 0.08 or elapsed < 2.0 or self.over:
             return None
         return elapsed * (1.0 - fraction) / fraction
-
-
-def _framed(cards: Cards) -> list[Card]:
-    """The pictures that a frame of the timeline shows; all previews of earlier versions, which have
-    no group.
-    """
-    return [card for (group, index), card in cards.items() if index < FRAMED.get(group, index + 1)]
 
 
 @dataclass
