@@ -21,7 +21,7 @@ from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from ..service.jobs import AttackRequest, LedgerRequest
-from ..settings.run_config import RunConfig
+from ..settings.run_config import RunConfig, make_config
 from .api import attack_endpoint, unlearn_endpoint
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
@@ -29,12 +29,14 @@ from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
 from .html import render
 from .layout import Page
+from .options import EXAMPLE
 from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
 from .view_state import stored_state
 
+TITLE = "Can it really forget?"
 SEVERAL = "several"
 """The second tab."""
 SHOWN_AFTER = 1.0
@@ -62,6 +64,15 @@ READABLE = {
     "body_text_color_subdued_dark": "*neutral_300",
 }
 """Colours of the theme that stand out from what is behind them as WCAG AA asks, in both themes."""
+SAYS = (
+    "Make a picture model forget something, let an attacker teach it back, and see which of the"
+    " two won."
+)
+CARD = (
+    f'<meta name="description" content="{SAYS}"><meta property="og:type" content="website">'
+    f'<meta property="og:title" content="{TITLE}"><meta property="og:description" content="{SAYS}">'
+)
+"""What other sites show of a link to the page."""
 HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
 
@@ -75,15 +86,16 @@ def build_demo(
     states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
     state = next(iter(states.values()), None)
     cards = [recorded_card(name, own) for name, own in states.items()]
+    seconds = engine.pace.total(make_config(EXAMPLE, model=model))
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
-    with gr.Blocks(title="Can it really forget?", analytics_enabled=False) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.
         key = gr.BrowserState("", storage_key="unlearn-visitor", secret="unlearn")
         ready, open_page = gr.Timer(0.5), gr.Timer(STAY_EVERY)
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept"):
-                page = Page(names, runs, state, model, cards)
+                page = Page(names, runs, state, model, cards, seconds)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
         run_list = RunList(engine, page, recordings)
@@ -134,8 +146,9 @@ def launch_kwargs() -> dict[str, Any]:
         "css_paths": HERE / "page.css",
         "head": (
             f'<script>{script}</script><meta name="viewport" content="width=device-width,'
-            ' initial-scale=1">'
+            f' initial-scale=1">{CARD}'
         ),
+        "favicon_path": ASSETS / "pocket" / "glyphs" / "ghost.png",
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,
@@ -180,7 +193,8 @@ def _wire_visit(
     everything += [*sequence.shown, tabs]
     # Only for returning visitors, since the browser redraws all of these outputs.
     page.came_back.change(resume, key, everything, **WORKING)
-    arrived = [*page.downloads.values(), page.came_back]
+    linked = [page.concept, *(page.options.components[name] for name in ("seed", "objective"))]
+    arrived = [*page.downloads.values(), page.came_back, *linked]
     loaded = demo.load(None, key, key, js=MAKE_KEY, **HIDDEN)
     loaded.then(runs.arrive, [key, page.shown], arrived, **WORKING)
 
@@ -201,7 +215,10 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     shown = [*result, page.run, page.stop, page.concept]
     refused.then(handlers.run, [key, *fields], shown, validator=handlers.check, **WORKING)
     page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
-    changed, explained = [field.change for field in fields], [page.hint, page.prompts, page.command]
+    changed, explained = (
+        [field.change for field in fields],
+        [page.hint, page.prompts, page.command, page.estimate],
+    )
     gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
     picked, asked = [preset.input, objective.input], [page.concept, preset, objective]

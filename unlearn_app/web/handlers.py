@@ -21,7 +21,7 @@ from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
 from ..settings.run_config import MAX_TEXT, RunConfig
 from .boundary import visitor_address
 from .following import Updates, follow, visitor_of
-from .html import alert, failed, note, render
+from .html import alert, estimate, failed, note, render
 from .layout import INVITATION, Page
 from .options import BASIC, elem_id_of, plain
 from .plots import angle_table, curve_plot, loss_table
@@ -36,6 +36,9 @@ from .run_html import (
 from .run_list import GONE, RunList
 from .stage import stage
 from .view_state import AttackProgress, ViewState, stored_state
+
+MOST_OFFERED = 8
+"""If there are more concepts to pick instead, only the message names them."""
 
 
 class RunHandlers:
@@ -68,6 +71,7 @@ class RunHandlers:
             page.hint: render("understood", concept=known, advice=advice),
             page.prompts: render("prompts", concept=known, evenly_spaced=evenly_spaced),
             page.command: config.command(),
+            page.estimate: estimate(self._engine.pace.total(config)),
         }
 
     def refuse(self, concept: str, *values: Any) -> tuple[Any, Any, Any]:
@@ -99,7 +103,7 @@ class RunHandlers:
         asked = about_concept and 0 < len((concept or "").strip()) <= MAX_TEXT
         offered = registry.world(self._model).nearest_known(concept) if asked else []
         at = elem_id_of(error.field or "concept")
-        return alert(plain(str(error)), offered, at)
+        return alert(plain(str(error)), offered if len(offered) <= MOST_OFFERED else (), at)
 
     def run(self, request: gr.Request, key: str, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends."""
@@ -133,7 +137,7 @@ class RunHandlers:
         for event in events:
             state.apply(event)
         kinds = {type(event) for event in events}
-        state.started = job.begun or state.started
+        state.left = job.schedule.left() if job.schedule else None
         state.stopping, state.position = job.cancel.is_set(), self._engine.position(job)
         changed: Updates = {page.status: status(state)}
         if AttackCheckpoint in kinds:
@@ -167,14 +171,30 @@ class RunHandlers:
         return gr.Button("Stopping…", interactive=False), STOP_ASKED
 
     def arrive(self, request: gr.Request, key: str, shown: str | None) -> Updates:
-        """The page has opened: let the model load, offer the files of the recorded run, and set
-        `came_back` if the visitor has data from earlier.
+        """The page has opened: let the model load, offer the files of the recorded run, fill in
+        what the link names, and set `came_back` if the visitor has data from earlier.
         """
         engine, visitor = self._engine, visitor_of(self._engine, request, key)
         engine.arrive()
         has = engine.runs.of(visitor) or engine.job_of(visitor) or engine.home(visitor).exists()
         links = self._runs.links(self._runs.recorded.get(shown or ""))
-        return links | {self._page.came_back: bool(has)}
+        return links | self._linked(request) | {self._page.came_back: bool(has)}
+
+    def _linked(self, request: gr.Request) -> Updates:
+        """The fields that a link such as `?concept=cat&seed=1&method=esd` fills in; values that are
+        not accepted are left out.
+        """
+        page, asked = self._page, dict(getattr(request, "query_params", None) or {})
+        found: Updates = {}
+        concept = str(asked.get("concept", ""))
+        if 0 < len(concept.strip()) <= MAX_TEXT:
+            found[page.concept] = concept
+        seed = str(asked.get("seed", ""))
+        if seed.isdecimal() and len(seed) < 10:
+            found[page.options.components["seed"]] = int(seed)
+        if asked.get("method") in registry.methods():
+            found[page.options.components["objective"]] = asked["method"]
+        return found
 
     def come_back(self, visitor: str) -> Updates:
         """Show the visitor's latest run, if there is one."""

@@ -1,5 +1,6 @@
 """HTML of the page from its templates, which escape all text; and formatted numbers."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ _PARTS = _TEMPLATES.get_template("parts.html").module
 def render(name: str, **values: Any) -> str:
     """The template with that name, filled in."""
     return _TEMPLATES.get_template(f"{name}.html").render(**values).strip()
+
+
+def duration(seconds: float) -> str:
+    """About how long something takes, such as "about 40 s"; never less than it seems to take."""
+    if seconds < 100:
+        return f"about {max(5 * math.ceil(seconds / 5 - 0.4), 1)} s"
+    return f"about {seconds / 60:.0f} min"
+
+
+def estimate(seconds: float) -> str:
+    """How long a run takes, beside its button."""
+    return f"<p>{duration(seconds)}</p>"
 
 
 def note(text: str) -> str:

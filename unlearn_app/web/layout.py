@@ -9,7 +9,7 @@ import gradio as gr
 from ..common import registry
 from ..common.registry import DEFAULT_MODEL
 from ..settings.attacks import QUICK
-from .html import note, render
+from .html import estimate, note, render
 from .options import Options
 from .plots import angle_plot, curve_plot, loss_plot
 from .recordings import Recorded, recorded_cards
@@ -116,7 +116,8 @@ class Page:
     """The components that listeners read or write, created inside the current `gr.Blocks`.
 
     `names` are the known concepts of `model` with their kinds. `runs` are the choices of recorded
-    runs, and `cards` show them; the page opens with the first one, whose state is `state`.
+    runs, and `cards` show them; the page opens with the first one, whose state is `state`. A run
+    with the usual settings takes about `seconds`.
     """
 
     def __init__(
@@ -126,9 +127,10 @@ class Page:
         state: ViewState | None,
         model: str = DEFAULT_MODEL,
         cards: Sequence[Recorded] = (),
+        seconds: float = 0.0,
     ) -> None:
         self.came_back = gr.State(False)
-        self._add_question(names, model)
+        self._add_question(names, model, seconds)
         with gr.Row(elem_id="first"):
             self.stage = gr.HTML(stage(state), elem_id="stage")
             with gr.Column(elem_id="outcome"):
@@ -141,7 +143,7 @@ class Page:
             with gr.Column(scale=8, min_width=300, elem_id="rail"):
                 self._add_rail(runs, state)
 
-    def _add_question(self, names: Sequence[tuple[str, str]], model: str) -> None:
+    def _add_question(self, names: Sequence[tuple[str, str]], model: str, seconds: float) -> None:
         with gr.Row(elem_id="ask"):
             self.concept = gr.Textbox(
                 label="What should the model forget?",
@@ -150,7 +152,7 @@ class Page:
                 autofocus=True,
                 **BOX,
             )
-            self.estimate = gr.HTML("", elem_id="estimate")
+            self.estimate = gr.HTML(estimate(seconds), elem_id="estimate")
             self.run = gr.Button("Make it forget", variant="primary", elem_id="run", **START)
             self.stop = gr.Button("Stop", elem_id="stop", **STOP)
         self.hint = gr.HTML(INVITATION, elem_id="hint")

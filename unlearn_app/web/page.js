@@ -168,3 +168,42 @@ document.addEventListener("input", (event) => {
     group.classList.toggle("u-out", !any);
   }
 });
+
+// One live region for the whole visit says what the page shows in elements marked data-say, which Gradio replaces.
+const live = document.createElement("div");
+live.id = "u-live";
+live.className = "u-hidden";
+live.setAttribute("role", "status");
+const said = { arrived: false, text: "", focus: null };
+function speak() {
+  if (!live.isConnected) document.body.append(live);
+  const parts = [...document.querySelectorAll("[data-say]")].filter((part) => part.offsetParent !== null);
+  const text = parts.map((part) => part.innerText.replace(/\s+/g, " ").trim()).join(". ");
+  if (text === said.text) return;
+  if (said.arrived) live.textContent = text;
+  said.text = text;
+  said.arrived = true;
+}
+// Run and Stop replace each other: the focus stays on whichever is there.
+document.addEventListener("focusin", (event) => {
+  said.focus = event.target.closest("#run, #stop, #concept, #go, #quit, #add, #halt, #next")?.id ?? null;
+});
+const TURNS = { run: "stop", concept: "stop", stop: "run", go: "quit", quit: "go", add: "halt", next: "halt", halt: "add" };
+function keepFocus() {
+  if (document.activeElement !== document.body || !said.focus) return;
+  const own = document.getElementById(said.focus), other = document.getElementById(TURNS[said.focus]);
+  const there = (element) => element?.offsetParent && !element.disabled;
+  if (there(other)) other.focus();
+  else if (own?.tagName === "BUTTON" && there(own)) own.focus();
+}
+function sayWhatIsOpen() {
+  for (const fold of document.querySelectorAll("button.label-wrap")) {
+    const open = String(fold.classList.contains("open"));
+    if (fold.getAttribute("aria-expanded") !== open) fold.setAttribute("aria-expanded", open);
+  }
+}
+new MutationObserver(() => {
+  speak();
+  keepFocus();
+  sayWhatIsOpen();
+}).observe(document, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["class", "disabled"] });

@@ -10,14 +10,14 @@ from ..evaluation.finding import Finding, other_classes
 from ..evaluation.verdict import Thresholds, one_number, ranked, steps_to_recovery
 from ..settings.attacks import QUICK
 from ..settings.events import Column, Group, Verdict
-from .html import STOPPING, failed, percent, progress, render
+from .html import STOPPING, duration, failed, percent, progress, render
 from .pictures import address
 from .stage import Moment, moments
 from .view_state import Card, ViewState
 
 SAVED = "Results so far are saved."
 NOTHING_YET = "There was no result yet, so nothing is kept."
-STOP_ASKED = f'<section class="u-status u-running"><p><b role="status">{STOPPING}</b></p></section>'
+STOP_ASKED = f'<section class="u-status u-running"><p><b data-say>{STOPPING}</b></p></section>'
 """The answer to a click on Stop."""
 
 
@@ -32,18 +32,15 @@ def status(state: ViewState | None) -> str:
         return failed(state.error)
     if not state.over:
         return _progress(state)
-    label = state.verdict.label if state.verdict and not state.stopped else "inconclusive"
-    reasons = state.verdict.reasons if state.verdict and not state.stopped else ()
+    verdict = None if state.stopped else state.verdict
     return render(
         "verdict",
         state=state,
-        label=label,
-        headline=headline(state.verdict)
-        if state.verdict and not state.stopped
-        else _stopped(state),
+        label=verdict.label if verdict else "inconclusive",
+        headline=headline(verdict) if verdict else _stopped(state),
         milestones=_milestones(moments(state)),
         facts=_facts(state),
-        reasons=reasons,
+        reasons=verdict.reasons if verdict else (),
         limits=Thresholds(),
     )
 
@@ -125,11 +122,12 @@ def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
 
 
 def _progress(state: ViewState) -> str:
-    text, details = state.stage.text if state.stage else "Starting…", state.steps
-    left = state.seconds_left()
-    if left is not None:
-        details.append(f"about {max(1, round(left))} s left")
-    return progress(text, details, state.fraction, "the run", state.stopping, state.position)
+    text, details, left = state.stage.text if state.stage else "Starting…", state.steps, state.left
+    if left and left.seconds >= 1:
+        slower = ", slower than expected" if left.slower else ""
+        details.append(f"{duration(left.seconds)} left{slower}")
+    done = left.fraction if left else 0.0
+    return progress(text, details, done, "the run", state.stopping, state.position)
 
 
 def comparison_table(state: ViewState | None) -> str:
