@@ -13,7 +13,7 @@ from .html import estimate, note, render
 from .options import Options
 from .plots import angle_plot, curve_plot, loss_plot
 from .recordings import Recorded, recorded_cards
-from .run_html import attack_cards, comparison_table, score_table, status
+from .run_html import attack_cards, chart_text, comparison_table, score_table, status
 from .stage import stage
 from .view_state import ViewState
 
@@ -172,6 +172,7 @@ class Page:
         self.scores = gr.HTML(score_table(state), elem_id="summary")
         self.curve = curve_plot(state)
         self.losses = loss_plot(state)
+        self.in_words = gr.HTML(chart_text(state), elem_id="chart-text")
         with gr.Row(elem_id="downloads"):
             self.downloads = {
                 kind: gr.DownloadButton(
@@ -194,7 +195,7 @@ class Page:
     def of_one_run(self) -> list[Any]:
         """The components that show a run, or act on it."""
         shown = [self.stage, self.comparison, self.scores, self.curve, self.losses, self.angles]
-        shown += [self.status, self.shown, *self.downloads.values()]
+        shown += [self.in_words, self.status, self.shown, *self.downloads.values()]
         return [*shown, *vars(self.attacks).values(), *vars(self.actions).values()]
 
 

@@ -188,6 +188,7 @@ function speak() {
 document.addEventListener("focusin", (event) => {
   said.focus = event.target.closest("#run, #stop, #concept, #go, #quit, #add, #halt, #next")?.id ?? null;
 });
+document.addEventListener("pointerdown", () => { said.focus = null; }, true);
 const TURNS = { run: "stop", concept: "stop", stop: "run", go: "quit", quit: "go", add: "halt", next: "halt", halt: "add" };
 function keepFocus() {
   if (document.activeElement !== document.body || !said.focus) return;

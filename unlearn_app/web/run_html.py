@@ -12,10 +12,13 @@ from ..settings.attacks import QUICK
 from ..settings.events import Column, Group, Verdict
 from .html import STOPPING, duration, failed, percent, progress, render
 from .pictures import address
+from .plots import curve_table, loss_table
 from .stage import Moment, moments
 from .view_state import Card, ViewState
 
 SAVED = "Results so far are saved."
+MOST_ROWS = 20
+"""How many rows of a chart its table shows."""
 NOTHING_YET = "There was no result yet, so nothing is kept."
 STOP_ASKED = f'<section class="u-status u-running"><p><b data-say>{STOPPING}</b></p></section>'
 """The answer to a click on Stop."""
@@ -161,6 +164,29 @@ def _agreement(state: ViewState) -> str:
     alike = sum({*other_classes(picture.judges)} == {picture.predicted} for picture in checked)
     said = f"Two judges of different build agree on {alike} of {len(checked)} pictures."
     return said if checked else ""
+
+
+def chart_text(state: ViewState | None) -> str:
+    """What the charts show, as a sentence and as tables."""
+    if not state:
+        return ""
+    curve = curve_table(state).dropna().pivot_table(index="step", columns="group", values="share")
+    losses = loss_table(state).dropna().pivot_table(index="step", columns="term", values="loss")
+    tables = [
+        (title, unit, list(table.columns), _few(list(table.itertuples())))
+        for title, unit, table in (
+            ("What comes back under attack", "attack step", curve),
+            ("Losses", "step", losses),
+        )
+        if len(table)
+    ]
+    back = [(row[0], row.forget) for row in curve.itertuples()] if "forget" in curve else []
+    return render("charts", tables=tables, back=back, concept=state.config.concept)
+
+
+def _few(rows: Sequence[Any]) -> list[Any]:
+    """At most `MOST_ROWS` of the rows, evenly spaced."""
+    return list(rows[:: max(1, -(-len(rows) // MOST_ROWS))])
 
 
 def attack_cards(found: Sequence[Finding]) -> str:

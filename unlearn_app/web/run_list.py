@@ -16,7 +16,7 @@ from .following import Updates, visitor_of
 from .html import alert, note
 from .layout import SURE, Page, obstacle
 from .plots import angle_plot, curve_plot, loss_plot
-from .run_html import attack_cards, comparison_table, cost, score_table, status
+from .run_html import attack_cards, chart_text, comparison_table, cost, score_table, status
 from .stage import stage
 from .view_state import ViewState, stored_state
 
@@ -89,6 +89,7 @@ class RunList:
             page.scores: score_table(state),
             page.curve: curve_plot(state),
             page.losses: loss_plot(state),
+            page.in_words: chart_text(state),
             page.angles: angle_plot(state),
             **self.attacks(state if folder else None, folder),
             **self.links(folder),
