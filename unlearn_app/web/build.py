@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from ..common.atomic_files import complete
 from ..common.errors import OutputError
-from ..common.paths import ASSETS
+from ..common.paths import ASSETS, POCKET
 from ..common.registry import DEFAULT_MODEL
 from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
@@ -148,7 +148,7 @@ def launch_kwargs() -> dict[str, Any]:
             f'<script>{script}</script><meta name="viewport" content="width=device-width,'
             f' initial-scale=1">{CARD}'
         ),
-        "favicon_path": ASSETS / "pocket" / "glyphs" / "ghost.png",
+        "favicon_path": POCKET / "glyphs" / "ghost.png",
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

@@ -203,8 +203,13 @@ function sayWhatIsOpen() {
     if (fold.getAttribute("aria-expanded") !== open) fold.setAttribute("aria-expanded", open);
   }
 }
+// Charts are told in words and tables below them.
+function hideCharts() {
+  for (const chart of document.querySelectorAll(".vega-embed svg:not([aria-hidden])")) chart.setAttribute("aria-hidden", "true");
+}
 new MutationObserver(() => {
   speak();
+  hideCharts();
   keepFocus();
   sayWhatIsOpen();
 }).observe(document, { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ["class", "disabled"] });

@@ -105,6 +105,8 @@ def _facts(state: ViewState) -> list[tuple[bool | None, str]]:
                     (None, f"For comparison, {text}: {percent(share)}.")
                     for text, share in moment.controls
                 ]
+    reasons = state.verdict.reasons if state.verdict else ()
+    facts += [(None, reason) for reason in reasons if reason.startswith("Worst attack:")]
     return facts + _kept(state)
 
 
