@@ -91,7 +91,8 @@ class Schedule:
         self._costs, self._expected = run_costs(config), pace.seconds(config)
         self._began = self._since = clock()
         self._part = next(iter(SHARES))
-        self._within = 0.0
+        self._within, self._stepped = 0.0, 0.0
+        """The share of this part's steps that are done, and after how many seconds they were."""
         self._took: dict[str, float] = {}
         self._said = float("inf")
         self._slower = False
@@ -103,7 +104,7 @@ class Schedule:
             if (part := part_of(event)) != self._part:
                 self._finish(part)
         elif isinstance(event, Step) and event.total:
-            self._within = event.step / event.total
+            self._within, self._stepped = event.step / event.total, self._clock() - self._since
         elif isinstance(event, Done) and not event.stopped:
             self._finish("write")
 
@@ -142,5 +143,6 @@ class Schedule:
         expected = self._expected[self._part] * self._ratio
         within = self._within * (1 - LOOK if self._part == "attack" else 1)
         if within >= SURE:
-            return spent * (1 - within) / within
+            whole = self._stepped / within
+            return max(whole - spent, 0.0)
         return max(expected - spent, 0.05 * expected)
