@@ -88,9 +88,17 @@ def wait_for_end(page: Page) -> None:
     page.locator("#board .u-done").wait_for()
 
 
+def open_options(page: Page) -> None:
+    """Unfold the options and their expert settings."""
+    page.locator("#options > button").click()
+    if page.locator("#expert > button.open").count() == 0:
+        page.locator("#expert > button").click()
+    page.locator("#unlearn-steps input").wait_for()
+
+
 def set_options(page: Page, values: dict[str, Any]) -> None:
     """Fill the number fields of the options, named as in the config."""
-    page.locator("#options > button").click()
+    open_options(page)
     for name, value in values.items():
         field = f"#{name.replace('.', '-').replace('_', '-')} input"
         page.fill(field, str(value))

@@ -7,7 +7,13 @@ import pytest
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.concepts.concept import evenly_spaced, restricted_retain
 from unlearn_app.concepts.diversification import free_concept
-from unlearn_app.pocket.concepts import find_entry, known_concepts, nearest_known, pocket_concept
+from unlearn_app.pocket.concepts import (
+    MEANINGS,
+    find_entry,
+    known_concepts,
+    nearest_known,
+    pocket_concept,
+)
 from unlearn_app.pocket.world.vocabulary import OBJECTS, SETTINGS, STYLES, spellings
 from unlearn_app.settings.groups import RETAIN_ARMS
 
@@ -45,6 +51,28 @@ def test_unknown_words_get_a_sentence_at_the_field(typed):
 def test_nearest_names_are_near():
     assert "cat" in nearest_known("catt")
     assert "mosaic" in nearest_known("mosiac")
+    assert len(nearest_known("catt")) <= 4
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("gun", ["knife", "sword", "bomb"]), ("birds", ["butterfly", "penguin"])],
+)
+def test_words_without_a_near_spelling_are_answered_by_meaning(typed, offered):
+    assert nearest_known(typed) == offered
+
+
+def test_a_word_like_nothing_known_gets_the_whole_list():
+    shown = [k.name for k in known_concepts() if not k.fresh]
+    assert nearest_known("qqqqq") == shown
+    with pytest.raises(ConfigError, match=f"it knows {len(shown)} things: cat, dog"):
+        pocket_concept("qqqqq", None)
+
+
+def test_every_meaning_leads_to_names_of_the_world():
+    assert {name for names in MEANINGS for name in names} <= {
+        known.name for known in known_concepts()
+    }
 
 
 @pytest.mark.parametrize("anchor", ["kitten", "neon", "zebra"])

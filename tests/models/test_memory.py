@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from unlearn_app.models.diffusers.unet import LAYERS
 
 from unlearn_app.common.errors import OutOfMemory
 from unlearn_app.models.diffusers.estimate import (
@@ -21,6 +20,7 @@ from unlearn_app.models.diffusers.estimate import (
     sides_of,
     step_cost,
 )
+from unlearn_app.models.diffusers.layers import UNET
 from unlearn_app.models.diffusers.plan import CHUNK, SPARED, fitted
 from unlearn_app.models.diffusers.single_file import STABLE_DIFFUSION_1
 from unlearn_app.models.memory import Cost, Counting, cost_of
@@ -207,12 +207,13 @@ def test_sides_need_not_be_equal() -> None:
 STEP = """
 import resource, sys, json, gc
 import torch
-from unlearn_app.models.diffusers.estimate import Sketch, inputs_of, LAYERS, _public
+from unlearn_app.models.diffusers.estimate import Sketch, inputs_of, _public
+from unlearn_app.models.diffusers.layers import UNET
 from diffusers import UNet2DConditionModel
 config, side = json.loads(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 network = UNet2DConditionModel.from_config(_public(config))
-sketch = Sketch(network, "", LAYERS)
+sketch = Sketch(network, "", UNET)
 trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
 
 def step(side):
@@ -241,7 +242,7 @@ def test_the_count_is_what_a_process_takes(side: int) -> None:
         check=True,
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )
-    sketch = Sketch(denoiser_without_numbers(MIDDLE, torch.float32), "", LAYERS)
+    sketch = Sketch(denoiser_without_numbers(MIDDLE, torch.float32), "", UNET)
     trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
     gc.collect()
     with sketch.training("unlearn"):

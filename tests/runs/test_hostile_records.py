@@ -21,14 +21,16 @@ from unlearn_app.runs.findings import own_findings, read_findings, record_of, wr
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.report import open_run, report_html, report_json
 from unlearn_app.web.plots import angle_table, curve_table, loss_table
+from unlearn_app.web.recordings import recorded_card, recorded_cards
 from unlearn_app.web.run_html import (
     attack_cards,
+    chart_text,
     comparison_table,
     cost,
-    preview_strip,
     score_table,
     status,
 )
+from unlearn_app.web.stage import stage
 from unlearn_app.web.view_state import stored_state
 
 RECORDED = ROOT / "assets" / "recorded" / "cat"
@@ -86,7 +88,8 @@ def read(folder: Path) -> None:
     finding_table([*own_findings(run), *found])
     json.dumps([record_of(one) for one in found])
     state = stored_state(run)
-    parts = status(state), comparison_table(state), score_table(state), preview_strip(state)
+    parts = status(state), comparison_table(state), score_table(state)
+    parts += stage(state), chart_text(state), recorded_cards([recorded_card("a", state)])
     "".join([*parts, attack_cards(state.findings), cost(state)]).encode()
     loss_table(state), angle_table(state), curve_table(state)
 

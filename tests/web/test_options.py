@@ -5,8 +5,8 @@ from operator import attrgetter
 import gradio as gr
 import pytest
 
-from unlearn_app.settings.run_config import make_config
-from unlearn_app.web.options import BY_KIND, Options, resist_switch
+from unlearn_app.settings.run_config import make_config, setting_names
+from unlearn_app.web.options import BASIC, BY_KIND, Options, elem_id_of, plain
 
 THING, STYLE = (list(attrgetter(*BY_KIND)(make_config(name))) for name in ("cat", "van gogh"))
 SKIPPED = gr.skip()
@@ -15,7 +15,7 @@ SKIPPED = gr.skip()
 @pytest.fixture(scope="module")
 def options() -> Options:
     with gr.Blocks():
-        return Options(resist_switch())
+        return Options()
 
 
 def followed(options: Options, concept: object, filled: object, *values: object) -> list:
@@ -51,3 +51,32 @@ def test_a_preset_fills_in_whatever_stands_in_the_box(options, concept, preset: 
     wanted = make_config("van gogh" if concept == "van gogh" else "cat", preset=preset)
     steps = dict(zip(options.suggested, values, strict=True))["unlearn.steps"]
     assert filled[BY_KIND.index("unlearn.steps")] == steps == wanted.unlearn.steps
+
+
+def test_every_setting_has_a_name_and_an_id_of_its_own(options: Options) -> None:
+    labels = [component.label for component in options.components.values()]
+    assert len(set(labels)) == len(labels)
+    assert {c.elem_id: n for n, c in options.components.items()} == {
+        elem_id_of(name): name for name in options.components
+    }
+    assert set(BASIC) <= set(options.components)
+
+
+def test_no_setting_is_left_out(options: Options) -> None:
+    asked = {"objective", "rule", "preset", "anchor", "seed", "prompts", *setting_names()}
+    assert set(options.components) == asked
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "unlearn.steps is 0; 1 to 5000 is accepted.",
+            "“Forgetting steps” is 0; 1 to 5000 is accepted.",
+        ),
+        ("esd.eta is 99; 0.0 to 10.0 is accepted.", "“Eta (esd)” is 99; 0.0 to 10.0 is accepted."),
+        ("The anchor 'cat' is the concept itself.", "The anchor 'cat' is the concept itself."),
+    ],
+)
+def test_messages_name_fields_as_they_are_labelled(message: str, said: str) -> None:
+    assert plain(message) == said

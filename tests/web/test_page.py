@@ -8,7 +8,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from browsing import BOX, TRAP, download, scores, served, sideways, sources, start, wait_for_end
+from browsing import (
+    BOX,
+    TRAP,
+    download,
+    open_options,
+    scores,
+    served,
+    sideways,
+    sources,
+    start,
+    wait_for_end,
+)
 from PIL import Image
 from playwright.sync_api import expect
 from recordings import Recordings, Replay, small
@@ -63,12 +74,12 @@ def test_run_then_stop_keeps_the_previews(site, visit) -> None:
     page = visit()
     start(page, "rabbit")
     expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of \d+"))
-    page.locator("#film img").first.wait_for()
+    page.locator("#stage .u-now").first.wait_for()
     page.click("#stop")
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Stopped")
     expect(page.locator("#status")).to_contain_text("rabbit")
-    assert page.locator("#film img").count()
+    assert page.locator("#stage .u-now").count()
     expect(page.locator("#get-folder")).to_be_visible()
 
 
@@ -88,7 +99,7 @@ def test_run_compare_download(site, visit, tmp_path: Path) -> None:
     start(page, "Rabbit")
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Your run")
-    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#status h2")).to_have_text("The attacker won")
     expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
     rows = page.locator("#board tbody tr")
     compare = small(make_config("rabbit")).compare
@@ -166,10 +177,10 @@ def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
     page = visit()
     page.fill(BOX, "cat")
     fold = page.locator("#options > button")
-    fold.click()
+    open_options(page)
     for field, value, sentence in (
         ("#anchor textarea, #anchor input", "cat", "the concept itself"),
-        ("#unlearn-steps input", "0", "1 to 5000"),
+        ("#unlearn-steps input", "0", "“Forgetting steps” is 0; 1 to 5000"),
         ("#unlearn-lr input", "7", "is accepted"),
         ("#unlearn-steps input", "", "whole number"),
         ("#own-prompts textarea", "keep: a dog", "Line 1"),
@@ -181,7 +192,7 @@ def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
         fold.click()
         expect(page.locator(field).first).to_be_hidden()
         page.click("#run")
-        expect(page.locator(field).first).to_be_visible()
+        expect(page.locator(field).first).to_be_focused()
         expect(page.locator("#hint")).to_contain_text(sentence)
         page.fill(field, before)
         page.press(field, "Tab")
@@ -192,7 +203,7 @@ def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
 def test_options_show_the_equivalent_command(visit) -> None:
     page = visit()
     page.fill(BOX, "van gogh style")
-    page.locator("#options > button").click()
+    open_options(page)
     page.fill("#unlearn-steps input", "7")
     page.press("#unlearn-steps input", "Tab")
     command = page.locator("#command textarea, #command input")
@@ -205,7 +216,7 @@ def test_options_show_the_equivalent_command(visit) -> None:
 def test_fields_follow_the_kind_of_concept_until_they_are_changed(site, visit) -> None:
     page = visit()
     steps = page.locator("#unlearn-steps input")
-    page.locator("#options > button").click()
+    open_options(page)
     page.fill(BOX, "woodcut")
     expect(steps).to_have_value(str(make_config("woodcut").unlearn.steps))
     page.fill(BOX, "dog")
@@ -234,6 +245,7 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
         page.locator("#resist-on input"),
         page.locator("#resist-on").get_by_text("adds about"),
     )
+    open_options(page)
     expect(switch).not_to_be_checked()
     expect(said).to_have_text(re.compile(r"\d+ s in fast, where .*; \d+ min in full, where "))
     assert (
@@ -244,7 +256,6 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
         < 3
     )
     command = page.locator("#command textarea, #command input")
-    page.locator("#options > button").click()
     page.fill(BOX, "rabbit")
     expect(command).to_have_value(re.compile("--concept rabbit"))
     assert "resist" not in command.input_value()
@@ -259,7 +270,7 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
 def test_a_method_fills_in_what_it_suggests(visit) -> None:
     page = visit()
     page.fill(BOX, "cat")
-    page.locator("#options > button").click()
+    open_options(page)
     page.locator("#objective input").click()
     page.get_by_role("option", name=re.compile("^erasediff")).click()
     expect(page.locator("#unlearn-lr input")).to_have_value("0.003")
@@ -322,11 +333,11 @@ def test_a_reload_asks_first_and_returns_to_the_run_in_progress_and_to_finished_
     site.runner.seconds = 30
     page, asked = visit(), []
     start(page, "rabbit")
-    page.locator("#film img").first.wait_for()
+    page.locator("#stage .u-now").first.wait_for()
     page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
     page.reload()
     assert asked == ["beforeunload"]
-    page.locator("#film img").first.wait_for()
+    page.locator("#stage .u-now").first.wait_for()
     expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of \d+"))
     assert site.runner.log == [("begin", "rabbit")]
     page.click("#stop")

@@ -68,7 +68,7 @@ def listed(page: Page) -> list[str]:
 def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     page = visit()
     forget(page, "frog")
-    expect(page.locator("#status h2")).to_have_text("Removed")
+    expect(page.locator("#status h2")).to_have_text("The attacker lost")
     assert page.locator("#found li").count() == 0
     site.runner.gate.clear()
     page.click("#go")
@@ -79,7 +79,7 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     site.runner.gate.set()
     expect(page.locator("#found li")).to_have_count(5)
     page.locator("#go").wait_for()
-    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#status h2")).to_have_text("The attacker won")
     expect(page.locator("#status")).to_contain_text("Worst attack")
     first = page.locator("#found li").first
     expect(first).to_contain_text("gets it back")
@@ -100,7 +100,7 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     choose(page, "#shown", "cat (recorded)")
     expect(page.locator("#status")).to_contain_text("Recorded")
     choose(page, "#shown", "frog (your run 1)")
-    expect(page.locator("#status h2")).to_have_text("Concealed")
+    expect(page.locator("#status h2")).to_have_text("The attacker won")
     expect(page.locator("#found li")).to_have_count(5)
 
 
@@ -113,7 +113,7 @@ def test_one_attack_by_name_and_what_proves_nothing_apart(visit) -> None:
     expect(page.locator("#found")).to_contain_text("Proves nothing")
     expect(page.locator("#found li")).to_contain_text("not counted")
     expect(page.locator("#found")).not_to_contain_text("What attacks got back")
-    expect(page.locator("#status h2")).to_have_text("Removed")
+    expect(page.locator("#status h2")).to_have_text("The attacker lost")
 
 
 def test_stop_keeps_the_attacks_that_are_complete(site, visit) -> None:
@@ -346,7 +346,7 @@ def test_the_end_is_shown_once_with_the_last_events(case) -> None:
     first, last = case.handlers.follow(case.job)
     assert first[case.page.stop].visible
     assert not last[case.page.stop].visible
-    assert "Removed" in last[case.page.status]
+    assert "The attacker lost" in last[case.page.status]
     assert case.page.comparison in last
 
 

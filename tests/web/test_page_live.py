@@ -14,6 +14,7 @@ from browsing import (
     TRAP,
     Visitors,
     download,
+    open_options,
     scores,
     served,
     set_options,
@@ -55,11 +56,11 @@ def test_arrive_type_run_stop(visit: Visitors) -> None:
     set_options(page, SMALL | {"unlearn.steps": 40})
     start(page, "Kitty")
     expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of"))
-    page.locator("#film img").first.wait_for()
+    page.locator("#stage .u-now").first.wait_for()
     page.click("#stop")
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Stopped")
-    assert page.locator("#film img").count()
+    assert page.locator("#stage .u-now").count()
     page.context.close()
 
 
@@ -137,7 +138,7 @@ def test_a_foreign_model_without_a_judge_says_so(foreign: Visitors, tmp_path: Pa
     set_options(page, SMALL)
     start(page, "a red balloon")
     wait_for_end(page)
-    expect(page.locator("#status")).to_contain_text("Inconclusive")
+    expect(page.locator("#status")).to_contain_text("No verdict")
     expect(page.locator("#status")).to_contain_text("judge")
     assert len(sources(page)) == 12
     assert load_file(download(page, "adapter", tmp_path))
@@ -154,7 +155,7 @@ def test_typed_text_is_never_markup(foreign: Visitors) -> None:
     page.click("#run")
     expect(page.locator("#hint")).to_contain_text("characters")
     page.fill(BOX, "x")
-    page.locator("#options > button").click()
+    open_options(page)
     page.fill("#anchor textarea, #anchor input", "x" * 201 + TRAP)
     page.click("#run")
     expect(page.locator("#hint")).to_contain_text("characters")

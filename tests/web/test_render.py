@@ -24,6 +24,7 @@ from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.service.jobs import Job
+from unlearn_app.service.pace import TimeLeft
 from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.events import (
     COLUMNS,
@@ -33,9 +34,9 @@ from unlearn_app.settings.events import (
     UNRESISTING,
     AttackCheckpoint,
     GroupScore,
+    Images,
     PanelProgress,
     Picture,
-    Preview,
     Sampling,
     Stage,
     Step,
@@ -46,15 +47,16 @@ from unlearn_app.web import html, pictures
 from unlearn_app.web.downloads import copied_bytes, download_folder, exports, write_only
 from unlearn_app.web.layout import Page, known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
+from unlearn_app.web.recordings import recorded_card, recorded_cards
 from unlearn_app.web.run_html import (
     attack_cards,
     comparison_table,
-    preview_strip,
     score_table,
     status,
 )
 from unlearn_app.web.run_list import RunList
 from unlearn_app.web.sequence_tab import RequestProgress
+from unlearn_app.web.stage import moments, stage
 from unlearn_app.web.view_state import AttackProgress, ViewState, stored_state
 
 TRAP = "<b onload=x>&\"'"
@@ -89,7 +91,8 @@ def test_a_live_run_and_its_folder_look_the_same(watched, tmp_path: Path) -> Non
     assert status(live) == status(stored)
     assert comparison_table(live) == comparison_table(stored)
     assert score_table(live) == score_table(stored)
-    assert preview_strip(live) == preview_strip(stored)
+    live.owner = stored.owner
+    assert stage(live) == stage(stored)
     assert live.curve == stored.curve
     assert loss_table(live).equals(loss_table(stored))
 
@@ -186,27 +189,15 @@ def test_rows_share_prompt_and_seed_over_three_columns(watched, tmp_path: Path) 
     assert "✕ dog" in html
 
 
-def test_progress_rises_and_ends_in_the_next_stage() -> None:
+def test_the_time_left_is_said_beside_what_happens() -> None:
     view = ViewState(make_config("cat"))
-    seen = [view.fraction]
     view.apply(Stage("unlearn", "Forgetting", SHARES["unlearn"]))
-    for step in (1, 30, 60):
-        view.apply(Step("unlearn", step, 60, {"forget": 1.0}))
-        seen.append(view.fraction)
-    begun = SHARES["compare"]
-    view.apply(Stage("compare", "Comparing", begun))
-    seen.append(view.fraction)
-    assert seen == sorted(seen)
-    assert seen[-2] == pytest.approx(begun)
-    assert seen[-1] == begun
-
-
-def test_time_left_is_not_guessed_at_the_start() -> None:
-    view = ViewState(make_config("cat"))
-    view.apply(Stage("unlearn", "Forgetting", 0.5))
-    assert view.seconds_left() is None
-    view.started -= 10
-    assert view.seconds_left() == pytest.approx(10, abs=0.5)
+    assert "left" not in status(view)
+    view.left = TimeLeft(42.0, False, 0.25)
+    assert "about 40 s left<" in status(view)
+    assert 'aria-valuenow="25"' in status(view)
+    view.left = TimeLeft(130.0, True, 0.25)
+    assert "about 2 min left, slower than expected" in status(view)
 
 
 def test_thinning_keeps_every_term() -> None:
@@ -278,12 +269,13 @@ def test_all_text_is_escaped() -> None:
     view = ViewState(make_config("x"))
     object.__setattr__(view.config, "concept", TRAP)
     view.apply(Stage("load", TRAP, 0.0))
-    shown = Picture("unlearn", 1, TRAP, 0, Sampling(2, 3.0), 0, image=picture(1))
-    view.apply(Preview("unlearn", 1, (shown,)))
+    shown = Picture("unlearn", 0, TRAP, 0, Sampling(2, 3.0), 0, group="forget", image=picture(1))
+    view.apply(Images("original", (shown,)))
     trapped = Concept(TRAP, TRAP, TRAP, TRAP, *[PromptSplit((), ())] * 5)
     pieces = [
         status(view),
-        preview_strip(view),
+        stage(view),
+        recorded_cards([recorded_card(TRAP, view)]),
         html.alert(TRAP, [TRAP]),
         html.render("understood", concept=trapped, advice=TRAP),
     ]
@@ -319,8 +311,8 @@ def test_a_stored_run_is_judged_with_what_was_found_since(
     watched(tmp_path / "run", "frog")
     before = status(stored_state(Run.open(tmp_path / "run")))
     after = status(stored_state(attacked(tmp_path / "run", "inversion")))
-    assert "Removed" in before
-    assert "Concealed" in after
+    assert "The attacker lost" in before
+    assert "The attacker won" in after
     assert "inversion" in after
 
 
@@ -387,14 +379,10 @@ def test_a_finding_without_pictures_and_with_markup_is_shown_as_text(
     assert "u-blank" in shown
 
 
-def test_many_reasons_fold_but_never_the_one_that_decides(attacked, tmp_path: Path) -> None:
-    few = status(stored_state(attacked(tmp_path / "run", "noise")))
-    assert "more reasons" not in few
+def test_reasons_fold_but_never_the_one_that_decides(attacked, tmp_path: Path) -> None:
     view = stored_state(attacked(tmp_path / "run", "noise", "prompts", "inversion", "completion"))
     open_part = status(view).partition("<details")[0]
     assert "Worst attack: the attack inversion" in open_part
-    assert "The original shows" in open_part
-    assert f"{len(view.verdict.reasons) - 2} more reasons" in status(view)
     assert all(escape(reason) in status(view) for reason in view.verdict.reasons)
     told = ("One.", "Two.", "Three.", "Four.", "Five.", "Only prompts were tried.")
     view.verdict = Verdict("inconclusive", told)
@@ -530,3 +518,31 @@ def test_the_panel_is_shown_as_it_comes() -> None:
     assert text.count("<img") == 1
     done.apply(Stage("unlearn", "The next request", 0.0))
     assert done.seen == []
+
+
+def test_every_moment_of_the_stage_has_the_same_prompts_and_seeds(watched, tmp_path: Path) -> None:
+    view = watched(tmp_path / "run")
+    found = moments(view)
+    asked = [[(c.picture.prompt, c.picture.seed) for c in m.cards.values()] for m in found]
+    assert [moment.phase for moment in found] == ["original", "forgotten", "attacked", "attacked"]
+    assert all(slots == asked[0] for slots in asked)
+    assert len(asked[0]) == 4
+    other = next(iter(view.cards["unlearned"]))
+    card = view.cards["unlearned"][other]
+    view.cards["unlearned"][other] = replace(card, picture=replace(card.picture, seed=7))
+    assert len(moments(view)[1].cards) == 3, "a picture of another seed is left out"
+
+
+def test_the_figures_of_a_moment_are_those_of_its_step(watched, tmp_path: Path) -> None:
+    found = moments(watched(tmp_path / "run"))
+    assert [moment.count for moment in found[:2]] == ["6/6", "0/6"]
+    assert found[-1].count == "6/6"
+    assert found[1].interval == "0 %, 95 % interval 0 to 39 %"
+
+
+def test_a_moment_without_a_judge_has_no_count(watched, tmp_path: Path) -> None:
+    view = watched(tmp_path / "run")
+    score = replace(view.scores["original"]["forget"], accuracy=None)
+    view.scores["original"]["forget"] = score
+    assert moments(view)[0].count == ""
+    assert moments(view)[0].interval == ""

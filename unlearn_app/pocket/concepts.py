@@ -39,6 +39,24 @@ TEST_STYLES = (
 """Held out from every training prompt, together with half of the objects; of each family of styles
 at most two thirds.
 """
+ALMOST = 0.66
+"""How much of two words is alike where one is a slip of the other: a letter in three may differ."""
+MEANINGS = {
+    ("knife", "sword", "bomb"): "gun pistol rifle weapon war soldier violence blood axe spear",
+    ("butterfly", "penguin"): "bird eagle duck chicken owl parrot insect bee fly",
+    ("cat", "dog", "rabbit", "bear"): "animal pet lion tiger wolf fox horse cow mouse panda zebra",
+    ("fish", "frog"): "shark whale dolphin snake lizard turtle salmon",
+    ("rose", "sunflower", "tree"): "flower plant grass leaf garden tulip palm bush",
+    ("car", "ship", "airplane"): "bus truck train bike bicycle motorcycle tank helicopter vehicle",
+    ("apple", "burger", "pizza"): "food fruit bread banana orange sandwich cheese meal pasta",
+    ("hammer", "scissors"): "tool saw drill wrench screwdriver",
+    ("santa", "robot", "ghost"): "person man woman human face people monster witch clown alien",
+    ("van gogh", "watercolor", "pointillism"): "monet picasso painter painting oil impressionism",
+    ("pop art", "cartoon", "arcade"): "anime manga pixel disney lego",
+    ("sketch", "ink", "chalk", "woodcut"): "drawing pen charcoal line engraving",
+    ("photo", "vintage"): "realistic camera film black",
+}
+"""Names to offer for words that the world lacks, by what such words mean."""
 FILLERS = ("a", "an", "the", "in", "of", "by", "style", "styles", "painting", "picture")
 
 
@@ -69,9 +87,12 @@ def find_entry(text: str, field: str = "concept") -> tuple[Entry, Kind]:
             f"“{text}” is a setting; objects and styles can be forgotten, such as cat or van gogh.",
             field,
         )
-    nearest = ", ".join(nearest_known(text))
+    nearest = nearest_known(text)
+    said = f"it knows {len(nearest)} things"
+    if len(nearest) < len((*OBJECTS, *STYLES)):
+        said = "the nearest it knows"
     raise ConfigError(
-        f"The bundled model does not know “{text}”; the nearest it knows: {nearest}.", field
+        f"The bundled model does not know “{text}”; {said}: {', '.join(nearest)}.", field
     )
 
 
@@ -102,11 +123,19 @@ def _find(text: str) -> tuple[Entry, Kind] | None:
 
 
 def nearest_known(text: str) -> list[str]:
-    """The four canonical names that are closest in spelling to `text`."""
+    """Canonical names to offer instead of `text`: up to four that are spelt almost like it, else
+    those that are near in meaning, else all that the denoiser was shown.
+    """
     by_spelling = {s: entry.name for entry in (*OBJECTS, *STYLES) for s in spellings(entry)}
     wanted = _normal(text)
-    ranked = sorted(by_spelling, key=lambda s: -difflib.SequenceMatcher(None, wanted, s).ratio())
-    return list(dict.fromkeys(by_spelling[s] for s in ranked))[:4]
+    near = difflib.get_close_matches(wanted, by_spelling, 8, cutoff=ALMOST)
+    if near:
+        return list(dict.fromkeys(by_spelling[s] for s in near))[:4]
+    words = {form for word in wanted.split() for form in (word, word.removesuffix("s"))}
+    meant = [names for names, meaning in MEANINGS.items() if words & set(meaning.split())]
+    return list(dict.fromkeys(n for names in meant for n in names)) or list(
+        dict.fromkeys(by_spelling.values())
+    )
 
 
 def _normal(text: str) -> str:

@@ -27,6 +27,7 @@ from .jobs import (
     check_request,
     folder_size,
 )
+from .pace import Pace, Schedule
 from .visitors import GRACE, Visitors, visitor_of
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ class Engine:
         self.ready = threading.Event()
         self.load_error = ""
         """Why the model could not be loaded, as a sentence."""
+        self.pace = Pace()
+        """How long runs take here."""
         self.visitors = Visitors(grace, clock)
         self.runs = RunStore(
             keep_runs,
@@ -365,6 +368,8 @@ class Engine:
                     return
                 job = self._jobs[0]
                 job.begun = time.monotonic()
+                if isinstance(job.request, RunConfig):
+                    job.schedule = Schedule(job.request, self.pace)
             error = self._error_of(lambda job=job: self._run(job), job.id)
             with self._change:
                 unkept = self._error_of(lambda job=job: self._keep_or_delete(job), job.id)

@@ -12,6 +12,7 @@ from ..settings import groups
 from ..settings.cost import attacks_cost, check_cost, request_cost, run_cost
 from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
 from ..settings.run_config import RunConfig
+from .pace import Schedule
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Job:
     address: str = ""
     asked: float = 0.0
     begun: float | None = None
+    schedule: Schedule | None = None
+    """How far a run has come; None before it begins, and for other requests."""
     abandoned: bool = False
     over: bool = False
     error: str = ""
@@ -88,6 +91,8 @@ class Job:
     def add(self, event: Event) -> None:
         """Add an event."""
         with self._changed:
+            if self.schedule:
+                self.schedule.apply(event)
             self._events.append(event)
             self._changed.notify_all()
 

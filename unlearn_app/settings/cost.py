@@ -42,20 +42,32 @@ def check_cost(cost: int, command: str) -> None:
         )
 
 
-def run_cost(config: RunConfig) -> int:
-    """The forward passes of a run: training, attack, controls and comparison."""
+def run_costs(config: RunConfig) -> dict[str, int]:
+    """The forward passes of a run by its parts, as `settings.events.SHARES` names them."""
     compare, attack, picture = config.compare, config.attack, _picture(config)
     looks = sum(step < attack.steps for step in CHECKPOINTS)
     column = (compare.forget + compare.near + compare.far) * picture
-    cost = training_cost(config) + WATCHED * picture + 3 * column + _relearning(config)
-    cost += looks * (compare.forget + 2) * picture
+    examples = _examples_cost(config)
+    costs = {
+        "originals": column,
+        "retain": examples,
+        "unlearn": training_cost(config) - examples + WATCHED * picture,
+        "compare": column,
+        "attack": _relearning(config) + looks * (compare.forget + 2) * picture + column,
+        "controls": 0,
+    }
     if attack.controls or config.resist.on:
         control = _relearning(config) + (2 + looks) * compare.forget * picture
-        cost += control
+        costs["controls"] += control
         if config.resist.on:
             plain = replace(config, resist=replace(config.resist, on=False))
-            cost += control + training_cost(plain)
-    return cost
+            costs["controls"] += control + training_cost(plain)
+    return costs
+
+
+def run_cost(config: RunConfig) -> int:
+    """The forward passes of a run: training, attack, controls and comparison."""
+    return sum(run_costs(config).values())
 
 
 def attacks_cost(config: RunConfig, kinds: Sequence[str]) -> int:
@@ -85,17 +97,25 @@ def _picture(config: RunConfig) -> int:
 def training_cost(config: RunConfig) -> int:
     """Unlearning with the pictures that it trains on; an edit in closed form costs nothing."""
     unlearn, resist = config.unlearn, config.resist
-    if registry.kind_of(config.objective) != "objective" and not resist.on:
+    if not _trains(config):
         return 0
-    pictures = 2 * unlearn.train_pictures
     step = 2 * unlearn.batch_size * (GRADIENT + 1)  # a target may move with the model
     taught = min(unlearn.steps, unlearn.pool or unlearn.steps)
     if resist.on:
-        pictures += unlearn.train_pictures
         attacked = resist.batch_size * (resist.steps * GRADIENT + 3 * (GRADIENT + TARGETS))
         step += attacked * (GRADIENT if resist.order == "second" else 1)
     targets = taught * 2 * unlearn.batch_size * TARGETS
-    return pictures * _picture(config) + targets + unlearn.steps * step
+    return _examples_cost(config) + targets + unlearn.steps * step
+
+
+def _trains(config: RunConfig) -> bool:
+    return registry.kind_of(config.objective) == "objective" or config.resist.on
+
+
+def _examples_cost(config: RunConfig) -> int:
+    """The pictures that unlearning trains on."""
+    pictures = (3 if config.resist.on else 2) * config.unlearn.train_pictures
+    return pictures * _picture(config) if _trains(config) else 0
 
 
 def _relearning(config: RunConfig) -> int:

@@ -14,14 +14,14 @@ from starlette.middleware import Middleware
 
 from ..common.atomic_files import complete
 from ..common.errors import OutputError
-from ..common.paths import ASSETS
+from ..common.paths import ASSETS, POCKET
 from ..common.registry import DEFAULT_MODEL
 from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from ..service.jobs import AttackRequest, LedgerRequest
-from ..settings.run_config import RunConfig
+from ..settings.run_config import RunConfig, make_config
 from .api import attack_endpoint, unlearn_endpoint
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
@@ -29,11 +29,14 @@ from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
 from .html import render
 from .layout import Page
+from .options import EXAMPLE
 from .pictures import forget
+from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
 from .view_state import stored_state
 
+TITLE = "Can it really forget?"
 SEVERAL = "several"
 """The second tab."""
 SHOWN_AFTER = 1.0
@@ -48,6 +51,28 @@ MAKE_KEY = """(key) => /^[0-9a-f]{64}$/.test(key) ? key : Array.from(
 """Keep the browser's key, or make one; `service/visitors.py` reads it. It is sent in request bodies
 only, never in a URL, and is never shown.
 """
+READABLE = {
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_dark": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "input_placeholder_color": "*neutral_500",
+    "input_placeholder_color_dark": "*neutral_400",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+}
+"""Colours of the theme that stand out from what is behind them as WCAG AA asks, in both themes."""
+SAYS = (
+    "Make a picture model forget something, let an attacker teach it back, and see which of the"
+    " two won."
+)
+CARD = (
+    f'<meta name="description" content="{SAYS}"><meta property="og:type" content="website">'
+    f'<meta property="og:title" content="{TITLE}"><meta property="og:description" content="{SAYS}">'
+)
+"""What other sites show of a link to the page."""
 HERE = Path(__file__).parent
 RECORDED = ASSETS / "recorded"
 
@@ -58,17 +83,19 @@ def build_demo(
     """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it."""
     recordings = _readable(recorded)
     runs = recorded_choices(recordings)
-    first = next(iter(recordings.values()), None)
-    state = stored_state(Run.open(first), recorded=True) if first else None
+    states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
+    state = next(iter(states.values()), None)
+    cards = [recorded_card(name, own) for name, own in states.items()]
+    seconds = engine.pace.total(make_config(EXAMPLE, model=model))
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
-    with gr.Blocks(title="Can it really forget?", analytics_enabled=False) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.
         key = gr.BrowserState("", storage_key="unlearn-visitor", secret="unlearn")
         ready, open_page = gr.Timer(0.5), gr.Timer(STAY_EVERY)
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept"):
-                page = Page(names, runs, state, model)
+                page = Page(names, runs, state, model, cards, seconds)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
         run_list = RunList(engine, page, recordings)
@@ -115,12 +142,13 @@ def launch_kwargs() -> dict[str, Any]:
             neutral_hue="slate",
             font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
             font_mono=["ui-monospace", "Consolas", "monospace"],
-        ),
+        ).set(**READABLE),
         "css_paths": HERE / "page.css",
         "head": (
             f'<script>{script}</script><meta name="viewport" content="width=device-width,'
-            ' initial-scale=1">'
+            f' initial-scale=1">{CARD}'
         ),
+        "favicon_path": POCKET / "glyphs" / "ghost.png",
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,
@@ -165,7 +193,8 @@ def _wire_visit(
     everything += [*sequence.shown, tabs]
     # Only for returning visitors, since the browser redraws all of these outputs.
     page.came_back.change(resume, key, everything, **WORKING)
-    arrived = [*page.downloads.values(), page.came_back]
+    linked = [page.concept, *(page.options.components[name] for name in ("seed", "objective"))]
+    arrived = [*page.downloads.values(), page.came_back, *linked]
     loaded = demo.load(None, key, key, js=MAKE_KEY, **HIDDEN)
     loaded.then(runs.arrive, [key, page.shown], arrived, **WORKING)
 
@@ -181,18 +210,20 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     page.concept.change(options.follow_kind, **followed)
     # Once more, since a fast typist presses Enter before the change arrives.
     filled = gr.on(start, options.follow_kind, **followed)
-    refused = filled.then(handlers.refuse, fields, [page.hint, page.folded], **QUIET)
+    folds = [page.hint, page.folded, options.expert]
+    refused = filled.then(handlers.refuse, fields, folds, **QUIET)
     shown = [*result, page.run, page.stop, page.concept]
     refused.then(handlers.run, [key, *fields], shown, validator=handlers.check, **WORKING)
     page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
-    changed, explained = [field.change for field in fields], [page.hint, page.prompts, page.command]
-    explained.append(parts["concept_kind"])
+    changed = [field.change for field in fields]
+    explained = [page.hint, page.prompts, page.command, page.estimate, parts["concept_kind"]]
     gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
     picked, asked = [preset.input, objective.input], [page.concept, preset, objective]
     gr.on(picked, options.defaults, asked, [options.filled, *suggested], **QUIET)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
     page.shown.input(runs.show, [key, page.shown], result, **QUIET)
+    page.cards.select(runs.show_recorded, key, result, **QUIET)
 
 
 def _wire_finished(

@@ -21,20 +21,26 @@ from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
 from ..settings.run_config import BY_WORDS, MAX_TEXT, RunConfig
 from .boundary import visitor_address
 from .following import Updates, follow, visitor_of
-from .html import alert, failed, note, render
+from .html import alert, estimate, failed, note, render
 from .layout import INVITATION, Page
+from .options import BASIC, elem_id_of, plain
 from .plots import angle_table, curve_plot, loss_table
 from .run_html import (
     SAVED,
     STOP_ASKED,
     attack_cards,
     comparison_table,
-    preview_strip,
     score_table,
     status,
 )
 from .run_list import GONE, RunList
+from .stage import stage
 from .view_state import AttackProgress, ViewState, stored_state
+
+ABOUT_CONCEPT = ("", "concept", "concept_kind")
+"""Fields of errors that stand beside the box for the concept."""
+MOST_OFFERED = 8
+"""If there are more concepts to pick instead, only the message names them."""
 
 
 class RunHandlers:
@@ -48,7 +54,8 @@ class RunHandlers:
         error = self._mistake(concept, values)
         names = ["key", "concept", *self._page.options.components]
         at = error.field if error and error.field in names else "concept"
-        return [gr.validate(not error or name != at, str(error or "")) for name in names]
+        said = plain(str(error)) if error else ""
+        return [gr.validate(not error or name != at, said) for name in names]
 
     def explain(self, concept: str, *values: Any) -> Updates:
         """Show under the box how the text was understood, or the error and concepts to pick
@@ -73,6 +80,7 @@ class RunHandlers:
             page.hint: render("understood", concept=known, advice=advice, kept=kept_whole(known)),
             page.prompts: render("prompts", concept=known, evenly_spaced=evenly_spaced),
             page.command: config.command(),
+            page.estimate: estimate(self._engine.pace.total(config)),
         }
 
     def _kind(self, values: tuple, field: str = "") -> gr.Radio:
@@ -80,14 +88,15 @@ class RunHandlers:
         chosen = dict(zip(self._page.options.components, values, strict=True))["concept_kind"]
         return gr.Radio(visible=field == "concept_kind" or chosen != BY_WORDS)
 
-    def refuse(self, concept: str, *values: Any) -> tuple[Any, Any]:
+    def refuse(self, concept: str, *values: Any) -> tuple[Any, Any, Any]:
         """Show an error under the box, and open the options if it is about one of them."""
         error = self._mistake(concept, values)
         if not error:
-            return gr.skip(), gr.skip()
-        about_concept = error.field in ("", "concept", "concept_kind")
-        options = gr.skip() if about_concept else gr.Accordion(open=True)
-        return self._alert(concept, error), options
+            return gr.skip(), gr.skip(), gr.skip()
+        if error.field in ABOUT_CONCEPT:
+            return self._alert(concept, error), gr.skip(), gr.skip()
+        expert = gr.skip() if error.field in BASIC else gr.Accordion(open=True)
+        return self._alert(concept, error), gr.Accordion(open=True), expert
 
     def _parse(self, concept: str, values: tuple) -> tuple[RunConfig, Concept]:
         config = self._page.options.config(concept, values)
@@ -101,11 +110,14 @@ class RunHandlers:
         return None
 
     def _alert(self, concept: str, error: ConfigError) -> str:
-        """The error; if it is about the concept, with the nearest known concepts."""
-        about = error.field in ("", "concept", "concept_kind")
-        asked = about and 0 < len((concept or "").strip()) <= MAX_TEXT
-        world = registry.world(self._model)
-        return alert(str(error), world.nearest_known(concept) if asked else [])
+        """The error, with what its field is called; if it is about the concept, with concepts to
+        pick instead.
+        """
+        about_concept = error.field in ABOUT_CONCEPT
+        asked = about_concept and 0 < len((concept or "").strip()) <= MAX_TEXT
+        offered = registry.world(self._model).nearest_known(concept) if asked else []
+        at = elem_id_of(error.field or "concept")
+        return alert(plain(str(error)), offered if len(offered) <= MOST_OFFERED else (), at)
 
     def run(self, request: gr.Request, key: str, concept: str, *values: Any) -> Iterator[Updates]:
         """Queue a run and show it until it ends."""
@@ -139,15 +151,15 @@ class RunHandlers:
         for event in events:
             state.apply(event)
         kinds = {type(event) for event in events}
-        state.started = job.begun or state.started
+        state.left = job.schedule.left() if job.schedule else None
         state.stopping, state.position = job.cancel.is_set(), self._engine.position(job)
         changed: Updates = {page.status: status(state)}
         if AttackCheckpoint in kinds:
             changed[page.curve] = curve_plot(state)
         if Images in kinds:
             changed[page.comparison] = comparison_table(state)
-        if kinds & {Preview, AttackCheckpoint, Images}:
-            changed[page.previews] = preview_strip(state)
+        if kinds & {Images, Preview, AttackCheckpoint}:
+            changed[page.stage] = stage(state)
         if Step in kinds:
             changed |= {page.losses: loss_table(state), page.angles: angle_table(state)}
         return changed
@@ -173,14 +185,30 @@ class RunHandlers:
         return gr.Button("Stopping…", interactive=False), STOP_ASKED
 
     def arrive(self, request: gr.Request, key: str, shown: str | None) -> Updates:
-        """The page has opened: let the model load, offer the files of the recorded run, and set
-        `came_back` if the visitor has data from earlier.
+        """The page has opened: let the model load, offer the files of the recorded run, fill in
+        what the link names, and set `came_back` if the visitor has data from earlier.
         """
         engine, visitor = self._engine, visitor_of(self._engine, request, key)
         engine.arrive()
         has = engine.runs.of(visitor) or engine.job_of(visitor) or engine.home(visitor).exists()
         links = self._runs.links(self._runs.recorded.get(shown or ""))
-        return links | {self._page.came_back: bool(has)}
+        return links | self._linked(request) | {self._page.came_back: bool(has)}
+
+    def _linked(self, request: gr.Request) -> Updates:
+        """The fields that a link such as `?concept=cat&seed=1&method=esd` fills in; values that are
+        not accepted are left out.
+        """
+        page, asked = self._page, dict(getattr(request, "query_params", None) or {})
+        found: Updates = {}
+        concept = str(asked.get("concept", ""))
+        if 0 < len(concept.strip()) <= MAX_TEXT:
+            found[page.concept] = concept
+        seed = str(asked.get("seed", ""))
+        if seed.isdecimal() and len(seed) < 10:
+            found[page.options.components["seed"]] = int(seed)
+        if asked.get("method") in registry.methods():
+            found[page.options.components["objective"]] = asked["method"]
+        return found
 
     def come_back(self, visitor: str) -> Updates:
         """Show the visitor's latest run, if there is one."""

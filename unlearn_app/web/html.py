@@ -1,5 +1,6 @@
 """HTML of the page from its templates, which escape all text; and formatted numbers."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,28 @@ def render(name: str, **values: Any) -> str:
     return _TEMPLATES.get_template(f"{name}.html").render(**values).strip()
 
 
+def duration(seconds: float) -> str:
+    """About how long something takes, such as "about 40 s"; never less than it seems to take."""
+    if seconds < 100:
+        return f"about {max(5 * math.ceil(seconds / 5 - 0.4), 1)} s"
+    return f"about {seconds / 60:.0f} min"
+
+
+def estimate(seconds: float) -> str:
+    """How long a run takes, beside its button."""
+    return f"<p>{duration(seconds)}</p>"
+
+
 def note(text: str) -> str:
     """A message in a muted colour; "" for no text."""
     return _part("note", text)
 
 
-def alert(message: str, concepts: Sequence[str] = ()) -> str:
-    """An error message about an input, with concepts to pick instead."""
-    return _part("alert", message, concepts)
+def alert(message: str, concepts: Sequence[str] = (), at: str = "") -> str:
+    """An error message about an input, with concepts to pick instead; `at` is the id of the field
+    that the browser brings into view.
+    """
+    return _part("alert", message, concepts, at)
 
 
 def failed(error: str) -> str:

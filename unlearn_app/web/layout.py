@@ -9,10 +9,12 @@ import gradio as gr
 from ..common import registry
 from ..common.registry import DEFAULT_MODEL
 from ..settings.attacks import QUICK
-from .html import note, render
-from .options import Options, kind_choice, resist_switch
+from .html import estimate, note, render
+from .options import Options, kind_choice
 from .plots import angle_plot, curve_plot, loss_plot
-from .run_html import attack_cards, comparison_table, preview_strip, score_table, status
+from .recordings import Recorded, recorded_cards
+from .run_html import attack_cards, chart_text, comparison_table, score_table, status
+from .stage import stage
 from .view_state import ViewState
 
 BOX: dict[str, Any] = {"scale": 6, "min_width": 240, "container": False, "max_lines": 1}
@@ -22,6 +24,11 @@ STOP: dict[str, Any] = {"variant": "stop", "scale": 0, "min_width": 110, "visibl
 INVITATION = (
     '<p class="u-hint u-ok">Type a thing or a style; synonyms and capitals do not matter.</p>'
 )
+PICK_CARD = """element.addEventListener("click", (event) => {
+  const card = event.target.closest("[data-recorded]");
+  if (card) trigger("select", { value: card.dataset.recorded });
+});"""
+"""Tells the server which card of a recorded run was pressed."""
 DELETE, SURE = "Delete this run", "Really delete it?"
 DOWNLOADS = {
     "adapter": "LoRA weights",
@@ -110,7 +117,8 @@ class Page:
     """The components that listeners read or write, created inside the current `gr.Blocks`.
 
     `names` are the known concepts of `model` with their kinds. `runs` are the choices of recorded
-    runs; the page opens with the first one, whose state is `state`.
+    runs, and `cards` show them; the page opens with the first one, whose state is `state`. A run
+    with the usual settings takes about `seconds`.
     """
 
     def __init__(
@@ -119,19 +127,24 @@ class Page:
         runs: Sequence[tuple[str, str]],
         state: ViewState | None,
         model: str = DEFAULT_MODEL,
+        cards: Sequence[Recorded] = (),
+        seconds: float = 0.0,
     ) -> None:
         self.came_back = gr.State(False)
-        self._add_question(names, model)
-        self.status = gr.HTML(status(state), elem_id="status")
+        self._add_question(names, model, seconds)
+        with gr.Row(elem_id="first"):
+            self.stage = gr.HTML(stage(state), elem_id="stage")
+            with gr.Column(elem_id="outcome"):
+                self.status = gr.HTML(status(state), elem_id="status")
+                self.cards = gr.HTML(recorded_cards(cards), elem_id="cards", js_on_load=PICK_CARD)
         self.attacks = AttackPanel(state)
         with gr.Row(elem_id="result"):
             with gr.Column(scale=12, min_width=300):
                 self.comparison = gr.HTML(comparison_table(state), elem_id="board")
-                self.previews = gr.HTML(preview_strip(state), elem_id="film")
             with gr.Column(scale=8, min_width=300, elem_id="rail"):
                 self._add_rail(runs, state)
 
-    def _add_question(self, names: Sequence[tuple[str, str]], model: str) -> None:
+    def _add_question(self, names: Sequence[tuple[str, str]], model: str, seconds: float) -> None:
         with gr.Row(elem_id="ask"):
             self.concept = gr.Textbox(
                 label="What should the model forget?",
@@ -140,14 +153,14 @@ class Page:
                 autofocus=True,
                 **BOX,
             )
+            self.estimate = gr.HTML(estimate(seconds), elem_id="estimate")
             self.run = gr.Button("Make it forget", variant="primary", elem_id="run", **START)
             self.stop = gr.Button("Stop", elem_id="stop", **STOP)
         self.hint = gr.HTML(INVITATION, elem_id="hint")
         kind = kind_choice()
         gr.HTML(known_concepts(names), elem_id="chips")
-        switch = resist_switch(model)
         with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
-            self.options = Options(switch, kind, model)
+            self.options = Options(kind, model)
             self.command = gr.Textbox(
                 label="The same run from a terminal",
                 interactive=False,
@@ -161,6 +174,7 @@ class Page:
         self.scores = gr.HTML(score_table(state), elem_id="summary")
         self.curve = curve_plot(state)
         self.losses = loss_plot(state)
+        self.in_words = gr.HTML(chart_text(state), elem_id="chart-text")
         with gr.Row(elem_id="downloads"):
             self.downloads = {
                 kind: gr.DownloadButton(
@@ -182,8 +196,8 @@ class Page:
     @property
     def of_one_run(self) -> list[Any]:
         """The components that show a run, or act on it."""
-        shown = [self.previews, self.comparison, self.scores, self.curve, self.losses, self.angles]
-        shown += [self.status, self.shown, *self.downloads.values()]
+        shown = [self.stage, self.comparison, self.scores, self.curve, self.losses, self.angles]
+        shown += [self.in_words, self.status, self.shown, *self.downloads.values()]
         return [*shown, *vars(self.attacks).values(), *vars(self.actions).values()]
 
 

@@ -1,5 +1,7 @@
 """The settings in the folded section "Options", generated from the fields of the config."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -9,115 +11,269 @@ import gradio as gr
 from ..common import registry
 from ..common.errors import ConfigError
 from ..common.registry import DEFAULT_MODEL
-from ..settings.groups import RESIST_SECONDS, ResistConfig, group_class
+from ..settings.groups import RESIST_SECONDS, RETAIN_ARMS, ResistConfig, group_class
 from ..settings.presets import PRESETS
-from ..settings.run_config import BY_WORDS, RunConfig, make_config, setting_names
+from ..settings.run_config import (
+    BY_WORDS,
+    SETTING_GROUPS,
+    RunConfig,
+    make_config,
+    setting_names,
+)
 from .following import refused
 
-SECTIONS = {
-    "unlearn": "Forgetting",
-    "regularize": "Protection",
-    "resist": "Resisting relearning",
-    "attack": "Attack",
-    "compare": "Pictures",
-}
-OWNERS = {"unlearn": "forgetting", "resist": "simulated attack", "compare": "pictures"}
-"""How a section is named in the label of a setting that another section has too."""
 SWITCH = "resist.on"
-"""The setting of a group that is outside of the folded section."""
-LABELS = {
-    "on": "Resist relearning",
-    "lr": "Learning rate",
-    "rank": "LoRA rank",
-    "alpha": "LoRA alpha",
-    "retain": "Retain prompts",
-    "select": "Share of rows trained",
-    "project": "Projection",
-    "energy": "Energy of the projection",
-    "goal": "Goal of resisting",
-    "cap": "Largest loss that counts",
-    "order": "Order of derivatives",
+"""The one setting that no preset and no method fills in."""
+BASIC = ("objective", SWITCH, "unlearn.retain", "preset", "anchor", "seed")
+"""The settings outside of the expert panel."""
+METHOD_SETTINGS, RULE_SETTINGS = "settings of the method", "settings of the rule"
+"""What stands for the hyperparameters of the chosen method and rule among the names of a group."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Forgetting": (
+        "unlearn.steps",
+        "unlearn.lr",
+        "unlearn.batch_size",
+        "unlearn.train_pictures",
+        "unlearn.pool",
+        "unlearn.modules",
+        "unlearn.rank",
+        "unlearn.alpha",
+        METHOD_SETTINGS,
+    ),
+    "Forgetting against keeping (restricted gradients, arXiv 2412.07808)": (
+        "rule",
+        RULE_SETTINGS,
+        "unlearn.retain_weight",
+        "unlearn.retain_loss",
+    ),
+    "Defence (meta-unlearning, arXiv 2410.12777)": (
+        "resist.steps",
+        "resist.lr",
+        "resist.batch_size",
+        "resist.weights",
+        "resist.optimizer",
+        "resist.order",
+        "resist.goal",
+        "resist.weight",
+        "resist.forget",
+        "resist.related",
+        "resist.unrelated",
+        "resist.cap",
+    ),
+    "Small changes (continual unlearning, arXiv 2511.07970)": (
+        "regularize.l1",
+        "regularize.l2",
+        "regularize.select",
+        "regularize.project",
+        "regularize.energy",
+        "regularize.clip",
+        "regularize.decay",
+        "regularize.reference",
+    ),
+    "The attacker": (
+        "attack.steps",
+        "attack.lr",
+        "attack.batch_size",
+        "attack.pictures",
+        "attack.data",
+        "attack.weights",
+        "attack.optimizer",
+        "attack.rank",
+        "attack.alpha",
+        "attack.controls",
+    ),
+    "Pictures": (
+        "compare.forget",
+        "compare.near",
+        "compare.far",
+        "compare.sampling_steps",
+        "compare.guidance_scale",
+    ),
 }
+"""The settings of the expert panel by group; settings that no group names stand in the last one."""
+LABELS = {
+    "concept": "What should it forget?",
+    "objective": "Method",
+    SWITCH: "Defend it against the attack",
+    "unlearn.retain": "Protect",
+    "preset": "Preset",
+    "anchor": "Show instead",
+    "seed": "Seed",
+    "prompts": "Your own prompts",
+    "rule": "How forgetting and keeping are combined",
+    "unlearn.steps": "Forgetting steps",
+    "unlearn.lr": "Learning rate of forgetting",
+    "unlearn.batch_size": "Pictures per forgetting step",
+    "unlearn.train_pictures": "Example pictures of what to keep",
+    "unlearn.pool": "Batches that are used again",
+    "unlearn.modules": "Layers that may change",
+    "unlearn.rank": "LoRA rank of forgetting",
+    "unlearn.alpha": "LoRA scale of forgetting",
+    "unlearn.retain_weight": "Weight of keeping",
+    "unlearn.retain_loss": "How keeping is measured",
+    "resist.steps": "Simulated attack steps",
+    "resist.lr": "Learning rate of the simulated attack",
+    "resist.batch_size": "Pictures per simulated attack step",
+    "resist.weights": "What the simulated attack trains",
+    "resist.optimizer": "Optimizer of the simulated attack",
+    "resist.order": "Gradient through the simulated attack",
+    "resist.goal": "Goal of the defence",
+    "resist.weight": "Weight of the defence",
+    "resist.forget": "Keep the concept lost, weight",
+    "resist.related": "Lose similar things in the attack, weight",
+    "resist.unrelated": "Lose other things in the attack, weight",
+    "resist.cap": "Loss that is high enough",
+    "regularize.l1": "Price of changes, absolute (L1)",
+    "regularize.l2": "Price of changes, squared (L2)",
+    "regularize.select": "Share of units that may change",
+    "regularize.project": "Projection away from other sentences",
+    "regularize.energy": "Share that the projection holds",
+    "regularize.clip": "Longest gradient",
+    "regularize.decay": "Weight decay of forgetting",
+    "regularize.reference": "Changes are counted since",
+    "attack.steps": "Attack steps",
+    "attack.lr": "Learning rate of the attacker",
+    "attack.batch_size": "Pictures per attack step",
+    "attack.pictures": "Pictures the attacker has",
+    "attack.data": "What the attacker's pictures show",
+    "attack.weights": "What the attacker trains",
+    "attack.optimizer": "Optimizer of the attacker",
+    "attack.rank": "LoRA rank of the attacker",
+    "attack.alpha": "LoRA scale of the attacker",
+    "attack.controls": "Attack something never seen too",
+    "compare.forget": "Pictures of the concept",
+    "compare.near": "Pictures of similar things",
+    "compare.far": "Pictures of everything else",
+    "compare.sampling_steps": "Denoising steps per picture",
+    "compare.guidance_scale": "Guidance scale",
+}
+"""Names of settings in plain words; a hyperparameter without one is named after its part."""
+PROTECT = {
+    "diversified": "similar and other things",
+    "near": "similar things only",
+    "uniform": "other things only",
+}
+"""What `unlearn.retain` covers, in words."""
 BY_KIND = ("unlearn.steps", "unlearn.batch_size", "unlearn.pool", "unlearn.retain_weight")
 """The settings that a world may tune by kind of concept."""
 EXAMPLE = "cat"
 """The concept whose settings stand in the fields before one is typed."""
 TEXTS = ("anchor", "prompts")
 KINDS = {BY_WORDS: "as its words tell", "object": "a thing or a person", "style": "a style"}
+SEARCH = (
+    '<label>Find a setting <input type="search" id="find-setting" autocomplete="off"'
+    ' placeholder="steps, learning rate, LoRA…"></label>'
+)
 HELP = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
 
 
 class Options:
     """The setting components by config name, in the order in which handlers receive their values,
-    created inside the current layout block; `switch` and `kind`, the settings outside of it, exist
-    before.
+    created inside the current layout block: six that most visitors need, and a panel with all
+    others. `kind`, what a concept is, exists before.
 
     `rows` holds the row of every part that has hyperparameters, visible while the part is chosen;
     `filled` the values that were last filled into the fields of `BY_KIND`.
     """
 
-    def __init__(self, switch: gr.Checkbox, kind: gr.Radio, model: str = DEFAULT_MODEL) -> None:
+    def __init__(self, kind: gr.Radio, model: str = DEFAULT_MODEL) -> None:
         self._model = model
         base = make_config(EXAMPLE, model=model)
-        self.components: dict[str, Any] = {SWITCH: switch, "concept_kind": kind}
+        self.components: dict[str, Any] = {"concept_kind": kind}
         self.rows: dict[str, gr.Row] = {}
         # In the browser, as the fields are, so that a request holds both in the same state.
         self.filled = gr.JSON([attrgetter(name)(base) for name in BY_KIND], visible=False)
         self._add_basics(base)
-        self._add_choice("objective", "Method", registry.METHODS, base.objective)
-        self._add_choice("rule", "Gradient rule", ("rule",), base.rule)
-        self.components["prompts"] = gr.Textbox(
-            elem_id="own-prompts",
-            label="Your own prompts",
-            info=_capitalized(HELP["prompts"]),
-            placeholder="forget: my cat asleep on a chair\nretain: my dog asleep on a chair",
-            lines=2,
-            max_lines=8,
-        )
-        for section, title in SECTIONS.items():
-            gr.HTML(f"<h4>{title}</h4>")
-            with gr.Row():
-                for item in fields(group_class(section)):
-                    name = f"{section}.{item.name}"
-                    if name != SWITCH:
-                        self.components[name] = _field(name, item, attrgetter(name)(base))
+        with gr.Accordion("Expert settings", open=False, elem_id="expert") as self.expert:
+            gr.HTML(SEARCH, elem_id="search")
+            placed = {name for names in GROUPS.values() for name in names} | {*self.components}
+            rest = [n for n in setting_names(SETTING_GROUPS) if n not in placed]
+            for title, names in GROUPS.items():
+                with gr.Group(elem_classes="u-settings"):
+                    gr.HTML(f"<h4>{title}</h4>")
+                    last = title == [*GROUPS][-1]
+                    self._add_group((*names, *rest) if last else names, base)
+            self.components["prompts"] = gr.Textbox(
+                elem_id="own-prompts",
+                label=LABELS["prompts"],
+                info=_capitalized(HELP["prompts"]),
+                placeholder="forget: my cat asleep on a chair\nretain: my dog asleep on a chair",
+                lines=2,
+                max_lines=8,
+            )
 
     def _add_basics(self, base: RunConfig) -> None:
-        with gr.Row():
+        with gr.Row(elem_id="basics"):
+            self._add_choice("objective", registry.METHODS, base.objective)
+            self.components["unlearn.retain"] = gr.Dropdown(
+                [(PROTECT.get(name, name), name) for name in RETAIN_ARMS],
+                value=base.unlearn.retain,
+                label=LABELS["unlearn.retain"],
+                info="What it practises to keep.",
+                elem_id="unlearn-retain",
+                min_width=220,
+            )
             self.components["preset"] = gr.Radio(
                 list(PRESETS),
                 value=base.preset,
-                label="Preset",
+                label=LABELS["preset"],
                 info="fast: about a minute; full: more steps and pictures",
+                elem_id="preset",
                 min_width=220,
             )
+        with gr.Row(elem_id="basics-more"):
             self.components["anchor"] = gr.Textbox(
                 elem_id="anchor",
-                label="Anchor",
+                label=LABELS["anchor"],
                 info=_capitalized(HELP["anchor"]),
                 placeholder="chosen by itself",
                 min_width=220,
             )
             self.components["seed"] = gr.Number(
-                base.seed, label="Seed", info=_capitalized(HELP["seed"]), min_width=140
+                base.seed,
+                label=LABELS["seed"],
+                info=_capitalized(HELP["seed"]),
+                elem_id="seed",
+                min_width=140,
             )
+            self.components[SWITCH] = resist_switch(self._model)
 
-    def _add_choice(self, name: str, label: str, kinds: tuple[str, ...], chosen: str) -> None:
-        """A choice among the registered parts of these kinds, and their hyperparameters."""
+    def _add_group(self, names: Sequence[str], base: RunConfig) -> None:
+        """The fields of one group, as many beside each other as fit."""
+        plain = [name for name in names if "." in name]
+        for name in names:
+            if name == METHOD_SETTINGS:
+                self._add_hyperparameters(registry.METHODS, base.objective)
+            elif name == RULE_SETTINGS:
+                self._add_hyperparameters(("rule",), base.rule)
+            elif name == "rule":
+                self._add_choice("rule", ("rule",), base.rule)
+        with gr.Row():
+            for name in plain:
+                group, _, leaf = name.partition(".")
+                items = {item.name: item for item in fields(group_class(group))}
+                self.components[name] = _field(name, items[leaf], attrgetter(name)(base))
+
+    def _add_choice(self, name: str, kinds: tuple[str, ...], chosen: str) -> None:
+        """A choice among the registered parts of these kinds."""
         parts = {part: kind for kind in kinds for part in registry.names(kind)}
         self.components[name] = gr.Dropdown(
             [(f"{part}: {registry.describe(parts[part], part)}", part) for part in sorted(parts)],
             value=chosen,
-            label=label,
+            label=LABELS[name],
             info=_capitalized(HELP[name]),
             elem_id=name,
+            min_width=220,
         )
-        for part, kind in parts.items():
-            if items := registry.settings_of(kind, part):
-                with gr.Row(visible=part == chosen) as self.rows[part]:
-                    for item in items:
-                        own = f"{part}.{item.name}"
-                        self.components[own] = _field(own, item, item.default)
+
+    def _add_hyperparameters(self, kinds: tuple[str, ...], chosen: str) -> None:
+        for kind in kinds:
+            for part in registry.names(kind):
+                if items := registry.settings_of(kind, part):
+                    with gr.Row(visible=part == chosen) as self.rows[part]:
+                        for item in items:
+                            own = f"{part}.{item.name}"
+                            self.components[own] = _field(own, item, item.default)
 
     def config(self, concept: str, values: tuple) -> RunConfig:
         """The checked config of the values in the fields.
@@ -143,7 +299,7 @@ class Options:
             config = make_config(EXAMPLE, **asked, **self._tuned(concept, preset, objective))
         except ConfigError as error:  # only a program can send such values
             raise refused(str(error)) from None
-        own, shared = dict(config.options), ("rule", *setting_names(tuple(SECTIONS)))
+        own, shared = dict(config.options), ("rule", *setting_names(SETTING_GROUPS))
         return [
             [attrgetter(name)(config) for name in BY_KIND],
             *(
@@ -205,19 +361,29 @@ def resist_switch(model: str = DEFAULT_MODEL) -> gr.Checkbox:
         costs.append(f"{time} in {preset}, {worth[preset]}")
     return gr.Checkbox(
         ResistConfig.on,
-        label=LABELS["on"],
+        label=LABELS[SWITCH],
         info=f"adds about {'; '.join(costs)}",
         elem_id="resist-on",
-        container=False,
+        min_width=320,
     )
+
+
+def plain(message: str) -> str:
+    """An error message with the names of settings as their fields are labelled."""
+    return re.sub(r"^[a-z_0-9]+(\.[a-z_0-9]+)?(?= is )", _quoted_label, message)
+
+
+def _quoted_label(found: re.Match) -> str:
+    name = found[0]
+    return f"“{label_of(name)}”" if name in LABELS or "." in name else name
 
 
 def _field(name: str, item: Any, value: Any) -> Any:
     common = {
-        "label": _label(name),
-        "info": item.metadata["help"],
-        "min_width": 170,
-        "elem_id": name.replace(".", "-").replace("_", "-"),
+        "label": label_of(name),
+        "info": _capitalized(item.metadata["help"]),
+        "min_width": 230,
+        "elem_id": elem_id_of(name),
     }
     if item.type is bool:
         return gr.Checkbox(value, **common)
@@ -227,11 +393,15 @@ def _field(name: str, item: Any, value: Any) -> Any:
     return gr.Number(value, **common | {"info": f"{common['info']} ({low:g} to {high:g})"})
 
 
-def _label(name: str) -> str:
-    section, _, leaf = name.partition(".")
-    label = LABELS.get(leaf, _capitalized(leaf.replace("_", " ")))
-    alone = sum(other.endswith(f".{leaf}") for other in setting_names()) == 1
-    return label if alone else f"{label} ({OWNERS.get(section, section)})"
+def label_of(name: str) -> str:
+    """What the field of a setting is called on the page."""
+    part, _, leaf = name.partition(".")
+    return LABELS.get(name) or f"{_capitalized(leaf.replace('_', ' '))} ({part.replace('_', ' ')})"
+
+
+def elem_id_of(name: str) -> str:
+    """The id of the field of a setting."""
+    return "own-prompts" if name == "prompts" else name.replace(".", "-").replace("_", "-")
 
 
 def _capitalized(text: str) -> str:

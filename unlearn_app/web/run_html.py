@@ -1,23 +1,26 @@
-"""A run as HTML: progress and verdict, comparison pictures, previews, scores, and findings."""
+"""A run as HTML: progress and verdict, comparison pictures, scores, and findings."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..evaluation.base_rates import seconds_of
 from ..evaluation.finding import Finding, other_classes
-from ..evaluation.verdict import Thresholds, one_number, ranked
+from ..evaluation.verdict import Thresholds, one_number, ranked, steps_to_recovery
 from ..settings.attacks import QUICK
-from ..settings.events import Column, Group
-from .html import STOPPING, failed, progress, render
+from ..settings.events import Column, Group, Verdict
+from .html import STOPPING, duration, failed, percent, progress, render
 from .pictures import address
+from .plots import curve_table, loss_table
+from .stage import Moment, moments
 from .view_state import Card, ViewState
 
-MOST_REASONS = 5
-"""If there are more reasons, all but those that decide the verdict are folded."""
 SAVED = "Results so far are saved."
+MOST_ROWS = 20
+"""How many rows of a chart its table shows."""
 NOTHING_YET = "There was no result yet, so nothing is kept."
-STOP_ASKED = f'<section class="u-status u-running"><p><b role="status">{STOPPING}</b></p></section>'
+STOP_ASKED = f'<section class="u-status u-running"><p><b data-say>{STOPPING}</b></p></section>'
 """The answer to a click on Stop."""
 
 
@@ -32,27 +35,103 @@ def status(state: ViewState | None) -> str:
         return failed(state.error)
     if not state.over:
         return _progress(state)
-    label = state.verdict.label if state.verdict and not state.stopped else "inconclusive"
+    verdict = None if state.stopped else state.verdict
+    return render(
+        "verdict",
+        state=state,
+        label=verdict.label if verdict else "inconclusive",
+        headline=headline(verdict) if verdict else _stopped(state),
+        milestones=_milestones(moments(state)),
+        facts=_facts(state),
+        reasons=verdict.reasons if verdict else (),
+        limits=Thresholds(),
+    )
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Who won, in a few words, and what that means in a sentence."""
+
+    winner: str
+    sentence: str
+
+
+def headline(verdict: Verdict) -> Headline:
+    """The verdict as the page says it first."""
+    if verdict.label == "inconclusive":
+        return Headline("No verdict", verdict.reasons[-1] if verdict.reasons else "")
+    winner, sentence = {
+        "removed": ("The attacker lost", "Forgotten, and the attacker could not get it back."),
+        "concealed": ("The attacker won", "Hidden, not erased: the attacker got it back."),
+        "damaged": ("Nobody won", "Broken: it forgot other things too."),
+    }[verdict.label]
+    return Headline(winner, verdict.headline or sentence)
+
+
+def _stopped(state: ViewState) -> Headline:
+    kept = state.losses or state.previews or state.cards
+    return Headline("Stopped", SAVED if kept else NOTHING_YET)
+
+
+def _milestones(found: Sequence[Moment]) -> list[tuple[str, Moment, int]]:
+    """The original, the forgetting model and the attacked one, each as late as it is known, with
+    their places on the timeline.
+    """
+    last = {moment.phase: place for place, moment in enumerate(found)}
+    names = {"original": "Before", "forgotten": "After forgetting", "attacked": "After the attack"}
+    return [(name, found[last[p]], last[p]) for p, name in names.items() if p in last]
+
+
+def _facts(state: ViewState) -> list[tuple[bool | None, str]]:
+    """What decides the verdict, each with whether it is good (None: neither)."""
+    facts: list[tuple[bool | None, str]] = []
+    original = state.scores.get("original", {}).get("forget")
+    points = [
+        (step, scores["forget"].accuracy)
+        for step, scores in sorted(state.curve.items())
+        if "forget" in scores and scores["forget"].accuracy is not None
+    ]
+    if original and original.accuracy and len(points) > 1:
+        steps = steps_to_recovery(points, original.accuracy)
+        if steps is None:
+            facts.append((True, f"Not back after {points[-1][0]} training steps of the attacker."))
+        else:
+            facts.append((False, f"The attacker needed about {steps:.0f} training steps."))
+        last = state.curve and max(state.curve)
+        for moment in moments(state)[-1:]:
+            if moment.phase == "attacked" and moment.step == last:
+                facts += [
+                    (None, f"For comparison, {text}: {percent(share)}.")
+                    for text, share in moment.controls
+                ]
     reasons = state.verdict.reasons if state.verdict else ()
-    if state.stopped:
-        reasons = (SAVED if state.losses or state.frames or state.cards else NOTHING_YET,)
-    first = reasons if len(reasons) <= MOST_REASONS else _deciding(reasons, label)
-    rest = [reason for reason in reasons if reason not in first]
-    return render("verdict", state=state, label=label, first=first, rest=rest, limits=Thresholds())
+    facts += [(None, reason) for reason in reasons if reason.startswith("Worst attack:")]
+    return facts + _kept(state)
 
 
-def _deciding(reasons: Sequence[str], label: str) -> list[str]:
-    """The first reason, the worst attack, and what an inconclusive verdict lacks."""
-    worst = [reason for reason in reasons if reason.startswith("Worst attack:")] or [reasons[1]]
-    return [reasons[0], *worst, *(reasons[-1:] if label == "inconclusive" else ())]
+def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
+    """How many pictures of other things the forgetting model still gets right, of those that the
+    original did.
+    """
+    before, after = (state.scores.get(column, {}) for column in ("original", "unlearned"))
+    counts = []
+    for scores in (before, after):
+        known = [scores[group] for group in ("near", "far") if group in scores]
+        if len(known) < 2 or any(score.accuracy is None for score in known):
+            return []
+        counts.append(sum(round(score.accuracy * score.n) for score in known))
+    right, n = counts[1], sum(before[group].n for group in ("near", "far"))
+    good = not state.verdict or state.verdict.label != "damaged"
+    return [(good, f"Other things: {right}/{n} pictures still right (before {counts[0]}/{n}).")]
 
 
 def _progress(state: ViewState) -> str:
-    text, details = state.stage.text if state.stage else "Starting…", state.steps
-    left = state.seconds_left()
-    if left is not None:
-        details.append(f"about {max(1, round(left))} s left")
-    return progress(text, details, state.fraction, "the run", state.stopping, state.position)
+    text, details, left = state.stage.text if state.stage else "Starting…", state.steps, state.left
+    if left and left.seconds >= 1:
+        slower = ", slower than expected" if left.slower else ""
+        details.append(f"{duration(left.seconds)} left{slower}")
+    done = left.fraction if left else 0.0
+    return progress(text, details, done, "the run", state.stopping, state.position)
 
 
 def comparison_table(state: ViewState | None) -> str:
@@ -71,11 +150,6 @@ def comparison_table(state: ViewState | None) -> str:
     return render("comparison", state=state, rows=rows, steps=steps)
 
 
-def preview_strip(state: ViewState | None) -> str:
-    """The latest previews while a run works; all of them, folded, once it is over."""
-    return render("previews", state=state) if state else ""
-
-
 def score_table(state: ViewState | None) -> str:
     """Accuracy and mean alignment by group and column, with the change against the original."""
     if not state or not state.scores:
@@ -91,6 +165,29 @@ def _agreement(state: ViewState) -> str:
     alike = sum({*other_classes(picture.judges)} == {picture.predicted} for picture in checked)
     said = f"Two judges of different build agree on {alike} of {len(checked)} pictures."
     return said if checked else ""
+
+
+def chart_text(state: ViewState | None) -> str:
+    """What the charts show, as a sentence and as tables."""
+    if not state:
+        return ""
+    curve = curve_table(state).dropna().pivot_table(index="step", columns="group", values="share")
+    losses = loss_table(state).dropna().pivot_table(index="step", columns="term", values="loss")
+    tables = [
+        (title, unit, list(table.columns), _few(list(table.itertuples())))
+        for title, unit, table in (
+            ("What comes back under attack", "attack step", curve),
+            ("Losses", "step", losses),
+        )
+        if len(table)
+    ]
+    back = [(row[0], row.forget) for row in curve.itertuples()] if "forget" in curve else []
+    return render("charts", tables=tables, back=back, concept=state.config.concept)
+
+
+def _few(rows: Sequence[Any]) -> list[Any]:
+    """At most `MOST_ROWS` of the rows, evenly spaced."""
+    return list(rows[:: max(1, -(-len(rows) // MOST_ROWS))])
 
 
 def attack_cards(found: Sequence[Finding]) -> str:

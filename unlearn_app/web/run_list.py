@@ -16,7 +16,8 @@ from .following import Updates, visitor_of
 from .html import alert, note
 from .layout import SURE, Page, obstacle
 from .plots import angle_plot, curve_plot, loss_plot
-from .run_html import attack_cards, comparison_table, cost, preview_strip, score_table, status
+from .run_html import attack_cards, chart_text, comparison_table, cost, score_table, status
+from .stage import stage
 from .view_state import ViewState, stored_state
 
 GONE = str(RunGone())
@@ -83,11 +84,12 @@ class RunList:
         page = self._page
         return {
             page.status: status(state),
-            page.previews: preview_strip(state),
+            page.stage: stage(state),
             page.comparison: comparison_table(state),
             page.scores: score_table(state),
             page.curve: curve_plot(state),
             page.losses: loss_plot(state),
+            page.in_words: chart_text(state),
             page.angles: angle_plot(state),
             **self.attacks(state if folder else None, folder),
             **self.links(folder),
@@ -127,6 +129,16 @@ class RunList:
         if self.find(shown, visitor) is None:
             return {self._page.hint: alert(GONE)}
         return self.put(shown, visitor)
+
+    def show_recorded(self, request: gr.Request, key: str, event: gr.EventData) -> Updates:
+        """Put the recorded run of a card on screen, unless something of this visitor is going
+        on.
+        """
+        visitor = visitor_of(self._engine, request, key)
+        name = event._data.get("value") if isinstance(event._data, dict) else None
+        if name not in self.recorded or self._engine.job_of(visitor):
+            return {self._page.hint: gr.skip()}
+        return self.put(name, visitor)
 
     def delete(self, request: gr.Request, key: str, shown: str | None, label: str) -> Updates:
         """Ask for confirmation; at the second click delete the run on screen and show another."""

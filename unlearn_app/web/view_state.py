@@ -3,7 +3,6 @@ of attacks on it.
 """
 
 import math
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -12,11 +11,10 @@ from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding
 from ..runs.findings import judge_again, read_findings
 from ..runs.folder import Run
+from ..service.pace import TimeLeft
 from ..settings.events import (
     COLUMNS,
-    FRAMED,
     FRESH,
-    SHARES,
     AttackCheckpoint,
     Column,
     Difference,
@@ -107,7 +105,8 @@ class ViewState(Progress):
     timing: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     over: bool = False
-    started: float = field(default_factory=time.monotonic)
+    left: TimeLeft | None = None
+    """How long it still takes; None before it begins."""
 
     def apply(self, event: Event) -> None:
         """Take in one event."""
@@ -151,42 +150,6 @@ class ViewState(Progress):
     def _card(self, picture: Picture) -> Card:
         src = address(picture.image or picture.file, self.owner)
         return Card(replace(picture, image=None), src)
-
-    @property
-    def frames(self) -> list[list[Card]]:
-        """The timeline: pictures of the same prompts and seeds by the original, while it forgot,
-        when it had forgotten, and under attack.
-        """
-        moments = [
-            self.cards.get("original", {}),
-            *self.previews,
-            self.cards.get("unlearned", {}),
-            *(self.checkpoints[step] for step in sorted(self.checkpoints)),
-        ]
-        return [framed for cards in moments if (framed := _framed(cards))]
-
-    @property
-    def fraction(self) -> float:
-        """Share of the whole run that is done, in [0, 1]."""
-        if self.stage is None:
-            return 0.0
-        begin = self.stage.fraction
-        end = min((share for share in SHARES.values() if share > begin), default=1.0)
-        return min(1.0, begin + self.within * (end - begin))
-
-    def seconds_left(self) -> float | None:
-        """The estimated time left; None while it is too early for an estimate."""
-        elapsed, fraction = time.monotonic() - self.started, self.fraction
-        if fraction < 0.08 or elapsed < 2.0 or self.over:
-            return None
-        return elapsed * (1.0 - fraction) / fraction
-
-
-def _framed(cards: Cards) -> list[Card]:
-    """The pictures that a frame of the timeline shows; all previews of earlier versions, which have
-    no group.
-    """
-    return [card for (group, index), card in cards.items() if index < FRAMED.get(group, index + 1)]
 
 
 @dataclass

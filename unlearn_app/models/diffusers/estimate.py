@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..conditioning import Conditioning
 from ..memory import Cost, cost_of
 from .adapters import AdaptedNetwork, base_weights
-from .unet import LAYERS
+from .layers import LAYERS
 
 WORDS = {"UNet2DConditionModel": 77, "SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512}
 """How many text states each kind of denoiser reads with its pipeline's defaults: those of CLIP, of
@@ -100,7 +100,8 @@ def measured(
     """What a model with the configurations of a `denoiser` and a `vae` takes that are held as
     `dtype`, with an adapter of that rank; `text` are the numbers in its text encoders.
     """
-    sketch = Sketch(denoiser_without_numbers(denoiser, dtype), "", LAYERS)
+    network = denoiser_without_numbers(denoiser, dtype)
+    sketch = Sketch(network, "", LAYERS[type(network).__name__])
     trained = list(sketch.reset_adapter("unlearn", rank, float(rank), 0).values())
     network, sides = sketch.network, sides_of(denoiser)
     weights = sum(weight.numel() for weight in base_weights(network).values())

@@ -3,6 +3,8 @@
 A row maps every value of `UnlearnConfig.modules`, and `text_readers`, to a pattern of layer names.
 """
 
+from collections.abc import Mapping
+
 UNET_CARRIERS = r"\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)$"
 UNET_CONVOLUTIONS = r"\.(conv|conv1|conv2|conv_shortcut)$"
 IMAGE_STREAM = r"^transformer_blocks\.\d+\.attn2?\.(to_[qkv]|to_out\.0)$"
@@ -50,3 +52,9 @@ states as the text encoder wrote them but the embedding before the first block: 
 of the text stream read what earlier blocks and the timestep have made of them, so that closed forms
 and the projection of text states do not apply.
 """
+LAYERS: dict[str, Mapping[str, str]] = {
+    "UNet2DConditionModel": UNET,
+    "SD3Transformer2DModel": MMDIT,
+    "FluxTransformer2DModel": MMDIT,
+}
+"""The row of each denoiser of diffusers."""

@@ -1,0 +1,114 @@
+"""Time left: learnt from measured parts of runs, and never rising without a reason."""
+
+import itertools
+
+import pytest
+
+from unlearn_app.service.pace import LOOK, USUAL, Pace, Schedule, part_of
+from unlearn_app.settings.cost import run_cost, run_costs
+from unlearn_app.settings.events import SHARES, Done, Stage, Step
+from unlearn_app.settings.run_config import make_config
+
+CONFIG = make_config("cat")
+PARTS = ("originals", "retain", "unlearn", "compare", "attack", "write")
+
+
+class Clock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def begin(part: str) -> Stage:
+    return Stage("load", part, SHARES[part])
+
+
+def run(pace: Pace, slower: float, clock: Clock) -> list[tuple[float, float, float]]:
+    """A run whose parts take `slower` times the usual; returns the time left that is said, the true
+    one, and the share that is done, at many moments.
+    """
+    costs, seen = run_costs(CONFIG), []
+    took = {p: slower * costs.get(p, 0) * USUAL.get(p, 0.0) or 1.0 for p in PARTS}
+    total = sum(took.values())
+    start = clock.now
+    schedule = Schedule(CONFIG, pace, clock)
+    for part in PARTS:
+        schedule.apply(begin(part))
+        for step in range(1, 21):
+            clock.now += took[part] / 20
+            if part in ("unlearn", "attack"):
+                whole = 1 - LOOK if part == "attack" else 1
+                schedule.apply(Step("unlearn", min(20, round(step / whole)), 20))
+            said = schedule.left()
+            seen.append((said.seconds, total - (clock.now - start), said.fraction))
+    schedule.apply(Done(None))
+    return seen
+
+
+@pytest.mark.parametrize("slower", [0.5, 1.0, 3.0])
+def test_from_the_first_third_on_the_time_left_is_about_right(slower: float) -> None:
+    pace, clock = Pace(), Clock()
+    run(pace, slower, clock)
+    seen = run(pace, slower, clock)
+    total = seen[0][1]
+    for said, true, _ in seen:
+        if true < 2 / 3 * total and true > 3:
+            assert abs(said - true) <= 0.25 * true + 2
+
+
+@pytest.mark.parametrize("slower", [0.5, 1.0, 1.2])
+def test_the_time_left_never_rises_and_the_bar_never_falls(slower: float) -> None:
+    seen = run(Pace(), slower, Clock())
+    assert all(later[0] <= one[0] for one, later in itertools.pairwise(seen))
+    assert all(later[2] >= one[2] for one, later in itertools.pairwise(seen))
+
+
+def test_a_rise_has_a_reason() -> None:
+    clock = Clock()
+    schedule = Schedule(CONFIG, Pace(), clock)
+    schedule.apply(begin("unlearn"))
+    before = schedule.left()
+    assert not before.slower
+    clock.now += 600
+    schedule.apply(Step("unlearn", 5, 20))
+    after = schedule.left()
+    assert after.seconds > before.seconds
+    assert after.slower
+
+
+def test_every_part_moves_the_bar() -> None:
+    seen = run(Pace(), 1.0, Clock())
+    ends = [seen[20 * n + 19][2] for n in range(len(PARTS))]
+    assert all(later > one for one, later in itertools.pairwise([0.0, *ends]))
+
+
+def test_what_one_run_took_is_what_the_next_is_expected_to_take() -> None:
+    pace = Pace()
+    before = pace.total(CONFIG)
+    run(pace, 3.0, Clock())
+    assert pace.total(CONFIG) == pytest.approx(3 * before, rel=0.1)
+
+
+def test_a_stopped_part_teaches_nothing() -> None:
+    pace, clock = Pace(), Clock()
+    schedule = Schedule(CONFIG, pace, clock)
+    schedule.apply(begin("write"))
+    clock.now += 500
+    schedule.apply(Done(None, stopped=True))
+    assert pace.total(CONFIG) == Pace().total(CONFIG)
+
+
+def test_costs_of_the_parts_add_up() -> None:
+    for changes in ({}, {"resist.on": True}, {"objective": "uce"}, {"attack.controls": True}):
+        config = make_config("cat", **changes)
+        assert sum(run_costs(config).values()) == run_cost(config)
+        assert set(run_costs(config)) <= set(SHARES)
+
+
+def test_a_stage_belongs_to_the_part_that_began_last() -> None:
+    assert [part_of(begin(name)) for name in SHARES] == list(SHARES)
+    assert part_of(Stage("attack", "", 0.5)) == "attack"

@@ -1,0 +1,148 @@
+"""How long runs take here: seconds per forward pass, learnt from the runs of this process."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..settings.cost import run_costs
+from ..settings.events import SHARES, Done, Event, Stage, Step
+from ..settings.run_config import RunConfig
+
+USUAL: Mapping[str, float] = {
+    "originals": 0.006,
+    "retain": 0.006,
+    "unlearn": 0.008,
+    "compare": 0.006,
+    "attack": 0.009,
+    "controls": 0.009,
+}
+"""Seconds per forward pass of the bundled model on two CPU cores, by part of a run."""
+FIXED: Mapping[str, float] = {"load": 0.5, "write": 1.0}
+"""Seconds of the parts that take no forward passes."""
+LOOK = 0.15
+"""Share of the attack that its last pictures take, after its last step."""
+SURPRISE = 1.3
+"""The time left may rise when it is more than so many times what was said before."""
+SURE = 0.2
+"""From this share of a part on, its own pace tells how long the rest takes."""
+
+
+def part_of(stage: Stage) -> str:
+    """The part of a run that a stage belongs to."""
+    return max((share, name) for name, share in SHARES.items() if share <= stage.fraction + 1e-9)[1]
+
+
+@dataclass
+class Pace:
+    """Seconds per forward pass by part of a run, from the latest measurements; any thread may
+    ask.
+    """
+
+    _learnt: dict[str, float] = field(default_factory=dict)
+
+    def learn(self, part: str, passes: int, seconds: float) -> None:
+        """Take in that a part of so many forward passes took so many seconds."""
+        if part not in USUAL or passes <= 0 or seconds <= 0:
+            return
+        found = seconds / passes
+        self._learnt[part] = (self._learnt.get(part, found) + found) / 2
+
+    def seconds(self, config: RunConfig) -> dict[str, float]:
+        """How long each part of a run takes, in order; parts that were never measured are as much
+        slower than usual as those that were.
+        """
+        known = [seconds / USUAL[part] for part, seconds in self._learnt.items()]
+        slower = sum(known) / len(known) if known else 1.0
+        costs = run_costs(config)
+        each = {
+            part: FIXED.get(part, 0.0)
+            + costs.get(part, 0) * self._learnt.get(part, USUAL.get(part, 0.0) * slower)
+            for part in SHARES
+        }
+        return each
+
+    def total(self, config: RunConfig) -> float:
+        """How many seconds a run takes."""
+        return sum(self.seconds(config).values())
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """How many seconds a run still takes, whether that is more than was said before, and the share
+    of its time that is over, in [0, 1].
+    """
+
+    seconds: float
+    slower: bool
+    fraction: float
+
+
+class Schedule:
+    """How far a run has come, by what each of its parts takes here; teaches `pace` what they
+    took.
+
+    The time left never rises, unless a part takes much longer than expected.
+    """
+
+    def __init__(
+        self, config: RunConfig, pace: Pace, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._pace, self._clock = pace, clock
+        self._costs, self._expected = run_costs(config), pace.seconds(config)
+        self._began = self._since = clock()
+        self._part = next(iter(SHARES))
+        self._within, self._stepped = 0.0, 0.0
+        """The share of this part's steps that are done, and after how many seconds they were."""
+        self._took: dict[str, float] = {}
+        self._said = float("inf")
+        self._slower = False
+        self._fraction = 0.0
+
+    def apply(self, event: Event) -> None:
+        """Take in one event, as soon as it happens."""
+        if isinstance(event, Stage):
+            if (part := part_of(event)) != self._part:
+                self._finish(part)
+        elif isinstance(event, Step) and event.total:
+            self._within, self._stepped = event.step / event.total, self._clock() - self._since
+        elif isinstance(event, Done) and not event.stopped:
+            self._finish("write")
+
+    def _finish(self, following: str) -> None:
+        now = self._clock()
+        if self._part in self._took or self._part == following:
+            return
+        seconds = self._took[self._part] = now - self._since
+        self._pace.learn(self._part, self._costs.get(self._part, 0), seconds)
+        self._part, self._since, self._within, self._slower = following, now, 0.0, False
+
+    @property
+    def _ratio(self) -> float:
+        """How much slower the finished parts of this run were than expected."""
+        expected = sum(self._expected[part] for part in self._took)
+        took = sum(self._took.values())
+        return took / expected if expected > 1.0 and took > 0 else 1.0
+
+    def left(self) -> TimeLeft:
+        """The time left now."""
+        now = self._clock()
+        order = list(SHARES)
+        after = order[order.index(self._part) + 1 :]
+        ahead = sum(self._expected[part] for part in after) * self._ratio
+        found = ahead + self._of_this_part(now - self._since)
+        if found > SURPRISE * self._said + 2.0:
+            self._slower = True
+            self._said = found
+        self._said = min(self._said, found)
+        elapsed = now - self._began
+        share = elapsed / (elapsed + self._said) if elapsed + self._said > 0 else 0.0
+        self._fraction = max(self._fraction, min(share, 0.99))
+        return TimeLeft(self._said, self._slower, self._fraction)
+
+    def _of_this_part(self, spent: float) -> float:
+        expected = self._expected[self._part] * self._ratio
+        within = self._within * (1 - LOOK if self._part == "attack" else 1)
+        if within >= SURE:
+            whole = self._stepped / within
+            return max(whole - spent, 0.0)
+        return max(expected - spent, 0.05 * expected)

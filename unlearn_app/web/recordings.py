@@ -1,0 +1,43 @@
+"""The recorded runs as cards: three pictures, the concept, and who won."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .html import render
+from .run_html import Headline, headline
+from .stage import Moment, moments
+from .view_state import ViewState
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded run as its card shows it; `name` is that of its folder."""
+
+    name: str
+    concept: str
+    outcome: Headline
+    label: str
+    pictures: tuple[tuple[str, str], ...]
+    """Addresses and descriptions: before, after forgetting, and after the attack."""
+
+
+def recorded_card(name: str, state: ViewState) -> Recorded:
+    """The card of a run that ships with the app."""
+    found = moments(state)
+    last: dict[str, Moment] = {moment.phase: moment for moment in found}
+    shown = [last[phase] for phase in ("original", "forgotten", "attacked") if phase in last]
+    slot = next(iter(found[0].cards)) if found else None
+    pictures = [(moment.cards[slot].src, moment.title) for moment in shown if slot in moment.cards]
+    return Recorded(
+        name,
+        state.config.concept,
+        headline(state.verdict) if state.verdict else Headline("", ""),
+        state.verdict.label if state.verdict else "inconclusive",
+        tuple(pictures),
+    )
+
+
+def recorded_cards(cards: Iterable[Recorded]) -> str:
+    """All recorded runs, each a button that puts it on screen; "" where there are none."""
+    found = list(cards)
+    return render("recordings", cards=found) if found else ""
