@@ -389,6 +389,20 @@ def test_every_layer_keeps_a_rank_of_its_own(model) -> None:
         )
 
 
+def test_flux_s_joined_queries_keys_and_values_are_taken_apart(tmp_path) -> None:
+    """kohya's FLUX has one matrix for the three; W of each is alpha / rank times its rows of B."""
+    source = generator(1)
+    down, up = torch.randn(4, 6, generator=source), torch.randn(18, 4, generator=source)
+    at = "lora_unet_double_blocks_0_img_attn_qkv"
+    state = {f"{at}.lora_down.weight": down, f"{at}.lora_up.weight": up}
+    state[f"{at}.alpha"] = torch.tensor(2.0)
+    found = dense(read_adapter(write(tmp_path / "a.safetensors", state)))
+    whole = 0.5 * up.double() @ down.double()
+    assert found.keys() == {f"transformer_blocks.0.attn.to_{part}" for part in "qkv"}
+    for part, rows in zip("qkv", whole.split(6), strict=True):
+        torch.testing.assert_close(found[f"transformer_blocks.0.attn.to_{part}"], rows)
+
+
 OTHERS = {
     "DoRA": ("{}.dora_scale", "unet.{}.lora_magnitude_vector"),
     "LoKr": ("{}.lokr_w1", "{}.lokr_w2_a"),

@@ -18,8 +18,10 @@ from PIL import Image
 from recordings import Recordings, Replay, kept_finding, picture
 
 from unlearn_app.common.json_values import to_json
+from unlearn_app.common.paths import ROOT
 from unlearn_app.concepts.concept import Concept, PromptSplit
 from unlearn_app.evaluation.base_rates import RECORDED
+from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
@@ -436,6 +438,18 @@ def test_report_and_archive_are_made_again_after_an_attack_only(
     assert [found.kind for found in read_findings(tmp_path / "unpacked" / "run")] == ["inversion"]
     assert (tmp_path / "unpacked" / "run" / "report.html").is_file()
     assert not list((tmp_path / "unpacked").rglob("*export*"))
+
+
+def test_a_run_of_an_earlier_version_has_its_adapter_for_comfyui(tmp_path: Path) -> None:
+    """The runs that ship with the app hold it with the names of diffusers only."""
+    own = ROOT / "assets" / "recorded" / "cat"
+    made = exports(own, tmp_path / "made")
+    assert made["adapter"].read_bytes() == (own / "unlearn.safetensors").read_bytes()
+    one, other = (read_adapter(made[kind]) for kind in ("adapter", "others"))
+    assert len(one) == len(other)
+    named = {f"lora_unet_{name.partition('.lora_')[0].replace('.', '_')}" for name in one}
+    assert {name.partition(".")[0] for name in other} == named
+    assert not (own / "unlearn.kohya.safetensors").exists()
 
 
 def test_an_archive_leaves_out_what_is_half_written(attacked, tmp_path: Path) -> None:
