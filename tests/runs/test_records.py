@@ -12,7 +12,7 @@ from unlearn_app.common.errors import OutputError
 from unlearn_app.common.paths import ROOT
 from unlearn_app.runs.findings import judge_again, read_findings
 from unlearn_app.runs.folder import Run
-from unlearn_app.runs.records import current_score
+from unlearn_app.runs.records import RUN, current_run, current_score
 from unlearn_app.runs.report import report_json
 from unlearn_app.settings.events import COLUMNS, GroupScore, Sampling
 
@@ -201,3 +201,15 @@ def test_a_finding_of_the_first_version_is_read(tmp_path: Path) -> None:
     (found,) = read_findings(tmp_path)
     assert found.pictures[0]["judges"] == {"pocket-second": "dog"}
     assert found.confirmed == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [("some/model", "style"), ("some/model", "object"), ("pocket", "style")]
+)
+def test_a_kind_that_an_earlier_version_guessed_is_kept(model: str, kind: str) -> None:
+    config = {"concept": "zorblax", "model": model}
+    record = {"schema": RUN, "config": config, "concept": {"kind": kind}}
+    found = current_run(record, {})["config"]
+    guessed = {} if model == "pocket" else {"concept_kind": kind}
+    assert found == config | guessed
+    assert config == {"concept": "zorblax", "model": model}
