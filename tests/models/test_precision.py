@@ -12,7 +12,8 @@ from unlearn_app.common.seeds import generator
 from unlearn_app.methods.gradient_rules.weighted_sum import WeightedSum
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.models.conditioning import Conditioning
-from unlearn_app.models.diffusers import loading, unet
+from unlearn_app.models.diffusers import loading, pipeline
+from unlearn_app.models.diffusers.pipeline import PipelineModel
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.protocols import NoisyBatch
 from unlearn_app.training.loop import Term, fit
@@ -26,9 +27,9 @@ NUMBERS = 8 * 4 * 64 * 64
 def policy(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Loads the small model as a device with other units would hold and compute with it."""
 
-    def load(weights: torch.dtype, mixes: bool = False) -> unet.StableDiffusion:
+    def load(weights: torch.dtype, mixes: bool = False) -> PipelineModel:
         monkeypatch.setattr(loading, "choose_dtype", lambda *_: weights)
-        monkeypatch.setattr(unet, "fits_bfloat16", lambda _: mixes)
+        monkeypatch.setattr(pipeline, "fits_bfloat16", lambda _: mixes)
         model = load_pipeline(tiny_pipeline, "tiny")
         for name, tensor in model.reset_adapter("unlearn", 4, 4.0, seed=1).items():
             if "lora_B" in name:
@@ -38,7 +39,7 @@ def policy(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     return load
 
 
-def batch_of(model: unet.StableDiffusion, rows: int = 2) -> NoisyBatch:
+def batch_of(model: PipelineModel, rows: int = 2) -> NoisyBatch:
     source = generator(3)
     x0, noise = (torch.randn(rows, *model.latent_shape, generator=source) for _ in range(2))
     cond = Conditioning(torch.randn(rows, 77, 32, generator=source))
@@ -46,7 +47,7 @@ def batch_of(model: unet.StableDiffusion, rows: int = 2) -> NoisyBatch:
     return NoisyBatch(x0, noise, t, noise, cond, cond, cond)
 
 
-def gradient(model: unet.StableDiffusion, residual: float) -> Tensor:
+def gradient(model: PipelineModel, residual: float) -> Tensor:
     """The gradient of a mean over as many numbers as real latents have, whose prediction is off by
     `residual`.
     """
@@ -107,7 +108,7 @@ def test_checkpointing_leaves_replaced_weights_alone(policy: Callable) -> None:
     assert model.network.is_gradient_checkpointing
 
 
-def trained(model: unet.StableDiffusion, rows_at_once: int | None) -> tuple[float, Tensor]:
+def trained(model: PipelineModel, rows_at_once: int | None) -> tuple[float, Tensor]:
     """The loss of a first step on 5 rows, and the adapter after it."""
     model.rows_at_once = rows_at_once
 

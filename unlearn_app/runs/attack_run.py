@@ -37,8 +37,8 @@ def run_attacks(
     happens meanwhile.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
-    `compare.forget`, `judge`, or `model`, where it is now); `given` are pictures for the adversary.
-    The last event is the verdict with everything that was ever found.
+    `compare.forget`, `judge`, and `model`, the place where its model is now); `given` are pictures
+    for the adversary. The last event is the verdict with everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
@@ -100,7 +100,6 @@ def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any
     rest = {name: value for name, value in rest.items() if name != "pictures"}
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
     for name, value in changes.items():
-        words += (
-            [f"--{name}", value] if name in ("judge", "model") else ["--set", f"{name}={value}"]
-        )
+        option = name in ("judge", "model")
+        words += [f"--{name}", value] if option else ["--set", f"{name}={value}"]
     return shlex.join(words)
