@@ -13,8 +13,8 @@ from unlearn_app.methods.gradient_rules.weighted_sum import WeightedSum
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.diffusers import loading, pipeline
-from unlearn_app.models.diffusers.pipeline import PipelineModel
 from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.diffusers.pipeline import PipelineModel
 from unlearn_app.models.protocols import NoisyBatch
 from unlearn_app.training.loop import Term, fit
 
