@@ -208,11 +208,6 @@ STEP = """
 import gc, json, re, sys
 from pathlib import Path
 import torch
-<<<<<<< HEAD
-from unlearn_app.models.diffusers.estimate import Sketch, inputs_of, _public
-from unlearn_app.models.diffusers.layers import UNET
-=======
->>>>>>> h-layouts
 from diffusers import UNet2DConditionModel
 from unlearn_app.models.diffusers.estimate import Sketch, inputs_of
 from unlearn_app.models.diffusers.unet import LAYERS
@@ -270,7 +265,7 @@ def test_the_count_is_what_a_process_takes(side: int) -> None:
     sketch = Sketch(
         denoiser_without_numbers({"_class_name": "UNet2DConditionModel"} | SMALL, torch.float32),
         "",
-        LAYERS,
+        UNET,
     )
 >>>>>>> h-layouts
     trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
