@@ -210,7 +210,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from unlearn_app.models.diffusers.estimate import Sketch, inputs_of
-from unlearn_app.models.diffusers.unet import LAYERS
+from unlearn_app.models.diffusers.layers import UNET
 
 config, side = json.loads(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -219,7 +219,7 @@ network = UNet2DConditionModel.from_config(_public(config))
 sketch = Sketch(network, "", UNET)
 =======
 network = UNet2DConditionModel(**config)
-sketch = Sketch(network, "", LAYERS)
+sketch = Sketch(network, "", UNET)
 >>>>>>> h-layouts
 trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
 
