@@ -214,13 +214,8 @@ from unlearn_app.models.diffusers.layers import UNET
 
 config, side = json.loads(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
-<<<<<<< HEAD
-network = UNet2DConditionModel.from_config(_public(config))
-sketch = Sketch(network, "", UNET)
-=======
 network = UNet2DConditionModel(**config)
 sketch = Sketch(network, "", UNET)
->>>>>>> h-layouts
 trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
 
 def step(side):
@@ -259,15 +254,11 @@ def test_the_count_is_what_a_process_takes(side: int) -> None:
         check=True,
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )
-<<<<<<< HEAD
-    sketch = Sketch(denoiser_without_numbers(MIDDLE, torch.float32), "", UNET)
-=======
     sketch = Sketch(
         denoiser_without_numbers({"_class_name": "UNet2DConditionModel"} | SMALL, torch.float32),
         "",
         UNET,
     )
->>>>>>> h-layouts
     trained = list(sketch.reset_adapter("unlearn", 4, 4.0, 0).values())
     gc.collect()
     with sketch.training("unlearn"):
