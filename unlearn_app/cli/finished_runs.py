@@ -54,21 +54,9 @@ def attack(
 
     opened, found, verdict = Run.open(run), [], None
     kinds = [name for asked in kind for name in kinds_of(asked)]
-    own = tuple(f"{name}." for name in kinds)
-    changes = assignments(settings or [], also=own)
-    shared = ("attack.", "compare.")
-    for name in changes:
-        if not name.startswith((*own, *shared)):
-            accepted = [each for each in setting_names(SETTING_GROUPS) if each.startswith(shared)]
-            raise ConfigError(
-                f"An attack does not change {name!r}; its own settings and"
-                f" {', '.join(accepted)} do.",
-                name,
-            )
-    if judge:
-        changes["judge"] = ",".join(judge)
-    if model:
-        changes["model"] = model
+    changes = _changes(settings or [], kinds)
+    named = {"judge": ",".join(judge or []), "model": model}
+    changes |= {name: value for name, value in named.items() if value}
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
         terminal.print(
@@ -86,6 +74,25 @@ def attack(
     finally:  # what was found before an attack fails or is stopped is kept
         if found:
             _print_findings(run, found, verdict)
+
+
+def _changes(settings: list[str], kinds: list[str]) -> dict[str, str]:
+    """What `--set` of an attack changes.
+
+    Raises:
+        ConfigError: a setting that no attack of these `kinds` has.
+    """
+    own, shared = tuple(f"{name}." for name in kinds), ("attack.", "compare.")
+    changes = assignments(settings, also=own)
+    for name in changes:
+        if not name.startswith((*own, *shared)):
+            accepted = [each for each in setting_names(SETTING_GROUPS) if each.startswith(shared)]
+            raise ConfigError(
+                f"An attack does not change {name!r}; its own settings and"
+                f" {', '.join(accepted)} do.",
+                name,
+            )
+    return changes
 
 
 def _print_findings(run: Path, found: list, verdict: Verdict | None) -> None:
