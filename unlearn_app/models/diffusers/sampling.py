@@ -51,8 +51,7 @@ def run_pipeline(
     elif overrides.noise_scale != 1:
         # What the pipeline itself would draw from the generators, which have moved on afterwards.
         unet = pipe.unet.config
-        size = unet.sample_size
-        sides = (size, size) if isinstance(size, int) else tuple(size)
+        sides = [unet.sample_size] * 2 if isinstance(unet.sample_size, int) else unet.sample_size
         shape = (len(draws), unet.in_channels, *sides)
         noise = randn_tensor(shape, generator=draws).to(cond.states)
         begin = {"latents": noise * overrides.noise_scale}
