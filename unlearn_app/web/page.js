@@ -152,6 +152,13 @@ new MutationObserver(() => {
   alert.dataset.seen = "";
   if (alert.dataset.field !== "concept" && !document.activeElement?.matches("input, textarea")) bring(alert.dataset.field);
 }).observe(document, { childList: true, subtree: true });
+// The message may stand there already, from when the value was typed.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("#run")) setTimeout(() => {
+    const field = document.querySelector("#hint [data-field]")?.dataset.field;
+    if (field && field !== "concept") bring(field);
+  }, 400);
+});
 // The search of the expert settings hides what does not hold all of its words.
 document.addEventListener("input", (event) => {
   if (event.target.id !== "find-setting") return;
