@@ -56,7 +56,10 @@ class RunConfig:
     concept: str = field(metadata={"help": "what to forget, in words"})
     anchor: str | None = setting(None, "what to generate instead; chosen by the concept when empty")
     concept_kind: str = setting(
-        BY_WORDS, "object or style, where the words do not tell", choices=CONCEPT_KINDS
+        BY_WORDS,
+        "object or style, where the words do not tell",
+        choices=CONCEPT_KINDS,
+        later=True,
     )
     model: str = setting(
         registry.DEFAULT_MODEL,
@@ -77,6 +80,7 @@ class RunConfig:
     judge: str | None = setting(
         None,
         "who judges, such as clip=FOLDER or clip=FOLDER,vqa; chosen by the model when empty",
+        later=True,
     )
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
