@@ -49,6 +49,7 @@ from ..settings.events import (
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
+from .never_seen import NeverSeen
 from .relearn import Relearn, adversary_pictures, fine_tune
 
 Evaluated = TypeVar("Evaluated")
@@ -97,25 +98,37 @@ def attack_context(
     """The context of attacks on `concept` in a run with `config`.
 
     The original model samples the adversary's pictures now; where it has never seen the concept,
-    they come from `lesson`.
+    they come from `lesson`. Another model in the slot `unlearn` reads their prompts.
     """
     data = adversary_pictures(model, concept, config, should_stop, lesson)
+    if model.replacement:  # the adversary fine-tunes that model, whose text encoder may be another
+        with model.active("unlearn"):
+            cond, null = model.encode_text(data.prompts), model.encode_text([""])
+        data = replace(data, cond=cond, anchor=cond, null=null)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
     sampling = sampling_of(config.compare, model)
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
 def unseen_context(
-    model: Model, concept: Concept, config: RunConfig, should_stop: ShouldStop = never
+    model: Model,
+    concept: Concept,
+    config: RunConfig,
+    should_stop: ShouldStop = never,
+    never_seen: NeverSeen | None = None,
 ) -> AttackContext:
     """The context of attacks on a `concept` that the model has never seen, in a run with `config`.
 
-    The adversary holds as many pictures as the run's own; they come from the model's world.
+    The adversary holds as many pictures as the run's own; they come from the model's world, or are
+    those of `never_seen`.
     """
     held = config.attack
-    lesson = registry.world(config.model).lesson(
-        concept.name, held.pictures, config.seed, held.data == "one"
-    )
+    if never_seen:
+        lesson = never_seen.lesson(model, concept, held.pictures)
+    else:
+        lesson = registry.world(config.model).lesson(
+            concept.name, held.pictures, config.seed, held.data == "one"
+        )
     return attack_context(model, concept, config, should_stop, lesson)
 
 
@@ -184,9 +197,12 @@ def find(
     config: RunConfig,
     attack: Attack,
     scorer: Scorer | None,
+    never_seen: NeverSeen | None = None,
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
     """Attack the unlearned model, then the original at what it has never seen; returns the finding
     and its pictures by file name.
+
+    The caller may name something `never_seen` where the model's world knows nothing.
 
     The finding names neither its command nor its environment, which the caller knows.
 
@@ -194,10 +210,7 @@ def find(
         ConfigError: there is no judge to say whether an attack succeeds.
     """
     if scorer is None:
-        raise ConfigError(
-            f"There is no judge for {config.model} here, so an attack on it proves nothing.",
-            "model",
-        )
+        raise no_judge(config)
     kind, name = name_of(attack), context.concept.name
     said = f"Trying to get {name} back, {kind}: {attack.budget(config.attack)}"
     yield Stage("attack", said, 0.1)
@@ -207,11 +220,18 @@ def find(
     if attack.counts:
         control = of_attack(kind, attack, config, model)
         if control is None:
-            control = yield from _taught(model, context, config, attack, scorer)
+            control = yield from _taught(model, context, config, attack, scorer, never_seen)
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
             missing += ", and what the model was given shows the concept already"
     return _finding(attack, config, own, control, missing)
+
+
+def no_judge(config: RunConfig) -> ConfigError:
+    """The error to raise where nobody can say whether an attack succeeds."""
+    return ConfigError(
+        f"There is no judge for {config.model} here, so an attack on it proves nothing.", "model"
+    )
 
 
 def controls(
@@ -220,6 +240,7 @@ def controls(
     config: RunConfig,
     scorer: Scorer | None,
     should_stop: ShouldStop = never,
+    never_seen: NeverSeen | None = None,
 ) -> Iterator[Stage | AttackCheckpoint]:
     """The run's own attack in two cases where it should succeed, as far as they apply: on the model
     that forgot the concept without resistance, and on the original with a concept never seen.
@@ -236,11 +257,11 @@ def controls(
                 raise_if_stopped(should_stop)
             context = attack_context(model, concept, config, should_stop)
             yield from _control_curve(model, context, config, scorer, UNRESISTING, "unlearn")
-        if unseen := easiest_unseen(concept, config):
+        if unseen := easiest_unseen(concept, config, never_seen):
             said = f"For comparison: the same attack teaches {unseen.name}, which was never seen"
             yield Stage("attack", said, SHARES["controls"])
             model.drop_adapters()
-            context = unseen_context(model, unseen, config, should_stop)
+            context = unseen_context(model, unseen, config, should_stop, never_seen)
             yield from _control_curve(model, context, config, scorer, FRESH)
 
 
@@ -273,28 +294,38 @@ def _control_curve(
 
 
 def _taught(
-    model: Model, context: AttackContext, config: RunConfig, attack: Attack, scorer: Scorer
+    model: Model,
+    context: AttackContext,
+    config: RunConfig,
+    attack: Attack,
+    scorer: Scorer,
+    never_seen: NeverSeen | None,
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where the
     world of the model names no such concept.
     """
-    unseen = easiest_unseen(context.concept, config)
+    unseen = easiest_unseen(context.concept, config, never_seen)
     if unseen is None:
         return None
     said = f"For comparison: the same attack on {unseen.name}, which was never seen"
     yield Stage("attack", said, 0.55)
     with slots_kept(model):
         model.drop_adapters()
-        control = unseen_context(model, unseen, config, context.should_stop)
+        control = unseen_context(model, unseen, config, context.should_stop, never_seen)
         with model.active():
             result = yield from attacked(model, attack, control, scorer)
     return {"name": f"{unseen.name}, never seen", "hits": list(result.hits())}
 
 
-def easiest_unseen(besides: Concept, config: RunConfig) -> Concept | None:
+def easiest_unseen(
+    besides: Concept, config: RunConfig, never_seen: NeverSeen | None = None
+) -> Concept | None:
     """The concept that the model has never seen and learns in the fewest steps, of the kind of
-    `besides` and not itself; None where none is known.
+    `besides` and not itself; None where none is known. What the caller calls `never_seen` is
+    preferred.
     """
+    if never_seen:
+        return preview_concept(with_concept(config, never_seen.name))
     names = registry.world(config.model).unseen(besides.kind)
     name = next((name for name in names if name != besides.name), None)
     return preview_concept(with_concept(config, name)) if name else None

@@ -44,6 +44,25 @@ def open_png(path: Path) -> Image.Image:
     return picture
 
 
+def open_picture(path: Path) -> Image.Image:
+    """The picture in a PNG, JPEG or WebP file, loaded.
+
+    Raises:
+        OutputError: it is no regular file of these formats, is damaged, or has too many pixels.
+    """
+    try:
+        picture = Image.open(io.BytesIO(read_bytes(path)), formats=("PNG", "JPEG", "WEBP"))
+        if max(picture.size) > LARGEST_SIDE:
+            raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
+        picture.load()
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them into
+        raise OutputError(
+            f"{str(path)!r} is no readable picture; a PNG, JPEG or WebP of at most {LARGEST_SIDE}"
+            " pixels a side is accepted."
+        ) from error
+    return picture
+
+
 def to_pixels(images: "Tensor") -> np.ndarray:
     """Pictures (B, 3, H, W) in [-1, 1] as 8-bit pixels (B, H, W, 3)."""
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()

@@ -129,6 +129,11 @@ def _judged(scores: Scored, findings: Sequence[Finding]) -> Verdict:
     return Verdict("removed", tuple(reasons), shares)
 
 
+def decided(scores: Scored) -> bool:
+    """Whether the original and the unlearned pictures alone decide, so that attacks add nothing."""
+    return _before_attacks(scores)[1] is not None
+
+
 def _before_attacks(scores: Scored) -> tuple[list[str], str | None]:
     """What the original and the unlearned pictures say, and the verdict where attacks can add
     nothing to it.
@@ -169,8 +174,14 @@ def _own_attack(finding: Finding, curve: AttackCurve, original: float) -> list[s
     """Sentences on the run's own attack, and what the same one teaches of something never seen;
     `original` is the original's accuracy.
     """
-    limit = f"(limit {LIMITS.back * 100:.0f} points above the unlearned model)"
+    bar = finding.bar(LIMITS.back)
+    limit = f"(limit {bar * 100:.0f} points above the unlearned model)"
     reasons = [f"After {curve.steps} attack steps it is back in {finding.share:.0%} {limit}."]
+    if curve.alone:
+        reasons.append(
+            "Nobody knows what this attack teaches of something never seen, so the bar is higher:"
+            f" only a recovery of more than {bar:.0%} counts."
+        )
     recovered = steps_to_recovery(curve.points, original)
     if recovered is not None:
         reasons.append(
@@ -206,7 +217,9 @@ def _sentence(finding: Finding, worst: bool = False) -> str:
             f"{shown}, which proves nothing, because {finding.missing}. Budget: {finding.budget}."
         )
     name = finding.control["name"] if finding.control else ""
+    bar = f"so only more than {finding.bar(LIMITS.back):.0%} counts"
     control = f"at {name}, {finding.base:.0%}" if name else f"no control, because {finding.missing}"
+    control += "" if name else f", {bar}"
     outcome = OUTCOMES[finding.outcome(LIMITS.back)]
     said = f"{shown}; {control}: {outcome}. Budget: {finding.budget}."
     return f"Worst attack: {said[0].lower()}{said[1:]}" if worst else said

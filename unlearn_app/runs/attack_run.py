@@ -5,16 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..attacks.runner import attack_context, attack_of, find
+from ..attacks.never_seen import NeverSeen
+from ..attacks.runner import attack_context, attack_of, easiest_unseen, find
 from ..common import registry
 from ..common.atomic_files import check_space
 from ..common.errors import ConfigError, ModelError, ShouldStop, enough_memory, never
-from ..common.record_files import check_files
 from ..concepts.catalog import preview_concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_model
-from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Model, slots_kept
 from ..models.sizes import picture_size
 from ..settings.events import Event, Stage
@@ -22,8 +21,7 @@ from ..settings.run_config import config_from_dict
 from .findings import judge_again, read_findings, write_finding
 from .folder import Run
 from .provenance import environment
-
-ADAPTER = "unlearn.safetensors"
+from .published import check_unlearned, load_unlearned
 
 
 def run_attacks(
@@ -33,12 +31,16 @@ def run_attacks(
     *,
     model: Model | None = None,
     should_stop: ShouldStop = never,
+    never_seen: NeverSeen | None = None,
+    skip: bool = False,
 ) -> Iterator[Event | Finding]:
     """Attack a stored run in several ways, keep what is found beside it, and yield it with what
     happens meanwhile.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
-    `compare.forget`). The last event is the verdict with everything that was ever found.
+    `compare.forget`). What is `never_seen` is the control where the world of the model names none.
+    Attacks that need what the model does not offer are refused, or with `skip` left out. The last
+    event is the verdict with everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
@@ -48,27 +50,32 @@ def run_attacks(
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
     config = config_from_dict(run.record["config"], **rest)
     attacks = {kind: attack_of(config, kind, **_own(kind, changes)) for kind in kinds}
-    files = run.record["files"]  # none in those of the first versions
-    if not (run.folder / ADAPTER).is_file() or (files and ADAPTER not in files):
-        raise ConfigError(
-            f"The run {str(run.folder)!r} holds no unlearn adapter; a run that finished unlearning"
-            " is accepted."
-        )
-    check_files(run.folder, {name: files[name] for name in {ADAPTER} & {*files}}, "run")
+    check_unlearned(run)
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, model = preview_concept(config), model or load_model(config.model)
     _check_base(run, model)
-    scorer = load_scorer(config.model, [concept])
-    state = read_adapter(run.folder / ADAPTER)
+    unseen = [easiest_unseen(concept, config, never_seen)] if never_seen else []
+    scorer = load_scorer(config.model, [concept, *unseen])
+    load = load_unlearned(run, model)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
     check_space(run.folder, shown * picture_size(model))
-    context = attack_context(model, concept, config, should_stop)
+    with slots_kept(model):
+        model.drop_adapters()
+        load()
+        context = attack_context(model, concept, config, should_stop)
     for kind, attack in attacks.items():
-        with slots_kept(model):
-            model.drop_adapters()
-            model.load_adapter("unlearn", state)
-            with enough_memory(f"The attack {kind}", _memory_settings(kind)):
-                finding, images = yield from find(model, context, config, attack, scorer)
+        try:
+            with slots_kept(model), enough_memory(f"The attack {kind}", _memory_settings(kind)):
+                model.drop_adapters()
+                load()
+                finding, images = yield from find(
+                    model, context, config, attack, scorer, never_seen
+                )
+        except ConfigError as error:
+            if not skip or error.field != "model":
+                raise
+            yield Stage("attack", f"The attack {kind} does not apply: {error}", 0.0)
+            continue
         command = _command(run, kind, rest, _own(kind, changes))
         finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))

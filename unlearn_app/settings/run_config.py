@@ -47,6 +47,9 @@ class RunConfig:
     )
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
+    audited: str | None = setting(
+        None, "the adapter or model that was audited, instead of unlearning anything"
+    )
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
     seed: int = setting(0, "seed of training and pictures", 0, 2**31 - 1)
     preset: str = setting("fast", "fast or full")
@@ -58,7 +61,7 @@ class RunConfig:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("concept", "anchor", "model", "prompts"):
+        for name in ("concept", "anchor", "model", "prompts", "audited"):
             _check_text(getattr(self, name), name)
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
         anchor = clean_text(self.anchor, "anchor") if (self.anchor or "").strip() else None
@@ -70,6 +73,8 @@ class RunConfig:
                 "anchor",
             )
         object.__setattr__(self, "model", clean_text(self.model, "model", limit=1000))
+        if self.audited is not None:
+            object.__setattr__(self, "audited", clean_text(self.audited, "audited", limit=1000))
         check_known("objective", self.objective, registry.methods())
         check_known("rule", self.rule, registry.names("rule"))
         check_known("preset", self.preset, PRESETS)
@@ -105,10 +110,14 @@ class RunConfig:
     def command(self, out: str = "DIR") -> str:
         """The equivalent command line."""
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
+        if self.audited:
+            words[3:4] = ["audit", "--original", self.model, "--unlearned", self.audited]
         chosen = {name: getattr(self, name) for name in ("preset", "objective", "model")}
         base = make_config(self.concept, **chosen)
         for name in ("anchor", "objective", "rule", "prompts", "seed", "preset", "model"):
             value, usual = getattr(self, name), RunConfig if name in chosen else base
+            if self.audited and name != "seed":
+                continue  # an audit trains nothing
             if name == "preset" or value != getattr(usual, name):
                 words += [f"--{name}", OWN_PROMPTS if name == "prompts" else str(value)]
         usual = {name: item.default for name, item in _method_settings().items()} | base._dotted()

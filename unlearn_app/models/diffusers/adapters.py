@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -18,7 +19,9 @@ from ...common.seeds import generator
 from ..conditioning import Conditioning
 from ..lora import scaled, update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
+from ..replacement import Replacement
 from .adapter_files import check_factors
+from .replaced_parts import ReplacedParts, plain_weights
 
 
 class AdaptedNetwork(Denoiser, Adapters):
@@ -27,6 +30,9 @@ class AdaptedNetwork(Denoiser, Adapters):
     `layers` maps every value of `UnlearnConfig.modules` to a pattern of the names of the layers
     that carry an adapter; those of `keys_values` read text states.
     """
+
+    pipe: Any
+    """The pipeline around the network, whose parts another model may replace."""
 
     def __init__(self, network: nn.Module, name: str, layers: Mapping[str, str]) -> None:
         self.network = network.requires_grad_(False).eval()
@@ -37,11 +43,16 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._trained: Slot | None = None
         self._swaps = 0
         """How many `_swapped` contexts are open."""
+        self._replaced: ReplacedParts | None = None
+        """Another model in the slot `unlearn`, in the place of an adapter."""
+        self._held = {"network": 0, "beside": 0}
+        """How many contexts want which parts of it inside, whatever is active."""
 
     @property
     def is_original(self) -> bool:
         """Whether neither adapters nor other base weights are in use."""
-        return not self._active and not self._swaps
+        replaced = self._replaced is not None and self._replaced.inside
+        return not self._active and not self._swaps and not replaced
 
     @torch.no_grad()
     def frozen(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
@@ -72,8 +83,7 @@ class AdaptedNetwork(Denoiser, Adapters):
 
     def _layer_weights(self, layers: Iterable[str]) -> dict[str, nn.Parameter]:
         """The base weights of `layers`, with or without an adapter on them, by layer."""
-        own = base_weights(self.network)
-        plain = {name.replace(".base_layer.", "."): weight for name, weight in own.items()}
+        plain = plain_weights(self.network)
         return {layer: plain[f"{layer}.weight"] for layer in layers}
 
     def _add(self, slot: Slot, rank: int, alpha: float, layers: list[str]) -> None:
@@ -96,10 +106,64 @@ class AdaptedNetwork(Denoiser, Adapters):
         }
 
     def drop_adapters(self) -> None:
-        for slot in tuple(self.network.peft_config):
+        for slot in ("unlearn", *self.network.peft_config):
             self._drop(slot)
 
+    @property
+    def replacement(self) -> Replacement | None:
+        return self._replaced.replacement if self._replaced else None
+
+    def load_replacement(self, replacement: Replacement) -> None:
+        self._drop("unlearn")
+        self._replaced = ReplacedParts(self.pipe, self.network, replacement)
+        self._put_replacement()
+
+    def _put_replacement(self) -> None:
+        """Put the other model's parts in, or take them out, as the state of this one asks."""
+        if self._replaced:
+            network = "unlearn" in self._active or self._held["network"] > 0
+            self._replaced.put(network, network or self._held["beside"] > 0)
+
+    @contextmanager
+    def _holding(self, slot: Slot, what: str) -> Iterator[None]:
+        """Use another model in `slot`, if there is one: its "network" too, or what is "beside" it
+        alone.
+        """
+        held = self._replaced is not None and slot == "unlearn"
+        self._held[what] += held
+        self._put_replacement()
+        try:
+            yield
+        finally:
+            self._held[what] -= held
+            self._put_replacement()
+
+    @contextmanager
+    def scaled(self, slot: Slot, factor: float) -> Iterator[None]:
+        layers = [layer for layer in self._layers if slot in layer.scaling]
+        replaced = self._replaced if slot == "unlearn" else None
+        if not layers and not replaced:
+            raise KeyError(slot)
+        before = [layer.scaling[slot] for layer in layers]
+        try:
+            for layer, scale in zip(layers, before, strict=True):
+                layer.scaling[slot] = factor * scale
+            if replaced:
+                self._replaced = replaced.scaled(factor)
+                self._put_replacement()
+            yield
+        finally:
+            for layer, scale in zip(layers, before, strict=True):
+                layer.scaling[slot] = scale
+            if replaced:
+                self._replaced.put(False, False)
+                self._replaced = replaced
+                self._put_replacement()
+
     def _drop(self, slot: Slot) -> None:
+        if slot == "unlearn" and self._replaced:
+            self._replaced.put(False, False)
+            self._replaced = None
         if self.network.peft_config.pop(slot, None):
             for layer in self._layers:
                 layer.delete_adapter(slot)
@@ -145,6 +209,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         for slot in self.network.peft_config:
             for tensor in self._params(slot).values():
                 tensor.requires_grad_(slot == self._trained)
+        self._put_replacement()
 
     @contextmanager
     def _switched(self, active: tuple[Slot, ...], trained: Slot | None) -> Iterator[None]:
@@ -176,7 +241,11 @@ class AdaptedNetwork(Denoiser, Adapters):
             yield dense
 
     def weights(self, slot: Slot | None = None, params: Params | None = None) -> Params:
-        weights = {n: at_least_float32(weight) for n, weight in base_weights(self.network).items()}
+        own = base_weights(self.network)
+        if self._replaced and slot == "unlearn":
+            new = self._replaced.of_network()
+            own = {n: new.get(n.replace(".base_layer.", "."), w) for n, w in own.items()}
+        weights = {name: at_least_float32(weight) for name, weight in own.items()}
         for name, update in (self._updates(slot, params or {}) if slot else {}).items():
             weights[name] = weights[name] + update
         return weights
@@ -204,7 +273,7 @@ class AdaptedNetwork(Denoiser, Adapters):
                 n: (at_least_float32(own[n]) + u).to(own[n].dtype)
                 for n, u in self._updates(slot, {}).items()
             }
-        with self._swapped(sums):
+        with self._holding(slot, "network"), self._swapped(sums):
             yield
 
     @contextmanager
@@ -229,6 +298,7 @@ class AdaptedNetwork(Denoiser, Adapters):
         copies = {name: weight.detach().clone() for name, weight in self.weights(slot).items()}
         with (
             self._switched((), None),
+            self._holding(slot, "beside"),
             self._swapped(copies),
             with_gradients(base_weights(self.network)),
         ):

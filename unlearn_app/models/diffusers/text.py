@@ -3,7 +3,6 @@ that stand where a token's would.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ class TokenizedText(TextEncoder, TokenAccess):
     """`TextEncoder` and, without `cross_weights`, `TokenAccess` over the text encoder of `pipe`."""
 
     pipe: Any
+    _roundtrip: tuple[Any, Tensor] | None = None
+    """A tokenizer, and the ids of its tokens that are read as they are typed."""
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
@@ -38,15 +39,17 @@ class TokenizedText(TextEncoder, TokenAccess):
     def words(self, ids: Sequence[int]) -> str:
         return self.pipe.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
-    @cached_property
+    @property
     def roundtrip_token_ids(self) -> Tensor:
-        return torch.tensor(
-            [
+        tokenizer = self.pipe.tokenizer  # another one while another model stands in
+        if self._roundtrip is None or self._roundtrip[0] is not tokenizer:
+            ids = [
                 token
                 for token in range(len(self.word_vectors()))
                 if self.token_ids(self.words([token]))[1:-1] == [token]
             ]
-        )
+            self._roundtrip = tokenizer, torch.tensor(ids)
+        return self._roundtrip[1]
 
     def word_vectors(self) -> Tensor:
         return self.pipe.text_encoder.get_input_embeddings().weight.detach()
