@@ -20,6 +20,7 @@ from ..common.signals import FROM_OUTSIDE, on_signal
 from ..concepts.own_prompts import read_prompts
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import SETTING_GROUPS, RunConfig, clean_text, make_config, setting_names
+from .audit import audit
 from .console import (
     OPTIONS,
     Lasting,
@@ -102,6 +103,7 @@ app = typer.Typer(
 )
 app.add_typer(continual, name="continual")
 app.add_typer(pocket, name="pocket")
+app.command()(audit)
 app.command()(attack)
 app.command()(report)
 app.command()(compare)

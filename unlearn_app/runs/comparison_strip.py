@@ -20,8 +20,13 @@ def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
     """Title and subtitle of the strip of a run that forgot `name` and was judged `label`."""
     return (
         f"Forgetting “{name}”: {label}",
-        f"{config.objective} · {config.rule} · seed {config.seed} · {config.model}",
+        f"{made_by(config)} · seed {config.seed} · {config.model}",
     )
+
+
+def made_by(config: RunConfig) -> str:
+    """How the unlearned model was made, in words."""
+    return f"audit of {config.audited}" if config.audited else f"{config.objective} · {config.rule}"
 
 
 def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> Image.Image:
