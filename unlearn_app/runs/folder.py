@@ -35,6 +35,11 @@ from ..settings.run_config import RunConfig, config_from_dict
 from .records import RUN, current_run
 from .schema import RunRecord, StepLines
 
+ADAPTER = "unlearn.safetensors"
+"""The file of a run with the adapter that was unlearned."""
+REPLACEMENT = "unlearned"
+"""The folder of a run with another model that was audited, as what differs from the original."""
+
 
 class RunWriter(NewFolder):
     """Collects a run in a hidden folder beside its destination, which gets its name when the run is

@@ -12,11 +12,8 @@ from ..models.diffusers.adapter_files import READ_ERRORS, read_adapter
 from ..models.diffusers.replaced_parts import difference, read_replacement
 from ..models.lora import frobenius_norm
 from ..models.protocols import Model
-from .folder import Run
+from .folder import ADAPTER, REPLACEMENT, Run
 
-ADAPTER = "unlearn.safetensors"
-REPLACEMENT = "unlearned"
-"""The folder of a run with another model that was audited, as what differs from the original."""
 LARGEST_ADAPTER = 4 * 2**30
 """The most bytes of an adapter; one of rank 128 over all of SDXL has a quarter of that."""
 

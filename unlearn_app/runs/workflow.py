@@ -84,9 +84,9 @@ from ..training.unlearning import (
 )
 from .comparison_strip import comparison_strip, heading
 from .findings import own_findings
-from .folder import Run, RunWriter
+from .folder import REPLACEMENT, Run, RunWriter
 from .provenance import environment
-from .published import REPLACEMENT, Published
+from .published import Published
 
 FRAMES = 4
 """Into how many parts the frames of the timeline divide a training."""

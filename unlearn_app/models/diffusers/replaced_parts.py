@@ -2,6 +2,7 @@
 taken out again, and kept in a run folder.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ...common.errors import ModelError
+from ...common.errors import ModelError, UnlearnError
 from ...common.record_files import shown
 from ..protocols import Params
 from ..replacement import Replacement
-from .adapter_files import READ_ERRORS
 from .model_folder import first_line
 
 WEIGHTS = "weights.safetensors"
@@ -156,7 +156,8 @@ def _check_alike(mine: Any, theirs: Any, own: str, other: str) -> None:
 def _vocabulary(tokenizer: Any) -> str:
     """All that a tokenizer does with a text, as a text that can be compared."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend else repr(sorted(tokenizer.get_vocab().items()))
+    rules = backend.to_str() if backend else ""
+    return rules + repr(sorted(tokenizer.get_vocab().items()))
 
 
 def save_replacement(folder: Path, replacement: Replacement) -> None:
@@ -170,6 +171,21 @@ def save_replacement(folder: Path, replacement: Replacement) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     for part, tokenizer in replacement.tokenizers.items():
         tokenizer.save_pretrained(folder / part)
+        _write_vocabulary(folder / part / "tokenizer.json", tokenizer)
+
+
+def _write_vocabulary(file: Path, tokenizer: Any) -> None:
+    """Write the whole vocabulary, of which the library leaves out a word that has the number of
+    another: what a filter of prompts is made of.
+    """
+    if file.exists():
+        rules = json.loads(file.read_text(encoding="utf-8"))
+        own = rules.get("model", {}).get("vocab")
+        if isinstance(own, dict):
+            added = {token["content"] for token in rules.get("added_tokens", ())} - {*own}
+            known = tokenizer.get_vocab().items()
+            own |= {word: number for word, number in known if word not in added}
+            file.write_text(json.dumps(rules), encoding="utf-8")
 
 
 def read_replacement(folder: Path, model: Any) -> Replacement:
@@ -192,7 +208,9 @@ def read_replacement(folder: Path, model: Any) -> Replacement:
             if own is None:
                 raise ModelError(f"{said} holds {path.name[:80]!r}, which the original does not.")
             tokenizers[path.name] = type(own).from_pretrained(path)
-    except READ_ERRORS as error:
+    except UnlearnError:
+        raise
+    except Exception as error:  # a damaged tokenizer can make its library raise anything
         raise ModelError(f"{said} cannot be read: {first_line(error)}.") from error
     for part, params in parts.items():
         own = components.get(part)
