@@ -1,7 +1,7 @@
 """The command `audit`: did an adapter or a model that others have published really forget?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -65,27 +65,28 @@ def audit(
     """Judge whether what others made has forgotten a concept: the same pictures by the original and
     by it, every attack with its control, a verdict and a report.
     """
-    kinds = [name for word in kind or ["quick"] for name in kinds_of(word)]
-    control = _never_seen(never_seen, pictures)
-    changes = _changes(settings or [])
-    number = whole_number(seed, "seed", 0, 2**31 - 1)
-    from ..runs.audit import audit as audited
+    asked = {
+        "kinds": [name for word in kind or ["quick"] for name in kinds_of(word)],
+        "seed": whole_number(seed, "seed", 0, 2**31 - 1),
+        "never_seen": _never_seen(never_seen, pictures),
+        **_changes(settings or []),
+    }
+    _audit((original, unlearned, concept, out), asked)
+
+
+def _audit(what: tuple[str, str, str, Path], asked: dict[str, Any]) -> None:
+    """Audit and show it.
+
+    Raises:
+        Cancelled: it was stopped; the sentence says what is kept.
+    """
+    from ..runs import audit as audits
 
     found: list[Finding] = []
     last: dict[type, Event] = {}
     try:
         with interrupt_flag() as cancel, StageBars(screen()) as bars:
-            for event in audited(
-                original,
-                unlearned,
-                concept,
-                out,
-                kinds=kinds,
-                seed=number,
-                never_seen=control,
-                cancel=cancel,
-                **changes,
-            ):
+            for event in audits.audit(*what, cancel=cancel, **asked):
                 _take(event, found, last, bars)
     finally:
         _print(found, last)

@@ -1,7 +1,8 @@
 """Attack what a run has left behind, and keep what is found beside it."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -59,18 +60,13 @@ def run_attacks(
     load = load_unlearned(run, model)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
     check_space(run.folder, shown * picture_size(model))
-    with slots_kept(model):
-        model.drop_adapters()
-        load()
+    with _unlearned(model, load):
         context = attack_context(model, concept, config, should_stop)
     for kind, attack in attacks.items():
+        asked = model, context, config, attack, scorer, never_seen
         try:
-            with slots_kept(model), enough_memory(f"The attack {kind}", _memory_settings(kind)):
-                model.drop_adapters()
-                load()
-                finding, images = yield from find(
-                    model, context, config, attack, scorer, never_seen
-                )
+            with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
+                finding, images = yield from find(*asked)
         except ConfigError as error:
             if not skip or error.field != "model":
                 raise
@@ -80,6 +76,15 @@ def run_attacks(
         finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
     yield judge_again(run, read_findings(run.folder))
+
+
+@contextmanager
+def _unlearned(model: Model, load: Callable[[], None]) -> Iterator[None]:
+    """The unlearned model of a run, which `load` puts into the slot, in `model` for a while."""
+    with slots_kept(model):
+        model.drop_adapters()
+        load()
+        yield
 
 
 def _check_base(run: Run, model: Model) -> None:
@@ -101,7 +106,7 @@ def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _memory_settings(kind: str) -> str:
+def _lowered(kind: str) -> str:
     """What to lower where memory is too small for an attack."""
     own = [item.name for item in registry.settings_of("attack", kind) if "batch" in item.name]
     names = [f"{kind}.{name}" for name in own] or ["attack.batch_size", "attack.rank"]

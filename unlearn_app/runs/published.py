@@ -2,9 +2,9 @@
 into the slot of a model that holds what was unlearned.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..common.errors import ConfigError, ModelError
 from ..common.record_files import check_files, sha256_of, shown
@@ -115,7 +115,7 @@ def check_unlearned(run: Run) -> None:
     check_files(run.folder, {name: files[name] for name in kept}, "run")
 
 
-def load_unlearned(run: Run, model: Model) -> Any:
+def load_unlearned(run: Run, model: Model) -> Callable[[], None]:
     """What puts the unlearned model of a run into the slot `unlearn` of `model`, whose slots may be
     emptied in between.
 

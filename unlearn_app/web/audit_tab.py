@@ -23,7 +23,9 @@ ONE = "one"
 """The first tab, in which a run is shown."""
 FILE_BOX = f'''<label class="u-file">The adapter that is said to have forgotten it
 <input type="file" id="audit-file" accept="{SUFFIX}"></label>'''
-SEND = f"""async (key, sent, name, concept, kind, place) => {{
+REFUSED = "refused: "
+"""How a token begins that is none, but says why."""
+SEND = f"""async (key, _sent, _name, concept, kind, place) => {{
   const file = document.querySelector("#audit-file")?.files[0];
   if (!file || place) return [key, "", "", concept, kind, place];
   const root = window.gradio_config?.root ?? "";
@@ -31,13 +33,13 @@ SEND = f"""async (key, sent, name, concept, kind, place) => {{
   try {{
     const answer = await fetch(url, {{method: "POST", headers: {{"{KEY}": key}}, body: file}});
     const said = await answer.json();
-    return [key, answer.ok ? said.file : "refused: " + said.detail, file.name, concept, kind, place];
+    const sent = answer.ok ? said.file : "{REFUSED}" + said.detail;
+    return [key, sent, file.name, concept, kind, place];
   }} catch (error) {{
-    return [key, "refused: The file could not be sent.", file.name, concept, kind, place];
+    return [key, "{REFUSED}The file could not be sent.", file.name, concept, kind, place];
   }}
 }}"""
 """Send the file that was chosen, and go on with its token, or with why it was not taken."""
-REFUSED = "refused: "
 ABOUT = (
     f"A LoRA as {SUFFIX}, at most {MAX_FILE // 1024**2} MB. It is deleted when the audit is over;"
     " the audit keeps a copy as a run of yours, until you delete that."

@@ -2,7 +2,7 @@
 taken out again, and kept in a run folder.
 """
 
-import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -170,22 +170,21 @@ def save_replacement(folder: Path, replacement: Replacement) -> None:
     }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     for part, tokenizer in replacement.tokenizers.items():
-        tokenizer.save_pretrained(folder / part)
-        _write_vocabulary(folder / part / "tokenizer.json", tokenizer)
+        _copy_tokenizer(tokenizer, folder / part)
 
 
-def _write_vocabulary(file: Path, tokenizer: Any) -> None:
-    """Write the whole vocabulary, of which the library leaves out a word that has the number of
-    another: what a filter of prompts is made of.
+def _copy_tokenizer(tokenizer: Any, to: Path) -> None:
+    """Copy the files that a tokenizer was read from. What the library writes is another one where
+    two words have one number, which is what a filter of prompts is made of.
     """
-    if file.exists():
-        rules = json.loads(file.read_text(encoding="utf-8"))
-        own = rules.get("model", {}).get("vocab")
-        if isinstance(own, dict):
-            added = {token["content"] for token in rules.get("added_tokens", ())} - {*own}
-            known = tokenizer.get_vocab().items()
-            own |= {word: number for word, number in known if word not in added}
-            file.write_text(json.dumps(rules), encoding="utf-8")
+    source = Path(str(getattr(tokenizer, "name_or_path", "")))
+    files = [path for path in source.glob("*") if path.suffix in (".json", ".txt")]
+    if not source.is_absolute() and not files:
+        tokenizer.save_pretrained(to)
+        return
+    to.mkdir()
+    for path in files:
+        shutil.copyfile(path, to / path.name)
 
 
 def read_replacement(folder: Path, model: Any) -> Replacement:
