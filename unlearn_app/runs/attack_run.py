@@ -12,13 +12,14 @@ from ..common import registry
 from ..common.atomic_files import check_space
 from ..common.errors import ConfigError, ModelError, ShouldStop, enough_memory, never
 from ..concepts.catalog import preview_concept
+from ..concepts.concept import Concept
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_model
 from ..models.protocols import Model, slots_kept
 from ..models.sizes import picture_size
 from ..settings.events import Event, Stage
-from ..settings.run_config import config_from_dict
+from ..settings.run_config import RunConfig, config_from_dict
 from .findings import judge_again, read_findings, write_finding
 from .folder import Run
 from .provenance import environment
@@ -38,14 +39,14 @@ def run_attacks(
     """Attack a stored run in several ways, keep what is found beside it, and yield it with what
     happens meanwhile.
 
-    `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
-    `compare.forget`). What is `never_seen` is the control where the world of the model names none.
-    Attacks that need what the model does not offer are refused, or with `skip` left out. The last
-    event is the verdict with everything that was ever found.
+    `changes` are settings of the attacks (`inversion.steps`) or of the run (`compare.forget`). What
+    is `never_seen` is the control where the model's world names none. Attacks that need what the
+    model does not offer are refused, or with `skip` left out. The last event is the verdict with
+    everything that was ever found.
 
     Raises:
-        UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
-            than it recorded, or another model than it was made with.
+        UnlearnError: an unknown attack or setting, no judge, another model than that of the run, or
+            a run that holds no adapter or not the one it recorded.
     """
     changes = dict(changes or {})
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
@@ -55,18 +56,17 @@ def run_attacks(
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept, model = preview_concept(config), model or load_model(config.model)
     _check_base(run, model)
-    unseen = [easiest_unseen(concept, config, never_seen)] if never_seen else []
-    scorer = load_scorer(config.model, [concept, *unseen])
+    scorer = load_scorer(config.model, _judged(concept, config, never_seen))
     load = load_unlearned(run, model)
     shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
     check_space(run.folder, shown * picture_size(model))
     with _unlearned(model, load):
         context = attack_context(model, concept, config, should_stop)
     for kind, attack in attacks.items():
-        asked = model, context, config, attack, scorer, never_seen
+        asked = config, attack, scorer, never_seen
         try:
             with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
-                finding, images = yield from find(*asked)
+                finding, images = yield from find(model, context, *asked)
         except ConfigError as error:
             if not skip or error.field != "model":
                 raise
@@ -76,6 +76,11 @@ def run_attacks(
         finding = replace(finding, command=command, environment=environment(model, scorer))
         yield replace(finding, folder=write_finding(run.folder, finding, images))
     yield judge_again(run, read_findings(run.folder))
+
+
+def _judged(concept: Concept, config: RunConfig, never_seen: NeverSeen | None) -> list[Concept]:
+    """What the judge has to tell apart: the concept and the caller's control, if there is one."""
+    return [concept, *([easiest_unseen(concept, config, never_seen)] if never_seen else [])]
 
 
 @contextmanager

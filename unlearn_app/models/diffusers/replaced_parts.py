@@ -178,13 +178,13 @@ def _copy_tokenizer(tokenizer: Any, to: Path) -> None:
     two words have one number, which is what a filter of prompts is made of.
     """
     source = Path(str(getattr(tokenizer, "name_or_path", "")))
-    files = [path for path in source.glob("*") if path.suffix in (".json", ".txt")]
-    if not source.is_absolute() and not files:
+    if not (source / "tokenizer_config.json").is_file():
         tokenizer.save_pretrained(to)
         return
     to.mkdir()
-    for path in files:
-        shutil.copyfile(path, to / path.name)
+    for path in source.iterdir():
+        if path.suffix in (".json", ".txt"):
+            shutil.copyfile(path, to / path.name)
 
 
 def read_replacement(folder: Path, model: Any) -> Replacement:
