@@ -31,6 +31,7 @@ from unlearn_app.experiments.known_outcome_models import known_outcome_model, un
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes
 from unlearn_app.models.lora import dense, scaled
+from unlearn_app.runs import workflow
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.compare_runs import comparison_rows
 from unlearn_app.runs.findings import judge_again, read_findings
@@ -209,9 +210,14 @@ SAYS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_the_verdict_on_a_known_case_is_true(case: str, pocket: Any, tmp_path: Path) -> None:
+def test_the_verdict_on_a_known_case_is_true(
+    case: str, pocket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the run's control, which takes half of the time and makes the bar higher."""
+    monkeypatch.setattr(workflow, "controls", lambda *_: iter(()))
     make, truth = CASES[case]
-    found = verdict(pocket, make(pocket, tmp_path), tmp_path / "out")
+    small = {} if "concealed" in truth else {"attack.steps": 1, "attack.pictures": 2}
+    found = verdict(pocket, make(pocket, tmp_path), tmp_path / "out", **small)
     assert found.label in truth, said(found)
     assert SAYS.get(case, "What is audited is") in said(found)
     if case in ("does nothing", "the original itself"):
