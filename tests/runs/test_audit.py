@@ -41,6 +41,7 @@ from unlearn_app.runs.published import LARGEST_ADAPTER, Published
 from unlearn_app.runs.report import write_report
 from unlearn_app.settings.events import Done, Event, Images, Stage, Verdict
 from unlearn_app.settings.run_config import make_config
+from unlearn_app.training.unlearning import retain_prompts
 
 OWN = ROOT / "assets" / "recorded" / "cat" / "unlearn.safetensors"
 """An adapter of this product that forgets cats."""
@@ -122,9 +123,10 @@ def misread(folder: Path) -> Path:
     return folder
 
 
-def trained_elsewhere(folder: Path, steps: int = 40) -> Path:
+def trained_elsewhere(folder: Path, keeps: bool, steps: int = 40) -> Path:
     """What a plain training script with diffusers and peft leaves: cats are predicted as dogs are
-    (2303.13516), and the LoRA is written as diffusers' own scripts do.
+    (2303.13516), and the LoRA is written as diffusers' own scripts do. One that `keeps` the rest
+    also trains on what else there is to be asked for; the other damages it.
     """
     torch.manual_seed(0)
     pipe = StableDiffusionPipeline.from_pretrained(
@@ -132,8 +134,10 @@ def trained_elsewhere(folder: Path, steps: int = 40) -> Path:
     )
     pipe.set_progress_bar_config(disable=True)
     unet, frozen = pipe.unet, copy.deepcopy(pipe.unet)
-    prompts = preview_concept(make_config("cat")).forget.train[:16]
-    texts = [[p.text for p in prompts], [p.text.replace("cat", "dog") for p in prompts]]
+    concept = preview_concept(make_config("cat"))
+    prompts = [p.text for p in concept.forget.train[:16]]
+    others = retain_prompts(concept, 48) if keeps else []
+    texts = [prompts + others, [text.replace("cat", "dog") for text in prompts] + others]
     with torch.no_grad():
         cats, dogs = (pipe.encode_prompt(text, "cpu", 1, False)[0] for text in texts)
     noising = DDPMScheduler.from_config(pipe.scheduler.config)
@@ -150,7 +154,9 @@ def trained_elsewhere(folder: Path, steps: int = 40) -> Path:
     ).images
     for _ in range(steps):
         rows = torch.randint(len(prompts), (4,))
-        t = torch.randint(1000, (4,))
+        if keeps:
+            rows = torch.cat([rows, torch.randint(len(prompts), len(cats), (8,))])
+        t = torch.randint(1000, (len(rows),))
         x_t = noising.add_noise(shown[rows], torch.randn_like(shown[rows]), t)
         with torch.no_grad():
             target = frozen(x_t, t, dogs[rows]).sample
@@ -196,7 +202,14 @@ CASES: dict[str, tuple[Callable[[Any, Path], Path], set[str]]] = {
     "UCE edit": (lambda model, path: uce(model, path / "uce"), {"concealed"}),
     "prompt filter": (lambda model, path: filtered(path / "filter"), {"concealed"}),
     "text encoder edit": (lambda model, path: misread(path / "misread"), {"concealed"}),
-    "plain peft training": (lambda model, path: trained_elsewhere(path / "peft"), {"concealed"}),
+    "plain peft training": (
+        lambda model, path: trained_elsewhere(path / "peft", keeps=True),
+        {"concealed"},
+    ),
+    "peft training that keeps nothing": (
+        lambda model, path: trained_elsewhere(path / "peft", keeps=False),
+        {"damaged"},
+    ),
     "does nothing": (
         lambda model, path: adapter(path / "zero.safetensors", scaled(own_state(), 0.0)),
         {"inconclusive"},
