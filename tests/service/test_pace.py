@@ -42,7 +42,8 @@ def run(pace: Pace, slower: float, clock: Clock) -> list[tuple[float, float, flo
             clock.now += took[part] / 20
             if part in ("unlearn", "attack"):
                 whole = 1 - LOOK if part == "attack" else 1
-                schedule.apply(Step("unlearn", min(20, round(step / whole)), 20))
+                if step <= 20 * whole:  # after the last one, pictures are made
+                    schedule.apply(Step("unlearn", round(step / whole), 20))
             said = schedule.left()
             seen.append((said.seconds, total - (clock.now - start), said.fraction))
     schedule.apply(Done(None))

@@ -59,10 +59,8 @@ def attack(
     kinds = [name for asked in kind for name in kinds_of(asked)]
     given = read_folders(pictures=pictures)
     changes = settings_from(given) | _attack_settings(settings or [], kinds)
-    if judge:
-        changes["judge"] = ",".join(judge)
-    if model:
-        changes["model"] = model
+    named = {"judge": ",".join(judge or []), "model": model}
+    changes |= {name: value for name, value in named.items() if value}
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
         terminal.print(

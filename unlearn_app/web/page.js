@@ -139,7 +139,7 @@ new MutationObserver(() => {
 }).observe(document, { childList: true, subtree: true });
 
 // An error about a field brings it into view, once its fold is open.
-function bring(id, tries = 20) {
+function bring(id, tries = 100) {
   const field = document.querySelector(`#${id} :is(input, textarea)`);
   if (field?.offsetParent) {
     field.scrollIntoView({ block: "center" });
@@ -150,8 +150,15 @@ new MutationObserver(() => {
   const alert = document.querySelector("#hint [data-field]:not([data-seen])");
   if (!alert) return;
   alert.dataset.seen = "";
-  if (alert.dataset.field !== "concept" && document.activeElement?.id === "run") bring(alert.dataset.field);
+  if (alert.dataset.field !== "concept" && !document.activeElement?.matches("input, textarea")) bring(alert.dataset.field);
 }).observe(document, { childList: true, subtree: true });
+// The message may stand there already, from when the value was typed.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("#run")) setTimeout(() => {
+    const field = document.querySelector("#hint [data-field]")?.dataset.field;
+    if (field && field !== "concept") bring(field);
+  }, 400);
+});
 // The search of the expert settings hides what does not hold all of its words.
 document.addEventListener("input", (event) => {
   if (event.target.id !== "find-setting") return;

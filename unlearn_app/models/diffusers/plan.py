@@ -89,7 +89,7 @@ def fitted(shape: Shape, config: RunConfig, device: str, available: int, rate: f
     Raises:
         OutOfMemory: none fits.
     """
-    held = shape.held + (SPARED if device == "cuda" else 0)
+    held = shape.held + (0 if device == "cpu" else SPARED)
     state = shape.trained * (TRAINED + 2 * TERM)
     beside = max(state, shape.decoding, shape.text)
     whole = max(config.unlearn.batch_size, config.attack.batch_size if config.attack.steps else 1)
