@@ -247,7 +247,6 @@ def test_the_verdict_on_a_known_case_is_true(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="kohya's names are not read yet")
 def test_an_adapter_with_kohya_names_is_the_same_as_with_ours(pocket: Any, tmp_path: Path) -> None:
     pocket.drop_adapters()
     Published(str(kohya(tmp_path / "kohya.safetensors"))).put(pocket)

@@ -1,11 +1,12 @@
 """Attack what a run has left behind, and keep what is found beside it."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from ..attacks import Attack
 from ..attacks.never_seen import NeverSeen
 from ..attacks.runner import attack_context, attack_of, check_judge, easiest_unseen, find
 from ..common import registry
@@ -38,14 +39,13 @@ def run_attacks(
     never_seen: NeverSeen | None = None,
     skip: bool = False,
 ) -> Iterator[Event | Finding]:
-    """Attack a stored run in several ways, keep what is found beside it, and yield it with what
-    happens meanwhile.
+    """Attack a stored run in several ways, and keep and yield what is found, with all events.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
     `compare.forget`, `judge`, and `model`, the place where its model is now); `given` are pictures
-    for the adversary. What is `never_seen` is the control where the model's world names none.
-    Attacks that need what the model does not offer are refused, or with `skip` left out. The last
-    event is the verdict with everything that was ever found.
+    for the adversary, `never_seen` the control where the model's world names none. Attacks that do
+    not apply to the model are refused, or with `skip` left out. The last event is the verdict with
+    everything that was ever found.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, another model than that of the run, or
@@ -64,24 +64,38 @@ def run_attacks(
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
     load = load_unlearned(run, model)
-    shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
-    check_space(run.folder, shown * picture_size(model))
+    _check_room(run, config, attacks.values(), model)
     with _unlearned(model, load):
         context = attack_context(model, concept, config, should_stop, given=given)
     for kind, attack in attacks.items():
-        asked = config, attack, scorer, never_seen
         try:
             with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
-                finding, images = yield from find(model, context, *asked)
+                found, images = yield from find(model, context, config, attack, scorer, never_seen)
         except ConfigError as error:
-            if not skip or error.field != "model":
-                raise
-            yield Stage("attack", f"The attack {kind} does not apply: {error}", 0.0)
+            yield _left_out(kind, error, skip)
             continue
         command = _command(run, kind, rest, _own(kind, changes))
-        finding = replace(finding, command=command, environment=environment(model, scorer))
-        yield replace(finding, folder=write_finding(run.folder, finding, images))
+        found = replace(found, command=command, environment=environment(model, scorer))
+        yield replace(found, folder=write_finding(run.folder, found, images))
     yield judge_again(run, read_findings(run.folder))
+
+
+def _check_room(run: Run, config: RunConfig, attacks: Iterable[Attack], model: Model) -> None:
+    """Refuse attacks whose pictures do not fit beside the run."""
+    shown = sum(attack.tries for attack in attacks) * config.compare.forget
+    check_space(run.folder, shown * picture_size(model))
+
+
+def _left_out(kind: str, error: ConfigError, skip: bool) -> Stage:
+    """What to say of an attack that needs what the model does not offer, where these are to be left
+    out.
+
+    Raises:
+        ConfigError: any other error, or they are refused.
+    """
+    if not skip or error.field != "model":
+        raise error
+    return Stage("attack", f"The attack {kind} does not apply: {error}", 0.0)
 
 
 def _own_data(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,16 +161,9 @@ def run(
     with RunWriter(out) as writer:
         if config.prompts:
             write_bytes(writer.partial / OWN_PROMPTS, f"{config.prompts}\n".encode())
-        work = _Work(
-            config,
-            concept,
-            writer,
-            cancel or threading.Event(),
-            given,
-            model=model,
-            published=published,
-            never_seen=never_seen,
-        )
+        audited = {"published": published, "never_seen": never_seen}
+        stop = cancel or threading.Event()
+        work = _Work(config, concept, writer, stop, given, model=model, **audited)
         problem: UnlearnError | None = None
         try:
             problem = yield from _work_through(work)
