@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
 
 from unlearn_app import audit
-from unlearn_app.attacks.never_seen import NeverSeen
 from unlearn_app.common.errors import ConfigError, ModelError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
@@ -346,8 +345,6 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence(pocket: Any, tmp_path: 
     with large.open("wb") as file:
         file.truncate(LARGEST_ADAPTER + 1)
     assert f"up to {LARGEST_ADAPTER:,} are accepted" in refused(large, out, pocket)
-    empty = NeverSeen("a florp", tmp_path / "nowhere")
-    assert "holds no pictures of a florp" in refused(OWN, out, pocket, never_seen=empty)
 
 
 def test_without_a_judge_nothing_is_computed(tiny_pipeline: Path, tmp_path: Path) -> None:

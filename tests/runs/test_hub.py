@@ -143,6 +143,15 @@ def test_nothing_of_the_owners_machine_is_published(local_run: Path, tmp_path: P
     assert "not on the Hub" in card
 
 
+def test_an_audit_of_what_others_made_is_not_published(local_run: Path, tmp_path: Path) -> None:
+    record = json.loads((local_run / "run.json").read_text())
+    record["config"]["audited"] = "theirs.safetensors"
+    (local_run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="is an audit of 'theirs"):
+        write_publication(local_run, tmp_path / "out", NAME)
+    assert not (tmp_path / "out").exists()
+
+
 def test_own_prompts_are_published_where_their_owner_says_so(
     local_run: Path, tmp_path: Path
 ) -> None:

@@ -101,11 +101,10 @@ def attack_context(
     """The context of attacks on `concept` in a run with `config`.
 
     The adversary's pictures are made now, as `adversary_pictures` says; where the model has never
-    seen the concept, they come from `lesson`. Another model in the slot `unlearn` reads their
-    prompts.
+    seen the concept, they come from `lesson`. What is in the slot `unlearn` reads their prompts.
     """
     data = adversary_pictures(model, concept, config, should_stop, lesson, given)
-    if model.replacement:  # the adversary fine-tunes that model, whose text encoder may be another
+    if model.rereads:  # the adversary fine-tunes what is in the slot, text encoder and all
         with model.active("unlearn"):
             cond, null = model.encode_text(data.prompts), model.encode_text([""])
         data = replace(data, cond=cond, anchor=cond, null=null)

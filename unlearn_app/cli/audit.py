@@ -11,6 +11,8 @@ from ..settings.attacks import kinds_of
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import RunConfig
 from .console import (
+    ConceptKind,
+    Judge,
     Model,
     Seed,
     StageBars,
@@ -49,6 +51,8 @@ def audit(
             metavar="NAME",
         ),
     ] = None,
+    concept_kind: ConceptKind = RunConfig.concept_kind,
+    judge: Judge = None,
     seed: Seed = str(RunConfig.seed),
     never_seen: Annotated[
         str,
@@ -58,7 +62,7 @@ def audit(
         ),
     ] = "",
     pictures: Annotated[
-        Path | None, typer.Option(help="folder of pictures of --never-seen", metavar="DIR")
+        Path | None, typer.Option(help="folder of PNG pictures of --never-seen", metavar="DIR")
     ] = None,
     settings: Annotated[list[str] | None, set_option("attack.* or compare.*")] = None,
 ) -> None:
@@ -67,6 +71,8 @@ def audit(
     """
     asked = {
         "kinds": [name for word in kind or ["quick"] for name in kinds_of(word)],
+        "concept_kind": concept_kind,
+        "judge": ",".join(judge or []),
         "seed": whole_number(seed, "seed", 0, 2**31 - 1),
         "never_seen": _never_seen(never_seen, pictures),
         **_changes(settings or []),

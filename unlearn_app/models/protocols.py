@@ -181,6 +181,10 @@ class Adapters(Protocol):
     def replacement(self) -> "Replacement | None":
         """The other model that is in the slot `unlearn` in the place of an adapter, if one is."""
 
+    @property
+    def rereads(self) -> bool:
+        """Whether what is in the slot `unlearn` reads prompts otherwise than the original."""
+
     def load_replacement(self, replacement: "Replacement") -> None:
         """Put another model into the slot `unlearn`: while the slot is active or merged, that model
         predicts, reads prompts and decodes.

@@ -12,6 +12,7 @@ from ..models.diffusers.adapter_files import READ_ERRORS, read_adapter
 from ..models.diffusers.replaced_parts import difference, read_replacement
 from ..models.lora import frobenius_norm
 from ..models.protocols import Model
+from ..models.weight_differences import is_difference
 from .folder import ADAPTER, REPLACEMENT, Run
 
 LARGEST_ADAPTER = 4 * 2**30
@@ -64,7 +65,8 @@ class Published:
             )
         model.load_adapter("unlearn", state)
         notes = (f"What is audited is the adapter {self.name} (SHA-256 {sha256_of(path)[:12]}).",)
-        if not frobenius_norm(state):
+        changes = (tensor for name, tensor in state.items() if is_difference(name))
+        if not frobenius_norm(state) and not any(tensor.any() for tensor in changes):
             notes += ("Its update is zero: with it the model is the original, byte for byte.",)
         return notes
 

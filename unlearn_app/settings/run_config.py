@@ -160,7 +160,7 @@ class RunConfig:
             "judge",
         ):
             value, usual = getattr(self, name), RunConfig if name in chosen else base
-            if self.audited and name != "seed":
+            if self.audited and name not in ("concept_kind", "seed", "judge"):
                 continue  # an audit trains nothing
             if name == "preset" or value != getattr(usual, name):
                 option = f"--{name.replace('_', '-')}"

@@ -217,6 +217,10 @@ class AdaptedNetwork(Denoiser, Adapters):
     def replacement(self) -> Replacement | None:
         return self._replacement
 
+    @property
+    def rereads(self) -> bool:
+        return self._beside is not None or bool(self._texts.state("unlearn"))
+
     def load_replacement(self, replacement: Replacement) -> None:
         self._drop("unlearn")
         others = dict(replacement.weights)
