@@ -148,8 +148,8 @@ def test_requirements_are_what_is_imported() -> None:
         if name not in sys.stdlib_module_names and name != "unlearn_app"
     }
     # pandas and tokenizers come with gradio and transformers, spaces with Spaces,
-    # playwright with the test tools; nudenet, ray and bitsandbytes are optional. diffusers and peft
-    # load models with accelerate.
+    # playwright with the test tools; nudenet, ray and bitsandbytes
+    # are optional. diffusers and peft load models with accelerate.
     with_others = {"pandas", "tokenizers", "spaces", "playwright"}
     with_others |= {"nudenet", "ray", "bitsandbytes"}
     assert found - with_others == listed - {"accelerate"}

@@ -96,7 +96,7 @@ def _read(
                 f"{said} file lacks weights; one with every weight is accepted."
             ) from error
     how["use_safetensors"] = True
-    absent = [part for part in family.optional if part not in parts_in(index, family.parts)]
+    absent = {*family.optional} - {*parts_in(index, family.optional)}
     parts = dict.fromkeys(absent) | {
         part: load_whole(kind, folder, f"{said} {part}", subfolder=part, **how)
         for part, kind in family.parts.items()

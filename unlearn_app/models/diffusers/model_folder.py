@@ -3,7 +3,6 @@ else.
 """
 
 import hashlib
-import json
 import math
 import re
 import tempfile
@@ -16,6 +15,7 @@ from pydantic import Field
 from safetensors import safe_open
 
 from ...common.errors import ModelError, OutputError
+from ...common.json_values import json_text
 from ...common.record_files import LARGEST_NUMBER, Record, checked, damaged, read_json, shown
 from .weight_files import DENOISERS, WEIGHTED, WEIGHTLESS, plain_name, weight_files
 
@@ -282,7 +282,7 @@ def plain_folder(folder: Path, files: Iterable[str]) -> Iterator[Path]:
                 shards.setdefault(target.parent, []).append(target)
             target.symlink_to((folder / file).resolve())
         (view / INDEX).unlink()
-        (view / INDEX).write_text(json.dumps(_cleaned(read_index(folder))))
+        (view / INDEX).write_text(json_text(_cleaned(read_index(folder))))
         for own in (own for own in shards.values() if len(own) > 1):
             _write_shard_index(own)
         yield view
@@ -314,7 +314,7 @@ def _write_shard_index(shards: list[Path]) -> None:
         size += shard.stat().st_size
     stem = shards[0].name.partition("-")[0]
     index = {"metadata": {"total_size": size}, "weight_map": places}
-    shards[0].with_name(f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    shards[0].with_name(f"{stem}.safetensors.index.json").write_text(json_text(index))
 
 
 def _check_pulled(folder: Path, name: str) -> None:

@@ -3,7 +3,6 @@ lacks.
 """
 
 import gzip
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from safetensors import safe_open
 
 from ...common.errors import ModelError
+from ...common.json_values import json_text
 from ...common.paths import ASSETS
 from .model_folder import INDEX, check_unet, first_line
 
@@ -143,10 +143,10 @@ def write_configs(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> Non
     for name, config in configs.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(config))
+        path.write_text(json_text(config))
     merges = gzip.decompress(MERGES.read_bytes()).decode()
     (folder / "tokenizer" / "merges.txt").write_text(merges, encoding="utf-8")
-    vocabulary = json.dumps(clip_vocabulary(merges.splitlines()[1:]))
+    vocabulary = json_text(clip_vocabulary(merges.splitlines()[1:]))
     (folder / "tokenizer" / "vocab.json").write_text(vocabulary, encoding="utf-8")
 
 
