@@ -155,6 +155,69 @@ def test_an_adapter_is_scaled_by_its_factor(original: Any) -> None:
         pass
 
 
+def test_weights_of_their_own_are_scaled_by_their_difference(original: Any) -> None:
+    original.drop_adapters()
+    for weight in original.reset_weights("unlearn", "cross").values():
+        weight.data += 0.1 * torch.randn(weight.shape, generator=generator(1))
+    own = {name: weight.clone() for name, weight in plain_weights(original.network).items()}
+    with original.active("unlearn"):
+        whole = predicted(original)
+    with original.scaled("unlearn", -0.5), original.active("unlearn"):
+        half = predicted(original)
+        now = plain_weights(original.network)
+        changed = [name for name, weight in now.items() if not torch.equal(weight, own[name])]
+    assert changed
+    assert all(".attn2." in name for name in changed)
+    state = {name: -0.5 * part for name, part in original.adapter_state("unlearn").items()}
+    with original.active("unlearn"):
+        assert torch.equal(predicted(original), whole)
+    original.load_adapter("unlearn", state)
+    with original.active("unlearn"):
+        assert torch.allclose(predicted(original), half, atol=1e-5)
+    assert not torch.allclose(whole, half, atol=1e-3)
+    original.drop_adapters()
+
+
+def test_an_adapter_of_a_text_encoder_is_scaled_too(original: Any) -> None:
+    original.drop_adapters()
+    layer = next(
+        f"text_encoder.{name}"
+        for name, part in original.pipe.text_encoder.named_modules()
+        if name.endswith("q_proj")
+    )
+    width = original.pipe.text_encoder.config.hidden_size
+    numbers = torch.randn(2, width, generator=generator(2))
+    factors = {
+        f"{layer}.lora_A.weight": numbers[:1],
+        f"{layer}.lora_B.weight": numbers[1:].T.contiguous(),
+    }
+    plain = original.encode_text(PROMPTS).states
+    assert not original.rereads
+    original.load_adapter("unlearn", factors)
+    assert original.rereads
+    read = {}
+    for factor in (0.0, 1.0, -1.0):
+        with original.scaled("unlearn", factor), original.active("unlearn"):
+            read[factor] = original.encode_text(PROMPTS).states
+    assert torch.equal(read[0.0], plain)
+    assert not torch.allclose(read[1.0], plain, atol=1e-4)
+    assert not torch.allclose(read[1.0], read[-1.0], atol=1e-4)
+    assert torch.equal(original.encode_text(PROMPTS).states, plain)
+    with original.active("unlearn"):
+        assert torch.equal(original.encode_text(PROMPTS).states, read[1.0])
+    original.drop_adapters()
+
+
+def test_other_weights_in_the_second_slot_leave_the_other_model_in_use(
+    model: Any, other: Any
+) -> None:
+    model.reset_weights("relearn", "all")
+    with model.active("unlearn"):
+        assert torch.equal(predicted(model), predicted(other))
+    model.drop_adapters()
+    assert not model.rereads
+
+
 def test_slots_are_restored_with_the_other_model_in_them(model: Any, other: Any) -> None:
     with slots_kept(model):
         model.drop_adapters()
