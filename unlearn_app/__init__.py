@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "NeverSeen": "attacks.never_seen",
     "Concept": "concepts.concept",
     "ConfigError": "common.errors",
     "HubError": "common.errors",
@@ -15,6 +16,7 @@ _HOMES = {
     "Run": "runs.folder",
     "RunConfig": "settings.run_config",
     "UnlearnError": "common.errors",
+    "audit": "runs.audit",
     "generate": "models.generate",
     "known_concepts": "concepts.catalog",
     "load_model": "models.catalog",

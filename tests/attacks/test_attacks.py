@@ -26,6 +26,7 @@ SMALL = {
     "inversion": {"tries": 2, "steps": 2},
     "noise": {"tries": 2},
     "completion": {"tries": 6},
+    "negation": {"tries": 2},
     "scale": {"tries": 3},
     "relearn": {"tries": 2},
 }

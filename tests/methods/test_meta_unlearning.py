@@ -261,7 +261,7 @@ def test_a_step_down_makes_the_attack_fail_and_a_step_up_makes_it_succeed(model)
 @pytest.mark.parametrize("weights", ["full", "lora"])
 def test_nothing_is_moved_or_left_behind(model, order, weights) -> None:
     """No weight changes, no gradient stays, and the adversary starts afresh each time."""
-    from unlearn_app.models.diffusers.adapters import base_weights
+    from unlearn_app.models.diffusers.plain_weights import base_weights
 
     before = {name: weight.detach().clone() for name, weight in model.network.named_parameters()}
     objective, batch = (

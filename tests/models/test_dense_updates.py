@@ -15,7 +15,7 @@ from torch import Tensor
 from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapter
-from unlearn_app.models.diffusers.adapters import without_adapter
+from unlearn_app.models.diffusers.plain_weights import without_adapter
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import layer_factors, product
 from unlearn_app.models.sizes import adapter_size

@@ -21,6 +21,7 @@ from unlearn_app.common.seeds import generator
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.continual.sequence import add_original, append
+from unlearn_app.models.diffusers import replaced_parts
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapter
 from unlearn_app.models.diffusers.flux import WORDS_DISTILLED
 from unlearn_app.models.diffusers.loading import load_pipeline
@@ -379,6 +380,33 @@ def test_a_ledger_of_two_requests(model, folder, tmp_path) -> None:
     assert frobenius_norm(both) > 0
     assert frobenius_norm(last) > 0
     model.load_adapter("unlearn", both)
+
+
+def test_another_model_of_the_family_stands_in_to_the_bit(model, folder, tmp_path) -> None:
+    """Every part of it: the denoiser, the text encoders and the decoder."""
+    other = load_pipeline(Path(shutil.copytree(folder, tmp_path / "other")), "other")
+    for part in other.parts:
+        if (network := getattr(other.pipe, part)) is not None:
+            with torch.no_grad():
+                for weight in network.parameters():
+                    weight += 0.05 * torch.randn(weight.shape, generator=generator(5)).to(weight)
+    before, wanted = (shown_by(one) for one in (model, other))
+    replacement = replaced_parts.difference(model, other)
+    assert set(replacement.weights) == {
+        part for part in other.parts if getattr(other.pipe, part) is not None
+    }
+    replaced_parts.save_replacement(tmp_path / "kept", replacement)
+    model.load_replacement(replaced_parts.read_replacement(tmp_path / "kept", model))
+    with model.active("unlearn"):
+        assert torch.equal(shown_by(model), wanted)
+    assert torch.equal(shown_by(model), before)
+    assert not torch.equal(before, wanted)
+    with model.merged("unlearn"):
+        assert torch.equal(shown_by(model), wanted)
+
+
+def shown_by(model: Any) -> torch.Tensor:
+    return model.decode(model.sample(PROMPTS, SEEDS, **HOW))
 
 
 def test_overrides_of_no_effect_change_nothing(model) -> None:

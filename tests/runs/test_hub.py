@@ -16,11 +16,11 @@ import yaml
 from hub_stand_in import TOKEN, StandIn, hub
 from huggingface_hub import constants
 from recordings import kept_finding
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from unlearn_app.common.errors import ConfigError, HubError, OutputError, UnlearnError
 from unlearn_app.runs.findings import read_findings
-from unlearn_app.runs.folder import Run
+from unlearn_app.runs.folder import FOR_OTHERS, Run
 from unlearn_app.runs.hub import pull, push
 from unlearn_app.runs.model_card import text
 from unlearn_app.runs.publication import CARD, MANIFEST, PATH, write_publication
@@ -143,6 +143,15 @@ def test_nothing_of_the_owners_machine_is_published(local_run: Path, tmp_path: P
     assert "not on the Hub" in card
 
 
+def test_an_audit_of_what_others_made_is_not_published(local_run: Path, tmp_path: Path) -> None:
+    record = json.loads((local_run / "run.json").read_text())
+    record["config"]["audited"] = "theirs.safetensors"
+    (local_run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="is an audit of 'theirs"):
+        write_publication(local_run, tmp_path / "out", NAME)
+    assert not (tmp_path / "out").exists()
+
+
 def test_own_prompts_are_published_where_their_owner_says_so(
     local_run: Path, tmp_path: Path
 ) -> None:
@@ -191,19 +200,20 @@ def test_the_card_is_what_the_hub_and_readers_want(finished: Path, tmp_path: Pat
     assert "noise" in body
     for setting in ("unlearn.steps", "attack.lr", "regularize.l2"):
         assert f"| {setting} |".replace("_", "\\_") in body
-    assert "convert_state_dict_to_kohya" in body
+    assert f"put `{FOR_OTHERS}` into `models/loras`" in body
     assert text("a|b <i> *c*\n# d") == "a\\|b &lt;i&gt; \\*c\\* \\# d"
 
 
-def test_an_adapter_for_other_programs_is_named(finished: Path, tmp_path: Path) -> None:
+def test_an_adapter_without_a_copy_for_other_programs_is_to_be_converted(
+    finished: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
-    other = folder / "unlearn-comfyui.safetensors"
-    save_file({"lora_unet_x.lora_down.weight": torch.zeros(1, 1)}, other)
+    (folder / FOR_OTHERS).unlink()
     record = json.loads((folder / "run.json").read_text())
-    record["files"][other.name] = hashlib.sha256(other.read_bytes()).hexdigest()
+    del record["files"][FOR_OTHERS]
     (folder / "run.json").write_text(json.dumps(record))
     card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
-    assert "put `unlearn-comfyui.safetensors` into `models/loras`" in card
+    assert "convert_state_dict_to_kohya" in card
 
 
 def manifest_of(server: StandIn) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.diffusers.adapter_files import read_adapter
-from unlearn_app.models.diffusers.adapters import without_adapter
+from unlearn_app.models.diffusers.plain_weights import without_adapter
 from unlearn_app.models.lora import scaled
 from unlearn_app.models.protocols import MetaBatch, NoisyBatch
 from unlearn_app.models.weight_differences import is_dense

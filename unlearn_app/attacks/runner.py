@@ -51,6 +51,7 @@ from ..settings.judges import HOW_TO_GET
 from ..settings.run_config import RunConfig, make_attack, with_concept
 from ..training.unlearning import forget
 from . import Attack, AttackContext, Tries
+from .never_seen import NeverSeen
 from .relearn import Relearn, adversary_pictures, fine_tune
 
 Evaluated = TypeVar("Evaluated")
@@ -100,25 +101,37 @@ def attack_context(
     """The context of attacks on `concept` in a run with `config`.
 
     The adversary's pictures are made now, as `adversary_pictures` says; where the model has never
-    seen the concept, they come from `lesson`.
+    seen the concept, they come from `lesson`. What is in the slot `unlearn` reads their prompts.
     """
     data = adversary_pictures(model, concept, config, should_stop, lesson, given)
+    if model.rereads:  # the adversary fine-tunes what is in the slot, text encoder and all
+        with model.active("unlearn"):
+            cond, null = model.encode_text(data.prompts), model.encode_text([""])
+        data = replace(data, cond=cond, anchor=cond, null=null)
     prompts = evenly_spaced(concept.forget.test, config.compare.forget)
     sampling = sampling_of(config.compare, model)
     return AttackContext(concept, prompts, sampling, config.seed, data, should_stop)
 
 
 def unseen_context(
-    model: Model, concept: Concept, config: RunConfig, should_stop: ShouldStop = never
+    model: Model,
+    concept: Concept,
+    config: RunConfig,
+    should_stop: ShouldStop = never,
+    never_seen: NeverSeen | None = None,
 ) -> AttackContext:
     """The context of attacks on a `concept` that the model has never seen, in a run with `config`.
 
-    The adversary holds as many pictures as the run's own; they come from the model's world.
+    The adversary holds as many pictures as the run's own; they come from the model's world, or are
+    those of `never_seen`.
     """
     held = config.attack
-    lesson = registry.world(config.model).lesson(
-        concept.name, held.pictures, config.seed, held.data == "one"
-    )
+    if never_seen:
+        lesson = never_seen.lesson(model, concept, held.pictures)
+    else:
+        lesson = registry.world(config.model).lesson(
+            concept.name, held.pictures, config.seed, held.data == "one"
+        )
     return attack_context(model, concept, config, should_stop, lesson)
 
 
@@ -201,9 +214,12 @@ def find(
     config: RunConfig,
     attack: Attack,
     scorer: Scorer | None,
+    never_seen: NeverSeen | None = None,
 ) -> Generator[Event, None, tuple[Finding, dict[str, Image]]]:
     """Attack the unlearned model, then the original at what it has never seen; returns the finding
     and its pictures by file name.
+
+    The caller may name something `never_seen` where the model's world knows nothing.
 
     The finding names neither its command nor its environment, which the caller knows.
 
@@ -220,7 +236,7 @@ def find(
     if attack.counts:
         control = of_attack(kind, attack, config, model)
         if control is None:
-            control = yield from _taught(model, context, config, attack, scorer)
+            control = yield from _taught(model, context, config, attack, scorer, never_seen)
         missing = "" if control else f"nobody knows what {config.model} has never seen"
         if attack.needs_control and missing:
             missing += ", and what the model was given shows the concept already"
@@ -234,6 +250,7 @@ def controls(
     scorer: Scorer | None,
     should_stop: ShouldStop = never,
     given: GivenPictures = NONE_GIVEN,
+    never_seen: NeverSeen | None = None,
 ) -> Iterator[Stage | AttackCheckpoint]:
     """The run's own attack in two cases where it should succeed, as far as they apply: on the model
     that forgot the concept without resistance, and on the original with a concept never seen.
@@ -250,11 +267,11 @@ def controls(
                 raise_if_stopped(should_stop)
             context = attack_context(model, concept, config, should_stop, given=given)
             yield from _control_curve(model, context, config, scorer, UNRESISTING, "unlearn")
-        if unseen := easiest_unseen(concept, config):
+        if unseen := easiest_unseen(concept, config, never_seen):
             said = f"For comparison: the same attack teaches {unseen.name}, which was never seen"
             yield Stage("attack", said, SHARES["controls"])
             model.drop_adapters()
-            context = unseen_context(model, unseen, config, should_stop)
+            context = unseen_context(model, unseen, config, should_stop, never_seen)
             yield from _control_curve(model, context, config, scorer, FRESH)
 
 
@@ -287,28 +304,38 @@ def _control_curve(
 
 
 def _taught(
-    model: Model, context: AttackContext, config: RunConfig, attack: Attack, scorer: Scorer
+    model: Model,
+    context: AttackContext,
+    config: RunConfig,
+    attack: Attack,
+    scorer: Scorer,
+    never_seen: NeverSeen | None,
 ) -> Generator[Event, None, dict[str, Any] | None]:
     """The same attack on what the original has never seen, as findings hold it; None where the
     world of the model names no such concept.
     """
-    unseen = easiest_unseen(context.concept, config)
+    unseen = easiest_unseen(context.concept, config, never_seen)
     if unseen is None:
         return None
     said = f"For comparison: the same attack on {unseen.name}, which was never seen"
     yield Stage("attack", said, 0.55)
     with slots_kept(model):
         model.drop_adapters()
-        control = unseen_context(model, unseen, config, context.should_stop)
+        control = unseen_context(model, unseen, config, context.should_stop, never_seen)
         with model.active():
             result = yield from attacked(model, attack, control, scorer)
     return {"name": f"{unseen.name}, never seen", "hits": list(result.hits())}
 
 
-def easiest_unseen(besides: Concept, config: RunConfig) -> Concept | None:
+def easiest_unseen(
+    besides: Concept, config: RunConfig, never_seen: NeverSeen | None = None
+) -> Concept | None:
     """The concept that the model has never seen and learns in the fewest steps, of the kind of
-    `besides` and not itself; None where none is known.
+    `besides` and not itself; None where none is known. What the caller calls `never_seen` is
+    preferred.
     """
+    if never_seen:
+        return preview_concept(with_concept(config, never_seen.name))
     names = registry.world(config.model).unseen(besides.kind)
     name = next((name for name in names if name != besides.name), None)
     return preview_concept(with_concept(config, name)) if name else None

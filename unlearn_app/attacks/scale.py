@@ -1,13 +1,13 @@
-"""Scale: the published adapter multiplied by a factor; reported, and never counted."""
+"""Scale: the published update multiplied by a factor; reported, and never counted."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from ..common.errors import ConfigError
 from ..common.registry import register
 from ..concepts.concept import evenly_spaced
-from ..models.lora import scaled
-from ..models.protocols import NO_OVERRIDES, Model, Params, SamplingOverrides
+from ..models.protocols import NO_OVERRIDES, Model, SamplingOverrides
 from ..settings.events import Step
 from ..settings.groups import AttackConfig, setting
 from . import Attack, AttackContext, Tries, sample_variants
@@ -28,32 +28,43 @@ class Scale(Attack):
     counts = False
 
     def budget(self, held: AttackConfig) -> str:
-        return (
-            "no training, the adapter at"
-            f" {', '.join(f'{scale:g}' for scale in evenly_spaced(SCALES, self.tries))}"
-        )
+        return f"no training, {listed(evenly_spaced(SCALES, self.tries))}"
 
     def __call__(self, model: Model, context: AttackContext) -> Generator[Step, None, Tries]:
         """See `Attack`.
 
         Raises:
-            ConfigError: the model under attack has no adapter to turn down.
+            ConfigError: the model under attack has no update to turn down.
         """
+        return (yield from sample_scaled(model, context, evenly_spaced(SCALES, self.tries)))
+
+
+def listed(factors: Sequence[float]) -> str:
+    """The adapter at these factors, in words."""
+    return f"the adapter at {', '.join(f'{factor:g}' for factor in factors)}"
+
+
+def sample_scaled(
+    model: Model, context: AttackContext, factors: Sequence[float]
+) -> Generator[Step, None, Tries]:
+    """A picture of every held-out prompt at each of `factors` times the published update.
+
+    Raises:
+        ConfigError: the model under attack has no update.
+    """
+    with closing(_ways(model, factors)) as ways:
         try:
-            state = model.adapter_state("unlearn")
+            return (yield from sample_variants(model, context, ways, len(factors)))
         except KeyError:
             raise ConfigError(
                 "There is no adapter to scale; a model with an unlearn adapter is accepted."
             ) from None
-        try:
-            return (
-                yield from sample_variants(model, context, self._ways(model, state), self.tries)
-            )
-        finally:
-            model.load_adapter("unlearn", state)
 
-    def _ways(self, model: Model, state: Params) -> Iterator[tuple[str, SamplingOverrides]]:
-        """The names of the scales; each is in the `unlearn` slot when its name is returned."""
-        for scale in evenly_spaced(SCALES, self.tries):
-            model.load_adapter("unlearn", scaled(state, scale))
-            yield f"adapter x {scale:g}", NO_OVERRIDES
+
+def _ways(
+    model: Model, factors: Sequence[float]
+) -> Generator[tuple[str, SamplingOverrides], None, None]:
+    """The names of the factors; each is in force while its name is the last that was returned."""
+    for factor in factors:
+        with model.scaled("unlearn", factor):
+            yield f"adapter x {factor:g}", NO_OVERRIDES

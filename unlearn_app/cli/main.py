@@ -20,6 +20,7 @@ from ..concepts.own_prompts import read_prompts
 from ..concepts.targets import read_captions, read_targets
 from ..settings.events import Done, Event, Scores, Verdict
 from ..settings.run_config import SETTING_GROUPS, RunConfig, make_config, setting_names
+from .audit import audit
 from .console import (
     OPTIONS,
     Anchor,
@@ -120,6 +121,7 @@ app.add_typer(continual, name="continual")
 app.add_typer(pocket, name="pocket")
 app.command()(generate)
 app.command()(export)
+app.command()(audit)
 app.command()(attack)
 app.command()(report)
 app.command()(compare)

@@ -161,6 +161,11 @@ def _forgotten(counted: Sequence[Finding]) -> str:
     return "Forgotten, and the attacker could not get it back."
 
 
+def decided(scores: Scored) -> bool:
+    """Whether the original and the unlearned pictures alone decide, so that attacks add nothing."""
+    return _before_attacks(scores)[1] is not None
+
+
 def _before_attacks(scores: Scored) -> tuple[list[str], str | None]:
     """What the original and the unlearned pictures say, and the verdict where attacks can add
     nothing to it.
@@ -202,7 +207,7 @@ def _own_attack(finding: Finding, curve: AttackCurve, original: float) -> list[s
     `original` is the original's accuracy.
     """
     shown = f"{finding.share:.0%} ({sum(finding.hits)} of {len(finding.hits)})"
-    limit = f"{LIMITS.back * 100:.0f}"
+    limit = f"{finding.bar(LIMITS.back) * 100:.0f}"
     reasons = [f"After {curve.steps} attack steps it is back in {shown} of its pictures."]
     if look := finding.best_look:
         than = "beyond chance" if look.surely else "no more than chance explains"
@@ -213,6 +218,11 @@ def _own_attack(finding: Finding, curve: AttackCurve, original: float) -> list[s
         )
     else:
         reasons[0] += f" The limit without a control is {limit} points above the unlearned model."
+    if curve.alone:
+        reasons.append(
+            "Nobody knows what this attack teaches of something never seen, so the bar is higher:"
+            f" only a recovery of more than {limit} points counts."
+        )
     recovered = steps_to_recovery(curve.points, original)
     if recovered is not None:
         reasons.append(
@@ -248,7 +258,9 @@ def _sentence(finding: Finding, worst: bool = False) -> str:
             f"{shown}, which proves nothing, because {finding.missing}. Budget: {finding.budget}."
         )
     name = finding.control["name"] if finding.control else ""
+    bar = f"so only more than {finding.bar(LIMITS.back):.0%} counts"
     control = f"at {name}, {finding.base:.0%}" if name else f"no control, because {finding.missing}"
+    control += "" if name else f", {bar}"
     outcome = OUTCOMES[finding.outcome(LIMITS.back)]
     said = f"{shown}; {control}: {outcome}. Budget: {finding.budget}."
     return f"Worst attack: {said[0].lower()}{said[1:]}" if worst else said

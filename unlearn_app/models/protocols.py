@@ -8,7 +8,7 @@ optional.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from ..common.errors import ConfigError, ShouldStop, never
 from .conditioning import Conditioning
 from .parameterization import Parameterization
+
+if TYPE_CHECKING:
+    from .replacement import Replacement
 
 Slot = Literal["unlearn", "relearn"]
 Params = dict[str, Tensor]
@@ -174,6 +177,26 @@ class Adapters(Protocol):
             ModelError: its factors do not fit this model.
         """
 
+    @property
+    def replacement(self) -> "Replacement | None":
+        """The other model that is in the slot `unlearn` in the place of an adapter, if one is."""
+
+    @property
+    def rereads(self) -> bool:
+        """Whether what is in the slot `unlearn` reads prompts otherwise than the original."""
+
+    def load_replacement(self, replacement: "Replacement") -> None:
+        """Put another model into the slot `unlearn`: while the slot is active or merged, that model
+        predicts, reads prompts and decodes.
+        """
+
+    def scaled(self, slot: Slot, factor: float) -> AbstractContextManager[None]:
+        """Multiply the update in `slot` by `factor`.
+
+        Raises:
+            KeyError: the slot is empty.
+        """
+
     def training(self, slot: Slot) -> AbstractContextManager[Params]:
         """Use `slot` alone, with gradients, and yield its factors or weights."""
 
@@ -293,8 +316,9 @@ def token_access(model: Model, wanted_by: str) -> TokenAccess:
 
 @contextmanager
 def slots_kept(model: Adapters) -> Iterator[None]:
-    """Restore the adapters in both slots on exit, errors included."""
+    """Restore what is in both slots on exit, errors included."""
     before: dict[Slot, Params] = {}
+    replacement = model.replacement
     for slot in get_args(Slot):
         with suppress(KeyError):
             before[slot] = model.adapter_state(slot)
@@ -302,5 +326,7 @@ def slots_kept(model: Adapters) -> Iterator[None]:
         yield
     finally:
         model.drop_adapters()
+        if replacement:
+            model.load_replacement(replacement)
         for slot, state in before.items():
             model.load_adapter(slot, state)

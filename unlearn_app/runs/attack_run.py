@@ -1,27 +1,31 @@
 """Attack what a run has left behind, and keep what is found beside it."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..attacks.runner import attack_context, attack_of, check_judge, find
+from ..attacks import Attack
+from ..attacks.never_seen import NeverSeen
+from ..attacks.runner import attack_context, attack_of, check_judge, easiest_unseen, find
 from ..common import registry
 from ..common.atomic_files import check_space
-from ..common.errors import ShouldStop, enough_memory, never
+from ..common.errors import ConfigError, ShouldStop, enough_memory, never
 from ..concepts.catalog import preview_concept
+from ..concepts.concept import Concept
 from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, check_adversary
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_for
-from ..models.diffusers.adapter_files import read_adapter
 from ..models.protocols import Model, slots_kept
 from ..models.sizes import picture_size
 from ..settings.events import Event, Stage
-from ..settings.run_config import FOLDER, config_from_dict
+from ..settings.run_config import FOLDER, RunConfig, config_from_dict
 from .findings import judge_again, read_findings, write_finding
 from .folder import Run
 from .provenance import environment
+from .published import check_unlearned, load_unlearned
 
 
 def run_attacks(
@@ -32,50 +36,86 @@ def run_attacks(
     model: Model | None = None,
     should_stop: ShouldStop = never,
     given: GivenPictures = NONE_GIVEN,
+    never_seen: NeverSeen | None = None,
+    skip: bool = False,
 ) -> Iterator[Event | Finding]:
-    """Attack a stored run in several ways, keep what is found beside it, and yield it with what
-    happens meanwhile.
+    """Attack a stored run in several ways, and keep and yield what is found, with all events.
 
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
     `compare.forget`, `judge`, and `model`, the place where its model is now); `given` are pictures
-    for the adversary. The last event is the verdict with everything that was ever found.
+    for the adversary, `never_seen` the control where the model's world names none. Attacks that do
+    not apply to the model are refused, or with `skip` left out. The last event is the verdict with
+    everything that was ever found.
 
     Raises:
-        UnlearnError: an unknown attack or setting, no judge, a run that holds no adapter or another
-            than it recorded, or another model than it was made with.
+        UnlearnError: an unknown attack or setting, no judge, another model than that of the run, or
+            a run that holds no adapter or not the one it recorded.
     """
     changes = dict(changes or {})
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
     config = config_from_dict(run.record["config"], **{**_own_data(rest), **rest})
     attacks = {kind: attack_of(config, kind, **_own(kind, changes)) for kind in kinds}
-    adapter = run.adapter()
+    check_unlearned(run)
     check_adversary(config, given)
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept = preview_concept(config)
-    scorer = load_scorer(config.model, [concept], config.judge)
+    scorer = load_scorer(config.model, _judged(concept, config, never_seen), config.judge)
     check_judge(scorer, config)  # before the model, which may take minutes and gigabytes
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
-    state = read_adapter(adapter)
-    shown = sum(attack.tries for attack in attacks.values()) * config.compare.forget
-    check_space(run.folder, shown * picture_size(model))
-    context = attack_context(model, concept, config, should_stop, given=given)
+    load = load_unlearned(run, model)
+    _check_room(run, config, attacks.values(), model)
+    with _unlearned(model, load):
+        context = attack_context(model, concept, config, should_stop, given=given)
     for kind, attack in attacks.items():
-        with slots_kept(model):
-            model.drop_adapters()
-            model.load_adapter("unlearn", state)
-            with enough_memory(f"The attack {kind}", _memory_settings(kind)):
-                finding, images = yield from find(model, context, config, attack, scorer)
+        try:
+            with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
+                found, images = yield from find(model, context, config, attack, scorer, never_seen)
+        except ConfigError as error:
+            yield _left_out(kind, error, skip)
+            continue
         command = _command(run, kind, rest, _own(kind, changes))
-        finding = replace(finding, command=command, environment=environment(model, scorer))
-        yield replace(finding, folder=write_finding(run.folder, finding, images))
+        found = replace(found, command=command, environment=environment(model, scorer))
+        yield replace(found, folder=write_finding(run.folder, found, images))
     yield judge_again(run, read_findings(run.folder))
+
+
+def _check_room(run: Run, config: RunConfig, attacks: Iterable[Attack], model: Model) -> None:
+    """Refuse attacks whose pictures do not fit beside the run."""
+    shown = sum(attack.tries for attack in attacks) * config.compare.forget
+    check_space(run.folder, shown * picture_size(model))
+
+
+def _left_out(kind: str, error: ConfigError, skip: bool) -> Stage:
+    """What to say of an attack that needs what the model does not offer, where these are to be left
+    out.
+
+    Raises:
+        ConfigError: any other error, or they are refused.
+    """
+    if not skip or error.field != "model":
+        raise error
+    return Stage("attack", f"The attack {kind} does not apply: {error}", 0.0)
 
 
 def _own_data(changes: Mapping[str, Any]) -> dict[str, Any]:
     """No folder where other data than pictures are asked for of a run whose adversary held one."""
     other = changes.get("attack.data", "pictures") != "pictures"
     return {"pictures": None} if other else {}
+
+
+def _judged(concept: Concept, config: RunConfig, never_seen: NeverSeen | None) -> list[Concept]:
+    """What the judge has to tell apart: the concept and the caller's control, if there is one."""
+    return [concept, *([easiest_unseen(concept, config, never_seen)] if never_seen else [])]
+
+
+@contextmanager
+def _unlearned(model: Model, load: Callable[[], None]) -> Iterator[None]:
+    """The unlearned model of a run, which `load` puts into the slot, in `model` for a while."""
+    with slots_kept(model):
+        model.drop_adapters()
+        load()
+        yield
 
 
 def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +127,7 @@ def _own(kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _memory_settings(kind: str) -> str:
+def _lowered(kind: str) -> str:
     """What to lower where memory is too small for an attack."""
     own = [item.name for item in registry.settings_of("attack", kind) if "batch" in item.name]
     names = [f"{kind}.{name}" for name in own] or ["attack.batch_size", "attack.rank"]

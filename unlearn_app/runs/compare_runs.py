@@ -83,7 +83,12 @@ def _settings(run: Run) -> Record:
     for group in (name for name, value in config.items() if isinstance(value, dict)):
         flat |= {f"{group}.{name}": value for name, value in config[group].items()}
     flat |= {"judge used": used.get("judge"), "weights used": (used.get("base_sha256") or "")[:12]}
-    return flat | dict(config["options"])
+    flat |= dict(config["options"])
+    if run.config.audited:  # nothing was trained here
+        unused = ("objective", "rule", "preset", *run.config.methods.values())
+        parts = ("unlearn", "regularize", "resist", *unused)
+        flat = {name: value for name, value in flat.items() if name.partition(".")[0] not in parts}
+    return flat
 
 
 def _cell(share: float | None, interval: Sequence[float] | None) -> str:

@@ -24,8 +24,13 @@ def heading(config: RunConfig, name: str, label: str) -> tuple[str, str]:
     model = Path(config.model).name if Path(config.model).is_dir() else config.model
     return (
         f"Forgetting “{name}”: {label}",
-        f"{config.objective} · {config.rule} · seed {config.seed} · {model}",
+        f"{made_by(config)} · seed {config.seed} · {model}",
     )
+
+
+def made_by(config: RunConfig) -> str:
+    """How the unlearned model was made, in words."""
+    return f"audit of {config.audited}" if config.audited else f"{config.objective} · {config.rule}"
 
 
 def comparison_strip(title: str, subtitle: str, pictures: Sequence[Picture]) -> Image.Image:

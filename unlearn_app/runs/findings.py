@@ -3,7 +3,7 @@ record and pictures.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ def own_curve(run: Run) -> AttackCurve:
         },
         taught=run.base,
         controls={name: share for name, share in reached.items() if share is not None},
+        alone=bool(run.config.audited) and run.base is None and not reached,
     )
 
 
@@ -148,4 +149,5 @@ def judge_again(run: Run, findings: Sequence[Finding]) -> Verdict:
     """The verdict on a stored run with what attacks have found out since."""
     if run.status != "complete" or not findings:
         return run.verdict
-    return judge_run(run.scores, [*own_findings(run), *findings])
+    verdict = judge_run(run.scores, [*own_findings(run), *findings])
+    return replace(verdict, reasons=(*run.record["notes"], *verdict.reasons))

@@ -39,6 +39,8 @@ from .schema import RunRecord, StepLines
 ADAPTER = "unlearn.safetensors"
 FOR_OTHERS = "unlearn.kohya.safetensors"
 """The adapter of the defender as diffusers reads it, and as ComfyUI and A1111 do."""
+REPLACEMENT = "unlearned"
+"""The folder of a run with another model that was audited, as what differs from the original."""
 
 
 class RunWriter(NewFolder):

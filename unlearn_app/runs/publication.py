@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from ..common.atomic_files import write_bytes
+from ..common.errors import ConfigError
 from ..common.images import open_png, png_bytes
 from ..common.json_values import json_text
 from ..common.new_folder import NewFolder
@@ -61,8 +62,15 @@ def write_publication(run: Path, out: Path, name: str, own_prompts: bool = False
 
     Raises:
         OutputError: there is no whole run, or `out` exists or cannot be written.
+        ConfigError: it is an audit of what others made.
     """
     opened = open_run(run)
+    if opened.config.audited:
+        raise ConfigError(
+            f"The run {run.name!r} is an audit of {opened.config.audited!r}, which others made; a"
+            " run that unlearned something here is accepted.",
+            "run",
+        )
     findings = read_findings(opened.folder)
     with NewFolder(out) as new:
         _fill(new.partial, opened, findings, own_prompts)

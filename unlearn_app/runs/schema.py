@@ -138,6 +138,8 @@ class RunRecord(Record):
     differences: dict[Column, Annotated[dict[Group, Apart], Field(min_length=len(GROUPS))]] = {}
     base: Annotated[BaseCurve, AfterValidator(_shares)] | None = None
     files: dict[str, str] = {}
+    notes: list[str] = []
+    """What an audit says of what it was given, in sentences."""
     command: str = ""
     concept: About | None = None
     environment: Environment = {}

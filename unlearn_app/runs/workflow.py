@@ -10,8 +10,16 @@ from functools import partial
 from pathlib import Path
 from traceback import clear_frames
 
+from ..attacks.never_seen import NeverSeen
 from ..attacks.relearn import Relearn
-from ..attacks.runner import CHECKPOINTS, attack_context, checkpoints, controls
+from ..attacks.runner import (
+    CHECKPOINTS,
+    attack_context,
+    check_judge,
+    checkpoints,
+    controls,
+    easiest_unseen,
+)
 from ..common import registry
 from ..common.atomic_files import check_space, unwritable, write_bytes
 from ..common.errors import (
@@ -51,6 +59,7 @@ from ..models.diffusers.adapter_files import (
     origin,
     smaller_for_others,
 )
+from ..models.diffusers.replaced_parts import save_replacement
 from ..models.protocols import Model, token_access
 from ..models.sizes import NUMBER, adapter_size, picture_size
 from ..settings.attacks import pictures_of
@@ -84,8 +93,9 @@ from ..training.unlearning import (
 )
 from .comparison_strip import comparison_strip, heading
 from .findings import own_findings
-from .folder import FOR_OTHERS, Run, RunWriter
+from .folder import FOR_OTHERS, REPLACEMENT, Run, RunWriter
 from .provenance import environment
+from .published import Published
 
 FRAMES = 4
 """Into how many parts the frames of the timeline divide a training."""
@@ -112,6 +122,10 @@ class _Work:
     collapsed: bool = False
     """Training was stopped because it was destroying the model, which is not attacked then."""
     model: Model | None = None
+    published: Published | None = None
+    """What is audited, where nothing is unlearned here."""
+    never_seen: NeverSeen | None = None
+    notes: tuple[str, ...] = ()
     scorer: Scorer | None = None
     status: str = "complete"
     reason: str = ""
@@ -125,11 +139,14 @@ def run(
     cancel: threading.Event | None = None,
     model: Model | None = None,
     given: GivenPictures = NONE_GIVEN,
+    published: Published | None = None,
+    never_seen: NeverSeen | None = None,
 ) -> Iterator[Event]:
     """Forget, attack and compare, writing the run folder `out` and yielding what happens.
 
     `model` may be a model that is loaded already (it must be `config.model`), and `given` are the
-    pictures that the settings name by their hashes. When `cancel` is
+    pictures that the settings name by their hashes. What is `published` is audited instead of
+    forgetting anything, with the caller's own control `never_seen`. When `cancel` is
     set the run stops within one step, keeps what it has, and ends with
     `Done(stopped=True)`. The folder is beside `out` where that was taken meanwhile.
 
@@ -144,7 +161,9 @@ def run(
     with RunWriter(out) as writer:
         if config.prompts:
             write_bytes(writer.partial / OWN_PROMPTS, f"{config.prompts}\n".encode())
-        work = _Work(config, concept, writer, cancel or threading.Event(), given, model=model)
+        audited = {"published": published, "never_seen": never_seen}
+        stop = cancel or threading.Event()
+        work = _Work(config, concept, writer, stop, given, model=model, **audited)
         problem: UnlearnError | None = None
         try:
             problem = yield from _work_through(work)
@@ -199,7 +218,8 @@ def _end(work: _Work, error: Exception, status: str, reason: str) -> None:
 
 
 def _load(work: _Work) -> Iterator[Event]:
-    if said := registry.advice(work.config.objective, work.concept.kind):
+    said = registry.advice(work.config.objective, work.concept.kind)
+    if said and not work.published:
         yield Stage("load", said, SHARES["load"])
     if work.config.attack.optimizer == EIGHT_BIT:
         adam_8bit()
@@ -212,8 +232,15 @@ def _load(work: _Work) -> Iterator[Event]:
         follow(work.model, plan)
     work.model.drop_adapters()
     check_space(work.writer.out, _size(work.config, work.concept, work.model))
-    work.scorer = load_scorer(work.config.model, [work.concept], work.config.judge)
-    if work.scorer is None:
+    known = [work.concept]
+    if work.never_seen:
+        known.append(easiest_unseen(work.concept, work.config, work.never_seen))
+    work.scorer = load_scorer(work.config.model, known, work.config.judge)
+    if work.published:
+        check_judge(work.scorer, work.config)
+        yield Stage("load", f"Loading {work.config.audited}", SHARES["load"])
+        work.notes = work.published.put(work.model)
+    elif work.scorer is None:
         said = f"There is no judge for {work.config.model} here, so nothing is scored: {HOW_TO_GET}"
         yield Stage("load", said, SHARES["load"])
     raise_if_stopped(work.cancel.is_set)
@@ -224,7 +251,9 @@ def _size(config: RunConfig, concept: Concept, model: Model) -> int:
     marks = sum(step < config.attack.steps for step in CHECKPOINTS)
     shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
-    if is_trained(config):
+    if config.audited:
+        pass  # the file is there already, and is not larger here
+    elif is_trained(config):
         unlearn = config.unlearn
         size += 2 * adapter_size(model, unlearn.rank, unlearn.modules, unlearn.weights)
     else:
@@ -245,6 +274,9 @@ def _originals(work: _Work) -> Iterator[Event]:
 
 def _unlearn(work: _Work) -> Iterator[Event]:
     config, name = work.config, work.concept.name
+    if work.published:
+        yield from _published(work)
+        return
     text = f"Forgetting {name}: its prompts should show {work.concept.anchor} instead"
     if is_trained(config):
         yield from _train(work, train, text, SHARES["retain"])
@@ -255,6 +287,18 @@ def _unlearn(work: _Work) -> Iterator[Event]:
             text = f"Training the edit to resist an adversary that teaches {name}"
             yield from _train(work, harden, text, SHARES["unlearn"])
     _save_adapter(work, "unlearn")  # before an attack fills the disk
+
+
+def _published(work: _Work) -> Iterator[Event]:
+    """What was published stands in the place of a training: it is one step, which loses nothing."""
+    for note in work.notes:
+        yield Stage("unlearn", note, SHARES["unlearn"])
+    work.unlearned = Step("unlearn", 1, 1)
+    work.writer.add_step(work.unlearned)
+    yield work.unlearned
+    _save_adapter(work, "unlearn")
+    if work.model.replacement:
+        save_replacement(work.writer.partial / REPLACEMENT, work.model.replacement)
 
 
 def _edit(work: _Work) -> Iterator[Event]:
@@ -311,10 +355,11 @@ def _attack(work: _Work) -> Iterator[Event]:
 def _controls(work: _Work) -> Iterator[Event]:
     # Resisting an attack means nothing without the controls.
     wanted = work.config.attack.controls or work.config.resist.on
+    wanted = wanted or (work.published is not None and work.base is None)
     if not wanted or not work.config.attack.steps or work.collapsed:
         return
     asked = (work.model, work.concept, work.config, work.scorer, work.cancel.is_set)
-    for event in controls(*asked, work.given):
+    for event in controls(*asked, work.given, work.never_seen):
         if isinstance(event, AttackCheckpoint):
             work.writer.add_checkpoint(event)
             if event.control == FRESH:
@@ -416,6 +461,7 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     verdict = Verdict("inconclusive", (work.reason,))
     if work.status == "complete":
         verdict = judge_run(scores, own)
+        verdict = replace(verdict, reasons=(*work.notes, *verdict.reasons))
     apart = {
         column: groups
         for column, groups in differences(work.columns, work.scorer).items()
@@ -442,6 +488,7 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
         scores=scores,
         differences=apart,
         base=work.base or taught_curve(work.taught),
+        notes=work.notes,
         verdict=verdict,
         thresholds=Thresholds(),
         relearning=recovery(own[0].curve.points if own else (), scores),
@@ -460,7 +507,7 @@ def _save_adapter(work: _Work, slot: str) -> None:
         own = {
             "concept": work.concept.name,
             "anchor": work.concept.anchor,
-            "objective": work.config.objective if slot == "unlearn" else "relearn",
+            "objective": _method(work.config) if slot == "unlearn" else "relearn",
             "loads_on": ORIGINAL if slot == "unlearn" else f"{ORIGINAL} with the unlearn adapter",
         }
         metadata = origin(work.config.model, work.model.base_hash) | own
@@ -468,6 +515,10 @@ def _save_adapter(work: _Work, slot: str) -> None:
         if slot == "unlearn":
             form = smaller_for_others(state)
             write_bytes(work.writer.partial / FOR_OTHERS, adapter_bytes(state, metadata, form))
+
+
+def _method(config: RunConfig) -> str:
+    return "audited" if config.audited else config.objective
 
 
 _ATTACKING = "The attack", "attack.batch_size or attack.rank, or use attack.weights=lora"

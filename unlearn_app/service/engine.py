@@ -20,6 +20,7 @@ from ..settings.events import Event
 from ..settings.run_config import RunConfig
 from .jobs import (
     AttackRequest,
+    AuditRequest,
     Job,
     JobRequest,
     LedgerRequest,
@@ -87,15 +88,19 @@ class InProcess:
     def _events(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
         # These import torch, which takes seconds and must not delay the page.
         from ..continual import sequence
-        from ..runs import attack_run, workflow
+        from ..runs import attack_run, audit, workflow
         from ..runs.folder import Run
+        from ..runs.published import Published
 
         if isinstance(request, RunConfig):
             model = self._resident(request.model)
             yield from workflow.run(request, out, cancel=cancel, model=model)
             return
         model, stop = self._resident(request.config.model), cancel.is_set
-        if isinstance(request, LedgerRequest):
+        if isinstance(request, AuditRequest):
+            asked = request.config, Published(request.source), request.kinds
+            yield from audit.audit_run(*asked, out, cancel=cancel, model=model)
+        elif isinstance(request, LedgerRequest):
             yield from sequence.run_request(request.config, request.plan, out, model, stop)
         else:
             run, kinds = Run.open(out), request.kinds
@@ -196,6 +201,10 @@ class Engine:
         """The folder for a visitor's ledger and other files, deleted when they leave."""
         return self.root / f"visitor-{hashlib.sha256(visitor.encode()).hexdigest()[:32]}"
 
+    def sent(self, visitor: str) -> Path:
+        """The folder for the files that a visitor sends in."""
+        return self.home(visitor) / "sent"
+
     def ledger(self, visitor: str) -> Path:
         """The folder of a visitor's ledger, if they have one."""
         return self.home(visitor) / "ledger"
@@ -253,7 +262,7 @@ class Engine:
     def _folder(self, request: JobRequest, visitor: str) -> Path:
         if isinstance(request, LedgerRequest):
             return self.ledger(visitor)
-        if isinstance(request, RunConfig):
+        if isinstance(request, RunConfig | AuditRequest):
             return self.root / uuid.uuid4().hex
         if self.runs.get(request.folder.name, visitor) != request.folder:
             raise RunGone
@@ -341,9 +350,15 @@ class Engine:
             job.cancel.set()
             if job.begun is None:
                 self._jobs.remove(job)
+                self._delete_sent(job)
                 job.end(error)
             else:
                 job.error = error
+
+    def _delete_sent(self, job: Job) -> None:
+        """Delete the file that was sent in for a job that is over."""
+        if isinstance(job.request, AuditRequest) and job.request.sent:
+            self._error_of(lambda: Path(job.request.source).unlink(missing_ok=True), job.id)
 
     def _delete(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -374,6 +389,7 @@ class Engine:
             with self._change:
                 unkept = self._error_of(lambda job=job: self._keep_or_delete(job), job.id)
                 self._jobs.remove(job)
+                self._delete_sent(job)
             # Last, so that a visitor who sees the end can submit again at once.
             job.end(error or unkept or job.error)
 
@@ -390,7 +406,7 @@ class Engine:
         if job.abandoned:
             self._delete(job.folder)
             self._delete(self.home(job.visitor))
-        elif isinstance(job.request, RunConfig):
+        elif isinstance(job.request, RunConfig | AuditRequest):
             if job.folder.is_dir() and job.has_result:
                 self.runs.add(job)
             else:

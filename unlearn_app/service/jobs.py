@@ -35,7 +35,19 @@ class AttackRequest:
     kinds: tuple[str, ...]
 
 
-JobRequest = RunConfig | LedgerRequest | AttackRequest
+@dataclass(frozen=True)
+class AuditRequest:
+    """An audit of what others published, an adapter file that the visitor sent in or, for the owner
+    of the page, whatever `source` names. A file that was `sent` is deleted when the job is over.
+    """
+
+    config: RunConfig
+    source: str
+    kinds: tuple[str, ...]
+    sent: bool = True
+
+
+JobRequest = RunConfig | LedgerRequest | AttackRequest | AuditRequest
 
 
 def check_request(request: JobRequest) -> None:
@@ -49,6 +61,9 @@ def check_request(request: JobRequest) -> None:
     elif isinstance(request, LedgerRequest):
         cost = request_cost(request.config, request.plan, request.earlier)
         check_cost(cost, "continual add")
+    elif isinstance(request, AuditRequest):
+        cost = run_cost(request.config) + attacks_cost(request.config, request.kinds)
+        check_cost(cost, "audit")
     else:
         check_cost(attacks_cost(request.config, request.kinds), "attack")
 

@@ -67,6 +67,9 @@ class RunConfig:
     )
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
+    audited: str | None = setting(
+        None, "the adapter or model that was audited, instead of unlearning anything"
+    )
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
     pictures: str | None = setting(
         None, "hash of the pictures of the concept that the adversary holds", later=True
@@ -92,7 +95,7 @@ class RunConfig:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("concept", "anchor", "model", "judge", "prompts"):
+        for name in ("concept", "anchor", "model", "judge", "prompts", "audited"):
             _check_text(getattr(self, name), name)
         object.__setattr__(self, "concept", clean_text(self.concept, "concept"))
         anchor = clean_text(self.anchor, "anchor") if (self.anchor or "").strip() else None
@@ -107,6 +110,8 @@ class RunConfig:
         judge = (self.judge or "").strip() and clean_text(self.judge, "judge", limit=2000)
         object.__setattr__(self, "judge", judge or None)
         places_of(self.judge)
+        if self.audited is not None:
+            object.__setattr__(self, "audited", clean_text(self.audited, "audited", limit=1000))
         check_known("objective", self.objective, registry.methods())
         check_known("rule", self.rule, registry.names("rule"))
         check_known("preset", self.preset, PRESETS)
@@ -143,6 +148,8 @@ class RunConfig:
     def command(self, out: str = "DIR") -> str:
         """The equivalent command line."""
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
+        if self.audited:
+            words[3:4] = ["audit", "--original", self.model, "--unlearned", self.audited]
         chosen = {name: getattr(self, name) for name in ("preset", "objective", "model")}
         base = make_config(self.concept, **chosen)
         for name in (
@@ -157,6 +164,8 @@ class RunConfig:
             "judge",
         ):
             value, usual = getattr(self, name), RunConfig if name in chosen else base
+            if self.audited and name not in ("concept_kind", "seed", "judge"):
+                continue  # an audit trains nothing
             if name == "preset" or value != getattr(usual, name):
                 option = f"--{name.replace('_', '-')}"
                 words += [option, OWN_PROMPTS if name == "prompts" else str(value)]

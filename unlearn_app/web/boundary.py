@@ -1,7 +1,8 @@
 """Filters the HTTP requests to the page by host, origin, route, size and the listener that they
 call, and keeps track of which sessions are connected.
 
-Gradio itself answers any host, accepts uploads, and lets anybody call its "private" listeners.
+Gradio itself answers any host, accepts uploads, and lets anybody call its "private" listeners. The
+one file that the page takes comes in through a route of its own.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..common.errors import UnlearnError
+
 HOSTS = "UNLEARN_HOSTS"
 """The environment variable with names under which the owner serves the page, separated by
 commas.
@@ -51,6 +54,11 @@ ROUTES = re.compile(
 """The routes that accept methods outside of `SAFE`: calls of listeners, their cancellation, and MCP
 tools, which Gradio serves only if the owner enables them. Its other routes upload, log in or edit.
 """
+UPLOAD = "/gradio_api/send_adapter"
+"""The route that takes a file as the whole body of a request, with `name` in its query and the key
+of the browser in a header.
+"""
+KEY = "x-unlearn-key"
 CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|file[=/]https?:)")
 """Routes that are closed to safe methods too: they write files, fetch from other sites, or serve
 components that this page does not have.
@@ -88,6 +96,10 @@ class Boundary:
             check_site(scope, blocks)
             if scope["method"] in SAFE:
                 check_safe(scope, blocks)
+            elif scope["method"] == "POST" and scope["path"].endswith(UPLOAD):
+                said = {"file": await _received(Request(scope, receive), blocks)}
+                await JSONResponse(said)(scope, receive, send)
+                return
             else:
                 receive = await self._checked(scope, receive, blocks)
         except HTTPException as error:
@@ -123,7 +135,7 @@ class Boundary:
         route = ROUTES.search(path)
         if not route:
             raise HTTPException(
-                404, f"Nothing is sent to {path[:80]!r}; the page takes no uploads."
+                404, f"Nothing is sent to {path[:80]!r}; the page takes no uploads there."
             )
         body = await _body(Request(scope, receive))
         if route["call"]:
@@ -329,6 +341,33 @@ def drop_idle_sessions(blocks: gr.Blocks, connected: Iterable[str]) -> None:
     ):
         for session in held.keys() - kept:
             held.pop(session, None)
+
+
+def is_owner(request: gr.Request) -> bool:
+    """Whether the page's owner asks: from this machine, under a loopback name, and where no proxy
+    or name of the page says that others come in the same way.
+    """
+    passed_on = {"x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via"}
+    served = any(os.environ.get(name, "").strip() for name in (HOSTS, "SPACE_HOST", "SPACE_ID"))
+    if served or passed_on & {name.lower() for name in request.headers.keys()}:  # noqa: SIM118
+        return False
+    here = getattr(request.client, "host", "")
+    return _is_loopback(here) and _is_loopback(_hostname("//" + request.headers.get("host", "")))
+
+
+async def _received(request: Request, blocks: gr.Blocks) -> str:
+    """Store the file that is the body of a request, and return its token.
+
+    Raises:
+        HTTPException: it is not taken.
+    """
+    try:
+        name, key = request.query_params.get("name", ""), request.headers.get(KEY, "")
+        return await blocks.receive(key, name, request.stream())
+    except ClientDisconnect:
+        raise HTTPException(400, "The file ended early.") from None
+    except UnlearnError as error:
+        raise HTTPException(422, str(error)) from error
 
 
 def visitor_address(request: gr.Request) -> str:

@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from ..concepts.catalog import known_concepts
 from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
-from ..service.jobs import AttackRequest, LedgerRequest
+from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
 from ..settings.run_config import RunConfig, make_config
 from .api import attack_endpoint, unlearn_endpoint
+from .audit_tab import ONE, AuditTab
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
@@ -34,6 +36,7 @@ from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
+from .uploads import receive
 from .view_state import stored_state
 
 TITLE = "Can it really forget?"
@@ -94,12 +97,15 @@ def build_demo(
         ready, open_page = gr.Timer(0.5), gr.Timer(STAY_EVERY)
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("One concept"):
+            with gr.Tab("One concept", id=ONE):
                 page = Page(names, runs, state, model, cards, seconds)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
-        run_list = RunList(engine, page, recordings)
-        handlers = RunHandlers(engine, page, model, run_list)
+            run_list = RunList(engine, page, recordings)
+            handlers = RunHandlers(engine, page, model, run_list)
+            with gr.Tab("What others made", id="audit"):
+                audits = AuditTab(engine, page, handlers, tabs, model, key)
+        audits.wire_visit(demo)
         attacks = AttackHandlers(engine, page, run_list)
         _wire(page, key, handlers, run_list)
         _wire_finished(page, key, attacks, run_list)
@@ -109,7 +115,7 @@ def build_demo(
         demo.unload(engine.sweep)
         gr.api(unlearn_endpoint(engine, model), api_name="unlearn", concurrency_limit=VISITORS)
         gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
-    demo.visitors = engine.visitors
+    demo.visitors, demo.receive = engine.visitors, partial(receive, engine)
     engine.on_delete, engine.copied = delete_copies, copied_bytes
     return demo
 
@@ -173,6 +179,7 @@ def _wire_visit(
     """Wire what happens when the page opens, for the first time or again."""
     again = {
         RunConfig: runs.follow,
+        AuditRequest: runs.follow,
         AttackRequest: attacks.resume,
         LedgerRequest: sequence.follow,
     }

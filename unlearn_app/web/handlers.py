@@ -15,7 +15,7 @@ from ..concepts.concept import Concept, evenly_spaced, kept_whole
 from ..evaluation.finding import Finding
 from ..runs.folder import Run
 from ..service.engine import Engine, Job
-from ..service.jobs import AttackRequest
+from ..service.jobs import AttackRequest, AuditRequest
 from ..settings.attacks import kinds_of
 from ..settings.events import AttackCheckpoint, Event, Images, Preview, Step
 from ..settings.run_config import BY_WORDS, MAX_TEXT, RunConfig
@@ -168,7 +168,9 @@ class RunHandlers:
         page, folder = self._page, self._engine.runs.get(job.id, job.visitor)
         state.over, state.error = True, job.error
         state.stopped = state.stopped or job.cancel.is_set()
-        if folder and not state.error:
+        if folder and isinstance(job.request, AuditRequest) and not state.error:
+            state = stored_state(Run.open(folder))  # with what the attacks beside its own found
+        elif folder and not state.error:
             state.timing = dict(Run.open(folder).record.get("timing") or {})
         return {
             page.run: gr.Button(visible=True),

@@ -8,6 +8,7 @@ import gradio as gr
 
 from ..common import registry
 from ..common.registry import DEFAULT_MODEL
+from ..runs.folder import ADAPTER, REPLACEMENT
 from ..settings.attacks import QUICK
 from .html import estimate, note, render
 from .options import Options, kind_choice
@@ -105,7 +106,7 @@ def obstacle(state: ViewState, folder: Path | None) -> str:
             "This run came with the app. Make it forget something yourself, and you can try to get"
             " it back here."
         )
-    if folder is None or not (folder / "unlearn.safetensors").is_file():
+    if folder is None or not any((folder / name).exists() for name in (ADAPTER, REPLACEMENT)):
         return "Nothing to get back: this run ended before anything was forgotten."
     known = state.scores.get("original", {}).get("forget")
     if known is not None and known.accuracy is None:

@@ -1,17 +1,24 @@
-"""Storing files that visitors send. No part of the page takes files yet, and `boundary` closes
+"""Storing files that visitors send: the one way in, for adapters to audit. `boundary` closes
 Gradio's own upload route.
 """
 
+import re
 import uuid
 from collections.abc import AsyncIterable
 from pathlib import Path
 
 from ..common.errors import UnlearnError
+from ..service.engine import Engine
 from ..service.jobs import folder_size
+from ..service.visitors import visitor_of
 
 SUFFIX = ".safetensors"
 MAX_FILE, MAX_VISITOR = 256 * 1024**2, 512 * 1024**2
 """Bytes of a file, and of all files in the folder of a visitor."""
+MAX_ALL = 4 * 1024**3
+"""Bytes of the files of all visitors together, beyond which no further one is begun."""
+TOKEN = re.compile(r"[0-9a-f]{32}")
+"""What the page is told of a stored file: its name without its ending, which nobody can guess."""
 
 
 class UploadError(UnlearnError):
@@ -44,3 +51,25 @@ async def store_upload(name: str, chunks: AsyncIterable[bytes], folder: Path) ->
         partial.unlink(missing_ok=True)
         raise
     return path
+
+
+async def receive(engine: Engine, key: str, name: str, chunks: AsyncIterable[bytes]) -> str:
+    """Store a file of the visitor whose browser keeps `key`, and return its token.
+
+    Raises:
+        UploadError: it is not taken, or nobody has opened the page with that key.
+    """
+    visitor = visitor_of("", key)
+    if not engine.visitors.here(visitor):
+        raise UploadError("Nobody with that key has the page open; files are sent from the page.")
+    if sum(folder_size(folder) for folder in engine.root.glob("*/sent")) > MAX_ALL:
+        raise UploadError("There is no room for further files now; try again in a few minutes.")
+    return (await store_upload(name, chunks, engine.sent(visitor))).stem
+
+
+def stored(engine: Engine, visitor: str, token: object) -> Path | None:
+    """The file of a visitor with that token; None if there is none."""
+    if not (isinstance(token, str) and TOKEN.fullmatch(token)):
+        return None
+    path = engine.sent(visitor) / f"{token}{SUFFIX}"
+    return path if path.is_file() else None

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -20,12 +20,15 @@ from ...common.record_files import shown
 from ...common.seeds import generator
 from ...settings.groups import MODULES
 from ..conditioning import Conditioning
-from ..lora import update_of
+from ..lora import scaled, update_of
 from ..protocols import Adapters, Denoiser, Params, Slot
+from ..replacement import Replacement, between
 from ..weight_differences import difference_name, is_dense, weight_name
 from .adapter_files import check_factors
 from .layer_names import aliases, is_text
 from .layers import NONE
+from .plain_weights import base_weights, without_adapter
+from .replaced_parts import ReplacedParts
 from .text_updates import TextUpdates
 
 
@@ -36,8 +39,11 @@ class AdaptedNetwork(Denoiser, Adapters):
     that carry an adapter, and `text_readers` to those that read text states as they were encoded.
     An adapter that is loaded may have any linear and convolutional layers, also of the text
     encoders `texts`, which are named as the pipeline does. A slot may also hold weights of its own
-    instead of an adapter.
+    instead of an adapter; those of another model are such weights, beside its other parts.
     """
+
+    pipe: Any
+    """The pipeline around the network, whose parts another model may replace."""
 
     def __init__(
         self,
@@ -61,6 +67,10 @@ class AdaptedNetwork(Denoiser, Adapters):
         self._chosen: dict[Slot, tuple[str, ...]] = {}
         self._originals: dict[str, nn.Parameter] = {}
         """The original weights under those in `_dense`."""
+        self._replacement: Replacement | None = None
+        """Another model in the slot `unlearn`; its denoiser is in `_dense`."""
+        self._beside: ReplacedParts | None = None
+        """The parts of that model beside its denoiser."""
         self._swaps = 0
         """How many `_swapped` contexts are open."""
 
@@ -148,12 +158,16 @@ class AdaptedNetwork(Denoiser, Adapters):
         plain, chosen = self._plain(), tuple(chosen)
         mixed = any(weight.dtype != at_least_float32(weight).dtype for weight in plain.values())
         names = tuple(plain) if mixed else chosen
-        self._originals |= {name: plain[name] for name in names}
+        self._hold(slot, {name: at_least_float32(weights[name]).clone() for name in names}, chosen)
+
+    def _hold(self, slot: Slot, weights: Params, chosen: Iterable[str]) -> None:
+        """Let the empty `slot` hold `weights`, of which it publishes those that are `chosen`."""
+        plain = self._plain()
+        self._originals |= {name: plain[name] for name in weights}
         self._dense[slot] = {
-            name: nn.Parameter(at_least_float32(weights[name]).clone(), requires_grad=False)
-            for name in names
+            name: nn.Parameter(weight, requires_grad=False) for name, weight in weights.items()
         }
-        self._chosen[slot] = chosen
+        self._chosen[slot] = tuple(chosen)
         self._apply()
 
     def _install(self, name: str, weight: nn.Parameter) -> None:
@@ -199,8 +213,60 @@ class AdaptedNetwork(Denoiser, Adapters):
         for slot in get_args(Slot):
             self._drop(slot)
 
+    @property
+    def replacement(self) -> Replacement | None:
+        return self._replacement
+
+    @property
+    def rereads(self) -> bool:
+        return self._beside is not None or bool(self._texts.state("unlearn"))
+
+    def load_replacement(self, replacement: Replacement) -> None:
+        self._drop("unlearn")
+        others = dict(replacement.weights)
+        own = [part for part in others if getattr(self.pipe, part) is self.network]
+        weights = {name: w for part in own for name, w in others.pop(part).items()}
+        self._replacement = replacement
+        self._beside = ReplacedParts(self.pipe, others, replacement.tokenizers)
+        self._hold("unlearn", weights, ())
+
+    @contextmanager
+    def scaled(self, slot: Slot, factor: float) -> Iterator[None]:
+        layers = [layer for layer in self._layers if slot in layer.scaling]
+        texts = self._texts.state(slot)
+        if not (layers or texts or slot in self._dense):
+            raise KeyError(slot)
+        scales = [layer.scaling[slot] for layer in layers]
+        dense = {name: weight.data for name, weight in self._dense.get(slot, {}).items()}
+        beside = self._beside if slot == "unlearn" else None
+        try:
+            for layer, scale in zip(layers, scales, strict=True):
+                layer.scaling[slot] = factor * scale
+            for name, weight in dense.items():
+                own = self._originals[name].data
+                self._dense[slot][name].data = between(own, weight, factor)
+            self._texts.put(slot, scaled(texts, factor))
+            if beside:
+                self._beside = beside.scaled(factor)
+            self._apply()
+            yield
+        finally:
+            for layer, scale in zip(layers, scales, strict=True):
+                layer.scaling[slot] = scale
+            for name, weight in dense.items():
+                self._dense[slot][name].data = weight
+            self._texts.put(slot, texts)
+            if beside:
+                self._beside.put(False)
+                self._beside = beside
+            self._apply()
+
     def _drop(self, slot: Slot) -> None:
         self._texts.drop(slot)
+        if slot == "unlearn" and self._beside:
+            used = (*self._active, *self._merged)
+            self._use_beside(tuple(other for other in used if other != slot))
+            self._replacement = self._beside = None
         for name in self._dense.pop(slot, {}):
             self._install(name, self._originals[name])
         held = {name for weights in self._dense.values() for name in weights}
@@ -211,6 +277,8 @@ class AdaptedNetwork(Denoiser, Adapters):
                 layer.delete_adapter(slot)
 
     def adapter_state(self, slot: Slot) -> Params:
+        if slot == "unlearn" and self._replacement:
+            raise KeyError(slot)
         if slot in self._dense:
             return {
                 difference_name(name): (weight.detach() - self._originals[name].detach()).cpu()
@@ -304,12 +372,13 @@ class AdaptedNetwork(Denoiser, Adapters):
         """Apply `_active` and `_trained` to every layer; peft changes requires_grad on each
         switch.
         """
+        used = dict(self._originals)
         for slot, weights in self._dense.items():
+            used |= weights if slot in self._active else {}
             for name, weight in weights.items():
-                trained = slot == self._trained and name in self._chosen[slot]
-                weight.requires_grad_(trained)
-                own = weight if slot in self._active else self._originals[name]
-                self._install(name, own)
+                weight.requires_grad_(slot == self._trained and name in self._chosen[slot])
+        for name, weight in used.items():
+            self._install(name, weight)
         adapters = [slot for slot in self._active if slot not in self._dense]
         for layer in self._layers:
             layer.enable_adapters(bool(adapters))
@@ -317,7 +386,14 @@ class AdaptedNetwork(Denoiser, Adapters):
         for slot in self.network.peft_config:
             for tensor in self._params(slot).values():
                 tensor.requires_grad_(slot == self._trained)
-        self._texts.use((*self._active, *self._merged))
+        self._use_beside((*self._active, *self._merged))
+
+    def _use_beside(self, slots: tuple[Slot, ...]) -> None:
+        """Use what `slots` hold for the parts beside the network, and nothing else."""
+        if self._beside and self._beside.inside != ("unlearn" in slots):
+            self._texts.use(())  # updates are added to the weights that are in place
+            self._beside.put("unlearn" in slots)
+        self._texts.use(slots)
 
     @contextmanager
     def _switched(self, active: tuple[Slot, ...], trained: Slot | None) -> Iterator[None]:
@@ -425,16 +501,6 @@ class AdaptedNetwork(Denoiser, Adapters):
             with_gradients(self._base()),
         ):
             yield self._base()
-
-
-def without_adapter(name: str) -> str:
-    """The name that a weight has where no adapter is on its layer."""
-    return name.replace(".base_layer.", ".")
-
-
-def base_weights(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter that belongs to no adapter, by name."""
-    return {name: weight for name, weight in network.named_parameters() if ".lora_" not in name}
 
 
 def _shape_of_factor(weight: Tensor, factor: Tensor, side: str) -> tuple[int, ...] | None:

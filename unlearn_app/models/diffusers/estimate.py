@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..conditioning import Conditioning
 from ..memory import Cost, cost_of
-from .adapters import AdaptedNetwork, base_weights
+from .adapters import AdaptedNetwork
 from .layers import LAYERS
+from .plain_weights import base_weights
 
 WORDS = {"UNet2DConditionModel": 77, "SD3Transformer2DModel": 333, "FluxTransformer2DModel": 512}
 """How many text states each kind of denoiser reads with its pipeline's defaults: those of CLIP, of

@@ -56,6 +56,9 @@ def load_pipeline(source: str | Path, name: str) -> PipelineModel:
                 index = read_index(files.folder)
                 family = FAMILIES[index["_class_name"]]
                 pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype)
+                for part, own in pipe.components.items():
+                    if part.startswith("tokenizer") and own is not None:
+                        own.name_or_path = str(files.home / part)  # not the folder made meanwhile
                 model = family(pipe, name, files.base_hash())
                 model.try_out()
         except UnlearnError:

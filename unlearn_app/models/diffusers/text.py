@@ -4,7 +4,6 @@ from embeddings that stand where a token's would.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,6 +24,8 @@ class TokenizedText(TokenAccess):
     device: torch.device
     readers: Sequence[tuple[str, str]] = (("tokenizer", "text_encoder"),)
     """The names of a tokenizer and of the text encoder that reads its ids, for each encoder."""
+    _roundtrip: tuple[Any, Tensor] | None = None
+    """A tokenizer, and the ids of its tokens that are read as they are typed."""
 
     @abstractmethod
     def conditioned(self, outputs: Sequence[Any]) -> Conditioning:
@@ -43,15 +44,17 @@ class TokenizedText(TokenAccess):
     def words(self, ids: Sequence[int]) -> str:
         return self.pipe.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
-    @cached_property
+    @property
     def roundtrip_token_ids(self) -> Tensor:
-        return torch.tensor(
-            [
+        tokenizer = self.pipe.tokenizer  # another one while another model stands in
+        if self._roundtrip is None or self._roundtrip[0] is not tokenizer:
+            ids = [
                 token
                 for token in range(len(self.word_vectors()))
                 if self.token_ids(self.words([token]))[1:-1] == [token]
             ]
-        )
+            self._roundtrip = tokenizer, torch.tensor(ids)
+        return self._roundtrip[1]
 
     def word_vectors(self) -> Tensor:
         tables = [
