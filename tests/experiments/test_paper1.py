@@ -24,6 +24,7 @@ from unlearn_app.experiments.paper1.report import (
     short_of,
     step_cost,
 )
+from unlearn_app.settings.run_config import make_config
 
 BASE = RemovalResult(("class",), "cat", "a", 0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
 
@@ -162,7 +163,7 @@ def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) ->
     model = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
     experiment = paper1.Paper1(Extent(tmp_path, smoke=True), model, SimpleNamespace())
     for arm in paper1.ARMS:
-        list(experiment.measure(paper1.Removal("cat", arm, 0), {}, None))
+        list(experiment.measure(paper1.Removal("cat", arm, 0), {}, (None, None)))
     assert len(scored) == len(paper1.ARMS)
     assert len(set(scored)) == 1
     assert len(trained) == 2
@@ -247,5 +248,5 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
     ],
 )
 def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
-    plain, changed = paper1.make_config("cat"), paper1.make_config("cat", **changes)
+    plain, changed = make_config("cat"), make_config("cat", **changes)
     assert (paper1.digest(plain) == paper1.digest(changed)) == same

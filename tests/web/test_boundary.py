@@ -26,7 +26,7 @@ from unlearn_app.web.boundary import (
     visitor_address,
 )
 
-UNKNOWN = {"data": ["zeppelin", "", "esd", "", 0, "fast", "", False, None]}
+UNKNOWN = {"data": ["zeppelin", "", "esd", "", 0, "fast", "", False, None, "auto"]}
 """A call of `/unlearn` that starts nothing."""
 CALLS = ("queue/join", "run/", "api/", "call/", "call/v2/", "cancel", "reset")
 
@@ -279,7 +279,7 @@ def test_a_session_that_is_none_is_refused(site, post, session: Any) -> None:
 def test_too_few_values_are_a_sentence(post, data: Any) -> None:
     answer = post("call/unlearn", {"data": data})
     assert answer.status_code == 422
-    assert "a list of 9 values" in answer.json()["detail"]
+    assert "a list of 10 values" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "x", ""])

@@ -1,8 +1,11 @@
 """The choice of the kind of a concept: shown where its words do not tell it, and only there."""
 
+from types import SimpleNamespace
+
 import gradio as gr
 import pytest
 
+from unlearn_app.service.pace import Pace
 from unlearn_app.web.handlers import RunHandlers
 from unlearn_app.web.layout import Page
 
@@ -11,7 +14,7 @@ def explained(model: str, text: str, kind: str) -> tuple[dict[str, object], str]
     """What `explain` updates by element, and the field at which `check` shows a mistake."""
     with gr.Blocks():
         page = Page([], [], None, model)
-    handlers = RunHandlers(None, page, model, None)
+    handlers = RunHandlers(SimpleNamespace(pace=Pace()), page, model, None)
     fields = page.options.components
     values = [kind if name == "concept_kind" else own.value for name, own in fields.items()]
     shown = {own.elem_id: update for own, update in handlers.explain(text, *values).items()}

@@ -63,7 +63,16 @@ def test_every_setting_has_a_name_and_an_id_of_its_own(options: Options) -> None
 
 
 def test_no_setting_is_left_out(options: Options) -> None:
-    asked = {"objective", "rule", "preset", "anchor", "seed", "prompts", *setting_names()}
+    asked = {
+        "concept_kind",
+        "objective",
+        "rule",
+        "preset",
+        "anchor",
+        "seed",
+        "prompts",
+        *setting_names(),
+    }
     assert set(options.components) == asked
 
 

@@ -279,7 +279,7 @@ def test_all_text_is_escaped() -> None:
         stage(view),
         recorded_cards([recorded_card(TRAP, view)]),
         html.alert(TRAP, [TRAP]),
-        html.render("understood", concept=trapped, advice=TRAP),
+        html.render("understood", concept=trapped, advice=TRAP, kept=[TRAP]),
     ]
     pieces.append(known_concepts([(TRAP, "object")]))
     pieces.append(html.render("header", ready=True, error=TRAP))

@@ -176,10 +176,10 @@ class Options:
     `filled` the values that were last filled into the fields of `BY_KIND`.
     """
 
-    def __init__(self, kind: gr.Radio, model: str = DEFAULT_MODEL) -> None:
+    def __init__(self, kind: gr.Radio | None = None, model: str = DEFAULT_MODEL) -> None:
         self._model = model
         base = make_config(EXAMPLE, model=model)
-        self.components: dict[str, Any] = {"concept_kind": kind}
+        self.components: dict[str, Any] = {"concept_kind": kind or kind_choice()}
         self.rows: dict[str, gr.Row] = {}
         # In the browser, as the fields are, so that a request holds both in the same state.
         self.filled = gr.JSON([attrgetter(name)(base) for name in BY_KIND], visible=False)

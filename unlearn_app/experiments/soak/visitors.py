@@ -182,6 +182,7 @@ def in_order(which: int) -> list[Any]:
         "prompts": "",
         "resist": False,
         "settings": None,
+        "concept_kind": "auto",
     }
     return list((usual | arguments(which)).values())
 
