@@ -143,6 +143,7 @@ def test_every_picture_says_when_and_how_it_was_made(model, tiny_pipeline, tmp_p
     }
     assert {(p.stage, p.step) for p in stored.curve[1][2]} == {("attack", 10)}
     assert {p.stage for p in stored.previews} == {"unlearn"}
+    assert len({p.file for p in stored.previews}) == len(stored.previews) > 0
     compare = config.compare
     sampling = Sampling(compare.sampling_steps, compare.guidance_scale, "PNDMScheduler")
     assert {p.sampler for p in stored.pictures} == {sampling}

@@ -68,7 +68,7 @@ class RunWriter(NewFolder):
         """Save preview pictures."""
         name = f"preview-{preview.stage}-{preview.step:04d}"
         self.record["previews"] += [
-            self._saved(picture, f"{name}-{picture.index}") for picture in preview.pictures
+            self._saved(picture, f"{name}-{_place(picture)}") for picture in preview.pictures
         ]
 
     def add_images(self, images: Images) -> None:
