@@ -253,7 +253,7 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
             "node => node.getBoundingClientRect().height /"
             " parseFloat(getComputedStyle(node).lineHeight)"
         )
-        < 3
+        < 6
     )
     command = page.locator("#command textarea, #command input")
     page.fill(BOX, "rabbit")

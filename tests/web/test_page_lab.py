@@ -122,7 +122,7 @@ def test_stop_keeps_the_attacks_that_are_complete(site, visit) -> None:
     site.runner.seconds = 4
     choose(page, "#kind", "Every attack")
     page.click("#go")
-    expect(page.locator("#lab-said")).to_contain_text(re.compile(r"attack 1 of 8 · step \d+ of 10"))
+    expect(page.locator("#lab-said")).to_contain_text(re.compile(r"attack 1 of 9 · step \d+ of 10"))
     expect(page.locator("#lab-said")).to_contain_text("Trying to get frog back, completion")
     page.locator("#found li").first.wait_for()
     page.keyboard.press("Escape")

@@ -147,6 +147,8 @@ def test_a_foreign_model_without_a_judge_says_so(foreign: Visitors, tmp_path: Pa
 def test_typed_text_is_never_markup(foreign: Visitors) -> None:
     page = foreign()
     set_options(page, SMALL)
+    page.fill(BOX, TRAP)
+    page.get_by_label("a thing or a person").check()
     start(page, TRAP)
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text(TRAP)

@@ -104,6 +104,13 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
     return attack
 
 
+def _share(job: Job, state: ViewState | AttackProgress) -> float:
+    """How much of the job is done, in [0, 1]."""
+    if isinstance(state, AttackProgress):
+        return state.fraction
+    return job.schedule.left().fraction if job.schedule else 0.0
+
+
 def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> Iterator[dict]:
     """Report the progress of the job until it ends; stop it when the program disconnects."""
 
@@ -114,7 +121,7 @@ def _progress(engine: Engine, job: Job, state: ViewState | AttackProgress) -> It
         return {
             "status": "running",
             "stage": state.stage.text if state.stage else "waiting",
-            "fraction": state.fraction,
+            "fraction": _share(job, state),
             "ahead": engine.position(job),
         }
 
