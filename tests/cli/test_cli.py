@@ -97,6 +97,8 @@ def tiny_run(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "--out",
         "first",
         *tiny_settings(),
+        "--set",
+        "unlearn.lr=0.01",
     ]
     process = spawn("run", *words, cwd=folder)
     out, err = process.communicate(timeout=300)

@@ -24,7 +24,6 @@ from unlearn_app.continual.ledger import Ledger
 from unlearn_app.continual.metrics import request_metrics
 from unlearn_app.continual.sequence import add_original, append, new_ledger, postpone, run_request
 from unlearn_app.continual.sequence_data import drop_retain_prompts
-from unlearn_app.evaluation.judges.clip import ClipScorer
 from unlearn_app.methods.closed_form.tokens import edited_tokens
 from unlearn_app.methods.merging.ties import Ties
 from unlearn_app.methods.regularizers import RegularizedRun, subspace_projection
@@ -399,9 +398,9 @@ def test_the_judge_of_a_ledger_knows_what_was_erased_before(
         make_plan(),
         ("cat", "dog"),
     )
-    monkeypatch.setattr(
-        ClipScorer, "load", classmethod(lambda cls, axes: cls(torch.nn.Identity(), None, axes))
-    )
+    loaded = (torch.nn.Identity(), None, "clip", "")
+    monkeypatch.setattr("unlearn_app.evaluation.judges.clip.is_cached", lambda _: True)
+    monkeypatch.setattr("unlearn_app.evaluation.judges.clip.load_pretrained", lambda *_: loaded)
     assert {"cat", "dog", "tower"} <= set(sequence.load_judge(made, ["tower"]).classes("object"))
 
 
@@ -430,8 +429,9 @@ def test_any_method_serves_a_second_request(model, tiny_pipeline, tmp_path, meth
 )  # fmt: skip
 def test_every_regularizer_changes_the_update(model, tiny_pipeline, tmp_path, changes) -> None:
     plain = {name: value for name, value in changes.items() if name == "unlearn.modules"}
+    quick = {"unlearn.lr": 2e-3}  # at a real model's rate three steps hardly change anything
     free, held = (
-        ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", model=model, **own)
+        ledger_of(tmp_path / name, tiny_pipeline, "cat", "dog", model=model, **own, **quick)
         for name, own in (("free", plain), ("held", changes))
     )
     assert not close(dense(free.adapter(2)), dense(held.adapter(2)))

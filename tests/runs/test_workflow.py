@@ -58,11 +58,12 @@ def test_run_yields_the_stages_in_order_and_writes_the_folder(model, tiny_pipeli
     stages = [event.name for event in events if isinstance(event, Stage)]
     assert stages == [
         "load",
+        "load",  # there is no judge
         "compare",
         "retain",
         "unlearn",
-        "attack",
         "compare",
+        "attack",
         "write",
     ]
     fractions = [event.fraction for event in events if isinstance(event, Stage)]
@@ -125,7 +126,9 @@ def test_columns_differ_only_by_weights_and_base_is_untouched(model, tiny_pipeli
         c: [(p.prompt, p.seed) for p in stored.pictures if p.column == c] for c in stored.scores
     }
     assert by_column["original"] == by_column["unlearned"] == by_column["relearned"]
-    original = generate(model, *zip(*by_column["original"], strict=True), sampling_steps=2)
+    asked = zip(*by_column["original"], strict=True)
+    scale = stored.config.compare.guidance_scale
+    original = generate(model, *asked, sampling_steps=2, guidance_scale=scale)
     assert [p.tobytes() for p in original] == [
         Image.open(p.file).tobytes() for p in stored.pictures if p.column == "original"
     ]
@@ -245,7 +248,7 @@ def test_a_full_disk_keeps_the_adapter(model, tiny_pipeline, tmp_path, monkeypat
             add_images(self, images)
             return
         with (self.partial / "steps.jsonl").open("a") as stream:
-            stream.write('{"stage": "att')
+            stream.write('{"stage": "unl')
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unlearn_app.runs.folder.RunWriter.add_images", full)
@@ -254,7 +257,7 @@ def test_a_full_disk_keeps_the_adapter(model, tiny_pipeline, tmp_path, monkeypat
     stored = Run.open(tmp_path / "out")
     assert stored.status == "stopped"
     assert "No space left" in stored.verdict.reasons[0]
-    assert len(stored.steps) == 5
+    assert len(stored.steps) == 3
     assert stored.pictures == []
     read_adapter(tmp_path / "out" / "unlearn.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
