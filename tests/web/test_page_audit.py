@@ -60,7 +60,7 @@ def test_a_visitor_sends_an_adapter_and_sees_the_audit_as_a_run(
     file.write_bytes(b"weights")
     with Visitors(browser, site.url) as visitors:
         page = visitors()
-        page.get_by_role("tab", name="What others made").click()
+        page.get_by_role("tab", name="Audit").click()
         page.locator("#audit").click()
         expect(page.locator("#audit-said")).to_contain_text("There is no file")
         page.set_input_files("#audit-file", file)
@@ -83,7 +83,7 @@ def test_a_visitor_sends_an_adapter_and_sees_the_audit_as_a_run(
 def test_the_owner_names_a_folder_instead(site: SimpleNamespace, browser: Browser) -> None:
     with Visitors(browser, site.url) as visitors:
         page = visitors()
-        page.get_by_role("tab", name="What others made").click()
+        page.get_by_role("tab", name="Audit").click()
         page.fill("#audit-place textarea, #audit-place input", "/models/erased")
         page.fill("#audited textarea, #audited input", "cat")
         page.locator("#audit").click()

@@ -59,7 +59,6 @@ class RunConfig:
         BY_WORDS,
         "object or style, where the words do not tell",
         choices=CONCEPT_KINDS,
-        later=True,
     )
     model: str = setting(
         registry.DEFAULT_MODEL,
@@ -68,7 +67,9 @@ class RunConfig:
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")
     audited: str | None = setting(
-        None, "the adapter or model that was audited, instead of unlearning anything"
+        None,
+        "the adapter or model that was audited, instead of unlearning anything",
+        later=True,
     )
     prompts: str | None = setting(None, "your own prompts, one a line: “forget: …” or “retain: …”")
     pictures: str | None = setting(

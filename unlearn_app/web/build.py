@@ -103,7 +103,7 @@ def build_demo(
                 sequence = SequenceTab(engine, model, key)
             run_list = RunList(engine, page, recordings)
             handlers = RunHandlers(engine, page, model, run_list)
-            with gr.Tab("What others made", id="audit"):
+            with gr.Tab("Audit", id="audit"):
                 audits = AuditTab(engine, page, handlers, tabs, model, key)
         audits.wire_visit(demo)
         attacks = AttackHandlers(engine, page, run_list)

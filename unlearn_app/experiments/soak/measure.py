@@ -1,6 +1,5 @@
 """The parts of the soak, each measured as one cell, and their table."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -70,7 +69,7 @@ class Soak(Experiment):
         return True
 
     def lacks(self, cell: SoakPart, known: Mapping[str, Any]) -> bool:
-        return not known or known.get("done", math.inf) < self.config(cell)["count"]
+        return not known or ("done" in known and known["done"] < self.config(cell)["count"])
 
     def measure(
         self, cell: SoakPart, known: dict[str, Any], shared: Material
