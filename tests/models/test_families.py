@@ -38,6 +38,7 @@ from unlearn_app.training.unlearning import edit, forget
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
 HOW = {"steps": 4, "guidance_scale": 3.0}
 WITH_TOKENS = ("sd1", "sd2", "sdxl")
+FLOWS = ("sd3", "sd3-without-t5", "flux-dev", "flux-schnell")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -409,10 +410,9 @@ def shown_by(model: Any) -> torch.Tensor:
     return model.decode(model.sample(PROMPTS, SEEDS, **HOW))
 
 
+@pytest.mark.parametrize("folder", FLOWS, indirect=True)
 def test_overrides_of_no_effect_change_nothing(model) -> None:
     """DDIM stands for the schedulers of UNets, so this holds for flows alone."""
-    if not hasattr(model.parameterization, "shift"):
-        pytest.skip("a UNet's overrides are compared with DDIM in test_sampling")
     own = model.sample(PROMPTS, SEEDS, **HOW)
     same = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(noise_scale=1.0), **HOW)
     assert torch.equal(same.half().float(), own)
@@ -486,18 +486,22 @@ def test_stored_latents_are_found_again_for_the_same_question_alone(model) -> No
         assert model._keys(rows, null, tuple(PROMPTS), SEEDS, HOW)[0] != key[0]
 
 
+SD = {"all": 48, "cross": 16, "self": 16, "attention": 32, "keys_values": 8}
+SD_3 = {"all": 25, "cross": 7, "self": 12, "attention": 19, "keys_values": 4}
+FLUX = {"all": 17, "cross": 4, "self": 7, "attention": 11, "keys_values": 2}
 LAYERS = {
-    "sd1": {"all": 48, "cross": 16, "self": 16, "attention": 32, "keys_values": 8},
+    "sd1": SD,
+    "sd2": SD,
     "sdxl": {"all": 78, "cross": 28, "self": 28, "attention": 56, "keys_values": 14},
-    "sd3": {"all": 25, "cross": 7, "self": 12, "attention": 19, "keys_values": 4},
-    "flux-dev": {"all": 17, "cross": 4, "self": 7, "attention": 11, "keys_values": 2},
+    "sd3": SD_3,
+    "sd3-without-t5": SD_3,
+    "flux-dev": FLUX,
+    "flux-schnell": FLUX,
 }
 
 
 def test_modules_name_the_layers_of_the_table(model, folder) -> None:
     """Counted by hand from the blocks of the small pipelines."""
-    if folder.name not in LAYERS:
-        pytest.skip("as another one of its architecture")
     found = {modules: model._targets(modules) for modules in LAYERS[folder.name]}
     assert {name: len(layers) for name, layers in found.items()} == LAYERS[folder.name]
     rest = model._targets("not_cross")

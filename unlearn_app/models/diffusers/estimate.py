@@ -8,7 +8,6 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from ..conditioning import Conditioning
 from ..memory import Cost, cost_of
 from .adapters import AdaptedNetwork
 from .layers import LAYERS
@@ -62,15 +61,6 @@ def inputs_of(
     return inputs | ({"guidance": made(rows)} if config.guidance_embeds else {})
 
 
-class Sketch(AdaptedNetwork):
-    """A denoiser without numbers under an adapter, of which nothing but its cost is asked."""
-
-    parameterization: Any = None
-
-    def predict(self, x_t: Tensor, t: Tensor, cond: Conditioning, params: Any = None) -> Tensor:
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class Shape:
     """What a model takes: bytes of its denoiser and autoencoder that are `held` and of its `text`
@@ -102,7 +92,7 @@ def measured(
     `dtype`, with an adapter of that rank; `text` are the numbers in its text encoders.
     """
     network = denoiser_without_numbers(denoiser, dtype)
-    sketch = Sketch(network, "", LAYERS[type(network).__name__])
+    sketch = AdaptedNetwork(network, "", LAYERS[type(network).__name__])
     trained = list(sketch.reset_adapter("unlearn", rank, float(rank), 0).values())
     network, sides = sketch.network, sides_of(denoiser)
     weights = sum(weight.numel() for weight in base_weights(network).values())

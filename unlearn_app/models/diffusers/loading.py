@@ -91,7 +91,7 @@ def _read(
                 local_files_only=True,
                 **family.unused | how,
             )
-        except NotImplementedError as error:  # a weight without numbers cannot be moved
+        except NotImplementedError as error:  # torch: a weight that no file holds cannot be moved
             raise ModelError(
                 f"{said} file lacks weights; one with every weight is accepted."
             ) from error
