@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -41,21 +40,20 @@ class Hub:
         self.folder, self.cache = folder, cache
         self.fetched: list[str] = []
 
-    def model_info(self, repo: str) -> SimpleNamespace:
-        return SimpleNamespace(sha=COMMIT)
-
     def list_repo_files(self, repo: str, revision: str) -> list[str]:
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return [path.relative_to(self.folder).as_posix() for path in files]
 
-    def hf_hub_download(self, repo: str, name: str, revision: str) -> str:
+    def hf_hub_download(self, repo: str, name: str, revision: str = "main") -> str:
         return self.snapshot_download(repo, revision, [name]) + f"/{name}"
 
     def snapshot_download(self, repo: str, revision: str, allow_patterns: Sequence[str]) -> str:
-        """As huggingface_hub lays its cache out."""
+        """As huggingface_hub lays its cache out, which notes the commit of a branch alone."""
         place = self.cache / f"models--{repo.replace('/', '--')}"
         (place / "refs").mkdir(parents=True, exist_ok=True)
-        (place / "refs" / "main").write_text(revision)
+        if revision != COMMIT:
+            (place / "refs" / revision).write_text(COMMIT)
+            revision = COMMIT
         for name in self.list_repo_files(repo, revision):
             if any(fnmatch(name, pattern) for pattern in allow_patterns):
                 self.fetched.append(name)

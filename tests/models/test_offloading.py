@@ -40,7 +40,7 @@ class Encoder(torch.nn.Linear):
     """Notes where its weights are while it encodes, and comes back from where numbers are lost."""
 
     def to(self, device: torch.device | str) -> torch.nn.Module:
-        lost = self.weight.is_meta and torch.device(device) != META
+        lost = torch.device(device) != META and any(each.is_meta for each in self.parameters())
         return self.to_empty(device=device) if lost else super().to(device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -56,6 +56,16 @@ def test_a_parked_encoder_is_on_the_card_only_while_it_encodes() -> None:
         encoder(torch.zeros(1, 2))
     assert encoder.while_encoding == "meta"
     assert encoder.weight.device.type == "cpu"
+
+
+def test_a_part_that_is_elsewhere_comes_along() -> None:
+    """As where an attack on words swaps the table while the encoder encodes."""
+    encoder = Encoder(2, 2)
+    park(encoder, META)
+    encoder.bias = torch.nn.Parameter(encoder.bias.detach().to(META))
+    with torch.no_grad():
+        encoder(torch.zeros(1, 2))
+    assert {each.device.type for each in encoder.parameters()} == {"cpu"}
 
 
 def test_a_parked_encoder_stays_where_gradients_go_through_it() -> None:

@@ -51,10 +51,17 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
-    listed = Path("/proc/meminfo")
-    if listed.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", listed.read_text())):
-        return 1024 * int(found[1])
+    free, own = _kilobytes("meminfo", "MemAvailable"), _kilobytes("self/status", "RssAnon")
+    if free:
+        return 1024 * (free + own)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _kilobytes(file: str, name: str) -> int:
+    """A number in one of Linux's accounts of memory; 0 where there is none."""
+    listed = Path("/proc") / file
+    found = re.search(rf"{name}:\s+(\d+) kB", listed.read_text()) if listed.exists() else None
+    return int(found[1]) if found else 0
 
 
 def speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -79,4 +79,5 @@ def load_sum(model: Model, states: Sequence[Params]) -> None:
     for state in states:  # by the model's own names, which files may not have
         model.load_adapter("unlearn", state)
         named.append(model.adapter_state("unlearn"))
-    model.load_adapter("unlearn", stacked(named))
+    if len(named) > 1:
+        model.load_adapter("unlearn", stacked(named))

@@ -182,9 +182,12 @@ def shaped(adapter: Adapter, states: Sequence[Mapping[str, Tensor]]) -> Adapter:
 
 
 def stacked(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The sum of adapters as one whose factors stand beside each other; a layer's rank is the sum
-    of their ranks.
+    """The sum of adapters as one whose factors stand beside each other, so that a layer's rank is
+    the sum of their ranks; differences of weights are added.
     """
     names = dict.fromkeys(name for state in states for name in state)
     parts = {name: [state[name] for state in states if name in state] for name in names}
-    return {name: torch.cat(own, dim=int(".lora_B." in name)) for name, own in parts.items()}
+    return {
+        name: torch.cat(own, dim=int(".lora_B." in name)) if ".lora_" in name else sum(own)
+        for name, own in parts.items()
+    }

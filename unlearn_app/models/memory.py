@@ -67,15 +67,21 @@ class _FusedAttention(torch.autograd.Function):
     """What a fused attention product makes and keeps: no matrix of all pairs."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, flops: list[float]
+    ) -> Tensor:
+        ctx.flops = flops
+        flops.append(4.0 * query.numel() * key.shape[-2])
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))
         sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, out, sums)
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *_ = ctx.saved_tensors
+        ctx.flops.append(10.0 * query.numel() * key.shape[-2])
+        return *(torch.empty_like(tensor) for tensor in (query, key, value)), None
 
 
 @contextmanager
@@ -86,9 +92,7 @@ def fused_attention() -> Iterator[list[float]]:
     flops: list[float] = []
 
     def attend(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
-        pairs = query.numel() * key.shape[-2]
-        flops.append(4.0 * pairs * (3.5 if torch.is_grad_enabled() else 1.0))
-        return _FusedAttention.apply(query, key, value)
+        return _FusedAttention.apply(query, key, value, flops)
 
     with patch.object(functional, "scaled_dot_product_attention", attend):
         yield flops

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..common.errors import ModelError
 from ..common.record_files import check_files, sha256_of, shown
 from ..models.diffusers.adapter_files import READ_ERRORS, read_adapter
+from ..models.diffusers.model_folder import public_name
 from ..models.diffusers.replaced_parts import difference, read_replacement
 from ..models.lora import frobenius_norm
 from ..models.protocols import Model
@@ -28,8 +29,7 @@ class Published:
     @property
     def name(self) -> str:
         """Its last name where it lies on this machine, since records are shared."""
-        path = Path(self.source)
-        return path.resolve().name if path.exists() else self.source
+        return public_name(self.source)
 
     @property
     def is_adapter(self) -> bool:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from ..common.errors import ConfigError, UnlearnError
 from ..concepts.catalog import preview_concept
+from ..models.diffusers.model_folder import public_name
 from ..service.engine import Engine
 from ..service.jobs import AuditRequest
 from ..settings.attacks import QUICK, kinds_of
@@ -141,8 +142,8 @@ class AuditTab:
             raise ConfigError("A visitor sends a file; folders and ids are for the page's owner.")
         if not place and path is None:
             raise ConfigError(f"There is no file; choose a LoRA as {SUFFIX}.")
-        called = place.rstrip("/").rpartition("/")[2] if place else str(name or "adapter")[-80:]
+        source = place or str(path)
+        called = public_name(source) if place else str(name or "adapter")[-80:]
         config: RunConfig = make_config(concept, model=self._model, audited=called)
         preview_concept(config)
-        source = place or str(path)
         return AuditRequest(config, source, kinds_of(kind), sent=not place)

@@ -15,25 +15,18 @@ from torch.nn.functional import interpolate
 
 from ...common.errors import ModelError, OutputError, UnlearnError, enough_memory
 from ...common.record_files import Record, checked, read_json, sha256_of
+from ...models.diffusers.model_folder import Few, Many, TextSizes, first_line, looks_like_hub_id
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """How CLIP and BLIP normalise the channels of a picture."""
 ENDING = ".safetensors"
 CONFIG = "config.json"
-Few = Annotated[int, Field(ge=1, le=256)]
-Many = Annotated[int, Field(ge=1, le=2**18)]
 
 
-class _Tower(Record):
-    """Sizes that could cost any amount of memory before the weights turn out not to fit."""
+class _Tower(TextSizes):
+    """As `TextSizes`, of either half of a network."""
 
-    num_hidden_layers: Few = 12
-    num_attention_heads: Few = 8
-    hidden_size: Many = 512
-    intermediate_size: Many = 2048
-    vocab_size: Many = 49408
-    max_position_embeddings: Many = 77
     image_size: Annotated[int, Field(ge=8, le=1024)] = 224
     patch_size: Few = 32
 
@@ -74,8 +67,6 @@ def load_pretrained(kind: Any, place: str) -> Pretrained:
     from transformers import AutoTokenizer
 
     from ...models.diffusers.loading import load_whole
-    from ...models.diffusers.model_folder import first_line, looks_like_hub_id
-
     folder, said = Path(place), f"The judge {place!r} cannot be loaded"
     local = folder.is_dir()
     if local:

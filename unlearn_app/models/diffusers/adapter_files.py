@@ -4,6 +4,7 @@ reading or writing a file does.
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from ...common.errors import ModelError, OutputError
 from ...common.record_files import read_json, shown
 from ..weight_differences import BIAS, check_differences, is_dense, is_difference
-from .model_folder import first_line, looks_like_hub_id
+from .model_folder import first_line, public_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +45,7 @@ def origin(model: str, base_hash: str) -> dict[str, str]:
     """The metadata that says which model an adapter belongs to; of a local folder only the last
     name, since adapters are shared.
     """
-    on_hub = looks_like_hub_id(model) and not Path(model).is_dir()
-    return {"base": model if on_hub else Path(model).resolve().name, "base_sha256": base_hash}
+    return {"base": public_name(model), "base_sha256": base_hash}
 
 
 def read_adapter(path: Path, alone: bool = True) -> dict[str, "Tensor"]:
@@ -87,8 +87,10 @@ def _is_ours(names: Collection[str]) -> bool:
     """Whether tensors are differences of weights as we write them: others have no biases among
     them, and no names of diffusers.
     """
+    from .adapter_formats import PREFIXES
+
     return all(map(is_difference, names)) and any(
-        name.startswith(("unet.", "transformer.")) or name.endswith(BIAS) for name in names
+        name.startswith(PREFIXES) or name.endswith(BIAS) for name in names
     )
 
 
@@ -96,14 +98,21 @@ def _read(path: Path, said: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """The tensors and the metadata of a safetensors file."""
     from safetensors.torch import load_file
 
+    metadata = _metadata(path, said)
+    try:
+        return load_file(path), metadata
+    except READ_ERRORS as error:
+        raise ModelError(f"{said} cannot be read: {first_line(error)}.") from error
+
+
+def _metadata(path: Path, said: str) -> dict[str, str]:
     if path.suffix != ".safetensors":
         raise ModelError(f"{said} is no .safetensors file.")
     if path.exists() and not path.is_file():  # opening a FIFO would wait
         raise ModelError(f"{said} cannot be read: it is no regular file.")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        return load_file(path), metadata
+            return file.metadata() or {}
     except READ_ERRORS as error:
         raise ModelError(f"{said} cannot be read: {first_line(error)}.") from error
 
@@ -142,6 +151,8 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
                 f"{said} holds {shown(name)[:80]!r} alone; pairs of lora_A.weight and lora_B.weight"
                 " are accepted."
             )
+        if part == "B.weight":  # checked with its A
+            continue
         if not a.ndim == b.ndim >= 2 or a.shape[0] != b.shape[1] or not a.numel() * b.numel():
             raise ModelError(
                 f"{said} holds factors of shapes {list(a.shape)} and {list(b.shape)}; (rank, in)"
@@ -169,20 +180,12 @@ def adapter_bytes(
     from .adapter_formats import to_dense, to_kohya, trainers_metadata
     from .layer_names import denoiser_part, file_name, kohya_name
 
-    if is_dense(state):
-        layers = {name: name.rpartition(".")[0] for name in state}
+    if is_dense(state) or form == "diffusers":
+        layers = {name: re.sub(r"\.(lora_[AB]\.weight|diff|diff_b)$", "", name) for name in state}
         part = denoiser_part(layers.values())
         called = file_name if form == "diffusers" else kohya_name
         tensors = {
             called(layer, part) + name.removeprefix(layer): state[name]
-            for name, layer in layers.items()
-        }
-        return _file_bytes(tensors, metadata)
-    if form == "diffusers":
-        layers = {name: name.partition(".lora_")[0] for name in state}
-        part = denoiser_part(layers.values())
-        tensors = {
-            file_name(layer, part) + name.removeprefix(layer): state[name]
             for name, layer in layers.items()
         }
         return _file_bytes(tensors, metadata)
@@ -209,7 +212,7 @@ def converted(path: Path, form: str) -> bytes:
     """
     if form == "diffusers":
         return path.read_bytes()
-    said = _read(path, f"The adapter {str(path)!r}")[1]
+    said = _metadata(path, f"The adapter {str(path)!r}")
     metadata = {name: text for name, text in said.items() if name != "format"}
     return adapter_bytes(read_adapter(path, alone=False), metadata, form)
 

@@ -15,6 +15,7 @@ from ...common.errors import ModelError
 from ...common.record_files import shown
 from ..lora import layer_factors, update_of
 from .layer_names import denoiser_part, is_text, kohya_name
+from .weight_files import DENOISERS
 
 State = dict[str, Tensor]
 SIDES = {
@@ -34,7 +35,8 @@ FACTOR = re.compile(
 )
 WRAPPED = "base_model.model."
 """What peft writes before every name."""
-DENOISERS = ("unet.", "transformer.")
+PREFIXES = tuple(f"{part}." for part in DENOISERS)
+"""What stands for the denoiser in files of diffusers."""
 OLD_TEXT = {
     "to_q": "q_proj",
     "to_k": "k_proj",
@@ -59,10 +61,11 @@ OTHER_KINDS = {
 ACCEPTED = "LoRA and LoCon, with the names of diffusers, peft or kohya, are accepted"
 FLUX_BLOCKS = ("double_blocks", "single_blocks.", "single_blocks_")
 """Modules of FLUX's original code, which holds queries, keys and values in one matrix."""
+SDXL_WIDTH = 2048
 BASES = {
     768: ("sd_v1", "stable-diffusion-v1/lora"),
     1024: ("sd_v2", "stable-diffusion-v2-512/lora"),
-    2048: ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+    SDXL_WIDTH: ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
 }
 """What trainers call the model whose cross-attention reads text states of this width, and what the
 Stability AI metadata specification does.
@@ -133,7 +136,7 @@ def _modern(layer: str) -> str:
 
 def without_denoiser(layer: str) -> str:
     """The name of a layer without what stands for the denoiser in files of diffusers."""
-    prefix = next((prefix for prefix in DENOISERS if layer.startswith(prefix)), "")
+    prefix = next((prefix for prefix in PREFIXES if layer.startswith(prefix)), "")
     return layer.removeprefix(prefix)
 
 
@@ -217,7 +220,7 @@ def _of_layer(config: Mapping[str, Any], layer: str, said: str) -> float | None:
     own = config.get("alpha_pattern") or {}
     if not isinstance(own, dict):
         raise ModelError(f"{said} has an alpha_pattern that is no JSON object.")
-    alpha = config.get("lora_alpha")
+    alpha, matched = config.get("lora_alpha"), False
     for pattern, value in own.items():
         name = pattern.removeprefix("^").removesuffix("$").replace("\\", "")
         if not re.fullmatch(r"[\w.]+", name):  # a pattern of a stranger may take forever to match
@@ -225,8 +228,9 @@ def _of_layer(config: Mapping[str, Any], layer: str, said: str) -> float | None:
                 f"{said} has the alpha_pattern {shown(pattern)[:80]!r}; names of layers are"
                 " accepted."
             )
-        if f".{layer}".endswith(f".{name}"):
-            alpha = value
+        inside = not pattern.startswith("^") and layer.endswith(f".{name}")
+        if not matched and (layer == name or inside):  # the first, as in peft
+            alpha, matched = value, True
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float))):
         raise ModelError(f"{said} has the alpha {shown(str(alpha))[:40]!r}, which is no number.")
     return alpha
@@ -275,10 +279,10 @@ def _dense_as_factors(update: Tensor, said: str) -> dict[str, Tensor]:
 
 def to_kohya(state: Mapping[str, Tensor]) -> State:
     """An adapter as ComfyUI, A1111 and kohya's tools read it, with the alpha of scale 1."""
-    part, written = _part(state), {}
+    part, several, written = _part(state), _has_several_texts(state), {}
     for name, tensor in state.items():
         layer, _, side = name.partition(".lora_")
-        said = kohya_name(layer, part)
+        said = kohya_name(layer, part, several)
         if side.startswith("A."):
             written[f"{said}.lora_down.weight"] = tensor
             written[f"{said}.alpha"] = torch.tensor(float(len(tensor)))
@@ -289,16 +293,22 @@ def to_kohya(state: Mapping[str, Tensor]) -> State:
 
 def to_dense(state: Mapping[str, Tensor]) -> State:
     """The update of every layer as ComfyUI and A1111 read a dense one."""
-    part, written = _part(state), {}
+    part, several, written = _part(state), _has_several_texts(state), {}
     for layer, factors in layer_factors(state).items():
         a, b = (state[f"{layer}.lora_{side}.weight"] for side in "AB")
         update = update_of(tuple(factor.float() for factor in factors))
-        written[f"{kohya_name(layer, part)}.diff"] = update.reshape(len(b), *a.shape[1:])
+        written[f"{kohya_name(layer, part, several)}.diff"] = update.reshape(len(b), *a.shape[1:])
     return written
 
 
 def _part(state: Mapping[str, Tensor]) -> str:
     return denoiser_part(name.partition(".lora_")[0] for name in state)
+
+
+def _has_several_texts(state: Mapping[str, Tensor]) -> bool:
+    """Whether the adapter is of a model with more than one text encoder."""
+    named = any(is_text(name) and not name.startswith("text_encoder.") for name in state)
+    return named or _part(state) == "transformer" or _text_width(state) == SDXL_WIDTH
 
 
 def trainers_metadata(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:

@@ -353,9 +353,10 @@ class AdaptedNetwork(Denoiser, Adapters):
             if weight not in plain or difference.shape != plain[weight].shape or weight in found:
                 raise self._misfit("it was made for other layers", said)
             found[weight] = difference
-        weights = {name: at_least_float32(weight.detach()) for name, weight in plain.items()}
+        weights = {name: weight.detach() for name, weight in plain.items()}
         for name, difference in found.items():
-            weights[name] = weights[name] + difference.to(weights[name])
+            own = at_least_float32(weights[name])
+            weights[name] = own + difference.to(own)
         self._replace(slot, weights, found)
 
     def _misfit(self, fault: str, layer: str) -> ModelError:

@@ -64,7 +64,7 @@ def inputs_of(
 @dataclass(frozen=True)
 class Shape:
     """What a model takes: bytes of its denoiser and autoencoder that are `held` and of its `text`
-    encoders, numbers of `weights` in the denoiser and of those `trained` in an adapter.
+    encoders, numbers of `weights` in the denoiser and of those that are `trained`.
 
     `kept` and `checkpointed` are the costs of a gradient for one picture, `picture` that of a
     guided prediction for one, `decoding` the bytes that the autoencoder takes for it.
@@ -86,14 +86,20 @@ def measured(
     vae: Mapping[str, Any],
     text: int,
     dtype: torch.dtype,
-    rank: int,
+    unlearn: Any,
 ) -> Shape:
     """What a model with the configurations of a `denoiser` and a `vae` takes that are held as
-    `dtype`, with an adapter of that rank; `text` are the numbers in its text encoders.
+    `dtype`, with what `unlearn`, a group of settings, trains; `text` are the numbers in its text
+    encoders.
     """
     network = denoiser_without_numbers(denoiser, dtype)
     sketch = AdaptedNetwork(network, "", LAYERS[type(network).__name__])
-    trained = list(sketch.reset_adapter("unlearn", rank, float(rank), 0).values())
+    full, rank = unlearn.weights == "full", unlearn.rank
+    if full:
+        made = sketch.reset_weights("unlearn", unlearn.modules)
+    else:
+        made = sketch.reset_adapter("unlearn", rank, float(rank), 0, unlearn.modules)
+    trained = list(made.values())
     network, sides = sketch.network, sides_of(denoiser)
     weights = sum(weight.numel() for weight in base_weights(network).values())
     with sketch.training("unlearn"):
@@ -106,7 +112,8 @@ def measured(
         picture = cost_of(lambda: network(**inputs, return_dict=False), given)
     own, decoding = decoding_cost(vae, *sides, dtype)
     size = dtype.itemsize
-    held, count = size * (weights + own), sum(tensor.numel() for tensor in trained)
+    copies = 4 * weights if full and size < 4 else 0  # a dense slot computes in float32
+    held, count = size * (weights + own) + copies, sum(tensor.numel() for tensor in trained)
     return Shape(
         size, held, size * text, weights, count, kept, checkpointed, picture, decoding.peak
     )

@@ -15,6 +15,7 @@ from ...common.record_files import read_json
 from ..protocols import Params, slots_kept
 from .loading import with_text_prefix
 from .pipeline import PipelineModel
+from .plain_weights import without_adapter
 
 PATHS = ("_name_or_path", "name_or_path", "special_tokens_map_file")
 """What the libraries write of the folders that a part was loaded from."""
@@ -60,7 +61,7 @@ def _save(model: PipelineModel, folder: Path) -> None:
 def plain_state(network: nn.Module) -> dict[str, Tensor]:
     """The weights of a network by the names that they have without adapters."""
     return {
-        name.replace(".base_layer.", "."): tensor
+        without_adapter(name): tensor
         for name, tensor in network.state_dict().items()
         if ".lora_" not in name
     }

@@ -53,8 +53,8 @@ def downloaded(repo: str, kinds: Collection[str]) -> Path:
 
 
 def _fetched(repo: str, kinds: Collection[str]) -> Path:
-    commit = HfApi().model_info(repo).sha
-    index = json.loads(Path(hf_hub_download(repo, INDEX, revision=commit)).read_text())
+    file = Path(hf_hub_download(repo, INDEX))  # of the main branch, whose commit the cache notes
+    commit, index = file.parent.name, json.loads(file.read_text())
     check_kind(index, repo, kinds)
     files = files_to_read(HfApi().list_repo_files(repo, revision=commit), index)
     return Path(snapshot_download(repo, revision=commit, allow_patterns=files))

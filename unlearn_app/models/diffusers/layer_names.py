@@ -73,13 +73,14 @@ def file_name(layer: str, part: str) -> str:
     return f"{encoder}.{TEXT_MODEL if own else ''}{name}"
 
 
-def kohya_name(layer: str, part: str) -> str:
-    """The name of a layer in files for ComfyUI, A1111 and kohya's tools.
+def kohya_name(layer: str, part: str, several: bool = False) -> str:
+    """The name of a layer in files for ComfyUI, A1111 and kohya's tools; `several` says that the
+    model has more than one text encoder.
 
     Their prefix of a transformer is OneTrainer's, the one whose layers are those of diffusers.
     """
     encoder, _, name = file_name(layer, part).partition(".")
-    prefix = TEXT_PREFIXES[encoder][0] if is_text(layer) else f"lora_{part}_"
+    prefix = TEXT_PREFIXES[encoder][-1 if several else 0] if is_text(layer) else f"lora_{part}_"
     return prefix + flat(name)
 
 

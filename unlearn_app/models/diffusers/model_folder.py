@@ -65,7 +65,9 @@ class _Vae(Record):
     shift_factor: Annotated[float, Field(ge=-1000, le=1000)] | None = None
 
 
-class _TextEncoder(Record):
+class TextSizes(Record):
+    """As `_Unet`, of a text encoder."""
+
     num_hidden_layers: Few = 12
     num_attention_heads: Few = 8
     hidden_size: Many = 512
@@ -97,7 +99,7 @@ CONFIGS: dict[str, type[Record]] = {
     "unet/config.json": _Unet,
     "transformer/config.json": _Transformer,
     "vae/config.json": _Vae,
-    "text_encoder/config.json": _TextEncoder,
+    "text_encoder/config.json": TextSizes,
     SCHEDULER: _Scheduler,
     "tokenizer/tokenizer_config.json": _Tokenizer,
     "tokenizer_2/tokenizer_config.json": _Tokenizer,
@@ -129,6 +131,14 @@ def looks_like_hub_id(source: str) -> bool:
     parts = source.split("/")
     weights = source.lower().endswith((".safetensors", ".ckpt"))
     return len(parts) == 2 and all(parts) and not source.startswith((".", "~")) and not weights
+
+
+def public_name(source: str) -> str:
+    """What records call a model or an adapter: a Hub id whole, and of what lies on this machine the
+    last name, since records are shared.
+    """
+    path = Path(source)
+    return source if looks_like_hub_id(source) and not path.exists() else path.resolve().name
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -220,7 +230,7 @@ def check_folder(folder: Path, kinds: Collection[str]) -> list[str]:
             found[name] = _object(folder / name, math.inf if name == SCHEDULER else LARGEST_NUMBER)
             schema = CONFIGS.get(name)
             if re.fullmatch(r"text_encoder_\d/config\.json", name):
-                schema = TEXT_ENCODERS.get(str(found[name].get("model_type")), _TextEncoder)
+                schema = TEXT_ENCODERS.get(str(found[name].get("model_type")), TextSizes)
             if schema:
                 found[name] = checked(found[name], schema, folder / name, "model")
     except OutputError as error:

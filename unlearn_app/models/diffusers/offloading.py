@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from ..memory import Plan
+from .layer_names import TEXT_PREFIXES
 
 TILED = 1024
 """Pixels of a side above which an autoencoder works on tiles."""
-ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def follow(model: Any, plan: Plan) -> None:
@@ -28,7 +28,7 @@ def follow(model: Any, plan: Plan) -> None:
     model.pipe.vae.enable_slicing()
     if max(model.latent_shape[1:]) * model.pipe.vae_scale_factor > TILED:
         model.pipe.vae.enable_tiling()
-    for name in ENCODERS:
+    for name in TEXT_PREFIXES:
         if encoder := getattr(model.pipe, name, None):
             park(encoder, model.device)
 
@@ -42,6 +42,7 @@ def park(encoder: nn.Module, device: torch.device) -> None:
         return
     encoder.parked = True
     encoder.to("cpu")
+    # Some parameters may be elsewhere than the others: swapped, updated or replaced meanwhile.
     encoder.register_forward_pre_hook(lambda module, _: _move(module, device))
     encoder.register_forward_hook(_back)
 
@@ -52,5 +53,4 @@ def _back(module: nn.Module, arguments: Any, output: Any) -> None:
 
 
 def _move(module: nn.Module, device: torch.device) -> None:
-    if next(module.parameters()).device != device:
-        module.to(device)
+    module.to(device)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -12,11 +13,10 @@ from ...settings.run_config import RunConfig
 from ..device import SMALL, available_memory, choose_device, choose_dtype, speed
 from ..memory import Plan, gib
 from .estimate import Shape, measured
+from .pipeline import CHUNK
 from .sources import Source, opened
 from .weight_files import DENOISERS
 
-CHUNK = 18
-"""Pictures that are sampled at once on a CPU, where rounding depends on it."""
 MOST = 64
 """Pictures that are sampled at once at most."""
 SPARED = 2**29
@@ -58,16 +58,18 @@ def plan_of(config: RunConfig, kinds: Collection[str]) -> Plan | None:
         if source.size <= SMALL:
             return None
         dtype = choose_dtype(device, source.size)
-        shape = shape_of(source, dtype, config.unlearn.rank)
+        shape = shape_of(source, dtype, config.unlearn)
     rate = REACHED * speed(device, dtype)
     return fitted(shape, config, device.type, available_memory(device), rate)
 
 
-def shape_of(source: Source, dtype: torch.dtype, rank: int) -> Shape:
-    """What the parts of a model take that are held as `dtype`, with an adapter of that rank."""
+def shape_of(source: Source, dtype: torch.dtype, unlearn: Any) -> Shape:
+    """What the parts of a model take that are held as `dtype`, with what `unlearn`, a group of
+    settings, trains.
+    """
     places = [source.folder / part / "config.json" for part in (*DENOISERS, "vae")]
     denoiser, vae = (json.loads(path.read_text()) for path in places if path.is_file())
-    return measured(denoiser, vae, _text_numbers(source), dtype, rank)
+    return measured(denoiser, vae, _text_numbers(source), dtype, unlearn)
 
 
 def _text_numbers(source: Source) -> int:
@@ -89,7 +91,8 @@ def fitted(shape: Shape, config: RunConfig, device: str, available: int, rate: f
     Raises:
         OutOfMemory: none fits.
     """
-    held = shape.held + (0 if device == "cpu" else SPARED)
+    # Parked text encoders leave a card, and nothing moves on a CPU.
+    held = shape.held + (shape.text if device == "cpu" else SPARED)
     state = shape.trained * (TRAINED + 2 * TERM)
     beside = max(state, shape.decoding, shape.text)
     whole = max(config.unlearn.batch_size, config.attack.batch_size if config.attack.steps else 1)
@@ -108,7 +111,7 @@ def fitted(shape: Shape, config: RunConfig, device: str, available: int, rate: f
     if need > available or not rows:
         raise OutOfMemory(
             f"A run on this model needs about {gib(need)} of memory, and there is"
-            f" {gib(available)}; a lower unlearn.rank or a smaller model is accepted."
+            f" {gib(available)}; {_smaller(config)} or a smaller model is accepted."
         )
     free = (available - held) // shape.picture.peak
     return Plan(
@@ -119,6 +122,12 @@ def fitted(shape: Shape, config: RunConfig, device: str, available: int, rate: f
         checkpointed,
         2 * config.unlearn.batch_size * row.flops / rate,
     )
+
+
+def _smaller(config: RunConfig) -> str:
+    """The setting that makes what is trained smaller."""
+    full = config.unlearn.weights == "full"
+    return "unlearn.weights=lora" if full else "a lower unlearn.rank"
 
 
 def _other_needs(shape: Shape, config: RunConfig, held: int) -> dict[str, int]:
