@@ -316,4 +316,7 @@ def test_what_each_kind_of_concept_takes_is_as_said() -> None:
     assert own in said
     assert (style.pool, style.retain_weight) == (thing.pool, thing.retain_weight)
     usual = f"{other.steps} steps of {other.batch_size}, a pool of {other.pool}"
-    assert f"other models take {usual}" in said
+    assert f"other objectives take {usual}" in said
+    real = make_config("cat", model="some/model").unlearn
+    own = f"{real.steps} steps of {real.batch_size}, a pool of {real.pool}"
+    assert f"Other models take {own} and a retain weight of {real.retain_weight:g}" in said

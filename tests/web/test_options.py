@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from unlearn_app.settings.run_config import make_config, setting_names
-from unlearn_app.web.options import BASIC, BY_KIND, Options, elem_id_of, plain
+from unlearn_app.web.options import BASIC, BY_KIND, Options, elem_id_of, kind_choice, plain
 
 THING, STYLE = (list(attrgetter(*BY_KIND)(make_config(name))) for name in ("cat", "van gogh"))
 SKIPPED = gr.skip()
@@ -15,7 +15,7 @@ SKIPPED = gr.skip()
 @pytest.fixture(scope="module")
 def options() -> Options:
     with gr.Blocks():
-        return Options()
+        return Options(kind_choice())
 
 
 def followed(options: Options, concept: object, filled: object, *values: object) -> list:

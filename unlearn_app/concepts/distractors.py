@@ -7,7 +7,7 @@ had to choose between a cat and a style would always be right.
 from collections.abc import Collection, Sequence
 
 from .concept import KnownConcept
-from .diversification import FOLDER, SHIPPED, load_dimensions, related
+from .diversification import SHIPPED, related, shipped
 
 
 def distractors(
@@ -26,7 +26,7 @@ def distractors(
 
 def _shipped(axis: str) -> list[str]:
     """Everything that the lists in assets/prompts name on `axis`, as their sentences name it."""
-    lists = [load_dimensions(FOLDER / f"{name}.json") for name in SHIPPED]
+    lists = [shipped()[name] for name in SHIPPED]
     phrase = "in the style of {}" if axis == "style" else "{}"
     return [
         phrase.format(name) for one in lists if one.kind == axis for name in (*one.near, *one.far)

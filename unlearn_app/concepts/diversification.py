@@ -475,10 +475,7 @@ def _template(name: str, template: Any, wanted: set[str]) -> str:
 
 def _related(dimensions: Dimensions, one: str, name: str) -> bool:
     """Whether `one` may mean `name` or a kind of it; a style's name, its last word alone too."""
-    same = mentions(one, name) or folded(one) == folded(name)
-    if dimensions.kind == "object" or same:
-        return same
-    return mentions(name, one) or folded(one).split()[-1] == folded(name).split()[-1]
+    return mentions(one, name) if dimensions.kind == "object" else related(one, name)
 
 
 def related(one: str, other: str) -> bool:
@@ -492,11 +489,7 @@ def related(one: str, other: str) -> bool:
 
 def _is_family(dimensions: Dimensions, name: str) -> bool:
     """Whether `name` is the whole family of the list, not one thing that belongs to it."""
-    return (
-        bool(dimensions.forget)
-        and name in dimensions.forget
-        and name == next(iter(dimensions.forget))
-    )
+    return name == next(iter(dimensions.forget), None)
 
 
 def _phrased(dimensions: Dimensions, subject: str) -> str:

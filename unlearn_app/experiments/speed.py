@@ -29,7 +29,7 @@ from ..settings.cost import GRADIENT
 from ..settings.events import AttackCheckpoint, Images, Preview, Stage
 from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, request_settings
 from ..settings.run_config import RunConfig, make_config, make_plan
-from .cells import SMOKE, Experiment, read_cells
+from .cells import SMOKE, Experiment, read_cells, run_settings
 from .tables import render, table, write_report
 
 CONCEPT = "cat"
@@ -65,7 +65,7 @@ class Speed(Experiment):
         return [Work(BARE), *asked, Work("run", SHARED)]
 
     def config(self, cell: Work) -> dict[str, Any]:
-        runs = [_config(self.smoke, resists) for resists in (False, True)]
+        runs = [run_settings(_config(self.smoke, resists)) for resists in (False, True)]
         machine = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
         return {"base": self.model.base_hash, "runs": runs, "machine": machine}
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, Kind, KnownConcept, Prompt, PromptSplit, cycled, halves
 from ..concepts.diversification import check_single, vocabulary
-from ..concepts.english import plurals
+from ..concepts.english import plurals, singular
 from ..concepts.reading import Reading, read
 from .world.grammar import PLAIN_STYLE, caption
 from .world.vocabulary import (
@@ -114,6 +114,17 @@ def kind_of(text: str) -> Kind | None:
 
 
 def _find(text: str) -> tuple[Entry, Kind] | None:
+    """The entry that the text names, alone or within words such as “a photo of”."""
+    if not text.strip():
+        return None
+    if found := _spelled(text):
+        return found
+    asked = read(text, vocabulary())
+    framed = asked.told == "frame" and asked.asked != "both"
+    return _spelled(asked.style or asked.subject) if framed else None
+
+
+def _spelled(text: str) -> tuple[Entry, Kind] | None:
     wanted = _normal(text)
     for kind, (shown, fresh) in ENTRIES.items():
         for entry in (*shown, *fresh):
@@ -131,7 +142,7 @@ def nearest_known(text: str) -> list[str]:
     near = difflib.get_close_matches(wanted, by_spelling, 8, cutoff=ALMOST)
     if near:
         return list(dict.fromkeys(by_spelling[s] for s in near))[:4]
-    words = {form for word in wanted.split() for form in (word, word.removesuffix("s"))}
+    words = {form for word in wanted.split() for form in (word, singular(word))}
     meant = [names for names, meaning in MEANINGS.items() if words & set(meaning.split())]
     return list(dict.fromkeys(n for names in meant for n in names)) or list(
         dict.fromkeys(by_spelling.values())

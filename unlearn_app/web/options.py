@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unlearn.train_pictures",
         "unlearn.pool",
         "unlearn.modules",
+        "unlearn.weights",
         "unlearn.rank",
         "unlearn.alpha",
         METHOD_SETTINGS,
@@ -107,6 +108,7 @@ LABELS = {
     "unlearn.train_pictures": "Example pictures of what to keep",
     "unlearn.pool": "Batches that are used again",
     "unlearn.modules": "Layers that may change",
+    "unlearn.weights": "What forgetting trains",
     "unlearn.rank": "LoRA rank of forgetting",
     "unlearn.alpha": "LoRA scale of forgetting",
     "unlearn.retain_weight": "Weight of keeping",
@@ -176,10 +178,10 @@ class Options:
     `filled` the values that were last filled into the fields of `BY_KIND`.
     """
 
-    def __init__(self, kind: gr.Radio | None = None, model: str = DEFAULT_MODEL) -> None:
+    def __init__(self, kind: gr.Radio, model: str = DEFAULT_MODEL) -> None:
         self._model = model
         base = make_config(EXAMPLE, model=model)
-        self.components: dict[str, Any] = {"concept_kind": kind or kind_choice()}
+        self.components: dict[str, Any] = {"concept_kind": kind}
         self.rows: dict[str, gr.Row] = {}
         # In the browser, as the fields are, so that a request holds both in the same state.
         self.filled = gr.JSON([attrgetter(name)(base) for name in BY_KIND], visible=False)

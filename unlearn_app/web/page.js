@@ -34,7 +34,7 @@ window.addEventListener("beforeunload", (event) => {
 });
 
 // The stage: which prompt is large, and where the handle is. `at` is null while it follows the newest moment.
-const shown = { run: null, slot: 0, at: null, halves: false, timer: 0, focus: "" };
+const shown = { run: null, slot: 0, at: null, halves: false, timer: 0, focus: null };
 const BEAT = 900;
 const read = (element, name) => JSON.parse(element.dataset[name]);
 function draw(root) {
@@ -122,7 +122,8 @@ document.addEventListener("click", (event) => {
   }
 });
 document.addEventListener("focusin", (event) => {
-  shown.focus = event.target.closest(".u-stage") ? event.target.className : "";
+  const root = event.target.closest(".u-stage"), kind = root && `.${event.target.className.split(" ")[0]}`;
+  shown.focus = kind ? { kind, place: [...root.querySelectorAll(kind)].indexOf(event.target) } : null;
 });
 // Gradio replaces the stage with every new picture: keep what the visitor has chosen, and where the focus was.
 new MutationObserver(() => {
@@ -134,7 +135,7 @@ new MutationObserver(() => {
     Object.assign(shown, { run: root.dataset.run, slot: 0, at: null, halves: false });
   }
   draw(root);
-  if (shown.focus && document.activeElement === document.body) root.querySelector(`.${shown.focus.split(" ")[0]}`)?.focus();
+  if (shown.focus && document.activeElement === document.body) root.querySelectorAll(shown.focus.kind)[shown.focus.place]?.focus();
   for (const pick of root.querySelectorAll(".u-pick")) for (const frame of read(pick, "frames")) new Image().src = frame.src;
 }).observe(document, { childList: true, subtree: true });
 

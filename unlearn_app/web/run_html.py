@@ -110,9 +110,7 @@ def _facts(state: ViewState) -> list[tuple[bool | None, str]]:
 
 
 def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
-    """How many pictures of other things the forgetting model still gets right, of those that the
-    original did.
-    """
+    """How many pictures of other things are right after forgetting, and before, of all."""
     before, after = (state.scores.get(column, {}) for column in ("original", "unlearned"))
     counts = []
     for scores in (before, after):
