@@ -67,9 +67,7 @@ class _FusedAttention(torch.autograd.Function):
     """What a fused attention product makes and keeps: no matrix of all pairs."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, flops: list[float]
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, flops: list[float]) -> Tensor:
         ctx.flops = flops
         flops.append(4.0 * query.numel() * key.shape[-2])
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))

@@ -67,6 +67,7 @@ def load_pretrained(kind: Any, place: str) -> Pretrained:
     from transformers import AutoTokenizer
 
     from ...models.diffusers.loading import load_whole
+
     folder, said = Path(place), f"The judge {place!r} cannot be loaded"
     local = folder.is_dir()
     if local:
