@@ -154,7 +154,8 @@ def test_what_diffusers_trains_is_read_with_its_alpha(model, pipe, tmp_path, tar
     [
         {"use_rslora": True},
         {"alpha_pattern": {"attn2.to_k": 16.0}},
-        {"alpha_pattern": {"to_q": 1.0, "attn1.to_q": 16.0}},  # the first that matches
+        # the first that matches; diffusers sorts the names when it saves
+        {"alpha_pattern": {"attn1.to_q": 1.0, "transformer_blocks.0.attn1.to_q": 16.0}},
         {"alpha_pattern": {"^to_q": 16.0}},  # matches nothing
     ],
 )

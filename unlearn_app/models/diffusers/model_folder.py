@@ -164,13 +164,13 @@ def check_kind(index: Mapping[str, Any], source: str, kinds: Collection[str]) ->
         ModelError: naming the class.
     """
     said, kind = f"The model {source!r}", index.get("_class_name")
-    refines = kind == "StableDiffusionXLPipeline" and not index.get("text_encoder", [1])[0]
+    refines = kind == "StableDiffusionXLPipeline" and index.get("text_encoder") == [None, None]
     if kind == REFINER or refines:
         raise ModelError(
             f"{said} is an SDXL refiner, which goes on from another model's pictures; the base"
             " model is accepted."
         )
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         *most, last = kinds
         accepted = f"{', '.join(most)} or {last}" if most else last
         raise ModelError(f"{said} holds a {shown(str(kind))[:80]}; a {accepted} is accepted.")
