@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..settings.cost import run_costs
+from ..settings.cost import run_costs, training_steps
 from ..settings.events import SHARES, Done, Event, Stage, Step
 from ..settings.run_config import RunConfig
 
@@ -40,7 +40,7 @@ class Pace:
 
     _learnt: dict[str, float] = field(default_factory=dict)
 
-    def learn(self, part: str, passes: int, seconds: float) -> None:
+    def learn(self, part: str, passes: float, seconds: float) -> None:
         """Take in that a part of so many forward passes took so many seconds."""
         if part not in USUAL or passes <= 0 or seconds <= 0:
             return
@@ -78,8 +78,8 @@ class TimeLeft:
 
 
 class Schedule:
-    """How far a run has come, by what each of its parts takes here; teaches `pace` what they
-    took.
+    """How far a run has come, by what each of its parts takes here; once the run is complete, it
+    teaches `pace` what they took.
 
     The time left never rises, unless a part takes much longer than expected.
     """
@@ -89,11 +89,14 @@ class Schedule:
     ) -> None:
         self._pace, self._clock = pace, clock
         self._costs, self._expected = run_costs(config), pace.seconds(config)
+        self._steps = training_steps(config)
         self._began = self._since = clock()
         self._part = next(iter(SHARES))
         self._within, self._stepped = 0.0, 0.0
         """The share of this part's steps that are done, and after how many seconds they were."""
         self._took: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+        """The seconds of the parts that are over, and the share of its passes that each did."""
         self._said = float("inf")
         self._slower = False
         self._fraction = 0.0
@@ -102,19 +105,24 @@ class Schedule:
         """Take in one event, as soon as it happens."""
         if isinstance(event, Stage):
             if (part := part_of(event)) != self._part:
-                self._finish(part)
-        elif isinstance(event, Step) and event.total:
-            self._within, self._stepped = event.step / event.total, self._clock() - self._since
+                self._finish()
+                self._part = part
+        elif isinstance(event, Step) and event.stage == self._part:
+            # By all the steps that are planned: an edit that is trained further is a step too.
+            self._within = event.step / max(self._steps[event.stage], event.total, 1)
+            self._stepped = self._clock() - self._since
         elif isinstance(event, Done) and not event.stopped:
-            self._finish("write")
+            self._finish()
+            for part, seconds in self._took.items():
+                passes = self._costs.get(part, 0) * self._done[part]
+                self._pace.learn(part, passes, seconds)
 
-    def _finish(self, following: str) -> None:
+    def _finish(self) -> None:
+        """This part is over; one that trains may have ended before its last step."""
         now = self._clock()
-        if self._part in self._took or self._part == following:
-            return
-        seconds = self._took[self._part] = now - self._since
-        self._pace.learn(self._part, self._costs.get(self._part, 0), seconds)
-        self._part, self._since, self._within, self._slower = following, now, 0.0, False
+        self._took[self._part] = self._took.get(self._part, 0.0) + now - self._since
+        self._done[self._part] = self._within if self._part in self._steps else 1.0
+        self._since, self._within, self._slower = now, 0.0, False
 
     @property
     def _ratio(self) -> float:
