@@ -163,3 +163,60 @@ def test_costs_of_the_parts_add_up() -> None:
 def test_a_stage_belongs_to_the_part_that_began_last() -> None:
     assert [part_of(begin(name)) for name in SHARES] == list(SHARES)
     assert part_of(Stage("attack", "", 0.5)) == "attack"
+
+
+OTHER = make_config("cat", model="some/model")
+
+
+def test_nothing_is_known_of_another_model_until_it_has_run() -> None:
+    """What the bundled model takes says nothing of it, and the other way round."""
+    pace = Pace()
+    run(pace, 3.0, Clock())
+    assert pace.total(OTHER) is None
+    pace.learn("some/model", "unlearn", 100, 1000.0)
+    assert pace.total(CONFIG) == pytest.approx(3 * Pace().total(CONFIG), rel=0.1)
+    assert pace.seconds(OTHER)["unlearn"] == pytest.approx(10 * run_costs(OTHER)["unlearn"])
+    assert pace.total(OTHER) > run_cost(OTHER) * 1.0
+
+
+def test_the_first_run_of_another_model_tells_the_time_left_from_its_own_steps() -> None:
+    """An hour of loading is no measure of it, and the bar moves meanwhile."""
+    clock, pace = Clock(), Pace()
+    schedule = Schedule(OTHER, pace, clock)
+    clock.now += 3600
+    schedule.apply(begin("originals"))
+    clock.now += 60
+    schedule.apply(begin("unlearn"))
+    before = schedule.left()
+    assert before.seconds is None
+    steps = OTHER.unlearn.steps
+    for step in range(1, steps + 1):
+        clock.now += 3.0
+        schedule.apply(Step("unlearn", step, steps))
+    after = schedule.left()
+    usual = Pace().seconds(OTHER)
+    behind = list(SHARES)[list(SHARES).index("unlearn") + 1 :]
+    ratio = 3.0 * steps / usual["unlearn"]
+    assert after.seconds == pytest.approx(ratio * sum(usual[part] for part in behind), rel=0.01)
+    assert before.fraction < after.fraction < 1
+
+
+def test_pictures_that_were_kept_say_nothing_of_the_machine() -> None:
+    """A second run of a concept finds its first pictures in the store, in no time."""
+    pace = Pace()
+    clock = Clock()
+    schedule = Schedule(CONFIG, pace, clock)
+    before = schedule.left().seconds
+    schedule.apply(begin("originals"))
+    clock.now += 0.05
+    schedule.apply(begin("retain"))
+    clock.now += 0.05
+    schedule.apply(begin("unlearn"))
+    usual = Pace().seconds(CONFIG)
+    found = usual["originals"] + usual["retain"] + usual["load"]
+    assert schedule.left().seconds == pytest.approx(before - found)
+    clock.now += usual["unlearn"]
+    schedule.apply(Step("unlearn", STEPS["unlearn"], STEPS["unlearn"]))
+    schedule.apply(begin("write"))
+    schedule.apply(Done(None))
+    assert pace.seconds(CONFIG) == pytest.approx(usual)

@@ -26,7 +26,7 @@ from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.service.jobs import Job
-from unlearn_app.service.pace import TimeLeft
+from unlearn_app.service.pace import Pace, TimeLeft
 from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.events import (
     COLUMNS,
@@ -200,6 +200,9 @@ def test_the_time_left_is_said_beside_what_happens() -> None:
     assert 'aria-valuenow="25"' in status(view)
     view.left = TimeLeft(130.0, True, 0.25)
     assert "about 2 min left, slower than expected" in status(view)
+    view.left = TimeLeft(None, False, 0.25)
+    assert "left" not in status(view)
+    assert 'aria-valuenow="25"' in status(view)
 
 
 def test_thinning_keeps_every_term() -> None:
@@ -497,7 +500,7 @@ def compare(recordings: Recordings, watched, tmp_path: Path) -> Iterator[SimpleN
         shutil.copytree(tmp_path / "cat", engine.root / name)
         engine.runs.add(Job(config, engine.root / name, visitor_of("anna")))
     with gr.Blocks():
-        page = Page([], [], None)
+        page = Page([], [], None, Pace())
     runs = RunList(engine, page, {name: tmp_path / name for name in ("cat", "frog")})
 
     def made(session: str, *names: str) -> Path:

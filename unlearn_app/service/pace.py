@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ..common.registry import DEFAULT_MODEL
 from ..settings.cost import run_costs, training_steps
 from ..settings.events import SHARES, Done, Event, Stage, Step
 from ..settings.run_config import RunConfig
@@ -16,9 +17,15 @@ USUAL: Mapping[str, float] = {
     "attack": 0.009,
     "controls": 0.009,
 }
-"""Seconds per forward pass of the bundled model on two CPU cores, by part of a run."""
+"""Seconds per forward pass of the bundled model on two CPU cores, by part of a run; of other models
+it says only which parts are slower than which.
+"""
 FIXED: Mapping[str, float] = {"load": 0.5, "write": 1.0}
 """Seconds of the parts that take no forward passes."""
+STORED = ("originals", "retain")
+"""The parts whose pictures may be found in the store of latents, and then take no time."""
+ASKED = 0.2
+"""A part of `STORED` was found there when it took less than so much of what it takes elsewhere."""
 LOOK = 0.15
 """Share of the attack that its last pictures take, after its last step."""
 SURPRISE = 1.3
@@ -34,45 +41,51 @@ def part_of(stage: Stage) -> str:
 
 @dataclass
 class Pace:
-    """Seconds per forward pass by part of a run, from the latest measurements; any thread may
-    ask.
+    """Seconds per forward pass by model and part of a run, from the latest measurements; any thread
+    may ask.
     """
 
-    _learnt: dict[str, float] = field(default_factory=dict)
+    _learnt: dict[str, dict[str, float]] = field(default_factory=lambda: {DEFAULT_MODEL: {}})
+    """What was measured of each model that is known; nothing is needed to know the bundled one."""
 
-    def learn(self, part: str, passes: float, seconds: float) -> None:
-        """Take in that a part of so many forward passes took so many seconds."""
+    def learn(self, model: str, part: str, passes: float, seconds: float) -> None:
+        """Take in that a part of so many forward passes of `model` took so many seconds."""
         if part not in USUAL or passes <= 0 or seconds <= 0:
             return
-        found = seconds / passes
-        self._learnt[part] = (self._learnt.get(part, found) + found) / 2
+        own, found = self._learnt.get(model, {}), seconds / passes
+        self._learnt[model] = own | {part: (own.get(part, found) + found) / 2}
+
+    def knows(self, model: str) -> bool:
+        """Whether anything is known of how long the model takes."""
+        return model in self._learnt
 
     def seconds(self, config: RunConfig) -> dict[str, float]:
         """How long each part of a run takes, in order; parts that were never measured are as much
-        slower than usual as those that were.
+        slower than usual as those that were. Of a model that is not known, the parts are right only
+        beside each other.
         """
-        known = [seconds / USUAL[part] for part, seconds in self._learnt.items()]
+        learnt = self._learnt.get(config.model, {})
+        known = [seconds / USUAL[part] for part, seconds in learnt.items()]
         slower = sum(known) / len(known) if known else 1.0
         costs = run_costs(config)
-        each = {
+        return {
             part: FIXED.get(part, 0.0)
-            + costs.get(part, 0) * self._learnt.get(part, USUAL.get(part, 0.0) * slower)
+            + costs.get(part, 0) * learnt.get(part, USUAL.get(part, 0.0) * slower)
             for part in SHARES
         }
-        return each
 
-    def total(self, config: RunConfig) -> float:
-        """How many seconds a run takes."""
-        return sum(self.seconds(config).values())
+    def total(self, config: RunConfig) -> float | None:
+        """How many seconds a run takes; None where its model is not known."""
+        return sum(self.seconds(config).values()) if self.knows(config.model) else None
 
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """How many seconds a run still takes, whether that is more than was said before, and the share
-    of its time that is over, in [0, 1].
+    """How many seconds a run still takes, None where nobody knows, whether that is more than was
+    said before, and the share of the run that is over, in [0, 1].
     """
 
-    seconds: float
+    seconds: float | None
     slower: bool
     fraction: float
 
@@ -87,8 +100,9 @@ class Schedule:
     def __init__(
         self, config: RunConfig, pace: Pace, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._pace, self._clock = pace, clock
+        self._pace, self._clock, self._model = pace, clock, config.model
         self._costs, self._expected = run_costs(config), pace.seconds(config)
+        self._known = pace.knows(config.model)
         self._steps = training_steps(config)
         self._began = self._since = clock()
         self._part = next(iter(SHARES))
@@ -113,9 +127,7 @@ class Schedule:
             self._stepped = self._clock() - self._since
         elif isinstance(event, Done) and not event.stopped:
             self._finish()
-            for part, seconds in self._took.items():
-                passes = self._costs.get(part, 0) * self._done[part]
-                self._pace.learn(part, passes, seconds)
+            self._teach()
 
     def _finish(self) -> None:
         """This part is over; one that trains may have ended before its last step."""
@@ -124,20 +136,45 @@ class Schedule:
         self._done[self._part] = self._within if self._part in self._steps else 1.0
         self._since, self._within, self._slower = now, 0.0, False
 
+    def _teach(self) -> None:
+        ratio = self._ratio or 1.0
+        for part, seconds in self._took.items():
+            if part in STORED and seconds < ASKED * ratio * self._expected[part]:
+                continue
+            passes = self._costs.get(part, 0) * self._done[part]
+            self._pace.learn(self._model, part, passes, seconds)
+
     @property
-    def _ratio(self) -> float:
-        """How much slower the finished parts of this run were than expected."""
-        expected = sum(self._expected[part] for part in self._took)
-        took = sum(self._took.values())
-        return took / expected if expected > 1.0 and took > 0 else 1.0
+    def _ratio(self) -> float | None:
+        """How much slower what this run did was than expected; None before it has done enough."""
+        seen = [(took, self._done[part], part) for part, took in self._took.items()]
+        if self._sure:
+            seen.append((self._stepped, self._share, self._part))
+        paced = [one for one in seen if self._costs.get(one[-1]) and one[-1] not in STORED]
+        expected = sum(share * self._expected[part] for _, share, part in paced)
+        took = sum(seconds for seconds, _, _ in paced)
+        return took / expected if expected > 1.0 and took > 0 else None
+
+    @property
+    def _share(self) -> float:
+        """The share of this part that its steps have done."""
+        return self._within * (1 - LOOK if self._part == "attack" else 1)
+
+    @property
+    def _sure(self) -> bool:
+        """Whether this part's own steps tell how long it takes."""
+        return self._share >= SURE
 
     def left(self) -> TimeLeft:
         """The time left now."""
-        now = self._clock()
+        now, ratio = self._clock(), self._ratio
+        if not self._known and ratio is None:
+            self._fraction = max(self._fraction, min(self._passed, 0.99))
+            return TimeLeft(None, False, self._fraction)
         order = list(SHARES)
         after = order[order.index(self._part) + 1 :]
-        ahead = sum(self._expected[part] for part in after) * self._ratio
-        found = ahead + self._of_this_part(now - self._since)
+        ahead = sum(self._expected[part] for part in after) * (ratio or 1.0)
+        found = ahead + self._of_this_part(now - self._since, ratio or 1.0)
         if found > SURPRISE * self._said + 2.0:
             self._slower = True
             self._said = found
@@ -147,10 +184,15 @@ class Schedule:
         self._fraction = max(self._fraction, min(share, 0.99))
         return TimeLeft(self._said, self._slower, self._fraction)
 
-    def _of_this_part(self, spent: float) -> float:
-        expected = self._expected[self._part] * self._ratio
-        within = self._within * (1 - LOOK if self._part == "attack" else 1)
-        if within >= SURE:
-            whole = self._stepped / within
-            return max(whole - spent, 0.0)
+    @property
+    def _passed(self) -> float:
+        """The share of the run that is over, by what its parts are expected to take."""
+        over = sum(self._expected[part] for part in self._took)
+        over += self._share * self._expected[self._part]
+        return over / sum(self._expected.values())
+
+    def _of_this_part(self, spent: float, ratio: float) -> float:
+        if self._sure:
+            return max(self._stepped / self._share - spent, 0.0)
+        expected = self._expected[self._part] * ratio
         return max(expected - spent, 0.05 * expected)

@@ -22,7 +22,7 @@ from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
-from ..settings.run_config import RunConfig, make_config
+from ..settings.run_config import RunConfig
 from .api import attack_endpoint, unlearn_endpoint
 from .audit_tab import ONE, AuditTab
 from .boundary import Boundary
@@ -31,7 +31,6 @@ from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
 from .html import render
 from .layout import Page
-from .options import EXAMPLE
 from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
@@ -89,7 +88,6 @@ def build_demo(
     states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
     state = next(iter(states.values()), None)
     cards = [recorded_card(name, own) for name, own in states.items()]
-    seconds = engine.pace.total(make_config(EXAMPLE, model=model))
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.
@@ -98,7 +96,7 @@ def build_demo(
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept", id=ONE):
-                page = Page(names, runs, state, model, cards, seconds)
+                page = Page(names, runs, state, engine.pace, model, cards)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
             run_list = RunList(engine, page, recordings)

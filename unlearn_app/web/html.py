@@ -41,9 +41,9 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min"
 
 
-def estimate(seconds: float) -> str:
-    """How long a run takes, beside its button."""
-    return f"<p>{duration(seconds)}</p>"
+def estimate(seconds: float | None) -> str:
+    """How long a run takes, beside its button; "" where nobody knows."""
+    return "" if seconds is None else f"<p>{duration(seconds)}</p>"
 
 
 def note(text: str) -> str:
