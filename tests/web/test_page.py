@@ -247,7 +247,9 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
     )
     open_options(page)
     expect(switch).not_to_be_checked()
-    expect(said).to_have_text(re.compile(r"\d+ s in fast, where .*; \d+ min in full, where "))
+    expect(said).to_have_text(
+        re.compile(r"about \d+ (s|min) in fast, where .*; about \d+ min in full, where ")
+    )
     assert (
         said.evaluate(
             "node => node.getBoundingClientRect().height /"

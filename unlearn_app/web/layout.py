@@ -164,7 +164,7 @@ class Page:
         kind = kind_choice()
         gr.HTML(known_concepts(names), elem_id="chips")
         with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
-            self.options = Options(kind, model)
+            self.options = Options(kind, pace, model)
             self.command = gr.Textbox(
                 label="The same run from a terminal",
                 interactive=False,
