@@ -8,6 +8,7 @@ import pytest
 
 from unlearn_app.common.registry import DEFAULT_MODEL
 from unlearn_app.service.pace import USUAL, Pace
+from unlearn_app.settings.groups import WEIGHTS
 from unlearn_app.settings.presets import PRESETS
 from unlearn_app.settings.run_config import RunConfig, make_config, setting_names
 from unlearn_app.web.html import duration
@@ -67,6 +68,24 @@ def test_a_preset_fills_in_whatever_stands_in_the_box(options, concept, preset: 
     wanted = make_config("van gogh" if concept == "van gogh" else "cat", preset=preset)
     steps = dict(zip(options.suggested, values, strict=True))["unlearn.steps"]
     assert filled[BY_KIND.index("unlearn.steps")] == steps == wanted.unlearn.steps
+
+
+def picked(options: Options, weights: str, lr: float) -> object:
+    """What picking what is trained makes of the learning rate."""
+    update = options.follow_weights("cat", "fast", "esd", weights, lr)
+    return update[options.components["unlearn.lr"]]
+
+
+def test_full_weights_bring_their_own_learning_rate_and_an_adapter_its_own_back(options) -> None:
+    """As the command line does; a visitor's own number stays."""
+    lora, full = (
+        make_config("cat", **{"unlearn.weights": weights}).unlearn.lr for weights in WEIGHTS
+    )
+    assert lora != full
+    assert picked(options, "full", lora) == full
+    assert picked(options, "lora", full) == lora
+    assert picked(options, "full", 5e-3) == SKIPPED
+    assert picked(options, "lora", 5e-3) == SKIPPED
 
 
 def test_every_setting_has_a_name_and_an_id_of_its_own(options: Options) -> None:

@@ -226,6 +226,9 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
     picked, asked = [preset.input, objective.input], [page.concept, preset, objective]
     gr.on(picked, options.defaults, asked, [options.filled, *suggested], **QUIET)
+    weights = parts["unlearn.weights"]
+    trained = [*asked, weights, *options.by_weights]
+    weights.input(options.follow_weights, trained, options.by_weights, **QUIET)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
     page.shown.input(runs.show, [key, page.shown], result, **QUIET)
     page.cards.select(runs.show_recorded, key, result, **QUIET)

@@ -13,7 +13,7 @@ from ..common.errors import ConfigError
 from ..common.registry import DEFAULT_MODEL
 from ..service.pace import Pace
 from ..settings.groups import RETAIN_ARMS, ResistConfig, group_class
-from ..settings.presets import PRESETS
+from ..settings.presets import FULL_WEIGHTS, PRESETS
 from ..settings.run_config import (
     BY_WORDS,
     SETTING_GROUPS,
@@ -317,6 +317,11 @@ class Options:
         """The components of `BY_KIND`."""
         return [self.components[name] for name in BY_KIND]
 
+    @property
+    def by_weights(self) -> list[Any]:
+        """The components that take other values where the weights themselves are trained."""
+        return [self.components[name] for name in FULL_WEIGHTS]
+
     def follow_kind(
         self, concept: str, filled: list[Any], preset: str, objective: str, *values: Any
     ) -> list[Any]:
@@ -329,6 +334,19 @@ class Options:
         rows = list(zip((tuned[name] for name in BY_KIND), filled, values, strict=True))
         own = [new if value == before else before for new, before, value in rows]
         return [own, *(new if value == before else gr.skip() for new, before, value in rows)]
+
+    def follow_weights(
+        self, concept: str, preset: str, objective: str, weights: str, *values: Any
+    ) -> dict[Any, Any]:
+        """What full weights take, or an adapter again, for the fields of `by_weights` that the
+        visitor has not changed.
+        """
+        lora = dict(zip(self.suggested, self.defaults(concept, preset, objective)[1:], strict=True))
+        updates = {}
+        for (name, full), value in zip(FULL_WEIGHTS.items(), values, strict=True):
+            before, new = (lora[name], full) if weights == "full" else (full, lora[name])
+            updates[self.components[name]] = new if value == before else gr.skip()
+        return updates
 
     def _tuned(self, concept: object, preset: str, objective: str) -> dict[str, Any]:
         """The settings tuned for the concept; none for other presets and unknown concepts."""
