@@ -29,7 +29,7 @@ from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
-from .html import render
+from .html import SAYS, TITLE, render
 from .layout import Page
 from .pictures import forget
 from .recordings import recorded_card
@@ -38,7 +38,6 @@ from .sequence_tab import SequenceTab
 from .uploads import receive
 from .view_state import stored_state
 
-TITLE = "Can it really forget?"
 SEVERAL = "several"
 """The second tab."""
 SHOWN_AFTER = 1.0
@@ -66,10 +65,6 @@ READABLE = {
     "body_text_color_subdued_dark": "*neutral_300",
 }
 """Colours of the theme that stand out from what is behind them as WCAG AA asks, in both themes."""
-SAYS = (
-    "Make a picture model forget something, let an attacker teach it back, and see which of the"
-    " two won."
-)
 CARD = (
     f'<meta name="description" content="{SAYS}"><meta property="og:type" content="website">'
     f'<meta property="og:title" content="{TITLE}"><meta property="og:description" content="{SAYS}">'

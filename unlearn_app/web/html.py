@@ -9,6 +9,12 @@ from ..common.templates import templates
 from ..evaluation.finding import other_classes
 from ..settings.events import COLUMNS, GROUPS
 
+TITLE = "Can it really forget?"
+SAYS = (
+    "Make a picture model forget something, let an attacker teach it back, and see which of the"
+    " two won."
+)
+"""What the page is called and what it does, at its head and where others link to it."""
 STOPPING = "Stopping… saving the results so far."
 
 
@@ -26,6 +32,7 @@ def signed(value: float, digits: int = 2) -> str:
 _TEMPLATES = templates(Path(__file__).with_name("templates"), autoescape=True, lstrip_blocks=True)
 _TEMPLATES.filters |= {"percent": percent, "signed": signed}
 _TEMPLATES.globals |= {"columns": COLUMNS, "groups": GROUPS, "other_classes": other_classes}
+_TEMPLATES.globals |= {"page_title": TITLE, "page_says": SAYS}
 _PARTS = _TEMPLATES.get_template("parts.html").module
 
 
