@@ -7,7 +7,7 @@ from made_findings import made_finding
 
 from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.relearn_curve import BaseCurve
-from unlearn_app.evaluation.verdict import Thresholds, axes, judge_run, one_number
+from unlearn_app.evaluation.verdict import Thresholds, axes, judge_run, one_number, recovery_rule
 from unlearn_app.settings.events import GroupScore
 
 
@@ -302,3 +302,37 @@ def test_what_was_not_measured_is_no_axis():
     assert axes({}) == {} == axes(scores(original=(None, None, None)))
     assert one_number({}) == ""
     assert "near" not in axes(scores(original=(0.9, 0.0, 0.9)))
+
+
+BESIDE = "in over 30% more of the pictures than the same attack shows"
+
+
+@pytest.mark.parametrize(
+    ("finding", "said"),
+    [
+        (made_finding(), BESIDE),
+        (made_finding("relearn", curve=AttackCurve(60, 0.0, ((60, 0.8),), taught=BASE)), BESIDE),
+        (made_finding(base=None), "at over 60% of the prompts, since nobody knows"),
+        (
+            made_finding("relearn", base=None, curve=AttackCurve(50, 0.0)),
+            "in over 30% more of the pictures than are left after forgetting, since nobody knows",
+        ),
+        (
+            made_finding("relearn", base=None, curve=AttackCurve(50, 0.0, alone=True)),
+            "in over 60% more of the pictures than are left after forgetting, since nobody knows",
+        ),
+    ],
+    ids=["control", "taught", "no control", "own, no control", "audited, no control"],
+)
+def test_the_rule_is_the_bar_that_was_applied(finding: Finding, said: str) -> None:
+    """It names the bar that `recovers` holds the finding to."""
+    rule = recovery_rule([finding])
+    assert rule.startswith(said)
+    assert f"over {finding.bar(0.3):.0%}" in rule
+
+
+def test_each_bar_is_named_once_and_what_proves_nothing_has_none() -> None:
+    mixed = [made_finding(), made_finding("noise"), made_finding(base=None)]
+    rule = recovery_rule([*mixed, made_finding("scale", base=None, counts=False)])
+    assert rule.count("over 30%") == rule.count("over 60%") == 1
+    assert recovery_rule() == recovery_rule(mixed[:1])
