@@ -66,9 +66,11 @@ def test_nearest_names_are_near():
         ("birds", ["butterfly", "penguin"]),
         ("wolves", ["cat", "dog", "rabbit", "bear"]),
         ("women", ["santa", "robot", "ghost"]),
+        ("people", ["santa", "robot", "ghost"]),
+        ("mice", ["cat", "dog", "rabbit", "bear"]),
     ],
 )
-def test_words_without_a_near_spelling_are_answered_by_meaning(typed, offered):
+def test_words_are_answered_by_meaning_before_they_are_by_spelling(typed, offered):
     assert nearest_known(typed) == offered
 
 
