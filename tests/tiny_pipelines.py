@@ -30,6 +30,9 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from unlearn_app.models.conditioning import Conditioning
+from unlearn_app.models.protocols import NoisyBatch
+
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 BARE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
@@ -259,3 +262,15 @@ def save(folder: Path, made: Callable[[], Any]) -> Path:
     torch.manual_seed(0)
     made().save_pretrained(folder)
     return folder
+
+
+def noisy(model: Any, seed: int) -> NoisyBatch:
+    """Two random noised latents in float64, with a random text that is cond, null and anchor."""
+    source = torch.Generator().manual_seed(seed)
+    x0, noise = (
+        torch.randn(2, *model.latent_shape, generator=source, dtype=torch.float64) for _ in range(2)
+    )
+    t = model.parameterization.draw_timesteps(2, source)
+    cond = Conditioning(torch.randn(2, 4, 32, generator=source, dtype=torch.float64))
+    x_t = model.parameterization.add_noise(x0, noise, t)
+    return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)

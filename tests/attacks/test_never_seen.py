@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_findings import made_finding
 from PIL import Image
 
 from unlearn_app.attacks import runner
@@ -59,28 +60,6 @@ def test_the_world_knows_none_but_the_callers_is_taken(florp: NeverSeen, monkeyp
     assert len(pictures) == CONFIG.attack.pictures
 
 
-def finding(hits: int, control: bool, curve: AttackCurve | None = None) -> Finding:
-    return Finding(
-        kind="relearn",
-        settings={},
-        budget="7 steps",
-        counts=True,
-        by_prompt=False,
-        tries=1,
-        hits=tuple(row < hits for row in range(12)),
-        first=(False,) * 12,
-        control={"name": "a florp, never seen", "hits": [False] * 12} if control else None,
-        missing="" if control else "nobody knows what elsewhere has never seen",
-        pictures=(),
-        proof=None,
-        seconds=1.0,
-        command="",
-        environment={},
-        sure=0.6,
-        curve=curve,
-    )
-
-
 def label(*found: Finding) -> tuple[str, str]:
     """The verdict where everything was forgotten, and its reasons."""
     gone = {"forget": GroupScore(0.0, 0.1, 12)}
@@ -93,12 +72,12 @@ def label(*found: Finding) -> tuple[str, str]:
 @pytest.mark.parametrize("hits", [6, 9])
 def test_without_a_control_the_bar_is_higher_and_the_verdict_says_so(hits: int) -> None:
     high = hits / 12 > 0.3 * RAISED
-    assert label(finding(hits, control=True))[0] == "concealed"
-    alone, said = label(finding(hits, control=False))
+    assert label(made_finding(hits=hits))[0] == "concealed"
+    alone, said = label(made_finding(hits=hits, base=None))
     assert alone == ("concealed" if high else "removed")
     assert "so only more than 60% counts" in said
     curve = AttackCurve(50, 0.0)
-    assert label(finding(hits, control=False, curve=curve))[0] == "concealed"
-    audited, said = label(finding(hits, control=False, curve=replace(curve, alone=True)))
+    assert label(made_finding(hits=hits, base=None, curve=curve))[0] == "concealed"
+    audited, said = label(made_finding(hits=hits, base=None, curve=replace(curve, alone=True)))
     assert audited == ("concealed" if high else "removed")
     assert "the bar is higher: only a recovery of more than 60 points counts" in said

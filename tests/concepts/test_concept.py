@@ -32,6 +32,11 @@ NAMES = [entry.name for entry in (*OBJECTS, *STYLES)]
         ("Aquarelle", "watercolor"),
         ("aeroplanes", "airplane"),
         ("Penguin", "penguin"),
+        ("a photo of a cat", "cat"),
+        ("a photo of cats", "cat"),
+        ("Van Gogh's", "van gogh"),
+        ("Van Gogh's painting", "van gogh"),
+        ("Van Gogh’s paintings", "van gogh"),
     ],
 )
 def test_spelling_case_and_plural_do_not_matter(typed, name):
@@ -56,9 +61,16 @@ def test_nearest_names_are_near():
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("gun", ["knife", "sword", "bomb"]), ("birds", ["butterfly", "penguin"])],
+    [
+        ("gun", ["knife", "sword", "bomb"]),
+        ("birds", ["butterfly", "penguin"]),
+        ("wolves", ["cat", "dog", "rabbit", "bear"]),
+        ("women", ["santa", "robot", "ghost"]),
+        ("people", ["santa", "robot", "ghost"]),
+        ("mice", ["cat", "dog", "rabbit", "bear"]),
+    ],
 )
-def test_words_without_a_near_spelling_are_answered_by_meaning(typed, offered):
+def test_words_are_answered_by_meaning_before_they_are_by_spelling(typed, offered):
     assert nearest_known(typed) == offered
 
 

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from made_findings import made_finding
 
 from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.relearn_curve import BaseCurve
-from unlearn_app.evaluation.verdict import Thresholds, axes, judge_run, one_number
+from unlearn_app.evaluation.verdict import Thresholds, axes, judge_run, one_number, recovery_rule
 from unlearn_app.settings.events import GroupScore
 
 
@@ -20,30 +21,6 @@ def scores(original=(0.9, 0.9, 0.9), unlearned=(0.0, 0.9, 0.9), relearned=(0.0, 
         for column, values in columns.items()
         if values
     }
-
-
-def relearn_finding(right: int, base: int) -> Finding:
-    def hits(n: int) -> list[bool]:
-        return [row < n for row in range(12)]
-
-    return Finding(
-        kind="relearn",
-        settings={},
-        budget="50 steps",
-        counts=True,
-        by_prompt=False,
-        tries=1,
-        hits=tuple(hits(right)),
-        first=tuple(hits(right)),
-        control={"name": "pumpkin, never seen", "hits": hits(base)},
-        missing="",
-        pictures=(),
-        proof=None,
-        seconds=1.0,
-        command="",
-        environment={},
-        sure=0.6,
-    )
 
 
 def seen_by(given, **values):
@@ -74,9 +51,8 @@ def own(given, steps=60, **curve) -> list[Finding]:
     if not steps or found is None or found.accuracy is None:
         return []
     right, before = round(60 * found.accuracy), given["unlearned"]["forget"].accuracy
-    hits = tuple(row < right for row in range(60))
-    curve = AttackCurve(steps, before, **curve)
-    return [replace(relearn_finding(0, 0), hits=hits, first=hits, curve=curve)]
+    attack = AttackCurve(steps, before, **curve)
+    return [made_finding("relearn", right, 60, curve=attack)]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +230,7 @@ def test_the_runs_own_attack_still_counts_when_it_was_made_again_later():
     """Otherwise looking again, with a control that is taught as well, would turn concealed into
     removed.
     """
-    again, back = [relearn_finding(11, 11)], scores(relearned=(11 / 12, 0.9, 0.9))
+    again, back = [made_finding("relearn", 11, base=11)], scores(relearned=(11 / 12, 0.9, 0.9))
     assert judge_run(back, own(back) + again).label == "concealed"
     assert judge_run(scores(relearned=None), again).label == "removed"
 
@@ -296,7 +272,7 @@ def test_a_finding_that_the_second_judge_does_not_see_is_doubted() -> None:
             }
             for row in range(12)
         )
-        return replace(relearn_finding(11, 0), pictures=pictures)
+        return replace(made_finding("relearn", 11), pictures=pictures)
 
     both = seen_by(scores(relearned=None), accuracies={"second": (0.9, 0.0)})
     for agreed, doubted in ((11, False), (12, False), (2, True)):
@@ -307,7 +283,7 @@ def test_a_finding_that_the_second_judge_does_not_see_is_doubted() -> None:
         last = "By the judge second it would be removed: "
         assert verdict.reasons[-1].startswith(last) == doubted
     assert "2 of 12 prompts" in verdict.reasons[-1]
-    alone = judge_run(scores(relearned=None), [relearn_finding(11, 0)])
+    alone = judge_run(scores(relearned=None), [made_finding("relearn", 11)])
     assert not any("By the judge" in reason for reason in alone.reasons)
 
 
@@ -326,3 +302,37 @@ def test_what_was_not_measured_is_no_axis():
     assert axes({}) == {} == axes(scores(original=(None, None, None)))
     assert one_number({}) == ""
     assert "near" not in axes(scores(original=(0.9, 0.0, 0.9)))
+
+
+BESIDE = "in over 30% more of the pictures than the same attack shows"
+
+
+@pytest.mark.parametrize(
+    ("finding", "said"),
+    [
+        (made_finding(), BESIDE),
+        (made_finding("relearn", curve=AttackCurve(60, 0.0, ((60, 0.8),), taught=BASE)), BESIDE),
+        (made_finding(base=None), "at over 60% of the prompts, since nobody knows"),
+        (
+            made_finding("relearn", base=None, curve=AttackCurve(50, 0.0)),
+            "in over 30% more of the pictures than are left after forgetting, since nobody knows",
+        ),
+        (
+            made_finding("relearn", base=None, curve=AttackCurve(50, 0.0, alone=True)),
+            "in over 60% more of the pictures than are left after forgetting, since nobody knows",
+        ),
+    ],
+    ids=["control", "taught", "no control", "own, no control", "audited, no control"],
+)
+def test_the_rule_is_the_bar_that_was_applied(finding: Finding, said: str) -> None:
+    """It names the bar that `recovers` holds the finding to."""
+    rule = recovery_rule([finding])
+    assert rule.startswith(said)
+    assert f"over {finding.bar(0.3):.0%}" in rule
+
+
+def test_each_bar_is_named_once_and_what_proves_nothing_has_none() -> None:
+    mixed = [made_finding(), made_finding("noise"), made_finding(base=None)]
+    rule = recovery_rule([*mixed, made_finding("scale", base=None, counts=False)])
+    assert rule.count("over 30%") == rule.count("over 60%") == 1
+    assert recovery_rule() == recovery_rule(mixed[:1])

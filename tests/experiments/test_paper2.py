@@ -37,7 +37,7 @@ from unlearn_app.experiments.paper2.report import (
     write_results,
 )
 from unlearn_app.experiments.tables import RESULTS
-from unlearn_app.settings.groups import RESIST_SECONDS, UnlearnConfig
+from unlearn_app.service.pace import Pace
 from unlearn_app.settings.presets import EQUAL_BUDGET
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.options import resist_switch
@@ -397,15 +397,6 @@ def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
     assert fresh.attack == plain.attack == short.attack
 
 
-def test_the_price_on_the_page_is_the_measured_one() -> None:
-    """By the fastest of equal runs: other work on a machine only lengthens them."""
-    rows = [row for row in read_curves(STORED) if row.cell.base == "ESD"]
-    meta, plain = (
-        min(r.unlearn_s for r in rows if r.cell.defence == d) for d in (FAST_META, FAST_ALONE)
-    )
-    assert pytest.approx((meta - plain) / UnlearnConfig.steps, rel=0.25) == RESIST_SECONDS
-
-
 def test_the_page_of_results_says_what_the_table_on_it_says() -> None:
     """The table is written anew with every cell; the sentences on the bar and the head start are
     not.
@@ -421,7 +412,7 @@ def test_the_page_of_results_says_what_the_table_on_it_says() -> None:
 
 
 def test_the_switch_says_what_the_table_says() -> None:
-    stored, said = read_curves(STORED), resist_switch().info
+    stored, said = read_curves(STORED), resist_switch(Pace()).info
     full = changed(LESS, step=25)
     (fast,) = (c for c in CLAIMS if (c.better, c.step) == (FAST_META, 25))
     assert ("full, where it slows the first 25" in said) == (seen(full, stored)[2] == "held")

@@ -70,3 +70,18 @@ def test_the_machine_is_named(folder: Path) -> None:
     assert "on A CPU, AVX2." in text
     assert "with 500 GFLOP/s in float32" in text
     assert "runs the bare forward pass with 250" in text
+
+
+def test_sentences_stand_only_where_their_rows_do(folder: Path) -> None:
+    """The shared store and a first picture are spoken of where something was measured with them."""
+    text = " ".join(write_results(folder).split())
+    assert "nothing (empty)." in text
+    assert "shared" not in text
+    assert "The first picture" in text
+    row = json.loads((folder / "run-that-resists-empty.json").read_text())
+    row["values"]["first_picture"] = None
+    (folder / "run-that-resists-empty.json").write_text(json.dumps(row))
+    (folder / "run-shared.json").write_text(json.dumps(row))
+    text = " ".join(write_results(folder).split())
+    assert "nothing (empty); or what a run of the same concept by another gradient rule" in text
+    assert "The first picture" not in text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_pipelines import noisy
 from torch import Tensor
 
 from unlearn_app.methods.objectives.diffusion import Diffusion
@@ -30,17 +31,6 @@ def model(tiny_pipeline: Path):
     for tensor in params.values():
         tensor.data = 0.2 * torch.randn(tensor.shape, generator=source, dtype=torch.float64)
     return made
-
-
-def noisy(model, seed: int) -> NoisyBatch:
-    source = torch.Generator().manual_seed(seed)
-    x0, noise = (
-        torch.randn(2, *model.latent_shape, generator=source, dtype=torch.float64) for _ in range(2)
-    )
-    t = model.parameterization.draw_timesteps(2, source)
-    cond = Conditioning(torch.randn(2, 4, 32, generator=source, dtype=torch.float64))
-    x_t = model.parameterization.add_noise(x0, noise, t)
-    return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
 def meta_batch(model, steps: int = 1) -> MetaBatch:

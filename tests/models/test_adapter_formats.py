@@ -31,6 +31,7 @@ from unlearn_app.models.diffusers.adapter_files import (
 from unlearn_app.models.diffusers.adapter_formats import to_kohya
 from unlearn_app.models.diffusers.layer_names import flat, ldm_names
 from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.diffusers.plain_weights import plain_weights
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import dense, scaled
 from unlearn_app.settings.groups import AttackConfig
@@ -110,18 +111,18 @@ def saved(pipe: StableDiffusionPipeline, folder: Path, text: bool = True) -> Pat
     return folder / "pytorch_lora_weights.safetensors"
 
 
-def plain_weights(model) -> State:
+def layer_weights(model) -> State:
     """The weights of all linear and convolutional layers of the denoiser, by layer."""
     return {
-        name.removesuffix(".weight").replace(".base_layer", ""): weight
-        for name, weight in model.pipe.unet.named_parameters()
-        if name.endswith(".weight") and ".lora_" not in name and weight.ndim > 1
+        name.removesuffix(".weight"): weight
+        for name, weight in plain_weights(model.network).items()
+        if name.endswith(".weight") and weight.ndim > 1
     }
 
 
 def random_state(model, seed: int = 1, rank: int = 4, layers: list[str] | None = None) -> State:
     """A strong random adapter in the names of `model`."""
-    plain = plain_weights(model)
+    plain = layer_weights(model)
     source, state = generator(seed), {}
     for layer in layers or [n for n in plain if n.endswith(tuple(ATTENTION))]:
         out, *inner = plain[layer].shape
@@ -225,7 +226,7 @@ def test_kohya_s_alpha_scales_the_update(model, tmp_path) -> None:
 
 
 def test_kohya_s_names_of_the_original_code_are_read(model, tmp_path) -> None:
-    layers = list(plain_weights(model))
+    layers = list(layer_weights(model))
     state = random_state(model, layers=layers)
     names = ldm_names(layers)
     renamed = {}

@@ -26,6 +26,7 @@ from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapt
 from unlearn_app.models.diffusers.flux import WORDS_DISTILLED
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.model_folder import hash_weights
+from unlearn_app.models.diffusers.plain_weights import plain_weights
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.models.protocols import SamplingOverrides
@@ -59,20 +60,11 @@ def untouched(request) -> Any:
         return
     model = request.getfixturevalue("model")
     model.drop_adapters()
-    before = weights_of(model)
+    before = {n: weight.detach().clone() for n, weight in plain_weights(model.network).items()}
     yield
     model.drop_adapters()
-    after = weights_of(model)
+    after = plain_weights(model.network)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
-
-
-def weights_of(model: Any) -> dict[str, torch.Tensor]:
-    named = model.network.named_parameters()
-    return {
-        name.replace(".base_layer", ""): weight.detach().clone()
-        for name, weight in named
-        if ".lora_" not in name
-    }
 
 
 def plain(folder: Path) -> Any:

@@ -462,6 +462,15 @@ def test_relearning_is_the_worst_where_it_is(made, tmp_path: Path) -> None:
     assert "Worst attack: own relearning" in whole(report.report_html(run, [found])).text
 
 
+def test_the_page_says_the_bar_that_was_applied(made, tmp_path: Path) -> None:
+    run = made(tmp_path / "run")
+    beside, alone = finding(run), finding(run, control=None, missing="nobody knows")
+    for found, high in ((beside, False), (alone, True)):
+        said = whole(report.report_html(run, [found])).text.partition("How the verdict is")[2]
+        assert ("over 60% of the prompts, since nobody knows" in said) == high
+        assert ("the same attack shows of something the model has never seen" in said) != high
+
+
 def test_the_worst_attack_is_the_one_that_the_verdict_names(made, tmp_path: Path) -> None:
     """Also where another attack shows it at half of the prompts, which may be chance."""
     run = edited(made(tmp_path / "run"), base={"name": "pumpkin", "marks": {"11": [24, 120]}})

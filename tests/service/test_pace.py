@@ -6,10 +6,11 @@ import pytest
 
 from unlearn_app.service.pace import LOOK, USUAL, Pace, Schedule, part_of
 from unlearn_app.settings.cost import run_cost, run_costs
-from unlearn_app.settings.events import SHARES, Done, Stage, Step
-from unlearn_app.settings.run_config import make_config
+from unlearn_app.settings.events import SHARES, Done, Event, Stage, Step
+from unlearn_app.settings.run_config import RunConfig, make_config
 
 CONFIG = make_config("cat")
+STEPS = {"unlearn": CONFIG.unlearn.steps, "attack": CONFIG.attack.steps}
 PARTS = ("originals", "retain", "unlearn", "compare", "attack", "write")
 
 
@@ -38,12 +39,13 @@ def run(pace: Pace, slower: float, clock: Clock) -> list[tuple[float, float, flo
     schedule = Schedule(CONFIG, pace, clock)
     for part in PARTS:
         schedule.apply(begin(part))
-        for step in range(1, 21):
+        for moment in range(1, 21):
             clock.now += took[part] / 20
-            if part in ("unlearn", "attack"):
+            if part in STEPS:
                 whole = 1 - LOOK if part == "attack" else 1
-                if step <= 20 * whole:  # after the last one, pictures are made
-                    schedule.apply(Step("unlearn", round(step / whole), 20))
+                if moment <= 20 * whole:  # after the last step, pictures are made
+                    step = round(moment / 20 / whole * STEPS[part])
+                    schedule.apply(Step(part, step, STEPS[part]))
             said = schedule.left()
             seen.append((said.seconds, total - (clock.now - start), said.fraction))
     schedule.apply(Done(None))
@@ -75,7 +77,7 @@ def test_a_rise_has_a_reason() -> None:
     before = schedule.left()
     assert not before.slower
     clock.now += 600
-    schedule.apply(Step("unlearn", 5, 20))
+    schedule.apply(Step("unlearn", STEPS["unlearn"] // 4, STEPS["unlearn"]))
     after = schedule.left()
     assert after.seconds > before.seconds
     assert after.slower
@@ -94,13 +96,61 @@ def test_what_one_run_took_is_what_the_next_is_expected_to_take() -> None:
     assert pace.total(CONFIG) == pytest.approx(3 * before, rel=0.1)
 
 
-def test_a_stopped_part_teaches_nothing() -> None:
+def course(config: RunConfig, *events: tuple[float, Event]) -> Pace:
+    """What a run teaches whose events come so many seconds after one another."""
     pace, clock = Pace(), Clock()
-    schedule = Schedule(CONFIG, pace, clock)
-    schedule.apply(begin("write"))
-    clock.now += 500
-    schedule.apply(Done(None, stopped=True))
-    assert pace.total(CONFIG) == Pace().total(CONFIG)
+    schedule = Schedule(config, pace, clock)
+    for seconds, event in events:
+        clock.now += seconds
+        schedule.apply(event)
+    return pace
+
+
+@pytest.mark.parametrize("end", [Done(None, stopped=True), None], ids=["stopped", "failed"])
+def test_a_run_that_is_not_complete_teaches_nothing(end: Done | None) -> None:
+    """Its parts look over: what follows a stop is "write", which begins at once."""
+    events = [(0, begin("unlearn")), (500, Step("unlearn", 2, STEPS["unlearn"]))]
+    events += [(1, begin("write")), *([(1, end)] if end else [])]
+    assert course(CONFIG, *events).seconds(CONFIG) == Pace().seconds(CONFIG)
+
+
+def test_a_training_that_ends_early_teaches_the_seconds_of_what_it_did() -> None:
+    """Half of its steps in 30 s are 60 s for all of them, and an attack that never came is no
+    measurement.
+    """
+    half = Step("unlearn", STEPS["unlearn"] // 2, STEPS["unlearn"])
+    ended = Stage("unlearn", "Stopped", SHARES["compare"])
+    events = [(0, begin("unlearn")), (30, half), (0, ended), (4, begin("write")), (1, Done(None))]
+    found = course(CONFIG, *events).seconds(CONFIG)
+    assert found["unlearn"] == pytest.approx(60)
+    assert found["compare"] == pytest.approx(4)
+    slower = (60 / Pace().seconds(CONFIG)["unlearn"] + 4 / Pace().seconds(CONFIG)["compare"]) / 2
+    assert found["attack"] == pytest.approx(slower * Pace().seconds(CONFIG)["attack"])
+
+
+def test_the_step_of_an_edit_is_not_the_training_that_follows_it() -> None:
+    """Both count their steps as unlearning; the edit's only step is not the end of it."""
+    config = make_config("cat", objective="uce", **{"resist.on": True})
+    usual, clock = Pace().seconds(config)["unlearn"], Clock()
+    schedule = Schedule(config, Pace(), clock)
+    schedule.apply(begin("unlearn"))
+    before = schedule.left().seconds
+    clock.now += 0.5
+    schedule.apply(Step("unlearn", 1, 1))
+    assert schedule.left().seconds == pytest.approx(before - 0.5)
+    steps = config.unlearn.steps
+    events = [(0.5, Step("unlearn", 1, 1)), (9.5, Stage("retain", "", SHARES["unlearn"]))]
+    events += [(0, Stage("unlearn", "", SHARES["unlearn"]))]
+    events += [(2 * usual - 10, Step("unlearn", steps, steps)), (0, begin("compare"))]
+    taught = course(config, (0, begin("unlearn")), *events, (3, begin("write")), (1, Done(None)))
+    assert taught.seconds(config)["unlearn"] == pytest.approx(2 * usual)
+
+
+def test_a_part_that_does_nothing_teaches_nothing() -> None:
+    """An attack of no steps begins, and is over at once."""
+    config = make_config("cat", **{"attack.steps": 0})
+    taught = course(config, (0, begin("attack")), (0.01, begin("write")), (1, Done(None)))
+    assert taught.seconds(CONFIG) == Pace().seconds(CONFIG)
 
 
 def test_costs_of_the_parts_add_up() -> None:
@@ -113,3 +163,60 @@ def test_costs_of_the_parts_add_up() -> None:
 def test_a_stage_belongs_to_the_part_that_began_last() -> None:
     assert [part_of(begin(name)) for name in SHARES] == list(SHARES)
     assert part_of(Stage("attack", "", 0.5)) == "attack"
+
+
+OTHER = make_config("cat", model="some/model")
+
+
+def test_nothing_is_known_of_another_model_until_it_has_run() -> None:
+    """What the bundled model takes says nothing of it, and the other way round."""
+    pace = Pace()
+    run(pace, 3.0, Clock())
+    assert pace.total(OTHER) is None
+    pace.learn("some/model", "unlearn", 100, 1000.0)
+    assert pace.total(CONFIG) == pytest.approx(3 * Pace().total(CONFIG), rel=0.1)
+    assert pace.seconds(OTHER)["unlearn"] == pytest.approx(10 * run_costs(OTHER)["unlearn"])
+    assert pace.total(OTHER) > run_cost(OTHER) * 1.0
+
+
+def test_the_first_run_of_another_model_tells_the_time_left_from_its_own_steps() -> None:
+    """An hour of loading is no measure of it, and the bar moves meanwhile."""
+    clock, pace = Clock(), Pace()
+    schedule = Schedule(OTHER, pace, clock)
+    clock.now += 3600
+    schedule.apply(begin("originals"))
+    clock.now += 60
+    schedule.apply(begin("unlearn"))
+    before = schedule.left()
+    assert before.seconds is None
+    steps = OTHER.unlearn.steps
+    for step in range(1, steps + 1):
+        clock.now += 3.0
+        schedule.apply(Step("unlearn", step, steps))
+    after = schedule.left()
+    usual = Pace().seconds(OTHER)
+    behind = list(SHARES)[list(SHARES).index("unlearn") + 1 :]
+    ratio = 3.0 * steps / usual["unlearn"]
+    assert after.seconds == pytest.approx(ratio * sum(usual[part] for part in behind), rel=0.01)
+    assert before.fraction < after.fraction < 1
+
+
+def test_pictures_that_were_kept_say_nothing_of_the_machine() -> None:
+    """A second run of a concept finds its first pictures in the store, in no time."""
+    pace = Pace()
+    clock = Clock()
+    schedule = Schedule(CONFIG, pace, clock)
+    before = schedule.left().seconds
+    schedule.apply(begin("originals"))
+    clock.now += 0.05
+    schedule.apply(begin("retain"))
+    clock.now += 0.05
+    schedule.apply(begin("unlearn"))
+    usual = Pace().seconds(CONFIG)
+    found = usual["originals"] + usual["retain"] + usual["load"]
+    assert schedule.left().seconds == pytest.approx(before - found)
+    clock.now += usual["unlearn"]
+    schedule.apply(Step("unlearn", STEPS["unlearn"], STEPS["unlearn"]))
+    schedule.apply(begin("write"))
+    schedule.apply(Done(None))
+    assert pace.seconds(CONFIG) == pytest.approx(usual)

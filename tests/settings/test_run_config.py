@@ -2,17 +2,21 @@
 the command line.
 """
 
+import itertools
 import json
 import shlex
 from operator import attrgetter
 
 import pytest
 
+from unlearn_app.cli.console import assignments
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.json_values import to_json
-from unlearn_app.settings.presets import EQUAL_BUDGET
+from unlearn_app.settings.groups import WEIGHTS
+from unlearn_app.settings.presets import EQUAL_BUDGET, PRESETS
 from unlearn_app.settings.run_config import (
     MAX_TEXT,
+    RunConfig,
     clean_text,
     config_from_dict,
     make_config,
@@ -106,6 +110,30 @@ def test_a_yes_survives_the_command_line(said):
     assert "resist.on=yes" in words
     assert not make_config("cat", **{"resist.on": "no"}).resist.on
     assert "resist" not in make_config("cat").command()
+
+
+def parsed(config: RunConfig) -> RunConfig:
+    """The config that the command line makes of a config's own command."""
+    words = shlex.split(config.command())
+    pairs = dict(itertools.pairwise(words))
+    names = {"--preset": "preset", "--objective": "objective", "--rule": "rule"}
+    changes = {names[word]: value for word, value in pairs.items() if word in names}
+    sets = [then for word, then in itertools.pairwise(words) if word == "--set"]
+    return make_config(pairs["--concept"], **changes, **assignments(sets))
+
+
+USUAL_LR = [make_config("cat", **{"unlearn.weights": name}).unlearn.lr for name in WEIGHTS]
+
+
+@pytest.mark.parametrize("lr", [*USUAL_LR, 7e-4, None])
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_command_of_a_run_makes_the_same_run(preset: str, weights: str, lr: float | None):
+    """Also where the learning rate is the usual one of what is not trained."""
+    own = {} if lr is None else {"unlearn.lr": lr}
+    for concept in ("cat", "van gogh"):
+        config = make_config(concept, preset=preset, **{"unlearn.weights": weights}, **own)
+        assert parsed(config) == config
 
 
 def test_every_setting_says_what_it_is():

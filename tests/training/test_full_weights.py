@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import TINY
+from tiny_pipelines import noisy
 
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.images import to_pil
@@ -22,11 +23,10 @@ from unlearn_app.methods.gradient_rules.weighted_sum import WeightedSum
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.catalog import load_model
-from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.models.diffusers.plain_weights import without_adapter
 from unlearn_app.models.lora import scaled
-from unlearn_app.models.protocols import MetaBatch, NoisyBatch
+from unlearn_app.models.protocols import MetaBatch
 from unlearn_app.models.weight_differences import is_dense
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.report import write_report
@@ -111,17 +111,6 @@ def test_an_edit_that_is_hardened_with_full_weights_holds_the_edit(model) -> Non
     assert is_dense(model.adapter_state("unlearn"))
     for name, weight in plain(held).items():
         torch.testing.assert_close(weight, edited[name], rtol=0, atol=5e-5)
-
-
-def noisy(model, seed: int) -> NoisyBatch:
-    source = torch.Generator().manual_seed(seed)
-    x0, noise = (
-        torch.randn(2, *model.latent_shape, generator=source, dtype=torch.float64) for _ in range(2)
-    )
-    t = model.parameterization.draw_timesteps(2, source)
-    cond = Conditioning(torch.randn(2, 4, 32, generator=source, dtype=torch.float64))
-    x_t = model.parameterization.add_noise(x0, noise, t)
-    return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
 
 
 def test_the_gradient_through_an_attack_is_that_of_finite_differences(tiny_pipeline: Path) -> None:

@@ -404,9 +404,10 @@ import sys, json, blank
 from unlearn_app.common import registry
 from unlearn_app.settings.run_config import make_config
 import gradio as gr
+from unlearn_app.service.pace import Pace
 from unlearn_app.web.options import Options, kind_choice
 with gr.Blocks():
-    options = Options(kind_choice())
+    options = Options(kind_choice(), Pace())
 choices = [value for _, value in options.components["objective"].choices]
 config = make_config("cat", objective="blank")
 print(json.dumps([registry.methods(), choices, list(options.components), config.options]))

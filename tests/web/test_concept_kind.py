@@ -13,7 +13,7 @@ from unlearn_app.web.layout import Page
 def explained(model: str, text: str, kind: str) -> tuple[dict[str, object], str]:
     """What `explain` updates by element, and the field at which `check` shows a mistake."""
     with gr.Blocks():
-        page = Page([], [], None, model)
+        page = Page([], [], None, Pace(), model)
     handlers = RunHandlers(SimpleNamespace(pace=Pace()), page, model, None)
     fields = page.options.components
     values = [kind if name == "concept_kind" else own.value for name, own in fields.items()]
@@ -47,6 +47,11 @@ def test_the_hint_says_what_stays_and_the_preview_what_is_shown_instead() -> Non
     assert "made of stays: cat" in shown["hint"]
     assert "Instead" in shown["prompts"]
     assert "<b>red cat</b>" in shown["hint"]
+
+
+def test_no_seconds_are_told_of_a_model_whose_pace_nobody_knows() -> None:
+    assert "about" in explained("pocket", "cat", "auto")[0]["estimate"]
+    assert explained("some/model", "red cat", "auto")[0]["estimate"] == ""
 
 
 def test_a_list_names_the_command_on_the_page_too() -> None:

@@ -1,12 +1,29 @@
 """Settings on the page: what is filled in, and what a visitor's own number is."""
 
+import re
 from operator import attrgetter
 
 import gradio as gr
 import pytest
 
-from unlearn_app.settings.run_config import make_config, setting_names
-from unlearn_app.web.options import BASIC, BY_KIND, Options, elem_id_of, kind_choice, plain
+from unlearn_app.common.registry import DEFAULT_MODEL
+from unlearn_app.service.pace import USUAL, Pace
+from unlearn_app.settings.groups import WEIGHTS
+from unlearn_app.settings.presets import PRESETS
+from unlearn_app.settings.run_config import RunConfig, make_config, setting_names
+from unlearn_app.web.html import duration
+from unlearn_app.web.options import (
+    BASIC,
+    BY_KIND,
+    EXAMPLE,
+    SWITCH,
+    Options,
+    elem_id_of,
+    kind_choice,
+    plain,
+    preset_says,
+    resist_switch,
+)
 
 THING, STYLE = (list(attrgetter(*BY_KIND)(make_config(name))) for name in ("cat", "van gogh"))
 SKIPPED = gr.skip()
@@ -15,7 +32,7 @@ SKIPPED = gr.skip()
 @pytest.fixture(scope="module")
 def options() -> Options:
     with gr.Blocks():
-        return Options(kind_choice())
+        return Options(kind_choice(), Pace())
 
 
 def followed(options: Options, concept: object, filled: object, *values: object) -> list:
@@ -51,6 +68,24 @@ def test_a_preset_fills_in_whatever_stands_in_the_box(options, concept, preset: 
     wanted = make_config("van gogh" if concept == "van gogh" else "cat", preset=preset)
     steps = dict(zip(options.suggested, values, strict=True))["unlearn.steps"]
     assert filled[BY_KIND.index("unlearn.steps")] == steps == wanted.unlearn.steps
+
+
+def picked(options: Options, weights: str, lr: float) -> object:
+    """What picking what is trained makes of the learning rate."""
+    update = options.follow_weights("cat", "fast", "esd", weights, lr)
+    return update[options.components["unlearn.lr"]]
+
+
+def test_full_weights_bring_their_own_learning_rate_and_an_adapter_its_own_back(options) -> None:
+    """As the command line does; a visitor's own number stays."""
+    lora, full = (
+        make_config("cat", **{"unlearn.weights": weights}).unlearn.lr for weights in WEIGHTS
+    )
+    assert lora != full
+    assert picked(options, "full", lora) == full
+    assert picked(options, "lora", full) == lora
+    assert picked(options, "full", 5e-3) == SKIPPED
+    assert picked(options, "lora", 5e-3) == SKIPPED
 
 
 def test_every_setting_has_a_name_and_an_id_of_its_own(options: Options) -> None:
@@ -89,3 +124,34 @@ def test_no_setting_is_left_out(options: Options) -> None:
 )
 def test_messages_name_fields_as_they_are_labelled(message: str, said: str) -> None:
     assert plain(message) == said
+
+
+def with_defence(preset: str, on: bool) -> RunConfig:
+    return make_config(EXAMPLE, preset=preset, **{SWITCH: on})
+
+
+@pytest.mark.parametrize("slower", [1.0, 4.0])
+def test_the_switch_adds_what_the_estimate_beside_the_button_rises_by(slower: float) -> None:
+    """Also where this machine was found to be slower than usual."""
+    pace = Pace()
+    pace.learn(DEFAULT_MODEL, "unlearn", 1000, slower * 1000 * USUAL["unlearn"])
+    said = resist_switch(pace).info
+    for preset in PRESETS:
+        added = pace.total(with_defence(preset, True)) - pace.total(with_defence(preset, False))
+        assert f"{duration(added)} in {preset}," in said
+        assert duration(pace.total(with_defence(preset, False))) in preset_says(pace)
+
+
+def test_the_defence_takes_as_many_times_as_long_as_was_measured() -> None:
+    """`bench speed` saw 144.6 s beside 45.3 s with an empty store, and 173.7 s beside 38.8 s with a
+    filled one, on two CPU cores with other work.
+    """
+    resists, plain = (Pace().total(with_defence("fast", on)) for on in (True, False))
+    assert 144.6 / 45.3 < resists / plain < 173.7 / 38.8
+
+
+def test_no_seconds_stand_in_the_options_of_a_model_whose_pace_nobody_knows() -> None:
+    switch = resist_switch(Pace(), "some/model").info
+    times = r"\d+\.\d times as long"
+    assert re.fullmatch(rf"takes about {times} in fast, {times} in full", switch)
+    assert preset_says(Pace(), "some/model") == "full: more steps and pictures"

@@ -27,6 +27,7 @@ from safetensors import safe_open
 
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
+from unlearn_app.settings.presets import FULL_WEIGHTS
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web import build_demo
 
@@ -247,7 +248,8 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
     )
     open_options(page)
     expect(switch).not_to_be_checked()
-    expect(said).to_have_text(re.compile(r"\d+ s in fast, where .*; \d+ min in full, where "))
+    costs = r"about \d+ (s|min) in fast, where .*; about \d+ min in full, where "
+    expect(said).to_have_text(re.compile(costs))
     assert (
         said.evaluate(
             "node => node.getBoundingClientRect().height /"
@@ -279,6 +281,19 @@ def test_a_method_fills_in_what_it_suggests(visit) -> None:
     expect(command).to_have_value(
         re.compile("--concept cat --objective erasediff --preset fast --out DIR$")
     )
+
+
+def test_full_weights_fill_in_their_learning_rate_until_an_adapter_is_picked_again(visit) -> None:
+    page = visit()
+    page.fill(BOX, "cat")
+    open_options(page)
+    lr = page.locator("#unlearn-lr input")
+    before = lr.input_value()
+    for weights, filled in (("full", f"{FULL_WEIGHTS['unlearn.lr']:g}"), ("lora", before)):
+        page.locator("#unlearn-weights input").click()
+        page.get_by_role("option", name=weights, exact=True).click()
+        expect(lr).to_have_value(filled)
+    assert before != f"{FULL_WEIGHTS['unlearn.lr']:g}"
 
 
 def test_the_slider_scrubs_through_the_attack(visit) -> None:

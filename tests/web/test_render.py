@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -26,7 +27,7 @@ from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.service.jobs import Job
-from unlearn_app.service.pace import TimeLeft
+from unlearn_app.service.pace import Pace, TimeLeft
 from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.events import (
     COLUMNS,
@@ -45,7 +46,7 @@ from unlearn_app.settings.events import (
     Verdict,
 )
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web import html, pictures
+from unlearn_app.web import html, launch_kwargs, pictures
 from unlearn_app.web.downloads import copied_bytes, download_folder, exports, write_only
 from unlearn_app.web.layout import Page, known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
@@ -89,7 +90,7 @@ def watched(recordings: Recordings):
 def test_a_live_run_and_its_folder_look_the_same(watched, tmp_path: Path) -> None:
     live = watched(tmp_path / "run")
     stored = stored_state(Run.open(tmp_path / "run"))
-    live.timing = stored.timing
+    live.timing, live.rule = stored.timing, stored.rule
     assert status(live) == status(stored)
     assert comparison_table(live) == comparison_table(stored)
     assert score_table(live) == score_table(stored)
@@ -200,6 +201,9 @@ def test_the_time_left_is_said_beside_what_happens() -> None:
     assert 'aria-valuenow="25"' in status(view)
     view.left = TimeLeft(130.0, True, 0.25)
     assert "about 2 min left, slower than expected" in status(view)
+    view.left = TimeLeft(None, False, 0.25)
+    assert "left" not in status(view)
+    assert 'aria-valuenow="25"' in status(view)
 
 
 def test_thinning_keeps_every_term() -> None:
@@ -297,11 +301,11 @@ def test_all_text_is_escaped() -> None:
 def attacked(watched):
     """Gives a run on which attacks of these kinds were tried."""
 
-    def attack(folder: Path, *kinds: str) -> Run:
+    def attack(folder: Path, *kinds: str, **changes: Any) -> Run:
         if not folder.exists():
             watched(folder, "frog")
         for kind in kinds:
-            kept_finding(Run.open(folder), kind)
+            kept_finding(Run.open(folder), kind, **changes)
         return Run.open(folder)
 
     return attack
@@ -316,6 +320,17 @@ def test_a_stored_run_is_judged_with_what_was_found_since(
     assert "The attacker lost" in before
     assert "The attacker won" in after
     assert "inversion" in after
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_the_page_says_the_bar_that_was_applied(
+    watched, attacked, tmp_path: Path, control: bool
+) -> None:
+    watched(tmp_path / "run", "frog")
+    alone = {} if control else {"control": None, "missing": "nobody knows"}
+    run = attacked(tmp_path / "run", "inversion", **alone)
+    why = status(stored_state(run)).partition("<summary>Why")[2]
+    assert ("at over 60% of the prompts, since nobody knows" in why) != control
 
 
 def test_findings_stand_worst_first_and_what_proves_nothing_apart(attacked, tmp_path: Path) -> None:
@@ -497,7 +512,7 @@ def compare(recordings: Recordings, watched, tmp_path: Path) -> Iterator[SimpleN
         shutil.copytree(tmp_path / "cat", engine.root / name)
         engine.runs.add(Job(config, engine.root / name, visitor_of("anna")))
     with gr.Blocks():
-        page = Page([], [], None)
+        page = Page([], [], None, Pace())
     runs = RunList(engine, page, {name: tmp_path / name for name in ("cat", "frog")})
 
     def made(session: str, *names: str) -> Path:
@@ -564,3 +579,9 @@ def test_a_moment_without_a_judge_has_no_count(watched, tmp_path: Path) -> None:
     view.scores["original"]["forget"] = score
     assert moments(view)[0].count == ""
     assert moments(view)[0].interval == ""
+
+
+def test_the_head_of_the_page_says_what_links_to_it_say() -> None:
+    head = html.render("header", ready=True, error="")
+    assert f"<h1>{html.TITLE}</h1><p>{html.SAYS}</p>" in head
+    assert launch_kwargs()["head"].count(html.SAYS) == 2

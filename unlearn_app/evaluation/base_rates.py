@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NAME = "base_rates.json"
 FILE = POCKET / NAME
 """Where the benchmarks record what they measure of the bundled model."""
-RECORDED = "never seen, measured before"
+RECORDED = "unseen, recorded"
 """The control whose scores were not made in this run."""
 
 

@@ -41,6 +41,13 @@ BARE = "bare"
 STORES = ("empty", "filled")
 SHARED, OTHER_RULE = "shared", "weighted_sum"
 """A store that holds what a run of the same concept by another gradient rule has sampled."""
+HOLDS = {
+    "empty": "nothing (empty)",
+    "filled": "all that the same work asks for (filled)",
+    SHARED: "what a run of the same concept by another gradient rule sampled (shared), as of two"
+    " visitors one after the other",
+}
+"""What a store holds, in the report."""
 WITH_PICTURES = (Images, Preview, AttackCheckpoint)
 
 
@@ -242,5 +249,14 @@ def write_results(folder: Path) -> str:
         "first picture, s",
         "by stage",
     )
-    text = render("speed.md", bare=bare, batch=BATCH, side=SIDE, table=table(heads, rows))
+    used = {name.rpartition("-")[-1] for name in found}
+    text = render(
+        "speed.md",
+        bare=bare,
+        batch=BATCH,
+        side=SIDE,
+        table=table(heads, rows),
+        stores=[said for store, said in HOLDS.items() if store in used],
+        pictures=any(own["first_picture"] is not None for own in found.values()),
+    )
     return write_report(folder, text)

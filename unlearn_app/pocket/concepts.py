@@ -134,19 +134,19 @@ def _spelled(text: str) -> tuple[Entry, Kind] | None:
 
 
 def nearest_known(text: str) -> list[str]:
-    """Canonical names to offer instead of `text`: up to four that are spelt almost like it, else
-    those that are near in meaning, else all that the denoiser was shown.
+    """Canonical names to offer instead of `text`: those that are near in meaning, else up to four
+    that are spelt almost like it, else all that the denoiser was shown.
     """
     by_spelling = {s: entry.name for entry in (*OBJECTS, *STYLES) for s in spellings(entry)}
     wanted = _normal(text)
+    words = {form for word in wanted.split() for form in (word, singular(word))}
+    meant = [names for names, meaning in MEANINGS.items() if words & set(meaning.split())]
+    if meant:
+        return list(dict.fromkeys(name for names in meant for name in names))
     near = difflib.get_close_matches(wanted, by_spelling, 8, cutoff=ALMOST)
     if near:
         return list(dict.fromkeys(by_spelling[s] for s in near))[:4]
-    words = {form for word in wanted.split() for form in (word, singular(word))}
-    meant = [names for names, meaning in MEANINGS.items() if words & set(meaning.split())]
-    return list(dict.fromkeys(n for names in meant for n in names)) or list(
-        dict.fromkeys(by_spelling.values())
-    )
+    return list(dict.fromkeys(by_spelling.values()))
 
 
 def _normal(text: str) -> str:

@@ -13,7 +13,7 @@ from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
 from ..common.json_values import json_text, to_json
 from ..common.record_files import check_files, inside, read_model, sha256_of
 from ..evaluation.finding import AttackCurve, Finding
-from ..evaluation.verdict import judge_run
+from ..evaluation.verdict import judge_run, recovery_rule
 from ..settings.attacks import budget_of
 from ..settings.events import Picture, Verdict
 from .folder import Run
@@ -143,6 +143,11 @@ def _as_try(run: Run, picture: Picture) -> dict[str, Any]:
 
 def _file(run: Run, picture: Picture) -> str:
     return picture.file.relative_to(run.folder).as_posix()
+
+
+def rule_of(run: Run, findings: Sequence[Finding]) -> str:
+    """What counted as a recovery in a stored run with these findings beside its own."""
+    return recovery_rule([*own_findings(run), *findings])
 
 
 def judge_again(run: Run, findings: Sequence[Finding]) -> Verdict:

@@ -17,7 +17,7 @@ from ..common.templates import templates
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding, other_classes
 from ..evaluation.statistics import harmonic, wilson
-from ..evaluation.verdict import AXES, Thresholds, ranked
+from ..evaluation.verdict import AXES, Thresholds, ranked, recovery_rule
 from ..settings.events import COLUMNS, GROUPS, GroupScore
 from .findings import judge_again, own_findings, read_findings, record_of
 from .folder import Run
@@ -181,6 +181,7 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     cards: dict[str, dict[int, Record]] = {}
     for entry in report["pictures"]:
         cards.setdefault(entry["group"], {}).setdefault(entry["index"], {})[entry["column"]] = entry
+    found = [*own_findings(run), *findings]
     lines = [curve_of(group.capitalize(), group, report["curve"], group) for group in GROUPS]
     taught = [{"step": n} | _score(s) for n, s in scores_of(run.base).items()]
     known = report["controls"] or ({RECORDED: taught} if taught else {})
@@ -198,6 +199,7 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
             (m["step"], [p for p in m["pictures"] if p["group"] == "forget"][:FILM]) for m in marks
         ],
         lines=lines,
+        rule=recovery_rule(found, report["verdict"]["thresholds"]["back"]),
         worst=next((a for a in report["attacks"] if a["name"] == report["worst_attack"]), None),
     )
 

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..settings.cost import run_costs
+from ..common.registry import DEFAULT_MODEL
+from ..settings.cost import run_costs, training_steps
 from ..settings.events import SHARES, Done, Event, Stage, Step
 from ..settings.run_config import RunConfig
 
@@ -16,9 +17,15 @@ USUAL: Mapping[str, float] = {
     "attack": 0.009,
     "controls": 0.009,
 }
-"""Seconds per forward pass of the bundled model on two CPU cores, by part of a run."""
+"""Seconds per forward pass of the bundled model on two CPU cores, by part of a run; of other models
+it says only which parts are slower than which.
+"""
 FIXED: Mapping[str, float] = {"load": 0.5, "write": 1.0}
 """Seconds of the parts that take no forward passes."""
+STORED = ("originals", "retain")
+"""The parts whose pictures may be found in the store of latents, and then take no time."""
+ASKED = 0.2
+"""A part of `STORED` was found there when it took less than so much of what it takes elsewhere."""
 LOOK = 0.15
 """Share of the attack that its last pictures take, after its last step."""
 SURPRISE = 1.3
@@ -34,52 +41,58 @@ def part_of(stage: Stage) -> str:
 
 @dataclass
 class Pace:
-    """Seconds per forward pass by part of a run, from the latest measurements; any thread may
-    ask.
+    """Seconds per forward pass by model and part of a run, from the latest measurements; any thread
+    may ask.
     """
 
-    _learnt: dict[str, float] = field(default_factory=dict)
+    _learnt: dict[str, dict[str, float]] = field(default_factory=lambda: {DEFAULT_MODEL: {}})
+    """What was measured of each model that is known; nothing is needed to know the bundled one."""
 
-    def learn(self, part: str, passes: int, seconds: float) -> None:
-        """Take in that a part of so many forward passes took so many seconds."""
+    def learn(self, model: str, part: str, passes: float, seconds: float) -> None:
+        """Take in that a part of so many forward passes of `model` took so many seconds."""
         if part not in USUAL or passes <= 0 or seconds <= 0:
             return
-        found = seconds / passes
-        self._learnt[part] = (self._learnt.get(part, found) + found) / 2
+        own, found = self._learnt.get(model, {}), seconds / passes
+        self._learnt[model] = own | {part: (own.get(part, found) + found) / 2}
+
+    def knows(self, model: str) -> bool:
+        """Whether anything is known of how long the model takes."""
+        return model in self._learnt
 
     def seconds(self, config: RunConfig) -> dict[str, float]:
         """How long each part of a run takes, in order; parts that were never measured are as much
-        slower than usual as those that were.
+        slower than usual as those that were. Of a model that is not known, the parts are right only
+        beside each other.
         """
-        known = [seconds / USUAL[part] for part, seconds in self._learnt.items()]
+        learnt = self._learnt.get(config.model, {})
+        known = [seconds / USUAL[part] for part, seconds in learnt.items()]
         slower = sum(known) / len(known) if known else 1.0
         costs = run_costs(config)
-        each = {
+        return {
             part: FIXED.get(part, 0.0)
-            + costs.get(part, 0) * self._learnt.get(part, USUAL.get(part, 0.0) * slower)
+            + costs.get(part, 0) * learnt.get(part, USUAL.get(part, 0.0) * slower)
             for part in SHARES
         }
-        return each
 
-    def total(self, config: RunConfig) -> float:
-        """How many seconds a run takes."""
-        return sum(self.seconds(config).values())
+    def total(self, config: RunConfig) -> float | None:
+        """How many seconds a run takes; None where its model is not known."""
+        return sum(self.seconds(config).values()) if self.knows(config.model) else None
 
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """How many seconds a run still takes, whether that is more than was said before, and the share
-    of its time that is over, in [0, 1].
+    """How many seconds a run still takes, None where nobody knows, whether that is more than was
+    said before, and the share of the run that is over, in [0, 1].
     """
 
-    seconds: float
+    seconds: float | None
     slower: bool
     fraction: float
 
 
 class Schedule:
-    """How far a run has come, by what each of its parts takes here; teaches `pace` what they
-    took.
+    """How far a run has come, by what each of its parts takes here; once the run is complete, it
+    teaches `pace` what they took.
 
     The time left never rises, unless a part takes much longer than expected.
     """
@@ -87,13 +100,17 @@ class Schedule:
     def __init__(
         self, config: RunConfig, pace: Pace, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._pace, self._clock = pace, clock
+        self._pace, self._clock, self._model = pace, clock, config.model
         self._costs, self._expected = run_costs(config), pace.seconds(config)
+        self._known = pace.knows(config.model)
+        self._steps = training_steps(config)
         self._began = self._since = clock()
         self._part = next(iter(SHARES))
         self._within, self._stepped = 0.0, 0.0
         """The share of this part's steps that are done, and after how many seconds they were."""
         self._took: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+        """The seconds of the parts that are over, and the share of its passes that each did."""
         self._said = float("inf")
         self._slower = False
         self._fraction = 0.0
@@ -102,34 +119,62 @@ class Schedule:
         """Take in one event, as soon as it happens."""
         if isinstance(event, Stage):
             if (part := part_of(event)) != self._part:
-                self._finish(part)
-        elif isinstance(event, Step) and event.total:
-            self._within, self._stepped = event.step / event.total, self._clock() - self._since
+                self._finish()
+                self._part = part
+        elif isinstance(event, Step) and event.stage == self._part:
+            # By all the steps that are planned: an edit that is trained further is a step too.
+            self._within = event.step / max(self._steps[event.stage], event.total, 1)
+            self._stepped = self._clock() - self._since
         elif isinstance(event, Done) and not event.stopped:
-            self._finish("write")
+            self._finish()
+            self._teach()
 
-    def _finish(self, following: str) -> None:
+    def _finish(self) -> None:
+        """This part is over; one that trains may have ended before its last step."""
         now = self._clock()
-        if self._part in self._took or self._part == following:
-            return
-        seconds = self._took[self._part] = now - self._since
-        self._pace.learn(self._part, self._costs.get(self._part, 0), seconds)
-        self._part, self._since, self._within, self._slower = following, now, 0.0, False
+        self._took[self._part] = self._took.get(self._part, 0.0) + now - self._since
+        self._done[self._part] = self._within if self._part in self._steps else 1.0
+        self._since, self._within, self._slower = now, 0.0, False
+
+    def _teach(self) -> None:
+        ratio = self._ratio or 1.0
+        for part, seconds in self._took.items():
+            if part in STORED and seconds < ASKED * ratio * self._expected[part]:
+                continue
+            passes = self._costs.get(part, 0) * self._done[part]
+            self._pace.learn(self._model, part, passes, seconds)
 
     @property
-    def _ratio(self) -> float:
-        """How much slower the finished parts of this run were than expected."""
-        expected = sum(self._expected[part] for part in self._took)
-        took = sum(self._took.values())
-        return took / expected if expected > 1.0 and took > 0 else 1.0
+    def _ratio(self) -> float | None:
+        """How much slower what this run did was than expected; None before it has done enough."""
+        seen = [(took, self._done[part], part) for part, took in self._took.items()]
+        if self._sure:
+            seen.append((self._stepped, self._share, self._part))
+        paced = [one for one in seen if self._costs.get(one[-1]) and one[-1] not in STORED]
+        expected = sum(share * self._expected[part] for _, share, part in paced)
+        took = sum(seconds for seconds, _, _ in paced)
+        return took / expected if expected > 1.0 and took > 0 else None
+
+    @property
+    def _share(self) -> float:
+        """The share of this part that its steps have done."""
+        return self._within * (1 - LOOK if self._part == "attack" else 1)
+
+    @property
+    def _sure(self) -> bool:
+        """Whether this part's own steps tell how long it takes."""
+        return self._share >= SURE
 
     def left(self) -> TimeLeft:
         """The time left now."""
-        now = self._clock()
+        now, ratio = self._clock(), self._ratio
+        if not self._known and ratio is None:
+            self._fraction = max(self._fraction, min(self._passed, 0.99))
+            return TimeLeft(None, False, self._fraction)
         order = list(SHARES)
         after = order[order.index(self._part) + 1 :]
-        ahead = sum(self._expected[part] for part in after) * self._ratio
-        found = ahead + self._of_this_part(now - self._since)
+        ahead = sum(self._expected[part] for part in after) * (ratio or 1.0)
+        found = ahead + self._of_this_part(now - self._since, ratio or 1.0)
         if found > SURPRISE * self._said + 2.0:
             self._slower = True
             self._said = found
@@ -139,10 +184,15 @@ class Schedule:
         self._fraction = max(self._fraction, min(share, 0.99))
         return TimeLeft(self._said, self._slower, self._fraction)
 
-    def _of_this_part(self, spent: float) -> float:
-        expected = self._expected[self._part] * self._ratio
-        within = self._within * (1 - LOOK if self._part == "attack" else 1)
-        if within >= SURE:
-            whole = self._stepped / within
-            return max(whole - spent, 0.0)
+    @property
+    def _passed(self) -> float:
+        """The share of the run that is over, by what its parts are expected to take."""
+        over = sum(self._expected[part] for part in self._took)
+        over += self._share * self._expected[self._part]
+        return over / sum(self._expected.values())
+
+    def _of_this_part(self, spent: float, ratio: float) -> float:
+        if self._sure:
+            return max(self._stepped / self._share - spent, 0.0)
+        expected = self._expected[self._part] * ratio
         return max(expected - spent, 0.05 * expected)

@@ -11,6 +11,7 @@ from ..common import registry
 from ..common.errors import ConfigError
 from . import groups
 from .attacks import CHECKPOINTS
+from .events import TrainingStage
 from .groups import AttackConfig
 from .run_config import RunConfig, make_attack
 
@@ -47,15 +48,20 @@ def run_costs(config: RunConfig) -> dict[str, int]:
     compare, attack, picture = config.compare, config.attack, _picture(config)
     looks = sum(step < attack.steps for step in CHECKPOINTS)
     column = (compare.forget + compare.near + compare.far) * picture
-    examples = _examples_cost(config)
+    # An edit that is trained further has begun to unlearn before it asks for examples.
+    edited = registry.kind_of(config.objective) != "objective"
+    examples = 0 if edited else _examples_cost(config)
     costs = {
         "originals": column,
         "retain": examples,
         "unlearn": training_cost(config) - examples + WATCHED * picture,
         "compare": column,
-        "attack": _relearning(config) + looks * (compare.forget + 2) * picture + column,
+        "attack": 0,
         "controls": 0,
     }
+    if not attack.steps:
+        return costs
+    costs["attack"] = _relearning(config) + looks * (compare.forget + 2) * picture + column
     if attack.controls or config.resist.on:
         control = _relearning(config) + (2 + looks) * compare.forget * picture
         costs["controls"] += control
@@ -106,6 +112,14 @@ def training_cost(config: RunConfig) -> int:
         step += attacked * (GRADIENT if resist.order == "second" else 1)
     targets = taught * 2 * unlearn.batch_size * TARGETS
     return _examples_cost(config) + targets + unlearn.steps * step
+
+
+def training_steps(config: RunConfig) -> dict[TrainingStage, int]:
+    """The steps that unlearning and the attack take; an edit in closed form is one."""
+    return {
+        "unlearn": config.unlearn.steps if _trains(config) else 1,
+        "attack": config.attack.steps,
+    }
 
 
 def _trains(config: RunConfig) -> bool:

@@ -95,14 +95,6 @@ class UnlearnConfig:
     )
 
 
-RESIST_SECONDS = 1.3
-"""Seconds that resisting adds to an unlearning step with default settings on two CPU cores, as
-`bench paper2` measures.
-
-The controls of such a run, plain unlearning and two more attacks, take about as long again.
-"""
-
-
 @dataclass(frozen=True)
 class ResistConfig:
     """Meta-unlearning (2410.12777): each step simulates an attack on its result and makes it

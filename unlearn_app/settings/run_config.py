@@ -174,6 +174,8 @@ class RunConfig:
             if getattr(self, name):
                 words += [f"--{name.replace('_', '-')}", FOLDER]
         usual = {name: item.default for name, item in _method_settings().items()} | base._dotted()
+        if self.unlearn.weights == "full":
+            usual |= FULL_WEIGHTS
         for name, value in self._dotted().items():
             if value != usual[name]:
                 answer = "yes" if value else "no"

@@ -22,16 +22,15 @@ from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
-from ..settings.run_config import RunConfig, make_config
+from ..settings.run_config import RunConfig
 from .api import attack_endpoint, unlearn_endpoint
 from .audit_tab import ONE, AuditTab
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
-from .html import render
+from .html import SAYS, TITLE, render
 from .layout import Page
-from .options import EXAMPLE
 from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
@@ -39,7 +38,6 @@ from .sequence_tab import SequenceTab
 from .uploads import receive
 from .view_state import stored_state
 
-TITLE = "Can it really forget?"
 SEVERAL = "several"
 """The second tab."""
 SHOWN_AFTER = 1.0
@@ -67,10 +65,6 @@ READABLE = {
     "body_text_color_subdued_dark": "*neutral_300",
 }
 """Colours of the theme that stand out from what is behind them as WCAG AA asks, in both themes."""
-SAYS = (
-    "Make a picture model forget something, let an attacker teach it back, and see which of the"
-    " two won."
-)
 CARD = (
     f'<meta name="description" content="{SAYS}"><meta property="og:type" content="website">'
     f'<meta property="og:title" content="{TITLE}"><meta property="og:description" content="{SAYS}">'
@@ -89,7 +83,6 @@ def build_demo(
     states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
     state = next(iter(states.values()), None)
     cards = [recorded_card(name, own) for name, own in states.items()]
-    seconds = engine.pace.total(make_config(EXAMPLE, model=model))
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.
@@ -98,7 +91,7 @@ def build_demo(
         head = gr.HTML(render("header", ready=False, error=""), elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("One concept", id=ONE):
-                page = Page(names, runs, state, model, cards, seconds)
+                page = Page(names, runs, state, engine.pace, model, cards)
             with gr.Tab("Several requests", id=SEVERAL):
                 sequence = SequenceTab(engine, model, key)
             run_list = RunList(engine, page, recordings)
@@ -228,6 +221,9 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
     picked, asked = [preset.input, objective.input], [page.concept, preset, objective]
     gr.on(picked, options.defaults, asked, [options.filled, *suggested], **QUIET)
+    weights = parts["unlearn.weights"]
+    trained = [*asked, weights, *options.by_weights]
+    weights.input(options.follow_weights, trained, options.by_weights, **QUIET)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
     page.shown.input(runs.show, [key, page.shown], result, **QUIET)
     page.cards.select(runs.show_recorded, key, result, **QUIET)

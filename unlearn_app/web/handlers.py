@@ -13,6 +13,7 @@ from ..common.errors import ConfigError, UnlearnError
 from ..concepts.catalog import preview_concept
 from ..concepts.concept import Concept, evenly_spaced, kept_whole
 from ..evaluation.finding import Finding
+from ..runs.findings import rule_of
 from ..runs.folder import Run
 from ..service.engine import Engine, Job
 from ..service.jobs import AttackRequest, AuditRequest
@@ -171,7 +172,8 @@ class RunHandlers:
         if folder and isinstance(job.request, AuditRequest) and not state.error:
             state = stored_state(Run.open(folder))  # with what the attacks beside its own found
         elif folder and not state.error:
-            state.timing = dict(Run.open(folder).record.get("timing") or {})
+            run = Run.open(folder)
+            state.timing, state.rule = dict(run.record.get("timing") or {}), rule_of(run, ())
         return {
             page.run: gr.Button(visible=True),
             page.stop: gr.Button(visible=False),

@@ -9,6 +9,12 @@ from ..common.templates import templates
 from ..evaluation.finding import other_classes
 from ..settings.events import COLUMNS, GROUPS
 
+TITLE = "Can it really forget?"
+SAYS = (
+    "Make a picture model forget something, let an attacker teach it back, and see which of the"
+    " two won."
+)
+"""What the page is called and what it does, at its head and where others link to it."""
 STOPPING = "Stopping… saving the results so far."
 
 
@@ -26,6 +32,7 @@ def signed(value: float, digits: int = 2) -> str:
 _TEMPLATES = templates(Path(__file__).with_name("templates"), autoescape=True, lstrip_blocks=True)
 _TEMPLATES.filters |= {"percent": percent, "signed": signed}
 _TEMPLATES.globals |= {"columns": COLUMNS, "groups": GROUPS, "other_classes": other_classes}
+_TEMPLATES.globals |= {"page_title": TITLE, "page_says": SAYS}
 _PARTS = _TEMPLATES.get_template("parts.html").module
 
 
@@ -41,9 +48,9 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min"
 
 
-def estimate(seconds: float) -> str:
-    """How long a run takes, beside its button."""
-    return f"<p>{duration(seconds)}</p>"
+def estimate(seconds: float | None) -> str:
+    """How long a run takes, beside its button; "" where nobody knows."""
+    return "" if seconds is None else f"<p>{duration(seconds)}</p>"
 
 
 def note(text: str) -> str:

@@ -9,9 +9,11 @@ import gradio as gr
 from ..common import registry
 from ..common.registry import DEFAULT_MODEL
 from ..runs.folder import ADAPTER, REPLACEMENT
+from ..service.pace import Pace
 from ..settings.attacks import QUICK
+from ..settings.run_config import make_config
 from .html import estimate, note, render
-from .options import Options, kind_choice
+from .options import EXAMPLE, Options, kind_choice
 from .plots import angle_plot, curve_plot, loss_plot
 from .recordings import Recorded, recorded_cards
 from .run_html import attack_cards, chart_text, comparison_table, score_table, status
@@ -118,8 +120,8 @@ class Page:
     """The components that listeners read or write, created inside the current `gr.Blocks`.
 
     `names` are the known concepts of `model` with their kinds. `runs` are the choices of recorded
-    runs, and `cards` show them; the page opens with the first one, whose state is `state`. A run
-    with the usual settings takes about `seconds`.
+    runs, and `cards` show them; the page opens with the first one, whose state is `state`. `pace`
+    tells how long runs take.
     """
 
     def __init__(
@@ -127,12 +129,12 @@ class Page:
         names: Sequence[tuple[str, str]],
         runs: Sequence[tuple[str, str]],
         state: ViewState | None,
+        pace: Pace,
         model: str = DEFAULT_MODEL,
         cards: Sequence[Recorded] = (),
-        seconds: float = 0.0,
     ) -> None:
         self.came_back = gr.State(False)
-        self._add_question(names, model, seconds)
+        self._add_question(names, model, pace)
         with gr.Row(elem_id="first"):
             self.stage = gr.HTML(stage(state), elem_id="stage")
             with gr.Column(elem_id="outcome"):
@@ -145,7 +147,7 @@ class Page:
             with gr.Column(scale=8, min_width=300, elem_id="rail"):
                 self._add_rail(runs, state)
 
-    def _add_question(self, names: Sequence[tuple[str, str]], model: str, seconds: float) -> None:
+    def _add_question(self, names: Sequence[tuple[str, str]], model: str, pace: Pace) -> None:
         with gr.Row(elem_id="ask"):
             self.concept = gr.Textbox(
                 label="What should the model forget?",
@@ -154,14 +156,15 @@ class Page:
                 autofocus=True,
                 **BOX,
             )
-            self.estimate = gr.HTML(estimate(seconds), elem_id="estimate")
+            usual = pace.total(make_config(EXAMPLE, model=model))
+            self.estimate = gr.HTML(estimate(usual), elem_id="estimate")
             self.run = gr.Button("Make it forget", variant="primary", elem_id="run", **START)
             self.stop = gr.Button("Stop", elem_id="stop", **STOP)
         self.hint = gr.HTML(INVITATION, elem_id="hint")
         kind = kind_choice()
         gr.HTML(known_concepts(names), elem_id="chips")
         with gr.Accordion("Options", open=False, elem_id="options") as self.folded:
-            self.options = Options(kind, model)
+            self.options = Options(kind, pace, model)
             self.command = gr.Textbox(
                 label="The same run from a terminal",
                 interactive=False,

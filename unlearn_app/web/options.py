@@ -11,8 +11,9 @@ import gradio as gr
 from ..common import registry
 from ..common.errors import ConfigError
 from ..common.registry import DEFAULT_MODEL
-from ..settings.groups import RESIST_SECONDS, RETAIN_ARMS, ResistConfig, group_class
-from ..settings.presets import PRESETS
+from ..service.pace import Pace
+from ..settings.groups import RETAIN_ARMS, ResistConfig, group_class
+from ..settings.presets import FULL_WEIGHTS, PRESETS
 from ..settings.run_config import (
     BY_WORDS,
     SETTING_GROUPS,
@@ -21,6 +22,7 @@ from ..settings.run_config import (
     setting_names,
 )
 from .following import refused
+from .html import duration
 
 SWITCH = "resist.on"
 """The one setting that no preset and no method fills in."""
@@ -172,14 +174,14 @@ HELP = {item.name: item.metadata.get("help", "") for item in fields(RunConfig)}
 class Options:
     """The setting components by config name, in the order in which handlers receive their values,
     created inside the current layout block: six that most visitors need, and a panel with all
-    others. `kind`, what a concept is, exists before.
+    others. `kind`, what a concept is, exists before; `pace` tells how long runs of `model` take.
 
     `rows` holds the row of every part that has hyperparameters, visible while the part is chosen;
     `filled` the values that were last filled into the fields of `BY_KIND`.
     """
 
-    def __init__(self, kind: gr.Radio, model: str = DEFAULT_MODEL) -> None:
-        self._model = model
+    def __init__(self, kind: gr.Radio, pace: Pace, model: str = DEFAULT_MODEL) -> None:
+        self._model, self._pace = model, pace
         base = make_config(EXAMPLE, model=model)
         self.components: dict[str, Any] = {"concept_kind": kind}
         self.rows: dict[str, gr.Row] = {}
@@ -219,7 +221,7 @@ class Options:
                 list(PRESETS),
                 value=base.preset,
                 label=LABELS["preset"],
-                info="fast: about a minute; full: more steps and pictures",
+                info=preset_says(self._pace, self._model),
                 elem_id="preset",
                 min_width=220,
             )
@@ -238,7 +240,7 @@ class Options:
                 elem_id="seed",
                 min_width=140,
             )
-            self.components[SWITCH] = resist_switch(self._model)
+            self.components[SWITCH] = resist_switch(self._pace, self._model)
 
     def _add_group(self, names: Sequence[str], base: RunConfig) -> None:
         """The fields of one group, as many beside each other as fit."""
@@ -315,6 +317,11 @@ class Options:
         """The components of `BY_KIND`."""
         return [self.components[name] for name in BY_KIND]
 
+    @property
+    def by_weights(self) -> list[Any]:
+        """The components that take other values where the weights themselves are trained."""
+        return [self.components[name] for name in FULL_WEIGHTS]
+
     def follow_kind(
         self, concept: str, filled: list[Any], preset: str, objective: str, *values: Any
     ) -> list[Any]:
@@ -327,6 +334,19 @@ class Options:
         rows = list(zip((tuned[name] for name in BY_KIND), filled, values, strict=True))
         own = [new if value == before else before for new, before, value in rows]
         return [own, *(new if value == before else gr.skip() for new, before, value in rows)]
+
+    def follow_weights(
+        self, concept: str, preset: str, objective: str, weights: str, *values: Any
+    ) -> dict[Any, Any]:
+        """What full weights take, or an adapter again, for the fields of `by_weights` that the
+        visitor has not changed.
+        """
+        lora = dict(zip(self.suggested, self.defaults(concept, preset, objective)[1:], strict=True))
+        updates = {}
+        for (name, full), value in zip(FULL_WEIGHTS.items(), values, strict=True):
+            before, new = (lora[name], full) if weights == "full" else (full, lora[name])
+            updates[self.components[name]] = new if value == before else gr.skip()
+        return updates
 
     def _tuned(self, concept: object, preset: str, objective: str) -> dict[str, Any]:
         """The settings tuned for the concept; none for other presets and unknown concepts."""
@@ -350,21 +370,34 @@ def kind_choice() -> gr.Radio:
     )
 
 
-def resist_switch(model: str = DEFAULT_MODEL) -> gr.Checkbox:
+def preset_says(pace: Pace, model: str = DEFAULT_MODEL) -> str:
+    """What a run of each preset takes, as far as anybody knows, and why one takes longer."""
+    took = {name: pace.total(make_config(EXAMPLE, preset=name, model=model)) for name in PRESETS}
+    why = {"fast": [], "full": ["more steps and pictures"]}
+    said = {
+        name: ", ".join([*why[name], *([] if seconds is None else [duration(seconds)])])
+        for name, seconds in took.items()
+    }
+    return "; ".join(f"{name}: {text}" for name, text in said.items() if text)
+
+
+def resist_switch(pace: Pace, model: str = DEFAULT_MODEL) -> gr.Checkbox:
     """The switch for resisting, with the time that it adds, controls included, and its effect as
-    measured by `bench paper2`.
+    measured by `bench paper2`; of a model that nobody knows, only how much longer a run takes.
     """
     worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
-    costs = []
+    known, costs = pace.knows(model), []
     for preset in PRESETS:
-        steps = make_config(EXAMPLE, preset=preset, model=model).unlearn.steps
-        seconds = 2 * RESIST_SECONDS * steps
-        time = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{5 * round(seconds / 5)} s"
-        costs.append(f"{time} in {preset}, {worth[preset]}")
+        plain, resists = (
+            sum(pace.seconds(make_config(EXAMPLE, preset=preset, model=model, **on)).values())
+            for on in ({SWITCH: False}, {SWITCH: True})
+        )
+        more = duration(resists - plain) if known else f"{resists / plain:.1f} times as long"
+        costs.append(f"{more} in {preset}{f', {worth[preset]}' if known else ''}")
     return gr.Checkbox(
         ResistConfig.on,
         label=LABELS[SWITCH],
-        info=f"adds about {'; '.join(costs)}",
+        info=f"adds {'; '.join(costs)}" if known else f"takes about {', '.join(costs)}",
         elem_id="resist-on",
         min_width=320,
     )

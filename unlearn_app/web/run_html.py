@@ -125,7 +125,7 @@ def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
 
 def _progress(state: ViewState) -> str:
     text, details, left = state.stage.text if state.stage else "Starting…", state.steps, state.left
-    if left and left.seconds >= 1:
+    if left and left.seconds is not None and left.seconds >= 1:
         slower = ", slower than expected" if left.slower else ""
         details.append(f"{duration(left.seconds)} left{slower}")
     done = left.fraction if left else 0.0

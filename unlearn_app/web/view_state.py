@@ -9,7 +9,8 @@ from itertools import groupby
 
 from ..evaluation.base_rates import RECORDED, scores_of
 from ..evaluation.finding import Finding
-from ..runs.findings import judge_again, read_findings
+from ..evaluation.verdict import recovery_rule
+from ..runs.findings import judge_again, read_findings, rule_of
 from ..runs.folder import Run
 from ..service.pace import TimeLeft
 from ..settings.events import (
@@ -101,6 +102,8 @@ class ViewState(Progress):
     scores: dict[Column, dict[Group, GroupScore]] = field(default_factory=dict)
     differences: dict[Column, dict[Group, Difference]] = field(default_factory=dict)
     verdict: Verdict | None = None
+    rule: str = field(default_factory=recovery_rule)
+    """What counts as a recovery of the concept, as far as it is known."""
     findings: list[Finding] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
@@ -189,6 +192,7 @@ def stored_state(run: Run, recorded: bool = False) -> ViewState:
     state.scores, state.differences = run.scores, run.differences
     state.findings = read_findings(run.folder)
     state.verdict = judge_again(run, state.findings)
+    state.rule = rule_of(run, state.findings)
     for line in run.steps:
         state.apply(Step(**line))
     for (stage, step), shown in groupby(run.previews, lambda shown: (shown.stage, shown.step)):
