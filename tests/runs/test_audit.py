@@ -26,7 +26,7 @@ from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.relearn_curve import BaseCurve
-from unlearn_app.evaluation.verdict import Thresholds
+from unlearn_app.evaluation.verdict import Thresholds, judge_run
 from unlearn_app.experiments.known_outcome_models import known_outcome_model, unlearn
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes
@@ -34,7 +34,7 @@ from unlearn_app.models.lora import dense, scaled
 from unlearn_app.runs import workflow
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.compare_runs import comparison_rows
-from unlearn_app.runs.findings import judge_again, read_findings
+from unlearn_app.runs.findings import judge_again, own_findings, read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.published import LARGEST_ADAPTER, Published
 from unlearn_app.runs.report import write_report
@@ -279,6 +279,16 @@ def test_an_audit_opens_as_a_run_does_and_reports(folder: Path) -> None:
     assert str(folder.parent) not in (folder / "run.json").read_text(encoding="utf-8")
     rows = comparison_rows([run, run])
     assert not [name for _, name, _ in rows if name.startswith(("unlearn.", "objective"))]
+
+
+def test_an_audit_is_judged_beside_the_control_that_it_reports(folder: Path) -> None:
+    """Its own control, since nothing is recorded for a single step of attack."""
+    run = Run.open(folder)
+    assert run.base is not None
+    again = judge_run(run.scores, own_findings(run))
+    assert run.verdict.label == again.label
+    assert run.verdict.reasons == (*run.record["notes"], *again.reasons)
+    assert "The limit without a control" not in said(run.verdict)
 
 
 def test_what_merely_undoes_the_published_file_proves_nothing(folder: Path) -> None:

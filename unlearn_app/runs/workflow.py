@@ -116,7 +116,8 @@ class _Work:
     columns: dict[str, Images] = field(default_factory=dict)
     taught: dict[int, GroupScore] = field(default_factory=dict)
     """The scores of the control that teaches something never seen, by attack step."""
-    base: BaseCurve | None = None
+    recorded: BaseCurve | None = None
+    """What the same attack was measured to teach of something never seen, before this run."""
     unlearned: Step | None = None
     """The last step of unlearning."""
     collapsed: bool = False
@@ -130,6 +131,11 @@ class _Work:
     status: str = "complete"
     reason: str = ""
     """Why it is not complete, as a sentence."""
+
+    @property
+    def base(self) -> BaseCurve | None:
+        """The measure of the run's own attack: what is recorded, else its own control."""
+        return self.recorded or taught_curve(self.taught)
 
 
 def run(
@@ -332,8 +338,8 @@ def _attack(work: _Work) -> Iterator[Event]:
         same = [replace(p, column="relearned") for p in work.columns["unlearned"].pictures]
         yield from _show(work, Images("relearned", tuple(same)))
         return
-    work.base = relearning(work.config, work.model) if work.scorer else None
-    for step, score_there in scores_of(work.base).items():
+    work.recorded = relearning(work.config, work.model) if work.scorer else None
+    for step, score_there in scores_of(work.recorded).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
     attack = Relearn(training=settings)
     asked = (work.model, work.concept, work.config, work.cancel.is_set)
@@ -355,7 +361,7 @@ def _attack(work: _Work) -> Iterator[Event]:
 def _controls(work: _Work) -> Iterator[Event]:
     # Resisting an attack means nothing without the controls.
     wanted = work.config.attack.controls or work.config.resist.on
-    wanted = wanted or (work.published is not None and work.base is None)
+    wanted = wanted or (work.published is not None and work.recorded is None)
     if not wanted or not work.config.attack.steps or work.collapsed:
         return
     asked = (work.model, work.concept, work.config, work.scorer, work.cancel.is_set)
@@ -455,7 +461,6 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     scores = {
         column: score(images.pictures, work.scorer) for column, images in work.columns.items()
     }
-    # The run's own control is not the base here: the verdict names it among the controls.
     known = to_json({"config": work.config, "scores": scores, "base": work.base})
     own = own_findings(Run(work.writer.partial, work.writer.record | known))
     verdict = Verdict("inconclusive", (work.reason,))
@@ -487,7 +492,7 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         differences=apart,
-        base=work.base or taught_curve(work.taught),
+        base=work.base,
         notes=work.notes,
         verdict=verdict,
         thresholds=Thresholds(),
