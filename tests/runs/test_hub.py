@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from huggingface_hub import constants
 from recordings import kept_finding
 from safetensors.torch import load_file
 
+from unlearn_app.common import record_files
 from unlearn_app.common.errors import ConfigError, HubError, OutputError, UnlearnError
+from unlearn_app.common.record_files import sha256_of
+from unlearn_app.runs import publication
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import FOR_OTHERS, Run
 from unlearn_app.runs.hub import pull, push
@@ -213,7 +217,48 @@ def test_an_adapter_without_a_copy_for_other_programs_is_to_be_converted(
     del record["files"][FOR_OTHERS]
     (folder / "run.json").write_text(json.dumps(record))
     card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
-    assert "convert_state_dict_to_kohya" in card
+    assert "export DIR FILE --format kohya" in card
+
+
+def test_weights_that_were_trained_themselves_are_no_lora(finished: Path, tmp_path: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    record["config"]["unlearn"]["weights"] = "full"
+    record["config"]["model"] = record["environment"]["base_sha256"] = "runwayml/sd"
+    (folder / "run.json").write_text(json.dumps(record))
+    card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
+    _, front, body = card.split("---\n", 2)
+    about = yaml.safe_load(front)
+    assert "lora" not in about["tags"]
+    assert about["base_model_relation"] == "finetune"
+    assert "load_lora_weights" not in body
+    assert "LoRA adapter" not in body
+    assert "export DIR --pipeline FOLDER" in body
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How often each file was hashed, by its name."""
+    seen = Counter()
+
+    def counted(path: Path) -> str:
+        seen[path.name] += 1
+        return sha256_of(path)
+
+    for module in (record_files, publication):
+        monkeypatch.setattr(module, "sha256_of", counted)
+    return seen
+
+
+def test_large_files_are_hashed_once_on_their_way(
+    server, finished: Path, tmp_path: Path, hashed: Counter
+) -> None:
+    files = ("unlearn.safetensors", FOR_OTHERS)
+    push(finished, NAME)
+    assert [hashed[name] for name in files] == [1, 1]
+    hashed.clear()
+    pull(NAME, tmp_path / "back")
+    assert [hashed[name] for name in files] == [1, 1]
 
 
 def manifest_of(server: StandIn) -> dict[str, Any]:
