@@ -61,7 +61,7 @@ from ..models.diffusers.adapter_files import (
 )
 from ..models.diffusers.replaced_parts import save_replacement
 from ..models.protocols import Model, token_access
-from ..models.sizes import NUMBER, adapter_size, picture_size
+from ..models.sizes import NUMBER, adapter_size, picture_size, unlearned_size
 from ..settings.attacks import pictures_of
 from ..settings.events import (
     COLUMNS,
@@ -237,7 +237,8 @@ def _load(work: _Work) -> Iterator[Event]:
     if plan:
         follow(work.model, plan)
     work.model.drop_adapters()
-    check_space(work.writer.out, _size(work.config, work.concept, work.model))
+    needed = _size(work.config, work.concept, work.model)
+    check_space(work.writer.out, needed)
     known = [work.concept]
     if work.never_seen:
         known.append(easiest_unseen(work.concept, work.config, work.never_seen))
@@ -246,6 +247,7 @@ def _load(work: _Work) -> Iterator[Event]:
         check_judge(work.scorer, work.config)
         yield Stage("load", f"Loading {work.config.audited}", SHARES["load"])
         work.notes = work.published.put(work.model)
+        check_space(work.writer.out, needed + unlearned_size(work.model))
     elif work.scorer is None:
         said = f"There is no judge for {work.config.model} here, so nothing is scored: {HOW_TO_GET}"
         yield Stage("load", said, SHARES["load"])
@@ -253,12 +255,14 @@ def _load(work: _Work) -> Iterator[Event]:
 
 
 def _size(config: RunConfig, concept: Concept, model: Model) -> int:
-    """About how many bytes the run folder will take, with the adapter in two formats."""
+    """About how many bytes the run folder will take, with the adapter in two formats; that of an
+    audit without what is audited.
+    """
     marks = sum(step < config.attack.steps for step in CHECKPOINTS)
     shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
     if config.audited:
-        pass  # the file is there already, and is not larger here
+        pass  # known when it is read
     elif is_trained(config):
         unlearn = config.unlearn
         size += 2 * adapter_size(model, unlearn.rank, unlearn.modules, unlearn.weights)
