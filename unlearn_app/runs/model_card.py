@@ -9,7 +9,7 @@ from ..common.templates import templates
 from ..evaluation.finding import Finding
 from ..models.diffusers.model_folder import looks_like_hub_id
 from .folder import ADAPTER, FOR_OTHERS, Run
-from .report import percent, plain, report_json, span
+from .report import all_settings, percent, plain, report_json, span
 
 TAGS = ("machine-unlearning", "diffusers", "text-to-image", "concept-erasure")
 LORA = "lora"
@@ -46,7 +46,7 @@ def model_card(run: Run, findings: Sequence[Finding], name: str) -> str:
         dense=dense,
         for_others=FOR_OTHERS if FOR_OTHERS in report["files"] else None,
         strip="comparison.png" in report["files"],
-        settings=list(_settings(report["config"])),
+        settings=list(all_settings(run).items()),
         adapter=ADAPTER,
     )
 
@@ -55,16 +55,3 @@ def text(value: Any) -> str:
     """A text as Markdown shows it, on one line."""
     line = html.escape(" ".join(str(value).split()), quote=False)
     return "".join(f"\\{letter}" if letter in OPENS else letter for letter in line)
-
-
-def _settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Every setting of the run by dotted name."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in config.items():
-        if isinstance(value, dict):
-            rows += [(f"{name}.{leaf}", own) for leaf, own in value.items()]
-        elif name == "options":
-            rows += [tuple(pair) for pair in value]
-        else:
-            rows.append((name, value))
-    return rows

@@ -1,6 +1,7 @@
 """A finished run as one page and one JSON file for others, and several runs beside each other."""
 
 import base64
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,19 @@ def open_run(folder: Path) -> Run:
     run = Run.open(folder)
     check_files(run.folder, run.record["files"], "run")
     return run
+
+
+def all_settings(run: Run) -> Record:
+    """Every setting of a run by dotted name, also those that its record leaves out because they
+    have their defaults.
+    """
+    config, flat = dataclasses.asdict(run.config), {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{leaf}": own for leaf, own in value.items()}
+        elif name != "options":
+            flat[name] = value
+    return flat | dict(config["options"])
 
 
 def write_report(folder: Path) -> tuple[Path, Path]:
