@@ -74,7 +74,7 @@ def run_attacks(
         except ConfigError as error:
             yield _left_out(kind, error, skip)
             continue
-        command = _command(run, kind, rest, _own(kind, changes))
+        command = _command(run, kind, rest, _own(kind, changes), never_seen)
         found = replace(found, command=command, environment=environment(model, scorer))
         yield replace(found, folder=write_finding(run.folder, found, images))
     yield judge_again(run, read_findings(run.folder))
@@ -134,9 +134,17 @@ def _lowered(kind: str) -> str:
     return f"{', '.join(names)} or compare.forget"
 
 
-def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def _command(
+    run: Run,
+    kind: str,
+    rest: Mapping[str, Any],
+    own: Mapping[str, Any],
+    never_seen: NeverSeen | None,
+) -> str:
     words = ["python", "-m", "unlearn_app", "attack", run.folder.name, "--kind", kind]
     words += ["--pictures", FOLDER] if "pictures" in rest else []
+    if never_seen:
+        words += ["--never-seen", never_seen.name, "--never-seen-pictures", FOLDER]
     rest = {name: value for name, value in rest.items() if name != "pictures"}
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
     for name, value in changes.items():

@@ -490,7 +490,9 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     folder = work.writer.finish(
         work.status,
         config=work.config,
-        command=work.config.command(out=work.writer.out.name),
+        command=work.config.command(
+            work.writer.out.name, work.never_seen.name if work.never_seen else ""
+        ),
         concept=work.concept,
         environment=environment(work.model, work.scorer),
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
