@@ -18,7 +18,7 @@ from ..attacks.runner import (
     check_judge,
     checkpoints,
     controls,
-    easiest_unseen,
+    told_apart,
 )
 from ..common import registry
 from ..common.atomic_files import check_space, unwritable, write_bytes
@@ -239,9 +239,7 @@ def _load(work: _Work) -> Iterator[Event]:
     work.model.drop_adapters()
     needed = _size(work.config, work.concept, work.model)
     check_space(work.writer.out, needed)
-    known = [work.concept]
-    if work.never_seen:
-        known.append(easiest_unseen(work.concept, work.config, work.never_seen))
+    known = told_apart(work.concept, work.config, work.never_seen)
     work.scorer = load_scorer(work.config.model, known, work.config.judge)
     if work.published:
         check_judge(work.scorer, work.config)
