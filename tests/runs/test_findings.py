@@ -28,6 +28,12 @@ def own(run: Run) -> Finding:
     return finding
 
 
+@pytest.fixture(scope="module")
+def later(own: Finding) -> Finding:
+    """One that is stored, whose control was attacked prompt by prompt."""
+    return replace(own, control={"name": "pumpkin, never seen", "hits": [True, False]})
+
+
 def test_it_counts_what_the_third_column_shows_above_the_second(run: Run, own: Finding) -> None:
     shown = run.scores["relearned"]["forget"].accuracy
     assert own.share == shown
@@ -58,20 +64,29 @@ def test_a_run_that_was_not_attacked_has_none(run: Run) -> None:
 
 
 def test_what_is_derived_from_the_run_is_not_stored_with_a_finding(own: Finding) -> None:
-    assert not {"curve", "folder"} & set(record_of(own))
+    assert not {"curve", "counted", "folder"} & set(record_of(own))
+
+
+def test_of_its_control_it_says_how_many_and_not_which(run: Run, own: Finding) -> None:
+    right, n = run.base.marks[run.config.attack.steps]
+    assert own.control == {"name": f"{run.base.name}, never seen", "right": right, "n": n}
+    assert own.control_counts == (right, n)
+    assert own.base == right / n
+    which = {"name": "x", "hits": [True] * right + [False] * (n - right)}
+    assert replace(own, curve=None).excess == replace(own, curve=None, control=which).excess
 
 
 def test_a_finding_that_is_still_being_written_is_not_read(
-    run: Run, own: Finding, tmp_path: Path
+    run: Run, later: Finding, tmp_path: Path
 ) -> None:
-    found = replace(own, pictures=({**own.pictures[0], "file": "a.png"},), proof="a.png")
+    found = replace(later, pictures=({**later.pictures[0], "file": "a.png"},), proof="a.png")
     folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
     shutil.copytree(folder, folder.with_name(".relearn-2.1-0.partial"))
     assert [finding.folder for finding in read_findings(tmp_path)] == [folder]
 
 
-def test_a_picture_of_a_finding_is_the_one_that_was_written(own: Finding, tmp_path: Path) -> None:
-    found = replace(own, pictures=({**own.pictures[0], "file": "a.png"},), proof="a.png")
+def test_a_picture_of_a_finding_is_the_one_that_was_written(later: Finding, tmp_path: Path) -> None:
+    found = replace(later, pictures=({**later.pictures[0], "file": "a.png"},), proof="a.png")
     folder = write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
     Image.new("RGB", (8, 8), "red").save(folder / "a.png")
     with pytest.raises(OutputError, match=r"a\.png is not the file that was recorded"):
@@ -83,10 +98,10 @@ def test_a_picture_of_a_finding_is_the_one_that_was_written(own: Finding, tmp_pa
 
 
 def test_a_number_that_is_not_finite_prevents_no_finding(
-    run: Run, own: Finding, tmp_path: Path
+    run: Run, later: Finding, tmp_path: Path
 ) -> None:
-    picture = own.pictures[0] | {"file": "a.png", "alignment": math.nan}
-    found = replace(own, pictures=(picture,), proof=None, seconds=math.inf)
+    picture = later.pictures[0] | {"file": "a.png", "alignment": math.nan}
+    found = replace(later, pictures=(picture,), proof=None, seconds=math.inf)
     write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
     (read,) = read_findings(tmp_path)
     assert (read.pictures[0]["alignment"], read.seconds) == (None, None)

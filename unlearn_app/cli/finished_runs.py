@@ -150,12 +150,12 @@ def finding_table(findings: list) -> Table:
     rows = []
     for finding in findings:
         low, high = finding.interval
-        right, confirmed = sum(finding.hits), finding.confirmed
+        right, confirmed = finding.right, finding.confirmed
         rows.append(
             (
                 finding.kind,
                 str(finding.tries),
-                f"{right} of {len(finding.hits)}",
+                f"{right} of {finding.n}",
                 f"{low:.0%} to {high:.0%}",
                 "–" if confirmed is None else f"{confirmed} of {right}",
                 f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none",

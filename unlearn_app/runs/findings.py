@@ -28,7 +28,7 @@ def record_of(finding: Finding) -> dict[str, Any]:
     return {"schema": FINDING} | {
         item.name: to_json(getattr(finding, item.name))
         for item in fields(Finding)
-        if item.name not in ("folder", "curve")
+        if item.name not in ("folder", "curve", "counted")
     }
 
 
@@ -81,8 +81,7 @@ def own_findings(run: Run) -> list[Finding]:
     right, n = curve.taught.marks.get(curve.steps, (0, 0)) if curve.taught else (0, 0)
     missing, control = "nobody has measured what this attack makes of something never seen", None
     if n:
-        taught = [row < right for row in range(n)]
-        missing, control = "", {"name": f"{curve.taught.name}, never seen", "hits": taught}
+        missing, control = "", {"name": f"{curve.taught.name}, never seen", "right": right, "n": n}
     return [
         Finding(
             kind="relearn",

@@ -151,8 +151,7 @@ def _interval(right: int, n: int) -> list[float]:
     return [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
 
 
-def _hits(hits: Sequence[bool]) -> Record:
-    right, n = sum(hits), len(hits)
+def _counts(right: int, n: int) -> Record:
     return {"right": right, "n": n, "share": right / n, "interval": _interval(right, n)}
 
 
@@ -171,11 +170,11 @@ def _attack(run: Run, found: Finding) -> Record:
     pictures = [] if found.curve else found.pictures  # those of the run stand with its own
     return {name: record[name] for name in KEPT} | {
         "name": _called(found),
-        "hits": _hits(found.hits),
+        "hits": _counts(found.right, found.n),
         "by_row": list(found.hits),
-        "first": _hits(found.first),
+        "first": _counts(sum(found.first), len(found.first)),
         "seconded": found.confirmed,
-        "control": control and {"name": control["name"]} | _hits(control["hits"]),
+        "control": control and {"name": control["name"]} | _counts(*found.control_counts),
         "excess": found.points,
         "outcome": found.outcome(Thresholds().back) if found.counts else None,
         "proof": _name(run, found.folder / found.proof) if found.proof else None,
