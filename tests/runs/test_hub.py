@@ -52,6 +52,7 @@ def local_run(finished: Path, tmp_path: Path) -> Path:
     record = json.loads((folder / "run.json").read_text())
     config, judge = record["config"], f"clip={HOME}/my clip,vqa=~/blip"
     config |= {"model": HOME, "judge": judge, "prompts": SECRET}
+    record["environment"]["base"] = Path(HOME).name
     record["command"] = f"python -m unlearn_app run --concept cat --model '{HOME}' --out {HOME}/r"
     record["verdict"]["reasons"] += [f"nobody knows what {HOME} has never seen"]
     record["environment"]["judge_note"] = r"read from C:\Users\margarethe\judge.txt"
@@ -147,6 +148,17 @@ def test_nothing_of_the_owners_machine_is_published(local_run: Path, tmp_path: P
     assert "not on the Hub" in card
 
 
+def test_a_folder_that_looks_like_an_id_is_none(finished: Path, tmp_path: Path) -> None:
+    """Its weights may be gone since; records call a folder by its last name alone."""
+    record = json.loads((finished / "run.json").read_text())
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    record["config"]["model"], record["environment"]["base"] = "models/mine", "mine"
+    (folder / "run.json").write_text(json.dumps(record))
+    card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
+    assert "models/mine" not in card
+    assert "not on the Hub" in card
+
+
 def test_an_audit_of_what_others_made_is_not_published(local_run: Path, tmp_path: Path) -> None:
     record = json.loads((local_run / "run.json").read_text())
     record["config"]["audited"] = "theirs.safetensors"
@@ -183,7 +195,8 @@ def test_a_path_is_told_from_other_words(said: str, wanted: str) -> None:
 def test_the_card_is_what_the_hub_and_readers_want(finished: Path, tmp_path: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
-    record["config"]["model"] = record["environment"]["base_sha256"] = "runwayml/sd"
+    record["config"]["model"] = record["environment"]["base"] = "runwayml/sd"
+    assert len(record["environment"]["base_sha256"]) == 64
     (folder / "run.json").write_text(json.dumps(record))
     card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
     _, front, body = card.split("---\n", 2)
@@ -224,7 +237,7 @@ def test_weights_that_were_trained_themselves_are_no_lora(finished: Path, tmp_pa
     record = json.loads((finished / "run.json").read_text())
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     record["config"]["unlearn"]["weights"] = "full"
-    record["config"]["model"] = record["environment"]["base_sha256"] = "runwayml/sd"
+    record["config"]["model"] = record["environment"]["base"] = "runwayml/sd"
     (folder / "run.json").write_text(json.dumps(record))
     card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
     _, front, body = card.split("---\n", 2)

@@ -161,9 +161,13 @@ def model_name(run: Run) -> str:
 
 
 def is_on_hub(run: Run) -> bool:
-    """Whether the run's model is a Hugging Face id; the weights of folders are hashed."""
-    model, base = run.record["config"]["model"], run.record["environment"].get("base_sha256")
-    hashed = bool(base and DIGEST.fullmatch(base))
+    """Whether the run's model is a Hugging Face id, which records call by its whole name; earlier
+    ones do not say so, and hashed the weights of folders alone.
+    """
+    model, about = run.record["config"]["model"], run.record["environment"]
+    if called := about.get("base"):
+        return looks_like_hub_id(called) and called == model
+    hashed = DIGEST.fullmatch(about.get("base_sha256") or "")
     return looks_like_hub_id(model) and not hashed and not Path(model).is_dir()
 
 
