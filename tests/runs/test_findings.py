@@ -1,10 +1,12 @@
 """The run's own attack as a finding like any other, read from what the run has stored."""
 
+import errno
 import json
 import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,8 +15,15 @@ from unlearn_app.common.errors import OutputError
 from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.verdict import judge_run, ranked
-from unlearn_app.runs.findings import own_findings, read_findings, record_of, write_finding
+from unlearn_app.runs.findings import (
+    judge_again,
+    own_findings,
+    read_findings,
+    record_of,
+    write_finding,
+)
 from unlearn_app.runs.folder import Run
+from unlearn_app.runs.report import report_json
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +104,23 @@ def test_a_picture_of_a_finding_is_the_one_that_was_written(later: Finding, tmp_
     del record["files"]  # as earlier versions wrote it
     (folder / "finding.json").write_text(json.dumps(record), encoding="utf-8")
     assert len(read_findings(tmp_path)) == 1
+
+
+def test_a_full_disk_keeps_what_was_found_without_its_pictures(
+    run: Run, later: Finding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    found = replace(later, pictures=({**later.pictures[0], "file": "a.png"},), proof="a.png")
+    with pytest.raises(OutputError, match=r"No space left.* found is kept, without its pictures"):
+        write_finding(tmp_path, found, {"a.png": Image.new("RGB", (8, 8))})
+    (read,) = read_findings(tmp_path)
+    assert (read.hits, read.control, read.pictures) == (later.hits, later.control, ())
+    assert "The attack relearn shows it at" in " ".join(judge_again(run, [read]).reasons)
+    assert report_json(run, [read])["attacks"][-1]["pictures"] == []
+    assert [path.name for path in (tmp_path / "attacks").iterdir()] == ["relearn"]
 
 
 def test_a_number_that_is_not_finite_prevents_no_finding(

@@ -10,6 +10,7 @@ from typing import Any
 from PIL.Image import Image
 
 from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
+from ..common.errors import OutputError
 from ..common.json_values import json_text, to_json
 from ..common.record_files import check_files, inside, read_model, sha256_of
 from ..evaluation.finding import AttackCurve, Finding
@@ -37,8 +38,20 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
     kind.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; where there is room for the record alone, that is kept.
     """
+    try:
+        return _write(run, finding, images)
+    except OutputError as error:
+        if not images:
+            raise
+        _write(run, replace(finding, pictures=(), proof=None), {})
+        raise OutputError(
+            f"{error} What the attack {finding.kind} found is kept, without its pictures."
+        ) from error
+
+
+def _write(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
     target = run / FOLDER / finding.kind
     with hidden_folder(target) as partial:
         for name, image in images.items():
