@@ -11,7 +11,9 @@ import pytest
 
 from unlearn_app.common import atomic_files
 from unlearn_app.common.atomic_files import (
+    check_output,
     check_space,
+    new_file,
     partial_of,
     replacement,
     whole_folder,
@@ -205,3 +207,11 @@ def test_the_files_of_a_folder_are_on_the_disk_before_it_gets_its_name(
             file.write_text("x")
         wanted = {file.stat().st_ino for file in files}
     assert set(synced) == wanted
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_what_can_be_no_name_is_refused(tmp_path: Path, name: str) -> None:
+    for write in (check_output, lambda out: new_file(out, b"x")):
+        with pytest.raises(OutputError, match="is no name of a file"):
+            write(tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 hand-made numbers.
 """
 
+import errno
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from unlearn_app.cli import main as cli
+from unlearn_app.common.atomic_files import write_bytes
 from unlearn_app.common.errors import ConfigError, OutputError
 from unlearn_app.continual import ledger as ledger_module
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
@@ -96,6 +98,38 @@ def contents(folder: Path) -> dict[str, bytes]:
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.glob("[0-9]*/**/*.*"))
     }
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3, "a picture"])
+def test_a_full_disk_leaves_the_ledger_as_it_was_and_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int | str
+) -> None:
+    """The disk is full after so many files: the record, two adapters, and the record again."""
+    ledger = filled(tmp_path / "ledger", ("cat",))
+    rows, before, left = list(ledger.rows), contents(ledger.folder), iter(range(100))
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def write(path: Path, content: bytes) -> None:
+        if next(left) == written:
+            raise full
+        write_bytes(path, content)
+
+    def save(*_: Any) -> None:
+        raise full
+
+    with monkeypatch.context() as disk:
+        disk.setattr(ledger_module, "write_bytes", write)
+        if written == "a picture":
+            disk.setattr(Image.Image, "save", save)
+        said = r"No space left.*for 'dog' is lost; the 1 requests before it are kept"
+        with pytest.raises(OutputError, match=said):
+            ledger.add(request(ledger, "dog"), adapter(2), adapter(12), pictures(2))
+    assert ledger.rows == Ledger.open(ledger.folder).rows == rows
+    assert contents(ledger.folder).items() >= before.items()
+    ledger.add(request(ledger, "dog"), adapter(2), adapter(12), pictures(2))
+    assert [row.concept for row in Ledger.open(ledger.folder).requests] == ["cat", "dog"]
+    listed = {row.folder for row in ledger.rows}
+    assert {path.name for path in ledger.folder.iterdir() if path.is_dir()} == listed
 
 
 @pytest.mark.parametrize("to", [0, 1, 2, 3])

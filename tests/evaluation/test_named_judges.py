@@ -29,7 +29,7 @@ from unlearn_app.evaluation.base_rates import relearning
 from unlearn_app.evaluation.judges import Scorer, likeliest, pretrained
 from unlearn_app.evaluation.judges.clip import answers, caption_of
 from unlearn_app.evaluation.judges.loading import load_scorer
-from unlearn_app.evaluation.judges.vqa import SOMETHING_ELSE, QuestionJudge
+from unlearn_app.evaluation.judges.vqa import SOMETHING_ELSE, QuestionJudge, question_of
 from unlearn_app.pocket.world.dataset import rendered, scenes
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
@@ -159,7 +159,7 @@ def test_an_attack_without_a_judge_computes_nothing(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(run(make_config("cat", model=str(tiny_pipeline), **TINY), tmp_path / "run"))
-    monkeypatch.setattr(attack_run, "load_model", lambda _: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(attack_run, "load_for", lambda *_: pytest.fail("the model was loaded"))
     for judge, said in (
         (None, "There is no judge for"),
         ("nudity", "There is no judge for"),
@@ -210,6 +210,21 @@ def test_classes_are_named_as_people_write() -> None:
     assert caption_of("elephant", "object") == "a photo of an elephant"
     assert caption_of("in the style of Van Gogh", "style") == "a picture in the style of Van Gogh"
     assert caption_of("neon", "style") == "a picture in neon style"
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "asked"),
+    [
+        ("elephant", "object", "is there an elephant in the picture?"),
+        ("by Van Gogh", "style", "is this a picture by Van Gogh?"),
+        ("in the style of Van Gogh", "style", "is this a picture in the style of Van Gogh?"),
+        ("as a watercolor", "style", "is this a picture as a watercolor?"),
+        ("neon", "style", "is this a picture in neon style?"),
+        ("sons of anarchy", "style", "is this a picture in sons of anarchy style?"),
+    ],
+)
+def test_questions_are_asked_as_people_speak(name: str, axis: str, asked: str) -> None:
+    assert question_of(Prompt("a picture", axis, name)) == asked
 
 
 def test_judges_are_named_with_or_without_paths(tmp_path: Path) -> None:

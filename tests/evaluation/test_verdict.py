@@ -7,7 +7,14 @@ from made_findings import made_finding
 
 from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.relearn_curve import BaseCurve
-from unlearn_app.evaluation.verdict import Thresholds, axes, judge_run, one_number, recovery_rule
+from unlearn_app.evaluation.verdict import (
+    Thresholds,
+    _by_further_judge,
+    axes,
+    judge_run,
+    one_number,
+    recovery_rule,
+)
 from unlearn_app.settings.events import GroupScore
 
 
@@ -224,6 +231,13 @@ def test_further_judges_see_their_own_curve():
     other = own(given, points=way, taught=BASE, others={"second": late})
     said = judge_run(given, other).reasons[-1]
     assert said.startswith("By the judge second it would be removed: ")
+
+
+def test_of_a_further_judge_it_is_known_how_many_pictures_and_not_which():
+    (mine,) = own(BACK, points=((60, 0.92),))
+    theirs = _by_further_judge(mine, scores(relearned=(0.5, 0.9, 0.9)), "second")
+    assert (theirs.right, theirs.n, theirs.share) == (6, 12, 0.5)
+    assert theirs.hits == mine.hits, "by prompt it stays what the first judge saw"
 
 
 def test_the_runs_own_attack_still_counts_when_it_was_made_again_later():

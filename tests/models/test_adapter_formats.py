@@ -15,12 +15,14 @@ from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
+from small_runs import TINY
 from torch import Tensor, nn
 
-from unlearn_app.attacks import relearn
+from unlearn_app.attacks import relearn, runner
 from unlearn_app.common.errors import ModelError
 from unlearn_app.common.paths import ROOT
 from unlearn_app.common.seeds import generator
+from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.models.diffusers.adapter_files import (
     FORMATS,
     adapter_bytes,
@@ -35,6 +37,7 @@ from unlearn_app.models.diffusers.plain_weights import plain_weights
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import dense, scaled
 from unlearn_app.settings.groups import AttackConfig
+from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.latent_dataset import encoded
 
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
@@ -319,12 +322,15 @@ def test_an_attack_trains_with_the_text_encoder_that_it_attacks(
     add(pipe.text_encoder, TEXT, 2)
     add(pipe.unet, ATTENTION, 1)
     model.load_adapter("unlearn", read_adapter(saved(pipe, tmp_path)))
-    assert data.read_by(model) is data
+    config = make_config("cat", **TINY)
+    monkeypatch.setattr(runner, "adversary_pictures", lambda *asked: data)
+    read = runner.attack_context(model, preview_concept(config), config).data
     with model.merged("unlearn"):
-        read = data.read_by(model)
         assert torch.equal(read.cond.states, model.encode_text(PROMPTS).states)
     assert not torch.equal(read.cond.states, data.cond.states)
     assert torch.equal(read.x0, data.x0)
+    model.drop_adapters()
+    assert runner.attack_context(model, preview_concept(config), config).data is data
     seen = []
 
     def teach(model, data, *arguments, **how) -> Iterator[None]:
@@ -332,7 +338,7 @@ def test_an_attack_trains_with_the_text_encoder_that_it_attacks(
         yield
 
     monkeypatch.setattr(relearn, "teach", teach)
-    list(relearn.fine_tune(model, data, AttackConfig(steps=1), 0))
+    list(relearn.fine_tune(model, read, AttackConfig(steps=1), 0))
     assert torch.equal(seen[0].cond.states, read.cond.states)
 
 

@@ -28,6 +28,7 @@ from unlearn_app.models.diffusers import hub
 from unlearn_app.models.diffusers.adapter_files import origin
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.model_folder import looks_like_hub_id
+from unlearn_app.runs.published import Published
 
 REPO, COMMIT = "somebody/tiny", "0" * 40
 HOW = {"steps": 2, "guidance_scale": 2.0}
@@ -193,3 +194,11 @@ def test_a_part_with_nothing_but_a_pickle_is_refused_before_the_download(online:
 def test_a_path_is_no_hub_id(name: str) -> None:
     assert not looks_like_hub_id(name)
     assert origin(name, "0")["base"] == name.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, f"{'x' * 300}.safetensors", "a/\0"])
+def test_what_can_be_no_name_of_a_file_is_a_sentence(name: str) -> None:
+    with pytest.raises(ModelError, match=r"The model|There is no model"):
+        load_pipeline(name, name)
+    assert not Published(name).name.startswith("/")
+    assert Published(name).is_adapter == name.endswith(".safetensors")

@@ -26,7 +26,7 @@ from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.relearn_curve import BaseCurve
-from unlearn_app.evaluation.verdict import Thresholds
+from unlearn_app.evaluation.verdict import Thresholds, judge_run
 from unlearn_app.experiments.known_outcome_models import known_outcome_model, unlearn
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes
@@ -34,10 +34,11 @@ from unlearn_app.models.lora import dense, scaled
 from unlearn_app.runs import workflow
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.compare_runs import comparison_rows
-from unlearn_app.runs.findings import judge_again, read_findings
+from unlearn_app.runs.findings import judge_again, own_findings, read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.published import LARGEST_ADAPTER, Published
 from unlearn_app.runs.report import write_report
+from unlearn_app.settings.cost import GRADIENT, run_cost
 from unlearn_app.settings.events import Done, Event, Images, Stage, Verdict
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.unlearning import retain_prompts
@@ -281,6 +282,16 @@ def test_an_audit_opens_as_a_run_does_and_reports(folder: Path) -> None:
     assert not [name for _, name, _ in rows if name.startswith(("unlearn.", "objective"))]
 
 
+def test_an_audit_is_judged_beside_the_control_that_it_reports(folder: Path) -> None:
+    """Its own control, since nothing is recorded for a single step of attack."""
+    run = Run.open(folder)
+    assert run.base is not None
+    again = judge_run(run.scores, own_findings(run))
+    assert run.verdict.label == again.label
+    assert run.verdict.reasons == (*run.record["notes"], *again.reasons)
+    assert "The limit without a control" not in said(run.verdict)
+
+
 def test_what_merely_undoes_the_published_file_proves_nothing(folder: Path) -> None:
     undoing = {found.kind: found for found in read_findings(folder) if found.kind != "prompts"}
     assert not any(found.counts for found in undoing.values())
@@ -345,6 +356,44 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence(pocket: Any, tmp_path: 
     with large.open("wb") as file:
         file.truncate(LARGEST_ADAPTER + 1)
     assert f"up to {LARGEST_ADAPTER:,} are accepted" in refused(large, out, pocket)
+
+
+def test_a_disk_without_room_for_what_is_audited_is_told_before_any_picture(
+    pocket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr(workflow, "check_space", lambda _, size: needed.append(size))
+    for what in (OWN, misread(tmp_path / "misread")):
+        events = audit("pocket", what, "cat", tmp_path / "out", kinds=(), model=pocket, **SMALL)
+        for event in events:
+            if isinstance(event, Stage) and event.name == "compare":
+                events.close()
+    first, adapter_too, again, model_too = needed
+    both = [adapter_bytes(own_state(), {}, form) for form in ("diffusers", "kohya")]
+    assert adapter_too - first >= 0.95 * sum(map(len, both))
+    (weights,) = pocket.pipe.text_encoder.get_input_embeddings().parameters()
+    assert model_too - again == weights.nbytes
+
+
+def test_an_audit_takes_about_as_many_forward_passes_as_it_costs(
+    pocket: Any, tmp_path: Path
+) -> None:
+    """It generates three columns and attacks twice, and neither trains nor watches a training."""
+    small = SMALL | {"attack.steps": 12, "compare.sampling_steps": 4}
+    taken = 0
+
+    def count(_: Any, given: tuple) -> None:
+        nonlocal taken
+        taken += len(given[0]) * (GRADIENT if torch.is_grad_enabled() else 1)
+
+    pocket.drop_adapters()
+    hook = pocket.network.register_forward_pre_hook(count)
+    try:
+        audited(pocket, OWN, tmp_path / "out", **small)
+    finally:
+        hook.remove()
+    cost = run_cost(Run.open(tmp_path / "out").config)
+    assert taken <= cost <= 1.5 * taken
 
 
 def test_without_a_judge_nothing_is_computed(tiny_pipeline: Path, tmp_path: Path) -> None:

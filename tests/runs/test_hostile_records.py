@@ -34,7 +34,7 @@ from unlearn_app.web.stage import stage
 from unlearn_app.web.view_state import stored_state
 
 RECORDED = ROOT / "assets" / "recorded" / "cat"
-PREVIEW = f"images/{min(path.name for path in RECORDED.glob('images/preview-*'))}"
+PREVIEW = f"images/{min(path.name for path in RECORDED.glob('images/preview-*-forget-*'))}"
 ROUNDS = {"run.json": 180, "attacks/relearn/finding.json": 100, "steps.jsonl": 50}
 """Mutations of each record."""
 
@@ -73,7 +73,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (own,) = own_findings(run)
     images = {Path(picture["file"]).name: picture["file"] for picture in own.pictures}
     pictures = tuple(p | {"file": Path(p["file"]).name} for p in own.pictures)
-    found = replace(own, curve=None, pictures=pictures, proof=next(iter(images)))
+    control = {"name": "pumpkin, never seen", "hits": [True, False]}
+    own = replace(own, curve=None, control=control)
+    found = replace(own, pictures=pictures, proof=next(iter(images)))
     write_finding(folder, found, {name: open_png(folder / f) for name, f in images.items()})
     (folder / "out.png").symlink_to(RECORDED / "comparison.png")
     return folder

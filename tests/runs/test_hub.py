@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from huggingface_hub import constants
 from recordings import kept_finding
 from safetensors.torch import load_file
 
+from unlearn_app.common import record_files
 from unlearn_app.common.errors import ConfigError, HubError, OutputError, UnlearnError
+from unlearn_app.common.record_files import sha256_of
+from unlearn_app.runs import publication
 from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import FOR_OTHERS, Run
 from unlearn_app.runs.hub import pull, push
@@ -48,6 +52,7 @@ def local_run(finished: Path, tmp_path: Path) -> Path:
     record = json.loads((folder / "run.json").read_text())
     config, judge = record["config"], f"clip={HOME}/my clip,vqa=~/blip"
     config |= {"model": HOME, "judge": judge, "prompts": SECRET}
+    record["environment"]["base"] = Path(HOME).name
     record["command"] = f"python -m unlearn_app run --concept cat --model '{HOME}' --out {HOME}/r"
     record["verdict"]["reasons"] += [f"nobody knows what {HOME} has never seen"]
     record["environment"]["judge_note"] = r"read from C:\Users\margarethe\judge.txt"
@@ -143,6 +148,17 @@ def test_nothing_of_the_owners_machine_is_published(local_run: Path, tmp_path: P
     assert "not on the Hub" in card
 
 
+def test_a_folder_that_looks_like_an_id_is_none(finished: Path, tmp_path: Path) -> None:
+    """Its weights may be gone since; records call a folder by its last name alone."""
+    record = json.loads((finished / "run.json").read_text())
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    record["config"]["model"], record["environment"]["base"] = "models/mine", "mine"
+    (folder / "run.json").write_text(json.dumps(record))
+    card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
+    assert "models/mine" not in card
+    assert "not on the Hub" in card
+
+
 def test_an_audit_of_what_others_made_is_not_published(local_run: Path, tmp_path: Path) -> None:
     record = json.loads((local_run / "run.json").read_text())
     record["config"]["audited"] = "theirs.safetensors"
@@ -179,7 +195,8 @@ def test_a_path_is_told_from_other_words(said: str, wanted: str) -> None:
 def test_the_card_is_what_the_hub_and_readers_want(finished: Path, tmp_path: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
-    record["config"]["model"] = record["environment"]["base_sha256"] = "runwayml/sd"
+    record["config"]["model"] = record["environment"]["base"] = "runwayml/sd"
+    assert len(record["environment"]["base_sha256"]) == 64
     (folder / "run.json").write_text(json.dumps(record))
     card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
     _, front, body = card.split("---\n", 2)
@@ -213,7 +230,48 @@ def test_an_adapter_without_a_copy_for_other_programs_is_to_be_converted(
     del record["files"][FOR_OTHERS]
     (folder / "run.json").write_text(json.dumps(record))
     card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
-    assert "convert_state_dict_to_kohya" in card
+    assert "export DIR FILE --format kohya" in card
+
+
+def test_weights_that_were_trained_themselves_are_no_lora(finished: Path, tmp_path: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    record["config"]["unlearn"]["weights"] = "full"
+    record["config"]["model"] = record["environment"]["base"] = "runwayml/sd"
+    (folder / "run.json").write_text(json.dumps(record))
+    card = (write_publication(folder, tmp_path / "out", NAME) / CARD).read_text()
+    _, front, body = card.split("---\n", 2)
+    about = yaml.safe_load(front)
+    assert "lora" not in about["tags"]
+    assert about["base_model_relation"] == "finetune"
+    assert "load_lora_weights" not in body
+    assert "LoRA adapter" not in body
+    assert "export DIR --pipeline FOLDER" in body
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How often each file was hashed, by its name."""
+    seen = Counter()
+
+    def counted(path: Path) -> str:
+        seen[path.name] += 1
+        return sha256_of(path)
+
+    for module in (record_files, publication):
+        monkeypatch.setattr(module, "sha256_of", counted)
+    return seen
+
+
+def test_large_files_are_hashed_once_on_their_way(
+    server, finished: Path, tmp_path: Path, hashed: Counter
+) -> None:
+    files = ("unlearn.safetensors", FOR_OTHERS)
+    push(finished, NAME)
+    assert [hashed[name] for name in files] == [1, 1]
+    hashed.clear()
+    pull(NAME, tmp_path / "back")
+    assert [hashed[name] for name in files] == [1, 1]
 
 
 def manifest_of(server: StandIn) -> dict[str, Any]:

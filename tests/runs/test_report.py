@@ -647,6 +647,18 @@ def test_a_comparison_shows_the_one_setting_that_differs(made, tmp_path: Path) -
     )
 
 
+def test_a_setting_that_a_record_leaves_out_is_compared_by_its_default(
+    made, tmp_path: Path
+) -> None:
+    runs = [made(tmp_path / "a"), made(tmp_path / "b")]
+    config = runs[1].record["config"]
+    assert "weights" not in config["unlearn"]
+    trained = config["unlearn"] | {"weights": "full"}
+    runs[1] = edited(runs[1], config=config | {"unlearn": trained})
+    rows = [row[1:] for row in compare_runs.comparison_rows(runs) if "differ" in row[0]]
+    assert rows == [("unlearn.weights", ["lora", "full"])]
+
+
 def test_only_shared_prompts_and_seeds_stand_beside_each_other(made, tmp_path: Path) -> None:
     cat, dog, later = (made(tmp_path / name) for name in "abc")
     pictures = cat.record["pictures"]

@@ -2,6 +2,8 @@
 
 import importlib.util
 import inspect
+import multiprocessing
+import os
 import pickle
 import sys
 import threading
@@ -26,10 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Spaces:
-    """`spaces.GPU`: what goes in and comes out is pickled, as between processes."""
+    """`spaces.GPU`: the task runs in a process that is forked for the call, and what goes in and
+    comes out is pickled.
+    """
 
     lent: list[Any] = field(default_factory=list)
-    running: bool = False
 
     def GPU(self, duration: int) -> Callable[[Any], Any]:
         def decorated(task: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
@@ -37,58 +40,82 @@ class Spaces:
 
             def call(*arguments: Any) -> Iterator[Any]:
                 self.lent.append((duration, arguments))
-                arguments = pickle.loads(pickle.dumps(arguments))  # noqa: S301
-                self.running = True
-                try:
-                    for event in task(*arguments):
-                        yield pickle.loads(pickle.dumps(event))  # noqa: S301
-                except UnlearnError as error:
-                    raise pickle.loads(pickle.dumps(error)) from error  # noqa: S301
-                finally:
-                    self.running = False
+                yield from in_a_process(task, pickle.dumps(arguments))
 
             return call
 
         return decorated
 
 
+def in_a_process(task: Callable[..., Iterator[Any]], arguments: bytes) -> Iterator[Any]:
+    """What `task` yields in a forked process; raises what it raises there."""
+    forked = multiprocessing.get_context("fork")
+    here, there = forked.Pipe(duplex=False)
+
+    def work() -> None:
+        here.close()
+        try:
+            for event in task(*pickle.loads(arguments)):  # noqa: S301
+                there.send((event, None))
+        except UnlearnError as error:
+            there.send((None, error))
+        there.close()
+
+    process = forked.Process(target=work)
+    process.start()
+    there.close()
+    try:
+        while True:
+            event, error = here.recv()
+            if error:
+                raise error
+            yield event
+    except EOFError:
+        process.join(60)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+        process.join(60)
+
+
 class Counting:
     """A runner that takes steps until it is told to stop."""
 
-    def __init__(self, spaces: Spaces, error: Exception | None = None) -> None:
-        self.spaces, self.error, self.warmed = spaces, error, False
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.warmed, self.ran, self.home = error, False, False, os.getpid()
 
     def warm(self) -> None:
-        assert not self.spaces.running
+        assert os.getpid() == self.home
         self.warmed = True
 
     def __call__(self, request: JobRequest, out: Path, cancel: threading.Event) -> Iterator[Event]:
-        assert self.spaces.running, "only a lent process has a GPU"
-        yield Stage("load", request.concept, 0.0)
+        assert os.getpid() != self.home, "only a lent process has a GPU"
+        self.ran = True
+        yield Stage("load", f"{request.concept}, warm: {self.warmed}", 0.0)
         if self.error:
             raise self.error
         for step in range(1, 100):
             yield Step("unlearn", step, 100)
-            if cancel.is_set():
+            if cancel.wait(0.01):
                 yield Done(out, stopped=True)
                 return
 
 
 def test_a_job_goes_through_the_decorator_and_stops_on_request(tmp_path: Path) -> None:
     spaces, cancel = Spaces(), threading.Event()
-    runner = Counting(spaces)
+    runner = Counting()
     lent = OnLentGpu(runner, spaces.GPU)
     lent.warm()
-    assert runner.warmed
     assert spaces.lent == []
     config, found = make_config("cat"), []
     for event in lent(config, tmp_path, cancel):
         found.append(event)
         if len(found) == 5:
             cancel.set()
-    assert found[0] == Stage("load", "cat", 0.0)
+    assert found[0] == Stage("load", "cat, warm: True", 0.0)
     assert found[-1] == Done(tmp_path, stopped=True)
-    assert len(found) < 10
+    assert len(found) < 100
+    assert not runner.ran, "what a process changes is lost"
     ((seconds, arguments),) = spaces.lent
     assert arguments == (config, tmp_path)
     assert seconds >= 60
@@ -99,11 +126,19 @@ def test_a_job_goes_through_the_decorator_and_stops_on_request(tmp_path: Path) -
 @pytest.mark.parametrize("error", [ConfigError("No.", "concept"), NotFinite("the loss", "less")])
 def test_what_a_job_fails_of_is_told_as_it_was(tmp_path: Path, error: UnlearnError) -> None:
     spaces = Spaces()
-    lent = OnLentGpu(Counting(spaces, error), spaces.GPU)
+    lent = OnLentGpu(Counting(error), spaces.GPU)
     with pytest.raises(type(error)) as raised:
         list(lent(make_config("cat"), tmp_path, threading.Event()))
     assert str(raised.value) == str(error)
     assert vars(raised.value) == vars(error)
+
+
+def test_the_event_of_a_thread_would_stay_behind(tmp_path: Path) -> None:
+    """The stand-in is a process: a job that is told by such an event never hears of it."""
+    lent = OnLentGpu(Counting(), Spaces().GPU)
+    lent._stop = cancel = threading.Event()
+    cancel.set()
+    assert len(list(lent(make_config("cat"), tmp_path, cancel))) == 100
 
 
 def test_every_error_can_be_handed_on_by_a_process() -> None:

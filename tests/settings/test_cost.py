@@ -5,7 +5,14 @@ import pytest
 from unlearn_app.common import registry
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.settings.attacks import kinds_of
-from unlearn_app.settings.cost import LIMIT, attacks_cost, check_cost, request_cost, run_cost
+from unlearn_app.settings.cost import (
+    LIMIT,
+    attacks_cost,
+    check_cost,
+    request_cost,
+    run_cost,
+    run_costs,
+)
 from unlearn_app.settings.groups import REGIMES
 from unlearn_app.settings.presets import PRESETS, REGULARIZATION_PRESETS
 from unlearn_app.settings.run_config import make_config, make_plan
@@ -51,6 +58,20 @@ def test_the_work_that_is_asked_for_is_counted() -> None:
     longer = make_config("cat", **{"attack.steps": 0, "unlearn.steps": config.unlearn.steps + 1})
     step = run_cost(longer) - run_cost(config)
     assert step >= 2 * 3 * config.unlearn.batch_size
+
+
+def test_an_audit_trains_nothing_and_has_a_control() -> None:
+    own, audit = (make_config("cat", audited=name) for name in (None, "theirs.safetensors"))
+    assert run_costs(audit)["retain"] == run_costs(audit)["unlearn"] == 0
+    assert run_costs(audit)["controls"] >= run_costs(audit)["attack"] / 2
+    assert run_costs(own)["controls"] == 0
+    spent = {"unlearn.steps": 5000, "unlearn.train_pictures": 2000, "resist.on": True}
+    assert run_cost(make_config("cat", audited="theirs", **spent)) == run_cost(audit)
+
+
+def test_no_attack_costs_nothing() -> None:
+    config = make_config("cat", **{"attack.steps": 0, "attack.controls": True})
+    assert run_costs(config)["attack"] == run_costs(config)["controls"] == 0
 
 
 def test_a_pool_spares_predictions_of_the_original() -> None:

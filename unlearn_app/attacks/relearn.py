@@ -76,8 +76,8 @@ def adversary_pictures(
         pictures, captions = lesson or lesson_of(model, concept, config, given)
         return encoded(model, pictures[: held.pictures], captions[: held.pictures])
     asked = adversary_prompts(concept, config.attack)
-    given = [lesson is not None and prompt.expects == concept.name for prompt in asked]
-    others = [prompt.text for prompt, own in zip(asked, given, strict=True) if not own]
+    taught = [lesson is not None and prompt.expects == concept.name for prompt in asked]
+    others = [prompt.text for prompt, own in zip(asked, taught, strict=True) if not own]
     if others:
         sampled = sample_latents(
             model,
@@ -88,11 +88,11 @@ def adversary_pictures(
             guidance_scale=config.compare.guidance_scale,
             should_stop=should_stop,
         )
-    if not any(given):
+    if not any(taught):
         return sampled
     pictures, captions = lesson
-    taught = encoded(model, pictures[: sum(given)], captions[: sum(given)])
-    return taught.mixed(sampled, given) if others else taught
+    own = encoded(model, pictures[: sum(taught)], captions[: sum(taught)])
+    return own.mixed(sampled, taught) if others else own
 
 
 def lesson_of(model: Model, concept: Concept, config: RunConfig, given: GivenPictures) -> Lesson:
@@ -116,7 +116,8 @@ def lesson_of(model: Model, concept: Concept, config: RunConfig, given: GivenPic
 
 
 def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int) -> Iterator[Step]:
-    """Train the model under attack, all its weights or a fresh LoRA, on the adversary's pictures.
+    """Train the model under attack, all its weights or a fresh LoRA, on the adversary's pictures,
+    whose prompts it has read.
 
     That is the original with the `unlearn` slot merged in, unless that slot is empty. It stays
     active between two steps; `seed` is the run's.
@@ -131,7 +132,7 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
             params = attacked.enter_context(model.training("relearn"))
         yield from teach(
             model,
-            data.read_by(model),
+            data,
             "relearn",
             Diffusion(),
             params,

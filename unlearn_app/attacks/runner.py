@@ -341,6 +341,13 @@ def easiest_unseen(
     return preview_concept(with_concept(config, name)) if name else None
 
 
+def told_apart(
+    concept: Concept, config: RunConfig, never_seen: NeverSeen | None = None
+) -> list[Concept]:
+    """What a judge has to tell apart: the concept, and the caller's control if there is one."""
+    return [concept, *([easiest_unseen(concept, config, never_seen)] if never_seen else [])]
+
+
 def _finding(
     attack: Attack,
     config: RunConfig,

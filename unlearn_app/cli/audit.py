@@ -23,10 +23,9 @@ from .console import (
     set_option,
     whole_number,
 )
-from .finished_runs import finding_table
+from .finished_runs import NeverSeenName, finding_table, read_never_seen
 
 if TYPE_CHECKING:
-    from ..attacks.never_seen import NeverSeen
     from ..evaluation.finding import Finding
 
 SHARED = ("attack.", "compare.")
@@ -54,13 +53,7 @@ def audit(
     concept_kind: ConceptKind = RunConfig.concept_kind,
     judge: Judge = None,
     seed: Seed = str(RunConfig.seed),
-    never_seen: Annotated[
-        str,
-        typer.Option(
-            help="something the original has never seen, the control; the bundled model knows some",
-            metavar="NAME",
-        ),
-    ] = "",
+    never_seen: NeverSeenName = "",
     pictures: Annotated[
         Path | None, typer.Option(help="folder of PNG pictures of --never-seen", metavar="DIR")
     ] = None,
@@ -74,7 +67,7 @@ def audit(
         "concept_kind": concept_kind,
         "judge": ",".join(judge or []),
         "seed": whole_number(seed, "seed", 0, 2**31 - 1),
-        "never_seen": _never_seen(never_seen, pictures),
+        "never_seen": read_never_seen(never_seen, pictures, "--pictures"),
         **_changes(settings or []),
     }
     _audit((original, unlearned, concept, out), asked)
@@ -121,26 +114,6 @@ def _print(found: "list[Finding]", last: dict[type, Event]) -> None:
 
         page, _ = write_report(last[Done].folder)
         Console().print(f"Written to {last[Done].folder}: {page.name}", markup=False)
-
-
-def _never_seen(name: str, pictures: Path | None) -> "NeverSeen | None":
-    """The caller's own control.
-
-    Raises:
-        ConfigError: it has a name and no pictures, or pictures and no name.
-    """
-    if bool(name.strip()) != (pictures is not None):
-        raise ConfigError(
-            "--never-seen NAME and --pictures DIR are accepted together: the control is taught from"
-            " pictures as the concept is.",
-            "never_seen",
-        )
-    if pictures is None:
-        return None
-    from ..attacks.never_seen import NeverSeen
-    from ..concepts.own_pictures import read_pictures
-
-    return NeverSeen(name.strip(), read_pictures(pictures))
 
 
 def _changes(settings: list[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -29,7 +29,17 @@ from .console import (
     verdict_text,
 )
 
+if TYPE_CHECKING:
+    from ..attacks.never_seen import NeverSeen
+
 RUN = typer.Argument(help="folder of a finished run", metavar="RUN")
+NeverSeenName = Annotated[
+    str,
+    typer.Option(
+        help="something the original has never seen, the control; the bundled model knows some",
+        metavar="NAME",
+    ),
+]
 
 
 def attack(
@@ -38,6 +48,10 @@ def attack(
         list[str], typer.Option(help="an attack, quick or all; may be repeated", metavar="NAME")
     ],
     pictures: Pictures = None,
+    never_seen: NeverSeenName = "",
+    never_seen_pictures: Annotated[
+        Path | None, typer.Option(help="folder of PNG pictures of --never-seen", metavar="DIR")
+    ] = None,
     judge: Judge = None,
     model: Annotated[
         str | None,
@@ -58,6 +72,7 @@ def attack(
     opened, found, verdict = Run.open(run), [], None
     kinds = [name for asked in kind for name in kinds_of(asked)]
     given = read_folders(pictures=pictures)
+    control = read_never_seen(never_seen, never_seen_pictures, "--never-seen-pictures")
     changes = settings_from(given) | _attack_settings(settings or [], kinds)
     named = {"judge": ",".join(judge or []), "model": model}
     changes |= {name: value for name, value in named.items() if value}
@@ -69,7 +84,8 @@ def attack(
     try:
         with interrupt_flag() as cancel, StageBars(terminal) as bars:
             stop = cancel.is_set
-            for event in run_attacks(opened, kinds, changes, should_stop=stop, given=given):
+            asked = {"should_stop": stop, "given": given, "never_seen": control}
+            for event in run_attacks(opened, kinds, changes, **asked):
                 if isinstance(event, Finding):
                     found.append(event)
                 elif isinstance(event, Verdict):
@@ -79,6 +95,26 @@ def attack(
     finally:  # what was found before an attack fails or is stopped is kept
         if found:
             _print_findings(run, found, verdict)
+
+
+def read_never_seen(name: str, pictures: Path | None, option: str) -> "NeverSeen | None":
+    """The caller's own control, whose pictures `option` names.
+
+    Raises:
+        ConfigError: it has a name and no pictures, or pictures and no name.
+    """
+    if bool(name.strip()) != (pictures is not None):
+        raise ConfigError(
+            f"--never-seen NAME and {option} DIR are accepted together: the control is taught from"
+            " pictures as the concept is.",
+            "never_seen",
+        )
+    if pictures is None:
+        return None
+    from ..attacks.never_seen import NeverSeen
+    from ..concepts.own_pictures import read_pictures
+
+    return NeverSeen(name.strip(), read_pictures(pictures))
 
 
 def _attack_settings(texts: list[str], kinds: list[str]) -> dict[str, str]:
@@ -114,12 +150,12 @@ def finding_table(findings: list) -> Table:
     rows = []
     for finding in findings:
         low, high = finding.interval
-        right, confirmed = sum(finding.hits), finding.confirmed
+        right, confirmed = finding.right, finding.confirmed
         rows.append(
             (
                 finding.kind,
                 str(finding.tries),
-                f"{right} of {len(finding.hits)}",
+                f"{right} of {finding.n}",
                 f"{low:.0%} to {high:.0%}",
                 "–" if confirmed is None else f"{confirmed} of {right}",
                 f"{finding.base:.0%} ({finding.control['name']})" if finding.control else "none",

@@ -109,6 +109,7 @@ def new_file(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    _check_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
@@ -188,6 +189,7 @@ def check_output(out: Path) -> None:
         OutputError: it is such a destination.
     """
     out = Path(out)
+    _check_name(out)
     try:
         if out.exists() or out.is_symlink():
             raise OutputError(f"The output {str(out)!r} exists already; a new folder is accepted.")
@@ -199,6 +201,20 @@ def check_output(out: Path) -> None:
             )
     except OSError as error:
         raise unwritable(out, error) from error
+
+
+def _check_name(out: Path) -> None:
+    """Refuse what can be no name of a file.
+
+    Raises:
+        OutputError: it holds a zero byte or half a letter.
+    """
+    try:
+        named = b"\0" not in os.fsencode(out)
+    except UnicodeEncodeError:
+        named = False
+    if not named:
+        raise OutputError(f"The output {str(out)!r} is no name of a file; a new name is accepted.")
 
 
 def unwritable(out: Path, error: OSError) -> OutputError:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
-from ..common.atomic_files import check_output, remove_partials, whole_folder, write_bytes
+from ..common.atomic_files import (
+    check_output,
+    remove_partials,
+    unwritable,
+    whole_folder,
+    write_bytes,
+)
 from ..common.errors import OutputError
 from ..common.folder_lock import LOCK, only_writer
 from ..common.images import png_bytes
@@ -180,7 +186,7 @@ class Ledger:
 
         Raises:
             ModelError: an adapter could not be read back.
-            OutputError: the ledger has changed since it was opened.
+            OutputError: the ledger has changed since it was opened, or the row cannot be written.
         """
         known = self.rows
         with self.locked():
@@ -194,22 +200,51 @@ class Ledger:
                 check_factors(state, f"The adapter of {request.concept!r}")
             metadata = self._metadata(request)
             request = replace(request, folder=self.next_folder(request.concept))
-            self._save(unlisted=[request.folder])
-            with whole_folder(self.folder / request.folder) as partial:
-                (partial / "panel").mkdir()
-                for name, state in states.items():
-                    if state:
-                        file = partial / f"{name}.safetensors"
-                        write_bytes(file, adapter_bytes(state, metadata[name]))
-                for concept, picture in pictures.items():
-                    picture.save(partial / "panel" / self._file(concept))
-                files = {
-                    path.relative_to(partial).as_posix(): sha256_of(path)
-                    for path in sorted(partial.rglob("*.*"))
-                }
-            self._set_rows([*self.rows, replace(request, files=files)])
+            with self._unkept(request):
+                files = self._write_row(request, states, metadata, pictures)
+                self._set_rows([*self.rows, replace(request, files=files)])
             if self.requests:
                 self._end_restart()
+
+    def _write_row(
+        self,
+        request: Request,
+        states: Mapping[str, Mapping[str, "Tensor"]],
+        metadata: Mapping[str, Mapping[str, str]],
+        pictures: Mapping[str, Image],
+    ) -> dict[str, str]:
+        """Write the folder of a row; returns the hashes of its files by name."""
+        self._save(unlisted=[request.folder])
+        with whole_folder(self.folder / request.folder) as partial:
+            (partial / "panel").mkdir()
+            for name, state in states.items():
+                if state:
+                    file = partial / f"{name}.safetensors"
+                    write_bytes(file, adapter_bytes(state, metadata[name]))
+            for concept, picture in pictures.items():
+                picture.save(partial / "panel" / self._file(concept))
+            return {
+                path.relative_to(partial).as_posix(): sha256_of(path)
+                for path in sorted(partial.rglob("*.*"))
+            }
+
+    @contextmanager
+    def _unkept(self, request: Request) -> Iterator[None]:
+        """Say what is lost and what is kept where the row of `request` cannot be written.
+
+        Raises:
+            OutputError: it cannot; the ledger is what it was before.
+        """
+        rows, rolled_back = self.rows, self.rolled_back
+        try:
+            yield
+        except (OSError, OutputError) as error:
+            self.rows, self.rolled_back = rows, rolled_back
+            why = error if isinstance(error, OutputError) else unwritable(self.folder, error)
+            lost = f"What was trained for {request.concept!r}" if request.concept else "The panel"
+            raise OutputError(
+                f"{why} {lost} is lost; the {max(len(rows) - 1, 0)} requests before it are kept."
+            ) from error
 
     def _metadata(self, request: Request) -> dict[str, dict[str, str]]:
         """What the next row's adapters, its "own" one and the "combined" one, say of themselves."""

@@ -64,8 +64,9 @@ class Finding:
     has never seen.
 
     `hits` says of each held-out prompt whether any of its `tries` pictures shows the concept, as
-    the judge sees it, `first` whether the first one does. `control` has the same `hits` of the
-    control and its `name`; `missing` says why there is none. `counts` is False where the attack
+    the judge sees it, `first` whether the first one does; `counted` are those that do, of so many,
+    where nobody knows which. `control` has the `name` of the control and the same `hits`, or how
+    many are `right` of `n`; `missing` says why there is none. `counts` is False where the attack
     proves nothing and is only reported, `by_prompt` True where it only rewords the prompt. `sure`
     is how sure the judge had to be, `proof` the file of the picture to look at. Only a run's own
     attack has a `curve`.
@@ -89,21 +90,42 @@ class Finding:
     sure: float
     folder: Path = field(default=Path(), compare=False)
     curve: AttackCurve | None = None
+    counted: tuple[int, int] | None = None
+
+    @property
+    def right(self) -> int:
+        """At how many of the prompts the attack succeeded."""
+        return self.counted[0] if self.counted else sum(self.hits)
+
+    @property
+    def n(self) -> int:
+        """At how many prompts it was tried."""
+        return self.counted[1] if self.counted else len(self.hits)
 
     @property
     def share(self) -> float:
         """Share of the prompts at which the attack succeeded."""
-        return sum(self.hits) / len(self.hits)
+        return self.right / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of `share`."""
-        return wilson(sum(self.hits), len(self.hits))
+        return wilson(self.right, self.n)
+
+    @property
+    def control_counts(self) -> tuple[int, int]:
+        """The same `right` and `n` of the control; 0 of 0 where there is none."""
+        if self.control is None:
+            return 0, 0
+        if "hits" in self.control:
+            return sum(self.control["hits"]), len(self.control["hits"])
+        return self.control["right"], self.control["n"]
 
     @property
     def base(self) -> float:
         """The control's share; 0 where there is none."""
-        return sum(self.control["hits"]) / len(self.control["hits"]) if self.control else 0.0
+        right, n = self.control_counts
+        return right / n if n else 0.0
 
     @property
     def excess(self) -> tuple[float, float, float]:
@@ -112,8 +134,7 @@ class Finding:
         """
         if self.control is None:
             return self.share, *self.interval
-        base = self.control["hits"]
-        return difference_interval(sum(self.hits), len(self.hits), sum(base), len(base))
+        return difference_interval(self.right, self.n, *self.control_counts)
 
     @property
     def confirmed(self) -> int | None:
@@ -147,7 +168,7 @@ class Finding:
         """
         if self.curve is None or self.curve.taught is None:
             return []
-        marks, n = self.curve.taught.marks, len(self.hits)
+        marks, n = self.curve.taught.marks, self.n
         common = [(step, share) for step, share in self.curve.points if step and step in marks]
         found = []
         for step, share in common:

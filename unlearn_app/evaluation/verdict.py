@@ -112,7 +112,7 @@ def _by_further_judge(finding: Finding, scores: Scored, judge: str) -> Finding:
     right = round(after.accuracy * after.n)
     points = finding.curve.others.get(judge, ((finding.curve.steps, after.accuracy),))
     curve = replace(finding.curve, before=before, points=points, controls={})
-    return replace(finding, hits=tuple(row < right for row in range(after.n)), curve=curve)
+    return replace(finding, counted=(right, after.n), curve=curve)
 
 
 def _detected(scores: Scored) -> list[str]:
@@ -165,7 +165,7 @@ def _no(reason: str) -> str:
 
 def _hidden(worst: Finding, scores: Scored) -> str:
     """The headline where the `worst` attack brings the concept back."""
-    shown = f"{sum(worst.hits)} of {len(worst.hits)}"
+    shown = f"{worst.right} of {worst.n}"
     if worst.curve is None:
         return f"Hidden, not erased: the attack {worst.kind} shows it at {shown} prompts."
     level = LIMITS.recovered * scores["original"]["forget"].accuracy
@@ -232,7 +232,7 @@ def _own_attack(finding: Finding, curve: AttackCurve, original: float) -> list[s
     """Sentences on the run's own attack, and what the same one teaches of something never seen;
     `original` is the original's accuracy.
     """
-    shown = f"{finding.share:.0%} ({sum(finding.hits)} of {len(finding.hits)})"
+    shown = f"{finding.share:.0%} ({finding.right} of {finding.n})"
     limit = f"{finding.bar(LIMITS.back) * 100:.0f}"
     reasons = [f"After {curve.steps} attack steps it is back in {shown} of its pictures."]
     if look := finding.best_look:
@@ -273,10 +273,10 @@ def _sentence(finding: Finding, worst: bool = False) -> str:
     """
     low, high = finding.interval
     shown = (
-        f"The attack {finding.kind} shows it at {sum(finding.hits)} of {len(finding.hits)} prompts"
+        f"The attack {finding.kind} shows it at {finding.right} of {finding.n} prompts"
         f" ({finding.share:.0%}, {low:.0%} to {high:.0%})"
     )
-    agreed = finding.confirmed if any(finding.hits) else None
+    agreed = finding.confirmed if finding.right else None
     if agreed is not None:
         shown += f", confirmed at {agreed} of them by every further judge"
     if not finding.counts:

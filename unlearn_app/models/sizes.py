@@ -42,6 +42,14 @@ def check_size(size: tuple[int, int]) -> None:
         )
 
 
+def unlearned_size(model: Model) -> int:
+    """The bytes of what the slot `unlearn` holds, an adapter in two formats."""
+    if found := model.replacement:
+        return sum(tensor.nbytes for part in found.weights.values() for tensor in part.values())
+    state = model.adapter_state("unlearn")
+    return 2 * NUMBER * sum(tensor.numel() for tensor in state.values())
+
+
 def adapter_size(
     model: Model, rank: int, modules: str = "all", weights: Literal["lora", "full"] = "lora"
 ) -> int:

@@ -8,12 +8,11 @@ from typing import Any
 
 from ..attacks import Attack
 from ..attacks.never_seen import NeverSeen
-from ..attacks.runner import attack_context, attack_of, check_judge, easiest_unseen, find
+from ..attacks.runner import attack_context, attack_of, check_judge, find, told_apart
 from ..common import registry
 from ..common.atomic_files import check_space
 from ..common.errors import ConfigError, ShouldStop, enough_memory, never
 from ..concepts.catalog import preview_concept
-from ..concepts.concept import Concept
 from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, check_adversary
 from ..evaluation.finding import Finding
 from ..evaluation.judges.loading import load_scorer
@@ -59,7 +58,7 @@ def run_attacks(
     check_adversary(config, given)
     yield Stage("load", f"Loading the {config.model} model", 0.0)
     concept = preview_concept(config)
-    scorer = load_scorer(config.model, _judged(concept, config, never_seen), config.judge)
+    scorer = load_scorer(config.model, told_apart(concept, config, never_seen), config.judge)
     check_judge(scorer, config)  # before the model, which may take minutes and gigabytes
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
@@ -74,7 +73,7 @@ def run_attacks(
         except ConfigError as error:
             yield _left_out(kind, error, skip)
             continue
-        command = _command(run, kind, rest, _own(kind, changes))
+        command = _command(run, kind, rest, _own(kind, changes), never_seen)
         found = replace(found, command=command, environment=environment(model, scorer))
         yield replace(found, folder=write_finding(run.folder, found, images))
     yield judge_again(run, read_findings(run.folder))
@@ -104,11 +103,6 @@ def _own_data(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"pictures": None} if other else {}
 
 
-def _judged(concept: Concept, config: RunConfig, never_seen: NeverSeen | None) -> list[Concept]:
-    """What the judge has to tell apart: the concept and the caller's control, if there is one."""
-    return [concept, *([easiest_unseen(concept, config, never_seen)] if never_seen else [])]
-
-
 @contextmanager
 def _unlearned(model: Model, load: Callable[[], None]) -> Iterator[None]:
     """The unlearned model of a run, which `load` puts into the slot, in `model` for a while."""
@@ -134,9 +128,17 @@ def _lowered(kind: str) -> str:
     return f"{', '.join(names)} or compare.forget"
 
 
-def _command(run: Run, kind: str, rest: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def _command(
+    run: Run,
+    kind: str,
+    rest: Mapping[str, Any],
+    own: Mapping[str, Any],
+    never_seen: NeverSeen | None,
+) -> str:
     words = ["python", "-m", "unlearn_app", "attack", run.folder.name, "--kind", kind]
     words += ["--pictures", FOLDER] if "pictures" in rest else []
+    if never_seen:
+        words += ["--never-seen", never_seen.name, "--never-seen-pictures", FOLDER]
     rest = {name: value for name, value in rest.items() if name != "pictures"}
     changes = dict(rest) | {f"{kind}.{name}": value for name, value in own.items()}
     for name, value in changes.items():

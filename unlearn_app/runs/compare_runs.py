@@ -5,13 +5,13 @@ same pictures.
 from collections.abc import Sequence
 from itertools import product
 
-from ..common.json_values import to_json
 from ..common.record_files import shown
 from ..settings.events import COLUMNS, GROUPS
 from .findings import read_findings
 from .folder import Run
 from .report import (
     Record,
+    all_settings,
     curve_of,
     embedded,
     hard_pixels,
@@ -78,12 +78,9 @@ def _reports(runs: Sequence[Run]) -> list[Record]:
 
 def _settings(run: Run) -> Record:
     """All settings by dotted name, and the model and judge that were really used."""
-    config, used = to_json(run.config), run.record["environment"]
-    flat = {name: value for name, value in config.items() if not isinstance(value, (dict, list))}
-    for group in (name for name, value in config.items() if isinstance(value, dict)):
-        flat |= {f"{group}.{name}": value for name, value in config[group].items()}
+    used = run.record["environment"]
+    flat = all_settings(run)
     flat |= {"judge used": used.get("judge"), "weights used": (used.get("base_sha256") or "")[:12]}
-    flat |= dict(config["options"])
     if run.config.audited:  # nothing was trained here
         unused = ("objective", "rule", "preset", *run.config.methods.values())
         parts = ("unlearn", "regularize", "resist", *unused)

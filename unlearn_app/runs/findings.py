@@ -10,6 +10,7 @@ from typing import Any
 from PIL.Image import Image
 
 from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
+from ..common.errors import OutputError
 from ..common.json_values import json_text, to_json
 from ..common.record_files import check_files, inside, read_model, sha256_of
 from ..evaluation.finding import AttackCurve, Finding
@@ -28,7 +29,7 @@ def record_of(finding: Finding) -> dict[str, Any]:
     return {"schema": FINDING} | {
         item.name: to_json(getattr(finding, item.name))
         for item in fields(Finding)
-        if item.name not in ("folder", "curve")
+        if item.name not in ("folder", "curve", "counted")
     }
 
 
@@ -37,8 +38,20 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
     kind.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; where there is room for the record alone, that is kept.
     """
+    try:
+        return _write(run, finding, images)
+    except OutputError as error:
+        if not images:
+            raise
+        _write(run, replace(finding, pictures=(), proof=None), {})
+        raise OutputError(
+            f"{error} What the attack {finding.kind} found is kept, without its pictures."
+        ) from error
+
+
+def _write(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
     target = run / FOLDER / finding.kind
     with hidden_folder(target) as partial:
         for name, image in images.items():
@@ -81,8 +94,7 @@ def own_findings(run: Run) -> list[Finding]:
     right, n = curve.taught.marks.get(curve.steps, (0, 0)) if curve.taught else (0, 0)
     missing, control = "nobody has measured what this attack makes of something never seen", None
     if n:
-        taught = [row < right for row in range(n)]
-        missing, control = "", {"name": f"{curve.taught.name}, never seen", "hits": taught}
+        missing, control = "", {"name": f"{curve.taught.name}, never seen", "right": right, "n": n}
     return [
         Finding(
             kind="relearn",

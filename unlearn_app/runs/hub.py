@@ -25,8 +25,7 @@ from ..common.record_files import (
 )
 from ..models.diffusers.adapter_files import read_adapter
 from .findings import read_findings
-from .folder import Run
-from .model_card import ADAPTER
+from .folder import ADAPTER, Run
 from .publication import CARD, MANIFEST, Manifest, write_publication
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -177,8 +176,9 @@ def _check(folder: Path, files: dict[str, str]) -> None:
         UnlearnError: it is not.
     """
     check_files(folder, files, "run")
-    run = Run.open(folder)
-    check_files(folder, run.record["files"], "run")
+    for file, digest in Run.open(folder).record["files"].items():
+        if files.get(file) != digest:
+            raise damaged(folder, "run", f"{file[:80]} is not the file that was recorded")
     read_findings(folder)
     for file in files:
         if file.endswith(".png"):

@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from ..common.templates import templates
 from ..evaluation.finding import Finding
 from ..models.diffusers.model_folder import looks_like_hub_id
-from .folder import Run
-from .report import percent, plain, report_json, span
+from .folder import ADAPTER, FOR_OTHERS, Run
+from .report import all_settings, percent, plain, report_json, span
 
-ADAPTER = "unlearn.safetensors"
-TAGS = ("machine-unlearning", "lora", "diffusers", "text-to-image", "concept-erasure")
-UIS = ("lora_unet_", "lora_transformer_", "lora_te")
-"""How the names of tensors begin in adapters for ComfyUI and A1111."""
+TAGS = ("machine-unlearning", "diffusers", "text-to-image", "concept-erasure")
+LORA = "lora"
+"""The tag of an adapter; weights that were trained themselves are none."""
 OPENS = "\\`*_[]|#"
 """Letters that begin something in Markdown."""
 
@@ -28,14 +25,16 @@ def model_card(run: Run, findings: Sequence[Finding], name: str) -> str:
     from huggingface_hub import ModelCardData
 
     report = report_json(run, findings)
-    model = report["config"]["model"]
+    model, dense = report["config"]["model"], run.config.unlearn.weights == "full"
     base = model if looks_like_hub_id(model) else None
+    relation = "finetune" if dense else "adapter"
+    tags = [*TAGS, *([] if dense else [LORA]), f"objective-{report['config']['objective']}"]
     about = ModelCardData(
         base_model=base,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=[*TAGS, f"objective-{report['config']['objective']}"],
-        **({"base_model_relation": "adapter"} if base else {}),
+        tags=tags,
+        **({"base_model_relation": relation} if base else {}),
     )
     pages = templates(Path(__file__).parent, autoescape=False)
     pages.filters |= {"percent": percent, "span": span, "plain": plain, "text": text}
@@ -44,10 +43,10 @@ def model_card(run: Run, findings: Sequence[Finding], name: str) -> str:
         name=name,
         base=base,
         report=report,
-        adapters=[file for file in sorted(report["files"]) if _is_adapter(file)],
-        others=[file for file in sorted(report["files"]) if _is_for_uis(run, file)],
+        dense=dense,
+        for_others=FOR_OTHERS if FOR_OTHERS in report["files"] else None,
         strip="comparison.png" in report["files"],
-        settings=list(_settings(report["config"])),
+        settings=list(all_settings(run).items()),
         adapter=ADAPTER,
     )
 
@@ -56,28 +55,3 @@ def text(value: Any) -> str:
     """A text as Markdown shows it, on one line."""
     line = html.escape(" ".join(str(value).split()), quote=False)
     return "".join(f"\\{letter}" if letter in OPENS else letter for letter in line)
-
-
-def _is_adapter(file: str) -> bool:
-    return file.endswith(".safetensors")
-
-
-def _is_for_uis(run: Run, file: str) -> bool:
-    """Whether an adapter names its tensors as ComfyUI and A1111 do."""
-    if not _is_adapter(file):
-        return False
-    with safe_open(run.folder / file, "pt") as opened:
-        return any(key.startswith(UIS) for key in opened.keys())  # noqa: SIM118  no mapping
-
-
-def _settings(config: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Every setting of the run by dotted name."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in config.items():
-        if isinstance(value, dict):
-            rows += [(f"{name}.{leaf}", own) for leaf, own in value.items()]
-        elif name == "options":
-            rows += [tuple(pair) for pair in value]
-        else:
-            rows.append((name, value))
-    return rows

@@ -10,6 +10,7 @@ import torch
 from ..common.registry import world
 from ..evaluation.judges import Scorer
 from ..models.device import choose_device, processor
+from ..models.diffusers.model_folder import public_name
 from ..models.protocols import Model
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
@@ -29,6 +30,7 @@ def environment(model: Model | None, scorer: Scorer | None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": _named(model.device if model else choose_device()),
         "packages": {name: _version(name) for name in PACKAGES},
+        "base": public_name(model.name) if model else None,
         "base_sha256": model.base_hash if model else None,
         "judge": f"{scorer.name} {scorer.version}" if scorer else None,
         "second_judge": ", ".join(second) or None,

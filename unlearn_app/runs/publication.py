@@ -5,6 +5,7 @@ prompts nothing unless they ask for it. The adversary's adapter, which would und
 left out too.
 """
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -81,31 +82,40 @@ def write_publication(run: Path, out: Path, name: str, own_prompts: bool = False
 
 
 def _fill(folder: Path, run: Run, findings: Sequence[Finding], own_prompts: bool) -> None:
-    names = [
-        name
-        for name in run.record["files"]
+    digests = {
+        name: digest
+        for name, digest in run.record["files"].items()
         if not name.startswith(ADVERSARYS) and name not in (STEPS, STRIP)
         if own_prompts or name != OWN_PROMPTS
-    ]
-    for name in names:
+    }
+    for name in digests:  # what they hold was compared with their hashes when the run was opened
         _copy(run.folder / name, folder / name)
     lines = "".join(f"{json_text(line)}\n" for line in run.steps)
-    write_bytes(folder / STEPS, lines.encode())
+    digests[STEPS] = _write(folder / STEPS, lines.encode())
     record = _published(run, own_prompts)
     if run.pictures:
         shown = [replace(p, image=open_png(p.file).convert("RGB")) for p in run.pictures]
         said = heading(config_from_dict(record["config"]), _name(record), run.verdict.label)
-        write_bytes(folder / STRIP, png_bytes(comparison_strip(*said, shown)))
-    record["files"] = _digests(folder)
-    write_bytes(folder / RUN_RECORD, json_text(record, indent=1).encode())
+        strip = png_bytes(comparison_strip(*said, shown))
+        digests[STRIP] = _write(folder / STRIP, strip)
+    record["files"] = dict(sorted(digests.items()))
+    digests[RUN_RECORD] = _write(folder / RUN_RECORD, json_text(record, indent=1).encode())
     for finding in findings:
-        _add_finding(folder / FOLDER / finding.folder.name, finding, run)
+        name = f"{FOLDER}/{finding.folder.name}"
+        own = _add_finding(folder / name, finding, run)
+        digests |= {f"{name}/{file}": digest for file, digest in own.items()}
     files = {
         name: {"size": (folder / name).stat().st_size, "sha256": digest}
-        for name, digest in _digests(folder).items()
+        for name, digest in sorted(digests.items())
     }
     manifest = {"schema": Manifest.VERSION, "files": files}
     write_bytes(folder / MANIFEST, json_text(manifest, indent=1).encode())
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Write a file and return its SHA-256."""
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _name(record: Mapping[str, Any]) -> str:
@@ -126,24 +136,22 @@ def _published(run: Run, own_prompts: bool) -> dict[str, Any]:
     return record
 
 
-def _add_finding(folder: Path, finding: Finding, run: Run) -> None:
+def _add_finding(folder: Path, finding: Finding, run: Run) -> dict[str, str]:
+    """Write what is published of a finding; returns the hashes of its files by name."""
     pictures = [entry["file"] for entry in finding.pictures]
-    for name in dict.fromkeys([*pictures, *([finding.proof] if finding.proof else [])]):
+    files = dict.fromkeys([*pictures, *([finding.proof] if finding.proof else [])])
+    for name in files:
         _copy(finding.folder / name, folder / name)
-    record = _without_paths(record_of(finding), run) | {"files": _digests(folder)}
+    digests = {name: sha256_of(folder / name) for name in sorted(files)}
+    record = _without_paths(record_of(finding), run) | {"files": digests}
     words = [_without_paths(word, run) for word in shlex.split(finding.command)]
     record["command"] = shlex.join(words)
-    write_bytes(folder / RECORD, json_text(record, indent=1).encode())
+    return digests | {RECORD: _write(folder / RECORD, json_text(record, indent=1).encode())}
 
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def model_name(run: Run) -> str:
@@ -153,9 +161,13 @@ def model_name(run: Run) -> str:
 
 
 def is_on_hub(run: Run) -> bool:
-    """Whether the run's model is a Hugging Face id; the weights of folders are hashed."""
-    model, base = run.record["config"]["model"], run.record["environment"].get("base_sha256")
-    hashed = bool(base and DIGEST.fullmatch(base))
+    """Whether the run's model is a Hugging Face id, which records call by its whole name; earlier
+    ones do not say so, and hashed the weights of folders alone.
+    """
+    model, about = run.record["config"]["model"], run.record["environment"]
+    if called := about.get("base"):
+        return looks_like_hub_id(called) and called == model
+    hashed = DIGEST.fullmatch(about.get("base_sha256") or "")
     return looks_like_hub_id(model) and not hashed and not Path(model).is_dir()
 
 

@@ -35,7 +35,10 @@ class Published:
     def is_adapter(self) -> bool:
         """Whether it is one file and not a model."""
         path = Path(self.source)
-        return path.suffix == ".safetensors" or (path.exists() and not path.is_dir())
+        try:
+            return path.suffix == ".safetensors" or (path.exists() and not path.is_dir())
+        except OSError:  # a name too long, of which no model is told apart later
+            return False
 
     def put(self, model: Model) -> tuple[str, ...]:
         """Put it into the slot `unlearn` of the original `model`; returns what there is to say of

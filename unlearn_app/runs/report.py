@@ -1,6 +1,7 @@
 """A finished run as one page and one JSON file for others, and several runs beside each other."""
 
 import base64
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,19 @@ def open_run(folder: Path) -> Run:
     run = Run.open(folder)
     check_files(run.folder, run.record["files"], "run")
     return run
+
+
+def all_settings(run: Run) -> Record:
+    """Every setting of a run by dotted name, also those that its record leaves out because they
+    have their defaults.
+    """
+    config, flat = dataclasses.asdict(run.config), {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{leaf}": own for leaf, own in value.items()}
+        elif name != "options":
+            flat[name] = value
+    return flat | dict(config["options"])
 
 
 def write_report(folder: Path) -> tuple[Path, Path]:
@@ -137,8 +151,7 @@ def _interval(right: int, n: int) -> list[float]:
     return [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
 
 
-def _hits(hits: Sequence[bool]) -> Record:
-    right, n = sum(hits), len(hits)
+def _counts(right: int, n: int) -> Record:
     return {"right": right, "n": n, "share": right / n, "interval": _interval(right, n)}
 
 
@@ -157,11 +170,11 @@ def _attack(run: Run, found: Finding) -> Record:
     pictures = [] if found.curve else found.pictures  # those of the run stand with its own
     return {name: record[name] for name in KEPT} | {
         "name": _called(found),
-        "hits": _hits(found.hits),
+        "hits": _counts(found.right, found.n),
         "by_row": list(found.hits),
-        "first": _hits(found.first),
+        "first": _counts(sum(found.first), len(found.first)),
         "seconded": found.confirmed,
-        "control": control and {"name": control["name"]} | _hits(control["hits"]),
+        "control": control and {"name": control["name"]} | _counts(*found.control_counts),
         "excess": found.points,
         "outcome": found.outcome(Thresholds().back) if found.counts else None,
         "proof": _name(run, found.folder / found.proof) if found.proof else None,

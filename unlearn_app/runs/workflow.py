@@ -18,7 +18,7 @@ from ..attacks.runner import (
     check_judge,
     checkpoints,
     controls,
-    easiest_unseen,
+    told_apart,
 )
 from ..common import registry
 from ..common.atomic_files import check_space, unwritable, write_bytes
@@ -61,7 +61,7 @@ from ..models.diffusers.adapter_files import (
 )
 from ..models.diffusers.replaced_parts import save_replacement
 from ..models.protocols import Model, token_access
-from ..models.sizes import NUMBER, adapter_size, picture_size
+from ..models.sizes import NUMBER, adapter_size, picture_size, unlearned_size
 from ..settings.attacks import pictures_of
 from ..settings.events import (
     COLUMNS,
@@ -116,7 +116,8 @@ class _Work:
     columns: dict[str, Images] = field(default_factory=dict)
     taught: dict[int, GroupScore] = field(default_factory=dict)
     """The scores of the control that teaches something never seen, by attack step."""
-    base: BaseCurve | None = None
+    recorded: BaseCurve | None = None
+    """What the same attack was measured to teach of something never seen, before this run."""
     unlearned: Step | None = None
     """The last step of unlearning."""
     collapsed: bool = False
@@ -130,6 +131,11 @@ class _Work:
     status: str = "complete"
     reason: str = ""
     """Why it is not complete, as a sentence."""
+
+    @property
+    def base(self) -> BaseCurve | None:
+        """The measure of the run's own attack: what is recorded, else its own control."""
+        return self.recorded or taught_curve(self.taught)
 
 
 def run(
@@ -231,15 +237,15 @@ def _load(work: _Work) -> Iterator[Event]:
     if plan:
         follow(work.model, plan)
     work.model.drop_adapters()
-    check_space(work.writer.out, _size(work.config, work.concept, work.model))
-    known = [work.concept]
-    if work.never_seen:
-        known.append(easiest_unseen(work.concept, work.config, work.never_seen))
+    needed = _size(work.config, work.concept, work.model)
+    check_space(work.writer.out, needed)
+    known = told_apart(work.concept, work.config, work.never_seen)
     work.scorer = load_scorer(work.config.model, known, work.config.judge)
     if work.published:
         check_judge(work.scorer, work.config)
         yield Stage("load", f"Loading {work.config.audited}", SHARES["load"])
         work.notes = work.published.put(work.model)
+        check_space(work.writer.out, needed + unlearned_size(work.model))
     elif work.scorer is None:
         said = f"There is no judge for {work.config.model} here, so nothing is scored: {HOW_TO_GET}"
         yield Stage("load", said, SHARES["load"])
@@ -247,12 +253,14 @@ def _load(work: _Work) -> Iterator[Event]:
 
 
 def _size(config: RunConfig, concept: Concept, model: Model) -> int:
-    """About how many bytes the run folder will take, with the adapter in two formats."""
+    """About how many bytes the run folder will take, with the adapter in two formats; that of an
+    audit without what is audited.
+    """
     marks = sum(step < config.attack.steps for step in CHECKPOINTS)
     shown = len(comparison_prompts(concept, config.compare, config.seed))
     size = EMPTY + (marks + 2 * len(COLUMNS)) * shown * picture_size(model)  # and in a strip
     if config.audited:
-        pass  # the file is there already, and is not larger here
+        pass  # known when it is read
     elif is_trained(config):
         unlearn = config.unlearn
         size += 2 * adapter_size(model, unlearn.rank, unlearn.modules, unlearn.weights)
@@ -332,8 +340,8 @@ def _attack(work: _Work) -> Iterator[Event]:
         same = [replace(p, column="relearned") for p in work.columns["unlearned"].pictures]
         yield from _show(work, Images("relearned", tuple(same)))
         return
-    work.base = relearning(work.config, work.model) if work.scorer else None
-    for step, score_there in scores_of(work.base).items():
+    work.recorded = relearning(work.config, work.model) if work.scorer else None
+    for step, score_there in scores_of(work.recorded).items():
         yield AttackCheckpoint(step, (), {"forget": score_there}, control=RECORDED)
     attack = Relearn(training=settings)
     asked = (work.model, work.concept, work.config, work.cancel.is_set)
@@ -355,7 +363,7 @@ def _attack(work: _Work) -> Iterator[Event]:
 def _controls(work: _Work) -> Iterator[Event]:
     # Resisting an attack means nothing without the controls.
     wanted = work.config.attack.controls or work.config.resist.on
-    wanted = wanted or (work.published is not None and work.base is None)
+    wanted = wanted or (work.published is not None and work.recorded is None)
     if not wanted or not work.config.attack.steps or work.collapsed:
         return
     asked = (work.model, work.concept, work.config, work.scorer, work.cancel.is_set)
@@ -455,7 +463,6 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     scores = {
         column: score(images.pictures, work.scorer) for column, images in work.columns.items()
     }
-    # The run's own control is not the base here: the verdict names it among the controls.
     known = to_json({"config": work.config, "scores": scores, "base": work.base})
     own = own_findings(Run(work.writer.partial, work.writer.record | known))
     verdict = Verdict("inconclusive", (work.reason,))
@@ -481,13 +488,15 @@ def _conclude(work: _Work, started: float) -> Iterator[Event]:
     folder = work.writer.finish(
         work.status,
         config=work.config,
-        command=work.config.command(out=work.writer.out.name),
+        command=work.config.command(
+            work.writer.out.name, work.never_seen.name if work.never_seen else ""
+        ),
         concept=work.concept,
         environment=environment(work.model, work.scorer),
         timing={name: round(seconds, 3) for name, seconds in timing.items()},
         scores=scores,
         differences=apart,
-        base=work.base or taught_curve(work.taught),
+        base=work.base,
         notes=work.notes,
         verdict=verdict,
         thresholds=Thresholds(),

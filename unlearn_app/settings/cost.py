@@ -44,30 +44,35 @@ def check_cost(cost: int, command: str) -> None:
 
 
 def run_costs(config: RunConfig) -> dict[str, int]:
-    """The forward passes of a run by its parts, as `settings.events.SHARES` names them."""
+    """The forward passes of a run by its parts, as `settings.events.SHARES` names them.
+
+    An audit trains nothing, and has a control unless what it would find is recorded.
+    """
     compare, attack, picture = config.compare, config.attack, _picture(config)
-    looks = sum(step < attack.steps for step in CHECKPOINTS)
+    resists = config.resist.on and not config.audited
     column = (compare.forget + compare.near + compare.far) * picture
     # An edit that is trained further has begun to unlearn before it asks for examples.
     edited = registry.kind_of(config.objective) != "objective"
     examples = 0 if edited else _examples_cost(config)
+    watched = 0 if config.audited else WATCHED * picture
     costs = {
         "originals": column,
         "retain": examples,
-        "unlearn": training_cost(config) - examples + WATCHED * picture,
+        "unlearn": training_cost(config) - examples + watched,
         "compare": column,
         "attack": 0,
         "controls": 0,
     }
     if not attack.steps:
         return costs
+    looks = sum(step < attack.steps for step in CHECKPOINTS)
     costs["attack"] = _relearning(config) + looks * (compare.forget + 2) * picture + column
-    if attack.controls or config.resist.on:
-        control = _relearning(config) + (2 + looks) * compare.forget * picture
+    control = _relearning(config) + (2 + looks) * compare.forget * picture
+    if attack.controls or config.audited or resists:
         costs["controls"] += control
-        if config.resist.on:
-            plain = replace(config, resist=replace(config.resist, on=False))
-            costs["controls"] += control + training_cost(plain)
+    if resists:
+        plain = replace(config, resist=replace(config.resist, on=False))
+        costs["controls"] += control + training_cost(plain)
     return costs
 
 
@@ -101,7 +106,9 @@ def _picture(config: RunConfig) -> int:
 
 
 def training_cost(config: RunConfig) -> int:
-    """Unlearning with the pictures that it trains on; an edit in closed form costs nothing."""
+    """Unlearning with the pictures that it trains on; an edit in closed form costs nothing, nor
+    does what others have made.
+    """
     unlearn, resist = config.unlearn, config.resist
     if not _trains(config):
         return 0
@@ -123,6 +130,8 @@ def training_steps(config: RunConfig) -> dict[TrainingStage, int]:
 
 
 def _trains(config: RunConfig) -> bool:
+    if config.audited:
+        return False
     return registry.kind_of(config.objective) == "objective" or config.resist.on
 
 

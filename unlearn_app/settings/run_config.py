@@ -146,8 +146,8 @@ class RunConfig:
             **{k.partition(".")[2]: v for k, v in self.options if k.startswith(f"{name}.")}
         )
 
-    def command(self, out: str = "DIR") -> str:
-        """The equivalent command line."""
+    def command(self, out: str = "DIR", never_seen: str = "") -> str:
+        """The equivalent command line; `never_seen` is what an audit was given as its control."""
         words = ["python", "-m", "unlearn_app", "run", "--concept", self.concept]
         if self.audited:
             words[3:4] = ["audit", "--original", self.model, "--unlearned", self.audited]
@@ -170,6 +170,8 @@ class RunConfig:
             if name == "preset" or value != getattr(usual, name):
                 option = f"--{name.replace('_', '-')}"
                 words += [option, OWN_PROMPTS if name == "prompts" else str(value)]
+        if never_seen:
+            words += ["--never-seen", never_seen, "--pictures", FOLDER]
         for name in PICTURE_FOLDERS:
             if getattr(self, name):
                 words += [f"--{name.replace('_', '-')}", FOLDER]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..common.errors import ShouldStop, never
 from ..common.seeds import generator, stream_seed, stream_seeds
 from ..models.conditioning import Conditioning
-from ..models.protocols import Denoiser, MetaBatch, Model, NoisyBatch, TextEncoder
+from ..models.protocols import Denoiser, MetaBatch, Model, NoisyBatch
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,6 @@ class LatentDataset:
             self.null,
             (*self.prompts, *other.prompts),
         ).rows(next(mine if turn else theirs) for turn in own)
-
-    def read_by(self, model: TextEncoder) -> "LatentDataset":
-        """The same pictures with the conditioning that `model` makes of their own prompts now;
-        these themselves where it reads the empty prompt as before, as all models do but those whose
-        adapter is in use and has a part for the text encoder.
-        """
-        null = model.encode_text([""])
-        if torch.equal(null.states, self.null.states):
-            return self
-        cond = model.encode_text(self.prompts)
-        return LatentDataset(self.x0, cond, cond, null, self.prompts)
 
 
 def sample_latents(

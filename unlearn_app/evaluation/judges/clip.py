@@ -110,7 +110,12 @@ def caption_of(name: str, axis: str) -> str:
     """The sentence by which CLIP knows a class."""
     if axis == "object":
         return f"a photo of {article('a', name)} {name}"
-    return f"a picture {name}" if SAID.match(name) else f"a picture in {name} style"
+    return f"a picture {in_style(name)}"
+
+
+def in_style(name: str) -> str:
+    """What follows “a picture” where it has the style `name`, which may say so itself."""
+    return name if SAID.match(name) else f"in {name} style"
 
 
 def choices(concepts: Sequence[Concept], world: Any) -> dict[str, list[str]]:

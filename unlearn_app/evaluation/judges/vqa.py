@@ -13,6 +13,7 @@ from ...common.registry import register
 from ...concepts.concept import Concept, Prompt, article
 from ...settings.events import Value
 from . import Installed
+from .clip import in_style
 from .pretrained import Pretrained, fetching, is_cached, load_pretrained, normalised
 
 MODEL_ID = "Salesforce/blip-vqa-base"
@@ -98,4 +99,4 @@ def question_of(prompt: Prompt) -> str:
     name = prompt.expects
     if prompt.axis == "object":
         return f"is there {article('a', name)} {name} in the picture?"
-    return f"is this a picture {name}?" if " of " in name else f"is this picture in {name} style?"
+    return f"is this a picture {in_style(name)}?"

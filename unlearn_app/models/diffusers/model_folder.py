@@ -138,7 +138,10 @@ def public_name(source: str) -> str:
     last name, since records are shared.
     """
     path = Path(source)
-    return source if looks_like_hub_id(source) and not path.exists() else path.resolve().name
+    try:
+        return source if looks_like_hub_id(source) and not path.exists() else path.resolve().name
+    except (OSError, ValueError):  # no name of a file
+        return path.name
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -50,7 +50,13 @@ def opened(source: str, kinds: Collection[str]) -> Iterator[Source]:
         ModelError: it is missing, damaged, of a kind we refuse, or cannot be downloaded.
     """
     path = Path(source)
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise ModelError(
+            f"The model {source!r:.80} cannot be read: {error.strerror or error}."
+        ) from error
+    if is_file:
         with _checkpoint(path) as found:
             yield found
         return
