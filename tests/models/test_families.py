@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor
 from small_runs import TINY
-from tiny_pipelines import FAMILIES, flux, save, sd3, sdxl
 
 from unlearn_app.attacks.runner import attack_context, attack_of
 from unlearn_app.common.errors import ConfigError, ModelError
@@ -26,6 +23,19 @@ from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapt
 from unlearn_app.models.diffusers.flux import WORDS_DISTILLED
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.model_folder import hash_weights
+from unlearn_app.models.diffusers.plain_calls import (
+    plain_latents,
+    plain_pictures,
+    plain_pipeline,
+)
+from unlearn_app.models.diffusers.tiny_pipelines import (
+    FAMILIES,
+    flux,
+    save,
+    sd3,
+    sdxl,
+    strong_adapter,
+)
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.models.protocols import SamplingOverrides
@@ -75,54 +85,20 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def plain(folder: Path) -> Any:
-    """The family's own pipeline, loaded by diffusers alone."""
-    index = DiffusionPipeline.load_config(folder)
-    absent = [n for n in ("text_encoder_3", "tokenizer_3") if index.get(n) in (None, [None, None])]
-    without = absent if index["_class_name"] == "StableDiffusion3Pipeline" else []
-    pipe = DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(without))
-    pipe.set_progress_bar_config(disable=True)
-    if hasattr(pipe, "unet"):  # the product that ours takes on small grids
-        pipe.unet.set_attn_processor(AttnProcessor())
-    return pipe
-
-
-def call(pipe: Any, **how: Any) -> torch.Tensor:
-    """Latents (B, C, H, W) by a plain call of a pipeline for 64-pixel pictures."""
-    if type(pipe).__name__.startswith("Flux"):
-        words = {} if pipe.transformer.config.guidance_embeds else {"max_sequence_length": 256}
-        latents = pipe(height=64, width=64, output_type="latent", **words | how).images
-        return pipe._unpack_latents(latents, 64, 64, pipe.vae_scale_factor)
-    return pipe(output_type="latent", **how).images
-
-
-def strong(model: Any, modules: str = "all") -> None:
-    """An adapter that changes every picture."""
-    for name, tensor in model.reset_adapter("unlearn", 2, 2.0, seed=1, modules=modules).items():
-        if "lora_B" in name:
-            tensor.data.normal_(std=0.3, generator=generator(5))
-
-
 def called(pipe: Any, prompts: list[str], steps: int) -> torch.Tensor:
-    """Latents of some of `PROMPTS` by a plain call, in half precision, as ours are."""
-    latents = call(
-        pipe,
-        prompt=prompts,
-        num_inference_steps=steps,
-        guidance_scale=3.0,
-        generator=[generator(seed) for seed in SEEDS[: len(prompts)]],
-    )
-    return latents.half().float()
+    """Latents of some of `PROMPTS` by a plain call."""
+    seeds = SEEDS[: len(prompts)]
+    return plain_latents(pipe, prompts, seeds, num_inference_steps=steps, guidance_scale=3.0)
 
 
 def test_sampling_is_a_plain_call_of_diffusers(model, folder) -> None:
     made = model.sample(PROMPTS[:1], SEEDS[:1], **HOW)
-    assert torch.equal(made, called(plain(folder), PROMPTS[:1], 4))
+    assert torch.equal(made, called(plain_pipeline(folder), PROMPTS[:1], 4))
 
 
 def test_sampling_a_batch_is_a_plain_call_of_diffusers(model, folder) -> None:
     """SD 3 rounds the empty prompt otherwise in a batch; ours is encoded once, by itself."""
-    made, theirs = model.sample(PROMPTS, SEEDS, **HOW), called(plain(folder), PROMPTS, 4)
+    made, theirs = model.sample(PROMPTS, SEEDS, **HOW), called(plain_pipeline(folder), PROMPTS, 4)
     if folder.name.startswith("sd3"):
         torch.testing.assert_close(made, theirs, rtol=1e-3, atol=1e-3)
     else:
@@ -131,11 +107,9 @@ def test_sampling_a_batch_is_a_plain_call_of_diffusers(model, folder) -> None:
 
 def test_generated_pictures_are_those_of_plain_diffusers(model, folder) -> None:
     mine = generate(model, PROMPTS[:1], SEEDS[:1], sampling_steps=2, guidance_scale=3.0)
-    pipe = plain(folder)
-    latents, config = called(pipe, PROMPTS[:1], 2), pipe.vae.config
+    pipe = plain_pipeline(folder)
     with torch.no_grad():
-        decoded = pipe.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0))
-    theirs = pipe.image_processor.postprocess(decoded.sample, output_type="pil")
+        theirs = plain_pictures(pipe, called(pipe, PROMPTS[:1], 2))
     assert [picture.tobytes() for picture in mine] == [picture.tobytes() for picture in theirs]
 
 
@@ -242,19 +216,19 @@ def test_a_run_has_three_columns_that_plain_diffusers_paints(model, folder, tmp_
         for name in ("original", "unlearned", "relearned")
     }
     assert len({len(pictures) for pictures in columns.values()}) == 1
-    pipe = plain(folder)
+    pipe = plain_pipeline(folder)
     for name in ("original", "unlearned"):
         if name == "unlearned":
             pipe.load_lora_weights(tmp_path / "out", weight_name="unlearn.safetensors")
         shown = [p for p in columns[name] if p.file.exists()]
-        latents = call(
+        latents = plain_latents(
             pipe,
-            prompt=[picture.prompt for picture in shown],
+            [picture.prompt for picture in shown],
+            [picture.seed for picture in shown],
             num_inference_steps=config.compare.sampling_steps,
             guidance_scale=2.0,
-            generator=[generator(picture.seed) for picture in shown],
         )
-        theirs = model.decode(latents.half().float())
+        theirs = model.decode(latents)
         for picture, other in zip(shown, theirs, strict=True):
             assert difference(picture.file, other) <= 2
 
@@ -271,7 +245,7 @@ def difference(file: Path, picture: torch.Tensor) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_the_relearning_attack_learns(model, folder, weights) -> None:
-    strong(model)
+    strong_adapter(model)
     kept = model.adapter_state("unlearn")
     changes = {"attack.steps": 12, "attack.lr": 1e-3, "attack.weights": weights}
     config = make_config("cat", model=str(folder), **TINY | changes)
@@ -287,7 +261,7 @@ def test_the_relearning_attack_learns(model, folder, weights) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scale", "prompts", "noise", "completion"])
 def test_an_attack_that_needs_no_tokens_runs(model, folder, kind) -> None:
-    strong(model)
+    strong_adapter(model)
     config = make_config("cat", model=str(folder), **TINY)
     context = attack_context(model, preview_concept(config), config)
     with model.active("unlearn"):
@@ -347,9 +321,9 @@ def test_states_of_ids_are_those_of_the_sentence(model, folder) -> None:
 def test_an_adapter_file_is_read_back_and_by_diffusers(model, folder, tmp_path, modules) -> None:
     if modules == "convolutions" and folder.name not in WITH_TOKENS:
         with pytest.raises(ConfigError, match=r"has no layers that unlearn\.modules=convolutions"):
-            strong(model, modules)
+            strong_adapter(model, modules)
         return
-    strong(model, modules)
+    strong_adapter(model, modules)
     state = model.adapter_state("unlearn")
     file = tmp_path / "unlearn.safetensors"
     file.write_bytes(adapter_bytes(state, {}))
@@ -364,7 +338,7 @@ def test_an_adapter_file_is_read_back_and_by_diffusers(model, folder, tmp_path, 
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
     with model.active("unlearn"):
         assert torch.equal(model.sample(PROMPTS, SEEDS, **HOW), made)
-    pipe = plain(folder)
+    pipe = plain_pipeline(folder)
     pipe.load_lora_weights(tmp_path, weight_name=file.name)
     torch.testing.assert_close(made, called(pipe, PROMPTS, 4), rtol=2e-3, atol=2e-3)
 
@@ -445,7 +419,7 @@ def test_what_a_mask_keeps_of_a_picture_stays(model) -> None:
 def test_the_original_takes_the_first_steps(model) -> None:
     with model.active():
         original = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0), **HOW)
-    strong(model)
+    strong_adapter(model)
     with model.active("unlearn"):
         for own in (4, 2):
             asked = SamplingOverrides(eta=0.0, original_steps=own)
