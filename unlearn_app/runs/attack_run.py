@@ -64,19 +64,21 @@ def run_attacks(
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
     load = load_unlearned(run, model)
-    _check_room(run, config, attacks.values(), model)
-    with _unlearned(model, load):
-        context = attack_context(model, concept, config, should_stop, given=given)
-    for kind, attack in attacks.items():
-        try:
-            with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
-                found, images = yield from find(model, context, config, attack, scorer, never_seen)
-        except ConfigError as error:
-            yield _left_out(kind, error, skip)
-            continue
-        command = _command(run, kind, rest, _own(kind, changes))
-        found = replace(found, command=command, environment=environment(model, scorer))
-        yield replace(found, folder=write_finding(run.folder, found, images))
+    with model.of_resolution(config.compare.resolution):
+        _check_room(run, config, attacks.values(), model)
+        with _unlearned(model, load):
+            context = attack_context(model, concept, config, should_stop, given=given)
+        for kind, attack in attacks.items():
+            try:
+                with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
+                    asked = model, context, config, attack, scorer, never_seen
+                    found, images = yield from find(*asked)
+            except ConfigError as error:
+                yield _left_out(kind, error, skip)
+                continue
+            command = _command(run, kind, rest, _own(kind, changes))
+            found = replace(found, command=command, environment=environment(model, scorer))
+            yield replace(found, folder=write_finding(run.folder, found, images))
     yield judge_again(run, read_findings(run.folder))
 
 

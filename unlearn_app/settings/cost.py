@@ -24,6 +24,8 @@ TEXTS = 20
 """Texts that are encoded in the time of a forward pass, at least."""
 WATCHED = 28
 """Pictures generated while the model unlearns: frames, and those by which a collapse is told."""
+USUAL_SIDE = 512
+"""Pixels along a side of pictures up to which a pass counts as one, whatever is asked for."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 
@@ -62,7 +64,7 @@ def run_costs(config: RunConfig) -> dict[str, int]:
         if config.resist.on:
             plain = replace(config, resist=replace(config.resist, on=False))
             costs["controls"] += control + training_cost(plain)
-    return costs
+    return {part: cost * _larger(config) for part, cost in costs.items()}
 
 
 def run_cost(config: RunConfig) -> int:
@@ -86,7 +88,13 @@ def request_cost(config: RunConfig, plan: "groups.SequenceConfig", earlier: int)
     known = len(registry.world(config.model).known_concepts()) or OPEN_PANEL
     trained = earlier + 1 if plan.regime == "simultaneous" else 1
     panel = (2 * (known + earlier + 1) + earlier) * plan.pictures
-    return panel * _picture(config) + trained * training_cost(config)
+    passes = panel * _picture(config) + trained * training_cost(config)
+    return passes * _larger(config)
+
+
+def _larger(config: RunConfig) -> int:
+    """How many times as much a pass costs for pictures larger than `USUAL_SIDE`."""
+    return max(1, -(-(config.compare.resolution**2) // USUAL_SIDE**2))
 
 
 def _picture(config: RunConfig) -> int:

@@ -44,21 +44,16 @@ def trained_elsewhere(pipe: Any, folder: Path) -> None:
         **{f"{name}_lora_layers": state for name, state in states.items()},
         **_collate_lora_metadata(trained),
     )
-    both = {f"{name}.{key}": t for name, state in states.items() for key, t in state.items()}
-    converted = convert_state_dict_to_kohya(both)
-    for name in converted:
-        if name.endswith(".alpha"):
-            converted[name] = torch.tensor(float(ALPHA))
-    named = {
-        name.replace("lora_text_encoder_", _text_prefix(pipe)): tensor.contiguous()
-        for name, tensor in converted.items()
+    # The converter knows what to write before a UNet and text encoders, but no transformer.
+    prefix = {"transformer": "lora_transformer"}
+    both = {
+        f"{prefix.get(name, name)}.{key}": tensor
+        for name, state in states.items()
+        for key, tensor in state.items()
     }
-    save_file(named, folder / KOHYA)
-
-
-def _text_prefix(pipe: Any) -> str:
-    """kohya's name for the first text encoder, which says whether there is a second one."""
-    return "lora_te1_" if getattr(pipe, "text_encoder_2", None) else "lora_te_"
+    converted = convert_state_dict_to_kohya(both)
+    alphas = {n: torch.tensor(float(ALPHA)) for n in converted if n.endswith(".alpha")}
+    save_file({n: t.contiguous() for n, t in (converted | alphas).items()}, folder / KOHYA)
 
 
 def _add(network: nn.Module, config: LoraConfig, seed: int) -> None:

@@ -58,18 +58,18 @@ def plan_of(config: RunConfig, kinds: Collection[str]) -> Plan | None:
         if source.size <= SMALL:
             return None
         dtype = choose_dtype(device, source.size)
-        shape = shape_of(source, dtype, config.unlearn)
+        shape = shape_of(source, dtype, config.unlearn, config.compare.resolution)
     rate = REACHED * speed(device, dtype)
     return fitted(shape, config, device.type, available_memory(device), rate)
 
 
-def shape_of(source: Source, dtype: torch.dtype, unlearn: Any) -> Shape:
+def shape_of(source: Source, dtype: torch.dtype, unlearn: Any, resolution: int = 0) -> Shape:
     """What the parts of a model take that are held as `dtype`, with what `unlearn`, a group of
-    settings, trains.
+    settings, trains, for pictures of that resolution.
     """
     places = [source.folder / part / "config.json" for part in (*DENOISERS, "vae")]
     denoiser, vae = (json.loads(path.read_text()) for path in places if path.is_file())
-    return measured(denoiser, vae, _text_numbers(source), dtype, unlearn)
+    return measured(denoiser, vae, _text_numbers(source), dtype, unlearn, resolution)
 
 
 def _text_numbers(source: Source) -> int:
