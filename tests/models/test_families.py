@@ -16,8 +16,6 @@ from unlearn_app.attacks.runner import attack_context, attack_of
 from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.common.seeds import generator
 from unlearn_app.concepts.catalog import preview_concept
-from unlearn_app.continual.ledger import Ledger
-from unlearn_app.continual.sequence import add_original, append
 from unlearn_app.models.diffusers import replaced_parts
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapter
 from unlearn_app.models.diffusers.flux import WORDS_DISTILLED
@@ -25,7 +23,6 @@ from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.model_folder import hash_weights
 from unlearn_app.models.diffusers.plain_calls import (
     plain_latents,
-    plain_pictures,
     plain_pipeline,
 )
 from unlearn_app.models.diffusers.tiny_pipelines import (
@@ -36,12 +33,9 @@ from unlearn_app.models.diffusers.tiny_pipelines import (
     sdxl,
     strong_adapter,
 )
-from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.models.protocols import SamplingOverrides
-from unlearn_app.runs.folder import Run
-from unlearn_app.runs.workflow import run
-from unlearn_app.settings.run_config import make_config, make_plan
+from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.latent_dataset import noisy_batches, sample_latents
 from unlearn_app.training.unlearning import edit, forget
 
@@ -91,11 +85,6 @@ def called(pipe: Any, prompts: list[str], steps: int) -> torch.Tensor:
     return plain_latents(pipe, prompts, seeds, num_inference_steps=steps, guidance_scale=3.0)
 
 
-def test_sampling_is_a_plain_call_of_diffusers(model, folder) -> None:
-    made = model.sample(PROMPTS[:1], SEEDS[:1], **HOW)
-    assert torch.equal(made, called(plain_pipeline(folder), PROMPTS[:1], 4))
-
-
 def test_sampling_a_batch_is_a_plain_call_of_diffusers(model, folder) -> None:
     """SD 3 rounds the empty prompt otherwise in a batch; ours is encoded once, by itself."""
     made, theirs = model.sample(PROMPTS, SEEDS, **HOW), called(plain_pipeline(folder), PROMPTS, 4)
@@ -103,14 +92,6 @@ def test_sampling_a_batch_is_a_plain_call_of_diffusers(model, folder) -> None:
         torch.testing.assert_close(made, theirs, rtol=1e-3, atol=1e-3)
     else:
         assert torch.equal(made, theirs)
-
-
-def test_generated_pictures_are_those_of_plain_diffusers(model, folder) -> None:
-    mine = generate(model, PROMPTS[:1], SEEDS[:1], sampling_steps=2, guidance_scale=3.0)
-    pipe = plain_pipeline(folder)
-    with torch.no_grad():
-        theirs = plain_pictures(pipe, called(pipe, PROMPTS[:1], 2))
-    assert [picture.tobytes() for picture in mine] == [picture.tobytes() for picture in theirs]
 
 
 def test_encoding_undoes_scale_and_shift_of_decoding(model) -> None:
@@ -187,59 +168,11 @@ def test_a_family_computes_in_bfloat16(model, folder, kind, monkeypatch) -> None
 
 
 @pytest.mark.slow
-def test_esd_learns_in_ten_steps(model, folder) -> None:
-    changes = {"unlearn.steps": 10, "unlearn.pool": 1, "rule": "weighted_sum"}
-    config = make_config("cat", model=str(folder), **TINY | changes)
-    assert config.objective == "esd"
-    told = [step.losses["forget"] for step in forget(model, preview_concept(config), config)]
-    assert len(told) == 10
-    assert told[-1] < told[0]
-    assert frobenius_norm(model.adapter_state("unlearn")) > 0
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("modules", ["all", "cross", "not_cross", "self", "attention"])
 def test_any_layers_learn_alone(model, folder, modules) -> None:
     config = make_config("cat", model=str(folder), **TINY | {"unlearn.modules": modules})
     list(forget(model, preview_concept(config), config))
     assert frobenius_norm(model.adapter_state("unlearn")) > 0
-
-
-@pytest.mark.slow
-def test_a_run_has_three_columns_that_plain_diffusers_paints(model, folder, tmp_path) -> None:
-    changes = TINY | {"attack.lr": 1e-2, "compare.guidance_scale": 2.0}
-    config = make_config("a red dragon", model=str(folder), **changes)
-    list(run(config, tmp_path / "out", model=model))
-    stored = Run.open(tmp_path / "out")
-    columns = {
-        name: [picture for picture in stored.pictures if picture.column == name]
-        for name in ("original", "unlearned", "relearned")
-    }
-    assert len({len(pictures) for pictures in columns.values()}) == 1
-    pipe = plain_pipeline(folder)
-    for name in ("original", "unlearned"):
-        if name == "unlearned":
-            pipe.load_lora_weights(tmp_path / "out", weight_name="unlearn.safetensors")
-        shown = [p for p in columns[name] if p.file.exists()]
-        latents = plain_latents(
-            pipe,
-            [picture.prompt for picture in shown],
-            [picture.seed for picture in shown],
-            num_inference_steps=config.compare.sampling_steps,
-            guidance_scale=2.0,
-        )
-        theirs = model.decode(latents)
-        for picture, other in zip(shown, theirs, strict=True):
-            assert difference(picture.file, other) <= 2
-
-
-def difference(file: Path, picture: torch.Tensor) -> int:
-    """The largest difference of a stored picture to one (3, H, W) in [-1, 1], of 255."""
-    import numpy as np
-    from PIL import Image
-
-    other = ((picture.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).int().numpy()
-    return int(np.abs(np.asarray(Image.open(file), dtype=int) - other).max())
 
 
 @pytest.mark.slow
@@ -341,20 +274,6 @@ def test_an_adapter_file_is_read_back_and_by_diffusers(model, folder, tmp_path, 
     pipe = plain_pipeline(folder)
     pipe.load_lora_weights(tmp_path, weight_name=file.name)
     torch.testing.assert_close(made, called(pipe, PROMPTS, 4), rtol=2e-3, atol=2e-3)
-
-
-@pytest.mark.slow
-def test_a_ledger_of_two_requests(model, folder, tmp_path) -> None:
-    config = make_config("cat", model=str(folder), **TINY)
-    ledger = Ledger.create(tmp_path / "ledger", config, make_plan(pictures=1), ("cat", "dog"))
-    list(add_original(ledger, model, None))
-    for concept in ("cat", "dog"):
-        list(append(ledger, concept, model, None))
-    assert [row.concept for row in ledger.requests] == ["cat", "dog"]
-    both, last = ledger.adapter(2), ledger.adapter(2, own=True)
-    assert frobenius_norm(both) > 0
-    assert frobenius_norm(last) > 0
-    model.load_adapter("unlearn", both)
 
 
 def test_another_model_of_the_family_stands_in_to_the_bit(model, folder, tmp_path) -> None:

@@ -5,27 +5,14 @@ the same architectures whose memory can be measured here.
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.diffusers.single_file import STABLE_DIFFUSION_1
+from ...models.diffusers.single_file import STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL
 
 MILLION = 10**6
 UNET = STABLE_DIFFUSION_1["unet/config.json"]
+SDXL_UNET, SDXL_VAE = (STABLE_DIFFUSION_XL[f"{part}/config.json"] for part in ("unet", "vae"))
 VAE = STABLE_DIFFUSION_1["vae/config.json"]
 WIDE_VAE = VAE | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
 """The autoencoder of SD 3 and FLUX, whose latents have 16 channels."""
-SDXL_UNET = {
-    "_class_name": "UNet2DConditionModel",
-    "sample_size": 128,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
-    "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
-    "cross_attention_dim": 2048,
-    "attention_head_dim": [5, 10, 20],
-    "transformer_layers_per_block": [1, 2, 10],
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 SD_35_MEDIUM = {
     "_class_name": "SD3Transformer2DModel",
     "sample_size": 128,
@@ -59,7 +46,14 @@ class Owned:
 
 OWNED: dict[str, Owned] = {
     "SD 1.5": Owned("StableDiffusionPipeline", UNET, VAE, 123 * MILLION, 860, 8),
-    "SDXL": Owned("StableDiffusionXLPipeline", SDXL_UNET, VAE, 818 * MILLION, 2567, 12),
+    "SDXL": Owned(
+        "StableDiffusionXLPipeline",
+        SDXL_UNET,
+        STABLE_DIFFUSION_XL["vae/config.json"],
+        818 * MILLION,
+        2567,
+        12,
+    ),
     "SD 3.5 medium": Owned(
         "StableDiffusion3Pipeline", SD_35_MEDIUM, WIDE_VAE, 5581 * MILLION, 2243, 0
     ),

@@ -14,9 +14,12 @@ from ..device import SMALL, available_memory, choose_device, choose_dtype, speed
 from ..memory import Plan, gib
 from .estimate import Shape, measured
 from .pipeline import CHUNK
+from .single_file import BOTH_TEXTS
 from .sources import Source, opened
 from .weight_files import DENOISERS
 
+TEXTS = "cond_stage_model.", BOTH_TEXTS
+"""How the names of text encoders begin in a single file."""
 MOST = 64
 """Pictures that are sampled at once at most."""
 SPARED = 2**29
@@ -78,7 +81,7 @@ def _text_numbers(source: Source) -> int:
     for name in (name for name in source.files if name.endswith(".safetensors")):
         with safe_open(source.home / name, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118, no mapping
-                if name.startswith("text_encoder") or key.startswith("cond_stage_model."):
+                if name.startswith("text_encoder") or key.startswith(TEXTS):
                     found += torch.Size(tensors.get_slice(key).get_shape()).numel()
     return found
 
