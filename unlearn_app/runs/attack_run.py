@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..attacks import Attack
@@ -64,21 +65,20 @@ def run_attacks(
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
     load = load_unlearned(run, model)
-    with model.of_resolution(config.compare.resolution):
+    unlearned = partial(_unlearned, model, load, config.compare.resolution)
+    with unlearned():
         _check_room(run, config, attacks.values(), model)
-        with _unlearned(model, load):
-            context = attack_context(model, concept, config, should_stop, given=given)
-        for kind, attack in attacks.items():
-            try:
-                with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
-                    asked = model, context, config, attack, scorer, never_seen
-                    found, images = yield from find(*asked)
-            except ConfigError as error:
-                yield _left_out(kind, error, skip)
-                continue
-            command = _command(run, kind, rest, _own(kind, changes))
-            found = replace(found, command=command, environment=environment(model, scorer))
-            yield replace(found, folder=write_finding(run.folder, found, images))
+        context = attack_context(model, concept, config, should_stop, given=given)
+    for kind, attack in attacks.items():
+        try:
+            with unlearned(), enough_memory(f"The attack {kind}", _lowered(kind)):
+                found, images = yield from find(model, context, config, attack, scorer, never_seen)
+        except ConfigError as error:
+            yield _left_out(kind, error, skip)
+            continue
+        command = _command(run, kind, rest, _own(kind, changes))
+        found = replace(found, command=command, environment=environment(model, scorer))
+        yield replace(found, folder=write_finding(run.folder, found, images))
     yield judge_again(run, read_findings(run.folder))
 
 
@@ -112,9 +112,11 @@ def _judged(concept: Concept, config: RunConfig, never_seen: NeverSeen | None) -
 
 
 @contextmanager
-def _unlearned(model: Model, load: Callable[[], None]) -> Iterator[None]:
-    """The unlearned model of a run, which `load` puts into the slot, in `model` for a while."""
-    with slots_kept(model):
+def _unlearned(model: Model, load: Callable[[], None], resolution: int) -> Iterator[None]:
+    """The unlearned model of a run, which `load` puts into the slot, in `model` for a while, with
+    pictures of the run's resolution.
+    """
+    with slots_kept(model), model.of_resolution(resolution):
         model.drop_adapters()
         load()
         yield

@@ -15,7 +15,7 @@ from ...models.diffusers.plan import fitted
 from ...settings.run_config import RunConfig, make_config
 from .shapes import OWNED, Owned
 
-CONCEPT = "Van Gogh style"
+CONCEPT, CARD = "Van Gogh style", "card"
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)
 """Gigabytes of the cards that people own."""
 RATE = 1e14
@@ -40,7 +40,7 @@ def estimated(name: str) -> dict[str, Any]:
     fits = {}
     for card in CARDS:
         try:
-            fits[card] = fitted(found, config, "cuda", card * 10**9, RATE)
+            fits[card] = fitted(found, config, CARD, card * 10**9, RATE)
         except OutOfMemory:
             continue
     least = min(fits)
