@@ -64,8 +64,7 @@ def run_attacks(
     check_judge(scorer, config)  # before the model, which may take minutes and gigabytes
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
-    load = load_unlearned(run, model)
-    unlearned = partial(_unlearned, model, load, config.compare.resolution)
+    unlearned = partial(_unlearned, model, load_unlearned(run, model), config.compare.resolution)
     with unlearned():
         _check_room(run, config, attacks.values(), model)
         context = attack_context(model, concept, config, should_stop, given=given)
