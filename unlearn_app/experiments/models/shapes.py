@@ -127,12 +127,12 @@ def _flux(heads: int, double: int, single: int, side: int) -> Reduced:
 
 REDUCED: dict[str, Reduced] = {
     "SD 1.5, small": _sd(64, 1, 32),
-    "SD 1.5, middle": _sd(96, 2, 40),
+    "SD 1.5, middle": _sd(96, 1, 48),
     "SDXL, small": _sdxl(32, [1, 1, 2], 32),
-    "SDXL, middle": _sdxl(64, [1, 2, 2], 48),
+    "SDXL, middle": _sdxl(64, [1, 1, 2], 40),
     "SD 3.5 medium, small": _sd3(4, 3, 32),
-    "SD 3.5 medium, middle": _sd3(6, 5, 48),
+    "SD 3.5 medium, middle": _sd3(6, 4, 48),
     "FLUX.1 dev, small": _flux(2, 1, 2, 32),
-    "FLUX.1 dev, middle": _flux(3, 2, 4, 48),
+    "FLUX.1 dev, middle": _flux(3, 1, 3, 48),
 }
 """What is measured here; a step of a middle shape takes a few seconds on a CPU."""
