@@ -34,8 +34,10 @@ from .shapes import REDUCED, Reduced
 ROWS, RANK = 2, 4
 """Pictures in a batch, and the rank of the adapter that is trained."""
 CLEARED, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-PROMPT = "65536"
-"""Bytes above which glibc gives memory back to the system as soon as it is free."""
+PROMPT = "8192"
+"""Bytes above which glibc gives memory back to the system as soon as it is free, so that none of
+what the idle process holds is used again unseen.
+"""
 
 
 def measured_here(name: str) -> dict[str, int]:
