@@ -96,6 +96,6 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised `StableDiffusionPipeline` folder in SD 1.x format: 64 px pictures,
     epsilon prediction.
     """
-    from tiny_pipelines import save, sd1
+    from unlearn_app.models.diffusers.tiny_pipelines import save, sd1
 
     return save(tmp_path_factory.mktemp("tiny") / "pipeline", sd1)

@@ -23,7 +23,7 @@ from unlearn_app.experiments.paper3.report import read_states
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab")
+NAMES = ("main-job", "judge", "paper1", "paper2", "paper3", "lab", "models")
 KILLED = {"paper1": 17, "paper3": 3}
 """Benchmarks that are killed, with the last cell after which that may be; there are more."""
 

@@ -70,7 +70,8 @@ def test_a_stored_cell_says_where_it_comes_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["judge", "paper1.report", "paper2.report", "paper3.report", "lab.report"]
+    "module",
+    ["judge", "paper1.report", "paper2.report", "paper3.report", "lab.report", "models.measure"],
 )
 def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     module: str, tmp_path: Path

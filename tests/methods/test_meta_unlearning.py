@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_pipelines import noisy
+from random_batches import noisy
 from torch import Tensor
 
 from unlearn_app.methods.objectives.diffusion import Diffusion

@@ -10,29 +10,33 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor
 from small_runs import TINY
-from tiny_pipelines import FAMILIES, flux, save, sd3, sdxl
 
 from unlearn_app.attacks.runner import attack_context, attack_of
 from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.common.seeds import generator
 from unlearn_app.concepts.catalog import preview_concept
-from unlearn_app.continual.ledger import Ledger
-from unlearn_app.continual.sequence import add_original, append
 from unlearn_app.models.diffusers import replaced_parts
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapter
 from unlearn_app.models.diffusers.flux import WORDS_DISTILLED
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.model_folder import hash_weights
+from unlearn_app.models.diffusers.plain_calls import (
+    plain_latents,
+    plain_pipeline,
+)
 from unlearn_app.models.diffusers.plain_weights import plain_weights
-from unlearn_app.models.generate import generate
+from unlearn_app.models.diffusers.tiny_pipelines import (
+    FAMILIES,
+    flux,
+    save,
+    sd3,
+    sdxl,
+    strong_adapter,
+)
 from unlearn_app.models.lora import frobenius_norm
 from unlearn_app.models.protocols import SamplingOverrides
-from unlearn_app.runs.folder import Run
-from unlearn_app.runs.workflow import run
-from unlearn_app.settings.run_config import make_config, make_plan
+from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.latent_dataset import noisy_batches, sample_latents
 from unlearn_app.training.unlearning import edit, forget
 
@@ -67,68 +71,19 @@ def untouched(request) -> Any:
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
-def plain(folder: Path) -> Any:
-    """The family's own pipeline, loaded by diffusers alone."""
-    index = DiffusionPipeline.load_config(folder)
-    absent = [n for n in ("text_encoder_3", "tokenizer_3") if index.get(n) in (None, [None, None])]
-    without = absent if index["_class_name"] == "StableDiffusion3Pipeline" else []
-    pipe = DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(without))
-    pipe.set_progress_bar_config(disable=True)
-    if hasattr(pipe, "unet"):  # the product that ours takes on small grids
-        pipe.unet.set_attn_processor(AttnProcessor())
-    return pipe
-
-
-def call(pipe: Any, **how: Any) -> torch.Tensor:
-    """Latents (B, C, H, W) by a plain call of a pipeline for 64-pixel pictures."""
-    if type(pipe).__name__.startswith("Flux"):
-        words = {} if pipe.transformer.config.guidance_embeds else {"max_sequence_length": 256}
-        latents = pipe(height=64, width=64, output_type="latent", **words | how).images
-        return pipe._unpack_latents(latents, 64, 64, pipe.vae_scale_factor)
-    return pipe(output_type="latent", **how).images
-
-
-def strong(model: Any, modules: str = "all") -> None:
-    """An adapter that changes every picture."""
-    for name, tensor in model.reset_adapter("unlearn", 2, 2.0, seed=1, modules=modules).items():
-        if "lora_B" in name:
-            tensor.data.normal_(std=0.3, generator=generator(5))
-
-
 def called(pipe: Any, prompts: list[str], steps: int) -> torch.Tensor:
-    """Latents of some of `PROMPTS` by a plain call, in half precision, as ours are."""
-    latents = call(
-        pipe,
-        prompt=prompts,
-        num_inference_steps=steps,
-        guidance_scale=3.0,
-        generator=[generator(seed) for seed in SEEDS[: len(prompts)]],
-    )
-    return latents.half().float()
-
-
-def test_sampling_is_a_plain_call_of_diffusers(model, folder) -> None:
-    made = model.sample(PROMPTS[:1], SEEDS[:1], **HOW)
-    assert torch.equal(made, called(plain(folder), PROMPTS[:1], 4))
+    """Latents of some of `PROMPTS` by a plain call."""
+    seeds = SEEDS[: len(prompts)]
+    return plain_latents(pipe, prompts, seeds, num_inference_steps=steps, guidance_scale=3.0)
 
 
 def test_sampling_a_batch_is_a_plain_call_of_diffusers(model, folder) -> None:
     """SD 3 rounds the empty prompt otherwise in a batch; ours is encoded once, by itself."""
-    made, theirs = model.sample(PROMPTS, SEEDS, **HOW), called(plain(folder), PROMPTS, 4)
+    made, theirs = model.sample(PROMPTS, SEEDS, **HOW), called(plain_pipeline(folder), PROMPTS, 4)
     if folder.name.startswith("sd3"):
         torch.testing.assert_close(made, theirs, rtol=1e-3, atol=1e-3)
     else:
         assert torch.equal(made, theirs)
-
-
-def test_generated_pictures_are_those_of_plain_diffusers(model, folder) -> None:
-    mine = generate(model, PROMPTS[:1], SEEDS[:1], sampling_steps=2, guidance_scale=3.0)
-    pipe = plain(folder)
-    latents, config = called(pipe, PROMPTS[:1], 2), pipe.vae.config
-    with torch.no_grad():
-        decoded = pipe.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0))
-    theirs = pipe.image_processor.postprocess(decoded.sample, output_type="pil")
-    assert [picture.tobytes() for picture in mine] == [picture.tobytes() for picture in theirs]
 
 
 def test_encoding_undoes_scale_and_shift_of_decoding(model) -> None:
@@ -205,17 +160,6 @@ def test_a_family_computes_in_bfloat16(model, folder, kind, monkeypatch) -> None
 
 
 @pytest.mark.slow
-def test_esd_learns_in_ten_steps(model, folder) -> None:
-    changes = {"unlearn.steps": 10, "unlearn.pool": 1, "rule": "weighted_sum"}
-    config = make_config("cat", model=str(folder), **TINY | changes)
-    assert config.objective == "esd"
-    told = [step.losses["forget"] for step in forget(model, preview_concept(config), config)]
-    assert len(told) == 10
-    assert told[-1] < told[0]
-    assert frobenius_norm(model.adapter_state("unlearn")) > 0
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("modules", ["all", "cross", "not_cross", "self", "attention"])
 def test_any_layers_learn_alone(model, folder, modules) -> None:
     config = make_config("cat", model=str(folder), **TINY | {"unlearn.modules": modules})
@@ -224,46 +168,9 @@ def test_any_layers_learn_alone(model, folder, modules) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_has_three_columns_that_plain_diffusers_paints(model, folder, tmp_path) -> None:
-    changes = TINY | {"attack.lr": 1e-2, "compare.guidance_scale": 2.0}
-    config = make_config("a red dragon", model=str(folder), **changes)
-    list(run(config, tmp_path / "out", model=model))
-    stored = Run.open(tmp_path / "out")
-    columns = {
-        name: [picture for picture in stored.pictures if picture.column == name]
-        for name in ("original", "unlearned", "relearned")
-    }
-    assert len({len(pictures) for pictures in columns.values()}) == 1
-    pipe = plain(folder)
-    for name in ("original", "unlearned"):
-        if name == "unlearned":
-            pipe.load_lora_weights(tmp_path / "out", weight_name="unlearn.safetensors")
-        shown = [p for p in columns[name] if p.file.exists()]
-        latents = call(
-            pipe,
-            prompt=[picture.prompt for picture in shown],
-            num_inference_steps=config.compare.sampling_steps,
-            guidance_scale=2.0,
-            generator=[generator(picture.seed) for picture in shown],
-        )
-        theirs = model.decode(latents.half().float())
-        for picture, other in zip(shown, theirs, strict=True):
-            assert difference(picture.file, other) <= 2
-
-
-def difference(file: Path, picture: torch.Tensor) -> int:
-    """The largest difference of a stored picture to one (3, H, W) in [-1, 1], of 255."""
-    import numpy as np
-    from PIL import Image
-
-    other = ((picture.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).int().numpy()
-    return int(np.abs(np.asarray(Image.open(file), dtype=int) - other).max())
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_the_relearning_attack_learns(model, folder, weights) -> None:
-    strong(model)
+    strong_adapter(model)
     kept = model.adapter_state("unlearn")
     changes = {"attack.steps": 12, "attack.lr": 1e-3, "attack.weights": weights}
     config = make_config("cat", model=str(folder), **TINY | changes)
@@ -279,7 +186,7 @@ def test_the_relearning_attack_learns(model, folder, weights) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scale", "prompts", "noise", "completion"])
 def test_an_attack_that_needs_no_tokens_runs(model, folder, kind) -> None:
-    strong(model)
+    strong_adapter(model)
     config = make_config("cat", model=str(folder), **TINY)
     context = attack_context(model, preview_concept(config), config)
     with model.active("unlearn"):
@@ -339,9 +246,9 @@ def test_states_of_ids_are_those_of_the_sentence(model, folder) -> None:
 def test_an_adapter_file_is_read_back_and_by_diffusers(model, folder, tmp_path, modules) -> None:
     if modules == "convolutions" and folder.name not in WITH_TOKENS:
         with pytest.raises(ConfigError, match=r"has no layers that unlearn\.modules=convolutions"):
-            strong(model, modules)
+            strong_adapter(model, modules)
         return
-    strong(model, modules)
+    strong_adapter(model, modules)
     state = model.adapter_state("unlearn")
     file = tmp_path / "unlearn.safetensors"
     file.write_bytes(adapter_bytes(state, {}))
@@ -356,23 +263,9 @@ def test_an_adapter_file_is_read_back_and_by_diffusers(model, folder, tmp_path, 
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
     with model.active("unlearn"):
         assert torch.equal(model.sample(PROMPTS, SEEDS, **HOW), made)
-    pipe = plain(folder)
+    pipe = plain_pipeline(folder)
     pipe.load_lora_weights(tmp_path, weight_name=file.name)
     torch.testing.assert_close(made, called(pipe, PROMPTS, 4), rtol=2e-3, atol=2e-3)
-
-
-@pytest.mark.slow
-def test_a_ledger_of_two_requests(model, folder, tmp_path) -> None:
-    config = make_config("cat", model=str(folder), **TINY)
-    ledger = Ledger.create(tmp_path / "ledger", config, make_plan(pictures=1), ("cat", "dog"))
-    list(add_original(ledger, model, None))
-    for concept in ("cat", "dog"):
-        list(append(ledger, concept, model, None))
-    assert [row.concept for row in ledger.requests] == ["cat", "dog"]
-    both, last = ledger.adapter(2), ledger.adapter(2, own=True)
-    assert frobenius_norm(both) > 0
-    assert frobenius_norm(last) > 0
-    model.load_adapter("unlearn", both)
 
 
 def test_another_model_of_the_family_stands_in_to_the_bit(model, folder, tmp_path) -> None:
@@ -437,7 +330,7 @@ def test_what_a_mask_keeps_of_a_picture_stays(model) -> None:
 def test_the_original_takes_the_first_steps(model) -> None:
     with model.active():
         original = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0), **HOW)
-    strong(model)
+    strong_adapter(model)
     with model.active("unlearn"):
         for own in (4, 2):
             asked = SamplingOverrides(eta=0.0, original_steps=own)

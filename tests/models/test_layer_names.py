@@ -3,7 +3,6 @@ tools, by the names that these look for; the real structures are built without m
 """
 
 import re
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes
 from unlearn_app.models.diffusers.adapter_formats import to_dense, to_kohya
+from unlearn_app.models.diffusers.comfyui import comfyui_keys, unet_layers
 from unlearn_app.models.diffusers.layer_names import aliases, flat, ldm_names
 from unlearn_app.models.diffusers.layers import UNET
 
@@ -45,59 +45,10 @@ CONFIGS = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }
-DEPTHS = {"SD 1.5": (1, 1, 1, 0), "SD 2.1": (1, 1, 1, 0), "SDXL": (0, 2, 10)}
-"""Transformer blocks of each attention by level; the middle has those of the deepest that has any,
-as many as the last level of SDXL and one otherwise.
-"""
 CARRIERS = {"SD 1.5": 192, "SD 2.1": 192, "SDXL": 722}
 """Linear and 1 x 1 layers around attention: 12 in each of 16 blocks of SD; in SDXL 10 in each of 70
 and 2 in each of 11 attentions.
 """
-ATTENTION = [f"attn{n}.to_{part}" for n in (1, 2) for part in ("q", "k", "v", "out.0")]
-TRANSFORMER = [*ATTENTION, "ff.net.0.proj", "ff.net.2"]
-RESNET = ["conv1", "conv2", "time_emb_proj", "conv_shortcut"]
-BASIC = ["conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"]
-BASIC += ["add_embedding.linear_1", "add_embedding.linear_2"]
-
-
-def attention(place: str, depth: int) -> Iterator[str]:
-    if depth:
-        yield from (f"{place}.proj_in", f"{place}.proj_out")
-    for block in range(depth):
-        yield from (f"{place}.transformer_blocks.{block}.{part}" for part in TRANSFORMER)
-
-
-def known_to_comfyui(name: str) -> set[str]:
-    """The layers of diffusers that ComfyUI knows, counted as it does from sizes alone."""
-    depths, found = DEPTHS[name], set(BASIC)
-    for level, depth in enumerate(depths):
-        for place in range(2):
-            at = f"down_blocks.{level}"
-            found |= {f"{at}.resnets.{place}.{part}" for part in RESNET}
-            found |= set(attention(f"{at}.attentions.{place}", depth))
-        found |= {f"down_blocks.{level}.downsamplers.0.conv"}
-    for level, depth in enumerate(reversed(depths)):
-        for place in range(3):
-            at = f"up_blocks.{level}"
-            found |= {f"{at}.resnets.{place}.{part}" for part in RESNET}
-            found |= set(attention(f"{at}.attentions.{place}", depth))
-        found |= {f"up_blocks.{level}.upsamplers.0.conv"}
-    found |= {f"mid_block.resnets.{place}.{part}" for place in range(2) for part in RESNET}
-    return found | set(attention("mid_block.attentions.0", max(depths)))
-
-
-def comfyui_keys(name: str) -> dict[str, str]:
-    """What stands before `.lora_up.weight`, `.lora_B.weight` or `.diff` in files that ComfyUI reads
-    for UNets, and the layer that it patches.
-    """
-    keys = {}
-    for layer in known_to_comfyui(name):
-        keys[f"lora_unet_{flat(layer)}"] = layer
-        processor = layer.replace(".to_", ".processor.to_")
-        if processor.endswith(".to_out.0"):
-            processor = processor.removesuffix(".0")
-        keys |= {processor: layer, f"unet.{processor}": layer}
-    return keys
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -128,13 +79,13 @@ def read(written: dict[str, torch.Tensor], keys: dict[str, str], ending: str) ->
 
 
 def test_the_layers_that_comfyui_knows_are_those_that_are_there(network) -> None:
-    name, unet = network
-    assert layers_of(unet).keys() <= known_to_comfyui(name)
+    _, unet = network
+    assert layers_of(unet).keys() <= unet_layers(unet.config)
 
 
 def test_comfyui_finds_every_layer_of_what_we_write_for_it(network) -> None:
     name, unet = network
-    layers, keys = layers_of(unet), comfyui_keys(name)
+    layers, keys = layers_of(unet), comfyui_keys(unet)
     for chosen in (layers, {n: m for n, m in layers.items() if re.search(UNET["all"], n)}):
         written = to_kohya(factors(chosen))
         assert read(written, keys, ".lora_up.weight") == chosen.keys()
@@ -145,10 +96,10 @@ def test_comfyui_finds_every_layer_of_what_we_write_for_it(network) -> None:
 
 
 def test_comfyui_finds_every_layer_of_a_dense_file(network) -> None:
-    name, unet = network
+    _, unet = network
     layers = layers_of(unet)
     written = to_dense(factors(layers))
-    assert read(written, comfyui_keys(name), ".diff") == layers.keys()
+    assert read(written, comfyui_keys(unet), ".diff") == layers.keys()
     for layer, module in layers.items():
         assert written[f"lora_unet_{flat(layer)}.diff"].shape == module.weight.shape
 
@@ -158,7 +109,7 @@ def test_comfyui_misses_the_attention_in_a_file_with_the_keys_of_diffusers(netwo
     name, unet = network
     chosen = {n: m for n, m in layers_of(unet).items() if re.search(UNET["all"], n)}
     written = {f"unet.{key}": tensor for key, tensor in factors(chosen).items()}
-    found = read(written, comfyui_keys(name), ".lora_B.weight")
+    found = read(written, comfyui_keys(unet), ".lora_B.weight")
     assert found == {layer for layer in chosen if ".to_" not in layer}
     assert len(found) == {"SD 1.5": 64, "SD 2.1": 64, "SDXL": 162}[name]
 

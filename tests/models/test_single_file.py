@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,20 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from unlearn_app.common.errors import ModelError
 from unlearn_app.models.diffusers import single_file
 from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.diffusers.tiny_pipelines import save, sdxl
+from unlearn_app.settings.run_config import make_config
 
+SECOND = "conditioner.embedders.1.model."
 HOW = {"steps": 2, "guidance_scale": 2.0}
 RESNET = {
     "norm1": "in_layers.0",
@@ -34,6 +43,8 @@ def original_unet(state: Mapping[str, Tensor], blocks: int, layers: int) -> Iter
         "conv_in.": "input_blocks.0.0.",
         "time_embedding.linear_1.": "time_embed.0.",
         "time_embedding.linear_2.": "time_embed.2.",
+        "add_embedding.linear_1.": "label_emb.0.0.",
+        "add_embedding.linear_2.": "label_emb.0.2.",
         "conv_norm_out.": "out.0.",
         "conv_out.": "out.2.",
         "mid_block.resnets.0.": "middle_block.0.",
@@ -101,24 +112,79 @@ def checkpoint(folder: Path) -> dict[str, Tensor]:
     }
 
 
-@pytest.fixture
-def small(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The configurations of the small pipeline in place of those of Stable Diffusion 1.5."""
-    configs = {
-        name: json.loads((tiny_pipeline / name).read_text())
-        for name in single_file.STABLE_DIFFUSION_1
+OPEN_CLIP = {
+    "self_attn.out_proj.": "attn.out_proj.",
+    "layer_norm1.": "ln_1.",
+    "layer_norm2.": "ln_2.",
+    "mlp.fc1.": "mlp.c_fc.",
+    "mlp.fc2.": "mlp.c_proj.",
+}
+TOP = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+
+
+def open_clip(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The weights of a text encoder of diffusers as OpenCLIP's code has them: queries, keys and
+    values in one matrix, and the projection transposed.
+    """
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    found = {"text_projection": bare.pop("text_projection.weight").T.contiguous()}
+    for name, said in TOP.items():
+        found[said] = bare[name]
+    for layer in range(layers):
+        at, to = f"encoder.layers.{layer}.", f"transformer.resblocks.{layer}."
+        for kind in ("weight", "bias"):
+            joined = [bare[f"{at}self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            found[f"{to}attn.in_proj_{kind}"] = torch.cat(joined)
+            found |= {
+                f"{to}{new}{kind}": bare[f"{at}{old}{kind}"] for old, new in OPEN_CLIP.items()
+            }
+    return found
+
+
+def xl_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """The weights of a small SDXL folder as one original checkpoint has them."""
+    unet, vae, first, second = (
+        load_file(next((folder / part).glob("*.safetensors")))
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+    )
+    texts = {
+        f"0.transformer.text_model.{n.removeprefix('text_model.')}": t for n, t in first.items()
     }
-    monkeypatch.setattr(single_file, "STABLE_DIFFUSION_1", configs)
+    texts |= {f"1.model.{name}": tensor for name, tensor in open_clip(second, 2).items()}
+    return {
+        **dict(original_unet(unet, 2, 1)),
+        **dict(original_vae(vae, 4)),
+        **{f"conditioner.embedders.{name}": tensor for name, tensor in texts.items()},
+    }
+
+
+def as_configured(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the configurations and the tokenizers of a small pipeline in place of those of `kind`, a
+    constant of `single_file`.
+    """
+    configs = {name: json.loads((folder / name).read_text()) for name in getattr(single_file, kind)}
+    monkeypatch.setattr(single_file, kind, configs)
     write = single_file.write_configs
 
-    def with_the_tokenizer(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-        write(folder, configs)
-        for file in (tiny_pipeline / "tokenizer").iterdir():
-            (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
-        (folder / "tokenizer" / "merges.txt").unlink()
+    def with_the_tokenizer(to: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        write(to, configs)
+        for place in folder.glob("tokenizer*"):
+            for file in place.iterdir():
+                (to / place.name / file.name).write_bytes(file.read_bytes())
+            (to / place.name / "merges.txt").unlink()
 
     monkeypatch.setattr("unlearn_app.models.diffusers.sources.write_configs", with_the_tokenizer)
-    return configs
+
+
+@pytest.fixture
+def small(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configurations of the small pipeline in place of those of Stable Diffusion 1.5."""
+    as_configured(tiny_pipeline, "STABLE_DIFFUSION_1", monkeypatch)
 
 
 @pytest.fixture
@@ -157,6 +223,51 @@ def test_a_single_file_is_the_same_model_as_the_folder(tiny_pipeline, tmp_path) 
     assert one.base_hash != folder.base_hash
 
 
+@pytest.fixture
+def xl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small folder of Stable Diffusion XL, whose configurations stand for those of the real one;
+    the text encoders are told apart by their widths, as those of the real one are.
+    """
+    folder = save(tmp_path / "xl", sdxl)
+    as_configured(folder, "STABLE_DIFFUSION_XL", monkeypatch)
+    return folder
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_single_file_of_sdxl_is_the_same_model_as_the_folder(xl: Path, tmp_path: Path) -> None:
+    file = saved(xl_checkpoint(xl), tmp_path)
+    one, folder = load_pipeline(file, "tiny"), load_pipeline(xl, "tiny")
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        expected = getattr(folder.pipe, part).state_dict()
+        found = getattr(one.pipe, part).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected), part
+    assert torch.equal(one.sample(["a cat"], [1], **HOW), folder.sample(["a cat"], [1], **HOW))
+    assert make_config("cat", model=str(file)).compare.guidance_scale == 5.0
+    assert make_config("cat", model=str(file)) == replace(
+        make_config("cat", model=str(xl)), model=str(file)
+    )
+
+
+def test_a_file_that_says_so_predicts_v_with_zero_snr(xl: Path, tmp_path: Path) -> None:
+    marks = {single_file.V_PREDICTION: torch.zeros(0)}
+    states = (marks, marks | {single_file.ZERO_SNR: torch.zeros(0)})
+    for state, zero in zip(states, (False, True), strict=True):
+        config = load_pipeline(
+            saved(xl_checkpoint(xl) | state, tmp_path), "v"
+        ).pipe.scheduler.config
+        assert config.prediction_type == "v_prediction"
+        assert config.rescale_betas_zero_snr == zero
+
+
+def test_a_single_file_of_sdxl_without_its_second_text_encoder_is_refused(xl, tmp_path) -> None:
+    state = {n: t for n, t in xl_checkpoint(xl).items() if not n.startswith(SECOND)}
+    assert "holds no second text encoder" in refused(saved(state, tmp_path))
+    first = f"{SECOND}ln_final.weight"
+    state = {n: t for n, t in xl_checkpoint(xl).items() if n != first}
+    assert "its file lacks weights" in refused(saved(state, tmp_path))
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "beginning", ["model.diffusion_model.middle_block.1.", "first_stage_model.decoder.mid.attn_1."]
@@ -193,7 +304,8 @@ WHOLE = {FIRST: torch.zeros(8, 4, 3, 3), "first_stage_model.x": ONE, f"{single_f
         (WHOLE | {FIRST: torch.zeros(8, 9, 3, 3)}, "an inpainting model"),
         (WHOLE | {FIRST: torch.zeros(8, 8, 3, 3)}, "an instruct-pix2pix model"),
         (WHOLE | {single_file.TIME_COND: ONE}, "an LCM"),
-        ({FIRST: ONE, "conditioner.embedders.0.x": ONE}, "holds Stable Diffusion XL"),
+        ({FIRST: ONE, f"{single_file.BOTH_TEXTS}0.model.x": ONE}, "holds an SDXL refiner"),
+        ({FIRST: ONE, "edm_mean": ONE}, "parameterization of EDM"),
         ({FIRST: ONE, "cond_stage_model.model.x": ONE}, "holds Stable Diffusion 2.x"),
         ({"model.diffusion_model.joint_blocks.0.x": ONE}, "holds Stable Diffusion 3"),
         ({"double_blocks.0.x": ONE}, "holds FLUX"),
@@ -229,6 +341,19 @@ def test_the_configurations_are_those_of_stable_diffusion_1_5() -> None:
     sizes = [sum(p.numel() for p in part.parameters()) for part in (unet, vae, text)]
     assert sizes == [859_520_964, 83_653_863, 123_060_480]
     assert len(unet.state_dict()) == 686
+
+
+def test_the_configurations_are_those_of_stable_diffusion_xl() -> None:
+    """The numbers of weights are those that are published: 2567 M, 84 M, 123 M and 695 M."""
+    configs = single_file.STABLE_DIFFUSION_XL
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(configs["unet/config.json"])
+        vae = AutoencoderKL.from_config(configs["vae/config.json"])
+        second = CLIPTextConfig(**configs["text_encoder_2/config.json"])
+        text = CLIPTextModelWithProjection(second)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (unet, vae, text)]
+    assert sizes == [2_567_463_684, 83_653_863, 694_659_840]
+    assert len(unet.state_dict()) == 1680
 
 
 @pytest.mark.usefixtures("offline")

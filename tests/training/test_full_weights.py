@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from random_batches import noisy
 from small_runs import TINY
-from tiny_pipelines import noisy
 
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.images import to_pil

@@ -80,6 +80,7 @@ BENCHES = {
     "paper2": ("paper2.measure", "Paper2"),
     "paper3": ("paper3.measure", "Paper3"),
     "lab": ("lab.measure", "Lab"),
+    "models": ("models.measure", "Models"),
     "soak": ("soak.measure", "Soak"),
 }
 OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")

@@ -123,7 +123,7 @@ def add_original(
 
     `prompts` replace those of the whole panel.
     """
-    with ledger.locked():
+    with ledger.locked(), model.of_resolution(ledger.config.compare.resolution):
         if ledger.rows:
             return
         ledger.base = model.base_hash
@@ -211,7 +211,7 @@ def append(
         ConfigError: the concept is unknown or was forgotten before.
         OutputError: the ledger is another model's, or another process is changing it.
     """
-    with ledger.locked():
+    with ledger.locked(), model.of_resolution(ledger.config.compare.resolution):
         check_request(config or ledger.config)
         concept, name, erased = _next(ledger, text, held_out)
         ledger.check_base(model.base_hash, model.name)

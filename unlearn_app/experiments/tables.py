@@ -37,6 +37,7 @@ QUOTED = {
     "paper2": "What is claimed",
     "paper3": "In short",
     "lab": "Models whose truth is known",
+    "models": "What works",
 }
 """The section of each report whose last table the page of all results quotes."""
 _TEXTS = templates(Path(__file__).with_name("texts"), lstrip_blocks=True)

@@ -49,6 +49,9 @@ class Counting(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
+        if function.overloadpacket is torch.ops.aten.convolution:
+            # Its libraries hold the input once more meanwhile, in the layout they compute in.
+            self.peak = max(self.peak, self.live + args[0].untyped_storage().nbytes())
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -119,13 +122,17 @@ class Plan:
     checkpointed: bool
     seconds: float
 
-    def sentence(self) -> str:
-        """What is planned, in words."""
+    def how(self) -> str:
+        """What is done to take less, in words; empty for nothing."""
         saved = [
             f"gradients of {self.rows} pictures at a time" if self.rows else "",
             "gradient checkpointing" if self.checkpointed else "",
         ]
-        how = " and ".join(filter(None, saved))
+        return " and ".join(filter(None, saved))
+
+    def sentence(self) -> str:
+        """What is planned, in words."""
+        how = self.how()
         return (
             f"It takes about {gib(self.need)} of {gib(self.available)} of memory"
             f"{f', with {how}' if how else ''}, and a step about {self.seconds:.1f} s"

@@ -284,6 +284,14 @@ class Sampler(Protocol):
             Cancelled: `should_stop` turned true between two denoising steps.
         """
 
+    def of_resolution(self, pixels: int) -> AbstractContextManager[None]:
+        """A context in which all pictures and latents have that longer side, in the proportions of
+        the model's own; 0 is its own.
+
+        Raises:
+            ConfigError: latents do not divide it.
+        """
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], float32 on the CPU."""
 

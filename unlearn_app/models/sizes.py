@@ -1,6 +1,7 @@
 """Estimates of the size of files before they are written."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from ..common.errors import ConfigError
@@ -25,6 +26,25 @@ def picture_shape(model: Model) -> tuple[int, int]:
 def picture_size(model: Model, size: tuple[int, int] | None = None) -> int:
     """The bytes of a picture by `model` that PNG cannot compress, by default of its own size."""
     return 3 * math.prod(size or picture_shape(model))
+
+
+def sides_at(own: Sequence[int], pixels: int, multiple: int = 1) -> tuple[int, int]:
+    """The height and width of latents whose pictures have `pixels` along the longer side, in the
+    proportions of latents with the sides `own`.
+
+    Raises:
+        ConfigError: they are no multiples of `multiple`.
+    """
+    longer, step = max(own), ENLARGED * multiple
+    pairs = [divmod(side * pixels, longer * step) for side in own]
+    if any(rest or not count for count, rest in pairs):
+        raise ConfigError(
+            f"compare.resolution is {pixels}; pixels of the longer side of pictures in the"
+            f" proportions {own[1]} x {own[0]} whose sides are multiples of {step} are accepted.",
+            "compare.resolution",
+        )
+    height, width = (count * multiple for count, _ in pairs)
+    return height, width
 
 
 def check_size(size: tuple[int, int]) -> None:

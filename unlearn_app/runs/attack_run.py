@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..attacks import Attack
@@ -62,13 +63,13 @@ def run_attacks(
     check_judge(scorer, config)  # before the model, which may take minutes and gigabytes
     model = load_for(config, model)
     run.check_base(model.base_hash, model.name)
-    load = load_unlearned(run, model)
-    _check_room(run, config, attacks.values(), model)
-    with _unlearned(model, load):
+    unlearned = partial(_unlearned, model, load_unlearned(run, model), config.compare.resolution)
+    with unlearned():
+        _check_room(run, config, attacks.values(), model)
         context = attack_context(model, concept, config, should_stop, given=given)
     for kind, attack in attacks.items():
         try:
-            with _unlearned(model, load), enough_memory(f"The attack {kind}", _lowered(kind)):
+            with unlearned(), enough_memory(f"The attack {kind}", _lowered(kind)):
                 found, images = yield from find(model, context, config, attack, scorer, never_seen)
         except ConfigError as error:
             yield _left_out(kind, error, skip)
@@ -104,9 +105,11 @@ def _own_data(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _unlearned(model: Model, load: Callable[[], None]) -> Iterator[None]:
-    """The unlearned model of a run, which `load` puts into the slot, in `model` for a while."""
-    with slots_kept(model):
+def _unlearned(model: Model, load: Callable[[], None], resolution: int) -> Iterator[None]:
+    """The unlearned model of a run, which `load` puts into the slot, in `model` for a while, with
+    pictures of the run's resolution.
+    """
+    with slots_kept(model), model.of_resolution(resolution):
         model.drop_adapters()
         load()
         yield

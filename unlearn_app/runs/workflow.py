@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,8 @@ class _Work:
     writer: RunWriter
     cancel: threading.Event
     given: GivenPictures
+    sized: ExitStack
+    """Closed at the end of the run, when the model's pictures have their own size again."""
     timing: dict[str, float] = field(default_factory=dict)
     columns: dict[str, Images] = field(default_factory=dict)
     taught: dict[int, GroupScore] = field(default_factory=dict)
@@ -164,12 +166,12 @@ def run(
     started = time.perf_counter()
     concept = preview_concept(config)
     check_given(config, given)
-    with RunWriter(out) as writer:
+    with RunWriter(out) as writer, ExitStack() as sized:
         if config.prompts:
             write_bytes(writer.partial / OWN_PROMPTS, f"{config.prompts}\n".encode())
         audited = {"published": published, "never_seen": never_seen}
         stop = cancel or threading.Event()
-        work = _Work(config, concept, writer, stop, given, model=model, **audited)
+        work = _Work(config, concept, writer, stop, given, sized, model=model, **audited)
         problem: UnlearnError | None = None
         try:
             problem = yield from _work_through(work)
@@ -234,6 +236,7 @@ def _load(work: _Work) -> Iterator[Event]:
     if plan:
         yield Stage("load", plan.sentence(), SHARES["load"])
     work.model = work.model or load_model(work.config.model)
+    work.sized.enter_context(work.model.of_resolution(work.config.compare.resolution))
     if plan:
         follow(work.model, plan)
     work.model.drop_adapters()

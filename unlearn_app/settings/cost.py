@@ -25,6 +25,8 @@ TEXTS = 20
 """Texts that are encoded in the time of a forward pass, at least."""
 WATCHED = 28
 """Pictures generated while the model unlearns: frames, and those by which a collapse is told."""
+USUAL_SIDE = 512
+"""Pixels along a side of pictures up to which a pass counts as one, whatever is asked for."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 
@@ -64,7 +66,7 @@ def run_costs(config: RunConfig) -> dict[str, int]:
         "controls": 0,
     }
     if not attack.steps:
-        return costs
+        return {part: cost * _larger(config) for part, cost in costs.items()}
     looks = sum(step < attack.steps for step in CHECKPOINTS)
     costs["attack"] = _relearning(config) + looks * (compare.forget + 2) * picture + column
     control = _relearning(config) + (2 + looks) * compare.forget * picture
@@ -73,7 +75,7 @@ def run_costs(config: RunConfig) -> dict[str, int]:
     if resists:
         plain = replace(config, resist=replace(config.resist, on=False))
         costs["controls"] += control + training_cost(plain)
-    return costs
+    return {part: cost * _larger(config) for part, cost in costs.items()}
 
 
 def run_cost(config: RunConfig) -> int:
@@ -89,7 +91,7 @@ def attacks_cost(config: RunConfig, kinds: Sequence[str]) -> int:
         attack = make_attack(kind)
         cost += held.pictures * picture
         cost += attack.forwards(held, config.compare.forget, picture)
-    return 2 * cost
+    return 2 * cost * _larger(config)
 
 
 def request_cost(config: RunConfig, plan: "groups.SequenceConfig", earlier: int) -> int:
@@ -97,7 +99,13 @@ def request_cost(config: RunConfig, plan: "groups.SequenceConfig", earlier: int)
     known = len(registry.world(config.model).known_concepts()) or OPEN_PANEL
     trained = earlier + 1 if plan.regime == "simultaneous" else 1
     panel = (2 * (known + earlier + 1) + earlier) * plan.pictures
-    return panel * _picture(config) + trained * training_cost(config)
+    passes = panel * _picture(config) + trained * training_cost(config)
+    return passes * _larger(config)
+
+
+def _larger(config: RunConfig) -> int:
+    """How many times as much a pass costs for pictures larger than `USUAL_SIDE`."""
+    return max(1, -(-(config.compare.resolution**2) // USUAL_SIDE**2))
 
 
 def _picture(config: RunConfig) -> int:

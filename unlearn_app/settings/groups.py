@@ -176,6 +176,14 @@ class CompareConfig:
     far: int = setting(10, "pictures per column of everything else", 1, 500)
     sampling_steps: int = setting(8, "denoising steps per picture", 1, 200)
     guidance_scale: float = setting(2.0, "classifier-free guidance; 1 is none", 1.0, 30.0)
+    resolution: int = setting(
+        0,
+        "pixels of the longer side of every picture, also of those that are trained on; 0 is the"
+        " model's own",
+        0,
+        2048,
+        later=True,
+    )
 
 
 @cache

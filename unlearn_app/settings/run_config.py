@@ -122,6 +122,7 @@ class RunConfig:
         if registry.kind_of(self.objective) != "objective" and not self.resist.on:
             _check_edit(self.objective, self.regularize)
         _check_pictures(self)
+        _check_resolution(self)
         given, chosen = dict(self.options), self.methods.values()
         options = {  # those of parts that are not chosen are left out
             name: _value(given.get(name, item.default), item, name)
@@ -343,6 +344,16 @@ def clean_text(text: str | None, name: str, limit: int = MAX_TEXT) -> str:
             f"The {name} holds control or unassigned characters; plain words are accepted.", name
         )
     return " ".join(stripped.split())
+
+
+def _check_resolution(config: RunConfig) -> None:
+    """Refuse pictures of another size where the world has judges of its own, made for one."""
+    if config.compare.resolution and registry.world(config.model).assets:
+        raise ConfigError(
+            f"compare.resolution is {config.compare.resolution}, and the judges of {config.model}"
+            " know pictures of one size; 0, the model's own, is accepted.",
+            "compare.resolution",
+        )
 
 
 def _check_pictures(config: RunConfig) -> None:

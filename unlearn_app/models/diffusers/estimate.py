@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..memory import Cost, cost_of
+from ..sizes import sides_at
 from .adapters import AdaptedNetwork
 from .layers import LAYERS
 from .plain_weights import base_weights
@@ -19,12 +20,22 @@ CLIP and 256 of T5, and 512 of T5.
 """
 
 
-def denoiser_without_numbers(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
-    """The denoiser of a configuration of diffusers, on the meta device."""
-    kind = getattr(diffusers, config["_class_name"])
-    with torch.device("meta"):
-        network = kind.from_config(_public(config))
-    return network.to("meta", dtype)
+def denoiser_of(config: Mapping[str, Any], dtype: torch.dtype, device: str = "meta") -> nn.Module:
+    """The untrained denoiser of a configuration of diffusers, on meta without numbers."""
+    return _made(getattr(diffusers, config["_class_name"]), config, dtype, device)
+
+
+def autoencoder_of(
+    config: Mapping[str, Any], dtype: torch.dtype, device: str = "meta"
+) -> nn.Module:
+    """The untrained autoencoder of a configuration of diffusers, on meta without numbers."""
+    return _made(diffusers.AutoencoderKL, config, dtype, device)
+
+
+def _made(kind: Any, config: Mapping[str, Any], dtype: torch.dtype, device: str) -> nn.Module:
+    public = {name: value for name, value in config.items() if name[0] != "_"}  # no notes
+    with torch.device(device):
+        return kind.from_config(public).to(device, dtype)
 
 
 def inputs_of(
@@ -87,12 +98,13 @@ def measured(
     text: int,
     dtype: torch.dtype,
     unlearn: Any,
+    resolution: int = 0,
 ) -> Shape:
     """What a model with the configurations of a `denoiser` and a `vae` takes that are held as
     `dtype`, with what `unlearn`, a group of settings, trains; `text` are the numbers in its text
-    encoders.
+    encoders. Pictures have `resolution` pixels along the longer side, 0 is the model's own.
     """
-    network = denoiser_without_numbers(denoiser, dtype)
+    network = denoiser_of(denoiser, dtype)
     sketch = AdaptedNetwork(network, "", LAYERS[type(network).__name__])
     full, rank = unlearn.weights == "full", unlearn.rank
     if full:
@@ -101,6 +113,7 @@ def measured(
         made = sketch.reset_adapter("unlearn", rank, float(rank), 0, unlearn.modules)
     trained = list(made.values())
     network, sides = sketch.network, sides_of(denoiser)
+    sides = sides_at(sides, resolution) if resolution else sides
     weights = sum(weight.numel() for weight in base_weights(network).values())
     with sketch.training("unlearn"):
         kept = step_cost(network, 1, *sides, trained)
@@ -131,27 +144,33 @@ def step_cost(
 ) -> Cost:
     """The cost of a prediction for `rows` latents and its gradient in `trained`."""
     inputs = inputs_of(network, rows, height, width)
+    given = [*network.parameters(), *network.buffers(), *trained]
+    return cost_of(lambda: gradient(network, inputs, trained), given)
 
-    def work() -> tuple[Tensor, ...]:
-        loss = network(**inputs, return_dict=False)[0].float().square().mean()
-        return torch.autograd.grad(loss, trained, materialize_grads=True)
 
-    return cost_of(work, [*network.parameters(), *network.buffers(), *trained])
+def gradient(
+    network: nn.Module, inputs: Mapping[str, Any], trained: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The gradient in `trained` of a loss of the prediction for `inputs`."""
+    loss = network(**inputs, return_dict=False)[0].float().square().mean()
+    return torch.autograd.grad(loss, trained, materialize_grads=True)
 
 
 def decoding_cost(
     vae: Mapping[str, Any], height: int, width: int, dtype: torch.dtype
 ) -> tuple[int, Cost]:
     """The numbers of an autoencoder, and the cost of decoding the latents of one picture."""
-    with torch.device("meta"):
-        network = diffusers.AutoencoderKL.from_config(_public(vae)).to(dtype)
-    latents = torch.zeros(1, network.config.latent_channels, height, width, dtype=dtype)
+    network = autoencoder_of(vae, dtype)
     own = list(network.parameters())
-    with torch.no_grad():
-        cost = cost_of(lambda: network.decode(latents.to("meta")), own)
+    cost = cost_of(lambda: decoded(network, height, width), own)
     return sum(weight.numel() for weight in own), cost
 
 
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without diffusers' own notes."""
-    return {name: value for name, value in config.items() if name[0] != "_"}
+@torch.no_grad()
+def decoded(network: nn.Module, height: int, width: int) -> Tensor:
+    """The picture of latents of zeros."""
+    some = next(network.parameters())
+    latents = torch.zeros(
+        1, network.config.latent_channels, height, width, dtype=some.dtype, device=some.device
+    )
+    return network.decode(latents).sample

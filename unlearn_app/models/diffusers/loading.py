@@ -84,17 +84,20 @@ def _read(
     """
     folder, how = str(files.folder), {"torch_dtype": dtype}
     if files.checkpoint:
+        lacking = f"{said} file lacks weights; one with every weight is accepted."
         try:
-            return family.pipeline.from_single_file(
+            pipe = family.pipeline.from_single_file(
                 str(files.checkpoint),
                 config=folder,
                 local_files_only=True,
                 **family.unused | how,
             )
         except NotImplementedError as error:  # torch: a weight that no file holds cannot be moved
-            raise ModelError(
-                f"{said} file lacks weights; one with every weight is accepted."
-            ) from error
+            raise ModelError(lacking) from error
+        weights = (weight for part in family.parts for weight in getattr(pipe, part).parameters())
+        if any(weight.is_meta for weight in weights):
+            raise ModelError(lacking)
+        return pipe
     how["use_safetensors"] = True
     absent = {*family.optional} - {*parts_in(index, family.optional)}
     parts = dict.fromkeys(absent) | {

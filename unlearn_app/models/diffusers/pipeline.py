@@ -21,6 +21,7 @@ from ..device import choose_device, fits_bfloat16, machine
 from ..latent_store import Store, key_of, user_store
 from ..parameterization import Parameterization, parameterization_of
 from ..protocols import NO_OVERRIDES, Params, Sampler, SamplingOverrides, TextEncoder
+from ..sizes import sides_at
 from .adapters import AdaptedNetwork, at_least_float32
 from .cast_weights import CastWeights
 from .checkpointing import not_checkpointed
@@ -169,6 +170,16 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
                     output_type="latent",
                 ).images
             self.decode(self.unpacked(latents))
+
+    @contextmanager
+    def of_resolution(self, pixels: int) -> Iterator[None]:
+        if not pixels:
+            yield
+            return
+        height, width = sides_at(self.latent_shape[1:], pixels, self.multiple)
+        scale = self.pipe.vae_scale_factor
+        with self._of_size((width * scale, height * scale)):
+            yield
 
     @contextmanager
     def _of_size(self, size: tuple[int, int]) -> Iterator[None]:

@@ -14,9 +14,12 @@ from ..device import SMALL, available_memory, choose_device, choose_dtype, speed
 from ..memory import Plan, gib
 from .estimate import Shape, measured
 from .pipeline import CHUNK
+from .single_file import BOTH_TEXTS
 from .sources import Source, opened
 from .weight_files import DENOISERS
 
+TEXTS = "cond_stage_model.", BOTH_TEXTS
+"""How the names of text encoders begin in a single file."""
 MOST = 64
 """Pictures that are sampled at once at most."""
 SPARED = 2**29
@@ -58,18 +61,18 @@ def plan_of(config: RunConfig, kinds: Collection[str]) -> Plan | None:
         if source.size <= SMALL:
             return None
         dtype = choose_dtype(device, source.size)
-        shape = shape_of(source, dtype, config.unlearn)
+        shape = shape_of(source, dtype, config.unlearn, config.compare.resolution)
     rate = REACHED * speed(device, dtype)
     return fitted(shape, config, device.type, available_memory(device), rate)
 
 
-def shape_of(source: Source, dtype: torch.dtype, unlearn: Any) -> Shape:
+def shape_of(source: Source, dtype: torch.dtype, unlearn: Any, resolution: int = 0) -> Shape:
     """What the parts of a model take that are held as `dtype`, with what `unlearn`, a group of
-    settings, trains.
+    settings, trains, for pictures of that resolution.
     """
     places = [source.folder / part / "config.json" for part in (*DENOISERS, "vae")]
     denoiser, vae = (json.loads(path.read_text()) for path in places if path.is_file())
-    return measured(denoiser, vae, _text_numbers(source), dtype, unlearn)
+    return measured(denoiser, vae, _text_numbers(source), dtype, unlearn, resolution)
 
 
 def _text_numbers(source: Source) -> int:
@@ -78,7 +81,7 @@ def _text_numbers(source: Source) -> int:
     for name in (name for name in source.files if name.endswith(".safetensors")):
         with safe_open(source.home / name, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118, no mapping
-                if name.startswith("text_encoder") or key.startswith("cond_stage_model."):
+                if name.startswith("text_encoder") or key.startswith(TEXTS):
                     found += torch.Size(tensors.get_slice(key).get_shape()).numel()
     return found
 

@@ -84,7 +84,8 @@ class StableDiffusion(PipelineModel, TokenizedText):
         return told
 
     def _family_facts(self) -> tuple[Any, ...]:
-        return ()  # what keys were before there were other families
+        own = self.latent_shape == self._latent_shape()
+        return () if own else super()._family_facts()  # () as before there were other families
 
     def _stochastic_scheduler(self, overrides: SamplingOverrides) -> Any:
         scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config, clip_sample=False)

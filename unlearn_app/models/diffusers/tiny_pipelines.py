@@ -1,4 +1,6 @@
-"""Small random pipelines of every family's real classes, for 64-pixel pictures."""
+"""Small random pipelines of every family's real classes, for 64-pixel pictures: what is said of a
+family is tried on them, by tests and by `bench models`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,8 @@ from diffusers import (
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -30,8 +34,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from unlearn_app.models.conditioning import Conditioning
-from unlearn_app.models.protocols import NoisyBatch
+from ...common.seeds import generator
 
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 BARE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -259,18 +262,31 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 
 def save(folder: Path, made: Callable[[], Any]) -> Path:
     """The pipeline in a folder, the same weights each time."""
-    torch.manual_seed(0)
-    made().save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made().save_pretrained(folder)
     return folder
 
 
-def noisy(model: Any, seed: int) -> NoisyBatch:
-    """Two random noised latents in float64, with a random text that is cond, null and anchor."""
-    source = torch.Generator().manual_seed(seed)
-    x0, noise = (
-        torch.randn(2, *model.latent_shape, generator=source, dtype=torch.float64) for _ in range(2)
-    )
-    t = model.parameterization.draw_timesteps(2, source)
-    cond = Conditioning(torch.randn(2, 4, 32, generator=source, dtype=torch.float64))
-    x_t = model.parameterization.add_noise(x0, noise, t)
-    return NoisyBatch(x0, noise, t, x_t, cond, cond, cond)
+def strong_adapter(model: Any, modules: str = "all") -> None:
+    """Put an adapter that changes every picture into the slot `unlearn` of `model`."""
+    made = model.reset_adapter("unlearn", 2, 2.0, seed=1, modules=modules)
+    for name, tensor in made.items():
+        if "lora_B" in name:
+            tensor.data.normal_(std=0.3, generator=generator(5))
+
+
+def save_judge(folder: Path) -> Path:
+    """A small random CLIP network and its tokenizer in a folder, as `--judge clip=FOLDER` takes."""
+    tokenizer = letter_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    sizes["num_hidden_layers"] = 1
+    marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    text = sizes | marks | {"vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    vision = sizes | {"image_size": 64, "patch_size": 16}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

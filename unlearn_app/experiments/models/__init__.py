@@ -1,0 +1,1 @@
+"""What works with which family of models, and how much memory each takes."""
