@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..common.bundled_hashes import record_hashes
-from ..common.errors import Cancelled
+from ..common.errors import Cancelled, ConfigError
 from .console import StageBars, interrupt_flag, named_folder, screen, whole_number
 
 pocket = typer.Typer(
@@ -49,10 +49,22 @@ def train(
             help="go on from the bundled denoiser, with its text encoder and latents",
         ),
     ] = False,
+    flow: Annotated[
+        bool,
+        typer.Option(
+            "--flow", help="train pocket-flow, a flow transformer over the bundled latents, instead"
+        ),
+    ] = False,
 ) -> None:
     """Train text encoder, autoencoder, judges and denoiser, resuming from checkpoints."""
     from ..pocket.training import recipe
 
+    if flow:
+        if part or from_assets:
+            other = "--part" if part else "--from-assets"
+            raise ConfigError(f"--flow and {other} are given; one of them is accepted.", "flow")
+        _show_progress(recipe.train_flow(work))
+        return
     _show_progress(recipe.train(work, part, from_assets=from_assets))
     if not part:
         record_hashes()

@@ -4,12 +4,12 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
     DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
@@ -20,7 +20,7 @@ from ...common.errors import ModelError, UnlearnError, enough_memory
 from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
 from .flux import Flux
-from .layer_names import TEXT_MODEL
+from .layer_names import TEXT_MODEL, TEXT_PREFIXES
 from .model_folder import first_line, parts_in, read_index
 from .pipeline import PipelineModel
 from .sources import Source, opened
@@ -33,6 +33,14 @@ FAMILIES: dict[str, type[PipelineModel]] = {
     for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 }
 """The family of a pipeline by the class that its index names."""
+NEW: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "transformer": StableDiffusion3.parts["transformer"],
+    "vae": StableDiffusion.parts["vae"],
+    "scheduler": DPMSolverMultistepScheduler,
+    "flow_scheduler": FlowMatchEulerDiscreteScheduler,
+}
+"""The classes of the bundled models' parts."""
 LESS = "what else is in memory, or choose a smaller model"
 
 
@@ -123,10 +131,9 @@ def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:
     return network
 
 
-def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
-    """An untrained part of a pipeline from its diffusers configuration."""
-    kinds = StableDiffusion.parts | {"scheduler": DPMSolverMultistepScheduler}
-    return kinds[name](**config)
+def new_part(kind: str, **config: Any) -> Any:
+    """An untrained part of a pipeline from its diffusers configuration; `kind` is one of `NEW`."""
+    return NEW[kind](**config)
 
 
 def load_unet(folder: str | Path) -> Any:
@@ -139,30 +146,37 @@ def load_unet(folder: str | Path) -> Any:
     return load_whole(UNet2DConditionModel, str(folder), said, torch_dtype=torch.float32)
 
 
-def save_pipeline(folder: str | Path, **parts: Any) -> None:
-    """Write the five parts, named as diffusers does; weights in half precision, files cut into at
-    most 14 MB.
+def save_pipeline(
+    folder: str | Path,
+    family: type[PipelineModel] = StableDiffusion,
+    texts: torch.dtype = torch.float32,
+    **parts: Any,
+) -> None:
+    """Write the parts of a pipeline, named as diffusers does; weights in half precision, files cut
+    into at most 14 MB.
 
-    The text encoder stays in single precision, since transformers loads it as it is stored while
-    diffusers loads the rest in single precision.
+    The configurations of the text encoders say single precision, in which transformers then loads
+    them as diffusers does the rest, whatever `texts`, the precision on disk, is.
     """
-    pipe = StableDiffusionPipeline(**parts, **StableDiffusion.unused)
-    pipe.unet.to(torch.float16)
-    pipe.vae.to(torch.float16)
-    pipe.text_encoder.to(torch.float32)
+    pipe = family.pipeline(**parts, **family.unused)
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            part.to(torch.float32 if name in TEXT_PREFIXES else torch.float16)
     pipe.save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")
-    with_text_prefix(Path(folder))
+    with_text_prefix(Path(folder), texts)
 
 
-def with_text_prefix(folder: Path) -> None:
-    """Let the tensors of CLIP text encoders in a pipeline folder begin with `text_model.`.
+def with_text_prefix(folder: Path, texts: torch.dtype | None = None) -> None:
+    """Let the tensors of CLIP text encoders in a pipeline folder begin with `text_model.`, and be
+    of the precision `texts` if one is named.
 
     transformers 5.6 and later reads names with or without it; earlier versions read them only with
     it, and otherwise leave the weights at random without an error.
     """
     for file in sorted(folder.glob("text_encoder*/model.safetensors")):
-        tensors = load_file(file)
+        loaded = load_file(file)
+        tensors = {name: t.to(texts or t.dtype) for name, t in loaded.items()}
         if "embeddings.position_embedding.weight" in tensors:
             bare = {"text_projection.weight"}
-            named = {n if n in bare else f"{TEXT_MODEL}{n}": t for n, t in tensors.items()}
-            save_file(named, file, metadata={"format": "pt"})
+            tensors = {n if n in bare else f"{TEXT_MODEL}{n}": t for n, t in tensors.items()}
+        save_file(tensors, file, metadata={"format": "pt"})
