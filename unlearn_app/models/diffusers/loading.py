@@ -44,9 +44,9 @@ NEW: dict[str, Any] = {
 LESS = "what else is in memory, or choose a smaller model"
 
 
-def load_pipeline(source: str | Path, name: str) -> PipelineModel:
+def load_pipeline(source: str | Path, name: str, vae: Path | None = None) -> PipelineModel:
     """A model of one of `FAMILIES` from a folder in diffusers format, a .safetensors file, or a
-    Hugging Face id.
+    Hugging Face id; `vae` is the folder of its autoencoder where the model has none of its own.
 
     Raises:
         ModelError: it is missing, damaged, of another architecture, makes no picture, or has
@@ -63,7 +63,7 @@ def load_pipeline(source: str | Path, name: str) -> PipelineModel:
                 dtype = choose_dtype(choose_device(), files.size)
                 index = read_index(files.folder)
                 family = FAMILIES[index["_class_name"]]
-                pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype)
+                pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype, vae)
                 for part, own in pipe.components.items():
                     if part.startswith("tokenizer") and own is not None:
                         own.name_or_path = str(files.home / part)  # not the folder made meanwhile
@@ -83,9 +83,10 @@ def _read(
     index: Mapping[str, Any],
     said: str,
     dtype: torch.dtype,
+    vae: Path | None,
 ) -> Any:
-    """The pipeline of a model, all of whose weights come from its files; error messages begin with
-    `said`.
+    """The pipeline of a model, all of whose weights come from its files and those of `vae`; error
+    messages begin with `said`.
 
     Raises:
         ModelError: weights are missing there.
@@ -108,8 +109,10 @@ def _read(
     parts = dict.fromkeys(absent) | {
         part: load_whole(kind, folder, f"{said} {part}", subfolder=part, **how)
         for part, kind in family.parts.items()
-        if part not in absent
+        if part not in absent and not (part == "vae" and vae)
     }
+    if vae:
+        parts["vae"] = load_whole(family.parts["vae"], str(vae), f"{said} vae", **how)
     return family.pipeline.from_pretrained(folder, **family.unused | parts | how)
 
 

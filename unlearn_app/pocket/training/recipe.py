@@ -20,7 +20,7 @@ from ...common.atomic_files import replacement
 from ...common.errors import ConfigError
 from ...common.folder_lock import only_writer
 from ...common.images import to_tensor
-from ...common.paths import ASSETS
+from ...common.paths import ASSETS, POCKET_FLOW
 from ...models.device import can_compile, choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_unet, load_whole, save_pipeline
 from ...models.diffusers.stable_diffusion import use_plain_attention
@@ -251,7 +251,9 @@ def assemble_flow(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> N
     """
     transformer = flow.new_transformer()
     transformer.load_state_dict(load(checkpoint_path(work, "flow"))["ema"])
-    with replacement(assets / "pocket-flow" / "pipeline") as partial:
+    folder = assets / POCKET_FLOW.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacement(folder / "pipeline") as partial:
         save_pipeline(
             partial,
             StableDiffusion3,
