@@ -93,6 +93,8 @@ def call(pipe: Any, **how: Any) -> torch.Tensor:
         words = {} if pipe.transformer.config.guidance_embeds else {"max_sequence_length": 256}
         latents = pipe(height=64, width=64, output_type="latent", **words | how).images
         return pipe._unpack_latents(latents, 64, 64, pipe.vae_scale_factor)
+    if type(pipe).__name__.startswith("StableDiffusion3") and pipe.text_encoder_3 is None:
+        how |= {"max_sequence_length": pipe.tokenizer_max_length}
     return pipe(output_type="latent", **how).images
 
 
