@@ -329,7 +329,6 @@ def test_generate_samples_as_runs_do_unless_it_is_told_otherwise(
 ) -> None:
     from unlearn_app.cli import generate
 
-
     asked = []
     monkeypatch.setattr(generate, "_write", lambda *told: asked.append(told[-1]) or Path("x"))
     words = ["generate", "--prompt", "a cat", "--model", model or str(tiny_pipeline), "--out", "x"]

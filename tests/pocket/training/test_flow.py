@@ -2,23 +2,37 @@
 diffusers.
 """
 
+import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from small_runs import TINY
 
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.common.seeds import generator
 from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.diffusers.model_folder import hash_weights
 from unlearn_app.models.parameterization import Flow, VPrediction
+from unlearn_app.pocket import card
+from unlearn_app.pocket.measures import sample_scenes
 from unlearn_app.pocket.training import flow, recipe
 from unlearn_app.pocket.training.checkpoints import load
 from unlearn_app.pocket.training.denoiser import Phase, batch_loss
 from unlearn_app.pocket.world.dataset import scenes
+from unlearn_app.runs.folder import Run
+from unlearn_app.runs.workflow import run
+from unlearn_app.settings.events import Done
+from unlearn_app.settings.run_config import make_config
+from unlearn_app.worlds import pocket_flow
 
 LIMIT = 8 * 2**20
 PROMPT = "a cat on the beach"
@@ -172,11 +186,53 @@ def test_plain_diffusers_paints_bit_for_bit_what_we_do(work: Path, pipeline: Pat
         )
 
     model = load_pipeline(pipeline, "pocket-flow", vae=vae)
-    model.mixes, model.store = False, None
     own = model.sample([PROMPT], [7], steps=3, guidance_scale=2.0)
     assert torch.equal(own, painted(max_sequence_length=pipe.tokenizer_max_length))
     assert not torch.equal(own, painted())
     assert model.decode(own).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.slow
+def test_a_run_with_it_forgets_attacks_and_judges(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pocket_flow, "POCKET_FLOW", pipeline.parent)
+    config = make_config("cat", model="pocket-flow", **TINY)
+    done = list(run(config, tmp_path / "run"))[-1]
+    assert isinstance(done, Done)
+    assert not done.stopped
+    record = Run.open(tmp_path / "run").record
+    assert record["environment"]["base_sha256"] == hash_weights(pipeline)
+    assert record["environment"]["judge"].startswith("pocket-judge")
+    assert record["scores"]["relearned"]["forget"]["n"] == 2
+    assert record["verdict"]["label"] == "inconclusive"  # the original shows no cat
+
+
+@pytest.mark.slow
+def test_the_card_states_what_was_measured_and_its_snippet_runs(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "sample_scenes", lambda count: sample_scenes(count)[:2])
+    assets = tmp_path / "assets"
+    shutil.copytree(work / "assets", assets)
+    (assets / "pocket").symlink_to(POCKET)
+    sizes = card.CardSizes(per_pair=1, held_out=2, diverse=2)
+    list(card.write_flow_card(work, assets, sizes))
+    folder = assets / "pocket-flow"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| transformer | SD3Transformer2DModel" in text
+    assert "| 3.58 M | 6.8 MiB |" in text
+    assert "| flow | 6 | 4 for 3, 8 for 3 |" in text
+    kept = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert kept["scores"]["held_out"]["judge"]["pictures"] == 2
+    list(card.write_flow_card(None, assets, sizes))
+    assert (folder / "README.md").read_text(encoding="utf-8") == text
+    snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Image.open(tmp_path / "cat.png").size == (256, 256)
 
 
 def test_flow_without_pictures_is_one_sentence(tmp_path: Path) -> None:
