@@ -177,9 +177,10 @@ def with_text_prefix(folder: Path, texts: torch.dtype | None = None) -> None:
     it, and otherwise leave the weights at random without an error.
     """
     for file in sorted(folder.glob("text_encoder*/model.safetensors")):
-        loaded = load_file(file)
-        tensors = {name: t.to(texts or t.dtype) for name, t in loaded.items()}
-        if "embeddings.position_embedding.weight" in tensors:
+        tensors = load_file(file)
+        prefix = TEXT_MODEL if "embeddings.position_embedding.weight" in tensors else ""
+        if prefix or texts:
             bare = {"text_projection.weight"}
-            tensors = {n if n in bare else f"{TEXT_MODEL}{n}": t for n, t in tensors.items()}
-        save_file(tensors, file, metadata={"format": "pt"})
+            named = {n if n in bare else f"{prefix}{n}": t for n, t in tensors.items()}
+            stored = {name: tensor.to(texts or tensor.dtype) for name, tensor in named.items()}
+            save_file(stored, file, metadata={"format": "pt"})

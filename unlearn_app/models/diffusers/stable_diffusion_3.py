@@ -85,8 +85,8 @@ def encode_prompts(pipe: Any, prompts: Sequence[str], device: torch.device) -> C
 
     The states of the two CLIP encoders stand side by side, padded to the width of T5's, which
     follow them; `pooled` is that of both CLIP encoders. In place of T5, which may be absent, stand
-    as many zeros as CLIP has states, as where training drops it (2403.03206, section 4 and
-    figure 2); diffusers puts 256 there unless it is told `max_sequence_length`.
+    as many zeros as CLIP has states, 77 of each in 2403.03206, figure 2; diffusers puts 256 there
+    unless it is told `max_sequence_length`.
     """
     length = pipe.tokenizer_max_length if pipe.text_encoder_3 is None else WORDS
     states, _, pooled, _ = pipe.encode_prompt(
