@@ -317,6 +317,27 @@ def test_generate_works_with_and_without_an_adapter(
 
 
 @pytest.mark.parametrize(
+    ("model", "steps", "guidance"), [("pocket", 8, 2.0), ("pocket-flow", 20, 3.0), (None, 50, 7.5)]
+)
+def test_generate_samples_as_runs_do_unless_it_is_told_otherwise(
+    command,
+    tiny_pipeline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str | None,
+    steps: int,
+    guidance: float,
+) -> None:
+    from unlearn_app.cli import generate
+
+    asked = []
+    monkeypatch.setattr(generate, "_write", lambda *told: asked.append(told[-1]) or Path("x"))
+    words = ["generate", "--prompt", "a cat", "--model", model or str(tiny_pipeline), "--out", "x"]
+    assert command(*words)[0] == command(*words, "--steps", "3", "--guidance", "1.5")[0] == 0
+    how = [(told["sampling_steps"], told["guidance_scale"]) for told in asked]
+    assert how == [(steps, guidance), (3, 1.5)]
+
+
+@pytest.mark.parametrize(
     "content",
     [None, b"", b"\x80\x04pickle", b"\xff" * 64],
     ids=["missing", "empty", "pickle", "noise"],
@@ -552,6 +573,7 @@ def test_unknown_benchmarks_are_refused(command) -> None:
 def test_pocket_commands_drive_the_recipe(
     command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from unlearn_app.cli import pocket
     from unlearn_app.common import bundled_hashes
     from unlearn_app.pocket import card
     from unlearn_app.pocket.training import recipe
@@ -571,7 +593,12 @@ def test_pocket_commands_drive_the_recipe(
     monkeypatch.setattr(bundled_hashes, "POCKET", tmp_path / "pocket")
     monkeypatch.setattr(recipe, "render", fake("render"))
     monkeypatch.setattr(recipe, "train", fake("train"))
+    monkeypatch.setattr(recipe, "train_flow", fake("flow"))
     monkeypatch.setattr(card, "write_card", fake("card"))
+    monkeypatch.setattr(card, "write_flow_card", fake("flow card"))
+    flow = tmp_path / "flow"
+    flow.mkdir()
+    monkeypatch.setattr(pocket, "POCKET_FLOW", flow)
     assert command("pocket", "render", "--work", "w", "--workers", "3")[0] == 0
     assert command("pocket", "train", "--work", "w", "--part", "judge")[0] == 0
     assert not (tmp_path / "pocket" / "hashes.json").exists()
@@ -580,12 +607,19 @@ def test_pocket_commands_drive_the_recipe(
         == command("pocket", "card", "--work", "w")[0]
         == 0
     )
+    assert command("pocket", "train", "--flow", "--work", "w")[0] == 0
+    assert command("pocket", "card", "--flow", "--work", "w")[0] == 0
+    assert (flow / "hashes.json").read_text() == "{}\n"
+    for other in (["--part", "judge"], ["--from-assets"]):
+        refused(command("pocket", "train", "--flow", *other), f"--flow and {other[0]}")
     work = Path("w")
     assert asked == [
         ("render", work, 3),
         ("train", work, ["judge"]),
         ("train", work, None),
         ("card", work),
+        ("flow", work),
+        ("flow card", work),
     ]
     assert list(json.loads((tmp_path / "pocket" / "hashes.json").read_text())) == [
         "judge/judge.safetensors"

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from unlearn_app.common import registry
-from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import known_concepts, tuning_prompts
+from unlearn_app.models.catalog import load_model
 from unlearn_app.pocket.concepts import TEST_STYLES, kind_of
 from unlearn_app.pocket.world.vocabulary import STYLES
 from unlearn_app.settings.run_config import make_config
+from unlearn_app.worlds import pocket_flow
 
 
 @pytest.mark.parametrize("model", ["some/model", "/a/folder", "Pocket", "pocket2", "open"])
@@ -20,13 +22,37 @@ def test_a_model_without_a_world_of_its_own_is_in_the_open_one(model: str) -> No
     assert (type(world), world.model) == (registry.get("world", "open"), model)
 
 
-def test_a_bundled_model_is_in_the_world_of_its_name() -> None:
-    assert type(registry.world("pocket")) is registry.get("world", "pocket")
+@pytest.mark.parametrize("model", ["pocket", "pocket-flow"])
+def test_a_bundled_model_is_in_the_world_of_its_name(model: str) -> None:
+    assert type(registry.world(model)) is registry.get("world", model)
 
 
 def test_a_world_has_its_own_judges_and_base_rates_or_none() -> None:
     assert registry.world("pocket").assets == POCKET
     assert registry.world("some/model").assets is None
+
+
+def test_the_flow_transformer_shares_words_and_judges_but_no_settings_of_the_unet() -> None:
+    flow, unet = registry.world("pocket-flow"), registry.world("pocket")
+    assert flow.assets == unet.assets
+    assert [entry.name for entry in flow.known_concepts()] == [
+        entry.name for entry in unet.known_concepts()
+    ]
+    assert flow.unseen("object") == unet.unseen("object")
+    assert make_config("cat", model="pocket-flow").anchor == make_config("cat").anchor
+    compare = make_config("cat", model="pocket-flow", preset="full").compare
+    assert (compare.sampling_steps, compare.guidance_scale) == (20, 3.0)
+    assert flow.regularization_preset("concept_ablation") == "nothing"
+    with pytest.raises(ConfigError, match="zorblax"):
+        flow.concept("zorblax", None)
+
+
+def test_a_flow_transformer_that_is_not_there_is_refused_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pocket_flow, "POCKET_FLOW", tmp_path / "assets" / "pocket-flow")
+    with pytest.raises(ModelError, match=r"not in assets/pocket-flow.*pocket train --flow"):
+        load_model("pocket-flow")
 
 
 def test_the_open_world_knows_no_concept_and_nothing_unseen() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..common import registry
 from ..common.bundled_hashes import BUNDLED, HASHES, changed_files
 from ..common.errors import OutputError
-from ..common.paths import POCKET, ROOT
+from ..common.paths import POCKET, POCKET_FLOW, ROOT
 
 FREE_BYTES = 1 << 30
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -36,6 +36,7 @@ def checks() -> Iterator[Check]:
     yield from _packages()
     yield _device()
     yield from _bundled()
+    yield _pocket_flow()
     yield from _judges()
     yield _store()
     free = shutil.disk_usage(Path.cwd()).free
@@ -121,3 +122,13 @@ def _bundled() -> Iterator[Check]:
         return
     found = f"differ: {', '.join(changed)}" if changed else f"{count} match"
     yield _check("bundled hashes", not changed, found)
+
+
+def _pocket_flow() -> Check:
+    name = POCKET_FLOW.name
+    try:
+        count, changed = changed_files(POCKET_FLOW)
+    except OutputError:
+        return OPTIONAL, name, "absent; `pocket render` and `pocket train --flow` make it"
+    found = f"differ: {', '.join(changed)}" if changed else f"{count} hashes match"
+    return _check(name, not changed, found)

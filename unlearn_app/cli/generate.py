@@ -9,6 +9,7 @@ import typer
 from ..common.atomic_files import check_space
 from ..common.errors import ConfigError, enough_memory
 from ..common.new_folder import NewFolder
+from ..common.registry import world
 from ..settings.groups import CompareConfig
 from ..settings.run_config import RunConfig, clean_text
 from .console import Model, real_number, taken, whole_number
@@ -41,8 +42,16 @@ Adapters = Annotated[
         metavar="FILE[:WEIGHT]",
     ),
 ]
-Steps = Annotated[str, typer.Option(help="denoising steps", metavar="N")]
-Guidance = Annotated[str, typer.Option(help="classifier-free guidance; 1 is none", metavar="X")]
+Steps = Annotated[
+    str, typer.Option(help="denoising steps; as in a run with the model if absent", metavar="N")
+]
+Guidance = Annotated[
+    str,
+    typer.Option(
+        help="classifier-free guidance, 1 is none; as in a run with the model if absent",
+        metavar="X",
+    ),
+]
 Size = Annotated[str, typer.Option(help="pixels; the model's own if absent", metavar="N|WxH")]
 Negative = Annotated[str, typer.Option(help="what guidance leads away from", metavar="TEXT")]
 Asked = list[tuple[str, str, int]]
@@ -55,8 +64,8 @@ def generate(
     seed: FirstSeed = None,
     seeds: Seeds = None,
     adapter: Adapters = None,
-    steps: Steps = str(CompareConfig.sampling_steps),
-    guidance: Guidance = str(CompareConfig.guidance_scale),
+    steps: Steps = "",
+    guidance: Guidance = "",
     size: Size = "",
     negative: Negative = "",
     model: Model = RunConfig.model,
@@ -67,8 +76,12 @@ def generate(
     texts = [clean_text(text, "prompt") for text in prompt]
     asked = _pictures(texts, seed, seeds)
     how = {
-        "sampling_steps": whole_number(steps, "steps", *RANGES["sampling_steps"]),
-        "guidance_scale": real_number(guidance, "guidance", *RANGES["guidance_scale"]),
+        "sampling_steps": whole_number(
+            steps or _usual(model, "sampling_steps"), "steps", *RANGES["sampling_steps"]
+        ),
+        "guidance_scale": real_number(
+            guidance or _usual(model, "guidance_scale"), "guidance", *RANGES["guidance_scale"]
+        ),
         "size": _size(size) if size else None,
         "negative": clean_text(negative, "negative prompt") if negative.strip() else "",
         "adapters": [weighted(text) for text in adapter or []],
@@ -78,6 +91,12 @@ def generate(
         typer.echo(f"Written to {folder}{note}", err=True)
     for name, _, _ in asked:
         typer.echo(folder / name)
+
+
+def _usual(model: str, name: str) -> str:
+    """A setting of the comparison in a run with the model."""
+    own = world(model).model_settings()
+    return str(own.get(f"compare.{name}", getattr(CompareConfig, name)))
 
 
 def _write(model: str, out: Path, asked: Asked, how: dict[str, Any]) -> Path:

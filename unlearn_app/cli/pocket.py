@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ..common.bundled_hashes import record_hashes
-from ..common.errors import Cancelled
+from ..common.errors import Cancelled, ConfigError
+from ..common.paths import POCKET_FLOW
 from .console import StageBars, interrupt_flag, named_folder, screen, whole_number
 
 pocket = typer.Typer(
@@ -49,10 +50,25 @@ def train(
             help="go on from the bundled denoiser, with its text encoder and latents",
         ),
     ] = False,
+    flow: Annotated[
+        bool,
+        typer.Option(
+            "--flow", help="train pocket-flow, a flow transformer over the bundled latents, instead"
+        ),
+    ] = False,
 ) -> None:
-    """Train text encoder, autoencoder, judges and denoiser, resuming from checkpoints."""
+    """Train text encoder, autoencoder, judges and denoiser, or pocket-flow, resuming from
+    checkpoints.
+    """
     from ..pocket.training import recipe
 
+    if flow:
+        if part or from_assets:
+            other = "--part" if part else "--from-assets"
+            raise ConfigError(f"--flow and {other} are given; one of them is accepted.", "flow")
+        _show_progress(recipe.train_flow(work))
+        record_hashes(POCKET_FLOW)
+        return
     _show_progress(recipe.train(work, part, from_assets=from_assets))
     if not part:
         record_hashes()
@@ -81,12 +97,13 @@ def card(
             parser=named_folder,
         ),
     ] = None,
+    flow: Annotated[bool, typer.Option("--flow", help="the card of pocket-flow instead")] = False,
 ) -> None:
     """Measure the bundled models and write their card and sample sheets."""
-    from ..pocket.card import write_card
+    from ..pocket.card import write_card, write_flow_card
 
-    _show_progress(write_card(work))
-    record_hashes()
+    _show_progress(write_flow_card(work) if flow else write_card(work))
+    record_hashes(POCKET_FLOW if flow else None)
 
 
 @pocket.command()

@@ -7,3 +7,5 @@ ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "assets"
 POCKET = ASSETS / "pocket"
 """The bundled model with its judges and base rates."""
+POCKET_FLOW = ASSETS / "pocket-flow"
+"""The flow transformer of the same world."""

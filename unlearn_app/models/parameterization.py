@@ -29,6 +29,12 @@ class Parameterization(ABC):
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps (count,) to train at, on the CPU."""
 
+    @abstractmethod
+    def timesteps_at(self, shares: Tensor) -> Tensor:
+        """The timesteps (B,) below or, for flows, above which those of training lie with the
+        probabilities `shares` (B,), in [0, 1).
+        """
+
     def loss_weight(self, t: Tensor) -> Tensor:
         """The weight (B,) of each row in the training loss: 1, the simple loss of 2006.11239,
         equation 14, and that of 2209.03003.
@@ -57,6 +63,9 @@ class _VariancePreserving(Parameterization):
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Whole numbers from 0 to T - 1, uniform."""
         return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
+
+    def timesteps_at(self, shares: Tensor) -> Tensor:
+        return (shares * len(self.alphas_cumprod)).long()
 
 
 class Epsilon(_VariancePreserving):
@@ -103,6 +112,14 @@ class Flow(Parameterization):
             below = torch.rand(count, generator=generator)
         else:
             below = torch.randn(count, generator=generator).sigmoid()
+        return self._timesteps(below)
+
+    def timesteps_at(self, shares: Tensor) -> Tensor:
+        below = shares if self.density == "uniform" else torch.special.ndtri(shares).sigmoid()
+        return self._timesteps(below)
+
+    def _timesteps(self, below: Tensor) -> Tensor:
+        """The scheduler's timesteps by their places (B,) in its list, in [0, 1)."""
         share = 1 - (below * self.timesteps).floor() / self.timesteps
         return self.shift * share / (1 + (self.shift - 1) * share) * self.timesteps
 

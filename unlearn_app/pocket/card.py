@@ -1,7 +1,7 @@
-"""The model card of the bundled world: measured scores and two sheets of pictures."""
+"""The model cards of the bundled world: measured scores and sheets of pictures."""
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from torch import Tensor
 from ..common.atomic_files import replacement, write_bytes
 from ..common.errors import ConfigError, OutputError
 from ..common.images import to_pil
-from ..common.paths import ASSETS
+from ..common.paths import ASSETS, POCKET_FLOW
 from ..common.record_files import read_json
+from ..common.registry import world
 from ..common.templates import templates
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
@@ -48,6 +49,11 @@ PARTS = {
     "unet": "UNet2DConditionModel, widths 128 and 192, 8 x 8 x 64 latents",
     "vae": "AutoencoderKL, 64 px to 8 x 8 x 64",
     "text_encoder": "CLIPTextModel, width 128",
+}
+FLOW_PARTS = {
+    "transformer": "SD3Transformer2DModel, 4 blocks of width 160, 64 patches of 64 numbers",
+    "text_encoder": "CLIPTextModelWithProjection, the bundled text encoder",
+    "text_encoder_2": "CLIPTextModelWithProjection of width 8, untrained: the class wants two",
 }
 JUDGES = {
     "judge": "residual CNN at 64 px and a word tower",
@@ -112,6 +118,15 @@ def _measured(
     scores["fresh"] = judge_scores(judge, rendered(fresh), fresh)
     yield Progress("reconstruction", 0, 1)
     scores["psnr"] = on_reconstruction(model, held_out[: sizes.reconstructed])
+    painted, samples = yield from _painted(model, judge, second, sizes, sampling)
+    return scores | painted, samples
+
+
+def _painted(
+    model: Any, judge: PocketJudge, second: SecondJudge, sizes: CardSizes, sampling: dict[str, Any]
+) -> Generator[Progress, None, tuple[dict[str, Any], Tensor]]:
+    """The scores of generated pictures, and the pictures of every object in every style."""
+    scores = {}
     yield Progress("generate", 0, 3, "every object in every style")
     wanted = sample_scenes(sizes.per_pair)
     samples = generate_scenes(model, wanted, **sampling)
@@ -125,11 +140,49 @@ def _measured(
     return scores, samples
 
 
+def write_flow_card(
+    work: Path | None = None, assets: Path = ASSETS, sizes: CardSizes | None = None
+) -> Iterator[Progress]:
+    """Measure `pocket-flow` as `write_card` does the UNet, with the judges in `assets`/pocket.
+
+    Raises:
+        ConfigError: `work` holds no finished training.
+        ModelError: the model is missing.
+    """
+    folder, bundled = assets / POCKET_FLOW.name, assets / "pocket"
+    facts = _training_facts(work, folder)
+    model = load_pipeline(folder / "pipeline", folder.name, vae=bundled / "pipeline" / "vae")
+    told = world(folder.name).model_settings()
+    sampling = {
+        "steps": told["compare.sampling_steps"],
+        "guidance_scale": told["compare.guidance_scale"],
+    }
+    judge, second = PocketJudge.load(bundled / "judge"), SecondJudge.load(bundled / "second")
+    scores, samples = yield from _painted(model, judge, second, sizes or CardSizes(), sampling)
+    card = {
+        "recipe": facts["recipe"],
+        "training": {"flow": facts["training"]["flow"]},
+        "sampling": sampling,
+        "scores": scores,
+    }
+    yield Progress("card", 0, 1)
+    _write_sheet(folder / "generated.webp", to_pil(samples[: len(sample_scenes(1))]))
+    write_json(folder / "card.json", card)
+    sizes_of = network_sizes(model, folder, FLOW_PARTS)
+    write_bytes(folder / "README.md", flow_card_text(card, sizes_of).encode())
+    yield Progress("card", 1, 1, str(folder / "README.md"))
+
+
+def flow_card_text(card: dict[str, Any], sizes: Sequence[tuple[str, str, float, float]]) -> str:
+    """The card of `pocket-flow` in Markdown, as `card_text` makes that of the UNet."""
+    return _filled("flow_card.md.jinja", card, sizes)
+
+
 def _training_facts(work: Path | None, folder: Path) -> dict[str, Any]:
     """The recipe and what is recorded of the training, from `work` or the present card."""
     if work is None:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return {part: card[part] for part in ("recipe", "training", "arms")}
+        return {part: card[part] for part in ("recipe", "training", "arms") if part in card}
     arms = work / ARMS_FILE
     try:
         return {
@@ -162,14 +215,21 @@ def _write_sheet(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 def part_sizes(model: Any, folder: Path) -> list[tuple[str, str, float, float]]:
     """For each model in `folder`: its name, what it is, millions of parameters, and MiB on disk."""
-    rows = []
-    for name, what in PARTS.items():
-        size = _mebibytes(folder / "pipeline" / name)
-        count = sum(weights.numel() for weights in getattr(model.pipe, name).parameters())
-        rows.append((name, what, count / 1e6, size))
+    rows = network_sizes(model, folder, PARTS)
     for name, what in JUDGES.items():
         size = _mebibytes(folder / name)
         rows.append((name, what, size / 2 * 1.048576, size))  # two bytes a weight
+    return rows
+
+
+def network_sizes(
+    model: Any, folder: Path, parts: Mapping[str, str]
+) -> list[tuple[str, str, float, float]]:
+    """The rows of `part_sizes` for `parts` of the pipeline in `folder`."""
+    rows = []
+    for name, what in parts.items():
+        count = sum(weights.numel() for weights in getattr(model.pipe, name).parameters())
+        rows.append((name, what, count / 1e6, _mebibytes(folder / "pipeline" / name)))
     return rows
 
 
@@ -179,9 +239,14 @@ def _mebibytes(folder: Path) -> float:
 
 def card_text(card: dict[str, Any], sizes: Sequence[tuple[str, str, float, float]]) -> str:
     """The card in Markdown: of the content of card.json, and of parts with their `part_sizes`."""
+    told = {"steps": CardSizes.steps, "guidance_scale": GUIDANCE_SCALE}
+    return _filled("card.md.jinja", card | {"sampling": told}, sizes)
+
+
+def _filled(name: str, card: dict[str, Any], sizes: Sequence[tuple[str, str, float, float]]) -> str:
     texts = templates(Path(__file__).parent, keep_trailing_newline=True)
     texts.filters |= {"number": format, "lowest": _lowest, "loss_curve": _loss_curve}
-    return texts.get_template("card.md.jinja").render(
+    return texts.get_template(name).render(
         **card,
         sizes=sizes,
         objects=OBJECTS,
@@ -191,8 +256,7 @@ def card_text(card: dict[str, Any], sizes: Sequence[tuple[str, str, float, float
         fresh_styles=FRESH_STYLES,
         placements=len(PLACEMENTS),
         prompt=prompt_of(Scene("cat", "van gogh", "beach")),
-        steps=CardSizes.steps,
-        guidance_scale=GUIDANCE_SCALE,
+        **card["sampling"],
     )
 
 

@@ -62,7 +62,7 @@ class RunConfig:
     )
     model: str = setting(
         registry.DEFAULT_MODEL,
-        "pocket, a folder in diffusers format, a .safetensors file, or a Hugging Face id",
+        "pocket, pocket-flow, a folder in diffusers format, a .safetensors file, or a Hub id",
     )
     objective: str = setting("esd", "how the concept is unlearned")
     rule: str = setting("restricted", "how forget and retain gradients are combined")

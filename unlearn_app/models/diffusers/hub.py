@@ -39,8 +39,8 @@ def downloaded(repo: str, kinds: Collection[str]) -> Path:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
-            f"{said} is not on the Hub, or is private; pocket, a folder, a .safetensors file or"
-            " owner/name is accepted."
+            f"{said} is not on the Hub, or is private; pocket, pocket-flow, a folder, a"
+            " .safetensors file or owner/name is accepted."
         ) from error
     except LocalEntryNotFoundError as error:
         return _cached(repo, error)

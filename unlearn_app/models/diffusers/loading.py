@@ -4,12 +4,12 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
     DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
@@ -20,7 +20,7 @@ from ...common.errors import ModelError, UnlearnError, enough_memory
 from ...common.record_files import shown
 from ..device import choose_device, choose_dtype
 from .flux import Flux
-from .layer_names import TEXT_MODEL
+from .layer_names import TEXT_MODEL, TEXT_PREFIXES
 from .model_folder import first_line, parts_in, read_index
 from .pipeline import PipelineModel
 from .sources import Source, opened
@@ -33,12 +33,20 @@ FAMILIES: dict[str, type[PipelineModel]] = {
     for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 }
 """The family of a pipeline by the class that its index names."""
+NEW: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "transformer": StableDiffusion3.parts["transformer"],
+    "vae": StableDiffusion.parts["vae"],
+    "scheduler": DPMSolverMultistepScheduler,
+    "flow_scheduler": FlowMatchEulerDiscreteScheduler,
+}
+"""The classes of the bundled models' parts."""
 LESS = "what else is in memory, or choose a smaller model"
 
 
-def load_pipeline(source: str | Path, name: str) -> PipelineModel:
+def load_pipeline(source: str | Path, name: str, vae: Path | None = None) -> PipelineModel:
     """A model of one of `FAMILIES` from a folder in diffusers format, a .safetensors file, or a
-    Hugging Face id.
+    Hugging Face id; `vae` is the folder of its autoencoder where the model has none of its own.
 
     Raises:
         ModelError: it is missing, damaged, of another architecture, makes no picture, or has
@@ -55,7 +63,7 @@ def load_pipeline(source: str | Path, name: str) -> PipelineModel:
                 dtype = choose_dtype(choose_device(), files.size)
                 index = read_index(files.folder)
                 family = FAMILIES[index["_class_name"]]
-                pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype)
+                pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype, vae)
                 for part, own in pipe.components.items():
                     if part.startswith("tokenizer") and own is not None:
                         own.name_or_path = str(files.home / part)  # not the folder made meanwhile
@@ -75,9 +83,10 @@ def _read(
     index: Mapping[str, Any],
     said: str,
     dtype: torch.dtype,
+    vae: Path | None,
 ) -> Any:
-    """The pipeline of a model, all of whose weights come from its files; error messages begin with
-    `said`.
+    """The pipeline of a model, all of whose weights come from its files and those of `vae`; error
+    messages begin with `said`.
 
     Raises:
         ModelError: weights are missing there.
@@ -103,8 +112,10 @@ def _read(
     parts = dict.fromkeys(absent) | {
         part: load_whole(kind, folder, f"{said} {part}", subfolder=part, **how)
         for part, kind in family.parts.items()
-        if part not in absent
+        if part not in absent and not (part == "vae" and vae)
     }
+    if vae:
+        parts["vae"] = load_whole(family.parts["vae"], str(vae), f"{said} vae", **how)
     return family.pipeline.from_pretrained(folder, **family.unused | parts | how)
 
 
@@ -126,10 +137,9 @@ def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:
     return network
 
 
-def new_part(name: Literal["unet", "vae", "scheduler"], **config: Any) -> Any:
-    """An untrained part of a pipeline from its diffusers configuration."""
-    kinds = StableDiffusion.parts | {"scheduler": DPMSolverMultistepScheduler}
-    return kinds[name](**config)
+def new_part(kind: str, **config: Any) -> Any:
+    """An untrained part of a pipeline from its diffusers configuration; `kind` is one of `NEW`."""
+    return NEW[kind](**config)
 
 
 def load_unet(folder: str | Path) -> Any:
@@ -142,30 +152,38 @@ def load_unet(folder: str | Path) -> Any:
     return load_whole(UNet2DConditionModel, str(folder), said, torch_dtype=torch.float32)
 
 
-def save_pipeline(folder: str | Path, **parts: Any) -> None:
-    """Write the five parts, named as diffusers does; weights in half precision, files cut into at
-    most 14 MB.
+def save_pipeline(
+    folder: str | Path,
+    family: type[PipelineModel] = StableDiffusion,
+    texts: torch.dtype = torch.float32,
+    **parts: Any,
+) -> None:
+    """Write the parts of a pipeline, named as diffusers does; weights in half precision, files cut
+    into at most 14 MB.
 
-    The text encoder stays in single precision, since transformers loads it as it is stored while
-    diffusers loads the rest in single precision.
+    The configurations of the text encoders say single precision, in which transformers then loads
+    them as diffusers does the rest, whatever `texts`, the precision on disk, is.
     """
-    pipe = StableDiffusionPipeline(**parts, **StableDiffusion.unused)
-    pipe.unet.to(torch.float16)
-    pipe.vae.to(torch.float16)
-    pipe.text_encoder.to(torch.float32)
+    pipe = family.pipeline(**parts, **family.unused)
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            part.to(torch.float32 if name in TEXT_PREFIXES else torch.float16)
     pipe.save_pretrained(str(folder), safe_serialization=True, max_shard_size="14MB")
-    with_text_prefix(Path(folder))
+    with_text_prefix(Path(folder), texts)
 
 
-def with_text_prefix(folder: Path) -> None:
-    """Let the tensors of CLIP text encoders in a pipeline folder begin with `text_model.`.
+def with_text_prefix(folder: Path, texts: torch.dtype | None = None) -> None:
+    """Let the tensors of CLIP text encoders in a pipeline folder begin with `text_model.`, and be
+    of the precision `texts` if one is named.
 
     transformers 5.6 and later reads names with or without it; earlier versions read them only with
     it, and otherwise leave the weights at random without an error.
     """
     for file in sorted(folder.glob("text_encoder*/model.safetensors")):
         tensors = load_file(file)
-        if "embeddings.position_embedding.weight" in tensors:
+        prefix = TEXT_MODEL if "embeddings.position_embedding.weight" in tensors else ""
+        if prefix or texts:
             bare = {"text_projection.weight"}
-            named = {n if n in bare else f"{TEXT_MODEL}{n}": t for n, t in tensors.items()}
-            save_file(named, file, metadata={"format": "pt"})
+            named = {n if n in bare else f"{prefix}{n}": t for n, t in tensors.items()}
+            stored = {name: tensor.to(texts or tensor.dtype) for name, tensor in named.items()}
+            save_file(stored, file, metadata={"format": "pt"})

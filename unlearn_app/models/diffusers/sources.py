@@ -63,8 +63,8 @@ def opened(source: str, kinds: Collection[str]) -> Iterator[Source]:
     if not path.is_dir():
         if path.exists() or not looks_like_hub_id(source):
             raise ModelError(
-                f"There is no model folder {source!r}; pocket, a folder, a .safetensors file or"
-                " owner/name is accepted."
+                f"There is no model folder {source!r}; pocket, pocket-flow, a folder, a"
+                " .safetensors file or owner/name is accepted."
             )
         from .hub import downloaded
 

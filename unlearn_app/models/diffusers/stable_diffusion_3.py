@@ -19,14 +19,15 @@ from ..parameterization import Parameterization
 from .layers import MMDIT
 from .pipeline import PipelineModel
 
+WORDS = 256
+"""The states of T5, as many as diffusers takes unless it is told otherwise."""
+
 
 class StableDiffusion3(PipelineModel):
     """A Stable Diffusion 3.x pipeline as a `Model`.
 
-    The states of the two CLIP encoders stand side by side, padded to the width of T5's, which
-    follow them; without T5, which may be absent, the pipeline puts zeros there. `pooled` is that of
-    both CLIP encoders. Guidance is classifier-free, so `null`, ESD's target and `guidance_scale`
-    mean what they mean for a UNet.
+    Text is read as `encode_prompts` says. Guidance is classifier-free, so `null`, ESD's target and
+    `guidance_scale` mean what they mean for a UNet.
 
     Timesteps are logit-normal before the scheduler's shift, and each row's loss is that of the x0
     which the velocity implies: s^2 times that of the velocity (diffusers,
@@ -62,16 +63,38 @@ class StableDiffusion3(PipelineModel):
     def denoised(
         self, network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Conditioning
     ) -> Tensor:
-        return network(
-            hidden_states=x_t,
-            timestep=t,
-            encoder_hidden_states=cond.states.to(x_t.dtype),
-            pooled_projections=cond.pooled.to(x_t.dtype),
-        ).sample
+        return velocity(network, x_t, t, cond)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-        states, _, pooled, _ = self.pipe.encode_prompt(
-            list(prompts), None, None, device=self.device, do_classifier_free_guidance=False
-        )
-        return Conditioning(states, pooled)
+        return encode_prompts(self.pipe, prompts, self.device)
+
+
+def velocity(network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    """The prediction (B, C, H, W) of a flow transformer, called through `network`."""
+    return network(
+        hidden_states=x_t,
+        timestep=t,
+        encoder_hidden_states=cond.states.to(x_t.dtype),
+        pooled_projections=cond.pooled.to(x_t.dtype),
+    ).sample
+
+
+def encode_prompts(pipe: Any, prompts: Sequence[str], device: torch.device) -> Conditioning:
+    """What the text encoders of a pipeline make of `prompts`.
+
+    The states of the two CLIP encoders stand side by side, padded to the width of T5's, which
+    follow them; `pooled` is that of both CLIP encoders. In place of T5, which may be absent, stand
+    as many zeros as CLIP has states, 77 of each in 2403.03206, figure 2; diffusers puts 256 there
+    unless it is told `max_sequence_length`.
+    """
+    length = pipe.tokenizer_max_length if pipe.text_encoder_3 is None else WORDS
+    states, _, pooled, _ = pipe.encode_prompt(
+        list(prompts),
+        None,
+        None,
+        device=device,
+        do_classifier_free_guidance=False,
+        max_sequence_length=length,
+    )
+    return Conditioning(states, pooled)

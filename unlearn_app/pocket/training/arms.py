@@ -193,12 +193,11 @@ class Trial:
 
     def _step(self, arm: Arm, state: TrainingState, lr: float, autocast: bool) -> None:
         loss = denoiser.batch_loss(
-            state.model,
-            self._text_model,
-            self._tokenizer,
+            denoiser.unet_learner(
+                state.model, self._text_model, self._tokenizer, self._parameterization
+            ),
             self._latents,
             self._scenes,
-            self._parameterization,
             phases=[Phase(1, arm.batch)],
             seed=self._recipe.denoiser_seed,
             autocast=autocast,

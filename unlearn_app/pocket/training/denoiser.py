@@ -1,13 +1,14 @@
 """Training of the PocketCanvas denoiser on rendered scenes."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...models.parameterization import VPrediction
+from ...models.parameterization import Parameterization, VPrediction
 from ..world import grammar
 from ..world.rendering import Scene
 from .checkpoints import draws_of
@@ -38,10 +39,11 @@ class Weighting:
     power: float = 1.0
     min_snr: float | None = None
 
-    def factors(self, alphas: Tensor) -> Tensor:
-        """The factors of timesteps with `alphas` (B,), the shares of the signal's variance."""
+    def factors(self, parameterization: Parameterization, t: Tensor) -> Tensor:
+        """The factors (B,) of the timesteps `t` (B,)."""
         if self.min_snr is None:
-            return torch.ones_like(alphas)
+            return parameterization.loss_weight(t)
+        alphas = parameterization.alphas_cumprod[t]
         # min(SNR, gamma) / (SNR + 1) with SNR = alpha / (1 - alpha).
         return torch.minimum(alphas, self.min_snr * (1 - alphas))
 
@@ -65,13 +67,39 @@ def batch_at(step: int, phases: Sequence[Phase]) -> int:
     return phases[-1].batch
 
 
-def batch_loss(
-    unet: nn.Module,
+@dataclass(frozen=True)
+class Learner:
+    """What a denoiser learns: `encode` makes of captions what it is conditioned on, and `predict`
+    takes x_t (B, C, H, W), the timesteps (B,) and that.
+    """
+
+    encode: Callable[[list[str]], Any]
+    predict: Callable[[Tensor, Tensor, Any], Tensor]
+    parameterization: Parameterization
+
+
+def unet_learner(
+    unet: Callable[..., Any],
     text_model: nn.Module,
     tokenizer: object,
+    parameterization: VPrediction,
+) -> Learner:
+    """A UNet, called through `unet`, that reads the states of `text_model`."""
+
+    def encode(captions: list[str]) -> Tensor:
+        tokens = tokenize(tokenizer, captions).to(parameterization.alphas_cumprod.device)
+        return text_model(tokens).last_hidden_state
+
+    def predict(x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return unet(x_t, t, cond).sample
+
+    return Learner(encode, predict, parameterization)
+
+
+def batch_loss(
+    learner: Learner,
     latents: Tensor,
     scenes: Sequence[Scene],
-    parameterization: VPrediction,
     *,
     phases: Sequence[Phase],
     seed: int,
@@ -79,28 +107,29 @@ def batch_loss(
     step: int,
     weighting: Weighting = EVEN,
 ) -> Tensor:
-    """Mean squared error of the v (2202.00512) that is predicted on the batch of `step`.
+    """Mean squared error of what is predicted on the batch of `step`: v (2202.00512), or the
+    velocity of a flow.
 
-    `latents` (N, C, H, W) are those of the `scenes`. Timesteps are spread evenly over the batch.
-    One caption in ten is empty, for classifier-free guidance. The draws depend on `seed` and `step`
-    alone.
+    `latents` (N, C, H, W) are those of the `scenes`. Timesteps are spread evenly over the batch, by
+    the density of the parameterization. One caption in ten is empty, for classifier-free guidance.
+    The draws depend on `seed` and `step` alone.
     """
     rng, generator = draws_of(seed, step)
+    parameterization = learner.parameterization
     count = batch_at(step, phases)
     rows = torch.randint(len(latents), (count,), generator=generator)
     captions = [_caption(scenes[row], rng) for row in rows.tolist()]
     device = latents.device
     with torch.no_grad():
-        cond = text_model(tokenize(tokenizer, captions).to(device)).last_hidden_state
+        cond = learner.encode(captions)
     x0 = latents[rows].float()
     noise = torch.randn(x0.shape, generator=generator).to(device)
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    places = places**weighting.power
-    t = (places * len(parameterization.alphas_cumprod)).long().to(device)
+    t = parameterization.timesteps_at(places**weighting.power).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        predicted = unet(parameterization.add_noise(x0, noise, t), t, cond).sample.float()
-        error = predicted - parameterization.target(x0, noise, t)
-        factors = weighting.factors(parameterization.alphas_cumprod[t])
+        x_t = parameterization.add_noise(x0, noise, t)
+        error = learner.predict(x_t, t, cond).float() - parameterization.target(x0, noise, t)
+        factors = weighting.factors(parameterization, t)
         return (factors * error.square().mean((1, 2, 3))).mean()
 
 

@@ -66,4 +66,5 @@ def new_autoencoder() -> Any:
         norm_num_groups=1,
         mid_block_add_attention=False,
         scaling_factor=1.0,
+        shift_factor=0.0,  # the pipelines of Stable Diffusion 3 add it
     )

@@ -6,9 +6,11 @@ Every stage goes on from its last checkpoint.
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +20,14 @@ from ...common.atomic_files import replacement
 from ...common.errors import ConfigError
 from ...common.folder_lock import only_writer
 from ...common.images import to_tensor
-from ...common.paths import ASSETS
+from ...common.paths import ASSETS, POCKET_FLOW
 from ...models.device import can_compile, choose_device, fits_bfloat16
 from ...models.diffusers.loading import load_unet, load_whole, save_pipeline
 from ...models.diffusers.stable_diffusion import use_plain_attention
+from ...models.diffusers.stable_diffusion_3 import StableDiffusion3
 from ...models.parameterization import parameterization_of
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
-from . import autoencoder, denoiser, judge, tower
+from . import autoencoder, denoiser, flow, judge, tower
 from .checkpoints import (
     Progress,
     checkpoint_path,
@@ -36,7 +39,7 @@ from .checkpoints import (
     write_json,
 )
 from .decoder import freeze_position_and_gates, write_decoder
-from .denoiser import Phase
+from .denoiser import Learner, Phase
 from .encoder import write_encoder
 from .latents import fit_basis, load_basis
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
@@ -45,6 +48,8 @@ BASIS = "basis.safetensors"
 """The file of the patch code."""
 KIND = "training"
 """What messages call the content of a folder of work."""
+TEXT = ("tokenizer", "text_encoder")
+"""The parts of the pipeline that the denoisers share."""
 LATENTS = "latents.pt"
 """The file of the training pictures' latents."""
 WEIGHT_DECAY = 0.01
@@ -94,7 +99,14 @@ class Recipe:
     )
     denoiser_fall: int = 6_800
     denoiser_lr: float = 1e-3
-    save_every: int = 250
+    flow_seed: int = 7
+    flow_phases: tuple[Phase, ...] = (
+        Phase(12_000, 32),
+        Phase(8_000, 64),
+    )
+    flow_fall: int = 6_000
+    flow_lr: float = 1e-3
+    save_every: int = 100
 
 
 FULL = Recipe()
@@ -109,6 +121,8 @@ SMOKE = Recipe(
     second_batch=8,
     denoiser_phases=(Phase(3, 4), Phase(3, 8)),
     denoiser_fall=2,
+    flow_phases=(Phase(3, 4), Phase(3, 8)),
+    flow_fall=2,
     save_every=3,
 )
 """A few steps of everything, to test that the recipe runs."""
@@ -153,25 +167,55 @@ def train(
         raise ConfigError(
             f"There is no part {sorted(unknown)[0]!r}; {', '.join(PARTS)} are accepted.", "part"
         )
-    chosen = torch.device(device) if device else choose_device()
-    work.mkdir(parents=True, exist_ok=True)
-    with only_writer(work, KIND):
-        write_json(work / "recipe.json", asdict(recipe))
+    with _begun(work, recipe):
         if from_assets:
-            _copy_bundled(work)
-        for part in PARTS:
-            if parts is None or part in parts:
-                try:
-                    yield from TRAINERS[part](work, recipe, chosen)
-                except FileNotFoundError as error:
-                    raise ConfigError(
-                        f"{part.capitalize()} needs {error.filename}; run `pocket render` and the"
-                        " parts before it first.",
-                        "part",
-                    ) from error
+            _copy_bundled(work, (*TEXT, "unet"))
+        yield from _trained(work, parts or PARTS, device, recipe)
         if parts is None:
             assemble(work, assets, recipe)
             yield Progress("assemble", 1, 1, str(assets))
+
+
+def train_flow(
+    work: Path, device: str | None = None, recipe: Recipe = FULL, assets: Path = ASSETS
+) -> Iterator[Progress]:
+    """Train `pocket-flow` on the latents and captions of the bundled text encoder and patch code,
+    resuming it, and assemble it into `assets`.
+
+    Raises:
+        ConfigError: there are no pictures yet.
+        OutputError: another process is at work in `work`.
+    """
+    with _begun(work, recipe):
+        _copy_bundled(work, TEXT)
+        yield from _trained(work, FLOW_PARTS, device, recipe)
+        assemble_flow(work, assets, recipe)
+        yield Progress("assemble", 1, 1, str(assets))
+
+
+@contextmanager
+def _begun(work: Path, recipe: Recipe) -> Iterator[None]:
+    """A context in which nobody else trains in `work`."""
+    work.mkdir(parents=True, exist_ok=True)
+    with only_writer(work, KIND):
+        write_json(work / "recipe.json", asdict(recipe))
+        yield
+
+
+def _trained(
+    work: Path, parts: Sequence[str], device: str | None, recipe: Recipe
+) -> Iterator[Progress]:
+    chosen = torch.device(device) if device else choose_device()
+    for part, trained in TRAINERS.items():
+        if part in parts:
+            try:
+                yield from trained(work, recipe, chosen)
+            except FileNotFoundError as error:
+                raise ConfigError(
+                    f"{part.capitalize()} needs {error.filename}; run `pocket render` and the"
+                    " parts before it first.",
+                    "part",
+                ) from error
 
 
 def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
@@ -201,8 +245,31 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
             judge.save_judge(net, partial)
 
 
-def _copy_bundled(work: Path) -> None:
-    folders = [ASSETS / "pocket" / "pipeline" / n for n in ("tokenizer", "text_encoder", "unet")]
+def assemble_flow(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
+    """Write the trained flow transformer to `assets`/pocket-flow: a StableDiffusion3Pipeline folder
+    whose autoencoder is that of `assets`/pocket, and therefore not written again.
+    """
+    transformer = flow.new_transformer()
+    transformer.load_state_dict(load(checkpoint_path(work, "flow"))["ema"])
+    folder = assets / POCKET_FLOW.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacement(folder / "pipeline") as partial:
+        save_pipeline(
+            partial,
+            StableDiffusion3,
+            texts=torch.float16,
+            transformer=transformer,
+            vae=None,
+            scheduler=flow.new_flow_scheduler(),
+            **flow.text_parts(*load_tower(work), recipe.flow_seed),
+        )
+
+
+def _copy_bundled(work: Path, parts: Sequence[str]) -> None:
+    """Copy the bundled patch code and some `parts` of the pipeline to `work`, where they are not
+    there.
+    """
+    folders = [ASSETS / "pocket" / "pipeline" / part for part in parts]
     for source in (*folders, ASSETS / "pocket" / BASIS):
         if not (work / source.name).exists():
             copy = shutil.copytree if source.is_dir() else shutil.copyfile
@@ -354,38 +421,62 @@ def _train_judge(part: str, work: Path, recipe: Recipe, device: torch.device) ->
 
 def _train_denoiser(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
     tokenizer, text_model = load_tower(work)
-    latents = torch.load(work / LATENTS, map_location=device, weights_only=True)
     torch.manual_seed(recipe.denoiser_seed)
     unet = new_unet().to(device)
     if (work / "unet").is_dir():
         unet.load_state_dict(load_unet(work / "unet").state_dict())
     use_plain_attention(unet, device)
-    phases = recipe.denoiser_phases
+
+    def learner(network: Callable[..., Any]) -> Learner:
+        parameterization = parameterization_of(new_scheduler(), device)
+        return denoiser.unet_learner(network, text_model.to(device), tokenizer, parameterization)
+
+    return _train_generator("denoiser", work, recipe, device, unet, learner)
+
+
+def _train_flow(work: Path, recipe: Recipe, device: torch.device) -> Iterator[Progress]:
+    texts = flow.text_parts(*load_tower(work), recipe.flow_seed)
+    torch.manual_seed(recipe.flow_seed)
+    transformer = flow.new_transformer().to(device)
+
+    def learner(network: Callable[..., Any]) -> Learner:
+        return flow.flow_learner(network, transformer, texts, device)
+
+    return _train_generator("flow", work, recipe, device, transformer, learner)
+
+
+def _train_generator(
+    part: str,
+    work: Path,
+    recipe: Recipe,
+    device: torch.device,
+    model: nn.Module,
+    learner: Callable[[Callable[..., Any]], Learner],
+) -> Iterator[Progress]:
+    """Train a denoiser on the latents; `learner` is told what to call `model` through."""
+    latents = torch.load(work / LATENTS, map_location=device, weights_only=True)
+    names = ("seed", "phases", "fall", "lr")
+    seed, phases, fall, lr = (getattr(recipe, f"{part}_{name}") for name in names)
     steps = sum(phase.steps for phase in phases)
     compiled = steps >= WORTH_COMPILING and can_compile(device)
     return train_with_checkpoints(
         work,
-        "denoiser",
-        new_state(unet, lr=recipe.denoiser_lr, weight_decay=WEIGHT_DECAY, averaged=True),
+        part,
+        new_state(model, lr=lr, weight_decay=WEIGHT_DECAY, averaged=True),
         partial(
             denoiser.batch_loss,
-            torch.compile(unet, dynamic=False) if compiled else unet,
-            text_model.to(device),
-            tokenizer,
+            learner(torch.compile(model, dynamic=False) if compiled else model),
             latents,
             scenes("train", recipe.pictures["train"], recipe.data_seed),
-            parameterization_of(new_scheduler(), device),
             phases=phases,
-            seed=recipe.denoiser_seed,
+            seed=seed,
             autocast=fits_bfloat16(device),
         ),
-        partial(
-            denoiser.learning_rate, steps=steps, fall=recipe.denoiser_fall, peak=recipe.denoiser_lr
-        ),
+        partial(denoiser.learning_rate, steps=steps, fall=fall, peak=lr),
         steps=steps,
         save_every=recipe.save_every,
         facts={
-            "seed": recipe.denoiser_seed,
+            "seed": seed,
             "batch": ", ".join(f"{phase.batch} for {phase.steps}" for phase in phases),
         },
     )
@@ -402,5 +493,7 @@ TRAINERS: dict[str, Callable[[Path, Recipe, torch.device], Iterator[Progress]]] 
     "judge": partial(_train_judge, "judge"),
     "second": partial(_train_judge, "second"),
     "denoiser": _train_denoiser,
+    "flow": _train_flow,
 }
-PARTS = tuple(TRAINERS)
+PARTS = tuple(part for part in TRAINERS if part != "flow")
+FLOW_PARTS = ("latents", "flow")
