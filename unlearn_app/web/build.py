@@ -141,7 +141,7 @@ def _readable(recorded: Path) -> dict[str, Path]:
 
 def launch_kwargs() -> dict[str, Any]:
     """The arguments of `demo.launch` for the look of the page, its limits, and no telemetry."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    scripts = "".join(f"<script>{_text(name)}</script>" for name in ("page.js", "present.js"))
     return {
         "theme": gr.themes.Base(
             primary_hue="indigo",
@@ -150,9 +150,10 @@ def launch_kwargs() -> dict[str, Any]:
             font_mono=["ui-monospace", "Consolas", "monospace"],
         ).set(**READABLE),
         "css_paths": HERE / "page.css",
+        # Presentations stand beside Gradio's container, to which it binds what is in `css_paths`.
         "head": (
-            f'<script>{script}</script><meta name="viewport" content="width=device-width,'
-            f' initial-scale=1">{CARD}'
+            f"{scripts}<style>{_text('present.css')}</style>"
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">{CARD}'
         ),
         "favicon_path": POCKET / "glyphs" / "ghost.png",
         "footer_links": ["api"],
@@ -164,6 +165,10 @@ def launch_kwargs() -> dict[str, Any]:
         "app_kwargs": {"middleware": [Middleware(Boundary)]},
         "state_session_capacity": 1000,
     }
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _wire_visit(
