@@ -25,6 +25,7 @@ from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
 from ..settings.run_config import RunConfig, make_config
 from .api import attack_endpoint, unlearn_endpoint
 from .audit_tab import ONE, AuditTab
+from .ballots import ROUTES, BlindRounds
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
@@ -77,6 +78,8 @@ CARD = (
 )
 """What other sites show of a link to the page."""
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "present.js", "blind.js")
+"""In this order: later ones use what earlier ones define."""
 RECORDED = ASSETS / "recorded"
 
 
@@ -106,6 +109,7 @@ def build_demo(
             with gr.Tab("Audit", id="audit"):
                 audits = AuditTab(engine, page, handlers, tabs, model, key)
         audits.wire_visit(demo)
+        BlindRounds(engine, demo, key)
         attacks = AttackHandlers(engine, page, run_list)
         _wire(page, key, handlers, run_list)
         _wire_finished(page, key, attacks, run_list)
@@ -141,7 +145,7 @@ def _readable(recorded: Path) -> dict[str, Path]:
 
 def launch_kwargs() -> dict[str, Any]:
     """The arguments of `demo.launch` for the look of the page, its limits, and no telemetry."""
-    scripts = "".join(f"<script>{_text(name)}</script>" for name in ("page.js", "present.js"))
+    scripts = "".join(f"<script>{_text(name)}</script>" for name in SCRIPTS)
     return {
         "theme": gr.themes.Base(
             primary_hue="indigo",
@@ -162,7 +166,7 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(Boundary)]},
+        "app_kwargs": {"middleware": [Middleware(Boundary)], "routes": ROUTES},
         "state_session_capacity": 1000,
     }
 

@@ -1,10 +1,10 @@
 // Present mode: the run of the stage on the whole screen, told in beats. Everything it shows is read from the stage and the verdict, so that recorded runs and a visitor's own are told alike.
 const TICK = 700, IDLE = 60, HOLD = { original: 4, forgetting: 4, attacked: 4, verdict: 11 };
 // `at` is the moment on screen and `to` the one that is played to; `auto` says what goes on by itself: "", "replay" or "loop".
-const talk = { root: null, at: 0, to: 0, verdict: false, auto: "", hold: 0, clock: 0, touched: 0, following: false, full: false, card: 0 };
+const talk = { root: null, at: 0, to: 0, verdict: false, auto: "", hold: 0, clock: 0, touched: 0, following: false, full: false, card: 0, round: null };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const asked = new URLSearchParams(location.search);
-const KEYS = [["next", "Next", "Space"], ["back", "←", ""], ["on", "→", ""], ["replay", "Replay", "R"], ["blank", "Blank", "B"], ["leave", "Leave", "Esc"]];
+const KEYS = [["next", "Next", "Space"], ["back", "←", ""], ["on", "→", ""], ["replay", "Replay", "R"], ["blind", "Vote", "V"], ["blank", "Blank", "B"], ["leave", "Leave", "Esc"]];
 const BEATS = { original: "Original", forgetting: "Forgetting", attacked: "Attack", verdict: "Verdict" };
 const HEADS = { original: "The original model", forgetting: "It is made to forget", attacked: "An attacker teaches it back" };
 
@@ -55,6 +55,7 @@ function figures(story) {
 function tell() {
   const story = tale(), { root } = talk;
   if (!root || !story) return;
+  if (talk.round) return showRound(story);
   const last = story.moments.length - 1, over = story.status !== null;
   talk.following &&= !over;
   if (talk.following) talk.at = talk.to = last;
@@ -73,15 +74,24 @@ function tell() {
   const step = talk.verdict || now === "original" ? "" : moment.title;
   root.querySelector(".u-tally").textContent = [step, count].filter(Boolean).join(": ");
   root.querySelector(".u-told").textContent = running && talk.at === last ? running.textContent : told;
-  const pictures = root.querySelector(".u-pictures"), made = figures(story);
-  const same = pictures.children.length === made.length && made.every((one, place) => one.isEqualNode(pictures.children[place]));
-  if (!same) pictures.replaceChildren(...made);
+  nameNext("Next");
+  put(figures(story));
   const track = root.querySelector("input");
   track.max = last;
   track.value = talk.at;
   track.setAttribute("aria-valuetext", moment.title);
 }
+function nameNext(text) {
+  talk.root.querySelector("[data-does=next]").firstChild.data = text;
+}
+// Pictures that are there already are not loaded again.
+function put(made) {
+  const pictures = talk.root.querySelector(".u-pictures");
+  const same = pictures.children.length === made.length && made.every((one, place) => one.isEqualNode(pictures.children[place]));
+  if (!same) pictures.replaceChildren(...made);
+}
 function next() {
+  if (talk.round) return turnRound();
   const story = tale();
   if (!story || talk.verdict) return;
   talk.following = false;
@@ -100,12 +110,14 @@ function back() {
   const story = tale();
   if (!story) return;
   talk.following = false;
+  talk.round = null;
   if (!talk.verdict) talk.at = story.ends.findLast((end) => end < talk.at) ?? 0;
   talk.to = talk.at;
   talk.verdict = false;
   tell();
 }
 function scrub(at) {
+  talk.round = null;
   talk.verdict = talk.following = false;
   talk.at = talk.to = Math.max(0, at);
   tell();
@@ -123,7 +135,7 @@ function another() {
 }
 function tick() {
   const story = tale();
-  if (!story) return;
+  if (!story || talk.round) return;
   if (!talk.auto && !still.matches && performance.now() - talk.touched > 1000 * (Number(asked.get("idle")) || IDLE)) replay("loop");
   if (talk.at < talk.to) {
     talk.at += 1;
@@ -142,7 +154,7 @@ function tick() {
 function blank(on) {
   talk.root.toggleAttribute("data-blank", on ?? !talk.root.hasAttribute("data-blank"));
 }
-const DOES = { next, back: () => scrub(talk.verdict ? talk.at : talk.at - 1), on: () => talk.verdict || scrub(talk.at + 1), replay: () => replay(), blank: () => blank(), leave };
+const DOES = { next, back: () => scrub(talk.verdict ? talk.at : talk.at - 1), on: () => talk.verdict || scrub(talk.at + 1), replay: () => replay(), blind: () => beginRound(), blank: () => blank(), leave };
 function act(name) {
   talk.auto = "";
   if (name !== "blank") blank(false);
@@ -178,10 +190,10 @@ function enter() {
     if (key) button.append(" ", element("kbd", "", key));
     keys.append(button);
   }
-  root.append(head, element("h2"), element("div", "u-pictures"), element("p", "u-tally"), element("p", "u-told"), track, keys);
+  root.append(head, element("h2"), element("div", "u-pictures"), element("p", "u-tally"), element("p", "u-told"), element("div", "u-poll"), track, keys);
   document.body.append(root);
   const going = document.querySelector("#status .u-running") !== null;
-  Object.assign(talk, { root, at: 0, to: 0, verdict: false, auto: "", hold: 0, following: going, touched: performance.now(), clock: setInterval(tick, TICK) });
+  Object.assign(talk, { root, at: 0, to: 0, verdict: false, auto: "", hold: 0, round: null, following: going, touched: performance.now(), clock: setInterval(tick, TICK) });
   pause();
   for (const other of document.body.children) if (other !== root && other !== live) other.inert = true;
   document.documentElement.style.overflow = "hidden";
@@ -192,7 +204,7 @@ function enter() {
 function leave() {
   clearInterval(talk.clock);
   talk.root.remove();
-  Object.assign(talk, { root: null, full: false });
+  Object.assign(talk, { root: null, full: false, round: null });
   for (const other of document.body.children) other.inert = false;
   document.documentElement.style.overflow = "";
   remember(false);
@@ -226,7 +238,7 @@ window.addEventListener("keydown", (event) => {
     return;
   }
   const key = event.key.toLowerCase(), pressed = event.target.matches("button") && (key === " " || key === "enter");
-  const name = { " ": "next", enter: "next", pagedown: "next", pageup: "before", arrowleft: "back", arrowright: "on", arrowup: "back", arrowdown: "on", home: "first", end: "last", r: "replay", b: "blank", escape: "leave" }[key];
+  const name = { " ": "next", enter: "next", pagedown: "next", pageup: "before", arrowleft: "back", arrowright: "on", arrowup: "back", arrowdown: "on", home: "first", end: "last", r: "replay", v: "blind", b: "blank", escape: "leave" }[key];
   touched();
   if (!name || pressed) return fill();
   event.preventDefault();
@@ -245,7 +257,7 @@ document.addEventListener("click", (event) => {
     return;
   }
   if (!presenting() || !talk.root.contains(event.target)) return;
-  const name = event.target.closest("[data-does]")?.dataset.does ?? (event.target.closest(".u-pictures") ? "next" : null);
+  const name = event.target.closest("[data-does]")?.dataset.does ?? (event.target.closest(".u-pictures") && !talk.round ? "next" : null);
   if (!name) return;
   if (name !== "leave") fill();
   act(name);
