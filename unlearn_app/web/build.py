@@ -2,11 +2,13 @@
 nothing.
 """
 
+import os
 import shutil
 import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
 from ..settings.run_config import RunConfig, make_config
 from .api import attack_endpoint, unlearn_endpoint
 from .audit_tab import ONE, AuditTab
-from .ballots import ROUTES, BlindRounds
+from .ballots import ROUTES as VOTES
+from .ballots import BlindRounds
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
@@ -37,6 +40,8 @@ from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab
+from .share import CARD_AT, card_of
+from .share import ROUTES as CARDS
 from .uploads import receive
 from .view_state import stored_state
 
@@ -78,7 +83,7 @@ CARD = (
 )
 """What other sites show of a link to the page."""
 HERE = Path(__file__).parent
-SCRIPTS = ("page.js", "present.js", "blind.js")
+SCRIPTS = ("page.js", "present.js", "blind.js", "share.js")
 """In this order: later ones use what earlier ones define."""
 RECORDED = ASSETS / "recorded"
 
@@ -120,6 +125,7 @@ def build_demo(
         gr.api(unlearn_endpoint(engine, model), api_name="unlearn", concurrency_limit=VISITORS)
         gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
     demo.visitors, demo.receive = engine.visitors, partial(receive, engine)
+    demo.card = card_of(next(iter(recordings.values()), None))
     engine.on_delete, engine.copied = delete_copies, copied_bytes
     return demo
 
@@ -157,7 +163,7 @@ def launch_kwargs() -> dict[str, Any]:
         # Presentations stand beside Gradio's container, to which it binds what is in `css_paths`.
         "head": (
             f"{scripts}<style>{_text('present.css')}</style>"
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">{CARD}'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">{CARD}{_image()}'
         ),
         "favicon_path": POCKET / "glyphs" / "ghost.png",
         "footer_links": ["api"],
@@ -166,9 +172,23 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(Boundary)], "routes": ROUTES},
+        "app_kwargs": {"middleware": [Middleware(Boundary)], "routes": [*VOTES, *CARDS]},
         "state_session_capacity": 1000,
     }
+
+
+def _image() -> str:
+    """The picture of a link to the page; other sites ask for its whole address, which a Space
+    knows.
+    """
+    host = os.environ.get("SPACE_HOST", "").split(",")[0].strip()
+    url = f"https://{host}{CARD_AT}" if host else CARD_AT
+    return (
+        f'<meta property="og:image" content="{escape(url)}">'
+        '<meta property="og:image:width" content="1200">'
+        '<meta property="og:image:height" content="630">'
+        '<meta name="twitter:card" content="summary_large_image">'
+    )
 
 
 def _text(name: str) -> str:
@@ -210,7 +230,7 @@ def _wire_visit(
     # Only for returning visitors, since the browser redraws all of these outputs.
     page.came_back.change(resume, key, everything, **WORKING)
     linked = [page.concept, *(page.options.components[name] for name in ("seed", "objective"))]
-    arrived = [*page.downloads.values(), page.came_back, *linked]
+    arrived = [page.share, *page.downloads.values(), page.came_back, *linked]
     loaded = demo.load(None, key, key, js=MAKE_KEY, **HIDDEN)
     loaded.then(runs.arrive, [key, page.shown], arrived, **WORKING)
 
