@@ -41,11 +41,14 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(runner: Replay | InProcess, **options: Any) -> Iterator[SimpleNamespace]:
+def served(
+    runner: Replay | InProcess, mcp_server: bool = False, **options: Any
+) -> Iterator[SimpleNamespace]:
     """A running page; `options` are those of `build_demo`."""
     engine = Engine(runner, patience=0.0).start()
     demo = build_demo(engine, **options)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_kwargs())
+    place = {"prevent_thread_lock": True, "quiet": True, "mcp_server": mcp_server}
+    _, url, _ = demo.queue().launch(**place, **launch_kwargs())
     try:
         yield SimpleNamespace(url=url, engine=engine, runner=runner)
     finally:
