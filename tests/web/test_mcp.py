@@ -1,6 +1,6 @@
 """The page's calls as tools, by the official client of the Model Context Protocol."""
 
-import json
+import ast
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +41,7 @@ def test_the_tools_are_the_public_calls_and_say_what_they_take(site) -> None:
     taken = tools["unlearn"].inputSchema["properties"]
     assert {"concept", "anchor", "objective", "seed", "settings"} <= taken.keys()
     assert all(one["description"] for one in taken.values())
-    assert taken["seed"]["type"] == "number"
+    assert taken["seed"]["type"] == "integer"
     assert taken["resist"]["type"] == "boolean"
     assert "request" not in taken
     assert "forget a concept" in tools["unlearn"].description
@@ -49,10 +49,10 @@ def test_the_tools_are_the_public_calls_and_say_what_they_take(site) -> None:
 
 def test_a_client_forgets_and_attacks(site) -> None:
     answer = complete(asked(site, "unlearn", concept="cat"))
-    record = json.loads(answer.content[0].text)
+    record = ast.literal_eval(answer.content[0].text)
     assert record["concept"]["name"] == "cat"
     assert record["verdict"]["label"] == "concealed"
-    found = json.loads(complete(asked(site, "attack", kind="relearn")).content[0].text)
+    found = ast.literal_eval(complete(asked(site, "attack", kind="relearn")).content[0].text)
     assert [one["kind"] for one in found["findings"]] == ["relearn"]
 
 

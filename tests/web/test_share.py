@@ -17,7 +17,7 @@ from recordings import Recordings
 from unlearn_app.runs.folder import Run
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.build import launch_kwargs
-from unlearn_app.web.share import MARKS, SIDE, link, picture_card
+from unlearn_app.web.share import MARKS, SIDE, link, picture_card, tags
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +76,12 @@ def test_share_has_a_link_and_the_card_of_the_run_on_screen(site, visit) -> None
 
 def test_other_sites_see_the_name_and_the_card_of_the_page(site: SimpleNamespace) -> None:
     text = httpx.get(site.url).text
-    assert '<meta property="og:title" content="Can it really forget?">' in text
-    assert '<meta property="og:image" content="/card.png">' in text
+    found = re.findall(r'<meta property="og:(\w+)" content="([^"]*)">', text.split("</head>")[0])
+    assert [name for name, _ in found] == ["type", "title", "description", "image"]
+    assert dict(found)["title"] == "Can it really forget?"
+    assert dict(found)["image"] == "/card.png"
+    assert "@teamGradio" not in text
+    assert 'rel="icon"' in text
     with Image.open(io.BytesIO(httpx.get(f"{site.url}card.png").content)) as card:
         assert card.size == (1200, 630)
     assert httpx.post(f"{site.url}card.png").status_code == 404
@@ -85,5 +89,5 @@ def test_other_sites_see_the_name_and_the_card_of_the_page(site: SimpleNamespace
 
 def test_a_space_gives_the_whole_address_of_its_card(monkeypatch) -> None:
     monkeypatch.setenv("SPACE_HOST", "me-page.hf.space")
-    assert 'content="https://me-page.hf.space/card.png"' in launch_kwargs()["head"]
+    assert 'content="https://me-page.hf.space/card.png"' in tags("Title", "says")
     assert Path(launch_kwargs()["favicon_path"]).is_file()

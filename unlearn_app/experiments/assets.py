@@ -9,12 +9,15 @@ from tempfile import TemporaryDirectory
 
 from ..attacks.relearn import adversary_pictures
 from ..attacks.runner import result_of
+from ..common import registry
 from ..common.atomic_files import replacement
 from ..common.errors import never
 from ..common.paths import ASSETS, POCKET
+from ..common.registry import DEFAULT_MODEL
 from ..concepts.catalog import preview_concept
+from ..continual.ledger import Ledger
 from ..continual.panel import evaluate_panel, panel_prompts
-from ..continual.sequence import new_ledger
+from ..continual.sequence import new_ledger, run_request
 from ..evaluation.base_rates import record
 from ..evaluation.collapse_monitor import CollapseMonitor
 from ..evaluation.comparison import comparison_prompts, generate_column
@@ -26,6 +29,7 @@ from ..runs.folder import Run
 from ..runs.workflow import run
 from ..settings.events import GROUPS
 from ..settings.groups import CompareConfig
+from ..settings.presets import DEFAULT_SEQUENCE_OBJECTIVE, request_settings
 from ..settings.run_config import make_config, make_plan
 from ..training.unlearning import training_terms
 from .cells import SMOKE, Extent, run_cells
@@ -36,6 +40,13 @@ from .page import write_screenshot
 RECORDED = "cat"
 STORED = ("cat", "dog", "car", "pizza", "van gogh")
 """Concepts for which the original's latents ship: room is for about five."""
+REQUESTS = ("cat", "van gogh", "dog")
+"""What the recorded ledger forgets, one after the other."""
+PANEL = (
+    *("cat", "dog", "rabbit", "bear", "car", "pizza", "rose", "robot"),
+    *("van gogh", "watercolor", "pointillism", "neon", "sketch", "photo"),
+)
+"""What it is judged on, part of what a new ledger is: its pictures ship, 9 kB each."""
 SMOKE_CARD = CardSizes(
     rendered=16, fresh=16, reconstructed=16, per_pair=1, held_out=4, diverse=4, steps=1
 )
@@ -65,6 +76,8 @@ def rebuild(extent: Extent) -> Iterator[str]:
     pace = _record_run(assets / "recorded" / RECORDED, smoke)
     if not smoke:
         record("pace", pace)
+    yield f"the recorded ledger, {', '.join(REQUESTS)}"
+    record_ledger(assets / "recorded" / "ledger", smoke)
     yield "README's picture of the page"
     yield write_screenshot(assets / "readme" / "page.png")
 
@@ -106,3 +119,17 @@ def _record_run(folder: Path, smoke: bool) -> float:
         result_of(run(config, partial, model=load_model()))
     compare = Run.open(folder).record["timing"]["compare_s"]
     return compare / sum(getattr(CompareConfig, group) for group in GROUPS)
+
+
+def record_ledger(folder: Path, smoke: bool) -> None:
+    """Replace the recorded ledger by a new one with the settings that the page begins with; the old
+    one stays until it is there.
+    """
+    model, small = load_model(), SMOKE if smoke else {}
+    hold = registry.world(DEFAULT_MODEL).regularization_preset(DEFAULT_SEQUENCE_OBJECTIVE)
+    changes = {"objective": DEFAULT_SEQUENCE_OBJECTIVE} | request_settings(hold) | small
+    plan = make_plan()
+    with replacement(folder) as partial:
+        Ledger.create(partial, make_config(REQUESTS[0], **changes), plan, PANEL)
+        for name in REQUESTS[:1] if smoke else REQUESTS:
+            result_of(run_request(make_config(name, **changes), plan, partial, model))

@@ -2,13 +2,11 @@
 nothing.
 """
 
-import os
 import shutil
 import time
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +37,9 @@ from .options import EXAMPLE
 from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
-from .sequence_tab import SequenceTab
-from .share import CARD_AT, card_of
+from .sequence_tab import SequenceTab, recorded_ledger
 from .share import ROUTES as CARDS
+from .share import OwnTags, card_of, tags
 from .uploads import receive
 from .view_state import stored_state
 
@@ -77,11 +75,6 @@ SAYS = (
     "Make a picture model forget something, let an attacker teach it back, and see which of the"
     " two won."
 )
-CARD = (
-    f'<meta name="description" content="{SAYS}"><meta property="og:type" content="website">'
-    f'<meta property="og:title" content="{TITLE}"><meta property="og:description" content="{SAYS}">'
-)
-"""What other sites show of a link to the page."""
 HERE = Path(__file__).parent
 SCRIPTS = ("page.js", "present.js", "blind.js", "share.js")
 """In this order: later ones use what earlier ones define."""
@@ -91,7 +84,9 @@ RECORDED = ASSETS / "recorded"
 def build_demo(
     engine: Engine, *, model: str = DEFAULT_MODEL, recorded: Path = RECORDED
 ) -> gr.Blocks:
-    """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it."""
+    """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it
+    and a ledger of that name.
+    """
     recordings = _readable(recorded)
     runs = recorded_choices(recordings)
     states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
@@ -108,7 +103,7 @@ def build_demo(
             with gr.Tab("One concept", id=ONE):
                 page = Page(names, runs, state, model, cards, seconds)
             with gr.Tab("Several requests", id=SEVERAL):
-                sequence = SequenceTab(engine, model, key)
+                sequence = SequenceTab(engine, model, key, recorded_ledger(recorded / "ledger"))
             run_list = RunList(engine, page, recordings)
             handlers = RunHandlers(engine, page, model, run_list)
             with gr.Tab("Audit", id="audit"):
@@ -163,7 +158,7 @@ def launch_kwargs() -> dict[str, Any]:
         # Presentations stand beside Gradio's container, to which it binds what is in `css_paths`.
         "head": (
             f"{scripts}<style>{_text('present.css')}</style>"
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">{CARD}{_image()}'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         ),
         "favicon_path": POCKET / "glyphs" / "ghost.png",
         "footer_links": ["api"],
@@ -172,23 +167,12 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(Boundary)], "routes": [*VOTES, *CARDS]},
+        "app_kwargs": {
+            "middleware": [Middleware(Boundary), Middleware(OwnTags, tags=tags(TITLE, SAYS))],
+            "routes": [*VOTES, *CARDS],
+        },
         "state_session_capacity": 1000,
     }
-
-
-def _image() -> str:
-    """The picture of a link to the page; other sites ask for its whole address, which a Space
-    knows.
-    """
-    host = os.environ.get("SPACE_HOST", "").split(",")[0].strip()
-    url = f"https://{host}{CARD_AT}" if host else CARD_AT
-    return (
-        f'<meta property="og:image" content="{escape(url)}">'
-        '<meta property="og:image:width" content="1200">'
-        '<meta property="og:image:height" content="630">'
-        '<meta name="twitter:card" content="summary_large_image">'
-    )
 
 
 def _text(name: str) -> str:

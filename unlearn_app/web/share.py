@@ -2,17 +2,22 @@
 was seen before, after forgetting and after the attack.
 """
 
+import os
+import re
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 from urllib.parse import urlencode
 
 from PIL import Image, ImageDraw, ImageFont
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..common.images import enlarged, open_png, png_bytes
 from ..runs.findings import judge_again, read_findings
@@ -36,6 +41,8 @@ PLACES = {
 }
 """How the columns are called, and their colours."""
 CARD_AT = "/card.png"
+FOREIGN = re.compile(rb'<meta (?:property="og:|name="twitter:)[^>]*>\s*')
+"""Gradio's own tags for other sites, which name it and not this page."""
 
 
 def link(config: RunConfig) -> str:
@@ -47,9 +54,9 @@ def link(config: RunConfig) -> str:
 def share(folder: Path | None, card: Path | None) -> str:
     """What the browser shows when somebody shares the run in `folder`; "" without one."""
     if folder is None or card is None:
-        return render("share", link="", card="", name="")
+        return render("share", link="", card="", file="")
     config = Run.open(folder).config
-    return render("share", link=link(config), card=address(card, folder.name), name=card.name)
+    return render("share", link=link(config), card=address(card, folder.name), file=card.name)
 
 
 def picture_card(run: Run) -> Image.Image:
@@ -102,6 +109,59 @@ def card_of(recorded: Path | None) -> Callable[[], bytes]:
 def _card(request: Request) -> Response:
     content = request.app.get_blocks().card()
     return Response(content, 200 if content else 404, media_type="image/png")
+
+
+def tags(title: str, says: str) -> str:
+    """What other sites show of a link to the page. They ask for the whole address of the picture,
+    which a Space knows.
+    """
+    host = os.environ.get("SPACE_HOST", "").split(",")[0].strip()
+    url = f"https://{host}{CARD_AT}" if host else CARD_AT
+    properties = {"type": "website", "title": title, "description": says, "image": url}
+    properties |= {"image:width": str(WIDTH), "image:height": str(HEIGHT)}
+    return (
+        f'<meta name="description" content="{escape(says)}">'
+        + "".join(
+            f'<meta property="og:{name}" content="{escape(value)}">'
+            for name, value in properties.items()
+        )
+        + '<meta name="twitter:card" content="summary_large_image">'
+    )
+
+
+class OwnTags:
+    """ASGI middleware that puts the page's own tags for other sites in place of Gradio's, which
+    adds what is in `head` only once scripts run, as other sites let none do.
+    """
+
+    def __init__(self, app: ASGIApp, tags: str) -> None:
+        self._app, self._tags = app, tags.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request; of the page itself, the changed text."""
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
+            await self._app(scope, receive, send)
+            return
+        begun: list[Message] = []
+        body = bytearray()
+
+        async def changed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                begun.append(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            headers = MutableHeaders(scope=begun[0])
+            text = bytes(body)
+            if headers.get("content-type", "").startswith("text/html"):
+                text = FOREIGN.sub(b"", text).replace(b"</head>", self._tags + b"</head>", 1)
+                headers["content-length"] = str(len(text))
+            await send(begun[0])
+            await send({"type": "http.response.body", "body": text})
+
+        plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+        await self._app(scope | {"headers": plain}, receive, changed)
 
 
 ROUTES: list[Any] = [Route(CARD_AT, _card, methods=["GET"])]
