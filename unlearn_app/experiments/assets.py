@@ -1,5 +1,5 @@
 """Rebuilds what ships and depends on defaults: the model card, base rates, what the original model
-generates for a few concepts, what the page shows recorded, and README's picture.
+generates for a few concepts, what the page shows recorded, and README's moving picture.
 """
 
 import shutil
@@ -22,12 +22,13 @@ from ..evaluation.judges.loading import load_scorer
 from ..models.catalog import load_model
 from ..models.latent_store import SHIPPED, Recorder
 from ..pocket.card import CardSizes, write_card
+from ..runs.folder import Run
 from ..settings.run_config import make_config, make_plan
 from ..training.unlearning import training_terms
 from .cells import SMOKE, Extent, run_cells
+from .film import write_film
 from .lab.measure import Controls
 from .main_job import MainJob
-from .page import write_screenshot
 from .recordings import FIRST, REQUESTS, RUNS, record_ledger, record_run
 
 STORED = ("cat", "dog", "car", "pizza", "van gogh")
@@ -65,8 +66,9 @@ def rebuild(extent: Extent) -> Iterator[str]:
             record("pace", pace)
     yield f"the recorded ledger, {', '.join(REQUESTS)}"
     record_ledger(assets / "recorded" / "ledger", model, smoke)
-    yield "README's picture of the page"
-    yield write_screenshot(assets / "readme" / "page.png")
+    yield "README's moving picture"
+    run = Run.open(assets / "recorded" / FIRST)
+    yield write_film(run, assets / "readme" / "timeline.webp")
 
 
 def _store_latents(file: Path, smoke: bool) -> None:

@@ -86,7 +86,8 @@ def _frame(concept: str, moments: Sequence[Moment], at: int) -> Image.Image:
     if moment.count:
         said = f"{moment.count} pictures show {concept}"
         draw.text((WIDTH - EDGE, 18), said, INK, font(24), anchor="ra")
-    for place, slot in enumerate(SHOWN):
+    there = [slot for slot in SHOWN if all(slot in one.pictures for one in moments)]
+    for place, slot in enumerate(there):
         left, top = EDGE + place * (SIDE + GAP), 56
         picture = moment.pictures[slot]
         shown = open_png(picture.file).convert("RGB")
