@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import contextlib
+import importlib.util
 
 
 def refuse(sentence: str) -> None:
@@ -22,6 +23,10 @@ def refuse(sentence: str) -> None:
 PORT = os.environ.get("GRADIO_SERVER_PORT", "7860")
 if not PORT.isdecimal() or not 0 < int(PORT[:6]) < 2**16:  # Gradio reads it when it is imported
     refuse(f"The port GRADIO_SERVER_PORT is {PORT[:40]!r}; a number from 1 to 65535 is accepted.")
+
+MCP = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true"  # Gradio reads it at launch
+if MCP and importlib.util.find_spec("mcp") is None:
+    refuse("GRADIO_MCP_SERVER is true, but mcp is not installed; pip install 'mcp<2' brings it.")
 
 from unlearn_app.common.private_folder import PrivateFolder
 from unlearn_app.common.signals import on_signal

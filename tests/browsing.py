@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from recordings import Replay
 
@@ -40,11 +41,14 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(runner: Replay | InProcess, **options: Any) -> Iterator[SimpleNamespace]:
+def served(
+    runner: Replay | InProcess, mcp_server: bool = False, **options: Any
+) -> Iterator[SimpleNamespace]:
     """A running page; `options` are those of `build_demo`."""
     engine = Engine(runner, patience=0.0).start()
     demo = build_demo(engine, **options)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_kwargs())
+    place = {"prevent_thread_lock": True, "quiet": True, "mcp_server": mcp_server}
+    _, url, _ = demo.queue().launch(**place, **launch_kwargs())
     try:
         yield SimpleNamespace(url=url, engine=engine, runner=runner)
     finally:
@@ -121,6 +125,17 @@ def sideways(page: Page) -> int:
     return page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
+
+
+def serious(page: Page) -> list[str]:
+    """The serious accessibility problems that axe finds."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:160]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def download(page: Page, kind: str, into: Path) -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unlearn_app.common.paths import ASSETS, POCKET
 from unlearn_app.concepts.catalog import preview_concept
+from unlearn_app.continual.ledger import Ledger
 from unlearn_app.evaluation.comparison import column_state, comparison_prompts, generate_column
 from unlearn_app.experiments import assets
 from unlearn_app.experiments.cells import Extent
@@ -40,15 +41,13 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, made = shipped(), tmp_path / "assets-smoke"
-    monkeypatch.setattr(
-        assets, "write_screenshot", lambda path: f"{path.relative_to(made)} is not taken here"
-    )
     # Each of 384 pictures would be compared with 72 renderings.
     monkeypatch.setattr(measures, "PLACEMENTS", PLACEMENTS[::36])
     said = list(assets.rebuild(Extent(tmp_path, seeds=1, smoke=True)))
-    assert said[-1] == "readme/page.png is not taken here"
+    assert said[-1].startswith("timeline.webp, ")
     assert "384" in (made / "pocket" / "README.md").read_text(encoding="utf-8")
-    assert Run.open(made / "recorded" / assets.RECORDED).verdict.label
+    assert Run.open(made / "recorded" / "cat").verdict.label
+    assert [row.concept for row in Ledger.open(made / "recorded" / "ledger").requests] == ["cat"]
     assert load_file(made / "pocket" / SHIPPED)
     assert {path.name for path in tmp_path.glob("*-smoke/*.json")} >= {
         "base-object-0.json",

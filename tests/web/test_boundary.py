@@ -321,6 +321,49 @@ def test_a_program_that_reads_its_answer_is_met(site, post, session: str | None)
     assert site.demo.visitors.met(visitor)
 
 
+def test_a_vote_is_taken_from_the_page_of_its_round_alone(site) -> None:
+    code = site.demo.ballots.begin("lecturer", 3)
+    vote, place = {"key": "a" * 64, "picture": 1}, f"/vote/{code}"
+    assert "Which one has forgotten?" in site.client.get(place).text
+    assert site.client.post(place, json=vote).json() == {"pictures": 3, "votes": 1}
+    assert site.client.get(f"{place}/count").json() == {"pictures": 3, "votes": 1}
+    refused = site.client.post(place, json=vote, headers={"Origin": "https://evil.example"})
+    assert refused.status_code == 403
+    assert site.client.get(place, headers={"Host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"x" * 201, 413),
+        (b"", 400),
+        (b"[]", 400),
+        (b"\xff", 400),
+        (b'{"key": "short", "picture": 1}', 409),
+        (b'{"key": ["a"], "picture": {}}', 409),
+    ],
+)
+def test_a_vote_that_is_none_is_refused_in_a_sentence(site, body: bytes, status: int) -> None:
+    code = site.demo.ballots.begin("lecturer", 3)
+    answer = site.client.post(f"/vote/{code}", content=body)
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+    assert site.demo.ballots.said(code)["votes"] == 0
+
+
+def test_nothing_else_is_sent_below_the_votes(site) -> None:
+    code = site.demo.ballots.begin("lecturer", 2)
+    for path in (f"/vote/{code}/reveal", f"/vote/{code}/count", "/vote", "/vote/", "/vote/../x"):
+        assert site.client.post(path, json={"answer": 0}).status_code in (404, 405)
+    assert "answer" not in site.client.get(f"/vote/{code}/count").json()
+
+
+def test_a_round_that_is_over_says_so(site) -> None:
+    answer = site.client.get("/vote/zzzzzz/count")
+    assert answer.status_code == 409
+    assert "over" in answer.json()["detail"]
+
+
 def test_a_full_queue_says_so_in_a_sentence(post, monkeypatch) -> None:
     monkeypatch.setattr(boundary, "MAX_WAITING", 0)
     answer = post("call/unlearn", UNKNOWN)

@@ -89,9 +89,10 @@ def test_what_holds_back_follows_the_method(site, tab) -> None:
     chosen = [tab.get_by_label(name, exact=True) for name in ("Method", "Protection")]
     assert [box.input_value() for box in chosen] == [
         "concept_ablation",
-        "projection, small changes",
+        "keep other words, change little",
     ]
-    for method, held in (("uce", "nothing"), ("esd", "projection, small changes")):
+    undo = "none: requests may undo each other"
+    for method, held in (("uce", undo), ("esd", "keep other words, change little")):
         chosen[0].click()
         tab.get_by_role("option", name=method, exact=True).click()
         expect(chosen[1]).to_have_value(held)

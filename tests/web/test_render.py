@@ -444,6 +444,7 @@ def test_report_and_archive_are_made_again_after_an_attack_only(
     attacked(tmp_path / "run", "inversion")
     made = exports(tmp_path / "run", into)
     assert {kind for kind in made if made[kind].stat().st_mtime_ns != first[kind]} == {
+        "card",
         "folder",
         "report",
     }
@@ -489,7 +490,7 @@ def test_a_run_without_a_report_still_has_its_other_files(watched, tmp_path: Pat
     record["files"]["steps.jsonl"] = "another file's"
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     made = exports(tmp_path / "run", tmp_path / "made")
-    assert made.keys() == {"adapter", "others", "strip", "folder"}
+    assert made.keys() == {"adapter", "others", "strip", "card", "folder"}
     assert not (tmp_path / "run" / "report.html").exists()
 
 

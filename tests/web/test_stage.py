@@ -1,31 +1,14 @@
 """The stage in a real browser: the timeline, its handle, and the prompts beside it."""
 
 import re
-import shutil
-from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from browsing import BOX, sideways, start, wait_for_end
+from browsing import BOX, serious, sideways, start, wait_for_end
 from playwright.sync_api import Page, expect
-from recordings import Recordings
-
-from unlearn_app.settings.run_config import make_config
 
 pytestmark = pytest.mark.slow
 
 LARGE, HANDLE = "#stage .u-now", "#stage .u-handle"
-
-
-@pytest.fixture(scope="module")
-def recorded(recordings: Recordings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs that come with the page: one that comes back, and one that does
-    not.
-    """
-    root = tmp_path_factory.mktemp("recorded")
-    for name in ("cat", "frog"):
-        shutil.copytree(recordings.run(make_config(name)).folder, root / name)
-    return root
 
 
 def picture(page: Page) -> str:
@@ -185,17 +168,6 @@ def test_nonsense_in_a_link_changes_nothing(site, visit) -> None:
     page.locator("#options > button").click()
     expect(page.locator("#seed input")).to_have_value("0")
     expect(page.locator("#objective input")).to_have_value(re.compile("^esd"))
-
-
-def serious(page: Page) -> list[str]:
-    """The serious accessibility problems that axe finds."""
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:160]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -104,6 +104,8 @@ REBUILD = "assets"
 """The name that rebuilds the shipped files which depend on default settings; it measures
 nothing.
 """
+RECORD = "recordings"
+"""The name that records what the page shows recorded and is not there yet."""
 SETTINGS = ", ".join(
     setting_names(tuple(group for group in SETTING_GROUPS if group != "regularize"))
 )
@@ -266,7 +268,9 @@ def doctor() -> None:
 def bench(
     name: Annotated[
         str,
-        typer.Argument(help=f"{', '.join(BENCHES)}, all but soak, or {REBUILD}", metavar="NAME"),
+        typer.Argument(
+            help=f"{', '.join(BENCHES)}, all but soak, {REBUILD} or {RECORD}", metavar="NAME"
+        ),
     ],
     out: Annotated[
         Path,
@@ -350,15 +354,15 @@ def _brought(
 
 
 def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
-    check_known("benchmark", name, (*BENCHES, REBUILD, "all"), field="name")
+    check_known("benchmark", name, (*BENCHES, REBUILD, RECORD, "all"), field="name")
     if split not in (("test", "dev") if name == "paper3" else ("test",)):
         raise ConfigError(
             f"The split is {split!r}; test is accepted, and dev with paper3.", "split"
         )
     if address and not ray:
         raise ConfigError(f"The address {address!r} is accepted with --ray only.", "address")
-    if ray and name == REBUILD:
-        raise ConfigError(f"--ray is not accepted with {REBUILD}, only with benchmarks.", "ray")
+    if ray and name in (REBUILD, RECORD):
+        raise ConfigError(f"--ray is not accepted with {name}, only with benchmarks.", "ray")
 
 
 def _bench_lines(name: str, extent: "Extent", ray: bool, address: str | None) -> Iterator[str]:
@@ -368,6 +372,11 @@ def _bench_lines(name: str, extent: "Extent", ray: bool, address: str | None) ->
         from ..experiments.assets import rebuild
 
         yield from rebuild(extent)
+        return
+    if name == RECORD:
+        from ..experiments.recordings import record_missing
+
+        yield from record_missing(extent)
         return
     loop = cells.one_by_one
     if ray:

@@ -1,5 +1,5 @@
 """Rebuilds what ships and depends on defaults: the model card, base rates, what the original model
-generates for a few concepts, the recorded run and README's picture.
+generates for a few concepts, what the page shows recorded, and README's moving picture.
 """
 
 import shutil
@@ -23,17 +23,14 @@ from ..models.catalog import load_model
 from ..models.latent_store import SHIPPED, Recorder
 from ..pocket.card import CardSizes, write_card
 from ..runs.folder import Run
-from ..runs.workflow import run
-from ..settings.events import GROUPS
-from ..settings.groups import CompareConfig
 from ..settings.run_config import make_config, make_plan
 from ..training.unlearning import training_terms
 from .cells import SMOKE, Extent, run_cells
+from .film import write_film
 from .lab.measure import Controls
 from .main_job import MainJob
-from .page import write_screenshot
+from .recordings import FIRST, REQUESTS, RUNS, record_ledger, record_run
 
-RECORDED = "cat"
 STORED = ("cat", "dog", "car", "pizza", "van gogh")
 """Concepts for which the original's latents ship: room is for about five."""
 SMOKE_CARD = CardSizes(
@@ -61,12 +58,17 @@ def rebuild(extent: Extent) -> Iterator[str]:
         one.record_base_rates()
     yield f"latents of the original for {', '.join(STORED)} and a ledger"
     _store_latents(assets / "pocket" / SHIPPED, smoke)
-    yield f"the recorded run, {RECORDED}"
-    pace = _record_run(assets / "recorded" / RECORDED, smoke)
-    if not smoke:
-        record("pace", pace)
-    yield "README's picture of the page"
-    yield write_screenshot(assets / "readme" / "page.png")
+    model = load_model()
+    for name in (FIRST,) if smoke else RUNS:
+        yield f"the recorded run {name}"
+        pace = record_run(assets / "recorded" / name, model, smoke)
+        if name == FIRST and not smoke:
+            record("pace", pace)
+    yield f"the recorded ledger, {', '.join(REQUESTS)}"
+    record_ledger(assets / "recorded" / "ledger", model, smoke)
+    yield "README's moving picture"
+    run = Run.open(assets / "recorded" / FIRST)
+    yield write_film(run, assets / "readme" / "timeline.webp")
 
 
 def _store_latents(file: Path, smoke: bool) -> None:
@@ -93,16 +95,3 @@ def _store_latents(file: Path, smoke: bool) -> None:
         result_of(evaluate_panel(config, panel_prompts(ledger), model, None, {}))
     with replacement(file) as partial:
         model.store.save(partial)
-
-
-def _record_run(folder: Path, smoke: bool) -> float:
-    """Replace the recorded run by a new one with default settings; the old one stays until it is
-    there.
-
-    Returns the seconds that it took to generate and judge a picture of the comparison.
-    """
-    config = make_config(RECORDED, **(SMOKE if smoke else {}))
-    with replacement(folder) as partial:
-        result_of(run(config, partial, model=load_model()))
-    compare = Run.open(folder).record["timing"]["compare_s"]
-    return compare / sum(getattr(CompareConfig, group) for group in GROUPS)

@@ -12,9 +12,6 @@ from typing import Any
 
 from .app_process import PATIENCE_S, AppProcess
 
-SETTLE_MS, MODEL_MS = 1500, 120_000
-"""Milliseconds for the page to settle, and for the model to load, at most."""
-
 
 def page_times() -> dict[str, Any]:
     """Seconds from process start to a served page, from opening it to the recorded pictures, and to
@@ -30,20 +27,6 @@ def page_times() -> dict[str, Any]:
         "stop_s": stop,
         "text": f"{ready:.1f} s / {picture:.1f} s / {stop:.1f} s",
     }
-
-
-def write_screenshot(path: Path) -> str:
-    """Write a picture of the page as it opens, 1280 x 720, to `path`; returns a line that says so,
-    or what is not installed.
-    """
-    if missing := _missing():
-        return f"{path.name} is not made: {missing}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _opened() as (tab, _, _):
-        tab.locator(".u-ready").wait_for(timeout=MODEL_MS)
-        tab.wait_for_timeout(SETTLE_MS)
-        tab.screenshot(path=path)
-    return f"{path.name}, {path.stat().st_size:,} bytes"
 
 
 def _missing() -> str:

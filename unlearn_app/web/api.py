@@ -37,8 +37,20 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         settings: dict | None = None,
         concept_kind: str = BY_WORDS,
     ) -> Iterator[dict]:
-        """Forget a concept, attack the forgetting and judge both: progress while it works, run.json
-        at the end. `settings` are any others, by the names that `--set` takes.
+        """Make the picture model forget a concept, attack the forgetting and judge both: progress
+        while it works, the record run.json at the end, with a verdict and its reasons.
+
+        Args:
+            concept: What to forget, a thing or a style, such as "cat" or "van gogh style".
+            anchor: What prompts that ask for it shall show instead; empty chooses a relative.
+            objective: The method that forgets, such as "esd", "uce" or "concept_ablation".
+            rule: How the gradients of forgetting and keeping are combined; empty is the usual one.
+            seed: The number that makes every random choice; the same one gives the same run.
+            preset: How long it works: "fast" takes about a minute, "full" many.
+            prompts: Own prompts, one on a line, in place of the usual ones.
+            resist: Whether it also learns to resist being taught the concept again.
+            settings: Any others by name, such as {"unlearn.steps": 40}.
+            concept_kind: "object", "style" or, by the words of the concept, "auto".
         """
         changes = {"objective": objective, "seed": seed, "prompts": prompts, "resist.on": resist}
         changes["concept_kind"] = concept_kind
@@ -82,6 +94,9 @@ def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
     def attack(request: gr.Request, kind: str = "quick") -> Iterator[dict]:
         """Try to get back what this client's last run forgot: progress, then every finding and the
         new verdict.
+
+        Args:
+            kind: An attack by name, "quick" for those that take about a minute, or "all".
         """
         visitor = visitor_of(engine, request)
         try:

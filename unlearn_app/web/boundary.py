@@ -2,7 +2,7 @@
 call, and keeps track of which sessions are connected.
 
 Gradio itself answers any host, accepts uploads, and lets anybody call its "private" listeners. The
-one file that the page takes comes in through a route of its own.
+one file that the page takes comes in through a route of its own, as do votes of a presentation.
 """
 
 import asyncio
@@ -59,6 +59,11 @@ UPLOAD = "/gradio_api/send_adapter"
 of the browser in a header.
 """
 KEY = "x-unlearn-key"
+VOTES_AT = "/vote"
+"""Below it are the rounds of `ballots.py`, the only routes of the page beside Gradio's."""
+VOTE = re.compile(VOTES_AT + r"/[a-z0-9]{1,16}$")
+MAX_VOTE = 200
+"""Bytes of a vote."""
 CLOSED = re.compile(r"/gradio_api/(?:deep_link|upload_progress|stream/|proxy=|file[=/]https?:)")
 """Routes that are closed to safe methods too: they write files, fetch from other sites, or serve
 components that this page does not have.
@@ -100,6 +105,8 @@ class Boundary:
                 said = {"file": await _received(Request(scope, receive), blocks)}
                 await JSONResponse(said)(scope, receive, send)
                 return
+            elif scope["method"] == "POST" and VOTE.search(scope["path"]):
+                receive = _again(await _body(Request(scope, receive), MAX_VOTE), receive)
             else:
                 receive = await self._checked(scope, receive, blocks)
         except HTTPException as error:
@@ -177,7 +184,7 @@ def check_site(scope: Scope, blocks: gr.Blocks) -> None:
     headers, known = Headers(scope=scope), _served_names(blocks)
     host = _hostname("//" + headers.get("host", ""))
     here = _address((scope["server"] or ("",))[0])  # of this machine, on this connection
-    if not (_is_loopback(host) or host in known or (here and _address(host) == here)):
+    if not (is_loopback(host) or host in known or (here and _address(host) == here)):
         raise HTTPException(
             403,
             f"The host {host!r} is not served here; localhost, the address of this server and names"
@@ -187,7 +194,7 @@ def check_site(scope: Scope, blocks: gr.Blocks) -> None:
     if scope["method"] in SAFE or origin is None:
         return
     site = _hostname(origin) if origin.startswith(("http://", "https://")) else ""
-    if not (_is_loopback(site) or site in known or site == host):
+    if not (is_loopback(site) or site in known or site == host):
         raise HTTPException(
             403,
             f"Requests from {origin!r} are not accepted; those of the page itself and of names in"
@@ -211,7 +218,8 @@ def _hostname(url: str) -> str:
         return ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host of that name."""
     return host == "localhost" or (_address(host) is not None and _address(host).is_loopback)
 
 
@@ -352,7 +360,7 @@ def is_owner(request: gr.Request) -> bool:
     if served or passed_on & {name.lower() for name in request.headers.keys()}:  # noqa: SIM118
         return False
     here = getattr(request.client, "host", "")
-    return _is_loopback(here) and _is_loopback(_hostname("//" + request.headers.get("host", "")))
+    return is_loopback(here) and is_loopback(_hostname("//" + request.headers.get("host", "")))
 
 
 async def _received(request: Request, blocks: gr.Blocks) -> str:
@@ -383,14 +391,14 @@ def visitor_address(request: gr.Request) -> str:
     return ""
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int = MAX_BODY) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY:
+            if len(body) > most:
                 raise HTTPException(
-                    413, f"The request is too long; at most {MAX_BODY:,} bytes are accepted."
+                    413, f"The request is too long; at most {most:,} bytes are accepted."
                 )
     except ClientDisconnect:
         raise HTTPException(400, "The request ended early.") from None

@@ -25,6 +25,8 @@ from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
 from ..settings.run_config import RunConfig
 from .api import attack_endpoint, unlearn_endpoint
 from .audit_tab import ONE, AuditTab
+from .ballots import ROUTES as VOTES
+from .ballots import BlindRounds
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
 from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
@@ -34,7 +36,9 @@ from .layout import Page
 from .pictures import forget
 from .recordings import recorded_card
 from .run_list import RunList, recorded_choices
-from .sequence_tab import SequenceTab
+from .sequence_tab import SequenceTab, recorded_ledger
+from .share import ROUTES as CARDS
+from .share import OwnTags, card_of, tags
 from .uploads import receive
 from .view_state import stored_state
 
@@ -65,19 +69,18 @@ READABLE = {
     "body_text_color_subdued_dark": "*neutral_300",
 }
 """Colours of the theme that stand out from what is behind them as WCAG AA asks, in both themes."""
-CARD = (
-    f'<meta name="description" content="{SAYS}"><meta property="og:type" content="website">'
-    f'<meta property="og:title" content="{TITLE}"><meta property="og:description" content="{SAYS}">'
-)
-"""What other sites show of a link to the page."""
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "present.js", "blind.js", "share.js")
+"""In this order: later ones use what earlier ones define."""
 RECORDED = ASSETS / "recorded"
 
 
 def build_demo(
     engine: Engine, *, model: str = DEFAULT_MODEL, recorded: Path = RECORDED
 ) -> gr.Blocks:
-    """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it."""
+    """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it
+    and a ledger of that name.
+    """
     recordings = _readable(recorded)
     runs = recorded_choices(recordings)
     states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
@@ -93,12 +96,13 @@ def build_demo(
             with gr.Tab("One concept", id=ONE):
                 page = Page(names, runs, state, engine.pace, model, cards)
             with gr.Tab("Several requests", id=SEVERAL):
-                sequence = SequenceTab(engine, model, key)
+                sequence = SequenceTab(engine, model, key, recorded_ledger(recorded / "ledger"))
             run_list = RunList(engine, page, recordings)
             handlers = RunHandlers(engine, page, model, run_list)
             with gr.Tab("Audit", id="audit"):
                 audits = AuditTab(engine, page, handlers, tabs, model, key)
         audits.wire_visit(demo)
+        BlindRounds(engine, demo, key)
         attacks = AttackHandlers(engine, page, run_list)
         _wire(page, key, handlers, run_list)
         _wire_finished(page, key, attacks, run_list)
@@ -109,6 +113,7 @@ def build_demo(
         gr.api(unlearn_endpoint(engine, model), api_name="unlearn", concurrency_limit=VISITORS)
         gr.api(attack_endpoint(engine), api_name="attack", concurrency_limit=VISITORS)
     demo.visitors, demo.receive = engine.visitors, partial(receive, engine)
+    demo.card = card_of(next(iter(recordings.values()), None))
     engine.on_delete, engine.copied = delete_copies, copied_bytes
     return demo
 
@@ -134,7 +139,7 @@ def _readable(recorded: Path) -> dict[str, Path]:
 
 def launch_kwargs() -> dict[str, Any]:
     """The arguments of `demo.launch` for the look of the page, its limits, and no telemetry."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    scripts = "".join(f"<script>{_text(name)}</script>" for name in SCRIPTS)
     return {
         "theme": gr.themes.Base(
             primary_hue="indigo",
@@ -143,9 +148,10 @@ def launch_kwargs() -> dict[str, Any]:
             font_mono=["ui-monospace", "Consolas", "monospace"],
         ).set(**READABLE),
         "css_paths": HERE / "page.css",
+        # Presentations stand beside Gradio's container, to which it binds what is in `css_paths`.
         "head": (
-            f'<script>{script}</script><meta name="viewport" content="width=device-width,'
-            f' initial-scale=1">{CARD}'
+            f"{scripts}<style>{_text('present.css')}</style>"
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         ),
         "favicon_path": POCKET / "glyphs" / "ghost.png",
         "footer_links": ["api"],
@@ -154,9 +160,16 @@ def launch_kwargs() -> dict[str, Any]:
         "show_error": False,
         "max_file_size": "1mb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [Middleware(Boundary)]},
+        "app_kwargs": {
+            "middleware": [Middleware(Boundary), Middleware(OwnTags, tags=tags(TITLE, SAYS))],
+            "routes": [*VOTES, *CARDS],
+        },
         "state_session_capacity": 1000,
     }
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _wire_visit(
@@ -194,7 +207,7 @@ def _wire_visit(
     # Only for returning visitors, since the browser redraws all of these outputs.
     page.came_back.change(resume, key, everything, **WORKING)
     linked = [page.concept, *(page.options.components[name] for name in ("seed", "objective"))]
-    arrived = [*page.downloads.values(), page.came_back, *linked]
+    arrived = [page.share, *page.downloads.values(), page.came_back, *linked]
     loaded = demo.load(None, key, key, js=MAKE_KEY, **HIDDEN)
     loaded.then(runs.arrive, [key, page.shown], arrived, **WORKING)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import ModelError, OutputError
-from ..common.images import open_png
+from ..common.images import open_png, png_bytes
 from ..continual.ledger import slug
 from ..models.diffusers.adapter_files import converted
 from ..runs.compare_runs import comparison_html
@@ -22,6 +22,7 @@ from ..runs.findings import FOLDER
 from ..runs.folder import ADAPTER, FOR_OTHERS, Run
 from ..runs.report import open_run, write_report
 from ..service.jobs import folder_size
+from .share import picture_card
 
 
 def download_folder(owner: str) -> Path:
@@ -38,11 +39,11 @@ def copied_bytes(owner: str) -> int:
 
 
 def exports(folder: Path, into: Path) -> dict[str, Path]:
-    """Write the adapter in two formats, the comparison strip, the zipped folder and the report of a
-    run to `into`, as far as the run has them; return them by kind.
+    """Write the adapter in two formats, the comparison strip, the picture card, the zipped folder
+    and the report of a run to `into`, as far as the run has them; return them by kind.
 
-    Each is written once, report and zip again after an attack. The strip is drawn anew where the
-    folder has none, as in the runs that ship with the app. The run's own files do not change.
+    Each is written once, card, report and zip again after an attack. The strip is drawn anew where
+    the folder has none, as in the runs that ship with the app. The run's own files do not change.
     """
     run = Run.open(folder)
     name = slug(run.config.concept)[:40] or "concept"
@@ -50,6 +51,7 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
         "adapter": into / f"{name}-unlearn.safetensors",
         "others": into / f"{name}-unlearn-comfyui.safetensors",
         "strip": into / f"{name}-comparison.png",
+        "card": into / f"{name}-card.png",
         "folder": into / f"{name}-run.zip",
         "report": into / f"{name}-report.html",
     }
@@ -68,6 +70,9 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
     if not packed.exists() or (
         found.is_dir() and found.stat().st_mtime_ns > packed.stat().st_mtime_ns
     ):
+        if run.pictures:
+            with suppress(OutputError):  # a picture is damaged
+                write_bytes(targets["card"], png_bytes(picture_card(run)))
         _pack(run, into, targets)
     return {kind: target for kind, target in targets.items() if target.exists()}
 

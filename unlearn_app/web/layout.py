@@ -17,6 +17,7 @@ from .options import EXAMPLE, Options, kind_choice
 from .plots import angle_plot, curve_plot, loss_plot
 from .recordings import Recorded, recorded_cards
 from .run_html import attack_cards, chart_text, comparison_table, score_table, status
+from .share import share
 from .stage import stage
 from .view_state import ViewState
 
@@ -135,6 +136,7 @@ class Page:
     ) -> None:
         self.came_back = gr.State(False)
         self._add_question(names, model, pace)
+        self.share = gr.HTML(share(None, None), elem_id="share")
         with gr.Row(elem_id="first"):
             self.stage = gr.HTML(stage(state), elem_id="stage")
             with gr.Column(elem_id="outcome"):
@@ -201,7 +203,7 @@ class Page:
     def of_one_run(self) -> list[Any]:
         """The components that show a run, or act on it."""
         shown = [self.stage, self.comparison, self.scores, self.curve, self.losses, self.angles]
-        shown += [self.in_words, self.status, self.shown, *self.downloads.values()]
+        shown += [self.in_words, self.status, self.shown, self.share, *self.downloads.values()]
         return [*shown, *vars(self.attacks).values(), *vars(self.actions).values()]
 
 

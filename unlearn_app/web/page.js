@@ -6,7 +6,7 @@ document.addEventListener("load", (event) => {
 document.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-concept]");
   if (!chip) return;
-  const box = document.querySelector("#concept textarea, #concept input");
+  const box = document.querySelector(`#${chip.dataset.box ?? "concept"} :is(textarea, input)`);
   if (!box || box.disabled) return;
   const kind = box.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
   Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(box, chip.dataset.concept);

@@ -17,6 +17,7 @@ from .html import alert, note
 from .layout import SURE, Page, obstacle
 from .plots import angle_plot, curve_plot, loss_plot
 from .run_html import attack_cards, chart_text, comparison_table, cost, score_table, status
+from .share import share
 from .stage import stage
 from .view_state import ViewState, stored_state
 
@@ -109,7 +110,7 @@ class RunList:
         }
 
     def links(self, folder: Path | None) -> Updates:
-        """The download buttons of a run, hidden where it lacks the file."""
+        """What is downloaded or shared of a run; buttons are hidden where it lacks the file."""
         made: dict[str, Path] = {}
         if folder:
             place = download_folder(folder.name)
@@ -118,7 +119,7 @@ class RunList:
                 place = self._engine.root / f"recorded-{folder.name}"
             with self._exporting:
                 made = exports(folder, place)
-        return {
+        return {self._page.share: share(folder, made.get("card"))} | {
             button: gr.DownloadButton(value=made.get(kind), visible=kind in made)
             for kind, button in self._page.downloads.items()
         }

@@ -1,13 +1,15 @@
 """The tab for a sequence of requests: its components, its listeners, and the ledger as HTML."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import gradio as gr
 
 from ..common import registry
-from ..common.errors import UnlearnError, check_known
+from ..common.errors import OutputError, UnlearnError, check_known
 from ..concepts.catalog import preview_concept
 from ..continual.events import TRAINED, Added
 from ..continual.ledger import Ledger
@@ -37,12 +39,12 @@ REGIME_TEXT = {
     "simultaneous": "all at once, again and again",
 }
 HOLD_TEXT = {
-    "nothing": "nothing",
-    "l1": "small changes (L1)",
-    "l2": "small changes (L2)",
-    "selective": "important rows only",
-    "projection": "projection",
-    "projection+l2": "projection, small changes",
+    "nothing": "none: requests may undo each other",
+    "l1": "change few weights",
+    "l2": "change little",
+    "selective": "change only what matters most",
+    "projection": "keep other words",
+    "projection+l2": "keep other words, change little",
 }
 FIRST_KEPT = 8
 """How many concepts that should stay are not folded."""
@@ -76,7 +78,9 @@ class SequenceTab:
     folder.
     """
 
-    def __init__(self, engine: Engine, model: str, key: gr.BrowserState) -> None:
+    def __init__(
+        self, engine: Engine, model: str, key: gr.BrowserState, recorded: Ledger | None = None
+    ) -> None:
         self._engine, self._model, self._key = engine, model, key
         world = registry.world(model)
         asked = "What should it forget next?"
@@ -85,6 +89,7 @@ class SequenceTab:
             self.add = gr.Button("Forget this too", variant="primary", elem_id="add", **START)
             self.halt = gr.Button("Stop", elem_id="halt", **STOP)
         self.hint = gr.HTML("", elem_id="next-hint")
+        gr.HTML(next_concepts(recorded), elem_id="next-chips")
         self.undo = gr.Button("Undo the rollback", visible=False, size="sm", elem_id="undo")
         with gr.Row():
             self.regime = gr.Dropdown(
@@ -105,24 +110,25 @@ class SequenceTab:
                 label="Method",
                 min_width=240,
             )
-        self.status = gr.HTML(ledger_status(None), elem_id="sequence-status")
+        shown = ledger_status(recorded, recorded=recorded is not None)
+        self.status = gr.HTML(shown, elem_id="sequence-status")
         with gr.Row():
             with gr.Column(scale=12, min_width=300):
-                self.table = gr.HTML("", elem_id="ledger")
-            with gr.Column(scale=8, min_width=300, visible=False) as self.rail:
-                self.plot = request_plot(None)
-                with gr.Row():
+                self.table = gr.HTML(ledger_table(recorded), elem_id="ledger")
+            with gr.Column(scale=8, min_width=300, visible=recorded is not None) as self.rail:
+                self.plot = request_plot(recorded)
+                with gr.Row(visible=False) as self.way_back:
                     self.to = gr.Dropdown([], label="Go back to", elem_id="back-to", scale=2)
                     self.back = gr.Button("Roll back", elem_id="back", scale=1)
                 self.adapter = gr.DownloadButton(
-                    "LoRA weights of all requests", size="sm", elem_id="get-all"
+                    "LoRA weights of all requests", size="sm", elem_id="get-all", visible=False
                 )
         self._wire()
 
     def _wire(self) -> None:
         asked = [self.concept, self.regime, self.hold, self.objective]
         self.shown = [self.status, self.table, self.rail, self.plot, self.to, self.adapter]
-        self.shown += [self.hint, self.undo, self.add, self.halt, *asked]
+        self.shown += [self.way_back, self.hint, self.undo, self.add, self.halt, *asked]
         begin = [self.add.click, self.concept.submit]
         gr.on(begin, self.run, [self._key, *asked], self.shown, **WORKING)
         suggested = registry.world(self._model).regularization_preset
@@ -225,12 +231,15 @@ class SequenceTab:
             self.table: ledger_table(ledger),
             self.plot: request_table(ledger),
             self.rail: gr.Column(visible=count > 0),
+            self.way_back: gr.Row(visible=count > 0),
             self.undo: gr.Button(visible=bool(ledger and ledger.rolled_back)),
             self.to: gr.Dropdown(
                 [(text, n) for n, text in enumerate(earlier[:count])],
                 value=count - 1 if count else None,
             ),
-            self.adapter: gr.DownloadButton(value=self._copy(ledger) if count else None),
+            self.adapter: gr.DownloadButton(
+                value=self._copy(ledger) if count else None, visible=count > 0
+            ),
             self.regime: gr.Dropdown(interactive=not count),
             self.hold: gr.Dropdown(interactive=not count),
             self.objective: gr.Dropdown(interactive=not count),
@@ -244,12 +253,38 @@ class SequenceTab:
         return str(target)
 
 
-def ledger_status(ledger: Ledger | None) -> str:
-    """The metrics after the last request; the purpose of the tab if there is none."""
+def recorded_ledger(folder: Path) -> Ledger | None:
+    """The ledger that ships with the app, if it is there; a damaged one is left out with a
+    warning.
+    """
+    if not (folder / "ledger.json").exists():
+        return None
+    try:
+        return Ledger.open(folder)
+    except OutputError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return None
+
+
+def next_concepts(recorded: Ledger | None) -> str:
+    """The concepts of the recorded ledger as buttons, each with what the original model draws."""
+    if not recorded or not recorded.rows:
+        return ""
+    pictures = [(name, recorded.picture(0, name)) for name in recorded.rows[0].panel]
+    where = partial(address, owner=recorded.folder.parent.name)
+    return render("next_concepts", pictures=pictures, address=where)
+
+
+def ledger_status(ledger: Ledger | None, recorded: bool = False) -> str:
+    """The metrics after the last request; the purpose of the tab if there is none. `recorded` says
+    that the ledger came with the app.
+    """
     if not ledger or not ledger.requests:
         return render("ledger_status", count=0)
     found, row = request_metrics(ledger.rows)[-1], ledger.rows[-1]
-    return render("ledger_status", count=len(ledger.requests), found=found, row=row)
+    return render(
+        "ledger_status", count=len(ledger.requests), found=found, row=row, recorded=recorded
+    )
 
 
 def ledger_table(ledger: Ledger | None) -> str:
