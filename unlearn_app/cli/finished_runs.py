@@ -61,9 +61,7 @@ def attack(
         list[str] | None, set_option("ATTACK.NAME as `methods` lists them, attack.* or compare.*")
     ] = None,
 ) -> None:
-    """Try to get the concept back out of a run's model; findings and pictures are kept beside the
-    run.
-    """
+    """Try to get the concept back out of a run's model; what is found is kept beside the run."""
     from ..evaluation.base_rates import seconds_of
     from ..evaluation.finding import Finding
     from ..runs.attack_run import run_attacks
@@ -78,13 +76,11 @@ def attack(
     changes |= {name: value for name, value in named.items() if value}
     terminal = screen()
     if seconds := seconds_of(kinds, opened.config, opened.record["timing"]):
-        terminal.print(
-            f"This takes about {seconds:.0f} seconds here, and some to load.", highlight=False
-        )
+        said = f"This takes about {seconds:.0f} seconds here, and some to load."
+        terminal.print(said, highlight=False)
     try:
         with interrupt_flag() as cancel, StageBars(terminal) as bars:
-            stop = cancel.is_set
-            asked = {"should_stop": stop, "given": given, "never_seen": control}
+            asked = {"should_stop": cancel.is_set, "given": given, "never_seen": control}
             for event in run_attacks(opened, kinds, changes, **asked):
                 if isinstance(event, Finding):
                     found.append(event)

@@ -300,8 +300,7 @@ def bench(
     targets: Targets = None,
     captions: Captions = None,
     ray: Annotated[
-        bool,
-        typer.Option("--ray", help="measure cells side by side with Ray, here or at ADDRESS"),
+        bool, typer.Option("--ray", help="measure cells side by side with Ray, here or at ADDRESS")
     ] = False,
     address: Annotated[
         str | None, typer.Argument(help="a Ray cluster, host:port or auto", metavar="ADDRESS")

@@ -18,7 +18,7 @@ from ..common.registry import world
 from ..common.templates import templates
 from ..evaluation.judges.pocket_judge import PocketJudge
 from ..evaluation.judges.second_judge import SecondJudge
-from ..models.diffusers.loading import load_pipeline
+from ..models.diffusers.loading import load_flow, load_pipeline
 from ..settings.groups import CompareConfig
 from .measures import (
     generate_scenes,
@@ -151,7 +151,7 @@ def write_flow_card(
     """
     folder, bundled = assets / POCKET_FLOW.name, assets / "pocket"
     facts = _training_facts(work, folder)
-    model = load_pipeline(folder / "pipeline", folder.name, vae=bundled / "pipeline" / "vae")
+    model = load_flow(folder / "pipeline", folder.name, bundled / "pipeline" / "vae")
     told = world(folder.name).model_settings()
     sampling = {
         "steps": told["compare.sampling_steps"],

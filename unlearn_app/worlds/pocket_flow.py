@@ -19,7 +19,7 @@ class PocketFlowWorld(PocketWorld):
     """A flow transformer that paints the bundled world, with the same words and judges."""
 
     def load_model(self) -> "Model":
-        from ..models.diffusers.loading import load_pipeline
+        from ..models.diffusers.loading import load_flow
 
         folder = POCKET_FLOW / "pipeline"
         if not folder.is_dir():
@@ -28,7 +28,7 @@ class PocketFlowWorld(PocketWorld):
                 " `python -m unlearn_app pocket render` and `pocket train --flow` make it in some"
                 " hours, and pocket is accepted meanwhile."
             )
-        return load_pipeline(folder, self.model, vae=self.assets / "pipeline" / "vae")
+        return load_flow(folder, self.model, self.assets / "pipeline" / "vae")
 
     def model_settings(self) -> dict[str, Any]:
         return dict(SAMPLING)

@@ -19,7 +19,7 @@ from small_runs import TINY
 from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.common.seeds import generator
-from unlearn_app.models.diffusers.loading import load_pipeline
+from unlearn_app.models.diffusers.loading import load_flow
 from unlearn_app.models.diffusers.model_folder import hash_weights
 from unlearn_app.models.parameterization import Flow, VPrediction
 from unlearn_app.pocket import card
@@ -186,7 +186,7 @@ def test_plain_diffusers_paints_bit_for_bit_what_we_do(work: Path, pipeline: Pat
             .float()
         )
 
-    model = load_pipeline(pipeline, "pocket-flow", vae=vae)
+    model = load_flow(pipeline, "pocket-flow", vae)
     own = model.sample([PROMPT], [7], steps=3, guidance_scale=2.0)
     assert torch.equal(own, painted(max_sequence_length=pipe.tokenizer_max_length))
     assert not torch.equal(own, painted())

@@ -47,6 +47,7 @@ class StableDiffusion3(PipelineModel):
     optional = ("text_encoder_3", "tokenizer_3")
     denoiser = "transformer"
     layers = MMDIT
+    words = WORDS
 
     @property
     def multiple(self) -> int:
@@ -67,7 +68,7 @@ class StableDiffusion3(PipelineModel):
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Conditioning:
-        return encode_prompts(self.pipe, prompts, self.device)
+        return encode_prompts(self.pipe, prompts, self.device, self.words)
 
 
 def velocity(network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
@@ -80,21 +81,21 @@ def velocity(network: Callable[..., Any], x_t: Tensor, t: Tensor, cond: Conditio
     ).sample
 
 
-def encode_prompts(pipe: Any, prompts: Sequence[str], device: torch.device) -> Conditioning:
+def encode_prompts(
+    pipe: Any, prompts: Sequence[str], device: torch.device, words: int = WORDS
+) -> Conditioning:
     """What the text encoders of a pipeline make of `prompts`.
 
     The states of the two CLIP encoders stand side by side, padded to the width of T5's, which
-    follow them; `pooled` is that of both CLIP encoders. In place of T5, which may be absent, stand
-    as many zeros as CLIP has states, 77 of each in 2403.03206, figure 2; diffusers puts 256 there
-    unless it is told `max_sequence_length`.
+    follow them; `pooled` is that of both CLIP encoders. T5 has `words` states, which are zeros
+    where it is absent.
     """
-    length = pipe.tokenizer_max_length if pipe.text_encoder_3 is None else WORDS
     states, _, pooled, _ = pipe.encode_prompt(
         list(prompts),
         None,
         None,
         device=device,
         do_classifier_free_guidance=False,
-        max_sequence_length=length,
+        max_sequence_length=words,
     )
     return Conditioning(states, pooled)

@@ -102,7 +102,7 @@ def flow_learner(
         texts[name].to(device)
 
     def encode(captions: list[str]) -> Conditioning:
-        return encode_prompts(pipe, captions, device)
+        return encode_prompts(pipe, captions, device, pipe.tokenizer_max_length)
 
     def predict(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         return velocity(network, x_t, t, cond)
