@@ -144,6 +144,7 @@ def write_results(folder: Path) -> str:
         owned=_owned(owned),
         bars={name: values for name, values in owned.items() if values["bar"]},
         shapes=_shapes(shapes),
+        missing=[name for name in REDUCED if name not in shapes],
         inside=sum(abs(ratio - 1) <= WITHIN for ratio in ratios),
         measured=len(ratios),
         ends=(min(ratios), max(ratios)) if ratios else None,
