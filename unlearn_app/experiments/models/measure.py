@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.diffusers.tiny_pipelines import FAMILIES, save, save_judge
-from ..cells import Experiment, machines, read_cells, short_hash
+from ..cells import Experiment, read_cells, short_hash
 from ..tables import render, table, write_report
 from .checks import CHECKS, SMALL_ATTACKS, TINY, Material
 from .estimates import estimated
@@ -150,7 +150,6 @@ def write_results(folder: Path) -> str:
         ends=(min(ratios), max(ratios)) if ratios else None,
         within=WITHIN,
         versions=sorted(versions),
-        devices=machines(folder),
     )
     return write_report(folder, text)
 
