@@ -118,7 +118,7 @@ def test_a_changed_value_is_a_changed_report(copied: Path) -> None:
     assert "**no**" not in shipped.split("## Memory")[0]
     worse = changed(copied, ModelCell("works", "sdxl", "ledger"), works=False, note="it broke")
     assert "| a ledger of two requests | yes | yes | **no** (" in worse
-    assert "It broke." in worse
+    assert "it broke." in worse
     assert "not met" in changed(copied, ModelCell("estimate", "SDXL"), card=16)
     assert worse != shipped
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.diffusers.tiny_pipelines import FAMILIES, save, save_judge
-from ..cells import Experiment, machines, read_cells, short_hash
+from ..cells import Experiment, read_cells, short_hash
 from ..tables import render, table, write_report
 from .checks import CHECKS, SMALL_ATTACKS, TINY, Material
 from .estimates import estimated
@@ -144,12 +144,12 @@ def write_results(folder: Path) -> str:
         owned=_owned(owned),
         bars={name: values for name, values in owned.items() if values["bar"]},
         shapes=_shapes(shapes),
+        missing=[name for name in REDUCED if name not in shapes],
         inside=sum(abs(ratio - 1) <= WITHIN for ratio in ratios),
         measured=len(ratios),
         ends=(min(ratios), max(ratios)) if ratios else None,
         within=WITHIN,
         versions=sorted(versions),
-        devices=machines(folder),
     )
     return write_report(folder, text)
 
