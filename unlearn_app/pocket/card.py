@@ -51,7 +51,7 @@ PARTS = {
     "text_encoder": "CLIPTextModel, width 128",
 }
 FLOW_PARTS = {
-    "transformer": "SD3Transformer2DModel, 4 blocks of width 160, 64 patches of 64 numbers",
+    "transformer": "SD3Transformer2DModel, 4 blocks of width 128, 64 patches of 64 numbers",
     "text_encoder": "CLIPTextModelWithProjection, the bundled text encoder",
     "text_encoder_2": "CLIPTextModelWithProjection of width 8, untrained: the class wants two",
 }

@@ -18,9 +18,9 @@ from .denoiser import Learner
 from .parts import LATENT_CHANNELS, LATENT_SIDE
 from .tower import WIDTH
 
-HEADS, HEAD_WIDTH, BLOCKS = 5, 32, 4
+HEADS, HEAD_WIDTH, BLOCKS = 4, 32, 4
 """The transformer's attention heads and their width, and its blocks of joint attention: as much as
-fits 8 MiB in half precision beside the text encoders.
+fits `assets` in half precision.
 """
 SECOND_WIDTH = 8
 """The width of the second text encoder, which says nothing: its class wants two."""
