@@ -26,7 +26,10 @@ if not PORT.isdecimal() or not 0 < int(PORT[:6]) < 2**16:  # Gradio reads it whe
 
 MCP = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true"  # Gradio reads it at launch
 if MCP and importlib.util.find_spec("mcp") is None:
-    refuse("GRADIO_MCP_SERVER is true, but mcp is not installed; pip install 'mcp<2' brings it.")
+    refuse(
+        "GRADIO_MCP_SERVER is true, but mcp is not installed;"
+        f" {sys.executable} -m pip install 'mcp<2' brings it."
+    )
 
 from unlearn_app.common.private_folder import PrivateFolder
 from unlearn_app.common.signals import on_signal

@@ -269,7 +269,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(BENCHES)}, all but soak, {REBUILD} or {RECORD}", metavar="NAME"
+            help=f"{', '.join(BENCHES)}, all (but soak), {REBUILD} or {RECORD}", metavar="NAME"
         ),
     ],
     out: Annotated[

@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # the page lays itself out without torch
 
 LARGEST_SIDE = 4096
 """The most pixels a side of a picture that is read back; models make far smaller ones."""
+INK, FAINT = (28, 28, 36), (91, 100, 114)
+BLUE, ORANGE, GREEN = (11, 111, 184), (194, 87, 12), (10, 128, 98)
+"""The colours, as on the page, of text and of the original, unlearned and relearned model."""
 
 
 def open_png(path: Path) -> Image.Image:

@@ -49,9 +49,7 @@ def taught_curve(taught: Mapping[int, GroupScore]) -> BaseCurve | None:
     """The curve of a control that was run with the run itself, from its scores by step; None where
     there is none.
     """
-    marks = {
-        step: (round(s.accuracy * s.n), s.n) for step, s in taught.items() if s.accuracy is not None
-    }
+    marks = {step: (s.hits, s.n) for step, s in taught.items() if s.hits is not None}
     return BaseCurve("something", marks) if marks else None
 
 

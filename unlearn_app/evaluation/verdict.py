@@ -109,7 +109,7 @@ def _by_further_judge(finding: Finding, scores: Scored, judge: str) -> Finding:
     if finding.curve is None:
         return finding.confirmed_hits
     after, before = scores["relearned"]["forget"], scores["unlearned"]["forget"].accuracy
-    right = round(after.accuracy * after.n)
+    right = after.hits
     points = finding.curve.others.get(judge, ((finding.curve.steps, after.accuracy),))
     curve = replace(finding.curve, before=before, points=points, controls={})
     return replace(finding, counted=(right, after.n), curve=curve)

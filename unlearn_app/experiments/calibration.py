@@ -67,7 +67,7 @@ class Calibration(Experiment):
 
         def shown() -> tuple[int, int]:
             score = scores_of(model, config, "relearned", self.judge, ("forget",))["forget"]
-            return round(score.accuracy * score.n), score.n
+            return score.hits, score.n
 
         if cell.concept not in DEVELOPMENT_FRESH:
             adapter = unlearn(model, config)

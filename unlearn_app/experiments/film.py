@@ -9,15 +9,15 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..common.images import open_png
+from ..common.images import BLUE, FAINT, GREEN, INK, ORANGE, open_png
 from ..runs.folder import Run
 from ..settings.events import GroupScore, Picture
 
 WIDTH, HEIGHT, SIDE, EDGE, GAP = 760, 396, 232, 16, 16
 SHOWN = (("forget", 0), ("forget", 1), ("near", 0))
 """The pictures of a moment: two that ask for what is forgotten, and one that should stay."""
-INK, FAINT, BACK = (28, 28, 36), (91, 100, 114), (255, 255, 255)
-COLORS = {"original": (11, 111, 184), "forgetting": (194, 87, 12), "attacked": (10, 128, 98)}
+BACK = (255, 255, 255)
+COLORS = {"original": BLUE, "forgetting": ORANGE, "attacked": GREEN}
 MOMENT_MS, PAUSE_MS = 700, 2200
 """How long a moment is shown, and the last one of the original, of forgetting and of the attack."""
 
@@ -74,7 +74,7 @@ def _count(scores: Mapping[str, GroupScore]) -> str:
     found = scores.get("forget")
     if found is None or found.accuracy is None:
         return ""
-    return f"{round(found.accuracy * found.n)}/{found.n}"
+    return f"{found.hits}/{found.n}"
 
 
 def _frame(concept: str, moments: Sequence[Moment], at: int) -> Image.Image:

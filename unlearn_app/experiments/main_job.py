@@ -219,7 +219,7 @@ class MainJob(Experiment):
         for event in controls(self.model, preview_concept(config), config, self.judge):
             if isinstance(event, AttackCheckpoint) and event.step:
                 score = event.scores["forget"]
-                marks[str(event.step)] = round(score.accuracy * score.n), score.n
+                marks[str(event.step)] = score.hits, score.n
         return marks
 
 

@@ -157,7 +157,7 @@ def _counts(right: int, n: int) -> Record:
 
 def _score(score: GroupScore) -> Record:
     known = score.accuracy is not None
-    interval = _interval(round(score.accuracy * score.n), score.n) if known else None
+    interval = _interval(score.hits, score.n) if known else None
     return {"interval": interval} | to_json(score)
 
 

@@ -65,16 +65,15 @@ def run_costs(config: RunConfig) -> dict[str, int]:
         "attack": 0,
         "controls": 0,
     }
-    if not attack.steps:
-        return {part: cost * _larger(config) for part, cost in costs.items()}
-    looks = sum(step < attack.steps for step in CHECKPOINTS)
-    costs["attack"] = _relearning(config) + looks * (compare.forget + 2) * picture + column
-    control = _relearning(config) + (2 + looks) * compare.forget * picture
-    if attack.controls or config.audited or resists:
-        costs["controls"] += control
-    if resists:
-        plain = replace(config, resist=replace(config.resist, on=False))
-        costs["controls"] += control + training_cost(plain)
+    if attack.steps:
+        looks = sum(step < attack.steps for step in CHECKPOINTS)
+        costs["attack"] = _relearning(config) + looks * (compare.forget + 2) * picture + column
+        control = _relearning(config) + (2 + looks) * compare.forget * picture
+        if attack.controls or config.audited or resists:
+            costs["controls"] += control
+        if resists:
+            plain = replace(config, resist=replace(config.resist, on=False))
+            costs["controls"] += control + training_cost(plain)
     return {part: cost * _larger(config) for part, cost in costs.items()}
 
 

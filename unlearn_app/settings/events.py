@@ -145,6 +145,11 @@ class GroupScore:
     accuracies: Mapping[str, Share] = field(default_factory=dict)
     found: Mapping[str, Share] = field(default_factory=dict)
 
+    @property
+    def hits(self) -> int | None:
+        """How many pictures the judge finds right; None without one."""
+        return None if self.accuracy is None else round(self.accuracy * self.n)
+
 
 @dataclass(frozen=True)
 class AttackCheckpoint:

@@ -46,7 +46,7 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
             objective: The method that forgets, such as "esd", "uce" or "concept_ablation".
             rule: How the gradients of forgetting and keeping are combined; empty is the usual one.
             seed: The number that makes every random choice; the same one gives the same run.
-            preset: How long it works: "fast" takes about a minute, "full" many.
+            preset: How long it works: "fast" takes a minute or two, "full" many minutes.
             prompts: Own prompts, one on a line, in place of the usual ones.
             resist: Whether it also learns to resist being taught the concept again.
             settings: Any others by name, such as {"unlearn.steps": 40}.

@@ -110,7 +110,7 @@ class Ballots:
         with self._lock:
             found = self._find(code)
             if not isinstance(key, str) or not VOTER.fullmatch(key):
-                raise BallotError("The key is none; 64 hexadecimal digits are accepted.")
+                raise BallotError("The key is not one; 64 hexadecimal digits are accepted.")
             if type(picture) is not int or not 0 <= picture < found.pictures:
                 raise BallotError(
                     f"The picture is {picture!r:.20}; 0 to {found.pictures - 1} are accepted."
@@ -135,7 +135,9 @@ class Ballots:
                 or type(answer) is not int
                 or answer not in range(found.pictures)
             ):
-                raise BallotError("This is no round of yours; only who began one reveals it.")
+                raise BallotError(
+                    "This is no round of yours; only the page that began a round can reveal it."
+                )
             found.answer = answer
             return found.said()
 
@@ -197,7 +199,10 @@ def vote_address(request: gr.Request, demo: gr.Blocks, code: str) -> str:
     host = str(getattr(demo, "server_name", None) or "")
     if host in ("0.0.0.0", "::"):
         host = _own_address()
-    return "" if not host or is_loopback(host) else f"http://{host}:{demo.server_port}/vote/{code}"
+    if not host or is_loopback(host):
+        return ""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{demo.server_port}/vote/{code}"
 
 
 def _own_address() -> str:

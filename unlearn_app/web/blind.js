@@ -1,14 +1,10 @@
 // A blind round in a presentation: the pictures of one prompt, without names and in another order every time; votes by click and by phone; then which was which.
 const WHO = { original: "the original", forgetting: "has forgotten", attacked: "attacked" };
-const voter = () => {
-  let key = null;
-  try {
-    key = localStorage.getItem("unlearn-vote");
-    key ??= Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    localStorage.setItem("unlearn-vote", key);
-  } catch {}
-  return key;
-};
+let voter = Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+try {
+  voter = localStorage.getItem("unlearn-vote") ?? voter;
+  localStorage.setItem("unlearn-vote", voter);
+} catch {} // a browser that keeps nothing votes too
 function shuffled(items) {
   const rest = [...items], order = [];
   while (rest.length) order.push(...rest.splice(crypto.getRandomValues(new Uint32Array(1))[0] % rest.length, 1));
@@ -19,9 +15,13 @@ function askServer(detail) {
 }
 function beginRound() {
   const story = tale();
-  if (!story || story.ends.length < 2) return;
+  if (!story) return;
+  // Where the attacker failed, its model has forgotten too: there would be two answers.
+  const both = story.status?.dataset.label === "removed";
+  const ends = story.ends.filter((end) => !both || story.phase(story.moments[end]) !== "attacked");
+  if (ends.length < 2) return;
   const picks = story.picks.filter((pick) => !pick.note.startsWith("keep"));
-  const round = { pick: shuffled(picks)[0], order: shuffled(story.ends), code: null, url: "", qr: "", why: "", votes: 0, mine: null, counts: null, seen: askedBefore() };
+  const round = { pick: shuffled(picks)[0], order: shuffled(ends), code: null, url: "", qr: "", why: "", votes: 0, mine: null, counts: null, seen: askedBefore() };
   talk.round = round;
   askServer({ pictures: round.order.length });
   tell();
@@ -32,7 +32,7 @@ function askedBefore() {
 // What the server said last: of the round that was begun, or its end.
 function hear() {
   const { round } = talk, part = document.querySelector("#round [data-round]"), alert = document.querySelector("#round [role=alert]");
-  if (alert) round.why = alert.innerText;
+  if (alert) Object.assign(round, { why: alert.innerText, code: null, qr: "" });
   if (!part || part.dataset.round === round.seen) return;
   round.seen = part.dataset.round;
   const said = JSON.parse(round.seen);
@@ -45,7 +45,7 @@ function hear() {
 }
 const where = (round) => `${window.gradio_config?.root ?? ""}/vote/${round.code}`;
 async function poll(round) {
-  if (talk.round !== round || round.counts) return;
+  if (talk.round !== round || round.counts || !round.code) return;
   try {
     const said = await (await fetch(`${where(round)}/count`)).json();
     if (said.votes !== round.votes) {
@@ -58,7 +58,7 @@ async function poll(round) {
 async function choose(picture) {
   const { round } = talk;
   if (!round?.code || round.counts) return;
-  const answer = await fetch(where(round), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: voter(), picture }) });
+  const answer = await fetch(where(round), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: voter, picture }) });
   if (!answer.ok) return;
   round.mine = picture;
   round.votes = (await answer.json()).votes;
@@ -95,14 +95,14 @@ function showRound(story) {
   root.querySelector(".u-tally").textContent = open ? `${votes(round.votes)} so far` : "";
   root.querySelector(".u-told").textContent = "";
   nameNext(open ? "Reveal" : "Go on");
-  const ways = element("div", "", open ? "Click a picture" : ""), poll = root.querySelector(".u-poll"), made = [];
+  const ways = element("div", "", open && round.code ? "Click a picture" : ""), poll = root.querySelector(".u-poll"), made = [];
   if (open && round.qr) {
     const code = element("img");
     code.src = round.qr;
     code.alt = `QR code for ${round.url}`;
-    ways.append(", or vote by phone:", element("br"), element("b", "", round.url.replace("http://", "")));
+    ways.append(", or vote by phone:", element("br"), element("b", "", round.url.replace(/^https?:\/\//, "")));
     made.push(code);
-  } else if (open && round.why) ways.append(". ", round.why);
+  } else if (open && round.why) ways.append(round.code ? ". " : "", round.why);
   poll.replaceChildren(...made, ways);
 }
 document.addEventListener("click", (event) => {

@@ -60,7 +60,7 @@ of the browser in a header.
 """
 KEY = "x-unlearn-key"
 VOTES_AT = "/vote"
-"""Below it are the rounds of `ballots.py`, the only routes of the page beside Gradio's."""
+"""Below it are the rounds of `ballots.py`."""
 VOTE = re.compile(VOTES_AT + r"/[a-z0-9]{1,16}$")
 MAX_VOTE = 200
 """Bytes of a vote."""

@@ -96,7 +96,8 @@ def build_demo(
             with gr.Tab("One concept", id=ONE):
                 page = Page(names, runs, state, engine.pace, model, cards)
             with gr.Tab("Several requests", id=SEVERAL):
-                sequence = SequenceTab(engine, model, key, recorded_ledger(recorded / "ledger"))
+                shown = recorded_ledger(recorded / "ledger") if model == DEFAULT_MODEL else None
+                sequence = SequenceTab(engine, model, key, shown)
             run_list = RunList(engine, page, recordings)
             handlers = RunHandlers(engine, page, model, run_list)
             with gr.Tab("Audit", id="audit"):

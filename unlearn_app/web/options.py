@@ -30,7 +30,7 @@ BASIC = ("objective", SWITCH, "unlearn.retain", "preset", "anchor", "seed")
 """The settings outside of the expert panel."""
 METHOD_SETTINGS, RULE_SETTINGS = "settings of the method", "settings of the rule"
 """What stands for the hyperparameters of the chosen method and rule among the names of a group."""
-GROUPS: dict[str, tuple[str, ...]] = {
+EXPERT_SECTIONS: dict[str, tuple[str, ...]] = {
     "Forgetting": (
         "unlearn.steps",
         "unlearn.lr",
@@ -91,9 +91,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "compare.far",
         "compare.sampling_steps",
         "compare.guidance_scale",
+        "compare.resolution",
     ),
 }
-"""The settings of the expert panel by group; settings that no group names stand in the last one."""
+"""The settings of the expert panel by section; those that no section names stand in the last."""
 LABELS = {
     "concept": "What should it forget?",
     "objective": "Method",
@@ -148,6 +149,7 @@ LABELS = {
     "compare.forget": "Pictures of the concept",
     "compare.near": "Pictures of similar things",
     "compare.far": "Pictures of everything else",
+    "compare.resolution": "Size of pictures, in pixels",
     "compare.sampling_steps": "Denoising steps per picture",
     "compare.guidance_scale": "Guidance scale",
 }
@@ -190,12 +192,12 @@ class Options:
         self._add_basics(base)
         with gr.Accordion("Expert settings", open=False, elem_id="expert") as self.expert:
             gr.HTML(SEARCH, elem_id="search")
-            placed = {name for names in GROUPS.values() for name in names} | {*self.components}
+            placed = {*self.components}.union(*EXPERT_SECTIONS.values())
             rest = [n for n in setting_names(SETTING_GROUPS) if n not in placed]
-            for title, names in GROUPS.items():
+            for title, names in EXPERT_SECTIONS.items():
                 with gr.Group(elem_classes="u-settings"):
                     gr.HTML(f"<h4>{title}</h4>")
-                    last = title == [*GROUPS][-1]
+                    last = title == [*EXPERT_SECTIONS][-1]
                     self._add_group((*names, *rest) if last else names, base)
             self.components["prompts"] = gr.Textbox(
                 elem_id="own-prompts",
@@ -373,9 +375,9 @@ def kind_choice() -> gr.Radio:
 def preset_says(pace: Pace, model: str = DEFAULT_MODEL) -> str:
     """What a run of each preset takes, as far as anybody knows, and why one takes longer."""
     took = {name: pace.total(make_config(EXAMPLE, preset=name, model=model)) for name in PRESETS}
-    why = {"fast": [], "full": ["more steps and pictures"]}
+    why = {"full": ["more steps and pictures"]}
     said = {
-        name: ", ".join([*why[name], *([] if seconds is None else [duration(seconds)])])
+        name: ", ".join([*why.get(name, []), *([] if seconds is None else [duration(seconds)])])
         for name, seconds in took.items()
     }
     return "; ".join(f"{name}: {text}" for name, text in said.items() if text)

@@ -106,7 +106,7 @@ function next() {
   }
   tell();
 }
-function back() {
+function beatBack() {
   const story = tale();
   if (!story) return;
   talk.following = false;
@@ -136,6 +136,7 @@ function another() {
 function tick() {
   const story = tale();
   if (!story || talk.round) return;
+  if (talk.following || talk.root.hasAttribute("data-blank")) talk.touched = performance.now();
   if (!talk.auto && !still.matches && performance.now() - talk.touched > 1000 * (Number(asked.get("idle")) || IDLE)) replay("loop");
   if (talk.at < talk.to) {
     talk.at += 1;
@@ -195,6 +196,7 @@ function enter() {
   const going = document.querySelector("#status .u-running") !== null;
   Object.assign(talk, { root, at: 0, to: 0, verdict: false, auto: "", hold: 0, round: null, following: going, touched: performance.now(), clock: setInterval(tick, TICK) });
   pause();
+  draw(theStage());
   for (const other of document.body.children) if (other !== root && other !== live) other.inert = true;
   document.documentElement.style.overflow = "hidden";
   remember(true);
@@ -229,7 +231,7 @@ document.addEventListener("fullscreenchange", () => {
 });
 const typing = (target) => target.isContentEditable || target.matches?.("textarea, select, input:not([type=range], [type=checkbox], [type=radio])");
 window.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
   if (!presenting()) {
     if (event.key.toLowerCase() === "p" && !event.repeat) {
       enter();
@@ -244,7 +246,7 @@ window.addEventListener("keydown", (event) => {
   event.preventDefault();
   event.stopImmediatePropagation();
   if (name !== "leave") fill();
-  if (name === "before") back();
+  if (name === "before") beatBack();
   else if (name === "first") scrub(0);
   else if (name === "last") scrub(Infinity);
   else act(name);

@@ -117,7 +117,7 @@ def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
         known = [scores[group] for group in ("near", "far") if group in scores]
         if len(known) < 2 or any(score.accuracy is None for score in known):
             return []
-        counts.append(sum(round(score.accuracy * score.n) for score in known))
+        counts.append(sum(score.hits for score in known))
     right, n = counts[1], sum(before[group].n for group in ("near", "far"))
     good = not state.verdict or state.verdict.label != "damaged"
     return [(good, f"Other things: {right}/{n} pictures still right (before {counts[0]}/{n}).")]

@@ -110,6 +110,7 @@ class SequenceTab:
                 label="Method",
                 min_width=240,
             )
+        self._recorded = recorded
         shown = ledger_status(recorded, recorded=recorded is not None)
         self.status = gr.HTML(shown, elem_id="sequence-status")
         with gr.Row():
@@ -166,8 +167,13 @@ class SequenceTab:
             return {self.hint: alert(str(error))}
 
     def follow(self, job: Job) -> Iterator[Updates]:
-        """Show a request until it is in the ledger or has failed."""
+        """Show a request until it is in the ledger or has failed, beside the visitor's own ledger
+        alone.
+        """
+        own = self._open(job.visitor)
         begun = {
+            self.table: ledger_table(own),
+            self.rail: gr.Column(visible=bool(own and own.requests)),
             self.add: gr.Button(visible=False),
             self.halt: gr.Button("Stop", visible=True),
             self.hint: "",
@@ -223,22 +229,24 @@ class SequenceTab:
         return Ledger.open(folder) if (folder / "ledger.json").exists() else None
 
     def _ledger(self, visitor: str) -> Updates:
-        ledger = self._open(visitor)
-        count = len(ledger.requests) if ledger else 0
-        earlier = ["the original", *(f"{n} · {ledger.rows[n].concept}" for n in range(1, count))]
+        """The visitor's own ledger, or the recorded one where they have none."""
+        own = self._open(visitor)
+        ledger, recorded = own or self._recorded, not own and self._recorded is not None
+        count = len(own.requests) if own else 0
+        earlier = ["the original", *(f"{n} · {own.rows[n].concept}" for n in range(1, count))]
         return {
-            self.status: ledger_status(ledger),
+            self.status: ledger_status(ledger, recorded),
             self.table: ledger_table(ledger),
             self.plot: request_table(ledger),
-            self.rail: gr.Column(visible=count > 0),
+            self.rail: gr.Column(visible=count > 0 or recorded),
             self.way_back: gr.Row(visible=count > 0),
-            self.undo: gr.Button(visible=bool(ledger and ledger.rolled_back)),
+            self.undo: gr.Button(visible=bool(own and own.rolled_back)),
             self.to: gr.Dropdown(
                 [(text, n) for n, text in enumerate(earlier[:count])],
                 value=count - 1 if count else None,
             ),
             self.adapter: gr.DownloadButton(
-                value=self._copy(ledger) if count else None, visible=count > 0
+                value=self._copy(own) if count else None, visible=count > 0
             ),
             self.regime: gr.Dropdown(interactive=not count),
             self.hold: gr.Dropdown(interactive=not count),

@@ -1,4 +1,4 @@
-// Share: a link that fills in the fields again, and the picture card of the result on screen.
+// Share: a link that fills in the concept, the method and the seed, and the picture card of the result on screen.
 function openShare() {
   const data = document.querySelector("#share [data-share]")?.dataset, dialog = element("dialog");
   const there = Boolean(data?.card), box = element("input"), row = element("div");
@@ -16,7 +16,7 @@ function openShare() {
     save.href = data.card;
     save.download = data.name;
     Object.assign(box, { type: "text", readOnly: true, value: url });
-    box.setAttribute("aria-label", "Link that fills in the fields again");
+    box.setAttribute("aria-label", "Link that fills in the concept, the method and the seed");
     copy.type = "button";
     copy.addEventListener("click", async () => {
       box.select();

@@ -1,10 +1,11 @@
-"""What is shared of a result: a link that fills in the fields again, and a picture card with what
-was seen before, after forgetting and after the attack.
+"""What is shared of a result: a link that fills in the concept, the method and the seed, and a
+picture card with what was seen before, after forgetting and after the attack.
 """
 
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -19,7 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..common.images import enlarged, open_png, png_bytes
+from ..common.errors import OutputError
+from ..common.images import BLUE, FAINT, GREEN, INK, ORANGE, open_png, png_bytes
 from ..runs.findings import judge_again, read_findings
 from ..runs.folder import Run
 from ..settings.events import COLUMNS
@@ -31,13 +33,12 @@ from .run_html import headline
 WIDTH, HEIGHT = 1200, 630
 """What sites that show links ask of a picture."""
 SIDE, GAP, EDGE = 300, 102, 48
-INK, FAINT = (28, 28, 36), (91, 100, 114)
-MARKS = {"removed": (10, 128, 98), "concealed": (180, 35, 31), "damaged": (180, 35, 31)}
+MARKS = {"removed": GREEN, "concealed": (180, 35, 31), "damaged": (180, 35, 31)}
 """The colour of a verdict; others are faint."""
 PLACES = {
-    "original": ("Before", (11, 111, 184)),
-    "unlearned": ("After forgetting", (194, 87, 12)),
-    "relearned": ("After the attack", (10, 128, 98)),
+    "original": ("Before", BLUE),
+    "unlearned": ("After forgetting", ORANGE),
+    "relearned": ("After the attack", GREEN),
 }
 """How the columns are called, and their colours."""
 CARD_AT = "/card.png"
@@ -46,7 +47,7 @@ FOREIGN = re.compile(rb'<meta (?:property="og:|name="twitter:)[^>]*>\s*')
 
 
 def link(config: RunConfig) -> str:
-    """The query of a link that fills in what this run was asked for."""
+    """The query of a link that fills in the concept, the method and the seed of a run."""
     asked = {"concept": config.concept, "seed": config.seed, "method": config.objective}
     return f"?{urlencode(asked)}"
 
@@ -54,7 +55,7 @@ def link(config: RunConfig) -> str:
 def share(folder: Path | None, card: Path | None) -> str:
     """What the browser shows when somebody shares the run in `folder`; "" without one."""
     if folder is None or card is None:
-        return render("share", link="", card="", file="")
+        return ""
     config = Run.open(folder).config
     return render("share", link=link(config), card=address(card, folder.name), file=card.name)
 
@@ -79,13 +80,15 @@ def picture_card(run: Run) -> Image.Image:
     for place, column in enumerate(one for one in COLUMNS if one in shown):
         left, top = EDGE + place * (SIDE + GAP), 226
         title, color = PLACES[column]
-        picture = enlarged(open_png(shown[column].file).convert("RGB"), SIDE)
-        card.paste(picture.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top))
+        picture = open_png(shown[column].file).convert("RGB")
+        smaller = max(picture.size) > SIDE
+        way = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
+        card.paste(picture.resize((SIDE, SIDE), way), (left, top))
         draw.rectangle((left, top + SIDE, left + SIDE - 1, top + SIDE + 7), fill=color)
         draw.text((left, top + SIDE + 14), title, FAINT, _font(24))
         score = run.scores.get(column, {}).get("forget")
-        if score and score.accuracy is not None:
-            count = f"{round(score.accuracy * score.n)}/{score.n}"
+        if score and score.hits is not None:
+            count = f"{score.hits}/{score.n}"
             draw.text((left + SIDE, top + SIDE + 10), count, INK, _font(34), anchor="ra")
     draw.text((WIDTH - EDGE, HEIGHT - 40), "Can it really forget?", FAINT, _font(24), anchor="ra")
     return card
@@ -97,11 +100,15 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def card_of(recorded: Path | None) -> Callable[[], bytes]:
-    """Draws the card of the run with which the page opens, once somebody asks; b"" without one."""
+    """Draws the card of the run with which the page opens, once somebody asks; b"" where
+    there is none or it is damaged.
+    """
 
     @cache
     def drawn() -> bytes:
-        return png_bytes(picture_card(Run.open(recorded))) if recorded else b""
+        with suppress(OutputError):
+            return png_bytes(picture_card(Run.open(recorded))) if recorded else b""
+        return b""
 
     return drawn
 

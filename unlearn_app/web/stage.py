@@ -119,7 +119,7 @@ def _asked(card: Card) -> tuple[str, int]:
 def _shown(score: GroupScore | None, cards: Cards) -> tuple[int, int] | None:
     """How many pictures show the concept, of how many: by the score, else by those at hand."""
     if score:
-        return None if score.accuracy is None else (round(score.accuracy * score.n), score.n)
+        return None if score.hits is None else (score.hits, score.n)
     judged = [card.picture.correct for (group, _), card in cards.items() if group == "forget"]
     judged = [correct for correct in judged if correct is not None]
     return (sum(judged), len(judged)) if judged else None
