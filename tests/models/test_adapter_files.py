@@ -29,6 +29,13 @@ def of_first(change: Callable[[Tensor], Tensor]) -> Callable[[State], State]:
     return lambda state: state | {name: change(state[name]) for name in [next(iter(state))]}
 
 
+def of_a_huge_rank(state: State) -> State:
+    return {
+        name: torch.ones((16_385, 4) if ".lora_A." in name else (4, 16_385))
+        for name in list(state)[:2]
+    }
+
+
 def of_rank_0(state: State) -> State:
     return {
         name: (tensor[:0] if ".lora_A." in name else tensor[:, :0]).contiguous()
@@ -38,6 +45,7 @@ def of_rank_0(state: State) -> State:
 
 NONSENSE: dict[str, tuple[Callable[[State], State], str]] = {
     "rank 0": (of_rank_0, "rank of 1 or more"),
+    "a huge rank": (of_a_huge_rank, "rank 16,385"),
     "no axes": (of_first(lambda tensor: torch.tensor(1.0)), "rank of 1 or more"),
     "another shape": (of_first(lambda tensor: tensor[None]), "shapes"),
     "NaN": (of_first(lambda tensor: tensor * float("nan")), "not finite"),

@@ -458,6 +458,9 @@ HOSTILE: dict[str, object] = {
     "NaN": '{"unet.lora_alpha": NaN}',
     "infinite": '{"unet.lora_alpha": 1e999}',
     "huge": '{"unet.lora_alpha": 1e300}',
+    "many digits": f'{{"unet.lora_alpha": 1{"0" * 400}}}',
+    "long": f'{{"unet.lora_alpha": 4, "unet.target_modules": "{"a" * 2**20}"}}',
+    "many patterns": json.dumps({"unet.alpha_pattern": {f"a{n}": 4 for n in range(10_001)}}),
     "a pattern": '{"unet.alpha_pattern": {"(a+)+$": 4}, "unet.lora_alpha": 4}',
     "a list of patterns": '{"unet.alpha_pattern": [4], "unet.lora_alpha": 4}',
     "a list for an alpha": '{"unet.lora_alpha": [4]}',
@@ -494,6 +497,14 @@ BROKEN: dict[str, tuple[State, str]] = {
     ),
     "a middle of another rank": (
         of_one(lora_down__weight=DOWN, lora_up__weight=UP, lora_mid__weight=MIDDLE[:, :1]),
+        "middle",
+    ),
+    "a middle that unpacks to gigabytes": (
+        of_one(
+            lora_down__weight=torch.ones(2, 20_000, 1, 1),
+            lora_up__weight=torch.ones(4, 20_000, 1, 1),
+            lora_mid__weight=torch.ones(20_000, 2, 1, 1),
+        ),
         "middle",
     ),
     "a middle of whole numbers": (

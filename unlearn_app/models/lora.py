@@ -50,8 +50,12 @@ def product(factors: Factors) -> Tensor:
 
 
 def squared_norm(factors: Factors) -> Tensor:
-    """The sum of squares of the update's entries, by products of the rank's size."""
+    """The sum of squares of the update's entries, by products of the rank's size or, where the rank
+    is larger than a side of the update, by the update.
+    """
     a, b = factors
+    if len(a) > min(a[0].numel(), len(b)):
+        return update_of(factors).square().sum()
     return ((b.T @ b) * (a @ a.T)).sum()
 
 

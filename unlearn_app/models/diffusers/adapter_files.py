@@ -39,6 +39,8 @@ ComfyUI and A1111; and whole updates with such keys, for what is no small LoRA.
 PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 LARGEST_UPDATE = 65504
 """The largest number in half precision."""
+LARGEST_RANK = 16_384
+"""More than the smaller side of any layer that we train, which is the rank of any update of it."""
 
 
 def origin(model: str, base_hash: str) -> dict[str, str]:
@@ -136,9 +138,9 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
     with `said`, which names the adapter.
 
     Raises:
-        ModelError: a factor without its partner, of rank 0, of whole or complex numbers, or numbers
-            that are not finite or make a weight that is not, in half precision; differences of
-            weights that do.
+        ModelError: a factor without its partner, of rank 0 or above `LARGEST_RANK`, of whole or
+            complex numbers, or numbers that are not finite or make a weight that is not, in half
+            precision; differences of weights that do.
     """
     if is_dense(state):
         check_differences(state, said, PRECISIONS, LARGEST_UPDATE)
@@ -158,6 +160,8 @@ def check_factors(state: Mapping[str, "Tensor"], said: str) -> None:
                 f"{said} holds factors of shapes {list(a.shape)} and {list(b.shape)}; (rank, in)"
                 " and (out, rank) with a rank of 1 or more are accepted."
             )
+        if len(a) > LARGEST_RANK:
+            raise ModelError(f"{said} has rank {len(a):,}; up to {LARGEST_RANK:,} is accepted.")
         kinds = {str(factor.dtype).removeprefix("torch.") for factor in (a, b)}
         if odd := kinds - {*PRECISIONS}:
             raise ModelError(

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...common.errors import ModelError
 from ...common.record_files import shown
 from ..lora import layer_factors, update_of
+from .adapter_files import LARGEST_UPDATE
 from .layer_names import denoiser_part, is_text, kohya_name
 from .weight_files import DENOISERS
 
@@ -61,6 +62,10 @@ OTHER_KINDS = {
 ACCEPTED = "LoRA and LoCon, with the names of diffusers, peft or kohya, are accepted"
 FLUX_BLOCKS = ("double_blocks", "single_blocks.", "single_blocks_")
 """Modules of FLUX's original code, which holds queries, keys and values in one matrix."""
+LARGEST_MIDDLE = 2**26
+"""Numbers of a factor whose parts are multiplied; the largest convolution of SDXL has 2^24."""
+LARGEST_SETTINGS, MOST_PATTERNS = 2**20, 10_000
+"""Letters of an adapter's settings in its metadata, and layers with an alpha of their own."""
 SDXL_WIDTH = 2048
 BASES = {
     768: ("sd_v1", "stable-diffusion-v1/lora"),
@@ -178,6 +183,11 @@ def _configs(metadata: Mapping[str, str], said: str) -> dict[str, dict[str, Any]
     text = metadata.get("lora_adapter_metadata")
     if text is None:
         return {}
+    if len(text) > LARGEST_SETTINGS:
+        raise ModelError(
+            f"{said} has metadata of its scale with {len(text):,} letters; up to"
+            f" {LARGEST_SETTINGS:,} are accepted."
+        )
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -220,6 +230,11 @@ def _of_layer(config: Mapping[str, Any], layer: str, said: str) -> float | None:
     own = config.get("alpha_pattern") or {}
     if not isinstance(own, dict):
         raise ModelError(f"{said} has an alpha_pattern that is no JSON object.")
+    if len(own) > MOST_PATTERNS:
+        raise ModelError(
+            f"{said} has an alpha_pattern of {len(own):,} names; up to {MOST_PATTERNS:,} are"
+            " accepted."
+        )
     alpha, matched = config.get("lora_alpha"), False
     for pattern, value in own.items():
         name = pattern.removeprefix("^").removesuffix("$").replace("\\", "")
@@ -233,6 +248,11 @@ def _of_layer(config: Mapping[str, Any], layer: str, said: str) -> float | None:
             alpha, matched = value, True
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float))):
         raise ModelError(f"{said} has the alpha {shown(str(alpha))[:40]!r}, which is no number.")
+    if alpha is not None and not abs(alpha) <= LARGEST_UPDATE:
+        raise ModelError(
+            f"{said} has an alpha that is no number of at most {LARGEST_UPDATE}; a smaller one is"
+            " accepted."
+        )
     return alpha
 
 
@@ -254,6 +274,11 @@ def _with_middle(own: dict[str, Tensor], said: str) -> dict[str, Tensor]:
         raise ModelError(
             f"{said} has a middle factor of shape {list(middle.shape)} for one of {list(a.shape)};"
             " (rank, rank, height, width) and (rank, in, 1, 1) are accepted."
+        )
+    if len(middle) * a.shape[1] * math.prod(middle.shape[2:]) > LARGEST_MIDDLE:
+        raise ModelError(
+            f"{said} has a middle factor of shape {list(middle.shape)}, which makes one of more"
+            f" than {LARGEST_MIDDLE:,} numbers; fewer are accepted."
         )
     return {"A": torch.einsum("rshw,si->rihw", _wide(middle), _wide(a).flatten(1))}
 
