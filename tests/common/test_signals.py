@@ -2,10 +2,11 @@
 
 import os
 import signal
+import time
 
 import pytest
 
-from unlearn_app.common.signals import ALL, FROM_OUTSIDE, on_signal
+from unlearn_app.common.signals import ALL, FROM_OUTSIDE, no_interruption_lost, on_signal
 
 
 @pytest.mark.parametrize("number", ALL)
@@ -46,3 +47,21 @@ def test_the_handlers_before_are_back_afterwards() -> None:
     with on_signal(lambda number: None):
         os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in ALL] == before
+
+
+def test_a_signal_in_a_finalizer_is_not_lost() -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler runs here
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        with no_interruption_lost(), on_signal(interrupt, (signal.SIGTERM,)):
+            Interrupted()
+            time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()

@@ -250,7 +250,7 @@ def case(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     engine = Engine(Replay(recordings, seconds=0.1), patience=0.0).start()
     with gr.Blocks():
-        page = Layout([], [], None)
+        page = Layout([], [], None, engine.pace)
     runs = RunList(engine, page, {"cat": recorded / "cat"})
     job = engine.submit(make_config("frog"), visitor_of("anna"))
     while not job.over:

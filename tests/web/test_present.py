@@ -12,8 +12,10 @@ pytestmark = pytest.mark.slow
 
 TALK, HEAD, STILL = "#u-present", "#u-present h2", {"reduced_motion": "reduce"}
 HALL = {"viewport": {"width": 1920, "height": 1080}}
-LOADED = """() => [...document.querySelectorAll("#u-present img")]
-  .every(one => one.complete && one.naturalWidth)"""
+WIDTHS = """() => {
+  const all = [...document.querySelectorAll("#u-present img")];
+  return all.every(one => one.complete && one.clientWidth) && all.map(one => one.clientWidth);
+}"""
 SMALLEST = """() => {
   const texts = document.createTreeWalker(document.querySelector("#u-present"), 4), sizes = [];
   while (texts.nextNode()) {
@@ -66,9 +68,8 @@ def test_a_hall_can_read_and_see_all_of_it(site, visit, beats: int) -> None:
     expect(page.locator(f"{TALK} li[data-on]")).to_have_text(
         ("Original", "Forgetting", "Attack", "Verdict")[beats]
     )
-    page.wait_for_function(LOADED)
+    widths = page.wait_for_function(WIDTHS).json_value()
     assert page.evaluate(SMALLEST) >= 32
-    widths = page.locator(f"{TALK} img").evaluate_all("all => all.map(one => one.clientWidth)")
     assert len(widths) == 3
     assert min(widths) >= 480
     fits = "talk => talk.scrollHeight <= innerHeight && talk.scrollWidth <= innerWidth"

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..common import registry
 from ..common.errors import Cancelled, ConfigError, UnlearnError, check_known, enough_memory
-from ..common.signals import FROM_OUTSIDE, on_signal
+from ..common.signals import FROM_OUTSIDE, no_interruption_lost, on_signal
 from ..concepts.own_pictures import GivenPictures, read_folders, settings_from
 from ..concepts.own_prompts import read_prompts
 from ..concepts.targets import read_captions, read_targets
@@ -397,6 +397,7 @@ def main() -> None:
     interruption.number = signal.SIGINT
     try:
         with (
+            no_interruption_lost(),
             on_signal(interruption.interrupt, FROM_OUTSIDE),
             enough_memory("The command", TO_LOWER),
         ):

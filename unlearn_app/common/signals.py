@@ -3,14 +3,18 @@ SIGHUP of a connection that is gone.
 """
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 FROM_OUTSIDE = tuple(  # Windows has no SIGHUP
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 ALL = (signal.SIGINT, *FROM_OUTSIDE)
+SOON = 0.05
+"""Seconds after which an interruption that was dropped is raised again."""
 
 
 @contextmanager
@@ -40,3 +44,29 @@ def on_signal(stop: Callable[[int], None], signals: tuple[int, ...] = ALL) -> It
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def no_interruption_lost() -> Iterator[None]:
+    """Raise a KeyboardInterrupt again that a signal has raised in a finalizer, where Python prints
+    and drops it.
+    """
+    before = sys.unraisablehook
+    alarm = getattr(signal, "SIGALRM", None)  # Windows has none
+    kept = signal.getsignal(alarm) if alarm else None
+
+    def again(dropped: Any) -> None:
+        if alarm and issubclass(dropped.exc_type, KeyboardInterrupt):
+            signal.signal(alarm, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+        else:
+            before(dropped)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        if alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(alarm, kept)
