@@ -515,7 +515,7 @@ def compare(recordings: Recordings, watched, tmp_path: Path) -> Iterator[SimpleN
     runs = RunList(engine, page, {name: tmp_path / name for name in ("cat", "frog")})
 
     def made(session: str, *names: str) -> Path:
-        request = SimpleNamespace(session_hash=session)
+        request = SimpleNamespace(session_hash=session, headers={})
         button = runs.compare(request, "", names[0], names[1:])[page.actions.compared]
         return Path(button.value["path"])
 
