@@ -26,7 +26,7 @@ def ask(settings: Any) -> None:
         raise Asked(config)
 
     engine = SimpleNamespace(submit=submit, visitor=lambda session, key: session)
-    request = SimpleNamespace(session_hash="program")
+    request = SimpleNamespace(session_hash="program", headers={})
     next(unlearn_endpoint(engine, "pocket")(request, "cat", settings=settings))
 
 

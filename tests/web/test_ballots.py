@@ -10,7 +10,11 @@ from browsing import serious
 from playwright.sync_api import expect
 from starlette.datastructures import Headers
 
+from unlearn_app.service.visitors import Visitors
 from unlearn_app.web.ballots import LASTS, MAX_ROUNDS, MAX_VOTES, BallotError, Ballots, vote_address
+
+OPEN: Any = SimpleNamespace(here=lambda visitor: True, met=lambda visitor: True)
+"""Visitors who all have the page open."""
 
 
 def key(number: int) -> str:
@@ -18,7 +22,7 @@ def key(number: int) -> str:
 
 
 def test_a_browser_has_one_vote_and_may_change_its_mind() -> None:
-    ballots = Ballots()
+    ballots = Ballots(OPEN)
     code = ballots.begin("lecturer", 3)
     for picture in (0, 2, 1):
         ballots.vote(code, key(1), picture)
@@ -29,7 +33,7 @@ def test_a_browser_has_one_vote_and_may_change_its_mind() -> None:
 
 
 def test_nothing_is_taken_once_it_is_revealed() -> None:
-    ballots = Ballots()
+    ballots = Ballots(OPEN)
     code = ballots.begin("lecturer", 2)
     ballots.reveal(code, "lecturer", 0)
     with pytest.raises(BallotError, match="revealed"):
@@ -37,7 +41,7 @@ def test_nothing_is_taken_once_it_is_revealed() -> None:
 
 
 def test_only_who_began_a_round_reveals_it() -> None:
-    ballots = Ballots()
+    ballots = Ballots(OPEN)
     code = ballots.begin("lecturer", 2)
     with pytest.raises(BallotError, match="no round of yours"):
         ballots.reveal(code, "somebody", 0)
@@ -46,7 +50,7 @@ def test_only_who_began_a_round_reveals_it() -> None:
 
 @pytest.mark.parametrize("wrong", [-1, 3, True, "1", None, 1.0, [1]])
 def test_pictures_that_are_none_get_no_vote(wrong: Any) -> None:
-    ballots = Ballots()
+    ballots = Ballots(OPEN)
     code = ballots.begin("lecturer", 3)
     with pytest.raises(BallotError, match="picture"):
         ballots.vote(code, key(1), wrong)
@@ -57,12 +61,12 @@ def test_pictures_that_are_none_get_no_vote(wrong: Any) -> None:
 @pytest.mark.parametrize("wrong", [0, 1, 5, "3", None, True])
 def test_a_round_has_two_to_four_pictures(wrong: Any) -> None:
     with pytest.raises(BallotError, match="2 to 4"):
-        Ballots().begin("lecturer", wrong)
+        Ballots(OPEN).begin("lecturer", wrong)
 
 
 def test_votes_rounds_and_their_time_are_bounded() -> None:
     now = [0.0]
-    ballots = Ballots(clock=lambda: now[0])
+    ballots = Ballots(OPEN, clock=lambda: now[0])
     codes = [ballots.begin(f"visitor {n}", 2) for n in range(MAX_ROUNDS)]
     with pytest.raises(BallotError, match="try again"):
         ballots.begin("one more", 2)
@@ -78,6 +82,36 @@ def test_votes_rounds_and_their_time_are_bounded() -> None:
     with pytest.raises(BallotError, match="over"):
         ballots.said(again)
     ballots.begin("one more", 2)
+
+
+def test_rounds_of_visitors_who_left_keep_nobody_out() -> None:
+    visitors = Visitors()
+    ballots = Ballots(visitors)
+    for name in ("lecturer", *(f"gone {n}" for n in range(1, MAX_ROUNDS))):
+        visitors.connected(name)
+        visitors.seen(name, name)
+        code = ballots.begin(name, 2)
+        if name == "lecturer":
+            kept = code
+        else:
+            visitors.disconnected(name)
+    visitors.connected("one more")
+    visitors.seen("one more", "one more")
+    ballots.begin("one more", 2)
+    assert ballots.said(kept) == {"pictures": 2, "votes": 0}
+    with pytest.raises(BallotError, match="over"):
+        ballots.said(code)
+
+
+def test_a_session_begins_no_rounds_under_invented_keys() -> None:
+    visitors = Visitors()
+    ballots = Ballots(visitors)
+    visitors.connected("page")
+    for name in ("its own", "invented"):
+        visitors.seen(name, "page")
+    ballots.begin("its own", 2)
+    with pytest.raises(BallotError, match="open page"):
+        ballots.begin("invented", 2)
 
 
 @pytest.mark.parametrize(

@@ -457,7 +457,7 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
 
     client = Client(site.url, verbose=False, analytics_enabled=False)
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/unlearn", "/attack"}
-    with pytest.raises(Exception, match="no longer kept"):
+    with pytest.raises(Exception, match="call unlearn first"):
         client.predict(api_name="/attack")
     resisting = client.submit(concept="rabbit", resist=True, api_name="/unlearn").result()
     assert resisting["config"]["resist"]["on"]
@@ -480,5 +480,5 @@ def test_a_run_and_attacks_on_it_are_the_public_endpoints(site) -> None:
     assert job.result()["verdict"]["label"] == "concealed"
     assert job.outputs()[0]["status"] == "running"
     other = Client(site.url, verbose=False, analytics_enabled=False)
-    with pytest.raises(Exception, match="no longer kept"):
+    with pytest.raises(Exception, match="call unlearn first"):
         other.predict(api_name="/attack")

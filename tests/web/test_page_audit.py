@@ -19,7 +19,6 @@ from unlearn_app.common.paths import ROOT
 from unlearn_app.service.jobs import AuditRequest
 from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.events import Done, Event, Stage, Step
-from unlearn_app.web import uploads
 from unlearn_app.web.boundary import HOSTS, KEY, UPLOAD, is_owner
 from unlearn_app.web.uploads import UploadError, receive, stored
 
@@ -128,14 +127,6 @@ def test_a_token_is_of_use_to_its_visitor_alone(tmp_path: Path) -> None:
     assert stored(engine, "another", token) is None
     for wrong in ("", None, "../secret", f"../{token}", "f" * 32):
         assert stored(engine, visitor_of("", OWN_KEY), wrong) is None
-
-
-def test_files_of_all_visitors_together_have_a_limit(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(uploads, "MAX_ALL", 5)
-    engine = engine_with(tmp_path)
-    complete(receive(engine, OWN_KEY, "a.safetensors", _chunks(6)))
-    with pytest.raises(UploadError, match="no room for further files"):
-        complete(receive(engine, OWN_KEY, "a.safetensors", _chunks(1)))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def case(
 
 
 def as_(session: str) -> SimpleNamespace:
-    return SimpleNamespace(session_hash=session)
+    return SimpleNamespace(session_hash=session, headers={})
 
 
 def test_the_run_of_another_cannot_be_reopened_attacked_deleted_or_compared(case) -> None:

@@ -151,6 +151,25 @@ def test_a_booth_goes_on_to_the_next_recorded_run_until_somebody_comes(site, vis
     assert at(page) == "0"
 
 
+@pytest.mark.parametrize("scrubs", [False, True])
+def test_a_booth_does_not_leave_a_run_that_goes_on(site, visit, scrubs: bool) -> None:
+    site.runner.seconds = 60
+    page = present(site, visit, "&idle=1")
+    page.keyboard.press("Escape")
+    start(page, "rabbit")
+    page.locator("#stage .u-large").get_by_text("rabbit").wait_for()
+    page.click("[data-present]")
+    if scrubs:
+        page.keyboard.press("ArrowLeft")
+    for _ in range(4):
+        page.wait_for_timeout(700)
+        assert page.evaluate("talk.auto") == ""
+    expect(page.locator(f"{TALK} .u-what")).to_have_text("Forget “rabbit”")
+    page.keyboard.press("Escape")
+    page.click("#stop")
+    wait_for_end(page)
+
+
 def test_nothing_moves_by_itself_where_motion_is_reduced(site, visit) -> None:
     page = present(site, visit, "&idle=1", **STILL)
     page.wait_for_timeout(5000)

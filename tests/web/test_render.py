@@ -1,5 +1,8 @@
 """What the page shows of events, without a browser: progress, captions, tables, escaping."""
 
+import base64
+import errno
+import io
 import json
 import os
 import re
@@ -46,7 +49,7 @@ from unlearn_app.settings.events import (
     Verdict,
 )
 from unlearn_app.settings.run_config import make_config
-from unlearn_app.web import html, pictures
+from unlearn_app.web import downloads, html, pictures
 from unlearn_app.web.downloads import copied_bytes, download_folder, exports, write_only
 from unlearn_app.web.layout import Page, known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
@@ -234,6 +237,22 @@ def test_pictures_are_exact_and_stored_once(own_pictures: Path) -> None:
     assert first.endswith(stored.name)
     assert Image.open(stored).tobytes() == picture(1).tobytes()
     assert stat.S_IMODE(own_pictures.stat().st_mode) == 0o700
+
+
+def full(*_: object, **__: object) -> None:
+    """Stands for any write to a disk that is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_picture_that_cannot_be_stored_is_in_its_address(own_pictures, monkeypatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures, "write_bytes", full)
+        shown = pictures.address(picture(1), "run 1")
+    assert shown.startswith("data:image/png;base64,")
+    sent = Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2])))
+    assert sent.tobytes() == picture(1).tobytes()
+    pictures.forget("run 1")
+    assert pictures.address(picture(1), "run 1").startswith("gradio_api/file=")
 
 
 def test_a_picture_stays_while_anybody_uses_it(own_pictures: Path) -> None:
@@ -515,11 +534,11 @@ def compare(recordings: Recordings, watched, tmp_path: Path) -> Iterator[SimpleN
     runs = RunList(engine, page, {name: tmp_path / name for name in ("cat", "frog")})
 
     def made(session: str, *names: str) -> Path:
-        request = SimpleNamespace(session_hash=session)
+        request = SimpleNamespace(session_hash=session, headers={})
         button = runs.compare(request, "", names[0], names[1:])[page.actions.compared]
         return Path(button.value["path"])
 
-    yield SimpleNamespace(made=made, engine=engine)
+    yield SimpleNamespace(made=made, engine=engine, runs=runs)
     engine.shutdown()
 
 
@@ -532,6 +551,26 @@ def test_a_visitor_keeps_the_latest_comparison_only(compare) -> None:
     other = compare.made("anna", "first", "second", "cat")
     assert other.name != long.name
     assert list(long.parent.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("fails", ["copyfile", "mkdir", "replace"])
+def test_a_full_disk_takes_downloads_away_but_not_the_run(compare, monkeypatch, fails) -> None:
+    run, page = compare.engine.root / "first", compare.runs._page
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil if fails == "copyfile" else Path, fails, full)
+        shown = compare.runs.links(run)
+    assert not any(shown[button].visible for button in page.downloads.values())
+    assert shown[page.share] == ""
+    again = compare.runs.links(run)
+    assert again[page.downloads["adapter"]].visible
+
+
+def test_a_comparison_that_cannot_be_written_is_a_sentence(compare, monkeypatch) -> None:
+    page, request = compare.runs._page, SimpleNamespace(session_hash="anna", headers={})
+    monkeypatch.setattr(downloads, "write_bytes", full)
+    shown = compare.runs.compare(request, "", "cat", ["frog"])
+    assert "could not be written" in shown[page.actions.message]
+    assert not shown[page.actions.compared].visible
 
 
 def test_comparisons_of_all_are_bounded_like_runs(compare) -> None:

@@ -17,8 +17,13 @@ from ..settings.attacks import kinds_of
 from ..settings.events import Event, Stage, Step
 from ..settings.run_config import BY_WORDS, make_config, setting_names
 from .boundary import visitor_address
-from .following import follow, refused, visitor_of
+from .following import follow, key_of, own_call, refused, visitor_of
 from .view_state import AttackProgress, ViewState
+
+NO_RUN = (
+    "This client has no run to attack; call unlearn first and, if its answer has a `run`, give that"
+    " to attack."
+)
 
 
 def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]]:
@@ -38,7 +43,8 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
         concept_kind: str = BY_WORDS,
     ) -> Iterator[dict]:
         """Make the picture model forget a concept, attack the forgetting and judge both: progress
-        while it works, the record run.json at the end, with a verdict and its reasons.
+        while it works, the record run.json at the end, with a verdict and its reasons. `run` in
+        it, where it is there, is what attack needs to find the run again.
 
         Args:
             concept: What to forget, a thing or a style, such as "cat" or "van gogh style".
@@ -66,7 +72,9 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
 
         yield from _progress(engine, job, ViewState(config))
         folder = engine.runs.get(job.id, job.visitor)
-        yield Run.open(folder).record if folder else {"status": "stopped"}
+        call = own_call(request)
+        named = {"run": call} if call else {}
+        yield Run.open(folder).record | named if folder else {"status": "stopped"}
 
     return unlearn
 
@@ -91,18 +99,19 @@ def _checked_settings(settings: Any) -> dict[str, Any]:
 def attack_endpoint(engine: Engine) -> Callable[..., Iterator[dict]]:
     """The function behind the endpoint `/attack`."""
 
-    def attack(request: gr.Request, kind: str = "quick") -> Iterator[dict]:
+    def attack(request: gr.Request, kind: str = "quick", run: str = "") -> Iterator[dict]:
         """Try to get back what this client's last run forgot: progress, then every finding and the
         new verdict.
 
         Args:
             kind: An attack by name, "quick" for those that take about a minute, or "all".
+            run: The `run` in the answer of unlearn; empty where that has none.
         """
-        visitor = visitor_of(engine, request)
+        visitor = visitor_of(engine, request, key_of(run) if run else "")
         try:
             kinds, done = kinds_of(kind), engine.runs.of(visitor)
             if not done:
-                raise RunGone
+                raise RunGone if run else UnlearnError(NO_RUN)
             asked = AttackRequest(done[-1].folder, done[-1].config, kinds)
             job = engine.submit(asked, visitor, visitor_address(request))
         except UnlearnError as error:

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from ..common.errors import UnlearnError
 from ..service.engine import Engine
+from ..service.visitors import Visitors
 from .boundary import VOTES_AT, is_loopback
 from .following import QUIET, visitor_of
 from .html import alert, render
@@ -71,21 +72,26 @@ class Round:
 
 
 class Ballots:
-    """All rounds by their code, at most one of each visitor. Thread-safe."""
+    """All rounds by their code, at most one of each of the `visitors`. Thread-safe."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._rounds, self._lock = clock, dict[str, Round](), threading.Lock()
+    def __init__(self, visitors: Visitors, clock: Callable[[], float] = time.monotonic) -> None:
+        self._visitors, self._clock = visitors, clock
+        self._rounds, self._lock = dict[str, Round](), threading.Lock()
 
     def begin(self, visitor: str, pictures: object) -> str:
-        """Begin a round of the visitor, which ends an earlier one; returns its code.
+        """Begin a round of the visitor, which ends an earlier one; returns its code. Where there
+        are too many, it ends those of visitors who are not here.
 
         Raises:
-            BallotError: the number is none, or there are too many rounds.
+            BallotError: the number is none, the visitor has no page, or too many who are here have
+            a round.
         """
         if type(pictures) is not int or not 2 <= pictures <= MOST_PICTURES:
             raise BallotError(
                 f"A round has {pictures!r:.20} pictures; 2 to {MOST_PICTURES} are accepted."
             )
+        if not self._visitors.met(visitor):
+            raise BallotError("A round begins on an open page; reload this one and try again.")
         with self._lock:
             now = self._clock()
             self._rounds = {
@@ -93,6 +99,9 @@ class Ballots:
                 for code, one in self._rounds.items()
                 if one.ends > now and one.owner != visitor
             }
+            if len(self._rounds) >= MAX_ROUNDS:
+                here = self._visitors.here
+                self._rounds = {c: one for c, one in self._rounds.items() if here(one.owner)}
             if len(self._rounds) >= MAX_ROUNDS:
                 raise BallotError(
                     f"{MAX_ROUNDS} rounds are open already; try again in a few minutes."
@@ -161,7 +170,7 @@ class BlindRounds:
     """The listener of a presentation that begins and reveals rounds."""
 
     def __init__(self, engine: Engine, demo: gr.Blocks, key: gr.BrowserState) -> None:
-        self._engine, self._demo, self._ballots = engine, demo, Ballots()
+        self._engine, self._demo, self._ballots = engine, demo, Ballots(engine.visitors)
         demo.ballots = self._ballots
         self.said = gr.HTML(render("round", said={}), elem_id="round", js_on_load=START)
         self.said.select(self.answer, key, self.said, **QUIET)

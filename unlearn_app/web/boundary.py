@@ -19,6 +19,7 @@ from inspect import signature
 from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import gradio as gr
 from gradio.block_function import BlockFunction
@@ -54,11 +55,16 @@ ROUTES = re.compile(
 """The routes that accept methods outside of `SAFE`: calls of listeners, their cancellation, and MCP
 tools, which Gradio serves only if the owner enables them. Its other routes upload, log in or edit.
 """
+MCP = re.compile(r"/gradio_api/mcp(?:/.*)?$")
 UPLOAD = "/gradio_api/send_adapter"
 """The route that takes a file as the whole body of a request, with `name` in its query and the key
 of the browser in a header.
 """
 KEY = "x-unlearn-key"
+CALL = "x-unlearn-call"
+"""The header that names a call of an MCP tool to its listener. Gradio makes all of these calls in
+one session of its own; the name is ours, and lasts as long as the connection of the client.
+"""
 VOTES_AT = "/vote"
 """Below it are the rounds of `ballots.py`."""
 VOTE = re.compile(VOTES_AT + r"/[a-z0-9]{1,16}$")
@@ -96,7 +102,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        blocks = scope["app"].get_blocks()
+        blocks, session = scope["app"].get_blocks(), ""
         try:
             check_site(scope, blocks)
             if scope["method"] in SAFE:
@@ -109,11 +115,14 @@ class Boundary:
                 receive = _again(await _body(Request(scope, receive), MAX_VOTE), receive)
             else:
                 receive = await self._checked(scope, receive, blocks)
+                if MCP.search(scope["path"]):
+                    session = uuid4().hex
+                    scope = _named(scope, session)
         except HTTPException as error:
             message = {"detail": error.detail, "error": error.detail}
             await JSONResponse(message, error.status_code)(scope, receive, send)
             return
-        with self._connected(called_session(scope, blocks), blocks):
+        with self._connected(session or called_session(scope, blocks), blocks):
             await self._app(scope, receive, send)
 
     @contextmanager
@@ -413,6 +422,13 @@ def _json(body: bytes) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise HTTPException(400, "The body is not accepted; a JSON object is.")
     return found
+
+
+def _named(scope: Scope, call: str) -> Scope:
+    """The request with the name of the call, in place of one that the client gave."""
+    name = CALL.encode()
+    headers = [(key, value) for key, value in scope["headers"] if key.lower() != name]
+    return {**scope, "headers": [*headers, (name, call.encode())]}
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

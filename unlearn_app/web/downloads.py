@@ -11,7 +11,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from ..common.atomic_files import write_bytes
+from ..common.atomic_files import replacement, write_bytes
 from ..common.errors import ModelError, OutputError
 from ..common.images import open_png, png_bytes
 from ..continual.ledger import slug
@@ -59,13 +59,13 @@ def exports(folder: Path, into: Path) -> dict[str, Path]:
     copied = {"adapter": ADAPTER, "others": FOR_OTHERS, "strip": "comparison.png"}
     for kind, file in copied.items():
         if (folder / file).is_file() and not targets[kind].exists():
-            shutil.copyfile(folder / file, targets[kind])
+            _copy_whole(folder / file, targets[kind])
     if (folder / ADAPTER).is_file() and not targets["others"].exists():  # an earlier version's run
         with suppress(ModelError):  # the file is damaged
             write_bytes(targets["others"], converted(folder / ADAPTER, "kohya"))
     if run.pictures and not targets["strip"].exists():
         with suppress(OutputError):  # a picture is damaged
-            _strip(run).save(targets["strip"])
+            write_bytes(targets["strip"], png_bytes(_strip(run)))
     found, packed = folder / FOLDER, targets["folder"]
     if not packed.exists() or (
         found.is_dir() and found.stat().st_mtime_ns > packed.stat().st_mtime_ns
@@ -83,10 +83,16 @@ def _pack(run: Run, into: Path, targets: Mapping[str, Path]) -> None:
         copy = _copy(run, Path(scratch) / run.folder.name)
         try:
             page, _ = write_report(copy.folder)
-            shutil.copyfile(page, targets["report"])
+            _copy_whole(page, targets["report"])
         except OutputError:  # a run that was stopped early has nothing to report
             targets["report"].unlink(missing_ok=True)
         copy.zip(targets["folder"])
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a file; a full disk leaves no part of it, which would be offered later."""
+    with replacement(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def comparison(runs: Mapping[str, Path], into: Path) -> Path:

@@ -1,5 +1,6 @@
 """What all listeners share: how they are wired, who calls them, and how they follow a job."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import gradio as gr
 from ..service.engine import Engine
 from ..service.jobs import Job
 from ..settings.events import Event
+from .boundary import CALL, KEY
 
 PAUSE = 0.3
 """Least seconds between two updates of the page; without events it is at most twice as long."""
@@ -25,8 +27,25 @@ WORKING: dict[str, Any] = {"concurrency_limit": VISITORS, **HIDDEN}
 
 
 def visitor_of(engine: Engine, request: gr.Request, key: object = "") -> str:
-    """The visitor whose browser keeps `key`; a program has none, and is its session."""
-    return engine.visitor(request.session_hash or uuid4().hex, key)
+    """The visitor whose browser keeps `key`; a program has none, and is its session. A client of
+    MCP tools is named by the key that it sends or, if it sends none, is another in each call.
+    """
+    call = request.headers.get(CALL)
+    if call and not key:
+        key = request.headers.get(KEY) or key_of(call)
+    return engine.visitor(call or request.session_hash or uuid4().hex, key)
+
+
+def own_call(request: gr.Request) -> str:
+    """The call of an MCP client that sends no key, by which it finds its run again; "" for
+    others.
+    """
+    return "" if request.headers.get(KEY) else request.headers.get(CALL, "")
+
+
+def key_of(call: str) -> str:
+    """The key of the visitor that a client is for one call."""
+    return hashlib.sha256(f"call {call}".encode()).hexdigest()
 
 
 def refused(sentence: str) -> gr.Error:

@@ -2,6 +2,7 @@
 once under the hash of its PNG, until every run and visitor that uses it is deleted.
 """
 
+import base64
 import hashlib
 import threading
 from pathlib import Path
@@ -22,15 +23,19 @@ def address(picture: Image | Path, owner: str) -> str:
     """The address of the picture as PNG, relative to the page; the content of files is not changed.
 
     The file is in the folder that Gradio serves, until `forget` was called for all of its owners.
+    Where it cannot be written, as on a full disk, the address holds the picture itself.
     """
     content = picture.read_bytes() if isinstance(picture, Path) else png_bytes(picture)
     folder = Path(get_upload_folder()).resolve() / "pictures"
     path = folder / f"{hashlib.sha256(content).hexdigest()}.png"
     with _lock:
+        try:
+            if not path.exists():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_bytes(path, content)
+        except OSError:
+            return f"data:image/png;base64,{base64.b64encode(content).decode()}"
         _used.setdefault(owner, set()).add(path)
-        if not path.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_bytes(path, content)
     return f"gradio_api/file={quote(str(path))}"
 
 

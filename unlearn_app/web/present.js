@@ -20,6 +20,9 @@ function tale() {
 function presenting() {
   return talk.root !== null;
 }
+function going() {
+  return document.querySelector("#status .u-running") !== null;
+}
 function beat(story) {
   return talk.verdict ? "verdict" : story.phase(story.moments[talk.at]);
 }
@@ -136,7 +139,7 @@ function another() {
 function tick() {
   const story = tale();
   if (!story || talk.round) return;
-  if (talk.following || talk.root.hasAttribute("data-blank")) talk.touched = performance.now();
+  if (going() || talk.root.hasAttribute("data-blank")) talk.touched = performance.now();
   if (!talk.auto && !still.matches && performance.now() - talk.touched > 1000 * (Number(asked.get("idle")) || IDLE)) replay("loop");
   if (talk.at < talk.to) {
     talk.at += 1;
@@ -193,8 +196,7 @@ function enter() {
   }
   root.append(head, element("h2"), element("div", "u-pictures"), element("p", "u-tally"), element("p", "u-told"), element("div", "u-poll"), track, keys);
   document.body.append(root);
-  const going = document.querySelector("#status .u-running") !== null;
-  Object.assign(talk, { root, at: 0, to: 0, verdict: false, auto: "", hold: 0, round: null, following: going, touched: performance.now(), clock: setInterval(tick, TICK) });
+  Object.assign(talk, { root, at: 0, to: 0, verdict: false, auto: "", hold: 0, round: null, following: going(), touched: performance.now(), clock: setInterval(tick, TICK) });
   pause();
   draw(theStage());
   for (const other of document.body.children) if (other !== root && other !== live) other.inert = true;

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
@@ -23,6 +24,7 @@ from .view_state import ViewState, stored_state
 
 GONE = str(RunGone())
 DAMAGED = "These runs cannot be compared: one of them is not whole."
+NOT_WRITTEN = "The comparison could not be written; free some space on the disk and try again."
 
 
 class RunList:
@@ -117,7 +119,8 @@ class RunList:
             if not folder.is_relative_to(self._engine.root):
                 # A recorded run is never deleted: Gradio copies its files once, while the app runs.
                 place = self._engine.root / f"recorded-{folder.name}"
-            with self._exporting:
+            # Nothing is offered where it cannot be written, as on a full disk.
+            with self._exporting, suppress(OSError):
                 made = exports(folder, place)
         return {self._page.share: share(folder, made.get("card"))} | {
             button: gr.DownloadButton(value=made.get(kind), visible=kind in made)
@@ -173,6 +176,8 @@ class RunList:
                 self._bound_comparisons(visitor, made)
         except OutputError:
             return hidden | {actions.message: alert(DAMAGED)}
+        except OSError:
+            return hidden | {actions.message: alert(NOT_WRITTEN)}
         return hidden | {actions.compared: gr.DownloadButton(value=str(made), visible=True)}
 
     def _bound_comparisons(self, visitor: str, latest: Path) -> None:

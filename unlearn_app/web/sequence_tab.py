@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -233,6 +234,7 @@ class SequenceTab:
         own = self._open(visitor)
         ledger, recorded = own or self._recorded, not own and self._recorded is not None
         count = len(own.requests) if own else 0
+        copy = self._copy(own) if count else None
         earlier = ["the original", *(f"{n} · {own.rows[n].concept}" for n in range(1, count))]
         return {
             self.status: ledger_status(ledger, recorded),
@@ -245,20 +247,20 @@ class SequenceTab:
                 [(text, n) for n, text in enumerate(earlier[:count])],
                 value=count - 1 if count else None,
             ),
-            self.adapter: gr.DownloadButton(
-                value=self._copy(own) if count else None, visible=count > 0
-            ),
+            self.adapter: gr.DownloadButton(value=copy, visible=copy is not None),
             self.regime: gr.Dropdown(interactive=not count),
             self.hold: gr.Dropdown(interactive=not count),
             self.objective: gr.Dropdown(interactive=not count),
         }
 
-    def _copy(self, ledger: Ledger) -> str:
-        """The adapter of all requests, where it can be downloaded."""
+    def _copy(self, ledger: Ledger) -> str | None:
+        """The adapter of all requests, where it can be downloaded; None if it cannot be written."""
         source = ledger.path(len(ledger.requests))
         target = download_folder(ledger.folder.parent.name) / source.name
-        write_only(target, source.read_bytes())
-        return str(target)
+        with suppress(OSError):
+            write_only(target, source.read_bytes())
+            return str(target)
+        return None
 
 
 def recorded_ledger(folder: Path) -> Ledger | None:
