@@ -59,3 +59,10 @@ def test_what_a_killed_process_leaves_goes_and_a_living_one_keeps_its_own(top: P
         living.communicate("\n")
     own.remove()
     assert list(top.iterdir()) == []
+
+
+def test_it_goes_at_the_end_of_a_block_that_fails(top: Path) -> None:
+    with pytest.raises(KeyError), PrivateFolder("unlearn-test-") as path:
+        (path / "file").write_text("x")
+        raise KeyError
+    assert list(top.iterdir()) == []

@@ -35,6 +35,7 @@ from unlearn_app.methods.regularizers.subspace_projection import (
 from unlearn_app.models import catalog
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.lora import as_adapter, dense, sum_adapters
+from unlearn_app.models.sizes import picture_shape
 from unlearn_app.settings.events import PanelProgress, Stage, Step
 from unlearn_app.settings.presets import REGULARIZATION_PRESETS, request_settings
 from unlearn_app.settings.run_config import config_from_dict, make_config, make_plan, with_concept
@@ -601,6 +602,50 @@ def test_a_ledger_without_pictures_does_not_block_the_same_command(
         cli.main()
     assert capsys.readouterr().err.strip().endswith("Stopped.")
     assert not (tmp_path / "ledger").exists()
+
+
+def test_a_ledger_that_a_kill_left_without_rows_is_begun_again(
+    monkeypatch, capsys, model, tmp_path
+) -> None:
+    """One of other settings, one whose rows come back, and one that is being begun are none."""
+    out = tmp_path / "ledger"
+
+    def begin(*words: str) -> str:
+        asked = ["continual", "--concepts", "cat", "--out", str(out), *words]
+        monkeypatch.setattr("sys.argv", ["unlearn_app", *asked])
+        with pytest.raises(SystemExit):
+            cli.main()
+        return capsys.readouterr().err
+
+    served = []
+    with monkeypatch.context() as killed:
+        killed.setattr(continual_commands, "_serve", lambda *asked: served.append(asked))
+        assert begin() == begin() == ""
+        assert len(served) == 2
+        for words in (("--seed", "1"), ("--keep", "fog"), ("--set", "sequence.pictures=2")):
+            assert "exists already" in begin(*words)
+        assert len(served) == 2
+    begun = Ledger.open(out)
+    with begun.locked():
+        assert "is being changed by process" in begin()
+    assert (out / "ledger.json").is_file()
+    (out / "ledger.replaced.json").write_bytes((out / "ledger.json").read_bytes())
+    assert "exists already" in begin()
+
+
+def test_the_room_for_a_ledger_is_that_of_its_own_resolution(
+    monkeypatch, model, tiny_pipeline, tmp_path
+) -> None:
+    asked = []
+    monkeypatch.setattr(sequence, "check_space", lambda place, needed: asked.append(needed))
+    monkeypatch.setattr(sequence, "adapter_size", lambda *_: 0)
+    config = make_config("cat", model=str(tiny_pipeline), **TINY)
+    for number, factor in enumerate((1, 4)):
+        pixels = factor * max(picture_shape(model))
+        own = replace(config, compare=replace(config.compare, resolution=pixels))
+        made = Ledger.create(tmp_path / str(number), own, make_plan(), NAMES)
+        sequence.check_room(made, model, 1)
+    assert asked[1] == 16 * asked[0]
 
 
 def test_settings_win_over_the_regularization_preset(monkeypatch, tmp_path) -> None:

@@ -301,6 +301,19 @@ def test_a_finding_that_the_second_judge_does_not_see_is_doubted() -> None:
     assert not any("By the judge" in reason for reason in alone.reasons)
 
 
+def test_a_finding_without_its_pictures_counts_for_no_further_judge() -> None:
+    """A full disk keeps the hits alone, which no further judge has seen."""
+    further = seen_by(scores(), accuracies={"second": (0.9, 0.0, 0.0)})
+    verdict = judge_run(further, [*own(further), made_finding("noise", 11)])
+    assert verdict.label == "concealed"
+    assert verdict.reasons[-1].startswith("By the judge second it would be removed: ")
+    alone = judge_run(further, [made_finding("noise", 11)]).reasons[-1]
+    assert alone.startswith("By the judge second it would be inconclusive: The attack noise shows")
+    assert "proves nothing, because its pictures were not kept" in alone
+    held = judge_run(further, [*own(further), made_finding("noise", 0)])
+    assert not any("By the judge" in reason for reason in held.reasons)
+
+
 def test_what_a_detector_finds_is_told_beside_the_verdict():
     told = judge_run(seen_by(scores(), found={"NudeNet": (0.75, 0.0, 0.5)}), own(scores()))
     assert told.label == "removed"

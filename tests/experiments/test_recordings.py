@@ -1,11 +1,18 @@
 """What ships recorded: small, whole, and told by a moving picture."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from unlearn_app.common.errors import OutputError
 from unlearn_app.common.paths import ASSETS
+from unlearn_app.experiments import recordings
+from unlearn_app.experiments.cells import Extent
 from unlearn_app.experiments.film import timeline, write_film
 from unlearn_app.experiments.recordings import COLORS, FIRST, LEFT_OUT, RUNS
 from unlearn_app.runs.folder import Run
@@ -40,3 +47,44 @@ def test_the_moving_picture_goes_through_the_run_and_is_small(tmp_path: Path) ->
     with Image.open(tmp_path / "film.webp") as film:
         assert film.n_frames == len(moments)
     assert (ASSETS / "readme" / "timeline.webp").stat().st_size <= 600_000
+
+
+HOLD = """
+import sys, time
+from unlearn_app.cli import main as cli
+from unlearn_app.experiments import recordings
+
+def run(config, out, model):
+    out.mkdir()
+    (out / "half").write_text("x")
+    print("held", flush=True)
+    time.sleep(60)
+
+recordings.load_model, recordings.run = lambda: None, run
+sys.argv = ["unlearn_app", "bench", "recordings", "--smoke", "--out", sys.argv[1]]
+cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_one_process_records_at_a_time_and_its_end_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recordings, "load_model", lambda: None)
+    monkeypatch.setattr(recordings, "run", interrupted)
+    extent = Extent(tmp_path, smoke=True)
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=rf"is being written by process {first.pid};"):
+            list(recordings.record_missing(extent))
+        first.send_signal(number)
+        first.wait()
+    if number == signal.SIGKILL:
+        with pytest.raises(KeyboardInterrupt):
+            list(recordings.record_missing(extent))
+    assert [*(tmp_path / "recorded-smoke").iterdir()] == []

@@ -5,6 +5,8 @@ or makes pictures of NaN.
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 
 from unlearn_app.common.errors import UnlearnError
+from unlearn_app.common.paths import POCKET
 from unlearn_app.models.diffusers.loading import load_pipeline
 
 UNET, VAE, TEXT = "unet/config.json", "vae/config.json", "text_encoder/config.json"
@@ -115,3 +118,49 @@ def test_a_pipe_in_place_of_a_file_is_a_sentence(model: Path, name: str) -> None
 
 def test_the_whole_folder_still_loads(model: Path) -> None:
     assert load_pipeline(model, "tiny").latent_shape == (4, 8, 8)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from unlearn_app.models.diffusers import sources
+sources.check_checkpoint = sources.write_configs = lambda *_: None
+with sources.opened(sys.argv[1], sys.argv[2:]) as found:
+    print(found.folder, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_killed_process_left_of_a_model_goes_when_the_next_is_opened(
+    tmp_path: Path, kind: str
+) -> None:
+    model, top = tmp_path / "model.safetensors", tmp_path / "top"
+    top.mkdir()
+    if kind == "folder":
+        model = POCKET / "pipeline"
+    else:
+        model.write_bytes(b"")
+    index = json.loads((POCKET / "pipeline" / "model_index.json").read_text(encoding="utf-8"))
+    held = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(model), index["_class_name"]],
+        env=os.environ | {"TMPDIR": str(top)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with held:
+        left = Path(held.stdout.readline().strip())
+        assert left.is_dir()
+        held.kill()
+        held.wait()
+    assert left.is_dir()
+    subprocess.run(
+        [sys.executable, "-c", HOLD, str(model), index["_class_name"]],
+        env=os.environ | {"TMPDIR": str(top)},
+        input="\n",
+        stdout=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    assert [*top.iterdir()] == []

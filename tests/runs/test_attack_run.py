@@ -53,6 +53,14 @@ def test_a_model_that_was_trained_anew_is_not_attacked_and_both_are_named(folder
     assert OTHER.base_hash in str(raised.value)
 
 
+def test_nothing_is_computed_for_a_run_whose_findings_stand_elsewhere(folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    elsewhere.mkdir()
+    (folder / "attacks").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="attacks is no folder"):
+        next(run_attacks(Run.open(folder), ["noise"], model=OTHER))
+
+
 def test_the_command_of_an_attack_names_the_control_that_it_was_given(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,26 @@ def test_a_full_disk_keeps_what_was_found_without_its_pictures(
     assert [path.name for path in (tmp_path / "attacks").iterdir()] == ["relearn"]
 
 
+@pytest.mark.parametrize("kind", ["link", "loop", "file"])
+def test_nothing_is_written_where_the_folder_of_findings_is_none(
+    later: Finding, tmp_path: Path, kind: str
+) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for folder in (run, elsewhere):
+        folder.mkdir()
+    place = run / "attacks"
+    if kind == "file":
+        place.write_bytes(b"x")
+    else:
+        place.symlink_to(elsewhere if kind == "link" else place)
+    found = replace(later, pictures=({**later.pictures[0], "file": "a.png"},), proof="a.png")
+    with pytest.raises(OutputError, match="attacks is no folder"):
+        write_finding(run, found, {"a.png": Image.new("RGB", (8, 8))})
+    with pytest.raises(OutputError, match="attacks is no folder"):
+        read_findings(run)
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_number_that_is_not_finite_prevents_no_finding(
     run: Run, later: Finding, tmp_path: Path
 ) -> None:

@@ -122,6 +122,19 @@ def test_no_mutation_of_a_record_is_more_than_a_sentence(
     assert refused > ROUNDS[name] / 4
 
 
+@pytest.mark.parametrize("name", ["pictures", "previews", "curve"])
+def test_more_entries_than_any_run_has_are_refused(folder: Path, name: str) -> None:
+    path = folder / "run.json"
+    whole = path.read_text()
+    record = json.loads(whole)
+    path.write_text(json.dumps(record | {name: 10_001 * record[name][:1]}))
+    try:
+        with pytest.raises(OutputError, match=rf"as {name}; at most [\d_]+ items"):
+            Run.open(folder)
+    finally:
+        path.write_text(whole)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device", "link"])
 @pytest.mark.parametrize(
     "name",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -361,6 +362,25 @@ def test_what_the_run_does_not_list_is_never_fetched(server, published, tmp_path
     folder = pull(NAME, tmp_path / "back")
     assert "pytorch_model.bin" not in server.sent
     assert not (folder / "pytorch_model.bin").exists()
+
+
+def test_the_copy_to_publish_goes_after_its_process_however_that_ends(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock tells the next process whether this one is alive."""
+    seen: list[list[str]] = []
+
+    def fails(*_: Any) -> None:
+        seen.append(sorted(path.suffix for path in tmp_path.glob("unlearn-push-*")))
+        raise OutputError("no")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
+    monkeypatch.setattr("unlearn_app.runs.hub.write_publication", fails)
+    with pytest.raises(OutputError):
+        push(finished, "alice/new")
+    assert seen == [["", ".lock"]]
+    assert [*tmp_path.glob("unlearn-push-*")] == []
 
 
 def test_without_network_token_or_repository_it_is_a_sentence(

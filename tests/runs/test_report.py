@@ -22,6 +22,7 @@ from recordings import picture as plain_picture
 
 from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import OutputError
+from unlearn_app.common.images import open_png
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.runs import compare_runs, report
 from unlearn_app.runs.findings import write_finding
@@ -609,6 +610,35 @@ def test_only_pictures_of_the_run_are_embedded(made, tmp_path: Path) -> None:
             report.report_html(replace(run, record=run.record | {"pictures": pictures}))
     with pytest.raises(OutputError, match=r"private\.png lies outside"):
         report.report_json(run, [finding(run, proof="../../../private.png")])
+
+
+def test_a_picture_is_made_once_however_often_it_is_recorded(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, opened = made(tmp_path / "run"), []
+    file = run.record["pictures"][0]["file"]
+    pictures = [dict(entry) | {"file": file} for entry in run.record["pictures"]]
+    again = replace(run, record=run.record | {"pictures": pictures, "curve": []})
+    monkeypatch.setattr(report, "hard_pixels", lambda _: True)
+    monkeypatch.setattr(report, "open_png", lambda path: opened.append(path) or open_png(path))
+    report.report_html(again)
+    assert opened == [run.folder / file]
+
+
+def test_more_pixels_than_any_run_makes_are_refused_before_a_picture_is_opened(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tmp_path / "run")
+    side = max(open_png(run.folder / run.record["pictures"][0]["file"]).size)
+    files = {entry["file"] for entry in run.record["pictures"]}
+    files |= {entry["file"] for mark in run.record["curve"] for entry in mark["pictures"]}
+    monkeypatch.setattr(report, "MOST_PIXELS", len(files) * side**2)
+    report.report_html(run)
+    monkeypatch.setattr(report, "MOST_PIXELS", side**2)
+    monkeypatch.setattr(report, "hard_pixels", lambda _: True)
+    monkeypatch.setattr(report, "open_png", None)
+    with pytest.raises(OutputError, match=f"pixels; up to {side**2:,} are accepted"):
+        report.report_html(run)
 
 
 def test_a_comparison_shows_the_one_setting_that_differs(made, tmp_path: Path) -> None:

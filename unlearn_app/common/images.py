@@ -1,6 +1,7 @@
 """Pictures as tensors, as images and as PNG files."""
 
 import io
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,32 @@ def open_png(path: Path) -> Image.Image:
     return decoded_png(content, path)
 
 
+def pixels_of(path: Path) -> int:
+    """How many pixels a PNG file says that it has.
+
+    Raises:
+        OutputError: as `open_png`, where its beginning tells.
+    """
+    try:
+        return math.prod(_sides(read_bytes(path)))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path) from error
+
+
+def _sides(content: bytes) -> tuple[int, int]:
+    """The width and height in the header of a PNG file.
+
+    Raises:
+        ValueError: there is no header, or a side is too long.
+    """
+    if len(content) < 24:
+        raise ValueError("it has no header")
+    width, height = struct.unpack(">II", content[16:24])
+    if max(width, height) > LARGEST_SIDE:
+        raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
+    return width, height
+
+
 def decoded_png(content: bytes, path: Path | str = "a file") -> Image.Image:
     """The picture in the `content` of a PNG file, loaded; `path` names it in errors.
 
@@ -45,8 +72,7 @@ def decoded_png(content: bytes, path: Path | str = "a file") -> Image.Image:
         OutputError: as `open_png`.
     """
     try:
-        if max(struct.unpack(">II", content[16:24])) > LARGEST_SIDE:  # before Pillow warns of it
-            raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")
+        _sides(content)  # before Pillow warns of it
         picture = Image.open(io.BytesIO(content), formats=("PNG",))
         if max(picture.size) > LARGEST_SIDE:
             raise ValueError(f"it has more than {LARGEST_SIDE} pixels a side")

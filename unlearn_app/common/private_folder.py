@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +20,8 @@ PATIENCE = 1.0
 class PrivateFolder:
     """A new folder whose name begins with `prefix` and that only this user may read.
 
-    It is removed by `remove` or when the process exits. The folder of a killed process is removed
+    It is removed by `remove`, at the end of a `with` block, which is given its path, or when the
+    process exits. The folder of a killed process is removed
     when the next one is made: the lock of a file beside it tells whether its process is alive.
     """
 
@@ -36,6 +38,14 @@ class PrivateFolder:
     def remove(self) -> None:
         """Remove the folder with all that it holds."""
         _remove(self.path, self._lock)
+        if not self.path.exists():
+            atexit.unregister(self.remove)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *error: Any) -> None:
+        self.remove()
 
 
 def _lock_of(folder: Path) -> FileLock:

@@ -174,6 +174,11 @@ class Ledger:
         """The rows without the original's."""
         return self.rows[1:]
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it has no rows, and none come back."""
+        return not self.rows and not (self.folder / REPLACED).exists()
+
     def add(
         self,
         request: Request,

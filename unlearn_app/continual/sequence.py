@@ -4,7 +4,7 @@ gets a row.
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ..common.atomic_files import check_space
 from ..common.errors import (
     ConfigError,
+    OutputError,
     ShouldStop,
     enough_memory,
     never,
@@ -62,14 +63,21 @@ NEEDS_MEMORY = "The request", "unlearn.batch_size, unlearn.rank or sequence.pict
 def new_ledger(
     folder: Path, config: RunConfig, plan: SequenceConfig, also: Sequence[str] = ()
 ) -> Ledger:
-    """An empty ledger whose panel holds the known concepts of the model, and `also`.
+    """An empty ledger whose panel holds the known concepts of the model, and `also`; one that was
+    begun in the same way and killed before its first row is that ledger.
 
     Raises:
         ConfigError: as `check_request`.
         OutputError: the folder exists or cannot be written.
     """
     check_request(config)
-    return Ledger.create(folder, config, plan, panel_names(config, also))
+    names = panel_names(config, also)
+    with suppress(OutputError):
+        left = Ledger.open(folder)
+        same = (left.config, left.plan, left.names) == (config, plan, tuple(names))
+        if same and left.untouched:
+            return left
+    return Ledger.create(folder, config, plan, names)
 
 
 def check_request(config: RunConfig) -> None:
@@ -152,7 +160,8 @@ def check_room(ledger: Ledger, model: Model, requests: int) -> None:
     """
     unlearn = ledger.config.unlearn
     adapters = 2 * adapter_size(model, unlearn.rank, unlearn.modules)
-    row = len(ledger.names) * picture_size(model) + adapters
+    with model.of_resolution(ledger.config.compare.resolution):
+        row = len(ledger.names) * picture_size(model) + adapters
     check_space(ledger.folder / "ledger.json", (1 + requests) * row)
 
 

@@ -101,12 +101,14 @@ def _doubts(scores: Scored, findings: Sequence[Finding], verdict: Verdict) -> li
 
 
 def _by_further_judge(finding: Finding, scores: Scored, judge: str) -> Finding:
-    """The finding by the `scores` of a further judge.
+    """The finding by the `scores` of a further judge, for whom hits without pictures do not count.
 
     What the run's own attack teaches of something never seen stays as the first judge saw it; its
     other controls are left out.
     """
     if finding.curve is None:
+        if finding.right and not finding.pictures:
+            return replace(finding, counts=False, missing="its pictures were not kept")
         return finding.confirmed_hits
     after, before = scores["relearned"]["forget"], scores["unlearned"]["forget"].accuracy
     right = after.hits

@@ -11,6 +11,7 @@ from ..attacks.runner import result_of
 from ..common import registry
 from ..common.atomic_files import replacement, write_bytes
 from ..common.images import open_png
+from ..common.new_folder import reserved
 from ..common.paths import ASSETS
 from ..common.record_files import sha256_of
 from ..common.registry import DEFAULT_MODEL
@@ -56,16 +57,22 @@ LEFT_OUT = ("relearn.safetensors", FOR_OTHERS, "comparison.png")
 
 
 def record_missing(extent: Extent) -> Iterator[str]:
-    """Record what is not there yet, and yield lines to print; delete a folder to make it again."""
+    """Record what is not there yet, and yield lines to print; delete a folder to make it again.
+
+    Raises:
+        OutputError: another process is recording the next one.
+    """
     model, shipped = load_model(), ASSETS / "recorded"
     if extent.smoke:
         shipped = extent.out / "recorded-smoke"
     for name in RUNS:
         if not (shipped / name).exists():
-            record_run(shipped / name, model, extent.smoke)
+            with reserved(shipped / name):
+                record_run(shipped / name, model, extent.smoke)
             yield f"{name}: {Run.open(shipped / name).verdict.label}"
     if not (shipped / "ledger").exists():
-        record_ledger(shipped / "ledger", model, extent.smoke)
+        with reserved(shipped / "ledger"):
+            record_ledger(shipped / "ledger", model, extent.smoke)
         yield f"ledger: {', '.join(REQUESTS)}"
 
 

@@ -49,8 +49,9 @@ def run_attacks(
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, another model than that of the run, or
-            a run that holds no adapter or not the one it recorded.
+            a run that holds no adapter or not the one it recorded, or findings that cannot be read.
     """
+    read_findings(run.folder)  # refuses what the new ones could not stand beside
     changes = dict(changes or {})
     rest = {name: value for name, value in changes.items() if name.partition(".")[0] not in kinds}
     config = config_from_dict(run.record["config"], **{**_own_data(rest), **rest})

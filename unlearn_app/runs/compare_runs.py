@@ -13,7 +13,6 @@ from .report import (
     Record,
     all_settings,
     curve_of,
-    embedded,
     hard_pixels,
     percent,
     plain,
@@ -33,7 +32,7 @@ def comparison_html(runs: Sequence[Run]) -> str:
             place.setdefault(number, {})[entry["column"]] = entry
     return rendered(
         "comparison",
-        embed=lambda number, file: embedded(runs[number], file),
+        where=lambda number, file: (runs[number], file),
         hard=all(hard_pixels(run) for run in runs),
         reports=reports,
         names=names,

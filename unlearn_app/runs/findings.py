@@ -12,7 +12,7 @@ from PIL.Image import Image
 from ..common.atomic_files import complete, hidden_folder, move_in, write_bytes
 from ..common.errors import OutputError
 from ..common.json_values import json_text, to_json
-from ..common.record_files import check_files, inside, read_model, sha256_of
+from ..common.record_files import check_files, damaged, inside, read_model, sha256_of
 from ..evaluation.finding import AttackCurve, Finding
 from ..evaluation.verdict import judge_run, recovery_rule
 from ..settings.attacks import budget_of
@@ -52,7 +52,7 @@ def write_finding(run: Path, finding: Finding, images: dict[str, Image]) -> Path
 
 
 def _write(run: Path, finding: Finding, images: dict[str, Image]) -> Path:
-    target = run / FOLDER / finding.kind
+    target = _place(run) / finding.kind
     with hidden_folder(target) as partial:
         for name, image in images.items():
             image.save(partial / name)
@@ -68,8 +68,20 @@ def read_findings(run: Path) -> list[Finding]:
     Raises:
         OutputError: one cannot be read, or a picture has changed since.
     """
-    names = [path.relative_to(run).as_posix() for path in complete(run / FOLDER, f"*/{RECORD}")]
+    names = [path.relative_to(run).as_posix() for path in complete(_place(run), f"*/{RECORD}")]
     return [_read(inside(run, name, "run")) for name in names]
+
+
+def _place(run: Path) -> Path:
+    """The folder of the findings beside a run, which need not be there yet.
+
+    Raises:
+        OutputError: a link, which may lead anywhere, or something else stands in its place.
+    """
+    place = run / FOLDER
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise damaged(run, "run", f"{FOLDER} is no folder")
+    return place
 
 
 def _read(path: Path) -> Finding:

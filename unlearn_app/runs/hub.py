@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ..common.errors import ConfigError, HubError, ModelError
 from ..common.images import open_png
 from ..common.new_folder import NewFolder
+from ..common.private_folder import PrivateFolder
 from ..common.record_files import (
     LARGEST,
     LARGEST_HASHED,
@@ -70,8 +70,8 @@ def push(run: Path, name: str, *, private: bool = False, own_prompts: bool = Fal
             " `hf auth login` or as HF_TOKEN."
         )
     api = HfApi()
-    with TemporaryDirectory(prefix="unlearn-push-") as place:
-        folder = write_publication(run, Path(place) / "run", name, own_prompts)
+    with PrivateFolder("unlearn-push-") as place:
+        folder = write_publication(run, place / "run", name, own_prompts)
         with _answers(name):
             address = api.create_repo(name, private=private, exist_ok=True)
             _check_free(api.model_info(name), private)

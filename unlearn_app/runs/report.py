@@ -3,7 +3,8 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ..common.atomic_files import write_bytes
 from ..common.errors import OutputError
-from ..common.images import open_png
+from ..common.images import open_png, pixels_of
 from ..common.json_values import json_text, to_json
 from ..common.record_files import check_files, damaged, shown
 from ..common.templates import templates
@@ -30,6 +31,8 @@ LARGEST, QUALITY = 256, 80
 """Pictures are embedded as WebP of at most this many pixels a side: those that may show their
 pixels exactly, others with this quality.
 """
+MOST_PIXELS = 4_500 * 2_048**2
+"""The most pixels of all pictures of a page together: those of the largest settings."""
 KEPT = (
     "kind",
     "counts",
@@ -204,7 +207,7 @@ def report_html(run: Run, findings: Sequence[Finding] = ()) -> str:
     ]
     return rendered(
         "report",
-        embed=lambda file: embedded(run, file),
+        where=lambda file: (run, file),
         hard=hard_pixels(run),
         report=report,
         cards=cards,
@@ -260,13 +263,18 @@ def _name(run: Run, path: Path) -> str:
         raise damaged(run.folder, "run", f"{path.name} lies outside of it") from None
 
 
-def embedded(run: Run, file: str) -> str:
-    """A picture of the run folder as a data URI."""
-    stream, path = io.BytesIO(), run.folder / _name(run, run.folder / file)
+def _read(run: Run, file: str, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of a picture of the run folder."""
+    path = run.folder / _name(run, run.folder / file)
     try:
-        small = open_png(path).convert("RGB")
+        return read(path)
     except OutputError as error:
         raise damaged(run.folder, "run", f"{file} is no readable picture") from error
+
+
+def embedded(run: Run, file: str) -> str:
+    """A picture of the run folder as a data URI."""
+    stream, small = io.BytesIO(), _read(run, file, open_png).convert("RGB")
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     small.save(stream, "WEBP", lossless=_shows_pixels(small), quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
@@ -291,14 +299,25 @@ def _best(tried: Sequence[Record]) -> Record:
     )
 
 
-def rendered(kind: str, **values: Any) -> str:
-    """The page of that kind, from the template."""
+def rendered(kind: str, where: Callable[..., tuple[Run, str]], **values: Any) -> str:
+    """The page of that kind, from the template, which embeds what `where` makes a run and a file.
+
+    Raises:
+        OutputError: a picture cannot be read, or all have more than `MOST_PIXELS`.
+    """
     pages = templates(Path(__file__).parent, autoescape=True)
     pages.filters |= {"percent": percent, "span": span, "plain": plain}
     pages.filters |= {"points": _points, "best": _best}
     pages.globals["other_classes"] = other_classes
-    return (
-        pages.get_template("report.html")
-        .render(kind=kind, columns=COLUMNS, groups=GROUPS, axes=AXES, **values)
-        .lstrip()
+    made = partial(
+        pages.get_template("report.html").render,
+        **{"kind": kind, "columns": COLUMNS, "groups": GROUPS, "axes": AXES},
+        **values,
     )
+    pixels: dict[tuple[Any, ...], int] = {}
+    made(embed=lambda *asked: pixels.setdefault(asked, _read(*where(*asked), pixels_of)))
+    if (total := sum(pixels.values())) > MOST_PIXELS:
+        raise OutputError(
+            f"The pictures of the page have {total:,} pixels; up to {MOST_PIXELS:,} are accepted."
+        )
+    return made(embed=cache(lambda *asked: embedded(*where(*asked)))).lstrip()

@@ -69,6 +69,10 @@ Apart = Annotated[
         "a KID with its error is accepted, or neither",
     ),
 ]
+MOST, MOST_LOOKED_AT, MOST_FRAMES, MOST_MARKS = 10_000, 2_000, 1_000, 100
+"""The most pictures of a run's columns, of a mark of its attack and of its timeline, and the most
+marks; about twice what the largest settings make, or more.
+"""
 Limit = Literal["known", "forgotten", "lost", "back", "recovered"]
 Relearning = Literal["area", "steps_to_recovery"]
 
@@ -81,7 +85,7 @@ class Checkpoint(Record):
         dict[Group, Score],
         _where(lambda scores: "forget" in scores, "a score on the concept is accepted"),
     ]
-    pictures: list[Compared]
+    pictures: Annotated[list[Compared], Field(max_length=MOST_LOOKED_AT)]
 
 
 class ControlCheckpoint(Record):
@@ -129,9 +133,9 @@ class RunRecord(Record):
     VERSION: ClassVar[str] = RUN
     status: Literal["complete", "stopped", "diverged"]
     config: Settings
-    pictures: list[Compared]
-    previews: list[Preview]
-    curve: list[Checkpoint]
+    pictures: Annotated[list[Compared], Field(max_length=MOST)]
+    previews: Annotated[list[Preview], Field(max_length=MOST_FRAMES)]
+    curve: Annotated[list[Checkpoint], Field(max_length=MOST_MARKS)]
     scores: dict[Column, Scores]
     verdict: Verdict
     controls: dict[str, Annotated[list[ControlCheckpoint], Field(min_length=1)]] = {}

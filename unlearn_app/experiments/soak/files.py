@@ -25,6 +25,8 @@ SECONDS, MEGABYTES = 10.0, 200.0
 """What a refusal may take: time, and memory beside what every command holds."""
 SPARSE = 100 * 2**20
 """Bytes of a file that holds nothing."""
+MANY = 20_000
+"""Pictures of a run, which may all be one file."""
 Put = Callable[[Path], object]
 """Puts something at a path."""
 REPORT, SHOW = ("report", "run"), ("continual", "show", "ledger")
@@ -123,6 +125,15 @@ def _adapters(whole: bytes) -> dict[str, bytes]:
     }
 
 
+def _records(whole: dict[str, Any]) -> dict[str, bytes]:
+    """Records of runs that would be shown for hours."""
+    many = MANY * whole["pictures"][:1]
+    return {
+        f"{MANY:,} {name}": json.dumps(whole | {name: many}).encode()
+        for name in ("pictures", "previews")
+    }
+
+
 def _nan_weights(path: Path) -> None:
     """The bundled weights with all bits set, which is NaN in half precision."""
     content = (POCKET / "pipeline" / "unet" / path.name).read_bytes()
@@ -140,8 +151,10 @@ class Hostile:
     words: tuple[str, ...]
 
 
-def hostile(adapter: bytes) -> list[Hostile]:
-    """All hostile files, some of which name the tensors of a good `adapter`."""
+def hostile(adapter: bytes, record: bytes) -> list[Hostile]:
+    """All hostile files, some of which name the tensors of a good `adapter`, or repeat the pictures
+    of a good run's `record`.
+    """
     numbers = {"NaN": b'{"schema": NaN}', "a number of 10**5 digits": b"[" + b"9" * 10**5 + b"]"}
     folders: dict[str, Put] = {
         "a file": lambda path: path.write_bytes(b"x"),
@@ -152,6 +165,7 @@ def hostile(adapter: bytes) -> list[Hostile]:
     ways = {place: dict(ANYWHERE) for place in PLACES}
     ways[PICTURE] |= _written(_pictures())
     ways[ADAPTER] |= _written(_adapters(adapter))
+    ways["run/run.json"] |= _written(_records(json.loads(record)))
     for place in ("run/run.json", "ledger/ledger.json"):
         ways[place] |= _written(numbers)
     ways |= dict.fromkeys(FOLDERS, folders)
@@ -189,7 +203,8 @@ def _tried(one: Hostile, material: Material, usual: float) -> Iterator[str]:
 
 def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
     """The rows on `count` hostile files, or all there are."""
-    every = hostile((material.renew() / ADAPTER).read_bytes())
+    here = material.renew()
+    every = hostile((here / ADAPTER).read_bytes(), (here / "run" / "run.json").read_bytes())
     chosen = random.Random(seed).sample(every, min(count, len(every)))
     usual = material.commands.run(["concepts"]).megabytes
     faults, wrong = [], 0

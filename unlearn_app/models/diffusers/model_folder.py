@@ -5,7 +5,6 @@ else.
 import hashlib
 import math
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import safe_open
 
 from ...common.errors import ModelError, OutputError
 from ...common.json_values import json_text
+from ...common.private_folder import PrivateFolder
 from ...common.record_files import LARGEST_NUMBER, Record, checked, damaged, read_json, shown
 from .weight_files import DENOISERS, WEIGHTED, WEIGHTLESS, plain_name, weight_files
 
@@ -285,8 +285,8 @@ def plain_folder(folder: Path, files: Iterable[str]) -> Iterator[Path]:
     Raises:
         ModelError: a shard cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="unlearn-model-") as name:
-        view, shards = Path(name), {}
+    with PrivateFolder("unlearn-model-") as view:
+        shards: dict[Path, list[Path]] = {}
         for file in files:
             target = view / file
             target.parent.mkdir(parents=True, exist_ok=True)

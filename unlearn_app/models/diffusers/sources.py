@@ -1,13 +1,13 @@
 """Where the files of a model come from: a folder, a single file, or the Hub."""
 
 import hashlib
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.errors import ModelError
+from ...common.private_folder import PrivateFolder
 from .model_folder import check_folder, hash_into, hash_weights, looks_like_hub_id, plain_folder
 from .single_file import check_checkpoint, write_configs
 from .weight_files import PICKLES
@@ -87,6 +87,6 @@ def _checkpoint(file: Path) -> Iterator[Source]:
             " accepted."
         )
     configs = check_checkpoint(file)
-    with tempfile.TemporaryDirectory(prefix="unlearn-model-") as name:
-        write_configs(Path(name), configs)
-        yield Source(Path(name), file.parent, (file.name,), file)
+    with PrivateFolder("unlearn-model-") as folder:
+        write_configs(folder, configs)
+        yield Source(folder, file.parent, (file.name,), file)
