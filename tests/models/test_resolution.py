@@ -2,6 +2,7 @@
 own again afterwards, and what latents do not divide is refused.
 """
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,3 +202,13 @@ def test_records_without_it_are_as_before_and_larger_pictures_cost_more() -> Non
     usual, larger = (make_config("cat", model="sd", **{ASKED: pixels}) for pixels in (0, 1024))
     assert to_json(larger.compare)["resolution"] == 1024
     assert run_cost(larger) == 4 * run_cost(usual)
+
+
+def test_a_family_s_own_size_costs_no_more(tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionXLPipeline"}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    costs = [
+        run_cost(make_config("cat", model=str(tmp_path), **{ASKED: pixels}))
+        for pixels in (0, 1024, 2048)
+    ]
+    assert costs == [costs[0], costs[0], 4 * costs[0]]
