@@ -21,7 +21,7 @@ from unlearn_app.evaluation.verdict import judge_run
 from unlearn_app.settings.events import GroupScore
 from unlearn_app.settings.run_config import make_config
 
-MODEL = SimpleNamespace(latent_shape=(4, 8, 8), replacement=None)
+MODEL = SimpleNamespace(latent_shape=(4, 8, 8), enlarged=8, replacement=None)
 CONFIG = make_config("red dragon", model="elsewhere/model", **{"attack.pictures": 5})
 
 

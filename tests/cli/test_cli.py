@@ -646,6 +646,25 @@ def test_doctor_sees_a_changed_model(
     assert "differ: judge/model.safetensors" in out
 
 
+def test_doctor_tells_a_damaged_flow_transformer_from_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from unlearn_app.cli import doctor
+
+    flow = tmp_path / "pocket-flow"
+    monkeypatch.setattr(doctor, "POCKET_FLOW", flow)
+
+    def found() -> tuple[str, str]:
+        ((mark, said),) = [(m, said) for m, name, said in doctor.checks() if name == flow.name]
+        return mark, said
+
+    assert found()[0] == doctor.OPTIONAL
+    assert "absent" in found()[1]
+    flow.mkdir()
+    (flow / "hashes.json").write_text("{")
+    assert found() == (doctor.MISSING, "no readable assets/pocket-flow/hashes.json")
+
+
 def test_a_full_disk_is_a_sentence(command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(model: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "images/a.png")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from absent_hub import unreachable
 from safetensors.torch import load_file, save_file
 from small_clip import PICTURES, small_clip, train
 from small_runs import TINY
@@ -27,7 +28,7 @@ from unlearn_app.concepts.concept import Concept, Prompt
 from unlearn_app.concepts.distractors import distractors
 from unlearn_app.evaluation.base_rates import relearning
 from unlearn_app.evaluation.judges import Scorer, likeliest, pretrained
-from unlearn_app.evaluation.judges.clip import answers, caption_of
+from unlearn_app.evaluation.judges.clip import ClipScorer, answers, caption_of
 from unlearn_app.evaluation.judges.loading import load_scorer
 from unlearn_app.evaluation.judges.vqa import SOMETHING_ELSE, QuestionJudge, question_of
 from unlearn_app.pocket.world.dataset import rendered, scenes
@@ -334,6 +335,11 @@ def test_a_judge_that_cannot_be_fetched_is_a_sentence_where_it_is_asked_for() ->
     assert load_scorer("sd", [concept("cat", "sd")]) is None
     with pytest.raises(ModelError, match="owner/name' cannot be loaded"):
         load_scorer("sd", [concept("cat", "sd")], "clip=owner/name")
+
+
+def test_without_a_network_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    unreachable(monkeypatch)
+    assert ClipScorer.for_world(world("sd"), [concept("cat", "sd")]) is None
 
 
 @pytest.fixture(scope="module")

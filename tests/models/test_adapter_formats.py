@@ -34,6 +34,7 @@ from unlearn_app.models.diffusers.adapter_formats import to_kohya
 from unlearn_app.models.diffusers.layer_names import flat, ldm_names
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.plain_weights import plain_weights
+from unlearn_app.models.diffusers.tiny_pipelines import flux, save
 from unlearn_app.models.generate import generate
 from unlearn_app.models.lora import dense, scaled
 from unlearn_app.settings.groups import AttackConfig
@@ -417,6 +418,89 @@ def test_flux_s_joined_queries_keys_and_values_are_taken_apart(tmp_path) -> None
     assert found.keys() == {f"transformer_blocks.0.attn.to_{part}" for part in "qkv"}
     for part, rows in zip("qkv", whole.split(6), strict=True):
         torch.testing.assert_close(found[f"transformer_blocks.0.attn.to_{part}"], rows)
+
+
+def kohya_layer(at: str, out: int, inside: int, rank: int = 2) -> dict[str, torch.Tensor]:
+    """A layer with random factors and the alpha 1."""
+    source = generator(len(at))
+    return {
+        f"{at}.lora_down.weight": torch.randn(rank, inside, generator=source),
+        f"{at}.lora_up.weight": torch.randn(out, rank, generator=source),
+        f"{at}.alpha": torch.tensor(1.0),
+    }
+
+
+def test_flux_s_single_blocks_are_taken_apart(tmp_path) -> None:
+    """`linear1` holds queries, keys, values and the first layer of the MLP; diffusers expects the
+    width of FLUX itself.
+    """
+    width, at = 3072, "lora_unet_single_blocks_0"
+    state = kohya_layer(f"{at}_linear1", 7 * width, width, rank=1)
+    state |= kohya_layer(f"{at}_linear2", width, 5 * width, rank=1)
+    state |= kohya_layer(f"{at}_modulation_lin", 3 * width, width, rank=1)
+    found = read_adapter(write(tmp_path / "a.safetensors", state))
+    rows = dict.fromkeys(("attn.to_q", "attn.to_k", "attn.to_v"), width) | {"proj_mlp": 4 * width}
+    ups = state[f"{at}_linear1.lora_up.weight"].split([*rows.values()])
+    wanted = {layer: ("linear1", up) for layer, up in zip(rows, ups, strict=True)}
+    wanted["proj_out"] = "linear2", state[f"{at}_linear2.lora_up.weight"]
+    wanted["norm.linear"] = "modulation_lin", state[f"{at}_modulation_lin.lora_up.weight"]
+    assert len(found) == 2 * len(wanted)
+    for layer, (name, up) in wanted.items():
+        a, b = (found[f"single_transformer_blocks.0.{layer}.lora_{side}.weight"] for side in "AB")
+        down = state[f"{at}_{name}.lora_down.weight"]
+        torch.testing.assert_close(b * a[:, :9], up * down[:, :9])
+
+
+T5 = "encoder.block.0.layer.0.SelfAttention.q"
+CLIP = "encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (f"lora_te1_text_model_{flat(CLIP)}", f"lora_te3_{flat(T5)}"),
+        (f"lora_te1_text_model_{flat(CLIP)}", f"lora_te2_{flat(T5)}"),
+        (
+            f"text_encoders.clip_l.transformer.text_model.{CLIP}",
+            f"text_encoders.t5xxl.transformer.{T5}",
+        ),
+    ],
+)
+def test_text_encoders_beside_flux_s_own_names_are_read(tmp_path, first: str, second: str) -> None:
+    """diffusers drops T5's layers, and says so in its log only."""
+    model = load_pipeline(save(tmp_path / "model", flux), "flux")
+    width = model.pipe.transformer.inner_dim
+    asked = {
+        "transformer_blocks.0.attn.to_out.0": (
+            "lora_unet_double_blocks_0_img_attn_proj",
+            width,
+            width,
+        ),
+        f"text_encoder.{CLIP}": (first, 32, 32),
+        f"text_encoder_2.{T5}": (second, 16, 32),
+    }
+    state = {}
+    for layer in asked.values():
+        state |= kohya_layer(*layer)
+    model.load_adapter("unlearn", read_adapter(write(tmp_path / "a.safetensors", state)))
+    found = dense(model.adapter_state("unlearn"))
+    assert found.keys() == asked.keys()
+    for layer, (name, _, _) in asked.items():
+        a, b = (state[f"{name}.lora_{side}.weight"].double() for side in ("down", "up"))
+        torch.testing.assert_close(found[layer], 0.5 * b @ a, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lora_te2_nonsense", "lora_text_0", "transformer.single_transformer_blocks.0.proj_out"],
+)
+def test_other_names_beside_flux_s_own_are_refused(tmp_path, name: str) -> None:
+    model = load_pipeline(save(tmp_path / "model", flux), "flux")
+    width = model.pipe.transformer.inner_dim
+    state = kohya_layer("lora_unet_double_blocks_0_img_attn_proj", width, width)
+    file = write(tmp_path / "a.safetensors", state | kohya_layer(name, 16, 16))
+    with pytest.raises(ModelError, match=r"other layers|others such as"):
+        model.load_adapter("unlearn", read_adapter(file))
 
 
 OTHERS = {

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from absent_hub import unreachable
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -40,6 +41,9 @@ class Hub:
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
         self.fetched: list[str] = []
+
+    def model_info(self, repo: str, timeout: float) -> None:
+        """It is there."""
 
     def list_repo_files(self, repo: str, revision: str) -> list[str]:
         files = [path for path in self.folder.rglob("*") if path.is_file()]
@@ -123,6 +127,11 @@ def test_an_incomplete_download_is_a_sentence(online: Hub, monkeypatch) -> None:
     monkeypatch.setattr(hub, "_fetched", no_network)
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
     assert "The model's vae has no weights" in refused()
+
+
+def test_without_a_network_the_hub_is_asked_once(monkeypatch) -> None:
+    unreachable(monkeypatch)
+    assert "is not in the cache and the Hub cannot be reached" in refused()
 
 
 def no_network(repo: str, kinds: object) -> Path:

@@ -2,32 +2,41 @@
 own again afterwards, and what latents do not divide is refused.
 """
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from PIL import Image
+from small_clip import small_clip
 from small_runs import TINY
 
-from unlearn_app.common.errors import ConfigError
+from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.common.json_values import to_json
+from unlearn_app.continual.ledger import Ledger
+from unlearn_app.continual.sequence import add_original, append
+from unlearn_app.models.diffusers import pipeline
 from unlearn_app.models.diffusers.estimate import measured
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.diffusers.single_file import STABLE_DIFFUSION_1
-from unlearn_app.models.diffusers.tiny_pipelines import flux, save, sd1, sdxl
+from unlearn_app.models.diffusers.tiny_pipelines import flux, save, sd1, sd3, sdxl
 from unlearn_app.models.latent_store import Recorder
 from unlearn_app.models.sizes import picture_shape, sides_at
+from unlearn_app.runs.attack_run import run_attacks
+from unlearn_app.runs.findings import FOLDER
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.cost import run_cost
-from unlearn_app.settings.run_config import make_config
+from unlearn_app.settings.run_config import make_config, make_plan
 
 ASKED = "compare.resolution"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("made", [sd1, sdxl, flux])
+@pytest.mark.parametrize("made", [sd1, sdxl, sd3, flux])
 def test_a_run_paints_and_trains_in_its_resolution(made: Any, tmp_path: Path) -> None:
     folder = save(tmp_path / "model", made)
     model = load_pipeline(folder, str(folder))
@@ -44,6 +53,83 @@ def test_a_run_paints_and_trains_in_its_resolution(made: Any, tmp_path: Path) ->
     assert seen == {(36, 16) if made is flux else (4, 12, 12)}
     assert picture_shape(model) == (64, 64)
     assert f"--set {ASKED}=96" in stored.record["command"]
+
+
+@pytest.mark.slow
+def test_attacks_and_ledgers_paint_in_the_resolution_of_their_run(tmp_path: Path) -> None:
+    judge = tmp_path / "clip"
+    for part in small_clip():
+        part.save_pretrained(judge)
+    folder = save(tmp_path / "model", sd1)
+    model = load_pipeline(folder, str(folder))
+    changes = TINY | {ASKED: 96, "judge": f"clip={judge}"}
+    config = make_config("cat", model=str(folder), **changes)
+    list(run(config, tmp_path / "out", model=model))
+    list(run_attacks(Run.open(tmp_path / "out"), ["noise"], {"noise.tries": 1}, model=model))
+    tries = [*(tmp_path / "out" / FOLDER).rglob("*.png")]
+    assert tries
+    assert {Image.open(file).size for file in tries} == {(96, 96)}
+    assert picture_shape(model) == (64, 64)
+
+    ledger = Ledger.create(tmp_path / "ledger", config, make_plan(pictures=1), ("cat",))
+    list(add_original(ledger, model, None))
+    list(append(ledger, "cat", model, None))
+    panel = [ledger.picture(number, "cat") for number in (0, 1)]
+    assert {Image.open(file).size for file in panel} == {(96, 96)}
+    assert picture_shape(model) == (64, 64)
+
+
+def test_fewer_pictures_are_painted_at_once_where_they_are_larger(tmp_path: Path) -> None:
+    """Four times the pixels are a quarter of the pictures, unless the chunk is planned for them."""
+    model = load_pipeline(save(tmp_path / "model", sd1), "sd1")
+    seen, how = [], {"steps": 1, "guidance_scale": 1.0}
+    model.network.register_forward_pre_hook(
+        lambda _, inputs, named: seen.append(len(numbers(inputs, named))), with_kwargs=True
+    )
+    model.chunk = 4
+    for planned, sizes in ((False, [1, 1, 1, 1]), (True, [4])):
+        model.planned = planned
+        seen.clear()
+        with model.of_resolution(128):
+            latents = model.sample(["a"] * 4, range(4), **how)
+        assert seen == sizes
+        assert latents.shape[2:] == (16, 16)
+    seen.clear()
+    model.planned = False
+    model.sample(["a"] * 4, range(4), **how)
+    assert seen == [4]
+
+
+def test_an_autoencoder_on_a_card_works_on_tiles_of_large_pictures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_pipeline(save(tmp_path / "model", sd1), "sd1")
+    vae, larger = model.pipe.vae, torch.zeros(1, 4, 12, 12)
+    monkeypatch.setattr(pipeline, "TILED", 64)
+    model.decode(larger)
+    assert not vae.use_tiling, "on a CPU pictures are the same to the last bit"
+    model.device = SimpleNamespace(type="cuda")
+    for work in (model.decode, lambda x: model.encode_pictures(x[:, :3].repeat(1, 1, 8, 8))):
+        for latents, tiled in ((larger, True), (torch.zeros(1, 4, 8, 8), False)):
+            work(latents)
+            assert vae.use_tiling == tiled
+
+
+def test_the_pixels_of_a_latent_are_the_model_s(tmp_path: Path) -> None:
+    """Here 4 along each side."""
+    three = {"block_out_channels": (8, 8, 16), "down_block_types": ("DownEncoderBlock2D",) * 3}
+    three["up_block_types"] = ("UpDecoderBlock2D",) * 3
+    made = sd1()
+    made.register_modules(vae=AutoencoderKL(**{**made.vae.config, **three}))
+    made.vae_scale_factor = 4
+    model = load_pipeline(save(tmp_path / "model", lambda: made), "sd1")
+    assert picture_shape(model) == (32, 32)
+    with model.of_resolution(64):
+        assert model.latent_shape == (4, 16, 16)
+        (latents,) = model.sample(["a"], [0], steps=1, guidance_scale=1.0)
+        assert model.decode(latents[None]).shape[2:] == picture_shape(model) == (64, 64)
+    with pytest.raises(ModelError, match="is 66 x 64; multiples of 4 are accepted"):
+        model.sample(["a"], [0], steps=1, guidance_scale=1.0, size=(66, 64))
 
 
 def numbers(inputs: tuple, named: dict[str, Any]) -> torch.Tensor:
@@ -116,3 +202,13 @@ def test_records_without_it_are_as_before_and_larger_pictures_cost_more() -> Non
     usual, larger = (make_config("cat", model="sd", **{ASKED: pixels}) for pixels in (0, 1024))
     assert to_json(larger.compare)["resolution"] == 1024
     assert run_cost(larger) == 4 * run_cost(usual)
+
+
+def test_a_family_s_own_size_costs_no_more(tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionXLPipeline"}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    costs = [
+        run_cost(make_config("cat", model=str(tmp_path), **{ASKED: pixels}))
+        for pixels in (0, 1024, 2048)
+    ]
+    assert costs == [costs[0], costs[0], 4 * costs[0]]

@@ -1,10 +1,15 @@
 """The card of the bundled models is what the template makes of card.json."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from unlearn_app.common.errors import ConfigError
 from unlearn_app.common.paths import POCKET
-from unlearn_app.pocket.card import card_text, part_sizes
+from unlearn_app.common.record_files import read_json
+from unlearn_app.pocket.card import card_text, part_sizes, write_card, write_flow_card
 
 
 def rendered_card(pocket: Any, **training: Any) -> str:
@@ -26,6 +31,22 @@ def test_a_training_has_a_row_and_its_note_a_line(pocket: Any) -> None:
     assert "\n\nWhere this run left the recipe:\n\n- " in text
     assert "\n- autoencoder: shorter.\n" in text
     assert "The decoder was then trained on codes with noise" in text
+
+
+@pytest.mark.parametrize("write", [write_card, write_flow_card])
+@pytest.mark.parametrize("card", [None, "{", "[]", "{}"])
+def test_without_a_training_there_must_be_a_card(write: Any, card: Any, tmp_path: Path) -> None:
+    for name in ("pocket", "pocket-flow"):
+        (tmp_path / name).mkdir()
+        if card:
+            (tmp_path / name / "card.json").write_text(card)
+    with pytest.raises(ConfigError, match=r"card.* --work with a finished training is accepted"):
+        next(write(assets=tmp_path))
+
+
+def test_a_card_is_read_as_it_is() -> None:
+    card = POCKET / "card.json"
+    assert read_json(card, "card") == json.loads(card.read_text(encoding="utf-8"))
 
 
 def test_arms_have_a_table(pocket: Any) -> None:

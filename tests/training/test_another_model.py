@@ -85,7 +85,7 @@ class TinyFlow(AdaptedNetwork):
 
     base_hash, device = "tiny", torch.device("cpu")
     scheduler = "Euler"
-    latent_shape = (CHANNELS, SIDE, SIDE)
+    latent_shape, enlarged = (CHANNELS, SIDE, SIDE), 1
     parameterization = Flow(1000)
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """Worlds: chosen by the name of the model, and what each says of its concepts and judges."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from unlearn_app.common.errors import ConfigError, ModelError
 from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import known_concepts, tuning_prompts
 from unlearn_app.models.catalog import load_model
+from unlearn_app.models.diffusers import single_file
 from unlearn_app.pocket.concepts import TEST_STYLES, kind_of
 from unlearn_app.pocket.world.vocabulary import STYLES
 from unlearn_app.settings.run_config import make_config
@@ -53,6 +55,32 @@ def test_a_flow_transformer_that_is_not_there_is_refused_with_the_way_to_it(
     monkeypatch.setattr(pocket_flow, "POCKET_FLOW", tmp_path / "assets" / "pocket-flow")
     with pytest.raises(ModelError, match=r"not in assets/pocket-flow.*pocket train --flow"):
         load_model("pocket-flow")
+
+
+def test_a_name_that_no_file_can_have_is_left_to_loading() -> None:
+    name = "a" * 300
+    assert make_config("cat", model=name).model == name
+    with pytest.raises(ModelError, match="cannot be read: File name too long"):
+        load_model(name)
+
+
+def test_a_single_file_is_read_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, file = [], tmp_path / "xl.safetensors"
+    file.write_bytes(b"x")
+
+    def check(path: Path) -> dict[str, dict[str, str]]:
+        read.append(path)
+        return {"model_index.json": {"_class_name": "StableDiffusionXLPipeline"}}
+
+    monkeypatch.setattr(single_file, "check_checkpoint", check)
+    for _ in range(3):
+        assert make_config("cat", model=str(file)).compare.guidance_scale == 5
+    assert read == [file]
+    os.utime(file, ns=(0, 0))
+    make_config("cat", model=str(file))
+    assert read == [file, file]
 
 
 def test_the_open_world_knows_no_concept_and_nothing_unseen() -> None:

@@ -126,9 +126,11 @@ def _bundled() -> Iterator[Check]:
 
 def _pocket_flow() -> Check:
     name = POCKET_FLOW.name
+    if not POCKET_FLOW.is_dir():
+        return OPTIONAL, name, "absent; `pocket render` and `pocket train --flow` make it"
     try:
         count, changed = changed_files(POCKET_FLOW)
     except OutputError:
-        return OPTIONAL, name, "absent; `pocket render` and `pocket train --flow` make it"
+        return MISSING, name, f"no readable assets/{name}/{HASHES}"
     found = f"differ: {', '.join(changed)}" if changed else f"{count} hashes match"
     return _check(name, not changed, found)

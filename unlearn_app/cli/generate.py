@@ -75,12 +75,13 @@ def generate(
     """
     texts = [clean_text(text, "prompt") for text in prompt]
     asked = _pictures(texts, seed, seeds)
+    own = world(model).model_settings()
     how = {
         "sampling_steps": whole_number(
-            steps or _usual(model, "sampling_steps"), "steps", *RANGES["sampling_steps"]
+            steps or _usual(own, "sampling_steps"), "steps", *RANGES["sampling_steps"]
         ),
         "guidance_scale": real_number(
-            guidance or _usual(model, "guidance_scale"), "guidance", *RANGES["guidance_scale"]
+            guidance or _usual(own, "guidance_scale"), "guidance", *RANGES["guidance_scale"]
         ),
         "size": _size(size) if size else None,
         "negative": clean_text(negative, "negative prompt") if negative.strip() else "",
@@ -93,9 +94,8 @@ def generate(
         typer.echo(folder / name)
 
 
-def _usual(model: str, name: str) -> str:
-    """A setting of the comparison in a run with the model."""
-    own = world(model).model_settings()
+def _usual(own: dict[str, Any], name: str) -> str:
+    """A setting of the comparison in a run with a model that has its `own` settings."""
     return str(own.get(f"compare.{name}", getattr(CompareConfig, name)))
 
 

@@ -260,6 +260,8 @@ class Sampler(Protocol):
     """Pictures from prompts, and between pictures and latents."""
 
     latent_shape: tuple[int, int, int]
+    enlarged: int
+    """Pixels of a picture along each side of a latent."""
     scheduler: str
     """The name of the model's own scheduler, as diffusers calls it."""
 

@@ -8,7 +8,7 @@ from ..common.errors import ConfigError
 from .protocols import Model
 
 ENLARGED = 8
-"""Pixels of a picture along each side of a latent."""
+"""Pixels of a picture along each side of a latent, in all but a few models."""
 NUMBER = 4
 """Bytes of an adapter's float32."""
 
@@ -20,7 +20,7 @@ LARGEST_SIDE = 4096
 def picture_shape(model: Model) -> tuple[int, int]:
     """The height and width of a picture by `model`, in pixels."""
     _, height, width = model.latent_shape
-    return ENLARGED * height, ENLARGED * width
+    return model.enlarged * height, model.enlarged * width
 
 
 def picture_size(model: Model, size: tuple[int, int] | None = None) -> int:
@@ -28,14 +28,16 @@ def picture_size(model: Model, size: tuple[int, int] | None = None) -> int:
     return 3 * math.prod(size or picture_shape(model))
 
 
-def sides_at(own: Sequence[int], pixels: int, multiple: int = 1) -> tuple[int, int]:
+def sides_at(
+    own: Sequence[int], pixels: int, multiple: int = 1, enlarged: int = ENLARGED
+) -> tuple[int, int]:
     """The height and width of latents whose pictures have `pixels` along the longer side, in the
-    proportions of latents with the sides `own`.
+    proportions of latents with the sides `own`; each of them is `enlarged` pixels.
 
     Raises:
         ConfigError: they are no multiples of `multiple`.
     """
-    longer, step = max(own), ENLARGED * multiple
+    longer, step = max(own), enlarged * multiple
     pairs = [divmod(side * pixels, longer * step) for side in own]
     if any(rest or not count for count, rest in pairs):
         raise ConfigError(

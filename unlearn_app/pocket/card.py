@@ -1,6 +1,5 @@
 """The model cards of the bundled world: measured scores and sheets of pictures."""
 
-import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..common.atomic_files import replacement, write_bytes
 from ..common.errors import ConfigError, OutputError
 from ..common.images import to_pil
 from ..common.paths import ASSETS, POCKET_FLOW
-from ..common.record_files import read_json
+from ..common.record_files import damaged, read_json
 from ..common.registry import world
 from ..common.templates import templates
 from ..evaluation.judges.pocket_judge import PocketJudge
@@ -181,7 +180,13 @@ def flow_card_text(card: dict[str, Any], sizes: Sequence[tuple[str, str, float, 
 def _training_facts(work: Path | None, folder: Path) -> dict[str, Any]:
     """The recipe and what is recorded of the training, from `work` or the present card."""
     if work is None:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        try:
+            card = read_json(folder / "card.json", "card")
+            if not isinstance(card, dict) or not {"recipe", "training"} <= card.keys():
+                raise damaged(folder, "card", "card.json says nothing of a training")
+        except OutputError as error:
+            sentence = f"{str(error).rstrip('.')}; --work with a finished training is accepted."
+            raise ConfigError(sentence) from error
         return {part: card[part] for part in ("recipe", "training", "arms") if part in card}
     arms = work / ARMS_FILE
     try:

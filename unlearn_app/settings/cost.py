@@ -25,8 +25,6 @@ TEXTS = 20
 """Texts that are encoded in the time of a forward pass, at least."""
 WATCHED = 28
 """Pictures generated while the model unlearns: frames, and those by which a collapse is told."""
-USUAL_SIDE = 512
-"""Pixels along a side of pictures up to which a pass counts as one, whatever is asked for."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 
@@ -103,8 +101,9 @@ def request_cost(config: RunConfig, plan: "groups.SequenceConfig", earlier: int)
 
 
 def _larger(config: RunConfig) -> int:
-    """How many times as much a pass costs for pictures larger than `USUAL_SIDE`."""
-    return max(1, -(-(config.compare.resolution**2) // USUAL_SIDE**2))
+    """How many times as much a pass costs for pictures larger than those of the model's family."""
+    usual = registry.world(config.model).usual_side()
+    return max(1, -(-(config.compare.resolution**2) // usual**2))
 
 
 def _picture(config: RunConfig) -> int:

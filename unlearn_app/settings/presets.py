@@ -55,6 +55,12 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
 defaults of diffusers' pipelines; the resolution is the one that a model was trained for.
 """
 
+USUAL_SIDE = 512
+LARGER_SIDES = dict.fromkeys(
+    ("StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline"), 1024
+)
+"""Pixels along a side of pictures that a family is made for."""
+
 KEYS_VALUES: dict[str, Any] = {"unlearn.modules": "keys_values", "unlearn.lr": 4e-3}
 """What 2511.07970 trains; so few weights take twice the usual learning rate to forget anything in
 as many steps.
@@ -90,6 +96,13 @@ def request_settings(regularization: str, preset: str = "fast") -> dict[str, Any
         KeyError: there is no such regularization.
     """
     return (EQUAL_BUDGET if preset == "fast" else {}) | REGULARIZATION_PRESETS[regularization]
+
+
+def usual_side(pipeline: str) -> int:
+    """Pixels along a side of pictures by the models of a family, as diffusers names its
+    pipelines.
+    """
+    return LARGER_SIDES.get(pipeline, USUAL_SIDE)
 
 
 def family_settings(pipeline: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..concepts.concept import Concept, Kind, KnownConcept, Lesson, Prompt
 from ..concepts.diversification import free_concept, nearest_words, request_words
+from ..settings.presets import USUAL_SIDE
 from ..settings.run_config import BY_WORDS
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class World:
     def model_settings(self) -> dict[str, Any]:
         """The settings, by dotted name, that the model's family needs in every preset."""
         return {}
+
+    def usual_side(self) -> int:
+        """Pixels along a side of pictures that the model's family is made for."""
+        return USUAL_SIDE
 
     def run_settings(self, text: str, objective: str) -> dict[str, Any]:
         """The settings, by dotted name, of `objective` for the concept `text` in the preset fast,

@@ -1,12 +1,13 @@
 """The open world: real models, whose pictures may show anything."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import ModelError, OutputError
 from ..common.record_files import read_json
 from ..common.registry import register
-from ..settings.presets import family_settings
+from ..settings.presets import family_settings, usual_side
 from . import World
 
 INDEX = "model_index.json"
@@ -21,13 +22,21 @@ class OpenWorld(World):
     def model_settings(self) -> dict[str, Any]:
         return family_settings(_pipeline_of(self.model))
 
+    def usual_side(self) -> int:
+        return usual_side(_pipeline_of(self.model))
+
 
 def _pipeline_of(model: str) -> str:
     """The class of a model's pipeline by its index; "" where there is none on this machine."""
-    if Path(model).is_file():
-        return _pipeline_in(Path(model))
-    index = Path(model) / INDEX
-    if not Path(model).exists() and model.count("/") == 1:
+    place = Path(model)
+    try:
+        here, is_file = place.exists(), place.is_file()
+    except OSError:  # no name that a file can have; loading says so
+        return ""
+    if is_file:
+        return _pipeline_in(place, place.stat().st_mtime_ns)
+    index = place / INDEX
+    if not here and model.count("/") == 1:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 
@@ -43,8 +52,11 @@ def _pipeline_of(model: str) -> str:
     return str(found.get("_class_name")) if isinstance(found, dict) else ""
 
 
-def _pipeline_in(file: Path) -> str:
-    """The class of the pipeline in a single file; "" where it is refused when it is loaded."""
+@lru_cache(maxsize=8)
+def _pipeline_in(file: Path, changed: int) -> str:
+    """The class of the pipeline in a single file that was `changed` last then; "" where it is
+    refused when it is loaded.
+    """
     from ..models.diffusers.single_file import check_checkpoint
 
     try:

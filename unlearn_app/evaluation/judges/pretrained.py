@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from ...common.errors import ModelError, OutputError, UnlearnError, enough_memory
 from ...common.record_files import Record, checked, read_json, sha256_of
+from ...models.diffusers.hub import answers
 from ...models.diffusers.model_folder import Few, Many, TextSizes, first_line, looks_like_hub_id
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -74,12 +75,15 @@ def load_pretrained(kind: Any, place: str) -> Pretrained:
         _check(folder, kind.config_class.model_type)
     elif folder.exists() or not looks_like_hub_id(place):
         raise ModelError(f"There is no judge in {place!r}; a folder or owner/name is accepted.")
+    reach = {"local_files_only": local or not answers(place)}
     how = {"use_safetensors": True, "dtype": torch.float32}
     try:
         with warnings.catch_warnings(), enough_memory(f"The judge {place!r}", "its size"):
             warnings.simplefilter("ignore")
-            network = load_whole(kind, place, f"{said}: it", **how).eval().requires_grad_(False)
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            network = (
+                load_whole(kind, place, f"{said}: it", **how | reach).eval().requires_grad_(False)
+            )
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **reach)
     except UnlearnError:
         raise
     except OSError as error:

@@ -282,7 +282,10 @@ CHECKS: dict[str, tuple[str, Callable[[Material], str]]] = {
     "ledger": ("a ledger of two requests", keeps_a_ledger),
     "to-diffusers": ("adapter out: `load_lora_weights` gives the same pictures", goes_to_diffusers),
     "to-comfyui": ("adapter out: ComfyUI's key map has all of it", goes_to_comfyui),
-    "from-others": ("adapter in: diffusers' with its alpha, kohya's keys", takes_foreign_adapters),
+    "from-others": (
+        "adapter in: diffusers' with its alpha, kohya's keys (of SD 3 OneTrainer's)",
+        takes_foreign_adapters,
+    ),
     "audit": ("audit of an adapter", is_audited),
 }
 """By name what a check shows, in words, and the check: it returns a note, and raises where it

@@ -66,6 +66,15 @@ LARGEST_MIDDLE = 2**26
 """Numbers of a factor whose parts are multiplied; the largest convolution of SDXL has 2^24."""
 LARGEST_SETTINGS, MOST_PATTERNS = 2**20, 10_000
 """Letters of an adapter's settings in its metadata, and layers with an alpha of their own."""
+FLUX_TEXTS = {
+    "text_encoders.clip_l.transformer.": "text_encoder.",
+    "text_encoders.t5xxl.transformer.": "text_encoder_2.",
+}
+"""What ComfyUI calls the text encoders of FLUX, and diffusers."""
+FLUX_KEPT = re.compile(
+    r"(lora_unet_|diffusion_model\.)(?!.*position_embedding).+(\.lora_(down|up)\.weight|\.alpha)"
+)
+"""Names of kohya's for FLUX's transformer that diffusers reads; it drops many others."""
 SDXL_WIDTH = 2048
 BASES = {
     768: ("sd_v1", "stable-diffusion-v1/lora"),
@@ -162,18 +171,41 @@ def _refuse_other_kinds(
 def _without_flux_names(tensors: Mapping[str, Tensor], said: str) -> Mapping[str, Tensor]:
     """The tensors of an adapter for FLUX by the names of diffusers, which splits what the original
     code holds in one matrix.
+
+    The names of text encoders stay: diffusers drops those of T5 and says nothing.
     """
     if not any(block in name for name in tensors for block in FLUX_BLOCKS):
         return tensors
     from diffusers.loaders import FluxLoraLoaderMixin
 
+    tensors = {_flux_text(name): tensor for name, tensor in tensors.items()}
+    texts = {name: tensor for name, tensor in tensors.items() if _of_text(name)}
+    others = {name: tensor for name, tensor in tensors.items() if name not in texts}
+    kohya = any(".lora_down." in name for name in others)
+    if dropped := [name for name in others if kohya and not FLUX_KEPT.fullmatch(name)]:
+        raise ModelError(
+            f"{said} has names of FLUX, and others such as {shown(dropped[0])[:80]!r}; {ACCEPTED}."
+        )
     try:
-        found, alphas = FluxLoraLoaderMixin.lora_state_dict(dict(tensors), return_alphas=True)
+        found, alphas = FluxLoraLoaderMixin.lora_state_dict(others, return_alphas=True)
     except Exception as error:  # nonsense can make it raise anything
         raise ModelError(
             f"{said} has names of FLUX that diffusers cannot convert; {ACCEPTED}."
         ) from error
-    return dict(found) | {name: torch.tensor(alpha) for name, alpha in (alphas or {}).items()}
+    scales = {name: torch.tensor(alpha) for name, alpha in (alphas or {}).items()}
+    return dict(found) | scales | texts
+
+
+def _flux_text(name: str) -> str:
+    """A name in an adapter for FLUX, that of a text encoder as diffusers has it."""
+    for theirs, ours in FLUX_TEXTS.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
+
+
+def _of_text(name: str) -> bool:
+    return name.startswith("lora_te") or is_text(name)
 
 
 def _configs(metadata: Mapping[str, str], said: str) -> dict[str, dict[str, Any]]:

@@ -113,7 +113,8 @@ def measured(
         made = sketch.reset_adapter("unlearn", rank, float(rank), 0, unlearn.modules)
     trained = list(made.values())
     network, sides = sketch.network, sides_of(denoiser)
-    sides = sides_at(sides, resolution) if resolution else sides
+    enlarged = 2 ** (len(vae["block_out_channels"]) - 1)
+    sides = sides_at(sides, resolution, enlarged=enlarged) if resolution else sides
     weights = sum(weight.numel() for weight in base_weights(network).values())
     with sketch.training("unlearn"):
         kept = step_cost(network, 1, *sides, trained)

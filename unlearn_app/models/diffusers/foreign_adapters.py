@@ -44,7 +44,8 @@ def trained_elsewhere(pipe: Any, folder: Path) -> None:
         **{f"{name}_lora_layers": state for name, state in states.items()},
         **_collate_lora_metadata(trained),
     )
-    # The converter knows what to write before a UNet and text encoders, but no transformer.
+    # The converter knows what to write before a UNet and text encoders, but no transformer; this is
+    # OneTrainer's. kohya's own names for SD 3 are those of the original code, which are refused.
     prefix = {"transformer": "lora_transformer"}
     both = {
         f"{prefix.get(name, name)}.{key}": tensor

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -17,6 +18,22 @@ from huggingface_hub.errors import (
 
 from ...common.errors import ModelError, UnlearnError
 from .model_folder import INDEX, check_kind, files_to_read, first_line
+
+WAIT = 5
+"""Seconds in which the Hub must answer."""
+
+
+def answers(repo: str) -> bool:
+    """Whether the Hub says anything of `repo`, owner/name; downloads ask five times more where it
+    cannot be reached, for almost half a minute a file.
+    """
+    try:
+        HfApi().model_info(repo, timeout=WAIT)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # no network, in classes of the library below
+        return False
+    return True
 
 
 def downloaded(repo: str, kinds: Collection[str]) -> Path:
@@ -53,6 +70,7 @@ def downloaded(repo: str, kinds: Collection[str]) -> Path:
 
 
 def _fetched(repo: str, kinds: Collection[str]) -> Path:
+    HfApi().model_info(repo, timeout=WAIT)  # fails at once without a network
     file = Path(hf_hub_download(repo, INDEX))  # of the main branch, whose commit the cache notes
     commit, index = file.parent.name, json.loads(file.read_text())
     check_kind(index, repo, kinds)

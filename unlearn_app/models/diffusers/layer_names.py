@@ -147,6 +147,9 @@ def aliases(layers: Collection[str], texts: Mapping[str, Collection[str]]) -> di
     """
     part = denoiser_part(layers)
     known = {}
+    prefixes = dict(TEXT_PREFIXES)
+    if "text_encoder_3" not in texts:  # kohya calls FLUX's T5 like that of SD 3
+        prefixes["text_encoder_2"] += TEXT_PREFIXES["text_encoder_3"]
     for encoder, inner in texts.items():
         for name in inner:
             layer = f"{encoder}.{name}"
@@ -154,7 +157,7 @@ def aliases(layers: Collection[str], texts: Mapping[str, Collection[str]]) -> di
             whole |= {name.removeprefix(TEXT_MODEL)}
             for said in whole:
                 known |= {f"{encoder}.{said}": layer}
-                known |= {prefix + flat(said): layer for prefix in TEXT_PREFIXES[encoder]}
+                known |= {prefix + flat(said): layer for prefix in prefixes[encoder]}
                 known.setdefault(said, layer)  # of an adapter that was saved without its pipeline
     for layer, name in (ldm_names(layers) if part == "unet" else {}).items():
         known |= {f"lora_unet_{flat(name)}": layer, name: layer, f"diffusion_model.{name}": layer}

@@ -8,9 +8,6 @@ from torch import nn
 from ..memory import Plan
 from .layer_names import TEXT_PREFIXES
 
-TILED = 1024
-"""Pixels of a side above which an autoencoder works on tiles."""
-
 
 def follow(model: Any, plan: Plan) -> None:
     """Let a model use the memory of its device as planned.
@@ -19,6 +16,7 @@ def follow(model: Any, plan: Plan) -> None:
     """
     model.rows_at_once = plan.rows
     model.chunk = plan.chunk
+    model.planned = model.device.type != "cpu"
     if plan.checkpointed:
         model.network.enable_gradient_checkpointing()
     else:
@@ -26,8 +24,6 @@ def follow(model: Any, plan: Plan) -> None:
     if model.device.type == "cpu":
         return
     model.pipe.vae.enable_slicing()
-    if max(model.latent_shape[1:]) * model.pipe.vae_scale_factor > TILED:
-        model.pipe.vae.enable_tiling()
     for name in TEXT_PREFIXES:
         if encoder := getattr(model.pipe, name, None):
             park(encoder, model.device)

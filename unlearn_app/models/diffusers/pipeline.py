@@ -29,6 +29,8 @@ from .layer_names import TEXT_PREFIXES
 from .sampling import StochasticFlow, run_pipeline
 
 CHUNK = 18
+TILED = 1024
+"""Pixels of a side above which an autoencoder on a card works on tiles."""
 TRIED_SIDE = 8
 """The largest side, in latent pixels, of the picture that `try_out` makes."""
 
@@ -60,11 +62,14 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         self.base_hash = base_hash
         self.store: Store | None = user_store()
         self.chunk = CHUNK
+        self.planned = False
+        """Whether `chunk` is for pictures of the run's resolution, not of the model's own size."""
         self.scheduler = type(pipe.scheduler).__name__
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe.to(self.device)
         self.parameterization = self._learned()
         self.latent_shape = self._latent_shape()
+        self.enlarged = self.pipe.vae_scale_factor
         self._check_sides()
         for part in self._weighted().values():
             part.requires_grad_(False).eval()
@@ -156,7 +161,7 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
                         f" {part}; finite weights are accepted."
                     )
         height, width = (min(side, TRIED_SIDE) for side in self.latent_shape[1:])
-        scale = self.pipe.vae_scale_factor
+        scale = self.enlarged
         with self._of_size((width * scale, height * scale)):
             cond = self.encode_text([""])
             zeros = torch.zeros(1, *self.latent_shape).to(cond.states)
@@ -176,9 +181,8 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         if not pixels:
             yield
             return
-        height, width = sides_at(self.latent_shape[1:], pixels, self.multiple)
-        scale = self.pipe.vae_scale_factor
-        with self._of_size((width * scale, height * scale)):
+        height, width = sides_at(self.latent_shape[1:], pixels, self.multiple, self.enlarged)
+        with self._of_size((width * self.enlarged, height * self.enlarged)):
             yield
 
     @contextmanager
@@ -188,8 +192,13 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
         Raises:
             ModelError: the family's pipelines cannot make such pictures.
         """
-        own = self.latent_shape
-        width, height = (side // self.pipe.vae_scale_factor for side in size)
+        own, scale = self.latent_shape, self.enlarged
+        if any(side % scale for side in size):
+            raise ModelError(
+                f"The size for the model {self.name} is {size[0]} x {size[1]}; multiples of"
+                f" {scale} are accepted."
+            )
+        width, height = (side // scale for side in size)
         self.latent_shape = own[0], height, width
         try:
             self._check_sides()
@@ -325,17 +334,26 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        vae = self.pipe.vae
+        vae = self._autoencoder(max(latents.shape[2:]) * self.enlarged)
         scaled = (latents / vae.config.scaling_factor + self._shift).to(vae.dtype)
         chunk = self._chunk(math.prod(self.latent_shape), latents[0].numel())
         pieces = [vae.decode(part).sample.float().cpu() for part in scaled.split(chunk)]
         return self._finite(torch.cat(pieces)).clamp(-1, 1)
 
-    def _chunk(self, usual: int, numbers: int) -> int:
+    def _chunk(self, own: int, numbers: int) -> int:
         """How many pictures with `numbers` in their latents take about the memory of `chunk` with
-        the `usual` count.
+        the usual count: the run's `own`, or the model's where nothing is planned.
         """
+        usual = own if self.planned else math.prod(self._latent_shape())
         return min(self.chunk, max(1, self.chunk * usual // numbers))
+
+    def _autoencoder(self, side: int) -> Any:
+        """The autoencoder, which on a card works on tiles of pictures with that longer side in
+        pixels.
+        """
+        if self.device.type != "cpu":
+            self.pipe.vae.use_tiling = side > TILED
+        return self.pipe.vae
 
     def _finite(self, pictures: Tensor) -> Tensor:
         """`pictures` or latents of them, where all numbers are finite.
@@ -350,8 +368,10 @@ class PipelineModel(AdaptedNetwork, TextEncoder, Sampler):
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        parts = pictures.to(self.device, vae.dtype).split(self.chunk)
+        height, width = pictures.shape[2:]
+        vae, own = self._autoencoder(max(height, width)), math.prod(self.latent_shape)
+        numbers = self.latent_shape[0] * height * width // self.enlarged**2
+        parts = pictures.to(vae.device, vae.dtype).split(self._chunk(own, numbers))
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in parts])
         return (latents.float() - self._shift) * vae.config.scaling_factor
 

@@ -23,9 +23,9 @@ class StableDiffusionXL(StableDiffusion):
 
     The states of its two text encoders stand side by side (L, D1 + D2), `pooled` is the second
     one's, and `extras["time_ids"]` (B, 6) holds the original size, the crop and the target size, of
-    the size that the model is made for. The empty prompt is zeros where the pipeline is configured
-    to guide away from zeros, so that `null` is what a call without a negative prompt guides away
-    from. Timesteps and loss are those of Stable Diffusion
+    the model's own pictures, or of the run's within `of_resolution`. The empty prompt is zeros
+    where the pipeline is configured to guide away from zeros, so that `null` is what a call without
+    a negative prompt guides away from. Timesteps and loss are those of Stable Diffusion
     (diffusers, `examples/text_to_image/train_text_to_image_lora_sdxl.py` with its defaults).
     """
 
