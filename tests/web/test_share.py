@@ -53,7 +53,7 @@ def test_share_has_a_link_and_the_card_of_the_run_on_screen(site, visit) -> None
     page = visit()
     expect(page.locator("#get-folder")).to_be_visible()
     page.click("[data-open-share]")
-    box = page.get_by_label("Link that fills in the fields again")
+    box = page.get_by_label("Link that fills in the concept, the method and the seed")
     assert parse_qs(urlsplit(box.input_value()).query)["concept"] == ["cat"]
     size = "image => [image.naturalWidth, image.naturalHeight]"
     page.wait_for_function("document.querySelector('#u-share img').naturalWidth > 0")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from ...attacks.runner import attack_context, attack_of
 from ...common.errors import UnlearnError
+from ...common.images import open_png
 from ...concepts.catalog import preview_concept
 from ...continual.ledger import Ledger
 from ...continual.sequence import add_original, append
@@ -188,7 +188,7 @@ def has_three_columns(made: Material) -> str:
                 pipe, [own.prompt for own in shown], [own.seed for own in shown], **how
             )
             theirs = plain_pictures(pipe, latents)
-        apart = difference([Image.open(own.file) for own in shown], theirs)
+        apart = difference([open_png(own.file) for own in shown], theirs)
         need(apart <= SAME, f"the column {column} differs by {apart} of 255 from plain diffusers")
     return ""
 
