@@ -72,8 +72,7 @@ def unlearn_endpoint(engine: Engine, model: str) -> Callable[..., Iterator[dict]
 
         yield from _progress(engine, job, ViewState(config))
         folder = engine.runs.get(job.id, job.visitor)
-        call = own_call(request)
-        named = {"run": call} if call else {}
+        named = {"run": call} if (call := own_call(request)) else {}
         yield Run.open(folder).record | named if folder else {"status": "stopped"}
 
     return unlearn
