@@ -3,11 +3,14 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from unlearn_app.experiments.cells import Extent, bench, read_cells
 from unlearn_app.experiments.soak.commands import Ended
+from unlearn_app.experiments.soak.kills import KINDS, LEFT, WORDS, killed_command
 from unlearn_app.experiments.soak.measure import PARTS, Soak
 from unlearn_app.experiments.soak.session import Refused, Session
 from unlearn_app.experiments.soak.visitors import BUSY
@@ -52,6 +55,22 @@ def test_a_fault_is_told_from_a_refusal(ended: Ended, fault: str) -> None:
 )
 def test_a_refusal_is_one_sentence(ended: Ended, sentence: str) -> None:
     assert ended.sentence == sentence
+
+
+@pytest.mark.parametrize("kind", ["run", "attack", "audit"])
+def test_what_a_killed_command_left_among_temporary_files_is_counted(
+    tmp_path: Path, kind: str
+) -> None:
+    for name in ("unlearn-model-1", "torchinductor_root"):
+        (tmp_path / name).mkdir()
+    commands = SimpleNamespace(run=lambda *_, **__: Ended(0, "", 0.1, 9), temporary=tmp_path)
+    material = SimpleNamespace(renew=lambda: tmp_path / "here", commands=commands)
+    told = list(killed_command(kind, material, 1.0))
+    assert told == [f"{LEFT} unlearn-model-1 among the temporary files"]
+
+
+def test_every_command_that_is_killed_is_one_that_was_timed() -> None:
+    assert {*WORDS} == {*KINDS} - {"page"}
 
 
 class FullQueue(BaseHTTPRequestHandler):

@@ -19,6 +19,12 @@ CACHES = (".ses", "torchinductor_*")
 """What onnxruntime and torch leave in the folder of temporary files when they are imported."""
 
 
+def left_in(temporary: Path) -> set[str]:
+    """The names in a folder of temporary files, without the caches of libraries."""
+    names = {path.name for path in temporary.iterdir()}
+    return {name for name in names if not any(fnmatch(name, cache) for cache in CACHES)}
+
+
 class AppProcess:
     """A context in which `app.py` runs, with more environment `variables`; it ends by SIGTERM.
 
@@ -69,8 +75,7 @@ class AppProcess:
 
     def files(self) -> set[str]:
         """The names in the folder of temporary files, without the caches of libraries."""
-        names = {path.name for path in self.temporary.iterdir()}
-        return {name for name in names if not any(fnmatch(name, cache) for cache in CACHES)}
+        return left_in(self.temporary)
 
     def kill(self) -> None:
         """End the process at once."""

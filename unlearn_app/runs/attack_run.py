@@ -44,8 +44,7 @@ def run_attacks(
     `changes` are settings of the attacks (`inversion.steps`) or of the run (`attack.pictures`,
     `compare.forget`, `judge`, and `model`, the place where its model is now); `given` are pictures
     for the adversary, `never_seen` the control where the model's world names none. Attacks that do
-    not apply to the model are refused, or with `skip` left out. The last event is the verdict with
-    everything that was ever found.
+    not apply are refused, or with `skip` left out. The last event is the verdict with all findings.
 
     Raises:
         UnlearnError: an unknown attack or setting, no judge, another model than that of the run, or

@@ -74,15 +74,18 @@ class Ended:
 
 
 class Commands:
-    """Runs commands in the folder `here`, one at a time, until this process ends."""
+    """Runs commands in the folder `here`, one at a time, until this process ends; their temporary
+    files are in `temporary`, beside it.
+    """
 
     def __init__(self, here: Path) -> None:
-        self.here = here
+        self.here, self.temporary = here, here.with_name(f"{here.name}.tmp")
+        self.temporary.mkdir(exist_ok=True)
         self._log = here.with_name(f"{here.name}.log")
         self._host = subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=ROOT,
-            env=os.environ | OFFLINE,
+            env=os.environ | OFFLINE | {"TMPDIR": str(self.temporary)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -52,6 +52,9 @@ ROUTES = (
     "robots.txt",
     "pwa_icon/64",
     "svelte/x.js",
+    "card.png",
+    "vote/abc",
+    "vote/abc/count",
     *(
         f"gradio_api/{name}"
         for name in (
@@ -87,10 +90,11 @@ ROUTES = (
             "heartbeat/x",
             "mcp/",
             "profiling/summary",
+            "send_adapter?name=x.safetensors",
         )
     ),
 )
-"""Routes of Gradio, open and closed ones."""
+"""Routes of Gradio, open and closed ones, and the page's own."""
 TYPES = ("application/json", "text/plain", "multipart/form-data; boundary=x", "", "x/\xe9")
 SESSION = "page"
 OPENED = {

@@ -12,15 +12,20 @@ from typing import Any
 
 from ...common.errors import UnlearnError
 from ...continual.ledger import Ledger
-from ..app_process import AppProcess
+from ..app_process import AppProcess, left_in
 from .loopback import events
-from .material import ADD, ATTACK, PANEL, RUN, Material
+from .material import ADD, ATTACK, AUDIT, PANEL, RUN, Material
 from .rows import none_of, values
 from .visitors import in_order
 
-WORDS = {"run": (*RUN, "--out", "new"), "attack": ATTACK, "continual": (*ADD, PANEL[1])}
+WORDS = {
+    "run": (*RUN, "--out", "new"),
+    "attack": ATTACK,
+    "continual": (*ADD, PANEL[1]),
+    "audit": (*AUDIT, "--out", "new"),
+}
 """The commands that are killed, by their first word."""
-KINDS = ("run", "page", "attack", "continual")
+KINDS = ("run", "page", "attack", "continual", "audit")
 LEFT = "left:"
 """How a sentence begins that tells of files."""
 HALF_WRITTEN = re.compile(r"\..*\.(?:partial|reserved|part)")
@@ -32,7 +37,7 @@ PAGE_S = 15.0
 
 def killed_command(kind: str, material: Material, seconds: float) -> Iterator[str]:
     """Kill a command of `WORDS` after some seconds; yield what fails afterwards, and the
-    half-written files that no command has removed.
+    half-written and temporary files that no command has removed.
     """
     here, words = material.renew(), WORDS[kind]
 
@@ -42,7 +47,7 @@ def killed_command(kind: str, material: Material, seconds: float) -> Iterator[st
             yield f"`{' '.join(words)}` fails afterwards: {ended.said[-300:]}"
 
     material.commands.run(words, kill_after=seconds)
-    if kind == "run":
+    if kind in ("run", "audit"):
         out = here / "new"
         if out.exists():  # then it is whole
             yield from fails("report", "new")
@@ -62,6 +67,8 @@ def killed_command(kind: str, material: Material, seconds: float) -> Iterator[st
     for path in here.rglob(".*"):
         if HALF_WRITTEN.fullmatch(path.name):
             yield f"{LEFT} {path.relative_to(here)}"
+    for name in sorted(left_in(material.commands.temporary)):
+        yield f"{LEFT} {name} among the temporary files"
 
 
 def killed_page(folder: Path, seconds: float) -> Iterator[str]:
@@ -90,7 +97,7 @@ def killed_page(folder: Path, seconds: float) -> Iterator[str]:
 
 
 def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
-    """The rows on `count` kills, in turn of a run, the page, an attack and a request."""
+    """The rows on `count` kills, in turn of each of `KINDS`."""
     draw, faults = random.Random(seed), list[str]()
     failed, left = 0, 0
     with tempfile.TemporaryDirectory(prefix="unlearn-soak-") as folder:

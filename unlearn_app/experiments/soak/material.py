@@ -12,6 +12,9 @@ from .commands import Commands
 SMALL = assigned(SMOKE)
 RUN = ("run", "--concept", "cat", *SMALL)
 ATTACK = ("attack", "run", "--kind", "prompts", "--set", "prompts.tries=1")
+AUDIT = ("audit", "--unlearned", "run/unlearn.safetensors", "--concept", "cat")
+AUDIT += ("--kind", "prompts")
+AUDIT += tuple(assigned({n: v for n, v in SMOKE.items() if n.startswith(("attack.", "compare."))}))
 ADD = ("continual", "add", "ledger")
 PANEL = ("cat", "dog")
 """The concepts of the ledger, whose panel has one picture of each."""
@@ -34,7 +37,8 @@ class Material:
         """How long each command of `WORDS` in kills.py takes, by its first word."""
         plan, config = make_plan(pictures=1), make_config(PANEL[0], **SMOKE)
         Ledger.create(self._here / "ledger", config, plan, PANEL)
-        for words in ((*RUN, "--out", "run"), ATTACK, (*ADD, PANEL[0])):
+        audit = (*AUDIT, "--out", "audited")
+        for words in ((*RUN, "--out", "run"), ATTACK, (*ADD, PANEL[0]), audit):
             ended = self.commands.run(words)
             if ended.code:
                 raise RuntimeError(f"{' '.join(words)} fails: {ended.said[-2000:]}")
@@ -43,7 +47,11 @@ class Material:
             (self._here / name).rename(self._kept / name)
 
     def renew(self) -> Path:
-        """Empty the folder of the commands, and copy run and ledger into it."""
+        """Empty the folders of the commands and of their temporary files, and copy run and ledger
+        into the first.
+        """
         shutil.rmtree(self._here)
+        shutil.rmtree(self.commands.temporary)
+        self.commands.temporary.mkdir()
         shutil.copytree(self._kept, self._here, symlinks=True)
         return self._here
