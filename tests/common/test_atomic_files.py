@@ -215,3 +215,11 @@ def test_what_can_be_no_name_is_refused(tmp_path: Path, name: str) -> None:
         with pytest.raises(OutputError, match="is no name of a file"):
             write(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        write_bytes(pipe, b"text")
+    assert pipe.is_fifo()

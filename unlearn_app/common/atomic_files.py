@@ -74,7 +74,12 @@ def replacement(path: Path) -> Iterator[Path]:
     When the block raises, `path` stays as it was. A kill leaves the previous or the next file. A
     folder that is replaced is absent for the moment between two renames; a kill in it leaves the
     previous one under a hidden name, from which the next replacement takes it back.
+
+    Raises:
+        OutputError: `path` is a device or a pipe, in whose place a file would stand afterwards.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"The output {str(path)!r} is a device or a pipe; a file is accepted.")
     if not path.exists() and _previous(path).exists():
         _previous(path).replace(path)
     partial = partial_of(path)
