@@ -321,8 +321,15 @@ def test_a_program_that_reads_its_answer_is_met(site, post, session: str | None)
     assert site.demo.visitors.met(visitor)
 
 
+def begun(site, pictures: int) -> str:
+    """The code of a round that a visitor with an open page has begun."""
+    site.demo.visitors.seen("lecturer", "hall")
+    site.demo.visitors.connected("hall")
+    return site.demo.ballots.begin("lecturer", pictures)
+
+
 def test_a_vote_is_taken_from_the_page_of_its_round_alone(site) -> None:
-    code = site.demo.ballots.begin("lecturer", 3)
+    code = begun(site, 3)
     vote, place = {"key": "a" * 64, "picture": 1}, f"/vote/{code}"
     assert "Which one has forgotten?" in site.client.get(place).text
     assert site.client.post(place, json=vote).json() == {"pictures": 3, "votes": 1}
@@ -344,7 +351,7 @@ def test_a_vote_is_taken_from_the_page_of_its_round_alone(site) -> None:
     ],
 )
 def test_a_vote_that_is_none_is_refused_in_a_sentence(site, body: bytes, status: int) -> None:
-    code = site.demo.ballots.begin("lecturer", 3)
+    code = begun(site, 3)
     answer = site.client.post(f"/vote/{code}", content=body)
     assert answer.status_code == status
     assert answer.json()["detail"]
@@ -352,7 +359,7 @@ def test_a_vote_that_is_none_is_refused_in_a_sentence(site, body: bytes, status:
 
 
 def test_nothing_else_is_sent_below_the_votes(site) -> None:
-    code = site.demo.ballots.begin("lecturer", 2)
+    code = begun(site, 2)
     for path in (f"/vote/{code}/reveal", f"/vote/{code}/count", "/vote", "/vote/", "/vote/../x"):
         assert site.client.post(path, json={"answer": 0}).status_code in (404, 405)
     assert "answer" not in site.client.get(f"/vote/{code}/count").json()

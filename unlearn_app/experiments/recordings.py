@@ -11,6 +11,7 @@ from ..attacks.runner import result_of
 from ..common import registry
 from ..common.atomic_files import replacement, write_bytes
 from ..common.images import open_png
+from ..common.json_values import json_text
 from ..common.new_folder import reserved
 from ..common.paths import ASSETS
 from ..common.record_files import sha256_of
@@ -101,7 +102,7 @@ def slim(folder: Path, weights: bool) -> None:
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     files = {name: folder / name for name in record["files"]}
     record["files"] = {name: sha256_of(path) for name, path in files.items() if path.exists()}
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    text = json_text(record, ensure_ascii=False, separators=(",", ":"))
     write_bytes(folder / "run.json", text.encode())
 
 

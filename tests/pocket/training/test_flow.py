@@ -222,7 +222,7 @@ def test_the_card_states_what_was_measured_and_its_snippet_runs(
     folder = assets / "pocket-flow"
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "| transformer | SD3Transformer2DModel" in text
-    assert "| 3.58 M | 6.9 MiB |" in text
+    assert "| 2.31 M | 4.4 MiB |" in text
     assert "| flow | 6 | 4 for 3, 8 for 3 |" in text
     kept = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     assert kept["scores"]["held_out"]["judge"]["pictures"] == 2

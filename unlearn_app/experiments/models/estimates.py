@@ -2,7 +2,6 @@
 planned with, at the family's own settings.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from ...common.errors import OutOfMemory
+from ...common.json_values import json_text
 from ...models.diffusers.estimate import measured, sides_of
 from ...models.diffusers.plan import fitted
 from ...settings.run_config import RunConfig, make_config
@@ -26,7 +26,7 @@ def settings_of(owned: Owned, **changes: Any) -> RunConfig:
     """The settings of a run of the family in the preset fast."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"_class_name": owned.pipeline}
-        (Path(folder) / "model_index.json").write_text(json.dumps(index))
+        (Path(folder) / "model_index.json").write_text(json_text(index))
         return make_config(CONCEPT, model=folder, **changes)
 
 

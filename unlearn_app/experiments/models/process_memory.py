@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ...common.json_values import json_text
 from ...common.paths import ROOT
 from ...models.diffusers.adapters import AdaptedNetwork
 from ...models.diffusers.estimate import (
@@ -115,4 +116,4 @@ def _trained(sketch: AdaptedNetwork) -> list[torch.Tensor]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_peaks(REDUCED[sys.argv[1]])))
+    sys.stdout.write(json_text(_peaks(REDUCED[sys.argv[1]])))
