@@ -20,7 +20,7 @@ test: $(VENV)/.installed-tools ## install what tests need, find or install Chrom
 	@chromium="$$(PYTHON=$(BIN)/python .ci/chromium)"; \
 	CHROMIUM="$$chromium" $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.installed-tools ## run the tests that need neither browser nor training, in two minutes
+test-fast: $(VENV)/.installed-tools ## run the tests that need neither browser nor training
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-ruff ## check style and formatting

@@ -41,7 +41,7 @@ BINS, SHOWN_BINS = 50, 10
 KNOWN = {
     "renderings": "renderings no training has seen",
     "generated": "pictures by the original model",
-    "never-seen": "renderings of the four objects the model was never shown",
+    "never-seen": "renderings of four objects the model was never shown",
 }
 
 

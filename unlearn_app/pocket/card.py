@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..common.atomic_files import replacement, write_bytes
@@ -222,8 +223,7 @@ def part_sizes(model: Any, folder: Path) -> list[tuple[str, str, float, float]]:
     """For each model in `folder`: its name, what it is, millions of parameters, and MiB on disk."""
     rows = network_sizes(model, folder, PARTS)
     for name, what in JUDGES.items():
-        size = _mebibytes(folder / name)
-        rows.append((name, what, size / 2 * 1.048576, size))  # two bytes a weight
+        rows.append((name, what, _weights(folder / name) / 1e6, _mebibytes(folder / name)))
     return rows
 
 
@@ -236,6 +236,12 @@ def network_sizes(
         count = sum(weights.numel() for weights in getattr(model.pipe, name).parameters())
         rows.append((name, what, count / 1e6, _mebibytes(folder / "pipeline" / name)))
     return rows
+
+
+def _weights(folder: Path) -> int:
+    """How many numbers the .safetensors files of a folder hold."""
+    files = map(load_file, folder.rglob("*.safetensors"))
+    return sum(tensor.numel() for tensors in files for tensor in tensors.values())
 
 
 def _mebibytes(folder: Path) -> float:

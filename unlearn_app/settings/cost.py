@@ -16,7 +16,7 @@ from .groups import AttackConfig
 from .run_config import RunConfig, make_attack
 
 LIMIT = 1_000_000
-"""Less than an hour on two CPU cores; a run of the preset full that resists is a quarter of it."""
+"""Hours on two CPU cores; a run of the preset full that resists is a quarter of it."""
 GRADIENT = 3
 """A forward and a backward pass."""
 TARGETS = 3
