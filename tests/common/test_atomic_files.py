@@ -217,6 +217,17 @@ def test_what_can_be_no_name_is_refused(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_no_file_takes_the_place_of_a_link_among_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_files, "DEVICES", tmp_path)
+    (tmp_path / "opened").write_text("before")
+    (tmp_path / "stdout").symlink_to("opened")
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        write_bytes(tmp_path / "stdout", b"text")
+    assert (tmp_path / "stdout").is_symlink()
+
+
 def test_no_file_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

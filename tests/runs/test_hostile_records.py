@@ -20,6 +20,7 @@ from unlearn_app.runs.compare_runs import comparison_html
 from unlearn_app.runs.findings import own_findings, read_findings, record_of, write_finding
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.report import open_run, report_html, report_json
+from unlearn_app.runs.schema import MOST, MOST_FRAMES, MOST_MARKS
 from unlearn_app.web.plots import angle_table, curve_table, loss_table
 from unlearn_app.web.recordings import recorded_card, recorded_cards
 from unlearn_app.web.run_html import (
@@ -122,15 +123,22 @@ def test_no_mutation_of_a_record_is_more_than_a_sentence(
     assert refused > ROUNDS[name] / 4
 
 
-@pytest.mark.parametrize("name", ["pictures", "previews", "curve"])
-def test_more_entries_than_any_run_has_are_refused(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "most"), [("pictures", MOST), ("previews", MOST_FRAMES), ("curve", MOST_MARKS)]
+)
+def test_more_entries_than_any_run_has_are_refused(folder: Path, name: str, most: int) -> None:
     path = folder / "run.json"
     whole = path.read_text()
     record = json.loads(whole)
-    path.write_text(json.dumps(record | {name: 10_001 * record[name][:1]}))
     try:
-        with pytest.raises(OutputError, match=rf"as {name}; at most [\d_]+ items"):
-            Run.open(folder)
+        for more, refused in ((0, False), (1, True)):
+            path.write_text(json.dumps(record | {name: (most + more) * record[name][:1]}))
+            try:
+                Run.open(folder)
+                said = ""
+            except OutputError as error:  # also what else is wrong with so many
+                said = str(error)
+            assert (f"as {name}; at most {most} items" in said) == refused
     finally:
         path.write_text(whole)
 

@@ -176,7 +176,10 @@ def test_nothing_is_known_of_another_model_until_it_has_run() -> None:
     pace.learn("some/model", "unlearn", 100, 1000.0)
     assert pace.total(CONFIG) == pytest.approx(3 * Pace().total(CONFIG), rel=0.1)
     assert pace.seconds(OTHER)["unlearn"] == pytest.approx(10 * run_costs(OTHER)["unlearn"])
-    assert pace.total(OTHER) > run_cost(OTHER) * 1.0
+    passes = {part: cost for part, cost in run_costs(OTHER).items() if part in USUAL}
+    ratio = 10 / USUAL["unlearn"]
+    expected = sum(ratio * USUAL[part] * cost for part, cost in passes.items())
+    assert pace.total(OTHER) == pytest.approx(expected, rel=0.01)
 
 
 def test_the_first_run_of_another_model_tells_the_time_left_from_its_own_steps() -> None:

@@ -107,7 +107,9 @@ def test_a_client_that_went_away_is_not_connected(site, monkeypatch) -> None:
     async def leave() -> str:
         call = asyncio.create_task(asked(site, "unlearn", "c" * 64, concept="cat"))
         visitor = visitor_of("", "c" * 64)
-        while not (site.engine.job_of(visitor) and visitors.here(visitor)):
+        for _ in range(300):
+            if site.engine.job_of(visitor) and visitors.here(visitor):
+                break
             await asyncio.sleep(0.1)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
@@ -132,6 +134,14 @@ def test_nobody_names_a_call_of_somebody_else(site) -> None:
         timeout=60,
     )
     assert "call unlearn first" in answer.text
+    plain = httpx.post(
+        f"{site.url}gradio_api/call/attack",
+        json={"data": ["relearn", ""]},
+        headers={CALL: record["run"]},
+        timeout=60,
+    )
+    end = httpx.get(f"{plain.url}/{plain.json()['event_id']}", timeout=60)
+    assert "call unlearn first" in end.text
 
 
 def test_a_mistake_is_a_sentence(site) -> None:

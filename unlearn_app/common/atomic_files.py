@@ -24,6 +24,7 @@ PROCESS = uuid.uuid4().hex[:8]
 """Stands there too: a container that comes back has the process numbers that it had before."""
 ABANDONED = 7 * 24 * 3600
 """Seconds without a change after which the partial file of another machine's process goes."""
+DEVICES = Path("/dev")
 _NUMBERS = itertools.count()
 
 
@@ -78,7 +79,8 @@ def replacement(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` is a device or a pipe, in whose place a file would stand afterwards.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    odd = path.exists() and not (path.is_file() or path.is_dir())
+    if odd or path.absolute().parent == DEVICES:  # links there lead to what a shell has opened
         raise OutputError(f"The output {str(path)!r} is a device or a pipe; a file is accepted.")
     if not path.exists() and _previous(path).exists():
         _previous(path).replace(path)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import OutputError
-from .record_files import read_bytes
+from .record_files import read_beginning, read_bytes
 
 if TYPE_CHECKING:  # the page lays itself out without torch
     from torch import Tensor
@@ -46,7 +46,7 @@ def pixels_of(path: Path) -> int:
         OutputError: as `open_png`, where its beginning tells.
     """
     try:
-        return math.prod(_sides(read_bytes(path)))
+        return math.prod(_sides(read_beginning(path, 24)))
     except (OSError, ValueError) as error:
         raise _unreadable(path) from error
 

@@ -152,13 +152,23 @@ def read_bytes(path: Path, limit: int = LARGEST) -> bytes:
         OSError: it cannot be read.
         ValueError: it is no regular file, or larger than `limit` bytes.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ValueError("it is no regular file")
-        content = stream.read(limit + 1)
+    content = read_beginning(path, limit + 1)
     if len(content) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     return content
+
+
+def read_beginning(path: Path, size: int) -> bytes:
+    """At most the first `size` bytes of a regular file; never waits, as for a FIFO or a device.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        return stream.read(size)
 
 
 def sha256_of(path: Path) -> str:

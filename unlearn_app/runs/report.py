@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -31,8 +32,10 @@ LARGEST, QUALITY = 256, 80
 """Pictures are embedded as WebP of at most this many pixels a side: those that may show their
 pixels exactly, others with this quality.
 """
-MOST_PIXELS = 4_500 * 2_048**2
-"""The most pixels of all pictures of a page together: those of the largest settings."""
+MOST_PIXELS = 5_000 * 2_048**2
+"""The most pixels of a run's pictures on a page together; more than those of the largest settings,
+whose columns have 4,500 pictures, and marks and findings a few.
+"""
 KEPT = (
     "kind",
     "counts",
@@ -303,7 +306,7 @@ def rendered(kind: str, where: Callable[..., tuple[Run, str]], **values: Any) ->
     """The page of that kind, from the template, which embeds what `where` makes a run and a file.
 
     Raises:
-        OutputError: a picture cannot be read, or all have more than `MOST_PIXELS`.
+        OutputError: a picture cannot be read, or those of a run have more than `MOST_PIXELS`.
     """
     pages = templates(Path(__file__).parent, autoescape=True)
     pages.filters |= {"percent": percent, "span": span, "plain": plain}
@@ -314,10 +317,18 @@ def rendered(kind: str, where: Callable[..., tuple[Run, str]], **values: Any) ->
         **{"kind": kind, "columns": COLUMNS, "groups": GROUPS, "axes": AXES},
         **values,
     )
-    pixels: dict[tuple[Any, ...], int] = {}
-    made(embed=lambda *asked: pixels.setdefault(asked, _read(*where(*asked), pixels_of)))
-    if (total := sum(pixels.values())) > MOST_PIXELS:
+    pixels: Counter[Path] = Counter()
+
+    @cache
+    def counted(*asked: Any) -> str:
+        run, file = where(*asked)
+        pixels[run.folder] += _read(run, file, pixels_of)
+        return ""
+
+    made(embed=counted)
+    total = max(pixels.values(), default=0)
+    if total > MOST_PIXELS:
         raise OutputError(
-            f"The pictures of the page have {total:,} pixels; up to {MOST_PIXELS:,} are accepted."
+            f"The pictures of a run have {total:,} pixels; up to {MOST_PIXELS:,} are accepted."
         )
     return made(embed=cache(lambda *asked: embedded(*where(*asked)))).lstrip()

@@ -20,9 +20,13 @@ def visitor_of(session: str, key: object = "") -> str:
 
     The name does not reveal the key, which gives access to all data of the visitor.
     """
-    proper = isinstance(key, str) and _KEY.fullmatch(key)
-    identity = f"key {key}" if proper else f"session {session}"
+    identity = f"key {key}" if is_key(key) else f"session {session}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def is_key(key: object) -> bool:
+    """Whether it may name a visitor, as the key of a browser does."""
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
 
 
 class Visitors:

@@ -117,7 +117,7 @@ class Boundary:
                 receive = await self._checked(scope, receive, blocks)
                 if MCP.search(scope["path"]):
                     session = uuid4().hex
-                    scope = _named(scope, session)
+            scope = self._named(scope, session)
         except HTTPException as error:
             message = {"detail": error.detail, "error": error.detail}
             await JSONResponse(message, error.status_code)(scope, receive, send)
@@ -144,6 +144,15 @@ class Boundary:
             self._open[session] -= 1
             self._open = +self._open  # drops the zeros
             drop_idle_sessions(blocks, self._open)
+
+    def _named(self, scope: Scope, call: str) -> Scope:
+        """The request with the name of the MCP `call` that it is, in place of one that the client
+        gave; "" is none, and leaves the name of a call that goes on, which Gradio passes along.
+        """
+        name, own = CALL.encode(), scope["headers"]
+        known = [] if call else [one.encode() for one in self._open]
+        kept = [(key, value) for key, value in own if key.lower() != name or value in known]
+        return {**scope, "headers": [*kept, (name, call.encode())] if call else kept}
 
     async def _checked(self, scope: Scope, receive: Receive, blocks: gr.Blocks) -> Receive:
         """Check a request whose method is not safe, and return what the app may receive of it."""
@@ -422,13 +431,6 @@ def _json(body: bytes) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise HTTPException(400, "The body is not accepted; a JSON object is.")
     return found
-
-
-def _named(scope: Scope, call: str) -> Scope:
-    """The request with the name of the call, in place of one that the client gave."""
-    name = CALL.encode()
-    headers = [(key, value) for key, value in scope["headers"] if key.lower() != name]
-    return {**scope, "headers": [*headers, (name, call.encode())]}
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

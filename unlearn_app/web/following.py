@@ -10,6 +10,7 @@ import gradio as gr
 
 from ..service.engine import Engine
 from ..service.jobs import Job
+from ..service.visitors import is_key
 from ..settings.events import Event
 from .boundary import CALL, KEY
 
@@ -32,7 +33,7 @@ def visitor_of(engine: Engine, request: gr.Request, key: object = "") -> str:
     """
     call = request.headers.get(CALL)
     if call and not key:
-        key = request.headers.get(KEY) or key_of(call)
+        key = _sent_key(request) or key_of(call)
     return engine.visitor(call or request.session_hash or uuid4().hex, key)
 
 
@@ -40,7 +41,13 @@ def own_call(request: gr.Request) -> str:
     """The call of an MCP client that sends no key, by which it finds its run again; "" for
     others.
     """
-    return "" if request.headers.get(KEY) else request.headers.get(CALL, "")
+    return "" if _sent_key(request) else request.headers.get(CALL, "")
+
+
+def _sent_key(request: gr.Request) -> str:
+    """The key in the request's header; "" where it is none."""
+    key = request.headers.get(KEY, "")
+    return key if is_key(key) else ""
 
 
 def key_of(call: str) -> str:

@@ -116,7 +116,7 @@ def measure(seed: int, count: int, material: Material) -> dict[str, Any]:
     return values(
         [
             none_of("what does not open or go on", failed, f"{count} kills"),
-            none_of("half-written files left", left),
+            none_of("half-written or temporary files left", left),
         ],
         faults,
     )

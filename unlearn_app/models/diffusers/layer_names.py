@@ -139,6 +139,10 @@ def _ldm_place(
     return f"{side}_blocks.{starts[block] + place}.{int(kind == 'attentions')}"
 
 
+T5_LAYERS = "encoder.block."
+"""How the names of T5's layers begin, and no others'."""
+
+
 def aliases(layers: Collection[str], texts: Mapping[str, Collection[str]]) -> dict[str, str]:
     """The layers of a model, as adapters name them, by every name that files give them.
 
@@ -148,7 +152,8 @@ def aliases(layers: Collection[str], texts: Mapping[str, Collection[str]]) -> di
     part = denoiser_part(layers)
     known = {}
     prefixes = dict(TEXT_PREFIXES)
-    if "text_encoder_3" not in texts:  # kohya calls FLUX's T5 like that of SD 3
+    second = texts.get("text_encoder_2", ())
+    if any(name.startswith(T5_LAYERS) for name in second):  # FLUX's, which kohya calls as SD 3's
         prefixes["text_encoder_2"] += TEXT_PREFIXES["text_encoder_3"]
     for encoder, inner in texts.items():
         for name in inner:
