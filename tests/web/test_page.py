@@ -253,7 +253,7 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
     assert said.evaluate(
         "node => node.getBoundingClientRect().height /"
         " parseFloat(getComputedStyle(node).lineHeight)"
-    ) < (4 if width == 1280 else 6)
+    ) < 3
     command = page.locator("#command textarea, #command input")
     page.fill(BOX, "rabbit")
     expect(command).to_have_value(re.compile("--concept rabbit"))
