@@ -250,10 +250,13 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
     expect(switch).not_to_be_checked()
     costs = r"about \d+ (s|min) in fast, where .*; about \d+ min in full, where "
     expect(said).to_have_text(re.compile(costs))
-    assert said.evaluate(
-        "node => node.getBoundingClientRect().height /"
-        " parseFloat(getComputedStyle(node).lineHeight)"
-    ) < 3
+    assert (
+        said.evaluate(
+            "node => node.getBoundingClientRect().height /"
+            " parseFloat(getComputedStyle(node).lineHeight)"
+        )
+        < 3
+    )
     command = page.locator("#command textarea, #command input")
     page.fill(BOX, "rabbit")
     expect(command).to_have_value(re.compile("--concept rabbit"))
