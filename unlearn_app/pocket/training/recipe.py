@@ -101,10 +101,10 @@ class Recipe:
     denoiser_lr: float = 1e-3
     flow_seed: int = 7
     flow_phases: tuple[Phase, ...] = (
-        Phase(12_000, 32),
-        Phase(8_000, 64),
+        Phase(8_000, 32),
+        Phase(4_000, 64),
     )
-    flow_fall: int = 6_000
+    flow_fall: int = 4_000
     flow_lr: float = 1e-3
     save_every: int = 100
 
