@@ -5,7 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from unlearn_app.common import registry
-from unlearn_app.experiments.cells import Extent, run_cells
+from unlearn_app.common.paths import ROOT
+from unlearn_app.experiments.cells import Extent, measuring, run_cells
 from unlearn_app.experiments.lab import measure as lab
 from unlearn_app.experiments.lab.report import (
     CASES,
@@ -145,3 +146,23 @@ def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:
         assert any(every <= {*cell.kinds(False, False)} for cell in cut if cell.row == row), row
     for settings in METHODS.values():
         make_config("cat", **settings)
+
+
+def test_of_a_second_bundled_model_nothing_needs_single_tokens() -> None:
+    with measuring("pocket-flow"):
+        rows = {cell.row for cell in lab.grid(1, smoke=False)}
+        kinds = {kind for cell in lab.grid(1, smoke=False) for kind in cell.kinds(False, False)}
+    assert rows == {*CASES, *METHODS, CONTROL} - {
+        "concealed: word exchanged",
+        "concealed: tokens remapped",
+        "uce",
+        "rece",
+    }
+    assert kinds == {"prompts", "noise", "relearn"}
+
+
+def test_a_second_bundled_model_has_a_folder_of_its_own_and_replaces_nothing_that_ships() -> None:
+    extent = Extent(ROOT / "assets" / "experiments", bundled="pocket-flow")
+    assert lab.Lab(extent).folder.name == "lab-pocket-flow"
+    assert lab.Lab(extent).about == {"bundled": "pocket-flow"}
+    assert not extent.ships

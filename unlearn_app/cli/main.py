@@ -331,15 +331,18 @@ def _brought(
         ConfigError: another benchmark, something without targets, or unreadable files.
     """
     if targets is None:
-        asked = {"model": model != RunConfig.model, "judge": judge, "captions": captions}
+        worlds = {*registry.names("world")} - {registry.OPEN_WORLD}
+        bundled = name == "lab" and model in worlds and not ray
+        other = model != RunConfig.model and not bundled
+        asked = {"model": other, "judge": judge, "captions": captions}
         for option, given in asked.items():
             if given:
                 raise ConfigError(
                     f"--{option} is accepted with --targets FILE only: nobody knows what to forget"
-                    " otherwise.",
+                    " otherwise. Without it, lab takes the bundled models, and no --ray then.",
                     option,
                 )
-        return {}
+        return {"bundled": model} if bundled else {}
     if name not in OF_ANY_MODEL or ray:
         raise ConfigError(
             f"--targets is not accepted with {name}{' --ray' if ray else ''}; bench"

@@ -12,6 +12,8 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -61,8 +63,9 @@ def assigned(settings: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a benchmark is measured, the folder that holds its cells and tables, and what the
-    user brings: a model with targets, a judge by the name that `--judge` takes, and captions.
+    """How much of a benchmark is measured, the folder that holds its cells and tables, the bundled
+    model that is measured, and what the user brings instead: a model with targets, a judge by the
+    name that `--judge` takes, and captions.
     """
 
     out: Path
@@ -70,6 +73,7 @@ class Extent:
     smoke: bool = False
     full: bool = False
     split: str = "test"
+    bundled: str = DEFAULT_MODEL
     targets: Targets | None = None
     judge: str | None = None
     captions: tuple[str, ...] = ()
@@ -77,19 +81,37 @@ class Extent:
     @property
     def model(self) -> str:
         """The name of the model that is measured."""
-        return self.targets.model if self.targets else DEFAULT_MODEL
+        return self.targets.model if self.targets else self.bundled
 
     @property
     def ships(self) -> bool:
         """Whether what is measured replaces files that ship."""
-        own = self.targets or self.smoke
+        own = self.targets or self.bundled != DEFAULT_MODEL or self.smoke
         return not own and self.out.resolve().is_relative_to(ROOT)
 
 
+_MEASURED: ContextVar[str] = ContextVar("measured model", default=DEFAULT_MODEL)
+
+
+@contextmanager
+def measuring(model: str) -> Iterator[None]:
+    """Let `settings` be those of `model`, in this thread."""
+    token = _MEASURED.set(model)
+    try:
+        yield
+    finally:
+        _MEASURED.reset(token)
+
+
+def measured_model() -> str:
+    """The name of the model that is measured."""
+    targets = targets_told()
+    return targets.model if targets else _MEASURED.get()
+
+
 def settings(target: str, **changes: Any) -> RunConfig:
-    """The settings of a run of a benchmark on `target`, with the model that the user brings."""
-    own = {"model": targets.model} if (targets := targets_told()) else {}
-    return make_config(target, **own | changes)
+    """The settings of a run of a benchmark on `target`, with the model that is measured."""
+    return make_config(target, **{"model": measured_model()} | changes)
 
 
 def names_of(kind: Kind, usual: Sequence[str]) -> tuple[str, ...]:
@@ -145,9 +167,10 @@ class Experiment(ABC):
 
     @functools.cached_property
     def about(self) -> dict[str, Any]:
-        """What every cell of a model that the user brings depends on."""
+        """What every cell of another model than the default depends on."""
         if not (targets := self.extent.targets):
-            return {}
+            second = self.extent.bundled != DEFAULT_MODEL
+            return {"bundled": self.extent.bundled} if second else {}
         own = {
             "model": Path(targets.model).name,
             "base": self.model.base_hash,
@@ -171,7 +194,8 @@ class Experiment(ABC):
     @property
     def folder(self) -> Path:
         """The folder of the cells."""
-        own = f"-{slug(Path(self.extent.model).name)}" if self.extent.targets else ""
+        other = self.extent.targets or self.extent.bundled != DEFAULT_MODEL
+        own = f"-{slug(Path(self.extent.model).name)}" if other else ""
         return self.extent.out / f"{self.label}{own}{'-smoke' if self.smoke else ''}"
 
     @abstractmethod
@@ -286,7 +310,7 @@ def run_cells(
 
 def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
     """Measure or resume every cell, write the report, and yield lines to print."""
-    with told(experiment.extent.targets):
+    with told(experiment.extent.targets), measuring(experiment.extent.model):
         cells = experiment.cells()
         for row, (cell, values) in enumerate(run_cells(experiment, cells, loop), 1):
             yield f"{row}/{len(cells)} {experiment.line(cell, values)}"

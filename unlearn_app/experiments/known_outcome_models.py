@@ -22,8 +22,9 @@ from ..models.conditioning import Conditioning
 from ..models.lora import layer_factors, scaled, update_of
 from ..models.protocols import Model, Params
 from ..settings.events import GROUPS, Column, Group, GroupScore
-from ..settings.run_config import RunConfig, make_config
+from ..settings.run_config import RunConfig
 from ..training.unlearning import forget
+from .cells import settings
 
 Evaluated = TypeVar("Evaluated")
 
@@ -34,6 +35,8 @@ DESTROYED_BY = 1.0
 """
 REMAPPING = {"objective": "uce"}
 """Settings with which UCE edits the model to read the concept's tokens as the anchor's."""
+OF_TOKENS = ("word exchanged", "tokens remapped")
+"""Those made by way of single tokens, which a flow transformer does not offer."""
 MADE_WITH = {"destroyed": DESTROYED_BY, "held down": HELD_DOWN, "tokens remapped": REMAPPING}
 """By name of a known-outcome model the setting of its own that it depends on."""
 
@@ -160,9 +163,9 @@ def known_outcome_model(name: str, model: Model, concept: Concept, seed: int) ->
         case "word exchanged":
             return Swapped(model, concept)
         case "tokens remapped":
-            unlearn(model, make_config(concept.name, seed=seed, **REMAPPING))
+            unlearn(model, settings(concept.name, seed=seed, **REMAPPING))
         case "held down":
-            adapter = unlearn(model, make_config(concept.name, seed=seed))
+            adapter = unlearn(model, settings(concept.name, seed=seed))
             model.load_adapter("unlearn", scaled(adapter, HELD_DOWN))
         case "destroyed":
             _load_noise(model, seed)

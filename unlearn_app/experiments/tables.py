@@ -28,6 +28,10 @@ BROUGHT = (
     " reasons holds for the bundled model."
 )
 """The note on a model that the user brings."""
+SECOND = (
+    "**Measured on `{bundled}`, another model of the bundled world.** What the text below says of"
+    " reasons holds for the UNet."
+)
 RESULTS = ASSETS / "results" / "README.md"
 """The page of all results."""
 QUOTED = {
@@ -120,8 +124,11 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
     folder = folder.resolve()
     title, _, rest = text.partition("\n")
     note = _earlier_model(folder)
-    if own := _brought(folder):
+    configs = [config for config, _ in read_cells(folder).values()]
+    if own := next((config["brought"] for config in configs if "brought" in config), {}):
         title, note = title.replace("PocketCanvas", own["model"]), BROUGHT.format(**own)
+    elif configs and "bundled" in configs[0]:
+        title, note = f"{title}, on {configs[0]['bundled']}", SECOND.format(**configs[0])
     text = (f"{title}\n\n{note}\n{rest}" if note else text).rstrip("\n") + "\n"
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
@@ -132,12 +139,6 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
         quoted = last_table(text, QUOTED[folder.name])
         quote(folder.name, f"{note}\n\n{quoted}" if note else quoted)
     return text
-
-
-def _brought(folder: Path) -> dict[str, str]:
-    """What the user brought to the cells of `folder`; nothing for those of the bundled model."""
-    configs = [config for config, _ in read_cells(folder).values()]
-    return next((config["brought"] for config in configs if "brought" in config), {})
 
 
 def _earlier_model(folder: Path) -> str:

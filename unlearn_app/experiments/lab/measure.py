@@ -10,6 +10,7 @@ from ...attacks import Attack, AttackContext
 from ...attacks.runner import attack_of, attacked, result_of
 from ...common import registry
 from ...common.json_values import to_json
+from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import preview_concept
 from ...concepts.targets import targets_told
 from ...evaluation.base_rates import attack_key, record
@@ -19,9 +20,18 @@ from ...pocket.lesson import EASIEST
 from ...settings.attacks import QUICK, SURE
 from ...settings.presets import EQUAL_BUDGET
 from ...settings.run_config import RunConfig, make_attack, make_config
-from ..cells import SMOKE, Experiment, all_names, read_cells, settings, short_hash
+from ..cells import (
+    SMOKE,
+    Experiment,
+    all_names,
+    measured_model,
+    read_cells,
+    settings,
+    short_hash,
+)
 from ..known_outcome_models import (
     MADE_WITH,
+    OF_TOKENS,
     context_of,
     known_outcome_model,
     load_only,
@@ -38,6 +48,8 @@ UNSEEN_CONTROLS = tuple(names[0] for names in EASIEST.values())
 """The controls: for each kind of concept, the first that the model has never seen."""
 LEADS = ("cat", "guitar", *UNSEEN_CONTROLS)
 """Concepts under every attack in the cut, with seed 0; other cells have the quick attacks only."""
+WITHOUT_TOKENS = ("prompts", "noise", "relearn")
+"""The quick attacks that a flow transformer allows."""
 SMOKE_ATTACKS = {
     "prompts": {"tries": 1},
     "ring_a_bell": {"tries": 1, "population": 4, "generations": 1},
@@ -69,10 +81,24 @@ class AttackedModel:
 
     def kinds(self, smoke: bool, full: bool) -> tuple[str, ...]:
         """The attacks on it; one that proves nothing needs an adapter, which only methods leave."""
-        leads = all_names(LEADS)[:1] if targets_told() else LEADS
-        every = full or (self.seed == 0 and self.concept in leads)
-        chosen = QUICK[:2] if smoke else registry.names("attack") if every else QUICK
+        every = full or (self.seed == 0 and self.concept in leading())
+        quick = WITHOUT_TOKENS if second() else QUICK
+        chosen = quick[:2] if smoke else registry.names("attack") if every else quick
         return tuple(kind for kind in chosen if make_attack(kind).counts or self.row in METHODS)
+
+
+def second() -> bool:
+    """Whether the second bundled model is measured, a flow transformer."""
+    return not targets_told() and measured_model() != DEFAULT_MODEL
+
+
+def leading() -> tuple[str, ...]:
+    """The concepts under every attack: fewer of a model that the user brings, none of the second
+    bundled one.
+    """
+    if targets_told():
+        return all_names(LEADS)[:1]
+    return () if second() else LEADS
 
 
 def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
@@ -83,6 +109,8 @@ def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
         asked = itertools.product(range(seeds), METHODS, all_names(CONCEPTS))
         methods = [AttackedModel(row, concept, seed) for seed, row, concept in asked]
         return methods[:2] if smoke else methods
+    if second():
+        return of_second_model(seeds, smoke)
     if smoke:
         # "held down" needs a whole training.
         rows = [row for row in CASES if CASES[row].concept == "cat" and row != "held down"]
@@ -103,6 +131,20 @@ def grid(seeds: int, smoke: bool) -> list[AttackedModel]:
         for seed, row, concept in itertools.product(range(seeds), METHODS, CONCEPTS)
     ]
     return sorted([*controls, *cases], key=lambda cell: cell.seed) + methods
+
+
+def of_second_model(seeds: int, smoke: bool) -> list[AttackedModel]:
+    """The same with as many seeds of everything, without closed forms, which edit the text states
+    of a UNet.
+    """
+    closed = registry.names("closed_form")
+    trained = [row for row, asked in METHODS.items() if asked.get("objective") not in closed]
+    cases = {row: case.concept for row, case in CASES.items() if case.model not in OF_TOKENS}
+    rows = [(CONTROL, name) for name in UNSEEN_CONTROLS]
+    rows += cases.items()
+    rows += itertools.product(trained, CUT_CONCEPTS)
+    models = [AttackedModel(*row, seed) for seed in range(seeds) for row in rows]
+    return models[:1] + models[-1:] if smoke else models
 
 
 class Lab(Experiment):

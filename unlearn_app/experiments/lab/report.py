@@ -14,8 +14,8 @@ from ...evaluation.verdict import Thresholds, judge_run
 from ...runs.records import current_score
 from ...settings.attacks import SURE
 from ...settings.events import GroupScore, Verdict
-from ...settings.run_config import make_attack, make_config
-from ..cells import read_cells
+from ...settings.run_config import make_attack
+from ..cells import read_cells, settings
 from ..tables import render, write_report
 
 
@@ -148,7 +148,7 @@ def verdicts(found: Results, row: str) -> list[Verdict]:
 
 
 def _finding(each: AttackedResult, kind: str, control: AttackedResult) -> Finding:
-    config = make_config(each.concept)
+    config = settings(each.concept)
     attack, found = attack_of(config, kind), each.attacks[kind]
     return Finding(
         kind=kind,
