@@ -102,9 +102,9 @@ class Recipe:
     flow_seed: int = 7
     flow_phases: tuple[Phase, ...] = (
         Phase(8_000, 32),
-        Phase(2_000, 64),
+        Phase(1_000, 64),
     )
-    flow_fall: int = 3_000
+    flow_fall: int = 2_500
     flow_lr: float = 1e-3
     save_every: int = 100
 
