@@ -26,7 +26,7 @@ from unlearn_app.pocket import card
 from unlearn_app.pocket.measures import sample_scenes
 from unlearn_app.pocket.training import flow, recipe
 from unlearn_app.pocket.training.checkpoints import load
-from unlearn_app.pocket.training.denoiser import Phase, batch_loss
+from unlearn_app.pocket.training.denoiser import Fall, Phase, batch_loss, learning_rate
 from unlearn_app.pocket.world.dataset import scenes
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
@@ -239,3 +239,12 @@ def test_the_card_states_what_was_measured_and_its_snippet_runs(
 def test_flow_without_pictures_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Latents needs .*; run `pocket render`"):
         list(recipe.train_flow(tmp_path, "cpu", recipe.SMOKE, tmp_path / "assets"))
+
+
+@pytest.mark.parametrize(
+    ("step", "share"),
+    [(500, 1.0), (900, 1.0), (950, 0.5), (1000, 1.0), (1500, 1.0), (1900, 0.5), (1999, 0.03)],
+)
+def test_the_rate_falls_again_where_the_training_was_gone_on_with(step: int, share: float) -> None:
+    falls = (Fall(1000, 100), Fall(2000, 200))
+    assert learning_rate(step, falls, 2.0) == pytest.approx(2 * share)

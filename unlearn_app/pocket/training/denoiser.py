@@ -51,11 +51,22 @@ class Weighting:
 EVEN = Weighting()
 
 
-def learning_rate(step: int, steps: int, fall: int, peak: float) -> float:
-    """Warm-up, plateau, and a linear fall to `FINAL_RATE` of `peak` over the last `fall` steps."""
+@dataclass(frozen=True)
+class Fall:
+    """The learning rate falls over the last `steps` steps before the step `until`."""
+
+    until: int
+    steps: int
+
+
+def learning_rate(step: int, falls: Sequence[Fall], peak: float) -> float:
+    """Warm-up, plateau, and a linear fall to `FINAL_RATE` of `peak`; a further plateau and fall
+    where the training was gone on with.
+    """
     if step < WARM_UP:
         return peak * (step + 1) / WARM_UP
-    return peak * max(FINAL_RATE, min(1.0, (steps - step) / max(1, fall)))
+    fall = next((fall for fall in falls if step < fall.until), falls[-1])
+    return peak * max(FINAL_RATE, min(1.0, (fall.until - step) / max(1, fall.steps)))
 
 
 def batch_at(step: int, phases: Sequence[Phase]) -> int:

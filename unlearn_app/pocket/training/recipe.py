@@ -39,7 +39,7 @@ from .checkpoints import (
     write_json,
 )
 from .decoder import freeze_position_and_gates, write_decoder
-from .denoiser import Learner, Phase
+from .denoiser import Fall, Learner, Phase
 from .encoder import write_encoder
 from .latents import fit_basis, load_basis
 from .parts import LATENT_CHANNELS, new_autoencoder, new_scheduler, new_unet
@@ -97,14 +97,14 @@ class Recipe:
         Phase(8_000, 64),
         Phase(7_600, 128),
     )
-    denoiser_fall: int = 6_800
+    denoiser_falls: tuple[Fall, ...] = (Fall(23_600, 6_800),)
     denoiser_lr: float = 1e-3
     flow_seed: int = 7
     flow_phases: tuple[Phase, ...] = (
         Phase(8_000, 32),
-        Phase(1_000, 64),
+        Phase(11_000, 64),
     )
-    flow_fall: int = 2_500
+    flow_falls: tuple[Fall, ...] = (Fall(9_000, 2_500), Fall(19_000, 5_000))
     flow_lr: float = 1e-3
     save_every: int = 100
 
@@ -120,9 +120,9 @@ SMOKE = Recipe(
     second_steps=6,
     second_batch=8,
     denoiser_phases=(Phase(3, 4), Phase(3, 8)),
-    denoiser_fall=2,
+    denoiser_falls=(Fall(6, 2),),
     flow_phases=(Phase(3, 4), Phase(3, 8)),
-    flow_fall=2,
+    flow_falls=(Fall(6, 2),),
     save_every=3,
 )
 """A few steps of everything, to test that the recipe runs."""
@@ -455,8 +455,8 @@ def _train_generator(
 ) -> Iterator[Progress]:
     """Train a denoiser on the latents; `learner` is told what to call `model` through."""
     latents = torch.load(work / LATENTS, map_location=device, weights_only=True)
-    names = ("seed", "phases", "fall", "lr")
-    seed, phases, fall, lr = (getattr(recipe, f"{part}_{name}") for name in names)
+    names = ("seed", "phases", "falls", "lr")
+    seed, phases, falls, lr = (getattr(recipe, f"{part}_{name}") for name in names)
     steps = sum(phase.steps for phase in phases)
     compiled = steps >= WORTH_COMPILING and can_compile(device)
     return train_with_checkpoints(
@@ -472,7 +472,7 @@ def _train_generator(
             seed=seed,
             autocast=fits_bfloat16(device),
         ),
-        partial(denoiser.learning_rate, steps=steps, fall=fall, peak=lr),
+        partial(denoiser.learning_rate, falls=falls, peak=lr),
         steps=steps,
         save_every=recipe.save_every,
         facts={
