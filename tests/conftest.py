@@ -42,18 +42,20 @@ for name, default in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.
         signal.signal(getattr(signal, name), default)
 
 LONGEST = ("experiments", "web")
-SLOW_FIXTURES = {"browser", "pocket", "tiny_pipeline"}
+SLOW_FIXTURES = {"browser", "pocket", "recordings", "tiny_pipeline"}
 """What uses one of these is marked as slow; other slow tests are marked where they stand."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a browser or train the bundled model, and begin with the folders
-    that take longest, so that no process is left alone with one of them at the end.
+    """Mark the tests that need a browser or train the bundled model, and begin with the files that
+    take longest and end with those that take seconds, so that no process is left alone with a long
+    one.
     """
-    items.sort(key=lambda item: item.path.parent.name not in LONGEST)
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name not in LONGEST))
 
 
 @pytest.fixture(autouse=True)

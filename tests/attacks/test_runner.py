@@ -15,7 +15,7 @@ import pytest
 import torch
 from made_findings import made_finding
 from PIL import Image
-from small_runs import TINY
+from small_runs import QUICKEST, TINY
 
 from unlearn_app.attacks import AttackContext, Tries, runner
 from unlearn_app.attacks.runner import (
@@ -27,16 +27,16 @@ from unlearn_app.attacks.runner import (
     result_of,
     unseen_context,
 )
+from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import Cancelled, ConfigError, OutputError
 from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation import base_rates
-from unlearn_app.evaluation.comparison import comparison_prompts, generate_column, score
 from unlearn_app.evaluation.finding import AttackCurve, Finding
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.statistics import difference_interval
 from unlearn_app.evaluation.verdict import judge_run
-from unlearn_app.experiments.known_outcome_models import known_outcome_model
+from unlearn_app.experiments.known_outcome_models import known_outcome_model, scores_of
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import run_attacks
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
@@ -48,15 +48,6 @@ from unlearn_app.settings.run_config import make_attack, make_config
 
 BACK = 0.3
 FEW = 8
-QUICKEST = {
-    "ring_a_bell.tries": 1,
-    "ring_a_bell.population": 4,
-    "ring_a_bell.generations": 1,
-    "inversion.tries": 1,
-    "inversion.steps": 1,
-    "prompts.tries": 1,
-    "noise.tries": 1,
-}
 
 
 def scores(original=1.0, unlearned=0.0, near=1.0, relearned=None) -> dict:
@@ -330,8 +321,9 @@ def finished(pocket, tmp_path_factory) -> Path:
 def test_attacks_on_a_run_are_stored_in_its_folder(pocket, finished) -> None:
     before, slot = (finished / "run.json").read_bytes(), pocket.adapter_state("unlearn")
     kinds = [*kinds_of("quick"), "scale"]
+    small = {f"{kind}.{n}": v for kind, own in QUICKEST.items() for n, v in own.items()}
     events = list(
-        run_attacks(Run.open(finished), kinds, QUICKEST | {"attack.pictures": 3}, model=pocket)
+        run_attacks(Run.open(finished), kinds, small | {"attack.pictures": 3}, model=pocket)
     )
     made = [event for event in events if isinstance(event, Finding)]
     assert [finding.kind for finding in made] == kinds
@@ -384,26 +376,33 @@ def test_an_attack_needs_a_judge_and_an_adapter(pocket, finished, tmp_path, monk
         list(run_attacks(Run.open(tmp_path), ["noise"], model=pocket))
 
 
-def test_the_command_attacks_and_refuses_in_a_sentence(finished) -> None:
-    def asked(*words: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "unlearn_app", "attack", str(finished), *words]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-    done = asked("--kind", "noise", "--set", "noise.tries=1", "--set", "attack.pictures=2")
+def test_the_command_attacks(finished) -> None:
+    small = ["--kind", "noise", "--set", "noise.tries=1", "--set", "attack.pictures=2"]
+    command = [sys.executable, "-m", "unlearn_app", "attack", str(finished), *small]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "noise" in done.stdout
     assert "Verdict:" in done.stdout
     assert "control" in done.stdout
-    for words, said in (
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
         (("--kind", "hypnosis"), "choose one of quick, all, completion"),
         (("--kind", "noise", "--set", "inversion.steps=3"), "inversion.steps"),
         (("--kind", "noise", "--set", "unlearn.steps=3"), "does not change 'unlearn.steps'"),
         (("--kind", "noise", "--set", "noise.tries=0"), "noise.tries is 0"),
-    ):
-        refused = asked(*words)
-        assert refused.returncode == 2
-        assert said in refused.stderr
-        assert "Traceback" not in refused.stderr
+    ],
+)
+def test_the_command_refuses_in_a_sentence(finished, monkeypatch, capsys, words, sentence) -> None:
+    monkeypatch.setattr(sys, "argv", ["unlearn_app", "attack", str(finished), *words])
+    with pytest.raises(SystemExit) as refused:
+        cli.main()
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "Traceback" not in said
 
 
 def shown(model, slots, pocket, judge, config, kind) -> AttackResult:
@@ -454,21 +453,17 @@ def test_an_attack_recovers_a_concealed_concept_more_often_than_an_unseen_one(
     assert finding.recovers(BACK), f"{sum(own)} of {len(own)}, control {sum(base)} of {len(base)}"
 
 
-def columns_of(model, slots, pocket, judge, config) -> dict:
-    prompts, columns = comparison_prompts(preview_concept(config), config.compare, 0), {}
-    for column, asked, active in (("original", pocket, ()), ("unlearned", model, slots)):
-        with asked.active(*active):
-            images = generate_column(asked, column, prompts, config.compare, judge)
-        columns[column] = score(images.pictures)
-    return columns
-
-
 def test_verdicts_on_models_of_known_outcome(pocket, judge) -> None:
-    config = make_config("cat", **{"compare.forget": 10})
+    config = make_config("cat", **{"compare.forget": 6, "compare.near": 6, "compare.far": 6})
     concept, labels = preview_concept(config), {}
+    pocket.drop_adapters()
+    with pocket.active():
+        original = scores_of(pocket, config, "original", judge)
     for name, slots in (("prompt filter", ()), ("destroyed", ("unlearn",)), ("untouched", ())):
         model = known_outcome_model(name, pocket, concept, 0)
-        columns, hits = columns_of(model, slots, pocket, judge, config), (True,)
+        with model.active(*slots):
+            unlearned = scores_of(model, config, "unlearned", judge)
+        columns, hits = {"original": original, "unlearned": unlearned}, (True,)
         if name == "prompt filter":
             hits = shown(model, slots, pocket, judge, config, "prompts").hits()
         labels[name] = judge_run(columns, [made_finding("prompts", sum(hits), len(hits))]).label

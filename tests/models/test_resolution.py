@@ -179,6 +179,7 @@ def test_what_latents_do_not_divide_is_refused(own, pixels, multiple) -> None:
     assert raised.value.field == ASKED
 
 
+@pytest.mark.slow
 def test_the_estimate_knows_the_resolution() -> None:
     """About four times the pixels take about four times the activations."""
     parts = (STABLE_DIFFUSION_1[f"{part}/config.json"] for part in ("unet", "vae"))

@@ -30,6 +30,7 @@ from unlearn_app.evaluation.verdict import Thresholds, judge_run
 from unlearn_app.experiments.known_outcome_models import known_outcome_model, unlearn
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes
+from unlearn_app.models.latent_store import LatentStore
 from unlearn_app.models.lora import dense, scaled
 from unlearn_app.runs import workflow
 from unlearn_app.runs.attack_run import run_attacks
@@ -225,14 +226,21 @@ SAYS = {
 }
 
 
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> LatentStore:
+    """Keeps what the original generates, which is the same in every case."""
+    return LatentStore(tmp_path_factory.mktemp("store") / "latents.sqlite")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_verdict_on_a_known_case_is_true(
-    case: str, pocket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, pocket: Any, sampled: LatentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the attack teaches of something never seen is stated here, where a run with the usual
     settings has it recorded: to run it as well would take twice the time.
     """
+    monkeypatch.setattr(pocket, "store", sampled)
     taught = BaseCurve("pumpkin", {0: (0, 12), SMALL["attack.steps"]: (1, 12)})
     monkeypatch.setattr(workflow, "relearning", lambda *_: taught)
     make, truth = CASES[case]

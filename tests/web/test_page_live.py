@@ -27,6 +27,10 @@ from playwright.sync_api import Browser, expect
 from safetensors.torch import load_file
 
 from unlearn_app.service.engine import InProcess
+from unlearn_app.settings.events import GROUPS
+from unlearn_app.settings.presets import PRESET_CHANGES
+from unlearn_app.worlds import World
+from unlearn_app.worlds.pocket import PocketWorld
 
 SMALL = {
     "unlearn.steps": 2,
@@ -40,6 +44,21 @@ SMALL = {
     "compare.far": 1,
     "compare.sampling_steps": 2,
 }
+OTHER = {"unlearn.steps": 1, "compare.forget": 1, "compare.near": 2, "compare.far": 2}
+"""Other settings than those, as somebody types them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Small settings in the preset fast, so that not every visitor has to type them; one does, in
+    `test_arrive_type_run_compare_download`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESET_CHANGES, "fast", SMALL)
+        # The world's own settings would replace them.
+        for world in (World, PocketWorld):
+            patch.setattr(world, "run_settings", lambda *_: {})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +72,7 @@ def test_arrive_type_run_stop(visit: Visitors) -> None:
     page = visit()
     expect(page.locator("#status")).to_contain_text("Recorded")
     expect(page.locator("#board img").first).to_be_visible()
-    set_options(page, SMALL | {"unlearn.steps": 40})
+    set_options(page, {"unlearn.steps": 40})
     start(page, "Kitty")
     expect(page.locator("#status")).to_contain_text(re.compile(r"step \d+ of"))
     page.locator("#stage .u-now").first.wait_for()
@@ -65,14 +84,14 @@ def test_arrive_type_run_stop(visit: Visitors) -> None:
 
 
 def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> None:
-    page = visit()
-    set_options(page, SMALL)
+    page, count = visit(), 3 * sum(OTHER[f"compare.{group}"] for group in GROUPS)
+    set_options(page, OTHER)
     start(page, "Van Gogh style")
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("Your run")
     expect(page.locator("#summary table").first.locator("tbody tr")).to_have_count(3)
-    assert len(set(sources(page))) > 4
-    assert len(sources(page)) == 12
+    assert len(set(sources(page))) > count / 3
+    assert len(sources(page)) == count
     expect(page.locator("#board figcaption").nth(1)).to_contain_text(
         re.compile(r"−?\d\.\d\d\s+[+−±]\d\.\d\d")
     )
@@ -82,13 +101,14 @@ def test_arrive_type_run_compare_download(visit: Visitors, tmp_path: Path) -> No
         name = next(name for name in archive.namelist() if name.endswith("run.json"))
         record = json.loads(archive.read(name))
     assert record["status"] == "complete"
-    assert len(record["pictures"]) == 12
+    assert len(record["pictures"]) == count
+    groups = {name: name.split(".") for name in OTHER}
+    assert {n: record["config"][group][leaf] for n, (group, leaf) in groups.items()} == OTHER
     page.context.close()
 
 
 def test_arrive_type_run_try_to_get_it_back(visit: Visitors, tmp_path: Path) -> None:
     page = visit()
-    set_options(page, SMALL)
     start(page, "cat")
     wait_for_end(page)
     page.locator("#kind input").click()
@@ -107,13 +127,14 @@ def test_arrive_type_run_try_to_get_it_back(visit: Visitors, tmp_path: Path) -> 
 def test_two_visitors_at_once_get_the_pictures_they_get_alone(visit: Visitors) -> None:
     def ask(concept: str):
         page = visit()
-        set_options(page, SMALL)
         start(page, concept)
         return page
 
     def shown(page) -> tuple[list[str], str]:
         wait_for_end(page)
-        return sources(page), scores(page)
+        found = sources(page), scores(page)
+        page.context.close()
+        return found
 
     alone = {concept: shown(ask(concept)) for concept in ("cat", "neon")}
     pages = {concept: ask(concept) for concept in alone}
@@ -135,7 +156,6 @@ def foreign(browser: Browser, tiny_pipeline: Path, tmp_path_factory) -> Iterator
 def test_a_foreign_model_without_a_judge_says_so(foreign: Visitors, tmp_path: Path) -> None:
     page = foreign()
     expect(page.locator("#head")).to_contain_text("Model ready")
-    set_options(page, SMALL)
     start(page, "a red balloon")
     wait_for_end(page)
     expect(page.locator("#status")).to_contain_text("No verdict")
@@ -146,7 +166,6 @@ def test_a_foreign_model_without_a_judge_says_so(foreign: Visitors, tmp_path: Pa
 
 def test_typed_text_is_never_markup(foreign: Visitors) -> None:
     page = foreign()
-    set_options(page, SMALL)
     page.fill(BOX, TRAP)
     page.get_by_label("a thing or a person").check()
     start(page, TRAP)
