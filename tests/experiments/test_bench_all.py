@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from unlearn_app.cli import main as cli
 from unlearn_app.experiments.paper1.measure import ARMS
 from unlearn_app.experiments.paper2 import measure as paper2
 from unlearn_app.experiments.paper2.report import read_curves
 from unlearn_app.experiments.paper3.measure import SMOKE_ARMS
 from unlearn_app.experiments.paper3.report import read_states
+from unlearn_app.models.latent_store import VARIABLE
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +32,18 @@ KILLED = {"paper1": 17, "paper3": 3}
 
 
 def words(out: Path, name: str = "all") -> list[str]:
-    return [sys.executable, "-m", "unlearn_app", "bench", name, "--smoke", "--out", str(out)]
+    return ["unlearn_app", "bench", name, "--smoke", "--out", str(out)]
+
+
+def started_again(out: Path, name: str = "all") -> None:
+    """Start the command where little is left to be measured, in this process, which has imported
+    everything already.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words(out, name))
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+    assert leaving.value.code == 0
 
 
 def cells(out: Path) -> dict[Path, int]:
@@ -42,28 +56,39 @@ def cells(out: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, dict], str]:
+def killed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, dict[Path, dict], str]]:
     """The folder after a kill of one benchmark at a random moment and a run of all, the cells there
-    at the kill, and the output.
+    at the kill, and the output. What cells ask of the original is sampled once, as for a user.
     """
     draw = random.SystemRandom()
     name = draw.choice(list(KILLED))
     out, moment = tmp_path_factory.mktemp("bench"), draw.randint(1, KILLED[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("store")))
+        kill(out, name, moment, draw.random())
+        kept = {path: json.loads(path.read_text()) for path in cells(out)}
+        assert len(kept) >= moment, f"ended before cell {moment}"
+        for path, stored in kept.items():
+            assert stored["status"] == "complete", f"{path} after a kill at cell {moment} of {name}"
+        command = [sys.executable, "-m", *words(out)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        yield out, kept, done.stdout
+
+
+def kill(out: Path, name: str, moment: int, seconds: float) -> None:
+    """Start a benchmark, and kill it some seconds after so many cells."""
+    command = [sys.executable, "-m", *words(out, name)]
     with subprocess.Popen(
-        words(out, name), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
     ) as process:
         while process.poll() is None and len(cells(out)) < moment:
             time.sleep(0.05)
-        time.sleep(draw.random())
+        time.sleep(seconds)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    kept = {path: json.loads(path.read_text()) for path in cells(out)}
-    assert len(kept) >= moment, f"ended before cell {moment}"
-    for path, stored in kept.items():
-        assert stored["status"] == "complete", f"{path} after a kill at cell {moment} of {name}"
-    done = subprocess.run(words(out), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out, kept, done.stdout
 
 
 def test_a_kill_loses_nothing_and_repeats_nothing(killed) -> None:
@@ -77,7 +102,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(killed) -> None:
             path.parent.name == "paper3-smoke" and len(found["values"]) > len(stored["values"])
         )
     assert len(after) > len(kept)
-    subprocess.run(words(out), cwd=ROOT, capture_output=True, check=True)
+    started_again(out)
     assert cells(out) == after, "a third start measures nothing"
     assert not [path for path in out.rglob("*") if path.name.endswith(".partial")]
 
@@ -133,7 +158,7 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     last.write_text(json.dumps(whole | {"values": first}))
     before[last] = 0
     shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties")
-    subprocess.run(words(tmp_path, "paper3"), cwd=ROOT, capture_output=True, check=True)
+    started_again(tmp_path, "paper3")
     after = cells(tmp_path)
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {last}

@@ -1,14 +1,18 @@
 """The soak at its smallest: a crowd, kills, nonsense and hostile files, and nothing gives way."""
 
+import functools
 import json
 import threading
+from contextlib import ExitStack, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from unlearn_app.experiments.app_process import AppProcess
 from unlearn_app.experiments.cells import Extent, bench, read_cells
+from unlearn_app.experiments.soak import inputs
 from unlearn_app.experiments.soak.commands import Ended
 from unlearn_app.experiments.soak.kills import KINDS, LEFT, WORDS, killed_command
 from unlearn_app.experiments.soak.measure import PARTS, Soak
@@ -18,9 +22,16 @@ from unlearn_app.experiments.soak.visitors import BUSY
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """What each part found, by its name."""
+    """What each part found, by its name. Inputs of all kinds go to one app, which starts once."""
     soak = Soak(Extent(tmp_path_factory.mktemp("soak"), smoke=True))
-    assert "| measured |" in list(bench(soak))[-1]
+    with ExitStack() as running, pytest.MonkeyPatch.context() as patch:
+
+        @functools.cache
+        def app() -> AppProcess:
+            return running.enter_context(AppProcess(tmp_path_factory.mktemp("app")))
+
+        patch.setattr(inputs, "AppProcess", lambda _: nullcontext(app()))
+        assert "| measured |" in list(bench(soak))[-1]
     return {config["part"]: values for config, values in read_cells(soak.folder).values()}
 
 
