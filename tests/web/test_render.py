@@ -20,9 +20,9 @@ import pytest
 from markupsafe import escape
 from PIL import Image
 from recordings import Recordings, Replay, kept_finding, picture
+from shipped import shipped
 
 from unlearn_app.common.json_values import to_json
-from unlearn_app.common.paths import ROOT
 from unlearn_app.concepts.concept import Concept, PromptSplit
 from unlearn_app.evaluation.base_rates import RECORDED
 from unlearn_app.models.diffusers.adapter_files import read_adapter
@@ -478,7 +478,7 @@ def test_report_and_archive_are_made_again_after_an_attack_only(
 
 def test_a_run_of_an_earlier_version_has_its_adapter_for_comfyui(tmp_path: Path) -> None:
     """It is converted for the download, and the run stays as it is."""
-    own = shutil.copytree(ROOT / "assets" / "recorded" / "cat", tmp_path / "cat")
+    own = shutil.copytree(shipped("cat"), tmp_path / "cat")
     assert "unlearn.kohya.safetensors" not in json.loads((own / "run.json").read_text())["files"]
     made = exports(own, tmp_path / "made")
     assert made["adapter"].read_bytes() == (own / "unlearn.safetensors").read_bytes()

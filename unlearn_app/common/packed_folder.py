@@ -1,5 +1,5 @@
-"""Folders that ship packed, each as one .tar.xz file: files that resemble each other, as pictures and
-records of one run do, take least together.
+"""Folders that ship packed, each as one .tar.xz file: files that resemble each other, as pictures
+of one run do, take least together.
 """
 
 import io
@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .atomic_files import replacement, whole_folder
-from .errors import OutputError
+from .atomic_files import hidden_folder, replacement
 from .record_files import LARGEST, damaged, read_bytes
 
 ENDING = ".tar.xz"
@@ -23,7 +22,8 @@ NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write the files of a folder into `archive`, the same bytes whenever the files are the same."""
+    """Write the files of a folder into `archive`; equal files make equal bytes."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
     with replacement(archive) as partial, tarfile.open(partial, "w:xz") as packed:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             content = path.read_bytes()
@@ -33,7 +33,8 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Write what is packed in `archive` into the new `folder`, which is returned.
+    """Write what is packed in `archive` into the new `folder`, which is returned; it is not waited
+    until that is on the disk, since it can be unpacked again.
 
     Raises:
         OutputError: it cannot be read, holds anything but files of the folder, or more than
@@ -43,7 +44,7 @@ def unpack(archive: Path, folder: Path) -> Path:
         content = _expanded(read_bytes(archive))
         with (
             tarfile.open(fileobj=io.BytesIO(content), mode="r:") as packed,
-            whole_folder(folder) as partial,
+            hidden_folder(folder) as partial,
         ):
             for entry in packed:
                 if not (entry.isreg() and NAME.fullmatch(entry.name)):
@@ -51,6 +52,7 @@ def unpack(archive: Path, folder: Path) -> Path:
                 path = partial / entry.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(packed.extractfile(entry).read())
+            partial.replace(folder)
     except (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError) as error:
         raise damaged(archive.parent, "folder of recordings", f"{archive.name}: {error}") from error
     return folder
