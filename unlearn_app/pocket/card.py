@@ -44,7 +44,7 @@ HEADER = 30
 """Layout of a sample sheet in pixels: the side of a picture, and the space for the names of rows
 and columns.
 """
-QUALITY = 80
+QUALITY = 60
 PARTS = {
     "unet": "UNet2DConditionModel, widths 128 and 192, 8 x 8 x 64 latents",
     "vae": "AutoencoderKL, 64 px to 8 x 8 x 64",
