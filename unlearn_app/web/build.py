@@ -82,7 +82,7 @@ def build_demo(
     """The page around `engine`, which runs `model`; `recorded` holds runs that come with it and a
     ledger of that name, by default those that ship, unpacked into the engine's folder.
     """
-    recorded = recorded or _unpacked(RECORDED, engine.root / RECORDED.name)
+    recorded = recorded or unpacked_recordings(RECORDED, engine.root / RECORDED.name)
     states = _readable(recorded)
     recordings = {name: recorded / name for name in states}
     runs = recorded_choices(recordings)
@@ -127,7 +127,7 @@ def delete_copies(folder: str) -> None:
     shutil.rmtree(download_folder(folder), ignore_errors=True)
 
 
-def _unpacked(archives: Path, into: Path) -> Path:
+def unpacked_recordings(archives: Path, into: Path) -> Path:
     """The folder `into` with what is packed in a folder of archives; damaged ones are left out with
     a warning.
     """
