@@ -53,7 +53,7 @@ def new_flow_scheduler() -> Any:
 
 
 def shared_texts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel) -> dict[str, Any]:
-    """What reads words and is not stored with the pipeline, since it is the UNet's: both tokenizers,
+    """What reads words and is not stored with the pipeline, since it is the UNet's: the tokenizers,
     and the first text encoder, which has the identity as its projection and its weights rounded to
     half precision.
     """
