@@ -15,6 +15,8 @@ from .atomic_files import hidden_folder, replacement
 from .record_files import LARGEST, damaged, read_bytes
 
 ENDING = ".tar.xz"
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "pb": 0}]
+"""How it is compressed: as bytes that follow from the one before, which numbers of colours do."""
 MEMORY = 64 * 2**20
 """The most bytes that unpacking may take beside what is unpacked."""
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -24,7 +26,11 @@ NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 def pack(folder: Path, archive: Path) -> None:
     """Write the files of a folder into `archive`; equal files make equal bytes."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with replacement(archive) as partial, tarfile.open(partial, "w:xz") as packed:
+    with (
+        replacement(archive) as partial,
+        lzma.open(partial, "wb", filters=FILTERS) as stream,
+        tarfile.open(fileobj=stream, mode="w") as packed,
+    ):
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             content = path.read_bytes()
             entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
