@@ -691,3 +691,33 @@ def test_a_ledger_is_exported_for_other_programs_and_as_a_pipeline(
         torch.testing.assert_close(fused[name.replace(".base_layer.", ".")], weight.detach())
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         assert file.metadata()["concept"] == "cat"
+
+
+def test_a_ledger_recorded_without_adapters_is_read_checked_and_never_changed(
+    tmp_path: Path,
+) -> None:
+    ledger = filled(tmp_path / "ledger")
+    record = record_of(ledger)
+    for row in record["rows"]:
+        for name in ("own.safetensors", "combined.safetensors"):
+            if row["files"].pop(name, None):
+                (ledger.folder / row["folder"] / name).unlink()
+    rewritten(ledger, record)
+    with pytest.raises(OutputError, match=r"0001-cat/own\.safetensors is missing"):
+        Ledger.open(ledger.folder)
+    rewritten(ledger, record | {"adapters": False})
+    shown = Ledger.open(ledger.folder)
+    assert [row.concept for row in shown.requests] == ["cat", "dog", "car"]
+    before = (ledger.folder / "ledger.json").read_bytes()
+    for act in (
+        lambda: shown.rollback(1),
+        lambda: shown.add(request(shown, "ship"), adapter(1), adapter(2), pictures(3)),
+        lambda: shown.path(3),
+        lambda: shown.adapter(3, own=True),
+    ):
+        with pytest.raises(OutputError, match="was recorded to be shown and holds no adapters"):
+            act()
+    assert (ledger.folder / "ledger.json").read_bytes() == before
+    shown.picture(2, "car").write_bytes(b"other")
+    with pytest.raises(OutputError, match=r"0002-dog/panel/002-car\.png is not what was written"):
+        Ledger.open(ledger.folder)

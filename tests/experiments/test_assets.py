@@ -9,11 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from unlearn_app.common.packed_folder import unpacked
 from unlearn_app.common.paths import ASSETS, POCKET
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.continual.ledger import Ledger
@@ -46,9 +47,11 @@ def test_a_smoke_makes_everything_and_touches_nothing_that_ships(
     said = list(assets.rebuild(Extent(tmp_path, seeds=1, smoke=True)))
     assert said[-1].startswith("timeline.webp, ")
     assert "384" in (made / "pocket" / "README.md").read_text(encoding="utf-8")
-    assert Run.open(made / "recorded" / "cat").verdict.label
-    assert [row.concept for row in Ledger.open(made / "recorded" / "ledger").requests] == ["cat"]
-    assert load_file(made / "pocket" / SHIPPED)
+    with unpacked(made / "recorded" / "cat.tar.xz") as folder:
+        assert Run.open(folder).verdict.label
+    with unpacked(made / "recorded" / "ledger.tar.xz") as folder:
+        assert [row.concept for row in Ledger.open(folder).requests] == ["cat"]
+    assert np.load(made / "pocket" / SHIPPED).files
     assert {path.name for path in tmp_path.glob("*-smoke/*.json")} >= {
         "base-object-0.json",
         "base-style-0.json",

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from shipped import shipped
 from torch import Tensor
 
 from unlearn_app.common.errors import ModelError
-from unlearn_app.common.paths import ROOT
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import origin, read_adapter
 
-GOOD = ROOT / "assets" / "recorded" / "cat" / "unlearn.safetensors"
+GOOD = shipped("cat") / "unlearn.safetensors"
 State = dict[str, Tensor]
 
 

@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
+from shipped import shipped
 from small_runs import TINY
 from torch import Tensor, nn
 
@@ -643,7 +644,7 @@ def test_a_layer_twice_is_refused(model, tmp_path) -> None:
 
 
 def test_the_metadata_is_what_trainers_write_and_names_no_place(tmp_path) -> None:
-    recorded = ROOT / "assets" / "recorded" / "cat" / "unlearn.safetensors"
+    recorded = shipped("cat") / "unlearn.safetensors"
     state = {
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": torch.ones(
             4, 768

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from shipped import shipped
 
 from unlearn_app.common.errors import ModelError, OutputError
-from unlearn_app.common.paths import ROOT
 from unlearn_app.common.seeds import generator
 from unlearn_app.models.diffusers.adapter_files import adapter_bytes, read_adapter
 from unlearn_app.models.diffusers.fused_pipeline import export_pipeline, plain_state
 from unlearn_app.models.diffusers.loading import load_pipeline
 from unlearn_app.models.generate import generate
 
-RECORDED = ROOT / "assets" / "recorded" / "cat" / "unlearn.safetensors"
+RECORDED = shipped("cat") / "unlearn.safetensors"
 
 
 @pytest.fixture(scope="module")

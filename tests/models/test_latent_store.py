@@ -3,6 +3,7 @@ way.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -148,9 +149,9 @@ def test_what_ships_is_found_on_another_machine_and_the_rest_is_asked_behind(
 ) -> None:
     model.store = recorder = Recorder()
     sampled = model.sample(PROMPTS, SEEDS, **HOW)
-    recorder.save(tmp_path / "latents.safetensors")
+    recorder.save(tmp_path / "latents.npz")
     monkeypatch.setattr("unlearn_app.models.diffusers.pipeline.machine", lambda _: ["another"])
-    model.store = ShippedLatents(tmp_path / "latents.safetensors", store)
+    model.store = ShippedLatents(tmp_path / "latents.npz", store)
     asked = model.asked
     assert torch.equal(model.sample(PROMPTS, SEEDS, **HOW), sampled)
     assert model.asked == asked
@@ -187,3 +188,19 @@ def test_states_without_prompts_do_not_ship(model) -> None:
     model.store = recorder = Recorder()
     model.sample(model.encode_text(PROMPTS), SEEDS, **HOW)
     assert not recorder.latents
+
+
+def test_what_ships_is_kept_bit_for_bit_and_a_damaged_file_is_asked_behind(tmp_path: Path) -> None:
+    odd = torch.tensor([[0.1, -0.0, float("inf"), 6e-8], [65504.0, -3.3, 1.0, 2.0]]).half()
+    single, behind = torch.tensor([[[[0.3]]]]).half(), torch.zeros(1)
+    file = tmp_path / "latents.npz"
+    Recorder({"odd": odd, "single": single}).save(file)
+    store = ShippedLatents(file, SimpleNamespace(recall=lambda *_: behind))
+    for key, kept in (("odd", odd), ("single", single)):
+        found = store.recall(b"", key, lambda: behind).half()
+        assert torch.equal(found.view(torch.int16), kept.view(torch.int16))
+    whole = file.read_bytes()
+    assert whole.startswith(b"PK")
+    for damaged in (whole[:-30], whole[:90], whole[:80] + b"????" + whole[84:], b"other"):
+        file.write_bytes(damaged)
+        assert store.recall(b"", "odd", lambda: behind) is behind

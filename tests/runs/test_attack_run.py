@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from shipped import shipped
 
 from unlearn_app.attacks.never_seen import NeverSeen
 from unlearn_app.cli import main as cli
 from unlearn_app.common.errors import ConfigError, ModelError, OutputError
-from unlearn_app.common.paths import ROOT
 from unlearn_app.runs import attack_run
 from unlearn_app.runs.attack_run import _command, run_attacks
 from unlearn_app.runs.folder import Run
@@ -25,7 +25,7 @@ OTHER = SimpleNamespace(name="pocket", base_hash="f" * 64)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(ROOT / "assets" / "recorded" / "cat", tmp_path / "cat"))
+    return Path(shutil.copytree(shipped("cat"), tmp_path / "cat"))
 
 
 def test_an_adapter_of_another_run_is_not_attacked(folder: Path) -> None:

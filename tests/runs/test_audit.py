@@ -18,11 +18,12 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from shipped import shipped
 from torch.nn.functional import mse_loss
 
 from unlearn_app import audit
 from unlearn_app.common.errors import ConfigError, ModelError, OutputError
-from unlearn_app.common.paths import POCKET, ROOT
+from unlearn_app.common.paths import POCKET
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.relearn_curve import BaseCurve
@@ -44,7 +45,7 @@ from unlearn_app.settings.events import Done, Event, Images, Stage, Verdict
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.unlearning import retain_prompts
 
-OWN = ROOT / "assets" / "recorded" / "cat" / "unlearn.safetensors"
+OWN = shipped("cat") / "unlearn.safetensors"
 """An adapter of this product that forgets cats."""
 ELSEWHERE = "photography</w>"
 """A word that no prompt of the comparison has, which a filter reads where it is asked for cats."""

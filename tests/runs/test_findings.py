@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from shipped import shipped
 
 from unlearn_app.common.errors import OutputError
-from unlearn_app.common.paths import ROOT
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.evaluation.verdict import judge_run, ranked
 from unlearn_app.runs.findings import (
@@ -28,7 +28,7 @@ from unlearn_app.runs.report import report_json
 
 @pytest.fixture(scope="module")
 def run() -> Run:
-    return Run.open(ROOT / "assets" / "recorded" / "cat")
+    return Run.open(shipped("cat"))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shipped import shipped
 
 from unlearn_app.cli.finished_runs import finding_table
 from unlearn_app.common.errors import OutputError
@@ -34,7 +35,7 @@ from unlearn_app.web.run_html import (
 from unlearn_app.web.stage import stage
 from unlearn_app.web.view_state import stored_state
 
-RECORDED = ROOT / "assets" / "recorded" / "cat"
+RECORDED = shipped("cat")
 PREVIEW = f"images/{min(path.name for path in RECORDED.glob('images/preview-*-forget-*'))}"
 ROUNDS = {"run.json": 180, "attacks/relearn/finding.json": 100, "steps.jsonl": 50}
 """Mutations of each record."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from shipped import shipped
 
 from unlearn_app.common.errors import OutputError
 from unlearn_app.common.paths import ROOT
@@ -75,7 +76,7 @@ def opened(folder: Path, steps: Sequence[dict[str, object]] = STEPS, **values: o
 def first_version(tmp_path: Path) -> Path:
     """The recorded run as the first version wrote it, with three pictures of each group."""
     folder = tmp_path / "cat"
-    shutil.copytree(ROOT / "assets" / "recorded" / "cat", folder)
+    shutil.copytree(shipped("cat"), folder)
     shutil.copy(Path(__file__).with_name("first_version.json"), folder / "run.json")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for name in filter(lambda name: name.endswith(".png"), record["files"]):

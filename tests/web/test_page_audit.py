@@ -14,15 +14,15 @@ import pytest
 from asynchronous import complete
 from browsing import Visitors, served
 from playwright.sync_api import Browser, expect
+from shipped import shipped
 
-from unlearn_app.common.paths import ROOT
 from unlearn_app.service.jobs import AuditRequest
 from unlearn_app.service.visitors import visitor_of
 from unlearn_app.settings.events import Done, Event, Stage, Step
 from unlearn_app.web.boundary import HOSTS, KEY, UPLOAD, is_owner
 from unlearn_app.web.uploads import UploadError, receive, stored
 
-RUN = ROOT / "assets" / "recorded" / "cat"
+RUN = shipped("cat")
 OWN_KEY = "a" * 64
 
 

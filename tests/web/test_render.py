@@ -20,9 +20,10 @@ import pytest
 from markupsafe import escape
 from PIL import Image
 from recordings import Recordings, Replay, kept_finding, picture
+from shipped import shipped
 
 from unlearn_app.common.json_values import to_json
-from unlearn_app.common.paths import ROOT
+from unlearn_app.common.packed_folder import pack
 from unlearn_app.concepts.concept import Concept, PromptSplit
 from unlearn_app.evaluation.base_rates import RECORDED
 from unlearn_app.models.diffusers.adapter_files import read_adapter
@@ -50,6 +51,7 @@ from unlearn_app.settings.events import (
 )
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web import downloads, html, pictures
+from unlearn_app.web.build import unpacked_recordings
 from unlearn_app.web.downloads import copied_bytes, download_folder, exports, write_only
 from unlearn_app.web.layout import Page, known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
@@ -182,6 +184,43 @@ def test_a_recorded_run_says_so(watched, tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run")
     assert "Recorded" in status(stored_state(run, recorded=True))
     assert "Recorded" not in status(stored_state(run))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, ""),
+        ({"resist.on": True}, "defended against relearning"),
+        ({"objective": "uce"}, "method uce"),
+        ({"preset": "full", "resist.on": True}, "preset full, defended against relearning"),
+    ],
+)
+def test_a_run_says_what_was_asked_for_beyond_its_concept(asked: dict, said: str) -> None:
+    view = ViewState(make_config("cat", **asked), recorded=True, over=True)
+    view.verdict, view.timing = Verdict("removed", ()), {"total_s": 99.0}
+    between = f" · {said}" if said else ""
+    assert f"Forget “cat”{between}</p>" in status(view)
+    assert f"<b>cat</b>{f' <i>{said}</i>' if said else ''} <small>" in recorded_cards(
+        [recorded_card("a", view)]
+    )
+
+
+def test_the_time_is_said_of_own_runs_alone_since_others_ran_elsewhere() -> None:
+    for recorded in (False, True):
+        view = ViewState(make_config("cat"), recorded=recorded, over=True)
+        view.verdict, view.timing = Verdict("removed", ()), {"total_s": 99.0}
+        assert ("took 99 s" in status(view)) is not recorded
+
+
+def test_a_damaged_archive_of_a_recording_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "frog").mkdir()
+    (tmp_path / "frog" / "run.json").write_text("{}")
+    pack(tmp_path / "frog", tmp_path / "packed" / "frog.tar.xz")
+    (tmp_path / "packed" / "cat.tar.xz").write_bytes(b"other")
+    with pytest.warns(UserWarning, match=r"damaged: cat\.tar\.xz"):
+        made = unpacked_recordings(tmp_path / "packed", tmp_path / "made")
+    assert [path.name for path in made.iterdir()] == ["frog"]
+    assert (made / "frog" / "run.json").read_text() == "{}"
 
 
 def test_rows_share_prompt_and_seed_over_three_columns(watched, tmp_path: Path) -> None:
@@ -478,7 +517,7 @@ def test_report_and_archive_are_made_again_after_an_attack_only(
 
 def test_a_run_of_an_earlier_version_has_its_adapter_for_comfyui(tmp_path: Path) -> None:
     """It is converted for the download, and the run stays as it is."""
-    own = shutil.copytree(ROOT / "assets" / "recorded" / "cat", tmp_path / "cat")
+    own = shutil.copytree(shipped("cat"), tmp_path / "cat")
     assert "unlearn.kohya.safetensors" not in json.loads((own / "run.json").read_text())["files"]
     made = exports(own, tmp_path / "made")
     assert made["adapter"].read_bytes() == (own / "unlearn.safetensors").read_bytes()

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 import gradio as gr
 import pytest
+from shipped import shipped
 
 from unlearn_app.common.errors import Cancelled
 from unlearn_app.common.images import png_bytes
-from unlearn_app.common.paths import ASSETS
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.service.engine import Engine
 from unlearn_app.service.jobs import JobRequest
@@ -32,7 +32,7 @@ from unlearn_app.web.sequence_tab import (
     recorded_ledger,
 )
 
-SHIPPED = ASSETS / "recorded" / "ledger"
+SHIPPED = shipped("ledger")
 ASKED = SimpleNamespace(session_hash="anna", headers={})
 
 

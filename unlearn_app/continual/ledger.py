@@ -37,6 +37,7 @@ from ..models.diffusers.adapter_files import (
 )
 from ..settings.run_config import RunConfig
 from .ledger_record import (
+    ADAPTERS,
     FILE,
     HALF_WRITTEN,
     PICTURE,
@@ -69,7 +70,8 @@ class Ledger:
     `rolled_back` are the rows that `undo_rollback` brings back. `unlisted` are folders and files
     that the ledger made or was to make and that no row lists; nothing else is ever removed.
     `hashed` is False for a ledger of an earlier version, whose files had no hashes; the next change
-    records those that they have.
+    records those that they have. `adapters` is False for one that was recorded without them, to be
+    shown: it is never changed.
     """
 
     folder: Path
@@ -82,6 +84,7 @@ class Ledger:
     rolled_back: list[Request] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     hashed: bool = True
+    adapters: bool = True
     _locked: bool = field(default=False, init=False, repr=False, compare=False)
 
     @classmethod
@@ -117,7 +120,7 @@ class Ledger:
 
     def _names_of(self, row: Request) -> list[str]:
         """The files that the row must have."""
-        adapters = ["own.safetensors", "combined.safetensors"] if row.concept else []
+        adapters = [*ADAPTERS] if row.concept and self.adapters else []
         return [*adapters, *(f"panel/{self._file(name)}" for name in row.panel)]
 
     def _hashes(self, row: Request) -> dict[str, str]:
@@ -148,11 +151,13 @@ class Ledger:
         from the beginning.
 
         Raises:
-            OutputError: another process is changing it, or it is gone or damaged.
+            OutputError: another process is changing it, it is gone or damaged, or it was recorded
+                without its adapters.
         """
         if self._locked:
             yield
             return
+        self._check_adapters()
         with only_writer(self.folder, "ledger"):
             self._reload()
             self._end_restart()
@@ -406,14 +411,27 @@ class Ledger:
         """The file that `adapter` reads; the original has none.
 
         Raises:
-            OutputError: there is no request `number`.
+            OutputError: there is no request `number`, or no request has an adapter.
         """
         if not 0 <= number < len(self.rows):
             raise OutputError(
                 f"The ledger has {len(self.requests)} requests; there is no request {number}."
             )
-        name = "own.safetensors" if own else "combined.safetensors"
+        self._check_adapters()
+        name = ADAPTERS[0] if own else ADAPTERS[1]
         return self.folder / self.rows[number].folder / name
+
+    def _check_adapters(self) -> None:
+        """Refuse a ledger that was recorded without its adapters.
+
+        Raises:
+            OutputError: it was.
+        """
+        if not self.adapters:
+            raise OutputError(
+                f"The ledger in {str(self.folder)!r} was recorded to be shown and holds no"
+                " adapters; one that holds them is accepted."
+            )
 
     def picture(self, number: int, concept: str) -> Path:
         """The picture of `concept` after request `number`."""

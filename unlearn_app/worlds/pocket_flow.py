@@ -20,6 +20,8 @@ class PocketFlowWorld(PocketWorld):
 
     def load_model(self) -> "Model":
         from ..models.diffusers.loading import load_flow
+        from ..pocket.training.flow import shared_texts
+        from ..pocket.training.recipe import load_tower
 
         folder = POCKET_FLOW / "pipeline"
         if not folder.is_dir():
@@ -28,7 +30,8 @@ class PocketFlowWorld(PocketWorld):
                 " `python -m unlearn_app pocket render` and `pocket train --flow` make it in some"
                 " hours, and pocket is accepted meanwhile."
             )
-        return load_flow(folder, self.model, self.assets / "pipeline" / "vae")
+        bundled = self.assets / "pipeline"
+        return load_flow(folder, self.model, bundled / "vae", shared_texts(*load_tower(bundled)))
 
     def model_settings(self) -> dict[str, Any]:
         return dict(SAMPLING)

@@ -44,9 +44,15 @@ NEW: dict[str, Any] = {
 LESS = "what else is in memory, or choose a smaller model"
 
 
-def load_pipeline(source: str | Path, name: str, vae: Path | None = None) -> PipelineModel:
+def load_pipeline(
+    source: str | Path,
+    name: str,
+    vae: Path | None = None,
+    texts: Mapping[str, Any] | None = None,
+) -> PipelineModel:
     """A model of one of `FAMILIES` from a folder in diffusers format, a .safetensors file, or a
-    Hugging Face id; `vae` is the folder of its autoencoder where the model has none of its own.
+    Hugging Face id; `vae` is the folder of its autoencoder, and `texts` are tokenizers and text
+    encoders in single precision, where the model has none of its own.
 
     Raises:
         ModelError: it is missing, damaged, of another architecture, makes no picture, or has
@@ -63,7 +69,9 @@ def load_pipeline(source: str | Path, name: str, vae: Path | None = None) -> Pip
                 dtype = choose_dtype(choose_device(), files.size)
                 index = read_index(files.folder)
                 family = FAMILIES[index["_class_name"]]
-                pipe = _read(files, family, index, f"{said} cannot be loaded: its", dtype, vae)
+                pipe = _read(
+                    files, family, index, f"{said} cannot be loaded: its", dtype, vae, texts
+                )
                 for part, own in pipe.components.items():
                     if part.startswith("tokenizer") and own is not None:
                         own.name_or_path = str(files.home / part)  # not the folder made meanwhile
@@ -77,8 +85,9 @@ def load_pipeline(source: str | Path, name: str, vae: Path | None = None) -> Pip
     return model
 
 
-def load_flow(folder: Path, name: str, vae: Path) -> PipelineModel:
-    """The bundled flow transformer in `folder`, with the autoencoder of the folder `vae`.
+def load_flow(folder: Path, name: str, vae: Path, texts: Mapping[str, Any]) -> PipelineModel:
+    """The bundled flow transformer in `folder`, with the autoencoder of the folder `vae`, and what
+    of its `texts` it shares with the UNet.
 
     In T5's place it reads as many zeros as CLIP has states, which is quicker than the 256 that
     diffusers puts there unless it is told `max_sequence_length`.
@@ -86,7 +95,7 @@ def load_flow(folder: Path, name: str, vae: Path) -> PipelineModel:
     Raises:
         ModelError: as `load_pipeline`.
     """
-    model: Any = load_pipeline(folder, name, vae)
+    model: Any = load_pipeline(folder, name, vae, texts)
     model.words = model.pipe.tokenizer_max_length
     return model
 
@@ -98,9 +107,10 @@ def _read(
     said: str,
     dtype: torch.dtype,
     vae: Path | None,
+    texts: Mapping[str, Any] | None,
 ) -> Any:
-    """The pipeline of a model, all of whose weights come from its files and those of `vae`; error
-    messages begin with `said`.
+    """The pipeline of a model, all of whose weights come from its files, those of `vae` and
+    `texts`; error messages begin with `said`.
 
     Raises:
         ModelError: weights are missing there.
@@ -123,14 +133,20 @@ def _read(
         return pipe
     how["use_safetensors"] = True
     absent = {*family.optional} - {*parts_in(index, family.optional)}
-    parts = dict.fromkeys(absent) | {
+    given = {name: _of_precision(part, dtype) for name, part in (texts or {}).items()}
+    parts = dict.fromkeys(absent) | given
+    parts |= {
         part: load_whole(kind, folder, f"{said} {part}", subfolder=part, **how)
         for part, kind in family.parts.items()
-        if part not in absent and not (part == "vae" and vae)
+        if part not in parts and not (part == "vae" and vae)
     }
     if vae:
         parts["vae"] = load_whole(family.parts["vae"], str(vae), f"{said} vae", **how)
     return family.pipeline.from_pretrained(folder, **family.unused | parts | how)
+
+
+def _of_precision(part: Any, dtype: torch.dtype) -> Any:
+    return part.to(dtype) if isinstance(part, torch.nn.Module) else part
 
 
 def load_whole(kind: Any, source: str, said: str, **how: Any) -> Any:

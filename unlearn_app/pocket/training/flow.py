@@ -52,9 +52,21 @@ def new_flow_scheduler() -> Any:
     return new_part("flow_scheduler", shift=1.0)
 
 
+def shared_texts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel) -> dict[str, Any]:
+    """What reads words and is not stored with the pipeline, since it is the UNet's: the tokenizers,
+    and the first text encoder, which has the identity as its projection and its weights rounded to
+    half precision.
+    """
+    encoder = CLIPTextModelWithProjection(text_model.config)
+    encoder.text_model.load_state_dict(text_model.state_dict())
+    nn.init.eye_(encoder.text_projection.weight)
+    _rounded(encoder)
+    return {"tokenizer": tokenizer, "tokenizer_2": tokenizer, "text_encoder": encoder}
+
+
 def text_parts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel, seed: int) -> dict[str, Any]:
-    """The tokenizers and text encoders of the pipeline: the bundled encoder with the identity as
-    its projection, an untrained one of `SECOND_WIDTH`, and no T5.
+    """The tokenizers and text encoders of the pipeline: `shared_texts`, an untrained encoder of
+    `SECOND_WIDTH`, and no T5.
 
     Weights are rounded to half precision, in which they are stored.
     """
@@ -72,19 +84,13 @@ def text_parts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel, seed: int) -
                 }
             )
         )
-    first = CLIPTextModelWithProjection(text_model.config)
-    first.text_model.load_state_dict(text_model.state_dict())
-    nn.init.eye_(first.text_projection.weight)
-    for encoder in (first, second):
-        encoder.half().float().eval().requires_grad_(False)
-    return {
-        "tokenizer": tokenizer,
-        "text_encoder": first,
-        "tokenizer_2": tokenizer,
-        "text_encoder_2": second,
-        "tokenizer_3": None,
-        "text_encoder_3": None,
-    }
+    _rounded(second)
+    own = {"text_encoder_2": second, "tokenizer_3": None, "text_encoder_3": None}
+    return shared_texts(tokenizer, text_model) | own
+
+
+def _rounded(encoder: nn.Module) -> None:
+    encoder.half().float().eval().requires_grad_(False)
 
 
 def flow_learner(

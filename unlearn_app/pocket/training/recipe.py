@@ -247,8 +247,11 @@ def assemble(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
 
 def assemble_flow(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> None:
     """Write the trained flow transformer to `assets`/pocket-flow: a StableDiffusion3Pipeline folder
-    whose autoencoder is that of `assets`/pocket, and therefore not written again.
+    whose autoencoder, tokenizers and first text encoder are those of `assets`/pocket, and therefore
+    not written again.
     """
+    words = load_tower(work)
+    texts = flow.text_parts(*words, recipe.flow_seed)
     transformer = flow.new_transformer()
     transformer.load_state_dict(load(checkpoint_path(work, "flow"))["ema"])
     folder = assets / POCKET_FLOW.name
@@ -261,7 +264,7 @@ def assemble_flow(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> N
             transformer=transformer,
             vae=None,
             scheduler=flow.new_flow_scheduler(),
-            **flow.text_parts(*load_tower(work), recipe.flow_seed),
+            **texts | dict.fromkeys(flow.shared_texts(*words)),
         )
 
 
