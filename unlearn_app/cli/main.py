@@ -81,11 +81,12 @@ BENCHES = {
     "paper3": ("paper3.measure", "Paper3"),
     "lab": ("lab.measure", "Lab"),
     "models": ("models.measure", "Models"),
+    "page": ("page.measure", "PageBench"),
     "soak": ("soak.measure", "Soak"),
 }
 OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")
 """The benchmarks that also measure a model that the user brings."""
-OF_MODELS = tuple(name for name in BENCHES if name != "soak")
+OF_MODELS = tuple(name for name in BENCHES if name not in ("page", "soak"))
 """The benchmarks that `all` stands for."""
 TO_LOWER = "the batch size, the rank or the number of pictures, or choose a smaller model"
 REFUSED = {
@@ -269,7 +270,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(BENCHES)}, all (but soak), {REBUILD} or {RECORD}", metavar="NAME"
+            help=f"{', '.join(BENCHES)}, all (but page and soak), {REBUILD} or {RECORD}",
+            metavar="NAME",
         ),
     ],
     out: Annotated[
