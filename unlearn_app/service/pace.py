@@ -129,13 +129,18 @@ class Schedule:
                 self._finish()
                 self._part = part
         elif isinstance(event, Step) and event.stage == self._part:
-            # By all the steps that are planned: an edit that is trained further is a step too.
-            self._within = event.step / max(self._steps[event.stage], event.total, 1)
-            self._share = share_done(self._config, event.stage, event.step)
-            self._stepped = self._clock() - self._since
+            self._step(event)
         elif isinstance(event, Done) and not event.stopped:
             self._finish()
             self._teach()
+
+    def _step(self, event: Step) -> None:
+        planned = self._steps[event.stage]
+        if event.total < planned:
+            return  # of an edit that is trained further: all steps of the training are to come
+        self._within = event.step / event.total
+        self._share = share_done(self._config, event.stage, self._within * planned)
+        self._stepped = self._clock() - self._since
 
     def _finish(self) -> None:
         """This part is over; one that trains may have ended before its last step."""

@@ -76,7 +76,7 @@ def run_costs(config: RunConfig) -> dict[str, int]:
     return {part: cost * _larger(config) for part, cost in costs.items()}
 
 
-def share_done(config: RunConfig, part: TrainingStage, step: int) -> float:
+def share_done(config: RunConfig, part: TrainingStage, step: float) -> float:
     """The share of the work of a part that trains which is over when so many of its steps are, in
     [0, 1]: pictures come before its first step, between steps and after the last.
     """
@@ -89,35 +89,35 @@ def share_done(config: RunConfig, part: TrainingStage, step: int) -> float:
     return min(done / (whole + column), 1.0) if whole + column else 1.0
 
 
-def _unlearning(config: RunConfig, step: int) -> int:
+def _unlearning(config: RunConfig, step: float) -> int:
     """The forward passes until a step of unlearning is over, with those that watch it."""
     # An edit that is trained further has begun to unlearn before it asks for examples.
     examples = _examples_cost(config) if _edits(config) else 0
     watched = round(_watched(config, step) * _picture(config))
-    return examples + _steps_cost(config, step) + watched
+    return examples + _steps_cost(config, round(step)) + watched
 
 
-def _watched(config: RunConfig, step: int) -> float:
+def _watched(config: RunConfig, step: float) -> float:
     """The pictures that watch unlearning until a step is over."""
     share = step / training_steps(config)["unlearn"]
     return 0 if config.audited else FIRST_WATCHED + (WATCHED - FIRST_WATCHED) * share
 
 
-def _attacking(config: RunConfig, step: int) -> int:
+def _attacking(config: RunConfig, step: float) -> int:
     """The forward passes until a step of the attack is over, with its pictures and the looks on the
     way.
     """
-    taken = replace(config.attack, steps=step)
+    taken = replace(config.attack, steps=round(step))
     looked_at = _looked_at(config, step) * _picture(config)
     return _relearning(replace(config, attack=taken)) + looked_at
 
 
-def _looked_at(config: RunConfig, step: int) -> int:
+def _looked_at(config: RunConfig, step: float) -> int:
     """The pictures of the attacked model that are looked at before a step is over."""
     return _looks(step) * (config.compare.forget + 2)
 
 
-def _looks(step: int) -> int:
+def _looks(step: float) -> int:
     return sum(mark < step for mark in CHECKPOINTS)
 
 
