@@ -123,8 +123,8 @@ def test_a_run_that_is_not_complete_teaches_nothing(end: Done | None) -> None:
 
 
 def test_a_training_that_ends_early_teaches_the_seconds_of_what_it_did() -> None:
-    """Half of its steps are more than half of the work, since the first ones learn their targets; and
-    an attack that never came is no measurement.
+    """Half of its steps are more than half of the work, since their targets come first; and an
+    attack that never came is no measurement.
     """
     half = Step("unlearn", STEPS["unlearn"] // 2, STEPS["unlearn"])
     ended = Stage("unlearn", "Stopped", SHARES["compare"])

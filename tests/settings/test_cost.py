@@ -123,8 +123,8 @@ def test_the_share_of_a_part_grows_with_its_steps(part: str, changes: dict) -> N
 
 
 def test_the_share_of_an_attack_counts_its_pictures() -> None:
-    """By hand: 2 pictures to train on, 20 steps of 3 x 4 passes, a look of 3 + 2 pictures after step
-    10, and a column of 5; a picture takes 2 x 5 passes, and 4 more where it is judged.
+    """By hand: 2 pictures to train on, 20 steps of 3 x 4 passes, a look at 3 + 2 pictures after 10
+    steps, and a column of 5; a picture takes 2 x 5 passes, and 4 more where it is judged.
     """
     asked = {"attack.pictures": 2, "attack.steps": 20, "attack.batch_size": 4}
     asked |= {"compare.forget": 3, "compare.near": 1, "compare.far": 1}
