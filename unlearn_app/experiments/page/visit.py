@@ -25,7 +25,7 @@ new PerformanceObserver(list => window.shifts.push(...list.getEntries()))
   .observe({ type: "layout-shift", buffered: true });
 """
 PICTURE = "[...document.images].some(image => image.complete && image.naturalWidth >= 64)"
-MODEL_READY = "/Model ready/.test(document.querySelector('#head')?.innerText)"
+MODEL_READY = "/Model ready/.test(document.querySelector('#head')?.textContent)"  # hidden on phones
 STOPPED = "/stopp/i.test(document.querySelector('#status')?.innerText)"
 NOW = "performance.now() / 1000"
 SHOWN_RUN = "document.querySelector('#stage section')?.dataset.run"
@@ -152,12 +152,17 @@ def start(tab: Any, concept: str) -> None:
     tab.locator("#run").click()
 
 
-def set_options(tab: Any, values: Mapping[str, Any]) -> None:
-    """Fill the number fields of the options, named as in the settings."""
+def open_options(tab: Any) -> None:
+    """Unfold the options and their expert settings."""
     tab.locator("#options > button").click()
     if tab.locator("#expert > button.open").count() == 0:
         tab.locator("#expert > button").click()
     tab.locator("#unlearn-steps input").wait_for()
+
+
+def set_options(tab: Any, values: Mapping[str, Any]) -> None:
+    """Fill the number fields of the options, named as in the settings."""
+    open_options(tab)
     for name, value in values.items():
         field = f"#{name.replace('.', '-').replace('_', '-')} input"
         tab.fill(field, str(value))
