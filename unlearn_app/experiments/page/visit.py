@@ -28,7 +28,7 @@ PICTURE = "[...document.images].some(image => image.complete && image.naturalWid
 MODEL_READY = "/Model ready/.test(document.querySelector('#head')?.textContent)"  # hidden on phones
 STOPPED = "/stopp/i.test(document.querySelector('#status')?.innerText)"
 NOW = "performance.now() / 1000"
-SHOWN_RUN = "document.querySelector('#stage section')?.dataset.run"
+SHOWN_RUN = "(document.querySelector('#stage section')?.dataset.run ?? '')"
 WATCH_RUN = """() => {
   const box = document.querySelector("#status");
   window.seen = [];
@@ -83,9 +83,9 @@ class Visit:
         self.tab.wait_for_function(PICTURE)
         return time.perf_counter() - opened
 
-    def wait(self, for_what: str, *given: Any) -> Any:
-        """Wait until a condition in JavaScript holds; returns its value."""
-        return self.tab.wait_for_function(for_what, *given).json_value()
+    def wait(self, for_what: str, given: Any = None) -> Any:
+        """Wait until a condition in JavaScript, of what is `given`, holds; returns its value."""
+        return self.tab.wait_for_function(for_what, arg=given).json_value()
 
 
 @contextmanager
