@@ -85,6 +85,8 @@ def test_a_rise_has_a_reason() -> None:
     after = schedule.left()
     assert after.seconds > before.seconds
     assert after.slower
+    clock.now += 1.0
+    assert schedule.left().fraction > after.fraction
 
 
 def test_every_part_moves_the_bar() -> None:

@@ -109,7 +109,7 @@ class Schedule:
         self._expected = pace.seconds(config)
         self._known = pace.knows(config.model)
         self._steps = training_steps(config)
-        self._began = self._since = clock()
+        self._looked = self._since = clock()
         self._part = next(iter(SHARES))
         self._within, self._share, self._stepped = 0.0, 0.0, 0.0
         """The share of this part's steps that are done, that of its forward passes, and after how
@@ -176,7 +176,7 @@ class Schedule:
         """The time left now."""
         now, ratio = self._clock(), self._ratio
         if not self._known and ratio is None:
-            self._fraction = max(self._fraction, min(self._passed, 0.99))
+            self._looked, self._fraction = now, max(self._fraction, min(self._passed, 0.99))
             return TimeLeft(None, False, self._fraction)
         order = list(SHARES)
         after = order[order.index(self._part) + 1 :]
@@ -186,9 +186,11 @@ class Schedule:
             self._slower = True
             self._said = found
         self._said = min(self._said, found)
-        elapsed = now - self._began
-        share = elapsed / (elapsed + self._said) if elapsed + self._said > 0 else 0.0
-        self._fraction = max(self._fraction, min(share, 0.99))
+        # Of what was left of the bar, the share that has passed: it moves on after a rise, too.
+        passed, self._looked = now - self._looked, now
+        if passed > 0:
+            moved = (1 - self._fraction) * passed / (passed + self._said)
+            self._fraction = min(self._fraction + moved, 0.99)
         return TimeLeft(self._said, self._slower, self._fraction)
 
     @property

@@ -52,6 +52,8 @@ FIRST_PICTURE = f"""(before) => {{
   const own = {SHOWN_RUN} !== before && image?.complete && image.naturalWidth;
   return own ? {NOW} : 0;
 }}"""
+STARTING = "Starting…"
+"""What the page says before the first stage."""
 RUN_OVER = "seen.length && seen.at(-1).over"
 
 
@@ -184,7 +186,7 @@ def whole_run(own: Visit, concept: str) -> tuple[float, float, list[Shown]]:
     shown = [
         Shown(one["at"] - clicked, one["stage"], seconds_said(one["details"]), one["bar"])
         for one in seen
-        if not one["over"] and one["stage"]
+        if not one["over"] and one["stage"] not in ("", STARTING)
     ]
     own.tab.locator("#run").wait_for()
     return picture, seen[-1]["at"] - clicked, shown
