@@ -14,6 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from recordings import Replay
 
+from unlearn_app.experiments.page.visit import open_options as open_options
+from unlearn_app.experiments.page.visit import set_options as set_options
 from unlearn_app.service.engine import Engine, InProcess
 from unlearn_app.web import build_demo, launch_kwargs
 
@@ -90,24 +92,6 @@ def wait_for_end(page: Page) -> None:
     page.locator("#run").wait_for()
     page.locator("#stop").wait_for(state="hidden")
     page.locator("#board .u-done").wait_for()
-
-
-def open_options(page: Page) -> None:
-    """Unfold the options and their expert settings."""
-    page.locator("#options > button").click()
-    if page.locator("#expert > button.open").count() == 0:
-        page.locator("#expert > button").click()
-    page.locator("#unlearn-steps input").wait_for()
-
-
-def set_options(page: Page, values: dict[str, Any]) -> None:
-    """Fill the number fields of the options, named as in the config."""
-    open_options(page)
-    for name, value in values.items():
-        field = f"#{name.replace('.', '-').replace('_', '-')} input"
-        page.fill(field, str(value))
-        page.press(field, "Tab")
-    page.locator("#options > button").click()
 
 
 def sources(page: Page) -> list[str]:

@@ -12,6 +12,8 @@ from unlearn_app.settings.cost import (
     request_cost,
     run_cost,
     run_costs,
+    share_done,
+    training_steps,
 )
 from unlearn_app.settings.groups import REGIMES
 from unlearn_app.settings.presets import PRESETS, REGULARIZATION_PRESETS
@@ -106,3 +108,28 @@ def test_the_refusal_names_estimate_limit_and_command_line() -> None:
     check_cost(LIMIT, "run")
     with pytest.raises(ConfigError, match=r"1,000,001 .* 1,000,000; .*python -m unlearn_app run"):
         check_cost(LIMIT + 1, "run")
+
+
+@pytest.mark.parametrize("changes", [{}, {"resist.on": True}, {"objective": "uce"}])
+@pytest.mark.parametrize("part", ["unlearn", "attack"])
+def test_the_share_of_a_part_grows_with_its_steps(part: str, changes: dict) -> None:
+    """Unlearning ends with its last step, and the attack with pictures after it."""
+    config = make_config("cat", **changes)
+    steps = training_steps(config)[part]
+    shares = [share_done(config, part, step) for step in range(steps + 1)]
+    assert shares == sorted(set(shares))
+    assert shares[0] > 0
+    assert shares[-1] == 1 if part == "unlearn" else 0.7 < shares[-1] < 0.9
+
+
+def test_the_share_of_an_attack_counts_its_pictures() -> None:
+    """By hand: 2 pictures to train on, 20 steps of 3 x 4 passes, a look at 3 + 2 pictures after 10
+    steps, and a column of 5; a picture takes 2 x 5 passes, and 4 more where it is judged.
+    """
+    asked = {"attack.pictures": 2, "attack.steps": 20, "attack.batch_size": 4}
+    asked |= {"compare.forget": 3, "compare.near": 1, "compare.far": 1}
+    config = make_config("cat", **asked, **{"compare.sampling_steps": 5})
+    whole = 2 * 10 + 20 * 12 + 5 * 14 + 5 * 14
+    assert share_done(config, "attack", 10) == pytest.approx((20 + 120) / whole)
+    assert share_done(config, "attack", 11) == pytest.approx((20 + 132 + 70) / whole)
+    assert share_done(config, "attack", 20) == pytest.approx((whole - 70) / whole)

@@ -242,11 +242,21 @@ def test_the_time_left_is_said_beside_what_happens() -> None:
     view.left = TimeLeft(42.0, False, 0.25)
     assert "about 40 s left<" in status(view)
     assert 'aria-valuenow="25"' in status(view)
+    view.left = TimeLeft(7.4, False, 0.25)
+    assert "about 7 s left<" in status(view)
     view.left = TimeLeft(130.0, True, 0.25)
     assert "about 2 min left, slower than expected" in status(view)
     view.left = TimeLeft(None, False, 0.25)
     assert "left" not in status(view)
     assert 'aria-valuenow="25"' in status(view)
+
+
+@pytest.mark.parametrize("seconds", [3, 7.4, 19.4, 19.6, 22.4, 99, 101, 134, 590, 631, 4000])
+def test_a_duration_is_rounded_by_less_than_a_sixth(seconds: float) -> None:
+    """A time left that is off by a quarter at most has no room for coarser words."""
+    _, number, unit = html.duration(seconds).split()
+    said = float(number) * {"s": 1, "min": 60}[unit]
+    assert abs(said - seconds) <= seconds / 6
 
 
 def test_thinning_keeps_every_term() -> None:

@@ -81,12 +81,16 @@ BENCHES = {
     "paper3": ("paper3.measure", "Paper3"),
     "lab": ("lab.measure", "Lab"),
     "models": ("models.measure", "Models"),
+    "page": ("page.measure", "PageBench"),
     "soak": ("soak.measure", "Soak"),
 }
 OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")
 """The benchmarks that also measure a model that the user brings."""
-OF_MODELS = tuple(name for name in BENCHES if name != "soak")
+BY_NAME = ("page", "soak")
+"""The benchmarks that measure no model, and run only when they are named."""
+OF_MODELS = tuple(name for name in BENCHES if name not in BY_NAME)
 """The benchmarks that `all` stands for."""
+ALL = f"all (but {' and '.join(BY_NAME)})"
 TO_LOWER = "the batch size, the rank or the number of pictures, or choose a smaller model"
 REFUSED = {
     errno.ENOSPC: "The disk is full",
@@ -268,9 +272,7 @@ def doctor() -> None:
 def bench(
     name: Annotated[
         str,
-        typer.Argument(
-            help=f"{', '.join(BENCHES)}, all (but soak), {REBUILD} or {RECORD}", metavar="NAME"
-        ),
+        typer.Argument(help=f"{', '.join(BENCHES)}, {ALL}, {REBUILD} or {RECORD}", metavar="NAME"),
     ],
     out: Annotated[
         Path,

@@ -1,6 +1,7 @@
 """The app in a process of its own, on a free port of the loopback interface."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -76,6 +77,14 @@ class AppProcess:
     def files(self) -> set[str]:
         """The names in the folder of temporary files, without the caches of libraries."""
         return left_in(self.temporary)
+
+    def peak_gb(self) -> float | None:
+        """The most memory that the process has held until now; None where the system does not tell
+        it (only Linux does).
+        """
+        status = Path(f"/proc/{self.process.pid}/status")
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+        return 1024 * int(found[1]) / 1e9 if found else None
 
     def kill(self) -> None:
         """End the process at once."""

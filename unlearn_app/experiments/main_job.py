@@ -35,7 +35,7 @@ from ..settings.events import AttackCheckpoint
 from ..settings.groups import CompareConfig, RegularizeConfig
 from ..settings.run_config import RunConfig, make_config
 from .cells import SMOKE, Experiment, assigned, machines, run_settings, short_hash, stored
-from .page import page_times
+from .page.visit import page_times
 from .tables import median_of, quote, render
 
 CONCEPTS = tuple(known.name for known in known_concepts() if not known.fresh)

@@ -5,33 +5,36 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..common.registry import DEFAULT_MODEL
-from ..settings.cost import run_costs, training_steps
+from ..settings.cost import run_costs, share_done, training_steps
 from ..settings.events import SHARES, Done, Event, Stage, Step
 from ..settings.run_config import RunConfig
 
 USUAL: Mapping[str, float] = {
     "originals": 0.006,
-    "retain": 0.006,
-    "unlearn": 0.008,
-    "compare": 0.006,
-    "attack": 0.009,
-    "controls": 0.009,
+    "retain": 0.003,
+    "unlearn": 0.0075,
+    "compare": 0.0065,
+    "attack": 0.008,
+    "controls": 0.008,
 }
 """Seconds per forward pass of the bundled model on two CPU cores, by part of a run; of other models
-it says only which parts are slower than which.
+it says only which parts are slower than which. Pictures to train on are neither decoded nor judged.
 """
-FIXED: Mapping[str, float] = {"load": 0.5, "write": 1.0}
-"""Seconds of the parts that take no forward passes."""
+WRITE = "write"
+FIXED: Mapping[str, float] = {"load": 0.5, WRITE: 2.0}
+"""Seconds of the parts that take no forward passes. Loading is not learnt: a model is loaded
+once.
+"""
+SHOWING = 0.7
+"""Seconds from the end of a run until everybody who follows it sees that; they count as writing."""
 STORED = ("originals", "retain")
 """The parts whose pictures may be found in the store of latents, and then take no time."""
 ASKED = 0.2
 """A part of `STORED` was found there when it took less than so much of what it takes elsewhere."""
-LOOK = 0.15
-"""Share of the attack that its last pictures take, after its last step."""
-SURPRISE = 1.3
-"""The time left may rise when it is more than so many times what was said before."""
-SURE = 0.2
-"""From this share of a part on, its own pace tells how long the rest takes."""
+SURPRISE, LEAST = 1.2, 0.5
+"""The time left may rise when it is more than so many times what was said before, and by more than
+so many seconds.
+"""
 
 
 def part_of(stage: Stage) -> str:
@@ -41,8 +44,8 @@ def part_of(stage: Stage) -> str:
 
 @dataclass
 class Pace:
-    """Seconds per forward pass by model and part of a run, from the latest measurements; any thread
-    may ask.
+    """Seconds per forward pass by model and part of a run, from the latest measurements, and those
+    of writing; any thread may ask.
     """
 
     _learnt: dict[str, dict[str, float]] = field(default_factory=lambda: {DEFAULT_MODEL: {}})
@@ -50,7 +53,7 @@ class Pace:
 
     def learn(self, model: str, part: str, passes: float, seconds: float) -> None:
         """Take in that a part of so many forward passes of `model` took so many seconds."""
-        if part not in USUAL or passes <= 0 or seconds <= 0:
+        if part not in (*USUAL, WRITE) or passes <= 0 or seconds <= 0:
             return
         own, found = self._learnt.get(model, {}), seconds / passes
         self._learnt[model] = own | {part: (own.get(part, found) + found) / 2}
@@ -65,12 +68,13 @@ class Pace:
         beside each other.
         """
         learnt = self._learnt.get(config.model, {})
-        known = [seconds / USUAL[part] for part, seconds in learnt.items()]
+        known = [seconds / USUAL[part] for part, seconds in learnt.items() if part in USUAL]
         slower = sum(known) / len(known) if known else 1.0
         costs = run_costs(config)
         return {
-            part: FIXED.get(part, 0.0)
-            + costs.get(part, 0) * learnt.get(part, USUAL.get(part, 0.0) * slower)
+            part: learnt.get(part, FIXED[part])
+            if part in FIXED
+            else costs[part] * learnt.get(part, USUAL[part] * slower)
             for part in SHARES
         }
 
@@ -101,13 +105,16 @@ class Schedule:
         self, config: RunConfig, pace: Pace, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._pace, self._clock, self._model = pace, clock, config.model
-        self._costs, self._expected = run_costs(config), pace.seconds(config)
+        self._config, self._costs = config, run_costs(config)
+        self._expected = pace.seconds(config)
         self._known = pace.knows(config.model)
         self._steps = training_steps(config)
-        self._began = self._since = clock()
+        self._looked = self._since = clock()
         self._part = next(iter(SHARES))
-        self._within, self._stepped = 0.0, 0.0
-        """The share of this part's steps that are done, and after how many seconds they were."""
+        self._within, self._share, self._stepped = 0.0, 0.0, 0.0
+        """The share of this part's steps that are done, that of its forward passes, and after how
+        many seconds they were.
+        """
         self._took: dict[str, float] = {}
         self._done: dict[str, float] = {}
         """The seconds of the parts that are over, and the share of its passes that each did."""
@@ -122,66 +129,68 @@ class Schedule:
                 self._finish()
                 self._part = part
         elif isinstance(event, Step) and event.stage == self._part:
-            # By all the steps that are planned: an edit that is trained further is a step too.
-            self._within = event.step / max(self._steps[event.stage], event.total, 1)
-            self._stepped = self._clock() - self._since
+            self._step(event)
         elif isinstance(event, Done) and not event.stopped:
             self._finish()
             self._teach()
+
+    def _step(self, event: Step) -> None:
+        planned = self._steps[event.stage]
+        if event.total < planned:
+            return  # of an edit that is trained further: all steps of the training are to come
+        self._within = event.step / event.total
+        self._share = share_done(self._config, event.stage, self._within * planned)
+        self._stepped = self._clock() - self._since
 
     def _finish(self) -> None:
         """This part is over; one that trains may have ended before its last step."""
         now = self._clock()
         self._took[self._part] = self._took.get(self._part, 0.0) + now - self._since
-        self._done[self._part] = self._within if self._part in self._steps else 1.0
-        self._since, self._within, self._slower = now, 0.0, False
+        whole = self._part not in self._steps or self._within >= 1
+        self._done[self._part] = 1.0 if whole else self._share
+        self._since, self._slower = now, False
+        self._within, self._share, self._stepped = 0.0, 0.0, 0.0
 
     def _teach(self) -> None:
         ratio = self._ratio or 1.0
         for part, seconds in self._took.items():
             if part in STORED and seconds < ASKED * ratio * self._expected[part]:
                 continue
-            passes = self._costs.get(part, 0) * self._done[part]
-            self._pace.learn(self._model, part, passes, seconds)
+            if part == WRITE:
+                self._pace.learn(self._model, part, 1, seconds + SHOWING)
+            else:
+                passes = self._costs.get(part, 0) * self._done[part]
+                self._pace.learn(self._model, part, passes, seconds)
 
     @property
     def _ratio(self) -> float | None:
         """How much slower what this run did was than expected; None before it has done enough."""
         seen = [(took, self._done[part], part) for part, took in self._took.items()]
-        if self._sure:
-            seen.append((self._stepped, self._share, self._part))
+        seen.append((self._stepped, self._share, self._part))
         paced = [one for one in seen if self._costs.get(one[-1]) and one[-1] not in STORED]
         expected = sum(share * self._expected[part] for _, share, part in paced)
         took = sum(seconds for seconds, _, _ in paced)
         return took / expected if expected > 1.0 and took > 0 else None
 
-    @property
-    def _share(self) -> float:
-        """The share of this part that its steps have done."""
-        return self._within * (1 - LOOK if self._part == "attack" else 1)
-
-    @property
-    def _sure(self) -> bool:
-        """Whether this part's own steps tell how long it takes."""
-        return self._share >= SURE
-
     def left(self) -> TimeLeft:
         """The time left now."""
         now, ratio = self._clock(), self._ratio
         if not self._known and ratio is None:
-            self._fraction = max(self._fraction, min(self._passed, 0.99))
+            self._looked, self._fraction = now, max(self._fraction, min(self._passed, 0.99))
             return TimeLeft(None, False, self._fraction)
         order = list(SHARES)
         after = order[order.index(self._part) + 1 :]
         ahead = sum(self._expected[part] for part in after) * (ratio or 1.0)
         found = ahead + self._of_this_part(now - self._since, ratio or 1.0)
-        if found > SURPRISE * self._said + 2.0:
+        if found > max(SURPRISE * self._said, self._said + LEAST):
             self._slower = True
             self._said = found
         self._said = min(self._said, found)
-        elapsed = now - self._began
-        share = elapsed / (elapsed + self._said) if elapsed + self._said > 0 else 0.0
-        self._fraction = max(self._fraction, min(share, 0.99))
+        # Of what was left of the bar, the share that has passed: it moves on after a rise, too.
+        passed, self._looked = now - self._looked, now
+        if passed > 0:
+            moved = (1 - self._fraction) * passed / (passed + self._said)
+            self._fraction = min(self._fraction + moved, 0.99)
         return TimeLeft(self._said, self._slower, self._fraction)
 
     @property
@@ -192,7 +201,9 @@ class Schedule:
         return over / sum(self._expected.values())
 
     def _of_this_part(self, spent: float, ratio: float) -> float:
-        if self._sure:
-            return max(self._stepped / self._share - spent, 0.0)
-        expected = self._expected[self._part] * ratio
-        return max(expected - spent, 0.05 * expected)
+        """The seconds that this part still takes: the more of it is done, the more its own pace
+        tells of the rest, and the less what was expected.
+        """
+        rest = 1 - self._share
+        left = rest * (self._stepped + rest * self._expected[self._part] * ratio)
+        return max(left - (spent - self._stepped), 0.05 * left)

@@ -23,8 +23,12 @@ TARGETS = 3
 """Predictions of the frozen model that the loss of a training picture compares with, at most."""
 TEXTS = 20
 """Texts that are encoded in the time of a forward pass, at least."""
-WATCHED = 28
-"""Pictures generated while the model unlearns: frames, and those by which a collapse is told."""
+WATCHED, FIRST_WATCHED = 28, 8
+"""Pictures generated while the model unlearns: frames, and those by which a collapse is told. So
+many of them come before the first step.
+"""
+JUDGED = 4
+"""Forward passes in whose time a picture is decoded and judged."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 
@@ -50,22 +54,19 @@ def run_costs(config: RunConfig) -> dict[str, int]:
     """
     compare, attack, picture = config.compare, config.attack, _picture(config)
     resists = config.resist.on and not config.audited
-    column = (compare.forget + compare.near + compare.far) * picture
-    # An edit that is trained further has begun to unlearn before it asks for examples.
-    edited = registry.kind_of(config.objective) != "objective"
-    examples = 0 if edited else _examples_cost(config)
-    watched = 0 if config.audited else WATCHED * picture
+    column = _column(config) * picture
+    examples = 0 if _edits(config) else _examples_cost(config)
     costs = {
         "originals": column,
         "retain": examples,
-        "unlearn": training_cost(config) - examples + watched,
+        "unlearn": _unlearning(config, training_steps(config)["unlearn"]),
         "compare": column,
         "attack": 0,
         "controls": 0,
     }
     if attack.steps:
-        looks = sum(step < attack.steps for step in CHECKPOINTS)
-        costs["attack"] = _relearning(config) + looks * (compare.forget + 2) * picture + column
+        costs["attack"] = _attacking(config, attack.steps) + column
+        looks = _looks(attack.steps)
         control = _relearning(config) + (2 + looks) * compare.forget * picture
         if attack.controls or config.audited or resists:
             costs["controls"] += control
@@ -73,6 +74,56 @@ def run_costs(config: RunConfig) -> dict[str, int]:
             plain = replace(config, resist=replace(config.resist, on=False))
             costs["controls"] += control + training_cost(plain)
     return {part: cost * _larger(config) for part, cost in costs.items()}
+
+
+def share_done(config: RunConfig, part: TrainingStage, step: float) -> float:
+    """The share of the work of a part that trains which is over when so many of its steps are, in
+    [0, 1]: pictures come before its first step, between steps and after the last.
+    """
+    last, column = training_steps(config)[part], 0
+    if part == "unlearn":
+        done, whole = (_unlearning(config, n) + JUDGED * _watched(config, n) for n in (step, last))
+    else:
+        done, whole = (_attacking(config, n) + JUDGED * _looked_at(config, n) for n in (step, last))
+        column = _column(config) * (_picture(config) + JUDGED)
+    return min(done / (whole + column), 1.0) if whole + column else 1.0
+
+
+def _unlearning(config: RunConfig, step: float) -> int:
+    """The forward passes until a step of unlearning is over, with those that watch it."""
+    # An edit that is trained further has begun to unlearn before it asks for examples.
+    examples = _examples_cost(config) if _edits(config) else 0
+    watched = round(_watched(config, step) * _picture(config))
+    return examples + _steps_cost(config, round(step)) + watched
+
+
+def _watched(config: RunConfig, step: float) -> float:
+    """The pictures that watch unlearning until a step is over."""
+    share = step / training_steps(config)["unlearn"]
+    return 0 if config.audited else FIRST_WATCHED + (WATCHED - FIRST_WATCHED) * share
+
+
+def _attacking(config: RunConfig, step: float) -> int:
+    """The forward passes until a step of the attack is over, with its pictures and the looks on the
+    way.
+    """
+    taken = replace(config.attack, steps=round(step))
+    looked_at = _looked_at(config, step) * _picture(config)
+    return _relearning(replace(config, attack=taken)) + looked_at
+
+
+def _looked_at(config: RunConfig, step: float) -> int:
+    """The pictures of the attacked model that are looked at before a step is over."""
+    return _looks(step) * (config.compare.forget + 2)
+
+
+def _looks(step: float) -> int:
+    return sum(mark < step for mark in CHECKPOINTS)
+
+
+def _column(config: RunConfig) -> int:
+    """The pictures of a column of the comparison."""
+    return config.compare.forget + config.compare.near + config.compare.far
 
 
 def run_cost(config: RunConfig) -> int:
@@ -115,16 +166,21 @@ def training_cost(config: RunConfig) -> int:
     """Unlearning with the pictures that it trains on; an edit in closed form costs nothing, nor
     does what others have made.
     """
+    return _examples_cost(config) + _steps_cost(config, config.unlearn.steps)
+
+
+def _steps_cost(config: RunConfig, steps: int) -> int:
+    """The first so many steps of unlearning."""
     unlearn, resist = config.unlearn, config.resist
     if not _trains(config):
         return 0
     step = 2 * unlearn.batch_size * (GRADIENT + 1)  # a target may move with the model
-    taught = min(unlearn.steps, unlearn.pool or unlearn.steps)
+    taught = min(steps, unlearn.pool or steps)
     if resist.on:
         attacked = resist.batch_size * (resist.steps * GRADIENT + 3 * (GRADIENT + TARGETS))
         step += attacked * (GRADIENT if resist.order == "second" else 1)
     targets = taught * 2 * unlearn.batch_size * TARGETS
-    return _examples_cost(config) + targets + unlearn.steps * step
+    return targets + steps * step
 
 
 def training_steps(config: RunConfig) -> dict[TrainingStage, int]:
@@ -135,10 +191,12 @@ def training_steps(config: RunConfig) -> dict[TrainingStage, int]:
     }
 
 
+def _edits(config: RunConfig) -> bool:
+    return registry.kind_of(config.objective) != "objective"
+
+
 def _trains(config: RunConfig) -> bool:
-    if config.audited:
-        return False
-    return registry.kind_of(config.objective) == "objective" or config.resist.on
+    return not config.audited and (config.resist.on or not _edits(config))
 
 
 def _examples_cost(config: RunConfig) -> int:

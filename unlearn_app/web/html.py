@@ -1,6 +1,5 @@
 """HTML of the page from its templates, which escape all text; and formatted numbers."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,15 @@ def render(name: str, **values: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """About how long something takes, such as "about 40 s"; never less than it seems to take."""
+    """About how long something takes, such as "about 40 s", to a tenth of it or so: to seconds, to
+    five of them from 20 s on, to half minutes from 100 s and to minutes from 10 minutes on.
+    """
+    if seconds < 20:
+        return f"about {max(round(seconds), 1)} s"
     if seconds < 100:
-        return f"about {max(5 * math.ceil(seconds / 5 - 0.4), 1)} s"
+        return f"about {5 * round(seconds / 5)} s"
+    if seconds < 600:
+        return f"about {round(seconds / 30) / 2:g} min"
     return f"about {seconds / 60:.0f} min"
 
 

@@ -1,0 +1,1 @@
+"""How quickly the page answers, how heavy it is, and whether the time left that it says is true."""
