@@ -110,3 +110,12 @@ def test_a_cut_archive_is_refused(tmp_path: Path) -> None:
 def test_a_missing_archive_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No such file"):
         unpack(tmp_path / "a.tar.xz", tmp_path / "a")
+
+
+def test_what_is_hidden_is_not_packed(tmp_path: Path) -> None:
+    source = filled(tmp_path / "cat")
+    (source / ".lock").write_bytes(b"1234")
+    (source / ".cache").mkdir()
+    (source / ".cache" / "a").write_bytes(b"a")
+    pack(source, tmp_path / "cat.tar.xz")
+    assert contents(unpack(tmp_path / "cat.tar.xz", tmp_path / "again")) == FILES

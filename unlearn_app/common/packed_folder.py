@@ -24,16 +24,21 @@ NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Write the files of a folder into `archive`; equal files make equal bytes."""
+    """Write the files of a folder into `archive`, without hidden ones such as locks; equal files
+    make equal bytes.
+    """
     archive.parent.mkdir(parents=True, exist_ok=True)
     with (
         replacement(archive) as partial,
         lzma.open(partial, "wb", filters=FILTERS) as stream,
         tarfile.open(fileobj=stream, mode="w") as packed,
     ):
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+        for name, path in sorted(files.items()):
+            if not (path.is_file() and NAME.fullmatch(name)):
+                continue
             content = path.read_bytes()
-            entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            entry = tarfile.TarInfo(name)
             entry.size = len(content)
             packed.addfile(entry, io.BytesIO(content))
 
