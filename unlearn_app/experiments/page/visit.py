@@ -54,7 +54,7 @@ FIRST_PICTURE = f"""(before) => {{
 }}"""
 STARTING = "Starting…"
 """What the page says before the first stage."""
-RUN_OVER = "seen.length && seen.at(-1).over"
+RUN_OVER = "seen.some(one => !one.over) && seen.at(-1).over"
 
 
 def missing() -> str:
@@ -176,7 +176,7 @@ def whole_run(own: Visit, concept: str) -> tuple[float, float, list[Shown]]:
     """Run a concept to its end: the seconds from the click until the first picture of this run, and
     until its end, and everything that the page showed of it.
     """
-    before = own.tab.evaluate(SHOWN_RUN)
+    before = own.wait(SHOWN_RUN)
     own.tab.evaluate(WATCH_RUN)
     clicked = own.tab.evaluate(NOW)
     start(own.tab, concept)
