@@ -123,13 +123,14 @@ def test_the_share_of_a_part_grows_with_its_steps(part: str, changes: dict) -> N
 
 
 def test_the_share_of_an_attack_counts_its_pictures() -> None:
-    """By hand: 2 pictures to train on, 20 steps of 3 x 4 passes, a look at 3 + 2 pictures after 10
-    steps, and a column of 5; a picture takes 2 x 5 passes, and 4 more where it is judged.
+    """By hand: 2 pictures to train on, 20 steps of 3 x 4 passes that take 1.6 times as long, a look
+    at 3 + 2 pictures after 10 steps, and a column of 5; a picture takes 2 x 5 passes, and 4 more
+    where it is judged.
     """
     asked = {"attack.pictures": 2, "attack.steps": 20, "attack.batch_size": 4}
     asked |= {"compare.forget": 3, "compare.near": 1, "compare.far": 1}
     config = make_config("cat", **asked, **{"compare.sampling_steps": 5})
-    whole = 2 * 10 + 20 * 12 + 5 * 14 + 5 * 14
-    assert share_done(config, "attack", 10) == pytest.approx((20 + 120) / whole)
-    assert share_done(config, "attack", 11) == pytest.approx((20 + 132 + 70) / whole)
+    whole = 2 * 10 + 20 * 19.2 + 5 * 14 + 5 * 14
+    assert share_done(config, "attack", 10) == pytest.approx((20 + 192) / whole)
+    assert share_done(config, "attack", 11) == pytest.approx((20 + 211.2 + 70) / whole)
     assert share_done(config, "attack", 20) == pytest.approx((whole - 70) / whole)

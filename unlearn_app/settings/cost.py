@@ -29,6 +29,8 @@ many of them come before the first step.
 """
 JUDGED = 4
 """Forward passes in whose time a picture is decoded and judged."""
+TRAINED = 1.6
+"""Forward passes of sampling in whose time one of training runs, whose batches are smaller."""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 
@@ -82,9 +84,19 @@ def share_done(config: RunConfig, part: TrainingStage, step: float) -> float:
     """
     last, column = training_steps(config)[part], 0
     if part == "unlearn":
-        done, whole = (_unlearning(config, n) + JUDGED * _watched(config, n) for n in (step, last))
+        done, whole = (
+            _unlearning(config, n)
+            + (TRAINED - 1) * _steps_cost(config, round(n))
+            + JUDGED * _watched(config, n)
+            for n in (step, last)
+        )
     else:
-        done, whole = (_attacking(config, n) + JUDGED * _looked_at(config, n) for n in (step, last))
+        done, whole = (
+            _attacking(config, n)
+            + (TRAINED - 1) * fine_tuning_cost(replace(config.attack, steps=round(n)))
+            + JUDGED * _looked_at(config, n)
+            for n in (step, last)
+        )
         column = _column(config) * (_picture(config) + JUDGED)
     return min(done / (whole + column), 1.0) if whole + column else 1.0
 
