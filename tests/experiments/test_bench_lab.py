@@ -151,7 +151,12 @@ def test_the_cut_has_every_case_ten_times_and_every_method(tmp_path) -> None:
 def test_of_a_second_bundled_model_nothing_needs_single_tokens() -> None:
     with measuring("pocket-flow"):
         rows = {cell.row for cell in lab.grid(1, smoke=False)}
-        kinds = {kind for cell in lab.grid(1, smoke=False) for kind in cell.kinds(False, False)}
+        kinds = {
+            kind
+            for cell in lab.grid(1, smoke=False)
+            for full in (False, True)
+            for kind in cell.kinds(False, full)
+        }
     assert rows == {*CASES, *METHODS, CONTROL} - {
         "concealed: word exchanged",
         "concealed: tokens remapped",

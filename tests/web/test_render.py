@@ -55,7 +55,7 @@ from unlearn_app.web.build import unpacked_recordings
 from unlearn_app.web.downloads import copied_bytes, download_folder, exports, write_only
 from unlearn_app.web.layout import Page, known_concepts
 from unlearn_app.web.plots import CURVE_COLORS, curve_table, loss_table
-from unlearn_app.web.recordings import recorded_card, recorded_cards
+from unlearn_app.web.recordings import cards_of, recorded_card, recorded_cards
 from unlearn_app.web.run_html import (
     attack_cards,
     comparison_table,
@@ -203,6 +203,20 @@ def test_a_run_says_what_was_asked_for_beyond_its_concept(asked: dict, said: str
     assert f"<b>cat</b>{f' <i>{said}</i>' if said else ''} <small>" in recorded_cards(
         [recorded_card("a", view)]
     )
+
+
+def test_cards_begin_with_what_a_click_alone_gives() -> None:
+    asked = {
+        "cat-defended": {"resist.on": True},
+        "pizza": {},
+        "cat": {},
+        "edit": {"objective": "uce"},
+    }
+    states = {
+        name: ViewState(make_config("cat", **own), recorded=True, over=True)
+        for name, own in asked.items()
+    }
+    assert [card.name for card in cards_of(states)] == ["pizza", "cat", "cat-defended", "edit"]
 
 
 def test_the_time_is_said_of_own_runs_alone_since_others_ran_elsewhere() -> None:

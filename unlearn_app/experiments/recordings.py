@@ -53,9 +53,7 @@ PANEL = (
 )
 """What it is judged on, part of what a new ledger is."""
 COLORS = 64
-"""Colours of a recorded picture: on average 3.7 of 255 from what was sampled, in five runs, and
-packed about a quarter of its size.
-"""
+"""Colours of a recorded picture, few so that all recordings fit into what may ship."""
 LEFT_OUT = ("relearn.safetensors", FOR_OTHERS, "comparison.png")
 """Files of a run that the page does not show, or makes again from the others."""
 LEDGER = "ledger"

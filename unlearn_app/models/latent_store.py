@@ -29,7 +29,7 @@ VARIABLE = "UNLEARN_STORE"
 OFF = "off"
 SHIPPED = "latents.npz"
 """The file of what ships with a bundled model: for each batch the low and the high bytes of its
-numbers in half precision, which deflate apart to 0.88 of what they take together.
+numbers in half precision apart, since the high ones alone can be compressed.
 """
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error)
 """What damaged files of that kind raise."""

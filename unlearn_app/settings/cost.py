@@ -30,7 +30,9 @@ many of them come before the first step.
 JUDGED = 4
 """Forward passes in whose time a picture is decoded and judged."""
 TRAINED = 1.6
-"""Forward passes of sampling in whose time one of training runs, whose batches are smaller."""
+"""Forward passes of sampling in whose time one of training runs, whose batches are smaller; chosen
+by what `bench page` shows.
+"""
 OPEN_PANEL = 12
 """Concepts on the panel of a ledger, at most, where the model's concepts are unknown."""
 

@@ -34,7 +34,7 @@ from .handlers import AttackHandlers, RunHandlers
 from .html import SAYS, TITLE, render
 from .layout import Page
 from .pictures import forget
-from .recordings import recorded_card
+from .recordings import cards_of
 from .run_list import RunList, recorded_choices
 from .sequence_tab import SequenceTab, recorded_ledger
 from .share import ROUTES as CARDS
@@ -87,7 +87,7 @@ def build_demo(
     recordings = {name: recorded / name for name in states}
     runs = recorded_choices(recordings)
     state = next(iter(states.values()), None)
-    cards = [recorded_card(name, own) for name, own in states.items()]
+    cards = cards_of(states)
     names = [(known.name, known.kind) for known in known_concepts(model) if not known.fresh]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         # Gradio puts this "secret" into the page; as a constant, it keeps keys valid over restarts.

@@ -1,6 +1,6 @@
 """The recorded runs as cards: three pictures, the concept, and who won."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .html import render
@@ -39,6 +39,12 @@ def recorded_card(name: str, state: ViewState) -> Recorded:
         state.verdict.label if state.verdict else "inconclusive",
         tuple(pictures),
     )
+
+
+def cards_of(states: Mapping[str, ViewState]) -> list[Recorded]:
+    """The cards of recorded runs by name: first those that a click alone gives."""
+    cards = [recorded_card(name, state) for name, state in states.items()]
+    return sorted(cards, key=lambda card: bool(card.settings))
 
 
 def recorded_cards(cards: Iterable[Recorded]) -> str:

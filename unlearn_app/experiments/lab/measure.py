@@ -82,8 +82,10 @@ class AttackedModel:
     def kinds(self, smoke: bool, full: bool) -> tuple[str, ...]:
         """The attacks on it; one that proves nothing needs an adapter, which only methods leave."""
         every = full or (self.seed == 0 and self.concept in leading())
-        quick = WITHOUT_TOKENS if second() else QUICK
-        chosen = quick[:2] if smoke else registry.names("attack") if every else quick
+        quick, known = QUICK, registry.names("attack")
+        if second():
+            quick = known = WITHOUT_TOKENS
+        chosen = quick[:2] if smoke else known if every else quick
         return tuple(kind for kind in chosen if make_attack(kind).counts or self.row in METHODS)
 
 
