@@ -20,6 +20,7 @@ from unlearn_app.runs.findings import read_findings
 from unlearn_app.runs.folder import Run
 from unlearn_app.service.engine import Engine
 from unlearn_app.service.visitors import visitor_of
+from unlearn_app.settings.attacks import QUICK, kinds_of
 from unlearn_app.settings.events import Step
 from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.build import delete_copies
@@ -77,7 +78,7 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     assert page.locator("#run").is_disabled()
     assert not page.locator("#delete").is_visible()
     site.runner.gate.set()
-    expect(page.locator("#found li")).to_have_count(5)
+    expect(page.locator("#found li")).to_have_count(len(QUICK))
     page.locator("#go").wait_for()
     expect(page.locator("#status h2")).to_have_text("The attacker won")
     expect(page.locator("#status")).to_contain_text("Worst attack")
@@ -101,7 +102,7 @@ def test_a_quick_look_gets_it_back_and_changes_the_verdict(site, visit) -> None:
     expect(page.locator("#status")).to_contain_text("Recorded")
     choose(page, "#shown", "frog (your run 1)")
     expect(page.locator("#status h2")).to_have_text("The attacker won")
-    expect(page.locator("#found li")).to_have_count(5)
+    expect(page.locator("#found li")).to_have_count(len(QUICK))
 
 
 def test_one_attack_by_name_and_what_proves_nothing_apart(visit) -> None:
@@ -235,7 +236,7 @@ def test_a_second_visitor_sees_none_of_it(site, visit) -> None:
     anna, ben = visit(), visit()
     forget(anna, "frog")
     anna.click("#go")
-    expect(anna.locator("#found li")).to_have_count(5)
+    expect(anna.locator("#found li")).to_have_count(len(QUICK))
     forget(ben, "rabbit")
     assert listed(ben) == ["rabbit (your run 1)", "cat (recorded)"]
     expect(ben.locator("#found li")).to_have_count(0)
@@ -368,7 +369,7 @@ def test_nothing_sticks_out_on_a_phone_or_in_the_dark(visit, options) -> None:
     choose(page, "#kind", "Every attack")
     assert sideways(page) == 0
     page.click("#go")
-    expect(page.locator("#found li")).to_have_count(8)
+    expect(page.locator("#found li")).to_have_count(len(kinds_of("all")))
     page.locator("#go").wait_for()
     assert sideways(page) == 0
     box, card = page.locator(BOX).bounding_box(), page.locator("#found li").first.bounding_box()
