@@ -125,6 +125,17 @@ def test_a_card_puts_a_recorded_run_on_screen(visit) -> None:
     expect(page.locator("#stage .u-large")).to_contain_text("frog")
 
 
+def test_of_two_cards_pressed_at_once_the_second_counts(visit) -> None:
+    page = visit()
+    cards = page.locator("#cards .u-card")
+    page.evaluate(
+        "all => all.forEach(one => one.click())",
+        [cards.filter(has_text=name).element_handle() for name in ("cat", "frog")],
+    )
+    expect(page.locator("#stage .u-large")).to_contain_text("frog")
+    expect(page.locator("#status h2")).to_have_text("The attacker lost")
+
+
 def test_a_run_shows_the_originals_first_and_keeps_what_was_chosen(site, visit) -> None:
     site.runner.seconds = 12
     page = visit()

@@ -29,10 +29,10 @@ from .ballots import ROUTES as VOTES
 from .ballots import BlindRounds
 from .boundary import Boundary
 from .downloads import copied_bytes, download_folder
-from .following import HIDDEN, QUIET, VISITORS, WORKING, Updates, visitor_of
+from .following import HIDDEN, LATEST, QUIET, VISITORS, WORKING, Updates, visitor_of
 from .handlers import AttackHandlers, RunHandlers
 from .html import SAYS, TITLE, render
-from .layout import Page
+from .layout import PICKED, Page
 from .pictures import forget
 from .recordings import cards_of
 from .run_list import RunList, recorded_choices
@@ -244,16 +244,16 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     page.stop.click(handlers.stop, key, [page.stop, page.status], **QUIET)
     changed = [field.change for field in fields]
     explained = [page.hint, page.prompts, page.command, page.estimate, parts["concept_kind"]]
-    gr.on(changed, handlers.explain, fields, explained, trigger_mode="always_last", **QUIET)
+    gr.on(changed, handlers.explain, fields, explained, **LATEST)
     suggested, rows = list(options.suggested.values()), list(options.rows.values())
     picked, asked = [preset.input, objective.input], [page.concept, preset, objective]
-    gr.on(picked, options.defaults, asked, [options.filled, *suggested], **QUIET)
+    gr.on(picked, options.defaults, asked, [options.filled, *suggested], **LATEST)
     weights = parts["unlearn.weights"]
     trained = [*asked, weights, *options.by_weights]
-    weights.input(options.follow_weights, trained, options.by_weights, **QUIET)
-    gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **QUIET)
-    page.shown.input(runs.show, [key, page.shown], result, **QUIET)
-    page.cards.select(runs.show_recorded, key, result, **QUIET)
+    weights.input(options.follow_weights, trained, options.by_weights, **LATEST)
+    gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **LATEST)
+    page.shown.input(runs.show, [key, page.shown], result, **LATEST)
+    page.cards.select(runs.show, [key, page.shown], result, js=PICKED, **LATEST)
 
 
 def _wire_finished(
@@ -264,4 +264,4 @@ def _wire_finished(
     panel.stop.click(handlers.stop, key, panel.stop, **QUIET)
     actions.delete.click(runs.delete, [key, page.shown, actions.delete], shown, **QUIET)
     others, compared = [key, page.shown, actions.others], [actions.compared, actions.message]
-    actions.others.input(runs.compare, others, compared, trigger_mode="always_last", **QUIET)
+    actions.others.input(runs.compare, others, compared, **LATEST)

@@ -23,6 +23,8 @@ Updates = dict[Any, Any]
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"queue": False, **HIDDEN}
 """How to wire a listener that answers at once."""
+LATEST: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+"""The same of a choice that may change again before its answer is here: the last one counts."""
 WORKING: dict[str, Any] = {"concurrency_limit": VISITORS, **HIDDEN}
 """How to wire a listener that follows a job."""
 

@@ -30,9 +30,12 @@ INVITATION = (
 )
 PICK_CARD = """element.addEventListener("click", (event) => {
   const card = event.target.closest("[data-recorded]");
-  if (card) trigger("select", { value: card.dataset.recorded });
+  if (!card) return;
+  document.getElementById("cards").dataset.picked = card.dataset.recorded;
+  trigger("select");
 });"""
-"""Tells the server which card of a recorded run was pressed."""
+PICKED = '(key) => [key, document.getElementById("cards").dataset.picked]'
+"""Read when the event is sent: Gradio repeats a deferred event with the data of the one before."""
 DELETE, SURE = "Delete this run", "Really delete it?"
 DOWNLOADS = {
     "adapter": "LoRA weights",
@@ -44,8 +47,8 @@ DOWNLOADS = {
 
 
 class AttackPanel:
-    """Under the verdict: the choice of an attack, its progress, and the findings of all attacks.
-    `state` is that of the recorded run on screen, if there is one.
+    """The choice of an attack and its progress; the findings of all attacks, which the page renders
+    where it has room for them. `state` is that of the recorded run on screen, if there is one.
     """
 
     def __init__(self, state: ViewState | None) -> None:
@@ -69,7 +72,8 @@ class AttackPanel:
             self.start = gr.Button("Try to get it back", elem_id="go", **START)
             self.stop = gr.Button("Stop", elem_id="quit", **STOP)
         self.message = gr.HTML(note(why), elem_id="lab-said")
-        self.findings = gr.HTML(attack_cards(state.findings if state else ()), elem_id="found")
+        found = attack_cards(state.findings if state else ())
+        self.findings = gr.HTML(found, elem_id="found", render=False)
 
 
 class RunActions:
@@ -138,11 +142,13 @@ class Page:
         self._add_question(names, model, pace)
         self.share = gr.HTML(share(None, None), elem_id="share")
         with gr.Row(elem_id="first"):
-            self.stage = gr.HTML(stage(state), elem_id="stage")
+            with gr.Column(elem_id="scene"):
+                self.stage = gr.HTML(stage(state), elem_id="stage")
+                self.attacks = AttackPanel(state)
             with gr.Column(elem_id="outcome"):
                 self.status = gr.HTML(status(state), elem_id="status")
                 self.cards = gr.HTML(recorded_cards(cards), elem_id="cards", js_on_load=PICK_CARD)
-        self.attacks = AttackPanel(state)
+        self.attacks.findings.render()
         with gr.Row(elem_id="result"):
             with gr.Column(scale=12, min_width=300):
                 self.comparison = gr.HTML(comparison_table(state), elem_id="board")

@@ -128,21 +128,13 @@ class RunList:
         }
 
     def show(self, request: gr.Request, key: str, shown: str | None) -> Updates:
-        """Put a finished run on screen again."""
+        """Put a finished run on screen again, unless something of this visitor is going on."""
         visitor = visitor_of(self._engine, request, key)
+        if self._engine.job_of(visitor):
+            return {self._page.hint: gr.skip()}
         if self.find(shown, visitor) is None:
             return {self._page.hint: alert(GONE)}
         return self.put(shown, visitor)
-
-    def show_recorded(self, request: gr.Request, key: str, event: gr.EventData) -> Updates:
-        """Put the recorded run of a card on screen, unless something of this visitor is going
-        on.
-        """
-        visitor = visitor_of(self._engine, request, key)
-        name = event._data.get("value") if isinstance(event._data, dict) else None
-        if name not in self.recorded or self._engine.job_of(visitor):
-            return {self._page.hint: gr.skip()}
-        return self.put(name, visitor)
 
     def delete(self, request: gr.Request, key: str, shown: str | None, label: str) -> Updates:
         """Ask for confirmation; at the second click delete the run on screen and show another."""

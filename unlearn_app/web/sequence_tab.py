@@ -27,7 +27,7 @@ from ..settings.presets import (
 from ..settings.run_config import make_config, make_plan
 from .boundary import visitor_address
 from .downloads import download_folder, write_only
-from .following import QUIET, WORKING, Updates, follow, visitor_of
+from .following import LATEST, QUIET, WORKING, Updates, follow, visitor_of
 from .html import alert, failed, progress, render
 from .layout import BOX, START, STOP
 from .pictures import address
@@ -134,7 +134,7 @@ class SequenceTab:
         begin = [self.add.click, self.concept.submit]
         gr.on(begin, self.run, [self._key, *asked], self.shown, **WORKING)
         suggested = registry.world(self._model).regularization_preset
-        self.objective.input(suggested, self.objective, self.hold, **QUIET)
+        self.objective.input(suggested, self.objective, self.hold, **LATEST)
         self.halt.click(self.stop, self._key, [self.halt], **QUIET)
         self.back.click(self.roll_back, [self._key, self.to], self.shown, **QUIET)
         self.undo.click(self.undo_rollback, self._key, self.shown, **QUIET)
