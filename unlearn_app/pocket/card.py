@@ -30,10 +30,10 @@ from .measures import (
     prompt_of,
     sample_scenes,
 )
+from .texts import load_tower, shared_texts
 from .training.arms import ARMS_FILE
 from .training.checkpoints import Progress, write_json
-from .training.flow import shared_texts
-from .training.recipe import FULL, load_tower
+from .training.recipe import FULL
 from .world.dataset import rendered, scenes, unjudged_scenes
 from .world.rendering import PLACEMENTS, Scene, render
 from .world.vocabulary import FRESH_OBJECTS, FRESH_STYLES, OBJECTS, SETTINGS, STYLES

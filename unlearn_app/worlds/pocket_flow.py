@@ -20,8 +20,7 @@ class PocketFlowWorld(PocketWorld):
 
     def load_model(self) -> "Model":
         from ..models.diffusers.loading import load_flow
-        from ..pocket.training.flow import shared_texts
-        from ..pocket.training.recipe import load_tower
+        from ..pocket.texts import load_tower, shared_texts
 
         folder = POCKET_FLOW / "pipeline"
         if not folder.is_dir():

@@ -25,6 +25,7 @@ from unlearn_app.models.diffusers.stable_diffusion_3 import StableDiffusion3
 from unlearn_app.models.parameterization import Flow, VPrediction
 from unlearn_app.pocket import card
 from unlearn_app.pocket.measures import sample_scenes
+from unlearn_app.pocket.texts import load_tower, shared_texts
 from unlearn_app.pocket.training import flow, recipe
 from unlearn_app.pocket.training.checkpoints import load
 from unlearn_app.pocket.training.denoiser import Fall, Phase, batch_loss, learning_rate
@@ -52,7 +53,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, Any]:
-    return flow.text_parts(*recipe.load_tower(POCKET / "pipeline"), 0)
+    return flow.text_parts(*load_tower(POCKET / "pipeline"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_shares_of_a_variance_preserving_schedule_are_even() -> None:
 
 
 def test_the_text_encoder_is_the_bundled_one_in_half_precision(texts: dict[str, Any]) -> None:
-    tokenizer, tower = recipe.load_tower(POCKET / "pipeline")
+    tokenizer, tower = load_tower(POCKET / "pipeline")
     ids = torch.tensor([tokenizer(PROMPT, padding="max_length").input_ids])
     own = texts["text_encoder"](ids, output_hidden_states=True)
     theirs = tower(ids, output_hidden_states=True)
@@ -164,7 +165,7 @@ def test_plain_diffusers_paints_bit_for_bit_what_we_do(work: Path, pipeline: Pat
     from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 
     vae = POCKET / "pipeline" / "vae"
-    bundled = recipe.load_tower(POCKET / "pipeline")
+    bundled = load_tower(POCKET / "pipeline")
     # As they were stored when the folder held them.
     stored = pipeline.parent / "stored"
     save_pipeline(
@@ -183,7 +184,7 @@ def test_plain_diffusers_paints_bit_for_bit_what_we_do(work: Path, pipeline: Pat
     pipe = StableDiffusion3Pipeline.from_pretrained(
         pipeline,
         vae=AutoencoderKL.from_pretrained(vae),
-        **{name: getattr(read, name) for name in flow.shared_texts(*bundled)},
+        **{name: getattr(read, name) for name in shared_texts(*bundled)},
         text_encoder_3=None,
         tokenizer_3=None,
     )
@@ -205,7 +206,7 @@ def test_plain_diffusers_paints_bit_for_bit_what_we_do(work: Path, pipeline: Pat
             .float()
         )
 
-    model = load_flow(pipeline, "pocket-flow", vae, flow.shared_texts(*bundled))
+    model = load_flow(pipeline, "pocket-flow", vae, shared_texts(*bundled))
     own = model.sample([PROMPT], [7], steps=3, guidance_scale=2.0)
     assert torch.equal(own, painted(max_sequence_length=pipe.tokenizer_max_length))
     assert not torch.equal(own, painted())

@@ -24,6 +24,7 @@ from unlearn_app.common.paths import POCKET, ROOT
 from unlearn_app.evaluation.judges.pocket_judge import PocketJudge
 from unlearn_app.evaluation.judges.second_judge import SecondJudge
 from unlearn_app.pocket.measures import sample_scenes
+from unlearn_app.pocket.texts import load_tower
 from unlearn_app.pocket.training import arms, recipe
 from unlearn_app.pocket.training.arms import ARMS_FILE, HELD_OUT_T, Arm, compare_arms
 from unlearn_app.pocket.training.checkpoints import load
@@ -92,7 +93,7 @@ def test_nothing_is_trained_on_a_text_tower_that_lacks_weights(tmp_path: Path) -
     del state[min(state)]
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="it lacks weights, 1 in all, such as"):
-        recipe.load_tower(tmp_path)
+        load_tower(tmp_path)
 
 
 def test_a_kill_changes_nothing(work: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ...models.diffusers.loading import load_pipeline, save_pipeline
 from ...models.diffusers.stable_diffusion import use_plain_attention
 from ...models.parameterization import parameterization_of
 from ..measures import generate_scenes, held_out_scenes, judge_scores, prompt_of, sample_scenes
+from ..texts import load_tower
 from ..world.dataset import rendered, scenes
 from . import denoiser, tower
 from .checkpoints import Progress, TrainingState, hardware, new_state, read_json, write_json
@@ -37,7 +38,6 @@ from .recipe import (
     WEIGHT_DECAY,
     Recipe,
     load_autoencoder,
-    load_tower,
 )
 
 ARMS_FILE, PACES_FILE = "arms.json", "paces.json"

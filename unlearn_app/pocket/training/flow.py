@@ -14,6 +14,7 @@ from ...models.conditioning import Conditioning
 from ...models.diffusers.loading import new_part
 from ...models.diffusers.stable_diffusion_3 import StableDiffusion3, encode_prompts, velocity
 from ...models.parameterization import parameterization_of
+from ..texts import round_to_half, shared_texts
 from .denoiser import Learner
 from .parts import LATENT_CHANNELS, LATENT_SIDE
 from .tower import WIDTH
@@ -52,18 +53,6 @@ def new_flow_scheduler() -> Any:
     return new_part("flow_scheduler", shift=1.0)
 
 
-def shared_texts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel) -> dict[str, Any]:
-    """What reads words and is not stored with the pipeline, since it is the UNet's: the tokenizers,
-    and the first text encoder, which has the identity as its projection and its weights rounded to
-    half precision.
-    """
-    encoder = CLIPTextModelWithProjection(text_model.config)
-    encoder.text_model.load_state_dict(text_model.state_dict())
-    nn.init.eye_(encoder.text_projection.weight)
-    _rounded(encoder)
-    return {"tokenizer": tokenizer, "tokenizer_2": tokenizer, "text_encoder": encoder}
-
-
 def text_parts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel, seed: int) -> dict[str, Any]:
     """The tokenizers and text encoders of the pipeline: `shared_texts`, an untrained encoder of
     `SECOND_WIDTH`, and no T5.
@@ -84,13 +73,9 @@ def text_parts(tokenizer: CLIPTokenizer, text_model: CLIPTextModel, seed: int) -
                 }
             )
         )
-    _rounded(second)
+    round_to_half(second)
     own = {"text_encoder_2": second, "tokenizer_3": None, "text_encoder_3": None}
     return shared_texts(tokenizer, text_model) | own
-
-
-def _rounded(encoder: nn.Module) -> None:
-    encoder.half().float().eval().requires_grad_(False)
 
 
 def flow_learner(

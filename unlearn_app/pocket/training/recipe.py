@@ -22,10 +22,11 @@ from ...common.folder_lock import only_writer
 from ...common.images import to_tensor
 from ...common.paths import ASSETS, POCKET_FLOW
 from ...models.device import can_compile, choose_device, fits_bfloat16
-from ...models.diffusers.loading import load_unet, load_whole, save_pipeline
+from ...models.diffusers.loading import load_unet, save_pipeline
 from ...models.diffusers.stable_diffusion import use_plain_attention
 from ...models.diffusers.stable_diffusion_3 import StableDiffusion3
 from ...models.parameterization import parameterization_of
+from ..texts import load_tower, shared_texts
 from ..world.dataset import JUDGED_FRESH, load_split, render_split, scenes, world_size
 from . import autoencoder, denoiser, flow, judge, tower
 from .checkpoints import (
@@ -264,7 +265,7 @@ def assemble_flow(work: Path, assets: Path = ASSETS, recipe: Recipe = FULL) -> N
             transformer=transformer,
             vae=None,
             scheduler=flow.new_flow_scheduler(),
-            **texts | dict.fromkeys(flow.shared_texts(*words)),
+            **texts | dict.fromkeys(shared_texts(*words)),
         )
 
 
@@ -278,23 +279,6 @@ def _copy_bundled(work: Path, parts: Sequence[str]) -> None:
             copy = shutil.copytree if source.is_dir() else shutil.copyfile
             with replacement(work / source.name) as partial:
                 copy(source, partial)
-
-
-def load_tower(work: Path) -> tuple[tower.CLIPTokenizer, tower.CLIPTextModel]:
-    """The trained tokenizer and text tower.
-
-    Raises:
-        FileNotFoundError: one of them is missing.
-        ModelError: weights of the text tower are missing.
-    """
-    for name in ("tokenizer", "text_encoder"):
-        if not (work / name).is_dir():
-            raise FileNotFoundError(2, "missing", str(work / name))
-    tokenizer = tower.CLIPTokenizer.from_pretrained(work / "tokenizer")
-    folder = str(work / "text_encoder")
-    said = f"The text encoder in {folder!r} cannot be loaded: it"
-    model = load_whole(tower.CLIPTextModel, folder, said)
-    return tokenizer, model.eval().requires_grad_(False)
 
 
 def load_autoencoder(work: Path, recipe: Recipe) -> nn.Module:
