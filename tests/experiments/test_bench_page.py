@@ -25,22 +25,27 @@ OVER = 30.0
 TIMES = [EVERY_S * n for n in range(1, int(OVER / EVERY_S))]
 
 
-def said(factor: float) -> list[tuple[float, float]]:
+def exactly(seconds: float | None) -> tuple[float, float] | None:
+    return None if seconds is None else (seconds, seconds)
+
+
+def said(factor: float) -> list[tuple[float, tuple[float, float]]]:
     """Looks at a page that says so many times what is left."""
-    return [(at, factor * (OVER - at)) for at in TIMES]
+    return [(at, exactly(factor * (OVER - at))) for at in TIMES]
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("step 3 of 40 · about 40 s left", 40.0),
-        ("about 2 min left, slower than expected", 120.0),
-        ("about 1.5 min left", 90.0),
+        ("step 3 of 40 · about 40 s left", (40.0, 40.0)),
+        ("about 2 min left, slower than expected", (120.0, 120.0)),
+        ("about 1.5 min left", (90.0, 90.0)),
+        ("step 3 of 40 · less than 10 s left, slower than expected", (0.0, 10.0)),
         ("step 3 of 40", None),
         ("", None),
     ],
 )
-def test_the_words_of_the_page_are_seconds(text: str, seconds: float | None) -> None:
+def test_the_words_of_the_page_are_seconds(text: str, seconds: tuple[float, float] | None) -> None:
     assert seconds_said(text) == seconds
 
 
@@ -53,21 +58,32 @@ def test_an_error_is_a_share_of_the_true_time(factor: float) -> None:
 
 def test_errors_count_from_the_first_third_until_little_is_left() -> None:
     """Of 30 s those from 10 to 27, both included, every half second."""
-    wild = [(at, OVER - at if 10 <= at <= 27 else 1000.0) for at in TIMES]
+    wild = [(at, exactly(OVER - at if 10 <= at <= 27 else 1000.0)) for at in TIMES]
     assert errors(wild, OVER) == [0.0] * 35
-    early = [(at, 1000.0 if at == 10.0 else left) for at, left in wild]
-    late = [(at, 0.0 if at == 27.0 else left) for at, left in wild]
+    early = [(at, exactly(1000.0) if at == 10.0 else left) for at, left in wild]
+    late = [(at, exactly(0.0) if at == 27.0 else left) for at, left in wild]
     assert max(errors(early, OVER)) == pytest.approx((1000 - 20) / 20)
     assert min(errors(late, OVER)) == -1.0
 
 
+def test_less_than_ten_seconds_is_wrong_only_while_more_are_left() -> None:
+    """From 15 s before the end on, of 10 s at most."""
+    seen = [(at, (0.0, 10.0)) for at in TIMES if at >= 15]
+    found = errors(seen, OVER)
+    assert found[0] == pytest.approx((10 - 15) / 15)
+    assert found[10:] == [0.0] * 15
+
+
 def test_a_look_sees_what_was_shown_last() -> None:
-    shown = [Shown(1.2, "a", None, 0.0), Shown(1.6, "a", 9.0, 0.1), Shown(1.9, "a", 8.0, 0.2)]
-    assert looks(shown, 3.0) == [(0.5, None), (1.0, None), (1.5, None), (2.0, 8.0), (2.5, 8.0)]
+    nine, eight = exactly(9.0), exactly(8.0)
+    shown = [Shown(1.2, "a", None, 0.0), Shown(1.6, "a", nine, 0.1), Shown(1.9, "a", eight, 0.2)]
+    said = [None, None, None, eight, eight]
+    assert looks(shown, 3.0) == [(EVERY_S * n, left) for n, left in enumerate(said, 1)]
 
 
 def test_silence_is_no_error_but_is_counted() -> None:
-    shown = [Shown(0.0, "a", None, 0.0), Shown(14.9, "a", 15.0, 0.5), Shown(20.0, "a", 5.0, 0.6)]
+    shown = [Shown(0.0, "a", None, 0.0), Shown(14.9, "a", exactly(15.0), 0.5)]
+    shown += [Shown(20.0, "a", exactly(5.0), 0.6)]
     found = judged(shown, OVER)
     assert found["judged"] == 35
     assert found["unsaid"] == 10  # from 10 to 14.5
@@ -78,7 +94,7 @@ def test_silence_is_no_error_but_is_counted() -> None:
 
 
 def test_the_worst_error_keeps_its_sign() -> None:
-    found = judged([Shown(0.0, "a", 4.0, 0.0)], OVER)
+    found = judged([Shown(0.0, "a", exactly(4.0), 0.0)], OVER)
     assert found["worst"] == pytest.approx(-0.8)  # 4 of 20 at 10 s
     assert found["mean"] < 0.8
 
@@ -96,7 +112,12 @@ def test_the_worst_error_keeps_its_sign() -> None:
     ],
 )
 def test_rises_are_counted(left: list[float | None], count: int) -> None:
-    assert rises([(float(n), seconds) for n, seconds in enumerate(left)]) == count
+    assert rises([(float(n), exactly(seconds)) for n, seconds in enumerate(left)]) == count
+
+
+def test_a_bound_rises_only_when_more_than_it_is_left() -> None:
+    assert rises([(0.0, exactly(8.0)), (1.0, (0.0, 10.0)), (2.0, exactly(11.0))]) == 0
+    assert rises([(1.0, (0.0, 10.0)), (2.0, exactly(11.5))]) == 1
 
 
 def test_a_stage_moves_the_bar_when_it_comes_further_than_any_before() -> None:
@@ -113,7 +134,7 @@ def test_a_stage_moves_the_bar_when_it_comes_further_than_any_before() -> None:
 
 
 def test_a_run_that_is_too_short_is_not_judged() -> None:
-    found = judged([Shown(0.1, "load", 2.0, 0.1)], 3.0)
+    found = judged([Shown(0.1, "load", exactly(2.0), 0.1)], 3.0)
     assert (found["judged"], found["worst"], found["mean"]) == (0, None, None)
 
 

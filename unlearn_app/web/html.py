@@ -14,6 +14,8 @@ SAYS = (
     " two won."
 )
 """What the page is called and what it does, at its head and where others link to it."""
+SOON = 10
+"""So many seconds before an end they are no longer counted."""
 STOPPING = "Stopping… saving the results so far."
 
 
@@ -51,6 +53,13 @@ def duration(seconds: float) -> str:
     if seconds < 600:
         return f"about {round(seconds / 30) / 2:g} min"
     return f"about {seconds / 60:.0f} min"
+
+
+def remaining(seconds: float) -> str:
+    """How long something goes on, such as "about 40 s left"; its last seconds are not counted, of
+    which one or two either way would be a large share.
+    """
+    return f"less than {SOON} s left" if seconds < SOON - 2 else f"{duration(seconds)} left"
 
 
 def estimate(seconds: float | None) -> str:

@@ -11,7 +11,7 @@ from ..evaluation.verdict import Thresholds, one_number, ranked, steps_to_recove
 from ..settings.attacks import QUICK
 from ..settings.events import Column, Group, Verdict
 from ..settings.run_config import RunConfig
-from .html import STOPPING, duration, failed, percent, progress, render
+from .html import STOPPING, failed, percent, progress, remaining, render
 from .pictures import address
 from .plots import curve_table, loss_table
 from .stage import Moment, moments
@@ -135,9 +135,9 @@ def _kept(state: ViewState) -> list[tuple[bool | None, str]]:
 
 def _progress(state: ViewState) -> str:
     text, details, left = state.stage.text if state.stage else "Starting…", state.steps, state.left
-    if left and left.seconds is not None and left.seconds >= 1:
+    if left and left.seconds is not None:
         slower = ", slower than expected" if left.slower else ""
-        details.append(f"{duration(left.seconds)} left{slower}")
+        details.append(remaining(left.seconds) + slower)
     done = left.fraction if left else 0.0
     return progress(text, details, done, "the run", state.stopping, state.position)
 

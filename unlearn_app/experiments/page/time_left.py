@@ -16,29 +16,35 @@ REMAINDER_S = 3.0
 RISE_S = 1.0
 """What the page says rises when it grows by more than so many seconds."""
 UNITS: Mapping[str, float] = {"s": 1.0, "min": 60.0}
+Left = tuple[float, float] | None
+"""The fewest and the most seconds that are left by what was said; None where nothing was."""
 
 
 @dataclass(frozen=True)
 class Shown:
     """What the page shows `at` so many seconds after the click on Run, until the next change: the
-    stage in its words, the seconds `left`, None where it says none, and the bar in [0, 1].
+    stage in its words, the fewest and the most seconds that may be `left`, None where it says
+    none, and the bar in [0, 1].
     """
 
     at: float
     stage: str
-    left: float | None
+    left: Left
     bar: float
 
 
-def seconds_said(text: str) -> float | None:
-    """The seconds of a text such as "step 3 of 40 · about 1.5 min left"; None where it names
-    none.
+def seconds_said(text: str) -> Left:
+    """The seconds of a text such as "step 3 of 40 · about 1.5 min left", or "less than 10 s left",
+    which is any time up to that; None where it names none.
     """
-    found = re.search(r"about ([\d.]+) (s|min) left", text)
-    return float(found[1]) * UNITS[found[2]] if found else None
+    found = re.search(r"(about|less than) ([\d.]+) (s|min) left", text)
+    if not found:
+        return None
+    most = float(found[2]) * UNITS[found[3]]
+    return (most if found[1] == "about" else 0.0), most
 
 
-def looks(shown: Sequence[Shown], over: float) -> list[tuple[float, float | None]]:
+def looks(shown: Sequence[Shown], over: float) -> list[tuple[float, Left]]:
     """Moments `EVERY_S` apart until the run is `over`, each with the seconds that were said to be
     left.
     """
@@ -51,20 +57,24 @@ def looks(shown: Sequence[Shown], over: float) -> list[tuple[float, float | None
     return found
 
 
-def errors(seen: Sequence[tuple[float, float | None]], over: float) -> list[float | None]:
+def errors(seen: Sequence[tuple[float, Left]], over: float) -> list[float | None]:
     """(said - true) / true at every look from `FROM` of the run on until `REMAINDER_S` before it is
-    `over`; None where nothing was said.
+    `over`; None where nothing was said. Of the seconds that may be left, those closest to the truth
+    count.
     """
     judged = [(over - at, said) for at, said in seen if FROM * over <= at <= over - REMAINDER_S]
-    return [None if said is None else (said - true) / true for true, said in judged]
+    return [
+        None if said is None else (min(max(true, said[0]), said[1]) - true) / true
+        for true, said in judged
+    ]
 
 
-def rises(seen: Sequence[tuple[float, float | None]]) -> int:
-    """How often more was said to be left than at the last time that any was said, by more than
-    `RISE_S`.
+def rises(seen: Sequence[tuple[float, Left]]) -> int:
+    """How often more was said to be left at least than at most at the last time that any was said,
+    by more than `RISE_S`.
     """
     said = [left for _, left in seen if left is not None]
-    return sum(later - one > RISE_S for one, later in itertools.pairwise(said))
+    return sum(later[0] - one[1] > RISE_S for one, later in itertools.pairwise(said))
 
 
 def moved(shown: Sequence[Shown]) -> tuple[int, int]:
