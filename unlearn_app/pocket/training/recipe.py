@@ -103,9 +103,9 @@ class Recipe:
     flow_seed: int = 7
     flow_phases: tuple[Phase, ...] = (
         Phase(8_000, 32),
-        Phase(11_000, 64),
+        Phase(10_000, 64),
     )
-    flow_falls: tuple[Fall, ...] = (Fall(9_000, 2_500), Fall(19_000, 5_000))
+    flow_falls: tuple[Fall, ...] = (Fall(9_000, 2_500), Fall(18_000, 5_000))
     flow_lr: float = 1e-3
     save_every: int = 100
 
