@@ -20,7 +20,7 @@ function beginRound() {
   const both = story.status?.dataset.label === "removed";
   const ends = story.ends.filter((end) => !both || story.phase(story.moments[end]) !== "attacked");
   if (ends.length < 2) return;
-  const picks = story.picks.filter((pick) => !pick.note.startsWith("keep"));
+  const picks = story.picks.filter((pick) => !pick.note.startsWith("to keep"));
   const round = { pick: shuffled(picks)[0], order: shuffled(ends), code: null, url: "", qr: "", why: "", votes: 0, mine: null, counts: null, seen: askedBefore() };
   talk.round = round;
   askServer({ pictures: round.order.length });

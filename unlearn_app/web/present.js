@@ -44,7 +44,7 @@ function figure(src, alt, text, note = "") {
 function figures(story) {
   if (!talk.verdict) {
     const { title } = story.moments[talk.at];
-    return story.picks.slice(0, 3).map((pick) => figure(pick.frames[talk.at].src, `${pick.prompt}: ${title}`, pick.prompt, pick.note.startsWith("keep") ? "should stay" : ""));
+    return story.picks.slice(0, 3).map((pick) => figure(pick.frames[talk.at].src, `${pick.prompt}: ${title}`, pick.prompt, pick.note.startsWith("to keep") ? "should stay" : ""));
   }
   const names = { original: "Before", forgetting: "After forgetting", attacked: "After the attack" };
   return story.ends.map((end) => {
