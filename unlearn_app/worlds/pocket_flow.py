@@ -11,7 +11,7 @@ from .pocket import PocketWorld
 if TYPE_CHECKING:
     from ..models.protocols import Model
 
-SAMPLING = {"compare.sampling_steps": 20, "compare.guidance_scale": 3.0}
+SAMPLING = {"compare.sampling_steps": 12, "compare.guidance_scale": 3.0}
 
 
 @register("world", "pocket-flow")
