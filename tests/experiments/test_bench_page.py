@@ -3,12 +3,15 @@ it at its smallest in a browser.
 """
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from unlearn_app.cli.main import OF_MODELS
+from unlearn_app.experiments.app_process import AppProcess
 from unlearn_app.experiments.cells import Extent, bench, read_cells
+from unlearn_app.experiments.page import visit
 from unlearn_app.experiments.page.measure import ASKED, NOT_KNOWN, PageBench, write_results
 from unlearn_app.experiments.page.time_left import (
     EVERY_S,
@@ -158,9 +161,14 @@ def test_it_is_asked_for_by_name_only() -> None:
 
 
 @pytest.mark.slow
-def test_everything_is_measured_in_a_browser(tmp_path: Path) -> None:
+def test_everything_is_measured_in_a_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All visits are of one app, which starts once and has sampled nothing before the runs."""
     experiment = PageBench(Extent(tmp_path, smoke=True))
-    *lines, text = bench(experiment)
+    with AppProcess(tmp_path / "app", UNLEARN_STORE=str(tmp_path / "store")) as app:
+        monkeypatch.setattr(visit, "AppProcess", lambda *_, **__: nullcontext(app))
+        *lines, text = bench(experiment)
     assert len(lines) == 3
     cells = {key: values for key, (_, values) in read_cells(experiment.folder).items()}
     for arrived in (cells["arrival-1280-720"], cells["arrival-390-844"]):
