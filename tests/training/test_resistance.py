@@ -19,6 +19,7 @@ from unlearn_app.common.registry import world
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.models.catalog import load_model
+from unlearn_app.models.latent_store import LatentStore
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.attacks import budget_of
@@ -63,8 +64,11 @@ def random_resistance(source: random.Random) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def tiny(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A small model that samples its training pictures once: they are the same in every setting."""
+    model = load_model(str(tiny_pipeline))
+    model.store = LatentStore(tmp_path_factory.mktemp("store") / "latents.sqlite")
+    return model
 
 
 SETTINGS = [random_resistance(random.Random(seed)) for seed in range(50)]
