@@ -25,6 +25,7 @@ from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.models.diffusers.plain_weights import without_adapter
+from unlearn_app.models.latent_store import LatentStore
 from unlearn_app.models.lora import scaled
 from unlearn_app.models.protocols import MetaBatch
 from unlearn_app.models.weight_differences import is_dense
@@ -40,8 +41,11 @@ FULL = TINY | {"unlearn.weights": "full"}
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def model(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A small model that samples once what it is asked for again before it forgets."""
+    model = load_model(str(tiny_pipeline))
+    model.store = LatentStore(tmp_path_factory.mktemp("store") / "latents.sqlite")
+    return model
 
 
 @pytest.fixture(autouse=True)
