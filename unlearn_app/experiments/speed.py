@@ -67,8 +67,8 @@ class Speed(Experiment):
     name = "speed"
 
     def cells(self) -> list[Work]:
-        kinds = ASKED if not self.smoke else ("run",)
-        asked = [Work(kind, store) for kind in kinds for store in STORES]
+        kinds, stores = (("run",), STORES[1:]) if self.smoke else (ASKED, STORES)
+        asked = [Work(kind, store) for kind in kinds for store in stores]
         return [Work(BARE), *asked, Work("run", SHARED)]
 
     def config(self, cell: Work) -> dict[str, Any]:
