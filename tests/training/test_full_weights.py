@@ -5,6 +5,7 @@ and what is refused.
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,6 @@ from unlearn_app.methods.objectives.meta_unlearning import MetaUnlearning
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.diffusers.adapter_files import read_adapter
 from unlearn_app.models.diffusers.plain_weights import without_adapter
-from unlearn_app.models.latent_store import LatentStore
 from unlearn_app.models.lora import scaled
 from unlearn_app.models.protocols import MetaBatch
 from unlearn_app.models.weight_differences import is_dense
@@ -41,11 +41,8 @@ FULL = TINY | {"unlearn.weights": "full"}
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A small model that samples once what it is asked for again before it forgets."""
-    model = load_model(str(tiny_pipeline))
-    model.store = LatentStore(tmp_path_factory.mktemp("store") / "latents.sqlite")
-    return model
+def model(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 @pytest.fixture(autouse=True)
