@@ -79,6 +79,8 @@ class Recordings:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._one = threading.Lock()
+        """The model makes one recording at a time, whichever page or test asks."""
         root.mkdir(exist_ok=True)
 
     def run(self, config: RunConfig, stop_after: type | None = None) -> Recording:
@@ -110,7 +112,8 @@ class Recordings:
         with place.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
-                kept.write_bytes(pickle.dumps(make(place)))
+                with self._one:
+                    kept.write_bytes(pickle.dumps(make(place)))
         return pickle.loads(kept.read_bytes())  # noqa: S301  written above
 
     def _run(self, config: RunConfig, stop_after: type | None, out: Path) -> Recording:
