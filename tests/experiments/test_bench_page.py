@@ -3,7 +3,7 @@ it at its smallest in a browser.
 """
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -164,10 +164,18 @@ def test_it_is_asked_for_by_name_only() -> None:
 def test_everything_is_measured_in_a_browser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All visits are of one app, which starts once and has sampled nothing before the runs."""
-    experiment = PageBench(Extent(tmp_path, smoke=True))
-    with AppProcess(tmp_path / "app", UNLEARN_STORE=str(tmp_path / "store")) as app:
-        monkeypatch.setattr(visit, "AppProcess", lambda *_, **__: nullcontext(app))
+    """Each window arrives at an app that has just started; the runs are of the second of them."""
+    experiment, apps = PageBench(Extent(tmp_path, smoke=True)), []
+    with ExitStack() as running:
+
+        def app(folder: Path, **variables: str) -> AbstractContextManager[AppProcess]:
+            if len(apps) < 2:
+                place = tmp_path / f"app-{len(apps)}"
+                variables = {name: str(place / "store") for name in variables}
+                apps.append(running.enter_context(AppProcess(place, **variables)))
+            return nullcontext(apps[-1])
+
+        monkeypatch.setattr(visit, "AppProcess", app)
         *lines, text = bench(experiment)
     assert len(lines) == 3
     cells = {key: values for key, (_, values) in read_cells(experiment.folder).items()}
