@@ -25,6 +25,7 @@ TRAP = "<img src=x onerror=window.trapped=1>{{1}}${1}"
 PATIENCE = 120_000
 expect.set_options(timeout=PATIENCE)  # a busy machine is slow, not wrong
 DESKTOP = {"viewport": {"width": 1280, "height": 720}}
+PHONE = {"width": 390, "height": 844}
 
 
 @contextmanager
@@ -120,6 +121,18 @@ def serious(page: Page) -> list[str]:
         if one["impact"] in ("serious", "critical")
         for node in one["nodes"]
     ]
+
+
+def serious_in_both_schemes(page: Page) -> list[str]:
+    """The same in light and in dark colours, which the page takes as soon as the system does."""
+    found = []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(
+            f"document.body.classList.contains('dark') == {int(scheme == 'dark')}"
+        )
+        found += serious(page)
+    return found
 
 
 def download(page: Page, kind: str, into: Path) -> Path:

@@ -101,3 +101,14 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from unlearn_app.models.diffusers.tiny_pipelines import save, sd1
 
     return save(tmp_path_factory.mktemp("tiny") / "pipeline", sd1)
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """That pipeline as a model, which samples only once what it is asked for before it forgets."""
+    from unlearn_app.models.catalog import load_model
+    from unlearn_app.models.latent_store import LatentStore
+
+    model = load_model(str(tiny_pipeline))
+    model.store = LatentStore(tmp_path_factory.mktemp("store") / "latents.sqlite")
+    return model

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +25,8 @@ from unlearn_app.continual.events import Added
 from unlearn_app.continual.ledger import Ledger
 from unlearn_app.evaluation.finding import Finding
 from unlearn_app.models.catalog import load_model
+from unlearn_app.models.latent_store import LatentStore
+from unlearn_app.models.protocols import Model
 from unlearn_app.runs import workflow
 from unlearn_app.runs.findings import judge_again, read_findings, write_finding
 from unlearn_app.runs.folder import Run
@@ -76,7 +79,8 @@ class Recordings:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._model = None
+        self._one = threading.Lock()
+        """The model makes one recording at a time, whichever page or test asks."""
         root.mkdir(exist_ok=True)
 
     def run(self, config: RunConfig, stop_after: type | None = None) -> Recording:
@@ -94,6 +98,13 @@ class Recordings:
         key = (asked.config.concept, *before)
         return self._once(key, lambda out: self._request(asked, folder if before else None, out))
 
+    @cached_property
+    def _model(self) -> Model:
+        """The bundled model; what it samples before it forgets is the same in many recordings."""
+        model = load_model()
+        model.store = LatentStore(self._root / "latents.sqlite")
+        return model
+
     def _once(self, key: Any, make: Callable[[Path], Recording]) -> Recording:
         """The recording with this key; `make` writes it into a new folder."""
         place = self._root / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
@@ -101,8 +112,8 @@ class Recordings:
         with place.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
-                self._model = self._model or load_model()
-                kept.write_bytes(pickle.dumps(make(place)))
+                with self._one:
+                    kept.write_bytes(pickle.dumps(make(place)))
         return pickle.loads(kept.read_bytes())  # noqa: S301  written above
 
     def _run(self, config: RunConfig, stop_after: type | None, out: Path) -> Recording:

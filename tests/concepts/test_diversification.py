@@ -2,6 +2,7 @@
 whatever is wrong.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -10,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from unlearn_app.common.errors import ConfigError
-from unlearn_app.concepts.concept import article
+from unlearn_app.concepts.concept import Concept, article
 from unlearn_app.concepts.diversification import (
     FAMILIES,
     FOLDER,
@@ -53,7 +54,9 @@ CASES = [(choose_dimensions(text), text) for text in TYPED] + [
     for text in ("cat", "a red sports car", "by Claude Monet")
 ]
 every_case = pytest.mark.parametrize(
-    ("dimensions", "typed"), CASES, ids=[f"{d.name}-{t}" for d, t in CASES]
+    ("dimensions", "typed", "place"),
+    [(*case, place) for place, case in enumerate(CASES)],
+    ids=[f"{d.name}-{t}" for d, t in CASES],
 )
 
 GLUE = set(
@@ -64,8 +67,21 @@ GLUE = set(
 )
 
 
+@functools.cache
+def whole(entry: str) -> re.Pattern:
+    """The entry between ends of words."""
+    return re.compile(rf"(?<!\w){re.escape(entry)}(?!\w)")
+
+
 def says(text: str, entry: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(entry)}(?!\w)", text) is not None
+    return entry in text and whole(entry).search(text) is not None
+
+
+@functools.cache
+def made(place: int) -> Concept:
+    """The concept of a case, for all tests that only read it."""
+    dimensions, typed = CASES[place]
+    return diversified(dimensions, typed, None)
 
 
 def asked_for(concept, prompt) -> str:
@@ -90,8 +106,8 @@ def shared(dimensions, concept) -> set[str]:
 
 
 @every_case
-def test_training_and_test_share_no_sub_concept(dimensions, typed):
-    concept = diversified(dimensions, typed, None)
+def test_training_and_test_share_no_sub_concept(dimensions, typed, place):
+    concept = made(place)
     assert not shared(dimensions, concept)
     for entries in dimensions.dimensions.values():
         for half in (concept.forget.train, concept.forget.test):
@@ -99,13 +115,13 @@ def test_training_and_test_share_no_sub_concept(dimensions, typed):
 
 
 @every_case
-def test_pairs_are_the_same_sentence(dimensions, typed):
-    concept = diversified(dimensions, typed, None)
+def test_pairs_are_the_same_sentence(dimensions, typed, place):
+    concept = made(place)
     assert len(concept.anchors) == len(concept.forget.train)
 
     def without(prompt):
         phrase = asked_for(concept, prompt)
-        parts = re.split(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt.text)
+        parts = whole(phrase).split(prompt.text)
         assert len(parts) == 2
         return re.sub(r"\ban? $", "", parts[0]), parts[1]
 
@@ -123,8 +139,8 @@ def test_pairs_are_the_same_sentence(dimensions, typed):
 
 
 @every_case
-def test_sentences_are_well_formed(dimensions, typed):
-    concept = diversified(dimensions, typed, None)
+def test_sentences_are_well_formed(dimensions, typed, place):
+    concept = made(place)
     groups = [
         concept.relearn,
         *(
@@ -148,8 +164,8 @@ def test_sentences_are_well_formed(dimensions, typed):
 
 
 @every_case
-def test_the_concept_is_asked_for_and_never_retained(dimensions, typed):
-    concept = diversified(dimensions, typed, None)
+def test_the_concept_is_asked_for_and_never_retained(dimensions, typed, place):
+    concept = made(place)
     assert concept.text == typed
     for prompt in concept.forget.train + concept.relearn:
         assert says(prompt.text, asked_for(concept, prompt))

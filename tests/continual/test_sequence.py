@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,6 @@ from unlearn_app.methods.regularizers.subspace_projection import (
     span_of,
 )
 from unlearn_app.models import catalog
-from unlearn_app.models.catalog import load_model
 from unlearn_app.models.lora import as_adapter, dense, sum_adapters
 from unlearn_app.models.sizes import picture_shape
 from unlearn_app.settings.events import PanelProgress, Stage, Step
@@ -45,8 +45,8 @@ NAMES = ("cat", "dog", "horse")
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def model(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 def ledger_of(

@@ -82,6 +82,7 @@ def test_every_request_of_the_benchmark_has_something_to_retain_that_names_nothi
         gone.append(concept)
 
 
+@pytest.mark.slow
 @SEQUENCE
 @TURN
 def test_no_anchor_of_what_is_forgotten_at_once_is_forgotten_itself(

@@ -65,6 +65,24 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Run]:
+    """The events of a run of a model that has no judge, and the run."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    config = make_config("cat", model=str(tiny_pipeline), **TINY)
+    assert config.judge is None
+    return list(run(config, folder)), Run.open(folder)
+
+
+@pytest.fixture(scope="module")
+def judged(untrained: Path, tiny_pipeline: Path, tmp_path_factory) -> Run:
+    """The same with a judge that the user names."""
+    folder = tmp_path_factory.mktemp("judged") / "run"
+    config = make_config("cat", model=str(tiny_pipeline), judge=f"clip={untrained}", **TINY)
+    list(run(config, folder))
+    return Run.open(folder)
+
+
 @pytest.fixture
 def clip_folder(untrained: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
@@ -114,25 +132,20 @@ def test_a_run_of_the_bundled_model_is_judged_by_it(judges, pocket, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_run_of_any_model_is_judged_and_attacked_by_it(
-    untrained, tiny_pipeline: Path, tmp_path: Path
-) -> None:
-    config = make_config("cat", model=str(tiny_pipeline), **TINY)
-    assert config.judge is None
-    events = list(run(config, tmp_path / "run"))
+def test_a_run_of_any_model_is_judged_and_attacked_by_it(untrained, plain, judged: Run) -> None:
+    events, unjudged = plain
     said = [event.text for event in events if isinstance(event, Stage) and "no judge" in event.text]
     assert len(said) == 1
     assert "doctor" in said[0]
-    plain = Run.open(tmp_path / "run")
-    assert plain.scores["original"]["forget"].accuracy is None
-    named = make_config("cat", model=str(tiny_pipeline), judge=f"clip={untrained}", **TINY)
-    assert config_from_dict(json.loads(json.dumps({"judge": named.judge, "concept": "cat"}))).judge
-    list(run(named, tmp_path / "judged"))
-    judged = Run.open(tmp_path / "judged")
+    assert unjudged.scores["original"]["forget"].accuracy is None
+    named = json.dumps({"judge": judged.config.judge, "concept": "cat"})
+    assert config_from_dict(json.loads(named)).judge
     assert judged.scores["original"]["forget"].accuracy is not None
     (finding, *_) = [
         event
-        for event in run_attacks(plain, ["noise"], {"noise.tries": 1, "judge": f"clip={untrained}"})
+        for event in run_attacks(
+            unjudged, ["noise"], {"noise.tries": 1, "judge": f"clip={untrained}"}
+        )
         if hasattr(event, "kind")
     ]
     assert finding.environment["judge"].startswith("clip ")
@@ -141,11 +154,9 @@ def test_a_run_of_any_model_is_judged_and_attacked_by_it(
 
 @pytest.mark.slow
 def test_a_run_of_others_is_attacked_where_its_model_is_here(
-    untrained, tiny_pipeline: Path, tmp_path: Path
+    untrained, tiny_pipeline: Path, judged: Run, tmp_path: Path
 ) -> None:
-    config = make_config("cat", model=str(tiny_pipeline), judge=f"clip={untrained}", **TINY)
-    list(run(config, tmp_path / "run"))
-    folder = write_publication(tmp_path / "run", tmp_path / "theirs", "owner/name")
+    folder = write_publication(judged.folder, tmp_path / "theirs", "owner/name")
     theirs = Run.open(folder)
     assert theirs.config.model == tiny_pipeline.name
     changes = {"noise.tries": 1, "judge": f"clip={untrained}"}
@@ -157,9 +168,9 @@ def test_a_run_of_others_is_attacked_where_its_model_is_here(
 
 @pytest.mark.slow
 def test_an_attack_without_a_judge_computes_nothing(
-    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(run(make_config("cat", model=str(tiny_pipeline), **TINY), tmp_path / "run"))
+    _, unjudged = plain
     monkeypatch.setattr(attack_run, "load_for", lambda *_: pytest.fail("the model was loaded"))
     for judge, said in (
         (None, "There is no judge for"),
@@ -168,7 +179,7 @@ def test_an_attack_without_a_judge_computes_nothing(
     ):
         changes = {"judge": judge} if judge else {}
         with pytest.raises((ConfigError, ModelError), match=said):
-            list(run_attacks(Run.open(tmp_path / "run"), ["noise"], changes))
+            list(run_attacks(unjudged, ["noise"], changes))
 
 
 def test_recorded_base_rates_belong_to_the_judges_that_measured_them(pocket) -> None:

@@ -4,6 +4,7 @@ said of the right model and judge.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,6 @@ from unlearn_app.experiments.lab.measure import Lab
 from unlearn_app.experiments.paper1.measure import Paper1
 from unlearn_app.experiments.paper2.measure import Paper2
 from unlearn_app.experiments.paper3.measure import Paper3
-from unlearn_app.models.catalog import load_model
 from unlearn_app.settings.run_config import make_config
 
 TARGETS = {
@@ -63,8 +63,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def model(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 def test_concepts_of_the_model_have_the_relatives_of_the_file(file: Path) -> None:

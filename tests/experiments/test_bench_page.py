@@ -3,12 +3,15 @@ it at its smallest in a browser.
 """
 
 import json
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 
 from unlearn_app.cli.main import OF_MODELS
+from unlearn_app.experiments.app_process import AppProcess
 from unlearn_app.experiments.cells import Extent, bench, read_cells
+from unlearn_app.experiments.page import visit
 from unlearn_app.experiments.page.measure import ASKED, NOT_KNOWN, PageBench, write_results
 from unlearn_app.experiments.page.time_left import (
     EVERY_S,
@@ -179,9 +182,22 @@ def test_it_is_asked_for_by_name_only() -> None:
 
 
 @pytest.mark.slow
-def test_everything_is_measured_in_a_browser(tmp_path: Path) -> None:
-    experiment = PageBench(Extent(tmp_path, smoke=True))
-    *lines, text = bench(experiment)
+def test_everything_is_measured_in_a_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each window arrives at an app that has just started; the runs are of the second of them."""
+    experiment, apps = PageBench(Extent(tmp_path, smoke=True)), []
+    with ExitStack() as running:
+
+        def app(folder: Path, **variables: str) -> AbstractContextManager[AppProcess]:
+            if len(apps) < 2:
+                place = tmp_path / f"app-{len(apps)}"
+                variables = {name: str(place / "store") for name in variables}
+                apps.append(running.enter_context(AppProcess(place, **variables)))
+            return nullcontext(apps[-1])
+
+        monkeypatch.setattr(visit, "AppProcess", app)
+        *lines, text = bench(experiment)
     assert len(lines) == 3
     cells = {key: values for key, (_, values) in read_cells(experiment.folder).items()}
     for arrived in (cells["arrival-1280-720"], cells["arrival-390-844"]):

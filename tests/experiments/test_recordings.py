@@ -66,6 +66,7 @@ def test_all_that_ships_fits_into_48_mebibytes() -> None:
     assert sum(sizes) <= 48 * 2**20
 
 
+@pytest.mark.slow
 def test_the_moving_picture_goes_through_the_run_and_is_small(tmp_path: Path) -> None:
     run = Run.open(shipped(FIRST))
     moments = timeline(run)

@@ -107,7 +107,7 @@ class FullQueue(BaseHTTPRequestHandler):
 
 def test_a_call_that_the_queue_does_not_take_is_refused_with_its_sentence() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), FullQueue) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         session = Session(server.server_port)
         call = session.submit("unlearn", [])
         session.cancel(call)

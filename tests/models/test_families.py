@@ -40,6 +40,8 @@ from unlearn_app.settings.run_config import make_config
 from unlearn_app.training.latent_dataset import noisy_batches, sample_latents
 from unlearn_app.training.unlearning import edit, forget
 
+pytestmark = pytest.mark.slow
+
 PROMPTS, SEEDS = ["a cat", "a red dragon"], [3, 4]
 HOW = {"steps": 4, "guidance_scale": 3.0}
 WITH_TOKENS = ("sd1", "sd2", "sdxl")
@@ -140,7 +142,6 @@ def test_a_prediction_is_what_the_pipeline_asks_the_denoiser_for(model, monkeypa
     torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixed", "bfloat16 weights"])
 def test_a_family_computes_in_bfloat16(model, folder, kind, monkeypatch) -> None:
     if kind == "mixed":
@@ -159,7 +160,6 @@ def test_a_family_computes_in_bfloat16(model, folder, kind, monkeypatch) -> None
     assert half.sample(PROMPTS, SEEDS, **HOW).isfinite().all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("modules", ["all", "cross", "not_cross", "self", "attention"])
 def test_any_layers_learn_alone(model, folder, modules) -> None:
     config = make_config("cat", model=str(folder), **TINY | {"unlearn.modules": modules})
@@ -167,7 +167,6 @@ def test_any_layers_learn_alone(model, folder, modules) -> None:
     assert frobenius_norm(model.adapter_state("unlearn")) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_the_relearning_attack_learns(model, folder, weights) -> None:
     strong_adapter(model)
@@ -183,7 +182,6 @@ def test_the_relearning_attack_learns(model, folder, weights) -> None:
     assert all(torch.equal(after[name], tensor) for name, tensor in kept.items())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scale", "prompts", "noise", "completion"])
 def test_an_attack_that_needs_no_tokens_runs(model, folder, kind) -> None:
     strong_adapter(model)
@@ -193,7 +191,6 @@ def test_an_attack_that_needs_no_tokens_runs(model, folder, kind) -> None:
         assert list(attack_of(config, kind)(model, context))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["inversion", "prompt_search", "ring_a_bell"])
 def test_an_attack_on_tokens_runs_or_says_that_it_does_not_apply(model, folder, kind) -> None:
     config = make_config("cat", model=str(folder), **TINY)
@@ -207,7 +204,6 @@ def test_an_attack_on_tokens_runs_or_says_that_it_does_not_apply(model, folder, 
         list(attack(model, context))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["uce", "rece"])
 def test_an_edit_moves_the_keys_and_values_or_does_not_apply(model, folder, method) -> None:
     config = make_config("cat", model=str(folder), objective=method, **TINY)
@@ -241,7 +237,6 @@ def test_states_of_ids_are_those_of_the_sentence(model, folder) -> None:
     assert all(part.abs().sum() > 0 for part in extra.grad.split(widths, 1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("modules", ["all", "keys_values", "convolutions"])
 def test_an_adapter_file_is_read_back_and_by_diffusers(model, folder, tmp_path, modules) -> None:
     if modules == "convolutions" and folder.name not in WITH_TOKENS:
@@ -307,7 +302,6 @@ def test_overrides_of_no_effect_change_nothing(model) -> None:
     assert 0.05 < (scaled - same).abs().mean() < 1
 
 
-@pytest.mark.slow
 def test_what_a_mask_keeps_of_a_picture_stays(model) -> None:
     given = model.decode(model.sample(PROMPTS, [8, 9], **HOW))
     known = model.encode_pictures(given)
@@ -326,7 +320,6 @@ def test_what_a_mask_keeps_of_a_picture_stays(model) -> None:
     assert (weak - known).norm() < (wide - known).norm()
 
 
-@pytest.mark.slow
 def test_the_original_takes_the_first_steps(model) -> None:
     with model.active():
         original = model.sample(PROMPTS, SEEDS, overrides=SamplingOverrides(eta=0.0), **HOW)

@@ -173,6 +173,7 @@ def test_a_convolution_holds_its_input_once_more() -> None:
     assert found.peak == found.live + 4 * 2 * 64
 
 
+@pytest.mark.slow
 def test_whole_weights_take_more_than_an_adapter() -> None:
     groups = (
         make_config("cat", **{"unlearn.weights": weights, "unlearn.modules": "all"}).unlearn

@@ -131,6 +131,7 @@ with sources.opened(sys.argv[1], sys.argv[2:]) as found:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_a_killed_process_left_of_a_model_goes_when_the_next_is_opened(
     tmp_path: Path, kind: str

@@ -5,6 +5,7 @@ and what is refused.
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ FULL = TINY | {"unlearn.weights": "full"}
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def model(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 @pytest.fixture(autouse=True)

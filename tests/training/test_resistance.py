@@ -7,7 +7,7 @@ import math
 import random
 from contextlib import closing
 from dataclasses import fields, replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from unlearn_app.attacks.runner import attack_context, easiest_unseen, unseen_co
 from unlearn_app.common.registry import world
 from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.methods.objectives.diffusion import Diffusion
-from unlearn_app.models.catalog import load_model
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.attacks import budget_of
@@ -63,8 +62,8 @@ def random_resistance(source: random.Random) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def tiny(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 SETTINGS = [random_resistance(random.Random(seed)) for seed in range(50)]

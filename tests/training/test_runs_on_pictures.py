@@ -3,6 +3,7 @@ is not used for other data.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,8 @@ from unlearn_app.training.unlearning import training_terms
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def model(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,6 @@ from unlearn_app.concepts.catalog import preview_concept
 from unlearn_app.concepts.own_prompts import read_prompts
 from unlearn_app.methods.closed_form.tokens import edited_tokens
 from unlearn_app.methods.objectives.sdd import SDD
-from unlearn_app.models.catalog import load_model
 from unlearn_app.runs.folder import Run
 from unlearn_app.runs.workflow import run
 from unlearn_app.settings.events import Stage
@@ -35,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_pipeline: Path):
-    return load_model(str(tiny_pipeline))
+def model(tiny_model: Any) -> Any:
+    return tiny_model
 
 
 @pytest.fixture

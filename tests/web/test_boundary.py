@@ -19,7 +19,6 @@ from unlearn_app.service.engine import Engine
 from unlearn_app.service.visitors import visitor_of
 from unlearn_app.web import boundary, build_demo, launch_kwargs
 from unlearn_app.web.boundary import (
-    IDLE_SESSIONS,
     MAX_BODY,
     Boundary,
     session_of,
@@ -378,11 +377,20 @@ def test_a_full_queue_says_so_in_a_sentence(post, monkeypatch) -> None:
     assert "try again in a few minutes" in answer.json()["detail"]
 
 
-def test_invented_sessions_keep_no_state_and_open_pages_do(site, post, page) -> None:
+FEW = 8
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `FEW` sessions without a connection keep their state: each takes a call to come by."""
+    monkeypatch.setattr(boundary, "IDLE_SESSIONS", FEW)
+
+
+def test_invented_sessions_keep_no_state_and_open_pages_do(site, post, page, few: None) -> None:
     stop = next(n for n, fn in site.demo.fns.items() if fn.api_name == "stop")
     called = {"data": [""], "fn_index": stop, "session_hash": page}
     post("run/stop", called, Origin=site.origin)
-    for invented in range(IDLE_SESSIONS + 20):
+    for invented in range(FEW + 20):
         post("call/unlearn", UNKNOWN | {"session_hash": f"invented{invented}"})
     post("call/unlearn", UNKNOWN)
     queue = site.demo._queue
@@ -393,16 +401,16 @@ def test_invented_sessions_keep_no_state_and_open_pages_do(site, post, page) -> 
         queue.pending_messages_per_session,
     )
     # One call may still be running when the next one asks.
-    assert max(len(sessions) for sessions in held) <= IDLE_SESSIONS + 5
+    assert max(len(sessions) for sessions in held) <= FEW + 5
     assert page in site.demo.state_holder
 
 
-def test_sessions_that_only_connect_keep_no_state(site) -> None:
-    for invented in range(IDLE_SESSIONS + 20):
+def test_sessions_that_only_connect_keep_no_state(site, few: None) -> None:
+    for invented in range(FEW + 20):
         beat = f"{site.origin}/gradio_api/heartbeat/beat{invented}"
         with httpx.stream("GET", beat, timeout=30) as lines:
             next(lines.iter_lines())
-    assert len(site.demo.state_holder.session_data) <= IDLE_SESSIONS + 5
+    assert len(site.demo.state_holder.session_data) <= FEW + 5
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browsing import (
     BOX,
     TRAP,
+    Visitors,
     download,
     open_options,
     scores,
@@ -21,7 +23,7 @@ from browsing import (
     wait_for_end,
 )
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from recordings import Recordings, Replay, small
 from safetensors import safe_open
 
@@ -42,6 +44,27 @@ def recorded(recordings: Recordings, tmp_path_factory: pytest.TempPathFactory) -
         folder = recordings.run(make_config(name)).folder
         shutil.copytree(folder, root / name.replace(" ", "-"))
     return root
+
+
+@pytest.fixture(scope="module")
+def opened(site, browser) -> Iterator[Page]:
+    """The page of one visitor, for all tests that only write into its fields."""
+    with Visitors(browser, site.url) as visitors:
+        page = visitors()
+        # Its last tick clears a mark at the field.
+        expect(page.locator("#head")).to_contain_text("Model ready")
+        yield page
+
+
+@pytest.fixture
+def reader(site, opened) -> Iterator[Page]:
+    """That page, with its options folded; its visitor never runs anything."""
+    site.runner.asked.clear()
+    yield opened
+    fold = opened.locator("#options > button")
+    if "open" in (fold.get_attribute("class") or "").split():
+        fold.click()
+    assert not site.runner.asked
 
 
 def test_arrival_shows_a_recorded_run_without_a_click_or_a_request_elsewhere(
@@ -132,16 +155,15 @@ def test_earlier_runs_can_be_shown_again(visit) -> None:
     assert sources(page) == before
 
 
-def test_chips_fill_the_box(visit) -> None:
-    page = visit()
+def test_chips_fill_the_box(reader: Page) -> None:
+    page = reader
     page.locator("#chips button", has_text="butterfly").click()
     expect(page.locator(BOX)).to_have_value("butterfly")
     expect(page.locator("#hint")).to_contain_text("butterfly")
 
 
-def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
-    page = visit()
-    expect(page.locator("#head")).to_contain_text("Model ready")
+def test_an_unknown_word_gets_the_nearest_known(reader: Page) -> None:
+    page = reader
     page.fill(BOX, "catt")
     page.click("#run")
     expect(page.locator("#hint")).to_contain_text("does not know “catt”")
@@ -151,13 +173,10 @@ def test_an_unknown_word_gets_the_nearest_known(site, visit) -> None:
     page.locator("#hint button", has_text=re.compile("^cat$")).click()
     expect(page.locator(BOX)).to_have_value("cat")
     expect(page.locator("#hint")).to_contain_text("learns to show dog instead")
-    assert not site.runner.asked
 
 
-def test_bad_text_gets_a_sentence_at_the_field(site, visit) -> None:
-    page = visit()
-    # Its last tick clears a mark at the field.
-    expect(page.locator("#head")).to_contain_text("Model ready")
+def test_bad_text_gets_a_sentence_at_the_field(reader: Page) -> None:
+    page = reader
     for text, sentence in (
         ("", "is empty"),
         ("x" * 10_000, "10,000 characters"),
@@ -170,12 +189,11 @@ def test_bad_text_gets_a_sentence_at_the_field(site, visit) -> None:
         expect(page.locator("#hint")).to_contain_text(sentence)
         expect(page.locator(BOX)).to_have_accessible_name(re.compile(re.escape(sentence)))
     assert "Traceback" not in page.content()
-    assert not site.runner.asked
     expect(page.locator("#status")).to_contain_text("Recorded")
 
 
-def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
-    page = visit()
+def test_bad_options_get_a_sentence_and_open_their_fold(reader: Page) -> None:
+    page = reader
     page.fill(BOX, "cat")
     fold = page.locator("#options > button")
     open_options(page)
@@ -198,7 +216,6 @@ def test_bad_options_get_a_sentence_and_open_their_fold(site, visit) -> None:
         page.fill(field, before)
         page.press(field, "Tab")
     assert "Traceback" not in page.content()
-    assert not site.runner.asked
 
 
 def test_options_show_the_equivalent_command(visit) -> None:
@@ -239,9 +256,8 @@ def test_who_types_and_presses_enter_at_once_gets_what_the_concept_needs(site, v
     assert site.runner.asked[-1].unlearn == make_config("van gogh").unlearn
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, width: int) -> None:
-    page = visit(viewport={"width": width, "height": 800})
+def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit) -> None:
+    page = visit()
     switch, said = (
         page.locator("#resist-on input"),
         page.locator("#resist-on").get_by_text("adds about"),
@@ -250,13 +266,10 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit, w
     expect(switch).not_to_be_checked()
     costs = r"about \d+ (s|min) in fast, where .*; about \d+ min in full, where "
     expect(said).to_have_text(re.compile(costs))
-    assert (
-        said.evaluate(
-            "node => node.getBoundingClientRect().height /"
-            " parseFloat(getComputedStyle(node).lineHeight)"
-        )
-        < 3
-    )
+    lines = "getBoundingClientRect().height / parseFloat(getComputedStyle(node).lineHeight)"
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert said.evaluate(f"node => node.{lines}") < 3
     command = page.locator("#command textarea, #command input")
     page.fill(BOX, "rabbit")
     expect(command).to_have_value(re.compile("--concept rabbit"))
@@ -313,8 +326,8 @@ def test_the_slider_scrubs_through_the_attack(visit) -> None:
     expect(page.locator("#curve")).to_be_visible()
 
 
-def test_unknown_markup_is_quoted_in_the_message(visit) -> None:
-    page = visit()
+def test_unknown_markup_is_quoted_in_the_message(reader: Page) -> None:
+    page = reader
     page.fill(BOX, TRAP)
     page.click("#run")
     expect(page.locator("#hint")).to_contain_text(TRAP)
@@ -383,17 +396,18 @@ def test_a_second_tab_shows_what_runs_and_may_close(site, visit) -> None:
     job.take(60, 10**6)
 
 
-@pytest.mark.parametrize("width", [390, 820, 1000, 1280])
-def test_no_column_heading_runs_into_its_neighbour(visit, width: int) -> None:
-    page = visit(viewport={"width": width, "height": 800})
+def test_no_column_heading_runs_into_its_neighbour(visit) -> None:
+    page = visit(viewport={"width": 390, "height": 800})
     page.locator(".u-cols").wait_for()
     end = "getBoundingClientRect().right"
-    left = page.locator(".u-col p > :last-child").evaluate_all(
-        f"parts => parts.map(part => part.parentElement.{end} - part.{end})"
-    )
-    assert len(left) == 6
-    assert min(left) >= -0.5
-    assert sideways(page) == 0
+    for width in (390, 820, 1000, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        left = page.locator(".u-col p > :last-child").evaluate_all(
+            f"parts => parts.map(part => part.parentElement.{end} - part.{end})"
+        )
+        assert len(left) == 6, width
+        assert min(left) >= -0.5, width
+        assert sideways(page) == 0, width
 
 
 def test_a_phone_shows_three_columns_without_sideways_scrolling(visit) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from browsing import Visitors, download, served, sideways
+from browsing import DESKTOP, PHONE, Visitors, download, served, sideways
 from playwright.sync_api import Browser, Page, expect
 from recordings import Recordings, Replay
 
@@ -139,23 +139,23 @@ def test_visitors_keep_ledgers_of_their_own_which_go_with_them(site, browser) ->
         assert "rabbit" not in anna.locator("#ledger thead").inner_text()
 
 
-@pytest.mark.parametrize(
-    "options", [{"viewport": {"width": 390, "height": 844}}, {"color_scheme": "dark"}]
-)
-def test_nothing_sticks_out_on_a_phone_or_in_the_dark(site, browser, options) -> None:
+def test_nothing_sticks_out_on_a_phone_or_in_the_dark(site, browser) -> None:
     site.runner.seconds = 0.2
     with Visitors(browser, site.url) as visitors:
-        page = opened(visitors(**options))
-        for label in ("Requests", "Protection", "Method"):
-            field = page.get_by_label(label, exact=True)
-            assert field.evaluate(
-                "field => field.value && field.scrollWidth <= field.clientWidth"
-            ), f"{label} is cut"
+        page = opened(visitors(viewport=PHONE))
         for concept in ("cat", "rabbit", "mosaic"):
             forget(page, concept)
             expect(page.locator("#ledger thead")).to_contain_text(concept)
             page.locator("#add").wait_for()
-        assert sideways(page) == 0
+        for scheme, size in (("light", PHONE), ("dark", DESKTOP["viewport"])):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size(size)
+            assert sideways(page) == 0
+            for label in ("Requests", "Protection", "Method"):
+                field = page.get_by_label(label, exact=True)
+                assert field.evaluate(
+                    "field => field.value && field.scrollWidth <= field.clientWidth"
+                ), f"{label} is cut"
         assert all(
             page.eval_on_selector_all(
                 "#ledger img", "images => images.map(image => image.alt.length > 0)"

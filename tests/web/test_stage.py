@@ -1,9 +1,17 @@
 """The stage in a real browser: the timeline, its handle, and the prompts beside it."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
-from browsing import BOX, serious, sideways, start, wait_for_end
+from browsing import (
+    BOX,
+    Visitors,
+    serious_in_both_schemes,
+    sideways,
+    start,
+    wait_for_end,
+)
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.slow
@@ -30,6 +38,21 @@ def drag(page: Page, share: float) -> None:
     page.mouse.up()
 
 
+@pytest.fixture(scope="module")
+def opened(site, browser) -> Iterator[Page]:
+    """The page of one visitor, for all tests that only look at the recorded run."""
+    with Visitors(browser, site.url) as visitors:
+        yield visitors()
+
+
+@pytest.fixture
+def recorded_stage(opened: Page) -> Page:
+    """That page, with the handle at the end of the timeline, as it arrives."""
+    opened.focus(HANDLE)
+    opened.keyboard.press("End")
+    return opened
+
+
 def test_the_handle_takes_the_large_picture_through_the_timeline(visit) -> None:
     page = visit()
     frames, heading = ticks(page), page.locator("#stage .u-figures h3")
@@ -54,8 +77,10 @@ def test_the_handle_takes_the_large_picture_through_the_timeline(visit) -> None:
     assert picture(page) == frames[0]
 
 
-def test_play_goes_through_every_moment_and_ends_at_the_last(visit) -> None:
-    page = visit()
+def test_play_goes_through_every_moment_and_ends_at_the_last(
+    recorded_stage: Page,
+) -> None:
+    page = recorded_stage
     seen = """() => {
       window.seen = [];
       new MutationObserver(() => window.seen.push(document.querySelector(".u-handle").value))
@@ -70,10 +95,14 @@ def test_play_goes_through_every_moment_and_ends_at_the_last(visit) -> None:
     assert passed == [str(place) for place in range(moments)]
 
 
-def test_thumbnails_switch_the_large_picture_and_follow_the_handle(visit) -> None:
-    page = visit()
+def test_thumbnails_switch_the_large_picture_and_follow_the_handle(
+    recorded_stage: Page,
+) -> None:
+    page = recorded_stage
     picks = page.locator("#stage .u-pick")
     assert picks.count() == 4
+    picks.nth(0).click()
+    expect(picks.nth(0)).to_have_attribute("aria-pressed", "true")
     before = picture(page)
     picks.nth(2).click()
     expect(picks.nth(2)).to_have_attribute("aria-pressed", "true")
@@ -86,8 +115,10 @@ def test_thumbnails_switch_the_large_picture_and_follow_the_handle(visit) -> Non
     assert picture(page) == ticks(page)[0]
 
 
-def test_two_halves_compare_a_moment_with_the_original(visit) -> None:
-    page = visit()
+def test_two_halves_compare_a_moment_with_the_original(
+    recorded_stage: Page,
+) -> None:
+    page = recorded_stage
     split = page.get_by_label("How much of the original to show")
     expect(split).to_be_hidden()
     page.click("#stage .u-halves")
@@ -99,19 +130,20 @@ def test_two_halves_compare_a_moment_with_the_original(visit) -> None:
     expect(page.locator("#stage .u-before")).to_have_css("clip-path", "inset(0px 100% 0px 0px)")
 
 
-@pytest.mark.parametrize(("width", "height", "least"), [(1280, 720, 3), (390, 844, 1)])
-def test_complete_pictures_are_above_the_fold(visit, width: int, height: int, least: int) -> None:
-    page = visit(viewport={"width": width, "height": height})
+def test_complete_pictures_are_above_the_fold(visit) -> None:
+    page = visit()
     page.locator(LARGE).wait_for()
-    whole = page.locator("#stage img").evaluate_all(
-        "all => all.filter(one => one.offsetParent && one.getBoundingClientRect().bottom"
-        " <= innerHeight && one.getBoundingClientRect().width >= 48).length"
-    )
-    large = page.locator(LARGE).bounding_box()
-    assert whole >= least
-    assert large["y"] + large["height"] <= height
-    assert large["width"] >= 300
-    assert sideways(page) == 0
+    for width, height, least in ((1280, 720, 3), (390, 844, 1)):
+        page.set_viewport_size({"width": width, "height": height})
+        whole = page.locator("#stage img").evaluate_all(
+            "all => all.filter(one => one.offsetParent && one.getBoundingClientRect().bottom"
+            " <= innerHeight && one.getBoundingClientRect().width >= 48).length"
+        )
+        large = page.locator(LARGE).bounding_box()
+        assert whole >= least, width
+        assert large["y"] + large["height"] <= height, width
+        assert large["width"] >= 300, width
+        assert sideways(page) == 0, width
 
 
 def test_a_card_puts_a_recorded_run_on_screen(visit) -> None:
@@ -181,21 +213,20 @@ def test_nonsense_in_a_link_changes_nothing(site, visit) -> None:
     expect(page.locator("#objective input")).to_have_value(re.compile("^esd"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_keeps_anybody_out(site, visit, scheme: str) -> None:
-    site.runner.seconds = 20
-    page = visit(color_scheme=scheme)
+def test_nothing_serious_keeps_anybody_out(site, visit) -> None:
+    site.runner.seconds = 60
+    page = visit()
     expect(page.locator("#head")).to_contain_text("Model ready")
-    assert serious(page) == []
+    assert serious_in_both_schemes(page) == []
     start(page, "rabbit")
     page.locator(LARGE).wait_for()
-    assert serious(page) == []
+    assert serious_in_both_schemes(page) == []
     page.click("#stop")
     wait_for_end(page)
     page.locator("#options > button").click()
     page.locator("#expert > button").click()
     page.locator("#unlearn-steps input").wait_for()
-    assert serious(page) == []
+    assert serious_in_both_schemes(page) == []
 
 
 def test_nothing_moves_as_the_page_arrives(site, browser) -> None:

@@ -62,9 +62,9 @@ SHOWN: dict[str, Callable[[bool], Sequence[Any]]] = {
     "reconstruction": lambda smoke: scenes("held_out", 28 if smoke else 1400, 0)[
         : 4 if smoke else 200
     ],
-    "generated": lambda smoke: sample_scenes(1)[::8] if smoke else sample_scenes(2),
-    "held-out": lambda smoke: held_out_scenes(8 if smoke else 150),
-    "diversity": lambda smoke: range(25 if smoke else 200),
+    "generated": lambda smoke: sample_scenes(1)[::47] if smoke else sample_scenes(2),
+    "held-out": lambda smoke: held_out_scenes(4 if smoke else 150),
+    "diversity": lambda smoke: range(4 if smoke else 200),
 }
 """By measurement of the bundled model, the scenes that are looked at, or repetitions of one prompt;
 fewer in a smoke.

@@ -53,10 +53,10 @@ class Models(Experiment):
 
     def cells(self) -> list[ModelCell]:
         families = ["sd1"] if self.smoke else COLUMNS
-        shapes = list(REDUCED)[:1] if self.smoke else REDUCED
+        owned, shapes = (list(own)[:1] if self.smoke else own for own in (OWNED, REDUCED))
         tried = [ModelCell(WORKS, family, check) for family in families for check in CHECKS]
-        owned = [ModelCell(ESTIMATE, name) for name in OWNED]
-        return [*tried, *owned, *(ModelCell(MEASURED, name) for name in shapes)]
+        estimates = [ModelCell(ESTIMATE, name) for name in owned]
+        return [*tried, *estimates, *(ModelCell(MEASURED, name) for name in shapes)]
 
     def key(self, cell: ModelCell) -> str:
         return super().key(cell).rstrip("-")

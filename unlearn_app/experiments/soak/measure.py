@@ -27,14 +27,14 @@ PARTS: dict[str, tuple[Measure, dict[str, int], dict[str, int]]] = {
     "visitors": (
         _whole(visitors.measure),
         {"jobs": 200, "visitors": 16, "kinds": len(visitors.ASKED)},
-        {"jobs": 6, "visitors": 3, "kinds": 1},
+        {"jobs": 4, "visitors": 2, "kinds": 1},
     ),
     "kills": (_whole(kills.measure), {"count": 50}, {"count": 3}),
     **{
-        f"inputs, {kind}": (partial(inputs.measure, kind), {"count": count}, {"count": 12})
+        f"inputs, {kind}": (partial(inputs.measure, kind), {"count": count}, {"count": 8})
         for kind, count in inputs.KINDS.items()
     },
-    "files": (_whole(files.measure), {"count": 1_000}, {"count": 12}),
+    "files": (_whole(files.measure), {"count": 1_000}, {"count": 8}),
 }
 """How each part is measured, how much of it, and how much in a smoke."""
 
