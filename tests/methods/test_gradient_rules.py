@@ -225,9 +225,7 @@ def triples(count: int = 200) -> list[torch.Tensor]:
     """Random gradients (3, 4) of different sizes, most with several conflicts."""
     source = torch.Generator().manual_seed(3)
     sizes = torch.tensor([[1.0], [30.0], [0.01]], dtype=torch.float64)
-    return [
-        sizes * torch.randn(3, 4, generator=source, dtype=torch.float64) for _ in range(count)
-    ]
+    return [sizes * torch.randn(3, 4, generator=source, dtype=torch.float64) for _ in range(count)]
 
 
 def one_after_the_other(g, w):
