@@ -85,9 +85,9 @@ BENCHES = {
     "soak": ("soak.measure", "Soak"),
 }
 OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")
-OF_BUNDLED = ("lab", "paper1")
-"""Benchmarks of any bundled model."""
 """The benchmarks that also measure a model that the user brings."""
+OF_BUNDLED = ("lab", "paper1")
+"""The benchmarks that also measure another bundled model."""
 BY_NAME = ("page", "soak")
 """The benchmarks that measure no model, and run only when they are named."""
 OF_MODELS = tuple(name for name in BENCHES if name not in BY_NAME)

@@ -207,3 +207,9 @@ MORE_TARGETS: dict[Kind, tuple[str, ...]] = {
 """The other test targets, of the full grid. The plain style is no target, since it is the anchor of
 all others.
 """
+KIND_OF: dict[str, Kind] = {
+    name: kind
+    for kind in KINDS
+    for name in (*sum(TUNED_ON[kind], ()), *CUT_TARGETS[kind], *MORE_TARGETS[kind])
+}
+"""The kind of every target."""

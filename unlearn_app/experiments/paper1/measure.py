@@ -42,6 +42,7 @@ from .arms import (
     DESCENTS,
     FINETUNE,
     HARMLESS_ARMS,
+    KIND_OF,
     KINDS,
     MAIN,
     MORE_TARGETS,
@@ -130,7 +131,7 @@ def kind_of(target: str) -> Kind:
     """The kind of a target of the model that is measured."""
     if targets := targets_told():
         return targets.targets[target].kind
-    return preview_concept(settings(target)).kind
+    return KIND_OF[target]
 
 
 def targets_of(kind: Kind) -> tuple[str, ...]:
@@ -160,8 +161,8 @@ class Paper1(Experiment):
             if self.smoke:
                 break
             for cell, values in known.items():
-                trial = trial_of(self.config(cell), values)
-                tried[trial.arm, trial.kind, stage, trial.target, trial.setting] = trial
+                trial = trial_of(to_json(cell) | {"kind": cell.kind, "stage": stage}, values)
+                tried[cell.arm, cell.kind, stage, cell.target, cell.setting] = trial
         return [*trials, *self._tests(tried)]
 
     def _stage(self, stage: int, tried: Mapping[Any, Trial]) -> list[Removal]:
