@@ -88,6 +88,22 @@ def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
         assert (tmp_path / figure).read_bytes() == (results / figure).read_bytes()
 
 
+class Narrowing(Sums):
+    """Counts as far as the first count went, and then one further."""
+
+    def cells(self) -> list[Sum]:
+        known, _ = stored(self, Sum(2))
+        return [Sum(2), Sum(len(known) + 1)] if known else [Sum(2)]
+
+
+def test_cells_may_follow_from_the_values_of_others(tmp_path: Path) -> None:
+    lines = list(bench(Narrowing(Extent(tmp_path))))
+    assert lines == ["1/1 up to 2: 102", "2/2 up to 3: 103", "report"]
+    again = Narrowing(Extent(tmp_path))
+    assert list(bench(again)) == ["1/2 up to 2: 102", "2/2 up to 3: 103", "report"]
+    assert again.counted == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 5000, '{"config": {}, "values": []}'])
 def test_nonsense_in_place_of_a_cell_is_a_sentence(tmp_path: Path, text: str) -> None:
     sums = Sums(Extent(tmp_path))
