@@ -224,7 +224,6 @@ def train(
     config: RunConfig,
     erased: Sequence[Concept] = (),
     merged: Params | None = None,
-    optimizer: str = "adam",
 ) -> Iterator[Step]:
     """Train a fresh adapter, or copies of weights, in the `unlearn` slot on `terms`, regularized as
     the settings say.
@@ -249,7 +248,6 @@ def train(
             stage="unlearn",
             steps=settings.steps,
             lr=settings.lr,
-            optimizer=optimizer,
             decay=config.regularize.decay,
             regularizers=held,
         )

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ...attacks.relearn import adversary_pictures, fine_tune
 from ...attacks.runner import result_of
-from ...common.errors import Diverged, never
+from ...common.errors import Diverged, diverging, lower, never
 from ...common.json_values import to_json
 from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import known_concepts, preview_concept
-from ...concepts.concept import Kind, Prompt, evenly_spaced
+from ...concepts.concept import Concept, Kind, Prompt, evenly_spaced
 from ...concepts.english import mentions
 from ...concepts.targets import targets_told
 from ...continual.ledger import slug
@@ -30,6 +30,7 @@ from ...settings.groups import RegularizeConfig
 from ...settings.run_config import RunConfig
 from ...training import unlearning
 from ...training.latent_dataset import noisy_batches, sample_latents
+from ...training.loop import Term, fit
 from ..cells import SMOKE, Experiment, measured_model, names_of, settings, short_hash, stored
 from ..forwards import CountedModel
 from ..known_outcome_models import load_only
@@ -121,7 +122,7 @@ class Removal:
         arm = ARMS.get(DESCENTS.get(self.arm, self.arm))
         changes = arm.changes(self.kind, self.setting) if arm else {}
         if self.arm in DESCENTS:
-            changes |= {"unlearn.steps": DESCENT_STEPS, "unlearn.lr": DESCENT_LR}
+            changes |= {"unlearn.steps": DESCENT_STEPS}
         return settings(
             self.target, seed=self.seed, **changes | HARMLESS | (SMOKE if smoke else {})
         )
@@ -254,7 +255,7 @@ class Paper1(Experiment):
             stages = TUNED_ON[cell.kind]
             return plan | {"stage": next(n for n, own in enumerate(stages) if cell.target in own)}
         if cell.arm in DESCENTS:
-            return plan | {"held_out": self._held_out}
+            return plan | {"held_out": self._held_out, "lr": DESCENT_LR}
         return plan | {
             "held_out": self._held_out if cell.arm in MAIN else 0,
             "harmless": [self._rounds, to_json(config.attack)] if cell.arm in HARMLESS_ARMS else [],
@@ -477,14 +478,23 @@ def unlearned(
     return values | ({"held_out": series} if held else {})
 
 
-def _training(model: Model, concept: Any, config: RunConfig, arm: str) -> Iterator[Step]:
+def _training(model: Model, concept: Concept, config: RunConfig, arm: str) -> Iterator[Step]:
     if not unlearning.is_trained(config):
         return unlearning.edit(model, concept, config)
     terms = unlearning.training_terms(model, concept, config, never)
+    if arm in DESCENTS:
+        return _descent(model, terms, config)
     if arm in ARMS and not ARMS[arm].retains:
         del terms["retain"]
-    optimizer = "sgd" if arm in DESCENTS else "adam"
-    return unlearning.train(model, concept, terms, config, optimizer=optimizer)
+    return unlearning.train(model, concept, terms, config)
+
+
+def _descent(model: Model, terms: Mapping[str, Term], config: RunConfig) -> Iterator[Step]:
+    """Train by plain gradient descent, whose rate no setting of a run is made for."""
+    params, rule = unlearning.fresh_update(model, config), config.build("rule")
+    how = {"steps": config.unlearn.steps, "lr": DESCENT_LR, "optimizer": "sgd"}
+    with diverging(*lower("the rate of the descent", DESCENT_LR)), model.training("unlearn"):
+        yield from fit(model, params, terms, rule, stage="unlearn", **how)
 
 
 def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
