@@ -180,13 +180,11 @@ class Paper1(Experiment):
 
     def _tests(self, tried: Mapping[Any, Trial]) -> list[Removal]:
         """The tests, what is compared together, and the original before what it stands beside."""
-        removals = [
-            Removal(target, arm, seed, self._setting(arm, kind, tried))
-            for arm, seed, kind in itertools.product(
-                (*self._arms, *DESCENTS), range(self.seeds), KINDS
-            )
-            for target in targets_of(kind)
-        ]
+        removals = []
+        for arm, kind in itertools.product((*self._arms, *DESCENTS), KINDS):
+            setting = self._setting(arm, kind, tried)
+            asked_of = itertools.product(range(self.seeds), targets_of(kind))
+            removals += [Removal(target, arm, seed, setting) for seed, target in asked_of]
         some = self.chosen(removals, self._small)
         places = {target: place for kind in KINDS for place, target in enumerate(targets_of(kind))}
 
