@@ -1,5 +1,6 @@
 """The benchmark of paper 1: development chooses for every arm, then test targets are forgotten."""
 
+import functools
 import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import known_concepts, preview_concept
 from ...concepts.concept import Concept, Kind, Prompt, evenly_spaced
 from ...concepts.english import mentions
-from ...concepts.targets import targets_told
+from ...concepts.targets import Targets, targets_told
 from ...continual.ledger import slug
 from ...evaluation.comparison import generate_images, judged
 from ...evaluation.distances import frechet, kid
@@ -508,13 +509,19 @@ def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
     }
 
 
-def kept_prompts(target: str) -> list[Prompt]:
+def kept_prompts(target: str) -> tuple[Prompt, ...]:
     """One held-out prompt of every other concept that the model knows, the same weight for each;
     none names the target.
     """
+    return _kept_prompts(target, measured_model(), targets_told())
+
+
+@functools.lru_cache(64)
+def _kept_prompts(target: str, model: str, targets: Targets | None) -> tuple[Prompt, ...]:
+    """As `kept_prompts`, for what is measured and the targets that are told now."""
     forgotten = preview_concept(settings(target))
     words, found = (forgotten.name, *forgotten.synonyms), []
-    for place, entry in enumerate(known_concepts(measured_model())):
+    for place, entry in enumerate(known_concepts(model)):
         if entry.fresh or entry.name == forgotten.name:
             continue
         prompts = [
@@ -524,7 +531,7 @@ def kept_prompts(target: str) -> list[Prompt]:
         ]
         if prompts:
             found.append(prompts[place % len(prompts)])
-    return found
+    return tuple(found)
 
 
 def scored(
