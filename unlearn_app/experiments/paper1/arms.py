@@ -182,7 +182,7 @@ SECOND_MODEL = (RGD, SUM, UNIFORM)
 """The arms of the smaller table that repeats the main claims on another bundled model."""
 DESCENTS: dict[str, str] = {DESCENT: RGD, SUM_DESCENT: SUM}
 """The main arms by plain gradient descent, for which the paper proves its claim."""
-DESCENT_STEPS, DESCENT_LR = 30, 1.0
+DESCENT_STEPS, DESCENT_LR = 30, 0.1
 HARMLESS_ARMS = (RGD, SUM, ESD)
 """Arms whose result an honest user fine-tunes."""
 
