@@ -420,6 +420,25 @@ def test_what_comes_back_is_counted_from_before_the_first_round() -> None:
     assert second["group"] == "near"
 
 
+def test_each_round_of_fine_tuning_stands_on_the_last(monkeypatch) -> None:
+    """An update counts as a number here; every round adds one, on pictures of its own."""
+    held, seeds = {"unlearn": 0}, []
+
+    def fine_tune(*_):
+        held["relearn"] = 1
+        yield
+
+    monkeypatch.setattr(paper1, "fine_tune", fine_tune)
+    monkeypatch.setattr(paper1, "adversary_pictures", lambda *asked: seeds.append(asked[2].seed))
+    monkeypatch.setattr(paper1, "sum_adapters", lambda *own: SimpleNamespace(state=sum(own)))
+    monkeypatch.setattr(paper1, "load_only", lambda _, state: held.update(unlearn=state))
+    monkeypatch.setattr(paper1, "scored", lambda *_: ({"right": held["unlearn"]}, None))
+    model = SimpleNamespace(adapter_state=held.__getitem__)
+    rounds = paper1.harmless_rounds(model, None, make_config("dog"), {}, 3)
+    assert list(rounds) == [0, 1, 2, 3]
+    assert len({0, *seeds}) == 4
+
+
 def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) -> None:
     """Held-out and training ones, although arms differ in what they train on."""
     scored, trained = [], set()
