@@ -9,7 +9,9 @@ from unlearn_app.evaluation.relearn_curve import area_under, first_reaching
 from unlearn_app.evaluation.statistics import (
     difference_interval,
     harmonic,
+    holm,
     mean_interval,
+    p_value,
     paired_change,
     wilson,
 )
@@ -171,3 +173,20 @@ def test_a_paired_kid_leaves_partners_out_and_its_error_is_the_jackknife():
         paired_kid(x[:2], y[:2])
     with pytest.raises(ValueError, match="7 and 5"):
         paired_kid(x, y[:5])
+
+
+def test_p_values_that_hold_together_are_holms() -> None:
+    """By hand: 3 x 0.01, then 2 x 0.02, and no less after it; unadjusted all three would hold."""
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.04, 0.02, 0.03]) == pytest.approx([0.06, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_mean_is_tested_by_student_and_equal_values_are_certain() -> None:
+    """t = 2 / (2 / 3 ** 0.5) with two degrees of freedom: p = 1 - t / (t^2 + 2) ** 0.5."""
+    t = 3**0.5
+    assert p_value([1.0, 3.0, 5.0], 1.0) == pytest.approx(1 - t / (t * t + 2) ** 0.5)
+    assert p_value([7.0]) == 1.0
+    assert p_value([2.0, 2.0]) == 0.0
+    assert p_value([2.0, 2.0], 2.0) == 1.0

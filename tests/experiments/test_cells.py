@@ -77,7 +77,8 @@ def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     module: str, tmp_path: Path
 ) -> None:
     name = module.partition(".")[0]
-    shutil.copytree(ROOT / "assets" / "experiments" / name, tmp_path / name)
+    if (cells := ROOT / "assets" / "experiments" / name).exists():
+        shutil.copytree(cells, tmp_path / name)
     results = ROOT / "assets" / "results"
     write_results = importlib.import_module(f"unlearn_app.experiments.{module}").write_results
     shipped = (results / f"{name}.md").read_text(encoding="utf-8")
@@ -86,6 +87,22 @@ def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     assert figures == [path.name for path in results.glob(f"{name}.svg")]
     for figure in figures:
         assert (tmp_path / figure).read_bytes() == (results / figure).read_bytes()
+
+
+class Narrowing(Sums):
+    """Counts as far as the first count went, and then one further."""
+
+    def cells(self) -> list[Sum]:
+        known, _ = stored(self, Sum(2))
+        return [Sum(2), Sum(len(known) + 1)] if known else [Sum(2)]
+
+
+def test_cells_may_follow_from_the_values_of_others(tmp_path: Path) -> None:
+    lines = list(bench(Narrowing(Extent(tmp_path))))
+    assert lines == ["1/1 up to 2: 102", "2/2 up to 3: 103", "report"]
+    again = Narrowing(Extent(tmp_path))
+    assert list(bench(again)) == ["1/2 up to 2: 102", "2/2 up to 3: 103", "report"]
+    assert again.counted == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 5000, '{"config": {}, "values": []}'])

@@ -1,44 +1,73 @@
-"""Benchmarks: cells that survive a kill, tables and claims computed right, and one small run of
-each kind.
+"""The benchmark of paper 1: what is tuned on what, which cells there are in which order, what is
+counted, and claims decided right.
 """
 
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from unlearn_app.common.errors import Diverged
+from unlearn_app.concepts.catalog import known_concepts
 from unlearn_app.experiments.cells import Extent
-from unlearn_app.experiments.claims import Claim
+from unlearn_app.experiments.forwards import CountedModel
+from unlearn_app.experiments.paper1 import arms, tuning
 from unlearn_app.experiments.paper1 import measure as paper1
 from unlearn_app.experiments.paper1.report import (
+    BARS,
     CLAIMS,
+    Contrast,
+    Followed,
     RemovalResult,
-    best_arm,
+    decided,
     figure,
-    judged,
+    followed,
+    harmless_rows,
     read_results,
     report,
-    short_of,
     step_cost,
+    verdict,
+    write_results,
 )
+from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from unlearn_app.settings.run_config import make_config
 
-BASE = RemovalResult(("class",), "cat", "a", 0, 90.0, 5.0, -0.01, 0.0, 0.1, 0.02, 0.5, 40.0, 10.0)
+DEVELOPMENT = {"object": DEVELOPMENT_OBJECTS, "style": DEVELOPMENT_STYLES}
+BASE = RemovalResult(
+    kind="object",
+    target="dog",
+    arm="a",
+    seed=0,
+    ua=90.0,
+    near_lost=5.0,
+    far_lost=1.0,
+    kept_lost=2.0,
+    held_out=-0.01,
+    train=0.0,
+    kid=0.1,
+    kid_se=0.02,
+    forwards=3000,
+    step_s=0.5,
+    conflict=40.0,
+    rises=10.0,
+    gate=100.0,
+)
 
 
-def rows(better: list[float], worse: list[float]) -> list[RemovalResult]:
-    """UA of two arms on the same targets."""
+def rows(number: str, *values: list[float], seeds: int = 1) -> list[RemovalResult]:
+    """Results of arms a, b, ... with a number by target."""
     return [
-        dataclasses.replace(BASE, target=str(n), arm=arm, ua=value)
-        for arm, values in (("a", better), ("b", worse))
-        for n, value in enumerate(values)
+        dataclasses.replace(BASE, target=str(n), arm=arm, seed=seed, **{number: value})
+        for arm, own in zip("abcd", values, strict=False)
+        for n, value in enumerate(own)
+        for seed in range(seeds)
     ]
 
 
-CLAIM = Claim("a forgets more", "a", "b", lambda found: found.ua, task="class")
+MORE = Contrast("a forgets more", {"a": 1.0, "b": -1.0}, "ua")
 
 
 @pytest.mark.parametrize(
@@ -48,87 +77,329 @@ CLAIM = Claim("a forgets more", "a", "b", lambda found: found.ua, task="class")
         ([80, 81, 85], [90, 92, 94], "**not held**"),
         ([90, 80, 94], [80, 92, 90], "**undecided**"),
         ([90], [10], "**undecided**"),
-        ([90], [], "not measured"),
+        ([90], [], "not tested"),
     ],
 )
-def test_a_claim_is_decided_by_the_paired_interval(better, worse, label) -> None:
-    assert label in judged(CLAIM, rows(better, worse))
+def test_a_claim_is_decided_by_pairs_of_targets(better, worse, label) -> None:
+    (said,) = decided([MORE], rows("ua", better, worse), [])
+    assert said.endswith(f"| {label} |")
 
 
-def test_pairs_beat_a_comparison_of_means() -> None:
-    """Targets differ far more than arms: the paired interval sees the difference, two separate ones
-    would not.
+def test_seeds_of_a_target_are_no_further_units() -> None:
+    """Three seeds of three targets that nearly differ decide nothing; as nine units they would."""
+    found = rows("ua", [91, 92, 96], [90, 90, 90], seeds=3)
+    (said,) = decided([MORE], found, [])
+    assert "| 3, 3 |" in said
+    assert "undecided" in said
+    as_units = [dataclasses.replace(one, target=f"{one.target} {one.seed}") for one in found]
+    assert "**held**" in decided([MORE], as_units, [])[0]
+
+
+def test_the_claims_of_a_table_are_decided_together() -> None:
+    """The same numbers that hold alone are undecided beside twenty others; exploratory ones count
+    for nobody.
     """
-    line = judged(CLAIM, rows([11, 51, 92], [10, 50, 90]))
-    assert "+1.33 (-0.101 to +2.77)" in line
-    assert "3 pairs" in line
+    found = rows("ua", [94, 93, 97, 92], [90, 90, 90, 90])
+    assert "**held**" in decided([MORE], found, [])[0]
+    assert "undecided" in decided([MORE] * 20, found, [])[0]
+    exploring = dataclasses.replace(MORE, exploratory=True)
+    assert "**held**" in decided([MORE, *[exploring] * 20], found, [])[0]
 
 
-def test_claims_name_arms_and_tasks_that_exist() -> None:
-    assert {arm for claim in CLAIMS for arm in (claim.better, claim.worse)} <= set(paper1.ARMS)
-    assert {claim.task for claim in CLAIMS} <= set(paper1.TASKS)
+def test_a_margin_a_sign_and_four_arms() -> None:
+    equal = dataclasses.replace(MORE, low=-5.0)
+    assert "**held**" in decided([equal], rows("ua", [90, 90], [90, 90]), [])[0]
+    assert "undecided" in decided([MORE], rows("ua", [90, 90], [90, 90]), [])[0]
+    keeps = Contrast("a keeps more", {"a": 1.0, "b": -1.0}, "kept_lost", sign=-1)
+    (said,) = decided([keeps], rows("kept_lost", [1, 2, 3], [11, 13, 12]), [])
+    assert "+10 (" in said
+    assert "**held**" in said
+    gains = {"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}
+    both = Contrast("a over b more than c over d", gains, "ua")
+    own = both.by_target(rows("ua", [90, 80], [50, 60], [70, 70], [60, 65]))
+    assert own == {"0": 30.0, "1": 15.0}
 
 
-def test_the_cut_holds_every_class_on_the_main_arms_and_every_seed() -> None:
-    cells = [cell for cell in paper1.grid(3) if cell.cut]
-    for arm in paper1.MAIN:
-        mine = {
-            (cell.target, cell.seed) for cell in cells if "class" in cell.tasks and cell.arm == arm
-        }
-        assert mine == {(target, seed) for target in paper1.TASKS["class"] for seed in range(3)}
-    for arm, task in itertools.product(paper1.ARMS, paper1.TASKS):
-        assert {cell.seed for cell in cells if cell.arm == arm and task in cell.tasks} == {0, 1, 2}
-    assert len(cells) < len(paper1.grid(3))
-    assert [cell.arm for cell in cells if cell.target == "cat" and cell.seed == 0][:2] == list(
-        paper1.MAIN
-    )
-    assert len({dataclasses.astuple(cell) for cell in cells}) == len(cells)
+def test_a_monotone_claim_holds_only_where_no_step_is_worse() -> None:
+    claim = next(claim for claim in CLAIMS if claim.number == "either_worse")
+    assert verdict(claim, {"dog": -0.0, "cat": -0.0}, 0.0) == "held"
+    losses = [
+        Followed("object", str(n), arms.RGD, 0, 1.0, 2.0, share, 0.0, 60, 1.0, 0.1)
+        for n, share in enumerate((20.0, 25.0, 22.0))
+    ]
+    (said,) = decided([claim], [], losses)
+    assert "+22.3 (" in said
+    assert "**not held**" in said
 
 
-def test_every_arm_has_the_same_budget() -> None:
-    configs = [paper1.Removal("cat", arm, 0).config(smoke=False).unlearn for arm in paper1.ARMS]
-    assert len({(c.steps, c.batch_size, c.train_pictures) for c in configs}) == 1
+def test_claims_name_arms_and_numbers_that_exist() -> None:
+    known = {*arms.ARMS, *arms.DESCENTS}
+    names = {item.name for kind in (RemovalResult, Followed) for item in dataclasses.fields(kind)}
+    for claim in (*CLAIMS, *BARS):
+        assert set(claim.arms) <= known
+        assert claim.number in names | {"returned"}
+        assert claim.paper or claim in BARS
+
+
+def test_every_claim_of_the_cut_has_ten_objects_and_six_styles_that_nothing_was_tuned_on() -> None:
+    for kind, least in (("object", 10), ("style", 6)):
+        names = {entry.name for entry in known_concepts() if entry.kind == kind and not entry.fresh}
+        tested, tuned = {*paper1.targets_of(kind)}, {*sum(arms.TUNED_ON[kind], ())}
+        assert tested == names - {*DEVELOPMENT[kind], "photo"}
+        assert tuned <= {*DEVELOPMENT[kind]}
+        assert len(sum(arms.TUNED_ON[kind], ())) == len(tuned), "every stage has its own"
+        assert len({*arms.CUT_TARGETS[kind]}) >= least
+    for claim in (*CLAIMS, *BARS):
+        assert all(arms.ARMS[arms.DESCENTS.get(arm, arm)].cut for arm in claim.arms)
+
+
+@pytest.mark.parametrize("kind", arms.KINDS)
+def test_every_arm_has_as_many_trials(kind) -> None:
+    counts = {
+        arm: [
+            len(tuning.asked(arm, kind, stage, own.start(kind)))
+            for stage in range(len(arms.STAGES))
+        ]
+        for arm, own in arms.TUNED.items()
+    }
+    assert {tuple(count) for count in counts.values()} == {(6, 6, 8)}
+    for name, own in arms.TUNED.items():
+        assert own.start(kind) in tuning.varied(name, kind, 2, own.start(kind))
+
+
+def test_every_arm_has_the_same_batches() -> None:
+    configs = [
+        paper1.Removal("dog", arm, 0, own.start("object")).config(smoke=False).unlearn
+        for arm, own in arms.TUNED.items()
+    ]
+    assert {(c.batch_size, c.pool, c.train_pictures, c.steps) for c in configs} == {(4, 0, 32, 60)}
+
+
+def test_a_choice_reaches_the_settings_of_the_run() -> None:
+    setting = arms.Setting(120, 4e-3, 0.6)
+    config = paper1.Removal("dog", arms.RGD, 0, setting).config(smoke=False)
+    assert (config.unlearn.steps, config.unlearn.lr) == (120, 4e-3)
+    assert dict(config.options)["gradient_ascent.limit"] == 0.6
+    assert (config.rule, config.unlearn.retain_weight) == ("restricted", 1.6)
+    styles = paper1.Removal("ink", arms.ESD, 0, setting).config(smoke=False)
+    assert styles.unlearn.modules == "cross"
+    assert paper1.Removal("dog", arms.ESD, 0, setting).config(False).unlearn.modules == "not_cross"
+
+
+def trial(setting: arms.Setting, score: float, target: str = "cat", stage: int = 0) -> tuning.Trial:
+    return tuning.Trial(arms.RGD, "object", stage, target, setting, score, score, 0.5)
+
+
+def all_trials(best: arms.Setting, skip: int = 3) -> dict:
+    """Trials in which each setting is the better, the nearer it is to the best one; without the
+    last of stage `skip`.
+    """
+    found: dict = {}
+    before = arms.ARMS[arms.RGD].start("object")
+    for stage in range(min(skip + 1, 3)):
+        own = tuning.asked(arms.RGD, "object", stage, before)
+        for target, setting in own[: len(own) - (stage == skip)]:
+            far = sum(a != b for a, b in zip(setting, best, strict=True))
+            found[arms.RGD, "object", stage, target, setting] = trial(
+                setting, 1 - far / 10, target, stage
+            )
+        before = before._replace(**{before._fields[stage]: best[stage]})
+    return found
+
+
+def test_each_stage_keeps_what_was_chosen_before() -> None:
+    best = arms.Setting(120, 4e-3, 1.5)
+    assert tuning.chosen(arms.RGD, "object", all_trials(best)) == best
+    assert len(tuning.narrowed(arms.RGD, "object", all_trials(best, skip=1))) == 1
+    assert tuning.chosen(arms.RGD, "object", all_trials(best, skip=2)) is None
+
+
+def test_all_else_equal_the_shorter_training_is_chosen() -> None:
+    start = arms.ARMS[arms.RGD].start("object")
+    trials = {
+        (arms.RGD, "object", 0, target, setting): trial(setting, 0.9, target)
+        for target, setting in tuning.asked(arms.RGD, "object", 0, start)
+    }
+    assert tuning.narrowed(arms.RGD, "object", trials)[0].steps == min(arms.STEPS)
+    key = (arms.RGD, "object", 0, "hammer", start)
+    trials[key] = dataclasses.replace(trials[key], alignment=0.6)
+    assert tuning.narrowed(arms.RGD, "object", trials)[0] == start
+
+
+def test_a_trial_that_forgets_all_and_keeps_nothing_is_worth_nothing() -> None:
+    start = arms.ARMS[arms.RGD].start("object")
+    assert dataclasses.replace(trial(start, 1.0), kept=0.0).score == 0.0
+    assert dataclasses.replace(trial(start, 1.0), kept=0.5).score == pytest.approx(2 / 3)
+
+
+class Model:
+    """Nothing but the hash that cells depend on."""
+
+    base_hash = "0" * 64
+
+    def drop_adapters(self) -> None:
+        pass
+
+
+def cells_of(monkeypatch, tmp_path: Path, known: int | None = None, **extent) -> list:
+    """The cells where the first `known` trials are measured, by default all; the higher the
+    numbers of a trial, the better.
+    """
+    asked: list = []
+
+    def stored(experiment, cell) -> tuple[dict, float]:
+        if not cell.tuning:
+            return {}, 0.0
+        asked.append(cell)
+        if known is not None and len(asked) > known:
+            return {}, 0.0
+        steps, lr, strength = cell.setting
+        worth = round(10 * (steps / 30 + 1e3 * lr + strength))
+        right = "1" * worth + "0" * (200 - worth)
+        aligned = {"near": [0.5], "far": [0.5]}
+        return {"right": dict.fromkeys(("near", "far"), right) | {"forget": "0"},
+                "alignment": aligned}, 1.0  # fmt: skip
+
+    monkeypatch.setattr(paper1, "stored", stored)
+    return paper1.Paper1(Extent(tmp_path, **extent), Model(), SimpleNamespace()).cells()
+
+
+def test_tests_wait_for_the_whole_tuning_and_take_what_it_chose(tmp_path, monkeypatch) -> None:
+    some = cells_of(monkeypatch, tmp_path, known=100)
+    assert all(cell.tuning for cell in some)
+    assert {cell.seed for cell in some} == {arms.TUNING_SEED}
+    cells = cells_of(monkeypatch, tmp_path)
+    tests = [cell for cell in cells if not cell.tuning]
+    trials = cells[: len(cells) - len(tests)]
+    assert all(cell.tuning for cell in trials), "tuning comes first"
+    cut = [arm for arm in arms.TUNED if arms.ARMS[arm].cut]
+    assert len(trials) == 20 * len(arms.KINDS) * len(cut)
+    for cell in tests:
+        if cell.arm in cut:
+            own = arms.ARMS[cell.arm]
+            best = arms.Setting(120, own.rates(cell.kind)[-1], own.strength.values[-1])
+            assert cell.setting == best
+    assert {cell.seed for cell in tests} == {0}
+
+
+def test_an_interrupted_measuring_leaves_whole_claims(tmp_path, monkeypatch) -> None:
+    """What a claim compares is measured on all targets before the next arms begin; the original
+    stands before what is compared with it.
+    """
+    cells = [cell for cell in cells_of(monkeypatch, tmp_path) if not cell.tuning]
+    assert cells[-1].arm == paper1.STEP_TIME
+    assert len(set(cells)) == len(cells)
+    known, places = set(), {}
+    for place, cell in enumerate(cells[:-1]):
+        places.setdefault(cell.arm, []).append(place)
+        if cell.arm == paper1.UNTOUCHED:
+            known.add(cell.target)
+        assert cell.target in known
+    assert {len(own) for own in places.values()} == {16}
+    assert max(places[arms.RGD] + places[arms.SUM]) < min(places[arms.NEAR])
+    assert max(places[arms.NEAR] + places[arms.SUM_NEAR]) < min(places[arms.UNIFORM])
+    assert max(places[arms.UCE]) < min(places[arms.DESCENT])
+
+
+def test_the_full_grid_begins_with_the_cut(tmp_path, monkeypatch) -> None:
+    cut = {cell for cell in cells_of(monkeypatch, tmp_path) if not cell.tuning}
+    full = [cell for cell in cells_of(monkeypatch, tmp_path, full=True) if not cell.tuning]
+    assert cut < {*full}
+    assert {*full[: len(cut) - 1]} == {cell for cell in cut if cell.arm != paper1.STEP_TIME}
+    assert {cell.seed for cell in full} == {0, 1, 2}
+
+
+def test_another_bundled_model_has_the_main_arms(tmp_path, monkeypatch) -> None:
+    cells = cells_of(monkeypatch, tmp_path, bundled="pocket-flow")
+    known = {*arms.SECOND_MODEL, *arms.DESCENTS, paper1.UNTOUCHED, paper1.STEP_TIME}
+    assert {cell.arm for cell in cells} == known
+
+
+def test_what_needs_no_reference_prepares_none(tmp_path, monkeypatch) -> None:
+    experiment = paper1.Paper1(Extent(tmp_path), Model(), SimpleNamespace())
+    cells = {cell.arm: cell for cell in cells_of(monkeypatch, tmp_path) if not cell.tuning}
+    alone = {arm for arm, cell in cells.items() if experiment.shared_by(cell) is None}
+    assert alone == {paper1.STEP_TIME, *arms.DESCENTS}
 
 
 def stored(folder: Path, name: str, config: dict, right: dict[str, str], alignment: float) -> None:
     values = {
         "right": right,
         "alignment": {group: [alignment] * len(text) for group, text in right.items()},
+        "second": {group: [alignment] * len(text) for group, text in right.items()},
         "kid": 0.1,
         "kid_se": 0.01,
         "step_s": 0.5,
+        "forwards": 3000,
         "conflict": 0.25,
+        "gate": "1100",
         "rises": {"forget": 0.5, "retain": 0.0},
     }
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps({"config": config, "values": values}))
 
 
+ONE = {"forget": "1", "near": "1", "far": "1", "train": "1", "kept": "1"}
+
+
 def test_rows_are_differences_to_the_original_of_the_same_seed(tmp_path: Path) -> None:
-    plain = {"target": "cat", "seed": 1}
-    stored(tmp_path, "o1", plain, {"forget": "1110", "near": "11", "far": "11", "train": "11"}, 0.7)
-    stored(
-        tmp_path,
-        "o2",
-        plain | {"seed": 2},
-        {"forget": "0000", "near": "00", "far": "00", "train": "00"},
-        0.1,
-    )
-    arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
-    stored(tmp_path, "a", arm, {"forget": "1000", "near": "01", "far": "11", "train": "11"}, 0.65)
+    plain = {"target": "dog", "seed": 1}
+    right = {"forget": "1110", "near": "11", "far": "11", "train": "11", "kept": "1111"}
+    stored(tmp_path, "o1", plain, right, 0.7)
+    stored(tmp_path, "o2", plain | {"seed": 2}, {g: "0" * len(t) for g, t in right.items()}, 0.1)
+    arm = plain | {"kind": "object", "arm": arms.SUM}
+    after = {"forget": "1000", "near": "01", "far": "11", "train": "11", "kept": "1011"}
+    stored(tmp_path, "a", arm, after, 0.65)
     (row,) = read_results(tmp_path)
-    assert (row.ua, row.ra_loss) == (75.0, 25.0)
+    assert (row.ua, row.near_lost, row.far_lost, row.kept_lost) == (75.0, 50.0, 0.0, 25.0)
     assert row.held_out == pytest.approx(-0.05)
     assert row.train == pytest.approx(-0.05)
-    assert row.conflict == 25.0
-    assert row.rises == 50.0
-    assert "| 75.0 | +25.0 | 75 / +25 | -0.050 |" in report(tmp_path, [row])
+    assert row.second_ua == pytest.approx(35.0)
+    assert row.second_held == pytest.approx(-5.0)
+    assert (row.conflict, row.rises, row.gate) == (25.0, 50.0, 50.0)
+    text = report(tmp_path, [row])
+    assert f"| {arms.SUM} | 75.0 | +50.0 | +0.0 | +25.0 | -0.050 | -0.050 | 35.0 | -5.0 |" in text
     assert figure([row]).count("<circle") == 2
+
+
+def test_trials_and_descents_are_no_results(tmp_path: Path) -> None:
+    plain = {"target": "cat", "seed": 0}
+    stored(tmp_path, "original", plain, ONE, 0.5)
+    stored(tmp_path, "a", plain | {"kind": "object", "arm": arms.RGD, "stage": 0,
+                                   "setting": [60, 2e-3, 1.0]}, ONE, 0.5)  # fmt: skip
+    stored(tmp_path, "b", plain | {"kind": "object", "arm": arms.DESCENT}, ONE, 0.5)
+    assert read_results(tmp_path) == []
+    text = report(tmp_path, [])
+    assert f"| {arms.RGD} | object | 60: 0 | – | – | not yet | 1 |" in text
+
+
+def test_no_cells_claim_nothing(tmp_path: Path) -> None:
+    text = write_results(tmp_path / "paper1")
+    claimed = text.partition("## What the paper claims")[2]
+    assert claimed.count("| not tested |") == len(CLAIMS) + len(BARS)
+    assert "held**" not in text
+    assert ".svg" not in text
+    assert not list(tmp_path.glob("*.svg"))
+
+
+def test_a_step_is_worse_where_either_held_out_loss_is() -> None:
+    config = {"kind": "object", "target": "dog", "arm": arms.RGD, "seed": 0}
+    values = {
+        "held_out": {"forget": [1.0, 2.0, 1.5, 1.2, 3.0], "retain": [1.0, 0.9, 1.1, 1.0, 1.2]},
+        "gate": "1101",
+        "rises": {"forget": 0.0, "retain": 0.25},
+    }
+    found = followed(config, values)
+    assert found.forget_worse == 25.0, "the third step was not to raise the concept's loss"
+    assert found.retain_worse == 50.0
+    assert found.either_worse == 50.0
+    assert (found.steps, found.own) == (4, 25.0)
+    assert (found.forget, found.retain) == pytest.approx((2.0, 0.2))
 
 
 def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) -> None:
     """Rounds slow down together, so ratios agree where times do not."""
-    seconds = {"sum + diversified": [1.0, 2.0, 4.0], "restricted + diversified": [1.1, 2.2, 4.4]}
+    seconds = {arms.SUM: [1.0, 2.0, 4.0], arms.RGD: [1.1, 2.2, 4.4]}
     (tmp_path / "step-time.json").write_text(json.dumps({"config": {}, "values": seconds}))
     cost = step_cost(tmp_path)
     assert [cost[end] for end in ("mean", "low", "high")] == pytest.approx([10, 10, 10])
@@ -139,89 +410,125 @@ def test_the_cost_of_a_rule_is_the_mean_of_ratios_within_rounds(tmp_path: Path) 
     assert "A step under" not in report(tmp_path / "elsewhere", [])
 
 
-def test_unsafe_concepts_are_classes_measured_once() -> None:
-    (cell,) = [j for j in paper1.grid(1) if (j.target, j.arm) == ("bomb", "ESD")]
-    assert cell.tasks == ("class", "unsafe")
-    assert not cell.cut
-    assert paper1.Removal("bomb", paper1.MAIN[0], 0).cut
-    assert not paper1.Removal("ink", paper1.MAIN[0], 0).cut
+def test_what_comes_back_is_counted_from_before_the_first_round() -> None:
+    harmless = {"forget": [10.0, 20.0, 35.0], "near": [90.0, 95.0, 95.0]}
+    row = dataclasses.replace(BASE, harmless=harmless)
+    assert row.returned == 25.0
+    assert BASE.returned is None
+    first, second = harmless_rows([row, BASE], "a")
+    assert first == {"arm": "a", "group": "forget", "rounds": [[10.0], [20.0], [35.0]]}
+    assert second["group"] == "near"
+
+
+def test_each_round_of_fine_tuning_stands_on_the_last(monkeypatch) -> None:
+    """An update counts as a number here; every round adds one, on pictures of its own."""
+    held, seeds = {"unlearn": 0}, []
+
+    def fine_tune(*_):
+        held["relearn"] = 1
+        yield
+
+    monkeypatch.setattr(paper1, "fine_tune", fine_tune)
+    monkeypatch.setattr(paper1, "adversary_pictures", lambda *asked: seeds.append(asked[2].seed))
+    monkeypatch.setattr(paper1, "sum_adapters", lambda *own: SimpleNamespace(state=sum(own)))
+    monkeypatch.setattr(paper1, "load_only", lambda _, state: held.update(unlearn=state))
+    monkeypatch.setattr(paper1, "scored", lambda *_: ({"right": held["unlearn"]}, None))
+    model = SimpleNamespace(adapter_state=held.__getitem__)
+    rounds = paper1.harmless_rounds(model, None, make_config("dog"), {}, 3)
+    assert list(rounds) == [0, 1, 2, 3]
+    assert len({0, *seeds}) == 4
 
 
 def test_every_arm_is_scored_on_the_same_prompts(tmp_path: Path, monkeypatch) -> None:
     """Held-out and training ones, although arms differ in what they train on."""
     scored, trained = [], set()
 
-    def note(model, judge, groups, slots, config) -> tuple[dict, None]:
+    def note(model, judge, groups, slots, config, second=None) -> tuple[dict, None]:
         scored.append(repr(groups))
         return {}, None
 
-    monkeypatch.setattr(
-        paper1, "unlearned", lambda _, config: trained.add(paper1.preview_concept(config)) or {}
-    )
+    def unlearned(model, config, arm, held=None) -> dict:
+        trained.add(paper1.preview_concept(config))
+        return {}
+
+    monkeypatch.setattr(paper1, "unlearned", unlearned)
     monkeypatch.setattr(paper1, "scored", note)
+    monkeypatch.setattr(paper1, "held_out", lambda *_: {})
+    monkeypatch.setattr(paper1, "harmless_rounds", lambda *_: [])
     monkeypatch.setattr(paper1, "kid", lambda *_: (0.0, 0.0))
-    model = SimpleNamespace(drop_adapters=lambda: None, base_hash="0")
-    experiment = paper1.Paper1(Extent(tmp_path, smoke=True), model, SimpleNamespace())
-    for arm in paper1.ARMS:
-        list(experiment.measure(paper1.Removal("cat", arm, 0), {}, (None, None)))
-    assert len(scored) == len(paper1.ARMS)
+    experiment = paper1.Paper1(Extent(tmp_path), Model(), SimpleNamespace())
+    for arm, own in arms.ARMS.items():
+        setting = own.start("object") if own.strength else None
+        list(experiment.measure(paper1.Removal("dog", arm, 0, setting), {}, (None, None)))
+    assert len(scored) == len(arms.ARMS)
     assert len(set(scored)) == 1
-    assert len(trained) == 2
+    assert len(trained) == 3
 
 
-def test_the_original_stands_before_the_arms_of_its_target_and_seed(tmp_path: Path) -> None:
-    extent = Extent(tmp_path, seeds=2)
-    cells = paper1.Paper1(extent, SimpleNamespace(), SimpleNamespace()).cells()
-    assert cells[-1].arm == paper1.STEP_TIME
-    assert len(set(cells)) == len(cells)
-    known = set()
-    for cell in cells[:-1]:
-        if cell.arm == paper1.UNTOUCHED:
-            known.add((cell.target, cell.seed))
-        assert (cell.target, cell.seed) in known
+@pytest.mark.parametrize("target", ["dog", "watercolor"])
+def test_everything_kept_is_asked_for_once_and_never_with_the_target(target: str) -> None:
+    prompts = paper1.kept_prompts(target)
+    names = [entry.name for entry in known_concepts() if not entry.fresh]
+    assert [prompt.expects for prompt in prompts] == [name for name in names if name != target]
+    assert not any(target in prompt.text for prompt in prompts)
 
 
-def test_what_needs_no_reference_prepares_none(tmp_path: Path) -> None:
-    experiment = paper1.Paper1(Extent(tmp_path), SimpleNamespace(), SimpleNamespace())
-    cells = {cell.arm: experiment.shared_by(cell) for cell in experiment.cells()}
-    assert [arm for arm, key in cells.items() if key is None] == [paper1.STEP_TIME]
+def test_prompts_of_what_is_kept_do_name_the_target_elsewhere() -> None:
+    """Held-out prompts of objects show them in every held-out style."""
+    prompts = paper1.preview_concept(make_config("cat")).forget.test
+    assert any("watercolor" in prompt.text for prompt in prompts)
+    assert not any("watercolor" in prompt.text for prompt in paper1.kept_prompts("watercolor"))
 
 
-def test_arms_that_fall_short_are_named_with_their_targets(tmp_path: Path) -> None:
-    good = [
-        dataclasses.replace(BASE, target=name, ua=95.0, ra_loss=2.0)
-        for name in ("cat", "ship", "knife")
-    ]
-    weak = [dataclasses.replace(row, arm="SalUn", ua=60.0) for row in good[:2]]
-    weak += [dataclasses.replace(row, arm="SalUn") for row in good[2:]]
-    costly = [dataclasses.replace(row, arm="b", ra_loss=16.0) for row in good]
-    found = [*good, *weak, *costly]
-    assert [short["arm"] for short in short_of(found)] == ["b", "SalUn"], "best first"
-    said = "**SalUn** misses 2 of 3 (UA / RA lost: cat 60 / +2, ship 60 / +2). It learns"
-    assert said in report(tmp_path, found)
-    near = [dataclasses.replace(row, held_out=0.009) for row in good] + weak
-    met = {"arm": "a", "medians": "95.0 / +2.0 / +0.009", "classes": 3, "met": True}
-    assert best_arm(near) == met
-    best = "**a**, UA / RA lost / change of held-out alignment 95.0 / +2.0 / +0.009 over 3 classes"
-    assert best in report(tmp_path, near)
-    assert "within 0.01: met." in report(tmp_path, near)
-    assert not best_arm(weak)["met"]
-    assert "within 0.01: not met." in report(tmp_path, weak)
-    assert best_arm(good[:2]) is None
-    assert "three classes" in report(tmp_path, good[:2])
+def test_only_arms_with_a_retain_term_have_one(monkeypatch) -> None:
+    terms = {"forget": 1, "retain": 2}
+    monkeypatch.setattr(paper1.unlearning, "training_terms", lambda *_: dict(terms))
+    monkeypatch.setattr(paper1.unlearning, "train", lambda _, __, terms, ___: [*terms])
+    config = make_config("dog", objective="esd")
+    asked = {arm: paper1._training(None, None, config, arm) for arm in arms.ARMS}
+    assert {arm for arm, names in asked.items() if names == ["forget"]} == {
+        arms.ESD,
+        "ESD, all layers",
+    }
+
+
+def test_a_trial_that_diverges_is_an_answer(monkeypatch) -> None:
+    def diverge(*_):
+        yield SimpleNamespace(
+            seconds=1.0, conflict=True, gate=True, changes={"forget": 1.0}, losses={"forget": 0.0}
+        )
+        raise Diverged("no", "unlearn.lr")
+
+    monkeypatch.setattr(paper1, "_training", diverge)
+    model = SimpleNamespace(active=lambda *_: torch.no_grad())
+    values = paper1.unlearned(model, make_config("dog"), arms.RGD)
+    assert values["diverged"] == 2
+    assert (values["gate"], values["conflict"], values["rises"]) == ("1", 1.0, {"forget": 1.0})
+
+
+def test_forward_passes_are_counted_and_a_gradient_is_three() -> None:
+    same = SimpleNamespace(name="m", sample=lambda *_, **__: None)
+    same.predict = same.frozen = lambda x_t, *_: x_t
+    counted, batch = CountedModel(same), torch.zeros(4, 1)
+    counted.predict(batch, None, None)
+    assert counted.forwards == 12
+    with torch.no_grad():
+        counted.predict(batch, None, None)
+    counted.frozen(batch, None, None)
+    assert counted.forwards == 12 + 4 + 4
+    counted.sample(["a", "b"], [1, 2], steps=8, guidance_scale=2.0)
+    counted.sample(["a"], [1], steps=8, guidance_scale=1.0)
+    assert counted.forwards == 20 + 32 + 8
+    assert counted.name == "m"
 
 
 def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
     """Two sets of the same prompts have a distance below zero, because the cross terms pair equal
     prompts.
     """
-    plain, shares = (
-        {"target": "cat", "seed": 0},
-        {"forget": "1", "near": "1", "far": "1", "train": "1"},
-    )
-    stored(tmp_path, "original", plain, shares, 0.5)
-    arm = plain | {"tasks": ["class"], "arm": "sum", "cut": True}
-    stored(tmp_path, "arm", arm, shares, 0.5)
+    plain = {"target": "dog", "seed": 0}
+    stored(tmp_path, "original", plain, ONE, 0.5)
+    stored(tmp_path, "arm", plain | {"kind": "object", "arm": arms.SUM}, ONE, 0.5)
     for name, kid, error in (("original", -0.9, 0.03), ("arm", -0.5, 0.04)):
         path = tmp_path / f"{name}.json"
         kept = json.loads(path.read_text())

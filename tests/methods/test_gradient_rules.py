@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import nnls
 
 from unlearn_app.common import registry
 from unlearn_app.methods.gradient_rules.barrier import Barrier
@@ -218,6 +219,55 @@ def test_one_sided_equals_its_vectors_and_keeps_only_the_retain_promise():
         torch.testing.assert_close(u, one_sided(g, weights))
         assert u @ g[1] >= -1e-9 * u.norm() * g[1].norm()
     assert any(combine(g, OneSided(), weights)[0] @ g[0] < 0 for g in pairs())
+
+
+def triples(count: int = 200) -> list[torch.Tensor]:
+    """Random gradients (3, 4) of different sizes, most with several conflicts."""
+    source = torch.Generator().manual_seed(3)
+    sizes = torch.tensor([[1.0], [30.0], [0.01]], dtype=torch.float64)
+    return [sizes * torch.randn(3, 4, generator=source, dtype=torch.float64) for _ in range(count)]
+
+
+def one_after_the_other(g, w):
+    """PCGrad without its random order (2001.06782, algorithm 1)."""
+    parts = []
+    for row in range(len(g)):
+        part = g[row]
+        for other in range(len(g)):
+            if other != row:
+                part = part - min(part @ g[other], 0) / (g[other] @ g[other]) * g[other]
+        parts.append(part)
+    return w @ torch.stack(parts)
+
+
+def opposes(update, g) -> bool:
+    return bool((g @ update / (g.norm(dim=1) * update.norm()) < -1e-8).any())
+
+
+def test_of_three_losses_none_rises_to_first_order_either():
+    weights = torch.tensor([1.0, 1.6, 0.5], dtype=torch.float64)
+    assert not any(opposes(restricted(g, weights), g) for g in triples())
+    assert sum(opposes(one_after_the_other(g, weights), g) for g in triples()) > 10
+
+
+def test_a_third_gradient_is_projected_to_the_nearest_direction_that_opposes_none():
+    """Found by non-negative least squares: what is added to a gradient has no negative share."""
+    for g in triples(40):
+        for row in range(3):
+            others = g[[other for other in range(3) if other != row]]
+            shares, _ = nnls(others.T.numpy(), -g[row].numpy())
+            nearest = g[row] + torch.from_numpy(shares) @ others
+            alone = torch.eye(3, dtype=torch.float64)[row]
+            torch.testing.assert_close(restricted(g, alone), nearest, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("factors", [(1, -2, 3), (1, -1, -1), (1, 0, -1), (0, 0, 1)])
+def test_three_gradients_on_a_line_are_no_trap(factors):
+    f = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    g = torch.stack([factor * f for factor in factors])
+    update = restricted(g, torch.ones(3, dtype=torch.float64))
+    assert update.isfinite().all()
+    assert (g @ update >= -1e-9).all()
 
 
 def test_the_adam_variant_keeps_the_promise_for_the_preconditioned_step_alone():

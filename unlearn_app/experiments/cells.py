@@ -200,7 +200,9 @@ class Experiment(ABC):
 
     @abstractmethod
     def cells(self) -> list[Any]:
-        """All cells of the extent, in the order in which they are measured."""
+        """All cells of the extent, in the order in which they are measured; where some follow from
+        the values of others, those that are known by now.
+        """
 
     def chosen(self, cells: Iterable[Any], small: Callable[[Any], bool]) -> list[Any]:
         """The cells of a grid that belong to the extent: the declared cut, or all; of a smoke only
@@ -309,11 +311,17 @@ def run_cells(
 
 
 def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
-    """Measure or resume every cell, write the report, and yield lines to print."""
+    """Measure or resume every cell, write the report, and yield lines to print.
+
+    An experiment is asked for its cells again once they are measured: some follow from others.
+    """
     with told(experiment.extent.targets), measuring(experiment.extent.model):
-        cells = experiment.cells()
-        for row, (cell, values) in enumerate(run_cells(experiment, cells, loop), 1):
-            yield f"{row}/{len(cells)} {experiment.line(cell, values)}"
+        row, asked = 0, []
+        while cells := [cell for cell in experiment.cells() if cell not in set(asked)]:
+            asked += cells
+            for cell, values in run_cells(experiment, cells, loop):
+                row += 1
+                yield f"{row}/{len(asked)} {experiment.line(cell, values)}"
         yield experiment.report()
 
 

@@ -35,8 +35,6 @@ class Claim:
     high: float = ANY
     unit: str = "points"
     factor: float = 1.0
-    task: str = ""
-    """The task whose results count (paper 1)."""
     step: int = 100
     """The attack step at which the statistic is taken (paper 2)."""
 
