@@ -16,7 +16,7 @@ SAMPLING = {"compare.sampling_steps": 12, "compare.guidance_scale": 3.0}
 
 @register("world", "pocket-flow")
 class PocketFlowWorld(PocketWorld):
-    """A flow transformer of the bundled world, once trained, with the same words and judges."""
+    """A flow transformer of the bundled world, with the same words and judges."""
 
     def load_model(self) -> "Model":
         from ..models.diffusers.loading import load_flow
