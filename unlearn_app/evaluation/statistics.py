@@ -79,3 +79,24 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     deviation = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
     half = float(stats.t.ppf(0.975, n - 1)) * deviation / n**0.5
     return mean, mean - half, mean + half
+
+
+def p_value(values: Sequence[float], null: float = 0.0) -> float:
+    """The p-value of Student's test that the mean of independent values is `null`, two-sided; 1 for
+    a single value, and 0 or 1 where all are equal.
+    """
+    if len(values) < 2:
+        return 1.0
+    if max(values) - min(values) < 1e-12:
+        return float(abs(values[0] - null) < 1e-12)
+    return float(stats.ttest_1samp(values, null).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values that hold together, by Holm's step-down method (1979), in the same order."""
+    adjusted, least = [0.0] * len(p_values), 0.0
+    ascending = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, row in enumerate(ascending):
+        least = max(least, min((len(p_values) - rank) * p_values[row], 1.0))
+        adjusted[row] = least
+    return adjusted

@@ -200,7 +200,7 @@ def _regularize_config(names: tuple[str, ...]) -> type:
         ),
         teacher=setting(
             "previous",
-            "whose predictions a request is taught by: the model's that it finds, or the original's",
+            "whose predictions teach a request: the model's that it finds, or the original's",
             choices=("previous", "original"),
             later=True,
         ),

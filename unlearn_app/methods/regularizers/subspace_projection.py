@@ -164,7 +164,10 @@ def concept_vectors(model: Model, prompts: Sequence[Prompt]) -> Tensor:
     tokens, found = token_access(model, "The projection"), []
     states = model.encode_text([prompt.text for prompt in prompts]).states.float()
     for prompt, own in zip(prompts, states, strict=True):
-        ids, name = list(tokens.token_ids(prompt.text)), list(tokens.token_ids(prompt.expects))[1:-1]
+        ids, name = (
+            list(tokens.token_ids(prompt.text)),
+            list(tokens.token_ids(prompt.expects))[1:-1],
+        )
         places = [at for at in range(len(ids)) if ids[at : at + len(name)] == name]
         first, size = (places[0], len(name)) if places else (len(ids) - 2, 1)
         found.append(own[first : first + size].mean(0))
