@@ -26,7 +26,7 @@ from ...common.paths import ROOT
 from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import known_concepts, preview_concept, tuning_prompts
 from ...concepts.concept import Kind, KnownConcept, Prompt, also_named, evenly_spaced
-from ...concepts.targets import targets_told
+from ...concepts.targets import Targets, targets_told
 from ...continual.ledger import Ledger, Request, slug
 from ...continual.panel import PANEL_SEEDS, PanelPrompts, evaluate_panel
 from ...continual.sequence import add_original, append, postpone
@@ -251,11 +251,15 @@ def sequences() -> dict[str, tuple[str, ...]]:
     return long
 
 
-def known() -> list[KnownConcept]:
+def known() -> tuple[KnownConcept, ...]:
     """What the model was shown, or what the targets that the user brings name."""
-    targets = targets_told()
+    return _known(targets_told())
+
+
+@cache
+def _known(targets: Targets | None) -> tuple[KnownConcept, ...]:
     model = targets.model if targets else DEFAULT_MODEL
-    return [entry for entry in known_concepts(model) if not entry.fresh]
+    return tuple(entry for entry in known_concepts(model) if not entry.fresh)
 
 
 def kind_of(name: str) -> Kind:
