@@ -77,7 +77,9 @@ def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     module: str, tmp_path: Path
 ) -> None:
     name = module.partition(".")[0]
-    shutil.copytree(ROOT / "assets" / "experiments" / name, tmp_path / name)
+    (tmp_path / name).mkdir()  # of a benchmark that is to be measured anew there are no cells
+    for path in (ROOT / "assets" / "experiments" / name).glob("*.json"):
+        shutil.copy(path, tmp_path / name)
     results = ROOT / "assets" / "results"
     write_results = importlib.import_module(f"unlearn_app.experiments.{module}").write_results
     shipped = (results / f"{name}.md").read_text(encoding="utf-8")

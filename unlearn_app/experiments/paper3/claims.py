@@ -175,7 +175,9 @@ def compared(
         tuple(by_concept(values)),
         bound,
         sign,
-        ua=", ".join("–" if share is None else f"{share:.0f}" for share in erased),
+        ua=", ".join("–" if share is None else f"{share:.0f}" for share in erased)
+        if values
+        else "–",
         counted=counts(values),
         barred=less and name in ("ra_i", "ra_c"),
     )
@@ -217,9 +219,7 @@ def paper_claims(results: Results) -> list[Row]:
             ):
                 paper = f"{theirs[arm][place] - theirs[PLAIN][place]:+g}" if arm in theirs else "–"
                 rows.append(compared(results, what, domain, arm, PLAIN, name, paper))
-            paper = f"{theirs[arm][0] - theirs[PLAIN][0]:+g}" if arm in theirs else "–"
-            text = f"Forgets as much, within {MATCHED:g} points"
-            rows.append(compared(results, text, domain, arm, PLAIN, "ua", paper, bound=-MATCHED))
+        rows.append(forgets_as_much(results, domain))
         second = _second(results, domain)
         paper = f"{theirs[PAPERS][1] - theirs[TIES][1]:+g}" if PAPERS in theirs else "–"
         text = "The projection keeps more of its own domain than the best other arm"
@@ -228,7 +228,8 @@ def paper_claims(results: Results) -> list[Row]:
         rows.append(
             compared(results, text, domain, WITH_SELECTION, PAPERS, "ra_i", "said, no number")
         )
-    return [*rows, *similarities(results), easier(results), *drifts(results)]
+        rows.append(similarity(results, domain))
+    return [*rows, easier(results), *drifts(results)]
 
 
 def _second(results: Results, domain: str) -> str:
@@ -241,26 +242,41 @@ def _second(results: Results, domain: str) -> str:
     return max(known, key=lambda arm: known[arm], default=TIES)
 
 
-def similarities(results: Results) -> list[Row]:
-    """What is nearer to an erased concept is kept less: the paper's r, after the first request of
-    plain sequences, and after the last.
+def forgets_as_much(results: Results, domain: str) -> Row:
+    """The arms of the paper that hold a sequence back forget as much as plain requests, their mean,
+    within `MATCHED` points.
     """
-    rows = []
-    for domain in KIND_DOMAINS:
-        for last in (False, True):
-            text = "What is nearer to the erased is kept less, after "
-            text += "the last request (exploratory)" if last else "one request"
-            paper = "r = -0.63" if domain == "styles" and not last else "–"
-            found = [
-                s
-                for s in results.tests
-                if (s.way, s.arm, s.domain) == (WAY, PLAIN, domain)
-                and (s.last if last else s.number == 1)
-            ]
-            near = units(found, lambda state: dict(state.found["similar"]))
-            left = units(found, rate("ra_i"))
-            rows.append(_correlated(text, domain, paper, near, left))
-    return rows
+    theirs = PAPER_KEEPS[domain]
+    arms = [arm for arm in (L1, L2, SELECTIVE, TIES, PAPERS) if results.of(WAY, arm, domain)]
+    each = [results.differences((WAY, arm), (WAY, PLAIN), domain, rate("ua")) for arm in arms]
+    shared = set.intersection(*map(set, each)) if each else set()
+    values = {unit: statistics.mean(own[unit] for own in each) for unit in sorted(shared)}
+    read = [theirs[arm][0] for arm in theirs if arm not in (PLAIN, AT_ONCE)]
+    return Row(
+        f"What holds back forgets as much, within {MATCHED:g} points",
+        domain,
+        f"mean of {len(arms)} arms – {PLAIN}",
+        f"{statistics.mean(read) - theirs[PLAIN][0]:+.1f}",
+        tuple(by_concept(values)),
+        -MATCHED,
+        counted=counts(values),
+    )
+
+
+def similarity(results: Results, domain: str, last: bool = False) -> Row:
+    """What is nearer to an erased concept is kept less: the paper's r, after the first request of
+    plain sequences, or after the last.
+    """
+    text = "What is nearer to the erased is kept less, after "
+    text += "the last request (exploratory)" if last else "one request"
+    found = [
+        s
+        for s in results.tests
+        if (s.way, s.arm, s.domain) == (WAY, PLAIN, domain) and (s.last if last else s.number == 1)
+    ]
+    near = units(found, lambda state: dict(state.found["similar"]))
+    paper = "r = -0.63" if domain == "styles" and not last else "–"
+    return _correlated(text, domain, paper, near, units(found, rate("ra_i")))
 
 
 def _correlated(
@@ -355,6 +371,8 @@ def own_claims(results: Results) -> list[Row]:
             )
             for arm in (L2, TIES, PAPERS, MIDDLE)
         ]  # fmt: skip
+        if domain != MIXED:
+            rows.append(similarity(results, domain, last=True))
         rehearsed = (FIRST_BASE, REHEARSED)
         rows.append(
             compared(

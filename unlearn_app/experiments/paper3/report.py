@@ -71,41 +71,30 @@ BARS = (
 )
 
 
-def bars_table(results: Results) -> str:
-    """Every arm against every bar: the mean over concepts and the verdict of its corrected
-    interval.
-    """
-    places = [
-        (way, arm, domain)
-        for domain in (*KIND_DOMAINS, MIXED)
-        for way in results.ways
-        for arm in ARMS
-        if results.of(way, arm, domain)
-    ]
+def bars_table(results: Results, way: tuple[str, str], domain: str) -> str:
+    """The arms of a way in a domain against every bar: the mean over concepts and the verdict."""
+    arms = [arm for arm in ARMS if results.of(way, arm, domain)]
     rows = {
-        (place, bar): Row(
-            "", "", "", "", tuple(by_concept(units(results.of(*place), statistic_of(bar.name)))),
+        (arm, bar): Row(
+            "", "", "", "",
+            tuple(by_concept(units(results.of(way, arm, domain), statistic_of(bar.name)))),
             bar.bound, bar.sign, words=MET,
         )
-        for place in places
+        for arm in arms
         for bar in BARS
     }  # fmt: skip
     verdicts = dict(zip(rows, judged(list(rows.values())), strict=True))
     lines = [
         (
-            *_named(way, arm),
-            domain,
+            arm,
             *(
-                f"{rows[place, bar].ends[0]:.0f}, {verdicts[place, bar]}"
-                if rows[place, bar].ends
-                else "–"
+                f"{row.ends[0]:.0f}, {verdicts[arm, bar]}" if (row := rows[arm, bar]).ends else "–"
                 for bar in BARS
             ),
         )
-        for place in places
-        for way, arm, domain in [place]
+        for arm in arms
     ]
-    return table(("arm", "way", "domain", *(bar.text for bar in BARS)), lines)
+    return table(("arm", *(bar.text for bar in BARS)), lines)
 
 
 def _named(way: tuple[str, str], arm: str) -> tuple[str, str]:
@@ -120,14 +109,11 @@ def state_lines(results: Results, way: tuple[str, str], domain: str) -> list[tup
         own = results.of(way, arm, domain)
         if not own:
             continue
-        back = by_concept(units(own, relapse))
         lines.append(
             (
                 arm,
                 *(_half(by_concept(units(own, rate(name)))) for name in RATES),
-                _half(back, sign="+"),
-                f"{sum(value > BACK for value in back)} of {len(back)}" if back else "–",
-                f"{max(back):+.0f}" if back else "–",
+                _half(by_concept(units(own, relapse)), sign="+"),
                 *(
                     _half(by_concept(units(own, moved(role))), 1)
                     for role in ("target", "erased", "kept")
@@ -141,9 +127,35 @@ def state_lines(results: Results, way: tuple[str, str], domain: str) -> list[tup
 
 
 STATE_HEADS = (
-    "arm", "UA, %", "RA-I, %", "RA-C, %", "relapse, points", "came back", "most",
+    "arm", "UA, %", "RA-I, %", "RA-C, %", "relapse, points",
     "moved: target, %", "erased before, %", "kept, %", "drift", "forwards a request", "sequences",
 )  # fmt: skip
+
+
+def relapse_table(results: Results) -> str:
+    """What comes back by itself, for every arm and domain: the mean over targets, how many of them
+    are back, and the one that rose most.
+    """
+    lines = []
+    for domain in (*KIND_DOMAINS, MIXED):
+        for way in results.ways:
+            for arm in ARMS:
+                found = units(results.of(way, arm, domain), relapse)
+                back = by_concept(found)
+                if not back:
+                    continue
+                worst = max(found, key=lambda unit: found[unit])
+                lines.append(
+                    (
+                        domain,
+                        *_named(way, arm),
+                        _half(back, sign="+"),
+                        f"{sum(value > BACK for value in back)} of {len(back)}",
+                        f"{worst[2]}, {found[worst]:+.0f}",
+                    )
+                )
+    heads = ("domain", "arm", "way", "mean, points", "came back", "rose most in a sequence")
+    return table(heads, lines) if lines else ""
 
 
 def _half(values: Sequence[float], digits: int = 0, sign: str = "") -> str:
@@ -225,10 +237,10 @@ def report(folder: Path, found: States) -> str:
         shown=bool(results.ends),
         claims=claims_table(paper_claims(results)),
         own=claims_table(own_claims(results)),
-        bars=bars_table(results) if results.ends else "",
         sections=[
             {
                 "title": f"{domain.capitalize()}, {_named(way, '')[1]}",
+                "bars": bars_table(results, way, domain),
                 "table": f"{table(STATE_HEADS, lines)}\n{original_line(results, way, domain)}",
             }
             for (domain, way), lines in sections.items()
@@ -240,6 +252,7 @@ def report(folder: Path, found: States) -> str:
         matched=f"{MATCHED:g}",
         back=f"{BACK:g}",
         costs=costs(results),
+        relapses=relapse_table(results),
     )
 
 

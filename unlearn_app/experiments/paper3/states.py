@@ -12,6 +12,7 @@ from ..cells import read_cells
 from ..claims import grouped
 from .measure import (
     ALONE,
+    APART,
     BASES,
     DOMAINS,
     FIRST_BASE,
@@ -108,7 +109,11 @@ def rate(name: str) -> Statistic:
 
 
 def relapse(state: State) -> dict[str, float]:
-    """By how many points each erased concept's accuracy is higher than its own request left it."""
+    """By how many points each erased concept's accuracy is higher than its own request left it;
+    nothing follows a request that stands alone.
+    """
+    if state.arm == APART:
+        return {}
     first, right = state.found["first"], state.found["right"]
     return {n: 100 * (accuracy(right[n]) - accuracy(first[n])) for n in first if n in right}
 
