@@ -533,10 +533,10 @@ class Paper3(Experiment):
 
     def _ways(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """The arms by way of the extent."""
-        if self.smoke:
-            return {(FIRST_BASE, ALONE): SMOKE_ARMS}
         if self.extent.bundled != DEFAULT_MODEL:
             return {way[:2]: way[2] for way in FLOW}
+        if self.smoke:
+            return {(FIRST_BASE, ALONE): SMOKE_ARMS}
         if self.extent.full:
             return dict.fromkeys(itertools.product(BASES, REHEARSALS), tuple(ARMS))
         return {way[:2]: way[2] for way in CUT}
