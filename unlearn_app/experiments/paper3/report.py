@@ -186,7 +186,7 @@ def layer_table(results: Results) -> str:
     layers = dict.fromkeys(layer for own in found.values() for one in own for layer in one)
     rows = [
         (
-            f"`{layer.replace('.transformer_blocks.0.attn2', '').replace('attentions.', '')}`",
+            f"`{layer}`",
             *(f"{statistics.mean(one.get(layer, 0.0) for one in found[arm]):.2f}" for arm in arms),
         )
         for layer in sorted(layers)
