@@ -19,8 +19,8 @@ from unlearn_app.cli import main as cli
 from unlearn_app.experiments.paper1.arms import ARMS, DESCENTS
 from unlearn_app.experiments.paper2 import measure as paper2
 from unlearn_app.experiments.paper2.report import read_curves
-from unlearn_app.experiments.paper3.measure import SMOKE_ARMS
-from unlearn_app.experiments.paper3.report import read_states
+from unlearn_app.experiments.paper3.measure import SMOKE_ARMS, SMOKE_TRIALS
+from unlearn_app.experiments.paper3.states import read_states
 from unlearn_app.models.latent_store import VARIABLE
 
 pytestmark = pytest.mark.slow
@@ -149,17 +149,18 @@ def test_every_defence_of_paper_2_is_measured(killed) -> None:
 def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     out, _, printed = killed
     assert all(f", {name}, " in printed for name in SMOKE_ARMS)
-    for name in ("paper3-smoke", "paper3-work", "environments"):
+    for name in ("paper3-smoke", "paper3-smoke-work", "environments"):
         shutil.copytree(out / name, tmp_path / name)
     before = cells(tmp_path)
-    assert len(before) == len(SMOKE_ARMS)
-    assert 2 * len(SMOKE_ARMS) == len(read_states(tmp_path / "paper3-smoke"))
-    last = tmp_path / "paper3-smoke" / "objects-0-0-concept-ablation-sequential.json"
+    assert len(before) == len(SMOKE_ARMS) + SMOKE_TRIALS
+    assert 2 * len(SMOKE_ARMS) + SMOKE_TRIALS == len(read_states(tmp_path / "paper3-smoke"))
+    (last,) = (tmp_path / "paper3-smoke").glob("objects-1-*-plain-*.json")
     whole = json.loads(last.read_text())
     first = {name: state for name, state in whole["values"].items() if name == "1"}
     last.write_text(json.dumps(whole | {"values": first}))
     before[last] = 0
-    shutil.rmtree(tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties")
+    (other,) = (tmp_path / "paper3-smoke-work").glob("objects-1-*-projection-l2-*")
+    shutil.rmtree(other)
     started_again(tmp_path, "paper3")
     after = cells(tmp_path)
     assert after.keys() == before.keys()
@@ -167,7 +168,7 @@ def test_a_sequence_goes_on_where_it_ended(killed, tmp_path: Path) -> None:
     values = json.loads(last.read_text())["values"]
     assert values["1"] == first["1"]
     assert list(values) == list(whole["values"])
-    assert not (tmp_path / "paper3-work" / "objects-0-0-concept-ablation-ties").exists()
+    assert not other.exists()
 
 
 def test_models_under_attack_stand_beside_their_control(killed) -> None:

@@ -1,9 +1,14 @@
-"""The benchmark of paper 3: what is asked and looked at, rows, bars and claims computed right, and
-what is resumed.
+"""The benchmark of paper 3: what is asked and looked at, what trials choose, claims and tables
+computed right, and what is resumed.
 """
 
 import dataclasses
+import itertools
+import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,440 +17,516 @@ from PIL import Image
 from unlearn_app.concepts.catalog import known_concepts, preview_concept
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.panel import other_kind
-from unlearn_app.continual.sequence_data import with_allowed_anchor
+from unlearn_app.continual.sequence_data import drop_retain_prompts, with_allowed_anchor
+from unlearn_app.experiments.cells import Extent
 from unlearn_app.experiments.paper3 import measure as paper3
+from unlearn_app.experiments.paper3.claims import (
+    Row,
+    judged,
+    own_claims,
+    paper_claims,
+    similarity,
+)
 from unlearn_app.experiments.paper3.measure import (
-    ALL_LAYERS,
+    ALONE,
+    APART,
     ARMS,
     AT_ONCE,
-    CONTENDERS,
+    CUT,
+    CUT_MIXED,
     FIRST_BASE,
     HOLDING,
-    PROJECTION,
-    REQUEST_MARKS,
-    SEQUENCES,
-    SEQUENTIAL,
-    UNHELD,
-    WITH_L2,
+    L2,
+    MIXED,
+    OURS,
+    PAPERS,
+    PLAIN,
+    REHEARSED,
+    SECOND_BASE,
+    TEACHERS,
+    TESTS,
+    TIES,
+    TRIALS,
+    TUNED,
     WITH_SELECTION,
+    Paper3,
     RequestSequence,
-    grid,
+    best_teacher,
+    best_trial,
+    forwards,
+    forwards_in_all,
+    held_out,
     kept,
+    kind_of,
+    kinds_of,
+    layer_norms,
     looked_at,
+    marks,
+    movement,
     named,
+    others,
     panel,
+    score,
 )
-from unlearn_app.experiments.paper3.report import (
-    BARS,
-    SequenceState,
-    bars,
-    claims,
-    drifts,
-    figure,
-    growth,
-    judged,
-    no_collapse,
-    notes,
-    read_states,
-    report,
-    share_interval,
+from unlearn_app.experiments.paper3.report import figure, relapse_rows, report
+from unlearn_app.experiments.paper3.states import (
+    Results,
+    State,
+    by_concept,
+    moved,
+    rate,
+    relapse,
+    units,
 )
-from unlearn_app.experiments.tables import with_half
-from unlearn_app.pocket.world.vocabulary import OBJECTS, STYLES
-from unlearn_app.settings.run_config import make_config, make_plan
+from unlearn_app.models.lora import update_of
+from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
+from unlearn_app.settings.run_config import make_config, with_concept
+from unlearn_app.training.unlearning import retain_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
-RIGHT = "1" * 36 + "0" * 12
-BASE = SequenceState(
-    "objects",
-    0,
-    0,
-    "concept ablation",
-    SEQUENTIAL,
-    12,
-    100.0,
-    20.0,
-    50.0,
-    45.0,
-    10.0,
-    0.0,
-    20.0,
-    240.0,
-    {"ua": 10.0, "ra_i": 75.0, "ra_c": 75.0, "ra_c_official": 75.0},
-    {"ua": "0" * 48, "ra_i": RIGHT, "ra_c": RIGHT},
-    (),
-    2,
-    1,
-)
+DEVELOPMENT = {*DEVELOPMENT_OBJECTS, *DEVELOPMENT_STYLES}
+WAY = FIRST_BASE, ALONE
+REQUESTS, KEPT, OTHERS = ("dog", "fish"), ("bear", "frog"), ("photo", "ink")
 
 
-def shown(relative: float) -> str:
-    """Pictures of which this percent of the original's three quarters are right."""
-    right = round(0.75 * relative / 100 * 48)
-    return "1" * right + "0" * (48 - right)
+def cell(sequence: str = "objects 1", arm: str = PLAIN, **changes: Any) -> RequestSequence:
+    tried = tuple(0 for _ in kinds_of(sequence))
+    made = RequestSequence(sequence, *WAY, arm, TEACHERS[0], tried, 0)
+    return dataclasses.replace(made, **changes)
 
 
-def arm(
-    name: str,
-    ra_i: float,
-    ra_c: float = 95.0,
-    drift: float = 3.0,
-    ua: float = 95.0,
-    step: float = 1,
-) -> list[SequenceState]:
-    return [
-        dataclasses.replace(
-            BASE,
-            arm=name,
-            seed=seed,
-            ra_i=ra_i + step * seed,
-            ra_c=ra_c,
-            drift=drift + 0.01 * seed,
-            ua=ua,
-            pictures={"ua": "0" * 48, "ra_i": shown(ra_i), "ra_c": shown(ra_c)},
-        )
-        for seed in range(3)
-    ]
+def shown(percent: float) -> str:
+    """Ten pictures of which so many percent are right."""
+    right = round(percent / 10)
+    return "1" * right + "0" * (10 - right)
 
 
-def test_the_best_arm_holds_a_sequence_back_and_meets_bars_with_its_intervals() -> None:
-    """Forgetting all at once, or an arm for reference, is never the best; nor is one that forgets
-    nothing.
-    """
-    rows = [*arm(SEQUENTIAL, 20, 50, 10), *arm(PROJECTION, 96, 99), *arm("L1", 99, 99, 0.1, ua=10)]
-    rows += [
-        row for name in (AT_ONCE, UNHELD, ALL_LAYERS) for row in arm(name, 100, 100, 0.1, ua=100)
-    ]
-    best, told = the_best(rows), against(rows)
-    assert "**projection** (3 of 4 bars met with the whole interval and 4 in the mean, " in best
-    assert next(iter(told)) == PROJECTION, "the others stand in the table"
-    assert set(told) == {row.arm for row in rows}, "the others stand in the table"
-    ua, within, across, drift, *costs = told[PROJECTION]
-    assert ua.startswith("95 (")
-    assert ua.endswith("), met")
-    assert within.startswith("97 (")
-    assert within.endswith("), met")
-    assert across.endswith("), undecided"), (
-        "144 pictures do not tell 99 from 90 % of three quarters"
-    )
-    assert drift.startswith("30 (")
-    assert drift.endswith("), met")
-    assert costs == ["–", "20 (20 to 20), met"]
-    worse = against([*arm(SEQUENTIAL, 20, 50, 10), *arm(PROJECTION, 30, drift=5)])[PROJECTION]
-    assert worse[1].endswith("), not met")
-    assert worse[3].endswith("), not met")
-    steady = the_best(
-        [*arm(SEQUENTIAL, 20, 50, 10), *arm("TIES", 99, drift=9), *arm("L2", 90, drift=3)]
-    )
-    assert "**L2**" in steady, "what keeps more but drifts too far is not the best"
-    sure = the_best(
-        [*arm(SEQUENTIAL, 20, 50, 10), *arm("L1", 99, drift=3, step=40), *arm("L2", 96, drift=3)]
-    )
-    assert "**L2** (3 of 4" in sure, "what keeps more but not surely enough is not the best"
-    none = the_best([*arm(SEQUENTIAL, 20), *arm("L1", 50, ua=60), *arm("L2", 90, ua=20)])
-    assert "**L1** (no arm's UA reaches 90 %, its is highest)" in none
-    assert bars([]) is None
-    assert bars(arm(PROJECTION, 90)) is None
-    missing = "The plain sequence, or every arm that holds it back, is not measured."
-    assert missing in report(ROOT, arm(PROJECTION, 90))
-    single = [row for row in rows if not row.seed]
-    assert against(single)[PROJECTION][0] == "95", "a single sequence has no interval"
-    single += [row for row in arm("L2", 99, 99, drift=9) if not row.seed]
-    assert "**projection** (0 of 4" in the_best(single), "and its means decide"
-
-
-def test_what_readme_says_of_the_shipped_sequences_is_so() -> None:
-    every = read_states(ROOT / "assets" / "experiments" / "paper3")
-    for domain, kept_by_plain in (("objects", (50, 80)), ("styles", (0, 15))):
-        rows = [
-            row for row in every if (row.domain, row.base, row.order) == (domain, FIRST_BASE, 0)
-        ]
-        told = against(rows)
-        assert "**L2** (4 of 4 bars met with the whole interval" in the_best(rows)
-        assert all(cell.endswith("), met") for cell in told["L2"])
-        assert len({row.seed for row in rows if row.arm == "L2"}) == 5
-        assert kept_by_plain[0] < float(told[SEQUENTIAL][1].split()[0]) < kept_by_plain[1]
-        projection = judged(rows, "", PROJECTION, SEQUENTIAL, "ra_i")
-        assert ("**held**" if domain == "styles" else "**undecided**") in projection
-        assert min(drifts(rows, PROJECTION)) > 100
-        assert float(told[PROJECTION][1].split()[0]) < BARS["ra_i"].bound
-        mixed = [float(cell.split()[0]) for cell in told[WITH_L2][:4]]
-        assert (mixed[0] < 90) == (domain == "styles")
-        assert min(mixed[1], mixed[2]) > 90
-        assert mixed[3] < 40
-        last = [
-            row for row in every if (row.domain, row.base, row.number) == (domain, "EraseDiff", 12)
-        ]
-        assert {row.arm for row in last if row.arm != SEQUENTIAL} == {PROJECTION, WITH_L2}
-        assert all(row.ua < BARS["ua"].bound for row in last if row.arm != SEQUENTIAL)
-
-
-def table_of(rows: list[SequenceState], heading: str, place: int = 0) -> list[str]:
-    """The lines of a table of the report under the first heading of that name."""
-    within = report(ROOT, rows).partition(f"# {heading}\n")[2].partition("\n#")[0]
-    tables = [part for part in within.split("\n\n") if part.strip().startswith("|")]
-    return tables[place].strip().splitlines()
-
-
-def the_best(rows: list[SequenceState]) -> str:
-    """The best arm of those that hold a sequence back, and why."""
-    found = bars(rows)
-    said = f"**{found['best']}** ({found['why']})"
-    assert f"best after {found['when']}: {said}." in report(ROOT, rows)
-    return said
-
-
-def against(rows: list[SequenceState]) -> dict[str, list[str]]:
-    """What stands in the table of bars, by arm."""
-    found = bars(rows)["reached"]
-    text = "\n".join(table_of(rows, "After 12 requests", place=1))
-    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == [f"| {arm}" for arm in found]
-    lines = [
-        line.removeprefix("| ").removesuffix(" |").split(" | ") for line in text.splitlines()[2:]
-    ]
-    return {name: cells for name, *cells in lines}
-
-
-@pytest.mark.parametrize(("ra_i", "label"), [(60, "held"), (5, "not held"), (22, "undecided")])
-def test_a_claim_is_decided_by_sequences_and_by_their_pictures(ra_i: float, label: str) -> None:
-    rows = [*arm(SEQUENTIAL, 20), *arm("L2", ra_i, step=3)]
-    assert f"**{label}**" in judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
-    assert "not measured" in judged(rows, "keeps more", "TIES", SEQUENTIAL, "ra_i")
-
-
-def test_three_equal_values_decide_nothing_by_themselves() -> None:
-    """The interval of three equal differences has no width; one picture more in each is no
-    difference.
-    """
-    rows = [*arm(SEQUENTIAL, 20), *arm("L2", 22.7)]
-    line = judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
-    assert "+2.7 (+2.7 to +2.7) points, 3 sequences" in line
-    assert "**undecided**" in line
-    _, low, high = share_interval(arm(SEQUENTIAL, 100, step=0), "ra_i")
-    assert low < 95
-    assert high > 105
-    assert "+2.7 points, 1 sequence |" in judged(
-        [r for r in rows if not r.seed], "", "L2", SEQUENTIAL, "ra_i"
-    )
-
-
-@pytest.mark.parametrize(
-    ("ra_i", "ua", "label"),
-    [
-        (60, 80, "not comparable"),
-        (60, 100, "held"),
-        (5, 100, "not comparable"),
-        (5, 80, "not held"),
-    ],
-)
-def test_only_a_difference_that_forgetting_explains_is_not_comparable(
-    ra_i: float, ua: float, label: str
-) -> None:
-    """Keeping more at a higher UA, or less at a lower one, is no less true for it."""
-    rows = [*arm(SEQUENTIAL, 20, ua=90), *arm("L2", ra_i, ua=ua)]
-    assert f"| {ua}, 90 | **{label}** |" in judged(rows, "keeps more", "L2", SEQUENTIAL, "ra_i")
-
-
-def test_every_claim_of_the_paper_has_a_line() -> None:
-    rows = [
-        row
-        for name in ARMS
-        for row in arm(
-            name, {SEQUENTIAL: 80, PROJECTION: 90, WITH_SELECTION: 97, UNHELD: 10}.get(name, 60)
-        )
-    ]
-    rows = [
-        dataclasses.replace(row, cumulative_s=800.0) if row.arm == AT_ONCE else row for row in rows
-    ]
-    lines = claims(rows)
-    assert sum("than plain" in line for line in lines) == 2 * len(HOLDING)
-    assert not [line for line in lines if ALL_LAYERS in line], "other layers are no control"
-    (best,) = [line for line in lines if "Projection keeps most" in line]
-    assert "projection, L1" in best
-    assert "**held**" in best
-    both, small = [line for line in lines if "adds to projection" in line]
-    assert f"{WITH_SELECTION}, {PROJECTION}" in both
-    assert "**held**" in both
-    assert f"{WITH_L2}, {PROJECTION}" in small
-    plain, free = [line for line in lines if "Keeps less than 50 %" in line]
-    assert "**not held**" in plain
-    assert UNHELD in free
-    assert "**held**" in free
-    (price,) = [line for line in lines if "costs more" in line]
-    assert "3.3 times (3.3 to 3.3)" in price
-    assert "**held**" in price
-    assert no_collapse(rows) == {SEQUENTIAL: "81 ± 2", UNHELD: "11 ± 2"}
-    text = report(ROOT, rows)
-    assert "The plain sequence keeps 81 ± 2 % of its own domain and does not collapse" in text
-    assert "with weight 3" in text
-    assert "without both and keeps 11 ± 2 %" in text
-    assert no_collapse([*arm(SEQUENTIAL, 10), *arm(UNHELD, 10)]) == {}
-    assert "does not collapse" not in report(ROOT, [*arm(SEQUENTIAL, 10), *arm(UNHELD, 10)])
-
-
-def test_a_line_per_arm_best_kept_first_and_the_original_last() -> None:
-    noted = [
-        dataclasses.replace(row, notes=("It leaves out 3 %.",)) for row in arm(PROJECTION, 85)[:1]
-    ]
-    lines = table_of([*arm(SEQUENTIAL, 20), *noted, *arm(PROJECTION, 85)[1:]], "After 12 requests")
-    assert lines[2].startswith(
-        "| projection | 95 ± 0 | 86 ± 2 (64 %, n = 144) | 95 ± 0 (71 %, n = 144) | 45 ± 0 (34 %) |"
-    )
-    assert lines[3].startswith("| sequential |")
-    assert lines[4].startswith("| original | 10 ± 0 | 100 (75 %) |")
-    assert lines[4].endswith("| 3 |")
-    assert len(lines) == 5
-    assert notes(noted + arm(SEQUENTIAL, 20)) == ["projection, seed 0: It leaves out 3 %."]
-    again = dataclasses.replace(noted[0], seed=2)
-    assert notes([*noted, again]) == ["projection, seeds 0, 2: It leaves out 3 %."]
-    assert not notes(
-        [*(dataclasses.replace(row, number=3) for row in noted), *arm(SEQUENTIAL, 20)]
-    ), "of the last alone"
-    assert with_half([]) == with_half([None]) == "–"
-    assert with_half([1.0]) == "1"
-    svg = figure(
-        [
-            BASE,
-            dataclasses.replace(BASE, number=1),
-            dataclasses.replace(BASE, domain="styles", arm="L2"),
-        ]
-    )
-    assert svg.count("<polyline") == 8
-    assert "Styles: drift" in svg
-    assert figure([]).startswith("<svg")
-    told = figure([dataclasses.replace(BASE, order=1), dataclasses.replace(BASE, base="EraseDiff")])
-    assert ">Objects, in reverse: drift<" in told
-    assert ">Objects, EraseDiff: drift<" in told
-    everything = [dataclasses.replace(BASE, arm=name) for name in ARMS]
-    assert figure(everything).count("<polyline") == 4 * len(ARMS), "every arm has a colour"
-
-
-def test_the_short_table_has_both_domains_side_by_side_after_the_last_request() -> None:
-    """Nothing of an earlier request, another order or another method gets in, and what is missing
-    is a dash.
-    """
-    rows = [
-        *arm(SEQUENTIAL, 20, drift=15),
-        *arm(PROJECTION, 85),
-        dataclasses.replace(BASE, domain="styles", ra_i=8.0),
-    ]
-    noise = [dataclasses.replace(row, ra_i=1.0, **other) for row in arm(SEQUENTIAL, 20)
-             for other in ({"number": 3}, {"order": 1}, {"base": "ESD"})]  # fmt: skip
-    head, _, bar, first, last = table_of(rows + noise, "In short")
-    assert head.startswith("| arm | objects: UA, % | objects: RA-I, % |")
-    assert head.endswith("| styles: drift, % | sequences |")
-    assert bar == "| *bar* | ≥ 90 | ≥ 80 | ≥ 90 | ≤ 40 | ≥ 90 | ≥ 80 | ≥ 90 | ≤ 40 |  |"
-    assert first == "| projection | 95 ± 0 | 86 ± 2 | 95 ± 0 | 20 ± 0 | – | – | – | – | 3 + 0 |"
-    assert (
-        last == "| sequential | 95 ± 0 | 21 ± 2 | 95 ± 0 | 100 ± 0 | 100 | 8 | 50 | 100 | 3 + 1 |"
-    )
-    assert len(table_of([], "In short")) == 3
-
-
-def test_what_a_request_costs_is_said_by_arm_and_with_the_threads_it_was_measured_with() -> None:
-    last = {SEQUENTIAL: 20.0, "L1": 23.0, "L2": 40.0}
-    ends = [
-        dataclasses.replace(row, seconds=last[row.arm]) for name in last for row in arm(name, 50)
-    ]
-    rows = [*ends, *(dataclasses.replace(row, number=1, seconds=20.0) for row in ends)]
-    assert growth([row for row in rows if row.arm == "L1"]) == pytest.approx([1.15] * 3)
-    told = against(rows)
-    assert [cells[-2] for cells in (told[SEQUENTIAL], told["L1"], told["L2"])] == [
-        "1.00 (1.00 to 1.00), met", "1.15 (1.15 to 1.15), met", "2.00 (2.00 to 2.00), not met"
-    ]  # fmt: skip
-    assert told["L1"][-1] == "23 (23 to 23), met"
-    assert told["L2"][-1] == "40 (40 to 40), not met"
-    assert "Measured with 2 threads in 1 process.\n" in report(ROOT, rows)
-
-
-def test_sequences_are_of_the_world_and_leave_something_alone() -> None:
-    for domain, entries in (("objects", OBJECTS), ("styles", STYLES)):
-        names = SEQUENCES[domain]
-        assert len(names) == len(set(names)) == 12
-        assert set(names) < {entry.name for entry in entries}
-    cells = grid(3)
-    assert len(set(cells)) == len(cells) == 3 * 2 * 2 * 3 * len(ARMS) + 2 * 2 * len(CONTENDERS)
-    cut = [cell for cell in cells if cell.cut]
-    first = [cell for cell in cut if (cell.order, cell.base) == (0, "concept ablation")]
-    by_seed = {seed: {cell.arm for cell in first if cell.seed == seed} for seed in range(6)}
-    several = set(ARMS) - {UNHELD, ALL_LAYERS}
-    assert by_seed == dict(
-        enumerate([set(ARMS), several, several, set(CONTENDERS), set(CONTENDERS), set()])
-    )
-    few = {(cell.order, cell.base, cell.seed, cell.arm) for cell in set(cut) - set(first)}
-    assert few == {
-        (*way, 0, name)
-        for way in ((1, "concept ablation"), (0, "EraseDiff"))
-        for name in (SEQUENTIAL, PROJECTION, WITH_L2)
+def state(
+    arm: str = PLAIN,
+    erased: float = 0,
+    own: float | tuple[float, float] = 50,
+    rest: float = 90,
+    first: float = 0,
+    number: int = 2,
+    **where: Any,
+) -> State:
+    """A state of two erased concepts, two kept ones and two of the other domain, in percent."""
+    own = own if isinstance(own, tuple) else (own, own)
+    right = dict.fromkeys(REQUESTS[:number], shown(erased)) | dict.fromkeys(OTHERS, shown(rest))
+    right |= dict(zip(KEPT, map(shown, own), strict=True))
+    found = {
+        "right": right,
+        "original": dict.fromkeys(right, shown(100)),
+        "first": dict.fromkeys(REQUESTS[:number], shown(first)),
+        "moved": {"dog": 0.01, "fish": 0.04, "bear": 0.02, "frog": 0.02},
+        "similar": {"bear": 0.9, "frog": 0.5},
+        "layers": {"mid.to_k": 2.0},
+        "drift": 3.0,
+        "notes": [],
     }
-    one, two = (RequestSequence("objects", order, 0, "ESD", SEQUENTIAL) for order in (0, 1))
-    assert one.requests(False) == two.requests(False)[::-1]
-    layers = {cell.arm: cell.settings(False)[0].unlearn.modules for cell in cells}
-    rates = {
-        cell.arm: cell.settings(False)[0].unlearn.lr for cell in cells if cell.domain == "objects"
-    }
-    assert layers == dict.fromkeys(ARMS, "keys_values") | {ALL_LAYERS: "all"}
-    assert rates == dict.fromkeys(ARMS, 4e-3) | {
-        ALL_LAYERS: 2e-3,
-        "L2": 1e-2,
-        WITH_L2: 1e-2,
-    }, "the plain sequence at its best rate"
+    kinds = tuple(kinds_of(where.get("sequence", "objects 1")))
+    asked = cell(where.pop("sequence", "objects 1"), arm, **where)
+    return State(asked, number, found, REQUESTS, kinds, KEPT, 1000, number == 2)
 
 
-def test_what_counts_as_kept_is_no_anchor_in_any_order_and_has_many_pictures() -> None:
-    assert kept("styles") == ("ink", "arcade", "chalk")
-    for domain, names in SEQUENCES.items():
-        anchors = {
-            with_allowed_anchor(make_config("cat"), name, order[:place]).anchor
-            for order in (names, names[::-1])
-            for place, name in enumerate(order)
+class TestGrid:
+    def test_test_concepts_are_requested_and_kept_evenly_and_no_development_one_is(self) -> None:
+        every = Counter(name for names in TESTS.values() for name in names)
+        assert not set(every) & DEVELOPMENT
+        test = [e for e in known_concepts() if not e.fresh and e.name not in DEVELOPMENT]
+        for entry in test:
+            folds = [
+                name for name in TESTS if name != MIXED and kind_of(entry.name) in kinds_of(name)
+            ]
+            asked = [name for name in folds if entry.name in TESTS[name]]
+            left = [name for name in folds if entry.name in kept(name)]
+            times = 1 if entry.kind == "object" else 2
+            assert (len(asked), len(left)) == (times, times), entry.name
+        styles = [name for name in TESTS if name.startswith("styles")]
+        assert len(styles) == 4
+        assert all(len(kept(name)) >= 4 for name in styles)
+        mixed = Counter(map(kind_of, TESTS[MIXED]))
+        assert mixed == {"object": 10, "style": 6}
+        assert {kind_of(name) for name in kept(MIXED)} == {"object", "style"}
+        assert others(MIXED) == ()
+
+    def test_trials_are_of_development_concepts_alone(self) -> None:
+        for name, asked in TUNED.items():
+            assert {*asked, *kept(name), *others(name), *panel(name, 0, False)} <= DEVELOPMENT
+        assert {*DEVELOPMENT_OBJECTS} == {
+            *TUNED["development objects"], *kept("development objects")
+        }  # fmt: skip
+
+    def test_every_arm_has_as_many_trials_which_all_differ(self) -> None:
+        for arm, trials in ARMS.items():
+            assert len(trials) == TRIALS
+            assert len({str(sorted(trial.items())) for trial in trials}) == TRIALS, arm
+            made = [cell(arm=arm, tried=(trial,)).settings(False) for trial in range(TRIALS)]
+            assert len({str(one) for one in made}) == TRIALS, arm
+
+    def test_the_papers_projection_and_the_exact_one_differ_in_that_alone(self) -> None:
+        papers, exact = (cell(arm=arm).settings(False)[0] for arm in (PAPERS, paper3.EXACT))
+        assert papers.regularize.project == "gradients"
+        assert papers.regularize.protect == exact.regularize.protect == "concepts"
+        same = dataclasses.replace(papers.regularize, project="exact")
+        assert dataclasses.replace(papers, regularize=same) == exact
+        assert cell(arm=OURS).settings(False)[0].regularize.protect == "tokens"
+
+    def test_a_way_without_rehearsal_has_no_retain_term(self) -> None:
+        alone, rehearsed = (cell(rehearsal=how).settings(False)[0] for how in (ALONE, REHEARSED))
+        assert alone.unlearn.retain_loss == "none"
+        assert rehearsed.unlearn.retain_loss == "preserve"
+        esd = cell(base=SECOND_BASE, rehearsal=REHEARSED).settings(False)[0]
+        assert esd.unlearn == dataclasses.replace(rehearsed.unlearn), "one budget for both bases"
+
+    def test_only_requests_on_top_of_others_have_a_teacher(self) -> None:
+        taught = {
+            arm: cell(arm=arm, teacher="original").settings(False)[0].regularize.teacher
+            for arm in ARMS
         }
-        assert len(kept(domain)) >= 1
-        assert not set(kept(domain)) & {*names, *anchors}
-        asked = panel(domain, 0, False)
-        assert not anchors - set(names) & set(asked), "an anchor is not looked at"
-        assert sum(len(asked[name]) for name in kept(domain)) == 48
-        assert {len(own) for name, own in asked.items() if name not in kept(domain)} == {4}
+        apart = {TIES, paper3.ARITHMETIC, APART, AT_ONCE}
+        assert {arm for arm in taught if taught[arm] == "previous"} == apart
+
+    def test_the_mixed_sequence_takes_the_trial_of_each_kind(self) -> None:
+        both = cell(MIXED, tried=(1, 3))
+        rates = [both.settings(False, kind)[0].unlearn.lr for kind in ("object", "style")]
+        assert rates == [4e-3, 1.6e-2]
+
+    def test_the_declared_cut(self) -> None:
+        """Every arm of the issue in the paper's way; each claim's arms in every fold."""
+        ways = {way[:2]: way[2] for way in CUT}
+        assert set(HOLDING) | {PLAIN, AT_ONCE, APART} == set(ways[WAY])
+        assert WITH_SELECTION not in ways[WAY]
+        assert all({PLAIN, L2, TIES, PAPERS} <= set(arms) for arms in ways.values())
+        assert all(set(arms) <= set(ways[way]) for way, arms in CUT_MIXED.items())
 
 
-@pytest.mark.parametrize("domain", SEQUENCES)
-def test_the_other_domain_is_asked_by_prompts_that_name_nothing_requested(domain: str) -> None:
-    known = [entry for entry in known_concepts() if not entry.fresh]
-    asked = panel(domain, 0, False)
-    kinds = {entry.name: entry.kind for entry in known}
-    others = [name for name in asked if kinds[name] != kinds[SEQUENCES[domain][0]]]
-    assert len(others) >= 14
-    for name in others:
-        assert not set(named([prompt for prompt, _ in asked[name]])) & set(SEQUENCES[domain])
+def fake(tmp_path: Path, **how: Any) -> Paper3:
+    model = SimpleNamespace(base_hash="hash", cross_weights=dict)
+    return Paper3(Extent(tmp_path, **how), model, SimpleNamespace())
 
 
-@pytest.mark.parametrize("domain", SEQUENCES)
-def test_tuning_sees_no_prompt_and_no_seed_of_the_test(domain: str) -> None:
-    splits = [panel(domain, seed, False, split) for split in ("test", "dev") for seed in range(3)]
-    texts = [{prompt.text for own in asked.values() for prompt, _ in own} for asked in splits]
-    seeds = [{seed for own in asked.values() for _, seed in own} for asked in splits]
-    assert not texts[0] & texts[3]
-    assert texts[0] == texts[1]
-    assert sum(map(len, seeds)) == len(set().union(*seeds)), "no two panels share a seed"
-    trained = {
-        p.text
-        for name in SEQUENCES[domain]
-        for p in preview_concept(make_config(name)).forget.train
+def stored_as(bench: Paper3, monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
+    """Let cells count as stored with these values."""
+    monkeypatch.setattr(paper3, "stored", lambda _, cell: (values.get(cell, {}), 0.0))
+
+
+def trial_state(ua: float, stay: float, sequence: str) -> dict[str, Any]:
+    right = dict.fromkeys(TUNED[sequence], shown(100 - ua))
+    right |= dict.fromkeys([*kept(sequence), *others(sequence)], shown(stay))
+    return {str(len(TUNED[sequence])): {"right": right}}
+
+
+class TestChoice:
+    def test_cells_are_known_once_what_they_depend_on_is_stored(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Plain trials first, then those of the other arms with the chosen teacher, then tests with
+        the chosen trials, by kind.
+        """
+        bench, values = fake(tmp_path), {}
+        stored_as(bench, monkeypatch, values)
+        first = bench.cells()
+        assert {(c.arm, c.sequence) for c in first} == {(PLAIN, name) for name in TUNED}
+        assert len(first) == 3 * 2 * 2 * TRIALS
+        for one in first:
+            keeps = {"previous": 40, "original": 60}[one.teacher]
+            best = one.tried == ((3,) if one.sequence == "development styles" else (1,))
+            values[one] = trial_state(90, keeps + 20 * best, one.sequence)
+        second = [one for one in bench.cells() if one not in first]
+        assert {one.arm for one in second} == {a for *_, arms in CUT for a in arms} - {PLAIN}
+        assert {one.teacher for one in second} == {"original"}
+        assert set(Counter((c.way, c.arm, c.sequence) for c in second).values()) == {TRIALS}
+        assert not [one for one in second if one.sequence in TESTS]
+        values |= {one: trial_state(90, 50, one.sequence) for one in second}
+        tests = [one for one in bench.cells() if one not in (*first, *second)]
+        assert {one.sequence for one in tests} == set(TESTS)
+        assert len(tests) == len(set(tests))
+        plain = [one for one in tests if one.arm == PLAIN and one.way == WAY]
+        assert {one.sequence: one.tried for one in plain} == {
+            name: {"objects": (1,), "styles": (3,), "mixed": (1, 3)}[name.split()[0]]
+            for name in TESTS
+        }
+        assert {one.seed for one in tests} == {0}
+        folds = len(TESTS) - 1
+        for arm, own in itertools.groupby(tests, key=lambda one: (one.way, one.arm)):
+            size = len(list(own))
+            assert size in (folds, 1), f"{arm} is whole before the next"
+        bases = [one.base for one in tests]
+        assert bases == sorted(bases, key=[FIRST_BASE, SECOND_BASE].index)
+
+    def test_the_full_grid_has_every_arm_of_every_way_with_all_seeds(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = fake(tmp_path, full=True, seeds=2)
+        monkeypatch.setattr(bench, "_measured", lambda _: True)
+        stored_as(bench, monkeypatch, {})
+        tests = [one for one in bench.cells() if one.sequence in TESTS]
+        folds = [one for one in tests if one.sequence != MIXED]
+        assert len(folds) == 2 * 2 * 2 * len(ARMS) * (len(TESTS) - 1)
+        assert [one.seed for one in tests] == sorted(one.seed for one in tests)
+
+    def test_another_architecture_repeats_the_main_claim_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = fake(tmp_path, bundled="pocket-flow")
+        monkeypatch.setattr(bench, "_measured", lambda _: True)
+        stored_as(bench, monkeypatch, {})
+        tests = [one for one in bench.cells() if one.sequence in TESTS]
+        assert {one.arm for one in tests} == {PLAIN, L2, TIES}
+        assert MIXED not in {one.sequence for one in tests}
+
+    def test_what_forgets_enough_is_chosen_by_what_it_keeps(self) -> None:
+        def found(ua: float, stay: float) -> float:
+            ends = trial_state(ua, stay, "development styles").popitem()[1]
+            return score(ends, TUNED["development styles"], kept("development styles"))
+
+        assert found(90, 50) > found(80, 100), "keeping more does not make up for less forgetting"
+        assert found(90, 60) > found(100, 50), "forgetting more than enough does not"
+        assert found(90, 50) == found(100, 50)
+        assert best_trial({2: 1.0, 1: 1.0, 0: 0.5}) == 1
+        assert best_trial({}) == 0
+
+    def test_the_teacher_is_that_of_the_best_trials_of_both_kinds(self) -> None:
+        found = {"previous": [{0: 9.0, 1: 5.0}, {0: 4.0}], "original": [{0: 8.0}, {0: 6.0, 1: 1.0}]}
+        assert best_teacher(found) == "original"
+        assert best_teacher(found | {"original": [{0: 8.0}, {}]}) == "previous", "half is measured"
+        assert best_teacher({}) == "previous"
+
+
+class TestTraining:
+    def test_nothing_of_the_same_side_is_trained_on_or_an_anchor(self) -> None:
+        """So the data of a request are the same in every fold, and adapters can be shared."""
+        for sequence, names in (TESTS | TUNED).items():
+            for name in names:
+                held = held_out(sequence, name)
+                config = with_concept(cell(sequence).settings(False, kind_of(name))[0], name)
+                gone = [preview_concept(with_concept(config, other)) for other in held]
+                concept = drop_retain_prompts(with_allowed_anchor(config, name, held), gone)
+                kind = [e.name for e in known_concepts() if e.kind == concept.kind and not e.fresh]
+                test = {n for n in kind if (n in DEVELOPMENT) == (sequence in TUNED)}
+                assert concept.anchor not in test, name
+                texts = [*retain_prompts(concept, 32), *concept.anchors]
+                assert not [t for t in texts for n in test if f" {n} " in f" {t} "], name
+
+    def test_a_gradient_counts_three_and_all_at_once_is_trained_anew(self) -> None:
+        alone, rehearsed = (cell(rehearsal=how).settings(False)[0] for how in (ALONE, REHEARSED))
+        assert forwards(alone) == 4 * (3 * 30 + 16)
+        assert forwards(rehearsed) == 2 * forwards(alone)
+        esd = cell(base=SECOND_BASE).settings(False)[0]
+        assert forwards(esd) == 4 * (3 * 30 + 3 * 16)
+        chosen = cell(arm=paper3.SELECTIVE).settings(False)[0]
+        assert forwards(chosen) == forwards(alone) + 4 * 3 * 4
+        assert forwards_in_all(cell(), False) == 8 * forwards(alone)
+        assert forwards_in_all(cell(arm=AT_ONCE), False) == 36 * forwards(alone)
+
+
+class TestPanel:
+    @pytest.mark.parametrize("sequence", [*TESTS, *TUNED])
+    def test_prompts_name_nothing_requested_but_their_own(self, sequence: str) -> None:
+        asked, requests = panel(sequence, 0, False), paper3.sequences()[sequence]
+        for name, rows in asked.items():
+            if name not in requests:
+                assert not set(named([prompt for prompt, _ in rows])) & set(requests), name
+        seeds = [seed for rows in asked.values() for _, seed in rows]
+        assert len(seeds) == len(set(seeds))
+        assert {len(asked[name]) for name in requests} == {4}
+
+    def test_between_marks_only_the_latest_request_is_looked_at(self) -> None:
+        asked, names = panel("objects 1", 0, False), TESTS["objects 1"]
+        assert marks(cell(), False) == [1, 4, 8]
+        assert marks(cell(arm=AT_ONCE), False) == [4, 8]
+        assert marks(cell("development objects"), False) == [4]
+        assert list(looked_at(asked, cell(), 2, False)) == [names[1]]
+        fourth = looked_at(asked, cell(), 4, False)
+        assert set(asked) - set(fourth) == set(names[4:])
+        assert looked_at(asked, cell(), 8, False) == asked
+
+
+class Still:
+    """A model with two layers that read text states."""
+
+    def cross_weights(self) -> dict[str, torch.Tensor]:
+        return {"one": torch.eye(2), "two": 2 * torch.eye(2)}
+
+
+def test_movement_is_that_of_keys_and_values_relative_to_what_they_were() -> None:
+    """|dW c|^2 = 9 and |W c|^2 = 1 + 4 for c = (1, 0), and nothing moves for (0, 1)."""
+    adapter = {
+        "one.lora_A.weight": torch.tensor([[3.0, 0.0]]),
+        "one.lora_B.weight": torch.tensor([[1.0], [0.0]]),
+        "other.lora_A.weight": torch.tensor([[4.0, 4.0]]),
+        "other.lora_B.weight": torch.tensor([[1.0], [1.0]]),
     }
-    assert not trained & (texts[0] | texts[3])
+    vectors = {"along": torch.tensor([1.0, 0.0]), "across": torch.tensor([0.0, 1.0])}
+    found = movement(Still(), adapter, vectors)
+    assert found == {"along": pytest.approx((9 / 5) ** 0.5), "across": 0.0}
+    assert movement(Still(), adapter, {}) == {}
+    norm = update_of((adapter["other.lora_A.weight"], adapter["other.lora_B.weight"])).norm()
+    assert layer_norms(adapter) == {"one": 3.0, "other": pytest.approx(norm.item())}
 
 
-def test_between_marks_only_the_latest_request_is_looked_at() -> None:
-    asked, names = panel("objects", 0, False), SEQUENCES["objects"]
-    cell = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
-    assert REQUEST_MARKS[:2] == (1, 3)
-    assert list(looked_at(asked, cell, 2, False)) == [names[1]]
-    third = looked_at(asked, cell, 3, False)
-    assert set(names[:3]) < set(third)
-    assert not set(names[3:]) & set(third)
-    assert set(kept("objects")) < set(third)
-    assert looked_at(asked, dataclasses.replace(cell, arm=AT_ONCE), 2, False) == {}
-    assert looked_at(asked, cell, 12, False) == asked
+class TestStatistics:
+    def test_rates_and_relapse_by_concept(self) -> None:
+        one = state(erased=30, own=(40, 60), rest=90, first=10)
+        assert rate("ua")(one) == {"dog": 70.0, "fish": 70.0}
+        assert rate("ra_i")(one) == {"bear": 40.0, "frog": 60.0}
+        assert rate("ra_c")(one) == {"photo": 90.0, "ink": 90.0}
+        assert relapse(one) == {"dog": pytest.approx(20.0), "fish": pytest.approx(20.0)}
+        assert moved("target")(one) == {"fish": 4.0}
+        assert moved("erased")(one) == {"dog": 1.0}
+        assert moved("kept")(one) == {"bear": 2.0, "frog": 2.0}
+
+    def test_the_unit_is_the_concept_seeds_and_sequences_inside(self) -> None:
+        states = [state(own=(0, 100)), state(own=(100, 100), seed=1)]
+        assert by_concept(units(states, rate("ra_i"))) == [50.0, 100.0]
+
+    def test_only_what_the_stored_trials_choose_counts(self) -> None:
+        trials = [
+            dataclasses.replace(
+                state(erased=0, own=10 + 40 * (tried == 2), tried=(tried,)),
+                cell=cell("development objects", tried=(tried,)),
+            )
+            for tried in range(3)
+        ]
+        tests = [state(tried=(tried,)) for tried in range(3)]
+        found = Results([*trials, *tests])
+        assert found.teachers == {WAY: "previous"}
+        assert [one.cell.tried for one in found.ends] == [(2,)]
+        assert len(Results(tests).ends) == 3, "an arm without trials counts"
+        other = [dataclasses.replace(t, cell=dataclasses.replace(t.cell, teacher="original"))
+                 for t in tests]  # fmt: skip
+        assert not Results([*trials, *other]).ends, "with another teacher than the chosen one"
+
+
+class TestClaims:
+    @pytest.mark.parametrize(
+        ("values", "sign", "label"),
+        [
+            ((5, 6, 7, 6, 5), 1, "held"),
+            ((-5, -6, -7, -6, -5), 1, "not held"),
+            ((-5, -6, -7, -6, -5), -1, "held"),
+            ((5, -6, 7, -6, 1), 1, "undecided"),
+            ((5,), 1, "undecided"),
+            ((), 1, "not tested"),
+        ],
+    )
+    def test_a_verdict(self, values: tuple[float, ...], sign: int, label: str) -> None:
+        assert judged([Row("", "", "", "", values, sign=sign)]) == [label]
+
+    def test_verdicts_are_corrected_over_the_tested_rows_of_a_table(self) -> None:
+        """One p of 0.03 holds alone, and not beside another that is tested."""
+        near = Row("", "", "", "", (1.0,), p=0.03, interval=(1.0, 0.1, 1.9))
+        untested = Row("", "", "", "")
+        far = dataclasses.replace(near, p=0.5)
+        assert judged([near, untested]) == ["held", "not tested"]
+        assert judged([near, far]) == ["undecided", "undecided"]
+        assert judged([dataclasses.replace(near, p=0.001), near]) == ["held", "held"]
+
+    def rows(self, ua: float = 100) -> list[State]:
+        plain = [state(own=(20, 30), erased=0, sequence=s, seed=n) for n, s in enumerate(OBJECTS)]
+        held = [
+            state(L2, own=(70, 90), erased=100 - ua, sequence=s, seed=n)
+            for n, s in enumerate(OBJECTS)
+        ]
+        return plain + held
+
+    @pytest.mark.parametrize(("ua", "label"), [(100, "held"), (90, "not comparable")])
+    def test_what_forgets_less_is_not_better_for_keeping_more(self, ua: float, label: str) -> None:
+        found = paper_claims(Results(self.rows(ua)))
+        (row,) = [r for r in found if (r.arms, r.where) == ("L2 – plain", "objects")
+                  and r.text == "Keeps more of its own domain"]  # fmt: skip
+        assert row.values == (50.0, 60.0)
+        assert row.counted == "2 concepts, 2 sequences, 2 seeds"
+        assert row.ua == f"{ua}, 100"
+        wide = dataclasses.replace(row, values=(50.0, 51.0, 52.0))
+        assert judged([wide]) == [label]
+
+    def test_every_claim_has_a_row_with_or_without_cells(self) -> None:
+        rows = paper_claims(Results([]))
+        assert {judged(rows)[at] for at in range(len(rows))} == {"not tested"}
+        measured = paper_claims(Results(self.rows()))
+        assert [(r.text, r.where) for r in measured if "best other" not in r.text] == [
+            (r.text, r.where) for r in rows if "best other" not in r.text
+        ]
+        for domain in ("objects", "styles"):
+            for arm in ("L1", L2, "selective", TIES, PAPERS):
+                mine = [r for r in rows if r.where == domain and r.arms == f"{arm} – {PLAIN}"]
+                assert len(mine) == 2
+        own = own_claims(Results(self.rows()))
+        assert {r.where for r in own} == {"objects", "styles", "mixed"}
+        assert sum("comes back" in r.text for r in own) == 12
+
+    def test_the_papers_r_is_over_kept_concepts_after_one_request(self) -> None:
+        states = [
+            state(own=(10 * n, 90), number=1, sequence=s, seed=0) for n, s in enumerate(OBJECTS)
+        ]
+        row = similarity(Results(states), "objects")
+        assert row.counted == "4 kept concepts of 2 sequences"
+        assert row.interval[0] < -0.95
+        assert judged([row]) == ["held"]
+        assert row.where == "objects"
+
+
+OBJECTS = ("objects 1", "objects 2")
+
+
+class TestReport:
+    def test_without_cells_every_claim_is_not_tested_and_there_is_no_figure(self) -> None:
+        text = report(ROOT / "paper3", [])
+        assert "| **not tested** |" in text
+        assert "**held**" not in text
+        assert ".svg" not in text
+        assert "Our bars" not in text
+        assert figure([]) == ""
+
+    def test_tables_have_a_row_of_every_arm_and_the_original(self) -> None:
+        rows = [state(arm, erased=20, first=0) for arm in (PLAIN, TIES)]
+        text = report(ROOT / "paper3", rows)
+        section = text.partition("## Objects, concept ablation, without rehearsal")[2]
+        assert (
+            "| TIES | 80 ± 0 | 50 ± 0 | 90 ± 0 | +20 ± 0 | 4.0 | 1.0 | 2.0 ± 0.0 | 3.00 |"
+            in section
+        )
+        assert (
+            "| objects | TIES | concept ablation, without rehearsal | +20 ± 0 | 0 of 2 | dog, +20 |"
+            in text
+        )
+        assert "| original | 0 ± 0 | 100 ± 0 | 100 ± 0 |" in section
+        assert "| `mid.to_k` | 2.00 |" in text
+        assert "](paper3.svg)" in text
+        assert "| TIES | 80, " in text.partition("Our bars")[2]
+
+    def test_trials_are_printed_with_the_chosen_one(self) -> None:
+        trials = [
+            dataclasses.replace(
+                state(own=10 + 40 * (tried == 2), tried=(tried,)),
+                cell=cell("development objects", tried=(tried,)),
+            )
+            for tried in range(4)
+        ]
+        text = report(ROOT / "paper3", trials)
+        assert (
+            "lr 0.002: 100 / 10 / 90; lr 0.004: 100 / 10 / 90; **lr 0.008: 100 / 50 / 90**" in text
+        )
+        assert "- concept ablation, without rehearsal: the previous model teaches." in text
+
+    def test_the_figure_has_curves_and_a_map_for_both_grounds(self) -> None:
+        rows = [
+            state(arm, number=n, erased=40, first=10 * n) for arm in (PLAIN, L2) for n in (1, 2)
+        ]
+        svg = figure(rows)
+        root = ET.fromstring(svg)
+        lines = root.findall(".//{*}polyline")
+        assert len(lines) == 4 * 2
+        assert "prefers-color-scheme:dark" in svg
+        assert relapse_rows(Results(rows)) == [
+            {"arm": arm, "values": [pytest.approx(20.0)] * 2} for arm in (PLAIN, L2)
+        ]
+        assert svg.count('fill="#f0883e"') == 4
+        everything = figure([state(arm) for arm in ARMS])
+        assert len({x.get("stroke") for x in ET.fromstring(everything).iter()
+                       if x.tag.endswith("polyline")}) == len(ARMS)  # fmt: skip
 
 
 def seen(asked, name: str, right: bool = True) -> ConceptScore:
@@ -462,23 +543,15 @@ def seen(asked, name: str, right: bool = True) -> ConceptScore:
 
 def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
     """A ledger of the benchmark, without training."""
-    cell = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL)
-    made = Ledger.create(folder, *cell.settings(True), list(asked))
+    made = Ledger.create(folder, *cell().settings(True), list(asked))
     state = {f"x.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
     gone: list[str] = []
     for number, name in enumerate(("", *names)):
         gone.append(name)
         look = {own: seen(asked, own, own not in gone) for own in asked}
-        row = Request(
-            name,
-            "object" if name else "",
-            "dog" if name else "",
-            made.next_folder(name),
-            10.0 * number,
-            number and 3,
-            float(number),
-            look,
-        )
+        kinds = ("object", "cat") if name else ("", "")
+        row = Request(name, *kinds, made.next_folder(name), 10.0 * number, number and 3,
+                      float(number), look)  # fmt: skip
         shown = dict.fromkeys(asked, Image.new("RGB", (2, 2)))
         with made.locked():
             made.base = base
@@ -489,59 +562,31 @@ def filled(folder: Path, asked, *names: str, base: str = "hash") -> Ledger:
 def test_a_ledger_is_resumed_only_where_it_is_of_this_sequence_panel_and_model(
     tmp_path: Path,
 ) -> None:
-    names, asked = ("cat", "fish", "ship"), panel("objects", 0, True)
-    way = RequestSequence("objects", 0, 0, "concept ablation", SEQUENTIAL).settings(True)
+    names, asked = TESTS["objects 1"][:2], panel("objects 1", 0, True)
+    way = cell().settings(True)
 
     def rows(made: Ledger, asked=asked, base: str = "hash", names=names) -> int:
         return len(paper3.opened(made.folder, *way, asked, base, names).rows)
 
-    assert rows(filled(tmp_path / "same", asked, "cat", "fish")) == 3
-    assert rows(filled(tmp_path / "order", asked, "fish", "cat")) == 0
-    assert rows(filled(tmp_path / "base", asked, "cat"), base="other") == 0
-    assert rows(filled(tmp_path / "names", asked, "cat"), dict(list(asked.items())[1:])) == 0
-    other = asked | {
-        "ink": tuple(
-            (dataclasses.replace(p, text="a dog in ink style"), s) for p, s in asked["photo"]
-        )
-    }
-    other = {name: other["ink"] if name == "photo" else other[name] for name in asked}
-    assert rows(filled(tmp_path / "prompts", asked, "cat"), other) == 0
-    damaged = filled(tmp_path / "damaged", asked, "cat")
+    assert rows(filled(tmp_path / "same", asked, *names)) == 3
+    assert rows(filled(tmp_path / "order", asked, *names[::-1])) == 0
+    assert rows(filled(tmp_path / "base", asked, names[0]), base="other") == 0
+    assert rows(filled(tmp_path / "names", asked, names[0]), dict(list(asked.items())[1:])) == 0
+    damaged = filled(tmp_path / "damaged", asked, names[0])
     damaged.path(1).unlink()
     assert rows(damaged) == 0
-    assert rows(filled(tmp_path / "again", asked)) == 1
 
 
-def test_a_state_is_about_the_same_pictures_after_every_request(tmp_path: Path) -> None:
-    names, asked = SEQUENCES["objects"], panel("objects", 0, True)
-    made = filled(tmp_path / "ledger", asked, "cat", "fish", "ship")
-    states = [paper3.state_of(made, number, names, kept("objects")) for number in (1, 3)]
-    for state in states:
-        assert state["ua"] == 1.0
-        assert state["original"]["ua"] == 0.0
-        assert state["ra_i"] == state["ra_c"] == 1.0
-        assert state["threads"] >= 1
-        assert state["processes"] == 1
-    assert (
-        len(states[0]["pictures"]["ra_i"])
-        == sum(len(asked[name]) for name in kept("objects") if name in asked)
-        > 0
-    )
-    assert states[0]["pictures"]["ra_c"] == states[1]["pictures"]["ra_c"]
-    assert states[1]["pictures"]["ua"] == "000"
-    assert states[1]["cumulative_s"] == 60.0
-
-
-def test_what_a_request_that_was_not_trained_would_have_taken_is_read_off_the_line() -> None:
-    took = [(0, 0), (10, 3), (0, 0), (30, 9), (0, 0), (0, 0), (60, 18)]
-    rows = [Request("", "object", "", "", seconds, steps, 0.0, {}) for seconds, steps in took]
-    assert paper3.seconds_of(rows) == [0, 10, 20, 30, 40, 50, 60]
-
-
-def test_a_plan_of_the_benchmark_is_accepted() -> None:
-    for cell in grid(1):
-        cell.settings(False)
-    assert (
-        make_plan(pictures=4)
-        == RequestSequence("objects", 0, 0, "ESD", SEQUENTIAL).settings(False)[1]
-    )
+def test_a_state_holds_what_each_concept_showed_first_and_now(tmp_path: Path) -> None:
+    names, asked = TESTS["objects 1"][:2], panel("objects 1", 0, True)
+    made = filled(tmp_path / "ledger", asked, *names)
+    bench = fake(tmp_path, smoke=True)
+    first = dict.fromkeys(names, "0")
+    adapter = {f"x.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    found = bench._state(cell(), made.rows[0], made.rows[2], first, [adapter])
+    assert {name: found["right"][name] for name in names} == first
+    assert set(found["original"].values()) == {"1"}
+    assert found["right"].keys() == found["original"].keys() == asked.keys()
+    assert found["layers"] == {"x": 4.0}
+    assert found["drift"] == pytest.approx(4.0)
+    assert found["moved"] == found["similar"] == {}, "a model that reads no text states as they are"

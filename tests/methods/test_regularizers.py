@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam
 
 from unlearn_app.common.errors import ConfigError
+from unlearn_app.concepts.concept import Prompt
 from unlearn_app.methods.gradient_rules.weighted_sum import WeightedSum
 from unlearn_app.methods.objectives.diffusion import Diffusion
 from unlearn_app.methods.regularizers import Regularizer
@@ -19,8 +20,10 @@ from unlearn_app.methods.regularizers.l2 import L2
 from unlearn_app.methods.regularizers.row_mask import RowMask, best_rows
 from unlearn_app.methods.regularizers.subspace_projection import (
     SubspaceProjection,
+    concept_vectors,
     residual_energy,
     span_of,
+    unlike,
 )
 from unlearn_app.models.catalog import load_model
 from unlearn_app.models.conditioning import Conditioning
@@ -358,3 +361,29 @@ class TestRows:
         )
         found = trained(model, mask, decay=0.1)
         assert all((found[n][::2] == 0).all() and found[n][1::2].any() for n in names)
+
+
+class TestConceptVectors:
+    """One vector of a sentence, as 2511.07970 protects."""
+
+    def test_it_is_the_mean_state_of_the_tokens_that_name_the_concept(self, model) -> None:
+        text = "a picture of a stained glass on the beach"
+        states = model.encode_text([text]).states[0].float()
+        ids = model.token_ids(text)
+        (own,) = concept_vectors(model, [Prompt(text, "style", "stained glass")])
+        first = ids.index(model.token_ids("stained glass")[1])
+        size = len(model.token_ids("stained glass")) - 2
+        torch.testing.assert_close(own, states[first : first + size].mean(0))
+        assert not torch.allclose(own, states[: len(ids)].mean(0)), "not of the whole sentence"
+
+    def test_without_its_words_it_is_the_last_word(self, model) -> None:
+        text = "a picture on the beach"
+        (own,) = concept_vectors(model, [Prompt(text, "object", "dog")])
+        torch.testing.assert_close(own, model.encode_text([text]).states[0].float()[
+            len(model.token_ids(text)) - 2
+        ])  # fmt: skip
+
+    def test_what_is_like_one_before_adds_nothing(self) -> None:
+        """A cosine of 0.95 is reached by (1, 0.3), not by (1, 0.4); length does not matter."""
+        vectors = torch.tensor([[1.0, 0.0], [5.0, 1.5], [1.0, 0.4], [-1.0, 0.0]])
+        assert unlike(vectors).tolist() == vectors[[0, 2, 3]].tolist()

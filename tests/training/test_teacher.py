@@ -2,13 +2,15 @@
 
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
+from unlearn_app.models.catalog import load_model
 from unlearn_app.models.conditioning import Conditioning
 from unlearn_app.training.latent_dataset import pooled
-from unlearn_app.training.teacher import RememberingTeacher
+from unlearn_app.training.teacher import OriginalTeacher, RememberingTeacher
 
 
 class Counting:
@@ -74,3 +76,22 @@ def test_a_pool_is_used_whole_before_anything_returns() -> None:
 
 def test_no_pool_is_what_is_drawn() -> None:
     assert list(itertools.islice(pooled(itertools.count(), 0, seed=1), 5)) == [0, 1, 2, 3, 4]
+
+
+def test_the_original_teaches_where_an_update_is_merged(tiny_pipeline: Path) -> None:
+    """The model that a request finds, whose weights hold the update, predicts otherwise."""
+    model = load_model(str(tiny_pipeline))
+    x_t = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(0))
+    t, cond = torch.tensor([500]), model.encode_text(["a cat"])
+    original = model.frozen(x_t, t, cond)
+    for row, factor in enumerate(model.reset_adapter("unlearn", 4, 4.0, 0).values()):
+        factor.data = torch.randn(factor.shape, generator=torch.Generator().manual_seed(row))
+    merged = model.adapter_state("unlearn")
+    with model.merged("unlearn"):
+        model.reset_adapter("unlearn", 4, 4.0, 1)
+        teacher = OriginalTeacher(model, merged)
+        with model.training("unlearn"):
+            torch.testing.assert_close(teacher.frozen(x_t, t, cond), original, atol=1e-3, rtol=1e-3)
+            assert (model.frozen(x_t, t, cond) - original).abs().max() > 1e-2
+    assert teacher.name == model.name
+    model.drop_adapters()

@@ -112,6 +112,15 @@ def test_the_papers_retain_loss_can_be_chosen(model, tiny_pipeline) -> None:
     )
 
 
+def test_nothing_is_kept_where_the_settings_ask_for_that(model, tiny_pipeline) -> None:
+    config, concept = plan(tiny_pipeline, **{"unlearn.retain_loss": "none"})
+    terms = training_terms(model, concept, config, lambda: False)
+    assert [*terms] == ["forget"]
+    steps = list(train(model, concept, terms, config))
+    assert all(step.losses.keys() == {"forget"} for step in steps)
+    assert model.adapter_state("unlearn")
+
+
 def test_random_labels_are_retain_prompts(model, tiny_pipeline) -> None:
     config, concept = plan(tiny_pipeline, objective="random_label")
     batch = next(training_terms(model, concept, config, lambda: False)["forget"].batches)

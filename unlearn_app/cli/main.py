@@ -86,7 +86,7 @@ BENCHES = {
 }
 OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")
 """The benchmarks that also measure a model that the user brings."""
-OF_BUNDLED = ("lab", "paper1")
+OF_BUNDLED = ("lab", "paper1", "paper3")
 """The benchmarks that also measure another bundled model."""
 BY_NAME = ("page", "soak")
 """The benchmarks that measure no model, and run only when they are named."""
@@ -291,12 +291,6 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="the whole grid where there is a larger one, for a GPU")
     ] = False,
-    split: Annotated[
-        str,
-        typer.Option(
-            help="dev: judged by other prompts and seeds, to tune by (paper3)", metavar="test|dev"
-        ),
-    ] = "test",
     model: Model = RunConfig.model,
     judge: Annotated[
         str | None, typer.Option(help="judge of the model's pictures", metavar="NAME")
@@ -311,12 +305,12 @@ def bench(
     ] = None,
 ) -> None:
     """Measure a table, resuming what is there already, and print it."""
-    _check_bench(name, split, ray, address)
+    _check_bench(name, ray, address)
     own = _brought(name, model, judge, targets, captions, ray)
     from ..experiments.cells import Extent
 
     count = whole_number(seeds, "seeds", 1, 100)
-    extent = Extent(out.absolute(), count, smoke, full, split, **own)
+    extent = Extent(out.absolute(), count, smoke, full, **own)
     for line in _bench_lines(name, extent, ray, address):
         print(line, flush=True)
 
@@ -360,12 +354,8 @@ def _brought(
     return {"targets": read_targets(targets, model), "judge": judge, "captions": lines}
 
 
-def _check_bench(name: str, split: str, ray: bool, address: str | None) -> None:
+def _check_bench(name: str, ray: bool, address: str | None) -> None:
     check_known("benchmark", name, (*BENCHES, REBUILD, RECORD, "all"), field="name")
-    if split not in (("test", "dev") if name == "paper3" else ("test",)):
-        raise ConfigError(
-            f"The split is {split!r}; test is accepted, and dev with paper3.", "split"
-        )
     if address and not ray:
         raise ConfigError(f"The address {address!r} is accepted with --ray only.", "address")
     if ray and name in (REBUILD, RECORD):

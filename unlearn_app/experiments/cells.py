@@ -72,7 +72,6 @@ class Extent:
     seeds: int = 3
     smoke: bool = False
     full: bool = False
-    split: str = "test"
     bundled: str = DEFAULT_MODEL
     targets: Targets | None = None
     judge: str | None = None

@@ -39,7 +39,7 @@ QUOTED = {
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
     "paper2": "What is claimed",
-    "paper3": "In short",
+    "paper3": "What the paper claims",
     "lab": "Models whose truth is known",
     "models": "What works",
 }

@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ..common.errors import ConfigError
 from ..concepts.concept import Concept, Kind, KnownConcept, Prompt, PromptSplit, cycled, halves
@@ -156,6 +157,7 @@ def _normal(text: str) -> str:
     return " ".join(words[own[0] : own[-1] + 1]) if own else ""
 
 
+@lru_cache(maxsize=512)
 def pocket_concept(text: str, anchor: str | None) -> Concept:
     """The concept behind a typed word; its train and test prompts share no sub-concept but the
     concept.

@@ -90,8 +90,8 @@ class UnlearnConfig:
     retain: str = setting("diversified", "what retain prompts cover", choices=RETAIN_ARMS)
     retain_loss: str = setting(
         "preserve",
-        "keep predictions, or train on pictures as the paper",
-        choices=("preserve", "diffusion"),
+        "keep predictions, train on pictures as the paper, or keep nothing",
+        choices=("preserve", "diffusion", "none"),
     )
 
 
@@ -197,6 +197,12 @@ def _regularize_config(names: tuple[str, ...]) -> type:
             "previous",
             "changes since the previous request, or since the original",
             choices=("previous", "original"),
+        ),
+        teacher=setting(
+            "previous",
+            "whose predictions teach a request: the model's that it finds, or the original's",
+            choices=("previous", "original"),
+            later=True,
         ),
         decay=setting(0.0, "weight decay of what is trained", 0.0, 1.0),
     )

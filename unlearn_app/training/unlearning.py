@@ -37,7 +37,7 @@ from .latent_dataset import (
 )
 from .loop import Term, fit
 from .regularization import build_regularizers
-from .teacher import RememberingTeacher
+from .teacher import OriginalTeacher, RememberingTeacher
 
 
 def forget(
@@ -65,7 +65,8 @@ def training_terms(
     sampler: Callable[..., LatentDataset] = sample_latents,
     given: GivenPictures = NONE_GIVEN,
 ) -> dict[str, Term]:
-    """The terms of the training by name: forget, retain and, if the settings ask for it, resist.
+    """The terms of the training by name: forget, retain unless the settings keep nothing, and, if
+    they ask for it, resist.
 
     Their pictures are samples of the original model, or `given` ones, of which all retain pictures
     count as near, since the user does not say which are; simulated attacks have samples. Hardening
@@ -83,20 +84,24 @@ def training_terms(
         should_stop=should_stop,
     )
     objective = config.build("objective") if is_trained(config) else None
-    retain, near = _retain_data(model, concept, config, sample, given)
+    keeps = settings.retain_loss != "none"
     terms = {}
+    if keeps or config.resist.on:
+        retain, near = _retain_data(model, concept, config, sample, given)
+        retained: Sequence[str] = retain.prompts
+    else:
+        retained = retain_prompts(concept, settings.train_pictures)
     if objective:
-        terms["forget"] = _forget_term(
-            model, concept, config, objective, retain.prompts, sample, given
-        )
+        terms["forget"] = _forget_term(model, concept, config, objective, retained, sample, given)
     on_pictures = settings.retain_loss == "diffusion" or (
         objective is not None and objective.trains_on_pictures
     )
-    terms["retain"] = Term(
-        Diffusion() if on_pictures else Preserve(),
-        _batches(model, retain, config, "retain"),
-        settings.retain_weight,
-    )
+    if keeps:
+        terms["retain"] = Term(
+            Diffusion() if on_pictures else Preserve(),
+            _batches(model, retain, config, "retain"),
+            settings.retain_weight,
+        )
     if config.resist.on:
         asked = objective or ConceptAblation()
         terms["resist"] = _resist_term(model, concept, config, asked, retain, near, sample)
@@ -229,7 +234,7 @@ def train(
     the settings say.
 
     `erased` are the concepts unlearned before, and `merged` is their update as one adapter, which
-    is merged into the weights.
+    is merged into the weights; the settings say whether the model with it teaches, or the original.
 
     Raises:
         ConfigError: the projection leaves nothing to learn from.
@@ -237,11 +242,13 @@ def train(
     """
     settings = config.unlearn
     params = fresh_update(model, config)
+    original = merged and config.regularize.teacher == "original"
+    teacher = OriginalTeacher(model, merged) if original else model
     forget = terms.get("forget")
     held = build_regularizers(model, concept, config, erased, merged, forget)
     with diverging(*lower("unlearn.lr", settings.lr)), model.training("unlearn"):
         yield from fit(
-            RememberingTeacher(model) if settings.pool else model,
+            RememberingTeacher(teacher) if settings.pool else teacher,
             params,
             terms,
             config.build("rule"),
@@ -315,7 +322,7 @@ def harden(
     edited model's predictions on retain prompts.
     """
     edited = model.adapter_state("unlearn")
-    resist_first = {name: terms[name] for name in ("resist", "retain")}
+    resist_first = {name: terms[name] for name in ("resist", "retain") if name in terms}
     try:
         with model.merged("unlearn"):
             yield from train(model, concept, resist_first, config)

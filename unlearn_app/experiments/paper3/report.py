@@ -1,463 +1,272 @@
-"""The report on paper 3: tables over the number of requests, bars, claims and curves."""
+"""The report on paper 3: claims, bars, what is left after the last request, what the trials chose,
+and a figure of curves and relapses.
+"""
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from operator import attrgetter, itemgetter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ...evaluation.statistics import mean_interval, paired_change, wilson
-from ..cells import read_cells
-from ..claims import ANY, MET, Interval, above_zero, grouped, inside, paired
-from ..tables import (
-    Panel,
-    curves,
-    line,
-    number_of,
-    render,
-    with_ends,
-    with_half,
-    write_report,
-)
+from ...evaluation.statistics import mean_interval
+from ..claims import MET, grouped
+from ..tables import line, render, table, write_report
+from .claims import MATCHED, Row, claims_table, judged, own_claims, paper_claims
 from .measure import (
+    APART,
+    ARMS,
     AT_ONCE,
     FIRST_BASE,
-    HOLDING,
-    PROJECTION,
+    L2,
+    MIDDLE,
+    MIXED,
+    PLAIN,
+    REHEARSED,
+    best_trial,
+    shares,
+)
+from .states import (
+    KIND_DOMAINS,
     RATES,
-    SEQUENCES,
-    SEQUENTIAL,
-    SHARES,
-    UNHELD,
-    WITH_L2,
-    WITH_SELECTION,
-    RequestSequence,
+    WAY,
+    Results,
+    State,
+    States,
+    Statistic,
+    by_concept,
+    mean,
+    moved,
+    rate,
+    read_states,
+    relapse,
+    statistic_of,
+    units,
 )
 
-KEPT = SHARES[1:]
-"""Shares that are reported in percent of the original's."""
-COLLAPSE = 50.0
-"""An arm that keeps less than this percent of the original's RA-I has collapsed."""
-MATCHED = 5.0
-"""The most points by which the UA of the arm that keeps more may be lower in a comparison."""
-
-
-@dataclass(frozen=True)
-class SequenceState(RequestSequence):
-    """The state after `number` requests: shares in percent; RA-I and RA-C are relative to the
-    original's.
-    """
-
-    number: int
-    ua: float
-    ra_i: float | None
-    ra_c: float | None
-    ra_c_official: float | None
-    drift: float
-    relapse: float
-    seconds: float
-    cumulative_s: float
-    original: dict[str, float | None]
-    """The original's own shares of the same pictures, in percent."""
-    pictures: dict[str, str]
-    """Whether each picture shows what its prompt asks for, 0 or 1, by share."""
-    notes: Sequence[str] = ()
-    threads: int = 1
-    processes: int = 1
-    left_alone: tuple[str, ...] = ()
-    """The retained concepts of the own domain."""
-
-    @property
-    def sequence(self) -> tuple[str, int, int]:
-        """Domain, order and seed, by which the states of two arms are paired."""
-        return self.domain, self.order, self.seed
-
-    @property
-    def title(self) -> str:
-        """The title of its section of the report."""
-        parts = (self.domain.capitalize(), self.base, "in reverse" if self.order else "")
-        return ", ".join(filter(None, parts))
-
-
-States = Sequence[SequenceState]
-
-
-def read_states(folder: Path) -> list[SequenceState]:
-    """The states of all measured cells of `folder`."""
-    return [
-        _state(config, state)
-        for config, values in read_cells(folder).values()
-        for state in values.values()
-    ]
-
-
-def _state(config: dict[str, Any], found: dict[str, Any]) -> SequenceState:
-    original = {
-        name: None if share is None else 100 * share for name, share in found["original"].items()
-    }
-    values = {**config, **found, "left_alone": tuple(config["kept"]), "original": original}
-    values |= {"ua": 100 * found["ua"], "relapse": 100 * found["relapse"]}
-    for name in KEPT:
-        known = found[name] is not None and original[name]
-        values[name] = 1e4 * found[name] / original[name] if known else None
-    return SequenceState(**{item.name: values[item.name] for item in fields(SequenceState)})
-
-
-def mean(values: Sequence[float | None]) -> float:
-    """The mean of the values that are not None; 0 if there are none."""
-    return statistics.mean([value for value in values if value is not None] or [0.0])
-
-
-def _within(found: Interval, unit: str, count: int, digits: int = 0) -> str:
-    """A mean over `count` sequences with its interval, which a single sequence does not have."""
-    middle, low, high = (f"{value:.{digits}f}" for value in found)
-    ends = f"{low} to {high}" if count > 1 else "one sequence"
-    return f"{middle} {unit} ({ends}), {number_of(count, 'sequence')}"
-
-
-def share_interval(found: States, name: str) -> Interval | None:
-    """The mean and 95 % interval of a share over sequences, extended to the ends of the Wilson
-    interval of its pictures.
-    """
-    some = [state for state in found if getattr(state, name) is not None]
-    if not some:
-        return None
-    shown, scale = "0", 100.0
-    if name != "ua":
-        shown, scale = "1", 1e4 / mean([state.original[name] for state in some])
-    middle, low, high = mean_interval([getattr(state, name) for state in some])
-    right = "".join(state.pictures[name] for state in some)
-    least, most = (scale * bound for bound in wilson(right.count(shown), len(right)))
-    return middle, min(low, least), max(high, most)
-
-
-def _at_last(found: States) -> list[SequenceState]:
-    last = max((state.number for state in found), default=0)
-    return [state for state in found if state.number == last]
-
-
-def _of_arm(found: States, arm: str) -> list[SequenceState]:
-    return [state for state in found if state.arm == arm]
-
-
-def _paired(
-    found: States, arm: str, other: str, name: str
-) -> list[tuple[SequenceState, SequenceState]]:
-    """The states of two arms after the last request of the same sequences, where both are known."""
-    known = [state for state in _at_last(found) if getattr(state, name) is not None]
-    return paired(known, attrgetter("arm"), (arm, other), attrgetter("sequence"))
-
-
-def judged(found: States, text: str, arm: str, other: str, name: str) -> str:
-    """One row of claims: `arm` keeps more than `other`, by paired intervals over sequences and
-    over pictures.
-
-    The claim is decided if both intervals exclude zero: equal differences between a few sequences
-    have no spread, and the pictures of a sequence are not independent. An arm that forgets less
-    easily keeps more, so two arms are not comparable if the one that keeps more has a UA lower by
-    more than `MATCHED` points.
-    """
-    pairs = _paired(found, arm, other, name)
-    if not pairs:
-        return _not_measured(text, f"{arm}, {other}")
-    over = mean_interval([getattr(a, name) - getattr(b, name) for a, b in pairs])
-    sides = [[c == "1" for pair in pairs for c in pair[side].pictures[name]] for side in (1, 0)]
-    shown = [100 * end for end in paired_change(*sides)[:3]]
-    ua = [mean([pair[side].ua for pair in pairs]) for side in (0, 1)]
-    label = above_zero(over, shown)
-    less_forgotten = {"held": ua[1] - ua[0], "not held": ua[0] - ua[1]}.get(label, 0.0)
-    if less_forgotten > MATCHED:
-        label = "not comparable"
-    said = with_ends(over, "+.1f") if len(pairs) > 1 else f"{over[0]:+.1f}"
-    sequences = f"{said} points, {number_of(len(pairs), 'sequence')}"
-    pictures = f"{with_ends(shown, '+.1f')} points, {number_of(len(sides[0]), 'picture')}"
-    both = f"{ua[0]:.0f}, {ua[1]:.0f}"
-    return line(text, f"{arm}, {other}", sequences, pictures, both, f"**{label}**")
-
-
-def _not_measured(text: str, arms: str) -> str:
-    return line(text, arms, "not measured", "–", "–", "–")
-
-
-def claims(found: States) -> list[str]:
-    """All claims of the paper for one domain, order and base method, one row each."""
-    arms = dict.fromkeys(state.arm for state in found)
-    holding = [arm for arm in HOLDING if arm in arms]
-    lines = [
-        judged(found, f"Keeps more of {text} than plain", arm, SEQUENTIAL, name)
-        for arm in holding
-        for text, name in (("its own domain", "ra_i"), ("the other domain", "ra_c"))
-    ]
-    others = [arm for arm in holding if arm not in (PROJECTION, WITH_SELECTION, WITH_L2)]
-    if others:
-        second = next(arm for arm in by_arm(_at_last(found)) if arm in others)
-        text = "Projection keeps most of its own domain"
-        lines.append(judged(found, text, PROJECTION, second, "ra_i"))
-    lines += [
-        judged(found, "What is combined adds to projection", arm, PROJECTION, "ra_i")
-        for arm in (WITH_SELECTION, WITH_L2)
-        if arm in arms
-    ]
-    lines += [collapse(found, arm) for arm in (SEQUENTIAL, UNHELD) if arm in arms]
-    return lines + ([cost(found)] if AT_ONCE in arms else [])
-
-
-def collapse(found: States, arm: str) -> str:
-    """One row of claims: a sequence without regularization collapses in its own domain."""
-    ends = _of_arm(_at_last(found), arm)
-    interval = share_interval(ends, "ra_i")
-    text = f"Keeps less than {COLLAPSE:.0f} % of its own domain"
-    if interval is None:
-        return _not_measured(text, arm)
-    label = inside(interval, -ANY, COLLAPSE)
-    pictures = number_of(sum(len(end.pictures["ra_i"]) for end in ends), "picture")
-    ua = f"{mean([end.ua for end in ends]):.0f}"
-    return line(text, arm, _within(interval, "%", len(ends)), pictures, ua, f"**{label}**")
-
-
-def cost(found: States) -> str:
-    """One row of claims: training all requests anew after each one takes longer in all than
-    training each request on top of the others.
-    """
-    text, arms = "All at once costs more in all", f"{AT_ONCE}, {SEQUENTIAL}"
-    pairs = _paired(found, AT_ONCE, SEQUENTIAL, "cumulative_s")
-    if not pairs:
-        return _not_measured(text, arms)
-    interval = mean_interval([a.cumulative_s / max(b.cumulative_s, 1e-9) for a, b in pairs])
-    label = inside(interval, 1.0, ANY)
-    ua = ", ".join(f"{mean([pair[side].ua for pair in pairs]):.0f}" for side in (0, 1))
-    return line(text, arms, _within(interval, "times", len(pairs), 1), "–", ua, f"**{label}**")
-
-
-def no_collapse(found: States) -> dict[str, str]:
-    """RA-I of the plain sequence and of the one without retention; empty if the plain sequence
-    collapses, as it does in the paper.
-    """
-    own = {arm: [end.ra_i for end in _of_arm(_at_last(found), arm)] for arm in (SEQUENTIAL, UNHELD)}
-    if not own[SEQUENTIAL] or mean(own[SEQUENTIAL]) < COLLAPSE:
-        return {}
-    return {arm: with_half(values) for arm, values in own.items() if values}
+BACK = 20.0
+"""A target whose accuracy has risen by more points since its own request has come back."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bound on a measure after the last request."""
+    """A bound on a rate after the last request; nothing of the paper's."""
 
+    name: str
     title: str
-    unit: str
     bound: float
-    at_most: bool = False
-    digits: int = 0
+    sign: int = 1
 
     @property
     def text(self) -> str:
         """The bound with its direction."""
-        return f"{'≤' if self.at_most else '≥'} {self.bound:g}"
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The range of values that meet it."""
-        return (-ANY, self.bound) if self.at_most else (self.bound, ANY)
-
-    def cell(self, found: Interval | None) -> str:
-        """A mean, its interval and the verdict; a dash for None, only the mean of one sequence."""
-        form = f".{self.digits}f"
-        if found is None:
-            return "–"
-        if found[1] == float("-inf"):
-            return format(found[0], form)
-        return f"{with_ends(found, form)}, {inside(found, *self.ends, MET)}"
+        return f"{self.title} {'≥' if self.sign > 0 else '≤'} {self.bound:g}"
 
 
-BARS = {
-    "ua": Bar("UA", "% of what was asked for", 90.0),
-    "ra_i": Bar("RA-I", "% of the original's", 80.0),
-    "ra_c": Bar("RA-C", "% of the original's", 90.0),
-    "drift": Bar("drift", "% of the plain sequence's", 40.0, at_most=True),
-    "growth": Bar("growth", "last request's time by the first's", 1.2, at_most=True, digits=2),
-    "seconds": Bar(
-        "time", "s of the last request on two cores, without its evaluation", 30.0, at_most=True
-    ),
-}
-STATE = (*RATES, "drift")
-"""The bars that decide which arm is best: those on the state of the model, not those on costs."""
-Reached = Mapping[str, Interval | None]
+BARS = (
+    Bar("ua", "UA", 90.0),
+    Bar("ra_i", "RA-I", 80.0),
+    Bar("ra_c", "RA-C", 90.0),
+    Bar("relapse", "relapse", 5.0, -1),
+)
 
 
-def bars(found: States) -> dict[str, Any] | None:
-    """The best arm of `HOLDING`, and all arms against every bar; None if the plain sequence, or
-    every arm of `HOLDING`, is not measured.
-    """
-    ends = _at_last(found)
-    arms = dict.fromkeys(end.arm for end in ends)
-    holding = [arm for arm in HOLDING if arm in arms]
-    if not holding or SEQUENTIAL not in arms:
-        return None
-    reached_by = {arm: reached(found, arm) for arm in arms}
-    best, why = best_of({arm: reached_by[arm] for arm in holding})
-    ranked = sorted(arms, key=lambda arm: (arm != best, -_middle(reached_by[arm], "ra_i")))
-    how = [
-        f"{number_of(threads, 'thread')} in {number_of(processes, 'process', 'es')}"
-        for threads, processes in sorted({(end.threads, end.processes) for end in ends})
+def bars_table(results: Results, way: tuple[str, str], domain: str) -> str:
+    """The arms of a way in a domain against every bar: the mean over concepts and the verdict."""
+    arms = [arm for arm in ARMS if results.of(way, arm, domain)]
+    rows = {
+        (arm, bar): Row(
+            "", "", "", "",
+            tuple(by_concept(units(results.of(way, arm, domain), statistic_of(bar.name)))),
+            bar.bound, bar.sign, words=MET,
+        )
+        for arm in arms
+        for bar in BARS
+    }  # fmt: skip
+    verdicts = dict(zip(rows, judged(list(rows.values())), strict=True))
+    lines = [
+        (
+            arm,
+            *(
+                f"{row.ends[0]:.0f}, {verdicts[arm, bar]}" if (row := rows[arm, bar]).ends else "–"
+                for bar in BARS
+            ),
+        )
+        for arm in arms
     ]
-    return {
-        "best": best,
-        "why": why,
-        "when": number_of(ends[0].number, "request"),
-        "bars": BARS,
-        "reached": {arm: reached_by[arm] for arm in ranked},
-        "how": " and ".join(how),
-    }
+    return table(("arm", *(bar.text for bar in BARS)), lines)
 
 
-def reached(found: States, arm: str) -> Reached:
-    """The mean and 95 % interval of an arm by bar; None where it is not measured."""
-    ends = _of_arm(_at_last(found), arm)
-    costs = {
-        "drift": drifts(found, arm),
-        "growth": growth(_of_arm(found, arm)),
-        "seconds": [end.seconds for end in ends],
-    }
-    return {name: share_interval(ends, name) for name in RATES} | {
-        name: mean_interval(values) if values else None for name, values in costs.items()
-    }
+def _named(way: tuple[str, str], arm: str) -> tuple[str, str]:
+    """An arm and its way, in words."""
+    return arm, f"{way[0]}, {'with' if way[1] == REHEARSED else 'without'} rehearsal"
 
 
-def best_of(found: Mapping[str, Reached]) -> tuple[str, str]:
-    """The best of the arms whose mean UA meets its bar, and why; if there is none, the arm with the
-    highest UA.
+def state_lines(results: Results, way: tuple[str, str], domain: str) -> list[tuple[str, ...]]:
+    """A row of each arm after the last request of a domain: rates, relapse, movement and cost."""
+    lines = []
+    for arm in ARMS:
+        own = results.of(way, arm, domain)
+        if not own:
+            continue
+        lines.append(
+            (
+                arm,
+                *(_half(by_concept(units(own, rate(name)))) for name in RATES),
+                _half(by_concept(units(own, relapse)), sign="+"),
+                *(
+                    _half(by_concept(units(own, moved(role))), 1)
+                    for role in ("target", "erased", "kept")
+                ),
+                f"{statistics.mean(state.found['drift'] for state in own):.2f}",
+                f"{statistics.mean(s.forwards / len(s.requests) for s in own):,.0f}",
+                str(len(own)),
+            )
+        )
+    return lines
 
-    The best meets most bars with its whole intervals; ties are decided by the bars met in the mean,
-    and then by RA-I plus RA-C.
+
+STATE_HEADS = (
+    "arm", "UA, %", "RA-I, %", "RA-C, %", "relapse, points",
+    "moved: target, %", "erased before, %", "kept, %", "drift", "forwards a request", "sequences",
+)  # fmt: skip
+
+
+def relapse_table(results: Results) -> str:
+    """What comes back by itself, for every arm and domain: the mean over targets, how many of them
+    are back, and the one that rose most.
     """
-
-    def met(arm: str) -> tuple[int, int]:
-        known = [(*found[arm][name], *BARS[name].ends) for name in STATE if found[arm][name]]
-        sure = [least <= low and high <= most for _, low, high, least, most in known]
-        return sum(sure), sum(least <= middle <= most for middle, _, _, least, most in known)
-
-    able = [arm for arm in found if _middle(found[arm], "ua") >= BARS["ua"].bound]
-    if not able:
-        most = max(found, key=lambda arm: _middle(found[arm], "ua"))
-        return most, f"no arm's UA reaches {BARS['ua'].bound:.0f} %, its is highest"
-    kept = {arm: _middle(found[arm], "ra_i") + _middle(found[arm], "ra_c") for arm in able}
-    best = max(able, key=lambda arm: (met(arm), kept[arm]))
-    sure, likely = met(best)
-    why = f"{sure} of {len(STATE)} bars met with the whole interval and {likely} in the mean"
-    return best, f"{why}, no arm's more"
-
-
-def drifts(found: States, arm: str) -> list[float]:
-    """The drift of every sequence of an arm, in percent of the plain one's."""
-    return [100 * a.drift / max(b.drift, 1e-9) for a, b in _paired(found, arm, SEQUENTIAL, "drift")]
-
-
-def growth(found: States) -> list[float]:
-    """The time of the last request over that of the first, for every sequence that has both."""
-    first = {state.sequence: state.seconds for state in found if state.number == 1}
-    return [end.seconds / first[end.sequence] for end in _at_last(found) if first.get(end.sequence)]
+    lines = []
+    for domain in (*KIND_DOMAINS, MIXED):
+        for way in results.ways:
+            for arm in ARMS:
+                found = units(results.of(way, arm, domain), relapse)
+                back = by_concept(found)
+                if not back:
+                    continue
+                worst = max(found, key=lambda unit: found[unit])
+                lines.append(
+                    (
+                        domain,
+                        *_named(way, arm),
+                        _half(back, sign="+"),
+                        f"{sum(value > BACK for value in back)} of {len(back)}",
+                        f"{worst[2]}, {found[worst]:+.0f}",
+                    )
+                )
+    heads = ("domain", "arm", "way", "mean, points", "came back", "rose most in a sequence")
+    return table(heads, lines) if lines else ""
 
 
-def _middle(found: Reached, name: str) -> float:
-    return found[name][0] if found[name] else 0.0
-
-
-def by_arm(found: States) -> dict[str, list[SequenceState]]:
-    """The states of each arm; the arm that keeps most of its own domain comes first."""
-    arms = grouped(found, attrgetter("arm")).items()
-    return dict(sorted(arms, key=lambda item: -mean([state.ra_i for state in item[1]])))
-
-
-def _originals(found: States) -> list[dict[str, float | None]]:
-    return list({state.sequence: state.original for state in found}.values())
-
-
-def kept_share(found: States, name: str) -> str:
-    """A share relative to the original's, and in brackets the share itself and its pictures."""
-    some = [state for state in found if getattr(state, name) is not None]
-    if not some:
+def _half(values: Sequence[float], digits: int = 0, sign: str = "") -> str:
+    """A mean ± half of its interval over concepts; a dash for nothing."""
+    if not values:
         return "–"
-    plain = [getattr(state, name) * state.original[name] / 100 for state in some]
-    count = sum(len(state.pictures.get(name, "")) for state in some)
-    shown = _percent(plain) + (f", n = {count}" if count else "")
-    return f"{with_half([getattr(state, name) for state in some])} ({shown})"
+    middle, low, high = mean_interval(values)
+    half = f" ± {(high - low) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{middle:{sign}.{digits}f}{half}"
 
 
-def _percent(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{mean(known):.0f} %" if known else "–"
-
-
-def notes(found: States) -> list[str]:
-    """The notes of the last request of each sequence, with equal notes of several seeds merged."""
-    noted = [(end.arm, note, str(end.seed)) for end in _at_last(found) for note in end.notes]
-    return [
-        f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(seed for *_, seed in own)}: {note}"
-        for (arm, note), own in grouped(noted, itemgetter(0, 1)).items()
+def original_line(results: Results, way: tuple[str, str], domain: str) -> str:
+    """The original's own rates on the same pictures."""
+    own = {s.cell.sequence: s for s in results.ends if (s.way, s.domain) == (way, domain)}
+    before = [
+        State(**vars(s) | {"found": s.found | {"right": s.found["original"]}}) for s in own.values()
     ]
+    rates = [_half(by_concept(units(before, rate(name)))) for name in RATES]
+    return line("original", *rates, *["–"] * (len(STATE_HEADS) - 4))
 
 
-def _last_of_first(found: States) -> dict[str, list[SequenceState]]:
-    """The states after the last request of the first order with the first method, by domain."""
-    first = [state for state in found if (state.base, state.order) == (FIRST_BASE, 0)]
-    domains = grouped(first, attrgetter("domain"))
-    return {domain: _at_last(domains[domain]) for domain in SEQUENCES if domain in domains}
-
-
-def _state_of_arm(ends: States, arm: str) -> list[list[float | None]]:
-    """The values of an arm for each of `STATE`; drift is in percent of the plain sequence's."""
-    shares = [[getattr(end, name) for end in _of_arm(ends, arm)] for name in RATES]
-    return [*shares, drifts(ends, arm)]
-
-
-def sections(found: States) -> dict[str, list[SequenceState]]:
-    """States by title, in the order in which the grid measures them."""
-    ranked = sorted(found, key=lambda s: (s.order, s.base != FIRST_BASE, s.domain, s.base))
-    return grouped(ranked, attrgetter("title"))
-
-
-def section(title: str, found: States) -> dict[str, Any]:
-    """What the report says of one domain, order and base method."""
-    last, *earlier = sorted({state.number for state in found}, reverse=True)
-    first = found[0]
-    return {
-        "title": title,
-        "requests": first.requests(smoke=False)[:last],
-        "domain": first.domain,
-        "kept": first.left_alone,
-        "after": number_of(last, "request"),
-        "states": [state for state in found if state.number == last],
-        "bars": bars(found),
-        "no_collapse": no_collapse(found),
-        "claims": claims(found),
-        "notes": notes(found),
-        "earlier": {
-            number_of(n, "request"): [state for state in found if state.number == n]
-            for n in earlier
-        },
+def layer_table(results: Results) -> str:
+    """The norm of the whole update by layer, for the arms whose drift the paper compares."""
+    arms = [arm for arm in (PLAIN, L2, MIDDLE, AT_ONCE, APART) if results.of(WAY, arm, "objects")]
+    found = {
+        arm: [state.found["layers"] for state in results.of(WAY, arm, "objects")] for arm in arms
     }
+    layers = dict.fromkeys(layer for own in found.values() for one in own for layer in one)
+    rows = [
+        (
+            f"`{layer}`",
+            *(f"{statistics.mean(one.get(layer, 0.0) for one in found[arm]):.2f}" for arm in arms),
+        )
+        for layer in sorted(layers)
+    ]
+    return table(("layer", *arms), rows) if rows else ""
+
+
+def trial_table(results: Results) -> str:
+    """Every trial with what it changes and what was found, the chosen one of each arm bold."""
+    lines = []
+    keys = grouped(results.trials, lambda s: (s.way, s.arm, s.cell.teacher, s.domain))
+    order = {arm: at for at, arm in enumerate(ARMS)}
+    for (way, arm, teacher, domain), own in sorted(
+        keys.items(), key=lambda item: (item[0][0], order[item[0][1]], item[0][2:])
+    ):
+        chosen = best_trial(results.scores(way, arm, teacher, domain))
+        if arm == PLAIN and teacher != results.teachers[way]:
+            chosen = -1
+        said = []
+        for state in sorted(own, key=lambda s: s.cell.tried):
+            rates = shares(state.found, state.requests, state.kept)
+            shown = " / ".join("–" if v is None else f"{100 * v:.0f}" for v in rates.values())
+            text = f"{varied(arm, state.cell.tried[0])}: {shown}"
+            said.append(f"**{text}**" if state.cell.tried[0] == chosen else text)
+        lines.append((*_named(way, arm), teacher, domain, "; ".join(said)))
+    heads = ("arm", "way", "teacher", "domain", "trials: UA / RA-I / RA-C, %")
+    return table(heads, lines) if lines else ""
+
+
+def varied(arm: str, trial: int) -> str:
+    """What a trial of an arm sets that not all of them set alike."""
+    own, every = ARMS[arm][trial], ARMS[arm]
+    names = [name for name in own if len({row[name] for row in every}) > 1]
+    return ", ".join(f"{name.partition('.')[2]} {own[name]:g}" for name in names)
 
 
 def report(folder: Path, found: States) -> str:
     """The report on the states of `folder`, as Markdown."""
+    results = Results(found)
+    sections = {
+        (domain, way): state_lines(results, way, domain)
+        for domain in (*KIND_DOMAINS, MIXED)
+        for way in results.ways
+    }
     return render(
         "paper3.md",
         name=folder.name,
-        base=FIRST_BASE,
-        domains=_last_of_first(found),
-        bars=[BARS[name] for name in STATE],
-        kept=KEPT,
-        by_arm=by_arm,
-        of_arm=_of_arm,
-        originals=_originals,
-        percent=_percent,
-        kept_share=kept_share,
-        state_of_arm=_state_of_arm,
-        sections=[section(title, some) for title, some in sections(found).items()],
-        plain=SEQUENTIAL,
-        unheld=UNHELD,
+        shown=bool(results.ends),
+        claims=claims_table(paper_claims(results)),
+        own=claims_table(own_claims(results)),
+        sections=[
+            {
+                "title": f"{domain.capitalize()}, {_named(way, '')[1]}",
+                "bars": bars_table(results, way, domain),
+                "table": f"{table(STATE_HEADS, lines)}\n{original_line(results, way, domain)}",
+            }
+            for (domain, way), lines in sections.items()
+            if lines
+        ],
+        layers=layer_table(results),
+        trials=trial_table(results),
+        teachers=[(_named(way, "")[1], teacher) for way, teacher in results.teachers.items()],
+        matched=f"{MATCHED:g}",
+        back=f"{BACK:g}",
+        costs=costs(results),
+        relapses=relapse_table(results),
     )
+
+
+def costs(results: Results) -> list[str]:
+    """How many times as many forward passes all at once takes as a plain sequence, by domain."""
+    found = []
+    for domain in KIND_DOMAINS:
+        one, other = (results.of(WAY, arm, domain) for arm in (AT_ONCE, PLAIN))
+        if one and other:
+            ratio = statistics.mean(s.forwards for s in one) / statistics.mean(
+                s.forwards for s in other
+            )
+            found.append(f"{ratio:.1f} times for {domain}")
+    return found
 
 
 def write_results(folder: Path) -> str:
@@ -467,44 +276,79 @@ def write_results(folder: Path) -> str:
 
 
 COLOURS = (
-    "#c2570c",
-    "#0a8062",
-    "#0b6fb8",
-    "#8a5bd0",
-    "#b4231f",
-    "#7a8494",
-    "#946b00",
-    "#e0a800",
-    "#111827",
-    "#d0588f",
-    "#3fb6c8",
-)
+    "#8b949e", "#d9730d", "#1a9c74", "#2f81f7", "#a371f7", "#e5534b", "#b08800", "#d2568c",
+    "#39a9b8", "#7a9e2c", "#c45c3e", "#5b7cd6", "#b35ec4", "#4d9a4d", "#cc8a2e", "#6b8aa8",
+)  # fmt: skip
+"""Of the arms; each stands out on a light and on a dark ground."""
 
 
 def figure(found: States) -> str:
-    """Curves over the number of requests, a row of panels for every section, one panel per measure;
-    an SVG.
+    """Curves over the number of requests by domain, and a map of every target's relapse by arm; an
+    SVG. Empty where no test is measured.
     """
-    colours = dict(zip(dict.fromkeys(state.arm for state in found), COLOURS, strict=False))
-    rows: list[list[Panel]] = []
-    for mine in sections(found).values():
-        title = mine[0].title.replace(f", {FIRST_BASE}", "")
-        shown = {BARS[name].title: _lines(mine, name) for name in STATE}
-        largest = max(value for points in shown["drift"].values() for _, value in points) or 1.0
-        shown["drift"] = {
-            arm: [(n, 100 * value / largest) for n, value in points]
-            for arm, points in shown["drift"].items()
-        }
-        rows.append([(f"{title}: {measure}", lines) for measure, lines in shown.items()])
-    return curves(rows, colours, "requests")
+    results = Results(found)
+    if not results.ends:
+        return ""
+    arms = [arm for arm in ARMS if any(s.arm == arm and s.way == WAY for s in results.tests)]
+    panels = []
+    for top, domain in enumerate((*KIND_DOMAINS, MIXED)):
+        for left, (name, title) in enumerate((RATES | {"relapse": "relapse"}).items()):
+            lines = {arm: _curve(results, arm, domain, statistic_of(name)) for arm in arms}
+            known = {arm: points for arm, points in lines.items() if points}
+            if known:
+                last = max(x for points in known.values() for x, _ in points)
+                panels.append(
+                    {
+                        "name": f"{domain.capitalize()}: {title}",
+                        "left": 270 * left,
+                        "top": 190 * top,
+                        "last": last,
+                        "lines": {
+                            arm: " ".join(
+                                f"{40 + 200 * x / last:.1f},{150 - 1.2 * max(y, 0):.1f}"
+                                for x, y in points
+                            )
+                            for arm, points in known.items()
+                        },
+                    }
+                )
+    return render(
+        "paper3.svg",
+        panels=panels,
+        colours=dict(zip(arms, COLOURS, strict=False)),
+        targets=_targets(results),
+        rows=relapse_rows(results),
+    )
 
 
-def _lines(found: States, name: str) -> dict[str, list[tuple[float, float]]]:
-    """Means over sequences by arm and number of requests."""
-    return {
-        arm: [
-            (number, mean([getattr(state, name) for state in own]))
-            for number, own in grouped(some, attrgetter("number")).items()
-        ]
-        for arm, some in grouped(sorted(found, key=attrgetter("number")), attrgetter("arm")).items()
-    }
+def _curve(
+    results: Results, arm: str, domain: str, statistic: Statistic
+) -> list[tuple[int, float]]:
+    """Means over concepts by number of requests, in the paper's own way."""
+    own = [s for s in results.tests if (s.way, s.arm, s.domain) == (WAY, arm, domain)]
+    marks = grouped(sorted(own, key=attrgetter("number")), attrgetter("number"))
+    means = {number: mean(by_concept(units(some, statistic))) for number, some in marks.items()}
+    return [(number, value) for number, value in means.items() if value is not None]
+
+
+def _targets(results: Results) -> list[str]:
+    """The erased concepts of the folds, objects first."""
+    every = [s for domain in KIND_DOMAINS for s in results.ends if s.domain == domain]
+    return list(dict.fromkeys(name for state in every for name in state.requests))
+
+
+def relapse_rows(results: Results) -> list[dict[str, Any]]:
+    """For each way and arm the relapse of every target of the folds, None where it was not
+    requested.
+    """
+    rows = []
+    for way in results.ways:
+        for arm in ARMS:
+            own = [s for domain in KIND_DOMAINS for s in results.of(way, arm, domain)]
+            found = grouped(units(own, relapse).items(), lambda item: item[0][2])
+            values = {name: statistics.mean(v for _, v in some) for name, some in found.items()}
+            if values:
+                short = arm + (", rehearsed" if way[1] == REHEARSED else "")
+                short += "" if way[0] == FIRST_BASE else f", {way[0]}"
+                rows.append({"arm": short, "values": [values.get(n) for n in _targets(results)]})
+    return rows

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...common.errors import ConfigError
 from ...common.registry import register
-from ...concepts.concept import evenly_spaced
+from ...concepts.concept import Prompt, evenly_spaced
 from ...models.lora import Updates, layer_factors
 from ...models.protocols import Model, Params, token_access
 from ...settings.groups import setting
@@ -18,6 +18,8 @@ RETAINED_PROMPTS = 24
 """Near prompts whose tokens are protected, and as many far ones."""
 ERASED_PROMPTS = 4
 """Prompts of each concept erased before whose tokens are protected."""
+ALIKE = 0.95
+"""The cosine from which a vector of a concept counts as one that is protected already."""
 LEFT = 0.05
 """The least share of a concept's text states that must stay outside the protected span."""
 
@@ -28,9 +30,10 @@ class SubspaceProjection(Regularizer):
     """Keeps what keys and values make of text states in a span: dW c = 0 for every c in it.
 
     The semantic gradient projection of 2511.07970, on the input side of LoRA: A <- A P with P = I -
-    Q Q^T after each step, which is exact for any optimizer, decay and clipping. Deviation: the
-    paper projects gradients only, which Adam's elementwise step undoes; `project` "gradients" does
-    as the paper (with an A that begins projected). Layers that read no text states are left alone;
+    Q Q^T after each step, which is exact for any optimizer, decay and clipping. Deviations: the
+    paper projects gradients only, which Adam's elementwise step undoes, and protects one vector of
+    each sentence; `project` "gradients" (with an A that begins projected) and `protect` "concepts"
+    do as the paper. Layers that read no text states are left alone;
     an adapter on those would still change what the model makes of c, so `check` refuses it.
 
     `basis` is Q (in, k) with orthonormal columns, `left` the mean share of the concept's text
@@ -45,6 +48,12 @@ class SubspaceProjection(Regularizer):
     )
     energy: float = setting(
         0.99, "share of those sentences' text states that the projection holds", 0.1, 1.0
+    )
+    protect: str = setting(
+        "tokens",
+        "what of those sentences it keeps: all tokens, or one vector of each one's concept",
+        choices=("tokens", "concepts"),
+        later=True,
     )
     basis: Tensor | None = None
     left: float = 1.0
@@ -63,7 +72,7 @@ class SubspaceProjection(Regularizer):
     def build(self, run: RegularizedRun) -> "SubspaceProjection | None":
         if self.project == "none":
             return None
-        basis, left = protected_span(run, self.energy)
+        basis, left = protected_span(run, self.energy, self.protect)
         return replace(self, basis=basis, left=left, layers=tuple(run.model.cross_weights()))
 
     def note(self) -> str:
@@ -99,11 +108,14 @@ class SubspaceProjection(Regularizer):
         return [a for layer, (a, _) in layer_factors(params).items() if layer in self.layers]
 
 
-def protected_span(run: RegularizedRun, energy: float) -> tuple[Tensor, float]:
+def protected_span(
+    run: RegularizedRun, energy: float, protect: str = "tokens"
+) -> tuple[Tensor, float]:
     """A basis (D, k) of the text states of retain prompts, of the empty one and of what was erased
     before, and the mean share of the concept's own text states that is left outside its span.
 
-    2511.07970 takes one mean vector of a prompt's tokens. Ours are all its tokens and the mean of
+    2511.07970 takes one mean vector of a prompt's tokens, as `protect` "concepts" does
+    (`concept_vectors`), without the empty prompt. Ours are all its tokens and the mean of
     its padding, which the model reads too and which depends on the sentence, and of these the
     leading directions, since a few hundred would span everything: what is protected keeps its keys
     and values up to the energy that is left out. Every single padding would leave next to nothing
@@ -119,8 +131,11 @@ def protected_span(run: RegularizedRun, energy: float) -> tuple[Tensor, float]:
     ]
     for other in run.erased:
         kept += evenly_spaced(other.forget.train, ERASED_PROMPTS)
-    states = read_states(run.model, [prompt.text for prompt in kept])
-    basis = span_of(torch.cat([states, run.model.encode_text([""]).states[0].float()]), energy)
+    if protect == "concepts":
+        basis = span_of(unlike(concept_vectors(run.model, kept)), energy)
+    else:
+        states = read_states(run.model, [prompt.text for prompt in kept])
+        basis = span_of(torch.cat([states, run.model.encode_text([""]).states[0].float()]), energy)
     left = residual_energy(basis, run.concept_states()).mean().item()
     if left < LEFT:
         raise ConfigError(
@@ -140,6 +155,32 @@ def read_states(model: Model, texts: Sequence[str]) -> Tensor:
         if own < len(states):
             found.append(states[own:].mean(0, keepdim=True))
     return torch.cat(found)
+
+
+def concept_vectors(model: Model, prompts: Sequence[Prompt]) -> Tensor:
+    """One vector (N, D) of each prompt: the mean state of the tokens that name what it expects; of
+    a prompt without these words that of its last word, as the released code does.
+    """
+    tokens, found = token_access(model, "The projection"), []
+    states = model.encode_text([prompt.text for prompt in prompts]).states.float()
+    for prompt, own in zip(prompts, states, strict=True):
+        ids, name = (
+            list(tokens.token_ids(prompt.text)),
+            list(tokens.token_ids(prompt.expects))[1:-1],
+        )
+        places = [at for at in range(len(ids)) if ids[at : at + len(name)] == name]
+        first, size = (places[0], len(name)) if places else (len(ids) - 2, 1)
+        found.append(own[first : first + size].mean(0))
+    return torch.stack(found)
+
+
+def unlike(vectors: Tensor) -> Tensor:
+    """The vectors (N, in) of which none has a cosine of `ALIKE` or more to one before it."""
+    kept: list[Tensor] = []
+    for vector in vectors:
+        if all(torch.cosine_similarity(vector, own, 0) < ALIKE for own in kept):
+            kept.append(vector)
+    return torch.stack(kept)
 
 
 def span_of(vectors: Tensor, energy: float = 1.0) -> Tensor:
