@@ -200,7 +200,9 @@ class Experiment(ABC):
 
     @abstractmethod
     def cells(self) -> list[Any]:
-        """All cells of the extent, in the order in which they are measured."""
+        """All cells of the extent, in the order in which they are measured; those that depend on
+        what others have shown, once these are stored.
+        """
 
     def chosen(self, cells: Iterable[Any], small: Callable[[Any], bool]) -> list[Any]:
         """The cells of a grid that belong to the extent: the declared cut, or all; of a smoke only
@@ -309,11 +311,17 @@ def run_cells(
 
 
 def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
-    """Measure or resume every cell, write the report, and yield lines to print."""
+    """Measure or resume every cell, write the report, and yield lines to print.
+
+    Where cells depend on what others have shown, `cells` names them once the others are stored.
+    """
     with told(experiment.extent.targets), measuring(experiment.extent.model):
-        cells = experiment.cells()
-        for row, (cell, values) in enumerate(run_cells(experiment, cells, loop), 1):
-            yield f"{row}/{len(cells)} {experiment.line(cell, values)}"
+        done: set[Any] = set()
+        while left := [cell for cell in experiment.cells() if cell not in done]:
+            last, row = len(done) + len(left), len(done)
+            for row, (cell, values) in enumerate(run_cells(experiment, left, loop), row + 1):
+                yield f"{row}/{last} {experiment.line(cell, values)}"
+            done.update(left)
         yield experiment.report()
 
 
