@@ -318,9 +318,9 @@ def bench(experiment: Experiment, loop: Loop = one_by_one) -> Iterator[str]:
     with told(experiment.extent.targets), measuring(experiment.extent.model):
         done: set[Any] = set()
         while left := [cell for cell in experiment.cells() if cell not in done]:
-            last, row = len(done) + len(left), len(done)
-            for row, (cell, values) in enumerate(run_cells(experiment, left, loop), row + 1):
-                yield f"{row}/{last} {experiment.line(cell, values)}"
+            found = run_cells(experiment, left, loop)
+            for row, (cell, values) in enumerate(found, len(done) + 1):
+                yield f"{row}/{len(done) + len(left)} {experiment.line(cell, values)}"
             done.update(left)
         yield experiment.report()
 

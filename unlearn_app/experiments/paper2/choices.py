@@ -19,9 +19,11 @@ from .arms import (
     FIRST_BASE,
     LAST,
     LORA,
+    M0,
     META,
     NONE,
     RENDERINGS,
+    STRONG,
     TUNED_ON,
     UNSEEN,
     WEIGHTS,
@@ -65,24 +67,22 @@ class Choices:
         return Attacked(target, seed, base, tried, defence, chosen, attack, rate)
 
 
-def rate_trials(fresh: Sequence[str] = DEVELOPMENT_FRESH) -> list[Attacked]:
+def rate_trials() -> list[Attacked]:
     """Every rate of the adversary, teaching what the model has never seen."""
     return [
         Attacked(name, DEVELOPED, UNSEEN, attack=attack, rate=rate)
-        for name in fresh
+        for name in DEVELOPMENT_FRESH
         for attack in (RENDERINGS, WEIGHTS)
         for rate in FACTORS
     ]
 
 
-def base_trials(
-    bases: Sequence[str] = tuple(BASES), targets: Sequence[str] = TUNED_ON
-) -> list[Attacked]:
+def base_trials(bases: Sequence[str] = tuple(BASES)) -> list[Attacked]:
     """Every trial of every base, not attacked."""
     return [
         Attacked(target, DEVELOPED, base, tried, ALONE)
         for base in bases
-        for target in targets
+        for target in TUNED_ON
         for tried in range(len(BASE_TRIALS[base]))
     ]
 
@@ -90,19 +90,18 @@ def base_trials(
 def defence_trials(
     choices: Choices,
     bases: Sequence[str] = tuple(BASES),
-    targets: Sequence[str] = TUNED_ON,
-    controls: bool = True,
+    controls: Sequence[str] = (M0, STRONG),
 ) -> list[Attacked]:
     """Every trial of every defence under the reference attack: of meta with every base, of the
     controls with the first one.
     """
     return [
-        Attacked(target, DEVELOPED, base, choices.bases[base], defence, chosen, LORA,
+        Attacked(target, DEVELOPED, base, choices.bases.get(base, 0), defence, chosen, LORA,
                  choices.rate(target, LORA))
         for base in bases
         for defence, trials in DEFENCE_TRIALS.items()
-        if defence == META or (controls and base == FIRST_BASE)
-        for target in targets
+        if defence == META or (defence in controls and base == FIRST_BASE)
+        for target in TUNED_ON
         for chosen in range(len(trials))
     ]  # fmt: skip
 

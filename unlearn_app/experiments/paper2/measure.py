@@ -17,13 +17,13 @@ from ...attacks.relearn import Relearn
 from ...attacks.runner import checkpoints
 from ...common.json_values import to_json
 from ...common.registry import DEFAULT_MODEL
-from ...common.seeds import stream_seeds
 from ...concepts.catalog import preview_concept
 from ...concepts.concept import evenly_spaced
 from ...concepts.targets import targets_told
 from ...evaluation.comparison import generate_images, judged
 from ...models.device import choose_device
 from ...models.protocols import Params
+from ...pocket.world.split import DEVELOPMENT_FRESH
 from ...runs.provenance import peak_memory_gb
 from ...settings.cost import fine_tuning_cost, training_cost
 from ...settings.events import GROUPS, Group
@@ -31,7 +31,6 @@ from ...settings.groups import AttackConfig
 from ...settings.run_config import RunConfig
 from ...training.latent_dataset import sample_latents
 from ...training.unlearning import forget
-from ...pocket.world.split import DEVELOPMENT_FRESH
 from ..cells import Experiment, all_names, run_settings, short_hash, stored
 from ..known_outcome_models import context_of, load_only
 from ..tables import bits, percent_of
@@ -81,10 +80,10 @@ from .choices import (
 from .mechanism import attack_gradients
 
 COUNT, PICTURES = 12, 16
-"""Pictures of the concept that are judged at each mark, with half as many of relatives and half as
-many of everything else at the ends; and pictures by which gradients are taken.
+"""Pictures of the concept that are judged at each mark, with as many of relatives and as many of
+everything else at the ends; and pictures by which gradients are taken.
 """
-TEST_SEED = 6_100_000
+TEST_SEED, GRADIENT_SEED = 6_100_000, 6_300_000
 WARM_UP = 25
 """Steps of a harmless warm-up."""
 NOISE = 0.02
@@ -166,45 +165,37 @@ class Paper2(Experiment):
 
     def cells(self) -> list[Attacked]:
         if self.extent.targets:
-            every = grid(Choices(), self.seeds) if self.extent.full else tests(Choices())
-            return [cell for cell in every if not self.smoke or self._small(cell)]
-        bases = self._bases
-        first = [*rate_trials(self._fresh), *base_trials(bases, self._tuned_on)]
+            whole = self.extent.full
+            return self._of_extent(grid(Choices(), self.seeds) if whole else tests(Choices()))
+        second = self.extent.bundled != DEFAULT_MODEL
+        bases = (FIRST_BASE,) if second else tuple(BASES)
+        first = self._of_extent([*rate_trials(), *base_trials(bases)])
         if not (found := self._known(first)):
             return first
-        controls = not self._second
-        second = defence_trials(choices_of(found), bases, self._tuned_on, controls)
-        if not (more := self._known(second)):
-            return [*first, *second]
-        choices = choices_of(found | more)
-        whole = self.extent.full and not self._second
+        controls = (M0,) if second else (M0, STRONG)
+        more = self._of_extent(defence_trials(choices_of(found), bases, controls))
+        if not (compared := self._known(more)):
+            return [*first, *more]
+        choices = choices_of(found | compared)
+        whole = self.extent.full and not second
         every = grid(choices, self.seeds) if whole else tests(choices, self.extent.bundled)
-        return [*first, *second, *(c for c in every if not self.smoke or self._small(c))]
+        return [*first, *more, *self._of_extent(every)]
 
-    @property
-    def _second(self) -> bool:
-        return self.extent.bundled != DEFAULT_MODEL
-
-    @property
-    def _bases(self) -> tuple[str, ...]:
-        return (FIRST_BASE,) if self._second or self.smoke else tuple(BASES)
-
-    @property
-    def _tuned_on(self) -> tuple[str, ...]:
-        return TUNED_ON[:1] if self.smoke else TUNED_ON
-
-    @property
-    def _fresh(self) -> tuple[str, ...]:
-        return DEVELOPMENT_FRESH[:1] if self.smoke else DEVELOPMENT_FRESH
+    def _of_extent(self, cells: Sequence[Attacked]) -> list[Attacked]:
+        """All of the cells; in a smoke few of each kind, each attack at one rate."""
+        few = {replace(cell, rate=""): cell for cell in reversed(cells) if self._small(cell)}
+        return list(reversed(few.values())) if self.smoke else [*cells]
 
     def _small(self, cell: Attacked) -> bool:
-        """Whether a smoke measures it."""
-        defences, attacks = (ALONE, META, M0, NONE), (LORA, HARMLESS, RENDERINGS, NONE)
+        targets = (all_names(TARGETS)[0], FRESH[0], TUNED_ON[0], DEVELOPMENT_FRESH[0])
+        attacks = (RENDERINGS,) if cell.base == UNSEEN else (LORA, HARMLESS, NONE)
         return (
-            cell.target in (all_names(TARGETS)[0], FRESH[0])
+            cell.target in targets
             and cell.base in (FIRST_BASE, ORIGINAL, UNSEEN)
-            and cell.defence in defences
+            and cell.defence in (ALONE, META, M0, NONE)
             and cell.attack in attacks
+            and cell.tried < 2
+            and cell.chosen == 0
         )
 
     def _known(self, cells: Sequence[Attacked]) -> dict[Attacked, dict[str, Any]]:
@@ -299,7 +290,7 @@ class Paper2(Experiment):
 
     @property
     def _count(self) -> int:
-        return 4 if self.smoke else COUNT
+        return 3 if self.smoke else COUNT
 
     def _before(self, cell: Attacked, config: RunConfig, shared: Defended) -> dict[str, Any]:
         """What is known of a cell before its attack."""
@@ -320,11 +311,12 @@ class Paper2(Experiment):
     def _gradients(self, config: RunConfig, attack: AttackConfig) -> dict[str, float]:
         concept = preview_concept(config)
         near = [prompt.text for prompt in evenly_spaced(concept.near.train, PICTURES)]
+        first = GRADIENT_SEED + 1000 * config.seed
         related = sample_latents(
             self.model,
             near,
             None,
-            stream_seeds("gradient pictures", config.seed, len(near)),
+            range(first, first + len(near)),
             sampling_steps=config.compare.sampling_steps,
             guidance_scale=config.compare.guidance_scale,
         )
@@ -371,7 +363,7 @@ class Paper2(Experiment):
         concept, right = preview_concept(config), {}
         for row, group in enumerate(groups):
             split = getattr(concept, group)
-            prompts = evenly_spaced(split.test, self._count if row == 0 else self._count // 2)
+            prompts = evenly_spaced(split.test, self._count)
             first = TEST_SEED + 1000 * config.seed + 100 * row
             seeds = range(first, first + len(prompts))
             images = generate_images(self.model, prompts, seeds, config.compare)

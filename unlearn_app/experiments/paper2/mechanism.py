@@ -32,7 +32,7 @@ def attack_gradients(
     """
     with trained_by(model, attack, seed) as params:
         found = {
-            name: _gradient(model, data, params, stream_seed(f"gradient {name}", seed))
+            name: _gradient(model, data, params, stream_seed("adversary batches", seed))
             for name, data in (("forget", forget), ("related", related))
         }
     return _compared(found)
