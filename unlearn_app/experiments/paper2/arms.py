@@ -4,12 +4,14 @@ each on development targets.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ...concepts.catalog import preview_concept
 from ...concepts.concept import Kind
+from ...concepts.targets import targets_told
 from ...settings.run_config import RunConfig
-from ..cells import SMOKE, settings
+from ..cells import SMOKE, measured_model, settings
 
 Settings = Mapping[str, Any]
 LENGTHS, FULL_LENGTHS = (10, 25, 50), (10, 25, 50, 100, 200)
@@ -187,4 +189,11 @@ def trains(attack: str) -> str:
 
 def kind_of(target: str) -> Kind:
     """Whether a target is an object or a style."""
-    return preview_concept(settings(target)).kind
+    if targets_told():
+        return preview_concept(settings(target)).kind
+    return _bundled_kind(target, measured_model())
+
+
+@cache
+def _bundled_kind(target: str, model: str) -> Kind:
+    return preview_concept(settings(target, model=model)).kind

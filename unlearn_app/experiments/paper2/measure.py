@@ -79,9 +79,9 @@ from .choices import (
 )
 from .mechanism import attack_gradients
 
-COUNT, PICTURES = 12, 16
+COUNT = 12
 """Pictures of the concept that are judged at each mark, with as many of relatives and as many of
-everything else at the ends; and pictures by which gradients are taken.
+everything else at the ends.
 """
 TEST_SEED, GRADIENT_SEED = 6_100_000, 6_300_000
 WARM_UP = 25
@@ -91,7 +91,7 @@ NOISE = 0.02
 CLEARED = Path("/proc/self/clear_refs")
 
 
-def tests(choices: Choices, bundled: str = DEFAULT_MODEL) -> list[Attacked]:
+def declared_cut(choices: Choices, bundled: str = DEFAULT_MODEL) -> list[Attacked]:
     """The declared cut: one seed, and in an order that leaves whole claims to whoever interrupts.
 
     Another bundled model repeats the main claim alone. Of a model that the user brings nobody knows
@@ -127,7 +127,7 @@ def tests(choices: Choices, bundled: str = DEFAULT_MODEL) -> list[Attacked]:
 
 def grid(choices: Choices, seeds: int) -> list[Attacked]:
     """Every cell, the declared cut first."""
-    cut, own = tests(choices), targets_told() is not None
+    cut, own = declared_cut(choices), targets_told() is not None
     adverse = [name for name in ATTACKS if not own or name != RENDERINGS]
     arms = [
         (base, defence)
@@ -166,7 +166,9 @@ class Paper2(Experiment):
     def cells(self) -> list[Attacked]:
         if self.extent.targets:
             whole = self.extent.full
-            return self._of_extent(grid(Choices(), self.seeds) if whole else tests(Choices()))
+            return self._of_extent(
+                grid(Choices(), self.seeds) if whole else declared_cut(Choices())
+            )
         second = self.extent.bundled != DEFAULT_MODEL
         bases = (FIRST_BASE,) if second else tuple(BASES)
         first = self._of_extent([*rate_trials(), *base_trials(bases)])
@@ -178,7 +180,7 @@ class Paper2(Experiment):
             return [*first, *more]
         choices = choices_of(found | compared)
         whole = self.extent.full and not second
-        every = grid(choices, self.seeds) if whole else tests(choices, self.extent.bundled)
+        every = grid(choices, self.seeds) if whole else declared_cut(choices, self.extent.bundled)
         return [*first, *more, *self._of_extent(every)]
 
     def _of_extent(self, cells: Sequence[Attacked]) -> list[Attacked]:
@@ -310,7 +312,7 @@ class Paper2(Experiment):
 
     def _gradients(self, config: RunConfig, attack: AttackConfig) -> dict[str, float]:
         concept = preview_concept(config)
-        near = [prompt.text for prompt in evenly_spaced(concept.near.train, PICTURES)]
+        near = [prompt.text for prompt in evenly_spaced(concept.near.train, attack.pictures)]
         first = GRADIENT_SEED + 1000 * config.seed
         related = sample_latents(
             self.model,

@@ -63,7 +63,7 @@ from .claims import (
     points,
     seconds,
 )
-from .measure import COUNT, tests
+from .measure import COUNT, declared_cut
 
 Values = Mapping[str, Any]
 Found = Mapping[Attacked, Values]
@@ -339,7 +339,7 @@ def write_results(folder: Path) -> str:
 def report(folder: Path, found: Found, results: Results) -> str:
     """The report on the cells of `folder`, as Markdown."""
     choices = results.choices
-    cut = tests(choices)
+    cut = declared_cut(choices)
     bases = [base for base in (UNSEEN, *BASES) if any(c.base == base for c in results.cells)]
     return render(
         "paper2.md",
