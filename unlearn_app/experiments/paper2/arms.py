@@ -37,7 +37,7 @@ BASES: dict[str, Settings] = {
     "ESD-u": ESD | {"unlearn.modules": "not_cross", "unlearn.weights": "full"},
     "ESD-x": ESD | {"unlearn.modules": "cross"},
     "ESD, LoRA with convolutions": ESD | LOCON,
-    "ESD, all weights": ESD | {"unlearn.weights": "full"},
+    "ESD, all weights": ESD | {"unlearn.modules": "all", "unlearn.weights": "full"},
     "SDD": {"objective": "sdd"} | LOCON,
     "concept ablation": {"objective": "concept_ablation"} | LOCON,
     "UCE": {"objective": "uce"} | LOCON,

@@ -165,10 +165,8 @@ class Paper2(Experiment):
 
     def cells(self) -> list[Attacked]:
         if self.extent.targets:
-            whole = self.extent.full
-            return self._of_extent(
-                grid(Choices(), self.seeds) if whole else declared_cut(Choices())
-            )
+            usual, full = Choices(), self.extent.full
+            return self._of_extent(grid(usual, self.seeds) if full else declared_cut(usual))
         second = self.extent.bundled != DEFAULT_MODEL
         bases = (FIRST_BASE,) if second else tuple(BASES)
         first = self._of_extent([*rate_trials(), *base_trials(bases)])
@@ -185,8 +183,12 @@ class Paper2(Experiment):
 
     def _of_extent(self, cells: Sequence[Attacked]) -> list[Attacked]:
         """All of the cells; in a smoke few of each kind, each attack at one rate."""
-        few = {replace(cell, rate=""): cell for cell in reversed(cells) if self._small(cell)}
-        return list(reversed(few.values())) if self.smoke else [*cells]
+        if not self.smoke:
+            return [*cells]
+        few: dict[Attacked, Attacked] = {}
+        for cell in filter(self._small, cells):
+            few.setdefault(replace(cell, rate=""), cell)
+        return list(few.values())
 
     def _small(self, cell: Attacked) -> bool:
         targets = (all_names(TARGETS)[0], FRESH[0], TUNED_ON[0], DEVELOPMENT_FRESH[0])
