@@ -143,8 +143,10 @@ def test_what_belongs_together_is_asked_for_together(file: Path) -> None:
     with pytest.raises(ConfigError, match="--captions is accepted with paper1 only"):
         _brought("lab", "any/model", None, file, file, False)
     assert _brought("lab", "pocket", None, None, None, False) == {"bundled": "pocket"}
-    assert _brought("lab", "pocket-flow", None, None, None, False) == {"bundled": "pocket-flow"}
-    with pytest.raises(ConfigError, match="lab takes the bundled models"):
+    for name in ("lab", "paper2"):
+        own = _brought(name, "pocket-flow", None, None, None, False)
+        assert own == {"bundled": "pocket-flow"}
+    with pytest.raises(ConfigError, match="lab and paper2 take the bundled models"):
         _brought("paper1", "pocket-flow", None, None, None, False)
     own = _brought("lab", "any/model", "clip", file, None, False)
     assert own["targets"].model == "any/model"

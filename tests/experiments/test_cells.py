@@ -76,8 +76,11 @@ def test_a_stored_cell_says_where_it_comes_from(tmp_path: Path) -> None:
 def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     module: str, tmp_path: Path
 ) -> None:
+    """Where no cells ship, it says that nothing is tested."""
     name = module.partition(".")[0]
-    shutil.copytree(ROOT / "assets" / "experiments" / name, tmp_path / name)
+    cells = ROOT / "assets" / "experiments" / name
+    if cells.exists():
+        shutil.copytree(cells, tmp_path / name)
     results = ROOT / "assets" / "results"
     write_results = importlib.import_module(f"unlearn_app.experiments.{module}").write_results
     shipped = (results / f"{name}.md").read_text(encoding="utf-8")

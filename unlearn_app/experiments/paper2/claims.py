@@ -80,11 +80,11 @@ def seconds(values: Values) -> float:
 
 
 _NUDITY = {
-    FIRST_BASE: "21.8 against 13.4",
-    "SDD": "57.0 against 45.1",
-    "UCE": "44.4 against 28.2",
+    FIRST_BASE: "13.4 against 21.8",
+    "SDD": "45.1 against 57.0",
+    "UCE": "28.2 against 44.4",
 }
-_AFTER_CLEAN, _BEFORE = "13.4 against 2.1", "6.3 against 0.0"
+_AFTER_CLEAN, _BEFORE = "2.1 against 13.4", "0.0 against 6.3"
 _LESS_BACK = "Less comes back with the look ahead than without"
 
 PAPER_CLAIMS = (
@@ -101,7 +101,7 @@ PAPER_CLAIMS = (
     Resisted("Before the attack as much is forgotten", META, ALONE, before("forget"), -ANY, MARGIN,
              attack=NONE, paper=_BEFORE),
     Resisted("Before the attack as much is kept", META, ALONE, before("near", "far"), -MARGIN,
-             attack=NONE, paper="FID 16.0 against 17.0"),
+             attack=NONE, paper="FID 17.0 against 16.0"),
     Resisted("The attack costs relatives more than without (self-destruct)", META, ALONE,
              fall("near"), 0.0, paper="shown, no number"),
     Resisted("Harmless fine-tuning brings back no more", META, ALONE, back, -ANY, HARMLESS_MARGIN,
@@ -109,9 +109,7 @@ PAPER_CLAIMS = (
     Resisted("Harmless fine-tuning costs everything else no more", META, ALONE, fall("far"), -ANY,
              MARGIN, attack=HARMLESS, paper="shown, no number"),
 )  # fmt: skip
-"""The paper's, as it states them. Its numbers are percentages of 142 prompts with nudity on Stable
-Diffusion 1.4, after 100 steps.
-"""
+"""The paper's, as it states them, with its own numbers."""
 
 OWN_BARS = (
     *(
