@@ -343,8 +343,8 @@ def _brought(
             if given:
                 raise ConfigError(
                     f"--{option} is accepted with --targets FILE only: nobody knows what to forget"
-                    f" otherwise. Without it, {' and '.join(OF_BUNDLED)} take the bundled models, and"
-                    " no --ray then.",
+                    f" otherwise. Without it, {' and '.join(OF_BUNDLED)} take the bundled models,"
+                    " and no --ray then.",
                     option,
                 )
         return {"bundled": model} if bundled else {}
