@@ -37,14 +37,13 @@ BASES: dict[str, Settings] = {
     "ESD-u": ESD | {"unlearn.modules": "not_cross", "unlearn.weights": "full"},
     "ESD-x": ESD | {"unlearn.modules": "cross"},
     "ESD, LoRA with convolutions": ESD | LOCON,
-    "ESD, all weights": ESD | {"unlearn.modules": "all", "unlearn.weights": "full"},
     "SDD": {"objective": "sdd"} | LOCON,
     "concept ablation": {"objective": "concept_ablation"} | LOCON,
     "UCE": {"objective": "uce"} | LOCON,
 }
 """What forgets and what it trains: ESD-u all weights but those of cross-attention, as the paper's
-main base; ESD-x a LoRA on cross-attention; the others a LoRA on all layers with convolutions, or
-all weights. UCE writes keys and values of cross-attention, and only resisting trains.
+main base; ESD-x a LoRA on cross-attention; the others a LoRA on all layers with convolutions. UCE
+writes keys and values of cross-attention, and only resisting trains.
 """
 FIRST_BASE = next(iter(BASES))
 
@@ -58,7 +57,6 @@ BASE_TRIALS: dict[str, tuple[Settings, ...]] = {
     "ESD-u": _paces(3e-4),
     "ESD-x": _paces(4e-3),
     "ESD, LoRA with convolutions": _paces(2e-3),
-    "ESD, all weights": _paces(3e-4),
     "SDD": _paces(2.5e-3),
     "concept ablation": _paces(2e-3),
     "UCE": tuple(

@@ -122,7 +122,7 @@ OWN_BARS = (
                      -MARGIN, MARGIN, attack=NONE),
             *(
                 Resisted("Less comes back", META, other, area, *LESS, attack=attack)
-                for attack in (LORA, RENDERINGS, WEIGHTS)
+                for attack in (LORA, RENDERINGS)
             ),
         )
     ),

@@ -103,22 +103,21 @@ def declared_cut(choices: Choices, bundled: str = DEFAULT_MODEL) -> list[Attacke
     known = [(target, ORIGINAL, NONE, NONE) for target in targets]
     unseen = () if own else itertools.product(FRESH, [UNSEEN], [NONE], [RENDERINGS, WEIGHTS])
     adverse = tuple(attack for attack in ADVERSE if not own or attack != RENDERINGS)
+    by_lora = tuple(attack for attack in adverse if attack != WEIGHTS)
     plan: list[tuple[Any, ...]] = [*known, *unseen]
 
     def add(targets: Sequence[str], bases: Sequence[str], defences: Any, attacks: Any) -> None:
         plan.extend(itertools.product(targets, bases, defences, attacks))
 
     add(targets, [FIRST_BASE], (ALONE, META), (*adverse, HARMLESS))
-    add(targets, [FIRST_BASE], (M0,), adverse)
-    if bundled == DEFAULT_MODEL:
-        others = [base for base in BASES if base != FIRST_BASE]
-        add(targets, [FIRST_BASE], (STRONG,), adverse)
-        add(targets, [FIRST_BASE], RELATED, (LORA,))
-        for base in others:
+    second = bundled != DEFAULT_MODEL
+    add(targets, [FIRST_BASE], (M0,) if second else (M0, STRONG), by_lora)
+    if not second:
+        for base in list(BASES)[1:]:
             add(targets, [base], (ALONE, META), (LORA,))
-        add(explored, [FIRST_BASE], (MORE,), (LORA,))
+        add(explored, [FIRST_BASE], (*RELATED, MORE), (LORA,))
     cells = [choices.cell(target, 0, *arm) for target, *arm in plan]
-    if bundled == DEFAULT_MODEL:
+    if not second:
         for target, defence in itertools.product(explored, (ALONE, META)):
             cells += [choices.cell(target, 0, FIRST_BASE, defence, name) for name in ADAPTIVE]
             cells += [choices.cell(target, 0, FIRST_BASE, defence, LORA, rate) for rate in FACTORS]
