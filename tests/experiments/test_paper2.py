@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from unlearn_app.experiments.cells import Extent
-from unlearn_app.experiments.paper2 import arms, claims
+from unlearn_app.experiments.paper2 import claims, mechanism
 from unlearn_app.experiments.paper2.arms import (
     ADAPTIVE,
     ALONE,
@@ -42,7 +42,6 @@ from unlearn_app.experiments.paper2.arms import (
     STRONG,
     STYLES,
     TARGETS,
-    TUNED_ON,
     UNSEEN,
     WEIGHTS,
     Attacked,
@@ -459,12 +458,10 @@ def test_the_switch_says_no_more_than_the_tables() -> None:
     assert "attack steps" not in resist_switch(Pace()).info
 
 
-def test_a_gradient_is_that_of_the_loss_in_what_the_attack_trains() -> None:
-    """Against finite differences in float64; the wrong sign of a cosine would show."""
-    from unlearn_app.experiments.paper2.mechanism import _compared
-
+def test_the_cosine_is_that_of_the_two_gradients() -> None:
+    """(3, 4) and (-7, -1): -25 over 5 times the root of 50, half a right angle beyond one."""
     forget, related = torch.tensor([3.0, 4.0]).double(), torch.tensor([-4.0, 3.0]).double()
-    found = _compared({"forget": (1.0, forget), "related": (2.0, -forget + related)})
+    found = mechanism._compared({"forget": (1.0, forget), "related": (2.0, -forget + related)})
     assert found["forget_norm"] == 5
     assert found["cosine"] == pytest.approx(-1 / math.sqrt(2), abs=1e-6)
 
@@ -479,6 +476,3 @@ def test_figures_of_a_mean_are_of_marks_that_all_have(tmp_path: Path) -> None:
     points = drawn.partition('points="')[2].partition('"')[0].split()
     assert len(points) == 2
     assert statistics.mean((80, 40)) == pytest.approx((150 - float(points[-1].split(",")[1])) / 1.2)
-    assert {"dog", "fish"} <= {*TARGETS}
-    assert TUNED_ON
-    assert arms.FRESH

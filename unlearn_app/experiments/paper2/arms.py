@@ -18,8 +18,6 @@ LENGTHS, FULL_LENGTHS = (10, 25, 50), (10, 25, 50, 100, 200)
 """Steps of an attack; each length is an attack of its own, whose learning rate ends at zero."""
 LAST = LENGTHS[-1]
 SMOKE_LENGTHS = (2,)
-SEEDS = 3
-"""Seeds of the whole grid; the declared cut has the first."""
 DEVELOPED = 100
 """The first seed of development cells, so that nothing is chosen on a seed of a table."""
 ATTACK_SEED = 50
