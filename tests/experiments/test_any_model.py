@@ -143,9 +143,9 @@ def test_what_belongs_together_is_asked_for_together(file: Path) -> None:
     with pytest.raises(ConfigError, match="--captions is accepted with paper1 only"):
         _brought("lab", "any/model", None, file, file, False)
     assert _brought("lab", "pocket", None, None, None, False) == {"bundled": "pocket"}
-    assert _brought("lab", "pocket-flow", None, None, None, False) == {"bundled": "pocket-flow"}
-    for name in ("paper1", "paper3"):
-        assert _brought(name, "pocket-flow", None, None, None, False) == {"bundled": "pocket-flow"}
+    for name in ("lab", "paper1", "paper2", "paper3"):
+        own = _brought(name, "pocket-flow", None, None, None, False)
+        assert own == {"bundled": "pocket-flow"}
     with pytest.raises(ConfigError, match="take the bundled models"):
         _brought("judge", "pocket-flow", None, None, None, False)
     own = _brought("lab", "any/model", "clip", file, None, False)

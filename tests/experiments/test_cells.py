@@ -76,6 +76,7 @@ def test_a_stored_cell_says_where_it_comes_from(tmp_path: Path) -> None:
 def test_the_shipped_report_and_figure_are_those_of_the_shipped_cells(
     module: str, tmp_path: Path
 ) -> None:
+    """Where no cells ship, it says that nothing is tested."""
     name = module.partition(".")[0]
     if (cells := ROOT / "assets" / "experiments" / name).exists():
         shutil.copytree(cells, tmp_path / name)

@@ -1,419 +1,478 @@
-"""The benchmark of paper 2: rows, claims and curves computed right, and one small run of each
-kind.
+"""The benchmark of paper 2: what code chooses on development targets, which cells there are, and
+what rows and claims say.
 """
 
 import dataclasses
-import itertools
 import json
+import math
+import statistics
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from unlearn_app.experiments.paper2 import measure as paper2
-from unlearn_app.experiments.paper2.measure import (
+from unlearn_app.experiments.cells import Extent
+from unlearn_app.experiments.paper2 import claims, mechanism
+from unlearn_app.experiments.paper2.arms import (
+    ADAPTIVE,
     ALONE,
-    CUT_STEPS,
-    FAST_ALONE,
-    FAST_META,
+    ATTACKS,
+    BASE_TRIALS,
+    BASES,
+    DEFENCE_TRIALS,
+    DEFENCES,
+    DEVELOPED,
+    EXPLORED,
+    FACTORS,
+    FIRST_BASE,
     HARMLESS,
-    MARKS,
+    LENGTHS,
+    LORA,
+    M0,
     META,
+    MORE,
     NONE,
+    OBJECTS,
     ORIGINAL,
+    RELATED,
+    RENDERINGS,
+    STRONG,
+    STYLES,
+    TARGETS,
     UNSEEN,
-    DefendedAttack,
-    grid,
+    WEIGHTS,
+    Attacked,
 )
-from unlearn_app.experiments.paper2.report import (
-    CLAIMS,
-    RelearnCurve,
-    curve_line,
-    figure,
-    judged,
-    read_curves,
-    report,
-    scope,
-    worst,
-    write_results,
+from unlearn_app.experiments.paper2.choices import (
+    Choices,
+    Trial,
+    base_trials,
+    choices_of,
+    choose_base,
+    choose_defence,
+    choose_rates,
+    defence_trials,
+    rate_trials,
 )
-from unlearn_app.experiments.tables import RESULTS
+from unlearn_app.experiments.paper2.claims import (
+    EXPLORED_CLAIMS,
+    OWN_BARS,
+    PAPER_CLAIMS,
+    WORST,
+)
+from unlearn_app.experiments.paper2.measure import Paper2, declared_cut, grid
+from unlearn_app.experiments.paper2.report import Results, compared, figure, write_results
+from unlearn_app.pocket.world import split
+from unlearn_app.pocket.world.vocabulary import FRESH_OBJECTS, FRESH_STYLES
+from unlearn_app.pocket.world.vocabulary import OBJECTS as KNOWN
+from unlearn_app.pocket.world.vocabulary import STYLES as KNOWN_STYLES
 from unlearn_app.service.pace import Pace
-from unlearn_app.settings.presets import EQUAL_BUDGET
-from unlearn_app.settings.run_config import make_config
 from unlearn_app.web.options import resist_switch
 
-ROOT = Path(__file__).resolve().parents[2]
-STORED = ROOT / "assets" / "experiments" / "paper2"
-BASE = RelearnCurve(
-    DefendedAttack("cat", 0, "ESD", ALONE, "LoRA 16"),
-    {0: 0, 50: 60, 100: 90},
-    {0: 90, 50: 90, 100: 80},
-    {0: 95, 50: 95, 100: 95},
-    {"forget": {0: 0.2, 100: 0.6}, "near": {0: 0.75, 100: 0.5}, "far": {0: 0.75, 100: 0.5}},
-    20.0,
+CHOICES = Choices(
+    {("object", "lora"): "1/3", ("object", "full"): "1", ("style", "lora"): "1/10"},
+    {FIRST_BASE: 2},
+    {(FIRST_BASE, META): 1, (FIRST_BASE, M0): 2},
 )
-CELL = [field.name for field in dataclasses.fields(DefendedAttack)]
-DEFENCES = (*paper2.DEFENCES, *paper2.CONTROLS, *paper2.SHORT)
+EVERY = (*PAPER_CLAIMS, *OWN_BARS, *EXPLORED_CLAIMS)
 
 
-def changed(base, **changes):
-    """A copy with other values; those of a curve's cell are given like its own."""
-    if isinstance(base, RelearnCurve):
-        cell = {name: changes.pop(name) for name in CELL if name in changes}
-        changes["cell"] = dataclasses.replace(base.cell, **cell)
-    return dataclasses.replace(base, **changes)
+def bits_of(percent: float) -> str:
+    ones = round(percent / 10)
+    return "1" * ones + "0" * (10 - ones)
 
 
-def rows(plain: dict[str, list[float]], meta: dict[str, list[float]]) -> list[RelearnCurve]:
-    """The share after 100 steps by attack, one value per target."""
-    return [
-        changed(BASE, target=str(n), defence=defence, attack=attack, forget={0: 0, 100: share})
-        for defence, shares in ((ALONE, plain), (META, meta))
-        for attack, values in shares.items()
-        for n, share in enumerate(values)
-    ]
+def values(forget=(0, 60), near=(90, 90), far=(90, 90), **more) -> dict:
+    """A cell that is judged before and after the attack; `forget` may name every length."""
+    ends = forget if len(forget) == 4 else (forget[0], None, None, forget[-1])
+    marks = {
+        str(mark): {"forget": bits_of(percent)}
+        for mark, percent in zip((0, *LENGTHS), ends, strict=True)
+        if percent is not None
+    }
+    for mark, place in (("0", 0), (str(LENGTHS[-1]), -1)):
+        marks[mark] |= {"near": bits_of(near[place]), "far": bits_of(far[place])}
+    return {"marks": marks, "unlearn_s": 10.0, "unlearn_peak_gb": 1.5, "forwards": {}} | more
 
 
-HALF, LESS = (
-    next(
+def stored(folder: Path, found: dict[Attacked, dict]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for row, (cell, own) in enumerate(found.items()):
+        config = dataclasses.asdict(cell) | {"forwards": {"defender": 2000, "adversary": 900}}
+        record = {"config": config, "values": own}
+        (folder / f"{row}.json").write_text(json.dumps(record))
+    return folder
+
+
+# What is chosen
+
+
+def test_the_reference_rate_is_the_highest_that_seldom_teaches_what_was_never_seen() -> None:
+    """Means of 0, 10, 30 and 50 % for objects: 1/3 is the last at 30 % at most. For a style even
+    the lowest teaches more, and is taken.
+    """
+    taught = {"1/30": (0, 0), "1/10": (0, 20), "1/3": (20, 40), "1": (0, 100)}
+    found = {
+        Attacked(name, DEVELOPED, UNSEEN, attack=RENDERINGS, rate=rate): values((0, shares[row]))
+        for rate, shares in taught.items()
+        for row, name in enumerate(("penguin", "crab"))
+    } | {
+        Attacked("thermal", DEVELOPED, UNSEEN, attack=WEIGHTS, rate=rate): values((0, 90))
+        for rate in FACTORS
+    }
+    assert choose_rates(found) == {("object", "lora"): "1/3", ("style", "full"): "1/30"}
+
+
+def test_of_a_base_the_trial_counts_that_forgets_and_keeps_most() -> None:
+    trials = {0: Trial(40, 99, None), 1: Trial(10, 80, None), 2: Trial(0, 90, None)}
+    assert choose_base(trials) == 2
+    assert choose_base({0: Trial(40, 99, None), 1: Trial(30, 50, None)}) == 1
+    assert choose_base({0: Trial(0, 90, None), 1: Trial(0, 90, None)}) == 0
+
+
+def test_a_defence_may_not_win_by_destroying_what_is_kept() -> None:
+    """The one that brings back nothing keeps 30 points less; else it would be taken."""
+    plain = Trial(5, 90, 60)
+    trials = {0: Trial(5, 60, 0), 1: Trial(5, 86, 40), 2: Trial(8, 92, 50)}
+    assert choose_defence(trials, plain) == 1
+    assert min(trials, key=lambda n: trials[n].back) == 0
+    assert choose_defence({0: Trial(5, 60, 0), 1: Trial(5, 70, 40)}, plain) == 1
+    assert choose_defence({0: Trial(50, 90, 0), 1: Trial(5, 88, 40)}, plain) == 1
+
+
+def test_choices_come_from_development_cells_alone() -> None:
+    """Test cells that would turn every choice are there, and change none."""
+    found = {cell: values((0, 0)) for cell in rate_trials()}
+    found |= {cell: values((10 * (cell.tried != 1), 0)) for cell in base_trials()}
+    for cell in base_trials():
+        found[cell] = values((0 if cell.tried == 1 else 50, 0))
+    first = choices_of(found)
+    assert set(first.rates.values()) == {"1"}
+    assert first.bases == dict.fromkeys(BASES, 1)
+    more = {cell: values((0, 10 * (3 - cell.chosen))) for cell in defence_trials(first)}
+    second = choices_of(found | more)
+    assert second.defences == dict.fromkeys(
+        [(FIRST_BASE, META), (FIRST_BASE, M0), (FIRST_BASE, STRONG),
+         *((base, META) for base in BASES if base != FIRST_BASE)], 2
+    )  # fmt: skip
+    tempting = {dataclasses.replace(cell, seed=0): values((0, 0)) for cell in [*found, *more]}
+    assert choices_of(found | more | tempting) == second
+
+
+def test_every_arm_has_as_many_trials() -> None:
+    counts = {len(trials) for trials in (*BASE_TRIALS.values(), *DEFENCE_TRIALS.values())}
+    assert counts == {3}
+    assert BASE_TRIALS.keys() == BASES.keys()
+    first = Counter((cell.base, cell.target) for cell in base_trials())
+    assert set(first.values()) == {3}
+    second = Counter((c.base, c.defence, c.target) for c in defence_trials(CHOICES))
+    assert set(second.values()) == {3}
+    assert {c.tried for c in defence_trials(CHOICES) if c.base == FIRST_BASE} == {2}
+
+
+def test_nothing_is_tuned_on_a_target_or_a_seed_of_a_table() -> None:
+    developed = {*split.DEVELOPMENT_OBJECTS, *split.DEVELOPMENT_STYLES, *split.DEVELOPMENT_FRESH}
+    tuning = [*rate_trials(), *base_trials(), *defence_trials(CHOICES)]
+    assert {cell.target for cell in tuning} <= developed
+    whole = grid(CHOICES, 3)
+    assert not {cell.target for cell in whole} & developed
+    assert max(cell.seed for cell in whole) < DEVELOPED <= min(cell.seed for cell in tuning)
+    world = {entry.name for entry in (*KNOWN, *KNOWN_STYLES, *FRESH_OBJECTS, *FRESH_STYLES)}
+    assert {cell.target for cell in whole} <= world
+
+
+# What is measured
+
+
+def test_every_claim_of_a_table_has_ten_objects_and_six_styles_in_the_cut() -> None:
+    assert (len(OBJECTS), len(STYLES)) == (10, 6)
+    results = Results({cell: values() for cell in declared_cut(CHOICES)}, CHOICES)
+    for claim in (*PAPER_CLAIMS, *OWN_BARS):
+        better, worse = (results.numbers(claim, side) for side in (claim.better, claim.worse))
+        assert {target for target, _ in better} == {*TARGETS}, claim
+        assert claim.worse == UNSEEN or better.keys() == worse.keys()
+    for claim in EXPLORED_CLAIMS:
+        better, worse = (results.numbers(claim, side) for side in (claim.better, claim.worse))
+        assert {t for t, _ in better.keys() & worse.keys()} >= {*EXPLORED}, claim
+
+
+def test_the_cut_begins_the_grid_and_a_model_is_defended_for_all_its_attacks() -> None:
+    cut, whole = declared_cut(CHOICES), grid(CHOICES, 3)
+    assert whole[: len(cut)] == cut
+    assert len(set(whole)) == len(whole) > 4 * len(cut)
+    assert {cell.seed for cell in cut} == {0}
+    models = [key for key, _ in groupby(cell.model for cell in cut)]
+    again = Counter(models)
+    twice = {key for key, count in again.items() if count > 1}
+    assert {key[0] for key in twice} <= {*EXPLORED}, "rows that explore come last, claims first"
+    arms_of_cut = [(cell.base, cell.defence) for cell in cut]
+    assert arms_of_cut.index((FIRST_BASE, META)) < arms_of_cut.index((FIRST_BASE, M0))
+    assert arms_of_cut.index((FIRST_BASE, M0)) < arms_of_cut.index(("SDD", META))
+
+
+def test_another_bundled_model_repeats_the_main_claim_alone() -> None:
+    cells = declared_cut(CHOICES, "pocket-flow")
+    assert {cell.base for cell in cells} == {ORIGINAL, UNSEEN, FIRST_BASE}
+    assert {cell.defence for cell in cells} == {NONE, ALONE, META, M0}
+    assert len(cells) < len(declared_cut(CHOICES)) / 2
+
+
+def test_attacks_take_the_reference_rate_of_their_kind() -> None:
+    cut = declared_cut(CHOICES)
+    rates = {c.target: c.rate for c in cut if (c.attack, c.defence) == (RENDERINGS, ALONE)}
+    assert rates["dog"] == "1/3"
+    assert rates["chalk"] == "1/10"
+    dog = Attacked("dog", 0, FIRST_BASE, 0, ALONE, 0, LORA, "1/10").config()
+    assert dog.attack.lr == pytest.approx(2e-4)
+    full = Attacked("dog", 0, FIRST_BASE, 0, ALONE, 0, WEIGHTS, "1/3").config()
+    assert (full.attack.lr, full.attack.weights) == (pytest.approx(1e-4), "full")
+
+
+def test_defences_differ_in_what_they_should() -> None:
+    runs = {
+        name: Attacked("dog", 0, FIRST_BASE, 0, name, 1, LORA, "1").config()
+        if name in (META, M0, STRONG)
+        else Attacked("dog", 0, FIRST_BASE, 0, name, 0, LORA, "1").config()
+        for name in DEFENCES
+    }
+    assert not runs[ALONE].resist.on
+    assert not runs[STRONG].resist.on
+    assert dict(runs[STRONG].options)["esd.eta"] == 3.0
+    assert (runs[META].resist.steps, runs[M0].resist.steps, runs[MORE].resist.steps) == (3, 0, 10)
+    assert dataclasses.replace(runs[M0].resist, steps=3) == runs[META].resist
+    weights = {run.resist.related for run in runs.values() if run.resist.on}
+    assert weights == {0.0, 0.1, 0.3, 1.0}
+    assert all(run.attack == runs[ALONE].attack for run in runs.values())
+    assert all(run.unlearn == runs[ALONE].unlearn for run in runs.values())
+
+
+def test_bases_train_what_they_name() -> None:
+    trained = {
+        base: (run.objective, run.unlearn.modules, run.unlearn.weights)
+        for base in BASES
+        for run in [Attacked("dog", 0, base, 0, META).config()]
+    }
+    assert trained["ESD-u"] == ("esd", "not_cross", "full")
+    assert trained["ESD-x"] == ("esd", "cross", "lora")
+    assert trained["ESD, LoRA with convolutions"] == ("esd", "locon", "lora")
+    assert {own[0] for own in trained.values()} == {"esd", "sdd", "concept_ablation", "uce"}
+
+
+def test_every_attack_and_length_is_an_attack_of_its_own(tmp_path: Path) -> None:
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())
+    test = Attacked("dog", 0, FIRST_BASE, 0, META, 0, LORA, "1")
+    assert paper._lengths(test) == LENGTHS
+    assert paper._lengths(dataclasses.replace(test, attack=ADAPTIVE[0])) == LENGTHS[-1:]
+    assert paper._lengths(dataclasses.replace(test, seed=DEVELOPED)) == LENGTHS[-1:]
+    assert paper._lengths(dataclasses.replace(test, attack=NONE)) == ()
+    whole = Paper2(Extent(tmp_path, full=True), SimpleNamespace(base_hash=""), object())
+    known = {"marks": dict.fromkeys(["0", *map(str, LENGTHS)])}
+    assert not paper.lacks(test, known)
+    assert whole._missing(test, known) == [100, 200], "the whole grid adds to the cells of the cut"
+    assert paper.key(test) != paper.key(dataclasses.replace(test, rate="1/3"))
+
+
+def test_tests_begin_once_everything_is_chosen(tmp_path: Path) -> None:
+    """Each stage is named only when the one before is stored."""
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())
+    known: dict[Attacked, dict] = {}
+    paper._known = lambda cells: {c: known[c] for c in cells} if known.keys() >= set(cells) else {}
+    first = paper.cells()
+    assert {cell.seed for cell in first} == {DEVELOPED}
+    assert not {cell.defence for cell in first} & {META, M0, STRONG}
+    known |= {cell: values((0, 0)) for cell in first}
+    more = paper.cells()
+    assert more[: len(first)] == first
+    assert {cell.defence for cell in more[len(first) :]} == {META, M0, STRONG}
+    known |= {cell: values((0, 0)) for cell in more}
+    every = paper.cells()
+    assert every[: len(more)] == more
+    assert every[len(more) :] == declared_cut(choices_of(known))
+
+
+# What is said
+
+
+def made(plain, meta, attack: str = LORA, of: str = "forget", **more) -> dict[Attacked, dict]:
+    """Cells of two arms, one value for each target."""
+    return {
+        CHOICES.cell(target, 0, FIRST_BASE, defence, attack): values(**{of: shares}, **more)
+        for defence, own in ((ALONE, plain), (META, meta))
+        for target, shares in zip(OBJECTS, own, strict=False)
+    }
+
+
+def the(text: str, attack: str = LORA, table=PAPER_CLAIMS, **own) -> claims.Resisted:
+    return next(
         claim
-        for claim in CLAIMS
-        if (claim.statistic, claim.factor, claim.step) == (worst, factor, 100)
-    )
-    for factor in (0.5, 1.0)
-)
+        for claim in table
+        if claim.text.startswith(text) and claim.attack == attack
+        and all(getattr(claim, name) == value for name, value in own.items())
+    )  # fmt: skip
 
 
-def seen(claim, shown: list[RelearnCurve]) -> tuple[str, str, str]:
-    """The sentence of a claim, what was measured, and the verdict."""
-    sentence, base, said, label = (
-        cell.strip() for cell in judged(claim, shown, "ESD").strip("| ").split("|")
-    )
-    assert base == "ESD"
-    return sentence, said, label.strip("*")
+def test_what_comes_back_is_the_area_under_the_lengths() -> None:
+    """(0 + 20) / 2 x 10 + (20 + 60) / 2 x 15 + (60 + 80) / 2 x 25, over 50 steps: 49."""
+    assert claims.area(values((0, 20, 60, 80))) == pytest.approx(49)
+    longer = values((0, 20, 60, 80))
+    longer["marks"] |= {"200": {"forget": "1" * 10}}
+    assert claims.area(longer) == pytest.approx(49), "the whole grid's lengths do not count"
+    assert claims.back(longer) == 80
 
 
-def test_the_worst_attack_counts_and_the_harmless_one_does_not() -> None:
-    found = worst(
-        rows({"LoRA 16": [50, 20], "all weights": [30, 80], "clean": [100, 100]}, {}), 100
-    )
-    assert found == {("0", 0): 50, ("1", 0): 80}
+def test_a_claim_is_paired_by_target() -> None:
+    """Areas fall by 30, 20 and 10: mean 20, spread 10, half the interval 4.303 x 10 / 1.732."""
+    found = made([(0, 60), (0, 80), (0, 100)], [(0, 0), (0, 40), (0, 80)])
+    estimate, means, counted = compared(Results(found, CHOICES), the("Less comes back"))
+    assert estimate.interval == pytest.approx((-20, -44.841, 4.841), abs=1e-2)
+    assert means == "20 against 40"
+    assert counted == "3 targets, 1 seed"
 
 
-@pytest.mark.parametrize(
-    ("plain", "meta", "less", "half"),
-    [
-        ([90, 92, 94], [10, 12, 20], "held", "held"),
-        ([90, 92, 94], [60, 70, 60], "held", "not held"),
-        ([90, 10, 50], [20, 60, 50], "undecided", "undecided"),
-        ([10, 12, 14], [80, 84, 85], "not held", "not held"),
-        ([90], [10], "undecided", "undecided"),
-        ([90, 92, 94], [90, 92, 94], "not held", "not held"),
-    ],
-)
-def test_resistance_is_decided_by_the_paired_interval(plain, meta, less, half) -> None:
-    shown = rows({"LoRA 16": plain}, {"LoRA 16": meta})
-    assert (seen(LESS, shown)[2], seen(HALF, shown)[2]) == (less, half)
+def test_seeds_of_a_target_are_no_targets() -> None:
+    found = made([(0, 60)], [(0, 20)])
+    found |= {dataclasses.replace(c, seed=1): v for c, v in made([(0, 80)], [(0, 20)]).items()}
+    estimate, _, counted = compared(Results(found, CHOICES), the("Less comes back"))
+    assert (estimate.mean, estimate.freedom) == (-25, 0)
+    assert counted == "1 target, 2 seeds"
 
 
-def test_the_bar_is_half_of_what_comes_back_without_the_look_ahead() -> None:
-    """Differences -35, -34 and -27: mean -32, spread the root of 19, half the interval 4.303 ·
-    4.359 / 1.732.
+def test_self_destruction_is_a_difference_in_differences() -> None:
+    """Relatives fall by 30 and 40 without and by 50 and 70 with: 20 and 30 more. A defence that
+    has lost them before the attack destroys nothing in it.
     """
-    shown = rows({"LoRA 16": [90, 92, 94]}, {"LoRA 16": [10, 12, 20]})
-    said = "14 against 0.5 × 92: -32 (-42.8 to -21.2) points, 3 targets, 3 pairs"
-    assert seen(HALF, shown) == (
-        "The worst attack brings back at most half in 100 steps",
-        said,
-        "held",
-    )
-    assert "not measured" in judged(HALF, rows({"LoRA 16": [90]}, {}), "ESD")
+    claim = the("The attack costs relatives more")
+    found = made([(90, 60), (90, 50)], [(90, 40), (90, 20)], of="near")
+    assert compared(Results(found, CHOICES), claim)[0].mean == 25
+    lost = made([(90, 60), (90, 50)], [(20, 20), (10, 10)], of="near")
+    assert compared(Results(lost, CHOICES), claim)[0].mean == -35
 
 
-def test_seeds_of_a_target_are_averaged_before_the_interval() -> None:
-    """Over six pairs as if they were independent the interval would be -31 to -9, and the claim
-    held.
-    """
-    shares = [[45, 35], [35, 25], [25, 15]]
-    shown = [
-        changed(BASE, target=str(n), seed=seed, defence=defence, forget={0: 0, 100: share})
-        for n, own in enumerate(shares)
-        for seed, meta in enumerate(own)
-        for defence, share in ((ALONE, 50), (META, meta))
-    ]
-    said = "30 against 50: -20 (-44.8 to +4.84) points, 3 targets, 6 pairs"
-    assert seen(LESS, shown)[1:] == (said, "undecided")
-
-
-def test_only_attacks_that_both_models_have_met_are_compared() -> None:
-    """Else the worst of two attacks would stand against one, and whoever is measured less would
-    win.
-    """
-    shown = rows({"LoRA 16": [50], "all weights": [90]}, {"LoRA 16": [40]})
-    assert seen(LESS, shown)[1].startswith("40 against 50: -10 ")
-
-
-def test_a_claim_on_the_way_says_so_and_that_it_explores() -> None:
-    """Ten steps of a schedule of a hundred are no attack of ten steps."""
-    shown = rows({"LoRA 16": [90, 92]}, {"LoRA 16": [10, 12]})
-    early = [claim for claim in CLAIMS if claim.step < 100]
-    assert {claim.step for claim in early} == {10, 25}
-    assert all(claim.statistic is worst for claim in early)
-    for claim in early:
-        named = [changed(row, defence=d) for row in shown for d in {claim.better, claim.worse}]
-        assert seen(claim, named)[0].endswith(
-            f" in the first {claim.step} of its 100 steps (exploratory)"
-        )
-    long = [changed(row, forget=row.forget | {300: 90}) for row in shown]
-    assert seen(LESS, long)[0].endswith(" in the first 100 of its 300 steps")
-
-
-def test_an_equality_needs_the_whole_interval_inside_its_range() -> None:
-    """A wide interval around zero shows nothing: it is undecided, not held."""
-    same = next(claim for claim in CLAIMS if (claim.low, claim.high) == (-3, 3))
-    narrow = [changed(BASE, target=str(n), defence=d) for n in range(4) for d in (ALONE, META)]
-    assert seen(same, narrow)[2] == "held"
-    wide = [changed(r, forget={0: 40.0 * (i % 4 == 1), 100: 0}) for i, r in enumerate(narrow)]
-    assert seen(same, wide)[2] == "undecided"
-
-
-def cells_of(line: str) -> list[str]:
-    return [cell.strip() for cell in line.removeprefix("| ").removesuffix(" |").split("|")]
-
-
-def test_a_curve_line_says_where_it_passes_eighty_percent_and_its_area() -> None:
-    line = curve_line("meta, LoRA 16", [BASE], {}, (0, 10, 50, 100))
-    ends = ["90 → 80 (0.75 → 0.50)", "95 → 95 (0.75 → 0.50)", "1"]
-    assert cells_of(line) == [
-        "meta, LoRA 16",
-        "0 (0.20)",
-        "",
-        "60",
-        "90 (0.60)",
-        "52",
-        "83 (1 of 1)",
-        *ends,
-    ]
-    assert figure([BASE]).count("<polyline") == 1
-
-
-def test_eighty_percent_are_of_what_the_original_shows() -> None:
-    """Of 50 %: 40 of the first 60 points, which the curve reaches after 33 of its first 50
-    steps.
-    """
-    assert cells_of(curve_line("x", [BASE], {("cat", 0): 50.0}))[9] == "33 (1 of 1)"
-    assert cells_of(curve_line("x", [BASE], {("cat", 1): 50.0}))[9] == "83 (1 of 1)"
-
-
-def test_a_curve_that_never_gets_there_counts_as_beyond_its_end() -> None:
-    """The median of those that do would say that one curve in three stands for all."""
-    reaching = [{0: 0, 50: 80, 100: 90}, {0: 0, 50: 60, 100: 100}, {0: 0, 50: 0, 100: 10}]
-    shown = [changed(BASE, target=str(n), forget=forget) for n, forget in enumerate(reaching)]
-    assert cells_of(curve_line("x", shown, {}))[9] == "75 (2 of 3)"
-    never = changed(shown[2], target="3")
-    assert cells_of(curve_line("x", [shown[0], shown[2], never], {}))[9] == "> 100 (1 of 3)"
-    assert cells_of(curve_line("x", [shown[2]], {}))[9] == "> 100 (0 of 1)"
-
-
-def test_the_spread_of_a_curve_is_over_targets() -> None:
-    """Means of 90, 90 and 80: spread 5.77, half the interval 4.303 · 5.77 / 1.732; of two targets
-    none is said.
-    """
-    shares = [[80, 100], [90, 90], [80, 80]]
-    shown = [
-        changed(BASE, target=str(n), seed=seed, forget={0: 0, 100: share})
-        for n, own in enumerate(shares)
-        for seed, share in enumerate(own)
-    ]
-    assert cells_of(curve_line("x", shown, {}))[5] == "87 ± 14"
-    assert cells_of(curve_line("x", shown[:4], {}))[5] == "90"
-    assert cells_of(curve_line("x", shown[:3], {}))[5] == "90", (
-        "a target with two seeds weighs no more than one"
-    )
-
-
-def test_forgetting_may_take_three_times_as_long() -> None:
-    """Of three times the seconds without there are 10, 20 and 15 left: mean 15, spread 5, half
-    4.303 · 5 / 1.732.
-    """
-    times = {"cat": (10.0, 20.0), "dog": (20.0, 40.0), "ship": (10.0, 15.0)}
-    shown = [
-        changed(BASE, target=target, defence=defence, unlearn_s=seconds)
-        for target, own in times.items()
-        for defence, seconds in zip((FAST_ALONE, FAST_META), own, strict=True)
-    ]
-    claim = next(claim for claim in CLAIMS if claim.unit == "s")
-    said = "25 against 3 × 13.3: -15 (-27.4 to -2.58) s, 3 targets, 3 pairs"
-    assert seen(claim, shown)[1:] == (said, "held")
-
-
-def test_meta_is_compared_with_every_control() -> None:
-    """Forgetting before, the worst attack at its end, and the damage to relatives, as against
-    unlearning alone.
-    """
-    against = {
-        other: [c for c in CLAIMS if (c.better, c.worse) == (META, other)]
-        for other in paper2.CONTROLS
+def test_what_was_never_seen_is_no_pair() -> None:
+    found = made([(0, 60)] * 3, [(0, 20), (0, 40), (0, 60)], RENDERINGS)
+    found |= {
+        CHOICES.cell(name, 0, UNSEEN, NONE, RENDERINGS): values((0, share))
+        for name, share in zip(("guitar", "rocket", "embroidery"), (20, 40, 100), strict=True)
     }
-    for claims in against.values():
-        assert [(c.low, c.high) for c in claims].count((-3, 3)) == 1
-        assert [c.step for c in claims if c.statistic is worst] == [100, 25]
-        assert sum(c.text.startswith("Attacks cost relatives more") for c in claims) == 1
+    claim = the("Less comes back than the same", RENDERINGS, OWN_BARS)
+    estimate, means, counted = compared(Results(found, CHOICES), claim)
+    assert means == "20 against 15", "a style counts for no object"
+    assert counted == "3 targets, 1 seed; 2 never-seen objects"
+    assert estimate.mean == 5
 
 
-def test_claims_name_defences_that_exist() -> None:
-    assert {name for claim in CLAIMS for name in (claim.better, claim.worse)} <= set(DEFENCES)
-    assert set(paper2.CUT_ATTACKS) <= set(paper2.ATTACKS)
-    assert paper2.CUT.keys() == {
-        *DEFENCES,
-        NONE,
-    }
+def test_the_worst_attack_is_taken_where_all_are_measured() -> None:
+    shares = {LORA: (20, 80), RENDERINGS: (60, 40), WEIGHTS: (0, 20)}
+    found = {}
+    for attack, (one, two) in shares.items():
+        found |= made([(0, one), (0, two)], [(0, one), (0, two)], attack)
+    found |= made([(0, 0)] * 3, [(0, 0)] * 3, LORA) | found
+    worst = Results(found, CHOICES).worst(FIRST_BASE, META)
+    assert worst == {("dog", 0): 30, ("fish", 0): 40}
 
 
-def test_the_cut_keeps_every_seed_and_control() -> None:
-    cells = [cell for cell in grid(3) if cell.cut]
-    known, attacks = (
-        {(cell.defence, cell.attack) for cell in cells if cell.base == "ESD"},
-        paper2.CUT_ATTACKS,
-    )
-    left = {attack for defence, attack in set(itertools.product(DEFENCES, attacks)) - known}
-    assert left == {HARMLESS, "all weights"}
-    assert ("meta", HARMLESS) in known
-    assert {(control, attack) for control in paper2.CONTROLS for attack in attacks[:2]} <= known
-    for target, defence in itertools.product(paper2.TARGETS, (*DEFENCES, NONE)):
-        assert {
-            cell.seed for cell in cells if (cell.target, cell.defence) == (target, defence)
-        } == {
-            0,
-            1,
-            2,
-        }
-    originals = {
-        (cell.target, cell.defence, cell.attack) for cell in cells if cell.base == ORIGINAL
-    }
-    assert originals == {(target, NONE, NONE) for target in paper2.TARGETS}, (
-        "no fresh concept among them"
-    )
-    assert len({cell.target for cell in cells if cell.base == UNSEEN}) >= 2
-    assert len(set(grid(3))) == len(grid(3)) > len(cells) == 192 + 15
-    models = [(cell.target, cell.seed, cell.base, cell.defence) for cell in cells]
-    assert len([key for key, _ in itertools.groupby(models)]) == len(set(models)), (
-        "a model is defended once"
-    )
+def test_cells_of_an_earlier_choice_count_no_more() -> None:
+    found = made([(0, 60)], [(0, 20)])
+    old = {dataclasses.replace(c, tried=0): values((0, 100)) for c in found}
+    other = {dataclasses.replace(c, rate="1"): values((0, 100)) for c in found}
+    _, means, _ = compared(Results(found | old | other, CHOICES), the("Less comes back"))
+    assert means == "10 against 30"
+    sweep = the("Less comes back at this rate", LORA, EXPLORED_CLAIMS, rate="1")
+    assert compared(Results(found | old | other, CHOICES), sweep)[1] == "50 against 50"
 
 
-def test_one_length_of_attack_for_all() -> None:
-    """The learning rate follows the length: cells of two lengths in one table would be two attacks
-    under one name.
-    """
-    cells = grid(1)
-    assert (
-        {cell.config(smoke=False, full=True).attack.steps for cell in cells} == {MARKS[-1]} == {300}
-    )
-    assert (
-        {cell.config(smoke=False, full=False).attack.steps for cell in cells if cell.cut}
-        == {CUT_STEPS}
-        == {100}
-    )
+def test_claims_name_arms_that_exist() -> None:
+    assert {name for claim in EVERY for name in (claim.better, claim.worse)} <= {*DEFENCES, UNSEEN}
+    assert {claim.base for claim in PAPER_CLAIMS if claim.text.startswith("Less")} == {*BASES}
+    assert {claim.attack for claim in EVERY} <= {*ATTACKS, NONE, WORST}
+    against = [c for c in OWN_BARS if (c.worse, c.statistic) == (M0, claims.area)]
+    assert {claim.attack for claim in against} == {LORA, RENDERINGS}
+    assert {claim.better for claim in EXPLORED_CLAIMS} >= {*RELATED, MORE, META}
 
 
-def curves_of(cells: set[DefendedAttack], last: int) -> list[RelearnCurve]:
-    forget = {0: 0, 50: 60, last: 90}
-    ends = dict.fromkeys(forget, 90)
-    alignment = {group: dict.fromkeys(forget, 0.5) for group in ("forget", "near", "far")}
-    return [RelearnCurve(cell, forget, ends, ends, alignment, 20.0) for cell in cells]
+def cells_of(text: str, begin: str) -> list[str]:
+    row = next(line for line in text.splitlines() if line.startswith(f"| {begin}"))
+    return [cell.strip() for cell in row.strip("| ").split("|")]
 
 
-def test_the_report_says_what_was_not_measured() -> None:
-    cut = {cell for cell in grid(3) if cell.cut and cell.seed < 2}
-    text = report(STORED, curves_of(cut, 100))
-    said = (
-        "138 of the 207 cells of a declared cut of the full grid are measured: unlearning by ESD; "
-    )
-    assert f"\n{said}" in text
-    assert "seeds 0, 1; attacks of 100 steps; at each mark 24 pictures of the concept" in text
-    assert "24 pictures of the concept, 12 of relatives and 12 of everything else." in text
-    assert "- meta: LoRA 16, all weights, clean\n" in text
-    assert "the one of LoRA 16 or all weights that" in text
-    assert "- bases: ESD-x; SDD; concept ablation; UCE; RECE\n" in text
-    assert "- attacks: one prompt; mixed; LoRA 4; " in text
-    assert "- attack steps: 200; 300\n" in text
-    whole = grid(3)
-    found = scope(set(whole), 300)
-    assert (found["done"], found["wanted"], found["full"]) == (len(whole), len(whole), True)
-    assert found["missing"] == {}
-
-
-def test_the_original_stands_above_the_models_made_of_it(tmp_path: Path) -> None:
-    """It shows 50 % here, so 40 % are its recovery; where it is not measured the report says what
-    counts instead.
-    """
+def test_the_report_has_a_row_for_every_claim_and_no_figure_without_cells(tmp_path: Path) -> None:
     folder = tmp_path / "paper2"
-    folder.mkdir()
-    mark = {
-        "right": {"forget": "01", "near": "01", "far": "01"},
-        "alignment": dict.fromkeys(("forget", "near", "far"), 0.5),
-    }
-    gone = {"right": {"forget": "00", "near": "01", "far": "01"}, "alignment": mark["alignment"]}
-
-    def write(base: str, defence: str, attack: str, marks: dict) -> None:
-        config = {"target": "cat", "seed": 0, "base": base, "defence": defence, "attack": attack}
-        cell = {"config": config, "values": {"marks": marks, "unlearn_s": 1.0}}
-        (folder / f"{base}.json").write_text(json.dumps(cell))
-
-    write("ESD", ALONE, "LoRA 16", {"0": gone, "100": mark})
-    assert "not measured yet for 1 of 1 pairs" in write_results(folder)
-    write(ORIGINAL, NONE, NONE, {"0": mark})
     text = write_results(folder)
-    assert "not measured yet for" not in text
-    assert "| unlearn only, LoRA 16 | 0 (0.50) | 50 (0.50) | 25 | 80 (1 of 1) | " in text
-    assert (
-        "|\n| original | 50 (0.50) |  |  |  | 50 (0.50) | 50 (0.50) | 1 |\n| unlearn only" in text
-    )
-    assert (tmp_path / "paper2.svg").read_text().count("<polyline") == 1
+    assert text.count("**not tested**") == len(EVERY)
+    assert "0 of the 506 cells" in text
+    assert not list(tmp_path.glob("*.svg"))
+    usual = Choices()
+    found = {
+        usual.cell(target, 0, FIRST_BASE, defence, attack): values((0, 20, 60, 80))
+        for target in OBJECTS[:3]
+        for defence in (ALONE, META)
+        for attack in (LORA, HARMLESS)
+    }
+    text = write_results(stored(folder, found))
+    assert text.count("**not tested**") < len(EVERY)
+    assert (tmp_path / "paper2.svg").read_text().count("<polyline") == 4
+    assert "](paper2.svg)" in text
 
 
-def test_defences_differ_in_what_they_should(tmp_path: Path) -> None:
-    plain, meta, none, strong, short, rehearsed = (
-        DefendedAttack("cat", 0, "ESD", defence, "LoRA 16").config(smoke=False, full=False)
-        for defence in DEFENCES
-    )
-    assert (plain.resist.on, meta.resist.on, none.resist.on, strong.resist.on) == (
-        False,
-        True,
-        True,
-        False,
-    )
-    assert meta.resist.steps > none.resist.steps == 0
-    assert dict(strong.options)["esd.eta"] == 3.0
-    assert plain.unlearn == meta.unlearn == none.unlearn == strong.unlearn
-    assert meta.resist.goal == "lose"
-    assert meta.resist.related == 0, "the report says that self-destruct was not trained for"
-    assert meta.unlearn == make_config("cat", preset="full", **paper2.BASES["ESD"]).unlearn
-    assert changed(rehearsed, resist=short.resist) == short
-    assert short.unlearn == make_config("cat", **EQUAL_BUDGET | paper2.BASES["ESD"]).unlearn
-    assert (short.resist.on, rehearsed.resist.on) == (False, True)
-    fresh = DefendedAttack("penguin", 0, UNSEEN, NONE, "LoRA 16").config(smoke=False, full=False)
-    assert fresh.attack == plain.attack == short.attack
+def test_a_row_says_what_it_cost_and_what_was_kept(tmp_path: Path) -> None:
+    """Without development cells the usual trials and rates count."""
+    usual = Choices()
+    found = {
+        usual.cell(target, 0, FIRST_BASE, defence, LORA): values(
+            (0, 20, 60, 80), (90, near), unlearn_s=s
+        )
+        for target in OBJECTS[:3]
+        for defence, near, s in ((ALONE, 90, 10.0), (META, 40, 35.0))
+    }
+    text = write_results(stored(tmp_path / "paper2", found))
+    row = cells_of(text, f"{META}, {LORA}")
+    assert row[1:6] == ["0 ± 0", "20 ± 0", "60 ± 0", "80 ± 0", "49"]
+    assert row[6:] == ["90 → 40", "90 → 90", "2,000, 900", "+25", "1.50", "3 targets, 1 seed"]
+    assert cells_of(text, f"{ALONE}, {LORA}")[9] == ""
+    bar = next(line for line in text.splitlines() if line.startswith("| Training takes"))
+    assert "35 against 3 × 10" in bar
 
 
-def test_the_page_of_results_says_what_the_table_on_it_says() -> None:
-    """The table is written anew with every cell; the sentences on the bar and the head start are
-    not.
-    """
-    stored, text = read_curves(STORED), RESULTS.read_text(encoding="utf-8")
-    said = " ".join(text.split())
-    early = changed(LESS, step=25)
-    assert early in CLAIMS
-    assert ("The bar is not met" in said) == (seen(HALF, stored)[2] == "not held")
-    assert ("within the first 25 of those steps less comes back" in said) == (
-        seen(early, stored)[2] == "held"
-    )
+def test_the_mechanism_is_compared_with_unlearning_alone(tmp_path: Path) -> None:
+    """Norms of half and of an eighth: a quarter in the geometric mean; cosine 0 is 90 degrees."""
+    usual, found = Choices(), {}
+    for target, norm in zip(OBJECTS[:2], (0.5, 0.125), strict=True):
+        for defence, own, cosine in ((ALONE, 1.0, 0.5), (META, norm, 0.0)):
+            gradients = {"lora": {"forget_loss": 0.1, "related_loss": 0.1, "forget_norm": own,
+                                  "related_norm": 1.0, "cosine": cosine}}  # fmt: skip
+            cell = usual.cell(target, 0, FIRST_BASE, defence, LORA)
+            found[cell] = values(gradients=gradients)
+    text = write_results(stored(tmp_path / "paper2", found)).partition("## The mechanism")[2]
+    row = cells_of(text, f"{FIRST_BASE} | {META}")
+    assert row[5].startswith("0.25 (")
+    assert row[7:9] == ["0.00", "90"]
+    assert cells_of(text, f"{FIRST_BASE} | {ALONE}")[8] == "60"
 
 
-def test_the_switch_says_what_the_table_says() -> None:
-    stored, said = read_curves(STORED), resist_switch(Pace()).info
-    full = changed(LESS, step=25)
-    (fast,) = (c for c in CLAIMS if (c.better, c.step) == (FAST_META, 25))
-    assert ("full, where it slows the first 25" in said) == (seen(full, stored)[2] == "held")
-    assert ("fast, where 25 attack steps undo it" in said) == (seen(fast, stored)[2] != "held")
+def test_the_switch_says_no_more_than_the_tables() -> None:
+    """Nothing of what it is worth, until the cells of the grid are there."""
+    assert "adds about" in resist_switch(Pace()).info
+    assert "attack steps" not in resist_switch(Pace()).info
+
+
+def test_the_cosine_is_that_of_the_two_gradients() -> None:
+    """(3, 4) and (-7, -1): -25 over 5 times the root of 50, half a right angle beyond one."""
+    forget, related = torch.tensor([3.0, 4.0]).double(), torch.tensor([-4.0, 3.0]).double()
+    found = mechanism._compared({"forget": (1.0, forget), "related": (2.0, -forget + related)})
+    assert found["forget_norm"] == 5
+    assert found["cosine"] == pytest.approx(-1 / math.sqrt(2), abs=1e-6)
+
+
+def test_figures_of_a_mean_are_of_marks_that_all_have(tmp_path: Path) -> None:
+    usual = Choices()
+    found = {
+        usual.cell("dog", 0, FIRST_BASE, ALONE, LORA): values((0, 20, 60, 80)),
+        usual.cell("fish", 0, FIRST_BASE, ALONE, LORA): values((0, 40)),
+    }
+    drawn = figure(Results(found, usual))
+    points = drawn.partition('points="')[2].partition('"')[0].split()
+    assert len(points) == 2
+    assert statistics.mean((80, 40)) == pytest.approx((150 - float(points[-1].split(",")[1])) / 1.2)

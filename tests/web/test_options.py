@@ -138,7 +138,7 @@ def test_the_switch_adds_what_the_estimate_beside_the_button_rises_by(slower: fl
     said = resist_switch(pace).info
     for preset in PRESETS:
         added = pace.total(with_defence(preset, True)) - pace.total(with_defence(preset, False))
-        assert f"{duration(added)} in {preset}," in said
+        assert f"{duration(added)} in {preset}" in said
         assert duration(pace.total(with_defence(preset, False))) in preset_says(pace)
 
 

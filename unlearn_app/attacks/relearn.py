@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
 from ..common import registry
@@ -12,7 +12,7 @@ from ..common.seeds import stream_seed, stream_seeds
 from ..concepts.concept import Concept, Lesson, Prompt, evenly_spaced
 from ..concepts.own_pictures import NONE_GIVEN, GivenPictures, given_for
 from ..methods.objectives.diffusion import Diffusion
-from ..models.protocols import Model
+from ..models.protocols import Model, Params
 from ..models.sizes import picture_shape
 from ..settings.attacks import budget_of
 from ..settings.cost import fine_tuning_cost
@@ -122,14 +122,7 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
     That is the original with the `unlearn` slot merged in, unless that slot is empty. It stays
     active between two steps; `seed` is the run's.
     """
-    with ExitStack() as attacked:
-        if config.weights == "full":
-            params = attacked.enter_context(model.trainable_base_weights("unlearn"))
-        else:
-            drawn_from = stream_seed("adversary adapter", seed)
-            model.reset_adapter("relearn", config.rank, config.alpha, seed=drawn_from)
-            attacked.enter_context(model.merged("unlearn"))
-            params = attacked.enter_context(model.training("relearn"))
+    with trained_by(model, config, seed) as params:
         yield from teach(
             model,
             data,
@@ -142,6 +135,21 @@ def fine_tune(model: Model, data: LatentDataset, config: AttackConfig, seed: int
             lr=config.lr,
             optimizer=config.optimizer,
         )
+
+
+@contextmanager
+def trained_by(model: Model, config: AttackConfig, seed: int) -> Iterator[Params]:
+    """What the adversary of the run with that `seed` trains, while the model under attack is
+    active: all its weights, or the factors of a fresh LoRA.
+    """
+    with ExitStack() as attacked:
+        if config.weights == "full":
+            yield attacked.enter_context(model.trainable_base_weights("unlearn"))
+            return
+        drawn_from = stream_seed("adversary adapter", seed)
+        model.reset_adapter("relearn", config.rank, config.alpha, seed=drawn_from)
+        attacked.enter_context(model.merged("unlearn"))
+        yield attacked.enter_context(model.training("relearn"))
 
 
 def adversary_prompts(concept: Concept, config: AttackConfig) -> tuple[Prompt, ...]:

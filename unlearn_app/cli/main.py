@@ -85,9 +85,7 @@ BENCHES = {
     "soak": ("soak.measure", "Soak"),
 }
 OF_ANY_MODEL = ("paper1", "paper2", "paper3", "lab")
-"""The benchmarks that also measure a model that the user brings."""
-OF_BUNDLED = ("lab", "paper1", "paper3")
-"""The benchmarks that also measure another bundled model."""
+"""The benchmarks that also measure the other bundled model, or one that the user brings."""
 BY_NAME = ("page", "soak")
 """The benchmarks that measure no model, and run only when they are named."""
 OF_MODELS = tuple(name for name in BENCHES if name not in BY_NAME)
@@ -330,14 +328,14 @@ def _brought(
     """
     if targets is None:
         worlds = {*registry.names("world")} - {registry.OPEN_WORLD}
-        bundled = name in OF_BUNDLED and model in worlds and not ray
+        bundled = name in OF_ANY_MODEL and model in worlds and not ray
         other = model != RunConfig.model and not bundled
         asked = {"model": other, "judge": judge, "captions": captions}
         for option, given in asked.items():
             if given:
                 raise ConfigError(
                     f"--{option} is accepted with --targets FILE only: nobody knows what to forget"
-                    f" otherwise. Without it, {' and '.join(OF_BUNDLED)} take the bundled models,"
+                    f" otherwise. Without it, {', '.join(OF_ANY_MODEL)} take the bundled models,"
                     " and no --ray then.",
                     option,
                 )

@@ -38,7 +38,7 @@ QUOTED = {
     "calibration": "Attacks by steps and rate",
     "judge": "Right answers, and where both judges say the same",
     "paper1": "What the paper claims",
-    "paper2": "What is claimed",
+    "paper2": "What the paper claims",
     "paper3": "What the paper claims",
     "lab": "Models whose truth is known",
     "models": "What works",

@@ -388,10 +388,9 @@ def preset_says(pace: Pace, model: str = DEFAULT_MODEL) -> str:
 
 
 def resist_switch(pace: Pace, model: str = DEFAULT_MODEL) -> gr.Checkbox:
-    """The switch for resisting, with the time that it adds, controls included, and its effect as
-    measured by `bench paper2`; of a model that nobody knows, only how much longer a run takes.
+    """The switch for resisting, with the time that it adds, controls included; of a model that
+    nobody knows, how much longer a run takes.
     """
-    worth = {"fast": "where 25 attack steps undo it", "full": "where it slows the first 25"}
     known, costs = pace.knows(model), []
     for preset in PRESETS:
         plain, resists = (
@@ -399,7 +398,7 @@ def resist_switch(pace: Pace, model: str = DEFAULT_MODEL) -> gr.Checkbox:
             for on in ({SWITCH: False}, {SWITCH: True})
         )
         more = duration(resists - plain) if known else f"{resists / plain:.1f} times as long"
-        costs.append(f"{more} in {preset}{f', {worth[preset]}' if known else ''}")
+        costs.append(f"{more} in {preset}")
     return gr.Checkbox(
         ResistConfig.on,
         label=LABELS[SWITCH],

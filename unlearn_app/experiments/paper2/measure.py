@@ -1,213 +1,290 @@
-"""The benchmark of paper 2: bases, defences and attacks, and the declared cut of their grid, small
-enough for two cores.
+"""The benchmark of paper 2: its development cells, its grid with a declared cut that is small
+enough for two cores, and how a cell is measured.
 """
 
 import itertools
-import statistics
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from ...attacks import AttackContext
+from ...attacks.adaptive import add_noise, warm_up
 from ...attacks.relearn import Relearn
 from ...attacks.runner import checkpoints
 from ...common.json_values import to_json
+from ...common.registry import DEFAULT_MODEL
+from ...concepts.catalog import preview_concept
+from ...concepts.concept import evenly_spaced
 from ...concepts.targets import targets_told
+from ...evaluation.comparison import generate_images, judged
+from ...models.device import choose_device
 from ...models.protocols import Params
-from ...pocket.world.vocabulary import FRESH_OBJECTS
-from ...settings.events import GROUPS, Step
-from ...settings.presets import EQUAL_BUDGET, PRESET_CHANGES
+from ...pocket.world.split import DEVELOPMENT_FRESH
+from ...runs.provenance import peak_memory_gb
+from ...settings.cost import fine_tuning_cost, training_cost
+from ...settings.events import GROUPS, Group
+from ...settings.groups import AttackConfig
 from ...settings.run_config import RunConfig
-from ..cells import SMOKE, Experiment, all_names, settings
-from ..known_outcome_models import context_of, load_only, unlearn
-from ..paper1.measure import digest, groups_of, scored
-from ..tables import percent_of
+from ...training.latent_dataset import sample_latents
+from ...training.unlearning import forget
+from ..cells import Experiment, all_names, run_settings, short_hash, stored
+from ..known_outcome_models import context_of, load_only
+from ..tables import bits, percent_of
+from .arms import (
+    ADAPTIVE,
+    ADVERSE,
+    ALONE,
+    ATTACK_SEED,
+    ATTACKS,
+    BASES,
+    DEFENCES,
+    DEVELOPED,
+    EXPLORED,
+    FACTORS,
+    FIRST_BASE,
+    FRESH,
+    FULL_LENGTHS,
+    HARMLESS,
+    LENGTHS,
+    LORA,
+    M0,
+    META,
+    MORE,
+    NOISED,
+    NONE,
+    ORIGINAL,
+    RELATED,
+    RENDERINGS,
+    RESTARTED,
+    RESTARTS,
+    SMOKE_LENGTHS,
+    STRONG,
+    TARGETS,
+    TUNED_ON,
+    UNSEEN,
+    WARMED,
+    WEIGHTS,
+    Attacked,
+)
+from .choices import (
+    Choices,
+    base_trials,
+    choices_of,
+    defence_trials,
+    rate_trials,
+)
+from .mechanism import attack_gradients
 
-MARKS = (0, 10, 25, 50, 100, 200, 300)
-COUNT = 24
-"""Pictures of the concept that are judged at each mark, with half as many of relatives and half as
-many of everything else.
+COUNT = 12
+"""Pictures of the concept that are judged at each mark, with as many of relatives and as many of
+everything else at the ends.
 """
-SEEDS = 3
-ALONE, META, M0, STRONG = "unlearn only", "meta", "no look ahead (M = 0)", "stronger unlearning"
-FAST_ALONE, FAST_META = "unlearn only, fast", "meta, fast"
-ORIGINAL, UNSEEN, NONE = "original", "fresh concept", "none"
-"""Bases without unlearning, and what stands for a missing defence or attack."""
-HARMLESS = "clean"
-"""No adversary: an honest user fine-tunes on other pictures."""
-RESIST = {"resist.on": True}
-LENGTHS = {
-    preset: {n: v for n, v in changes.items() if n.partition(".")[0] in ("unlearn", "resist")}
-    for preset, changes in PRESET_CHANGES.items()
-}
-"""The settings of unlearning by preset; attacks and judged pictures do not depend on the preset."""
-BASES: dict[str, dict[str, Any]] = {
-    "ESD": {"objective": "esd", "unlearn.modules": "all", "unlearn.lr": 2e-3},
-    "ESD-x": {"objective": "esd"},
-    "SDD": {"objective": "sdd"},
-    "concept ablation": {"objective": "concept_ablation"},
-    "UCE": {"objective": "uce"},
-    "RECE": {"objective": "rece"},
-}
-FIRST_BASE = next(iter(BASES))
-DEFENCES: dict[str, dict[str, Any]] = {ALONE: {}, META: RESIST}
-CONTROLS: dict[str, dict[str, Any]] = {M0: RESIST | {"resist.steps": 0}, STRONG: {"esd.eta": 3.0}}
-"""Measured with the first base only: the loss weights of meta-unlearning without inner attack
-steps, and stronger unlearning without resistance.
-"""
-SHORT = {FAST_ALONE: {}, FAST_META: RESIST}
-"""Measured with the first base only, in the lengths of the preset fast instead of full."""
-LORA = {"attack.rank": 16, "attack.alpha": 16.0}
-ALL = {"attack.weights": "full", "attack.lr": 3e-4}
-SGD = {"attack.optimizer": "sgd"}
-"""SGD needs learning rates of its own to bring anything back; tests/training/test_resistance.py
-tries the one for LoRA.
-"""
-ATTACKS: dict[str, dict[str, Any]] = {
-    "LoRA 16": LORA,
-    "all weights": ALL,
-    HARMLESS: LORA | {"attack.data": "benign"},
-    "one prompt": LORA | {"attack.data": "one"},
-    "mixed": LORA | {"attack.data": "mixed"},
-    "LoRA 4": {"attack.rank": 4, "attack.alpha": 4.0},
-    "LoRA 16, lr x 3": LORA | {"attack.lr": 6e-3},
-    "LoRA 16, lr / 3": LORA | {"attack.lr": 7e-4},
-    "LoRA 16, SGD": LORA | SGD | {"attack.lr": 10.0},
-    "all weights, SGD": ALL | SGD | {"attack.lr": 0.1},
-}
-TARGETS = ("cat", "ship", "knife", "van gogh", "mosaic")
-CUT_ATTACKS, CUT_STEPS = ("LoRA 16", "all weights", HARMLESS), 100
-CUT = {
-    **dict.fromkeys(DEFENCES, CUT_ATTACKS),
-    **dict.fromkeys((*CONTROLS, NONE), CUT_ATTACKS[:2]),
-    **dict.fromkeys(SHORT, CUT_ATTACKS[:1]),
-}
-"""The declared cut: the attacks by defence, of `CUT_STEPS` steps, on the first base and the fresh
-concepts.
-"""
-ATTACK_SEED = 50
-"""Added to the defender's seed to make the adversary's, so that the two share neither pictures nor
-noise.
-"""
+TEST_SEED, GRADIENT_SEED = 6_100_000, 6_300_000
+WARM_UP = 25
+"""Steps of a harmless warm-up."""
+NOISE = 0.02
+"""The norm of the noise on a matrix, as a share of the matrix's own."""
+CLEARED = Path("/proc/self/clear_refs")
+
+
+def declared_cut(choices: Choices, bundled: str = DEFAULT_MODEL) -> list[Attacked]:
+    """The declared cut: one seed, and in an order that leaves whole claims to whoever interrupts.
+
+    Another bundled model repeats the main claim alone. Of a model that the user brings nobody knows
+    what it was never shown, and nobody draws its world.
+    """
+    own = targets_told() is not None
+    targets = all_names(TARGETS)
+    explored = targets if own else EXPLORED
+    known = [(target, ORIGINAL, NONE, NONE) for target in targets]
+    unseen = () if own else itertools.product(FRESH, [UNSEEN], [NONE], [RENDERINGS, WEIGHTS])
+    adverse = tuple(attack for attack in ADVERSE if not own or attack != RENDERINGS)
+    by_lora = tuple(attack for attack in adverse if attack != WEIGHTS)
+    plan: list[tuple[Any, ...]] = [*known, *unseen]
+
+    def add(targets: Sequence[str], bases: Sequence[str], defences: Any, attacks: Any) -> None:
+        plan.extend(itertools.product(targets, bases, defences, attacks))
+
+    add(targets, [FIRST_BASE], (ALONE, META), (*adverse, HARMLESS))
+    second = bundled != DEFAULT_MODEL
+    add(targets, [FIRST_BASE], (M0,) if second else (M0, STRONG), by_lora)
+    if not second:
+        for base in list(BASES)[1:]:
+            add(targets, [base], (ALONE, META), (LORA,))
+        add(explored, [FIRST_BASE], (*RELATED, MORE), (LORA,))
+    cells = [choices.cell(target, 0, *arm) for target, *arm in plan]
+    if not second:
+        for target, defence in itertools.product(explored, (ALONE, META)):
+            cells += [choices.cell(target, 0, FIRST_BASE, defence, name) for name in ADAPTIVE]
+            cells += [choices.cell(target, 0, FIRST_BASE, defence, LORA, rate) for rate in FACTORS]
+    return list(dict.fromkeys(cells))
+
+
+def grid(choices: Choices, seeds: int) -> list[Attacked]:
+    """Every cell, the declared cut first."""
+    cut, own = declared_cut(choices), targets_told() is not None
+    adverse = [name for name in ATTACKS if not own or name != RENDERINGS]
+    arms = [
+        (base, defence)
+        for base, defence in itertools.product(BASES, DEFENCES)
+        if defence != STRONG or "esd" in BASES[base].values()
+    ]
+    every = [
+        choices.cell(target, seed, *arm, attack)
+        for seed, target, arm, attack in itertools.product(
+            range(seeds), all_names(TARGETS), arms, adverse
+        )
+    ]
+    again = [replace(cell, seed=seed) for seed in range(1, seeds) for cell in cut]
+    return list(dict.fromkeys([*cut, *again, *every]))
 
 
 @dataclass(frozen=True)
-class DefendedAttack:
-    """One attack on one defended model. Fresh concepts have no defence; the original has neither a
-    defence nor an attack.
+class Defended:
+    """A model before any attack: its adapter (empty for the original), which of its pictures are
+    right by group, the seconds of its training steps, and the most memory that it took.
     """
 
-    target: str
-    seed: int
-    base: str
-    defence: str
-    attack: str
-
-    @property
-    def cut(self) -> bool:
-        """Whether it belongs to the declared cut; the full grid measures the others too."""
-        return self.base == ORIGINAL or (
-            self.base in (FIRST_BASE, UNSEEN) and self.attack in CUT[self.defence]
-        )
-
-    def config(self, smoke: bool, full: bool) -> RunConfig:
-        """The settings of unlearning and of the attack. All attacks have the same length, because
-        the schedule of the learning rate depends on it.
-        """
-        own = {"attack.steps": MARKS[-1] if full else CUT_STEPS, "attack.pictures": 32}
-        if self.base in BASES:
-            own |= EQUAL_BUDGET | LENGTHS["fast" if self.defence in SHORT else "full"]
-            own |= BASES[self.base] | (DEFENCES | CONTROLS | SHORT)[self.defence]
-        own |= ATTACKS.get(self.attack, {}) | (SMOKE if smoke else {})
-        return settings(self.target, seed=self.seed, **own)
-
-
-def grid(seeds: int) -> list[DefendedAttack]:
-    """Every cell, the declared cut first; attacks on the same defended model are adjacent. Nobody
-    knows what a model that the user brings was never shown.
-    """
-    targets = all_names(TARGETS)
-    unseen = [] if targets_told() else FRESH_OBJECTS[:2]
-    models = [(base, defence) for base in BASES for defence in DEFENCES]
-    models += [(FIRST_BASE, defence) for defence in (*CONTROLS, *SHORT)]
-    attacked = [
-        DefendedAttack(target, seed, *model, attack)
-        for seed, target, model, attack in itertools.product(range(seeds), targets, models, ATTACKS)
-    ]
-    originals = [
-        DefendedAttack(target, seed, ORIGINAL, NONE, NONE)
-        for seed, target in itertools.product(range(seeds), targets)
-    ]
-    fresh = [
-        DefendedAttack(entry.name, seed, UNSEEN, NONE, attack)
-        for seed, entry, attack in itertools.product(range(seeds), unseen, CUT[NONE])
-    ]
-    return sorted([*fresh, *originals, *attacked], key=lambda cell: (not cell.cut, cell.seed))
-
-
-Defended = tuple[Params, dict[str, Any], float]
-"""A model before any attack: its adapter (empty for the original), its scores, and the seconds of
-unlearning.
-"""
+    adapter: Params
+    right: dict[str, str]
+    seconds: float
+    peak_gb: float | None
 
 
 class Paper2(Experiment):
-    """Defend a model, attack it, and score it at each mark.
-
-    The full grid has a folder of its own: its attacks are longer, so it shares no cell with the
-    cut.
+    """Choose rates and settings on development targets, defend a model, attack it with every
+    length, and judge it after each. A cell grows by the lengths that it lacks.
     """
 
     name = "paper2"
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}-full" if self.extent.full else self.name
+    def cells(self) -> list[Attacked]:
+        if self.extent.targets:
+            usual, full = Choices(), self.extent.full
+            return self._of_extent(grid(usual, self.seeds) if full else declared_cut(usual))
+        second = self.extent.bundled != DEFAULT_MODEL
+        bases = (FIRST_BASE,) if second else tuple(BASES)
+        first = self._of_extent([*rate_trials(), *base_trials(bases)])
+        if not (found := self._known(first)):
+            return first
+        controls = (M0,) if second else (M0, STRONG)
+        more = self._of_extent(defence_trials(choices_of(found), bases, controls))
+        if not (compared := self._known(more)):
+            return [*first, *more]
+        choices = choices_of(found | compared)
+        whole = self.extent.full and not second
+        every = grid(choices, self.seeds) if whole else declared_cut(choices, self.extent.bundled)
+        return [*first, *more, *self._of_extent(every)]
 
-    def cells(self) -> list[DefendedAttack]:
-        small = all_names(TARGETS)[0], FRESH_OBJECTS[0].name
-        every = grid(self.seeds)
-        if self.extent.targets and not self.extent.full:
-            every = [cell for cell in every if cell.cut]
-        return self.chosen(every, lambda cell: cell.target in small)
+    def _of_extent(self, cells: Sequence[Attacked]) -> list[Attacked]:
+        """All of the cells; in a smoke few of each kind, each attack at one rate."""
+        if not self.smoke:
+            return [*cells]
+        few: dict[Attacked, Attacked] = {}
+        for cell in filter(self._small, cells):
+            few.setdefault(replace(cell, rate=""), cell)
+        return list(few.values())
 
-    def config(self, cell: DefendedAttack) -> dict[str, Any]:
-        run = self._run(cell)
+    def _small(self, cell: Attacked) -> bool:
+        targets = (all_names(TARGETS)[0], FRESH[0], TUNED_ON[0], DEVELOPMENT_FRESH[0])
+        attacks = (RENDERINGS,) if cell.base == UNSEEN else (LORA, HARMLESS, NONE)
+        return (
+            cell.target in targets
+            and cell.base in (FIRST_BASE, ORIGINAL, UNSEEN)
+            and cell.defence in (ALONE, META, M0, NONE)
+            and cell.attack in attacks
+            and cell.tried < 2
+            and cell.chosen == 0
+        )
+
+    def _known(self, cells: Sequence[Attacked]) -> dict[Attacked, dict[str, Any]]:
+        """The values of all the cells; nothing where any of them is missing."""
+        found = {cell: stored(self, cell)[0] for cell in cells}
+        return {} if any(self.lacks(cell, values) for cell, values in found.items()) else found
+
+    def config(self, cell: Attacked) -> dict[str, Any]:
+        run = cell.config(self.smoke)
         return to_json(cell) | {
-            "cut": cell.cut,
             "run": run.command(),
-            "settings": digest(run),
-            "adversary": None if cell.attack == NONE else to_json(run.attack),
+            "settings": short_hash(run_settings(run)),
+            "forwards": self._forwards(cell, run),
             "count": self._count,
             "base_model": self.model.base_hash,
         }
 
-    def shared_by(self, cell: DefendedAttack) -> tuple[Any, ...]:
-        forgets = cell.base in BASES
-        return cell.target, cell.seed, digest(self._run(cell)) if forgets else cell.base
+    def _forwards(self, cell: Attacked, run: RunConfig) -> dict[str, int]:
+        """The forward passes of the defender's training, and of the adversary's of the length that
+        the tables end with; a gradient counts three.
+        """
+        defender = training_cost(run) if cell.base in BASES else 0
+        if cell.attack == NONE:
+            return {"defender": defender, "adversary": 0}
+        steps = LENGTHS[-1] + WARM_UP * (cell.attack == WARMED)
+        once = fine_tuning_cost(replace(run.attack, steps=steps))
+        restarts = RESTARTS if cell.attack == RESTARTED else 1
+        return {"defender": defender, "adversary": once * restarts}
 
-    def prepare(self, cell: DefendedAttack) -> Defended:
-        config, started = self._run(cell), time.perf_counter()
+    def lacks(self, cell: Attacked, known: Mapping[str, Any]) -> bool:
+        return not known or bool(self._missing(cell, known))
+
+    def _missing(self, cell: Attacked, known: Mapping[str, Any]) -> list[int]:
+        """The lengths of the attack that are not measured."""
+        marks = known.get("marks", {})
+        return [length for length in self._lengths(cell) if str(length) not in marks]
+
+    def _lengths(self, cell: Attacked) -> tuple[int, ...]:
+        if cell.attack == NONE:
+            return ()
+        if self.smoke:
+            return SMOKE_LENGTHS
+        if cell.attack in ADAPTIVE or cell.seed >= DEVELOPED:
+            return LENGTHS[-1:]
+        return FULL_LENGTHS if self.extent.full else LENGTHS
+
+    def shared_by(self, cell: Attacked) -> tuple[Any, ...]:
+        return cell.model
+
+    def prepare(self, cell: Attacked) -> Defended:
+        config, seconds = cell.config(self.smoke), 0.0
         self.model.drop_adapters()
-        adapter = unlearn(self.model, config) if cell.base in BASES else {}
-        seconds = time.perf_counter() - started
-        return adapter, self._scored(config, ("unlearn",) if adapter else ()), seconds
+        _begin_peak()
+        if cell.base not in BASES:
+            return Defended({}, self._right(config, GROUPS), 0.0, None)
+        concept = preview_concept(config)
+        for step in forget(self.model, concept, config):
+            seconds += step.seconds
+        peak = peak_memory_gb()
+        with self.model.active("unlearn"):
+            right = self._right(config, GROUPS)
+        return Defended(self.model.adapter_state("unlearn"), right, seconds, peak)
 
     def measure(
-        self, cell: DefendedAttack, known: dict[str, Any], shared: Defended
+        self, cell: Attacked, known: dict[str, Any], shared: Defended
     ) -> Iterator[dict[str, Any]]:
-        adapter, scores, seconds = shared
-        load_only(self.model, adapter)
-        marks = {0: scores} | (self._attacked(cell) if cell.attack != NONE else {})
+        config = cell.config(self.smoke)
+        values = known or self._before(cell, config, shared)
+        missing = self._missing(cell, known)
+        for length in missing:
+            right = self._attacked(cell, config, length, shared.adapter)
+            values = values | {"marks": values["marks"] | {str(length): right}}
+            yield values
         self.model.drop_adapters()
-        yield {"marks": marks, "unlearn_s": round(seconds, 2)}
+        if not missing:
+            yield values
 
-    def line(self, cell: DefendedAttack, values: Mapping[str, Any]) -> str:
+    def line(self, cell: Attacked, values: Mapping[str, Any]) -> str:
         way = " ".join(
-            f"{step}:{percent_of(seen['right']['forget'])}"
-            for step, seen in values["marks"].items()
+            f"{step}:{percent_of(right['forget'])}" for step, right in values["marks"].items()
         )
-        return f"{cell.target}, {cell.base}, {cell.defence}, {cell.attack}, seed {cell.seed}: {way}"
+        trial = f"trial {cell.tried}.{cell.chosen}, " if cell.seed >= DEVELOPED else ""
+        attack = f"{cell.attack}{f' x {cell.rate}' * bool(cell.rate)}"
+        return (
+            f"{cell.target}, {cell.base}, {cell.defence}, {trial}{attack}, seed {cell.seed}: {way}"
+        )
 
     def report(self) -> str:
         from .report import write_results
@@ -216,29 +293,91 @@ class Paper2(Experiment):
 
     @property
     def _count(self) -> int:
-        return 4 if self.smoke else COUNT
+        return 3 if self.smoke else COUNT
 
-    def _run(self, cell: DefendedAttack) -> RunConfig:
-        return cell.config(self.smoke, self.extent.full)
+    def _before(self, cell: Attacked, config: RunConfig, shared: Defended) -> dict[str, Any]:
+        """What is known of a cell before its attack."""
+        values = {
+            "marks": {"0": shared.right},
+            "unlearn_s": round(shared.seconds, 2),
+            "unlearn_peak_gb": shared.peak_gb,
+        }
+        counted = {LORA: ["lora"], WEIGHTS: ["full"], NONE: ["lora", "full"]}.get(cell.attack, [])
+        if cell.base == UNSEEN or cell.seed >= DEVELOPED:
+            return values
+        load_only(self.model, shared.adapter)
+        for weights in counted:
+            attack = replace(config.attack, weights=weights)
+            values.setdefault("gradients", {})[weights] = self._gradients(config, attack)
+        return values
 
-    def _attacked(self, cell: DefendedAttack) -> dict[int, Any]:
-        """The scores by attack step, at each of `MARKS` and at the end."""
-        config = self._run(cell)
-        slots = () if config.attack.weights == "full" else ("relearn",)
-        asked = replace(config, seed=cell.seed + ATTACK_SEED)
-        events = checkpoints(
+    def _gradients(self, config: RunConfig, attack: AttackConfig) -> dict[str, float]:
+        concept = preview_concept(config)
+        near = [prompt.text for prompt in evenly_spaced(concept.near.train, attack.pictures)]
+        first = GRADIENT_SEED + 1000 * config.seed
+        related = sample_latents(
             self.model,
-            Relearn(training=asked.attack),
-            context_of(self.model, asked),
-            lambda step: (step.step, self._scored(config, slots)),
-            steps=MARKS,
+            near,
+            None,
+            range(first, first + len(near)),
+            sampling_steps=config.compare.sampling_steps,
+            guidance_scale=config.compare.guidance_scale,
         )
-        return dict(event for event in events if not isinstance(event, Step))
+        sampled = replace(config.attack, data="paraphrases")
+        own = self._adversary(replace(config, attack=sampled)).data
+        return attack_gradients(self.model, own, related, attack, config.seed)
 
-    def _scored(self, config: RunConfig, slots: tuple[str, ...]) -> dict[str, Any]:
-        """Which pictures are right, and the mean alignment, by group."""
-        groups = groups_of(config.concept, self._count)
-        asked = {group: groups[group] for group in GROUPS}
-        found, _ = scored(self.model, self.judge, asked, slots, config)
-        means = {group: round(statistics.mean(v), 4) for group, v in found["alignment"].items()}
-        return found | {"alignment": means}
+    def _adversary(self, config: RunConfig) -> AttackContext:
+        """The adversary's pictures and seeds."""
+        return context_of(self.model, replace(config, seed=config.seed + ATTACK_SEED))
+
+    def _attacked(
+        self, cell: Attacked, config: RunConfig, length: int, adapter: Params
+    ) -> dict[str, str]:
+        """What is right after an attack of `length` steps; of restarts the one that brings back
+        most.
+        """
+        context, training = self._adversary(config), replace(config.attack, steps=length)
+        groups = GROUPS if length in (self._lengths(cell)[-1], LENGTHS[-1]) else GROUPS[:1]
+        found = []
+        for restart in range(RESTARTS if cell.attack == RESTARTED else 1):
+            load_only(self.model, adapter)
+            own = replace(context, seed=context.seed + 1000 * restart)
+            if cell.attack == WARMED:
+                harmless = replace(config, attack=replace(training, data="benign"))
+                pictures = self._adversary(harmless).data
+                warm_up(self.model, pictures, replace(training, steps=WARM_UP), own.seed)
+            if cell.attack == NOISED:
+                add_noise(self.model, NOISE, own.seed)
+            *_, right = checkpoints(
+                self.model,
+                Relearn(training=training),
+                own,
+                lambda step: self._right(config, groups),
+                steps=(),
+            )
+            found.append(right)
+        return max(found, key=lambda right: right["forget"].count("1"))
+
+    def _right(self, config: RunConfig, groups: Sequence[Group]) -> dict[str, str]:
+        """Which pictures by the active model are right, by group; the same prompts and seeds for
+        every arm.
+        """
+        concept, right = preview_concept(config), {}
+        for row, group in enumerate(groups):
+            split = getattr(concept, group)
+            prompts = evenly_spaced(split.test, self._count)
+            first = TEST_SEED + 1000 * config.seed + 100 * row
+            seeds = range(first, first + len(prompts))
+            images = generate_images(self.model, prompts, seeds, config.compare)
+            right[group] = bits(said["correct"] for said in judged(images, prompts, self.judge))
+        return right
+
+
+def _begin_peak() -> None:
+    """Let the most memory that is counted begin anew, where the system can."""
+    device = torch.get_device_module(choose_device())
+    if reset := getattr(device, "reset_peak_memory_stats", None):
+        reset()
+    with suppress(OSError):
+        CLEARED.write_text("5")

@@ -1,339 +1,369 @@
-"""The report on paper 2: relearn curves, claims with their verdicts, and what is missing."""
+"""The report on paper 2: what was chosen, claims with their verdicts, relearn curves, and the
+mechanism.
+"""
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ...evaluation.relearn_curve import area_under
-from ...evaluation.verdict import steps_to_recovery
-from ...settings.events import GROUPS
+from ...evaluation.statistics import mean_interval
+from ..calibration import NEVER_SEEN
 from ..cells import read_cells
-from ..claims import ANY, Claim, Pair, by_target, grouped, paired, rounded_interval, target_mean
-from ..tables import (
-    Panel,
-    curves,
-    line,
-    number_of,
-    render,
-    with_ends,
-    with_half,
-    write_report,
-)
-from .measure import (
+from ..claims import Pair, by_target, grouped, target_mean
+from ..decisions import NOT_TESTED, Estimate, mean_difference, paired_mean, verdicts
+from ..tables import Panel, curves, number_of, render, table, with_ends, with_half, write_report
+from .arms import (
+    ADVERSE,
     ALONE,
-    ATTACKS,
+    BASE_TRIALS,
     BASES,
-    CONTROLS,
-    COUNT,
-    CUT_STEPS,
+    DEFENCE_TRIALS,
     DEFENCES,
-    FAST_ALONE,
-    FAST_META,
+    DEVELOPED,
+    FACTORS,
+    FIRST_BASE,
     HARMLESS,
+    LAST,
+    LENGTHS,
+    LORA,
     M0,
-    MARKS,
     META,
     NONE,
     ORIGINAL,
-    SEEDS,
-    SHORT,
+    RENDERINGS,
     STRONG,
     UNSEEN,
-    DefendedAttack,
-    grid,
+    WEIGHTS,
+    Attacked,
+    Settings,
+    kind_of,
+    trains,
 )
+from .choices import (
+    Choices,
+    Trial,
+    arms_of,
+    choices_of,
+    last_mark,
+    share,
+    trials_of,
+)
+from .claims import (
+    EXPLORED_CLAIMS,
+    OWN_BARS,
+    PAPER_CLAIMS,
+    WORST,
+    Resisted,
+    area,
+    fall,
+    points,
+    seconds,
+)
+from .measure import COUNT, declared_cut
+
+Values = Mapping[str, Any]
+Found = Mapping[Attacked, Values]
+Arm = dict[Pair, Values]
+"""The values of an arm by target and seed."""
 
 
-@dataclass(frozen=True)
-class RelearnCurve:
-    """One attack on one defended model: by attack step, the shares in percent of the concept
-    (`forget`), its relatives (`near`) and everything else (`far`).
-    """
+def read_found(folder: Path) -> dict[Attacked, Values]:
+    """All measured cells of `folder`, each with the forward passes of its config."""
+    found = {}
+    for config, values in read_cells(folder).values():
+        cell = Attacked(**{item.name: config[item.name] for item in fields(Attacked)})
+        found[cell] = dict(values) | {"forwards": config.get("forwards", {})}
+    return found
 
-    cell: DefendedAttack
-    forget: dict[int, float]
-    near: dict[int, float]
-    far: dict[int, float]
-    alignment: dict[str, dict[int, float]]
-    """Mean alignment by group and attack step."""
-    unlearn_s: float
 
-    @property
-    def pair(self) -> Pair:
-        """Target and seed, by which the curves of two models are paired."""
-        return self.cell.target, self.cell.seed
+def current(found: Found, choices: Choices) -> dict[Attacked, Values]:
+    """The test cells that have what is chosen; others are of an earlier choice."""
+    return {
+        cell: values
+        for cell, values in found.items()
+        if cell.seed < DEVELOPED
+        and cell
+        == choices.cell(cell.target, cell.seed, cell.base, cell.defence, cell.attack, cell.rate)
+    }
 
-    @property
-    def last(self) -> int:
-        """The last attack step that was judged."""
-        return max(self.forget)
 
-    def at(self, step: int, group: str = "forget") -> float:
-        """The share of a group after `step` steps, or after the last step where that one was not
-        judged.
+class Results:
+    """Test cells by arm."""
+
+    def __init__(self, found: Found, choices: Choices) -> None:
+        self.cells, self.choices = current(found, choices), choices
+
+    def arm(self, base: str, defence: str, attack: str, rate: str = "") -> Arm:
+        """The cells of an arm at the reference rate, or at another one. What is measured before any
+        attack is the same in every cell of a model.
         """
-        shares = getattr(self, group)
-        return shares.get(step, shares[self.last])
-
-
-Curves = Sequence[RelearnCurve]
-
-
-def read_curves(folder: Path) -> list[RelearnCurve]:
-    """All measured cells of `folder`."""
-    return [_curve(*stored) for stored in read_cells(folder).values()]
-
-
-def _curve(config: dict[str, Any], values: dict[str, Any]) -> RelearnCurve:
-    marks = sorted((int(step), seen) for step, seen in values["marks"].items())
-    shares = {
-        group: {
-            step: 100 * (own := seen["right"][group]).count("1") / len(own) for step, seen in marks
-        }
-        for group in GROUPS
-    }
-    alignment = {
-        group: {step: seen["alignment"][group] for step, seen in marks} for group in GROUPS
-    }
-    cell = DefendedAttack(**{item.name: config[item.name] for item in fields(DefendedAttack)})
-    return RelearnCurve(cell, **shares, alignment=alignment, unlearn_s=values["unlearn_s"])
-
-
-Statistic = Callable[[Curves, int], dict[Pair, float]]
-"""From the curves of a model and an attack step, a number for each target and seed."""
-
-
-def _statistic(
-    of: Callable[[RelearnCurve, int], float],
-    harmless: bool | None = None,
-    over: Callable[[Iterable[float]], float] = max,
-) -> Statistic:
-    """For each target and seed the number `of` a curve, combined by `over` over attacks: the
-    harmless one alone, all others, or every attack if `harmless` is None.
-    """
-
-    def measured(found: Curves, step: int) -> dict[Pair, float]:
-        counted = [c for c in found if harmless in (None, c.cell.attack == HARMLESS)]
         return {
-            pair: over([of(curve, step) for curve in own])
-            for pair, own in grouped(counted, attrgetter("pair")).items()
+            (cell.target, cell.seed): values
+            for cell, values in self.cells.items()
+            if (cell.base, cell.defence) == (base, defence)
+            and (
+                attack == NONE
+                or (cell.attack == attack and cell.rate == (rate or self._reference(cell)))
+            )
         }
 
-    return measured
+    def _reference(self, cell: Attacked) -> str:
+        return "" if cell.attack == NONE else self.choices.rate(cell.target, cell.attack)
+
+    def worst(self, base: str, defence: str) -> dict[Pair, float]:
+        """The largest area under any curve of `ADVERSE`, where all are measured."""
+        arms = [self.arm(base, defence, attack) for attack in ADVERSE]
+        pairs = set.intersection(*(set(arm) for arm in arms))
+        return {pair: max(area(arm[pair]) for arm in arms) for pair in pairs}
+
+    def numbers(self, claim: Resisted, defence: str) -> dict[Pair, float]:
+        """The number of one side of a claim, by target and seed."""
+        if claim.attack == WORST:
+            return self.worst(claim.base, defence)
+        base, own = (UNSEEN, NONE) if defence == UNSEEN else (claim.base, defence)
+        arm = self.arm(base, own, claim.attack, claim.rate)
+        return {pair: claim.statistic(values) for pair, values in arm.items()}
 
 
-def _before(group: str) -> Statistic:
-    return _statistic(lambda curve, step: curve.at(0, group))
+def compared(results: Results, claim: Resisted) -> tuple[Estimate | None, str, str]:
+    """The estimate of a claim's number, both means, and how many targets and seeds."""
+    better, worse = (results.numbers(claim, side) for side in (claim.better, claim.worse))
+    if claim.worse == UNSEEN:
+        objects = {pair: v for pair, v in better.items() if kind_of(pair[0]) == "object"}
+        taught = {pair: v for pair, v in worse.items() if kind_of(pair[0]) == "object"}
+        if not objects or not taught:
+            return None, "–", "–"
+        estimate = mean_difference(by_target(objects), by_target(taught))
+        counted = f"{_counted(objects)}; {number_of(len(by_target(taught)), 'never-seen object')}"
+        return estimate, _means(claim, objects, taught), counted
+    pairs = sorted(better.keys() & worse.keys())
+    if not pairs:
+        return None, "–", "–"
+    own, other = ({pair: side[pair] for pair in pairs} for side in (better, worse))
+    estimate = paired_mean(by_target({p: own[p] - claim.factor * other[p] for p in pairs}))
+    return estimate, _means(claim, own, other), _counted(own)
 
 
-def _fall(group: str, harmless: bool) -> Statistic:
-    """How many points of a group's share are lost to an attack, in the mean over attacks."""
-    return _statistic(
-        lambda curve, step: curve.at(0, group) - curve.at(step, group), harmless, statistics.mean
+def _means(claim: Resisted, own: Mapping[Pair, float], other: Mapping[Pair, float]) -> str:
+    factor = "" if claim.factor == 1 else f"{claim.factor:g} × "
+    return f"{target_mean(own):.3g} against {factor}{target_mean(other):.3g}"
+
+
+def _counted(own: Mapping[Pair, Any]) -> str:
+    seeds = len({seed for _, seed in own})
+    return f"{number_of(len(by_target(dict.fromkeys(own, 0.0))), 'target')}, " + number_of(
+        seeds, "seed"
     )
 
 
-worst = _statistic(RelearnCurve.at, harmless=False)
-"""The largest share of the concept after any attack but the harmless one."""
-_AFTER_HARMLESS = _statistic(RelearnCurve.at, harmless=True)
-_SECONDS = _statistic(lambda curve, step: curve.unlearn_s)
-SOME = 1e-9
-"""The smallest difference that counts."""
-LESS = -ANY, -SOME
-_FALL = _fall("near", harmless=False)
-CLAIMS = (
-    Claim("Before the attack both have forgotten as much", META, ALONE, _before("forget"), -3, 3),
-    Claim("Before the attack relatives stand as well", META, ALONE, _before("near"), -3),
-    Claim("Before the attack everything else stands as well", META, ALONE, _before("far"), -3),
-    Claim("The worst attack brings back at most half", META, ALONE, worst, -ANY, 0, factor=0.5),
-    *(
-        Claim("The worst attack brings back less", META, ALONE, worst, *LESS, step=step)
-        for step in (100, 25, 10)
-    ),
-    Claim("As much is forgotten as with M = 0", META, M0, _before("forget"), -3, 3),
-    *(
-        Claim("The worst attack brings back less than with M = 0", META, M0, worst, *LESS,
-              step=step)
-        for step in (100, 25)
-    ),
-    Claim("As much is forgotten as by stronger unlearning", META, STRONG, _before("forget"), -3, 3),
-    *(
-        Claim("The worst attack brings back less than after stronger unlearning", META, STRONG,
-              worst, *LESS, step=step)
-        for step in (100, 25)
-    ),
-    Claim("Attacks cost relatives more (self-destruct)", META, ALONE, _FALL, SOME),
-    Claim("Attacks cost relatives more than with M = 0", META, M0, _FALL, SOME),
-    Claim("Attacks cost relatives more than after stronger unlearning", META, STRONG, _FALL, SOME),
-    Claim("Harmless fine-tuning costs everything else no more", META, ALONE, _fall("far", True),
-          -ANY, 3),
-    Claim("Harmless fine-tuning brings back no more", META, ALONE, _AFTER_HARMLESS, -ANY, 3),
-    *(
-        Claim("Preset fast: the worst attack brings back less", FAST_META, FAST_ALONE, worst, *LESS,
-              step=step)
-        for step in (100, 25)
-    ),
-    Claim("Forgetting takes at most three times as long (preset fast)", FAST_META, FAST_ALONE,
-          _SECONDS, -ANY, 0, factor=3, unit="s"),
-)  # fmt: skip
+def claims_table(results: Results, claims: Sequence[Resisted], paper: bool = False) -> str:
+    """Every claim of a table with its numbers and its verdict, corrected over the table."""
+    rows = [compared(results, claim) for claim in claims]
+    estimates = [estimate for estimate, _, _ in rows]
+    decided = verdicts([(e, c.low, c.high) for e, c in zip(estimates, claims, strict=True)])
+    lines = []
+    for claim, (estimate, means, counted), verdict in zip(claims, rows, decided, strict=True):
+        attack = _attack_said(claim)
+        said = f"{with_ends(estimate.interval, '+.3g')} {claim.unit}" if estimate else "–"
+        own = [claim.paper] if paper else []
+        sides = f"{claim.better} against {claim.worse}"
+        lines.append(
+            [claim.text, claim.base, sides, attack, means, said, counted, *own, f"**{verdict}**"]
+        )
+    heads = ["claim", "base", "arms", "attack", "means", "difference", "measured"]
+    return table([*heads, *(["the paper's"] if paper else []), "verdict"], lines)
 
 
-def judged(claim: Claim, found: Curves, base: str) -> str:
-    """One line: both means, the paired difference with its 95 % interval over targets, and the
-    verdict. Only attacks that were measured on both models count.
+def _attack_said(claim: Resisted) -> str:
+    if claim.attack == NONE:
+        return "before any"
+    return f"{claim.attack}{f', rate x {claim.rate}' if claim.rate else ''}"
+
+
+def rates_table(found: Found, choices: Choices) -> str:
+    """What each rate teaches of what the model has never seen, with the reference in bold."""
+    mine = {c: v for c, v in found.items() if c.base == UNSEEN and c.seed >= DEVELOPED}
+    rows = []
+    for (kind, trained), own in grouped(
+        mine, lambda cell: (kind_of(cell.target), trains(cell.attack))
+    ).items():
+        shown = []
+        for rate in FACTORS:
+            shares = [share(mine[c], last_mark(mine[c])) for c in own if c.rate == rate]
+            said = f"{statistics.mean(shares):.0f}%" if shares else ""
+            chosen = choices.rates.get((kind, trained)) == rate
+            shown.append(f"**{said}**" if chosen else said)
+        names = ", ".join(sorted({cell.target for cell in own}))
+        rows.append([f"{kind} ({names})", {"lora": LORA, "full": WEIGHTS}[trained], *shown])
+    return table(["never seen", "attack", *(f"rate x {rate}" for rate in FACTORS)], rows)
+
+
+def trials_table(found: Found, choices: Choices) -> str:
+    """Every trial of every base and defence on development targets, the chosen one in bold."""
+    mine = {c: v for c, v in found.items() if c.seed >= DEVELOPED and c.base in BASES}
+    rows = []
+    for (base, defence), own in arms_of(mine).items():
+        plain = defence == ALONE
+        settings = BASE_TRIALS[base] if plain else DEFENCE_TRIALS[defence]
+        chosen = choices.bases.get(base) if plain else choices.defences.get((base, defence))
+        kept = {c: v for c, v in own.items() if plain or c.tried == choices.bases.get(base)}
+        trials = trials_of(kept, lambda c, plain=plain: c.tried if plain else c.chosen)
+        rows += [
+            _trial_line(base, defence, _said(settings[n]), trial, n == chosen)
+            for n, trial in trials.items()
+        ]
+    heads = ["base", "defence", "trial", "shown before, %", "kept before, %", "back, %"]
+    return table(heads, rows)
+
+
+def _trial_line(base: str, defence: str, said: str, trial: Trial, chosen: bool) -> list[str]:
+    after = "–" if trial.back is None else f"{trial.back:.0f}"
+    name = f"**{said}**" if chosen else said
+    return [base, defence, name, f"{trial.forget:.0f}", f"{trial.kept:.0f}", after]
+
+
+def _said(settings: Settings) -> str:
+    return ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                     for name, value in settings.items()) or "as it is"  # fmt: skip
+
+
+def curves_table(results: Results, base: str) -> str:
+    """A row per defence and attack of a base, at every rate that is measured."""
+    rows = []
+    mine = {c: v for c, v in results.cells.items() if c.base == base and c.attack != NONE}
+    for key, cells in grouped(mine, attrgetter("defence", "attack")).items():
+        defence, attack = key
+        rates = {c.rate for c in cells} - {results.choices.rate(c.target, attack) for c in cells}
+        for rate in ["", *(rate for rate in FACTORS if rate in rates)]:
+            if arm := results.arm(base, defence, attack, rate):
+                rows.append(_curve_line(results, base, defence, attack, rate, arm))
+    heads = ["defence, attack", "before", *(f"{step} steps" for step in LENGTHS), "area",
+             "relatives", "everything else", "forwards: defender, adversary",
+             "seconds over plain", "peak, GB", "measured"]  # fmt: skip
+    return table(heads, rows)
+
+
+def _curve_line(
+    results: Results, base: str, defence: str, attack: str, rate: str, arm: Arm
+) -> list[str]:
+    def mean(of: Callable[[Values], float]) -> float:
+        return target_mean({pair: of(values) for pair, values in arm.items()})
+
+    shares = []
+    for mark in (0, *LENGTHS):
+        seen = {pair: share(v, mark) for pair, v in arm.items() if str(mark) in v["marks"]}
+        shares.append(with_half(by_target(seen), least=3) if seen else "")
+    whole = all(len(points(values)) > 2 for values in arm.values())
+    kept = [
+        f"{mean(lambda v, g=g: share(v, 0, g)):.0f} → "
+        f"{mean(lambda v, g=g: share(v, 0, g) - fall(g)(v)):.0f}"
+        for g in ("near", "far")
+    ]
+    forwards = next(iter(arm.values()))["forwards"]
+    return [
+        f"{defence}, {attack}{f', rate x {rate}' if rate else ''}",
+        *shares,
+        f"{mean(area):.0f}" if whole else "",
+        *kept,
+        f"{forwards.get('defender', 0):,}, {forwards.get('adversary', 0):,}",
+        *_cost(results, base, defence, arm),
+        _counted(arm),
+    ]
+
+
+def _cost(results: Results, base: str, defence: str, arm: Arm) -> list[str]:
+    """Seconds of training over those without a defence, and the most memory; empty where nothing
+    forgets.
     """
-    defence, key = attrgetter("cell.defence"), attrgetter("pair", "cell.attack")
-    met = paired(_of_base(found, base), defence, (claim.better, claim.worse), key)
-    better, worse = (claim.statistic([one[side] for one in met], claim.step) for side in (0, 1))
-    if not better:
-        return line(claim.text, base, "not measured", "–")
-    text = claim.text + _when(claim, max(curve.last for curve, _ in met))
-    targets = by_target({pair: better[pair] - claim.factor * worse[pair] for pair in better})
-    interval = rounded_interval(targets)
-    factor = "" if claim.factor == 1 else f"{claim.factor:g} × "
-    said = f"{target_mean(better):.3g} against {factor}{target_mean(worse):.3g}: "
-    said += f"{with_ends(interval, '+.3g')} {claim.unit}"
-    counted = f"{number_of(len(targets), 'target')}, {number_of(len(better), 'pair')}"
-    return line(text, base, f"{said}, {counted}", f"**{claim.label(interval)}**")
+    plain = results.arm(base, ALONE, NONE)
+    pairs = arm.keys() & plain.keys()
+    peaks = [v["unlearn_peak_gb"] for v in arm.values() if v.get("unlearn_peak_gb")]
+    over = {pair: seconds(arm[pair]) - seconds(plain[pair]) for pair in pairs}
+    return [
+        f"{target_mean(over):+.0f}" if over and defence != ALONE else "",
+        f"{statistics.mean(peaks):.2f}" if peaks else "",
+    ]
 
 
-def _when(claim: Claim, last: int) -> str:
-    """The attack steps that a claim is about. Claims about fewer than 100 steps are exploratory:
-    they were added after the results were seen.
-    """
-    if claim.statistic is not worst:
-        return ""
-    within = f"the first {claim.step} of its {last}" if claim.step < last else last
-    return f" in {within} steps{' (exploratory)' if claim.step < 100 else ''}"
+def mechanism_table(results: Results) -> str:
+    """Norm and angle of the gradients with which the attack begins, in what it trains."""
+    rows = []
+    arms = [(ORIGINAL, NONE), *((base, defence) for base in BASES for defence in DEFENCES)]
+    for (base, defence), (attack, weights) in (
+        (arm, way) for arm in arms for way in ((LORA, "lora"), (WEIGHTS, "full"))
+    ):
+        met = NONE if base == ORIGINAL else attack
+        own = _gradients(results.arm(base, defence, met), weights)
+        if not own:
+            continue
+        plain = _gradients(results.arm(base, ALONE, met), weights) if defence != ALONE else {}
+        ratios = [
+            math.log(own[pair]["forget_norm"] / plain[pair]["forget_norm"])
+            for pair in own.keys() & plain.keys()
+            if min(own[pair]["forget_norm"], plain[pair]["forget_norm"]) > 0
+        ]
+        said = [f"{v:.2f}" for v in map(math.exp, mean_interval(ratios))] if ratios else []
+        numbers = (
+            {pair: v[name] for pair, v in own.items()}
+            for name in ("forget_loss", "forget_norm", "related_norm", "cosine")
+        )
+        loss, norm, related, cosine = (by_target(number) for number in numbers)
+        angles = [math.degrees(math.acos(max(-1.0, min(1.0, c)))) for c in cosine]
+        rows.append([
+            base, defence, attack, with_half(loss, 3, least=3), with_half(norm, 3, least=3),
+            f"{said[0]} ({said[1]} to {said[2]})" if len(ratios) > 1 else "",
+            with_half(related, 3, least=3), with_half(cosine, 2, least=3),
+            with_half(angles, 0, least=3), _counted(own),
+        ])  # fmt: skip
+    heads = ["base", "defence", "the attack trains", "loss on the concept", "norm of its gradient",
+             "over unlearn only", "norm for relatives", "cosine of the two", "angle, degrees",
+             "measured"]  # fmt: skip
+    return table(heads, rows)
 
 
-def curve_line(
-    name: str, found: Curves, known: Mapping[Pair, float], marks: Sequence[int] = MARKS
-) -> str:
-    """One row: means over targets by mark, area under the curve, steps to 80 % of the original's
-    share (`known`; of all pictures where that is missing), and the shares of what was kept.
-
-    A curve that never reaches 80 % counts as beyond its last step.
-    """
-    last, ends = min(curve.last for curve in found), (0, marks[-1])
-    shares = [_share(found, step, aligned=step in ends) for step in marks]
-    way = _area_and_recovery(found, known, last) if last else ["", ""]
-    kept = [_kept(found, group, sorted({0, last})) for group in ("near", "far")]
-    return line(name, *shares, *way, *kept, len(found))
-
-
-def _area_and_recovery(found: Curves, known: Mapping[Pair, float], last: int) -> list[str]:
-    ways = {curve.pair: sorted(curve.forget.items()) for curve in found}
-    area = target_mean({pair: area_under(way) for pair, way in ways.items()})
-    steps = [steps_to_recovery(way, known.get(pair, 100.0)) for pair, way in ways.items()]
-    middle = statistics.median(math.inf if step is None else step for step in steps)
-    reached = sum(step is not None for step in steps)
-    when = f"{middle:.0f}" if math.isfinite(middle) else f"> {last}"
-    return [f"{area:.0f}", f"{when} ({reached} of {len(steps)})"]
-
-
-def _kept(found: Curves, group: str, steps: Sequence[int]) -> str:
-    """Share and alignment of a group at `steps` of the attack."""
-    shares = " → ".join(f"{_mean(found, step, group):.0f}" for step in steps)
-    aligned = " → ".join(f"{_mean_alignment(found, step, group):.2f}" for step in steps)
-    return f"{shares} ({aligned})"
-
-
-def _mean(found: Curves, step: int, group: str = "forget") -> float:
-    return target_mean({curve.pair: curve.at(step, group) for curve in found})
-
-
-def _mean_alignment(found: Curves, step: int, group: str = "forget") -> float:
-    return target_mean({curve.pair: curve.alignment[group][step] for curve in found})
-
-
-def _share(found: Curves, step: int, aligned: bool) -> str:
-    """The mean share of the concept at `step`, with an interval for three targets or more, and the
-    mean alignment if `aligned`; empty where no curve was judged at that step.
-    """
-    seen = [curve for curve in found if step in curve.forget]
-    if not seen:
-        return ""
-    said = with_half(by_target({curve.pair: curve.forget[step] for curve in seen}), least=3)
-    return f"{said} ({_mean_alignment(seen, step):.2f})" if aligned else said
+def _gradients(arm: Arm, weights: str) -> dict[Pair, dict[str, float]]:
+    return {p: v["gradients"][weights] for p, v in arm.items() if weights in v.get("gradients", {})}
 
 
 def write_results(folder: Path) -> str:
     """Write report and figure for the cells in `folder`, and return the report."""
-    found = read_curves(folder)
-    return write_report(folder, report(folder, found), figure(found))
+    found = read_found(folder)
+    results = Results(found, choices_of(found))
+    return write_report(folder, report(folder, found, results), figure(results))
 
 
-def report(folder: Path, found: Curves) -> str:
-    """The report on the curves of `folder`, as Markdown."""
-    originals = _of_base(found, ORIGINAL)
-    known = {curve.pair: curve.forget[0] for curve in originals}
-    marks = [step for step in MARKS if any(step in curve.forget for curve in found)] or [0]
-    bases = [base for base in BASES if _of_base(found, base)]
-    pairs = {curve.pair for curve in found if curve.cell.base in BASES}
-    sections = {base: curve_lines(_of_base(found, base), known, marks) for base in [*bases, UNSEEN]}
-    for base in bases if originals else ():
-        sections[base].insert(0, curve_line(ORIGINAL, originals, known, marks))
+def report(folder: Path, found: Found, results: Results) -> str:
+    """The report on the cells of `folder`, as Markdown."""
+    choices = results.choices
+    cut = declared_cut(choices)
+    bases = [base for base in (UNSEEN, *BASES) if any(c.base == base for c in results.cells)]
     return render(
         "paper2.md",
         name=folder.name,
-        marks=marks[1:],
-        sections=sections,
-        claims=[judged(claim, found, base) for base in bases for claim in CLAIMS],
-        pairs=len(pairs),
-        without=len(pairs - known.keys()),
-        scope=scope({curve.cell for curve in found}, max((c.last for c in found), default=0)),
+        figure=bool(figure(results)),
+        done=sum(cell in results.cells for cell in cut),
+        wanted=len(cut),
+        targets=len({c.target for c in results.cells if c.base in BASES}),
+        seeds=len({c.seed for c in results.cells}),
+        count=COUNT,
+        last=LAST,
+        lengths=LENGTHS,
+        never_seen=f"{NEVER_SEEN:.0%}",
+        attacks=[LORA, RENDERINGS, WEIGHTS, HARMLESS],
+        development=any(cell.seed >= DEVELOPED for cell in found),
+        rates=rates_table(found, choices),
+        trials=trials_table(found, choices),
+        sections={base: curves_table(results, base) for base in bases},
+        mechanism=mechanism_table(results) if bases else "",
+        paper=claims_table(results, PAPER_CLAIMS, paper=True),
+        own=claims_table(results, OWN_BARS),
+        explored=claims_table(results, EXPLORED_CLAIMS),
+        untested=NOT_TESTED,
     )
-
-
-def _of_base(found: Curves, base: str) -> list[RelearnCurve]:
-    return [curve for curve in found if curve.cell.base == base]
-
-
-def curve_lines(found: Curves, known: Mapping[Pair, float], marks: Sequence[int]) -> list[str]:
-    """A row per defence and attack of one base, the worst attack first and harmless ones last."""
-    groups = grouped(found, attrgetter("cell.defence", "cell.attack"))
-    end = max((curve.last for curve in found), default=0)
-    ends = {name: _mean(own, end) for name, own in groups.items()}
-    ranked = sorted(groups, key=lambda name: (name[1] == HARMLESS, -ends[name]))
-    return [curve_line(", ".join(name), groups[name], known, marks) for name in ranked]
-
-
-def scope(measured: Collection[DefendedAttack], last: int) -> dict[str, Any]:
-    """Which cells of the grid are measured, with attacks of `last` steps, and what is missing."""
-    full = last > CUT_STEPS
-    wanted = [cell for cell in grid(SEEDS) if full or cell.cut]
-    bases, attacks = {cell.base for cell in measured}, {cell.attack for cell in measured}
-    met = {(cell.defence, cell.attack) for cell in measured}
-    fresh = {cell.target for cell in measured if cell.base == UNSEEN}
-    missing = {
-        "bases": [name for name in BASES if name not in bases],
-        "attacks": [name for name in ATTACKS if name not in attacks],
-        "attack steps": [mark for mark in MARKS if mark > last],
-    }
-    return {
-        "full": full,
-        "done": sum(cell in measured for cell in wanted),
-        "wanted": len(wanted),
-        "bases": [name for name in BASES if name in bases],
-        "targets": sorted({cell.target for cell in measured} - fresh),
-        "fresh": sorted(fresh),
-        "seeds": sorted({cell.seed for cell in measured}),
-        "last": last,
-        "count": COUNT,
-        "attacks": {
-            "the fresh concepts" if defence == NONE else defence: [
-                attack for attack in ATTACKS if (defence, attack) in met
-            ]
-            for defence in (NONE, *DEFENCES, *CONTROLS, *SHORT)
-        },
-        "worst": [name for name in ATTACKS if name in attacks and name != HARMLESS],
-        "missing": {name: values for name, values in missing.items() if values},
-    }
 
 
 COLOURS = {
@@ -341,23 +371,25 @@ COLOURS = {
     META: "#0a8062",
     M0: "#8a5bd0",
     STRONG: "#7a8494",
-    FAST_ALONE: "#b4231f",
-    FAST_META: "#0b6fb8",
+    UNSEEN: "#0b6fb8",
 }
 
 
-def figure(found: Curves) -> str:
-    """Relearn curves of the first base by defence, one panel per attack, as an SVG."""
-    first = next((curve.cell.base for curve in found if curve.cell.base in BASES), "")
-    mine = _of_base(found, first)
-    defences = dict.fromkeys(curve.cell.defence for curve in mine)
+def figure(results: Results) -> str:
+    """Relearn curves of the first base by defence, one panel per attack, with what the attack
+    teaches of never-seen concepts; empty without cells.
+    """
     panels: list[Panel] = []
-    for attack, some in grouped(mine, attrgetter("cell.attack")).items():
-        own = grouped(some, attrgetter("cell.defence"))
-        lines = {
-            name: [(step, _mean(own[name], step)) for step in own[name][0].forget]
-            for name in defences
-            if name in own
-        }
-        panels.append((attack, lines))
-    return curves([panels], COLOURS, "steps")
+    for attack in (*ADVERSE, HARMLESS):
+        arms = {name: results.arm(FIRST_BASE, name, attack) for name in (ALONE, META, M0, STRONG)}
+        arms[UNSEEN] = results.arm(UNSEEN, NONE, attack)
+        lines = {name: _mean_curve(arm.values()) for name, arm in arms.items() if arm}
+        if any(results.arm(FIRST_BASE, name, attack) for name in (ALONE, META)):
+            panels.append((attack, lines))
+    return curves([panels], COLOURS, "steps") if panels else ""
+
+
+def _mean_curve(arm: Iterable[Values]) -> list[tuple[int, float]]:
+    ways = [points(values) for values in arm]
+    shared = set.intersection(*({mark for mark, _ in way} for way in ways))
+    return [(mark, statistics.mean(dict(way)[mark] for way in ways)) for mark in sorted(shared)]
