@@ -43,7 +43,7 @@ def test_the_flow_transformer_shares_words_and_judges_but_no_settings_of_the_une
     assert flow.unseen("object") == unet.unseen("object")
     assert make_config("cat", model="pocket-flow").anchor == make_config("cat").anchor
     compare = make_config("cat", model="pocket-flow", preset="full").compare
-    assert (compare.sampling_steps, compare.guidance_scale) == (20, 3.0)
+    assert (compare.sampling_steps, compare.guidance_scale) == (12, 3.0)
     assert flow.regularization_preset("concept_ablation") == "nothing"
     with pytest.raises(ConfigError, match="zorblax"):
         flow.concept("zorblax", None)
