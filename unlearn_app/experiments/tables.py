@@ -137,6 +137,8 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
         write_bytes(out / f"{folder.name}.svg", figure.encode())
     if out == RESULTS.parent and folder.name in QUOTED:
         quoted = last_table(text, QUOTED[folder.name])
+        if not configs:
+            quoted = waiting(folder.name, quoted)
         quote(folder.name, f"{note}\n\n{quoted}" if note else quoted)
     return text
 
@@ -156,6 +158,12 @@ def last_table(text: str, section: str) -> str:
     within = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
     tables = [part.strip() for part in within.split("\n\n") if part.strip().startswith("|")]
     return tables[-1] if tables else ""
+
+
+def waiting(name: str, rows: str) -> str:
+    """What stands for a table of claims, given in Markdown, of which no cell is measured yet."""
+    count = number_of(rows.count("\n") - 1, "claim")
+    return f"**Not measured yet.** [{name}.md]({name}.md) names the {count}."
 
 
 def quote(name: str, quoted: str) -> None:
