@@ -123,6 +123,11 @@ def serious(page: Page) -> list[str]:
     ]
 
 
+FADED = """() => Promise.all(document.getAnimations()
+    .filter((one) => one instanceof CSSTransition).map((one) => one.finished.catch(() => null)))"""
+"""Waits until no colour is between two others."""
+
+
 def serious_in_both_schemes(page: Page) -> list[str]:
     """The same in light and in dark colours, which the page takes as soon as the system does."""
     found = []
@@ -131,6 +136,7 @@ def serious_in_both_schemes(page: Page) -> list[str]:
         page.wait_for_function(
             f"document.body.classList.contains('dark') == {int(scheme == 'dark')}"
         )
+        page.evaluate(FADED)
         found += serious(page)
     return found
 
