@@ -29,8 +29,9 @@ BROUGHT = (
 )
 """The note on a model that the user brings."""
 SECOND = (
-    "**Measured on `{bundled}`, another model of the bundled world.** What the text below says of"
-    " reasons holds for the UNet."
+    "**Measured on `{bundled}`, another model of the bundled world, by the same command with"
+    " `--model {bundled}`; its cells lie in `assets/experiments/{name}`.** What the text below says"
+    " of reasons holds for the UNet."
 )
 RESULTS = ASSETS / "results" / "README.md"
 """The page of all results."""
@@ -128,7 +129,10 @@ def write_report(folder: Path, text: str, figure: str = "") -> str:
     if own := next((config["brought"] for config in configs if "brought" in config), {}):
         title, note = title.replace("PocketCanvas", own["model"]), BROUGHT.format(**own)
     elif configs and "bundled" in configs[0]:
-        title, note = f"{title}, on {configs[0]['bundled']}", SECOND.format(**configs[0])
+        title, note = (
+            f"{title}, on {configs[0]['bundled']}",
+            SECOND.format(name=folder.name, **configs[0]),
+        )
     text = (f"{title}\n\n{note}\n{rest}" if note else text).rstrip("\n") + "\n"
     out = folder.parents[1] / "results" if folder.parent.name == "experiments" else folder.parent
     out.mkdir(parents=True, exist_ok=True)
