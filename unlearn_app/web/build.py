@@ -253,7 +253,7 @@ def _wire(page: Page, key: gr.BrowserState, handlers: RunHandlers, runs: RunList
     weights.input(options.follow_weights, trained, options.by_weights, **LATEST)
     gr.on([objective.change, rule.change], options.reveal, [objective, rule], rows, **LATEST)
     page.shown.input(runs.show, [key, page.shown], result, **LATEST)
-    page.cards.select(runs.show, [key, page.shown], result, js=PICKED, **LATEST)
+    page.cards.select(runs.show_recorded, [key, page.shown], result, js=PICKED, **LATEST)
 
 
 def _wire_finished(

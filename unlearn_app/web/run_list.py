@@ -128,13 +128,19 @@ class RunList:
         }
 
     def show(self, request: gr.Request, key: str, shown: str | None) -> Updates:
-        """Put a finished run on screen again, unless something of this visitor is going on."""
+        """Put a finished run on screen again."""
         visitor = visitor_of(self._engine, request, key)
-        if self._engine.job_of(visitor):
-            return {self._page.hint: gr.skip()}
         if self.find(shown, visitor) is None:
             return {self._page.hint: alert(GONE)}
         return self.put(shown, visitor)
+
+    def show_recorded(self, request: gr.Request, key: str, picked: str | None) -> Updates:
+        """Put the recorded run of a card on screen, unless something of this visitor is going
+        on.
+        """
+        if self._engine.job_of(visitor_of(self._engine, request, key)):
+            return {self._page.hint: gr.skip()}
+        return self.show(request, key, picked)
 
     def delete(self, request: gr.Request, key: str, shown: str | None, label: str) -> Updates:
         """Ask for confirmation; at the second click delete the run on screen and show another."""
