@@ -317,7 +317,7 @@ def test_generate_works_with_and_without_an_adapter(
 
 
 @pytest.mark.parametrize(
-    ("model", "steps", "guidance"), [("pocket", 8, 2.0), ("pocket-flow", 20, 3.0), (None, 50, 7.5)]
+    ("model", "steps", "guidance"), [("pocket", 8, 2.0), ("pocket-flow", 12, 3.0), (None, 50, 7.5)]
 )
 def test_generate_samples_as_runs_do_unless_it_is_told_otherwise(
     command,

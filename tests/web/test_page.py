@@ -264,7 +264,7 @@ def test_the_switch_says_what_resisting_costs_and_reaches_the_run(site, visit) -
     )
     open_options(page)
     expect(switch).not_to_be_checked()
-    costs = r"about \d+ (s|min) in fast, where .*; about \d+ min in full, where "
+    costs = r"adds about \d+ (s|min) in fast; about \d+ min in full$"
     expect(said).to_have_text(re.compile(costs))
     lines = "getBoundingClientRect().height / parseFloat(getComputedStyle(node).lineHeight)"
     for width in (1280, 390):
