@@ -248,6 +248,7 @@ class TestChoice:
             for name in TESTS
         }
         assert {one.seed for one in tests} == {0}
+        assert {one.seed for one in (*first, *second)} == {paper3.TUNING_SEED}
         folds = len(TESTS) - 1
         for arm, own in itertools.groupby(tests, key=lambda one: (one.way, one.arm)):
             size = len(list(own))
@@ -265,6 +266,8 @@ class TestChoice:
         folds = [one for one in tests if one.sequence != MIXED]
         assert len(folds) == 2 * 2 * 2 * len(ARMS) * (len(TESTS) - 1)
         assert [one.seed for one in tests] == sorted(one.seed for one in tests)
+        trials = {one.seed for one in bench.cells() if one.sequence not in TESTS}
+        assert not trials & {one.seed for one in tests}, "no trial has the seed of a test"
 
     def test_another_architecture_repeats_the_main_claim_alone(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -91,6 +91,8 @@ requests.
 """
 TRIALS = 4
 """Development trials of every arm."""
+TUNING_SEED = 1000
+"""The seed of every trial; no test has it."""
 Trials = tuple[dict[str, Any], ...]
 
 
@@ -548,7 +550,7 @@ class Paper3(Experiment):
         tuned = list(TUNED)[: 1 if self.smoke else None]
         count = range(SMOKE_TRIALS if self.smoke else TRIALS)
         return [
-            RequestSequence(name, *way, arm, teacher, (trial,), 0)
+            RequestSequence(name, *way, arm, teacher, (trial,), TUNING_SEED)
             for name in tuned
             for trial in count
         ]
