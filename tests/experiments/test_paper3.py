@@ -80,7 +80,7 @@ from unlearn_app.experiments.paper3.states import (
 )
 from unlearn_app.models.lora import update_of
 from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
-from unlearn_app.settings.run_config import make_config, with_concept
+from unlearn_app.settings.run_config import RunConfig, make_config, with_concept
 from unlearn_app.training.unlearning import retain_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,6 +215,43 @@ def trial_state(ua: float, stay: float, sequence: str) -> dict[str, Any]:
     right = dict.fromkeys(TUNED[sequence], shown(100 - ua))
     right |= dict.fromkeys([*kept(sequence), *others(sequence)], shown(stay))
     return {str(len(TUNED[sequence])): {"right": right}}
+
+
+class TestConfig:
+    def test_a_cell_depends_on_resolved_settings_and_not_on_what_their_defaults_are(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its command says only what differs from defaults, so that it is no part of it."""
+        bench, asked = fake(tmp_path), cell()
+        before = bench.config(asked)
+        monkeypatch.setattr(RunConfig, "command", lambda _: "other words for the same")
+        assert bench.config(asked) == before
+        assert bench.config(cell(arm=L2))["settings"] != before["settings"]
+        made = cell().settings
+
+        def taught(smoke: bool, kind: Any = None) -> Any:
+            run, plan = made(smoke, kind)
+            own = dataclasses.replace(run.regularize, teacher="original")
+            return dataclasses.replace(run, regularize=own), plan
+
+        monkeypatch.setattr(RequestSequence, "settings", lambda _, *how: taught(*how))
+        assert bench.config(asked)["settings"] != before["settings"]
+
+    def test_an_adapter_trained_alone_is_used_again_only_under_the_same_settings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench, trained = fake(tmp_path, smoke=True), []
+        monkeypatch.setattr(
+            paper3, "forget", lambda _, task, config, sampler: iter(trained.append(config) or ())
+        )
+        bench._model.drop_adapters = lambda: None
+        bench._model.adapter_state = lambda _: {"x": torch.ones(1)}
+        for rate_of in (0, 0, 1):
+            bench._own(cell(arm=APART, tried=(rate_of,)), "dog")
+        assert [run.unlearn.lr for run in trained] == [2e-3, 4e-3]
+        bench._own(cell(arm=APART, seed=1), "dog")
+        bench._own(cell(arm=APART), "fish")
+        assert len(trained) == 4
 
 
 class TestChoice:

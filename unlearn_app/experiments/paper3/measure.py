@@ -44,6 +44,7 @@ from ...settings.run_config import RunConfig, make_plan, with_concept
 from ...training.latent_dataset import CachedSampler
 from ...training.unlearning import forget
 from ..cells import SMOKE, Experiment, names_of, settings, short_hash, stored
+from ..paper1.measure import digest
 from ..tables import bits
 
 KINDS: dict[str, Kind] = {"objects": "object", "styles": "style"}
@@ -372,6 +373,13 @@ def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bo
     return {name: prompts for name, prompts in asked.items() if name not in names[number:]}
 
 
+def settings_hash(run: RunConfig) -> str:
+    """A short hash of all settings that training a request depends on, besides concept and seed,
+    whether they are defaults or not.
+    """
+    return short_hash([digest(run), run.regularize])
+
+
 def forwards(run: RunConfig) -> int:
     """The forward passes on one picture of training one request, without the pictures that it
     trains on, which all arms share; a gradient counts three.
@@ -481,7 +489,7 @@ class Paper3(Experiment):
             "kinds": list(kinds_of(cell.sequence)),
             "kept": [name for name in kept(cell.sequence) if name in asked],
             "plan": to_json(runs[0][1]),
-            "run": [run.command() for run, _ in runs],
+            "settings": [settings_hash(run) for run, _ in runs],
             "forwards": forwards_in_all(cell, self.smoke),
             "base_model": self.model.base_hash,
             "panel": short_hash(texts),
@@ -715,8 +723,8 @@ class Paper3(Experiment):
         """The adapter of a request that is trained alone, once for all sequences and merges."""
         config = with_concept(cell.settings(self.smoke, kind_of(name))[0], name)
         held = held_out(cell.sequence, name)
-        key = short_hash([config.command(), sorted(held), self.model.base_hash])
-        path = self._work / "alone" / f"{key}.safetensors"
+        depends = [name, cell.seed, settings_hash(config), sorted(held), self.model.base_hash]
+        path = self._work / "alone" / f"{short_hash(depends)}.safetensors"
         if not path.exists():
             concept = with_allowed_anchor(config, name, held)
             gone = [preview_concept(with_concept(config, other)) for other in held]
