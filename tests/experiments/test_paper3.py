@@ -22,6 +22,7 @@ from unlearn_app.experiments.cells import Extent
 from unlearn_app.experiments.paper3 import measure as paper3
 from unlearn_app.experiments.paper3.claims import (
     Row,
+    claims_table,
     judged,
     own_claims,
     paper_claims,
@@ -462,6 +463,51 @@ class TestClaims:
         assert judged([near, untested]) == ["held", "not tested"]
         assert judged([near, far]) == ["undecided", "undecided"]
         assert judged([dataclasses.replace(near, p=0.001), near]) == ["held", "held"]
+
+    def test_exploratory_rows_count_for_no_other_and_are_not_corrected(self) -> None:
+        near = Row("", "", "", "", (1.0,), p=0.03, interval=(1.0, 0.1, 1.9))
+        beside = dataclasses.replace(near, p=0.5, exploratory=True)
+        assert judged([near, beside]) == ["held", "undecided"]
+        several = [dataclasses.replace(near, exploratory=True)] * 3
+        assert judged([*several, near]) == ["held"] * 4
+        assert "(exploratory)" in claims_table([beside])
+        assert "(exploratory)" not in claims_table([near])
+
+    def test_what_rests_on_the_mixed_sequence_is_exploratory(self) -> None:
+        rows = own_claims(Results([]))
+        assert all(row.exploratory for row in rows if row.where == MIXED)
+        counted = {row.text for row in rows if not row.exploratory}
+        assert any("comes back" in text for text in counted)
+        assert not any("after the last request" in text for text in counted)
+
+    @pytest.mark.parametrize(
+        ("difference", "ahead", "label"),
+        [
+            (9, -6, "not comparable"),
+            (9, -4, "held"),
+            (9, 6, "held"),
+            (-9, 6, "not comparable"),
+            (-9, 4, "not held"),
+            (-9, -6, "not held"),
+        ],
+    )
+    def test_the_arm_that_keeps_more_must_forget_as_much_whichever_it_is(
+        self, difference: float, ahead: float, label: str
+    ) -> None:
+        values = tuple(difference + way for way in (-0.5, 0.0, 0.5))
+        assert judged([Row("", "", "", "", values, ahead=ahead)]) == [label]
+
+    def test_the_best_other_arm_is_one_that_forgets_as_much_as_the_projection(self) -> None:
+        def best(*states: State) -> str:
+            found = paper_claims(Results(list(states)))
+            (row,) = [r for r in found if "best other" in r.text and r.where == "objects"]
+            return row.arms
+
+        projected = state(PAPERS, erased=10, own=50)
+        less, alike = state(L2, erased=40, own=90), state(TIES, erased=10, own=60)
+        assert best(projected, less, alike) == f"{PAPERS} – {TIES}"
+        assert best(projected, less) == f"{PAPERS} – {L2}"
+        assert best(less, alike) == f"{PAPERS} – {L2}"
 
     def rows(self, ua: float = 100) -> list[State]:
         plain = [state(own=(20, 30), erased=0, sequence=s, seed=n) for n, s in enumerate(OBJECTS)]
