@@ -173,6 +173,11 @@ class TestGrid:
         assert dataclasses.replace(papers, regularize=same) == exact
         assert cell(arm=OURS).settings(False)[0].regularize.protect == "tokens"
 
+    def test_selection_is_added_to_the_papers_projection_alone(self) -> None:
+        papers, both = (cell(arm=arm).settings(False)[0] for arm in (PAPERS, WITH_SELECTION))
+        assert both.regularize.select < 1
+        assert dataclasses.replace(both.regularize, select=1.0) == papers.regularize
+
     def test_a_way_without_rehearsal_has_no_retain_term(self) -> None:
         alone, rehearsed = (cell(rehearsal=how).settings(False)[0] for how in (ALONE, REHEARSED))
         assert alone.unlearn.retain_loss == "none"
@@ -196,8 +201,7 @@ class TestGrid:
     def test_the_declared_cut(self) -> None:
         """Every arm of the issue in the paper's way; each claim's arms in every fold."""
         ways = {way[:2]: way[2] for way in CUT}
-        assert set(HOLDING) | {PLAIN, AT_ONCE, APART} == set(ways[WAY])
-        assert WITH_SELECTION not in ways[WAY]
+        assert set(HOLDING) | {PLAIN, AT_ONCE, APART, WITH_SELECTION} == set(ways[WAY])
         assert all({PLAIN, L2, TIES, PAPERS} <= set(arms) for arms in ways.values())
         assert all(set(arms) <= set(ways[way]) for way, arms in CUT_MIXED.items())
 

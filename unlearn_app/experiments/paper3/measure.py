@@ -111,7 +111,7 @@ PLAIN, L1, L2, SELECTIVE = "plain", "L1", "L2", "selective"
 TIES, ARITHMETIC = "TIES", "task arithmetic"
 PAPERS, EXACT, OURS = "projection, the paper's", "the same, exact", "projection, ours"
 WEAK, MIDDLE, STRONG = (f"projection + L2, {how}" for how in ("weak", "middle", "strong"))
-WITH_SELECTION = "projection + selective"
+WITH_SELECTION = "projection, the paper's, + selective"
 AT_ONCE, APART = "simultaneous", "independent"
 CONCEPTS = {"regularize.protect": "concepts", "regularize.energy": 1.0}
 TOKENS = {"regularize.project": "exact"}
@@ -147,7 +147,7 @@ ARMS: dict[str, Trials] = {
         for arm, price in ((WEAK, 1e-3), (MIDDLE, 4e-3), (STRONG, 1.6e-2))
     },
     WITH_SELECTION: crossed(
-        TOKENS | {"regularize.energy": 0.8},
+        CONCEPTS | {"regularize.project": "gradients"},
         unlearn_lr=(8e-3, 1.6e-2),
         regularize_select=(0.3, 0.5),
     ),
@@ -163,7 +163,7 @@ HOLDING = (L1, L2, SELECTIVE, TIES, ARITHMETIC, PAPERS, EXACT, OURS, WEAK, MIDDL
 Way = tuple[str, str, tuple[str, ...]]
 """A base method, with or without rehearsal, and arms."""
 CUT: tuple[Way, ...] = (
-    (FIRST_BASE, ALONE, tuple(arm for arm in ARMS if arm != WITH_SELECTION)),
+    (FIRST_BASE, ALONE, tuple(ARMS)),
     (FIRST_BASE, REHEARSED, (PLAIN, L2, TIES, PAPERS, OURS, MIDDLE)),
     (SECOND_BASE, ALONE, (PLAIN, L2, TIES, PAPERS)),
 )
