@@ -117,10 +117,10 @@ def protected_span(
     2511.07970 takes one mean vector of a prompt's tokens, as `protect` "concepts" does
     (`concept_vectors`), without the empty prompt; its prompts are of both kinds, so that one more
     vector is of the known concept of the other kind that a prompt names. Ours are all its tokens
-    and the mean of its padding, which the model reads too and which depends on the sentence, and of these the
-    leading directions, since a few hundred would span everything: what is protected keeps its keys
-    and values up to the energy that is left out. Every single padding would leave next to nothing
-    of the concept, whose own padding is close to that of its relatives.
+    and the mean of its padding, which the model reads too and which depends on the sentence, and
+    of these the leading directions, since a few hundred would span everything: what is protected
+    keeps its keys and values up to the energy that is left out. Every single padding would leave
+    next to nothing of the concept, whose own padding is close to that of its relatives.
 
     Raises:
         ConfigError: less than a twentieth of the concept's own states is left outside.
