@@ -490,7 +490,6 @@ class Paper3(Experiment):
             "kept": [name for name in kept(cell.sequence) if name in asked],
             "plan": to_json(runs[0][1]),
             "settings": [settings_hash(run) for run, _ in runs],
-            "forwards": forwards_in_all(cell, self.smoke),
             "base_model": self.model.base_hash,
             "panel": short_hash(texts),
         }
@@ -776,6 +775,7 @@ class Paper3(Experiment):
             "similar": self._similar(cell, erased),
             "layers": {layer: _mean([own[layer] for own in norms]) for layer in norms[0]},
             "drift": _mean([frobenius_norm(adapter) for adapter in adapters]),
+            "forwards": forwards_in_all(cell, self.smoke),
             "notes": list(row.notes),
         }
 

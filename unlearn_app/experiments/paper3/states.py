@@ -84,7 +84,7 @@ def read_states(folder: Path) -> list[State]:
             tuple(config["requests"]),
             tuple(config["kinds"]),
             tuple(config["kept"]),
-            config["forwards"],
+            state["forwards"],
             int(number) == len(config["requests"]),
         )
         for config, values in read_cells(folder).values()
