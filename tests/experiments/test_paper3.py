@@ -468,6 +468,16 @@ class TestClaims:
         assert judged([near, far]) == ["undecided", "undecided"]
         assert judged([dataclasses.replace(near, p=0.001), near]) == ["held", "held"]
 
+    def test_rehearsal_and_the_second_base_have_rows_of_their_own(self) -> None:
+        for way in ((FIRST_BASE, REHEARSED), (SECOND_BASE, ALONE)):
+            plain, held = (
+                state(arm, own=own, base=way[0], rehearsal=way[1])
+                for arm, own in ((PLAIN, 20), (PAPERS, 70))
+            )
+            rows = [row for row in own_claims(Results([plain, held])) if row.values]
+            assert [row.values for row in rows if "as well" in row.text] == [(50.0, 50.0)]
+            assert [row.exploratory for row in rows] == [way[1] == REHEARSED]
+
     def test_exploratory_rows_count_for_no_other_and_are_not_corrected(self) -> None:
         near = Row("", "", "", "", (1.0,), p=0.03, interval=(1.0, 0.1, 1.9))
         beside = dataclasses.replace(near, p=0.5, exploratory=True)
@@ -540,9 +550,10 @@ class TestClaims:
             (r.text, r.where) for r in rows if "best other" not in r.text
         ]
         for domain in ("objects", "styles"):
-            for arm in ("L1", L2, "selective", TIES, PAPERS):
+            for arm in ("L1", L2, "selective", TIES, PAPERS, AT_ONCE):
                 mine = [r for r in rows if r.where == domain and r.arms == f"{arm} – {PLAIN}"]
                 assert len(mine) == 2
+            assert {r.paper for r in rows if r.arms == f"{AT_ONCE} – {PLAIN}"} >= {"+26.5", "+3.5"}
         own = own_claims(Results(self.rows()))
         assert {r.where for r in own} == {"objects", "styles", "mixed"}
         assert sum("comes back" in r.text for r in own) == 12

@@ -10,6 +10,7 @@ from ...evaluation.statistics import holm, mean_interval, p_value
 from ..claims import HELD, Interval, grouped
 from ..tables import number_of, table, with_ends
 from .measure import (
+    ALONE,
     APART,
     ARITHMETIC,
     AT_ONCE,
@@ -24,6 +25,7 @@ from .measure import (
     PAPERS,
     PLAIN,
     REHEARSED,
+    SECOND_BASE,
     SELECTIVE,
     TIES,
     WITH_SELECTION,
@@ -231,7 +233,7 @@ def paper_claims(results: Results) -> list[Row]:
                 counted=counts(values),
             )
         )
-        for arm in (L1, L2, SELECTIVE, TIES, PAPERS):
+        for arm in (L1, L2, SELECTIVE, TIES, PAPERS, AT_ONCE):
             for place, (name, what) in enumerate(
                 (("ra_i", "Keeps more of its own domain"), ("ra_c", "Keeps more of the other")), 1
             ):
@@ -408,4 +410,20 @@ def own_claims(results: Results) -> list[Row]:
                 ways=(rehearsed, WAY), exploratory=alone,
             )
         )  # fmt: skip
+        rows += [
+            compared(
+                results, f"Keeps more than {PLAIN}, rehearsed as well", domain, arm, PLAIN,
+                "ra_i", ways=(rehearsed, rehearsed), exploratory=True,
+            )
+            for arm in ((MIDDLE,) if alone else (L2, TIES, PAPERS, OURS, MIDDLE))
+        ]  # fmt: skip
+        if not alone:
+            second = (SECOND_BASE, ALONE)
+            rows += [
+                compared(
+                    results, f"Keeps more than {PLAIN} by {SECOND_BASE} as well", domain, arm,
+                    PLAIN, "ra_i", ways=(second, second), exploratory=arm != PAPERS,
+                )
+                for arm in (L2, TIES, PAPERS)
+            ]  # fmt: skip
     return rows
