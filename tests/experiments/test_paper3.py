@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from unlearn_app.common.errors import ConfigError, Diverged, NotFinite
 from unlearn_app.concepts.catalog import known_concepts, preview_concept
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.panel import other_kind
 from unlearn_app.continual.sequence_data import drop_retain_prompts, with_allowed_anchor
 from unlearn_app.experiments.cells import Extent
 from unlearn_app.experiments.paper3 import measure as paper3
+from unlearn_app.experiments.paper3 import states
 from unlearn_app.experiments.paper3.claims import (
     Row,
     claims_table,
@@ -76,6 +78,8 @@ from unlearn_app.experiments.paper3.states import (
     by_concept,
     moved,
     rate,
+    read_refusals,
+    read_states,
     relapse,
     units,
 )
@@ -208,7 +212,7 @@ class TestGrid:
 
 def fake(tmp_path: Path, **how: Any) -> Paper3:
     model = SimpleNamespace(base_hash="hash", cross_weights=dict)
-    return Paper3(Extent(tmp_path, **how), model, SimpleNamespace())
+    return Paper3(Extent(tmp_path, **how), model, SimpleNamespace(name="judge", version="1"))
 
 
 def stored_as(bench: Paper3, monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
@@ -241,6 +245,48 @@ class TestConfig:
 
         monkeypatch.setattr(RequestSequence, "settings", lambda _, *how: taught(*how))
         assert bench.config(asked)["settings"] != before["settings"]
+
+    def test_a_cell_depends_on_the_judge(self, tmp_path: Path) -> None:
+        one, other = fake(tmp_path), fake(tmp_path)
+        other._judge.version = "2"
+        assert one.config(cell()) != other.config(cell())
+
+    def test_what_it_cost_is_no_part_of_what_it_depends_on(self, tmp_path: Path) -> None:
+        assert "forwards" not in fake(tmp_path).config(cell())
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            Diverged("The training diverged.", "unlearn.lr"),
+            ConfigError("Nothing is left to learn from.", "regularize.energy"),
+            NotFinite("pictures are not finite", "a lower rate is accepted"),
+        ],
+    )
+    def test_a_sequence_that_cannot_go_on_is_a_value_of_its_cell(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        bench, asked, one = fake(tmp_path), cell(), {"first": {}}
+
+        def served(cell: RequestSequence, number: int, original: Any) -> dict[str, Any]:
+            if number > 1:
+                raise error
+            return one
+
+        monkeypatch.setattr(bench, "_of_ledger", served)
+        *_, values = bench.measure(asked, {}, (None, {}))
+        assert values == {"1": one, "refused": str(error)}
+        assert not bench.lacks(asked, values), "so that the bench goes on with the next"
+        assert bench.lacks(asked, {"1": one})
+        assert bench.line(asked, values).endswith(str(error))
+
+    def test_any_other_error_ends_the_bench(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = fake(tmp_path)
+        wrong = ConfigError("The concept is unknown.", "concept")
+        monkeypatch.setattr(bench, "_of_ledger", lambda *_: (_ for _ in ()).throw(wrong))
+        with pytest.raises(ConfigError, match="unknown"):
+            list(bench.measure(cell(), {}, (None, {})))
 
     def test_an_adapter_trained_alone_is_used_again_only_under_the_same_settings(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -597,6 +643,24 @@ class TestReport:
         assert "| `mid.to_k` | 2.00 |" in text
         assert "](paper3.svg)" in text
         assert "| TIES | 80, " in text.partition("Our bars")[2]
+
+    def test_what_ended_early_is_read_back_counted_and_printed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = fake(tmp_path)
+        found = {
+            "a": (bench.config(cell()), {"1": state(number=1).found | {"forwards": 7},
+                                         "refused": "It diverged."}),
+        }  # fmt: skip
+        monkeypatch.setattr(states, "read_cells", lambda _: found)
+        (read,) = read_states(tmp_path)
+        assert (read.number, read.forwards, read.last) == (1, 7, False)
+        refused = read_refusals(tmp_path)
+        assert refused == [(cell(), "It diverged.")]
+        text = report(ROOT / "paper3", [read], refused)
+        assert "1 of the measured sequences" in text
+        assert "| It diverged. |" in text
+        assert "ended before" not in report(ROOT / "paper3", [read])
 
     def test_trials_are_printed_with_the_chosen_one(self) -> None:
         trials = [

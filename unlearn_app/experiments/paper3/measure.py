@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...attacks.runner import result_of
 from ...common.atomic_files import write_bytes
-from ...common.errors import ConfigError, OutputError
+from ...common.errors import ConfigError, Diverged, NotFinite, OutputError
 from ...common.images import open_png
 from ...common.json_values import to_json
 from ...common.paths import ROOT
@@ -187,6 +187,10 @@ kept development concept.
 """
 ENOUGH = 0.9
 """The unlearning accuracy above which a trial is no better for forgetting more."""
+REFUSED = "refused"
+"""The value of a cell that says why its sequence ended before its last request."""
+ENERGY = "regularize.energy"
+"""The setting that an error names where a projection leaves nothing to learn from."""
 ALONE_MARKS = 3
 """Requests of the arm `APART` after which what is kept is looked at."""
 
@@ -448,7 +452,8 @@ Original = tuple[Request, dict[str, Image.Image]]
 
 
 class Paper3(Experiment):
-    """Run a sequence of requests. A cell grows by the state after each mark.
+    """Run a sequence of requests. A cell grows by the state after each mark; one whose training
+    diverges, or is refused by a projection that leaves nothing to learn from, ends there.
 
     Trials come first: those of plain requests, which decide on the teacher, then those of all other
     arms; the tests, with what the trials chose, are known once these are stored. The ledgers, and
@@ -492,10 +497,11 @@ class Paper3(Experiment):
             "settings": [settings_hash(run) for run, _ in runs],
             "base_model": self.model.base_hash,
             "panel": short_hash(texts),
+            "judge": f"{self.judge.name} {self.judge.version}",
         }
 
     def lacks(self, cell: RequestSequence, known: Mapping[str, Any]) -> bool:
-        return str(len(cell.requests(self.smoke))) not in known
+        return not {REFUSED, str(len(cell.requests(self.smoke)))} & known.keys()
 
     def shared_by(self, cell: RequestSequence) -> tuple[str, int]:
         return cell.sequence, cell.seed
@@ -521,16 +527,24 @@ class Paper3(Experiment):
             if str(number) in states:
                 continue
             earlier = next(reversed(states.values()), {"first": {}})["first"]
-            if cell.regime == "independent":
-                states[str(number)] = how(cell, number, shared[0], earlier)
-            else:
-                states[str(number)] = self._of_ledger(cell, number, shared)
+            try:
+                if cell.regime == "independent":
+                    states[str(number)] = how(cell, number, shared[0], earlier)
+                else:
+                    states[str(number)] = self._of_ledger(cell, number, shared)
+            except (ConfigError, NotFinite) as error:
+                if not isinstance(error, Diverged | NotFinite) and error.field != ENERGY:
+                    raise
+                yield states | {REFUSED: str(error)}
+                return
             yield states
 
     def line(self, cell: RequestSequence, values: Mapping[str, Any]) -> str:
         requests = cell.requests(self.smoke)
-        found = shares(values[str(len(requests))], requests, kept(cell.sequence))
-        said = ", ".join(f"{n} {'–' if v is None else f'{v:.0%}'}" for n, v in found.items())
+        said = values.get(REFUSED)
+        if not said:
+            found = shares(values[str(len(requests))], requests, kept(cell.sequence))
+            said = ", ".join(f"{n} {'–' if v is None else f'{v:.0%}'}" for n, v in found.items())
         rehearsed = "" if cell.rehearsal == ALONE else ", rehearsed"
         way = f"{cell.base}{rehearsed}, {cell.arm}, trial {'/'.join(map(str, cell.tried))}"
         return f"{cell.sequence}, {way}, {cell.teacher} teacher, seed {cell.seed}: {said}"
