@@ -14,14 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
+from unlearn_app.common.errors import ConfigError, Diverged, NotFinite
 from unlearn_app.concepts.catalog import known_concepts, preview_concept
 from unlearn_app.continual.ledger import ConceptScore, Ledger, Request
 from unlearn_app.continual.panel import other_kind
 from unlearn_app.continual.sequence_data import drop_retain_prompts, with_allowed_anchor
 from unlearn_app.experiments.cells import Extent
 from unlearn_app.experiments.paper3 import measure as paper3
+from unlearn_app.experiments.paper3 import states
 from unlearn_app.experiments.paper3.claims import (
     Row,
+    claims_table,
     judged,
     own_claims,
     paper_claims,
@@ -75,12 +78,14 @@ from unlearn_app.experiments.paper3.states import (
     by_concept,
     moved,
     rate,
+    read_refusals,
+    read_states,
     relapse,
     units,
 )
 from unlearn_app.models.lora import update_of
 from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
-from unlearn_app.settings.run_config import make_config, with_concept
+from unlearn_app.settings.run_config import RunConfig, make_config, with_concept
 from unlearn_app.training.unlearning import retain_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +177,11 @@ class TestGrid:
         assert dataclasses.replace(papers, regularize=same) == exact
         assert cell(arm=OURS).settings(False)[0].regularize.protect == "tokens"
 
+    def test_selection_is_added_to_the_papers_projection_alone(self) -> None:
+        papers, both = (cell(arm=arm).settings(False)[0] for arm in (PAPERS, WITH_SELECTION))
+        assert both.regularize.select < 1
+        assert dataclasses.replace(both.regularize, select=1.0) == papers.regularize
+
     def test_a_way_without_rehearsal_has_no_retain_term(self) -> None:
         alone, rehearsed = (cell(rehearsal=how).settings(False)[0] for how in (ALONE, REHEARSED))
         assert alone.unlearn.retain_loss == "none"
@@ -195,15 +205,14 @@ class TestGrid:
     def test_the_declared_cut(self) -> None:
         """Every arm of the issue in the paper's way; each claim's arms in every fold."""
         ways = {way[:2]: way[2] for way in CUT}
-        assert set(HOLDING) | {PLAIN, AT_ONCE, APART} == set(ways[WAY])
-        assert WITH_SELECTION not in ways[WAY]
+        assert set(HOLDING) | {PLAIN, AT_ONCE, APART, WITH_SELECTION} == set(ways[WAY])
         assert all({PLAIN, L2, TIES, PAPERS} <= set(arms) for arms in ways.values())
         assert all(set(arms) <= set(ways[way]) for way, arms in CUT_MIXED.items())
 
 
 def fake(tmp_path: Path, **how: Any) -> Paper3:
     model = SimpleNamespace(base_hash="hash", cross_weights=dict)
-    return Paper3(Extent(tmp_path, **how), model, SimpleNamespace())
+    return Paper3(Extent(tmp_path, **how), model, SimpleNamespace(name="judge", version="1"))
 
 
 def stored_as(bench: Paper3, monkeypatch: pytest.MonkeyPatch, values: dict) -> None:
@@ -215,6 +224,85 @@ def trial_state(ua: float, stay: float, sequence: str) -> dict[str, Any]:
     right = dict.fromkeys(TUNED[sequence], shown(100 - ua))
     right |= dict.fromkeys([*kept(sequence), *others(sequence)], shown(stay))
     return {str(len(TUNED[sequence])): {"right": right}}
+
+
+class TestConfig:
+    def test_a_cell_depends_on_resolved_settings_and_not_on_what_their_defaults_are(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its command says only what differs from defaults, so that it is no part of it."""
+        bench, asked = fake(tmp_path), cell()
+        before = bench.config(asked)
+        monkeypatch.setattr(RunConfig, "command", lambda _: "other words for the same")
+        assert bench.config(asked) == before
+        assert bench.config(cell(arm=L2))["settings"] != before["settings"]
+        made = cell().settings
+
+        def taught(smoke: bool, kind: Any = None) -> Any:
+            run, plan = made(smoke, kind)
+            own = dataclasses.replace(run.regularize, teacher="original")
+            return dataclasses.replace(run, regularize=own), plan
+
+        monkeypatch.setattr(RequestSequence, "settings", lambda _, *how: taught(*how))
+        assert bench.config(asked)["settings"] != before["settings"]
+
+    def test_a_cell_depends_on_the_judge(self, tmp_path: Path) -> None:
+        one, other = fake(tmp_path), fake(tmp_path)
+        other._judge.version = "2"
+        assert one.config(cell()) != other.config(cell())
+
+    def test_what_it_cost_is_no_part_of_what_it_depends_on(self, tmp_path: Path) -> None:
+        assert "forwards" not in fake(tmp_path).config(cell())
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            Diverged("The training diverged.", "unlearn.lr"),
+            ConfigError("Nothing is left to learn from.", "regularize.energy"),
+            NotFinite("pictures are not finite", "a lower rate is accepted"),
+        ],
+    )
+    def test_a_sequence_that_cannot_go_on_is_a_value_of_its_cell(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        bench, asked, one = fake(tmp_path), cell(), {"first": {}}
+
+        def served(cell: RequestSequence, number: int, original: Any) -> dict[str, Any]:
+            if number > 1:
+                raise error
+            return one
+
+        monkeypatch.setattr(bench, "_of_ledger", served)
+        *_, values = bench.measure(asked, {}, (None, {}))
+        assert values == {"1": one, "refused": str(error)}
+        assert not bench.lacks(asked, values), "so that the bench goes on with the next"
+        assert bench.lacks(asked, {"1": one})
+        assert bench.line(asked, values).endswith(str(error))
+
+    def test_any_other_error_ends_the_bench(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = fake(tmp_path)
+        wrong = ConfigError("The concept is unknown.", "concept")
+        monkeypatch.setattr(bench, "_of_ledger", lambda *_: (_ for _ in ()).throw(wrong))
+        with pytest.raises(ConfigError, match="unknown"):
+            list(bench.measure(cell(), {}, (None, {})))
+
+    def test_an_adapter_trained_alone_is_used_again_only_under_the_same_settings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench, trained = fake(tmp_path, smoke=True), []
+        monkeypatch.setattr(
+            paper3, "forget", lambda _, task, config, sampler: iter(trained.append(config) or ())
+        )
+        bench._model.drop_adapters = lambda: None
+        bench._model.adapter_state = lambda _: {"x": torch.ones(1)}
+        for rate_of in (0, 0, 1):
+            bench._own(cell(arm=APART, tried=(rate_of,)), "dog")
+        assert [run.unlearn.lr for run in trained] == [2e-3, 4e-3]
+        bench._own(cell(arm=APART, seed=1), "dog")
+        bench._own(cell(arm=APART), "fish")
+        assert len(trained) == 4
 
 
 class TestChoice:
@@ -248,6 +336,7 @@ class TestChoice:
             for name in TESTS
         }
         assert {one.seed for one in tests} == {0}
+        assert {one.seed for one in (*first, *second)} == {paper3.TUNING_SEED}
         folds = len(TESTS) - 1
         for arm, own in itertools.groupby(tests, key=lambda one: (one.way, one.arm)):
             size = len(list(own))
@@ -265,6 +354,8 @@ class TestChoice:
         folds = [one for one in tests if one.sequence != MIXED]
         assert len(folds) == 2 * 2 * 2 * len(ARMS) * (len(TESTS) - 1)
         assert [one.seed for one in tests] == sorted(one.seed for one in tests)
+        trials = {one.seed for one in bench.cells() if one.sequence not in TESTS}
+        assert not trials & {one.seed for one in tests}, "no trial has the seed of a test"
 
     def test_another_architecture_repeats_the_main_claim_alone(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -423,6 +514,61 @@ class TestClaims:
         assert judged([near, far]) == ["undecided", "undecided"]
         assert judged([dataclasses.replace(near, p=0.001), near]) == ["held", "held"]
 
+    def test_rehearsal_and_the_second_base_have_rows_of_their_own(self) -> None:
+        for way in ((FIRST_BASE, REHEARSED), (SECOND_BASE, ALONE)):
+            plain, held = (
+                state(arm, own=own, base=way[0], rehearsal=way[1])
+                for arm, own in ((PLAIN, 20), (PAPERS, 70))
+            )
+            rows = [row for row in own_claims(Results([plain, held])) if row.values]
+            assert [row.values for row in rows if "as well" in row.text] == [(50.0, 50.0)]
+            assert [row.exploratory for row in rows] == [way[1] == REHEARSED]
+
+    def test_exploratory_rows_count_for_no_other_and_are_not_corrected(self) -> None:
+        near = Row("", "", "", "", (1.0,), p=0.03, interval=(1.0, 0.1, 1.9))
+        beside = dataclasses.replace(near, p=0.5, exploratory=True)
+        assert judged([near, beside]) == ["held", "undecided"]
+        several = [dataclasses.replace(near, exploratory=True)] * 3
+        assert judged([*several, near]) == ["held"] * 4
+        assert "(exploratory)" in claims_table([beside])
+        assert "(exploratory)" not in claims_table([near])
+
+    def test_what_rests_on_the_mixed_sequence_is_exploratory(self) -> None:
+        rows = own_claims(Results([]))
+        assert all(row.exploratory for row in rows if row.where == MIXED)
+        counted = {row.text for row in rows if not row.exploratory}
+        assert any("comes back" in text for text in counted)
+        assert not any("after the last request" in text for text in counted)
+
+    @pytest.mark.parametrize(
+        ("difference", "ahead", "label"),
+        [
+            (9, -6, "not comparable"),
+            (9, -4, "held"),
+            (9, 6, "held"),
+            (-9, 6, "not comparable"),
+            (-9, 4, "not held"),
+            (-9, -6, "not held"),
+        ],
+    )
+    def test_the_arm_that_keeps_more_must_forget_as_much_whichever_it_is(
+        self, difference: float, ahead: float, label: str
+    ) -> None:
+        values = tuple(difference + way for way in (-0.5, 0.0, 0.5))
+        assert judged([Row("", "", "", "", values, ahead=ahead)]) == [label]
+
+    def test_the_best_other_arm_is_one_that_forgets_as_much_as_the_projection(self) -> None:
+        def best(*states: State) -> str:
+            found = paper_claims(Results(list(states)))
+            (row,) = [r for r in found if "best other" in r.text and r.where == "objects"]
+            return row.arms
+
+        projected = state(PAPERS, erased=10, own=50)
+        less, alike = state(L2, erased=40, own=90), state(TIES, erased=10, own=60)
+        assert best(projected, less, alike) == f"{PAPERS} – {TIES}"
+        assert best(projected, less) == f"{PAPERS} – {L2}"
+        assert best(less, alike) == f"{PAPERS} – {L2}"
+
     def rows(self, ua: float = 100) -> list[State]:
         plain = [state(own=(20, 30), erased=0, sequence=s, seed=n) for n, s in enumerate(OBJECTS)]
         held = [
@@ -450,9 +596,10 @@ class TestClaims:
             (r.text, r.where) for r in rows if "best other" not in r.text
         ]
         for domain in ("objects", "styles"):
-            for arm in ("L1", L2, "selective", TIES, PAPERS):
+            for arm in ("L1", L2, "selective", TIES, PAPERS, AT_ONCE):
                 mine = [r for r in rows if r.where == domain and r.arms == f"{arm} – {PLAIN}"]
                 assert len(mine) == 2
+            assert {r.paper for r in rows if r.arms == f"{AT_ONCE} – {PLAIN}"} >= {"+26.5", "+3.5"}
         own = own_claims(Results(self.rows()))
         assert {r.where for r in own} == {"objects", "styles", "mixed"}
         assert sum("comes back" in r.text for r in own) == 12
@@ -496,6 +643,24 @@ class TestReport:
         assert "| `mid.to_k` | 2.00 |" in text
         assert "](paper3.svg)" in text
         assert "| TIES | 80, " in text.partition("Our bars")[2]
+
+    def test_what_ended_early_is_read_back_counted_and_printed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = fake(tmp_path)
+        found = {
+            "a": (bench.config(cell()), {"1": state(number=1).found | {"forwards": 7},
+                                         "refused": "It diverged."}),
+        }  # fmt: skip
+        monkeypatch.setattr(states, "read_cells", lambda _: found)
+        (read,) = read_states(tmp_path)
+        assert (read.number, read.forwards, read.last) == (1, 7, False)
+        refused = read_refusals(tmp_path)
+        assert refused == [(cell(), "It diverged.")]
+        text = report(ROOT / "paper3", [read], refused)
+        assert "1 of the measured sequences" in text
+        assert "| It diverged. |" in text
+        assert "ended before" not in report(ROOT / "paper3", [read])
 
     def test_trials_are_printed_with_the_chosen_one(self) -> None:
         trials = [

@@ -1,6 +1,7 @@
 """Spans kept exactly, norms of dense updates, chosen rows; each with a wrong variant."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from torch import Tensor
 from torch.optim import SGD, Adam
 
 from unlearn_app.common.errors import ConfigError
-from unlearn_app.concepts.concept import Prompt
+from unlearn_app.concepts.catalog import known_concepts, preview_concept
+from unlearn_app.concepts.concept import Prompt, also_named
 from unlearn_app.methods.gradient_rules.weighted_sum import WeightedSum
 from unlearn_app.methods.objectives.diffusion import Diffusion
-from unlearn_app.methods.regularizers import Regularizer
+from unlearn_app.methods.regularizers import RegularizedRun, Regularizer, subspace_projection
 from unlearn_app.methods.regularizers.gradient_clipping import GradientClipping
 from unlearn_app.methods.regularizers.l1 import L1
 from unlearn_app.methods.regularizers.l2 import L2
@@ -382,6 +384,34 @@ class TestConceptVectors:
         torch.testing.assert_close(own, model.encode_text([text]).states[0].float()[
             len(model.token_ids(text)) - 2
         ])  # fmt: skip
+
+    def test_what_is_protected_is_of_both_kinds_and_never_the_concept(self, monkeypatch) -> None:
+        """Prompts of objects name styles, and what names the style to forget is left to learn."""
+        cat, ink = (preview_concept(make_config(name)) for name in ("cat", "ink"))
+        asked: list[Prompt] = []
+        monkeypatch.setattr(
+            subspace_projection,
+            "concept_vectors",
+            lambda _, prompts: asked.extend(prompts) or torch.eye(2)[:1],
+        )
+
+        def protected(concept, erased=(), known=()) -> set[tuple[str, str]]:
+            asked.clear()
+            run = RegularizedRun(None, concept, lambda: torch.eye(2)[1:], erased, known=known)
+            subspace_projection.protected_span(run, 1.0, "concepts")
+            return {(prompt.axis, prompt.expects) for prompt in asked}
+
+        kinds = known_concepts()
+        told = {
+            also_named(prompt, kinds)
+            for prompt in (*cat.near.train, *cat.far.train)
+        } - {None}  # fmt: skip
+        added = protected(cat, known=kinds) - protected(cat)
+        assert added
+        assert added <= {(prompt.axis, prompt.expects) for prompt in told}
+        every = [replace(prompt, text=f"{prompt.text} in ink") for prompt in cat.forget.train]
+        gone = replace(cat, forget=replace(cat.forget, train=tuple(every)))
+        assert ("style", "ink") not in protected(ink, [gone], kinds)
 
     def test_what_is_like_one_before_adds_nothing(self) -> None:
         """A cosine of 0.95 is reached by (1, 0.3), not by (1, 0.4); length does not matter."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ..common import registry
+from ..concepts.catalog import known_concepts
 from ..concepts.concept import Concept
 from ..methods.closed_form.tokens import edited_tokens
 from ..methods.objectives.diffusion import Diffusion
@@ -40,6 +41,7 @@ def build_regularizers(
         reference={name: factor.to(model.device) for name, factor in earlier.items()},
         loss=forget.objective if forget else None,
         batches=forget.batches if forget else None,
+        known=known_concepts(config.model),
     )
     share = forget.objective.salient if forget else 1.0
     own = [salient_rows(model, run.batches, share)] if share < 1 else []

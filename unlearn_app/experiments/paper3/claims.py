@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import stats
 
@@ -10,6 +10,7 @@ from ...evaluation.statistics import holm, mean_interval, p_value
 from ..claims import HELD, Interval, grouped
 from ..tables import number_of, table, with_ends
 from .measure import (
+    ALONE,
     APART,
     ARITHMETIC,
     AT_ONCE,
@@ -24,6 +25,7 @@ from .measure import (
     PAPERS,
     PLAIN,
     REHEARSED,
+    SECOND_BASE,
     SELECTIVE,
     TIES,
     WITH_SELECTION,
@@ -43,7 +45,9 @@ from .states import (
 )
 
 MATCHED = 5.0
-"""The most points by which the UA of the arm that keeps more may be lower in a comparison."""
+"""The most points by which the UA of the arm that keeps more may be lower in a comparison,
+whichever of the two it is.
+"""
 LEVEL = 0.05
 PAPER_KEEPS: dict[str, dict[str, tuple[float, float, float]]] = {
     "objects": {
@@ -88,8 +92,12 @@ class Row:
     p: float | None = None
     """Where it is no t-test; `interval` is then given too."""
     interval: Interval | None = None
-    barred: bool = False
-    """Whether a difference that holds is explained by less forgetting."""
+    ahead: float = 0.0
+    """By how many points the UA of the first arm is higher, where what forgets less keeps more by
+    that.
+    """
+    exploratory: bool = False
+    """Whether it counts for no other row; its own p-value is not corrected then."""
     words: tuple[str, str] = HELD
 
     @property
@@ -105,20 +113,26 @@ class Row:
         return p_value(self.values, self.bound)
 
     def verdict(self, chance: float) -> str:
-        """The verdict, from a p-value that is corrected for the table."""
+        """The verdict, from a p-value that is corrected for the table; an arm that keeps more and
+        forgets less by more than `MATCHED` is not comparable.
+        """
         if self.ends is None:
             return "not tested"
-        right = self.sign * (self.ends[0] - self.bound) > 0
+        more = self.ends[0] > self.bound
         if chance >= LEVEL:
             return "undecided"
-        return "not comparable" if right and self.barred else self.words[0 if right else 1]
+        if (self.ahead if more else -self.ahead) < -MATCHED:
+            return "not comparable"
+        return self.words[0 if more == (self.sign > 0) else 1]
 
 
 def judged(rows: Sequence[Row]) -> list[str]:
-    """The verdict of each row, corrected by Holm over those of the table that are tested."""
-    tested = [row for row in rows if row.ends is not None]
-    corrected = iter(holm([row.chance for row in tested]))
-    return [row.verdict(next(corrected) if row.ends is not None else 1.0) for row in rows]
+    """The verdict of each row, corrected by Holm over those of the table that are tested and not
+    exploratory.
+    """
+    counted = [at for at, row in enumerate(rows) if row.ends is not None and not row.exploratory]
+    corrected = dict(zip(counted, holm([rows[at].chance for at in counted]), strict=True))
+    return [row.verdict(corrected.get(at, row.chance)) for at, row in enumerate(rows)]
 
 
 HEADS = (
@@ -130,7 +144,7 @@ def claims_table(rows: Sequence[Row]) -> str:
     """Claims with their verdicts, as Markdown."""
     lines = [
         (
-            row.text,
+            f"{row.text} (exploratory)" if row.exploratory else row.text,
             row.where,
             row.arms,
             row.paper,
@@ -158,14 +172,14 @@ def compared(
     ways: tuple[tuple[str, str], tuple[str, str]] = (WAY, WAY),
     bound: float = 0.0,
     sign: int = 1,
+    exploratory: bool = False,
 ) -> Row:
     """A claim that one arm's rate lies above another's, concept by concept; one that forgets less
     is no better for keeping more.
     """
     sides = (ways[0], one), (ways[1], other)
     values = results.differences(*sides, domain, statistic_of(name))
-    erased = [mean(by_concept(units(results.of(*side, domain), rate("ua")))) for side in sides]
-    less = erased[0] is not None and erased[1] is not None and erased[1] - erased[0] > MATCHED
+    erased = [_erased(results, *side, domain) for side in sides]
     rehearsed = [", rehearsed" if way[1] == REHEARSED else "" for way in ways]
     return Row(
         text,
@@ -179,8 +193,14 @@ def compared(
         if values
         else "–",
         counted=counts(values),
-        barred=less and name in ("ra_i", "ra_c"),
+        ahead=erased[0] - erased[1] if values and name in ("ra_i", "ra_c") else 0.0,
+        exploratory=exploratory,
     )
+
+
+def _erased(results: Results, way: tuple[str, str], arm: str, domain: str) -> float | None:
+    """The mean UA of an arm in a domain."""
+    return mean(by_concept(units(results.of(way, arm, domain), rate("ua"))))
 
 
 def counts(values: Mapping[Unit, float]) -> str:
@@ -198,7 +218,7 @@ def paper_claims(results: Results) -> list[Row]:
     for domain in KIND_DOMAINS:
         theirs = PAPER_KEEPS[domain]
         values = units(results.of(WAY, PLAIN, domain), rate("ra_i"))
-        erased = mean(by_concept(units(results.of(WAY, PLAIN, domain), rate("ua"))))
+        erased = _erased(results, WAY, PLAIN, domain)
         rows.append(
             Row(
                 "Plain requests leave less than half of their own domain",
@@ -213,7 +233,7 @@ def paper_claims(results: Results) -> list[Row]:
                 counted=counts(values),
             )
         )
-        for arm in (L1, L2, SELECTIVE, TIES, PAPERS):
+        for arm in (L1, L2, SELECTIVE, TIES, PAPERS, AT_ONCE):
             for place, (name, what) in enumerate(
                 (("ra_i", "Keeps more of its own domain"), ("ra_c", "Keeps more of the other")), 1
             ):
@@ -233,13 +253,21 @@ def paper_claims(results: Results) -> list[Row]:
 
 
 def _second(results: Results, domain: str) -> str:
-    """The arm of the paper's others that keeps most of its own domain here."""
+    """The arm of the paper's others that keeps most of its own domain here, of those whose UA is
+    within `MATCHED` points of the projection's; of all where none is.
+    """
     found = {
         arm: mean(by_concept(units(results.of(WAY, arm, domain), rate("ra_i"))))
         for arm in (L1, L2, SELECTIVE, TIES)
     }
     known = {arm: share for arm, share in found.items() if share is not None}
-    return max(known, key=lambda arm: known[arm], default=TIES)
+    erased = {arm: _erased(results, WAY, arm, domain) for arm in (PAPERS, *known)}
+    alike = [
+        arm
+        for arm in known
+        if erased[PAPERS] is not None and abs(erased[arm] - erased[PAPERS]) <= MATCHED
+    ]
+    return max(alike or known, key=lambda arm: known[arm], default=TIES)
 
 
 def forgets_as_much(results: Results, domain: str) -> Row:
@@ -268,7 +296,7 @@ def similarity(results: Results, domain: str, last: bool = False) -> Row:
     plain sequences, or after the last.
     """
     text = "What is nearer to the erased is kept less, after "
-    text += "the last request (exploratory)" if last else "one request"
+    text += "the last request" if last else "one request"
     found = [
         s
         for s in results.tests
@@ -276,7 +304,8 @@ def similarity(results: Results, domain: str, last: bool = False) -> Row:
     ]
     near = units(found, lambda state: dict(state.found["similar"]))
     paper = "r = -0.63" if domain == "styles" and not last else "–"
-    return _correlated(text, domain, paper, near, units(found, rate("ra_i")))
+    row = _correlated(text, domain, paper, near, units(found, rate("ra_i")))
+    return replace(row, exploratory=last)
 
 
 def _correlated(
@@ -348,7 +377,7 @@ def drifts(results: Results) -> list[Row]:
 
 
 def own_claims(results: Results) -> list[Row]:
-    """Our own questions, one row each."""
+    """Our own questions, one row each; what rests on the one mixed sequence is exploratory."""
     rows = []
     for domain in (*KIND_DOMAINS, MIXED):
         asked = [
@@ -360,14 +389,15 @@ def own_claims(results: Results) -> list[Row]:
         ]
         if domain == MIXED:
             asked = [
-                (f"Keeps more than {PLAIN} (exploratory, one sequence)", arm, PLAIN, "ra_i")
+                (f"Keeps more than {PLAIN}, in one sequence", arm, PLAIN, "ra_i")
                 for arm in (L2, TIES, PAPERS, MIDDLE)
             ]
-        rows += [compared(results, text, domain, *arms) for text, *arms in asked]
+        alone = domain == MIXED
+        rows += [compared(results, text, domain, *arms, exploratory=alone) for text, *arms in asked]
         rows += [
             compared(
                 results, "Less comes back by itself than with plain requests", domain, arm, PLAIN,
-                "relapse", sign=-1,
+                "relapse", sign=-1, exploratory=alone,
             )
             for arm in (L2, TIES, PAPERS, MIDDLE)
         ]  # fmt: skip
@@ -377,7 +407,23 @@ def own_claims(results: Results) -> list[Row]:
         rows.append(
             compared(
                 results, "Rehearsal keeps more", domain, PLAIN, PLAIN, "ra_i",
-                ways=(rehearsed, WAY),
+                ways=(rehearsed, WAY), exploratory=alone,
             )
         )  # fmt: skip
+        rows += [
+            compared(
+                results, f"Keeps more than {PLAIN}, rehearsed as well", domain, arm, PLAIN,
+                "ra_i", ways=(rehearsed, rehearsed), exploratory=True,
+            )
+            for arm in ((MIDDLE,) if alone else (L2, TIES, PAPERS, OURS, MIDDLE))
+        ]  # fmt: skip
+        if not alone:
+            second = (SECOND_BASE, ALONE)
+            rows += [
+                compared(
+                    results, f"Keeps more than {PLAIN} by {SECOND_BASE} as well", domain, arm,
+                    PLAIN, "ra_i", ways=(second, second), exploratory=arm != PAPERS,
+                )
+                for arm in (L2, TIES, PAPERS)
+            ]  # fmt: skip
     return rows

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...attacks.runner import result_of
 from ...common.atomic_files import write_bytes
-from ...common.errors import ConfigError, OutputError
+from ...common.errors import ConfigError, Diverged, NotFinite, OutputError
 from ...common.images import open_png
 from ...common.json_values import to_json
 from ...common.paths import ROOT
@@ -44,6 +44,7 @@ from ...settings.run_config import RunConfig, make_plan, with_concept
 from ...training.latent_dataset import CachedSampler
 from ...training.unlearning import forget
 from ..cells import SMOKE, Experiment, names_of, settings, short_hash, stored
+from ..paper1.measure import digest
 from ..tables import bits
 
 KINDS: dict[str, Kind] = {"objects": "object", "styles": "style"}
@@ -91,6 +92,8 @@ requests.
 """
 TRIALS = 4
 """Development trials of every arm."""
+TUNING_SEED = 1000
+"""The seed of every trial; no test has it."""
 Trials = tuple[dict[str, Any], ...]
 
 
@@ -108,7 +111,7 @@ PLAIN, L1, L2, SELECTIVE = "plain", "L1", "L2", "selective"
 TIES, ARITHMETIC = "TIES", "task arithmetic"
 PAPERS, EXACT, OURS = "projection, the paper's", "the same, exact", "projection, ours"
 WEAK, MIDDLE, STRONG = (f"projection + L2, {how}" for how in ("weak", "middle", "strong"))
-WITH_SELECTION = "projection + selective"
+WITH_SELECTION = "projection, the paper's, + selective"
 AT_ONCE, APART = "simultaneous", "independent"
 CONCEPTS = {"regularize.protect": "concepts", "regularize.energy": 1.0}
 TOKENS = {"regularize.project": "exact"}
@@ -144,7 +147,7 @@ ARMS: dict[str, Trials] = {
         for arm, price in ((WEAK, 1e-3), (MIDDLE, 4e-3), (STRONG, 1.6e-2))
     },
     WITH_SELECTION: crossed(
-        TOKENS | {"regularize.energy": 0.8},
+        CONCEPTS | {"regularize.project": "gradients"},
         unlearn_lr=(8e-3, 1.6e-2),
         regularize_select=(0.3, 0.5),
     ),
@@ -160,7 +163,7 @@ HOLDING = (L1, L2, SELECTIVE, TIES, ARITHMETIC, PAPERS, EXACT, OURS, WEAK, MIDDL
 Way = tuple[str, str, tuple[str, ...]]
 """A base method, with or without rehearsal, and arms."""
 CUT: tuple[Way, ...] = (
-    (FIRST_BASE, ALONE, tuple(arm for arm in ARMS if arm != WITH_SELECTION)),
+    (FIRST_BASE, ALONE, tuple(ARMS)),
     (FIRST_BASE, REHEARSED, (PLAIN, L2, TIES, PAPERS, OURS, MIDDLE)),
     (SECOND_BASE, ALONE, (PLAIN, L2, TIES, PAPERS)),
 )
@@ -184,6 +187,10 @@ kept development concept.
 """
 ENOUGH = 0.9
 """The unlearning accuracy above which a trial is no better for forgetting more."""
+REFUSED = "refused"
+"""The value of a cell that says why its sequence ended before its last request."""
+ENERGY = "regularize.energy"
+"""The setting that an error names where a projection leaves nothing to learn from."""
 ALONE_MARKS = 3
 """Requests of the arm `APART` after which what is kept is looked at."""
 
@@ -370,6 +377,13 @@ def looked_at(asked: PanelPrompts, cell: RequestSequence, number: int, smoke: bo
     return {name: prompts for name, prompts in asked.items() if name not in names[number:]}
 
 
+def settings_hash(run: RunConfig) -> str:
+    """A short hash of all settings that training a request depends on, besides concept and seed,
+    whether they are defaults or not.
+    """
+    return short_hash([digest(run), run.regularize])
+
+
 def forwards(run: RunConfig) -> int:
     """The forward passes on one picture of training one request, without the pictures that it
     trains on, which all arms share; a gradient counts three.
@@ -438,7 +452,8 @@ Original = tuple[Request, dict[str, Image.Image]]
 
 
 class Paper3(Experiment):
-    """Run a sequence of requests. A cell grows by the state after each mark.
+    """Run a sequence of requests. A cell grows by the state after each mark; one whose training
+    diverges, or is refused by a projection that leaves nothing to learn from, ends there.
 
     Trials come first: those of plain requests, which decide on the teacher, then those of all other
     arms; the tests, with what the trials chose, are known once these are stored. The ledgers, and
@@ -479,14 +494,14 @@ class Paper3(Experiment):
             "kinds": list(kinds_of(cell.sequence)),
             "kept": [name for name in kept(cell.sequence) if name in asked],
             "plan": to_json(runs[0][1]),
-            "run": [run.command() for run, _ in runs],
-            "forwards": forwards_in_all(cell, self.smoke),
+            "settings": [settings_hash(run) for run, _ in runs],
             "base_model": self.model.base_hash,
             "panel": short_hash(texts),
+            "judge": f"{self.judge.name} {self.judge.version}",
         }
 
     def lacks(self, cell: RequestSequence, known: Mapping[str, Any]) -> bool:
-        return str(len(cell.requests(self.smoke))) not in known
+        return not {REFUSED, str(len(cell.requests(self.smoke)))} & known.keys()
 
     def shared_by(self, cell: RequestSequence) -> tuple[str, int]:
         return cell.sequence, cell.seed
@@ -512,16 +527,24 @@ class Paper3(Experiment):
             if str(number) in states:
                 continue
             earlier = next(reversed(states.values()), {"first": {}})["first"]
-            if cell.regime == "independent":
-                states[str(number)] = how(cell, number, shared[0], earlier)
-            else:
-                states[str(number)] = self._of_ledger(cell, number, shared)
+            try:
+                if cell.regime == "independent":
+                    states[str(number)] = how(cell, number, shared[0], earlier)
+                else:
+                    states[str(number)] = self._of_ledger(cell, number, shared)
+            except (ConfigError, NotFinite) as error:
+                if not isinstance(error, Diverged | NotFinite) and error.field != ENERGY:
+                    raise
+                yield states | {REFUSED: str(error)}
+                return
             yield states
 
     def line(self, cell: RequestSequence, values: Mapping[str, Any]) -> str:
         requests = cell.requests(self.smoke)
-        found = shares(values[str(len(requests))], requests, kept(cell.sequence))
-        said = ", ".join(f"{n} {'–' if v is None else f'{v:.0%}'}" for n, v in found.items())
+        said = values.get(REFUSED)
+        if not said:
+            found = shares(values[str(len(requests))], requests, kept(cell.sequence))
+            said = ", ".join(f"{n} {'–' if v is None else f'{v:.0%}'}" for n, v in found.items())
         rehearsed = "" if cell.rehearsal == ALONE else ", rehearsed"
         way = f"{cell.base}{rehearsed}, {cell.arm}, trial {'/'.join(map(str, cell.tried))}"
         return f"{cell.sequence}, {way}, {cell.teacher} teacher, seed {cell.seed}: {said}"
@@ -548,7 +571,7 @@ class Paper3(Experiment):
         tuned = list(TUNED)[: 1 if self.smoke else None]
         count = range(SMOKE_TRIALS if self.smoke else TRIALS)
         return [
-            RequestSequence(name, *way, arm, teacher, (trial,), 0)
+            RequestSequence(name, *way, arm, teacher, (trial,), TUNING_SEED)
             for name in tuned
             for trial in count
         ]
@@ -713,8 +736,8 @@ class Paper3(Experiment):
         """The adapter of a request that is trained alone, once for all sequences and merges."""
         config = with_concept(cell.settings(self.smoke, kind_of(name))[0], name)
         held = held_out(cell.sequence, name)
-        key = short_hash([config.command(), sorted(held), self.model.base_hash])
-        path = self._work / "alone" / f"{key}.safetensors"
+        depends = [name, cell.seed, settings_hash(config), sorted(held), self.model.base_hash]
+        path = self._work / "alone" / f"{short_hash(depends)}.safetensors"
         if not path.exists():
             concept = with_allowed_anchor(config, name, held)
             gone = [preview_concept(with_concept(config, other)) for other in held]
@@ -766,6 +789,7 @@ class Paper3(Experiment):
             "similar": self._similar(cell, erased),
             "layers": {layer: _mean([own[layer] for own in norms]) for layer in norms[0]},
             "drift": _mean([frobenius_norm(adapter) for adapter in adapters]),
+            "forwards": forwards_in_all(cell, self.smoke),
             "notes": list(row.notes),
         }
 

@@ -23,6 +23,7 @@ from .measure import (
     MIXED,
     PLAIN,
     REHEARSED,
+    RequestSequence,
     best_trial,
     shares,
 )
@@ -38,12 +39,15 @@ from .states import (
     mean,
     moved,
     rate,
+    read_refusals,
     read_states,
     relapse,
     statistic_of,
     units,
 )
 
+Refusals = Sequence[tuple[RequestSequence, str]]
+"""Cells that ended before their last request, and why."""
 BACK = 20.0
 """A target whose accuracy has risen by more points since its own request has come back."""
 
@@ -223,8 +227,24 @@ def varied(arm: str, trial: int) -> str:
     return ", ".join(f"{name.partition('.')[2]} {own[name]:g}" for name in names)
 
 
-def report(folder: Path, found: States) -> str:
-    """The report on the states of `folder`, as Markdown."""
+def refusal_table(refused: Refusals) -> str:
+    """The cells that ended before their last request, and why; empty for none."""
+    lines = [
+        (
+            cell.sequence,
+            *_named(cell.way, cell.arm),
+            f"{cell.teacher}, trial {'/'.join(map(str, cell.tried))}, seed {cell.seed}",
+            text,
+        )
+        for cell, text in refused
+    ]
+    return (
+        table(("sequence", "arm", "way", "teacher, trial and seed", "why"), lines) if lines else ""
+    )
+
+
+def report(folder: Path, found: States, refused: Refusals = ()) -> str:
+    """The report on the states of `folder`, and on its cells that ended early, as Markdown."""
     results = Results(found)
     sections = {
         (domain, way): state_lines(results, way, domain)
@@ -253,6 +273,8 @@ def report(folder: Path, found: States) -> str:
         back=f"{BACK:g}",
         costs=costs(results),
         relapses=relapse_table(results),
+        refused=len(refused),
+        refusals=refusal_table(refused),
     )
 
 
@@ -272,7 +294,7 @@ def costs(results: Results) -> list[str]:
 def write_results(folder: Path) -> str:
     """Write report and figure for the cells in `folder`, and return the report."""
     found = read_states(folder)
-    return write_report(folder, report(folder, found), figure(found))
+    return write_report(folder, report(folder, found, read_refusals(folder)), figure(found))
 
 
 COLOURS = (

@@ -18,6 +18,7 @@ from .measure import (
     FIRST_BASE,
     MIXED,
     PLAIN,
+    REFUSED,
     REHEARSALS,
     TEACHERS,
     TUNED,
@@ -74,22 +75,34 @@ def read_states(folder: Path) -> list[State]:
     """The states of all measured cells of `folder`."""
     return [
         State(
-            RequestSequence(
-                *(config[name] for name in ("sequence", "base", "rehearsal", "arm", "teacher")),
-                tuple(config["tried"]),
-                config["seed"],
-            ),
+            _cell(config),
             int(number),
             state,
             tuple(config["requests"]),
             tuple(config["kinds"]),
             tuple(config["kept"]),
-            config["forwards"],
+            state["forwards"],
             int(number) == len(config["requests"]),
         )
         for config, values in read_cells(folder).values()
         for number, state in values.items()
+        if number != REFUSED
     ]
+
+
+def read_refusals(folder: Path) -> list[tuple[RequestSequence, str]]:
+    """The cells of `folder` that ended before their last request, and why."""
+    return [
+        (_cell(config), values[REFUSED])
+        for config, values in read_cells(folder).values()
+        if REFUSED in values
+    ]
+
+
+def _cell(config: Mapping[str, Any]) -> RequestSequence:
+    names = "sequence", "base", "rehearsal", "arm", "teacher"
+    own = (config[name] for name in names)
+    return RequestSequence(*own, tuple(config["tried"]), config["seed"])
 
 
 def rate(name: str) -> Statistic:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ...common.errors import ConfigError
-from ...concepts.concept import Concept
+from ...concepts.concept import Concept, KnownConcept
 from ...models.lora import Updates
 from ...models.protocols import Model, NoisyBatch, Params
 
@@ -27,7 +27,7 @@ class RegularizedRun:
     are concepts that were forgotten before; `scale` is the LoRA scale of the update, alpha / rank.
     `reference` holds the factors of updates that are merged into the model already and count as
     part of the update. `loss` is the forget loss and `batches` are its batches; both are None where
-    nothing is forgotten by training.
+    nothing is forgotten by training. `known` is the vocabulary of the model, if it has one.
     """
 
     model: Model
@@ -38,6 +38,7 @@ class RegularizedRun:
     reference: Params = field(default_factory=dict)
     loss: Callable[[Model, NoisyBatch], Tensor] | None = None
     batches: Iterator[NoisyBatch] | None = None
+    known: Sequence[KnownConcept] = ()
 
 
 class Regularizer:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...common.errors import ConfigError
 from ...common.registry import register
-from ...concepts.concept import Prompt, evenly_spaced
+from ...concepts.concept import Prompt, also_named, evenly_spaced
 from ...models.lora import Updates, layer_factors
 from ...models.protocols import Model, Params, token_access
 from ...settings.groups import setting
@@ -115,11 +115,12 @@ def protected_span(
     before, and the mean share of the concept's own text states that is left outside its span.
 
     2511.07970 takes one mean vector of a prompt's tokens, as `protect` "concepts" does
-    (`concept_vectors`), without the empty prompt. Ours are all its tokens and the mean of
-    its padding, which the model reads too and which depends on the sentence, and of these the
-    leading directions, since a few hundred would span everything: what is protected keeps its keys
-    and values up to the energy that is left out. Every single padding would leave next to nothing
-    of the concept, whose own padding is close to that of its relatives.
+    (`concept_vectors`), without the empty prompt; its prompts are of both kinds, so that one more
+    vector is of the known concept of the other kind that a prompt names. Ours are all its tokens
+    and the mean of its padding, which the model reads too and which depends on the sentence, and
+    of these the leading directions, since a few hundred would span everything: what is protected
+    keeps its keys and values up to the energy that is left out. Every single padding would leave
+    next to nothing of the concept, whose own padding is close to that of its relatives.
 
     Raises:
         ConfigError: less than a twentieth of the concept's own states is left outside.
@@ -132,6 +133,8 @@ def protected_span(
     for other in run.erased:
         kept += evenly_spaced(other.forget.train, ERASED_PROMPTS)
     if protect == "concepts":
+        others = [also_named(prompt, run.known) for prompt in kept]
+        kept += [other for other in others if other and other.expects != concept.name]
         basis = span_of(unlike(concept_vectors(run.model, kept)), energy)
     else:
         states = read_states(run.model, [prompt.text for prompt in kept])
