@@ -480,16 +480,50 @@ def test_prompts_of_what_is_kept_do_name_the_target_elsewhere() -> None:
     assert not any("watercolor" in prompt.text for prompt in paper1.kept_prompts("watercolor"))
 
 
-def test_only_arms_with_a_retain_term_have_one(monkeypatch) -> None:
-    terms = {"forget": 1, "retain": 2}
-    monkeypatch.setattr(paper1.unlearning, "training_terms", lambda *_: dict(terms))
-    monkeypatch.setattr(paper1.unlearning, "train", lambda _, __, terms, ___: [*terms])
-    config = make_config("dog", objective="esd")
-    asked = {arm: paper1._training(None, None, config, arm) for arm in arms.ARMS}
-    assert {arm for arm, names in asked.items() if names == ["forget"]} == {
-        arms.ESD,
-        "ESD, all layers",
+def test_only_esd_as_published_keeps_nothing() -> None:
+    """Its runs have no retain term at all, so that no retain pictures are sampled either."""
+    losses = {
+        arm: paper1.Removal("dog", arm, 0, own.start("object")).config(False).unlearn.retain_loss
+        for arm, own in arms.ARMS.items()
+        if own.strength
     }
+    alone = {arm for arm, loss in losses.items() if loss == "none"}
+    assert alone == {arms.ESD, "ESD, all layers"}
+
+
+def test_both_descents_differ_in_the_rule_alone(tmp_path, monkeypatch) -> None:
+    """Also where development chose another setting for the sum."""
+    trials = {}
+
+    def chosen(arm, kind, _) -> arms.Setting:
+        trials[arm] = arms.Setting(60, 2e-3, {arms.RGD: 0.6}.get(arm, 1.5))
+        return trials[arm]
+
+    monkeypatch.setattr(paper1, "chosen", chosen)
+    own = {cell.arm: cell for cell in cells_of(monkeypatch, tmp_path) if cell.target == "dog"}
+    one, other = (own[arm].config(smoke=False) for arm in (arms.DESCENT, arms.SUM_DESCENT))
+    assert dict(one.options)["gradient_ascent.limit"] == 0.6
+    assert (one.rule, other.rule) == ("restricted", "weighted_sum")
+    assert dataclasses.replace(other, rule=one.rule) == one
+    assert own[arms.SUM].setting.strength == 1.5
+
+
+def test_only_plain_descents_decide_which_rule_has_fewer_worse_steps() -> None:
+    compared = {
+        frozenset(claim.arms): claim.exploratory
+        for claim in CLAIMS
+        if claim.number == "either_worse" and len(claim.arms) == 2
+    }
+    assert compared == {
+        frozenset((arms.RGD, arms.SUM)): True,
+        frozenset((arms.DESCENT, arms.SUM_DESCENT)): False,
+    }
+
+
+def test_whatever_the_cut_measures_for_a_comparison_has_a_row() -> None:
+    compared = {arm for claim in (*CLAIMS, *BARS) for arm in claim.arms}
+    measured = {name for name, arm in arms.ARMS.items() if arm.cut and name != arms.UCE}
+    assert measured <= compared
 
 
 def test_a_trial_that_diverges_is_an_answer(monkeypatch) -> None:

@@ -211,7 +211,7 @@ class Paper1(Experiment):
         """What development chose, or begins with where there are no trials; fine-tuning lasts as
         long as the main arm.
         """
-        own = RGD if arm == FINETUNE else DESCENTS.get(arm, arm)
+        own = RGD if arm in (FINETUNE, *DESCENTS) else arm
         if own not in TUNED:
             return None
         return chosen(own, kind, tried) or ARMS[own].start(kind)
@@ -483,8 +483,6 @@ def _training(model: Model, concept: Concept, config: RunConfig, arm: str) -> It
     terms = unlearning.training_terms(model, concept, config, never)
     if arm in DESCENTS:
         return _descent(model, terms, config)
-    if arm in ARMS and not ARMS[arm].retains:
-        del terms["retain"]
     return unlearning.train(model, concept, terms, config)
 
 
