@@ -33,7 +33,7 @@ from unlearn_app.experiments.paper1.report import (
     write_results,
 )
 from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
-from unlearn_app.settings.run_config import make_config
+from unlearn_app.settings.run_config import RunConfig, make_config
 
 DEVELOPMENT = {"object": DEVELOPMENT_OBJECTS, "style": DEVELOPMENT_STYLES}
 BASE = RemovalResult(
@@ -591,3 +591,73 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
 def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
     plain, changed = make_config("cat"), make_config("cat", **changes)
     assert (paper1.digest(plain) == paper1.digest(changed)) == same
+
+
+class Judge:
+    """A judge of which nothing is asked but who it is."""
+
+    def __init__(self, version: str) -> None:
+        self.name, self.version = "judge", version
+
+
+def configs_of(tmp_path: Path, version: str = "1") -> dict[str, dict]:
+    """The compared config of one cell of each sort."""
+    experiment = paper1.Paper1(Extent(tmp_path), Model(), Judge(version))
+    experiment.second = Judge("2")
+    setting = arms.Setting(60, 2e-3, 1.0)
+    cells = {
+        "trial": paper1.Removal("cat", arms.RGD, arms.TUNING_SEED, setting),
+        "test": paper1.Removal("dog", arms.RGD, 0, setting),
+        "descent": paper1.Removal("dog", arms.DESCENT, 0, setting),
+        "original": paper1.Removal("dog", paper1.UNTOUCHED, 0),
+        "step times": paper1.Removal("", paper1.STEP_TIME, 0),
+    }
+    return {name: experiment.config(cell) for name, cell in cells.items()}
+
+
+def changed(before: dict[str, dict], after: dict[str, dict]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_the_text_of_a_command_is_compared_with_nothing(tmp_path, monkeypatch) -> None:
+    """Another default changes the text of a run whose resolved settings are equal."""
+    before = configs_of(tmp_path)
+    monkeypatch.setattr(RunConfig, "command", lambda *_: "another text")
+    assert not changed(before, configs_of(tmp_path))
+
+
+def test_a_cell_is_stale_under_another_judge(tmp_path) -> None:
+    """Where pictures are judged: neither losses nor times depend on a judge."""
+    before = configs_of(tmp_path)
+    assert changed(before, configs_of(tmp_path, "other")) == {"trial", "test", "original"}
+    assert before["test"]["judges"] == ["judge 1", "judge 2"]
+    assert before["trial"]["judges"] == ["judge 1"]
+
+
+def test_a_cell_is_stale_under_other_prompts(tmp_path, monkeypatch) -> None:
+    before = configs_of(tmp_path)
+    asked = paper1.preview_concept
+
+    def other(config):
+        concept = asked(config)
+        first, *rest = concept.near.test
+        near = dataclasses.replace(
+            concept.near, test=(dataclasses.replace(first, text="other words"), *rest)
+        )
+        return dataclasses.replace(concept, near=near)
+
+    monkeypatch.setattr(paper1, "preview_concept", other)
+    paper1._prompts_hash.cache_clear()
+    found = changed(before, configs_of(tmp_path))
+    paper1._prompts_hash.cache_clear()
+    assert found == {"trial", "test", "descent", "original"}
+
+
+def test_a_cell_is_stale_under_another_default_that_it_uses(tmp_path, monkeypatch) -> None:
+    """Steps of the sampler are a default of the product that every picture depends on."""
+    before = configs_of(tmp_path)
+    plain = paper1.settings
+    monkeypatch.setattr(
+        paper1, "settings", lambda *a, **k: plain(*a, **{"compare.sampling_steps": 5} | k)
+    )
+    assert changed(before, configs_of(tmp_path)) == {*before}

@@ -237,17 +237,27 @@ class Paper1(Experiment):
     def config(self, cell: Removal) -> dict[str, Any]:
         base = self.model.base_hash
         if cell.arm == STEP_TIME:
-            return {"base": base, "rounds": 2 if self.smoke else 10}
-        count = self._count(cell)
-        plan = {"target": cell.target, "seed": cell.seed, "count": count, "base": base}
-        if cell.arm == UNTOUCHED:
-            return plan | {"measures": ["right", "alignment", "kid", "kept"]}
+            timed = [digest(config) for config in timed_runs(self.smoke).values()]
+            return {"base": base, "rounds": 2 if self.smoke else 10, "settings": timed}
         config = cell.config(self.smoke)
+        plan = {
+            "target": cell.target,
+            "seed": cell.seed,
+            "count": self._count(cell),
+            "base": base,
+            "prompts": prompts_hash(cell.target, config.unlearn.retain, cell.tuning),
+        }
+        if cell.arm not in DESCENTS:
+            twice = not (cell.tuning or self.extent.targets)
+            judges = (self.judge, *([self.second] if twice else []))
+            plan["judges"] = [f"{judge.name} {judge.version}" for judge in judges]
+        if cell.arm == UNTOUCHED:
+            sampling = [config.compare.sampling_steps, config.compare.guidance_scale]
+            return plan | {"measures": ["right", "alignment", "kid", "kept"], "sampling": sampling}
         plan |= {
             "kind": cell.kind,
             "arm": cell.arm,
             "setting": cell.setting,
-            "run": config.command(),
             "settings": digest(config),
         }
         if cell.tuning:
@@ -255,9 +265,10 @@ class Paper1(Experiment):
             return plan | {"stage": next(n for n, own in enumerate(stages) if cell.target in own)}
         if cell.arm in DESCENTS:
             return plan | {"held_out": self._held_out, "lr": DESCENT_LR}
+        fine_tuned = cell.arm in HARMLESS_ARMS
         return plan | {
             "held_out": self._held_out if cell.arm in MAIN else 0,
-            "harmless": [self._rounds, to_json(config.attack)] if cell.arm in HARMLESS_ARMS else [],
+            "harmless": short_hash([self._rounds, config.attack]) if fine_tuned else "",
         }
 
     def alone(self, cell: Removal) -> bool:
@@ -284,7 +295,7 @@ class Paper1(Experiment):
         elif cell.arm in DESCENTS:
             config = cell.config(self.smoke)
             held = held_out(self.model, config, self._held_out)
-            yield unlearned(self.model, config, cell.arm, held)
+            yield unlearned(self.model, config, cell.arm, held) | {"run": config.command()}
         elif cell.tuning:
             config = cell.config(self.smoke)
             spent = unlearned(self.model, config, cell.arm)
@@ -292,7 +303,7 @@ class Paper1(Experiment):
             found, _ = scored(
                 self.model, self.judge, {g: groups[g] for g in GROUPS}, ("unlearn",), config
             )
-            yield found | spent
+            yield found | spent | {"run": config.command()}
         else:
             yield self._tested(cell, shared)
         self.model.drop_adapters()
@@ -323,7 +334,7 @@ class Paper1(Experiment):
             }
             rounds = harmless_rounds(self.model, self.judge, config, some, self._rounds)
             values["harmless"] = list(rounds)
-        return values | spent
+        return values | spent | {"run": config.command()}
 
     def line(self, cell: Removal, values: Mapping[str, Any]) -> str:
         if cell.arm == STEP_TIME:
@@ -368,9 +379,7 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
     """Median seconds of a step by main arm, one for each round; the arms take turns, with equal
     batches.
     """
-    target = next(names[0] for kind in KINDS if (names := targets_of(kind)))
-    kind = kind_of(target)
-    configs = {arm: Removal(target, arm, 0, ARMS[arm].start(kind)).config(smoke) for arm in MAIN}
+    configs = timed_runs(smoke)
     concept = preview_concept(configs[MAIN[0]])
     terms = unlearning.training_terms(model, concept, configs[MAIN[0]], never)
     seconds: dict[str, list[float]] = {arm: [] for arm in MAIN}
@@ -379,6 +388,13 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
         seconds[arm].append(round(statistics.median(step.seconds for step in steps[1:]), 4))
     model.drop_adapters()
     return seconds
+
+
+def timed_runs(smoke: bool) -> dict[str, RunConfig]:
+    """The settings of the main arms whose steps are timed: those that the narrowing begins with."""
+    target = next(names[0] for kind in KINDS if (names := targets_of(kind)))
+    kind = kind_of(target)
+    return {arm: Removal(target, arm, 0, ARMS[arm].start(kind)).config(smoke) for arm in MAIN}
 
 
 def digest(config: RunConfig) -> str:
@@ -512,6 +528,21 @@ def kept_prompts(target: str) -> tuple[Prompt, ...]:
     none names the target.
     """
     return _kept_prompts(target, measured_model(), targets_told())
+
+
+def prompts_hash(target: str, retain: str, tuning: bool) -> str:
+    """A short hash of all prompts that a removal with a retain set trains on or is judged by."""
+    return _prompts_hash(target, retain, tuning, measured_model(), targets_told())
+
+
+@functools.lru_cache(512)
+def _prompts_hash(
+    target: str, retain: str, tuning: bool, model: str, targets: Targets | None
+) -> str:
+    """As `prompts_hash`, for what is measured and the targets that are told now."""
+    trained = preview_concept(settings(target, **{"unlearn.retain": retain}))
+    kept = () if tuning else kept_prompts(target)
+    return short_hash(to_json([trained, preview_concept(settings(target)), kept]))
 
 
 @functools.lru_cache(64)
