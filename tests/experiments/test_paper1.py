@@ -32,10 +32,8 @@ from unlearn_app.experiments.paper1.report import (
     verdict,
     write_results,
 )
-from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 from unlearn_app.settings.run_config import RunConfig, make_config
 
-DEVELOPMENT = {"object": DEVELOPMENT_OBJECTS, "style": DEVELOPMENT_STYLES}
 BASE = RemovalResult(
     kind="object",
     target="dog",
@@ -145,8 +143,8 @@ def test_every_claim_of_the_cut_has_ten_objects_and_six_styles_that_nothing_was_
     for kind, least in (("object", 10), ("style", 6)):
         names = {entry.name for entry in known_concepts() if entry.kind == kind and not entry.fresh}
         tested, tuned = {*paper1.targets_of(kind)}, {*sum(arms.TUNED_ON[kind], ())}
-        assert tested == names - {*DEVELOPMENT[kind], "photo"}
-        assert tuned <= {*DEVELOPMENT[kind]}
+        assert tested == names - {*arms.DEVELOPMENT[kind], "photo"}
+        assert tuned <= {*arms.DEVELOPMENT[kind]}
         assert len(sum(arms.TUNED_ON[kind], ())) == len(tuned), "every stage has its own"
         assert len({*arms.CUT_TARGETS[kind]}) >= least
     for claim in (*CLAIMS, *BARS):
@@ -640,17 +638,12 @@ def test_a_cell_is_stale_under_other_prompts(tmp_path, monkeypatch) -> None:
 
     def other(config):
         concept = asked(config)
-        first, *rest = concept.near.test
-        near = dataclasses.replace(
-            concept.near, test=(dataclasses.replace(first, text="other words"), *rest)
-        )
-        return dataclasses.replace(concept, near=near)
+        first, *rest = concept.forget.test
+        words = (dataclasses.replace(first, text=f"{first.text} again"), *rest)
+        return dataclasses.replace(concept, forget=dataclasses.replace(concept.forget, test=words))
 
     monkeypatch.setattr(paper1, "preview_concept", other)
-    paper1._prompts_hash.cache_clear()
-    found = changed(before, configs_of(tmp_path))
-    paper1._prompts_hash.cache_clear()
-    assert found == {"trial", "test", "descent", "original"}
+    assert changed(before, configs_of(tmp_path)) == {"trial", "test", "descent", "original"}
 
 
 def test_a_cell_is_stale_under_another_default_that_it_uses(tmp_path, monkeypatch) -> None:
@@ -661,3 +654,59 @@ def test_a_cell_is_stale_under_another_default_that_it_uses(tmp_path, monkeypatc
         paper1, "settings", lambda *a, **k: plain(*a, **{"compare.sampling_steps": 5} | k)
     )
     assert changed(before, configs_of(tmp_path)) == {*before}
+
+
+def trial_config(target: str, arm: str) -> RunConfig:
+    """The settings of a trial that a narrowing begins with."""
+    setting = arms.ARMS[arm].start(paper1.kind_of(target))
+    return paper1.Removal(target, arm, arms.TUNING_SEED, setting).config(smoke=False)
+
+
+@pytest.mark.parametrize("target", ["cat", "car", "hammer", "van gogh", "sketch"])
+def test_a_trial_shows_and_keeps_development_concepts_alone(target: str) -> None:
+    """No test concept is kept, scored, or shown instead; the plain style is no target anywhere."""
+    kind = paper1.kind_of(target)
+    config = trial_config(target, arms.SUM)
+    concept, allowed = paper1.concept_of(config), {*arms.DEVELOPMENT[kind]} - {target}
+    assert concept.anchor in allowed | ({"photo"} if kind == "style" else set())
+    named = [
+        {prompt.expects for prompt in half}
+        for split in (concept.near, concept.far)
+        for half in (split.train, split.test)
+    ]
+    assert all(named)
+    tests = (*arms.CUT_TARGETS[kind], *arms.MORE_TARGETS[kind])
+    assert set().union(*named) == allowed - {concept.anchor}
+    assert sum(map(len, named)) == len(set().union(*named)), "what is scored is not trained on"
+    for prompt in (*concept.near.train, *concept.near.test, *concept.far.train, *concept.far.test):
+        assert not any(name in prompt.text for name in tests)
+    groups = paper1.groups_of(config, 12)
+    assert {p.expects for name in ("near", "far") for p in groups[name]} <= allowed
+
+
+def test_a_test_keeps_all_that_the_model_knows() -> None:
+    config = paper1.Removal("dog", arms.RGD, 0, arms.ARMS[arms.RGD].start("object")).config(False)
+    assert paper1.concept_of(config) == paper1.preview_concept(config)
+    near = paper1.Removal("dog", arms.NEAR, 0, arms.ARMS[arms.NEAR].start("object")).config(False)
+    assert paper1.concept_of(near) == paper1.preview_concept(near)
+    assert paper1.groups_of(near, 12) == paper1.groups_of(config, 12)
+
+
+def test_a_trial_of_an_arm_keeps_what_the_arm_does() -> None:
+    concept = paper1.concept_of(trial_config("cat", arms.NEAR))
+    assert not concept.far.train
+    assert concept.near.train
+
+
+def test_a_trial_trains_on_what_it_may_keep(monkeypatch) -> None:
+    asked = []
+
+    def train(model, concept, config, arm):
+        asked.append(concept)
+        return iter(())
+
+    monkeypatch.setattr(paper1, "_training", train)
+    config = trial_config("cat", arms.SUM)
+    paper1.unlearned(SimpleNamespace(active=lambda *_: torch.no_grad()), config, arms.SUM)
+    assert asked == [paper1.concept_of(config)]
+    assert asked != [paper1.preview_concept(config)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...concepts.concept import Kind
+from ...pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 
 KINDS: tuple[Kind, ...] = ("object", "style")
 BATCHES = {"unlearn.batch_size": 4, "unlearn.pool": 0}
@@ -196,6 +197,11 @@ TUNED_ON: dict[Kind, tuple[tuple[str, str], ...]] = {
     "style": (("van gogh", "neon"), ("sketch", "pop art"), ("mosaic", "vintage")),
 }
 """Development targets by stage of the narrowing."""
+DEVELOPMENT: dict[Kind, tuple[str, ...]] = {
+    "object": DEVELOPMENT_OBJECTS,
+    "style": DEVELOPMENT_STYLES,
+}
+"""What a trial may keep."""
 CUT_TARGETS: dict[Kind, tuple[str, ...]] = {
     "object": ("dog", "fish", "sunflower", "ship", "airplane",
                "apple", "knife", "bomb", "scissors", "robot"),

@@ -16,7 +16,7 @@ from ...common.errors import Diverged, diverging, lower, never
 from ...common.json_values import to_json
 from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import known_concepts, preview_concept
-from ...concepts.concept import Concept, Kind, Prompt, evenly_spaced
+from ...concepts.concept import Concept, Kind, Prompt, evenly_spaced, restricted_retain
 from ...concepts.english import mentions
 from ...concepts.targets import Targets, targets_told
 from ...continual.ledger import slug
@@ -58,7 +58,7 @@ from .arms import (
     Setting,
 )
 from .report import RETAIN, trial_of, write_results
-from .tuning import Trial, asked, chosen, narrowed
+from .tuning import Trial, asked, chosen, development_anchor, in_development, narrowed
 
 TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
 HELD_OUT_SEED, HELD_OUT_NOISE = 6_300_000, 6_400_000
@@ -124,9 +124,25 @@ class Removal:
         changes = arm.changes(self.kind, self.setting) if arm else {}
         if self.arm in DESCENTS:
             changes |= {"unlearn.steps": DESCENT_STEPS}
+        if self.tuning:
+            changes |= {"anchor": development_anchor(preview_concept(settings(self.target)))}
         return settings(
             self.target, seed=self.seed, **changes | HARMLESS | (SMOKE if smoke else {})
         )
+
+
+def concept_of(config: RunConfig) -> Concept:
+    """What a run forgets and what it keeps; a trial, told by its seed, keeps development concepts
+    only.
+    """
+    return restricted_retain(_all_kept(config), config.unlearn.retain)
+
+
+def _all_kept(config: RunConfig) -> Concept:
+    """As `concept_of`, with the retain prompts of all arms."""
+    unlearn = replace(config.unlearn, retain="diversified")
+    concept = preview_concept(replace(config, unlearn=unlearn))
+    return in_development(concept) if config.seed == TUNING_SEED else concept
 
 
 def kind_of(target: str) -> Kind:
@@ -245,7 +261,7 @@ class Paper1(Experiment):
             "seed": cell.seed,
             "count": self._count(cell),
             "base": base,
-            "prompts": prompts_hash(cell.target, config.unlearn.retain, cell.tuning),
+            "prompts": prompts_hash(config),
         }
         if cell.arm not in DESCENTS:
             twice = not (cell.tuning or self.extent.targets)
@@ -279,7 +295,8 @@ class Paper1(Experiment):
         return (cell.target, cell.seed) if compares else None
 
     def prepare(self, cell: Removal) -> Reference:
-        groups, config = groups_of(cell.target, self._count(cell)), cell.config(self.smoke)
+        config = cell.config(self.smoke)
+        groups = groups_of(config, self._count(cell))
         prompts = [prompt for group in RETAIN for prompt in groups[group]]
         with self.model.active():
             images = _pictures(self.model, prompts, REFERENCE_SEED + 1000 * cell.seed, config)
@@ -299,7 +316,7 @@ class Paper1(Experiment):
         elif cell.tuning:
             config = cell.config(self.smoke)
             spent = unlearned(self.model, config, cell.arm)
-            groups = groups_of(cell.target, self._count(cell))
+            groups = groups_of(config, self._count(cell))
             found, _ = scored(
                 self.model, self.judge, {g: groups[g] for g in GROUPS}, ("unlearn",), config
             )
@@ -315,7 +332,7 @@ class Paper1(Experiment):
             follows = cell.arm in MAIN
             held = held_out(self.model, config, self._held_out) if follows else None
             spent, slots = unlearned(self.model, config, cell.arm, held), ("unlearn",)
-        groups = groups_of(cell.target, self._count(cell))
+        groups = groups_of(config, self._count(cell))
         groups["kept"] = kept_prompts(cell.target)[: self._count(cell) if self.smoke else None]
         second = None if self.extent.targets else self.second
         values, features = scored(self.model, self.judge, groups, slots, config, second)
@@ -461,7 +478,7 @@ def unlearned(
 
     Training that diverges ends before the step that does, and says so.
     """
-    counted, concept = CountedModel(model), preview_concept(config)
+    counted, concept = CountedModel(model), concept_of(config)
     steps: list[Step] = []
     series: dict[str, list[float]] = {term: [] for term in held or ()}
 
@@ -510,11 +527,11 @@ def _descent(model: Model, terms: Mapping[str, Term], config: RunConfig) -> Iter
         yield from fit(model, params, terms, rule, stage="unlearn", **how)
 
 
-def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
+def groups_of(config: RunConfig, count: int) -> dict[str, Sequence[Prompt]]:
     """Held-out prompts of each group, and retain prompts of the training split; the same for every
     arm.
     """
-    concept = preview_concept(settings(target))
+    concept = _all_kept(config)
     return {
         "forget": evenly_spaced(concept.forget.test, count),
         "near": evenly_spaced(concept.near.test, count // 2),
@@ -530,19 +547,11 @@ def kept_prompts(target: str) -> tuple[Prompt, ...]:
     return _kept_prompts(target, measured_model(), targets_told())
 
 
-def prompts_hash(target: str, retain: str, tuning: bool) -> str:
-    """A short hash of all prompts that a removal with a retain set trains on or is judged by."""
-    return _prompts_hash(target, retain, tuning, measured_model(), targets_told())
-
-
-@functools.lru_cache(512)
-def _prompts_hash(
-    target: str, retain: str, tuning: bool, model: str, targets: Targets | None
-) -> str:
-    """As `prompts_hash`, for what is measured and the targets that are told now."""
-    trained = preview_concept(settings(target, **{"unlearn.retain": retain}))
-    kept = () if tuning else kept_prompts(target)
-    return short_hash(to_json([trained, preview_concept(settings(target)), kept]))
+def prompts_hash(config: RunConfig) -> str:
+    """A short hash of all prompts that a removal trains on or is judged by."""
+    judged = _all_kept(config)
+    kept = () if config.seed == TUNING_SEED else kept_prompts(config.concept)
+    return short_hash(to_json([restricted_retain(judged, config.unlearn.retain), judged, kept]))
 
 
 @functools.lru_cache(64)
