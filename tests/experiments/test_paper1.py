@@ -32,10 +32,8 @@ from unlearn_app.experiments.paper1.report import (
     verdict,
     write_results,
 )
-from unlearn_app.pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
-from unlearn_app.settings.run_config import make_config
+from unlearn_app.settings.run_config import RunConfig, make_config
 
-DEVELOPMENT = {"object": DEVELOPMENT_OBJECTS, "style": DEVELOPMENT_STYLES}
 BASE = RemovalResult(
     kind="object",
     target="dog",
@@ -145,8 +143,8 @@ def test_every_claim_of_the_cut_has_ten_objects_and_six_styles_that_nothing_was_
     for kind, least in (("object", 10), ("style", 6)):
         names = {entry.name for entry in known_concepts() if entry.kind == kind and not entry.fresh}
         tested, tuned = {*paper1.targets_of(kind)}, {*sum(arms.TUNED_ON[kind], ())}
-        assert tested == names - {*DEVELOPMENT[kind], "photo"}
-        assert tuned <= {*DEVELOPMENT[kind]}
+        assert tested == names - {*arms.DEVELOPMENT[kind], "photo"}
+        assert tuned <= {*arms.DEVELOPMENT[kind]}
         assert len(sum(arms.TUNED_ON[kind], ())) == len(tuned), "every stage has its own"
         assert len({*arms.CUT_TARGETS[kind]}) >= least
     for claim in (*CLAIMS, *BARS):
@@ -480,16 +478,50 @@ def test_prompts_of_what_is_kept_do_name_the_target_elsewhere() -> None:
     assert not any("watercolor" in prompt.text for prompt in paper1.kept_prompts("watercolor"))
 
 
-def test_only_arms_with_a_retain_term_have_one(monkeypatch) -> None:
-    terms = {"forget": 1, "retain": 2}
-    monkeypatch.setattr(paper1.unlearning, "training_terms", lambda *_: dict(terms))
-    monkeypatch.setattr(paper1.unlearning, "train", lambda _, __, terms, ___: [*terms])
-    config = make_config("dog", objective="esd")
-    asked = {arm: paper1._training(None, None, config, arm) for arm in arms.ARMS}
-    assert {arm for arm, names in asked.items() if names == ["forget"]} == {
-        arms.ESD,
-        "ESD, all layers",
+def test_only_esd_as_published_keeps_nothing() -> None:
+    """Its runs have no retain term at all, so that no retain pictures are sampled either."""
+    losses = {
+        arm: paper1.Removal("dog", arm, 0, own.start("object")).config(False).unlearn.retain_loss
+        for arm, own in arms.ARMS.items()
+        if own.strength
     }
+    alone = {arm for arm, loss in losses.items() if loss == "none"}
+    assert alone == {arms.ESD, "ESD, all layers"}
+
+
+def test_both_descents_differ_in_the_rule_alone(tmp_path, monkeypatch) -> None:
+    """Also where development chose another setting for the sum."""
+    trials = {}
+
+    def chosen(arm, kind, _) -> arms.Setting:
+        trials[arm] = arms.Setting(60, 2e-3, {arms.RGD: 0.6}.get(arm, 1.5))
+        return trials[arm]
+
+    monkeypatch.setattr(paper1, "chosen", chosen)
+    own = {cell.arm: cell for cell in cells_of(monkeypatch, tmp_path) if cell.target == "dog"}
+    one, other = (own[arm].config(smoke=False) for arm in (arms.DESCENT, arms.SUM_DESCENT))
+    assert dict(one.options)["gradient_ascent.limit"] == 0.6
+    assert (one.rule, other.rule) == ("restricted", "weighted_sum")
+    assert dataclasses.replace(other, rule=one.rule) == one
+    assert own[arms.SUM].setting.strength == 1.5
+
+
+def test_only_plain_descents_decide_which_rule_has_fewer_worse_steps() -> None:
+    compared = {
+        frozenset(claim.arms): claim.exploratory
+        for claim in CLAIMS
+        if claim.number == "either_worse" and len(claim.arms) == 2
+    }
+    assert compared == {
+        frozenset((arms.RGD, arms.SUM)): True,
+        frozenset((arms.DESCENT, arms.SUM_DESCENT)): False,
+    }
+
+
+def test_whatever_the_cut_measures_for_a_comparison_has_a_row() -> None:
+    compared = {arm for claim in (*CLAIMS, *BARS) for arm in claim.arms}
+    measured = {name for name, arm in arms.ARMS.items() if arm.cut and name != arms.UCE}
+    assert measured <= compared
 
 
 def test_a_trial_that_diverges_is_an_answer(monkeypatch) -> None:
@@ -557,3 +589,124 @@ def test_distances_are_counted_from_the_originals_own(tmp_path: Path) -> None:
 def test_a_cell_is_stale_when_what_it_depends_on_changes(changes, same) -> None:
     plain, changed = make_config("cat"), make_config("cat", **changes)
     assert (paper1.digest(plain) == paper1.digest(changed)) == same
+
+
+class Judge:
+    """A judge of which nothing is asked but who it is."""
+
+    def __init__(self, version: str) -> None:
+        self.name, self.version = "judge", version
+
+
+def configs_of(tmp_path: Path, version: str = "1") -> dict[str, dict]:
+    """The compared config of one cell of each sort."""
+    experiment = paper1.Paper1(Extent(tmp_path), Model(), Judge(version))
+    experiment.second = Judge("2")
+    setting = arms.Setting(60, 2e-3, 1.0)
+    cells = {
+        "trial": paper1.Removal("cat", arms.RGD, arms.TUNING_SEED, setting),
+        "test": paper1.Removal("dog", arms.RGD, 0, setting),
+        "descent": paper1.Removal("dog", arms.DESCENT, 0, setting),
+        "original": paper1.Removal("dog", paper1.UNTOUCHED, 0),
+        "step times": paper1.Removal("", paper1.STEP_TIME, 0),
+    }
+    return {name: experiment.config(cell) for name, cell in cells.items()}
+
+
+def changed(before: dict[str, dict], after: dict[str, dict]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_the_text_of_a_command_is_compared_with_nothing(tmp_path, monkeypatch) -> None:
+    """Another default changes the text of a run whose resolved settings are equal."""
+    before = configs_of(tmp_path)
+    monkeypatch.setattr(RunConfig, "command", lambda *_: "another text")
+    assert not changed(before, configs_of(tmp_path))
+
+
+def test_a_cell_is_stale_under_another_judge(tmp_path) -> None:
+    """Where pictures are judged: neither losses nor times depend on a judge."""
+    before = configs_of(tmp_path)
+    assert changed(before, configs_of(tmp_path, "other")) == {"trial", "test", "original"}
+    assert before["test"]["judges"] == ["judge 1", "judge 2"]
+    assert before["trial"]["judges"] == ["judge 1"]
+
+
+def test_a_cell_is_stale_under_other_prompts(tmp_path, monkeypatch) -> None:
+    before = configs_of(tmp_path)
+    asked = paper1.preview_concept
+
+    def other(config):
+        concept = asked(config)
+        first, *rest = concept.forget.test
+        words = (dataclasses.replace(first, text=f"{first.text} again"), *rest)
+        return dataclasses.replace(concept, forget=dataclasses.replace(concept.forget, test=words))
+
+    monkeypatch.setattr(paper1, "preview_concept", other)
+    assert changed(before, configs_of(tmp_path)) == {"trial", "test", "descent", "original"}
+
+
+def test_a_cell_is_stale_under_another_default_that_it_uses(tmp_path, monkeypatch) -> None:
+    """Steps of the sampler are a default of the product that every picture depends on."""
+    before = configs_of(tmp_path)
+    plain = paper1.settings
+    monkeypatch.setattr(
+        paper1, "settings", lambda *a, **k: plain(*a, **{"compare.sampling_steps": 5} | k)
+    )
+    assert changed(before, configs_of(tmp_path)) == {*before}
+
+
+def trial_config(target: str, arm: str) -> RunConfig:
+    """The settings of a trial that a narrowing begins with."""
+    setting = arms.ARMS[arm].start(paper1.kind_of(target))
+    return paper1.Removal(target, arm, arms.TUNING_SEED, setting).config(smoke=False)
+
+
+@pytest.mark.parametrize("target", ["cat", "car", "hammer", "van gogh", "sketch"])
+def test_a_trial_shows_and_keeps_development_concepts_alone(target: str) -> None:
+    """No test concept is kept, scored, or shown instead; the plain style is no target anywhere."""
+    kind = paper1.kind_of(target)
+    config = trial_config(target, arms.SUM)
+    concept, allowed = paper1.concept_of(config), {*arms.DEVELOPMENT[kind]} - {target}
+    assert concept.anchor in allowed | ({"photo"} if kind == "style" else set())
+    named = [
+        {prompt.expects for prompt in half}
+        for split in (concept.near, concept.far)
+        for half in (split.train, split.test)
+    ]
+    assert all(named)
+    tests = (*arms.CUT_TARGETS[kind], *arms.MORE_TARGETS[kind])
+    assert set().union(*named) == allowed - {concept.anchor}
+    assert sum(map(len, named)) == len(set().union(*named)), "what is scored is not trained on"
+    for prompt in (*concept.near.train, *concept.near.test, *concept.far.train, *concept.far.test):
+        assert not any(name in prompt.text for name in tests)
+    groups = paper1.groups_of(config, 12)
+    assert {p.expects for name in ("near", "far") for p in groups[name]} <= allowed
+
+
+def test_a_test_keeps_all_that_the_model_knows() -> None:
+    config = paper1.Removal("dog", arms.RGD, 0, arms.ARMS[arms.RGD].start("object")).config(False)
+    assert paper1.concept_of(config) == paper1.preview_concept(config)
+    near = paper1.Removal("dog", arms.NEAR, 0, arms.ARMS[arms.NEAR].start("object")).config(False)
+    assert paper1.concept_of(near) == paper1.preview_concept(near)
+    assert paper1.groups_of(near, 12) == paper1.groups_of(config, 12)
+
+
+def test_a_trial_of_an_arm_keeps_what_the_arm_does() -> None:
+    concept = paper1.concept_of(trial_config("cat", arms.NEAR))
+    assert not concept.far.train
+    assert concept.near.train
+
+
+def test_a_trial_trains_on_what_it_may_keep(monkeypatch) -> None:
+    asked = []
+
+    def train(model, concept, config, arm):
+        asked.append(concept)
+        return iter(())
+
+    monkeypatch.setattr(paper1, "_training", train)
+    config = trial_config("cat", arms.SUM)
+    paper1.unlearned(SimpleNamespace(active=lambda *_: torch.no_grad()), config, arms.SUM)
+    assert asked == [paper1.concept_of(config)]
+    assert asked != [paper1.preview_concept(config)]

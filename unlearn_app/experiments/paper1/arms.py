@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...concepts.concept import Kind
+from ...pocket.world.split import DEVELOPMENT_OBJECTS, DEVELOPMENT_STYLES
 
 KINDS: tuple[Kind, ...] = ("object", "style")
 BATCHES = {"unlearn.batch_size": 4, "unlearn.pool": 0}
@@ -17,6 +18,8 @@ PAPER = {
     "unlearn.retain_weight": 1.6,
 }
 """Gradient ascent beside the diffusion loss of the retain pictures, 2412.07808."""
+ALONE = {"rule": "weighted_sum", "unlearn.retain_loss": "none"}
+"""What ESD as published has: no retain term."""
 EQUAL = {"rule": "weighted_sum", "unlearn.retain_loss": "diffusion"}
 """What a baseline at equal budget shares with the arms of the paper: the retain term."""
 RGD, SUM, ONE_SIDED = "restricted, diversified", "sum, diversified", "one-sided, diversified"
@@ -59,15 +62,14 @@ class Arm:
     """Settings of an arm, those for a kind of concept only, and what development varies: around a
     middle learning rate and a strength. Arms without a strength are not tuned.
 
-    `retains` is whether there is a retain term at all; `cut` whether it belongs to the declared
-    cut; `group` orders the measuring, so that what a claim compares is measured together.
+    `cut` is whether it belongs to the declared cut; `group` orders the measuring, so that what a
+    claim compares is measured together.
     """
 
     settings: Mapping[str, Any]
     strength: Strength | None = LIMIT
     lr: Mapping[Kind, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 2e-3))
     by_kind: Mapping[Kind, Mapping[str, Any]] = field(default_factory=dict)
-    retains: bool = True
     cut: bool = True
     group: int = 9
 
@@ -125,7 +127,7 @@ ARMS: dict[str, Arm] = {
         _both(6e-3),
         group=3,
     ),
-    ESD: _esd({"rule": "weighted_sum"}, retains=False, group=3),
+    ESD: _esd(ALONE, group=3),
     FINETUNE: Arm({"objective": "retain_only", "rule": "weighted_sum"}, None, group=3),
     ONE_SIDED: _ascent("one_sided", "diversified", 4),
     PRESERVE: Arm(PAPER | {"rule": "restricted", "unlearn.retain_loss": "preserve"}, group=5),
@@ -141,9 +143,8 @@ ARMS: dict[str, Arm] = {
     "one-sided, near": _ascent("one_sided", "near", 7, cut=False),
     "restricted, Adam's metric": _ascent("restricted_adam", "diversified", 7, cut=False),
     "ESD, all layers": Arm(
-        {"objective": "esd", "rule": "weighted_sum", "unlearn.modules": "all"},
+        ALONE | {"objective": "esd", "unlearn.modules": "all"},
         ETA,
-        retains=False,
         cut=False,
     ),
     "EraseDiff as published": Arm(
@@ -181,7 +182,9 @@ MAIN = (RGD, SUM)
 SECOND_MODEL = (RGD, SUM, UNIFORM)
 """The arms of the smaller table that repeats the main claims on another bundled model."""
 DESCENTS: dict[str, str] = {DESCENT: RGD, SUM_DESCENT: SUM}
-"""The main arms by plain gradient descent, for which the paper proves its claim."""
+"""The main arms by plain gradient descent, for which the paper proves its claim; both with what
+development chose for the restricted gradient, so that nothing but the rule differs.
+"""
 DESCENT_STEPS, DESCENT_LR = 30, 0.1
 HARMLESS_ARMS = (RGD, SUM, ESD)
 """Arms whose result an honest user fine-tunes."""
@@ -194,6 +197,11 @@ TUNED_ON: dict[Kind, tuple[tuple[str, str], ...]] = {
     "style": (("van gogh", "neon"), ("sketch", "pop art"), ("mosaic", "vintage")),
 }
 """Development targets by stage of the narrowing."""
+DEVELOPMENT: dict[Kind, tuple[str, ...]] = {
+    "object": DEVELOPMENT_OBJECTS,
+    "style": DEVELOPMENT_STYLES,
+}
+"""What a trial may keep."""
 CUT_TARGETS: dict[Kind, tuple[str, ...]] = {
     "object": ("dog", "fish", "sunflower", "ship", "airplane",
                "apple", "knife", "bomb", "scissors", "robot"),

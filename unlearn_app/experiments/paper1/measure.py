@@ -16,7 +16,7 @@ from ...common.errors import Diverged, diverging, lower, never
 from ...common.json_values import to_json
 from ...common.registry import DEFAULT_MODEL
 from ...concepts.catalog import known_concepts, preview_concept
-from ...concepts.concept import Concept, Kind, Prompt, evenly_spaced
+from ...concepts.concept import Concept, Kind, Prompt, evenly_spaced, restricted_retain
 from ...concepts.english import mentions
 from ...concepts.targets import Targets, targets_told
 from ...continual.ledger import slug
@@ -58,7 +58,7 @@ from .arms import (
     Setting,
 )
 from .report import RETAIN, trial_of, write_results
-from .tuning import Trial, asked, chosen, narrowed
+from .tuning import Trial, asked, chosen, development_anchor, in_development, narrowed
 
 TRAIN_SEED, TEST_SEED, REFERENCE_SEED = 6_000_000, 6_100_000, 6_200_000
 HELD_OUT_SEED, HELD_OUT_NOISE = 6_300_000, 6_400_000
@@ -124,9 +124,25 @@ class Removal:
         changes = arm.changes(self.kind, self.setting) if arm else {}
         if self.arm in DESCENTS:
             changes |= {"unlearn.steps": DESCENT_STEPS}
+        if self.tuning:
+            changes |= {"anchor": development_anchor(preview_concept(settings(self.target)))}
         return settings(
             self.target, seed=self.seed, **changes | HARMLESS | (SMOKE if smoke else {})
         )
+
+
+def concept_of(config: RunConfig) -> Concept:
+    """What a run forgets and what it keeps; a trial, told by its seed, keeps development concepts
+    only.
+    """
+    return restricted_retain(_all_kept(config), config.unlearn.retain)
+
+
+def _all_kept(config: RunConfig) -> Concept:
+    """As `concept_of`, with the retain prompts of all arms."""
+    unlearn = replace(config.unlearn, retain="diversified")
+    concept = preview_concept(replace(config, unlearn=unlearn))
+    return in_development(concept) if config.seed == TUNING_SEED else concept
 
 
 def kind_of(target: str) -> Kind:
@@ -211,7 +227,7 @@ class Paper1(Experiment):
         """What development chose, or begins with where there are no trials; fine-tuning lasts as
         long as the main arm.
         """
-        own = RGD if arm == FINETUNE else DESCENTS.get(arm, arm)
+        own = RGD if arm in (FINETUNE, *DESCENTS) else arm
         if own not in TUNED:
             return None
         return chosen(own, kind, tried) or ARMS[own].start(kind)
@@ -237,17 +253,27 @@ class Paper1(Experiment):
     def config(self, cell: Removal) -> dict[str, Any]:
         base = self.model.base_hash
         if cell.arm == STEP_TIME:
-            return {"base": base, "rounds": 2 if self.smoke else 10}
-        count = self._count(cell)
-        plan = {"target": cell.target, "seed": cell.seed, "count": count, "base": base}
-        if cell.arm == UNTOUCHED:
-            return plan | {"measures": ["right", "alignment", "kid", "kept"]}
+            timed = [digest(config) for config in timed_runs(self.smoke).values()]
+            return {"base": base, "rounds": 2 if self.smoke else 10, "settings": timed}
         config = cell.config(self.smoke)
+        plan = {
+            "target": cell.target,
+            "seed": cell.seed,
+            "count": self._count(cell),
+            "base": base,
+            "prompts": prompts_hash(config),
+        }
+        if cell.arm not in DESCENTS:
+            twice = not (cell.tuning or self.extent.targets)
+            judges = (self.judge, *([self.second] if twice else []))
+            plan["judges"] = [f"{judge.name} {judge.version}" for judge in judges]
+        if cell.arm == UNTOUCHED:
+            sampling = [config.compare.sampling_steps, config.compare.guidance_scale]
+            return plan | {"measures": ["right", "alignment", "kid", "kept"], "sampling": sampling}
         plan |= {
             "kind": cell.kind,
             "arm": cell.arm,
             "setting": cell.setting,
-            "run": config.command(),
             "settings": digest(config),
         }
         if cell.tuning:
@@ -255,9 +281,10 @@ class Paper1(Experiment):
             return plan | {"stage": next(n for n, own in enumerate(stages) if cell.target in own)}
         if cell.arm in DESCENTS:
             return plan | {"held_out": self._held_out, "lr": DESCENT_LR}
+        fine_tuned = cell.arm in HARMLESS_ARMS
         return plan | {
             "held_out": self._held_out if cell.arm in MAIN else 0,
-            "harmless": [self._rounds, to_json(config.attack)] if cell.arm in HARMLESS_ARMS else [],
+            "harmless": short_hash([self._rounds, config.attack]) if fine_tuned else "",
         }
 
     def alone(self, cell: Removal) -> bool:
@@ -268,7 +295,8 @@ class Paper1(Experiment):
         return (cell.target, cell.seed) if compares else None
 
     def prepare(self, cell: Removal) -> Reference:
-        groups, config = groups_of(cell.target, self._count(cell)), cell.config(self.smoke)
+        config = cell.config(self.smoke)
+        groups = groups_of(config, self._count(cell))
         prompts = [prompt for group in RETAIN for prompt in groups[group]]
         with self.model.active():
             images = _pictures(self.model, prompts, REFERENCE_SEED + 1000 * cell.seed, config)
@@ -284,15 +312,15 @@ class Paper1(Experiment):
         elif cell.arm in DESCENTS:
             config = cell.config(self.smoke)
             held = held_out(self.model, config, self._held_out)
-            yield unlearned(self.model, config, cell.arm, held)
+            yield unlearned(self.model, config, cell.arm, held) | {"run": config.command()}
         elif cell.tuning:
             config = cell.config(self.smoke)
             spent = unlearned(self.model, config, cell.arm)
-            groups = groups_of(cell.target, self._count(cell))
+            groups = groups_of(config, self._count(cell))
             found, _ = scored(
                 self.model, self.judge, {g: groups[g] for g in GROUPS}, ("unlearn",), config
             )
-            yield found | spent
+            yield found | spent | {"run": config.command()}
         else:
             yield self._tested(cell, shared)
         self.model.drop_adapters()
@@ -304,7 +332,7 @@ class Paper1(Experiment):
             follows = cell.arm in MAIN
             held = held_out(self.model, config, self._held_out) if follows else None
             spent, slots = unlearned(self.model, config, cell.arm, held), ("unlearn",)
-        groups = groups_of(cell.target, self._count(cell))
+        groups = groups_of(config, self._count(cell))
         groups["kept"] = kept_prompts(cell.target)[: self._count(cell) if self.smoke else None]
         second = None if self.extent.targets else self.second
         values, features = scored(self.model, self.judge, groups, slots, config, second)
@@ -323,7 +351,7 @@ class Paper1(Experiment):
             }
             rounds = harmless_rounds(self.model, self.judge, config, some, self._rounds)
             values["harmless"] = list(rounds)
-        return values | spent
+        return values | spent | {"run": config.command()}
 
     def line(self, cell: Removal, values: Mapping[str, Any]) -> str:
         if cell.arm == STEP_TIME:
@@ -368,9 +396,7 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
     """Median seconds of a step by main arm, one for each round; the arms take turns, with equal
     batches.
     """
-    target = next(names[0] for kind in KINDS if (names := targets_of(kind)))
-    kind = kind_of(target)
-    configs = {arm: Removal(target, arm, 0, ARMS[arm].start(kind)).config(smoke) for arm in MAIN}
+    configs = timed_runs(smoke)
     concept = preview_concept(configs[MAIN[0]])
     terms = unlearning.training_terms(model, concept, configs[MAIN[0]], never)
     seconds: dict[str, list[float]] = {arm: [] for arm in MAIN}
@@ -379,6 +405,13 @@ def step_times(model: Model, rounds: int, smoke: bool) -> dict[str, list[float]]
         seconds[arm].append(round(statistics.median(step.seconds for step in steps[1:]), 4))
     model.drop_adapters()
     return seconds
+
+
+def timed_runs(smoke: bool) -> dict[str, RunConfig]:
+    """The settings of the main arms whose steps are timed: those that the narrowing begins with."""
+    target = next(names[0] for kind in KINDS if (names := targets_of(kind)))
+    kind = kind_of(target)
+    return {arm: Removal(target, arm, 0, ARMS[arm].start(kind)).config(smoke) for arm in MAIN}
 
 
 def digest(config: RunConfig) -> str:
@@ -445,7 +478,7 @@ def unlearned(
 
     Training that diverges ends before the step that does, and says so.
     """
-    counted, concept = CountedModel(model), preview_concept(config)
+    counted, concept = CountedModel(model), concept_of(config)
     steps: list[Step] = []
     series: dict[str, list[float]] = {term: [] for term in held or ()}
 
@@ -483,8 +516,6 @@ def _training(model: Model, concept: Concept, config: RunConfig, arm: str) -> It
     terms = unlearning.training_terms(model, concept, config, never)
     if arm in DESCENTS:
         return _descent(model, terms, config)
-    if arm in ARMS and not ARMS[arm].retains:
-        del terms["retain"]
     return unlearning.train(model, concept, terms, config)
 
 
@@ -496,11 +527,11 @@ def _descent(model: Model, terms: Mapping[str, Term], config: RunConfig) -> Iter
         yield from fit(model, params, terms, rule, stage="unlearn", **how)
 
 
-def groups_of(target: str, count: int) -> dict[str, Sequence[Prompt]]:
+def groups_of(config: RunConfig, count: int) -> dict[str, Sequence[Prompt]]:
     """Held-out prompts of each group, and retain prompts of the training split; the same for every
     arm.
     """
-    concept = preview_concept(settings(target))
+    concept = _all_kept(config)
     return {
         "forget": evenly_spaced(concept.forget.test, count),
         "near": evenly_spaced(concept.near.test, count // 2),
@@ -514,6 +545,13 @@ def kept_prompts(target: str) -> tuple[Prompt, ...]:
     none names the target.
     """
     return _kept_prompts(target, measured_model(), targets_told())
+
+
+def prompts_hash(config: RunConfig) -> str:
+    """A short hash of all prompts that a removal trains on or is judged by."""
+    judged = _all_kept(config)
+    kept = () if config.seed == TUNING_SEED else kept_prompts(config.concept)
+    return short_hash(to_json([restricted_retain(judged, config.unlearn.retain), judged, kept]))
 
 
 @functools.lru_cache(64)

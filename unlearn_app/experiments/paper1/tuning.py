@@ -9,9 +9,10 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...concepts.concept import Kind
+from ...concepts.concept import Concept, Kind
+from ...concepts.targets import FEWEST, Target
 from ...evaluation.statistics import harmonic
-from .arms import ARMS, STAGES, STEPS, TUNED_ON, Setting
+from .arms import ARMS, DEVELOPMENT, STAGES, STEPS, TUNED_ON, Setting
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,34 @@ class Trial:
 
 Trials = Mapping[tuple[str, Kind, int, str, Setting], Trial]
 """Trials by arm, kind, stage, target and setting."""
+
+
+def development_anchor(concept: Concept) -> str:
+    """What a trial shows instead of `concept`: for an object the first development object that is
+    no relative, so that relatives stay to be kept. For a style its usual one, the plain style,
+    which is no target anywhere.
+    """
+    if concept.kind == "style":
+        return concept.anchor
+    related = {concept.name, *_related(concept)}
+    return next(name for name in DEVELOPMENT["object"] if name not in related)
+
+
+def in_development(concept: Concept) -> Concept:
+    """`concept` with retain prompts, both splits, that name development concepts only.
+
+    There is one relative at most among them, so that the next ones count as near too.
+    """
+    others = {concept.name, concept.anchor}
+    own = [name for name in DEVELOPMENT[concept.kind] if name not in others]
+    related = _related(concept)
+    own.sort(key=lambda name: name not in related)
+    near, far = tuple(own[:FEWEST]), tuple(own[FEWEST:])
+    return Target(concept.name, concept.kind, near, far).applied(concept)
+
+
+def _related(concept: Concept) -> set[str]:
+    return {prompt.expects for prompt in (*concept.near.train, *concept.near.test)}
 
 
 def varied(arm: str, kind: Kind, stage: int, before: Setting) -> list[Setting]:
