@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unlearn_app.experiments.cells import Extent
+from unlearn_app.experiments.cells import Extent, settings
 from unlearn_app.experiments.paper2 import claims, mechanism
 from unlearn_app.experiments.paper2.arms import (
     ADAPTIVE,
@@ -247,6 +247,12 @@ def test_defences_differ_in_what_they_should() -> None:
     assert weights == {0.0, 0.1, 0.3, 1.0}
     assert all(run.attack == runs[ALONE].attack for run in runs.values())
     assert all(run.unlearn == runs[ALONE].unlearn for run in runs.values())
+
+
+def test_every_arm_sums_its_terms() -> None:
+    runs = [Attacked("dog", 0, base, 0, defence).config() for base in BASES for defence in DEFENCES]
+    assert {run.rule for run in runs} == {"weighted_sum"}
+    assert settings("dog").rule == "restricted", "which the paper does not know"
 
 
 def test_bases_train_what_they_name() -> None:
