@@ -281,6 +281,46 @@ def test_every_attack_and_length_is_an_attack_of_its_own(tmp_path: Path) -> None
     assert paper.key(test) != paper.key(dataclasses.replace(test, rate="1/3"))
 
 
+class Judge:
+    name, version = "judge", "1"
+
+
+def test_a_cell_is_stale_with_other_settings_and_not_with_another_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default rule moves and no arm has it; the rate of an attack and of a base are used."""
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), Judge())
+    meta = Attacked("dog", 0, FIRST_BASE, 0, META, 0, LORA, "1")
+    plain = dataclasses.replace(meta, defence=ALONE)
+    unseen = Attacked("guitar", 0, UNSEEN, attack=RENDERINGS, rate="1")
+    before = {cell: paper.config(cell) for cell in (meta, plain, unseen)}
+    assert not any("run" in config for config in before.values())
+    made = Attacked.config
+
+    def other(**changes):
+        def config(cell: Attacked, smoke: bool = False):
+            run = made(cell, smoke)
+            for group, own in changes.items():
+                run = dataclasses.replace(
+                    run, **{group: dataclasses.replace(getattr(run, group), **own)}
+                )
+            return run
+
+        return config
+
+    def stale() -> set[Attacked]:
+        return {cell for cell, config in before.items() if paper.config(cell) != config}
+
+    for changes, wanted in (
+        ({"attack": {"lr": 1e-4}}, {meta, plain, unseen}),
+        ({"unlearn": {"lr": 1e-4}}, {meta, plain}),
+        ({"resist": {"cap": 2.0}}, {meta}),
+        ({"attack": {"steps": 7}, "compare": {"near": 7}}, set()),
+    ):
+        monkeypatch.setattr(Attacked, "config", other(**changes))
+        assert stale() == wanted, changes
+
+
 def test_tests_begin_once_everything_is_chosen(tmp_path: Path) -> None:
     """Each stage is named only when the one before is stored."""
     paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())

@@ -31,8 +31,9 @@ from ...settings.groups import AttackConfig
 from ...settings.run_config import RunConfig
 from ...training.latent_dataset import sample_latents
 from ...training.unlearning import forget
-from ..cells import Experiment, all_names, run_settings, short_hash, stored
+from ..cells import Experiment, all_names, short_hash, stored
 from ..known_outcome_models import context_of, load_only
+from ..paper1.measure import digest
 from ..tables import bits, percent_of
 from .arms import (
     ADAPTIVE,
@@ -209,12 +210,26 @@ class Paper2(Experiment):
     def config(self, cell: Attacked) -> dict[str, Any]:
         run = cell.config(self.smoke)
         return to_json(cell) | {
-            "run": run.command(),
-            "settings": short_hash(run_settings(run)),
+            "settings": self._used(cell, run),
             "forwards": self._forwards(cell, run),
             "count": self._count,
             "base_model": self.model.base_hash,
         }
+
+    def _used(self, cell: Attacked, run: RunConfig) -> str:
+        """A short hash of the settings that the values depend on, whatever the defaults are."""
+        sampling = run.compare.sampling_steps, run.compare.guidance_scale
+        attack = to_json(run.attack)
+        for name in ("steps", "controls"):  # lengths are cells' own, and controls are other cells
+            del attack[name]
+        return short_hash(
+            [
+                run.concept,
+                run.seed,
+                digest(run) if cell.base in BASES else sampling,
+                attack if cell.attack != NONE or self._explained(cell) else None,
+            ]
+        )
 
     def _forwards(self, cell: Attacked, run: RunConfig) -> dict[str, int]:
         """The forward passes of the defender's training, and of the adversary's of the length that
@@ -302,14 +317,18 @@ class Paper2(Experiment):
             "unlearn_s": round(shared.seconds, 2),
             "unlearn_peak_gb": shared.peak_gb,
         }
-        counted = {LORA: ["lora"], WEIGHTS: ["full"], NONE: ["lora", "full"]}.get(cell.attack, [])
-        if cell.base == UNSEEN or cell.seed >= DEVELOPED:
-            return values
-        load_only(self.model, shared.adapter)
-        for weights in counted:
+        if explained := self._explained(cell):
+            load_only(self.model, shared.adapter)
+        for weights in explained:
             attack = replace(config.attack, weights=weights)
             values.setdefault("gradients", {})[weights] = self._gradients(config, attack)
         return values
+
+    def _explained(self, cell: Attacked) -> list[str]:
+        """What an attack trains whose gradients the cell measures."""
+        if cell.base == UNSEEN or cell.seed >= DEVELOPED:
+            return []
+        return {LORA: ["lora"], WEIGHTS: ["full"], NONE: ["lora", "full"]}.get(cell.attack, [])
 
     def _gradients(self, config: RunConfig, attack: AttackConfig) -> dict[str, float]:
         concept = preview_concept(config)
