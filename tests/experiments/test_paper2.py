@@ -77,6 +77,7 @@ CHOICES = Choices(
     {FIRST_BASE: 2},
     {(FIRST_BASE, META): 1, (FIRST_BASE, M0): 2},
 )
+FORWARDS = {"defender": 2000, "adversary": {str(LENGTHS[0]): 100, str(LENGTHS[-1]): 900}}
 EVERY = (*PAPER_CLAIMS, *OWN_BARS, *EXPLORED_CLAIMS)
 
 
@@ -95,14 +96,13 @@ def values(forget=(0, 60), near=(90, 90), far=(90, 90), **more) -> dict:
     }
     for mark, place in (("0", 0), (str(LENGTHS[-1]), -1)):
         marks[mark] |= {"near": bits_of(near[place]), "far": bits_of(far[place])}
-    return {"marks": marks, "unlearn_s": 10.0, "unlearn_peak_gb": 1.5, "forwards": {}} | more
+    return {"marks": marks, "unlearn_s": 10.0, "unlearn_peak_gb": 1.5, "forwards": FORWARDS} | more
 
 
 def stored(folder: Path, found: dict[Attacked, dict]) -> Path:
     folder.mkdir(exist_ok=True)
     for row, (cell, own) in enumerate(found.items()):
-        config = dataclasses.asdict(cell) | {"forwards": {"defender": 2000, "adversary": 900}}
-        record = {"config": config, "values": own}
+        record = {"config": dataclasses.asdict(cell), "values": own}
         (folder / f"{row}.json").write_text(json.dumps(record))
     return folder
 

@@ -22,16 +22,16 @@ from ...concepts.concept import evenly_spaced
 from ...concepts.targets import targets_told
 from ...evaluation.comparison import generate_images, judged
 from ...models.device import choose_device
-from ...models.protocols import Params
+from ...models.protocols import Model, Params
 from ...pocket.world.split import DEVELOPMENT_FRESH
 from ...runs.provenance import peak_memory_gb
-from ...settings.cost import fine_tuning_cost, training_cost
 from ...settings.events import GROUPS, Group
 from ...settings.groups import AttackConfig
 from ...settings.run_config import RunConfig
 from ...training.latent_dataset import sample_latents
 from ...training.unlearning import forget
 from ..cells import Experiment, all_names, short_hash, stored
+from ..forwards import CountedModel
 from ..known_outcome_models import context_of, load_only
 from ..paper1.measure import digest
 from ..tables import bits, percent_of
@@ -147,12 +147,13 @@ def grid(choices: Choices, seeds: int) -> list[Attacked]:
 @dataclass(frozen=True)
 class Defended:
     """A model before any attack: its adapter (empty for the original), which of its pictures are
-    right by group, the seconds of its training steps, and the most memory that it took.
+    right by group, seconds and forward passes of its training, and the most memory that it took.
     """
 
     adapter: Params
     right: dict[str, str]
     seconds: float
+    forwards: int
     peak_gb: float | None
 
 
@@ -211,7 +212,6 @@ class Paper2(Experiment):
         run = cell.config(self.smoke)
         return to_json(cell) | {
             "settings": self._used(cell, run),
-            "forwards": self._forwards(cell, run),
             "count": self._count,
             "base_model": self.model.base_hash,
         }
@@ -230,18 +230,6 @@ class Paper2(Experiment):
                 attack if cell.attack != NONE or self._explained(cell) else None,
             ]
         )
-
-    def _forwards(self, cell: Attacked, run: RunConfig) -> dict[str, int]:
-        """The forward passes of the defender's training, and of the adversary's of the length that
-        the tables end with; a gradient counts three.
-        """
-        defender = training_cost(run) if cell.base in BASES else 0
-        if cell.attack == NONE:
-            return {"defender": defender, "adversary": 0}
-        steps = LENGTHS[-1] + WARM_UP * (cell.attack == WARMED)
-        once = fine_tuning_cost(replace(run.attack, steps=steps))
-        restarts = RESTARTS if cell.attack == RESTARTED else 1
-        return {"defender": defender, "adversary": once * restarts}
 
     def lacks(self, cell: Attacked, known: Mapping[str, Any]) -> bool:
         return not known or bool(self._missing(cell, known))
@@ -268,14 +256,15 @@ class Paper2(Experiment):
         self.model.drop_adapters()
         _begin_peak()
         if cell.base not in BASES:
-            return Defended({}, self._right(config, GROUPS), 0.0, None)
-        concept = preview_concept(config)
-        for step in forget(self.model, concept, config):
+            return Defended({}, self._right(config, GROUPS), 0.0, 0, None)
+        counted = CountedModel(self.model)
+        for step in forget(counted, preview_concept(config), config):
             seconds += step.seconds
         peak = peak_memory_gb()
         with self.model.active("unlearn"):
             right = self._right(config, GROUPS)
-        return Defended(self.model.adapter_state("unlearn"), right, seconds, peak)
+        adapter = self.model.adapter_state("unlearn")
+        return Defended(adapter, right, seconds, counted.forwards, peak)
 
     def measure(
         self, cell: Attacked, known: dict[str, Any], shared: Defended
@@ -284,8 +273,11 @@ class Paper2(Experiment):
         values = known or self._before(cell, config, shared)
         missing = self._missing(cell, known)
         for length in missing:
-            right = self._attacked(cell, config, length, shared.adapter)
-            values = values | {"marks": values["marks"] | {str(length): right}}
+            right, spent = self._attacked(cell, config, length, shared.adapter)
+            marks = values["marks"] | {str(length): right}
+            adversary = values["forwards"]["adversary"] | {str(length): spent}
+            forwards = values["forwards"] | {"adversary": adversary}
+            values = values | {"marks": marks, "forwards": forwards}
             yield values
         self.model.drop_adapters()
         if not missing:
@@ -316,6 +308,7 @@ class Paper2(Experiment):
             "marks": {"0": shared.right},
             "unlearn_s": round(shared.seconds, 2),
             "unlearn_peak_gb": shared.peak_gb,
+            "forwards": {"defender": shared.forwards, "adversary": {}},
         }
         if explained := self._explained(cell):
             load_only(self.model, shared.adapter)
@@ -343,20 +336,21 @@ class Paper2(Experiment):
             guidance_scale=config.compare.guidance_scale,
         )
         sampled = replace(config.attack, data="paraphrases")
-        own = self._adversary(replace(config, attack=sampled)).data
+        own = self._adversary(self.model, replace(config, attack=sampled)).data
         return attack_gradients(self.model, own, related, attack, config.seed)
 
-    def _adversary(self, config: RunConfig) -> AttackContext:
+    def _adversary(self, model: Model, config: RunConfig) -> AttackContext:
         """The adversary's pictures and seeds."""
-        return context_of(self.model, replace(config, seed=config.seed + ATTACK_SEED))
+        return context_of(model, replace(config, seed=config.seed + ATTACK_SEED))
 
     def _attacked(
         self, cell: Attacked, config: RunConfig, length: int, adapter: Params
-    ) -> dict[str, str]:
-        """What is right after an attack of `length` steps; of restarts the one that brings back
-        most.
+    ) -> tuple[dict[str, str], int]:
+        """What is right after an attack of `length` steps, of restarts the one that brings back
+        most, and the forward passes of it all.
         """
-        context, training = self._adversary(config), replace(config.attack, steps=length)
+        counted = CountedModel(self.model)
+        context, training = self._adversary(counted, config), replace(config.attack, steps=length)
         groups = GROUPS if length in (self._lengths(cell)[-1], LENGTHS[-1]) else GROUPS[:1]
         found = []
         for restart in range(RESTARTS if cell.attack == RESTARTED else 1):
@@ -364,19 +358,19 @@ class Paper2(Experiment):
             own = replace(context, seed=context.seed + 1000 * restart)
             if cell.attack == WARMED:
                 harmless = replace(config, attack=replace(training, data="benign"))
-                pictures = self._adversary(harmless).data
-                warm_up(self.model, pictures, replace(training, steps=WARM_UP), own.seed)
+                pictures = self._adversary(counted, harmless).data
+                warm_up(counted, pictures, replace(training, steps=WARM_UP), own.seed)
             if cell.attack == NOISED:
                 add_noise(self.model, NOISE, own.seed)
             *_, right = checkpoints(
-                self.model,
+                counted,
                 Relearn(training=training),
                 own,
                 lambda step: self._right(config, groups),
                 steps=(),
             )
             found.append(right)
-        return max(found, key=lambda right: right["forget"].count("1"))
+        return max(found, key=lambda right: right["forget"].count("1")), counted.forwards
 
     def _right(self, config: RunConfig, groups: Sequence[Group]) -> dict[str, str]:
         """Which pictures by the active model are right, by group; the same prompts and seeds for

@@ -72,11 +72,11 @@ Arm = dict[Pair, Values]
 
 
 def read_found(folder: Path) -> dict[Attacked, Values]:
-    """All measured cells of `folder`, each with the forward passes of its config."""
+    """All measured cells of `folder`."""
     found = {}
     for config, values in read_cells(folder).values():
         cell = Attacked(**{item.name: config[item.name] for item in fields(Attacked)})
-        found[cell] = dict(values) | {"forwards": config.get("forwards", {})}
+        found[cell] = values
     return found
 
 
@@ -263,13 +263,14 @@ def _curve_line(
         f"{mean(lambda v, g=g: share(v, 0, g) - fall(g)(v)):.0f}"
         for g in ("near", "far")
     ]
-    forwards = next(iter(arm.values()))["forwards"]
+    defender = mean(lambda v: v["forwards"]["defender"])
+    adversary = mean(lambda v: v["forwards"]["adversary"][str(last_mark(v))])
     return [
         f"{defence}, {attack}{f', rate x {rate}' if rate else ''}",
         *shares,
         f"{mean(area):.0f}" if whole else "",
         *kept,
-        f"{forwards.get('defender', 0):,}, {forwards.get('adversary', 0):,}",
+        f"{defender:,.0f}, {adversary:,.0f}",
         *_cost(results, base, defence, arm),
         _counted(arm),
     ]
