@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,14 +48,16 @@ from unlearn_app.experiments.paper2.arms import (
 )
 from unlearn_app.experiments.paper2.choices import (
     Choices,
+    Reach,
     Trial,
     base_trials,
     choices_of,
     choose_base,
     choose_defence,
-    choose_rates,
+    choose_rate,
     defence_trials,
     rate_trials,
+    reach_trials,
 )
 from unlearn_app.experiments.paper2.claims import (
     EXPLORED_CLAIMS,
@@ -123,7 +125,47 @@ def test_the_reference_rate_is_the_highest_that_seldom_teaches_what_was_never_se
         Attacked("thermal", DEVELOPED, UNSEEN, attack=WEIGHTS, rate=rate): values((0, 90))
         for rate in FACTORS
     }
-    assert choose_rates(found) == {("object", "lora"): "1/3", ("style", "full"): "1/30"}
+    assert choices_of(found).rates == {("object", "lora"): "1/3", ("style", "full"): "1/30"}
+
+
+def test_a_reference_rate_has_to_bring_something_back() -> None:
+    """Rates 1/10 and 1/3 are fair, and 1/10 alone is strong; a rate that teaches is no choice."""
+    reached = {
+        "1/30": Reach(0, 10),
+        "1/10": Reach(10, 60),
+        "1/3": Reach(30, 55),
+        "1": Reach(40, 90),
+    }
+    assert choose_rate(reached) == "1/10"
+    assert choose_rate(reached | {"1/10": Reach(10, 59)}) == "1/3", "none is both"
+    assert choose_rate(reached | {"1": Reach(30, 90)}) == "1"
+    assert choose_rate(dict.fromkeys(FACTORS, Reach(31, 90))) == "1/30"
+
+
+def test_what_is_brought_back_is_of_the_base_that_is_chosen(tmp_path: Path) -> None:
+    """A stronger attack on a trial that was not chosen, and one on a defence, count for nothing."""
+    found = {cell: values((0, 20)) for cell in rate_trials()}
+    found |= {cell: values((50 * (cell.tried != 1), 0)) for cell in base_trials()}
+    chosen = choices_of(found)
+    own = reach_trials(chosen)
+    assert {cell.tried for cell in own} == {1}
+    assert {(c.target, c.attack, c.rate) for c in own} == set(
+        product(("car", "hammer", "mosaic"), (LORA, WEIGHTS), FACTORS)
+    )
+    found |= {cell: values((0, 70 if cell.rate == "1/10" else 50)) for cell in own}
+    found |= {dataclasses.replace(cell, tried=0): values((0, 100)) for cell in own}
+    found |= {dataclasses.replace(cell, defence=META): values((0, 100)) for cell in own}
+    again = choices_of(found)
+    assert set(again.rates.values()) == {"1/10"}
+    assert again.bases == chosen.bases
+    text = write_results(stored(tmp_path / "paper2", found))
+    assert cells_of(text, f"object | {LORA} | unlearned")[3:] == ["50%", "**70%**", "50%", "50%"]
+    assert "No rate meets both bars" not in text
+    weak = {
+        c: values((0, 50)) if c in own and c.target == "mosaic" else v for c, v in found.items()
+    }
+    text = write_results(stored(tmp_path / "paper2", weak))
+    assert f"for {WEIGHTS} on styles, {LORA} on styles: what these" in text
 
 
 def test_of_a_base_the_trial_counts_that_forgets_and_keeps_most() -> None:
@@ -175,7 +217,7 @@ def test_every_arm_has_as_many_trials() -> None:
 
 def test_nothing_is_tuned_on_a_target_or_a_seed_of_a_table() -> None:
     developed = {*split.DEVELOPMENT_OBJECTS, *split.DEVELOPMENT_STYLES, *split.DEVELOPMENT_FRESH}
-    tuning = [*rate_trials(), *base_trials(), *defence_trials(CHOICES)]
+    tuning = [*rate_trials(), *base_trials(), *reach_trials(CHOICES), *defence_trials(CHOICES)]
     assert {cell.target for cell in tuning} <= developed
     whole = grid(CHOICES, 3)
     assert not {cell.target for cell in whole} & developed
@@ -330,10 +372,13 @@ def test_tests_begin_once_everything_is_chosen(tmp_path: Path) -> None:
     assert {cell.seed for cell in first} == {DEVELOPED}
     assert not {cell.defence for cell in first} & {META, M0, STRONG}
     known |= {cell: values((0, 0)) for cell in first}
+    reach = paper.cells()
+    assert reach == [*first, *reach_trials(choices_of(known))]
+    known |= {cell: values((0, 0)) for cell in reach[len(first) :]}
     more = paper.cells()
-    assert more[: len(first)] == first
-    assert {cell.defence for cell in more[len(first) :]} == {META, M0, STRONG}
-    known |= {cell: values((0, 0)) for cell in more}
+    assert more[: len(reach)] == reach
+    assert {cell.defence for cell in more[len(reach) :]} == {META, M0, STRONG}
+    known |= {cell: values((0, 0)) for cell in more[len(reach) :]}
     every = paper.cells()
     assert every[: len(more)] == more
     assert every[len(more) :] == declared_cut(choices_of(known))

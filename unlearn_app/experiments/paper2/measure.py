@@ -3,7 +3,7 @@ enough for two cores, and how a cell is measured.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,7 @@ from .choices import (
     choices_of,
     defence_trials,
     rate_trials,
+    reach_trials,
 )
 from .mechanism import attack_gradients
 
@@ -170,17 +171,24 @@ class Paper2(Experiment):
             return self._of_extent(grid(usual, self.seeds) if full else declared_cut(usual))
         second = self.extent.bundled != DEFAULT_MODEL
         bases = (FIRST_BASE,) if second else tuple(BASES)
-        first = self._of_extent([*rate_trials(), *base_trials(bases)])
-        if not (found := self._known(first)):
-            return first
         controls = (M0,) if second else (M0, STRONG)
-        more = self._of_extent(defence_trials(choices_of(found), bases, controls))
-        if not (compared := self._known(more)):
-            return [*first, *more]
-        choices = choices_of(found | compared)
+        stages: tuple[Callable[[Choices], list[Attacked]], ...] = (
+            lambda choices: [*rate_trials(), *base_trials(bases)],
+            reach_trials,
+            lambda choices: defence_trials(choices, bases, controls),
+        )
+        trials: list[Attacked] = []
+        found: dict[Attacked, dict[str, Any]] = {}
+        for stage in stages:
+            own = self._of_extent(stage(choices_of(found)))
+            trials += own
+            if not (known := self._known(own)):
+                return trials
+            found |= known
+        choices = choices_of(found)
         whole = self.extent.full and not second
         every = grid(choices, self.seeds) if whole else declared_cut(choices, self.extent.bundled)
-        return [*first, *more, *self._of_extent(every)]
+        return [*trials, *self._of_extent(every)]
 
     def _of_extent(self, cells: Sequence[Attacked]) -> list[Attacked]:
         """All of the cells; in a smoke few of each kind, each attack at one rate."""
