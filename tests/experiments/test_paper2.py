@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from unlearn_app.experiments.cells import Extent, settings
-from unlearn_app.experiments.paper2 import claims, mechanism
+from unlearn_app.experiments.paper2 import claims, measure, mechanism
 from unlearn_app.experiments.paper2.arms import (
     ADAPTIVE,
     ALONE,
@@ -34,6 +34,7 @@ from unlearn_app.experiments.paper2.arms import (
     M0,
     META,
     MORE,
+    NOISED,
     NONE,
     OBJECTS,
     ORIGINAL,
@@ -107,6 +108,12 @@ def stored(folder: Path, found: dict[Attacked, dict]) -> Path:
         record = {"config": dataclasses.asdict(cell), "values": own}
         (folder / f"{row}.json").write_text(json.dumps(record))
     return folder
+
+
+class Judge:
+    """Its name and version are all that keys take from a judge."""
+
+    name, version = "judge", "1"
 
 
 # What is chosen
@@ -310,21 +317,17 @@ def test_bases_train_what_they_name() -> None:
 
 
 def test_every_attack_and_length_is_an_attack_of_its_own(tmp_path: Path) -> None:
-    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), Judge())
     test = Attacked("dog", 0, FIRST_BASE, 0, META, 0, LORA, "1")
     assert paper._lengths(test) == LENGTHS
     assert paper._lengths(dataclasses.replace(test, attack=ADAPTIVE[0])) == LENGTHS[-1:]
     assert paper._lengths(dataclasses.replace(test, seed=DEVELOPED)) == LENGTHS[-1:]
     assert paper._lengths(dataclasses.replace(test, attack=NONE)) == ()
-    whole = Paper2(Extent(tmp_path, full=True), SimpleNamespace(base_hash=""), object())
+    whole = Paper2(Extent(tmp_path, full=True), SimpleNamespace(base_hash=""), Judge())
     known = {"marks": dict.fromkeys(["0", *map(str, LENGTHS)])}
     assert not paper.lacks(test, known)
     assert whole._missing(test, known) == [100, 200], "the whole grid adds to the cells of the cut"
     assert paper.key(test) != paper.key(dataclasses.replace(test, rate="1/3"))
-
-
-class Judge:
-    name, version = "judge", "1"
 
 
 def test_a_cell_is_stale_with_other_settings_and_not_with_another_default(
@@ -363,9 +366,37 @@ def test_a_cell_is_stale_with_other_settings_and_not_with_another_default(
         assert stale() == wanted, changes
 
 
+def test_a_cell_is_stale_with_another_judge_prompt_or_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [
+        Attacked("dog", 0, FIRST_BASE, 0, META, 0, attack, "1") for attack in (LORA, *ADAPTIVE)
+    ]
+
+    def configs(judge: Judge) -> list[dict]:
+        paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), judge)
+        return [paper.config(cell) for cell in cells]
+
+    before, other = configs(Judge()), Judge()
+    assert configs(Judge()) == before
+    other.version = "2"
+    assert all(one != two for one, two in zip(configs(other), before, strict=True))
+    monkeypatch.setitem(measure.PREPARED, NOISED, 0.5)
+    changed = [one != two for one, two in zip(configs(Judge()), before, strict=True)]
+    assert changed == [cell.attack == NOISED for cell in cells]
+    monkeypatch.undo()
+    made = measure.preview_concept
+    monkeypatch.setattr(
+        measure,
+        "preview_concept",
+        lambda run: dataclasses.replace(made(run), far=made(run).near),
+    )
+    assert all(one != two for one, two in zip(configs(Judge()), before, strict=True))
+
+
 def test_tests_begin_once_everything_is_chosen(tmp_path: Path) -> None:
     """Each stage is named only when the one before is stored."""
-    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), Judge())
     known: dict[Attacked, dict] = {}
     paper._known = lambda cells: {c: known[c] for c in cells} if known.keys() >= set(cells) else {}
     first = paper.cells()

@@ -21,6 +21,7 @@ from ...concepts.catalog import preview_concept
 from ...concepts.concept import evenly_spaced
 from ...concepts.targets import targets_told
 from ...evaluation.comparison import generate_images, judged
+from ...evaluation.judges import Scorer
 from ...models.device import choose_device
 from ...models.protocols import Model, Params
 from ...pocket.world.split import DEVELOPMENT_FRESH
@@ -30,7 +31,7 @@ from ...settings.groups import AttackConfig
 from ...settings.run_config import RunConfig
 from ...training.latent_dataset import sample_latents
 from ...training.unlearning import forget
-from ..cells import Experiment, all_names, short_hash, stored
+from ..cells import Experiment, Extent, all_names, settings, short_hash, stored
 from ..forwards import CountedModel
 from ..known_outcome_models import context_of, load_only
 from ..paper1.measure import digest
@@ -90,6 +91,8 @@ WARM_UP = 25
 """Steps of a harmless warm-up."""
 NOISE = 0.02
 """The norm of the noise on a matrix, as a share of the matrix's own."""
+PREPARED = {WARMED: WARM_UP, RESTARTED: RESTARTS, NOISED: NOISE}
+"""By name of an adaptive attack the number of its own that it depends on."""
 CLEARED = Path("/proc/self/clear_refs")
 
 
@@ -165,6 +168,12 @@ class Paper2(Experiment):
 
     name = "paper2"
 
+    def __init__(
+        self, extent: Extent, model: Model | None = None, judge: Scorer | None = None
+    ) -> None:
+        super().__init__(extent, model, judge)
+        self._hashes: dict[str, str] = {}
+
     def cells(self) -> list[Attacked]:
         if self.extent.targets:
             usual, full = Choices(), self.extent.full
@@ -222,7 +231,15 @@ class Paper2(Experiment):
             "settings": self._used(cell, run),
             "count": self._count,
             "base_model": self.model.base_hash,
+            "judge": f"{self.judge.name} {self.judge.version}",
+            "prompts": self._prompts(cell.target),
         }
+
+    def _prompts(self, target: str) -> str:
+        """A short hash of the prompts of a target, which are the same for every arm."""
+        if target not in self._hashes:
+            self._hashes[target] = short_hash(preview_concept(settings(target)))
+        return self._hashes[target]
 
     def _used(self, cell: Attacked, run: RunConfig) -> str:
         """A short hash of the settings that the values depend on, whatever the defaults are."""
@@ -236,6 +253,7 @@ class Paper2(Experiment):
                 run.seed,
                 digest(run) if cell.base in BASES else sampling,
                 attack if cell.attack != NONE or self._explained(cell) else None,
+                PREPARED.get(cell.attack),
             ]
         )
 
