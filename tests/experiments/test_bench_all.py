@@ -140,7 +140,7 @@ def test_every_defence_of_paper_2_is_measured(killed) -> None:
     assert all(f"## {part}" in text for part in ("What the paper claims", "ESD-u", "Never seen"))
     assert all(f"## {part}" in text for part in ("The mechanism", "What was chosen on dev"))
     found = read_found(out / "paper2-smoke")
-    assert len(found) == 12
+    assert len(found) == 13
     attacked = [values for cell, values in found.items() if cell.attack != NONE]
     assert all(set(values["marks"]) == {"0", "2"} for values in attacked)
 

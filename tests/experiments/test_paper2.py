@@ -7,15 +7,15 @@ import json
 import math
 import statistics
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from unlearn_app.experiments.cells import Extent
-from unlearn_app.experiments.paper2 import claims, mechanism
+from unlearn_app.experiments.cells import Extent, settings
+from unlearn_app.experiments.paper2 import claims, measure, mechanism
 from unlearn_app.experiments.paper2.arms import (
     ADAPTIVE,
     ALONE,
@@ -34,6 +34,7 @@ from unlearn_app.experiments.paper2.arms import (
     M0,
     META,
     MORE,
+    NOISED,
     NONE,
     OBJECTS,
     ORIGINAL,
@@ -48,14 +49,16 @@ from unlearn_app.experiments.paper2.arms import (
 )
 from unlearn_app.experiments.paper2.choices import (
     Choices,
+    Reach,
     Trial,
     base_trials,
     choices_of,
     choose_base,
     choose_defence,
-    choose_rates,
+    choose_rate,
     defence_trials,
     rate_trials,
+    reach_trials,
 )
 from unlearn_app.experiments.paper2.claims import (
     EXPLORED_CLAIMS,
@@ -77,6 +80,7 @@ CHOICES = Choices(
     {FIRST_BASE: 2},
     {(FIRST_BASE, META): 1, (FIRST_BASE, M0): 2},
 )
+FORWARDS = {"defender": 2000, "adversary": {str(LENGTHS[0]): 100, str(LENGTHS[-1]): 900}}
 EVERY = (*PAPER_CLAIMS, *OWN_BARS, *EXPLORED_CLAIMS)
 
 
@@ -95,16 +99,21 @@ def values(forget=(0, 60), near=(90, 90), far=(90, 90), **more) -> dict:
     }
     for mark, place in (("0", 0), (str(LENGTHS[-1]), -1)):
         marks[mark] |= {"near": bits_of(near[place]), "far": bits_of(far[place])}
-    return {"marks": marks, "unlearn_s": 10.0, "unlearn_peak_gb": 1.5, "forwards": {}} | more
+    return {"marks": marks, "unlearn_s": 10.0, "unlearn_peak_gb": 1.5, "forwards": FORWARDS} | more
 
 
 def stored(folder: Path, found: dict[Attacked, dict]) -> Path:
     folder.mkdir(exist_ok=True)
     for row, (cell, own) in enumerate(found.items()):
-        config = dataclasses.asdict(cell) | {"forwards": {"defender": 2000, "adversary": 900}}
-        record = {"config": config, "values": own}
+        record = {"config": dataclasses.asdict(cell), "values": own}
         (folder / f"{row}.json").write_text(json.dumps(record))
     return folder
+
+
+class Judge:
+    """Its name and version are all that keys take from a judge."""
+
+    name, version = "judge", "1"
 
 
 # What is chosen
@@ -123,7 +132,47 @@ def test_the_reference_rate_is_the_highest_that_seldom_teaches_what_was_never_se
         Attacked("thermal", DEVELOPED, UNSEEN, attack=WEIGHTS, rate=rate): values((0, 90))
         for rate in FACTORS
     }
-    assert choose_rates(found) == {("object", "lora"): "1/3", ("style", "full"): "1/30"}
+    assert choices_of(found).rates == {("object", "lora"): "1/3", ("style", "full"): "1/30"}
+
+
+def test_a_reference_rate_has_to_bring_something_back() -> None:
+    """Rates 1/10 and 1/3 are fair, and 1/10 alone is strong; a rate that teaches is no choice."""
+    reached = {
+        "1/30": Reach(0, 10),
+        "1/10": Reach(10, 60),
+        "1/3": Reach(30, 55),
+        "1": Reach(40, 90),
+    }
+    assert choose_rate(reached) == "1/10"
+    assert choose_rate(reached | {"1/10": Reach(10, 59)}) == "1/3", "none is both"
+    assert choose_rate(reached | {"1": Reach(30, 90)}) == "1"
+    assert choose_rate(dict.fromkeys(FACTORS, Reach(31, 90))) == "1/30"
+
+
+def test_what_is_brought_back_is_of_the_base_that_is_chosen(tmp_path: Path) -> None:
+    """A stronger attack on a trial that was not chosen, and one on a defence, count for nothing."""
+    found = {cell: values((0, 20)) for cell in rate_trials()}
+    found |= {cell: values((50 * (cell.tried != 1), 0)) for cell in base_trials()}
+    chosen = choices_of(found)
+    own = reach_trials(chosen)
+    assert {cell.tried for cell in own} == {1}
+    assert {(c.target, c.attack, c.rate) for c in own} == set(
+        product(("car", "hammer", "mosaic"), (LORA, WEIGHTS), FACTORS)
+    )
+    found |= {cell: values((0, 70 if cell.rate == "1/10" else 50)) for cell in own}
+    found |= {dataclasses.replace(cell, tried=0): values((0, 100)) for cell in own}
+    found |= {dataclasses.replace(cell, defence=META): values((0, 100)) for cell in own}
+    again = choices_of(found)
+    assert set(again.rates.values()) == {"1/10"}
+    assert again.bases == chosen.bases
+    text = write_results(stored(tmp_path / "paper2", found))
+    assert cells_of(text, f"object | {LORA} | unlearned")[3:] == ["50%", "**70%**", "50%", "50%"]
+    assert "No rate meets both bars" not in text
+    weak = {
+        c: values((0, 50)) if c in own and c.target == "mosaic" else v for c, v in found.items()
+    }
+    text = write_results(stored(tmp_path / "paper2", weak))
+    assert f"for {WEIGHTS} on styles, {LORA} on styles: what these" in text
 
 
 def test_of_a_base_the_trial_counts_that_forgets_and_keeps_most() -> None:
@@ -175,7 +224,7 @@ def test_every_arm_has_as_many_trials() -> None:
 
 def test_nothing_is_tuned_on_a_target_or_a_seed_of_a_table() -> None:
     developed = {*split.DEVELOPMENT_OBJECTS, *split.DEVELOPMENT_STYLES, *split.DEVELOPMENT_FRESH}
-    tuning = [*rate_trials(), *base_trials(), *defence_trials(CHOICES)]
+    tuning = [*rate_trials(), *base_trials(), *reach_trials(CHOICES), *defence_trials(CHOICES)]
     assert {cell.target for cell in tuning} <= developed
     whole = grid(CHOICES, 3)
     assert not {cell.target for cell in whole} & developed
@@ -249,6 +298,12 @@ def test_defences_differ_in_what_they_should() -> None:
     assert all(run.unlearn == runs[ALONE].unlearn for run in runs.values())
 
 
+def test_every_arm_sums_its_terms() -> None:
+    runs = [Attacked("dog", 0, base, 0, defence).config() for base in BASES for defence in DEFENCES]
+    assert {run.rule for run in runs} == {"weighted_sum"}
+    assert settings("dog").rule == "restricted", "which the paper does not know"
+
+
 def test_bases_train_what_they_name() -> None:
     trained = {
         base: (run.objective, run.unlearn.modules, run.unlearn.weights)
@@ -262,32 +317,99 @@ def test_bases_train_what_they_name() -> None:
 
 
 def test_every_attack_and_length_is_an_attack_of_its_own(tmp_path: Path) -> None:
-    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), Judge())
     test = Attacked("dog", 0, FIRST_BASE, 0, META, 0, LORA, "1")
     assert paper._lengths(test) == LENGTHS
     assert paper._lengths(dataclasses.replace(test, attack=ADAPTIVE[0])) == LENGTHS[-1:]
     assert paper._lengths(dataclasses.replace(test, seed=DEVELOPED)) == LENGTHS[-1:]
     assert paper._lengths(dataclasses.replace(test, attack=NONE)) == ()
-    whole = Paper2(Extent(tmp_path, full=True), SimpleNamespace(base_hash=""), object())
+    whole = Paper2(Extent(tmp_path, full=True), SimpleNamespace(base_hash=""), Judge())
     known = {"marks": dict.fromkeys(["0", *map(str, LENGTHS)])}
     assert not paper.lacks(test, known)
     assert whole._missing(test, known) == [100, 200], "the whole grid adds to the cells of the cut"
     assert paper.key(test) != paper.key(dataclasses.replace(test, rate="1/3"))
 
 
+def test_a_cell_is_stale_with_other_settings_and_not_with_another_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default rule moves and no arm has it; the rate of an attack and of a base are used."""
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), Judge())
+    meta = Attacked("dog", 0, FIRST_BASE, 0, META, 0, LORA, "1")
+    plain = dataclasses.replace(meta, defence=ALONE)
+    unseen = Attacked("guitar", 0, UNSEEN, attack=RENDERINGS, rate="1")
+    before = {cell: paper.config(cell) for cell in (meta, plain, unseen)}
+    assert not any("run" in config for config in before.values())
+    made = Attacked.config
+
+    def other(**changes):
+        def config(cell: Attacked, smoke: bool = False):
+            run = made(cell, smoke)
+            for group, own in changes.items():
+                run = dataclasses.replace(
+                    run, **{group: dataclasses.replace(getattr(run, group), **own)}
+                )
+            return run
+
+        return config
+
+    def stale() -> set[Attacked]:
+        return {cell for cell, config in before.items() if paper.config(cell) != config}
+
+    for changes, wanted in (
+        ({"attack": {"lr": 1e-4}}, {meta, plain, unseen}),
+        ({"unlearn": {"lr": 1e-4}}, {meta, plain}),
+        ({"resist": {"cap": 2.0}}, {meta}),
+        ({"attack": {"steps": 7}, "compare": {"near": 7}}, set()),
+    ):
+        monkeypatch.setattr(Attacked, "config", other(**changes))
+        assert stale() == wanted, changes
+
+
+def test_a_cell_is_stale_with_another_judge_prompt_or_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [
+        Attacked("dog", 0, FIRST_BASE, 0, META, 0, attack, "1") for attack in (LORA, *ADAPTIVE)
+    ]
+
+    def configs(judge: Judge) -> list[dict]:
+        paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), judge)
+        return [paper.config(cell) for cell in cells]
+
+    before, other = configs(Judge()), Judge()
+    assert configs(Judge()) == before
+    other.version = "2"
+    assert all(one != two for one, two in zip(configs(other), before, strict=True))
+    monkeypatch.setitem(measure.PREPARED, NOISED, 0.5)
+    changed = [one != two for one, two in zip(configs(Judge()), before, strict=True)]
+    assert changed == [cell.attack == NOISED for cell in cells]
+    monkeypatch.undo()
+    made = measure.preview_concept
+    monkeypatch.setattr(
+        measure,
+        "preview_concept",
+        lambda run: dataclasses.replace(made(run), far=made(run).near),
+    )
+    assert all(one != two for one, two in zip(configs(Judge()), before, strict=True))
+
+
 def test_tests_begin_once_everything_is_chosen(tmp_path: Path) -> None:
     """Each stage is named only when the one before is stored."""
-    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), object())
+    paper = Paper2(Extent(tmp_path), SimpleNamespace(base_hash=""), Judge())
     known: dict[Attacked, dict] = {}
     paper._known = lambda cells: {c: known[c] for c in cells} if known.keys() >= set(cells) else {}
     first = paper.cells()
     assert {cell.seed for cell in first} == {DEVELOPED}
     assert not {cell.defence for cell in first} & {META, M0, STRONG}
     known |= {cell: values((0, 0)) for cell in first}
+    reach = paper.cells()
+    assert reach == [*first, *reach_trials(choices_of(known))]
+    known |= {cell: values((0, 0)) for cell in reach[len(first) :]}
     more = paper.cells()
-    assert more[: len(first)] == first
-    assert {cell.defence for cell in more[len(first) :]} == {META, M0, STRONG}
-    known |= {cell: values((0, 0)) for cell in more}
+    assert more[: len(reach)] == reach
+    assert {cell.defence for cell in more[len(reach) :]} == {META, M0, STRONG}
+    known |= {cell: values((0, 0)) for cell in more[len(reach) :]}
     every = paper.cells()
     assert every[: len(more)] == more
     assert every[len(more) :] == declared_cut(choices_of(known))

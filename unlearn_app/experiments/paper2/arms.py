@@ -27,8 +27,14 @@ noise.
 
 ORIGINAL, UNSEEN, NONE = "original", "never seen", "none"
 """Bases without unlearning, and what stands for a missing defence or attack."""
-SMALL = {"unlearn.batch_size": 4, "unlearn.pool": 16, "resist.batch_size": 4}
-"""The batches of every arm, those of the preset fast."""
+COMMON = {
+    "rule": "weighted_sum",
+    "unlearn.batch_size": 4,
+    "unlearn.pool": 16,
+    "resist.batch_size": 4,
+}
+"""What every arm has: the terms are summed, as in the paper, with the batches of the preset fast.
+"""
 ESD = {"objective": "esd", "unlearn.retain_weight": 5.0}
 LOCON = {"unlearn.modules": "locon"}
 BASES: dict[str, Settings] = {
@@ -157,7 +163,7 @@ class Attacked:
 
     def config(self, smoke: bool = False) -> RunConfig:
         """The settings of unlearning and of the attack, whose length is not among them."""
-        own = ADVERSARY | SMALL
+        own = ADVERSARY | COMMON
         if self.base in BASES:
             own |= BASES[self.base] | BASE_TRIALS[self.base][self.tried]
         own |= SMOKE if smoke else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...pocket.world.split import DEVELOPMENT_FRESH
-from ..calibration import NEVER_SEEN
+from ..calibration import BROUGHT_BACK, NEVER_SEEN
 from .arms import (
     ALONE,
     BASE_TRIALS,
@@ -77,6 +77,17 @@ def rate_trials() -> list[Attacked]:
     ]
 
 
+def reach_trials(choices: Choices) -> list[Attacked]:
+    """Every rate of the adversary against the first base as it is chosen, without a defence."""
+    return [
+        Attacked(target, DEVELOPED, FIRST_BASE, choices.bases.get(FIRST_BASE, 0), ALONE,
+                 attack=attack, rate=rate)
+        for target in TUNED_ON
+        for attack in (LORA, WEIGHTS)
+        for rate in FACTORS
+    ]  # fmt: skip
+
+
 def base_trials(bases: Sequence[str] = tuple(BASES)) -> list[Attacked]:
     """Every trial of every base, not attacked."""
     return [
@@ -117,22 +128,62 @@ def last_mark(values: Mapping[str, Any]) -> int:
     return max(int(mark) for mark in values["marks"] if int(mark) <= LAST)
 
 
-def choose_rates(found: Found) -> dict[tuple[str, str], str]:
-    """By kind of concept and what the attack trains the highest rate that brings never-seen
-    concepts to `NEVER_SEEN` at most, in the mean over them; else the lowest.
+@dataclass(frozen=True)
+class Reach:
+    """Percent of pictures that show the concept after an attack at a rate, in the mean over
+    development targets: of what was never seen, and of what the first base unlearned; None where
+    nothing is measured.
     """
-    chosen = {}
-    for kind, trained in sorted({(kind_of(c.target), trains(c.attack)) for c in found}):
-        chosen[kind, trained] = next(iter(FACTORS))
-        for rate in FACTORS:
-            shares = [
-                share(values, last_mark(values))
-                for cell, values in found.items()
-                if (kind_of(cell.target), trains(cell.attack), cell.rate) == (kind, trained, rate)
-            ]
-            if shares and statistics.mean(shares) <= 100 * NEVER_SEEN:
-                chosen[kind, trained] = rate
-    return chosen
+
+    taught: float | None
+    back: float | None
+
+    @property
+    def fair(self) -> bool:
+        """Whether it teaches `NEVER_SEEN` at most."""
+        return self.taught is not None and self.taught <= 100 * NEVER_SEEN
+
+    @property
+    def strong(self) -> bool:
+        """Whether it brings back `BROUGHT_BACK` at least."""
+        return self.back is not None and self.back >= 100 * BROUGHT_BACK
+
+
+def reaches(found: Found, bases: Mapping[str, int]) -> dict[tuple[str, str], dict[str, Reach]]:
+    """What each rate comes to on development targets, by kind of concept and what the attack
+    trains.
+    """
+    taught = {c: v for c, v in found.items() if c.base == UNSEEN and c.seed >= DEVELOPED}
+    back = {
+        cell: values
+        for cell, values in found.items()
+        if (cell.base, cell.defence) == (FIRST_BASE, ALONE)
+        and cell.attack != NONE
+        and cell.seed >= DEVELOPED
+        and cell.tried == bases.get(FIRST_BASE, 0)
+    }
+
+    def mean(own: Found, *key: str) -> float | None:
+        shares = [
+            share(values, last_mark(values))
+            for cell, values in own.items()
+            if (kind_of(cell.target), trains(cell.attack), cell.rate) == key
+        ]
+        return statistics.mean(shares) if shares else None
+
+    return {
+        key: {rate: Reach(mean(taught, *key, rate), mean(back, *key, rate)) for rate in FACTORS}
+        for key in sorted({(kind_of(cell.target), trains(cell.attack)) for cell in taught})
+    }
+
+
+def choose_rate(reached: Mapping[str, Reach]) -> str:
+    """The highest rate that is fair and strong; where none is both, the highest fair one, else the
+    lowest.
+    """
+    fair = [rate for rate, reach in reached.items() if reach.fair]
+    both = [rate for rate in fair if reached[rate].strong]
+    return [next(iter(FACTORS)), *fair[-1:], *both[-1:]][-1]
 
 
 @dataclass(frozen=True)
@@ -192,7 +243,9 @@ def choose_defence(trials: Mapping[int, Trial], plain: Trial) -> int:
 def choices_of(found: Found) -> Choices:
     """All choices that the development cells among `found` allow."""
     mine = {cell: values for cell, values in found.items() if cell.seed >= DEVELOPED}
-    plain = arms_of({c: v for c, v in mine.items() if c.defence == ALONE})
+    plain = arms_of(
+        {c: v for c, v in mine.items() if (c.defence, c.attack) == (ALONE, NONE)},
+    )
     tried = {base: trials_of(own, lambda c: c.tried) for (base, _), own in plain.items()}
     bases = {base: choose_base(trials) for base, trials in tried.items()}
     defended = {
@@ -206,7 +259,7 @@ def choices_of(found: Found) -> Choices:
         )
         for (base, defence), own in arms_of(defended).items()
     }
-    rates = choose_rates({c: v for c, v in mine.items() if c.base == UNSEEN})
+    rates = {key: choose_rate(reached) for key, reached in reaches(mine, bases).items()}
     return Choices(rates, bases, defences)
 
 

@@ -3,7 +3,7 @@ enough for two cores, and how a cell is measured.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,18 +21,20 @@ from ...concepts.catalog import preview_concept
 from ...concepts.concept import evenly_spaced
 from ...concepts.targets import targets_told
 from ...evaluation.comparison import generate_images, judged
+from ...evaluation.judges import Scorer
 from ...models.device import choose_device
-from ...models.protocols import Params
+from ...models.protocols import Model, Params
 from ...pocket.world.split import DEVELOPMENT_FRESH
 from ...runs.provenance import peak_memory_gb
-from ...settings.cost import fine_tuning_cost, training_cost
 from ...settings.events import GROUPS, Group
 from ...settings.groups import AttackConfig
 from ...settings.run_config import RunConfig
 from ...training.latent_dataset import sample_latents
 from ...training.unlearning import forget
-from ..cells import Experiment, all_names, run_settings, short_hash, stored
+from ..cells import Experiment, Extent, all_names, settings, short_hash, stored
+from ..forwards import CountedModel
 from ..known_outcome_models import context_of, load_only
+from ..paper1.measure import digest
 from ..tables import bits, percent_of
 from .arms import (
     ADAPTIVE,
@@ -76,6 +78,7 @@ from .choices import (
     choices_of,
     defence_trials,
     rate_trials,
+    reach_trials,
 )
 from .mechanism import attack_gradients
 
@@ -88,6 +91,8 @@ WARM_UP = 25
 """Steps of a harmless warm-up."""
 NOISE = 0.02
 """The norm of the noise on a matrix, as a share of the matrix's own."""
+PREPARED = {WARMED: WARM_UP, RESTARTED: RESTARTS, NOISED: NOISE}
+"""By name of an adaptive attack the number of its own that it depends on."""
 CLEARED = Path("/proc/self/clear_refs")
 
 
@@ -146,12 +151,13 @@ def grid(choices: Choices, seeds: int) -> list[Attacked]:
 @dataclass(frozen=True)
 class Defended:
     """A model before any attack: its adapter (empty for the original), which of its pictures are
-    right by group, the seconds of its training steps, and the most memory that it took.
+    right by group, seconds and forward passes of its training, and the most memory that it took.
     """
 
     adapter: Params
     right: dict[str, str]
     seconds: float
+    forwards: int
     peak_gb: float | None
 
 
@@ -162,23 +168,36 @@ class Paper2(Experiment):
 
     name = "paper2"
 
+    def __init__(
+        self, extent: Extent, model: Model | None = None, judge: Scorer | None = None
+    ) -> None:
+        super().__init__(extent, model, judge)
+        self._hashes: dict[str, str] = {}
+
     def cells(self) -> list[Attacked]:
         if self.extent.targets:
             usual, full = Choices(), self.extent.full
             return self._of_extent(grid(usual, self.seeds) if full else declared_cut(usual))
         second = self.extent.bundled != DEFAULT_MODEL
         bases = (FIRST_BASE,) if second else tuple(BASES)
-        first = self._of_extent([*rate_trials(), *base_trials(bases)])
-        if not (found := self._known(first)):
-            return first
         controls = (M0,) if second else (M0, STRONG)
-        more = self._of_extent(defence_trials(choices_of(found), bases, controls))
-        if not (compared := self._known(more)):
-            return [*first, *more]
-        choices = choices_of(found | compared)
+        stages: tuple[Callable[[Choices], list[Attacked]], ...] = (
+            lambda choices: [*rate_trials(), *base_trials(bases)],
+            reach_trials,
+            lambda choices: defence_trials(choices, bases, controls),
+        )
+        trials: list[Attacked] = []
+        found: dict[Attacked, dict[str, Any]] = {}
+        for stage in stages:
+            own = self._of_extent(stage(choices_of(found)))
+            trials += own
+            if not (known := self._known(own)):
+                return trials
+            found |= known
+        choices = choices_of(found)
         whole = self.extent.full and not second
         every = grid(choices, self.seeds) if whole else declared_cut(choices, self.extent.bundled)
-        return [*first, *more, *self._of_extent(every)]
+        return [*trials, *self._of_extent(every)]
 
     def _of_extent(self, cells: Sequence[Attacked]) -> list[Attacked]:
         """All of the cells; in a smoke few of each kind, each attack at one rate."""
@@ -209,24 +228,34 @@ class Paper2(Experiment):
     def config(self, cell: Attacked) -> dict[str, Any]:
         run = cell.config(self.smoke)
         return to_json(cell) | {
-            "run": run.command(),
-            "settings": short_hash(run_settings(run)),
-            "forwards": self._forwards(cell, run),
+            "settings": self._used(cell, run),
             "count": self._count,
             "base_model": self.model.base_hash,
+            "judge": f"{self.judge.name} {self.judge.version}",
+            "prompts": self._prompts(cell.target),
         }
 
-    def _forwards(self, cell: Attacked, run: RunConfig) -> dict[str, int]:
-        """The forward passes of the defender's training, and of the adversary's of the length that
-        the tables end with; a gradient counts three.
-        """
-        defender = training_cost(run) if cell.base in BASES else 0
-        if cell.attack == NONE:
-            return {"defender": defender, "adversary": 0}
-        steps = LENGTHS[-1] + WARM_UP * (cell.attack == WARMED)
-        once = fine_tuning_cost(replace(run.attack, steps=steps))
-        restarts = RESTARTS if cell.attack == RESTARTED else 1
-        return {"defender": defender, "adversary": once * restarts}
+    def _prompts(self, target: str) -> str:
+        """A short hash of the prompts of a target, which are the same for every arm."""
+        if target not in self._hashes:
+            self._hashes[target] = short_hash(preview_concept(settings(target)))
+        return self._hashes[target]
+
+    def _used(self, cell: Attacked, run: RunConfig) -> str:
+        """A short hash of the settings that the values depend on, whatever the defaults are."""
+        sampling = run.compare.sampling_steps, run.compare.guidance_scale
+        attack = to_json(run.attack)
+        for name in ("steps", "controls"):  # lengths are cells' own, and controls are other cells
+            del attack[name]
+        return short_hash(
+            [
+                run.concept,
+                run.seed,
+                digest(run) if cell.base in BASES else sampling,
+                attack if cell.attack != NONE or self._explained(cell) else None,
+                PREPARED.get(cell.attack),
+            ]
+        )
 
     def lacks(self, cell: Attacked, known: Mapping[str, Any]) -> bool:
         return not known or bool(self._missing(cell, known))
@@ -253,14 +282,15 @@ class Paper2(Experiment):
         self.model.drop_adapters()
         _begin_peak()
         if cell.base not in BASES:
-            return Defended({}, self._right(config, GROUPS), 0.0, None)
-        concept = preview_concept(config)
-        for step in forget(self.model, concept, config):
+            return Defended({}, self._right(config, GROUPS), 0.0, 0, None)
+        counted = CountedModel(self.model)
+        for step in forget(counted, preview_concept(config), config):
             seconds += step.seconds
         peak = peak_memory_gb()
         with self.model.active("unlearn"):
             right = self._right(config, GROUPS)
-        return Defended(self.model.adapter_state("unlearn"), right, seconds, peak)
+        adapter = self.model.adapter_state("unlearn")
+        return Defended(adapter, right, seconds, counted.forwards, peak)
 
     def measure(
         self, cell: Attacked, known: dict[str, Any], shared: Defended
@@ -269,8 +299,11 @@ class Paper2(Experiment):
         values = known or self._before(cell, config, shared)
         missing = self._missing(cell, known)
         for length in missing:
-            right = self._attacked(cell, config, length, shared.adapter)
-            values = values | {"marks": values["marks"] | {str(length): right}}
+            right, spent = self._attacked(cell, config, length, shared.adapter)
+            marks = values["marks"] | {str(length): right}
+            adversary = values["forwards"]["adversary"] | {str(length): spent}
+            forwards = values["forwards"] | {"adversary": adversary}
+            values = values | {"marks": marks, "forwards": forwards}
             yield values
         self.model.drop_adapters()
         if not missing:
@@ -301,15 +334,20 @@ class Paper2(Experiment):
             "marks": {"0": shared.right},
             "unlearn_s": round(shared.seconds, 2),
             "unlearn_peak_gb": shared.peak_gb,
+            "forwards": {"defender": shared.forwards, "adversary": {}},
         }
-        counted = {LORA: ["lora"], WEIGHTS: ["full"], NONE: ["lora", "full"]}.get(cell.attack, [])
-        if cell.base == UNSEEN or cell.seed >= DEVELOPED:
-            return values
-        load_only(self.model, shared.adapter)
-        for weights in counted:
+        if explained := self._explained(cell):
+            load_only(self.model, shared.adapter)
+        for weights in explained:
             attack = replace(config.attack, weights=weights)
             values.setdefault("gradients", {})[weights] = self._gradients(config, attack)
         return values
+
+    def _explained(self, cell: Attacked) -> list[str]:
+        """What an attack trains whose gradients the cell measures."""
+        if cell.base == UNSEEN or cell.seed >= DEVELOPED:
+            return []
+        return {LORA: ["lora"], WEIGHTS: ["full"], NONE: ["lora", "full"]}.get(cell.attack, [])
 
     def _gradients(self, config: RunConfig, attack: AttackConfig) -> dict[str, float]:
         concept = preview_concept(config)
@@ -324,20 +362,21 @@ class Paper2(Experiment):
             guidance_scale=config.compare.guidance_scale,
         )
         sampled = replace(config.attack, data="paraphrases")
-        own = self._adversary(replace(config, attack=sampled)).data
+        own = self._adversary(self.model, replace(config, attack=sampled)).data
         return attack_gradients(self.model, own, related, attack, config.seed)
 
-    def _adversary(self, config: RunConfig) -> AttackContext:
+    def _adversary(self, model: Model, config: RunConfig) -> AttackContext:
         """The adversary's pictures and seeds."""
-        return context_of(self.model, replace(config, seed=config.seed + ATTACK_SEED))
+        return context_of(model, replace(config, seed=config.seed + ATTACK_SEED))
 
     def _attacked(
         self, cell: Attacked, config: RunConfig, length: int, adapter: Params
-    ) -> dict[str, str]:
-        """What is right after an attack of `length` steps; of restarts the one that brings back
-        most.
+    ) -> tuple[dict[str, str], int]:
+        """What is right after an attack of `length` steps, of restarts the one that brings back
+        most, and the forward passes of it all.
         """
-        context, training = self._adversary(config), replace(config.attack, steps=length)
+        counted = CountedModel(self.model)
+        context, training = self._adversary(counted, config), replace(config.attack, steps=length)
         groups = GROUPS if length in (self._lengths(cell)[-1], LENGTHS[-1]) else GROUPS[:1]
         found = []
         for restart in range(RESTARTS if cell.attack == RESTARTED else 1):
@@ -345,19 +384,19 @@ class Paper2(Experiment):
             own = replace(context, seed=context.seed + 1000 * restart)
             if cell.attack == WARMED:
                 harmless = replace(config, attack=replace(training, data="benign"))
-                pictures = self._adversary(harmless).data
-                warm_up(self.model, pictures, replace(training, steps=WARM_UP), own.seed)
+                pictures = self._adversary(counted, harmless).data
+                warm_up(counted, pictures, replace(training, steps=WARM_UP), own.seed)
             if cell.attack == NOISED:
                 add_noise(self.model, NOISE, own.seed)
             *_, right = checkpoints(
-                self.model,
+                counted,
                 Relearn(training=training),
                 own,
                 lambda step: self._right(config, groups),
                 steps=(),
             )
             found.append(right)
-        return max(found, key=lambda right: right["forget"].count("1"))
+        return max(found, key=lambda right: right["forget"].count("1")), counted.forwards
 
     def _right(self, config: RunConfig, groups: Sequence[Group]) -> dict[str, str]:
         """Which pictures by the active model are right, by group; the same prompts and seeds for

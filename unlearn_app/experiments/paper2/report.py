@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.statistics import mean_interval
-from ..calibration import NEVER_SEEN
+from ..calibration import BROUGHT_BACK, NEVER_SEEN
 from ..cells import read_cells
 from ..claims import Pair, by_target, grouped, target_mean
 from ..decisions import NOT_TESTED, Estimate, mean_difference, paired_mean, verdicts
@@ -41,7 +41,6 @@ from .arms import (
     Attacked,
     Settings,
     kind_of,
-    trains,
 )
 from .choices import (
     Choices,
@@ -49,6 +48,7 @@ from .choices import (
     arms_of,
     choices_of,
     last_mark,
+    reaches,
     share,
     trials_of,
 )
@@ -72,11 +72,11 @@ Arm = dict[Pair, Values]
 
 
 def read_found(folder: Path) -> dict[Attacked, Values]:
-    """All measured cells of `folder`, each with the forward passes of its config."""
+    """All measured cells of `folder`."""
     found = {}
     for config, values in read_cells(folder).values():
         cell = Attacked(**{item.name: config[item.name] for item in fields(Attacked)})
-        found[cell] = dict(values) | {"forwards": config.get("forwards", {})}
+        found[cell] = values
     return found
 
 
@@ -185,21 +185,32 @@ def _attack_said(claim: Resisted) -> str:
 
 
 def rates_table(found: Found, choices: Choices) -> str:
-    """What each rate teaches of what the model has never seen, with the reference in bold."""
-    mine = {c: v for c, v in found.items() if c.base == UNSEEN and c.seed >= DEVELOPED}
+    """What each rate teaches of what was never seen and brings back of what the first base
+    unlearned, with the reference in bold.
+    """
     rows = []
-    for (kind, trained), own in grouped(
-        mine, lambda cell: (kind_of(cell.target), trains(cell.attack))
-    ).items():
-        shown = []
-        for rate in FACTORS:
-            shares = [share(mine[c], last_mark(mine[c])) for c in own if c.rate == rate]
-            said = f"{statistics.mean(shares):.0f}%" if shares else ""
-            chosen = choices.rates.get((kind, trained)) == rate
-            shown.append(f"**{said}**" if chosen else said)
-        names = ", ".join(sorted({cell.target for cell in own}))
-        rows.append([f"{kind} ({names})", {"lora": LORA, "full": WEIGHTS}[trained], *shown])
-    return table(["never seen", "attack", *(f"rate x {rate}" for rate in FACTORS)], rows)
+    for (kind, trained), reached in reaches(found, choices.bases).items():
+        chosen = choices.rates.get((kind, trained))
+        attack = {"lora": LORA, "full": WEIGHTS}[trained]
+        for what in ("taught", "back"):
+            shares = {rate: getattr(reach, what) for rate, reach in reached.items()}
+            said = {rate: "" if s is None else f"{s:.0f}%" for rate, s in shares.items()}
+            shown = [f"**{s}**" if s and rate == chosen else s for rate, s in said.items()]
+            rows.append([kind, attack, _REACHED[what], *shown])
+    return table(["kind", "attack", "of what", *(f"rate x {rate}" for rate in FACTORS)], rows)
+
+
+_REACHED = {"taught": "never seen", "back": f"unlearned by {FIRST_BASE}, no defence"}
+
+
+def weak_rates(found: Found, choices: Choices) -> list[str]:
+    """The attacks whose reference rate misses a bar, each with its kind of concept."""
+    return [
+        f"{LORA if trained == 'lora' else WEIGHTS} on {kind}s"
+        for (kind, trained), reached in reaches(found, choices.bases).items()
+        for reach in [reached[choices.rates[kind, trained]]]
+        if not (reach.fair and reach.strong)
+    ]
 
 
 def trials_table(found: Found, choices: Choices) -> str:
@@ -210,7 +221,11 @@ def trials_table(found: Found, choices: Choices) -> str:
         plain = defence == ALONE
         settings = BASE_TRIALS[base] if plain else DEFENCE_TRIALS[defence]
         chosen = choices.bases.get(base) if plain else choices.defences.get((base, defence))
-        kept = {c: v for c, v in own.items() if plain or c.tried == choices.bases.get(base)}
+        kept = {
+            c: v
+            for c, v in own.items()
+            if (c.attack == NONE if plain else c.tried == choices.bases.get(base))
+        }
         trials = trials_of(kept, lambda c, plain=plain: c.tried if plain else c.chosen)
         rows += [
             _trial_line(base, defence, _said(settings[n]), trial, n == chosen)
@@ -263,13 +278,14 @@ def _curve_line(
         f"{mean(lambda v, g=g: share(v, 0, g) - fall(g)(v)):.0f}"
         for g in ("near", "far")
     ]
-    forwards = next(iter(arm.values()))["forwards"]
+    defender = mean(lambda v: v["forwards"]["defender"])
+    adversary = mean(lambda v: v["forwards"]["adversary"][str(last_mark(v))])
     return [
         f"{defence}, {attack}{f', rate x {rate}' if rate else ''}",
         *shares,
         f"{mean(area):.0f}" if whole else "",
         *kept,
-        f"{forwards.get('defender', 0):,}, {forwards.get('adversary', 0):,}",
+        f"{defender:,.0f}, {adversary:,.0f}",
         *_cost(results, base, defence, arm),
         _counted(arm),
     ]
@@ -356,6 +372,8 @@ def report(folder: Path, found: Found, results: Results) -> str:
         attacks=[LORA, RENDERINGS, WEIGHTS, HARMLESS],
         development=any(cell.seed >= DEVELOPED for cell in found),
         rates=rates_table(found, choices),
+        weak=weak_rates(found, choices),
+        brought_back=f"{BROUGHT_BACK:.0%}",
         trials=trials_table(found, choices),
         sections={base: curves_table(results, base) for base in bases},
         mechanism=mechanism_table(results) if bases else "",
