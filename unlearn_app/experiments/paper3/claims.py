@@ -387,12 +387,10 @@ def own_claims(results: Results) -> list[Row]:
             ("The projection as well keeps more than the price", MIDDLE, L2, "ra_i"),
             ("Merging by signs keeps more than by sums", TIES, ARITHMETIC, "ra_i"),
         ]
-        if domain == MIXED:
-            asked = [
-                (f"Keeps more than {PLAIN}, in one sequence", arm, PLAIN, "ra_i")
-                for arm in (L2, TIES, PAPERS, MIDDLE)
-            ]
         alone = domain == MIXED
+        if alone:
+            text = f"Keeps more than {PLAIN}, in one sequence"
+            asked = [(text, arm, PLAIN, "ra_i") for arm in (L2, TIES, PAPERS, MIDDLE)]
         rows += [compared(results, text, domain, *arms, exploratory=alone) for text, *arms in asked]
         rows += [
             compared(
@@ -401,7 +399,7 @@ def own_claims(results: Results) -> list[Row]:
             )
             for arm in (L2, TIES, PAPERS, MIDDLE)
         ]  # fmt: skip
-        if domain != MIXED:
+        if not alone:
             rows.append(similarity(results, domain, last=True))
         rehearsed = (FIRST_BASE, REHEARSED)
         rows.append(
